@@ -1,0 +1,59 @@
+"""Names for things that are imported only when used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any
+
+from clipsyn.errors import UnknownName
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
+    """The error for a name that is not known, with the nearest ones that are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
+    matches = [k for k in known if k.lower() in near]
+    if matches:
+        advice = f"did you mean {', '.join(matches)}?"
+    else:
+        shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+        advice = f"known: {shown}." if known else "none is known."
+    return UnknownName(f"unknown {kind} '{name}': {advice}{' ' + hint if hint else ''}")
+
+
+class Registry:
+    """Maps a name to ``"module:attribute"``, resolved on first use.
+
+    Registering a name twice is an error; asking for an unknown one answers with near matches.
+    """
+
+    def __init__(self, kind: str, targets: dict[str, str] | None = None) -> None:
+        self.kind = kind
+        self._targets: dict[str, str] = {}
+        for name, target in (targets or {}).items():
+            self.register(name, target)
+
+    def register(self, name: str, target: str) -> None:
+        if name in self._targets:
+            raise ValueError(f"{self.kind} '{name}' is registered twice")
+        if target.count(":") != 1:
+            raise ValueError(f"{self.kind} '{name}': '{target}' is not 'module:attribute'")
+        self._targets[name] = target
+
+    def load(self, name: str) -> Any:
+        """The object that `name` stands for; raises UnknownName with near matches."""
+        if name not in self._targets:
+            raise unknown_name(self.kind, name, self._targets)
+        module, attribute = self._targets[name].split(":")
+        return getattr(import_module(module), attribute)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._targets
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)

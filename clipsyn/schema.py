@@ -1,0 +1,63 @@
+"""Every stored array, declared once. `docs/store.md` is the same in prose.
+
+Shapes and chunks follow from named dimensions: `sample` arrays are cut into chunks of
+`chunk_rows` rows by the full width, all others are one chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMAT_VERSION = "1.0"  # readers refuse another major version
+CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    name: str
+    dims: tuple[str, ...]
+    dtype: str  # numpy name, or "str" for variable-length UTF-8
+    fill: float | int | bool | str
+    doc: str
+
+
+NAN = float("nan")
+
+SAMPLES = (
+    ArraySpec(
+        "sample_id", ("sample",), "str", "", "unique within the split; the row's name for ever"
+    ),
+    ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
+    ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
+)
+CLASSES = (
+    ArraySpec(
+        "class_embedding", ("class", "embed"), "float32", NAN, "unit norm; mean over the prompts"
+    ),
+)
+FEATURES = (
+    ArraySpec(
+        "image_embedding", ("sample", "embed"), "float16", NAN, "unit norm; NaN where not valid"
+    ),
+    ArraySpec("valid", ("sample",), "bool", False, "False where the image could not be decoded"),
+)
+LOGITS = (
+    ArraySpec(
+        "logit", ("sample", "class"), "float32", NAN, "scale times cosine; NaN where not valid"
+    ),
+    ArraySpec(
+        "prediction",
+        ("sample",),
+        "uint16",
+        65535,
+        "lowest index of the largest logit; 65535 where not valid",
+    ),
+)
+
+GROUPS: dict[str, tuple[ArraySpec, ...]] = {
+    "samples": SAMPLES,
+    "classes": CLASSES,
+    "features": FEATURES,
+    "logits": LOGITS,
+}
+NO_PREDICTION = 65535

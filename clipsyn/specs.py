@@ -1,0 +1,183 @@
+"""Frozen descriptions of what is extracted, and the fingerprint that decides when two are the same.
+
+Names are for people; a cell is found by its names and *trusted* by its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from clipsyn.errors import UsageError
+
+Identity = dict[str, Any]  # JSON values only: what decides the bytes of a cell
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the canonical JSON of `identity`."""
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted field, old value, new value) for every leaf in which two identities differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP: open_clip's architecture and pretrained tag, or a local checkpoint.
+
+    `name` stands in tables and in the store, `source` is what open_clip is asked to load. They
+    differ for checkpoints on disk: a path means nothing on another machine.
+    """
+
+    name: str  # "ViT-B-32/openai"
+    source: str  # "ViT-B-32/openai", "hf-hub:org/repo", "local-dir:path" or "ViT-B-32@path"
+
+    @classmethod
+    def parse(cls, text: str) -> Backbone:
+        """Read ``[NAME=]SOURCE``.
+
+        SOURCE is ``ARCH/TAG``, ``ARCH,TAG``, ``hf-hub:org/repo``, ``local-dir:PATH`` or
+        ``ARCH@CHECKPOINT``. Without NAME a checkpoint is called after its folder or file.
+        """
+        alias, _, source = text.strip().rpartition("=")
+        if not source or (not alias and "=" in text):
+            raise UsageError(
+                f"'{text}' names no backbone: write NAME=SOURCE, for instance mine=RN50/openai"
+            )
+        if source.startswith("local-dir:"):
+            path = source.removeprefix("local-dir:").rstrip("/")
+            return cls(alias or PurePosixPath(path).name, f"local-dir:{path}")
+        if source.startswith("hf-hub:"):
+            return cls(alias or source, source)
+        if "@" in source:
+            architecture, _, checkpoint = source.partition("@")
+            return cls(alias or f"{architecture}@{PurePosixPath(checkpoint).stem}", source)
+        architecture, separator, tag = source.replace(",", "/", 1).partition("/")
+        if not (architecture and separator and tag):
+            raise UsageError(
+                f"'{text}' is no backbone id: write ARCHITECTURE/TAG such as ViT-B-32/openai, "
+                "hf-hub:org/repo, local-dir:PATH or ARCHITECTURE@CHECKPOINT"
+            )
+        if tag == "openai":  # open_clip lists each of OpenAI's models twice, with equal results
+            architecture = architecture.removesuffix("-quickgelu")
+        return cls(alias or f"{architecture}/{tag}", f"{architecture}/{tag}")
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What happens to the decoded pixels: a registered function, how strongly, with which seed.
+
+    `canvas` is the resolution at which it happens: images whose shorter side is longer are first
+    reduced to it, so that every backbone sees the same severity. `version` counts changes of
+    the function's output.
+    """
+
+    name: str = "clean"
+    severity: int = 0
+    seed: int = 0
+    canvas: int = 224
+    version: int = 1
+
+    @property
+    def label(self) -> str:
+        """How tables and the store call it: ``clean``, ``jpeg-3``, ``jpeg-3-seed1-canvas64``."""
+        if self.name == "clean":
+            return "clean"
+        label = f"{self.name}-{self.severity}"
+        label += f"-seed{self.seed}" if self.seed else ""
+        return label + (f"-canvas{self.canvas}" if self.canvas != 224 else "")
+
+    def identity(self) -> Identity:
+        if self.name == "clean":
+            return {"name": "clean"}
+        return {
+            "name": self.name,
+            "severity": self.severity,
+            "seed": self.seed,
+            "canvas": self.canvas,
+            "version": self.version,
+        }
+
+
+CLEAN = Perturbation()
+
+_PERTURBATION = re.compile(
+    r"^(?P<name>[a-z0-9_]+)[:-](?P<severity>\d+)(?P<rest>(?:[:-][a-z]+=?\d+)*)$"
+)
+
+
+def parse_perturbation(text: str) -> Perturbation:
+    """Read ``clean``, ``NAME:SEVERITY`` or ``NAME:SEVERITY:seed=1:canvas=64``; labels work too.
+
+    Whether NAME exists is the registry's to say (`clipsyn.perturb.resolve`).
+    """
+    text = text.strip()
+    if text == "clean":
+        return CLEAN
+    match = _PERTURBATION.match(text)
+    if match is None:
+        raise UsageError(
+            f"'{text}' is no perturbation: write clean or NAME:SEVERITY (1-5), for instance jpeg:3 "
+            "or gaussian_noise:2:seed=1:canvas=64"
+        )
+    options = {key: int(value) for key, value in re.findall(r"([a-z]+)=?(\d+)", match["rest"])}
+    if unknown := sorted(set(options) - {"seed", "canvas"}):
+        raise UsageError(
+            f"'{text}': unknown option {unknown[0]}; a perturbation takes seed and canvas"
+        )
+    return Perturbation(match["name"], int(match["severity"]), **options)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Text templates with ``{c}`` for the class name, or finished prompts per class (CuPL)."""
+
+    name: str
+    templates: tuple[str, ...] = ()
+    per_class: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            if "{c}" not in template:
+                raise UsageError(f"prompt set '{self.name}': template '{template}' has no {{c}}")
+
+    def prompts(self, class_name: str) -> tuple[str, ...]:
+        """The texts whose mean embedding stands for `class_name`."""
+        if self.per_class:
+            if class_name not in self.per_class:
+                raise UsageError(
+                    f"prompt set '{self.name}' has no prompts for class '{class_name}'"
+                )
+            return self.per_class[class_name]
+        return tuple(template.replace("{c}", class_name) for template in self.templates)
+
+
+@dataclass(frozen=True, order=True)
+class FeatureKey:
+    """The names of one cell: the unit of work, of resumption and of sharing."""
+
+    dataset: str
+    split: str
+    perturbation: str
+    backbone: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.split} · {self.perturbation} · {self.backbone}"
