@@ -1,0 +1,77 @@
+"""Zero-shot logits and predicted classes: the one place where they are computed.
+
+Stored and derived logits come from here and from the same stored embeddings, so they agree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
+
+
+def zero_shot_logits(
+    image_embedding: NDArray[Any],
+    class_embedding: NDArray[np.float32],
+    scale: float,
+    rows: int = CHUNK_ROWS,
+) -> NDArray[np.float32]:
+    """``scale * image_embedding @ class_embedding.T`` in float32.
+
+    image_embedding: (n, embed) float16 or float32, unit norm; NaN rows stay NaN.
+    class_embedding: (class, embed) float32, unit norm.
+    Returns (n, class) float32.
+
+    Two choices keep the result the same for everybody: the product is always taken over blocks
+    of `rows` rows counted from row 0 (BLAS may round differently for other shapes), and equal
+    class embeddings are multiplied once (it may also round differently from column to column,
+    which would break ties between classes of one name).
+    """
+    _check_embeddings(image_embedding, class_embedding, rows)
+    distinct, position = _distinct_rows(class_embedding.astype(np.float32, copy=False))
+    weights = np.ascontiguousarray(distinct.T)
+    logits = np.empty((len(image_embedding), len(class_embedding)), np.float32)
+    for start in range(0, len(image_embedding), rows):
+        block = image_embedding[start : start + rows].astype(np.float32)
+        out = logits[start : start + rows]
+        if len(distinct) == len(position):
+            np.matmul(block, weights, out=out)
+        else:
+            np.take(block @ weights, position, axis=1, out=out)
+        out *= np.float32(scale)
+    return logits
+
+
+def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The class with the largest logit, lowest index on ties: (n, class) -> (n,) uint16.
+
+    Rows with a NaN get NO_PREDICTION.
+    """
+    if logits.ndim != 2 or not 0 < logits.shape[1] <= NO_PREDICTION:
+        raise ValueError(
+            f"logits are (sample, class) with 1 to {NO_PREDICTION} classes, not {logits.shape}"
+        )
+    best = logits.argmax(axis=1)  # a NaN wins, which tells the rows that have one
+    value = np.take_along_axis(logits, best[:, None], axis=1)[:, 0]
+    return np.where(np.isnan(value), NO_PREDICTION, best).astype(np.uint16)
+
+
+def _check_embeddings(images: NDArray[Any], classes: NDArray[Any], rows: int) -> None:
+    if images.ndim != 2 or classes.ndim != 2 or images.shape[1] != classes.shape[1]:
+        raise ValueError(
+            "image and class embeddings are (n, embed) and (class, embed) of one width, "
+            f"not {images.shape} and {classes.shape}"
+        )
+    if rows < 1:
+        raise ValueError(f"a block has at least one row, not {rows}")
+
+
+def _distinct_rows(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """The distinct rows in order of appearance, and which of them each row is."""
+    first: dict[bytes, int] = {}
+    position = np.array([first.setdefault(row.tobytes(), len(first)) for row in array], np.intp)
+    _, appearance = np.unique(position, return_index=True)
+    return array[appearance], position
