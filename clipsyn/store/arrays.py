@@ -1,9 +1,9 @@
 """Named arrays in Zarr v3 groups on a file system; the only module that imports zarr.
 
-zarr writes the metadata and everything unusual. Chunks of our own layout (little-endian bytes and a
-crc32c, cut along the first axis only) are read and written here: zarr-python needs three times as
-long for them (`benchmarks/README.md`), and a missing chunk, which zarr reads as fill values, is
-damage to us.
+zarr makes the metadata and reads any layout but ours. Chunks of ours (little-endian numbers or
+length-prefixed UTF-8, then a crc32c, cut along the first axis only) are read and written here:
+zarr-python needs three times as long for them (`benchmarks/README.md`) and 0.3 s to import, and a
+missing chunk, which zarr reads as fill values, is damage to us.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ METADATA = "zarr.json"
 PARTIAL = ".partial"
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 _CHECKSUM_BYTES = 4
+_LENGTH = struct.Struct("<I")
 _FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
 
 
@@ -57,9 +59,8 @@ class Layout:
 
     shape: tuple[int, ...]
     rows: int  # of one chunk
-    dtype: np.dtype[Any]
-    flat: bool  # our chunk files: whole rows, all in the array's folder
-    plain: bool  # flat, and a chunk is its raw numbers and a crc32c
+    dtype: np.dtype[Any]  # object for strings
+    ours: bool  # written by this module: whole rows, one file a chunk, crc32c
 
     @property
     def blocks(self) -> Blocks:
@@ -117,13 +118,17 @@ def layout(path: Path) -> Layout:
 def _layout(metadata: Mapping[str, Any]) -> Layout:
     shape = tuple(metadata["shape"])
     chunks = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-    codecs = [(c["name"], c.get("configuration", {}).get("endian")) for c in metadata["codecs"]]
-    numeric = isinstance(metadata["data_type"], str) and metadata["data_type"] != "string"
-    keys = metadata["chunk_key_encoding"]
-    flat = chunks[1:] == shape[1:] and keys == _FLAT_KEYS
-    raw = codecs in ([("bytes", "little"), ("crc32c", None)], [("bytes", None), ("crc32c", None)])
-    dtype = np.dtype(metadata["data_type"] if numeric else object)
-    return Layout(shape, chunks[0], dtype, flat, plain=flat and numeric and raw)
+    codecs = [codec["name"] for codec in metadata["codecs"]]
+    endian = metadata["codecs"][0].get("configuration", {}).get("endian", "little")
+    text = metadata["data_type"] == "string"
+    ours = (
+        chunks[1:] == shape[1:]
+        and codecs == ["vlen-utf8" if text else "bytes", "crc32c"]
+        and endian == "little"
+        and metadata["chunk_key_encoding"] == _FLAT_KEYS
+    )
+    dtype = np.dtype(object if text else metadata["data_type"])
+    return Layout(shape, chunks[0], dtype, ours)
 
 
 def write_block(path: Path, block: int, values: NDArray[Any]) -> None:
@@ -132,14 +137,10 @@ def write_block(path: Path, block: int, values: NDArray[Any]) -> None:
     rows = spec.blocks.range(block)
     if values.shape != (len(rows), *spec.shape[1:]):
         raise ValueError(f"{path}: block {block} is {len(rows)} rows, not {values.shape}")
-    if not spec.plain:
-        _write_through_zarr(path, rows, values)
-        return
-    chunk = np.ascontiguousarray(values, spec.dtype)
-    if len(rows) < spec.rows:  # Zarr chunks are never short: the last one is padded
-        chunk = np.concatenate([chunk, np.zeros((spec.rows - len(rows), *spec.shape[1:]), spec.dtype)])
-    data = _bytes_of(chunk)
-    write_file(_chunk_path(path, spec, block), data, crc32c(data).to_bytes(_CHECKSUM_BYTES, "little"))
+    padding = spec.rows - len(rows)  # Zarr chunks are never short: the last one is padded
+    data = _encode(np.asarray(values, spec.dtype), padding)
+    checksum = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
+    write_file(_chunk_path(path, spec, block), data, checksum)
 
 
 def read(path: Path, rows: range | None = None) -> NDArray[Any]:
@@ -149,7 +150,7 @@ def read(path: Path, rows: range | None = None) -> NDArray[Any]:
     """
     spec = layout(path)
     rows = range(spec.shape[0]) if rows is None else rows
-    if not spec.plain:
+    if not spec.ours:
         return _read_through_zarr(path, rows)
     out = np.empty((len(rows), *spec.shape[1:]), spec.dtype)
     blocks = range(rows.start // spec.rows, -(-rows.stop // spec.rows))
@@ -232,12 +233,28 @@ def _chunk_path(path: Path, spec: Layout, block: int) -> Path:
 
 
 def _bytes_of(values: NDArray[Any]) -> memoryview:
-    return memoryview(values.reshape(-1).view(np.uint8))
+    return values.reshape(-1).view(np.uint8).data
 
 
-def _read_chunk_into(
-    out: NDArray[Any], rows: range, path: Path, spec: Layout, block: int
-) -> None:
+def _encode(values: NDArray[Any], padding: int) -> bytes | memoryview:
+    if values.dtype == object:
+        texts = [text.encode() for text in values] + [b""] * padding
+        parts = (_LENGTH.pack(len(text)) + text for text in texts)
+        return _LENGTH.pack(len(texts)) + b"".join(parts)
+    if padding:
+        values = np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)])
+    return _bytes_of(np.ascontiguousarray(values))
+
+
+def _decode_texts(data: memoryview, out: NDArray[Any]) -> None:
+    offset = _LENGTH.size  # past the number of texts
+    for row in range(len(out)):
+        start = offset + _LENGTH.size
+        offset = start + _LENGTH.unpack_from(data, offset)[0]
+        out[row] = str(data[start:offset], "utf-8")
+
+
+def _read_chunk_into(out: NDArray[Any], rows: range, path: Path, spec: Layout, block: int) -> None:
     """Copy what chunk `block` has of `rows` into `out`, without a copy where it is all of it."""
     start = block * spec.rows
     first, last = max(start, rows.start), min(start + spec.rows, rows.stop)
@@ -251,39 +268,32 @@ def _read_chunk_into(
 
 
 def _read_chunk(file: Path, chunk: NDArray[Any]) -> None:
-    data, checksum = _bytes_of(chunk), bytearray(_CHECKSUM_BYTES)
+    """Fill `chunk` with what `file` holds; raises DamagedStore if that is not what was written."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:
         raise DamagedStore(f"chunk {file} is missing") from None
     try:
-        size = os.readv(descriptor, [data, checksum])
-        excess = os.read(descriptor, 1)
+        length = os.fstat(descriptor).st_size - _CHECKSUM_BYTES
+        text = chunk.dtype == object
+        data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
+        checksum = bytearray(_CHECKSUM_BYTES)
+        if length == data.nbytes:
+            os.readv(descriptor, [data, checksum])
     finally:
         os.close(descriptor)
-    if size != data.nbytes + _CHECKSUM_BYTES or excess:
-        raise DamagedStore(f"chunk {file} is not {data.nbytes + _CHECKSUM_BYTES} bytes long")
+    if length != data.nbytes:
+        raise DamagedStore(f"chunk {file} has {length} bytes instead of {data.nbytes}")
     if crc32c(data) != int.from_bytes(checksum, "little"):
         raise DamagedStore(f"chunk {file} does not match its checksum")
+    if text:
+        _decode_texts(data, chunk)
 
 
 def _read_through_zarr(path: Path, rows: range) -> NDArray[Any]:
     import zarr
 
-    spec = layout(path)
-    for block in range(spec.blocks.count if spec.flat else 0):
-        if not (chunk := _chunk_path(path, spec, block)).exists():  # zarr would read fill values
-            raise DamagedStore(f"chunk {chunk} is missing")
     try:
         return np.asarray(zarr.open_array(path, mode="r")[rows.start : rows.stop])
     except (ValueError, RuntimeError) as error:
         raise DamagedStore(f"array {path} cannot be decoded: {error}") from error
-
-
-def _write_through_zarr(path: Path, rows: range, values: NDArray[Any]) -> None:
-    import zarr
-
-    array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
-    array[rows.start : rows.stop] = values
-    for written in (*path.iterdir(), path):
-        sync(written)

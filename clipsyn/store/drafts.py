@@ -1,0 +1,216 @@
+"""Groups being written: planned, filled block by block under `.wip`, checked, renamed into place.
+
+    .wip/<id>/group/            the Zarr group to be
+    .wip/<id>/done/<block>      one file a finished block, its content a JSON note
+    .wip/trash-*                replaced or removed groups, on their way out
+
+<id> follows from the fingerprint and the place, so that a resumed run, or another worker, finds the
+same draft. Writers need no lock: equal identities give equal bytes, files appear by rename, and
+of two renames of a whole group into place the second is refused by the operating system.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.schema import GROUPS
+from clipsyn.specs import Identity, differences, fingerprint
+from clipsyn.store import arrays
+
+WIP = ".wip"
+_EMPTY_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
+
+Note = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One group of the store that is, or will be, at `target`, made from `identity`."""
+
+    store: Path
+    target: Path
+    kind: str  # of schema.GROUPS
+    identity: Identity
+    sizes: Mapping[str, int]
+    chunk_rows: int
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint(self.identity))
+
+    @property
+    def blocks(self) -> arrays.Blocks:
+        rows = self.sizes.get("sample", 1)  # groups without samples are one block
+        return arrays.Blocks(rows, self.chunk_rows)
+
+    @property
+    def _folder(self) -> Path:
+        place = str(self.target.relative_to(self.store))
+        return self.store / WIP / fingerprint({"of": self.fingerprint, "at": place})[:20]
+
+    def changes(self) -> list[tuple[str, Any, Any]]:
+        """(field, there, asked for) wherever the group at `target` differs; [] if none is there."""
+        if not self.target.exists():
+            return []
+        return list(differences(read_identity(self.target), self.identity))
+
+    def is_published(self) -> bool:
+        return (
+            self.target.exists()
+            and arrays.read_attributes(self.target).get("fingerprint") == self.fingerprint
+        )
+
+    def pending(self) -> list[int]:
+        """Blocks that nobody has finished, in order."""
+        if self.is_published():
+            return []
+        done = {path.name for path in (self._folder / "done").glob("*")}
+        return [block for block in range(self.blocks.count) if str(block) not in done]
+
+    def is_done(self, block: int) -> bool:
+        return (self._folder / "done" / str(block)).exists() or self.is_published()
+
+    def write(self, block: int, values: Mapping[str, NDArray[Any]], note: Note) -> None:
+        """Write one block of every array, then mark it finished with `note`."""
+        with _writing(self.store):
+            self._open()
+            try:
+                for name, rows in values.items():
+                    arrays.write_block(self._folder / "group" / name, block, rows)
+                marker = self._folder / "done" / str(block)
+                arrays.write_file(marker, json.dumps(note, ensure_ascii=False).encode())
+            except (FileNotFoundError, DamagedStore):
+                if not self.is_published():  # else another worker was faster: same bytes, no loss
+                    raise
+
+    def publish(
+        self, describe: Callable[[list[Note]], Mapping[str, Any]], *, replace: bool = False
+    ) -> bool:
+        """Rename the finished group into place; False while blocks are pending.
+
+        `describe` makes the group's further attributes from the notes of its blocks. With `replace`
+        a group of another identity at the target makes way, otherwise it is a StaleCell error.
+        """
+        if self.is_published():
+            return True
+        if self.pending():
+            return False
+        with _writing(self.store):
+            try:
+                self._publish(describe, replace)
+            except (FileNotFoundError, DamagedStore):
+                if not self.is_published():
+                    raise
+        return True
+
+    def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
+        group = self._folder / "group"
+        arrays.write_attributes(group, arrays.read_attributes(group) | {**describe(self._notes())})
+        for leftover in group.rglob(f"*{arrays.PARTIAL}"):
+            leftover.unlink(missing_ok=True)
+        make_groups(self.store, self.target.parent)
+        if replace and self.changes():
+            discard(self.store, self.target)
+        try:
+            group.rename(self.target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if changes := self.changes():
+                raise stale(self.store, self.target, changes) from None
+        arrays.sync(self.target.parent)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _notes(self) -> list[Note]:
+        folder = self._folder / "done"
+        return [json.loads((folder / str(b)).read_bytes()) for b in range(self.blocks.count)]
+
+    def _open(self) -> None:
+        """Make the draft's empty arrays, unless they are there; complete or not at all."""
+        if (self._folder / "done").exists():
+            return
+        building = self.store / WIP / f"new-{secrets.token_hex(6)}"
+        (building / "done").mkdir(parents=True)
+        attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
+        specs = GROUPS[self.kind]
+        arrays.create_group(building / "group", specs, self.sizes, self.chunk_rows, attributes)
+        try:
+            building.rename(self._folder)
+        except OSError as error:
+            shutil.rmtree(building)
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def read_identity(path: Path) -> Identity:
+    identity: Identity = arrays.read_attributes(path).get("identity", {})
+    return identity
+
+
+def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> StaleCell:
+    """The error for a group made from something else than what is asked for now."""
+    shown = "; ".join(f"{name}: {_short(old)} → {_short(new)}" for name, old, new in changes[:3])
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return StaleCell(
+        f"{target.relative_to(store)} in {store} was made from something else ({shown}{more}): "
+        "add --replace to make it again, or give the new backbone, dataset or prompts a name of "
+        "their own (NAME=SOURCE)",
+        fields=tuple(name for name, _, _ in changes),
+    )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:16]}…{text[-8:]}"
+
+
+def make_groups(store: Path, folder: Path) -> None:
+    """Make every folder from `store` down to `folder` a Zarr group, so that all can be browsed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder, *folder.parents):
+        if not (path / arrays.METADATA).exists():
+            arrays.write_file(path / arrays.METADATA, _EMPTY_GROUP)
+        if path == store:
+            return
+
+
+def discard(store: Path, target: Path) -> None:
+    """Take a group out of the store at once, then delete it."""
+    (store / WIP).mkdir(exist_ok=True)
+    trash = store / WIP / f"trash-{secrets.token_hex(6)}"
+    target.rename(trash)
+    shutil.rmtree(trash)
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EROFS: "the file system is read-only: copy the store or choose another folder",
+    errno.EACCES: "you may not write there: choose another folder",
+    errno.EPERM: "you may not write there: choose another folder",
+}
+
+
+@contextmanager
+def _writing(store: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into one sentence; finished blocks are safe."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        raise StoreError(
+            f"cannot write to {store}: {_ADVICE[error.errno]}, then run the same command again; "
+            "finished blocks are kept"
+        ) from error

@@ -1,0 +1,267 @@
+"""The feature store: cells under their names, trusted by their fingerprints.
+
+    samples/<dataset>/<split>/                              which images
+    classes/<dataset>/<prompts>/<backbone>/                 class embeddings
+    features/<dataset>/<split>/<perturbation>/<backbone>/   image embeddings
+    logits/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/
+
+Reading never writes. `docs/store.md` specifies the format.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.drafts import discard, make_groups
+from clipsyn.store.samples import SampleTable
+
+_MARKER = "clipsyn.json"
+
+
+def folder_name(name: str) -> str:
+    """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``."""
+    return quote(name.replace("--", "%2D%2D"), safe="/@=+,%").replace("/", "--")
+
+
+def name_of_folder(folder: str) -> str:
+    return unquote(folder.replace("--", "/"))
+
+
+class FeatureStore:
+    """A folder of cells. Open one with `open`, make one with `create`."""
+
+    def __init__(self, path: Path, chunk_rows: int) -> None:
+        self.path = path
+        self.chunk_rows = chunk_rows
+
+    @classmethod
+    def open(cls, path: Path | str) -> FeatureStore:
+        """Open a store; raises StoreError if none is there, UnsupportedFormat if it is newer."""
+        path = Path(path)
+        try:
+            marker = json.loads((path / _MARKER).read_bytes())
+            version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
+        except FileNotFoundError:
+            raise StoreError(
+                f"{path} is no feature store: make one with `clipsyn extract {path} …`"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnsupportedFormat(f"{path / _MARKER} cannot be read: {error}") from error
+        if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+            raise UnsupportedFormat(
+                f"{path} has format {version}, this clipsyn reads {FORMAT_VERSION}: "
+                "pip install --upgrade clipsyn"
+            )
+        return cls(path, chunk_rows)
+
+    @classmethod
+    def create(cls, path: Path | str, chunk_rows: int = CHUNK_ROWS) -> FeatureStore:
+        """Open the store at `path`, making it first if nothing is there."""
+        path = Path(path)
+        if (path / _MARKER).exists():
+            return cls.open(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(
+                f"{path} holds something else than a feature store: choose another path"
+            )
+        make_groups(path, path)
+        marker = {
+            "format": FORMAT_VERSION,
+            "store_id": secrets.token_hex(16),
+            "chunk_rows": chunk_rows,
+        }
+        arrays.write_file(path / _MARKER, json.dumps(marker, indent=2).encode())
+        return cls.open(path)
+
+    # Where things are
+
+    def samples_path(self, dataset: str, split: str) -> Path:
+        return self._path("samples", dataset, split)
+
+    def classes_path(self, dataset: str, prompts: str, backbone: str) -> Path:
+        return self._path("classes", dataset, prompts, backbone)
+
+    def features_path(self, key: FeatureKey) -> Path:
+        return self._path("features", key.dataset, key.split, key.perturbation, key.backbone)
+
+    def logits_path(self, key: FeatureKey, prompts: str) -> Path:
+        return self._path("logits", key.dataset, key.split, key.perturbation, key.backbone, prompts)
+
+    def _path(self, kind: str, *names: str) -> Path:
+        return self.path.joinpath(kind, *map(folder_name, names))
+
+    # What there is
+
+    def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Names and path of every finished group of a kind, sorted."""
+        depth = {"samples": 2, "classes": 3, "features": 4, "logits": 5}[kind]
+        for file in sorted(self.path.glob(f"{kind}/{'*/' * depth}{arrays.METADATA}")):
+            names = file.parent.relative_to(self.path / kind).parts
+            yield tuple(map(name_of_folder, names)), file.parent
+
+    def keys(
+        self,
+        *,
+        dataset: Collection[str] | None = None,
+        split: Collection[str] | None = None,
+        perturbation: Collection[str] | None = None,
+        backbone: Collection[str] | None = None,
+    ) -> list[FeatureKey]:
+        """Keys of the finished feature cells, sorted; None is no filter."""
+        filters = (dataset, split, perturbation, backbone)
+        return [
+            FeatureKey(*names)
+            for names, _ in self.groups("features")
+            if all(
+                wanted is None or name in wanted
+                for name, wanted in zip(names, filters, strict=True)
+            )
+        ]
+
+    def prompt_sets(self, key: FeatureKey) -> list[str]:
+        """Prompt sets with class embeddings for this backbone and dataset."""
+        return [
+            prompts
+            for (dataset, prompts, backbone), _ in self.groups("classes")
+            if (dataset, backbone) == (key.dataset, key.backbone)
+        ]
+
+    # Reading
+
+    def samples(self, dataset: str, split: str) -> SampleTable:
+        path = self.samples_path(dataset, split)
+        if not path.exists():
+            raise MissingCell(
+                f"{self.path} has no samples of {dataset}/{split}: run "
+                f"`clipsyn extract {self.path} --dataset {dataset} --split {split}`"
+            )
+        attributes = arrays.read_attributes(path)
+        return SampleTable(
+            dataset=dataset,
+            split=split,
+            ids=tuple(arrays.read(path / "sample_id")),
+            labels=arrays.read(path / "label"),
+            content=arrays.read(path / "content_hash"),
+            class_names=tuple(attributes["class_names"]),
+            metric=attributes["metric"],
+            licence=attributes["licence"],
+        )
+
+    def embeddings(self, key: FeatureKey) -> NDArray[np.float16]:
+        """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
+        return arrays.read(self._features(key) / "image_embedding")
+
+    def valid(self, key: FeatureKey) -> NDArray[np.bool_]:
+        return arrays.read(self._features(key) / "valid")
+
+    def fingerprint(self, key: FeatureKey) -> str:
+        return str(arrays.read_attributes(self._features(key))["fingerprint"])
+
+    def class_embeddings(
+        self, dataset: str, prompts: str, backbone: str
+    ) -> tuple[NDArray[np.float32], float]:
+        """(class, embed) unit norm, and the backbone's logit scale."""
+        path = self.classes_path(dataset, prompts, backbone)
+        if not path.exists():
+            raise MissingCell(
+                f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
+                f"'{prompts}': run `clipsyn extract {self.path} --dataset {dataset} "
+                f"--backbones {backbone} --prompts {prompts}`"
+            )
+        return arrays.read(path / "class_embedding"), arrays.read_attributes(path)["logit_scale"]
+
+    def logits(
+        self, key: FeatureKey, prompts: str, rows: range | None = None
+    ) -> NDArray[np.float32]:
+        """(sample, class): stored, or derived from the embeddings by the same function."""
+        if (stored := self._logits(key, prompts)) is not None:
+            return arrays.read(stored / "logit", rows)
+        return self._derived_logits(key, prompts, rows)
+
+    def predictions(self, key: FeatureKey, prompts: str) -> NDArray[np.uint16]:
+        """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
+        if (stored := self._logits(key, prompts)) is not None:
+            return arrays.read(stored / "prediction")
+        return predictions(self._derived_logits(key, prompts, None))
+
+    def _features(self, key: FeatureKey) -> Path:
+        path = self.features_path(key)
+        if not path.exists():
+            raise MissingCell(f"{self.path} has no {key}: run `{self.extract_line(key)}`")
+        of_samples = arrays.read_attributes(self.samples_path(key.dataset, key.split))["identity"]
+        of_cell = arrays.read_attributes(path)["identity"]
+        if of_cell["samples"] != of_samples["samples"]:
+            raise StaleCell(
+                f"{key} was extracted from other images than the store's sample table lists now "
+                f"(samples): run `{self.extract_line(key)} --replace`",
+                ("samples",),
+            )
+        return path
+
+    def _logits(self, key: FeatureKey, prompts: str) -> Path | None:
+        """Where the stored logits are, if they are, having checked what they were made from."""
+        features, path = self._features(key), self.logits_path(key, prompts)
+        if not path.exists():
+            return None
+        identity = arrays.read_attributes(path)["identity"]
+        classes = self.classes_path(key.dataset, prompts, key.backbone)
+        for name, source in (("features", features), ("classes", classes)):
+            if identity[name] != arrays.read_attributes(source)["fingerprint"]:
+                raise StaleCell(
+                    f"the logits of {key} were made from other {name} than the store's ({name}): "
+                    f"run `{self.extract_line(key)} --prompts {prompts} --replace`",
+                    (name,),
+                )
+        return path
+
+    def _derived_logits(
+        self, key: FeatureKey, prompts: str, rows: range | None
+    ) -> NDArray[np.float32]:
+        array = self._features(key) / "image_embedding"
+        classes, scale = self.class_embeddings(key.dataset, prompts, key.backbone)
+        block_rows = arrays.layout(array).rows
+        return zero_shot_logits(arrays.read(array, rows), classes, scale, rows=block_rows)
+
+    def extract_line(self, key: FeatureKey) -> str:
+        """The command that makes a cell."""
+        backbone = self._sources.get(key.backbone, key.backbone)
+        perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
+        return (
+            f"clipsyn extract {self.path} --backbones {backbone} --dataset {key.dataset} "
+            f"--split {key.split}{perturb}"
+        )
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        """[NAME=]SOURCE of every backbone in the store, as it was when it was extracted."""
+        found = {}
+        for (*_, backbone), path in self.groups("features"):
+            if backbone not in found:
+                source = _source_of(arrays.read_attributes(path), backbone)
+                found[backbone] = backbone if source == backbone else f"{backbone}={source}"
+        return found
+
+    # Removing
+
+    def remove(self, path: Path) -> None:
+        """Take one finished group out of the store."""
+        discard(self.path, path)
+
+
+def _source_of(attributes: dict[str, Any], default: str) -> str:
+    source: str = attributes.get("provenance", {}).get("encoder", {}).get("source", default)
+    return source

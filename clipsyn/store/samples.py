@@ -1,0 +1,101 @@
+"""The sample table of a split: which images, in which order, frozen before anything is encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError
+from clipsyn.schema import FORMAT_VERSION
+from clipsyn.specs import Identity
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTable:
+    """One row an image; the row number is the image's place in every array of the split.
+
+    ids: unique names, (sample,). labels: class indices, -1 where there is none, (sample,) int32.
+    content: SHA-256 of each image, (sample, 32) uint8. A class is its index, never its name.
+    """
+
+    dataset: str
+    split: str
+    ids: tuple[str, ...]
+    labels: NDArray[np.int32]
+    content: NDArray[np.uint8]
+    class_names: tuple[str, ...] = ()
+    metric: str = "acc1"
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"{self.dataset}/{self.split}"
+        if not self.ids:
+            raise DatasetError(f"{where} has no images")
+        if repeated := _first_repeated(self.ids):
+            raise DatasetError(f"{where}: sample id '{repeated}' occurs twice; ids must be unique")
+        if self.class_names and (top := int(self.labels.max())) >= len(self.class_names):
+            raise DatasetError(
+                f"{where}: label {top} is beyond its {len(self.class_names)} class names; "
+                "give as many class names as there are classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over ids and contents, not labels: a corrected label re-runs no backbone."""
+        hasher = hashlib.sha256()
+        for name, content in zip(self.ids, self.content, strict=True):
+            hasher.update(f"{len(name)}:{name}".encode() + content.tobytes())
+        return hasher.hexdigest()
+
+    def identity(self) -> Identity:
+        return {
+            "format": FORMAT_VERSION,
+            "dataset": self.dataset,
+            "split": self.split,
+            "samples": self.digest,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        """What is known of the samples beside their identity; may be corrected at any time."""
+        return {
+            "class_names": list(self.class_names),
+            "metric": self.metric,
+            "licence": self.licence,
+        }
+
+    def same_annotation(self, other: SampleTable) -> bool:
+        return self.attributes() == other.attributes() and np.array_equal(self.labels, other.labels)
+
+
+def changed_samples(old: SampleTable, new: SampleTable) -> str:
+    """Say in words which images of `old` are added, gone or altered in `new`."""
+    before = dict(zip(old.ids, map(bytes, old.content), strict=True))
+    after = dict(zip(new.ids, map(bytes, new.content), strict=True))
+    kinds = {
+        "added": [name for name in after if name not in before],
+        "gone": [name for name in before if name not in after],
+        "changed": [name for name in after if name in before and before[name] != after[name]],
+    }
+    parts = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    return ", ".join(parts) or "the order of the images changed"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _first_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
