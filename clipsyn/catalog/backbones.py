@@ -1,0 +1,168 @@
+"""The backbones clipsyn knows by name, what they cost, and how a command's backbones are read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from clipsyn import catalog
+from clipsyn.errors import UsageError
+from clipsyn.registry import unknown_name
+from clipsyn.specs import Backbone
+
+CONFIG_FILE = "open_clip_config.json"
+
+
+@dataclass(frozen=True)
+class BackboneCost:
+    """Facts about an architecture; None where nobody has published or measured them."""
+
+    image_size: int
+    embed_dim: int
+    image_params_m: float | None = None  # millions
+    text_params_m: float | None = None
+    image_gflops: float | None = None  # per image, 2 FLOPs per multiply-add
+    text_gflops: float | None = None  # per text at full context
+
+
+@cache
+def _openai() -> dict[str, BackboneCost]:
+    text = files(catalog).joinpath("backbones.csv").read_text("utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {
+        row["name"]: BackboneCost(
+            int(row["image_size"]),
+            int(row["embed_dim"]),
+            float(row["image_params_m"]),
+            float(row["text_params_m"]),
+            float(row["image_gflops"]),
+            float(row["text_gflops"]),
+        )
+        for row in rows
+    }
+
+
+def _zoo_folders() -> dict[str, Path]:
+    """The shipped miniature backbones: every folder of data/zoo with a configuration."""
+    zoo = catalog.data_dir() / "zoo"
+    return {f"{c.parent.name}/zoo": c.parent for c in sorted(zoo.glob(f"*/{CONFIG_FILE}"))}
+
+
+def _openai_backbones() -> list[Backbone]:
+    return [Backbone.parse(name) for name in _openai()]
+
+
+def _zoo_backbones() -> list[Backbone]:
+    return [Backbone(name, f"local-dir:{folder}") for name, folder in _zoo_folders().items()]
+
+
+COLLECTIONS: dict[str, Callable[[], list[Backbone]]] = {
+    "openai": _openai_backbones,
+    "zoo": _zoo_backbones,
+}
+
+
+def known_backbones() -> dict[str, list[Backbone]]:
+    """Every backbone of the catalogue, by collection."""
+    return {name: list_backbones() for name, list_backbones in COLLECTIONS.items()}
+
+
+def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
+    """Read what a command was given for --backbones, in order, duplicates dropped.
+
+    Each text is a comma list of backbone ids (`Backbone.parse`), collections (`openai`, `zoo`),
+    names of the shipped zoo (`tiny-RN/zoo`) and .txt files with one such entry a line. An
+    ARCHITECTURE without a tag takes the next entry for its tag, as in ``ViT-B-32,openai``.
+    Raises UsageError for what cannot be read, and if two different sources have one name.
+    """
+    found: dict[str, Backbone] = {}
+    for text in texts:
+        for entry in _entries(text):
+            for backbone in _backbones(entry):
+                other = found.setdefault(backbone.name, backbone)
+                if other != backbone:
+                    raise UsageError(
+                        f"two backbones are called '{backbone.name}' ({other.source} and "
+                        f"{backbone.source}): name one with NAME=SOURCE"
+                    )
+    if not found:
+        raise UsageError("no backbone was given: write for instance ViT-B-32/openai or zoo")
+    return list(found.values())
+
+
+def _entries(text: str) -> Iterator[str]:
+    """Cut a comma list, rejoining ``ARCHITECTURE,TAG``."""
+    tokens = [token.strip() for token in text.split(",") if token.strip()]
+    while tokens:
+        token = tokens.pop(0)
+        if not _is_architecture(token):
+            yield token
+        elif tokens:
+            yield f"{token}/{tokens.pop(0)}"
+        else:
+            raise _unknown(token)
+
+
+def _is_architecture(token: str) -> bool:
+    """Whether a token is half an id: an alias's name, a path and a schema all have a mark."""
+    bare = token.rpartition("=")[2]
+    marked = any(mark in bare for mark in "/:@") or bare.endswith(".txt")
+    return bool(bare) and not marked and bare not in COLLECTIONS
+
+
+def _unknown(token: str) -> UsageError:
+    known = [*COLLECTIONS, *_openai(), *_zoo_folders()]
+    return unknown_name("backbone", token, known, "Write ARCHITECTURE/TAG.")
+
+
+def _backbones(entry: str) -> Iterable[Backbone]:
+    if entry in COLLECTIONS:
+        return COLLECTIONS[entry]()
+    if entry.endswith(".txt") and not any(mark in entry for mark in ":@="):
+        return list(_from_list(Path(entry)))
+    alias, _, source = entry.rpartition("=")
+    folder = _zoo_folders().get(source)
+    if folder is not None:
+        return [Backbone(alias or source, f"local-dir:{folder}")]
+    if source.endswith("/zoo") and source.count("/") == 1:
+        raise _unknown(source)
+    return [Backbone.parse(entry)]
+
+
+def _from_list(path: Path) -> Iterator[Backbone]:
+    """Backbones of a text file, one entry a line; blank lines and # comments are skipped."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the list of backbones {path} cannot be read: {error}") from error
+    for line in lines:
+        for entry in _entries(line.partition("#")[0]):
+            if entry.endswith(".txt"):
+                raise UsageError(f"{path} lists another list, {entry}: lists do not nest")
+            yield from _backbones(entry)
+
+
+def cost(name: str) -> BackboneCost | None:
+    """What is known of a backbone or architecture: ``ViT-B-32/openai``, ``RN50``, ``tiny-RN/zoo``.
+
+    Other weights of one architecture cost the same. None for architectures not in the catalogue.
+    """
+    if (folder := _zoo_folders().get(name)) is not None:
+        return _zoo_cost(folder)
+    architecture = name.replace(",", "/").partition("/")[0].removesuffix("-quickgelu")
+    return _openai().get(f"{architecture}/openai")
+
+
+@cache
+def _zoo_cost(folder: Path) -> BackboneCost:
+    """From the shipped configuration; `cost` in it is ours, and open_clip ignores it."""
+    config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    model = config["model_cfg"]
+    return BackboneCost(
+        model["vision_cfg"]["image_size"], model["embed_dim"], **config.get("cost", {})
+    )

@@ -1,0 +1,291 @@
+"""From a Backbone to open_clip's model: where its configuration and weights are, checked loading.
+
+Every form of source ends in `open_clip.create_model`. Before it, the files are looked at, so that
+a wrong name, a missing file or an unfit checkpoint is answered in one sentence; after it, the
+weights are checked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.pretrained import download_pretrained_from_hf
+
+from clipsyn.errors import CheckpointError
+from clipsyn.extract.weights import (
+    checkpoint_shapes,
+    first_misfit,
+    require_finite,
+    resized_tensor,
+)
+from clipsyn.registry import unknown_name
+from clipsyn.specs import Backbone
+
+CONFIG_FILE = "open_clip_config.json"
+
+# In open_clip's order of preference: what its own tools write.
+_WEIGHTS_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+
+# What open_clip, timm and torch raise for a configuration or weights that do not work out.
+_BUILD_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    OSError,
+    ImportError,
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `open_clip.create_model` is asked for, resolved from a Backbone."""
+
+    model_name: str  # with open_clip's schema: "ViT-B-32", "local-dir:…", "hf-hub:…"
+    config: dict[str, Any]  # open_clip's model_cfg
+    checkpoint: Path
+    pretrained: str | None = None  # a tag or an absolute path; None with a schema
+    architecture: str | None = None  # of ARCHITECTURE/TAG and ARCHITECTURE@CHECKPOINT
+    tag: str | None = None
+    quick_gelu: bool = False
+
+
+def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
+    """Find configuration and weights, downloading what open_clip would download.
+
+    Raises UnknownName for an architecture or tag that open_clip does not have, CheckpointError
+    for files that are missing or weights that need another activation than the architecture's.
+    """
+    source = backbone.source
+    if source.startswith("local-dir:"):
+        return _from_folder(source, Path(source.removeprefix("local-dir:")))
+    if source.startswith("hf-hub:"):
+        return _from_hub(source, cache_dir)
+    if "@" in source:
+        architecture, _, path = source.partition("@")
+        return _from_file(architecture, Path(path))
+    architecture, _, tag = source.partition("/")
+    return _from_tag(architecture, tag, cache_dir)
+
+
+def _from_folder(source: str, folder: Path) -> ModelSource:
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no folder {folder}: local-dir:PATH needs one with {CONFIG_FILE} and weights"
+        )
+    config = _read_config(folder / CONFIG_FILE)
+    return ModelSource(
+        source, config, _weights_in(folder), quick_gelu=bool(config.get("quick_gelu"))
+    )
+
+
+def _weights_in(folder: Path) -> Path:
+    found = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".pth"})
+    for name in _WEIGHTS_FILES:
+        if folder / name in found:
+            return folder / name
+    if len(found) != 1:
+        held = f"several ({', '.join(p.name for p in found)})" if found else "none"
+        raise CheckpointError(
+            f"{folder} must hold one weights file and holds {held}: name it {_WEIGHTS_FILES[0]}"
+        )
+    return found[0]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing: it describes the model, {{'model_cfg': …, 'preprocess_cfg': …}}, "
+            "as open_clip's push_to_hf_hub writes it"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    config = content.get("model_cfg") if isinstance(content, dict) else None
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+        raise CheckpointError(
+            f"{path} must have a 'model_cfg' with embed_dim, vision_cfg and text_cfg"
+        )
+    return config
+
+
+def _from_hub(source: str, cache_dir: Path | None) -> ModelSource:
+    repository = source.removeprefix("hf-hub:")
+    cache = str(cache_dir) if cache_dir else None
+    try:
+        config_path = download_pretrained_from_hf(repository, filename=CONFIG_FILE, cache_dir=cache)
+        checkpoint = download_pretrained_from_hf(repository, cache_dir=cache)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _not_downloaded(source, repository) from error
+    config = _read_config(Path(config_path))
+    return ModelSource(source, config, Path(checkpoint), quick_gelu=bool(config.get("quick_gelu")))
+
+
+def _not_downloaded(source: str, where: str) -> CheckpointError:
+    return CheckpointError(
+        f"the weights of {source} are not on this machine and could not be downloaded from "
+        f"{where}: run `hf download {where}` where there is a network, then copy its cache here"
+    )
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    config: dict[str, Any] | None = open_clip.get_model_config(name)
+    if config is None:
+        raise unknown_name("architecture", name, open_clip.list_models())
+    return config
+
+
+def _from_file(architecture: str, path: Path) -> ModelSource:
+    config = _architecture(architecture)
+    path = path.expanduser().resolve()  # absolute: open_clip cannot take it for a tag
+    return ModelSource(
+        architecture,
+        config,
+        path,
+        pretrained=str(path),
+        architecture=architecture,
+        quick_gelu=bool(config.get("quick_gelu")),
+    )
+
+
+def _from_tag(architecture: str, tag: str, cache_dir: Path | None) -> ModelSource:
+    config = _architecture(architecture)
+    pretrained = open_clip.get_pretrained_cfg(architecture, tag)
+    if not pretrained:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        raise unknown_name(f"pretrained tag of {architecture}", tag, tags)
+    quick_gelu = _resolve_quick_gelu(architecture, tag, config, pretrained)
+    try:
+        checkpoint = open_clip.download_pretrained(
+            pretrained, cache_dir=str(cache_dir) if cache_dir else None
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        where = (pretrained.get("hf_hub") or pretrained.get("url") or "").rstrip("/")
+        raise _not_downloaded(f"{architecture}/{tag}", where) from error
+    return ModelSource(
+        architecture,
+        config,
+        Path(checkpoint),
+        pretrained=tag,
+        architecture=architecture,
+        tag=tag,
+        quick_gelu=quick_gelu,
+    )
+
+
+def _resolve_quick_gelu(
+    architecture: str, tag: str, config: dict[str, Any], pretrained: dict[str, Any]
+) -> bool:
+    """The activation the weights were trained with; an error if the architecture has another.
+
+    open_clip only warns, and then computes other embeddings. OpenAI's weights are the exception:
+    every one of them needs QuickGELU and both of open_clip's names mean the same model, so it
+    is switched on.
+    """
+    trained, built = bool(pretrained.get("quick_gelu")), bool(config.get("quick_gelu"))
+    if trained == built or tag == "openai":
+        return trained
+    plain = architecture.removesuffix("-quickgelu")
+    other = f"{plain}-quickgelu" if trained else plain
+    raise CheckpointError(
+        f"the weights {architecture}/{tag} were trained {'with' if trained else 'without'} "
+        f"QuickGELU and {architecture} is built {'without' if trained else 'with'} it: "
+        f"use {other}/{tag}"
+    )
+
+
+def build(backbone: Backbone, source: ModelSource, cache_dir: Path | None = None) -> Any:
+    """The open_clip model in float32 on the CPU, in evaluation mode, its weights checked.
+
+    Raises CheckpointError naming the tensor for weights of another architecture or resolution
+    and for NaN or Inf.
+    """
+    shapes = checkpoint_shapes(source.checkpoint)
+    options: dict[str, Any] = {
+        "precision": "fp32",
+        "device": "cpu",
+        "force_quick_gelu": source.quick_gelu,
+        "cache_dir": str(cache_dir) if cache_dir else None,
+    }
+    with quiet_open_clip():
+        try:
+            model = open_clip.create_model(
+                source.model_name,
+                source.pretrained,
+                require_pretrained=True,
+                weights_only=True,
+                **options,
+            )
+        except _BUILD_ERRORS as error:
+            raise _misfit(backbone, source, shapes, error) from error
+    if resized := resized_tensor(shapes, model):
+        raise CheckpointError(_does_not_fit(backbone, source, resized))
+    require_finite(model, backbone.name)
+    return model.eval()
+
+
+def _misfit(
+    backbone: Backbone, source: ModelSource, shapes: dict[str, tuple[int, ...]], error: Exception
+) -> CheckpointError:
+    """Why a model could not be made: its configuration, or weights that do not fit it."""
+    try:  # without memory or values: only names and shapes are wanted
+        with torch.device("meta"):
+            model = open_clip.create_model(
+                source.model_name,
+                load_weights=False,
+                device="meta",
+                force_quick_gelu=source.quick_gelu,
+            )
+    except _BUILD_ERRORS:
+        return CheckpointError(f"open_clip cannot build '{backbone.name}': {_brief(error)}")
+    misfit = first_misfit(shapes, model) if shapes else None
+    return CheckpointError(_does_not_fit(backbone, source, misfit or _brief(error)))
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _does_not_fit(backbone: Backbone, source: ModelSource, misfit: str) -> str:
+    return (
+        f"the weights in {source.checkpoint} do not fit the architecture of '{backbone.name}': "
+        f"{misfit}"
+    )
+
+
+@contextmanager
+def quiet_open_clip() -> Iterator[None]:
+    """Keep open_clip's logging off the user's terminal and out of the root logger's set-up.
+
+    It logs through the root logger, whose first message would install a handler for good.
+    """
+    before = logging.root.manager.disable
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        logging.root.removeHandler(handler)

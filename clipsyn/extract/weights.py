@@ -1,0 +1,162 @@
+"""Checkpoint files and loaded weights: what is in them, does it fit, is it finite, which is it.
+
+Nothing here runs code from a file: pickles are opened with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from clipsyn.errors import CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+
+_FOREIGN = (".npz", ".npy")  # big_vision's format: open_clip converts it, there is no state dict
+_REFUSED = re.compile(r"(?:GLOBAL|global|class|function)\s+([\w.]+\.[\w.]+)")
+
+
+def checkpoint_shapes(path: Path) -> Shapes:
+    """Name and shape of every tensor in the file, without reading the tensors' values.
+
+    Empty for numpy archives, whose names mean nothing to open_clip's models. Raises
+    CheckpointError for a file that is missing, cut, not a checkpoint, or would run code.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no checkpoint file at {path}: give the path of a .pt, .bin or "
+            ".safetensors file"
+        )
+    if path.suffix in _FOREIGN:
+        return {}
+    return _safetensors_shapes(path) if path.suffix == ".safetensors" else _pickle_shapes(path)
+
+
+def _safetensors_shapes(path: Path) -> Shapes:
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}): fetch or save it again"
+        ) from error
+
+
+def _pickle_shapes(path: Path) -> Shapes:
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, str(error))) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path} is a TorchScript archive, which is a program: save its state_dict() "
+                "alone, or use ARCHITECTURE/TAG, for instance ViT-B-32/openai"
+            ) from error
+        raise CheckpointError(
+            f"{path} is damaged or no PyTorch checkpoint ({_first_line(error)}): fetch or save "
+            "it again"
+        ) from error
+    return _state_dict_shapes(path, content)
+
+
+def _refusal(path: Path, reason: str) -> str:
+    found = _REFUSED.search(reason)
+    if found is None:
+        return f"{path} is damaged or no PyTorch checkpoint: fetch or save it again"
+    return (
+        f"{path} was not opened, as it holds Python objects that could run code "
+        f"({found.group(1)}): save the model's state_dict() alone, best as .safetensors"
+    )
+
+
+def _state_dict_shapes(path: Path, content: Any) -> Shapes:
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    if not isinstance(state, Mapping) or not any(torch.is_tensor(v) for v in state.values()):
+        raise CheckpointError(
+            f"{path} holds no state dict of tensors: save it with "
+            "torch.save(model.state_dict(), PATH)"
+        )
+    return {
+        str(name).removeprefix("module."): tuple(value.shape)
+        for name, value in state.items()
+        if torch.is_tensor(value)
+    }
+
+
+def first_misfit(shapes: Shapes, model: torch.nn.Module) -> str | None:
+    """The first difference between a file's tensors and the model's, in words; None if none.
+
+    Shapes are compared up to axes of length one, as open_clip stores `logit_scale` both ways.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in wanted.items():
+        if name in shapes and _squeezed(shapes[name]) != _squeezed(shape):
+            return f"'{name}' has shape {shapes[name]} in the file and {shape} in the model"
+    for name in wanted:
+        if name not in shapes:
+            return f"'{name}' is not in the file"
+    for name in shapes:
+        if name not in wanted:
+            return f"'{name}' is in the file and not in the model"
+    return None
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
+
+
+def resized_tensor(shapes: Shapes, model: torch.nn.Module) -> str | None:
+    """A tensor that fits only because it was resized on loading, in words.
+
+    open_clip interpolates position embeddings of another resolution without a word; the result
+    is a model that nobody trained.
+    """
+    for name, tensor in model.state_dict().items():
+        plain = name.removeprefix("text.")  # before open_clip 2.0 text towers had no prefix
+        shape = shapes.get(name, shapes.get(plain))
+        if shape is not None and _squeezed(shape) != _squeezed(tuple(tensor.shape)):
+            return f"'{name}' has shape {shape} in the file and {tuple(tensor.shape)} in the model"
+    return None
+
+
+def require_finite(model: torch.nn.Module, where: str) -> None:
+    """Raise CheckpointError naming the first tensor of the model with NaN or Inf."""
+    for name, tensor in model.state_dict().items():
+        # One NaN or Inf makes the sum so; only then is every value looked at.
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
+            continue
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise CheckpointError(
+                f"{where}: {bad} of {tensor.numel()} values of '{name}' are NaN or Inf; the "
+                "checkpoint is of no use, fetch or train it again"
+            )
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 (hex) over name, dtype, shape and bytes of every tensor, in order of names.
+
+    Taken from the loaded model, so that it depends neither on the file's container nor on
+    its path. Reads the tensors in place: about 2 GB/s.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
