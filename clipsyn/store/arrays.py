@@ -171,14 +171,21 @@ def read(path: Path, rows: range | None = None) -> NDArray[Any]:
 def damage(path: Path) -> Iterator[str]:
     """One sentence for every chunk of the array at `path` that is not what was written."""
     try:
-        spec = layout(path)
-        for block in range(spec.blocks.count):
-            try:
-                read(path, spec.blocks.range(block))
-            except DamagedStore as error:
-                yield str(error)
+        blocks = layout(path).blocks
     except DamagedStore as error:
         yield str(error)
+        return
+    for block in range(blocks.count):
+        rows = blocks.range(block)
+        try:
+            read(path, rows)
+        except DamagedStore as error:
+            yield f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
+
+
+def group_blocks(path: Path) -> int:
+    """How many blocks the arrays of a group have: the most chunks of any of them."""
+    return max(layout(path / name).blocks.count for name in array_names(path))
 
 
 def array_names(path: Path) -> list[str]:

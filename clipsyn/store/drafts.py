@@ -2,6 +2,7 @@
 
     .wip/<id>/group/            the Zarr group to be
     .wip/<id>/done/<block>      one file a finished block, its content a JSON note
+    .wip/<id>/target            where the group will be
     .wip/trash-*                replaced or removed groups, on their way out
 
 <id> follows from the fingerprint and the place, so that a resumed run, or another worker, finds the
@@ -142,6 +143,7 @@ class Draft:
             return
         building = self.store / WIP / f"new-{secrets.token_hex(6)}"
         (building / "done").mkdir(parents=True)
+        (building / "target").write_text(str(self.target.relative_to(self.store)))
         attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
         specs = GROUPS[self.kind]
         arrays.create_group(building / "group", specs, self.sizes, self.chunk_rows, attributes)
@@ -151,6 +153,31 @@ class Draft:
             shutil.rmtree(building)
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A draft as it is found on disk: where it will be, and how far it is."""
+
+    folder: Path
+    target: str
+    done: int
+    total: int
+
+
+def unfinished(store: Path) -> list[Unfinished]:
+    """Every draft in the store, sorted by target."""
+    found = []
+    for note in (store / WIP).glob("*/target"):
+        blocks = arrays.group_blocks(note.parent / "group")
+        done = len(list((note.parent / "done").glob("[0-9]*")))
+        found.append(Unfinished(note.parent, note.read_text(), done, blocks))
+    return sorted(found, key=lambda draft: draft.target)
+
+
+def leftovers(store: Path) -> list[Path]:
+    """Folders under `.wip` that no draft and no running command needs."""
+    return [path for path in (store / WIP).glob("*") if not (path / "target").exists()]
 
 
 def read_identity(path: Path) -> Identity:

@@ -26,10 +26,17 @@ from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
-from clipsyn.store.drafts import discard, make_groups
+from clipsyn.store.drafts import make_groups
 from clipsyn.store.samples import SampleTable
 
 _MARKER = "clipsyn.json"
+
+KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are called after
+    "samples": ("dataset", "split"),
+    "classes": ("dataset", "prompts", "backbone"),
+    "features": ("dataset", "split", "perturbation", "backbone"),
+    "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
+}
 
 
 def folder_name(name: str) -> str:
@@ -53,7 +60,7 @@ class FeatureStore:
         """Open a store; raises StoreError if none is there, UnsupportedFormat if it is newer."""
         path = Path(path)
         try:
-            marker = json.loads((path / _MARKER).read_bytes())
+            marker = cls(path, CHUNK_ROWS).marker()
             version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
         except FileNotFoundError:
             raise StoreError(
@@ -87,6 +94,11 @@ class FeatureStore:
         arrays.write_file(path / _MARKER, json.dumps(marker, indent=2).encode())
         return cls.open(path)
 
+    def marker(self) -> dict[str, Any]:
+        """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
+        marker: dict[str, Any] = json.loads((self.path / _MARKER).read_bytes())
+        return marker
+
     # Where things are
 
     def samples_path(self, dataset: str, split: str) -> Path:
@@ -108,8 +120,8 @@ class FeatureStore:
 
     def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
         """Names and path of every finished group of a kind, sorted."""
-        depth = {"samples": 2, "classes": 3, "features": 4, "logits": 5}[kind]
-        for file in sorted(self.path.glob(f"{kind}/{'*/' * depth}{arrays.METADATA}")):
+        depth = "*/" * len(KINDS[kind])
+        for file in sorted(self.path.glob(f"{kind}/{depth}{arrays.METADATA}")):
             names = file.parent.relative_to(self.path / kind).parts
             yield tuple(map(name_of_folder, names)), file.parent
 
@@ -222,10 +234,18 @@ class FeatureStore:
         for name, source in (("features", features), ("classes", classes)):
             if identity[name] != arrays.read_attributes(source)["fingerprint"]:
                 raise StaleCell(
-                    f"the logits of {key} were made from other {name} than the store's ({name}): "
+                    f"the logits of {key} were made from other {name} than stored now ({name}): "
                     f"run `{self.extract_line(key)} --prompts {prompts} --replace`",
                     (name,),
                 )
+        named = arrays.read_attributes(classes)["identity"]["class_names"]
+        samples = self.samples_path(key.dataset, key.split)
+        if named != arrays.read_attributes(samples)["class_names"]:
+            raise StaleCell(
+                f"class embeddings of {key.dataset} for {key.backbone} are of other class names "
+                f"(class_names): run `{self.extract_line(key)} --prompts {prompts} --replace`",
+                ("class_names",),
+            )
         return path
 
     def _derived_logits(
@@ -255,11 +275,21 @@ class FeatureStore:
                 found[backbone] = backbone if source == backbone else f"{backbone}={source}"
         return found
 
-    # Removing
+    # Changing
 
-    def remove(self, path: Path) -> None:
-        """Take one finished group out of the store."""
-        discard(self.path, path)
+    def annotate(self, table: SampleTable) -> None:
+        """Correct labels and class names of a frozen sample table; its images stay the same."""
+        path = self.samples_path(table.dataset, table.split)
+        label = path / "label"
+        blocks = arrays.layout(label).blocks
+        for block in range(blocks.count):
+            rows = blocks.range(block)
+            labels = table.labels[rows.start : rows.stop]
+            if not np.array_equal(arrays.read(label, rows), labels):
+                arrays.write_block(label, block, labels)
+        attributes = arrays.read_attributes(path)
+        if attributes != (corrected := attributes | table.attributes()):
+            arrays.write_attributes(path, corrected)
 
 
 def _source_of(attributes: dict[str, Any], default: str) -> str:

@@ -71,9 +71,6 @@ class SampleTable:
             "licence": self.licence,
         }
 
-    def same_annotation(self, other: SampleTable) -> bool:
-        return self.attributes() == other.attributes() and np.array_equal(self.labels, other.labels)
-
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:
     """Say in words which images of `old` are added, gone or altered in `new`."""

@@ -1,0 +1,6 @@
+"""`python -m clipsyn`."""
+
+from clipsyn.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The command line: parse, call one function, print. Heavy imports stand inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from clipsyn import __version__
+from clipsyn.cli.backbones import backbones
+from clipsyn.cli.datasets import datasets
+from clipsyn.cli.extract import extract
+from clipsyn.cli.run import run
+from clipsyn.cli.store import info, ls, rm, status, verify
+from clipsyn.cli.zeroshot import zeroshot
+from clipsyn.errors import ClipsynError, Interrupted
+
+
+class _Group(click.Group):
+    """Shows what the user can act on as one sentence, with its own exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            self._fail(
+                Interrupted("interrupted; finished blocks are kept, run the same command again")
+            )
+        except ClipsynError as error:
+            self._fail(error)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in _EXTRACT_ONLY:
+                raise
+            self._fail(
+                ClipsynError(f"this needs {error.name}: run `pip install 'clipsyn[extract]'` first")
+            )
+        return None
+
+    @staticmethod
+    def _fail(error: ClipsynError) -> None:
+        click.secho("Error: ", fg="red", err=True, nl=False)
+        click.echo(" ".join([str(error), *getattr(error, "__notes__", [])]), err=True)
+        sys.exit(error.exit_code)
+
+
+_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm"}
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="clipsyn")
+@click.option("-v", "--verbose", is_flag=True, help="Also say what is skipped and why.")
+@click.option("-q", "--quiet", is_flag=True, help="Warnings and results only.")
+def main(verbose: bool, quiet: bool) -> None:
+    """Extract CLIP backbones once into a feature store; analyse and combine them for ever after.
+
+    \b
+    clipsyn extract STORE --backbones zoo --dataset emoji-animals --split test
+    clipsyn zeroshot STORE
+    """
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logger = logging.getLogger("clipsyn")
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+for _command in (extract, zeroshot, ls, info, status, verify, rm, backbones, datasets, run):
+    main.add_command(_command)

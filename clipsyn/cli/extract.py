@@ -1,0 +1,131 @@
+"""`clipsyn extract`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from clipsyn.errors import Interrupted
+
+if TYPE_CHECKING:
+    from clipsyn.extract.plan import Plan
+
+
+@click.command(short_help="Run backbones over images into a store.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option(
+    "-b",
+    "--backbones",
+    multiple=True,
+    default=["zoo"],
+    show_default=True,
+    help="ARCH/TAG, hf-hub:ORG/REPO, local-dir:PATH or ARCH@CHECKPOINT, each with an optional "
+    "NAME=; a collection (openai, zoo); a .txt file with one a line. Repeated or with commas.",
+)
+@click.option(
+    "-d",
+    "--dataset",
+    "datasets",
+    multiple=True,
+    required=True,
+    help="A folder, a .csv or .parquet manifest or a webdataset folder, with an optional NAME=; "
+    "or a name that `clipsyn datasets` lists. Repeated or with commas.",
+)
+@click.option(
+    "-s",
+    "--split",
+    "splits",
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Repeated or with commas.",
+)
+@click.option(
+    "-p",
+    "--perturb",
+    "perturbations",
+    multiple=True,
+    default=["clean"],
+    show_default=True,
+    help="clean or NAME:SEVERITY[:seed=N][:canvas=PIXELS]. Repeated or with commas.",
+)
+@click.option(
+    "--prompts",
+    default="auto",
+    show_default=True,
+    help="auto (the dataset's own, else known ones), simple, or a JSON file.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="CLIPSYN_DATA",
+    help="Where datasets that are given by name lie.",
+)
+@click.option("--download", is_flag=True, help="Let torchvision fetch a dataset that is missing.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    help="auto (fp32 on a CPU, autocast on a GPU), fp32, bf16, amp_bf16 or amp_fp16.",
+)
+@click.option("--batch-size", type=int, help="Images at a time.  [default: 64; on a GPU 256]")
+@click.option("--workers", type=int, help="Decoding threads.  [default: one a core]")
+@click.option(
+    "--shard",
+    help="I/N: be the I-th (from 1) of N workers on one store; auto: read I and N from SLURM's "
+    "or torchrun's variables.",
+)
+@click.option(
+    "--max-bad",
+    type=float,
+    default=0.001,
+    show_default=True,
+    help="Share of images that may be impossible to decode.",
+)
+@click.option(
+    "--logits/--no-logits", default=True, help="Store logits, or derive them when they are read."
+)
+@click.option("--replace", is_flag=True, help="Make again what other weights, images … made.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+def extract(store: Path, dry_run: bool, **options: Any) -> None:
+    """Run backbones over images into STORE: image embeddings, class embeddings and logits.
+
+    What is there is skipped; what was interrupted goes on where it stopped.
+
+    \b
+    clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test
+    clipsyn extract store -b openai -d imagenet1k -s val -p clean,jpeg:3 --data-root /data
+    clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
+    """
+    from clipsyn.extract.job import plan_job, read_job, run_job
+    from clipsyn.progress import progress
+
+    job = read_job(options)
+    signal.signal(signal.SIGTERM, _terminate)
+    with progress() as counters:
+        plan, settings = plan_job(store, job, counters)
+    show_plan(plan)
+    if dry_run or not plan.is_needed:
+        return
+    with progress() as counters:
+        run_job(plan, settings, counters)
+    click.echo(f"{store} is up to date: next, `clipsyn zeroshot {store}`", err=True)
+
+
+def show_plan(plan: Plan) -> None:
+    """What is there and what will be made, a line for each dataset, split and backbone."""
+    from clipsyn.report.tables import show
+
+    for note in plan.notes:
+        click.secho(f"note: {note}", fg="yellow", err=True)
+    click.echo(show(plan.table()), err=True)
+    click.echo(plan.summary(), err=True)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")

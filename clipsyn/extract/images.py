@@ -1,0 +1,104 @@
+"""From a source's images to the pixels that backbones read: decode, perturb, resize, ahead of need.
+
+An image is decoded and perturbed once for all backbones; those that preprocess alike share pixels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipsyn.extract.decode import UndecodableImage
+from clipsyn.extract.sources.base import ImageSource
+from clipsyn.perturb import apply
+from clipsyn.specs import Perturbation
+
+Preprocess = Callable[[Image.Image], NDArray[np.uint8]]
+
+PIXELS_VERSION = 1  # raised when the same file would give a backbone other pixels
+
+_AHEAD = 3  # batches being decoded while one is encoded
+_SLICE = 16  # images a decoding task: enough to hide what a task costs
+_BLANK = Image.new("RGB", (64, 64))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some rows of a source, how they are perturbed, and every preprocessing that is wanted."""
+
+    source: ImageSource
+    perturbation: Perturbation
+    preprocess: Mapping[str, Preprocess]
+    rows: range
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pixels of consecutive rows, by preprocessing: (n, height, width, 3) uint8.
+
+    A row whose image cannot be decoded is blank and has its reason in `errors`, by sample id.
+    """
+
+    rows: range
+    pixels: Mapping[str, NDArray[np.uint8]]
+    valid: NDArray[np.bool_]
+    errors: Mapping[str, str]
+
+
+_Loaded = tuple[str, dict[str, NDArray[np.uint8]], str | None]  # sample id, pixels, what is wrong
+
+
+def batches(
+    work: Iterable[tuple[Images, int]], pool: ThreadPoolExecutor
+) -> Iterator[tuple[Images, Batch]]:
+    """Batches of each of `work` (images and batch size), in order, decoded ahead by `pool`.
+
+    Batches never span two items of `work`, so what is encoded together does not depend on what
+    else is being done.
+    """
+    waiting: deque[tuple[Images, range, list[Future[list[_Loaded]]]]] = deque()
+    for images, batch_size in work:
+        for start in range(images.rows.start, images.rows.stop, batch_size):
+            rows = range(start, min(start + batch_size, images.rows.stop))
+            waiting.append((images, rows, _submit(images, rows, pool)))
+            if len(waiting) > _AHEAD:
+                yield _collect(*waiting.popleft())
+    while waiting:
+        yield _collect(*waiting.popleft())
+
+
+def _submit(images: Images, rows: range, pool: ThreadPoolExecutor) -> list[Future[list[_Loaded]]]:
+    slices = [rows[start : start + _SLICE] for start in range(0, len(rows), _SLICE)]
+    return [pool.submit(_load_rows, images, part) for part in slices]
+
+
+def _collect(
+    images: Images, rows: range, futures: list[Future[list[_Loaded]]]
+) -> tuple[Images, Batch]:
+    loaded = [row for future in futures for row in future.result()]
+    pixels = {key: np.stack([row[1][key] for row in loaded]) for key in images.preprocess}
+    valid = np.array([error is None for _, _, error in loaded])
+    errors = {sample: error for sample, _, error in loaded if error is not None}
+    return images, Batch(rows, pixels, valid, errors)
+
+
+def _load_rows(images: Images, rows: range) -> list[_Loaded]:
+    return [_load(images, row) for row in rows]
+
+
+def _load(images: Images, row: int) -> _Loaded:
+    sample_id = images.source.ids[row]
+    try:
+        image, error = images.source.image(row), None
+    except UndecodableImage as reason:
+        image, error = _BLANK, str(reason)
+    if images.perturbation.name != "clean":
+        image = Image.fromarray(apply(images.perturbation, np.asarray(image), sample_id))
+    pixels = {key: preprocess(image) for key, preprocess in images.preprocess.items()}
+    return sample_id, pixels, error

@@ -1,0 +1,167 @@
+"""The verb `extract`: names in, a filled store out. The command line and recipes both call this.
+
+Importing this module is cheap; torch and open_clip come with the first job.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipsyn.catalog.backbones import resolve_backbones
+from clipsyn.catalog.datasets import resolve_datasets
+from clipsyn.errors import UsageError
+from clipsyn.perturb import resolve
+from clipsyn.progress import Progress
+from clipsyn.schema import CHUNK_ROWS
+from clipsyn.store.features import FeatureStore
+
+if TYPE_CHECKING:
+    from clipsyn.extract.plan import Plan, Wanted
+    from clipsyn.extract.run import Settings
+
+_CPU_BATCH, _GPU_BATCH = 64, 256
+
+
+class ExtractJob(BaseModel):
+    """What to extract and how, as text and numbers; `clipsyn extract --help` explains each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbones: Sequence[str] = ("zoo",)
+    datasets: Sequence[str]
+    splits: Sequence[str] = ("test",)
+    perturbations: Sequence[str] = ("clean",)
+    prompts: str = "auto"
+    data_root: Path | None = None
+    download: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=1)
+    shard: str | None = None
+    max_bad: float = Field(0.001, ge=0, le=1)
+    logits: bool = True
+    replace: bool = False
+
+
+def read_job(options: Mapping[str, Any]) -> ExtractJob:
+    """A job from loose options; raises UsageError naming the first that cannot be."""
+    try:
+        return ExtractJob.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = str(problem["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{option}: {problem['msg']}, not {problem['input']}") from None
+
+
+def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Settings]:
+    """Load backbones, read images, see what the store at `path` lacks; writes nothing."""
+    _settle_process()
+    from clipsyn.extract.plan import make_plan
+
+    settings = _settings(job)
+    wanted = _wanted(job)
+    store = FeatureStore.open(path) if path.exists() else FeatureStore(path, CHUNK_ROWS)
+    return make_plan(store, wanted, progress), settings
+
+
+def run_job(plan: Plan, settings: Settings, progress: Progress) -> None:
+    """Make the store if it is not there, and carry out the plan."""
+    from clipsyn.extract.run import run
+
+    FeatureStore.create(plan.store.path, plan.store.chunk_rows)
+    run(plan, settings, progress)
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """``I/N`` (I from 1), ``auto`` (SLURM's or torchrun's variables) or None as (I - 1, N)."""
+    if text is None:
+        return 0, 1
+    if text == "auto":
+        return _shard_of_environment()
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UsageError(f"--shard {text}: write I/N with 1 <= I <= N, for instance 2/8, or auto")
+    return int(index) - 1, int(count)
+
+
+def _shard_of_environment() -> tuple[int, int]:
+    environment = os.environ
+    if "SLURM_ARRAY_TASK_COUNT" in environment:
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
+        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+        return index, int(environment["SLURM_ARRAY_TASK_COUNT"])
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in environment and size in environment:
+            return int(environment[rank]), int(environment[size])
+    raise UsageError(
+        "--shard auto found neither SLURM_ARRAY_TASK_ID nor RANK in the environment: write I/N"
+    )
+
+
+def _wanted(job: ExtractJob) -> Wanted:
+    from clipsyn.extract.encoder import load_encoder
+    from clipsyn.extract.plan import Wanted
+    from clipsyn.extract.sources import open_source
+
+    perturbations = [resolve(text) for text in _listed(job.perturbations)]
+    sources = [
+        open_source(dataset, split, root=job.data_root, download=job.download)
+        for dataset in resolve_datasets(job.datasets)
+        for split in _listed(job.splits)
+    ]
+    encoders = [
+        load_encoder(backbone, device=job.device, precision=job.precision)
+        for backbone in resolve_backbones(job.backbones)
+    ]
+    _refuse_repeated([encoder.backbone.name for encoder in encoders])
+    return Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
+
+
+def _settings(job: ExtractJob) -> Settings:
+    from clipsyn.extract.encoder import resolve_device
+    from clipsyn.extract.run import Settings
+
+    batch_size = _CPU_BATCH if resolve_device(job.device).type == "cpu" else _GPU_BATCH
+    return Settings(
+        batch_size=job.batch_size or batch_size,
+        workers=job.workers or min(os.cpu_count() or 1, 16),
+        shard=parse_shard(job.shard),
+        max_bad=job.max_bad,
+    )
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    """Comma lists flattened, in order, without duplicates."""
+    return list(dict.fromkeys(part.strip() for text in texts for part in text.split(",") if part))
+
+
+def _refuse_repeated(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"two backbones are called '{name}': give one another name, NAME=SOURCE"
+            )
+
+
+def _settle_process() -> None:
+    """Settings that must precede torch; see docs/decisions.md for what they gain."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(
+            libc, "mallopt"
+        ):  # glibc: keep freed activations instead of faulting them in anew
+            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            libc.mallopt(_M_TRIM_THRESHOLD, 1 << 31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h

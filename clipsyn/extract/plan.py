@@ -1,0 +1,307 @@
+"""What an extraction would do: which cells are asked for, which are there, what the rest costs.
+
+Planning reads images (to hash them) and the store, and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import polars as pl
+
+from clipsyn.errors import DatasetError, StaleCell
+from clipsyn.extract.encoder import Encoder
+from clipsyn.extract.images import PIXELS_VERSION
+from clipsyn.extract.prompts import source_prompts
+from clipsyn.extract.sources.base import ImageSource
+from clipsyn.progress import Progress
+from clipsyn.schema import FORMAT_VERSION
+from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet
+from clipsyn.store.drafts import Draft, stale
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable, changed_samples
+
+
+@dataclass(frozen=True, eq=False)
+class ClassesPlan:
+    """Class embeddings of one backbone for one dataset and prompt set."""
+
+    encoder: Encoder
+    prompts: PromptSet
+    class_names: tuple[str, ...]
+    draft: Draft
+
+
+@dataclass(frozen=True, eq=False)
+class CellPlan:
+    """One feature cell, and the logits that follow from it if there are class embeddings."""
+
+    key: FeatureKey
+    encoder: Encoder
+    perturbation: Perturbation
+    draft: Draft
+    classes: ClassesPlan | None
+    logits: Draft | None
+
+    @cached_property
+    def images_left(self) -> int:
+        return sum(len(self.draft.blocks.range(block)) for block in self.draft.pending())
+
+    @property
+    def gflops(self) -> float:
+        """Of the image tower, for the images left; 0 where a backbone's cost is not known."""
+        return self.images_left * (self.encoder.gflops or 0.0)
+
+    @property
+    def bytes(self) -> int:
+        """On disk, for what is not there yet."""
+        samples = self.draft.blocks.samples
+        size = samples * (2 * self.encoder.embed_dim + 1) if self.images_left else 0
+        if self.logits and self.classes and not self.logits.is_published():
+            size += samples * (4 * len(self.classes.class_names) + 2)
+        return size
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything of it, or of what follows from it, is not in the store."""
+        drafts = [self.draft, self.logits, self.classes.draft if self.classes else None]
+        return not all(draft.is_published() for draft in drafts if draft)
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """One split of one dataset: the samples and every cell that is asked for on them."""
+
+    source: ImageSource
+    table: SampleTable
+    samples: Draft
+    cells: tuple[CellPlan, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    store: FeatureStore
+    splits: tuple[SplitPlan, ...]
+    replace: bool
+    notes: tuple[str, ...]
+
+    @property
+    def cells(self) -> Iterator[CellPlan]:
+        return (cell for split in self.splits for cell in split.cells)
+
+    @property
+    def is_needed(self) -> bool:
+        return any(cell.is_needed for cell in self.cells)
+
+    @property
+    def classes(self) -> list[ClassesPlan]:
+        """Each set of class embeddings once, though several splits and perturbations use it."""
+        found = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
+        return list(found.values())
+
+    def table(self) -> pl.DataFrame:
+        """A row for each dataset, split and perturbation: what is there, what the rest costs."""
+        rows = []
+        for split in self.splits:
+            for label, group in groupby(split.cells, key=lambda cell: cell.key.perturbation):
+                cells = list(group)
+                rows.append(
+                    {
+                        "dataset": split.table.dataset,
+                        "split": split.table.split,
+                        "perturbation": label,
+                        "images": len(split.table),
+                        "backbones": len(cells),
+                        "done": sum(not cell.is_needed for cell in cells),
+                        "passes left": sum(cell.images_left for cell in cells),
+                        "GFLOPs": round(sum(cell.gflops for cell in cells)),
+                        "MB": sum(cell.bytes for cell in cells) / 1e6,
+                    }
+                )
+        return pl.DataFrame(rows)
+
+    def summary(self) -> str:
+        cells = list(self.cells)
+        todo = [cell for cell in cells if cell.is_needed]
+        if not todo:
+            return f"all {len(cells):,} cells are there"
+        return (
+            f"{len(todo):,} of {len(cells):,} cells to make: "
+            f"{sum(cell.images_left for cell in todo):,} images through a backbone, "
+            f"{sum(cell.gflops for cell in todo) / 1000:,.2f} TFLOPs, "
+            f"{sum(cell.bytes for cell in todo) / 1e6:,.1f} MB to store"
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an extraction is asked for, everything loaded and resolved but the images."""
+
+    encoders: Sequence[Encoder]
+    sources: Sequence[ImageSource]
+    perturbations: Sequence[Perturbation]
+    prompts: str | None = None  # see `source_prompts`
+    logits: bool = True
+    replace: bool = False
+
+
+def make_plan(store: FeatureStore, wanted: Wanted, progress: Progress) -> Plan:
+    """Compare what is wanted with what the store holds.
+
+    Raises StaleCell, naming the field, if a name is taken by something made from other images,
+    weights, prompts or settings and `replace` is not set; then nothing has been changed.
+    """
+    _check_class_names(wanted.sources)
+    splits, notes = [], []
+    for source in wanted.sources:
+        table = sample_table(source, progress)
+        prompts, note = _prompts(source, wanted.prompts)
+        splits.append(_plan_split(store, wanted, source, table, prompts))
+        notes += [*source.notes, note]
+    plan = Plan(store, tuple(splits), wanted.replace, tuple(dict.fromkeys(filter(None, notes))))
+    if not wanted.replace:
+        _refuse_stale(plan)
+    return plan
+
+
+def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
+    """The source's sample table, every image read and hashed."""
+    counter = progress.add(f"{source.name}/{source.split}: reading", len(source))
+
+    def digest(row: int) -> bytes:
+        content = source.digest(row)
+        progress.advance(counter, 1)
+        return content
+
+    with ThreadPoolExecutor() as pool:
+        content = b"".join(pool.map(digest, range(len(source)), chunksize=64))
+    progress.finish(counter)
+    return SampleTable(
+        dataset=source.name,
+        split=source.split,
+        ids=source.ids,
+        labels=source.labels,
+        content=np.frombuffer(content, np.uint8).reshape(-1, 32),
+        class_names=source.class_names,
+        metric=source.metric,
+        licence=source.licence,
+    )
+
+
+def _prompts(source: ImageSource, spec: str | None) -> tuple[PromptSet | None, str]:
+    if not source.class_names:
+        return None, f"{source.name} has no class names: image embeddings only"
+    return source_prompts(source, spec)
+
+
+def _plan_split(
+    store: FeatureStore,
+    wanted: Wanted,
+    source: ImageSource,
+    table: SampleTable,
+    prompts: PromptSet | None,
+) -> SplitPlan:
+    samples = Draft(
+        store.path,
+        store.samples_path(table.dataset, table.split),
+        "samples",
+        table.identity(),
+        {"sample": len(table), "byte": 32},
+        store.chunk_rows,
+    )
+    cells = []
+    for perturbation in wanted.perturbations:
+        for encoder in wanted.encoders:
+            key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
+            draft = _feature_draft(store, key, encoder, perturbation, table)
+            classes = _plan_classes(store, encoder, table, prompts) if prompts else None
+            logits = _logit_draft(store, key, draft, classes) if classes and wanted.logits else None
+            cells.append(CellPlan(key, encoder, perturbation, draft, classes, logits))
+    return SplitPlan(source, table, samples, tuple(cells))
+
+
+def _plan_classes(
+    store: FeatureStore, encoder: Encoder, table: SampleTable, prompts: PromptSet
+) -> ClassesPlan:
+    identity: Identity = {
+        "format": FORMAT_VERSION,
+        "backbone": encoder.identity,
+        "dataset": table.dataset,
+        "class_names": list(table.class_names),
+        "prompts": {
+            "name": prompts.name,
+            "templates": list(prompts.templates),
+            "per_class": {name: list(texts) for name, texts in prompts.per_class.items()},
+        },
+    }
+    target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
+    sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
+    draft = Draft(store.path, target, "classes", identity, sizes, store.chunk_rows)
+    return ClassesPlan(encoder, prompts, table.class_names, draft)
+
+
+def _feature_draft(
+    store: FeatureStore,
+    key: FeatureKey,
+    encoder: Encoder,
+    perturbation: Perturbation,
+    table: SampleTable,
+) -> Draft:
+    identity: Identity = {
+        **table.identity(),
+        "backbone": encoder.identity,
+        "perturbation": perturbation.identity(),
+        "pixels": PIXELS_VERSION,
+    }
+    sizes = {"sample": len(table), "embed": encoder.embed_dim}
+    path = store.features_path(key)
+    return Draft(store.path, path, "features", identity, sizes, store.chunk_rows)
+
+
+def _logit_draft(
+    store: FeatureStore, key: FeatureKey, features: Draft, classes: ClassesPlan
+) -> Draft:
+    identity: Identity = {
+        "format": FORMAT_VERSION,
+        "features": features.fingerprint,
+        "classes": classes.draft.fingerprint,
+        "prompts": classes.prompts.name,
+    }
+    sizes = {"sample": features.sizes["sample"], "class": len(classes.class_names)}
+    target = store.logits_path(key, classes.prompts.name)
+    return Draft(store.path, target, "logits", identity, sizes, store.chunk_rows)
+
+
+def _check_class_names(sources: Sequence[ImageSource]) -> None:
+    """A class is its index: all splits of a dataset must count their classes alike."""
+    known: dict[str, ImageSource] = {}
+    for source in sources:
+        other = known.setdefault(source.name, source)
+        if source.class_names != other.class_names:
+            raise DatasetError(
+                f"{source.name}: its splits {other.split} and {source.split} have different "
+                f"classes ({len(other.class_names)} and {len(source.class_names)}); list all class "
+                "names in one classnames.txt"
+            )
+
+
+def _refuse_stale(plan: Plan) -> None:
+    for split in plan.splits:
+        if split.samples.changes():
+            old = plan.store.samples(split.table.dataset, split.table.split)
+            raise StaleCell(
+                f"{old.dataset}/{old.split} in {plan.store.path} was made from other images: "
+                f"{changed_samples(old, split.table)}; add --replace to extract it again, or give "
+                "the new images another name (NAME=PATH)",
+                ("samples",),
+            )
+    drafts = [*(classes.draft for classes in plan.classes), *(cell.draft for cell in plan.cells)]
+    drafts += [cell.logits for cell in plan.cells if cell.logits]
+    for draft in drafts:
+        if changes := draft.changes():
+            raise stale(plan.store.path, draft.target, changes)

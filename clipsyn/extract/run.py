@@ -1,0 +1,273 @@
+"""Carry out a plan: images through every backbone, block by block, into the store.
+
+A block is finished or it is not; whatever stops a run, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn import __version__
+from clipsyn.errors import BadImages
+from clipsyn.extract.images import Batch, Images, batches
+from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
+from clipsyn.extract.text import class_embeddings
+from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.progress import Progress
+from clipsyn.specs import canonical_json
+from clipsyn.store import arrays
+from clipsyn.store.drafts import Note
+
+_BLOCKS_IN_FLIGHT = 2  # being written while the next is encoded
+_LISTED = 3  # bad images named in an error
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run; nothing here changes a stored number but by float16 rounding."""
+
+    batch_size: int = 64
+    workers: int = 2  # decoding threads
+    shard: tuple[int, int] = (0, 1)  # this worker of so many
+    max_bad: float = 0.001  # share of undecodable images above which the run fails
+
+
+@dataclass(frozen=True)
+class Item:
+    """One block of one split under one perturbation, for the cells that lack it."""
+
+    split: SplitPlan
+    block: int
+    cells: tuple[CellPlan, ...]
+
+    @property
+    def rows(self) -> range:
+        return self.cells[0].draft.blocks.range(self.block)
+
+    def images(self) -> Images:
+        keys = {cell.encoder.preprocess_key: cell.encoder.preprocess for cell in self.cells}
+        return Images(self.split.source, self.cells[0].perturbation, keys, self.rows)
+
+
+def run(plan: Plan, settings: Settings, progress: Progress) -> None:
+    """Do all work of the plan that falls to this worker, and publish every cell that is complete.
+
+    Raises BadImages when more than `max_bad` of a split cannot be decoded; what is finished stays.
+    """
+    for split in plan.splits:
+        _freeze(plan, split)
+    for classes in plan.classes:
+        _write_classes(classes, plan.replace)
+    with ThreadPoolExecutor(settings.workers) as pool, _Writer() as writer:
+        try:
+            _Run(plan, settings, progress, pool, writer).encode()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for cell in plan.cells:
+        _write_logits(cell, plan.replace)
+
+
+def items(plan: Plan, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
+    """The blocks that are left to do, in a fixed order; `shard` (i, n) takes every n-th from i."""
+    position = itertools.count()
+    for split in plan.splits:
+        for _, group in itertools.groupby(split.cells, key=lambda cell: cell.perturbation):
+            cells = tuple(group)
+            for block in range(cells[0].draft.blocks.count):
+                if next(position) % shard[1] != shard[0]:
+                    continue
+                if lacking := tuple(c for c in cells if not c.draft.is_done(block)):
+                    yield Item(split, block, lacking)
+
+
+@dataclass
+class _Run:
+    plan: Plan
+    settings: Settings
+    progress: Progress
+    pool: ThreadPoolExecutor
+    writer: _Writer
+    counters: dict[CellPlan, int] = field(default_factory=dict)
+    bad: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
+
+    def encode(self) -> None:
+        started: deque[Item] = deque()
+        stream = batches(self._work(started), self.pool)
+        for _, group in itertools.groupby(stream, key=lambda pair: id(pair[0])):
+            item = started.popleft()
+            self._encode_block(item, (batch for _, batch in group))
+
+    def _work(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
+        for item in items(self.plan, self.settings.shard):
+            started.append(item)
+            yield item.images(), self.settings.batch_size
+
+    def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
+        parts: dict[CellPlan, list[Any]] = {cell: [] for cell in item.cells}
+        seconds = dict.fromkeys(item.cells, 0.0)
+        valid, errors = [], dict[str, str]()
+        counters = [self._counter(cell) for cell in item.cells]
+        for batch in stream:
+            for cell, counter in zip(item.cells, counters, strict=True):
+                start = time.perf_counter()
+                pixels = batch.pixels[cell.encoder.preprocess_key]
+                parts[cell].append(cell.encoder.encode_images(pixels))
+                seconds[cell] += time.perf_counter() - start
+                self.progress.advance(counter, len(batch.rows))
+            valid.append(batch.valid)
+            errors |= batch.errors
+        self._check_bad(item, errors)
+        decoded = np.concatenate(valid)
+        for cell in item.cells:
+            note = _note(errors, seconds[cell])
+            self.writer.submit(self._finish_block, cell, item.block, parts[cell], decoded, note)
+
+    def _finish_block(
+        self, cell: CellPlan, block: int, parts: list[Any], valid: NDArray[np.bool_], note: Note
+    ) -> None:
+        embedding = cell.encoder.to_host(parts)
+        embedding[~valid] = np.nan
+        cell.draft.write(block, {"image_embedding": embedding, "valid": valid}, note)
+        if self._publish(cell):
+            self.progress.finish(self.counters[cell])
+
+    def _publish(self, cell: CellPlan) -> bool:
+        def describe(notes: list[Note]) -> Mapping[str, Any]:
+            errors = {name: why for note in notes for name, why in note["errors"].items()}
+            _refuse_bad(cell, errors, cell.draft.blocks.samples, self.settings.max_bad)
+            return {"errors": errors, "provenance": _provenance(cell, notes)}
+
+        return cell.draft.publish(describe, replace=self.plan.replace)
+
+    def _check_bad(self, item: Item, errors: Mapping[str, str]) -> None:
+        """Fail early; `_publish` looks at all blocks, also those of other runs."""
+        cell = item.cells[0]
+        key = cell.key
+        seen = self.bad.setdefault((key.dataset, key.split, key.perturbation), {})
+        seen |= errors
+        _refuse_bad(cell, seen, len(item.split.table), self.settings.max_bad)
+
+    def _counter(self, cell: CellPlan) -> int:
+        if cell not in self.counters:
+            total = cell.draft.blocks.samples
+            done = total - cell.images_left
+            self.counters[cell] = self.progress.add(str(cell.key), total, done)
+        return self.counters[cell]
+
+
+class _Writer:
+    """One thread that writes finished blocks while the next are encoded."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._wait(0)
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Queue a call; waits while too many are queued, raises what an earlier one raised."""
+        self._waiting.append(self._thread.submit(function, *arguments))
+        self._wait(_BLOCKS_IN_FLIGHT)
+
+    def _wait(self, left: int) -> None:
+        while len(self._waiting) > left:
+            self._waiting.popleft().result()
+
+
+def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], samples: int, max_bad: float) -> None:
+    if len(errors) <= max_bad * samples:
+        return
+    shown = "; ".join(f"{name}: {why}" for name, why in itertools.islice(errors.items(), _LISTED))
+    enough = math.ceil(1000 * len(errors) / samples) / 1000
+    raise BadImages(
+        f"{len(errors)} of {samples:,} images of {cell.key.dataset}/{cell.key.split} cannot be "
+        f"decoded ({shown}): mend or remove them, or run again with --max-bad {enough:g} to keep "
+        "them as rows without an embedding"
+    )
+
+
+def _freeze(plan: Plan, split: SplitPlan) -> None:
+    """Publish the sample table, or bring labels and class names of the published one up to date."""
+    table, draft = split.table, split.samples
+    if draft.is_published():
+        plan.store.annotate(table)
+        return
+    ids = np.array(table.ids, object)
+    for block in draft.pending():
+        rows = draft.blocks.range(block)
+        part = slice(rows.start, rows.stop)
+        values = {
+            "sample_id": ids[part],
+            "label": table.labels[part],
+            "content_hash": table.content[part],
+        }
+        draft.write(block, values, {})
+    draft.publish(lambda _: table.attributes(), replace=plan.replace)
+
+
+def _write_classes(classes: ClassesPlan, replace: bool) -> None:
+    encoder = classes.encoder
+    for block in classes.draft.pending():
+        embedding = class_embeddings(encoder, classes.class_names, classes.prompts)
+        classes.draft.write(block, {"class_embedding": embedding}, {})
+    attributes = {
+        "logit_scale": encoder.logit_scale,
+        "provenance": {"encoder": encoder.provenance, "clipsyn": __version__},
+    }
+    classes.draft.publish(lambda _: attributes, replace=replace)
+
+
+def _write_logits(cell: CellPlan, replace: bool) -> None:
+    """Logits and predictions from the stored embeddings, unless other workers still make those."""
+    if cell.logits is None or cell.classes is None or not cell.draft.is_published():
+        return
+    embedding, scale = cell.draft.target / "image_embedding", cell.encoder.logit_scale
+    weights = arrays.read(cell.classes.draft.target / "class_embedding")
+    for block in cell.logits.pending():
+        rows = cell.logits.blocks.range(block)
+        logits = zero_shot_logits(arrays.read(embedding, rows), weights, scale, rows=len(rows))
+        cell.logits.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
+    cell.logits.publish(lambda _: {}, replace=replace)
+
+
+def _note(errors: Mapping[str, str], seconds: float) -> Note:
+    return {
+        "errors": dict(errors),
+        "worker": {"host": platform.node(), "process": os.getpid(), "clipsyn": __version__},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "encode_seconds": round(seconds, 4),
+    }
+
+
+def _provenance(cell: CellPlan, notes: Sequence[Note]) -> dict[str, Any]:
+    """Who made the cell, when, with what: recorded, never compared."""
+    return {
+        "encoder": cell.encoder.provenance,
+        "workers": list(
+            {canonical_json(note["worker"]): note["worker"] for note in notes}.values()
+        ),
+        "finished": max(note["finished"] for note in notes),
+        "encode_seconds": round(sum(note["encode_seconds"] for note in notes), 4),
+    }

@@ -1,0 +1,116 @@
+"""Progress of long work: bars with rate and time left on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+_LOG = logging.getLogger("clipsyn")
+_LOG_EVERY = 10.0  # seconds
+
+
+class Progress(Protocol):
+    """Several counters that advance side by side."""
+
+    def add(self, name: str, total: int, done: int = 0) -> int:
+        """A new counter; returns its number."""
+
+    def advance(self, counter: int, amount: int) -> None: ...
+
+    def finish(self, counter: int) -> None:
+        """The counter's work is over, however far it counted."""
+
+
+@contextmanager
+def progress(unit: str = "images") -> Iterator[Progress]:
+    """Bars if standard error is a terminal, otherwise a log line every ten seconds."""
+    if not sys.stderr.isatty():
+        yield _Lines(unit)
+        return
+    with _rich_bars(unit) as bars:
+        yield _Bars(bars)
+
+
+def _rich_bars(unit: str) -> RichProgress:
+    from rich import progress as rich
+    from rich.console import Console
+    from rich.text import Text
+
+    class Rate(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> Text:
+            return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
+
+    return rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=24),
+        rich.MofNCompleteColumn(),
+        Rate(),
+        rich.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+class _Bars:
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._tasks: list[TaskID] = []
+
+    def add(self, name: str, total: int, done: int = 0) -> int:
+        self._tasks.append(self._bars.add_task(name, total=total, completed=done))
+        return len(self._tasks) - 1
+
+    def advance(self, counter: int, amount: int) -> None:
+        self._bars.advance(self._tasks[counter], amount)
+
+    def finish(self, counter: int) -> None:
+        self._bars.remove_task(self._tasks[counter])
+
+
+class _Lines:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._counters: list[_Counter] = []
+
+    def add(self, name: str, total: int, done: int = 0) -> int:
+        self._counters.append(_Counter(name, total, done))
+        return len(self._counters) - 1
+
+    def advance(self, counter: int, amount: int) -> None:
+        if line := self._counters[counter].advance(amount, self._unit):
+            _LOG.info(line)
+
+    def finish(self, counter: int) -> None:
+        _LOG.info(self._counters[counter].summary(self._unit))
+
+
+class _Counter:
+    def __init__(self, name: str, total: int, done: int) -> None:
+        self.name, self.total, self.done = name, total, done
+        self._at_start = done
+        self._start = self._said = time.monotonic()
+
+    def advance(self, amount: int, unit: str) -> str | None:
+        """Count; returns a line when it is time for one."""
+        self.done += amount
+        now = time.monotonic()
+        if now - self._said < _LOG_EVERY:
+            return None
+        self._said = now
+        rate = (self.done - self._at_start) / (now - self._start)
+        left = (self.total - self.done) / rate if rate else float("inf")
+        return (
+            f"{self.name}: {self.done:,}/{self.total:,}, {rate:,.0f} {unit}/s, {left:,.0f} s left"
+        )
+
+    def summary(self, unit: str) -> str:
+        seconds = time.monotonic() - self._start
+        return f"{self.name}: {self.done:,} of {self.total:,} {unit} in {seconds:.1f} s"

@@ -1,0 +1,149 @@
+"""What a store holds, as rows for tables; whether it is whole; and how parts of it are removed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipsyn.errors import DamagedStore, MissingCell
+from clipsyn.schema import GROUPS
+from clipsyn.specs import fingerprint
+from clipsyn.store import arrays
+from clipsyn.store.drafts import discard, leftovers, unfinished
+from clipsyn.store.features import KINDS, FeatureStore
+
+Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
+
+
+@dataclass(frozen=True)
+class Group:
+    """One finished group: its kind, its names by dimension, where it is."""
+
+    kind: str
+    names: Mapping[str, str]
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def find_groups(store: FeatureStore, filters: Filters) -> list[Group]:
+    """Groups whose names pass; a kind without a filtered dimension is passed over.
+
+    So a filter on backbones finds features, logits and class embeddings, and leaves the samples.
+    """
+    found = []
+    for kind, dimensions in KINDS.items():
+        if not set(filters) <= set(dimensions):
+            continue
+        for names, path in store.groups(kind):
+            named = dict(zip(dimensions, names, strict=True))
+            if all(named[dimension] in wanted for dimension, wanted in filters.items()):
+                found.append(Group(kind, named, path))
+    return found
+
+
+def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
+    """One row a feature cell: its names, images, width, bytes with its logits, fingerprint."""
+    rows = []
+    keys = store.keys()
+    for key in keys:
+        path = store.features_path(key)
+        shape = arrays.layout(path / "image_embedding").shape
+        logits = store.path / "logits" / path.relative_to(store.path / "features")
+        attributes = arrays.read_attributes(path)
+        rows.append(
+            {
+                "dataset": key.dataset,
+                "split": key.split,
+                "perturbation": key.perturbation,
+                "backbone": key.backbone,
+                "prompts": store.prompt_sets(key),
+                "images": shape[0],
+                "bad": len(attributes.get("errors", {})),
+                "embed": shape[1],
+                "bytes": Group("features", {}, path).size + Group("logits", {}, logits).size,
+                "fingerprint": attributes["fingerprint"],
+            }
+        )
+    return rows
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """The store as a whole: format, every backbone with its provenance, every dataset."""
+    marker = store.marker()
+    backbones: dict[str, Any] = {}
+    for (*_, backbone), path in store.groups("features"):
+        if backbone not in backbones:
+            attributes = arrays.read_attributes(path)
+            identity, encoder = (
+                attributes["identity"]["backbone"],
+                attributes["provenance"]["encoder"],
+            )
+            kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
+            backbones[backbone] = {**encoder, **kept}
+    datasets = {}
+    for (dataset, split), path in store.groups("samples"):
+        attributes = arrays.read_attributes(path)
+        datasets[f"{dataset}/{split}"] = {
+            "images": arrays.layout(path / "label").shape[0],
+            "classes": len(attributes["class_names"]),
+            "metric": attributes["metric"],
+            "licence": attributes["licence"],
+            "samples": attributes["identity"]["samples"],
+        }
+    return {**marker, "backbones": backbones, "datasets": datasets}
+
+
+def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
+    """Attributes and arrays of one group, by its path within the store."""
+    path = store.path / name
+    if not (path / arrays.METADATA).is_file():
+        raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
+    layouts = {array: arrays.layout(path / array) for array in arrays.array_names(path)}
+    shapes = {array: [str(found.dtype), *found.shape] for array, found in layouts.items()}
+    return {"arrays": shapes, **arrays.read_attributes(path)}
+
+
+def damage(store: FeatureStore, group: Group) -> Iterator[str]:
+    """One sentence for everything in a group that is not as it was written."""
+    where = group.path.relative_to(store.path)
+    try:
+        attributes = arrays.read_attributes(group.path)
+        if fingerprint(attributes["identity"]) != attributes["fingerprint"]:
+            yield f"{where}: its identity does not match its fingerprint"
+        expected = {spec.name for spec in GROUPS[group.kind]}
+        if missing := expected.difference(arrays.array_names(group.path)):
+            yield f"{where}: array {', '.join(sorted(missing))} is missing"
+        if group.kind == "samples" and _digest(store, group) != attributes["identity"]["samples"]:
+            yield f"{where}: ids and content hashes do not match the digest"
+    except DamagedStore as error:
+        yield f"{where}: {error}"
+    except KeyError as error:
+        yield f"{where}: attribute {error} is missing"
+    for name in arrays.array_names(group.path):
+        for problem in arrays.damage(group.path / name):
+            yield f"{where}: {problem}"
+
+
+def _digest(store: FeatureStore, group: Group) -> str:
+    return store.samples(group.names["dataset"], group.names["split"]).digest
+
+
+def remove_unfinished(store: FeatureStore) -> int:
+    """Drop drafts and leftovers, also those that a running command still needs; returns how many."""
+    folders = [draft.folder for draft in unfinished(store.path)] + leftovers(store.path)
+    for folder in folders:
+        shutil.rmtree(folder)
+    return len(folders)
+
+
+def remove(store: FeatureStore, groups: Collection[Group]) -> None:
+    """Take groups out of the store; each goes as a whole or stays."""
+    for group in groups:
+        discard(store.path, group.path)
