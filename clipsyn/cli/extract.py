@@ -106,7 +106,7 @@ def extract(store: Path, dry_run: bool, **options: Any) -> None:
     from clipsyn.progress import progress
 
     job = read_job(options)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     with progress() as counters:
         plan, settings = plan_job(store, job, counters)
     show_plan(plan)
@@ -127,5 +127,6 @@ def show_plan(plan: Plan) -> None:
     click.echo(plan.summary(), err=True)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Handler of SIGTERM: stop as for Ctrl-C, between two steps."""
     raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")

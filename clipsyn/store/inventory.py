@@ -110,6 +110,15 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     return {"arrays": shapes, **arrays.read_attributes(path)}
 
 
+def group_digest(group: Group) -> str:
+    """Changes with whatever a reader could see of the group, corrected labels included."""
+    attributes = arrays.read_attributes(group.path)
+    attributes.pop("provenance", None)
+    if group.kind == "samples":
+        attributes["labels"] = arrays.read(group.path / "label").tolist()
+    return fingerprint(attributes)
+
+
 def damage(store: FeatureStore, group: Group) -> Iterator[str]:
     """One sentence for everything in a group that is not as it was written."""
     where = group.path.relative_to(store.path)
@@ -136,7 +145,7 @@ def _digest(store: FeatureStore, group: Group) -> str:
 
 
 def remove_unfinished(store: FeatureStore) -> int:
-    """Drop drafts and leftovers, also those that a running command still needs; returns how many."""
+    """Drop drafts and leftovers, even those a running command still needs; returns how many."""
     folders = [draft.folder for draft in unfinished(store.path)] + leftovers(store.path)
     for folder in folders:
         shutil.rmtree(folder)

@@ -1,0 +1,151 @@
+"""Recipes: a validated YAML file whose stages run in order, skipping what is already there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipsyn import __version__
+from clipsyn.errors import UsageError
+from clipsyn.extract.job import ExtractJob, plan_job, run_job
+from clipsyn.progress import progress
+from clipsyn.specs import fingerprint
+from clipsyn.store.features import FeatureStore
+
+_LOG = logging.getLogger("clipsyn")
+_MADE_FROM = ".made-from.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage came to: the row of the summary, and text to show at the end."""
+
+    stage: str
+    skipped: bool
+    did: str
+    report: str = ""
+    seconds: float = 0.0
+
+
+class ExtractStage(ExtractJob):
+    """`clipsyn extract`."""
+
+    stage: Literal["extract"]
+
+    def run(self, store: Path) -> Outcome:
+        with progress() as counters:
+            plan, settings = plan_job(store, self, counters)
+        for note in plan.notes:
+            _LOG.info("note: %s", note)
+        _LOG.info(plan.summary())
+        if not plan.is_needed:
+            return Outcome("extract", True, plan.summary())
+        did = plan.summary()
+        with progress() as counters:
+            run_job(plan, settings, counters)
+        return Outcome("extract", False, did)
+
+
+class ZeroshotStage(BaseModel):
+    """`clipsyn zeroshot`, written to `output`.csv and `output`.parquet."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: Literal["zeroshot"]
+    datasets: Sequence[str] | None = None
+    splits: Sequence[str] | None = ("test",)
+    perturbations: Sequence[str] | None = None
+    backbones: Sequence[str] | None = None
+    prompts: Sequence[str] | None = None
+    output: Path
+
+    def run(self, store: Path) -> Outcome:
+        import polars as pl
+
+        from clipsyn.evaluate import zeroshot
+        from clipsyn.report.tables import accuracy_table, write
+
+        opened = FeatureStore.open(store)
+        table = self.output.with_suffix(".parquet")
+        made_from = fingerprint({"settings": self.model_dump(mode="json"), "store": digest(opened)})
+        skipped = table.exists() and _was_made_from(self.output, made_from)
+        if not skipped:
+            filters = self.model_dump(exclude={"stage", "output"})
+            frame = zeroshot(opened, **filters)
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            write(frame, csv=self.output.with_suffix(".csv"), parquet=table)
+            _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
+        report = accuracy_table(pl.read_parquet(table))
+        did = f"{self.output.with_suffix('.csv')} and .parquet"
+        return Outcome("zeroshot", skipped, did, report)
+
+
+Stage = Annotated[ExtractStage | ZeroshotStage, Field(discriminator="stage")]
+
+
+class Recipe(BaseModel):
+    """A recipe file: one store, and the stages that fill and read it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    store: Path  # relative paths start at the folder that the command is run in
+    stages: Sequence[Stage] = Field(min_length=1)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe; raises UsageError that names the line or the field."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UsageError(f"there is no recipe {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "the file"
+        raise UsageError(f"{path}: {field}: {problem['msg']}") from None
+
+
+def run_recipe(recipe: Recipe, started: Callable[[int, str], None]) -> list[Outcome]:
+    """Run every stage in order; `started` is told number and name of each before it runs."""
+    outcomes = []
+    for number, stage in enumerate(recipe.stages, 1):
+        started(number, stage.stage)
+        start = time.monotonic()
+        outcome = stage.run(recipe.store)
+        seconds = time.monotonic() - start
+        outcomes.append(
+            Outcome(outcome.stage, outcome.skipped, outcome.did, outcome.report, seconds)
+        )
+    return outcomes
+
+
+def digest(store: FeatureStore) -> str:
+    """Changes whenever anything in the store that a table could depend on does."""
+    from clipsyn.store.inventory import find_groups, group_digest
+
+    groups = {str(group.path): group_digest(group) for group in find_groups(store, {})}
+    return fingerprint({"clipsyn": __version__, "groups": groups})
+
+
+def _made_from_file(output: Path) -> Path:
+    return output.with_name(output.name + _MADE_FROM)
+
+
+def _was_made_from(output: Path, expected: str) -> bool:
+    try:
+        recorded: Any = json.loads(_made_from_file(output).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(recorded, dict) and recorded.get("fingerprint") == expected
