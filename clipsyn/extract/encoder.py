@@ -26,6 +26,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import CheckpointError, UsageError
+from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.flops import measure_gflops
 from clipsyn.extract.models import ModelSource, build, locate, quiet_open_clip
 from clipsyn.extract.text import TextTower
@@ -184,8 +185,15 @@ class OpenClipEncoder:
         return visual.to(self._device)
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """open_clip's own resize, crop and conversion to RGB: (height, width, 3)."""
-        return np.asarray(self._geometry(image))
+        """open_clip's own resize, crop and conversion to RGB: (height, width, 3).
+
+        Raises UndecodableImage for the extremely narrow, of which no pixel would be left.
+        """
+        try:
+            return np.asarray(self._geometry(image))
+        except ValueError as error:
+            size = f"{image.width} x {image.height}"
+            raise UndecodableImage(f"{size} pixels cannot be resized: {error}") from error
 
     def normalised(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
         """(n, height, width, 3) bytes -> (n, 3, height, width) float32 on the device.
@@ -262,10 +270,10 @@ def _identity(source: ModelSource, model: Any, config: PreprocessCfg, precision:
 
 def _resolved(config: PreprocessCfg) -> dict[str, Any]:
     """open_clip's preprocessing as JSON; one size or two, as towers spell it, mean the same."""
-    height, width = config.input_size[1:]
+    size = [config.size] * 2 if isinstance(config.size, int) else list(config.size)
     return {
         **asdict(config),
-        "size": [height, width],
+        "size": size,
         "mean": list(config.mean),
         "std": list(config.std),
     }

@@ -51,23 +51,27 @@ def _safetensors_shapes(path: Path) -> Shapes:
 
 
 def _pickle_shapes(path: Path) -> Shapes:
-    try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+    zipped = zipfile.is_zipfile(path)
+    if zipped and _is_torchscript(path):
+        raise CheckpointError(
+            f"{path} is a TorchScript archive, which is a program: save its state_dict() alone, "
+            "or use ARCHITECTURE/TAG, for instance ViT-B-32/openai"
         )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{path} is a TorchScript archive, which is a program: save its state_dict() "
-                "alone, or use ARCHITECTURE/TAG, for instance ViT-B-32/openai"
-            ) from error
         raise CheckpointError(
             f"{path} is damaged or no PyTorch checkpoint ({_first_line(error)}): fetch or save "
             "it again"
         ) from error
     return _state_dict_shapes(path, content)
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _refusal(path: Path, reason: str) -> str:

@@ -1,0 +1,294 @@
+"""The encoder against open_clip used the plain way, one image at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from numpy.typing import NDArray
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from clipsyn.catalog.backbones import resolve_backbones
+from clipsyn.errors import CheckpointError, UsageError
+from clipsyn.extract import encoder as encoder_module
+from clipsyn.extract.decode import UndecodableImage
+from clipsyn.extract.encoder import load_encoder, resolve_device, resolve_precision
+from clipsyn.specs import Backbone, canonical_json
+
+SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]
+
+
+def images(*sizes: tuple[int, int], seed: int = 0) -> list[Image.Image]:
+    """Smooth and noisy colour images of the given (height, width)."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for height, width in sizes:
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        noise[height // 2 :] = rng.integers(0, 256, 3, dtype=np.uint8)
+        made.append(Image.fromarray(noise))
+    return made
+
+
+def plain_open_clip(model: Any, transform: Any, pictures: list[Image.Image]) -> NDArray[np.float32]:
+    """The usual loop: (n, embed) float32, unit norm."""
+    with torch.no_grad():
+        rows = [model.encode_image(transform(p)[None], normalize=True)[0] for p in pictures]
+    return torch.stack(rows).numpy()
+
+
+def embed(encoder: Any, pictures: list[Image.Image]) -> NDArray[np.float16]:
+    pixels = np.stack([encoder.preprocess(picture) for picture in pictures])
+    return encoder.to_host([encoder.encode_images(pixels)])
+
+
+def assert_equal_to_float16(got: NDArray[np.float16], want: NDArray[np.float32]) -> None:
+    """Half a unit in the last place of float16, and what batching moves in float32."""
+    assert got.dtype == np.float16
+    np.testing.assert_allclose(got.astype(np.float32), want, rtol=2**-11, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["clipsyn-vit", "clipsyn-rn", "clipsyn-timm"])
+@pytest.mark.parametrize("form", ["by_file", "by_folder"])
+def test_image_embeddings_equal_open_clip(saved: Any, name: str, form: str) -> None:
+    checkpoint = saved(name)
+    encoder = load_encoder(Backbone.parse(getattr(checkpoint, form)), device="cpu")
+    model, _, transform = open_clip.create_model_and_transforms(checkpoint.by_folder)
+    pictures = images(*SIZES)
+    got = embed(encoder, pictures)
+    assert got.shape == (len(SIZES), encoder.embed_dim)
+    assert_equal_to_float16(got, plain_open_clip(model.eval(), transform, pictures))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Function from a real architecture to (source by file, source by folder, its model)."""
+    made: dict[str, tuple[str, str, Any]] = {}
+
+    def make(architecture: str) -> tuple[str, str, Any]:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            weights = folder / "open_clip_pytorch_model.bin"
+            model = open_clip.create_model(architecture).eval()
+            torch.save(model.state_dict(), weights)
+            config = {"model_cfg": open_clip.get_model_config(architecture)}
+            (folder / "open_clip_config.json").write_text(json.dumps(config))
+            made[architecture] = (f"{architecture}@{weights}", f"local-dir:{folder}", model)
+        return made[architecture]
+
+    return make
+
+
+@pytest.mark.parametrize(("architecture", "form"), [("ViT-B-32", 0), ("RN50", 0), ("RN50", 1)])
+def test_large_architectures_equal_open_clip(large: Any, architecture: str, form: int) -> None:
+    *sources, model = large(architecture)
+    encoder = load_encoder(Backbone.parse(sources[form]), device="cpu")
+    transform = image_transform_v2(PreprocessCfg(), is_train=False)
+    pictures = images((375, 500), (224, 224), (90, 60))
+    assert_equal_to_float16(embed(encoder, pictures), plain_open_clip(model, transform, pictures))
+    assert encoder.gflops == pytest.approx(
+        {"ViT-B-32": 8.82, "RN50": 12.22}[architecture], rel=5e-3
+    )
+
+
+def zoo() -> list[Backbone]:
+    try:
+        return resolve_backbones(["zoo"])
+    except UsageError:
+        return []
+
+
+@pytest.mark.parametrize("backbone", zoo(), ids=lambda backbone: backbone.name)
+def test_zoo_equals_open_clip(backbone: Backbone) -> None:
+    encoder = load_encoder(backbone, device="cpu")
+    model, _, transform = open_clip.create_model_and_transforms(backbone.source)
+    pictures = images((64, 64), (72, 128), (33, 20))
+    assert_equal_to_float16(
+        embed(encoder, pictures), plain_open_clip(model.eval(), transform, pictures)
+    )
+    texts = ["a photo of a cat.", "an emoji of a red apple", ""]
+    tokens = open_clip.get_tokenizer(backbone.source)(texts)
+    with torch.no_grad():
+        want = model.encode_text(tokens, normalize=True).numpy()
+    np.testing.assert_allclose(encoder.encode_text(texts), want, atol=1e-6)
+    assert encoder.gflops is not None
+    assert encoder.gflops > 0
+
+
+PREPROCESSING: list[dict[str, Any]] = [
+    {},
+    {"resize_mode": "squash", "interpolation": "bilinear"},
+    {"resize_mode": "longest", "fill_color": 9},
+    {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 0.1]},
+    {"size": [32, 24]},
+]
+
+
+@pytest.mark.parametrize("preprocess", PREPROCESSING, ids=lambda p: "-".join(p) or "default")
+def test_pixels_and_normalisation_are_bit_equal_to_open_clip(
+    saved: Any, write_folder: Any, preprocess: dict[str, Any]
+) -> None:
+    checkpoint = saved("clipsyn-vit")
+    config = checkpoint.config
+    if "size" in preprocess:
+        vision = {**config["vision_cfg"], "image_size": preprocess["size"]}
+        model = open_clip.create_model("clipsyn-vit", force_image_size=tuple(preprocess["size"]))
+        config, state = {**config, "vision_cfg": vision}, model.state_dict()
+    else:
+        state = checkpoint.model.state_dict()
+    source = write_folder("model", config, state, **preprocess)
+    encoder = load_encoder(Backbone.parse(source), device="cpu")
+    *_, transform = open_clip.create_model_and_transforms(source)
+    narrow = preprocess.get("resize_mode") == "longest"  # where PIL has no pixel left
+    for picture in images(*(s for s in SIZES if not (narrow and max(s) > 32 * min(s)))):
+        pixels = encoder.preprocess(picture)
+        assert pixels.dtype == np.uint8
+        assert torch.equal(encoder.normalised(pixels[None])[0], transform(picture))
+
+
+def test_an_image_too_narrow_to_resize_is_a_bad_image(saved: Any, write_folder: Any) -> None:
+    checkpoint = saved("clipsyn-vit")
+    state = checkpoint.model.state_dict()
+    source = write_folder("longest", checkpoint.config, state, resize_mode="longest")
+    encoder = load_encoder(Backbone.parse(source), device="cpu")
+    with pytest.raises(UndecodableImage, match="9 x 900 pixels cannot be resized"):
+        encoder.preprocess(Image.new("RGB", (9, 900)))
+
+
+def test_preprocess_converts_to_rgb_as_open_clip_does(saved: Any) -> None:
+    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
+    assert encoder.preprocess(Image.new("L", (40, 50), 7)).tolist() == [[[7] * 3] * 32] * 32
+
+
+def test_preprocessing_that_cannot_be_split_is_refused(
+    monkeypatch: pytest.MonkeyPatch, saved: Any
+) -> None:
+    whole = image_transform_v2(PreprocessCfg(), is_train=False)
+    whole.transforms.append(whole.transforms.pop(-2))
+    monkeypatch.setattr(encoder_module, "image_transform_v2", lambda *_, **__: whole)
+    with pytest.raises(CheckpointError, match="does not end in ToTensor and Normalize"):
+        load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
+
+
+def test_encoders_share_pixels_unless_the_geometry_differs(saved: Any, write_folder: Any) -> None:
+    checkpoint = saved("clipsyn-vit")
+    state = checkpoint.model.state_dict()
+
+    def key(name: str, **preprocess: Any) -> str:
+        source = write_folder(name, checkpoint.config, state, **preprocess)
+        return load_encoder(Backbone.parse(source), device="cpu").preprocess_key
+
+    plain = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu").preprocess_key
+    assert key("other-mean", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]) == plain
+    assert key("squashed", resize_mode="squash") != plain
+    assert key("bilinear", interpolation="bilinear") != plain
+
+
+def test_identity_is_json_without_paths_and_the_same_for_every_container(saved: Any) -> None:
+    checkpoint = saved("clipsyn-vit")
+    by_file = load_encoder(Backbone.parse(checkpoint.by_file), device="cpu")
+    by_folder = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu")
+    assert by_file.identity == by_folder.identity
+    text = canonical_json(by_file.identity)
+    assert json.loads(text) == by_file.identity
+    assert str(checkpoint.pt.parent) not in text
+    assert by_file.identity["model"]["quick_gelu"] is False
+    assert by_file.identity["architecture"] is None
+    assert by_file.identity["preprocess"]["size"] == [32, 32]
+    assert set(by_file.identity) == {
+        "architecture", "pretrained", "model", "weights", "precision", "preprocess",
+    }  # fmt: skip
+
+
+def test_identity_names_what_differs(saved: Any, write_folder: Any) -> None:
+    checkpoint = saved("clipsyn-vit")
+    base = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu").identity
+    state = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+    state["visual.proj"][0, 0] += 1e-3
+    source = write_folder("changed", checkpoint.config, state)
+    changed = load_encoder(Backbone.parse(source), device="cpu").identity
+    assert [field for field in base if base[field] != changed[field]] == ["weights"]
+    low = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu", precision="bf16")
+    assert [field for field in base if base[field] != low.identity[field]] == ["precision"]
+
+
+def test_provenance_is_json_and_says_what_ran(saved: Any) -> None:
+    checkpoint = saved("clipsyn-rn")
+    encoder = load_encoder(Backbone.parse(checkpoint.by_folder), device="cpu")
+    provenance = json.loads(json.dumps(encoder.provenance))
+    assert provenance["torch"] == torch.__version__
+    assert provenance["source"] == checkpoint.by_folder
+    assert provenance["parameters"] == sum(p.numel() for p in checkpoint.model.parameters())
+    assert provenance["gflops"] == encoder.gflops
+    assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp_bf16"])
+@pytest.mark.parametrize("name", ["clipsyn-vit", "clipsyn-rn"])
+def test_low_precision_is_close_and_leaves_texts_alone(
+    saved: Any, name: str, precision: str
+) -> None:
+    backbone = Backbone.parse(saved(name).by_file)
+    full = load_encoder(backbone, device="cpu")
+    low = load_encoder(backbone, device="cpu", precision=precision)
+    pictures = images(*SIZES)
+    want, got = (embed(e, pictures).astype(np.float64) for e in (full, low))
+    assert (want != got).any()
+    assert (want * got).sum(axis=1).min() > 0.999
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=2e-3)
+    assert np.array_equal(full.encode_text(["a cat"]), low.encode_text(["a cat"]))
+
+
+def test_read_only_pixels_and_no_pixels(saved: Any) -> None:
+    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
+    pixels = np.full((2, 32, 32, 3), 9, np.uint8)
+    want = encoder.to_host([encoder.encode_images(pixels)])
+    pixels.flags.writeable = False
+    assert np.array_equal(encoder.to_host([encoder.encode_images(pixels)]), want)
+    assert encoder.to_host([]).shape == (0, 32)
+
+
+def test_batches_are_concatenated_in_order(saved: Any) -> None:
+    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
+    pixels = np.stack([encoder.preprocess(picture) for picture in images(*SIZES)])
+    parts = [encoder.encode_images(pixels[:3]), encoder.encode_images(pixels[3:])]
+    whole = encoder.to_host([encoder.encode_images(pixels)])
+    np.testing.assert_allclose(encoder.to_host(parts), whole, atol=1e-3)
+
+
+def test_embeddings_that_are_not_finite_name_the_backbone(saved: Any) -> None:
+    encoder = load_encoder(Backbone.parse(f"mine={saved('clipsyn-vit').by_file}"), device="cpu")
+    good = torch.zeros(3, 32, dtype=torch.float16)
+    bad = good.clone()
+    bad[1, 5] = float("inf")
+    with pytest.raises(CheckpointError, match="'mine' gives NaN or Inf for 1 of 6 images"):
+        encoder.to_host([good, bad])
+
+
+@pytest.mark.parametrize("name", ["tpu9000", "meta", "cuda:99", ""])
+def test_devices_that_are_not_there(name: str) -> None:
+    with pytest.raises(UsageError, match="device"):
+        resolve_device(name)
+
+
+def test_automatic_choices_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize(("native", "want"), [(True, "amp_bf16"), (False, "amp_fp16")])
+def test_automatic_precision_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, native: bool, want: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    assert resolve_precision("auto", torch.device("cuda")) == want
+
+
+def test_unknown_precision() -> None:
+    with pytest.raises(UsageError, match="unknown precision 'int8': write auto, fp32, bf16"):
+        resolve_precision("int8", torch.device("cpu"))

@@ -1,0 +1,250 @@
+"""Checkpoint files of every bad kind, and the digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from clipsyn.errors import CheckpointError
+from clipsyn.extract.encoder import load_encoder
+from clipsyn.extract.weights import (
+    checkpoint_shapes,
+    first_misfit,
+    require_finite,
+    resized_tensor,
+    weights_digest,
+)
+from clipsyn.specs import Backbone
+
+
+def load(source: str) -> Any:
+    return load_encoder(Backbone.parse(source), device="cpu")
+
+
+class RunsCode:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.trace),))
+
+
+@pytest.mark.parametrize("writer", ["torch", "plain"])
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_a_pickle_that_runs_code_is_refused_unread(
+    saved: Any, tmp_path: Path, writer: str, form: str
+) -> None:
+    checkpoint = saved("clipsyn-vit")
+    trace = tmp_path / "code-ran"
+    path = tmp_path / "open_clip_pytorch_model.bin"
+    content = {"state_dict": checkpoint.model.state_dict(), "extra": RunsCode(trace)}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps({"extra": RunsCode(trace)}, protocol=2))
+    source = f"clipsyn-vit@{path}"
+    if form == "folder":
+        config = (checkpoint.folder / "open_clip_config.json").read_text()
+        (tmp_path / "open_clip_config.json").write_text(config)
+        source = f"local-dir:{tmp_path}"
+    with pytest.raises(CheckpointError, match=r"was not opened.*could run code.*mkdir"):
+        load(source)
+    assert not trace.exists()
+    # the file does what the test thinks: opened carelessly, it runs
+    torch.load(path, weights_only=False) if writer == "torch" else pickle.loads(path.read_bytes())
+    assert trace.exists()
+
+
+def test_a_newer_pickle_is_not_run_either(tmp_path: Path) -> None:
+    path = tmp_path / "newer.pt"
+    path.write_bytes(pickle.dumps(RunsCode(tmp_path / "code-ran"), protocol=5))
+    with pytest.raises(CheckpointError, match="is damaged or no PyTorch checkpoint"):
+        checkpoint_shapes(path)
+    assert not (tmp_path / "code-ran").exists()
+
+
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "script.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+    with pytest.raises(CheckpointError, match="is a TorchScript archive"):
+        checkpoint_shapes(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 5, 0.5, 0.99])
+def test_cut_files(saved: Any, tmp_path: Path, suffix: str, keep: float) -> None:
+    checkpoint = saved("clipsyn-rn")
+    whole = checkpoint.pt
+    if suffix == ".safetensors":
+        whole = checkpoint.folder / "open_clip_model.safetensors"
+    data = whole.read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(data[: keep if keep >= 1 else int(len(data) * keep)])
+    with pytest.raises(CheckpointError, match=rf"cut{suffix} is damaged or no"):
+        load(f"clipsyn-rn@{path}")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+def test_a_file_of_another_kind(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_text("just a text file, renamed\n" * 50)
+    with pytest.raises(CheckpointError, match="is damaged or no"):
+        checkpoint_shapes(path)
+
+
+@pytest.mark.parametrize("content", [{}, [torch.zeros(2)], {"epoch": 3}, {"state_dict": None}])
+def test_a_file_without_a_state_dict(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="holds no state dict of tensors"):
+        checkpoint_shapes(path)
+
+
+def test_missing_file_and_folder_in_its_place(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.pt", tmp_path):
+        with pytest.raises(CheckpointError, match="there is no checkpoint file at"):
+            checkpoint_shapes(path)
+
+
+def test_shapes_are_the_same_from_every_container(saved: Any, tmp_path: Path) -> None:
+    checkpoint = saved("clipsyn-vit")
+    state = checkpoint.model.state_dict()
+    want = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    parallel = tmp_path / "epoch_3.pt"  # as training scripts of several GPUs save it
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, parallel)
+    old = tmp_path / "old.pt"
+    torch.save(state, old, _use_new_zipfile_serialization=False)
+    for path in (checkpoint.pt, checkpoint.folder / "open_clip_model.safetensors", parallel, old):
+        assert checkpoint_shapes(path) == want
+    assert load(f"clipsyn-vit@{parallel}").identity == load(checkpoint.by_file).identity
+
+
+def test_numpy_archives_are_left_to_open_clip(tmp_path: Path) -> None:
+    path = tmp_path / "big_vision.npz"
+    path.write_bytes(b"")
+    assert checkpoint_shapes(path) == {}
+
+
+def test_weights_of_another_architecture_name_the_tensor(saved: Any) -> None:
+    wide, vit, rn = (saved(f"clipsyn-{name}") for name in ("vit-wide", "vit", "rn"))
+    with pytest.raises(CheckpointError) as error:
+        load(f"clipsyn-vit@{wide.pt}")
+    message = str(error.value)
+    assert f"the weights in {wide.pt} do not fit" in message
+    assert "'visual.class_embedding' has shape (128,) in the file and (64,) in the model" in message
+    with pytest.raises(CheckpointError, match=r"'text_projection' has shape \(32, 32\) in the fi"):
+        load(f"clipsyn-rn@{vit.pt}")
+    with pytest.raises(CheckpointError, match=r"'text_projection' has shape \(32, 48\) in the fi"):
+        load(f"clipsyn-vit@{rn.pt}")
+
+
+def test_missing_and_surplus_tensors_are_named(saved: Any, tmp_path: Path) -> None:
+    state = dict(saved("clipsyn-vit").model.state_dict())
+    surplus = tmp_path / "surplus.pt"
+    torch.save({**state, "head.weight": torch.zeros(3)}, surplus)
+    with pytest.raises(CheckpointError, match=r"'head.weight' is in the file and not in the model"):
+        load(f"clipsyn-vit@{surplus}")
+    del state["ln_final.weight"]
+    missing = tmp_path / "missing.pt"
+    torch.save(state, missing)
+    with pytest.raises(CheckpointError, match=r"'ln_final.weight' is not in the file"):
+        load(f"clipsyn-vit@{missing}")
+
+
+def test_weights_of_another_resolution_are_not_resized(saved: Any) -> None:
+    larger = saved("clipsyn-vit-48")
+    with pytest.raises(CheckpointError, match=r"'visual.positional_embedding' has shape \(37, 64"):
+        load(f"clipsyn-vit@{larger.pt}")
+
+
+def test_resized_text_positions_are_found_under_their_old_name(saved: Any) -> None:
+    model = saved("clipsyn-custom-text").model
+    assert resized_tensor({"positional_embedding": (16, 32)}, model) is None
+    found = resized_tensor({"positional_embedding": (77, 32)}, model)
+    assert (
+        found == "'text.positional_embedding' has shape (77, 32) in the file and (16, 32) in"
+        " the model"
+    )
+
+
+def test_a_logit_scale_of_one_element_fits(saved: Any) -> None:
+    model = saved("clipsyn-vit").model
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert first_misfit({**shapes, "logit_scale": (1,)}, model) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_name_the_tensor(
+    saved: Any, write_folder: Any, value: float
+) -> None:
+    checkpoint = saved("clipsyn-vit")
+    state = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+    state["visual.ln_post.weight"][7:9] = value
+    source = write_folder("broken", checkpoint.config, state)
+    with pytest.raises(
+        CheckpointError, match=r"^broken: 2 of 64 values of 'visual.ln_post.weight' are NaN or Inf"
+    ):
+        load(source)
+
+
+def test_large_finite_weights_are_fine() -> None:
+    model = torch.nn.Linear(4, 4)
+    torch.nn.init.constant_(model.weight, 3e38)  # whose sum is not finite
+    require_finite(model, "huge")
+
+
+def test_digest_by_the_definition() -> None:
+    model = torch.nn.BatchNorm1d(3)
+    torch.nn.init.uniform_(model.weight)
+    content = b""
+    for name in ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"]:
+        tensor = model.state_dict()[name]
+        content += f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
+        content += tensor.numpy().tobytes()
+    assert weights_digest(model) == hashlib.sha256(content).hexdigest()
+
+
+def test_digest_is_of_the_weights_not_of_the_container(saved: Any, tmp_path: Path) -> None:
+    checkpoint = saved("clipsyn-rn")
+    state = checkpoint.model.state_dict()
+    want = weights_digest(checkpoint.model)
+    assert load(checkpoint.by_file).identity["weights"] == want
+    assert load(checkpoint.by_folder).identity["weights"] == want
+    half = tmp_path / "half.safetensors"
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, half)
+    assert load(f"clipsyn-rn@{half}").identity["weights"] != want
+
+
+def test_digest_sees_one_bit_a_name_and_a_shape() -> None:
+    def digest(**tensors: torch.Tensor) -> str:
+        module = torch.nn.Module()
+        for name, tensor in tensors.items():
+            module.register_buffer(name, tensor)
+        return weights_digest(module)
+
+    base = torch.arange(6, dtype=torch.float32)
+    flipped = base.clone()
+    flipped.view(torch.int32)[3] ^= 1
+    digests = [
+        digest(a=base),
+        digest(a=flipped),
+        digest(b=base),
+        digest(a=base.reshape(2, 3)),
+        digest(a=base.view(torch.int32)),
+        digest(a=base[:3], b=base[3:]),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert digest(a=base.reshape(2, 3).T) == digest(a=base.reshape(2, 3).T.contiguous())
+    assert digest(a=base.bfloat16()) == digest(a=base.bfloat16())
