@@ -1,0 +1,165 @@
+"""Reading what a command was given for --backbones, and the catalogue's facts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipsyn import catalog
+from clipsyn.catalog.backbones import BackboneCost, cost, known_backbones, resolve_backbones
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.specs import Backbone
+
+OPENAI = [
+    "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64",
+    "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo of two: one with its cost beside its configuration, one without."""
+    folder = tmp_path / "data" / "zoo"
+    facts = {"image_params_m": 1.33, "text_params_m": 6.5, "image_gflops": 0.2, "text_gflops": 0.1}
+    for name, more in (("tiny-RN", {"cost": facts}), ("tiny-ViT-8", {})):
+        (folder / name).mkdir(parents=True)
+        config = {"embed_dim": 128, "vision_cfg": {"image_size": 64}, "text_cfg": {}}
+        text = json.dumps({"model_cfg": config, **more})
+        (folder / name / "open_clip_config.json").write_text(text)
+    (folder / "not-a-model").mkdir()
+    monkeypatch.setattr(catalog, "data_dir", lambda: tmp_path / "data")
+    return folder
+
+
+def names(*texts: str) -> list[str]:
+    return [backbone.name for backbone in resolve_backbones(texts)]
+
+
+def test_the_nine_of_openai() -> None:
+    found = resolve_backbones(["openai"])
+    assert [backbone.name for backbone in found] == [f"{name}/openai" for name in OPENAI]
+    assert all(backbone.source == backbone.name for backbone in found)
+
+
+def test_the_zoo_is_what_ships(zoo: Path) -> None:
+    assert resolve_backbones(["zoo"]) == [
+        Backbone("tiny-RN/zoo", f"local-dir:{zoo}/tiny-RN"),
+        Backbone("tiny-ViT-8/zoo", f"local-dir:{zoo}/tiny-ViT-8"),
+    ]
+    assert resolve_backbones(["tiny-RN/zoo"]) == resolve_backbones(["zoo"])[:1]
+    mine = resolve_backbones(["mine=tiny-RN/zoo"])
+    assert mine == [Backbone("mine", f"local-dir:{zoo}/tiny-RN")]
+
+
+def test_shipped_zoo_folders_need_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "data_dir", lambda: tmp_path / "nothing")
+    with pytest.raises(UsageError, match="no backbone was given"):
+        resolve_backbones(["zoo"])
+    assert known_backbones()["zoo"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("ViT-B-32,openai", ["ViT-B-32/openai"]),
+        ("ViT-B-32/openai,RN50/openai", ["ViT-B-32/openai", "RN50/openai"]),
+        ("ViT-B-32,openai,RN50,openai", ["ViT-B-32/openai", "RN50/openai"]),
+        ("zoo,ViT-B-32,openai", ["tiny-RN/zoo", "tiny-ViT-8/zoo", "ViT-B-32/openai"]),
+        ("tiny-ViT-8/zoo, RN50/openai ,", ["tiny-ViT-8/zoo", "RN50/openai"]),
+        ("RN50-quickgelu,openai,RN50/openai", ["RN50/openai"]),
+        ("mine=RN50,cc12m", ["mine"]),
+        ("hf-hub:org/repo,local-dir:some/where,RN50@a.pt", ["hf-hub:org/repo", "where", "RN50@a"]),
+        ("tiny-RN/zoo,zoo,tiny-RN/zoo", ["tiny-RN/zoo", "tiny-ViT-8/zoo"]),
+    ],
+)
+def test_comma_lists(text: str, want: list[str]) -> None:
+    assert names(text) == want
+
+
+def test_several_options_are_one_list_in_order() -> None:
+    assert names("RN50/openai", "zoo", "RN50/openai")[:2] == ["RN50/openai", "tiny-RN/zoo"]
+
+
+def test_an_alias_names_a_source() -> None:
+    assert resolve_backbones(["mine=RN50,cc12m"]) == [Backbone("mine", "RN50/cc12m")]
+
+
+def test_one_name_for_two_sources_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"two backbones are called 'model' \(local-dir:a/model"):
+        resolve_backbones(["local-dir:a/model,local-dir:b/model"])
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("ViT-B-32", "ViT-B-32/openai"),
+        ("opnai", "openai"),
+        ("zooo", "zoo"),
+        ("tiny-RM/zoo", "tiny-RN/zoo"),
+        ("opnai,zoo", "ARCHITECTURE/TAG"),
+    ],
+)
+def test_unknown_names_offer_near_matches(text: str, near: str) -> None:
+    with pytest.raises(UnknownName, match=f"unknown backbone .*{near}"):
+        resolve_backbones([text])
+
+
+@pytest.mark.parametrize("text", ["", " , ", "=RN50/openai", "x=", "RN50/", "/openai", "x=openai"])
+def test_texts_that_are_no_backbone(text: str) -> None:
+    with pytest.raises(UsageError):
+        resolve_backbones([text])
+
+
+def test_lists_in_files(tmp_path: Path) -> None:
+    path = tmp_path / "models.txt"
+    path.write_text("# CLIP_benchmark's form\nViT-B-32,openai\n\nmine=RN50/cc12m  # ours\nzoo\n")
+    assert names(str(path)) == ["ViT-B-32/openai", "mine", "tiny-RN/zoo", "tiny-ViT-8/zoo"]
+    assert names(f"RN50/openai,{path}")[0] == "RN50/openai"
+
+
+def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone.txt cannot be read"):
+        resolve_backbones([str(tmp_path / "gone.txt")])
+    nested = tmp_path / "nested.txt"
+    nested.write_text("nested.txt\n")
+    with pytest.raises(UsageError, match="lists do not nest"):
+        resolve_backbones([str(nested)])
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"binary.txt cannot be read"):
+        resolve_backbones([str(tmp_path / "binary.txt")])
+
+
+def test_costs_of_the_nine_are_the_papers() -> None:
+    # cumulative image GFLOPs and concatenated width of the nine
+    facts = [cost(f"{name}/openai") for name in OPENAI]
+    assert sum(f.image_gflops or 0 for f in facts if f) == pytest.approx(1340.72)
+    assert sum(f.embed_dim for f in facts if f) == 6528
+
+
+@pytest.mark.parametrize(
+    "name", ["RN50", "RN50/openai", "RN50,openai", "RN50-quickgelu/openai", "RN50/cc12m"]
+)
+def test_other_weights_of_an_architecture_cost_the_same(name: str) -> None:
+    assert cost(name) == BackboneCost(224, 1024, 38.32, 63.69, 12.22, 5.96)
+
+
+def test_costs_of_the_zoo_and_of_strangers() -> None:
+    assert cost("tiny-RN/zoo") == BackboneCost(64, 128, 1.33, 6.5, 0.2, 0.1)
+    assert cost("tiny-ViT-8/zoo") == BackboneCost(64, 128)
+    assert cost("ViT-H-14/laion2b_s32b_b79k") is None
+    assert cost("hf-hub:org/repo") is None
+
+
+def test_reading_backbones_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from clipsyn.catalog.backbones import *; resolve_backbones(['openai']);"
+        "print(sorted({'torch', 'numpy', 'polars', 'open_clip', 'zarr'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

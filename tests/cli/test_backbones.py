@@ -1,0 +1,48 @@
+"""`clipsyn backbones`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from click.testing import CliRunner
+
+from clipsyn.catalog.backbones import resolve_backbones
+from clipsyn.cli.backbones import backbones
+
+
+def test_json_lists_the_whole_catalogue() -> None:
+    result = CliRunner().invoke(backbones, ["--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    rows = {row["backbone"]: row for row in json.loads(result.stdout)}
+    nine = [backbone.name for backbone in resolve_backbones(["openai"])]
+    assert list(rows)[:9] == nine
+    assert rows["ViT-L-14-336/openai"] == {
+        "backbone": "ViT-L-14-336/openai",
+        "collection": "openai",
+        "image_size": 336,
+        "embed_dim": 768,
+        "image_params_m": 304.29,
+        "text_params_m": 123.65,
+        "image_gflops": 381.92,
+        "text_gflops": 13.3,
+    }
+    assert {row["collection"] for name, row in rows.items() if name not in nine} <= {"zoo"}
+
+
+def test_the_table_names_every_backbone_and_the_unit() -> None:
+    result = CliRunner().invoke(backbones, catch_exceptions=False)
+    assert all(backbone.name in result.stdout for backbone in resolve_backbones(["openai"]))
+    assert "529.11" in result.stdout
+    assert "2 per multiply-add" in result.stderr
+
+
+def test_it_needs_no_torch() -> None:
+    script = (
+        "import sys; from clipsyn.cli.backbones import backbones;"
+        "backbones(['--json'], standalone_mode=False);"
+        "print(sorted({'torch', 'open_clip', 'polars', 'zarr'} & set(sys.modules)), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == "[]"

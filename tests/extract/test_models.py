@@ -1,0 +1,202 @@
+"""Finding models by every form of source, and one clear sentence when it cannot be done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import open_clip.pretrained
+import pytest
+from open_clip.factory import _find_checkpoint_in_dir
+
+from clipsyn.errors import CheckpointError, UnknownName
+from clipsyn.extract.encoder import load_encoder
+from clipsyn.extract.models import locate, quiet_open_clip
+from clipsyn.specs import Backbone
+
+
+def load(source: str) -> Any:
+    return load_encoder(Backbone.parse(source), device="cpu")
+
+
+@pytest.fixture
+def tags(monkeypatch: pytest.MonkeyPatch, saved: Any) -> None:
+    """open_clip's table of pretrained weights, with local files for a test architecture."""
+    file = {"file": str(saved("clipsyn-vit").pt), "mean": (0.5, 0.5, 0.5)}
+    plain = {
+        "plain": file,
+        "quick": {**file, "quick_gelu": True},
+        "openai": {**file, "quick_gelu": True},
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "clipsyn-vit", plain)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "clipsyn-vit-quickgelu", plain)
+
+
+@pytest.mark.usefixtures("tags")
+def test_a_tag_is_named_in_the_identity_and_decides_the_preprocessing() -> None:
+    identity = load("clipsyn-vit/plain").identity
+    assert (identity["architecture"], identity["pretrained"]) == ("clipsyn-vit", "plain")
+    assert identity["preprocess"]["mean"] == [0.5, 0.5, 0.5]
+    assert identity["model"]["quick_gelu"] is False
+
+
+@pytest.mark.usefixtures("tags")
+def test_a_quickgelu_mismatch_is_an_error_both_ways() -> None:
+    with pytest.raises(CheckpointError, match=r"with QuickGELU.*use clipsyn-vit-quickgelu/quick"):
+        load("clipsyn-vit/quick")
+    with pytest.raises(CheckpointError, match=r"without QuickGELU.*use clipsyn-vit/plain"):
+        load("clipsyn-vit-quickgelu/plain")
+    assert load("clipsyn-vit-quickgelu/quick").identity["model"]["quick_gelu"] is True
+
+
+def test_every_mismatch_that_open_clip_would_warn_of_is_found() -> None:
+    """Against open_clip's whole table, without loading anything."""
+    refused = 0
+    for architecture, tag in open_clip.list_pretrained():
+        trained = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+        built = open_clip.get_model_config(architecture).get("quick_gelu", False)
+        if trained != built and tag != "openai":
+            refused += 1
+            with pytest.raises(CheckpointError, match="QuickGELU"):
+                locate(Backbone.parse(f"{architecture}/{tag}"))
+    assert refused > 10
+
+
+@pytest.mark.usefixtures("tags")
+def test_openai_weights_get_quickgelu_whatever_the_architecture_is_called(saved: Any) -> None:
+    encoder = load("clipsyn-vit/openai")
+    assert encoder.identity["model"]["quick_gelu"] is True
+    assert encoder.identity == load("clipsyn-vit-quickgelu/openai").identity
+    texts = ["a photo of a cat."]
+    quick = load(f"clipsyn-vit-quickgelu@{saved('clipsyn-vit').pt}").encode_text(texts)
+    plain = load(saved("clipsyn-vit").by_file).encode_text(texts)
+    assert (encoder.encode_text(texts) == quick).all()
+    assert (encoder.encode_text(texts) != plain).any()
+
+
+def test_unknown_architecture_and_tag_offer_near_matches() -> None:
+    with pytest.raises(UnknownName, match=r"unknown architecture 'ViT-B-23'.*ViT-B-32"):
+        load("ViT-B-23/openai")
+    with pytest.raises(UnknownName, match=r"unknown architecture 'VitB32'"):
+        load("VitB32@weights.pt")
+    with pytest.raises(UnknownName, match=r"tag of ViT-B-32 'opena'.*did you mean openai"):
+        load("ViT-B-32/opena")
+
+
+def test_missing_checkpoint_file(saved: Any, tmp_path: Path) -> None:
+    saved("clipsyn-vit")
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint file at .*gone.pt"):
+        load(f"clipsyn-vit@{tmp_path / 'gone.pt'}")
+
+
+def test_a_path_is_never_taken_for_a_tag(
+    tags: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint file at .*plain"):
+        load("clipsyn-vit@plain")
+
+
+def test_offline_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(**_: Any) -> str:
+        raise ConnectionError("Network is unreachable")
+
+    monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", no_network)
+    with pytest.raises(
+        CheckpointError, match=r"weights of RN50/openai.*hf download timm/resnet50_clip.openai`"
+    ):
+        load("RN50/openai")
+    with pytest.raises(CheckpointError, match=r"weights of hf-hub:a/b .*hf download a/b`"):
+        load("hf-hub:a/b")
+
+
+def test_a_hub_repository_loads_like_the_folder_it_is(
+    monkeypatch: pytest.MonkeyPatch, saved: Any
+) -> None:
+    folder = saved("clipsyn-vit").folder
+
+    def downloaded(repo_id: str, filename: str, **_: Any) -> str:
+        assert repo_id == "lab/tiny"
+        names = {"open_clip_config.json": "open_clip_config.json"}
+        return str(folder / names.get(filename, "open_clip_model.safetensors"))
+
+    monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", downloaded)
+    encoder = load("hf-hub:lab/tiny")
+    assert encoder.backbone.name == "hf-hub:lab/tiny"
+    assert encoder.identity == load(saved("clipsyn-vit").by_folder).identity
+
+
+def test_folders_that_are_no_checkpoint(saved: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        load(f"local-dir:{tmp_path / 'gone'}")
+    folder = tmp_path / "model"
+    shutil.copytree(saved("clipsyn-vit").folder, folder)
+    config = folder / "open_clip_config.json"
+    weights = folder / "open_clip_model.safetensors"
+    content = config.read_text()
+
+    weights.rename(folder / "weights.txt")
+    with pytest.raises(CheckpointError, match="must hold one weights file and holds none"):
+        load(f"local-dir:{folder}")
+    for bad in ("", "[]", "{", '{"model_cfg": {"embed_dim": 3}}', content.replace("model", "x")):
+        config.write_text(bad)
+        with pytest.raises(CheckpointError, match=r"open_clip_config.json (cannot|must)"):
+            load(f"local-dir:{folder}")
+    config.unlink()
+    with pytest.raises(CheckpointError, match=r"open_clip_config.json is missing"):
+        load(f"local-dir:{folder}")
+
+
+def test_a_configuration_that_open_clip_cannot_build(saved: Any, write_folder: Any) -> None:
+    checkpoint = saved("clipsyn-vit")
+    config = json.loads(json.dumps(checkpoint.config))
+    config["vision_cfg"]["depth"] = 7
+    source = write_folder("odd", config, checkpoint.model.state_dict())
+    with pytest.raises(CheckpointError, match=r"open_clip cannot build 'odd': .*depth"):
+        load(source)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model.safetensors", "a.safetensors"],
+        ["pytorch_model.bin", "open_clip_pytorch_model.bin"],
+        ["open_clip_pytorch_model.bin", "open_clip_model.safetensors", "zz.pth"],
+        ["epoch_7.pth"],
+        ["anything.safetensors"],
+    ],
+)
+def test_the_weights_file_is_the_one_open_clip_takes(
+    saved: Any, tmp_path: Path, names: list[str]
+) -> None:
+    shutil.copy(saved("clipsyn-vit").folder / "open_clip_config.json", tmp_path)
+    for name in names:
+        (tmp_path / name).touch()
+    found = locate(Backbone.parse(f"local-dir:{tmp_path}")).checkpoint
+    with quiet_open_clip():
+        assert str(found) == _find_checkpoint_in_dir(tmp_path)
+
+
+def test_two_weights_files_without_a_known_name_are_not_guessed_between(
+    saved: Any, tmp_path: Path
+) -> None:
+    shutil.copy(saved("clipsyn-vit").folder / "open_clip_config.json", tmp_path)
+    for name in ("one.safetensors", "two.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=r"several \(one.safetensors, two.safetensors\)"):
+        locate(Backbone.parse(f"local-dir:{tmp_path}"))
+
+
+def test_open_clip_keeps_quiet_and_logging_is_left_as_it_was(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, saved: Any
+) -> None:
+    checkpoint = saved("clipsyn-vit")
+    monkeypatch.setattr(logging.root, "handlers", [])
+    load(checkpoint.by_folder)
+    assert logging.root.handlers == []
+    assert logging.root.manager.disable == logging.NOTSET
+    assert capfd.readouterr() == ("", "")
