@@ -1,0 +1,122 @@
+"""How often are the predictions right? Pure functions of predictions or logits, and labels.
+
+A sample counts when it has a label (>= 0) and a prediction (its image could be read); every
+score says over how many samples it is. Where none is left the score is NaN.
+Class identity is an index, and ties go to the lowest one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.schema import NO_PREDICTION
+
+BLOCK_ROWS = 4096  # rows of logits compared at once: 4 MB of booleans at 1,000 classes
+
+
+class Score(NamedTuple):
+    value: float  # a fraction, NaN where n is 0
+    n: int  # samples it is over
+
+
+def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which samples count: labelled, and predicted by everyone.
+
+    predictions: (n,) or (backbone, n); labels: (n,). Returns (n,).
+    """
+    if predictions.ndim not in (1, 2) or predictions.shape[-1:] != labels.shape:
+        raise ValueError(
+            "predictions are (sample,) or (backbone, sample) beside labels (sample,), "
+            f"not {predictions.shape} and {labels.shape}"
+        )
+    present: NDArray[np.bool_] = np.not_equal(predictions, NO_PREDICTION)
+    return (labels >= 0) & (present if present.ndim == 1 else present.all(axis=0))
+
+
+def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
+    """Top-1 accuracy: predictions (n,), labels (n,)."""
+    _one_backbone(predictions)
+    return _share(predictions == labels, scored(predictions, labels))
+
+
+def oracle_accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
+    """Share of samples that at least one backbone gets right: predictions (backbone, n).
+
+    The accuracy of a selector that always knew which backbone to ask: a bound on selection.
+    It is over the samples that every backbone has a prediction for.
+    """
+    if predictions.ndim != 2 or len(predictions) == 0:
+        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
+    return _share((predictions == labels).any(axis=0), scored(predictions, labels))
+
+
+def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], classes: int) -> Score:
+    """Mean over classes of the share of their samples that are recognised: (n,), (n,).
+
+    Classes without samples have no recall (0/0) and are left out of the mean.
+    """
+    _one_backbone(predictions)
+    counted = scored(predictions, labels)
+    truth = labels[counted]
+    if counted.any() and truth.max() >= classes:
+        raise ValueError(f"label {truth.max()} is beyond the {classes} classes")
+    right = np.bincount(truth[predictions[counted] == truth], minlength=classes)
+    size = np.bincount(truth, minlength=classes)
+    recalls = right[size > 0] / size[size > 0]
+    return Score(float(recalls.mean()) if len(recalls) else float("nan"), len(truth))
+
+
+def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """How many classes come before the true one: logits (n, class), labels (n,) -> (n,).
+
+    0 where the prediction is right. Among equal logits the lower index comes first. -1 where
+    there is no label or a NaN.
+    """
+    _check_logits(logits, labels)
+    ranks = np.full(len(labels), -1, np.int64)
+    for start in range(0, len(labels), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        ranks[rows] = _rank_block(logits[rows], labels[rows])
+    return ranks
+
+
+def topk_accuracy(logits: NDArray[Any], labels: NDArray[Any], k: int) -> Score:
+    """Share of samples whose true class is among the `k` first: logits (n, class), labels (n,)."""
+    if k < 1:
+        raise ValueError(f"k is at least 1, not {k}")
+    ranks = true_class_rank(logits, labels)
+    return _share(ranks < k, ranks >= 0)
+
+
+def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    index = np.maximum(labels, 0)[:, None]
+    true = np.take_along_axis(logits, index, axis=1)
+    larger = np.count_nonzero(logits > true, axis=1)
+    equal_before = (logits == true) & (np.arange(logits.shape[1]) < index)
+    ranks = larger + np.count_nonzero(equal_before, axis=1)
+    # a row with any NaN has a NaN sum; infinities of both signs do not occur in logits
+    unknown = (labels < 0) | np.isnan(logits.sum(axis=1))
+    return np.where(unknown, -1, ranks)
+
+
+def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:
+    if logits.ndim != 2 or logits.shape[:1] != labels.shape or logits.shape[1] == 0:
+        raise ValueError(
+            f"logits are (sample, class) beside labels (sample,), "
+            f"not {logits.shape} and {labels.shape}"
+        )
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise ValueError(f"label {labels.max()} is beyond the {logits.shape[1]} classes")
+
+
+def _one_backbone(predictions: NDArray[Any]) -> None:
+    if predictions.ndim != 1:
+        raise ValueError(f"predictions are those of one backbone, (sample,): {predictions.shape}")
+
+
+def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Score:
+    n = int(np.count_nonzero(counted))
+    return Score(int(np.count_nonzero(right & counted)) / n if n else float("nan"), n)
