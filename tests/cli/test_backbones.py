@@ -42,7 +42,8 @@ def test_it_needs_no_torch() -> None:
     script = (
         "import sys; from clipsyn.cli.backbones import backbones;"
         "backbones(['--json'], standalone_mode=False);"
-        "print(sorted({'torch', 'open_clip', 'polars', 'zarr'} & set(sys.modules)), file=sys.stderr)"
+        "heavy = {'torch', 'open_clip', 'polars', 'zarr'} & set(sys.modules);"
+        "print(sorted(heavy), file=sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stderr.strip() == "[]"
