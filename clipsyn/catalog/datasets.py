@@ -1,0 +1,143 @@
+"""The datasets clipsyn knows by name, read from `datasets.toml`. Nothing here opens an image."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from clipsyn.catalog import data_dir
+from clipsyn.errors import UnknownName
+from clipsyn.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """How many images a split holds, and how torchvision is asked for it.
+
+    `n` is None where the count is not fixed; `args` is None where torchvision lacks the split.
+    """
+
+    n: int | None = None
+    args: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One row of the catalogue; `datasets.toml` says what the fields mean."""
+
+    name: str
+    title: str
+    metric: str
+    licence: str
+    classes: int | None = None
+    aliases: tuple[str, ...] = ()
+    splits: Mapping[str, SplitInfo] = field(default_factory=dict)
+    torchvision: str = ""
+    folder: str = ""
+    first_label: int = 0
+    prompts: str = ""
+    names: str = ""
+    class_names: tuple[str, ...] = ()
+    get: str = ""
+    warning: str = ""
+    shipped: bool = False
+
+    @property
+    def where(self) -> str:
+        """Where its images can come from, besides a webdataset under ``--data-root``."""
+        if self.shipped:
+            return "shipped"
+        return "torchvision" if self.torchvision else "webdataset"
+
+    @property
+    def shipped_path(self) -> Path:
+        return data_dir() / "eval" / self.name
+
+    def remarks(self, split: str, n: int, classes: int) -> list[str]:
+        """What differs between the images found and those the catalogue expects."""
+        found = []
+        expected = self.splits.get(split, SplitInfo()).n
+        if expected is not None and n != expected:
+            found.append(f"{n:,} images where its {split} split usually has {expected:,}")
+        if self.classes is not None and classes and classes != self.classes:
+            found.append(f"{classes} classes where it usually has {self.classes}")
+        advice = f" ({self.warning})" if self.warning else ""
+        return [f"{self.name}: {remark}{advice}" for remark in found]
+
+
+@cache
+def catalogue() -> tuple[DatasetInfo, ...]:
+    """All known datasets: the paper's, then those that ship."""
+    text = (Path(__file__).parent / "datasets.toml").read_text(encoding="utf-8")
+    return tuple(_row(entry) for entry in tomllib.loads(text)["dataset"])
+
+
+def find_dataset(name: str) -> DatasetInfo | None:
+    """The dataset called `name`, an alias of it or its webdataset folder (``wds_vtab-dtd``)."""
+    return _index().get(_plain(name))
+
+
+def get_dataset(name: str, hint: str = "") -> DatasetInfo:
+    """Like `find_dataset`, but an unknown name is an UnknownName error with near matches."""
+    info = find_dataset(name)
+    if info is None:
+        raise unknown_dataset(name, hint)
+    return info
+
+
+def unknown_dataset(name: str, hint: str = "") -> UnknownName:
+    known = {alias for info in catalogue() for alias in (info.name, *info.aliases)}
+    return unknown_name("dataset", name, known | set(collections()), hint)
+
+
+def collections() -> dict[str, tuple[str, ...]]:
+    """Names that stand for several datasets."""
+    shipped = tuple(info.name for info in catalogue() if info.shipped)
+    return {
+        "shipped": shipped,
+        "emoji": tuple(name for name in shipped if name.startswith("emoji-")),
+        "paper": tuple(info.name for info in catalogue() if not info.shipped),
+    }
+
+
+def resolve_datasets(texts: Sequence[str]) -> list[str]:
+    """Expand comma lists and collections; catalogue names in their canonical form, no repeats.
+
+    Anything else (``[NAME=]PATH``) is passed on as it is; a path that exists is not cut at commas.
+    """
+    resolved: list[str] = []
+    for text in texts:
+        whole = "," not in text or Path(text.partition("=")[2] or text).exists()
+        for part in [text] if whole else text.split(","):
+            name = part.strip()
+            info = find_dataset(name)
+            resolved += collections().get(name, (info.name if info else name,))
+    return [name for name in dict.fromkeys(resolved) if name]
+
+
+@cache
+def _index() -> dict[str, DatasetInfo]:
+    index: dict[str, DatasetInfo] = {}
+    for info in catalogue():
+        for name in {_plain(alias) for alias in (info.name, *info.aliases)}:
+            if name in index:
+                raise ValueError(f"dataset name '{name}' stands twice in the catalogue")
+            index[name] = info
+    return index
+
+
+def _plain(name: str) -> str:
+    """One spelling for ``wds/vtab/dtd``, ``wds_vtab-dtd`` and ``vtab/dtd``."""
+    return name.lower().removeprefix("wds/").removeprefix("wds_").replace("/", "-")
+
+
+def _row(entry: dict[str, Any]) -> DatasetInfo:
+    splits = {name: SplitInfo(**split) for name, split in entry.pop("splits", {}).items()}
+    fields: dict[str, Any] = {
+        key: tuple(x) if isinstance(x, list) else x for key, x in entry.items()
+    }
+    return DatasetInfo(**fields, splits=splits)

@@ -1,0 +1,132 @@
+"""Which texts stand for a class: templates of the dataset, of CLIP_benchmark, or of a file.
+
+CLIP_benchmark's lists are read from an installed `clip-benchmark` without importing it: its
+package pulls in transformers. The ImageNet templates of open_clip are `extract.prompts`' part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clipsyn.catalog.datasets import find_dataset
+from clipsyn.errors import UsageError
+from clipsyn.registry import unknown_name
+from clipsyn.specs import PromptSet
+
+SIMPLE = PromptSet("simple", ("a photo of a {c}.",))
+NAMED = ("auto", "own", "clip-benchmark", "openai", "simple")
+
+
+def resolve_prompts(
+    spec: str | None, dataset: str, class_names: Sequence[str], own_templates: Sequence[str]
+) -> tuple[PromptSet, str]:
+    """The prompt set for a dataset, and a note to show ("" if there is none).
+
+    `spec` is None or ``auto`` (the dataset's own templates, else clip-benchmark's, else
+    ``a photo of a {c}.``), one of these by name (``own``, ``clip-benchmark``, ``simple``), or a
+    JSON file: a list of templates, dataset -> list, class -> prompts (CuPL), or dataset ->
+    class -> prompts. Raises UsageError where the one asked for is not to be had.
+    """
+    if spec is not None and spec not in NAMED:
+        return _from_file(spec, dataset, class_names), ""
+    if spec == "simple":
+        return SIMPLE, ""
+    if spec in (None, "auto", "own") and own_templates:
+        return PromptSet("own", tuple(own_templates)), ""
+    if spec in (None, "auto", "clip-benchmark") and (templates := benchmark_templates(dataset)):
+        return PromptSet("clip-benchmark", templates), ""
+    if spec in (None, "auto"):
+        return SIMPLE, (
+            f"{dataset}: no templates of its own and none from clip-benchmark, so the only prompt "
+            f"is '{SIMPLE.templates[0]}'; --prompts FILE.json gives others"
+        )
+    raise UsageError(
+        f"there are no '{spec}' prompts for dataset '{dataset}': use --prompts auto, or a JSON file"
+    )
+
+
+def benchmark_templates(dataset: str) -> tuple[str, ...]:
+    """clip-benchmark's English templates for a dataset; () if it has none or is not installed."""
+    return _benchmark_list("en_zeroshot_classification_templates.json", dataset, "prompts")
+
+
+def benchmark_class_names(dataset: str) -> tuple[str, ...]:
+    """clip-benchmark's English class names where they fit torchvision's class order, else ()."""
+    return _benchmark_list("en_classnames.json", dataset, "names")
+
+
+def _benchmark_list(file: str, dataset: str, field: str) -> tuple[str, ...]:
+    info = find_dataset(dataset)
+    key = getattr(info, field) if info else ""
+    return tuple(_benchmark_json(file).get(key, ())) if key else ()
+
+
+@cache
+def _benchmark_json(file: str) -> dict[str, list[str]]:
+    spec = find_spec("clip_benchmark")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "datasets" / file
+        if path.is_file():
+            content: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+            return content
+    return {}
+
+
+def _from_file(spec: str, dataset: str, class_names: Sequence[str]) -> PromptSet:
+    path = Path(spec)
+    if not path.is_file():
+        if path.suffix or "/" in spec:
+            raise UsageError(f"there is no prompt file '{spec}'")
+        raise unknown_name("prompt set", spec, NAMED, "A JSON file works too.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"prompt file '{spec}' is not JSON: {error}") from error
+    return _parse(content, path, dataset, class_names)
+
+
+def _parse(content: Any, path: Path, dataset: str, class_names: Sequence[str]) -> PromptSet:
+    """Tell the four forms apart: a dataset key goes first, then class names are looked for."""
+    if isinstance(content, dict) and (key := _dataset_key(content, dataset)) is not None:
+        content = content[key]
+    if _is_texts(content):
+        return PromptSet(path.stem, tuple(content))
+    if not isinstance(content, dict) or not all(_is_texts(value) for value in content.values()):
+        raise UsageError(
+            f"prompt file '{path}' holds neither templates nor prompts per class for '{dataset}': "
+            'write ["a photo of a {c}."], {"' + dataset + '": [...]} or {"class name": [...]}'
+        )
+    return PromptSet(path.stem, per_class=_per_class(content, path, dataset, class_names))
+
+
+def _per_class(
+    content: dict[str, list[str]], path: Path, dataset: str, class_names: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    missing = [name for name in class_names if name not in content]
+    if missing and len(missing) == len(set(class_names)):
+        keys = ", ".join(f"'{key}'" for key in list(content)[:5])
+        raise UsageError(
+            f"prompt file '{path}' has nothing for dataset '{dataset}': its keys are {keys}"
+            f"{', …' if len(content) > 5 else ''}"
+        )
+    if missing:
+        raise UsageError(
+            f"prompt file '{path}' has no prompts for {len(missing)} of the {len(class_names)} "
+            f"classes of '{dataset}', for instance '{missing[0]}'"
+        )
+    return {name: tuple(content[name]) for name in class_names}
+
+
+def _dataset_key(content: dict[str, Any], dataset: str) -> str | None:
+    info = find_dataset(dataset)
+    wanted = [dataset, *([info.name, *info.aliases, info.prompts] if info else [])]
+    return next((key for key in wanted if key in content), None)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)

@@ -1,0 +1,74 @@
+"""Where images come from. `open_source` is the one entrance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipsyn.catalog.datasets import DatasetInfo, find_dataset, unknown_dataset
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.extract.sources.base import ImageSource
+from clipsyn.extract.sources.folder import open_folder
+from clipsyn.extract.sources.manifest import open_manifest
+from clipsyn.extract.sources.torchvision import open_torchvision
+from clipsyn.extract.sources.webdataset import is_webdataset, open_webdataset
+
+__all__ = ["ImageSource", "open_source"]
+
+
+def open_source(
+    dataset: str, split: str, *, root: Path | None = None, download: bool = False
+) -> ImageSource:
+    """The images of a dataset's split.
+
+    `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
+    ``.csv`` or ``.parquet`` manifest, or a webdataset folder. A catalogue name wins over a folder
+    of that name in the working directory: write ``./NAME`` for the latter. A catalogue name is
+    looked for under `root` as webdataset, then in what ships, then through torchvision.
+
+    Raises UnknownName for a name that is neither, DatasetError for what cannot be read.
+    """
+    if info := find_dataset(dataset):
+        return _open_known(info, split, root, download)
+    name, path = _split_name(dataset)
+    if path.is_dir():
+        if is_webdataset(path, split):
+            return open_webdataset(path, name, split)
+        return open_folder(path, name, split)
+    if path.is_file():
+        if path.suffix.lower() in (".csv", ".parquet"):
+            return open_manifest(path, name, split)
+        raise DatasetError(
+            f"'{path}' is a file but no .csv or .parquet manifest: give a folder or a manifest"
+        )
+    if "=" in dataset or dataset.startswith((".", "/", "~")) or path.suffix:
+        raise DatasetError(f"there is no folder or file '{path}' for dataset '{name}'")
+    raise unknown_dataset(dataset, "And there is no folder or file of that name.")
+
+
+def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
+    cleaned = info.name.replace("/", "-")
+    for folder in (root / f"wds_{cleaned}", root / cleaned) if root else ():
+        if folder.is_dir() and is_webdataset(folder, split):
+            return open_webdataset(folder, info.name, split)
+    if not info.shipped:
+        return open_torchvision(info, split, root, download)
+    if not info.shipped_path.is_dir():
+        raise DatasetError(
+            f"dataset '{info.name}' should be in '{info.shipped_path}' but is not: reinstall "
+            "clipsyn, or check the data folder out again"
+        )
+    return open_webdataset(info.shipped_path, info.name, split)
+
+
+def _split_name(text: str) -> tuple[str, Path]:
+    """``NAME=PATH`` apart; a path that exists is never cut at its own ``=``."""
+    whole = Path(text).expanduser()
+    name, separator, rest = text.partition("=")
+    if not separator or whole.exists():
+        name, rest = "", text
+    elif not (name and rest):
+        raise UsageError(f"'{text}' names no dataset: write NAME=PATH")
+    path = Path(rest).expanduser()
+    resolved = path.resolve()
+    default = resolved.name if resolved.is_dir() else resolved.stem
+    return name or default, path

@@ -1,0 +1,171 @@
+"""What extraction needs of a set of images, and the part that sources of files share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipsyn.catalog.datasets import DatasetInfo, find_dataset
+from clipsyn.errors import DatasetError
+from clipsyn.extract.decode import UndecodableImage, decode
+
+UNLABELLED = -1
+
+
+class ImageSource(Protocol):
+    """Images in a frozen order, each with an id and perhaps a label.
+
+    Ids are unique and their order does not depend on the file system. `digest` and `image` may
+    be called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """Class indices (sample,), -1 where there is none."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompt templates that come with the images, else ()."""
+
+    @property
+    def metric(self) -> str:
+        """``acc1`` or ``mean_per_class_recall``: the headline metric of the dataset."""
+
+    @property
+    def licence(self) -> str:
+        """Empty where it is not known."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told: skipped files, class names used twice, odd counts."""
+
+    def __len__(self) -> int: ...
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of the image as stored (32 bytes); that of b"" if it cannot be read."""
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded RGB image; raises `UndecodableImage`."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTable:
+    """Everything of a source but the pixels; checked on creation.
+
+    Raises DatasetError if there is no image, an id occurs twice or is no Unicode, or a label
+    has no class name.
+    """
+
+    name: str
+    split: str
+    ids: tuple[str, ...]
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._check_ids()
+        self._check_labels()
+        object.__setattr__(self, "notes", (*self.notes, *self._remarks()))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def metric(self) -> str:
+        return self._info.metric if self._info else "acc1"
+
+    @property
+    def licence(self) -> str:
+        return self._info.licence if self._info else ""
+
+    @property
+    def _info(self) -> DatasetInfo | None:
+        return find_dataset(self.name)
+
+    @property
+    def _where(self) -> str:
+        return f"dataset '{self.name}', split '{self.split}'"
+
+    def _check_ids(self) -> None:
+        if not self.ids:
+            raise DatasetError(f"{self._where}: there is no image in it")
+        if len(set(self.ids)) < len(self.ids):
+            name, count = Counter(self.ids).most_common(1)[0]
+            raise DatasetError(
+                f"{self._where}: the id '{name}' occurs {count} times; ids are unique"
+            )
+        for sample_id in self.ids:
+            if not sample_id.isascii() and not _is_unicode(sample_id):
+                raise DatasetError(
+                    f"{self._where}: the file name {sample_id!r} is not UTF-8; rename the file"
+                )
+
+    def _check_labels(self) -> None:
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < UNLABELLED:
+            raise DatasetError(f"{self._where}: label {low} is negative; unlabelled is -1")
+        if high >= len(self.class_names):
+            raise DatasetError(
+                f"{self._where}: label {high} of sample '{self.ids[int(self.labels.argmax())]}' "
+                f"is beyond the {len(self.class_names)} class names (labels count from 0)"
+            )
+
+    def _remarks(self) -> list[str]:
+        twice = [name for name, n in Counter(self.class_names).items() if n > 1]
+        remarks = [duplicate_note(self.name, twice)] if twice else []
+        if self._info:
+            remarks += self._info.remarks(self.split, len(self), len(self.class_names))
+        return remarks
+
+
+def duplicate_note(dataset: str, names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{dataset}: classes share the name {shown}; they stay separate classes, their logits "
+        "tie and the lowest index wins"
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class EncodedSource(SampleTable):
+    """A source whose images are encoded files, whole or as parts of an archive."""
+
+    def read(self, index: int) -> bytes:
+        """The encoded image; raises OSError."""
+        raise NotImplementedError
+
+    def digest(self, index: int) -> bytes:
+        try:
+            return hashlib.sha256(self.read(index)).digest()
+        except OSError:
+            return hashlib.sha256(b"").digest()
+
+    def image(self, index: int) -> Image.Image:
+        try:
+            data = self.read(index)
+        except OSError as error:
+            raise UndecodableImage(f"cannot be read: {error.strerror or error}") from error
+        return decode(data)

@@ -1,0 +1,146 @@
+"""A folder of images: a class per sub-folder, or flat and unlabelled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clipsyn.errors import DatasetError
+from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.extract.sources.names import check_count, find_class_names
+
+_PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif")
+_RASTERS = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = frozenset((*_PHOTOS, *_RASTERS))
+SPLITS = frozenset(("train", "training", "trainval", "val", "valid", "validation", "dev", "test"))
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSource(EncodedSource):
+    """Files below `root`; ids are their paths from there, with ``/``."""
+
+    root: Path = field(default=Path(), kw_only=True)
+
+    def read(self, index: int) -> bytes:
+        return (self.root / self.ids[index]).read_bytes()
+
+
+def open_folder(path: Path, name: str, split: str) -> FolderSource:
+    """Images of ``PATH/<split>/`` if there is such a split, else of PATH.
+
+    Sub-folders are classes in sorted order, taken from all splits together so that a class
+    missing in one shifts no label. Without sub-folders the images are unlabelled. Class names are
+    the folders', or those of a `classnames.txt` or `classnames.json` inside PATH or the split, or
+    beside it as ``PATH.classnames.txt``. Hidden files and files without an image suffix are skipped
+    and counted in `notes`; a file with image suffix stays, whatever is in it.
+    """
+    root = _split_root(path, split)
+    parts, skipped = _list_images(root)
+    classes = _class_folders(path, root, parts)
+    if not any(len(part) > 1 for part in parts):
+        classes = []
+    kept = [part for part in parts if len(part) > 1] if classes else parts
+    class_names = _class_names(path, root, name, classes)
+    index = {folder: i for i, folder in enumerate(classes)}
+    return FolderSource(
+        name,
+        split,
+        ids=tuple("/".join(part) for part in kept),
+        labels=np.array([index.get(part[0], UNLABELLED) for part in kept], dtype=np.int32),
+        class_names=class_names,
+        notes=_notes(name, root, skipped, len(parts) - len(kept)),
+        root=root,
+    )
+
+
+def _split_root(path: Path, split: str) -> Path:
+    """``PATH/<split>`` where that is a split rather than a class that happens to be called so."""
+    folders = set(_subfolders(path))
+    is_split_layout = folders <= SPLITS | {split}
+    if split in folders and (is_split_layout or _subfolders(path / split)):
+        return path / split
+    if folders and is_split_layout:
+        raise DatasetError(
+            f"'{path}' has no split '{split}'; it has {', '.join(sorted(folders))} "
+            "(give one with --split)"
+        )
+    return path
+
+
+def _subfolders(path: Path) -> list[str]:
+    try:
+        return sorted(x.name for x in path.iterdir() if x.is_dir() and not x.name.startswith("."))
+    except OSError as error:
+        raise DatasetError(f"folder '{path}' cannot be read: {error.strerror}") from error
+
+
+def _class_folders(path: Path, root: Path, parts: list[tuple[str, ...]]) -> list[str]:
+    classes = set(_subfolders(root))
+    if root != path:
+        siblings = (set(_subfolders(path)) & SPLITS) - {root.name}
+        classes |= {folder for sibling in siblings for folder in _subfolders(path / sibling)}
+    return sorted(classes)
+
+
+def _list_images(root: Path) -> tuple[list[tuple[str, ...]], int]:
+    """Path parts of every image below `root`, sorted class by class, and how many files not."""
+    parts, skipped = [], 0
+    for part, is_image in _walk(root, (), (root.resolve(),)):
+        if is_image:
+            parts.append(part)
+        else:
+            skipped += 1
+    if not parts:
+        found = f"{skipped} other files" if skipped else "it is empty"
+        raise DatasetError(
+            f"there is no image in '{root}' ({found}); images end in {', '.join(sorted(SUFFIXES))}"
+        )
+    return sorted(parts), skipped
+
+
+def _walk(
+    folder: Path, above: tuple[str, ...], ancestors: tuple[Path, ...]
+) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Follows symbolic links, but never into a folder that it is inside of."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DatasetError(f"folder '{folder}' cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith(".") or (not above and entry.name.startswith("classnames.")):
+            continue
+        part = (*above, entry.name)
+        if entry.is_dir():
+            target = Path(entry.path).resolve()
+            if target not in ancestors:
+                yield from _walk(Path(entry.path), part, (*ancestors, target))
+        else:
+            # A dangling link is a row that cannot be read; a pipe or socket is no row at all.
+            is_file = entry.is_file() or not Path(entry.path).exists()
+            yield part, is_file and Path(entry.name).suffix.lower() in SUFFIXES
+
+
+def _class_names(path: Path, root: Path, name: str, classes: list[str]) -> tuple[str, ...]:
+    candidates = [
+        folder / f"classnames.{kind}" for folder in (root, path) for kind in ("txt", "json")
+    ]
+    candidates += [path.with_name(f"{path.name}.classnames.{kind}") for kind in ("txt", "json")]
+    names, source = find_class_names(candidates, name, classes)
+    if source is None:
+        return tuple(classes)
+    if classes:
+        check_count(names, len(classes), source, f"class folders in '{root}'")
+    return names
+
+
+def _notes(name: str, root: Path, skipped: int, loose: int) -> tuple[str, ...]:
+    notes = []
+    if skipped:
+        notes.append(f"{name}: {skipped} files without an image suffix skipped in '{root}'")
+    if loose:
+        notes.append(f"{name}: {loose} images beside the class folders of '{root}' left out")
+    return tuple(notes)
