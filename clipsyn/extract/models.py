@@ -78,7 +78,7 @@ def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
     """
     source = backbone.source
     if source.startswith("local-dir:"):
-        return _from_folder(source, Path(source.removeprefix("local-dir:")))
+        return _from_folder(Path(source.removeprefix("local-dir:")).expanduser())
     if source.startswith("hf-hub:"):
         return _from_hub(source, cache_dir)
     if "@" in source:
@@ -88,15 +88,15 @@ def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
     return _from_tag(architecture, tag, cache_dir)
 
 
-def _from_folder(source: str, folder: Path) -> ModelSource:
+def _from_folder(folder: Path) -> ModelSource:
     if not folder.is_dir():
         raise CheckpointError(
             f"there is no folder {folder}: local-dir:PATH needs one with {CONFIG_FILE} and weights"
         )
     config = _read_config(folder / CONFIG_FILE)
-    return ModelSource(
-        source, config, _weights_in(folder), quick_gelu=bool(config.get("quick_gelu"))
-    )
+    weights = _weights_in(folder)
+    quick_gelu = bool(config.get("quick_gelu"))
+    return ModelSource(f"local-dir:{folder}", config, weights, quick_gelu=quick_gelu)
 
 
 def _weights_in(folder: Path) -> Path:

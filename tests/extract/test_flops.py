@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from clipsyn.catalog.backbones import cost, known_backbones
-from clipsyn.extract.flops import measure_gflops
+from clipsyn.extract.flops import measure_cost, measure_gflops
+from clipsyn.specs import Backbone
 
 OPENAI = [backbone.name for backbone in known_backbones()["openai"]]
 
@@ -22,13 +23,21 @@ def test_the_catalogue_agrees_with_open_clips_models(name: str) -> None:
     config = open_clip.get_model_config(architecture)
     assert facts.image_size == config["vision_cfg"]["image_size"]
     assert facts.embed_dim == config["embed_dim"]
-    image = sum(p.numel() for p in model.visual.parameters())
-    assert facts.image_params_m == pytest.approx(image / 1e6, abs=0.006)
-    text = sum(p.numel() for p in model.parameters()) - image
-    assert facts.text_params_m == pytest.approx(text / 1e6, abs=0.006)
-    assert measure_gflops(model.visual, facts.image_size) == pytest.approx(
-        facts.image_gflops, rel=5e-3
-    )
+    measured = measure_cost(model, facts.image_size)
+    for field in ("image_params_m", "text_params_m"):
+        assert measured[field] == pytest.approx(getattr(facts, field), abs=0.006)
+    for field in ("image_gflops", "text_gflops"):
+        assert measured[field] == pytest.approx(getattr(facts, field), rel=5e-3)
+
+
+@pytest.mark.parametrize("backbone", known_backbones()["zoo"], ids=lambda backbone: backbone.name)
+def test_the_shipped_zoo_says_what_it_costs(backbone: Backbone) -> None:
+    model, _, _ = open_clip.create_model_and_transforms(backbone.source)
+    facts = cost(backbone.name)
+    assert facts is not None
+    assert model.visual.image_size in {facts.image_size, (facts.image_size,) * 2}
+    for field, value in measure_cost(model, facts.image_size).items():
+        assert value == pytest.approx(getattr(facts, field), rel=1e-3), field
 
 
 def test_one_linear_layer_by_hand() -> None:

@@ -130,6 +130,12 @@ def test_a_hub_repository_loads_like_the_folder_it_is(
     assert encoder.identity == load(saved("clipsyn-vit").by_folder).identity
 
 
+def test_a_folder_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, saved: Any) -> None:
+    folder = saved("clipsyn-vit").folder
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load("local-dir:~/clipsyn-vit").identity == load(f"local-dir:{folder}").identity
+
+
 def test_folders_that_are_no_checkpoint(saved: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no folder"):
         load(f"local-dir:{tmp_path / 'gone'}")
