@@ -227,7 +227,7 @@ def test_provenance_is_json_and_says_what_ran(saved: Any) -> None:
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "amp_bf16"])
+@pytest.mark.parametrize("precision", ["bf16", "amp_bf16", "amp_fp16"])
 @pytest.mark.parametrize("name", ["clipsyn-vit", "clipsyn-rn"])
 def test_low_precision_is_close_and_leaves_texts_alone(
     saved: Any, name: str, precision: str
