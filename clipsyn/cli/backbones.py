@@ -25,8 +25,26 @@ def backbones(as_json: bool) -> None:
 
     from clipsyn.report.tables import show
 
-    click.echo(show(polars.DataFrame(rows, infer_schema_length=None)))
-    click.echo("GFLOPs count 2 per multiply-add, for one image or one text.", err=True)
+    shown = [{name: _text(value) for name, value in row.items()} for row in rows]
+    click.echo(show(polars.DataFrame(shown), headers=_HEADERS, right=list(_HEADERS)))
+    click.echo("GFLOPs are for one image or one text, 2 per multiply-add; M is millions.", err=True)
+
+
+_HEADERS = {
+    "image_size": "pixels",
+    "embed_dim": "width",
+    "image_params_m": "image M",
+    "text_params_m": "text M",
+    "image_gflops": "image GFLOPs",
+    "text_gflops": "text GFLOPs",
+}
+
+
+def _text(value: str | float | None) -> str:
+    """Three significant digits: costs range over four orders of magnitude."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _rows() -> list[dict[str, Any]]:

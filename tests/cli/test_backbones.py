@@ -34,7 +34,8 @@ def test_json_lists_the_whole_catalogue() -> None:
 def test_the_table_names_every_backbone_and_the_unit() -> None:
     result = CliRunner().invoke(backbones, catch_exceptions=False)
     assert all(backbone.name in result.stdout for backbone in resolve_backbones(["openai"]))
-    assert "529.11" in result.stdout
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines()[2:]}
+    assert rows["RN50x64/openai"][1:] == ["openai", "448", "1024", "420", "203", "529", "23.6"]
     assert "2 per multiply-add" in result.stderr
 
 
