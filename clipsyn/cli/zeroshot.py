@@ -1,0 +1,83 @@
+"""`clipsyn zeroshot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from clipsyn.store.features import FeatureStore
+
+_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+
+
+@click.command(short_help="Zero-shot accuracy of what a store holds.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
+@click.option(
+    "-s",
+    "--split",
+    "splits",
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Repeated or with commas.",
+)
+@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
+@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
+@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@click.option("--summary", is_flag=True, help="One table for everything: a line a dataset.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
+@click.option("--parquet", type=click.Path(path_type=Path), help="The same as Parquet.")
+def zeroshot(
+    store: Path,
+    *,
+    summary: bool,
+    as_json: bool,
+    csv: Path | None,
+    parquet: Path | None,
+    **filters: tuple[str, ...],
+) -> None:
+    """Zero-shot accuracy of every backbone in STORE: top-1 with a 95 % interval, top-5, mean per
+    class, n; and of the oracle, which for each image knows a backbone that gets it right.
+
+    Needs no image, no model and no GPU.
+
+    \b
+    clipsyn zeroshot store
+    clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary
+    clipsyn zeroshot store --json --csv results.csv
+    """
+    from clipsyn import evaluate
+    from clipsyn.report import tables
+    from clipsyn.store.features import FeatureStore
+
+    opened = FeatureStore.open(store)
+    wanted = {name: _listed(texts) for name, texts in filters.items()}
+    frame = evaluate.zeroshot(opened, **wanted)
+    tables.write(frame, csv=csv, parquet=parquet)
+    if as_json:
+        click.echo(tables.to_json(frame))
+    else:
+        click.echo(tables.accuracy_table(frame) if summary else tables.backbone_tables(frame))
+    if wanted["datasets"] is None:
+        _say_what_is_missing(opened, frame)
+    for path in (csv, parquet):
+        if path:
+            click.echo(f"{len(frame):,} rows written to {path}", err=True)
+
+
+def _listed(texts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Comma lists flattened; None, no filter, where nothing is given."""
+    return tuple(part.strip() for text in texts for part in text.split(",") if part) or None
+
+
+def _say_what_is_missing(store: FeatureStore, frame: DataFrame) -> None:
+    there = {key.dataset for key in store.keys(split=set(frame["split"]))}
+    if missing := sorted(there - set(frame["dataset"])):
+        click.echo(f"not shown, for want of labels or such cells: {', '.join(missing)}", err=True)

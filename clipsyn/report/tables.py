@@ -1,0 +1,312 @@
+"""Frames as aligned text, and as CSV, Parquet and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from clipsyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "\N{EN DASH}"  # for null and NaN
+Cell = tuple[int, str]  # row, column
+_GROUP = ("dataset", "split", "perturbation", "prompts")  # what one table, or row, is about
+
+
+def show(
+    frame: pl.DataFrame,
+    *,
+    title: str = "",
+    percent: Collection[str] = (),
+    headers: Mapping[str, str] | None = None,
+    right: Collection[str] = (),
+    bold: Collection[Cell] = (),
+    terminal: bool | None = None,
+) -> str:
+    """`frame` as an aligned text table, nothing cut off.
+
+    percent: columns of fractions to show as percent with one decimal. headers: other texts above
+    columns. right: text columns to align right as numbers are. bold: cells to set in bold on
+    a terminal. terminal: None asks standard output; on a terminal long texts are folded to
+    its width.
+    """
+    if terminal is None:
+        terminal = sys.stdout.isatty()
+    columns = {
+        name: _texts(frame[name], name in percent) if len(frame) else [] for name in frame.columns
+    }
+    table = _empty_table()
+    for name in frame.columns:
+        numeric = frame.schema[name].is_numeric() or name in right
+        table.add_column(
+            (headers or {}).get(name, name),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+        )
+    for row in range(len(frame)):
+        table.add_row(*(_cell(texts[row], (row, name) in bold) for name, texts in columns.items()))
+    text = _render(table, terminal)
+    return f"{title}\n{text}" if title else text
+
+
+def accuracy_frame(tidy: pl.DataFrame) -> pl.DataFrame:
+    """Top-1 accuracy, one row a dataset, split, perturbation and prompt set; all fractions.
+
+    tidy: what `clipsyn.evaluate.zeroshot` returns. Columns: dataset, split, perturbation,
+    prompts, n, chance, one for each backbone, best (its name; the first of equals), oracle, gain
+    (of the oracle over the best). Null where a backbone or the oracle is missing.
+    """
+    single, oracle, chance = _is_single(), pl.col("ensemble") == "oracle", _is_chance()
+    top1, value = pl.col("metric") == "acc1", pl.col("value")
+    names = tidy.filter(single)["backbones"].unique(maintain_order=True).sort()
+    rows = []
+    for keys, group in tidy.group_by(*_GROUP, maintain_order=True):
+        singles = group.filter(single & top1).sort("backbones")
+        if singles.is_empty():
+            continue
+        found = dict(singles.select("backbones", "value").iter_rows())
+        rows.append(
+            {
+                **dict(zip(_GROUP, keys, strict=True)),
+                "n": singles["n"].max(),
+                "chance": _only(group.filter(chance & top1).select(value)),
+                **{name: found.get(name) for name in names},
+                "best": max(found, key=lambda name: _nan_last(found[name])),
+                "oracle": _only(group.filter(oracle & top1).select(value)),
+                "gain": _only(group.filter(pl.col("metric") == "oracle_gain").select(value)),
+            }
+        )
+    kinds = dict.fromkeys(["chance", *names, "oracle", "gain"], pl.Float64)
+    schema = {**dict.fromkeys(_GROUP, pl.String), "n": pl.Int64, **kinds, "best": pl.String}
+    order = [*_GROUP, "n", "chance", *names, "best", "oracle", "gain"]
+    return pl.DataFrame(rows, schema={name: schema[name] for name in order})
+
+
+def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
+    """`accuracy_frame` as text: percent, gain in points, the best backbone of each row in bold.
+
+    What all rows have in common, a split, the prompts, a tag, is said once, below the table.
+    """
+    frame = accuracy_frame(tidy)
+    if frame.is_empty():
+        return "no accuracy to show"
+    names = frame.columns[len(_GROUP) + 2 : -3]
+    common = [name for name in ("split", "prompts") if frame[name].n_unique() == 1]
+    short = dict(zip(names, _shorten(names), strict=True))
+    bold = {
+        (row, name)
+        for row, values in enumerate(frame.select(names).iter_rows())
+        for name, value in zip(names, values, strict=True)
+        if value is not None and value == max(v for v in values if v is not None)
+    }
+    text = show(
+        frame.drop(common).with_columns(pl.col("best").replace(short)),
+        percent=["chance", *names, "oracle", "gain"],
+        headers={**short, "best": "best single", "gain": "gain, points"},
+        bold=bold,
+        terminal=terminal,
+    )
+    said = [f"{name} {frame[name][0]}" for name in common]
+    tags = sorted({_shared_tag(names)} - {""})
+    notes = ["zero-shot top-1 accuracy in %", *said, *(f"backbones {tag}" for tag in tags)]
+    return (
+        f"{text}\n\n{'; '.join(notes)}.\n"
+        "oracle: share of images that at least one backbone gets right; gain: over the best single "
+        "backbone,\nchosen per row on these same images."
+    )
+
+
+def backbone_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
+    """A table for each dataset, split, perturbation and prompt set: a line a backbone.
+
+    Top-1 with its 95 % interval, top-5 and mean per-class recall in percent, n; the oracle below.
+    """
+    tables = []
+    for (dataset, split, perturbation, prompts), group in tidy.group_by(
+        *_GROUP, maintain_order=True
+    ):
+        title = f"{dataset}/{split} · {perturbation} · prompts {prompts}"
+        chance = _only(group.filter(_is_chance()).select("value"))
+        title += "" if chance is None else f" · chance {100 * chance:.1f} %"
+        tables.append(_backbone_table(group, title, terminal))
+    return "\n\n".join(tables) or "no accuracy to show"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """Two fractions as percent with an en dash between them: 71.2 to 75.0."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return NOTHING
+    return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
+
+
+def to_json(frame: pl.DataFrame) -> str:
+    """The rows as a JSON list of objects; null stands for NaN too, which JSON has not."""
+    rows = [
+        {name: None if _is_nan(value) else value for name, value in row.items()}
+        for row in frame.to_dicts()
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None = None) -> None:
+    """Write the frame to files, each complete or not at all; raises UsageError if it cannot."""
+    for path, method in ((csv, frame.write_csv), (parquet, frame.write_parquet)):
+        if path is None:
+            continue
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            method(partial)
+            partial.replace(path)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {path}: {error.strerror or error}; choose an existing folder that "
+                "you may write to"
+            ) from error
+
+
+def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> str:
+    rows = [
+        _backbone_row(name, part)
+        for (name,), part in group.filter(_is_single()).group_by("backbones", maintain_order=True)
+    ]
+    best = max(rows, key=lambda row: _nan_last(row["top-1"]))
+    oracle = group.filter(pl.col("ensemble") == "oracle")
+    gain = oracle.filter(pl.col("metric") == "oracle_gain").to_dicts()
+    if gain:
+        rows.append(_backbone_row("oracle", oracle))
+    frame = pl.DataFrame(rows)
+    unused = [name for name in ("top-5", "mean per class") if frame[name].null_count() == len(rows)]
+    text = show(
+        frame.drop(unused),
+        title=title,
+        percent=["top-1", "top-5", "mean per class"],
+        right=["95 % interval"],
+        bold={(r, "top-1") for r, row in enumerate(rows) if row["top-1"] == best["top-1"]},
+        terminal=terminal,
+    )
+    if gain:
+        interval = interval_text(gain[0]["ci_low"], gain[0]["ci_high"])
+        text += (
+            f"\noracle: {100 * gain[0]['value']:+.1f} points ({interval}) over the best single "
+            f"backbone here, {best['backbone']}"
+        )
+    return text
+
+
+def _backbone_row(name: str, part: pl.DataFrame) -> dict[str, Any]:
+    by_metric = {row["metric"]: row for row in part.to_dicts()}
+    top1 = by_metric["acc1"]
+    return {
+        "backbone": name,
+        "top-1": top1["value"],
+        "95 % interval": interval_text(top1["ci_low"], top1["ci_high"]),
+        "top-5": by_metric.get("acc5", {}).get("value"),
+        "mean per class": by_metric.get("mean_per_class_recall", {}).get("value"),
+        "n": top1["n"],
+    }
+
+
+def _is_single() -> pl.Expr:
+    return pl.col("ensemble").is_null()
+
+
+def _is_chance() -> pl.Expr:
+    return pl.col("ensemble") == "chance"
+
+
+def _only(column: pl.DataFrame) -> float | None:
+    return column.item() if len(column) else None
+
+
+def _nan_last(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
+
+
+def _shared_tag(names: Sequence[str]) -> str:
+    """``*/openai`` if that is how all end."""
+    tags = {name.rpartition("/")[2] if "/" in name else "" for name in names}
+    tag = tags.pop() if len(tags) == 1 else ""
+    return f"*/{tag}" if tag else ""
+
+
+def _shorten(names: Sequence[str]) -> list[str]:
+    """Names without the tag that they share, for the heads of columns."""
+    tag = _shared_tag(names).removeprefix("*")
+    return [name.removesuffix(tag) for name in names]
+
+
+def _empty_table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+
+
+def _cell(text: str, bold: bool) -> Any:
+    from rich.text import Text
+
+    return Text(text, "bold" if bold else "")
+
+
+def _render(table: Table, terminal: bool) -> str:
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(
+        file=StringIO(),
+        width=100_000,
+        force_terminal=terminal,
+        color_system="standard" if terminal else None,
+        highlight=False,
+        legacy_windows=False,
+    )
+    if terminal:  # never narrower than the numbers and the longest words
+        least = Measurement.get(console, console.options, table).minimum
+        console.width = max(shutil.get_terminal_size().columns, least)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+
+
+def _texts(column: pl.Series, percent: bool) -> list[str]:
+    if percent:
+        return [_text(value, 1) for value in (100.0 * column).to_list()]
+    values = column.to_list()
+    decimals = _decimals(values)
+    return [_text(value, decimals) for value in values]
+
+
+def _text(value: Any, decimals: int) -> str:
+    if value is None or _is_nan(value):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.{decimals}f}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _decimals(values: list[Any]) -> int:
+    """Decimals that keep three digits of the largest number, fewer where all are round."""
+    floats = [v for v in values if isinstance(v, float) and math.isfinite(v)]
+    largest = max(map(abs, floats), default=0)
+    most = next((places for bound, places in ((1000, 0), (100, 1), (1, 2)) if largest >= bound), 3)
+    rounded = [round(v, most) for v in floats]
+    return next((p for p in range(most) if all(round(v, p) == v for v in rounded)), most)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
