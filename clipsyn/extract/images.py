@@ -42,16 +42,23 @@ class Images:
 class Batch:
     """Pixels of consecutive rows, by preprocessing: (n, height, width, 3) uint8.
 
-    A row whose image cannot be decoded is blank and has its reason in `errors`, by sample id.
+    A row whose image cannot be decoded, or not preprocessed in that way, is blank and not `valid`,
+    and has its reason in `errors`, by sample id.
     """
 
     rows: range
     pixels: Mapping[str, NDArray[np.uint8]]
-    valid: NDArray[np.bool_]
-    errors: Mapping[str, str]
+    valid: Mapping[str, NDArray[np.bool_]]
+    errors: Mapping[str, Mapping[str, str]]
 
 
-_Loaded = tuple[str, dict[str, NDArray[np.uint8]], str | None]  # sample id, pixels, what is wrong
+@dataclass(frozen=True)
+class _Loaded:
+    """One row: pixels and what is wrong with them, by preprocessing."""
+
+    sample_id: str
+    pixels: dict[str, NDArray[np.uint8]]
+    errors: dict[str, str]
 
 
 def batches(
@@ -82,9 +89,12 @@ def _collect(
     images: Images, rows: range, futures: list[Future[list[_Loaded]]]
 ) -> tuple[Images, Batch]:
     loaded = [row for future in futures for row in future.result()]
-    pixels = {key: np.stack([row[1][key] for row in loaded]) for key in images.preprocess}
-    valid = np.array([error is None for _, _, error in loaded])
-    errors = {sample: error for sample, _, error in loaded if error is not None}
+    keys = images.preprocess
+    pixels = {key: np.stack([row.pixels[key] for row in loaded]) for key in keys}
+    valid = {key: np.array([key not in row.errors for row in loaded]) for key in keys}
+    errors = {
+        key: {row.sample_id: row.errors[key] for row in loaded if key in row.errors} for key in keys
+    }
     return images, Batch(rows, pixels, valid, errors)
 
 
@@ -95,10 +105,17 @@ def _load_rows(images: Images, rows: range) -> list[_Loaded]:
 def _load(images: Images, row: int) -> _Loaded:
     sample_id = images.source.ids[row]
     try:
-        image, error = images.source.image(row), None
-    except UndecodableImage as reason:
-        image, error = _BLANK, str(reason)
+        image = images.source.image(row)
+    except UndecodableImage as error:
+        blank = {key: preprocess(_BLANK) for key, preprocess in images.preprocess.items()}
+        return _Loaded(sample_id, blank, dict.fromkeys(blank, str(error)))
     if images.perturbation.name != "clean":
         image = Image.fromarray(apply(images.perturbation, np.asarray(image), sample_id))
-    pixels = {key: preprocess(image) for key, preprocess in images.preprocess.items()}
-    return sample_id, pixels, error
+    loaded = _Loaded(sample_id, {}, {})
+    for key, preprocess in images.preprocess.items():
+        try:
+            loaded.pixels[key] = preprocess(image)
+        except UndecodableImage as error:
+            loaded.pixels[key] = preprocess(_BLANK)
+            loaded.errors[key] = str(error)
+    return loaded

@@ -20,7 +20,7 @@ from clipsyn.errors import UsageError
 from clipsyn.perturb import resolve
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, is_vacant
 
 if TYPE_CHECKING:
     from clipsyn.extract.plan import Plan, Wanted
@@ -68,7 +68,7 @@ def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Set
 
     settings = _settings(job)
     wanted = _wanted(job)
-    store = FeatureStore.open(path) if path.exists() else FeatureStore(path, CHUNK_ROWS)
+    store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
     return make_plan(store, wanted, progress), settings
 
 

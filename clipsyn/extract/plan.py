@@ -82,6 +82,16 @@ class SplitPlan:
     samples: Draft
     cells: tuple[CellPlan, ...]
 
+    def corrects(self, store: FeatureStore) -> bool:
+        """Whether labels or class names in the store are others than the source's."""
+        if not self.samples.is_published():
+            return True
+        stored = store.samples(self.table.dataset, self.table.split)
+        return (
+            stored.attributes() != self.table.attributes()
+            or not (stored.labels == self.table.labels).all()
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -96,7 +106,9 @@ class Plan:
 
     @property
     def is_needed(self) -> bool:
-        return any(cell.is_needed for cell in self.cells)
+        return any(cell.is_needed for cell in self.cells) or any(
+            split.corrects(self.store) for split in self.splits
+        )
 
     @property
     def classes(self) -> list[ClassesPlan]:
@@ -129,7 +141,8 @@ class Plan:
         cells = list(self.cells)
         todo = [cell for cell in cells if cell.is_needed]
         if not todo:
-            return f"all {len(cells):,} cells are there"
+            correct = ", labels or class names are to be corrected" if self.is_needed else ""
+            return f"all {len(cells):,} cells are there{correct}"
         return (
             f"{len(todo):,} of {len(cells):,} cells to make: "
             f"{sum(cell.images_left for cell in todo):,} images through a backbone, "

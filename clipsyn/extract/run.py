@@ -102,7 +102,7 @@ class _Run:
     pool: ThreadPoolExecutor
     writer: _Writer
     counters: dict[CellPlan, int] = field(default_factory=dict)
-    bad: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
+    bad: dict[CellPlan, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> None:
         started: deque[Item] = deque()
@@ -110,6 +110,8 @@ class _Run:
         for _, group in itertools.groupby(stream, key=lambda pair: id(pair[0])):
             item = started.popleft()
             self._encode_block(item, (batch for _, batch in group))
+        for cell in self.plan.cells:  # also those whose last block an earlier run has written
+            self.writer.submit(self._publish, cell)
 
     def _work(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
         for item in items(self.plan, self.settings.shard):
@@ -119,22 +121,23 @@ class _Run:
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
         parts: dict[CellPlan, list[Any]] = {cell: [] for cell in item.cells}
         seconds = dict.fromkeys(item.cells, 0.0)
-        valid, errors = [], dict[str, str]()
+        valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
+        errors = {cell: dict[str, str]() for cell in item.cells}
         counters = [self._counter(cell) for cell in item.cells]
         for batch in stream:
             for cell, counter in zip(item.cells, counters, strict=True):
                 start = time.perf_counter()
-                pixels = batch.pixels[cell.encoder.preprocess_key]
-                parts[cell].append(cell.encoder.encode_images(pixels))
+                key = cell.encoder.preprocess_key
+                parts[cell].append(cell.encoder.encode_images(batch.pixels[key]))
                 seconds[cell] += time.perf_counter() - start
+                valid[cell].append(batch.valid[key])
+                errors[cell] |= batch.errors[key]
                 self.progress.advance(counter, len(batch.rows))
-            valid.append(batch.valid)
-            errors |= batch.errors
-        self._check_bad(item, errors)
-        decoded = np.concatenate(valid)
         for cell in item.cells:
-            note = _note(errors, seconds[cell])
+            decoded, note = np.concatenate(valid[cell]), _note(errors[cell], seconds[cell])
             self.writer.submit(self._finish_block, cell, item.block, parts[cell], decoded, note)
+        for cell in item.cells:
+            self._check_bad(cell, errors[cell])
 
     def _finish_block(
         self, cell: CellPlan, block: int, parts: list[Any], valid: NDArray[np.bool_], note: Note
@@ -153,13 +156,11 @@ class _Run:
 
         return cell.draft.publish(describe, replace=self.plan.replace)
 
-    def _check_bad(self, item: Item, errors: Mapping[str, str]) -> None:
+    def _check_bad(self, cell: CellPlan, errors: Mapping[str, str]) -> None:
         """Fail early; `_publish` looks at all blocks, also those of other runs."""
-        cell = item.cells[0]
-        key = cell.key
-        seen = self.bad.setdefault((key.dataset, key.split, key.perturbation), {})
+        seen = self.bad.setdefault(cell, {})
         seen |= errors
-        _refuse_bad(cell, seen, len(item.split.table), self.settings.max_bad)
+        _refuse_bad(cell, seen, cell.draft.blocks.samples, self.settings.max_bad)
 
     def _counter(self, cell: CellPlan) -> int:
         if cell not in self.counters:
@@ -174,7 +175,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[Future[Any]] = deque()
 
     def __enter__(self) -> _Writer:
         return self
@@ -184,9 +185,9 @@ class _Writer:
             if kind is None:
                 self._wait(0)
         finally:
-            self._thread.shutdown(cancel_futures=True)
+            self._thread.shutdown()  # whatever went wrong, what is encoded is written
 
-    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
+    def submit(self, function: Callable[..., object], *arguments: Any) -> None:
         """Queue a call; waits while too many are queued, raises what an earlier one raised."""
         self._waiting.append(self._thread.submit(function, *arguments))
         self._wait(_BLOCKS_IN_FLIGHT)

@@ -96,15 +96,30 @@ def create_group(
         )
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
-    attributes: dict[str, Any] = _metadata(path).get("attributes", {})
-    return attributes
+class Attributes(dict[str, Any]):
+    """Attributes of a group; one that is missing is damage."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise DamagedStore(f"{self._path / METADATA} lacks the attribute '{name}'")
 
 
-def write_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
+def read_attributes(path: Path) -> Attributes:
+    attributes = _metadata(path).get("attributes", {})
+    if not isinstance(attributes, dict):
+        raise DamagedStore(f"{path / METADATA} is damaged: its attributes are no mapping")
+    return Attributes(path, attributes)
+
+
+def write_attributes(
+    path: Path, attributes: Mapping[str, Any], scratch: Path | None = None
+) -> None:
     """Replace all attributes of the group at `path`, atomically."""
     metadata = _metadata(path) | {"attributes": dict(attributes)}
-    write_file(path / METADATA, json.dumps(metadata, indent=2).encode())
+    write_file(path / METADATA, json.dumps(metadata, indent=2).encode(), scratch=scratch)
 
 
 def layout(path: Path) -> Layout:
@@ -131,7 +146,7 @@ def _layout(metadata: Mapping[str, Any]) -> Layout:
     return Layout(shape, chunks[0], dtype, ours)
 
 
-def write_block(path: Path, block: int, values: NDArray[Any]) -> None:
+def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | None = None) -> None:
     """Write the rows of one chunk of the array at `path`, durably: rename, then sync."""
     spec = layout(path)
     rows = spec.blocks.range(block)
@@ -140,7 +155,7 @@ def write_block(path: Path, block: int, values: NDArray[Any]) -> None:
     padding = spec.rows - len(rows)  # Zarr chunks are never short: the last one is padded
     data = _encode(np.asarray(values, spec.dtype), padding)
     checksum = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
-    write_file(_chunk_path(path, spec, block), data, checksum)
+    write_file(_chunk_path(path, spec, block), data, checksum, scratch=scratch)
 
 
 def read(path: Path, rows: range | None = None) -> NDArray[Any]:
@@ -193,16 +208,19 @@ def array_names(path: Path) -> list[str]:
     return sorted(child.parent.name for child in path.glob(f"*/{METADATA}"))
 
 
-def write_file(path: Path, *buffers: bytes | memoryview) -> None:
-    """Write a file so that, after a crash, it is there as a whole or not at all."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
+    """Write a file so that, after a crash, it is there as a whole or not at all.
+
+    Until it is whole it lies in `scratch`, a folder of the same file system, or else beside `path`.
+    """
+    partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         for buffer in buffers:
             _write_all(descriptor, memoryview(buffer))
         os.fsync(descriptor)
     except OSError:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
@@ -232,6 +250,8 @@ def _metadata(path: Path) -> dict[str, Any]:
         raise DamagedStore(f"{file} is missing") from None
     except ValueError as error:
         raise DamagedStore(f"{file} is damaged: {error}") from error
+    if not isinstance(metadata, dict):
+        raise DamagedStore(f"{file} is damaged: it holds no JSON object")
     return metadata
 
 

@@ -3,6 +3,8 @@
     .wip/<id>/group/            the Zarr group to be
     .wip/<id>/done/<block>      one file a finished block, its content a JSON note
     .wip/<id>/target            where the group will be
+    .wip/<id>/*.partial         files being written, renamed into the group when they are whole
+    .wip/new-*                  drafts being made
     .wip/trash-*                replaced or removed groups, on their way out
 
 <id> follows from the fingerprint and the place, so that a resumed run, or another worker, finds the
@@ -30,6 +32,7 @@ from clipsyn.specs import Identity, differences, fingerprint
 from clipsyn.store import arrays
 
 WIP = ".wip"
+_NEW, _TRASH = "new-", "trash-"
 _EMPTY_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
 Note = dict[str, Any]
@@ -56,6 +59,10 @@ class Draft:
         return arrays.Blocks(rows, self.chunk_rows)
 
     @property
+    def _group(self) -> Path:
+        return self._folder / "group"
+
+    @property
     def _folder(self) -> Path:
         place = str(self.target.relative_to(self.store))
         return self.store / WIP / fingerprint({"of": self.fingerprint, "at": place})[:20]
@@ -67,30 +74,33 @@ class Draft:
         return list(differences(read_identity(self.target), self.identity))
 
     def is_published(self) -> bool:
-        return (
-            self.target.exists()
-            and arrays.read_attributes(self.target).get("fingerprint") == self.fingerprint
-        )
+        return self.target.exists() and read_fingerprint(self.target) == self.fingerprint
 
     def pending(self) -> list[int]:
         """Blocks that nobody has finished, in order."""
         if self.is_published():
             return []
+        if not self._group.exists():
+            return list(range(self.blocks.count))
         done = {path.name for path in (self._folder / "done").glob("*")}
         return [block for block in range(self.blocks.count) if str(block) not in done]
 
     def is_done(self, block: int) -> bool:
-        return (self._folder / "done" / str(block)).exists() or self.is_published()
+        marker = self._folder / "done" / str(block)
+        return (self._group.exists() and marker.exists()) or self.is_published()
 
     def write(self, block: int, values: Mapping[str, NDArray[Any]], note: Note) -> None:
         """Write one block of every array, then mark it finished with `note`."""
-        with _writing(self.store):
+        if self.is_published():
+            return
+        with writing(self.store):
             self._open()
             try:
                 for name, rows in values.items():
-                    arrays.write_block(self._folder / "group" / name, block, rows)
+                    arrays.write_block(self._group / name, block, rows, self._folder)
                 marker = self._folder / "done" / str(block)
-                arrays.write_file(marker, json.dumps(note, ensure_ascii=False).encode())
+                content = json.dumps(note, ensure_ascii=False).encode()
+                arrays.write_file(marker, content, scratch=self._folder)
             except (FileNotFoundError, DamagedStore):
                 if not self.is_published():  # else another worker was faster: same bytes, no loss
                     raise
@@ -103,35 +113,45 @@ class Draft:
         `describe` makes the group's further attributes from the notes of its blocks. With `replace`
         a group of another identity at the target makes way, otherwise it is a StaleCell error.
         """
-        if self.is_published():
-            return True
-        if self.pending():
-            return False
-        with _writing(self.store):
-            try:
-                self._publish(describe, replace)
-            except (FileNotFoundError, DamagedStore):
-                if not self.is_published():
-                    raise
+        if not self.is_published():
+            if self.pending():
+                return False
+            with writing(self.store):
+                try:
+                    self._publish(describe, replace)
+                except (FileNotFoundError, DamagedStore):
+                    if not self.is_published():
+                        raise
+        if self._folder.exists():  # also one that a slower worker made again
+            shutil.rmtree(self._folder, ignore_errors=True)
         return True
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
-        group = self._folder / "group"
-        arrays.write_attributes(group, arrays.read_attributes(group) | {**describe(self._notes())})
-        for leftover in group.rglob(f"*{arrays.PARTIAL}"):
-            leftover.unlink(missing_ok=True)
+        attributes = arrays.read_attributes(self._group) | {**describe(self._notes())}
+        arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
         if replace and self.changes():
-            discard(self.store, self.target)
+            self._make_way()
         try:
-            group.rename(self.target)
+            self._group.rename(self.target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             if changes := self.changes():
                 raise stale(self.store, self.target, changes) from None
         arrays.sync(self.target.parent)
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _make_way(self) -> None:
+        """Move away what is at the target, unless a faster worker has replaced it already."""
+        trash = _trash(self.store)
+        try:
+            self.target.rename(trash)
+        except FileNotFoundError:
+            return
+        if read_fingerprint(trash) == self.fingerprint:
+            trash.rename(self.target)
+        else:
+            shutil.rmtree(trash)
 
     def _notes(self) -> list[Note]:
         folder = self._folder / "done"
@@ -139,9 +159,11 @@ class Draft:
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""
-        if (self._folder / "done").exists():
+        if self._group.exists():
             return
-        building = self.store / WIP / f"new-{secrets.token_hex(6)}"
+        if self._folder.exists():  # published once, replaced since, and killed before it was gone
+            discard(self.store, self._folder)
+        building = self.store / WIP / f"{_NEW}{secrets.token_hex(6)}"
         (building / "done").mkdir(parents=True)
         (building / "target").write_text(str(self.target.relative_to(self.store)))
         attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
@@ -168,16 +190,24 @@ class Unfinished:
 def unfinished(store: Path) -> list[Unfinished]:
     """Every draft in the store, sorted by target."""
     found = []
-    for note in (store / WIP).glob("*/target"):
-        blocks = arrays.group_blocks(note.parent / "group")
-        done = len(list((note.parent / "done").glob("[0-9]*")))
-        found.append(Unfinished(note.parent, note.read_text(), done, blocks))
+    for folder in filter(_is_draft, (store / WIP).glob("*")):
+        blocks = arrays.group_blocks(folder / "group")
+        done = len(list((folder / "done").glob("[0-9]*")))
+        found.append(Unfinished(folder, (folder / "target").read_text(), done, blocks))
     return sorted(found, key=lambda draft: draft.target)
 
 
 def leftovers(store: Path) -> list[Path]:
-    """Folders under `.wip` that no draft and no running command needs."""
-    return [path for path in (store / WIP).glob("*") if not (path / "target").exists()]
+    """What is under `.wip` beside drafts: of use to a command that is running, if any is."""
+    return [path for path in (store / WIP).glob("*") if not _is_draft(path)]
+
+
+def _is_draft(folder: Path) -> bool:
+    return not folder.name.startswith((_NEW, _TRASH)) and (folder / "group").exists()
+
+
+def read_fingerprint(path: Path) -> str | None:
+    return arrays.read_attributes(path).get("fingerprint")
 
 
 def read_identity(path: Path) -> Identity:
@@ -213,11 +243,15 @@ def make_groups(store: Path, folder: Path) -> None:
 
 
 def discard(store: Path, target: Path) -> None:
-    """Take a group out of the store at once, then delete it."""
-    (store / WIP).mkdir(exist_ok=True)
-    trash = store / WIP / f"trash-{secrets.token_hex(6)}"
+    """Take a group or a draft out of the store at once, then delete it."""
+    trash = _trash(store)
     target.rename(trash)
     shutil.rmtree(trash)
+
+
+def _trash(store: Path) -> Path:
+    (store / WIP).mkdir(exist_ok=True)
+    return store / WIP / f"{_TRASH}{secrets.token_hex(6)}"
 
 
 _ADVICE = {
@@ -230,7 +264,7 @@ _ADVICE = {
 
 
 @contextmanager
-def _writing(store: Path) -> Iterator[None]:
+def writing(store: Path) -> Iterator[None]:
     """Turn what the operating system refuses into one sentence; finished blocks are safe."""
     try:
         yield

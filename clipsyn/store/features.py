@@ -11,6 +11,7 @@ Reading never writes. `docs/store.md` specifies the format.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection, Iterator
 from functools import cached_property
@@ -26,10 +27,11 @@ from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
-from clipsyn.store.drafts import make_groups
+from clipsyn.store.drafts import make_groups, writing
 from clipsyn.store.samples import SampleTable
 
 _MARKER = "clipsyn.json"
+_AMBIGUOUS_HYPHEN = re.compile(r"-(?=[-/])|(?<=[-/])-")
 
 KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are called after
     "samples": ("dataset", "split"),
@@ -40,12 +42,24 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
 
 
 def folder_name(name: str) -> str:
-    """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``."""
-    return quote(name.replace("--", "%2D%2D"), safe="/@=+,%").replace("/", "--")
+    """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``.
+
+    So do hyphens that could be read as a ``/``, and a leading dot.
+    """
+    quoted = _AMBIGUOUS_HYPHEN.sub("%2D", quote(name, safe="/@=+,"))
+    quoted = f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+    return quoted.replace("/", "--")
 
 
 def name_of_folder(folder: str) -> str:
     return unquote(folder.replace("--", "/"))
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether a store can be made there: nothing is, or a folder with no file that is whole."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(file.name.endswith(arrays.PARTIAL) for file in path.iterdir())
 
 
 class FeatureStore:
@@ -81,17 +95,19 @@ class FeatureStore:
         path = Path(path)
         if (path / _MARKER).exists():
             return cls.open(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not is_vacant(path):
             raise StoreError(
                 f"{path} holds something else than a feature store: choose another path"
             )
-        make_groups(path, path)
         marker = {
             "format": FORMAT_VERSION,
             "store_id": secrets.token_hex(16),
             "chunk_rows": chunk_rows,
         }
-        arrays.write_file(path / _MARKER, json.dumps(marker, indent=2).encode())
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            arrays.write_file(path / _MARKER, json.dumps(marker, indent=2).encode())
+            make_groups(path, path)
         return cls.open(path)
 
     def marker(self) -> dict[str, Any]:
@@ -187,13 +203,7 @@ class FeatureStore:
         self, dataset: str, prompts: str, backbone: str
     ) -> tuple[NDArray[np.float32], float]:
         """(class, embed) unit norm, and the backbone's logit scale."""
-        path = self.classes_path(dataset, prompts, backbone)
-        if not path.exists():
-            raise MissingCell(
-                f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}': run `clipsyn extract {self.path} --dataset {dataset} "
-                f"--backbones {backbone} --prompts {prompts}`"
-            )
+        path = self._classes(dataset, prompts, backbone)
         return arrays.read(path / "class_embedding"), arrays.read_attributes(path)["logit_scale"]
 
     def logits(
@@ -224,13 +234,26 @@ class FeatureStore:
             )
         return path
 
+    def _classes(self, dataset: str, prompts: str, backbone: str) -> Path:
+        path = self.classes_path(dataset, prompts, backbone)
+        if not path.exists():
+            source = self._sources.get(backbone, backbone)
+            raise MissingCell(
+                f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
+                f"'{prompts}': run `clipsyn extract {self.path} --dataset {dataset} "
+                f"--backbones {source} --prompts {prompts}`"
+            )
+        return path
+
     def _logits(self, key: FeatureKey, prompts: str) -> Path | None:
-        """Where the stored logits are, if they are, having checked what they were made from."""
-        features, path = self._features(key), self.logits_path(key, prompts)
+        """Where the stored logits are, if they are, having checked what logits are made from."""
+        features = self._features(key)
+        classes = self._classes(key.dataset, prompts, key.backbone)
+        self._check_class_names(key, prompts, classes)
+        path = self.logits_path(key, prompts)
         if not path.exists():
             return None
         identity = arrays.read_attributes(path)["identity"]
-        classes = self.classes_path(key.dataset, prompts, key.backbone)
         for name, source in (("features", features), ("classes", classes)):
             if identity[name] != arrays.read_attributes(source)["fingerprint"]:
                 raise StaleCell(
@@ -238,6 +261,9 @@ class FeatureStore:
                     f"run `{self.extract_line(key)} --prompts {prompts} --replace`",
                     (name,),
                 )
+        return path
+
+    def _check_class_names(self, key: FeatureKey, prompts: str, classes: Path) -> None:
         named = arrays.read_attributes(classes)["identity"]["class_names"]
         samples = self.samples_path(key.dataset, key.split)
         if named != arrays.read_attributes(samples)["class_names"]:
@@ -246,7 +272,6 @@ class FeatureStore:
                 f"(class_names): run `{self.extract_line(key)} --prompts {prompts} --replace`",
                 ("class_names",),
             )
-        return path
 
     def _derived_logits(
         self, key: FeatureKey, prompts: str, rows: range | None
@@ -282,14 +307,15 @@ class FeatureStore:
         path = self.samples_path(table.dataset, table.split)
         label = path / "label"
         blocks = arrays.layout(label).blocks
-        for block in range(blocks.count):
-            rows = blocks.range(block)
-            labels = table.labels[rows.start : rows.stop]
-            if not np.array_equal(arrays.read(label, rows), labels):
-                arrays.write_block(label, block, labels)
-        attributes = arrays.read_attributes(path)
-        if attributes != (corrected := attributes | table.attributes()):
-            arrays.write_attributes(path, corrected)
+        with writing(self.path):
+            for block in range(blocks.count):
+                rows = blocks.range(block)
+                labels = table.labels[rows.start : rows.stop]
+                if not np.array_equal(arrays.read(label, rows), labels):
+                    arrays.write_block(label, block, labels)
+            attributes = arrays.read_attributes(path)
+            if attributes != (corrected := attributes | table.attributes()):
+                arrays.write_attributes(path, corrected)
 
 
 def _source_of(attributes: dict[str, Any], default: str) -> str:

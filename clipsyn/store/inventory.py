@@ -12,7 +12,7 @@ from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.schema import GROUPS
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays
-from clipsyn.store.drafts import discard, leftovers, unfinished
+from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import KINDS, FeatureStore
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -146,13 +146,17 @@ def _digest(store: FeatureStore, group: Group) -> str:
 
 def remove_unfinished(store: FeatureStore) -> int:
     """Drop drafts and leftovers, even those a running command still needs; returns how many."""
-    folders = [draft.folder for draft in unfinished(store.path)] + leftovers(store.path)
-    for folder in folders:
-        shutil.rmtree(folder)
-    return len(folders)
+    drafts, left = unfinished(store.path), leftovers(store.path)
+    with writing(store.path):
+        for draft in drafts:
+            discard(store.path, draft.folder)  # whole, lest a marker outlive its block
+        for path in left:
+            shutil.rmtree(path)
+    return len(drafts) + len(left)
 
 
 def remove(store: FeatureStore, groups: Collection[Group]) -> None:
     """Take groups out of the store; each goes as a whole or stays."""
-    for group in groups:
-        discard(store.path, group.path)
+    with writing(store.path):
+        for group in groups:
+            discard(store.path, group.path)
