@@ -31,6 +31,7 @@ from clipsyn.stats import (
     bootstrap_mean_per_class,
     wilson_interval,
 )
+from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
@@ -259,7 +260,7 @@ def _oracle(predictions: NDArray[np.uint16], labels: NDArray[np.int32]) -> Itera
 
 def _top5(store: FeatureStore, key: FeatureKey, prompts: str, labels: NDArray[np.int32]) -> Score:
     """Top-5 accuracy from logits read a few chunks at a time."""
-    step = 4 * store.chunk_rows
+    step = 4 * Blocks(len(labels), store.chunk_rows).rows
     hits = n = 0
     for start in range(0, len(labels), step):
         rows = range(start, min(start + step, len(labels)))
