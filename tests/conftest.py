@@ -1,134 +1,250 @@
-"""Fixtures for all tests: stores filled with made-up numbers, without any model."""
+"""Fakes that need no torch, and a store filled with them by the real extraction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from clipsyn.logits import predictions, zero_shot_logits
-from clipsyn.specs import FeatureKey
-from clipsyn.store.drafts import Draft
+from clipsyn.specs import Backbone, FeatureKey
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.samples import SampleTable
 
-WIDTH = 24
+CLASSES = ("cat", "dog", "crème brûlée")
+CHUNK_ROWS = 8
 
 
-class StoreMaker:
-    """Fills a store with cells whose accuracy is roughly what is asked for."""
+class FakeEncoder:
+    """Satisfies `clipsyn.extract.encoder.Encoder` in integer arithmetic: exact for any batch."""
 
-    def __init__(self, path: Path, chunk_rows: int = 64) -> None:
-        self.store = FeatureStore.create(path, chunk_rows)
-
-    def dataset(
-        self,
-        name: str,
-        accuracy: Mapping[str, float],
-        *,
-        split: str = "test",
-        samples: int = 150,
-        classes: int = 7,
-        labelled: bool = True,
-        perturbations: tuple[str, ...] = ("clean",),
-        prompts: tuple[str, ...] = ("simple",),
-        invalid: tuple[int, ...] = (),
-        logits: bool = True,
+    def __init__(
+        self, name: str = "fake/one", *, size: int = 8, embed_dim: int = 12, weights: str = ""
     ) -> None:
-        """Add samples, class embeddings, features and logits; accuracy: backbone -> fraction."""
-        rng = np.random.default_rng([samples, classes, *name.encode()])
-        labels = rng.integers(0, classes, samples).astype(np.int32)
-        ids = tuple(f"{name}/{i}.png" for i in range(samples))
-        content = rng.integers(0, 256, (samples, 32), dtype=np.uint8)
-        names = tuple(f"class {c}" for c in range(classes))
-        shown = labels if labelled else np.full(samples, -1, np.int32)
-        table = SampleTable(name, split, ids, shown, content, names)
-        self._samples(table)
-        for backbone, share in accuracy.items():
-            axes = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0][:classes].astype(np.float32)
-            for prompt_set in prompts:
-                self._classes(name, prompt_set, backbone, axes)
-            for perturbation in perturbations:
-                key = FeatureKey(name, split, perturbation, backbone)
-                loss = 0 if perturbation == "clean" else 0.2
-                seen = np.where(
-                    rng.random(samples) < share - loss, labels, rng.integers(0, classes, samples)
-                )
-                features = axes[seen] + 0.1 * rng.normal(size=(samples, WIDTH))
-                features /= np.linalg.norm(features, axis=1, keepdims=True)
-                self._features(key, table, features.astype(np.float16), invalid)
-                for prompt_set in prompts if logits else ():
-                    self._logits(key, prompt_set)
-
-    def _samples(self, table: SampleTable) -> None:
-        values = {
-            "sample_id": np.array(table.ids, object),
-            "label": table.labels,
-            "content_hash": table.content,
+        self.backbone = Backbone(name, f"local-dir:checkpoints/{name}")
+        digest = hashlib.sha256((weights or name).encode()).hexdigest()
+        self.identity: dict[str, Any] = {
+            "architecture": None,
+            "pretrained": None,
+            "model": {"embed_dim": embed_dim, "quick_gelu": False},
+            "weights": digest,
+            "precision": "fp32",
+            "preprocess": {"size": [size, size]},
         }
-        path = self.store.samples_path(table.dataset, table.split)
-        sizes = {"sample": len(table), "byte": 32}
-        self._publish(path, "samples", table.identity(), sizes, values, table.attributes())
+        self.provenance = {"source": self.backbone.source, "loaded": time.time_ns()}
+        self.embed_dim = embed_dim
+        self.logit_scale = 100.0
+        self.preprocess_key = f"{size}"
+        self.gflops: float | None = 0.5
+        self.size = size
+        self.encoded: list[int] = []  # images of each batch
+        self.preprocessed = 0
+        self.seconds = 0.0  # what a batch costs
+        self.before_batch: Callable[[], None] = lambda: None
+        seed = int(digest[:8], 16)
+        shape = (size * size * 3, embed_dim)
+        self._projection = np.random.default_rng(seed).integers(-99, 100, shape)
 
-    def _classes(self, dataset: str, prompts: str, backbone: str, axes: np.ndarray) -> None:
-        path = self.store.classes_path(dataset, prompts, backbone)
-        names = [f"class {c}" for c in range(len(axes))]
-        identity = {"prompts": prompts, "backbone": backbone, "class_names": names}
-        sizes = {"class": len(axes), "embed": WIDTH}
-        attributes = {"logit_scale": 100.0}
-        self._publish(path, "classes", identity, sizes, {"class_embedding": axes}, attributes)
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        self.preprocessed += 1
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
 
-    def _features(
-        self, key: FeatureKey, table: SampleTable, features: np.ndarray, invalid: tuple[int, ...]
-    ) -> None:
-        valid = ~np.isin(np.arange(len(features)), invalid)
-        features[~valid] = np.nan
-        identity = {**vars(key), "samples": table.digest}
-        sizes = {"sample": len(features), "embed": WIDTH}
-        values = {"image_embedding": features, "valid": valid}
-        self._publish(self.store.features_path(key), "features", identity, sizes, values, {})
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        self.before_batch()
+        time.sleep(self.seconds)
+        self.encoded.append(len(pixels))
+        product = (pixels.reshape(len(pixels), -1).astype(np.int64) @ self._projection) + 1
+        norm = np.sqrt((product**2).sum(axis=1, keepdims=True).astype(np.float64))
+        return (product / norm).astype(np.float16)
 
-    def _logits(self, key: FeatureKey, prompts: str) -> None:
-        classes, scale = self.store.class_embeddings(key.dataset, prompts, key.backbone)
-        logits = zero_shot_logits(self.store.embeddings(key), classes, scale, self.store.chunk_rows)
-        identity = {
-            "features": self.store.fingerprint(key),
-            "classes": _fingerprint(self.store.classes_path(key.dataset, prompts, key.backbone)),
-        }
-        sizes = {"sample": len(logits), "class": len(classes)}
-        values = {"logit": logits, "prediction": predictions(logits)}
-        self._publish(self.store.logits_path(key, prompts), "logits", identity, sizes, values, {})
+    def to_host(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(parts))
 
-    def _publish(  # noqa: PLR0917
-        self, target, kind, identity, sizes, values, attributes
-    ) -> None:
-        draft = Draft(self.store.path, target, kind, identity, sizes, self.store.chunk_rows)
-        for block in draft.pending():
-            rows = draft.blocks.range(block)
-            part = slice(rows.start, rows.stop) if "sample" in sizes else slice(None)
-            draft.write(block, {name: array[part] for name, array in values.items()}, {})
-        assert draft.publish(lambda _: attributes)
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
+        rows = np.stack([np.random.default_rng(s).normal(size=self.embed_dim) for s in seeds])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _fingerprint(path: Path) -> str:
-    from clipsyn.store import arrays
+@dataclass
+class FakeSource:
+    """Images in memory; `bad` maps a row to the reason why it cannot be decoded."""
 
-    return arrays.read_attributes(path)["fingerprint"]
+    name: str = "toy"
+    split: str = "test"
+    count: int = 20
+    class_names: tuple[str, ...] = CLASSES
+    bad: dict[int, str] = field(default_factory=dict)
+    changed: set[int] = field(default_factory=set)  # rows with other pixels
+    templates: tuple[str, ...] = ()
+    metric: str = "acc1"
+    licence: str = "CC0"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.ids = tuple(f"im{row:03d}.png" for row in range(self.count))
+        classes = len(self.class_names)
+        rows = np.arange(self.count, dtype=np.int32)
+        self.labels = rows % classes if classes else np.full(self.count, -1, np.int32)
+        self.labels = self.labels.astype(np.int32)
+        self.decoded: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def digest(self, index: int) -> bytes:
+        return hashlib.sha256(self._pixels(index).tobytes()).digest()
+
+    def image(self, index: int) -> Image.Image:
+        from clipsyn.extract.decode import UndecodableImage
+
+        self.decoded.append(index)
+        if index in self.bad:
+            raise UndecodableImage(self.bad[index])
+        return Image.fromarray(self._pixels(index))
+
+    def _pixels(self, index: int) -> np.ndarray:
+        seed = [index, index in self.changed, len(self.split)]
+        return np.random.default_rng(seed).integers(0, 256, (16, 20, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[..., StoreMaker]:
-    """Makes an empty store to fill: ``make_store().dataset("birds", {"RN50": 0.8})``."""
-    return lambda name="store", **options: StoreMaker(tmp_path / name, **options)
+class Quiet:
+    """A `clipsyn.progress.Progress` that says nothing and remembers everything."""
+
+    def __init__(self) -> None:
+        self.counters: list[tuple[str, int]] = []
+        self.counts: list[int] = []
+        self.finished: list[int] = []
+
+    def add(self, name: str, total: int, done: int = 0) -> int:
+        self.counters.append((name, total))
+        self.counts.append(done)
+        return len(self.counts) - 1
+
+    def advance(self, counter: int, amount: int) -> None:
+        self.counts[counter] += amount
+
+    def finish(self, counter: int) -> None:
+        self.finished.append(counter)
+
+
+def fill(
+    path: Path,
+    encoders: Sequence[Any] = (),
+    sources: Sequence[Any] = (),
+    perturbations: Sequence[str] = ("clean",),
+    *,
+    prompts: str | None = None,
+    logits: bool = True,
+    replace: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+    progress: Any = None,
+    **settings: Any,
+) -> FeatureStore:
+    """Plan and run an extraction into the store at `path`, as `clipsyn.extract.job` does."""
+    from clipsyn.extract.plan import Wanted, make_plan
+    from clipsyn.extract.run import Settings, run
+    from clipsyn.perturb import resolve
+
+    store = FeatureStore.create(path, chunk_rows)
+    wanted = Wanted(
+        encoders or [FakeEncoder()],
+        sources or [FakeSource()],
+        [resolve(text) for text in perturbations],
+        prompts,
+        logits,
+        replace,
+    )
+    quiet = progress or Quiet()
+    run(make_plan(store, wanted, quiet), Settings(**settings), quiet)
+    return store
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """Everything in a store but provenance, drafts and the store's own id, by relative path."""
+    found: dict[str, Any] = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_dir() or name.startswith(".wip/"):
+            continue
+        found[name] = file.read_bytes()
+        if file.suffix == ".json":
+            content = found[name] = json.loads(found[name])
+            content.pop("store_id", None)
+            content.get("attributes", {}).pop("provenance", None)
+    return found
+
+
+def unlike(one: Path, other: Path) -> list[str]:
+    """Names of the files in which two stores differ, apart from provenance."""
+    left, right = contents(one), contents(other)
+    assert left, f"{one} is empty"
+    return sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
+
+
+def draft_folders(path: Path) -> list[str]:
+    return sorted(folder.name for folder in (path / ".wip").glob("*"))
+
+
+KEY = FeatureKey("toy", "test", "clean", "fake/one")
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """What tests use of this file: modules cannot import a conftest."""
+
+    Encoder: type[FakeEncoder] = FakeEncoder
+    Source: type[FakeSource] = FakeSource
+    Quiet: type[Quiet] = Quiet
+    fill: Callable[..., FeatureStore] = staticmethod(fill)
+    contents: Callable[[Path], dict[str, Any]] = staticmethod(contents)
+    unlike: Callable[[Path, Path], list[str]] = staticmethod(unlike)
+    draft_folders: Callable[[Path], list[str]] = staticmethod(draft_folders)
+    key: FeatureKey = KEY
+    classes: tuple[str, ...] = CLASSES
 
 
 @pytest.fixture(scope="session")
-def birds(tmp_path_factory) -> FeatureStore:
-    """A store of two datasets, three backbones, clean and jpeg-3; two undecodable images."""
-    maker = StoreMaker(tmp_path_factory.mktemp("birds") / "store")
-    accuracy = {"RN/zoo": 0.5, "ViT-16/zoo": 0.7, "ViT-8/zoo": 0.6}
-    maker.dataset("birds", accuracy, perturbations=("clean", "jpeg-3"), invalid=(3, 77))
-    maker.dataset("flags", accuracy, classes=4, samples=90)
-    return maker.store
+def fakes() -> Fakes:
+    return Fakes()
+
+
+@pytest.fixture(scope="session")
+def _filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "store"
+    encoders = [FakeEncoder(), FakeEncoder("fake/two", size=12, embed_dim=16)]
+    sources = [FakeSource(split="test"), FakeSource(split="train", count=11)]
+    fill(path, encoders, sources, ("clean", "jpeg:3"))
+    return path
+
+
+@pytest.fixture
+def tiny_store(_filled: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+    """Two backbones, two splits (20 and 11 images), clean and jpeg-3; blocks of up to 8 rows."""
+    import shutil
+
+    path = tmp_path / "tiny"
+    shutil.copytree(_filled, path)
+    yield FeatureStore.open(path)
+
+
+@pytest.fixture
+def write_images(tmp_path: Path) -> Callable[..., Path]:
+    """Function (name, images a class, classes) -> folder of PNG files, a folder for each class."""
+
+    def write(name: str = "photos", count: int = 4, classes: Sequence[str] = ("cat", "dog")) -> Path:
+        for number, label in enumerate(classes):
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True)
+            for row in range(count):
+                pixels = np.random.default_rng([number, row]).integers(0, 256, (40, 48, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{row}.png")
+        return tmp_path / name
+
+    return write

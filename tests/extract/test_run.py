@@ -1,0 +1,347 @@
+"""`clipsyn.extract.run`: rows in their places, work done once, runs that stop and go on."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import BadImages
+from clipsyn.extract import images as images_module
+from clipsyn.extract.run import Settings, items
+from clipsyn.perturb import apply, resolve
+from clipsyn.specs import FeatureKey
+from clipsyn.store.drafts import unfinished
+from clipsyn.store.features import FeatureStore
+
+
+def one_at_a_time(encoder: Any, source: Any, perturbation: str = "clean") -> np.ndarray:
+    """What a cell must hold, by the dumbest loop there is."""
+    from PIL import Image
+
+    rows = []
+    for row in range(len(source)):
+        image = np.asarray(source.image(row))
+        pixels = apply(resolve(perturbation), image, source.ids[row])
+        pixels = encoder.preprocess(Image.fromarray(pixels))
+        rows.append(encoder.encode_images(pixels[None]))
+    return np.concatenate(rows)
+
+
+class Stop(Exception):
+    """Stands for whatever ends a run early."""
+
+
+def stop_after(encoder: Any, batches: int) -> None:
+    def stop() -> None:
+        if len(encoder.encoded) >= batches:
+            raise Stop
+
+    encoder.before_batch = stop
+
+
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg:2", "gaussian_noise:3:seed=1"])
+def test_every_row_is_that_of_its_image(tmp_path: Path, fakes: Any, perturbation: str) -> None:
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
+    sources = [fakes.Source(), fakes.Source(split="train", count=9)]
+    store = fakes.fill(tmp_path, encoders, sources, [perturbation], batch_size=3)
+    for key in store.keys():
+        encoder = next(e for e in encoders if e.backbone.name == key.backbone)
+        source = next(s for s in sources if s.split == key.split)
+        expected = one_at_a_time(encoder, source, perturbation)
+        assert np.array_equal(store.embeddings(key), expected)
+        assert store.valid(key).all()
+        assert store.samples(key.dataset, key.split).ids == source.ids
+    assert len(store.keys()) == 4
+
+
+def test_an_image_is_decoded_and_perturbed_once_for_all_backbones(
+    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counting(perturbation: Any, image: Any, sample_id: str) -> Any:
+        calls.append(sample_id)
+        return apply(perturbation, image, sample_id)
+
+    monkeypatch.setattr(images_module, "apply", counting)
+    encoders = [fakes.Encoder(f"fake/{n}", size=8 if n else 6) for n in range(4)]
+    source = fakes.Source()
+    fakes.fill(tmp_path, encoders, [source], ["jpeg:1"])
+    assert sorted(calls) == list(source.ids)
+    assert sorted(source.decoded) == list(range(20))
+    assert sum(encoder.preprocessed for encoder in encoders) == 2 * 20  # two kinds of pixels
+    assert all(sum(encoder.encoded) == 20 for encoder in encoders)
+
+
+def test_batch_size_workers_and_shards_leave_the_bytes_alone(tmp_path: Path, fakes: Any) -> None:
+    def made(name: str, **settings: Any) -> Path:
+        encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6)]
+        sources = [fakes.Source(bad={3: "torn"}), fakes.Source(split="train", count=33)]
+        perturbations = ["clean", "gaussian_noise:2"]
+        settings = {"max_bad": 0.1, **settings}
+        fakes.fill(tmp_path / name, encoders, sources, perturbations, **settings)
+        return tmp_path / name
+
+    plain = made("plain")
+    for name, settings in {
+        "small-batches": {"batch_size": 1, "workers": 1},
+        "odd-batches": {"batch_size": 3, "workers": 5},
+        "one-of-one": {"shard": (0, 1)},
+    }.items():
+        assert fakes.unlike(plain, made(name, **settings)) == []
+    for worker in (2, 0, 1):
+        made("shards", shard=(worker, 3))
+    assert fakes.unlike(plain, tmp_path / "shards") == []
+    assert fakes.draft_folders(tmp_path / "shards") == []
+
+
+def test_shards_share_the_work_and_publish_only_what_is_whole(tmp_path: Path, fakes: Any) -> None:
+    encoder, source = fakes.Encoder(), fakes.Source(count=40)  # five blocks
+    store = fakes.fill(tmp_path, [encoder], [source], shard=(0, 2))
+    assert sum(encoder.encoded) == 24
+    assert store.keys() == []
+    assert [(draft.done, draft.total) for draft in unfinished(tmp_path)] == [(3, 5)]
+    encoder = fakes.Encoder()
+    fakes.fill(tmp_path, [encoder], [source], shard=(1, 2))
+    assert sum(encoder.encoded) == 16
+    assert store.keys() == [fakes.key]
+    assert store.prompt_sets(fakes.key) == ["simple"]
+    assert len(list(store.groups("logits"))) == 1
+
+
+def test_a_stopped_run_goes_on_with_the_rest(tmp_path: Path, fakes: Any) -> None:
+    whole = fakes.fill(tmp_path / "whole", [fakes.Encoder()], [fakes.Source(count=40)])
+    encoder = fakes.Encoder()
+    stop_after(encoder, 3)
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path / "store", [encoder], [fakes.Source(count=40)])
+    assert FeatureStore.open(tmp_path / "store").keys() == []
+    encoder, source, quiet = fakes.Encoder(), fakes.Source(count=40), fakes.Quiet()
+    fakes.fill(tmp_path / "store", [encoder], [source], progress=quiet)
+    assert encoder.encoded == [8, 8]  # what was encoded before the stop is there
+    assert sorted(source.decoded) == list(range(24, 40))
+    assert quiet.counts[-1] == 40  # the counter starts where the first run stopped
+    assert fakes.unlike(whole.path, tmp_path / "store") == []
+    assert fakes.draft_folders(tmp_path / "store") == []
+
+
+def test_a_run_stopped_before_its_last_rename_is_published_by_the_next(
+    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipsyn.store.drafts import Draft
+
+    def stop(draft: Draft, *_: Any, **__: Any) -> bool:
+        if draft.kind == "features":
+            raise Stop
+        return publish(draft, *_, **__)
+
+    publish = Draft.publish
+    monkeypatch.setattr(Draft, "publish", stop)
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path / "store", sources=[fakes.Source(count=8)])
+    monkeypatch.undo()
+    encoder = fakes.Encoder()
+    fakes.fill(tmp_path / "store", [encoder], [fakes.Source(count=8)])
+    assert encoder.encoded == []
+    fakes.fill(tmp_path / "whole", sources=[fakes.Source(count=8)])
+    assert fakes.unlike(tmp_path / "whole", tmp_path / "store") == []
+
+
+def test_a_second_run_does_nothing(tmp_path: Path, fakes: Any) -> None:
+    fakes.fill(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    encoder, source = fakes.Encoder(), fakes.Source()
+    fakes.fill(tmp_path, [encoder], [source])
+    after = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    assert (encoder.encoded, source.decoded) == ([], [])
+    assert before == after
+
+
+def test_only_what_is_missing_is_encoded(tmp_path: Path, fakes: Any) -> None:
+    fakes.fill(tmp_path, [fakes.Encoder()])
+    old, new = fakes.Encoder(), fakes.Encoder("fake/new")
+    fakes.fill(tmp_path, [old, new], perturbations=["clean", "jpeg:1"])
+    assert sum(old.encoded) == 20  # jpeg only
+    assert sum(new.encoded) == 40
+
+
+def test_bad_images_keep_their_rows(tmp_path: Path, fakes: Any) -> None:
+    encoder = fakes.Encoder()
+    source = fakes.Source(bad={2: "empty file", 17: "torn"})
+    store = fakes.fill(tmp_path, [encoder], [source], max_bad=0.1)
+    embeddings = store.embeddings(fakes.key)
+    good = np.array([row not in source.bad for row in range(20)])
+    assert np.array_equal(store.valid(fakes.key), good)
+    assert np.isnan(embeddings[~good]).all()
+    source.bad = {}
+    assert np.array_equal(embeddings[good], one_at_a_time(encoder, source)[good])
+    logits = store.logits(fakes.key, "simple")
+    assert np.isnan(logits[~good]).all()
+    assert np.isfinite(logits[good]).all()
+    assert (store.predictions(fakes.key, "simple") == 65535).tolist() == (~good).tolist()
+    attributes = fakes.contents(tmp_path)["features/toy/test/clean/fake--one/zarr.json"]
+    assert attributes["attributes"]["errors"] == {"im002.png": "empty file", "im017.png": "torn"}
+
+
+def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(
+    tmp_path: Path, fakes: Any
+) -> None:
+    bad = {9: "torn", 10: "empty file", 11: "torn", 12: "not an image"}
+    encoder = fakes.Encoder()
+    with pytest.raises(BadImages, match=r"4 of 40 images of toy/test.*im009.png: torn") as caught:
+        fakes.fill(tmp_path, [encoder], [fakes.Source(count=40, bad=bad)], max_bad=0.05)
+    assert "--max-bad 0.1 " in str(caught.value)
+    store = FeatureStore.open(tmp_path)
+    assert store.keys() == []
+    encoded = sum(encoder.encoded)
+    encoder = fakes.Encoder()
+    fakes.fill(tmp_path, [encoder], [fakes.Source(count=40, bad=bad)], max_bad=0.1)
+    assert encoded + sum(encoder.encoded) == 40  # nothing twice
+    assert (~store.valid(fakes.key)).sum() == 4
+
+
+@pytest.mark.parametrize("shards", [1, 5])
+def test_bad_images_of_all_workers_are_counted_together(
+    tmp_path: Path, fakes: Any, shards: int
+) -> None:
+    source = fakes.Source(count=40, bad={row: "torn" for row in range(0, 40, 8)})  # one a block
+
+    def fill(max_bad: float) -> None:
+        for worker in range(shards):
+            fakes.fill(tmp_path, sources=[source], max_bad=max_bad, shard=(worker, shards))
+
+    with pytest.raises(BadImages, match="5 of 40" if shards == 5 else "of 40"):
+        fill(0.1)
+    assert FeatureStore.open(tmp_path).keys() == []
+    fill(0.125)
+    assert len(FeatureStore.open(tmp_path).keys()) == 1
+
+
+def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(
+    tmp_path: Path, fakes: Any
+) -> None:
+    from clipsyn.extract.decode import UndecodableImage
+
+    class Picky(fakes.Encoder):  # type: ignore[name-defined,misc]
+        def preprocess(self, image: Any) -> Any:
+            if np.array_equal(np.asarray(image), refused):
+                raise UndecodableImage("1 x 9999 pixels cannot be resized")
+            return super().preprocess(image)
+
+    refused = np.asarray(fakes.Source().image(4))
+    encoders = [fakes.Encoder(), Picky("fake/picky", size=6)]
+    store = fakes.fill(tmp_path / "both", encoders, max_bad=0.1)
+    assert store.valid(fakes.key).all()
+    picky = replace(fakes.key, backbone="fake/picky")
+    assert np.flatnonzero(~store.valid(picky)).tolist() == [4]
+    fakes.fill(tmp_path / "apart", encoders[:1], max_bad=0.1)
+    fakes.fill(tmp_path / "apart", [Picky("fake/picky", size=6)], max_bad=0.1)
+    assert fakes.unlike(tmp_path / "both", tmp_path / "apart") == []
+
+
+def test_corrected_labels_encode_nothing_and_are_seen(tmp_path: Path, fakes: Any) -> None:
+    store = fakes.fill(tmp_path)
+    fingerprint = store.fingerprint(fakes.key)
+    encoder, source = fakes.Encoder(), fakes.Source()
+    source.labels[13] = 0
+    source.licence = "CC BY 4.0"
+    fakes.fill(tmp_path, [encoder], [source])
+    assert encoder.encoded == []
+    table = store.samples("toy", "test")
+    assert table.labels.tolist() == source.labels.tolist()
+    assert table.licence == "CC BY 4.0"
+    assert store.fingerprint(fakes.key) == fingerprint
+    assert store.logits(fakes.key, "simple").shape == (20, 3)
+
+
+def test_unlabelled_images_get_embeddings_only(tmp_path: Path, fakes: Any) -> None:
+    store = fakes.fill(tmp_path, sources=[fakes.Source(class_names=())])
+    assert store.embeddings(fakes.key).shape == (20, 12)
+    assert store.prompt_sets(fakes.key) == []
+    assert not list(store.groups("logits"))
+    assert (store.samples("toy", "test").labels == -1).all()
+
+
+def test_without_logits_they_are_derived_and_the_same(tmp_path: Path, fakes: Any) -> None:
+    stored = fakes.fill(tmp_path / "stored", sources=[fakes.Source(bad={1: "torn"})], max_bad=1)
+    derived = fakes.fill(
+        tmp_path / "derived", sources=[fakes.Source(bad={1: "torn"})], max_bad=1, logits=False
+    )
+    assert not list(derived.groups("logits"))
+    one, other = (store.logits(fakes.key, "simple") for store in (stored, derived))
+    assert one.tobytes() == other.tobytes()
+    one, other = (store.predictions(fakes.key, "simple") for store in (stored, derived))
+    assert one.tobytes() == other.tobytes()
+
+
+def test_class_names_used_twice_tie(tmp_path: Path, fakes: Any) -> None:
+    source = fakes.Source(class_names=("missile", "cat", "missile"))
+    store = fakes.fill(tmp_path, sources=[source])
+    logits = store.logits(fakes.key, "simple")
+    assert np.array_equal(logits[:, 0], logits[:, 2])
+    assert 2 not in store.predictions(fakes.key, "simple")
+
+
+def test_nan_from_a_backbone_stops_the_run(tmp_path: Path, fakes: Any) -> None:
+    encoder = fakes.Encoder()
+
+    def refuse(parts: Any) -> Any:
+        raise Stop("NaN")
+
+    encoder.to_host = refuse
+    with pytest.raises(Stop, match="NaN"):
+        fakes.fill(tmp_path, [encoder])
+    assert FeatureStore.open(tmp_path).keys() == []
+
+
+def test_items_come_in_one_order_and_shards_part_them(tmp_path: Path, fakes: Any) -> None:
+    from clipsyn.extract.plan import Wanted, make_plan
+
+    sources = [fakes.Source(count=40), fakes.Source(split="train", count=17)]
+    wanted = Wanted([fakes.Encoder()], sources, [resolve("clean"), resolve("jpeg:1")])
+    store = FeatureStore(tmp_path, 8)
+    plan = make_plan(store, wanted, fakes.Quiet())
+
+    def places(shard: tuple[int, int]) -> list[tuple[FeatureKey, int]]:
+        return [(item.cells[0].key, item.block) for item in items(plan, shard)]
+
+    everything = places((0, 1))
+    assert len(everything) == len(set(everything)) == 2 * (5 + 3)
+    parts = [places((worker, 3)) for worker in range(3)]
+    assert sorted(map(len, parts)) == [5, 5, 6]
+    assert sorted(sum(parts, [])) == sorted(everything)
+
+
+@pytest.mark.parametrize("count", [2_000, 8_000])
+def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any, count: int) -> None:
+    encoder = fakes.Encoder(size=32, embed_dim=8)
+    source = fakes.Source(count=count)
+    source.image = lambda row: __import__("PIL.Image").Image.new("RGB", (32, 32))  # type: ignore
+    source.digest = lambda row: row.to_bytes(32, "little")
+    peak = 0
+    started = False
+
+    def watch() -> None:
+        nonlocal started, peak
+        if not started:
+            started = True
+            tracemalloc.start()
+        peak = max(peak, tracemalloc.get_traced_memory()[1])
+
+    encoder.before_batch = watch
+    try:
+        fakes.fill(tmp_path, [encoder], [source], chunk_rows=256, batch_size=64)
+    finally:
+        tracemalloc.stop()
+    # 4 batches ahead of 64 images of 3 kB, and a stack of each: 2 MB; all images would be 6 or 24.
+    assert peak < 4e6
+
+
+def test_settings_have_sensible_defaults() -> None:
+    assert Settings().shard == (0, 1)
+    assert Settings().max_bad == 0.001
