@@ -105,12 +105,17 @@ def _load_rows(images: Images, rows: range) -> list[_Loaded]:
 def _load(images: Images, row: int) -> _Loaded:
     sample_id = images.source.ids[row]
     try:
-        return sample_id, _pixels(images, images.source.image(row), sample_id), None
-    except UndecodableImage as reason:
-        return sample_id, _pixels(images, _BLANK, sample_id), str(reason)
-
-
-def _pixels(images: Images, image: Image.Image, sample_id: str) -> dict[str, NDArray[np.uint8]]:
+        image = images.source.image(row)
+    except UndecodableImage as error:
+        blank = {key: preprocess(_BLANK) for key, preprocess in images.preprocess.items()}
+        return _Loaded(sample_id, blank, dict.fromkeys(blank, str(error)))
     if images.perturbation.name != "clean":
         image = Image.fromarray(apply(images.perturbation, np.asarray(image), sample_id))
-    return {key: preprocess(image) for key, preprocess in images.preprocess.items()}
+    loaded = _Loaded(sample_id, {}, {})
+    for key, preprocess in images.preprocess.items():
+        try:
+            loaded.pixels[key] = preprocess(image)
+        except UndecodableImage as error:
+            loaded.pixels[key] = preprocess(_BLANK)
+            loaded.errors[key] = str(error)
+    return loaded
