@@ -14,18 +14,19 @@ import zlib
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# What PIL's decoders raise on damaged files, found by flipping and cutting bytes of every format.
+# What PIL's decoders raise on damaged files. Fuzzing 13 kinds of file showed the first four and
+# EOFError is documented; the rest are the ways in which a header can lead a parser astray.
 _DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
+    RuntimeError,
     EOFError,
     LookupError,
     TypeError,
     AttributeError,
     ArithmeticError,
     MemoryError,
-    NotImplementedError,
     struct.error,
     zlib.error,
 )

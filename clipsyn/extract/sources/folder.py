@@ -128,7 +128,8 @@ def _class_names(path: Path, root: Path, name: str, classes: list[str]) -> tuple
     candidates = [
         folder / f"classnames.{kind}" for folder in (root, path) for kind in ("txt", "json")
     ]
-    candidates += [path.with_name(f"{path.name}.classnames.{kind}") for kind in ("txt", "json")]
+    here = path.absolute()  # "." has no name
+    candidates += [here.parent / f"{here.name}.classnames.{kind}" for kind in ("txt", "json")]
     names, source = find_class_names(candidates, name, classes)
     if source is None:
         return tuple(classes)

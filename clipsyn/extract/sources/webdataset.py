@@ -142,7 +142,7 @@ def _entries(shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
             for entry in tar:
                 end = tar.offset
                 if entry.isfile():
-                    folder, _, base = entry.name.rpartition("/")
+                    folder, _, base = entry.name.removeprefix("./").rpartition("/")
                     stem, _, kind = base.partition(".")
                     yield f"{folder}/{stem}" if folder else stem, kind.lower(), entry
             # A tar ends in two empty blocks; without one it was cut between two members,
@@ -150,15 +150,21 @@ def _entries(shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
             if shard.stat().st_size < end + tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("its end is missing")
     except (tarfile.TarError, OSError) as error:
-        raise DatasetError(
-            f"tar '{shard}' is damaged or cut short ({error}): copy or download it again"
-        ) from error
+        raise _damaged(shard, error) from error
+
+
+def _damaged(shard: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"tar '{shard}' is damaged or cut short ({error}): copy or download it again"
+    )
 
 
 def _label(shard: Path, key: str, entry: tarfile.TarInfo) -> int:
-    text = _read_at(shard, entry.offset_data, entry.size).decode("ascii", "replace").strip()
     try:
+        text = _read_at(shard, entry.offset_data, entry.size).decode("ascii", "replace").strip()
         return int(text)
+    except OSError as error:
+        raise _damaged(shard, error) from error
     except ValueError as error:
         raise DatasetError(
             f"tar '{shard}': '{key}.cls' holds '{text[:20]}' instead of a class index"
@@ -173,7 +179,7 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) < size:
-        raise OSError(f"'{path.name}' was cut after it was indexed")
+        raise OSError(f"'{path.name}' ends before it")
     return data
 
 

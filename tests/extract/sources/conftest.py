@@ -1,0 +1,81 @@
+"""Small image files, and webdatasets packed by hand as CLIP_benchmark's exporter does."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+WriteImages = Callable[..., Path]
+WriteTars = Callable[..., Path]
+
+
+def encoded(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (12, 9)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """An encoded image of random pixels, by seed."""
+    return encoded
+
+
+@pytest.fixture
+def write_images(tmp_path: Path) -> WriteImages:
+    """Write an image per relative path (other content where given) below a new folder."""
+
+    def write(*names: str, root: str = "images", other: Mapping[str, bytes] | None = None) -> Path:
+        folder = tmp_path / root
+        folder.mkdir(parents=True, exist_ok=True)
+        contents = {name: encoded(i) for i, name in enumerate(names)} | dict(other or {})
+        for name, content in contents.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_tars(tmp_path: Path) -> WriteTars:
+    """Write shards of (member name, content) for one split; returns the dataset's folder."""
+
+    def write(
+        shards: Sequence[Sequence[tuple[str, bytes]]],
+        *,
+        split: str = "test",
+        root: str = "wds",
+        classes: Sequence[str] = (),
+        templates: Sequence[str] = (),
+        nshards: str | None = "",
+    ) -> Path:
+        folder = tmp_path / root / split
+        folder.mkdir(parents=True)
+        for i, members in enumerate(shards):
+            _write_tar(folder / f"{i}.tar", members)
+        if nshards is not None:
+            (folder / "nshards.txt").write_text(nshards or str(len(shards)))
+        if classes:
+            (folder.parent / "classnames.txt").write_text("\n".join(classes) + "\n")
+        if templates:
+            path = folder.parent / "zeroshot_classification_templates.txt"
+            path.write_text("\n".join(templates))
+        return folder.parent
+
+    return write
+
+
+def _write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
