@@ -1,0 +1,144 @@
+"""What is measured: backbones with random weights, photographs that nobody took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+
+from clipsyn.catalog import data_dir
+from clipsyn.catalog.backbones import resolve_backbones
+from clipsyn.extract.encoder import OpenClipEncoder, load_encoder
+from clipsyn.extract.models import quiet_open_clip
+from clipsyn.extract.plan import Wanted, make_plan
+from clipsyn.extract.run import Settings, run
+from clipsyn.extract.sources import ImageSource
+from clipsyn.specs import CLEAN, Backbone, Perturbation
+from clipsyn.store.features import FeatureStore
+
+PHOTO = (500, 375)  # the most common size of ImageNet's images
+_RECIPES = Path(__file__).parent.parent / "pipelines" / "zoo" / "models"
+
+
+def zoo(folder: Path) -> list[Backbone]:
+    """The shipped zoo, else models of the same architectures with random weights in `folder`."""
+    if any((data_dir() / "zoo").glob("*/open_clip_config.json")):
+        return resolve_backbones(["zoo"])
+    recipes = sorted(_RECIPES.glob("*.json"))
+    return [random_backbone(folder, r.stem, json.loads(r.read_text())["model_cfg"]) for r in recipes]
+
+
+def random_backbone(folder: Path, name: str, config: dict[str, Any] | None = None) -> Backbone:
+    """A checkpoint with random weights, written to `folder` in open_clip's local-dir layout.
+
+    Without `config` that of open_clip's architecture `name`.
+    """
+    config = config or open_clip.get_model_config(name)
+    target = folder / name
+    if not target.exists():
+        target.mkdir(parents=True)
+        described = {"model_cfg": config, "preprocess_cfg": {}}
+        (target / "open_clip_config.json").write_text(json.dumps(described))
+        torch.manual_seed(0)
+        with quiet_open_clip():
+            model = open_clip.create_model(f"local-dir:{target}", load_weights=False)
+        weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(weights, target / "open_clip_model.safetensors")
+    return Backbone(name, f"local-dir:{target}")
+
+
+def load(backbones: Sequence[Backbone], device: str = "auto") -> list[OpenClipEncoder]:
+    return [load_encoder(backbone, device=device) for backbone in backbones]
+
+
+def photograph(index: int) -> Image.Image:
+    """Colours in soft shapes with edges and grain: a JPEG of about 60 KB, as photographs give."""
+    rng = np.random.default_rng(index)
+    width, height = PHOTO
+    shapes = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    soft = np.asarray(shapes.resize(PHOTO, Image.Resampling.BICUBIC), np.float32)
+    edges = Image.fromarray(rng.integers(0, 60, (12, 16, 3), dtype=np.uint8))
+    hard = np.asarray(edges.resize(PHOTO, Image.Resampling.NEAREST), np.float32)
+    grain = rng.normal(0, 9, (height, width, 1))
+    return Image.fromarray(np.clip(soft + hard + grain - 30, 0, 255).astype(np.uint8))
+
+
+def write_photographs(folder: Path, count: int) -> Path:
+    """A flat folder of `count` JPEGs of 500 x 375 pixels; kept if it is there."""
+    target = folder / f"photographs-{count}"
+    target.mkdir(exist_ok=True)
+    for index in range(count):
+        file = target / f"{index:06}.jpg"
+        if not file.exists():
+            photograph(index).save(file, quality=90)
+    return target
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Progress that nobody sees."""
+
+    def add(self, name: str, total: int, done: int = 0) -> int:
+        return 0
+
+    def advance(self, counter: int, amount: int) -> None: ...
+
+    def finish(self, counter: int) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """An image source whose images come out of memory, or out of a random generator each time."""
+
+    size: int
+    count: int
+    held: NDArray[np.uint8] | None = None  # (n, size, size, 3), used over and over
+    name: str = "pixels"
+    split: str = "test"
+    class_names: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    metric: str = "acc1"
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(f"{index:07}" for index in range(self.count)))
+        object.__setattr__(self, "labels", np.full(self.count, -1, np.int32))
+
+    ids: tuple[str, ...] = ()
+    labels: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def digest(self, index: int) -> bytes:
+        return index.to_bytes(32, "little")
+
+    def image(self, index: int) -> Image.Image:
+        if self.held is not None:
+            return Image.fromarray(self.held[index % len(self.held)])
+        rng = np.random.default_rng(index)
+        return Image.fromarray(rng.integers(0, 256, (self.size, self.size, 3), dtype=np.uint8))
+
+
+def extract(
+    store: Path,
+    encoders: Sequence[OpenClipEncoder],
+    source: ImageSource,
+    perturbation: Perturbation = CLEAN,
+    settings: Settings | None = None,
+) -> FeatureStore:
+    """All that `clipsyn extract` does once models are loaded: hash, plan, run, write, publish."""
+    wanted = Wanted(encoders, [source], [perturbation])
+    opened = FeatureStore.create(store)
+    run(make_plan(opened, wanted, Silence()), settings or Settings(), Silence())
+    return opened

@@ -1,0 +1,178 @@
+"""A sweep of backbones over one dataset: clipsyn's extraction against a pass for each backbone.
+
+    python -m benchmarks.sweep
+
+The usual way, as in CLIP_benchmark: for every backbone a torch DataLoader reads, decodes, perturbs
+and preprocesses all images, and the model encodes them batch by batch. Both sides start with loaded
+models; clipsyn's time includes hashing the images, planning, writing and publishing the store.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.common import Measured, best_of, interleaved, ratio, report, spread, start, workplace
+from clipsyn.extract.job import settle_process
+
+settle_process()  # as the command does, for both sides; before torch
+import open_clip  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from benchmarks import subjects  # noqa: E402
+from clipsyn.extract.encoder import OpenClipEncoder  # noqa: E402
+from clipsyn.extract.models import quiet_open_clip  # noqa: E402
+from clipsyn.extract.run import Settings  # noqa: E402
+from clipsyn.extract.sources import ImageSource, open_source  # noqa: E402
+from clipsyn.perturb import apply, resolve  # noqa: E402
+from clipsyn.specs import CLEAN, Backbone, Perturbation  # noqa: E402
+
+BATCH = 64  # CLIP_benchmark's and clipsyn's default
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A backbone as open_clip hands it out."""
+
+    model: Any
+    transform: Callable[[Image.Image], torch.Tensor]
+
+    @classmethod
+    def load(cls, backbone: Backbone) -> Peer:
+        with quiet_open_clip():
+            model, _, transform = open_clip.create_model_and_transforms(backbone.source)
+        return cls(model.eval(), transform)
+
+    def sweep(self, source: ImageSource, perturbation: Perturbation, workers: int) -> torch.Tensor:
+        images = _Images(source, perturbation, self.transform)
+        loader = torch.utils.data.DataLoader(images, batch_size=BATCH, num_workers=workers)
+        return self.encode(loader)
+
+    def encode(self, batches: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([self.model.encode_image(batch, normalize=True) for batch in batches])
+
+
+@dataclass(frozen=True)
+class _Images(torch.utils.data.Dataset[torch.Tensor]):
+    source: ImageSource
+    perturbation: Perturbation
+    transform: Callable[[Image.Image], torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        image = self.source.image(index)
+        if self.perturbation != CLEAN:
+            pixels = apply(self.perturbation, np.asarray(image), self.source.ids[index])
+            image = Image.fromarray(pixels)
+        return self.transform(image)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Both ways through the same backbones, images and perturbation."""
+
+    encoders: Sequence[OpenClipEncoder]
+    peers: Sequence[Peer]
+    source: ImageSource
+    perturbation: Perturbation
+    store: Path
+
+    def ours(self) -> None:
+        shutil.rmtree(self.store, ignore_errors=True)
+        settings = Settings(batch_size=BATCH)
+        subjects.extract(self.store, self.encoders, self.source, self.perturbation, settings)
+
+    def theirs(self, workers: int) -> None:
+        for peer in self.peers:
+            peer.sweep(self.source, self.perturbation, workers)
+
+    def compare(self, what: str, floor: float, rounds: int) -> Measured:
+        sides = {"clipsyn": self.ours}
+        sides |= {f"workers={n}": partial(self.theirs, n) for n in (0, 2)}
+        click.echo(what, err=True)
+        times = interleaved(sides, rounds)
+        usual = best_of(times["workers=0"], times["workers=2"])
+        images = len(self.source) * len(self.encoders)
+        rates = (images / statistics.median(taken) for taken in (times["clipsyn"], usual))
+        ours, theirs = rates
+        detail = (
+            f"{ours:,.0f} against {theirs:,.0f} images/s x backbones; "
+            f"{spread(usual, times['clipsyn'])} in {rounds} rounds"
+        )
+        return Measured(what, ratio(usual, times["clipsyn"]), detail, floor=floor)
+
+
+def unlabelled(source: ImageSource) -> ImageSource:
+    """Without class names: neither side encodes texts then."""
+    from dataclasses import replace
+
+    labels = np.full(len(source), -1, np.int32)
+    bare: ImageSource = replace(source, class_names=(), labels=labels)  # type: ignore[type-var]
+    return bare
+
+
+def over_forward(folder: Path, count: int, rounds: int) -> Measured:
+    """ViT-B-32 at 224 pixels: extraction from JPEGs over forward passes on tensors in memory."""
+    backbone = subjects.random_backbone(folder, "ViT-B-32")
+    [encoder], peer = subjects.load([backbone], "cpu"), Peer.load(backbone)
+    source = open_source(str(subjects.write_photographs(folder, count)), "test")
+    tensors = torch.stack([peer.transform(source.image(i)) for i in range(count)]).split(BATCH)
+    sweep = Sweep([encoder], [peer], source, CLEAN, folder / "store-vit")
+    times = interleaved({"extract": sweep.ours, "forward": lambda: peer.encode(tensors)}, rounds)
+    rate = count / statistics.median(times["extract"])
+    return Measured(
+        f"ViT-B-32 fp32, {count} JPEGs: time of extraction over bare forward passes",
+        ratio(times["extract"], times["forward"]),
+        f"{rate:.1f} images/s; {spread(times['extract'], times['forward'])} in {rounds} rounds",
+        ceiling=1.2,
+    )
+
+
+def sweeps(folder: Path, dataset: str, photographs: int, perturb: str, rounds: int) -> list[Measured]:
+    backbones = subjects.zoo(folder)
+    encoders, peers = subjects.load(backbones, "cpu"), [Peer.load(b) for b in backbones]
+    click.echo(f"{len(backbones)} backbones: {', '.join(b.name for b in backbones)}", err=True)
+    shipped = unlabelled(open_source(dataset, "test"))
+    photos = open_source(str(subjects.write_photographs(folder, photographs)), "test")
+    cases = [
+        (f"clean {dataset}, {len(shipped)} images of 64 px", shipped, "clean", 1.3),
+        (f"clean photographs, {len(photos)} JPEGs of 500 x 375", photos, "clean", 1.3),
+        (f"photographs under {perturb}", photos, perturb, 3.0),
+    ]
+    return [
+        Sweep(encoders, peers, source, resolve(name), folder / "store").compare(what, floor, rounds)
+        for what, source, name, floor in cases
+    ]
+
+
+@click.command()
+@click.option("--dataset", default="emoji-category", show_default=True, help="A shipped one.")
+@click.option("--photographs", default=256, show_default=True, help="Synthetic JPEGs.")
+@click.option("--perturb", default="zoom_blur:3", show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep images and models there.")
+def main(
+    dataset: str, photographs: int, perturb: str, rounds: int, folder: Path | None
+) -> None:
+    """Images/s of a sweep, clipsyn over the usual way; and extraction over bare forward passes."""
+    start("Sweep: clipsyn's extraction against one DataLoader pass for each backbone")
+    with workplace(folder) as place:
+        results = sweeps(Path(place), dataset, photographs, perturb, rounds)
+        results.append(over_forward(Path(place), photographs, rounds))
+    report(results)
+
+
+if __name__ == "__main__":
+    main()
