@@ -63,7 +63,7 @@ def read_job(options: Mapping[str, Any]) -> ExtractJob:
 
 def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Settings]:
     """Load backbones, read images, see what the store at `path` lacks; writes nothing."""
-    _settle_process()
+    settle_process()
     from clipsyn.extract.plan import make_plan
 
     settings = _settings(job)
@@ -152,7 +152,7 @@ def _refuse_repeated(names: list[str]) -> None:
             )
 
 
-def _settle_process() -> None:
+def settle_process() -> None:
     """Settings that must precede torch; see docs/decisions.md for what they gain."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":
