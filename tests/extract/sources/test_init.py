@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clipsyn.catalog.datasets import collections
 from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.extract.sources import open_source
 from clipsyn.extract.sources.folder import FolderSource
@@ -72,6 +73,16 @@ def test_a_shipped_dataset(
     source = open_source("emoji-food", "test")
     assert (source.name, len(source)) == ("emoji-food", 1)
     assert "MIT" in source.licence
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", collections()["shipped"])
+def test_what_ships_is_what_the_catalogue_says(name: str, split: str) -> None:
+    source = open_source(name, split)
+    assert source.notes == ()  # would tell of other counts of images or classes
+    assert source.templates
+    assert set(source.labels.tolist()) <= set(range(len(source.class_names)))
+    assert source.image(len(source) - 1).mode == "RGB"
 
 
 def test_unknown_names_are_answered_with_near_matches() -> None:

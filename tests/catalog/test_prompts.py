@@ -1,0 +1,170 @@
+"""Which prompts a dataset gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.catalog import prompts
+from clipsyn.catalog.prompts import benchmark_class_names, benchmark_templates, resolve_prompts
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.specs import PromptSet
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if clip-benchmark were not there, whatever this machine has."""
+    prompts._benchmark_json.cache_clear()
+    monkeypatch.setattr(prompts, "find_spec", lambda name: None)
+    yield
+    prompts._benchmark_json.cache_clear()
+
+
+@pytest.fixture
+def clip_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of that name whose import fails: reading its lists must not need it."""
+    folder = tmp_path / "site" / "clip_benchmark"
+    (folder / "datasets").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('transformers is missing')")
+    templates = {"dtd": ["a {c} texture.", "{c}."], "imagenet1k": ["never as fallback {c}"]}
+    names = {"eurosat": ["crop", "sea"], "pets": ["in another order"]}
+    for file, content in (
+        ("en_zeroshot_classification_templates.json", templates),
+        ("en_classnames.json", names),
+    ):
+        (folder / "datasets" / file).write_text(json.dumps(content))
+    monkeypatch.undo()
+    prompts._benchmark_json.cache_clear()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+def resolve(spec: str | None = None, dataset: str = "dtd", own: Any = ()) -> tuple[PromptSet, str]:
+    return resolve_prompts(spec, dataset, CLASSES, own)
+
+
+@pytest.mark.parametrize("spec", [None, "auto", "own"])
+def test_own_templates_come_first(spec: str | None, clip_benchmark: None) -> None:
+    prompt_set, note = resolve(spec, own=["the {c}", "{c}!"])
+    assert prompt_set == PromptSet("own", ("the {c}", "{c}!"))
+    assert prompt_set.prompts("cat") == ("the cat", "cat!")
+    assert note == ""
+
+
+@pytest.mark.parametrize("dataset", ["dtd", "vtab/dtd", "wds/vtab/dtd"])
+@pytest.mark.parametrize("spec", [None, "auto", "clip-benchmark"])
+def test_then_clip_benchmarks(spec: str | None, dataset: str, clip_benchmark: None) -> None:
+    expected = PromptSet("clip-benchmark", ("a {c} texture.", "{c}."))
+    assert resolve(spec, dataset) == (expected, "")
+
+
+def test_clip_benchmark_can_be_asked_for_over_own_ones(clip_benchmark: None) -> None:
+    assert resolve("clip-benchmark", own=["{c}"])[0].name == "clip-benchmark"
+
+
+@pytest.mark.parametrize("spec", [None, "auto"])
+def test_else_one_simple_prompt_and_a_note(spec: str | None, clip_benchmark: None) -> None:
+    prompt_set, note = resolve(spec, "my-own-images")
+    assert prompt_set == PromptSet("simple", ("a photo of a {c}.",))
+    assert "my-own-images" in note
+    assert "a photo of a {c}." in note
+    assert "--prompts" in note
+
+
+def test_simple_when_asked_for_is_no_news() -> None:
+    assert resolve("simple", own=["{c}"]) == (PromptSet("simple", ("a photo of a {c}.",)), "")
+
+
+@pytest.mark.parametrize("spec", ["own", "clip-benchmark", "openai"])
+def test_a_set_that_is_not_to_be_had(spec: str) -> None:
+    with pytest.raises(UsageError, match=f"no '{spec}' prompts for dataset 'dtd'"):
+        resolve(spec)
+
+
+def test_class_names_only_where_they_fit_torchvisions_order(clip_benchmark: None) -> None:
+    assert benchmark_class_names("vtab/eurosat") == ("crop", "sea")
+    assert benchmark_class_names("pets") == ()  # listed there in another dataset's order
+    assert benchmark_class_names("my-own-images") == ()
+    assert benchmark_templates("my-own-images") == ()
+
+
+def test_without_clip_benchmark_there_is_nothing() -> None:
+    assert benchmark_templates("dtd") == ()
+    assert benchmark_class_names("eurosat") == ()
+
+
+# --- files ---
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mine.json"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["a {c}.", "{c}"],
+        {"dtd": ["a {c}.", "{c}"], "mnist": ["{c}"]},
+        {"vtab/dtd": ["a {c}.", "{c}"]},
+    ],
+)
+def test_templates_from_a_file(content: Any, file: Path) -> None:
+    file.write_text(json.dumps(content))
+    assert resolve(str(file), own=["{c}"]) == (PromptSet("mine", ("a {c}.", "{c}")), "")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_prompts_per_class_from_a_file(wrapped: bool, file: Path) -> None:
+    content: Any = {"dog": ["it barks", "a dog"], "cat": ["it purrs"], "cow": ["unused"]}
+    file.write_text(json.dumps({"dtd": content} if wrapped else content))
+    prompt_set, note = resolve(str(file))
+    assert prompt_set.name == "mine"
+    assert prompt_set.prompts("dog") == ("it barks", "a dog")
+    assert prompt_set.prompts("cat") == ("it purrs",)
+    assert list(prompt_set.per_class) == ["cat", "dog"]
+    assert note == ""
+
+
+def test_a_class_name_used_twice_has_one_list_of_prompts(file: Path) -> None:
+    file.write_text('{"missile": ["a rocket"], "cat": ["it purrs"]}')
+    names = ("missile", "cat", "missile")
+    prompt_set, _ = resolve_prompts(str(file), "x", names, ())
+    assert [prompt_set.prompts(name) for name in names] == [
+        ("a rocket",),
+        ("it purrs",),
+        ("a rocket",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds neither templates nor prompts per class"),
+        ("3", "holds neither"),
+        ('{"dtd": 3}', "holds neither"),
+        ('["a photo"]', r"template 'a photo' has no \{c\}"),
+        ('{"cat": ["it purrs"]}', "no prompts for 1 of the 2 classes of 'dtd', for instance 'dog'"),
+        ('{"mnist": ["{c}"]}', "has nothing for dataset 'dtd': its keys are 'mnist'"),
+    ],
+)
+def test_bad_files(content: str, message: str, file: Path) -> None:
+    file.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        resolve(str(file))
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match=r"there is no prompt file 'nowhere\.json'"):
+        resolve("nowhere.json")
+
+
+def test_an_unknown_name_is_answered_with_near_matches() -> None:
+    with pytest.raises(UnknownName, match="unknown prompt set 'simpel': did you mean simple"):
+        resolve("simpel")
