@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ _PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif")
 _RASTERS = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = frozenset((*_PHOTOS, *_RASTERS))
 SPLITS = frozenset(("train", "training", "trainval", "val", "valid", "validation", "dev", "test"))
+
+_WORDNET_ID = re.compile(r"n\d{8}")
+_IMAGENET = (1000, "n01440764", "n15075141")  # classes, the first and the last of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +38,9 @@ def open_folder(path: Path, name: str, split: str) -> FolderSource:
 
     Sub-folders are classes in sorted order, taken from all splits together so that a class
     missing in one shifts no label. Without sub-folders the images are unlabelled. Class names are
-    the folders', or those of a `classnames.txt` or `classnames.json` inside PATH or the split, or
-    beside it as ``PATH.classnames.txt``. Hidden files and files without an image suffix are skipped
+    those of a `classnames.txt` or `classnames.json` inside PATH or the split, or beside it as
+    ``PATH.classnames.txt``; else open_clip's if the folders are ImageNet-1k's; else the
+    folders'. Hidden files and files without an image suffix are skipped
     and counted in `notes`; a file with image suffix stays, whatever is in it.
     """
     root = _split_root(path, split)
@@ -44,7 +49,7 @@ def open_folder(path: Path, name: str, split: str) -> FolderSource:
     if not any(len(part) > 1 for part in parts):
         classes = []
     kept = [part for part in parts if len(part) > 1] if classes else parts
-    class_names = _class_names(path, root, name, classes)
+    class_names, remark = _class_names(path, root, name, classes)
     index = {folder: i for i, folder in enumerate(classes)}
     return FolderSource(
         name,
@@ -52,7 +57,7 @@ def open_folder(path: Path, name: str, split: str) -> FolderSource:
         ids=tuple("/".join(part) for part in kept),
         labels=np.array([index.get(part[0], UNLABELLED) for part in kept], dtype=np.int32),
         class_names=class_names,
-        notes=_notes(name, root, skipped, len(parts) - len(kept)),
+        notes=(*remark, *_notes(name, root, skipped, len(parts) - len(kept))),
         root=root,
     )
 
@@ -124,7 +129,9 @@ def _walk(
             yield part, is_file and Path(entry.name).suffix.lower() in SUFFIXES
 
 
-def _class_names(path: Path, root: Path, name: str, classes: list[str]) -> tuple[str, ...]:
+def _class_names(
+    path: Path, root: Path, name: str, classes: list[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     candidates = [
         folder / f"classnames.{kind}" for folder in (root, path) for kind in ("txt", "json")
     ]
@@ -132,10 +139,25 @@ def _class_names(path: Path, root: Path, name: str, classes: list[str]) -> tuple
     candidates += [here.parent / f"{here.name}.classnames.{kind}" for kind in ("txt", "json")]
     names, source = find_class_names(candidates, name, classes)
     if source is None:
-        return tuple(classes)
+        return _names_of_folders(name, classes)
     if classes:
         check_count(names, len(classes), source, f"class folders in '{root}'")
-    return names
+    return names, ()
+
+
+def _names_of_folders(name: str, classes: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The folders' names; a WordNet id would make a prompt that no text tower understands."""
+    if not classes or not all(_WORDNET_ID.fullmatch(folder) for folder in classes):
+        return tuple(classes), ()
+    if (len(classes), classes[0], classes[-1]) == _IMAGENET:
+        import open_clip
+
+        note = f"{name}: the folders are ImageNet-1k's, so the class names are open_clip's"
+        return tuple(open_clip.IMAGENET_CLASSNAMES), (note,)
+    return tuple(classes), (
+        f"{name}: the class names are WordNet ids such as {classes[0]}, which make poor prompts: "
+        "give names in a classnames.txt or classnames.json",
+    )
 
 
 def _notes(name: str, root: Path, skipped: int, loose: int) -> tuple[str, ...]:

@@ -46,11 +46,14 @@ class WebdatasetSource(EncodedSource):
 
 def is_webdataset(path: Path, split: str) -> bool:
     """Whether a folder holds tars of this split, or of any."""
-    return (
-        any(path.glob("*.tar"))
-        or any(path.glob("*/nshards.txt"))
-        or any((path / split).glob("*.tar"))
-    )
+    return any(path.glob("*/nshards.txt")) or any(map(_holds_tars, (path / split, path)))
+
+
+def _holds_tars(folder: Path) -> bool:
+    """An archive that lies beside folders of images makes no webdataset of them."""
+    if not any(folder.glob("*.tar")):
+        return False
+    return (folder / "nshards.txt").is_file() or not any(x.is_dir() for x in folder.iterdir())
 
 
 def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
@@ -80,10 +83,9 @@ def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
 
 
 def _split_folder(path: Path, split: str) -> Path:
-    if any((path / split).glob("*.tar")):
-        return path / split
-    if any(path.glob("*.tar")):
-        return path
+    for folder in (path / split, path):
+        if _holds_tars(folder):
+            return folder
     known = sorted({tar.parent.name for tar in path.glob("*/*.tar")})
     raise DatasetError(
         f"webdataset '{path}' has no split '{split}'; it has {', '.join(known) or 'no tars'}"

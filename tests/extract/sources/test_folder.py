@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 from torchvision.datasets import ImageFolder
 
@@ -247,6 +248,28 @@ def test_class_names_that_do_not_fit(
     folder = write_images("n01/1.png", "n02/1.png", other={file: content.encode()})
     with pytest.raises(DatasetError, match=message):
         open_images(folder)
+
+
+def test_folders_of_imagenet_get_open_clips_names(write_images: WriteImages) -> None:
+    folder = write_images("n01440764/1.png", "n15075141/1.png")
+    for i in range(998):  # the ids between do not matter, their number does
+        (folder / f"n02{i:06d}").mkdir()
+    source = open_images(folder)
+    assert list(source.class_names) == list(open_clip.IMAGENET_CLASSNAMES)
+    assert source.labels.tolist() == [0, 999]
+    assert "open_clip's" in source.notes[0]
+
+
+def test_other_wordnet_ids_stay_and_are_told(write_images: WriteImages) -> None:
+    source = open_images(write_images("n01440764/1.png", "n01443537/1.png"))
+    assert source.class_names == ("n01440764", "n01443537")
+    assert "WordNet ids such as n01440764" in source.notes[0]
+    assert open_images(write_images("n1/1.png", "nest/1.png", root="no-ids")).notes == ()
+
+
+def test_an_archive_beside_the_folders_changes_nothing(write_images: WriteImages) -> None:
+    folder = write_images("train/a/1.png", "test/a/1.png", other={"images.tar": b"whatever"})
+    assert open_images(folder).ids == ("a/1.png",)
 
 
 # --- nothing to read ---
