@@ -63,8 +63,8 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SampleTable:
-    """Everything of a source but the pixels; checked on creation.
+class BaseSource:
+    """Everything of a source but its images; checked on creation.
 
     Raises DatasetError if there is no image, an id occurs twice or is no Unicode, or a label
     has no class name.
@@ -150,7 +150,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-class EncodedSource(SampleTable):
+class EncodedSource(BaseSource):
     """A source whose images are encoded files, whole or as parts of an archive."""
 
     def read(self, index: int) -> bytes:

@@ -18,14 +18,14 @@ from clipsyn.catalog.datasets import DatasetInfo
 from clipsyn.catalog.prompts import benchmark_class_names
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage, to_rgb
-from clipsyn.extract.sources.base import UNLABELLED, SampleTable
+from clipsyn.extract.sources.base import UNLABELLED, BaseSource
 
 # Where torchvision's classes keep their labels; reading them there decodes no image.
 _LABELS = ("targets", "labels", "_labels", "y", "_samples")
 
 
 @dataclass(frozen=True, eq=False)
-class TorchvisionSource(SampleTable):
+class TorchvisionSource(BaseSource):
     """Ids are the positions in torchvision's order, with leading zeros."""
 
     dataset: Any = field(default=None, kw_only=True)
