@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 NOTHING = "\N{EN DASH}"  # for null and NaN
 Cell = tuple[int, str]  # row, column
+_LONG = 40  # characters; longer texts may be folded
 _GROUP = ("dataset", "split", "perturbation", "prompts")  # what one table, or row, is about
 
 
@@ -51,7 +54,7 @@ def show(
         table.add_column(
             (headers or {}).get(name, name),
             justify="right" if numeric else "left",
-            no_wrap=numeric,
+            no_wrap=numeric or max(map(len, columns[name]), default=0) <= _LONG,
             overflow="fold",
         )
     for row in range(len(frame)):
@@ -103,7 +106,8 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
         return "no accuracy to show"
     names = frame.columns[len(_GROUP) + 2 : -3]
     common = [name for name in ("split", "prompts") if frame[name].n_unique() == 1]
-    short = dict(zip(names, _shorten(names), strict=True))
+    prefix, tag = _pattern(names)
+    short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
     bold = {
         (row, name)
         for row, values in enumerate(frame.select(names).iter_rows())
@@ -113,17 +117,18 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     text = show(
         frame.drop(common).with_columns(pl.col("best").replace(short)),
         percent=["chance", *names, "oracle", "gain"],
-        headers={**short, "best": "best single", "gain": "gain, points"},
+        headers={name: _wrap(text) for name, text in short.items()},
         bold=bold,
         terminal=terminal,
     )
     said = [f"{name} {frame[name][0]}" for name in common]
-    tags = sorted({_shared_tag(names)} - {""})
-    notes = ["zero-shot top-1 accuracy in %", *said, *(f"backbones {tag}" for tag in tags)]
+    if prefix or tag:
+        said.append(f"backbones {prefix}*{tag}")
+    notes = ["zero-shot top-1 accuracy in %", *said]
     return (
         f"{text}\n\n{'; '.join(notes)}.\n"
-        "oracle: share of images that at least one backbone gets right; gain: over the best single "
-        "backbone,\nchosen per row on these same images."
+        "oracle: share of images that at least one backbone gets right. gain: its lead in points "
+        "over the best\nsingle backbone, which is chosen row by row on these very images."
     )
 
 
@@ -233,24 +238,34 @@ def _nan_last(value: float) -> float:
     return -1.0 if math.isnan(value) else value
 
 
-def _shared_tag(names: Sequence[str]) -> str:
-    """``*/openai`` if that is how all end."""
-    tags = {name.rpartition("/")[2] if "/" in name else "" for name in names}
-    tag = tags.pop() if len(tags) == 1 else ""
-    return f"*/{tag}" if tag else ""
+def _pattern(names: Sequence[str]) -> tuple[str, str]:
+    """What all names begin with, up to a hyphen, and end with, from a slash: "tiny-", "/zoo"."""
+    if len(names) < 2:
+        return "", ""
+    parts = zip(*(name.split("-")[:-1] for name in names), strict=False)
+    shared = takewhile(lambda at_one_place: len(set(at_one_place)) == 1, parts)
+    prefix = "".join(f"{part}-" for part, *_ in shared)
+    tags = {"/" + name.rpartition("/")[2] if "/" in name else "" for name in names}
+    return prefix, tags.pop() if len(tags) == 1 else ""
 
 
-def _shorten(names: Sequence[str]) -> list[str]:
-    """Names without the tag that they share, for the heads of columns."""
-    tag = _shared_tag(names).removeprefix("*")
-    return [name.removesuffix(tag) for name in names]
+def _wrap(name: str, width: int = 9) -> str:
+    """A long name on several lines, broken after hyphens."""
+    lines = [""]
+    for part in re.findall(r"[^-]+-?|-", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _empty_table() -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    return Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=""
+    )
 
 
 def _cell(text: str, bold: bool) -> Any:
