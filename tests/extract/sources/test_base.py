@@ -9,7 +9,7 @@ import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage
-from clipsyn.extract.sources.base import EncodedSource, ImageSource, BaseSource
+from clipsyn.extract.sources.base import BaseSource, EncodedSource, ImageSource
 
 
 class Broken(EncodedSource):
