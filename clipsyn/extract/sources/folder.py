@@ -102,7 +102,7 @@ def _list_images(root: Path) -> tuple[list[tuple[str, ...]], int]:
     if not parts:
         found = f"{skipped} other files" if skipped else "it is empty"
         raise DatasetError(
-            f"there is no image in '{root}' ({found}); images end in {', '.join(_PHOTOS)} and the like"
+            f"there is no image in '{root}' ({found}); images end in {', '.join(_PHOTOS)} or such"
         )
     return sorted(parts), skipped
 
