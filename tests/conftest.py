@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -195,24 +197,20 @@ def draft_folders(path: Path) -> list[str]:
 KEY = FeatureKey("toy", "test", "clean", "fake/one")
 
 
-@dataclass(frozen=True)
-class Fakes:
-    """What tests use of this file: modules cannot import a conftest."""
-
-    Encoder: type[FakeEncoder] = FakeEncoder
-    Source: type[FakeSource] = FakeSource
-    Quiet: type[Quiet] = Quiet
-    fill: Callable[..., FeatureStore] = staticmethod(fill)
-    contents: Callable[[Path], dict[str, Any]] = staticmethod(contents)
-    unlike: Callable[[Path, Path], list[str]] = staticmethod(unlike)
-    draft_folders: Callable[[Path], list[str]] = staticmethod(draft_folders)
-    key: FeatureKey = KEY
-    classes: tuple[str, ...] = CLASSES
-
-
 @pytest.fixture(scope="session")
-def fakes() -> Fakes:
-    return Fakes()
+def fakes() -> SimpleNamespace:
+    """What tests use of this file: modules cannot import a conftest."""
+    return SimpleNamespace(
+        Encoder=FakeEncoder,
+        Source=FakeSource,
+        Quiet=Quiet,
+        fill=fill,
+        contents=contents,
+        unlike=unlike,
+        draft_folders=draft_folders,
+        key=KEY,
+        classes=CLASSES,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -225,25 +223,27 @@ def _filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_store(_filled: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+def tiny_store(_filled: Path, tmp_path: Path) -> FeatureStore:
     """Two backbones, two splits (20 and 11 images), clean and jpeg-3; blocks of up to 8 rows."""
-    import shutil
-
     path = tmp_path / "tiny"
     shutil.copytree(_filled, path)
-    yield FeatureStore.open(path)
+    return FeatureStore.open(path)
 
 
 @pytest.fixture
 def write_images(tmp_path: Path) -> Callable[..., Path]:
     """Function (name, images a class, classes) -> folder of PNG files, a folder for each class."""
 
-    def write(name: str = "photos", count: int = 4, classes: Sequence[str] = ("cat", "dog")) -> Path:
+    def write(
+        name: str = "photos", count: int = 4, classes: Sequence[str] = ("cat", "dog")
+    ) -> Path:
         for number, label in enumerate(classes):
             folder = tmp_path / name / label
             folder.mkdir(parents=True)
             for row in range(count):
-                pixels = np.random.default_rng([number, row]).integers(0, 256, (40, 48, 3), np.uint8)
+                pixels = np.random.default_rng([number, row]).integers(
+                    0, 256, (40, 48, 3), np.uint8
+                )
                 Image.fromarray(pixels).save(folder / f"{row}.png")
         return tmp_path / name
 

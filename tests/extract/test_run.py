@@ -49,14 +49,15 @@ def test_every_row_is_that_of_its_image(tmp_path: Path, fakes: Any, perturbation
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
     sources = [fakes.Source(), fakes.Source(split="train", count=9)]
     store = fakes.fill(tmp_path, encoders, sources, [perturbation], batch_size=3)
-    for key in store.keys():
+    keys = store.keys()
+    for key in keys:
         encoder = next(e for e in encoders if e.backbone.name == key.backbone)
         source = next(s for s in sources if s.split == key.split)
         expected = one_at_a_time(encoder, source, perturbation)
         assert np.array_equal(store.embeddings(key), expected)
         assert store.valid(key).all()
         assert store.samples(key.dataset, key.split).ids == source.ids
-    assert len(store.keys()) == 4
+    assert len(keys) == 4
 
 
 def test_an_image_is_decoded_and_perturbed_once_for_all_backbones(
@@ -188,9 +189,7 @@ def test_bad_images_keep_their_rows(tmp_path: Path, fakes: Any) -> None:
     assert attributes["attributes"]["errors"] == {"im002.png": "empty file", "im017.png": "torn"}
 
 
-def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(
-    tmp_path: Path, fakes: Any
-) -> None:
+def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(tmp_path: Path, fakes: Any) -> None:
     bad = {9: "torn", 10: "empty file", 11: "torn", 12: "not an image"}
     encoder = fakes.Encoder()
     with pytest.raises(BadImages, match=r"4 of 40 images of toy/test.*im009.png: torn") as caught:
@@ -209,7 +208,7 @@ def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(
 def test_bad_images_of_all_workers_are_counted_together(
     tmp_path: Path, fakes: Any, shards: int
 ) -> None:
-    source = fakes.Source(count=40, bad={row: "torn" for row in range(0, 40, 8)})  # one a block
+    source = fakes.Source(count=40, bad=dict.fromkeys(range(0, 40, 8), "torn"))  # one a block
 
     def fill(max_bad: float) -> None:
         for worker in range(shards):
@@ -314,7 +313,7 @@ def test_items_come_in_one_order_and_shards_part_them(tmp_path: Path, fakes: Any
     assert len(everything) == len(set(everything)) == 2 * (5 + 3)
     parts = [places((worker, 3)) for worker in range(3)]
     assert sorted(map(len, parts)) == [5, 5, 6]
-    assert sorted(sum(parts, [])) == sorted(everything)
+    assert sorted(place for part in parts for place in part) == sorted(everything)
 
 
 @pytest.mark.parametrize("count", [2_000, 8_000])
