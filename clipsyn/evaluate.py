@@ -177,10 +177,13 @@ def _matching(term: str, names: Iterable[str]) -> list[str]:
 def _groups(
     store: FeatureStore, cells: Iterable[FeatureKey], prompts: Names
 ) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
-    """Cells by (perturbation, prompt set), clean images first."""
+    """The cells of one dataset and split by (perturbation, prompt set), clean images first."""
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
+    found: dict[str, list[str]] = {}  # looking them up searches the store
     for key in cells:
-        for prompt_set in _prompt_sets(store, key, prompts):
+        if key.backbone not in found:
+            found[key.backbone] = _prompt_sets(store, key, prompts)
+        for prompt_set in found[key.backbone]:
             groups.setdefault((key.perturbation, prompt_set), []).append(key)
     return sorted(groups.items(), key=lambda item: (item[0][0] != CLEAN.label, item[0]))
 

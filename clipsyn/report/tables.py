@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -109,10 +110,10 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     prefix, tag = _pattern(names)
     short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
     bold = {
-        (row, name)
-        for row, values in enumerate(frame.select(names).iter_rows())
-        for name, value in zip(names, values, strict=True)
-        if value is not None and value == max(v for v in values if v is not None)
+        (number, name)
+        for number, row in enumerate(frame.iter_rows(named=True))
+        for name in names
+        if row[name] == row[row["best"]]  # NaN is not even equal to itself
     }
     text = show(
         frame.drop(common).with_columns(pl.col("best").replace(short)),
@@ -174,6 +175,8 @@ def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None 
             method(partial)
             partial.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
             raise UsageError(
                 f"cannot write {path}: {error.strerror or error}; choose an existing folder that "
                 "you may write to"
@@ -200,7 +203,7 @@ def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> s
         bold={(r, "top-1") for r, row in enumerate(rows) if row["top-1"] == best["top-1"]},
         terminal=terminal,
     )
-    if gain:
+    if gain and not _is_nan(gain[0]["value"]):
         interval = interval_text(gain[0]["ci_low"], gain[0]["ci_high"])
         text += (
             f"\noracle: {100 * gain[0]['value']:+.1f} points ({interval}) over the best single "
@@ -318,7 +321,7 @@ def _decimals(values: list[Any]) -> int:
     """Decimals that keep three digits of the largest number, fewer where all are round."""
     floats = [v for v in values if isinstance(v, float) and math.isfinite(v)]
     largest = max(map(abs, floats), default=0)
-    most = next((places for bound, places in ((1000, 0), (100, 1), (1, 2)) if largest >= bound), 3)
+    most = next((places for bound, places in ((100, 1), (1, 2)) if largest >= bound), 3)
     rounded = [round(v, most) for v in floats]
     return next((p for p in range(most) if all(round(v, p) == v for v in rounded)), most)
 

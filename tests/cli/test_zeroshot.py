@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.evaluate import RESULT, zeroshot
+
+
+@pytest.fixture
+def run(tiny_store, monkeypatch):
+    """Run `clipsyn zeroshot` on the tiny store; returns click's result."""
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+
+    def call(*arguments: object, store: object = tiny_store.path, **options):
+        words = ["zeroshot", *([str(store)] if store else []), *map(str, arguments)]
+        return CliRunner().invoke(main, words, **options)
+
+    return call
+
+
+def test_it_prints_a_table_for_each_dataset_and_perturbation(run):
+    result = run()
+    assert result.exit_code == 0
+    titles = re.findall(r"^\S+/\S+ · .*$", result.stdout, re.MULTILINE)
+    assert [title.split(" · ")[:2] for title in titles] == [
+        ["toy/test", "clean"],
+        ["toy/test", "jpeg-3"],
+    ]
+    head = result.stdout.split("\n")[1]
+    assert re.split(r" {2,}", head) == ["backbone", "top-1", "95 % interval", "mean per class", "n"]
+    assert "fake/one" in result.stdout
+    assert "over the best single backbone" in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_numbers_are_those_of_evaluate(run, tiny_store):
+    found = json.loads(run("--json").stdout)
+    assert [row["value"] for row in found] == zeroshot(tiny_store)["value"].to_list()
+    assert list(found[0]) == list(RESULT)
+
+
+def test_summary_is_one_table(run):
+    result = run("--summary")
+    lines = result.stdout.split("\n")
+    assert lines[0].split()[:4] == ["dataset", "perturbation", "n", "chance"]
+    assert [line.split()[1] for line in lines[2:4]] == ["clean", "jpeg-3"]
+
+
+def test_filters(run):
+    def cells(*arguments: str) -> list[tuple[str, ...]]:
+        rows = json.loads(run("--json", *arguments).stdout)
+        return sorted(
+            {(r["split"], r["perturbation"], r["backbones"]) for r in rows if not r["ensemble"]}
+        )
+
+    assert cells("-s", "train", "-p", "clean") == [
+        ("train", "clean", "fake/one"),
+        ("train", "clean", "fake/two"),
+    ]
+    assert len(cells("-s", "test,train")) == len(cells("-s", "test", "-s", "train")) == 8
+    assert cells("-b", "*/two", "-p", "jpeg:3") == [("test", "jpeg-3", "fake/two")]
+    assert len(cells("-d", "toy", "-d", "t*")) == 4
+
+
+def test_files_are_written_and_said_on_stderr(run, tmp_path, tiny_store):
+    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
+    result = run("--csv", csv, "--parquet", parquet, "--json")
+    assert result.exit_code == 0
+    expected = zeroshot(tiny_store)
+    assert pl.read_parquet(parquet).equals(expected)
+    assert pl.read_csv(csv, schema=RESULT).equals(expected)
+    json.loads(result.stdout)
+    assert f"{len(expected)} rows written to {csv}" in result.stderr
+
+
+def test_the_store_may_come_from_the_environment(run, tiny_store):
+    result = run(store=None, env={"CLIPSYN_STORE": str(tiny_store.path)})
+    assert result.exit_code == 0
+    assert "toy/test" in result.stdout
+
+
+def test_unlabelled_datasets_are_mentioned(fakes, tiny_store, run):
+    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("photos", class_names=())])
+    result = run()
+    assert result.exit_code == 0
+    assert "photos" not in result.stdout
+    assert "not shown, for want of labels or such cells: photos" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["-d", "tyo"], 2, "unknown dataset 'tyo': did you mean toy"),
+        (["-b", "fake/three"], 2, "unknown backbone 'fake/three': did you mean"),
+        (["-p", "jpeg:4"], 2, "unknown perturbation 'jpeg-4': did you mean jpeg-3"),
+        (["-p", "jpeg:x"], 2, "is no perturbation"),
+        (["-s", "val"], 2, "unknown split 'val'"),
+        (["--prompts", "nothing"], 2, "unknown prompt set 'nothing'"),
+        (["--csv", "nowhere/at/all.csv"], 2, "cannot write nowhere/at/all.csv"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, arguments, code, message):
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_no_store_and_an_empty_store(run, tmp_path, fakes):
+    missing = run(store=tmp_path / "nothing")
+    assert missing.exit_code == 4
+    assert "clipsyn extract" in missing.stderr
+    path = tmp_path / "empty"
+    path.mkdir()
+    assert run(store=path).exit_code == 4
+
+
+def test_a_dataset_without_labels_alone(run, fakes, tmp_path):
+    path = tmp_path / "photos"
+    fakes.fill(path, sources=[fakes.Source("photos", class_names=())])
+    result = run(store=path)
+    assert result.exit_code == 3
+    assert "has no labels" in result.stderr
+
+
+def test_a_read_only_store_will_do(run, tiny_store):
+    for path in [tiny_store.path, *tiny_store.path.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted(tiny_store.path.rglob("*"))
+    result = run()
+    for path in [tiny_store.path, *tiny_store.path.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    assert result.exit_code == 0
+    assert sorted(tiny_store.path.rglob("*")) == before
+
+
+def test_twice_the_same_bytes(run, tmp_path):
+    one, two = tmp_path / "1.csv", tmp_path / "2.csv"
+    assert run("--csv", one).stdout == run("--csv", two).stdout
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_it_reads_a_copy_elsewhere(run, tiny_store, tmp_path):
+    copy = shutil.copytree(tiny_store.path, tmp_path / "elsewhere")
+    assert run(store=copy).stdout == run().stdout
+
+
+HEAVY = ("torch", "torchvision", "open_clip", "timm", "sklearn", "scipy", "PIL", "zarr")
+
+
+def test_the_command_imports_nothing_heavy(tiny_store: object, tmp_path: Path):
+    code = (
+        "import sys\n"
+        "from clipsyn.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    words = ["zeroshot", str(tiny_store.path), "--csv", str(tmp_path / "o.csv")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert "toy/test" in done.stdout

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluate import RESULT
+from clipsyn.report.tables import (
+    accuracy_frame,
+    accuracy_table,
+    backbone_tables,
+    interval_text,
+    show,
+    to_json,
+    write,
+)
+
+DASH = "\N{EN DASH}"
+BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def row(
+    backbones: str,
+    value: float,
+    *,
+    metric: str = "acc1",
+    ensemble: str | None = None,
+    dataset: str = "birds",
+    perturbation: str = "clean",
+    split: str = "test",
+    prompts: str = "simple",
+    n: int = 1500,
+) -> dict:
+    return {
+        "dataset": dataset,
+        "split": split,
+        "perturbation": perturbation,
+        "severity": 0,
+        "head": "zero-shot",
+        "ensemble": ensemble,
+        "backbones": backbones,
+        "prompts": prompts,
+        "shots": 0,
+        "seed": None,
+        "metric": metric,
+        "value": value,
+        "ci_low": value - 0.02,
+        "ci_high": value + 0.0209,
+        "n": n,
+        "fingerprint": "f",
+    }
+
+
+def tidy(*rows: dict) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=RESULT)
+
+
+def block(first: float, second: float, oracle: float, **where) -> list[dict]:
+    """What zeroshot makes of two backbones."""
+    both = "tiny-RN/zoo+tiny-ViT-8/zoo"
+    return [
+        row("tiny-RN/zoo", first, **where),
+        row("tiny-RN/zoo", first + 0.2, metric="acc5", **where),
+        row("tiny-RN/zoo", first - 0.01, metric="mean_per_class_recall", **where),
+        row("tiny-ViT-8/zoo", second, **where),
+        row(both, oracle, ensemble="oracle", **where),
+        row(both, oracle - max(first, second), ensemble="oracle", metric="oracle_gain", **where),
+        row("", 0.125, ensemble="chance", **where),
+    ]
+
+
+@pytest.fixture
+def results() -> pl.DataFrame:
+    return tidy(
+        *block(0.5, 0.625, 0.75),
+        *block(0.4, 0.25, 0.55, perturbation="jpeg-3"),
+        *block(0.3, 0.3, 0.5, dataset="flags", n=90),
+    )
+
+
+# show
+
+
+def test_numbers_line_up_on_the_right_and_texts_on_the_left():
+    frame = pl.DataFrame({"name": ["a", "long name"], "images": [5, 1234567], "MB": [0.5, 1234.25]})
+    assert show(frame, terminal=False).split("\n") == [
+        "name          images       MB",
+        "─────────────────────────────",
+        "a                  5      0.5",
+        "long name  1,234,567  1,234.2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([8.82, 529.11], ["8.8", "529.1"]),
+        ([1.0, 25.0], ["1", "25"]),
+        ([0.5, 0.25], ["0.50", "0.25"]),
+        ([0.12345], ["0.123"]),
+        ([None, 1.5, math.nan], [DASH, "1.5", DASH]),
+        ([-3.25], ["-3.25"]),
+        ([0.0], ["0"]),
+        ([True, False, None], ["yes", "no", DASH]),
+        ([["a", "b"], [], None], ["a, b", "", DASH]),
+        (["[red]no markup[/red]"], ["[red]no markup[/red]"]),
+        ([":smile:"], [":smile:"]),
+    ],
+)
+def test_values_become_texts(values, texts):
+    lines = show(pl.DataFrame({"x": values}, strict=False), terminal=False).split("\n")[2:]
+    assert [line.strip() for line in lines] == texts
+
+
+def test_fractions_become_percent_with_one_decimal():
+    frame = pl.DataFrame({"top-1": [0.7125, 1.0, None, math.nan]})
+    assert show(frame, percent=["top-1"], terminal=False).split()[2:] == [
+        "71.2",
+        "100.0",
+        DASH,
+        DASH,
+    ]
+
+
+def test_nothing_is_cut_off_and_no_line_ends_in_spaces():
+    frame = pl.DataFrame({"text": ["word " * 60 + "end", "x"], "path": ["/" + "p" * 300, "y"]})
+    text = show(frame, terminal=False)
+    assert "word " * 60 + "end" in text
+    assert "p" * 300 in text
+    assert all(line == line.rstrip() for line in text.split("\n"))
+
+
+def test_on_a_terminal_long_texts_fold_and_numbers_do_not(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    frame = pl.DataFrame(
+        {"what": ["word " * 30] * 2, "name": ["gaussian_noise-3"] * 2, "n": [1, 2]}
+    )
+    lines = show(frame, terminal=True).split("\n")
+    assert max(map(len, lines)) <= 60
+    assert sum("gaussian_noise-3" in line for line in lines) == 2
+    assert " ".join(lines).count("word") == 60
+
+
+def test_a_narrow_terminal_never_cuts_numbers_or_names(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    frame = pl.DataFrame({"dataset": ["emoji-animals"], "n": [1234567], "m": [7654321]})
+    text = show(frame, terminal=True)
+    assert all(whole in text for whole in ("emoji-animals", "1,234,567", "7,654,321"))
+
+
+def test_empty_frames_show_their_head():
+    assert show(pl.DataFrame({"a": [], "b": []}), terminal=False).split("\n")[0].split() == [
+        "a",
+        "b",
+    ]
+
+
+def test_bold_is_for_terminals():
+    frame = pl.DataFrame({"x": [1, 2]})
+    assert BOLD.findall(show(frame, bold=[(1, "x")], terminal=True)) == ["2"]
+    assert "\x1b" not in show(frame, bold=[(1, "x")], terminal=False)
+
+
+def test_without_a_word_standard_output_decides(capsys):
+    assert "\x1b" not in show(pl.DataFrame({"x": [1]}), bold=[(0, "x")])
+
+
+def test_titles_and_headers():
+    text = show(pl.DataFrame({"x": [1]}), title="Things", headers={"x": "count"}, terminal=False)
+    assert text.split("\n")[0] == "Things"
+    assert text.split("\n")[1] == "count"
+
+
+def test_intervals():
+    assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
+    assert interval_text(None, None) == interval_text(math.nan, math.nan) == DASH
+
+
+# the accuracy table
+
+
+def test_accuracy_frame_is_a_pivot(results):
+    frame = accuracy_frame(results)
+    assert frame.columns == [
+        "dataset", "split", "perturbation", "prompts", "n", "chance",
+        "tiny-RN/zoo", "tiny-ViT-8/zoo", "best", "oracle", "gain",
+    ]  # fmt: skip
+    assert frame.select("dataset", "perturbation", "n", "best").rows() == [
+        ("birds", "clean", 1500, "tiny-ViT-8/zoo"),
+        ("birds", "jpeg-3", 1500, "tiny-RN/zoo"),
+        ("flags", "clean", 90, "tiny-RN/zoo"),  # the first of equals
+    ]
+    assert frame["gain"].to_list() == pytest.approx([0.125, 0.15, 0.2])
+    assert frame["tiny-RN/zoo"].to_list() == [0.5, 0.4, 0.3]
+
+
+def test_accuracy_table_in_full(results):
+    lines = accuracy_table(results, terminal=False).split("\n")
+    assert lines[0].split() == [
+        "dataset", "perturbation", "n", "chance", "RN", "ViT-8", "best", "oracle", "gain",
+    ]  # fmt: skip
+    assert lines[2].split() == [
+        "birds",
+        "clean",
+        "1,500",
+        "12.5",
+        "50.0",
+        "62.5",
+        "ViT-8",
+        "75.0",
+        "12.5",
+    ]
+    assert "split test; prompts simple; backbones tiny-*/zoo" in lines[-3]
+
+
+def test_the_best_of_each_row_is_bold(results):
+    text = accuracy_table(results, terminal=True)
+    assert BOLD.findall(text) == ["62.5", "40.0", "30.0", "30.0"]
+    assert plain(text).replace(" ", "") == accuracy_table(results, terminal=False).replace(" ", "")
+
+
+def test_splits_and_prompts_stand_in_columns_where_they_differ(results):
+    more = tidy(*block(0.5, 0.6, 0.7, split="train"), *block(0.5, 0.6, 0.7, prompts="cupl"))
+    head = accuracy_table(pl.concat([results, more]), terminal=False).split("\n")[0]
+    assert {"split", "prompts"} <= set(head.split())
+
+
+def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle():
+    frame = tidy(
+        *block(0.5, 0.6, 0.7),
+        row("tiny-RN/zoo", 0.4, dataset="flags"),
+        row("", 0.1, ensemble="chance", dataset="flags"),
+    )
+    line = accuracy_table(frame, terminal=False).split("\n")[3].split()
+    assert line == ["flags", "clean", "1,500", "10.0", "40.0", DASH, "RN", DASH, DASH]
+
+
+def test_nan_is_never_the_best():
+    frame = tidy(row("a/x", math.nan, n=0), row("b/x", 0.1))
+    assert accuracy_frame(frame)["best"].to_list() == ["b/x"]
+    assert BOLD.findall(accuracy_table(frame, terminal=True)) == ["10.0"]
+    accuracy_table(tidy(row("a/x", math.nan, n=0)), terminal=True)
+
+
+def test_six_backbones_fit_in_120_columns():
+    names = ["ConvNeXt", "MobileNet", "RN", "RegNet", "ViT-16", "ViT-8"]
+    rows = [
+        row(f"tiny-{name}/zoo", 0.5, dataset=dataset, perturbation=perturbation)
+        for dataset in ("emoji-animals", "fashion-mnist")
+        for perturbation in ("clean", "gaussian_noise-3")
+        for name in names
+    ]
+    assert max(map(len, accuracy_table(tidy(*rows), terminal=False).split("\n"))) <= 120
+
+
+def test_long_names_break_after_hyphens_in_the_head():
+    rows = [row("ViT-L-14-336/openai", 0.5), row("RN50x64/openai", 0.5)]
+    head = accuracy_table(tidy(*rows), terminal=False).split("\n")[:3]
+    assert [line.split() for line in head[:1]] == [["ViT-L-14-"]]
+    assert "336" in head[1].split()
+    assert "RN50x64" in " ".join(head)
+
+
+def test_no_results_no_table():
+    assert accuracy_table(tidy()) == "no accuracy to show"
+    assert backbone_tables(tidy()) == "no accuracy to show"
+
+
+# a table for each dataset
+
+
+def test_backbone_tables(results):
+    first, second, third = backbone_tables(results, terminal=False).split("\n\n")
+    lines = first.split("\n")
+    assert lines[0] == "birds/test · clean · prompts simple · chance 12.5 %"
+    assert lines[3].split() == ["tiny-RN/zoo", "50.0", f"48.0{DASH}52.1", "70.0", "49.0", "1,500"]
+    assert lines[5].split() == ["oracle", "75.0", f"73.0{DASH}77.1", DASH, DASH, "1,500"]
+    assert lines[6] == (
+        f"oracle: +12.5 points (10.5{DASH}14.6) over the best single backbone here, tiny-ViT-8/zoo"
+    )
+    assert second.startswith("birds/test · jpeg-3")
+    assert third.startswith("flags/test")
+
+
+def test_no_readable_image_no_gain():
+    text = backbone_tables(tidy(*block(math.nan, math.nan, math.nan, n=0)), terminal=True)
+    assert "points" not in text
+    assert "nan" not in text
+
+
+def test_columns_without_a_number_are_left_out():
+    text = backbone_tables(tidy(row("a", 0.5)), terminal=False)
+    assert "top-5" not in text
+    assert "oracle" not in text
+
+
+# files
+
+
+def test_json_has_null_for_nan():
+    frame = pl.DataFrame({"x": [1.5, math.nan, None], "name": ["é", "b", None]})
+    assert json.loads(to_json(frame)) == [
+        {"x": 1.5, "name": "é"},
+        {"x": None, "name": "b"},
+        {"x": None, "name": None},
+    ]
+    assert "é" in to_json(frame)
+
+
+def test_files_hold_the_frame(results, tmp_path):
+    write(results, csv=tmp_path / "r.csv", parquet=tmp_path / "r.parquet")
+    assert pl.read_parquet(tmp_path / "r.parquet").equals(results)
+    assert pl.read_csv(tmp_path / "r.csv", schema=RESULT).equals(results)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.csv", "r.parquet"]
+
+
+def test_nothing_asked_for_nothing_written(results, tmp_path):
+    write(results)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_folder_that_is_missing_is_one_sentence(results, tmp_path, kind):
+    with pytest.raises(UsageError, match=r"cannot write .*nowhere.*existing folder"):
+        write(results, **{kind: tmp_path / "nowhere" / "r"})
+
+
+def test_a_file_survives_a_failed_rewrite(results, tmp_path):
+    target = tmp_path / "r.csv"
+    target.mkdir()
+    with pytest.raises(UsageError, match="cannot write"):
+        write(results, csv=target)
+    assert list(tmp_path.iterdir()) == [target]
