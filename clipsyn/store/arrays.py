@@ -30,6 +30,8 @@ METADATA = "zarr.json"
 PARTIAL = ".partial"
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 _CHECKSUM_BYTES = 4
+# What zarr and its codecs raise on damaged metadata and chunks.
+_DECODING = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 _LENGTH = struct.Struct("<I")
 _FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
 
@@ -314,7 +316,10 @@ def _read_chunk(file: Path, chunk: NDArray[Any]) -> None:
     if crc32c(data) != int.from_bytes(checksum, "little"):
         raise DamagedStore(f"chunk {file} does not match its checksum")
     if text:
-        _decode_texts(data, chunk)
+        try:
+            _decode_texts(data, chunk)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise DamagedStore(f"chunk {file} is no list of texts: {error}") from error
 
 
 def _read_through_zarr(path: Path, rows: range) -> NDArray[Any]:
@@ -322,5 +327,5 @@ def _read_through_zarr(path: Path, rows: range) -> NDArray[Any]:
 
     try:
         return np.asarray(zarr.open_array(path, mode="r")[rows.start : rows.stop])
-    except (ValueError, RuntimeError) as error:
+    except _DECODING as error:
         raise DamagedStore(f"array {path} cannot be decoded: {error}") from error
