@@ -1,0 +1,361 @@
+"""`clipsyn.store.arrays`: bytes out as they went in, readable by zarr and xarray, faults named."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+from crc32c import crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BytesCodec, GzipCodec
+
+from clipsyn.errors import DamagedStore
+from clipsyn.schema import GROUPS, ArraySpec
+from clipsyn.store import arrays
+
+TEXTS = ["", "a", "crème brûlée", "犬/ねこ.png", "🦊" * 9, " \n\t", "a\0b", "x" * 3000]
+
+
+def spec(dtype: str, *more: str) -> ArraySpec:
+    fill = "" if dtype == "str" else 0
+    return ArraySpec("values", ("sample", *more), dtype, fill, "for a test")
+
+
+def some(dtype: str, rows: int, *width: int) -> np.ndarray:
+    random = np.random.default_rng(rows)
+    if dtype == "str":
+        return np.array([TEXTS[row % len(TEXTS)] for row in range(rows)], object)
+    if dtype == "bool":
+        return random.random((rows, *width)) < 0.5
+    if dtype.startswith("float"):
+        return random.normal(size=(rows, *width)).astype(dtype)
+    return random.integers(0, np.iinfo(dtype).max, (rows, *width), dtype)
+
+
+def write(path: Path, values: np.ndarray, dtype: str, chunk_rows: int = 8) -> Path:
+    """A group at `path` with one array; returns the array's folder."""
+    names = ("embed", "byte")[: values.ndim - 1]
+    sizes = dict(zip(("sample", *names), values.shape, strict=True))
+    arrays.create_group(path, [spec(dtype, *names)], sizes, chunk_rows, {"made": "here"})
+    blocks = arrays.Blocks(len(values), chunk_rows)
+    for block in range(blocks.count):
+        rows = blocks.range(block)
+        arrays.write_block(path / "values", block, values[rows.start : rows.stop])
+    return path / "values"
+
+
+STORED = sorted({array.dtype for group in GROUPS.values() for array in group})
+DTYPES = [*STORED, "float64", "int8"]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 20, 64, 65])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_written_is_read_by_us_and_by_zarr(tmp_path: Path, dtype: str, rows: int) -> None:
+    width = () if dtype == "str" else (5,)
+    values = some(dtype, rows, *width)
+    path = write(tmp_path / "group", values, dtype)
+    ours = arrays.read(path)
+    assert ours.dtype == values.dtype
+    assert np.array_equal(ours, values)
+    theirs = np.asarray(zarr.open_array(path, mode="r")[:])
+    assert np.array_equal(theirs.astype(values.dtype), values)
+    assert arrays.layout(path).ours
+    assert list(arrays.damage(path)) == []
+
+
+def test_special_floats_keep_their_bits(tmp_path: Path) -> None:
+    bits = np.arange(65536, dtype=np.uint16)  # every float16 there is, NaN payloads included
+    values = bits.view(np.float16).reshape(-1, 16)
+    path = write(tmp_path / "group", values, "float16", 1024)
+    assert arrays.read(path).tobytes() == values.tobytes()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 100_000), st.integers(1, 5_000))
+def test_blocks_are_balanced_and_cover_every_row_once(samples: int, chunk_rows: int) -> None:
+    blocks = arrays.Blocks(samples, chunk_rows)
+    sizes = [len(blocks.range(block)) for block in range(blocks.count)]
+    assert sum(sizes) == samples
+    assert blocks.range(0).start == 0
+    assert all(
+        blocks.range(block).stop == blocks.range(block + 1).start
+        for block in range(blocks.count - 1)
+    )
+    assert max(sizes) == blocks.rows <= chunk_rows
+    assert min(sizes) >= 1
+    assert blocks.count == math.ceil(samples / chunk_rows)  # no more chunks than must be
+    assert blocks.count * blocks.rows - samples < blocks.count  # less than a row of padding each
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_part_is_the_slice_of_the_whole(tmp_path_factory: Any, data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 60))
+    chunk_rows = data.draw(st.integers(1, 20))
+    dtype = data.draw(st.sampled_from(["float16", "str", "bool"]))
+    values = some(dtype, rows, *(() if dtype == "str" else (3,)))
+    path = write(tmp_path_factory.mktemp("part") / "group", values, dtype, chunk_rows)
+    start = data.draw(st.integers(0, rows))
+    stop = data.draw(st.integers(start, rows))
+    assert np.array_equal(arrays.read(path, range(start, stop)), values[start:stop])
+
+
+def test_the_bytes_of_a_chunk_are_numpy_s_and_a_checksum(tmp_path: Path) -> None:
+    values = some("float16", 20, 3)
+    path = write(tmp_path / "group", values, "float16")
+    padded = np.concatenate([values, np.zeros((1, 3), np.float16)])  # 3 chunks of 7 rows
+    for block in range(3):
+        data = padded[7 * block : 7 * block + 7].tobytes()
+        assert (path / f"c.{block}.0").read_bytes() == data + crc32c(data).to_bytes(4, "little")
+    assert sorted(file.name for file in path.iterdir()) == ["c.0.0", "c.1.0", "c.2.0", "zarr.json"]
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (8, 2), (7,), (7, 3, 1)])
+def test_a_block_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = write(tmp_path / "group", some("float16", 14, 3), "float16")
+    with pytest.raises(ValueError, match="block 0 is 7 rows"):
+        arrays.write_block(path, 0, np.zeros(shape, np.float16))
+
+
+def test_plain_xarray_opens_a_cell_with_named_dimensions(tiny_store: Any, fakes: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cell = xarray.open_zarr(tiny_store.features_path(fakes.key), consolidated=False)
+    assert dict(cell.sizes) == {"sample": 20, "embed": 12}
+    assert cell["image_embedding"].dims == ("sample", "embed")
+    assert cell["valid"].dims == ("sample",)
+    assert cell["image_embedding"].dtype == np.float16
+    assert "unit norm" in cell["image_embedding"].attrs["description"]
+    embeddings = tiny_store.embeddings(fakes.key)
+    assert np.array_equal(cell["image_embedding"].values, embeddings)
+    assert cell.attrs["fingerprint"] == tiny_store.fingerprint(fakes.key)
+
+
+def test_plain_xarray_reads_the_sample_table(tiny_store: Any) -> None:
+    table = xarray.open_zarr(tiny_store.samples_path("toy", "test"), consolidated=False)
+    assert tuple(table["sample_id"].values) == tiny_store.samples("toy", "test").ids
+    assert table["content_hash"].dims == ("sample", "byte")
+    assert table.attrs["class_names"] == ["cat", "dog", "crème brûlée"]
+
+
+def test_plain_zarr_and_xarray_open_the_whole_store(tiny_store: Any) -> None:
+    root = zarr.open_group(tiny_store.path, mode="r")
+    assert set(root["features/toy"]) == {"test", "train"}
+    assert root["features/toy/test/clean/fake--one/valid"][:].all()
+    tree = xarray.open_datatree(tiny_store.path / "features", engine="zarr", consolidated=False)
+    assert tree["toy/train/jpeg-3/fake--two"]["image_embedding"].shape == (11, 16)
+
+
+# Faults
+
+
+@pytest.fixture(params=["float16", "str"])
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An array of three blocks of 7, 7 and 6 rows."""
+    dtype = request.param
+    values = some(dtype, 20, *(() if dtype == "str" else (2,)))
+    return write(tmp_path / "group", values, dtype)
+
+
+def chunk(path: Path, block: int) -> Path:
+    return next(path.glob(f"c.{block}*"))
+
+
+def assert_damaged(path: Path, block: int) -> None:
+    """Reading it fails and says which chunk, the other rows are read, `damage` names the rows."""
+    rows = arrays.layout(path).blocks.range(block)
+    with pytest.raises(DamagedStore, match=chunk_name(path, block)):
+        arrays.read(path)
+    with pytest.raises(DamagedStore, match=chunk_name(path, block)):
+        arrays.read(path, rows)
+    for other in range(3):
+        if other != block:
+            arrays.read(path, arrays.layout(path).blocks.range(other))
+    (problem,) = arrays.damage(path)
+    assert problem.startswith(f"block {block} (rows {rows.start}-{rows.stop - 1}): ")
+    assert chunk_name(path, block) in problem
+
+
+def chunk_name(path: Path, block: int) -> str:
+    return f"{path.name}/c.{block}"
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_flipped_bit_anywhere_is_found(written: Path, block: int) -> None:
+    file = chunk(written, block)
+    sound = file.read_bytes()
+    step = 1 if len(sound) < 100 else 97
+    for position in (*range(0, len(sound), step), *range(len(sound) - 5, len(sound))):
+        data = bytearray(sound)
+        data[position] ^= 1 << (position % 8)
+        file.write_bytes(data)
+        with pytest.raises(DamagedStore, match="does not match its checksum"):
+            arrays.read(written)
+    assert_damaged(written, block)
+    file.write_bytes(sound)
+    assert list(arrays.damage(written)) == []
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 4, 5, -1, -4])
+def test_a_cut_chunk_is_found(written: Path, left: int) -> None:
+    file = chunk(written, 1)
+    file.write_bytes(file.read_bytes()[:left])
+    assert_damaged(written, 1)
+
+
+@pytest.mark.parametrize("length", [4, 32, 60])
+def test_a_chunk_of_zeros_is_found(written: Path, length: int) -> None:
+    chunk(written, 1).write_bytes(bytes(length))  # as some file systems leave after a power cut
+    assert_damaged(written, 1)
+
+
+def test_a_lengthened_chunk_is_found(written: Path) -> None:
+    file = chunk(written, 2)
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert_damaged(written, 2)
+
+
+def test_a_missing_chunk_is_found_where_zarr_reads_fill_values(written: Path) -> None:
+    chunk(written, 0).unlink()
+    assert_damaged(written, 0)
+    assert not any(zarr.open_array(written, mode="r")[0:7].flatten())
+
+
+def test_a_chunk_in_the_place_of_another_array_is_found(tmp_path: Path) -> None:
+    wide = write(tmp_path / "wide", some("float16", 20, 3), "float16")
+    narrow = write(tmp_path / "narrow", some("float16", 20, 2), "float16")
+    chunk(narrow, 1).write_bytes(chunk(wide, 1).read_bytes())
+    assert_damaged(narrow, 1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"zarr_format": 3}', b"\0" * 600]
+)
+def test_damaged_metadata_is_named(written: Path, content: bytes) -> None:
+    (written / "zarr.json").write_bytes(content)
+    with pytest.raises(DamagedStore, match=r"values/zarr\.json"):
+        arrays.read(written)
+    (problem,) = arrays.damage(written)
+    assert "values/zarr.json" in problem
+
+
+def test_no_altered_byte_of_metadata_is_more_than_damage(tmp_path: Path) -> None:
+    values = some("float16", 20, 2)
+    path = write(tmp_path / "group", values, "float16")
+    sound = (path / "zarr.json").read_bytes()
+    for position in range(len(sound)):
+        data = bytearray(sound)
+        data[position] ^= 1 << (position % 5)
+        (path / "zarr.json").write_bytes(data)
+        try:
+            arrays.read(path)
+        except DamagedStore:
+            continue
+
+
+def test_missing_metadata_is_named(written: Path) -> None:
+    (written / "zarr.json").unlink()
+    with pytest.raises(DamagedStore, match=r"values/zarr\.json is missing"):
+        arrays.read(written)
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"7", b'{"attributes": [1]}', b'{"attributes": "x"}'])
+def test_attributes_that_are_none_are_damage(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "zarr.json").write_bytes(content)
+    with pytest.raises(DamagedStore, match=r"zarr\.json is damaged"):
+        arrays.read_attributes(tmp_path)
+
+
+def test_a_missing_attribute_is_damage(written: Path) -> None:
+    attributes = arrays.read_attributes(written.parent)
+    assert attributes == {"made": "here"}
+    with pytest.raises(DamagedStore, match=r"zarr\.json lacks the attribute 'identity'"):
+        attributes["identity"]
+
+
+def test_attributes_are_replaced_and_arrays_stay(written: Path) -> None:
+    arrays.write_attributes(written.parent, {"new": [1, "é"]})
+    assert arrays.read_attributes(written.parent) == {"new": [1, "é"]}
+    assert zarr.open_group(written.parent, mode="r").attrs.asdict() == {"new": [1, "é"]}
+    assert len(arrays.read(written)) == 20
+    assert not list(written.parent.rglob("*.partial"))
+
+
+# Arrays of other writers
+
+
+def foreign(path: Path, values: np.ndarray, **options: Any) -> Path:
+    array = zarr.create_array(
+        path, shape=values.shape, dtype=values.dtype, zarr_format=3, **options
+    )
+    array[:] = values
+    return path
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "compressed": {"chunks": (8, 5)},
+    "gzip": {"chunks": (8, 5), "compressors": [GzipCodec()]},
+    "sharded": {"chunks": (4, 5), "shards": (8, 5)},
+    "cut along both axes": {"chunks": (8, 2), "compressors": None},
+    "no checksum": {"chunks": (8, 5), "compressors": None},
+    "big-endian": {"chunks": (8, 5), "compressors": None, "serializer": BytesCodec(endian="big")},
+    "chunks in folders": {"chunks": (8, 5), "compressors": None, "filters": None},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "int32"])
+def test_arrays_that_plain_zarr_wrote_are_read(tmp_path: Path, layout: str, dtype: str) -> None:
+    values = some(dtype, 20, 5)
+    path = foreign(tmp_path / "values", values, **LAYOUTS[layout])
+    assert not arrays.layout(path).ours
+    assert np.array_equal(arrays.read(path), values)
+    assert np.array_equal(arrays.read(path, range(3, 17)), values[3:17])
+    assert list(arrays.damage(path)) == []
+
+
+def test_texts_that_plain_zarr_wrote_are_read(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "values", shape=(8,), dtype=str, chunks=(3,))
+    array[:] = np.array(TEXTS)
+    assert list(arrays.read(tmp_path / "values")) == TEXTS
+
+
+def test_damage_in_a_compressed_array_is_named(tmp_path: Path) -> None:
+    values = some("int32", 20, 5)
+    path = foreign(tmp_path / "values", values, chunks=(8, 5))
+    file = path / "c" / "1" / "0"
+    data = bytearray(file.read_bytes())
+    data[:8] = bytes(8)
+    file.write_bytes(data)
+    with pytest.raises(DamagedStore, match="values cannot be decoded"):
+        arrays.read(path)
+    assert list(arrays.damage(path))
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    arrays.write_file(file, b"old")
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.write", fail)
+    with pytest.raises(OSError, match="No space"):
+        arrays.write_file(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_metadata_is_json_that_another_tool_can_read(written: Path) -> None:
+    metadata = json.loads((written / "zarr.json").read_bytes())
+    assert metadata["node_type"] == "array"
+    assert metadata["dimension_names"][0] == "sample"
+    assert metadata["codecs"][-1]["name"] == "crc32c"
