@@ -10,7 +10,6 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,12 +241,19 @@ def _nan_last(value: float) -> float:
 
 
 def _pattern(names: Sequence[str]) -> tuple[str, str]:
-    """What all names begin with, up to a hyphen, and end with, from a slash: "tiny-", "/zoo"."""
+    """What all names begin with, up to a hyphen, and end with, from a slash: "tiny-", "/zoo".
+
+    What is left of each name begins with a letter: "ViT-B-16" and "ViT-B-32" share "ViT-" only.
+    """
     if len(names) < 2:
         return "", ""
-    parts = zip(*(name.split("-")[:-1] for name in names), strict=False)
-    shared = takewhile(lambda at_one_place: len(set(at_one_place)) == 1, parts)
-    prefix = "".join(f"{part}-" for part, *_ in shared)
+    prefix = ""
+    for parts in zip(*(name.split("-")[:-1] for name in names), strict=False):
+        longer = f"{prefix}{parts[0]}-"
+        if len(set(parts)) > 1:
+            break
+        if all(name.removeprefix(longer)[:1].isalpha() for name in names):
+            prefix = longer
     tags = {"/" + name.rpartition("/")[2] if "/" in name else "" for name in names}
     return prefix, tags.pop() if len(tags) == 1 else ""
 

@@ -269,6 +269,21 @@ def test_long_names_break_after_hyphens_in_the_head():
     assert "RN50x64" in " ".join(head)
 
 
+@pytest.mark.parametrize(
+    ("names", "head", "note"),
+    [
+        (["ViT-B-16/openai", "ViT-B-32/openai"], ["B-16", "B-32"], "backbones ViT-*/openai"),
+        (["b-0/x", "b-1/x"], ["b-0", "b-1"], "backbones */x"),
+        (["RN50/openai", "ViT/laion"], ["RN50/openai", "ViT/laion"], None),
+        (["mine"], ["mine"], None),
+    ],
+)
+def test_what_all_names_share_is_said_once(names, head, note):
+    text = accuracy_table(tidy(*(row(name, 0.5) for name in names)), terminal=False)
+    assert text.split("\n")[0].split()[4:-3] == head
+    assert (note in text) if note else ("backbones" not in text)
+
+
 def test_no_results_no_table():
     assert accuracy_table(tidy()) == "no accuracy to show"
     assert backbone_tables(tidy()) == "no accuracy to show"
