@@ -27,6 +27,9 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable, changed_samples
 
 
+_HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
+
+
 @dataclass(frozen=True, eq=False)
 class ClassesPlan:
     """Class embeddings of one backbone for one dataset and prompt set."""
@@ -186,13 +189,15 @@ def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
     """The source's sample table, every image read and hashed."""
     counter = progress.add(f"{source.name}/{source.split}: reading", len(source))
 
-    def digest(row: int) -> bytes:
-        content = source.digest(row)
-        progress.advance(counter, 1)
+    def digests(part: range) -> bytes:
+        content = b"".join(map(source.digest, part))
+        progress.advance(counter, len(part))
         return content
 
+    rows = range(len(source))
+    parts = [rows[start : start + _HASHED_TOGETHER] for start in rows[::_HASHED_TOGETHER]]
     with ThreadPoolExecutor() as pool:
-        content = b"".join(pool.map(digest, range(len(source)), chunksize=64))
+        content = b"".join(pool.map(digests, parts))
     progress.finish(counter)
     return SampleTable(
         dataset=source.name,
