@@ -26,7 +26,6 @@ from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable, changed_samples
 
-
 _HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
 
 
