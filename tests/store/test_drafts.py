@@ -1,0 +1,294 @@
+"""`clipsyn.store.drafts`: groups that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.store import arrays, drafts
+from clipsyn.store.drafts import Draft, leftovers, unfinished, writing
+from clipsyn.store.features import FeatureStore
+
+IDENTITY = {"format": "1.0", "backbone": {"weights": "aa", "precision": "fp32"}, "samples": "s"}
+ROWS, WIDTH = 20, 3
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return FeatureStore.create(tmp_path / "store", 8).path
+
+
+def draft(store: Path, cell: str = "a", **changes: Any) -> Draft:
+    target = store / "features" / "toy" / "test" / "clean" / cell
+    sizes = {"sample": ROWS, "embed": WIDTH}
+    return Draft(store, target, "features", {**IDENTITY, **changes}, sizes, 8)
+
+
+def rows_of(draft: Draft, block: int) -> dict[str, np.ndarray]:
+    rows = np.array(draft.blocks.range(block))
+    embedding = np.repeat(rows[:, None], WIDTH, axis=1).astype(np.float16)
+    return {"image_embedding": embedding, "valid": rows % 2 == 0}
+
+
+def write(draft: Draft, *blocks: int) -> None:
+    for block in blocks:
+        draft.write(block, rows_of(draft, block), {"block": block})
+
+
+def publish(draft: Draft, **options: Any) -> bool:
+    return draft.publish(lambda notes: {"notes": notes}, **options)
+
+
+def test_from_planned_to_published(store: Path) -> None:
+    one = draft(store)
+    assert (one.pending(), one.is_done(0), one.is_published()) == ([0, 1, 2], False, False)
+    assert not (store / ".wip").exists()  # a plan writes nothing
+    write(one, 1)
+    assert (one.pending(), one.is_done(1), one.is_done(0)) == ([0, 2], True, False)
+    assert not publish(one)
+    assert not one.target.exists()
+    again = draft(store)  # another run finds the same draft
+    assert again.pending() == [0, 2]
+    write(again, 2, 0)
+    assert publish(again)
+    assert one.is_published()
+    assert one.pending() == []
+    assert one.is_done(2)
+    embedding = arrays.read(one.target / "image_embedding")
+    assert embedding[:, 0].tolist() == list(range(ROWS))
+    attributes = arrays.read_attributes(one.target)
+    assert attributes["notes"] == [{"block": 0}, {"block": 1}, {"block": 2}]
+    assert attributes["identity"] == IDENTITY
+    assert attributes["fingerprint"] == one.fingerprint
+    assert attributes["kind"] == "features"
+    assert list((store / ".wip").iterdir()) == []
+    for folder in (one.target.parent, store / "features", store):
+        assert (folder / "zarr.json").is_file()
+
+
+def test_publishing_twice_is_publishing_once(store: Path) -> None:
+    one = draft(store)
+    write(one, 0, 1, 2)
+    assert publish(one)
+    assert publish(one)
+    write(one, 1)  # a slower worker's
+    assert publish(one)
+    assert list((store / ".wip").iterdir()) == []
+
+
+def test_a_worker_that_lost_leaves_nothing_behind(store: Path) -> None:
+    """The faster one publishes after this one has asked whether anybody did."""
+    one = draft(store)
+    write(one, 0, 1, 2)
+    publish(one)
+    slower = draft(store)
+    slower._open()
+    assert len(list((store / ".wip").iterdir())) == 1
+    write(slower, 0)
+    assert publish(slower)
+    assert list((store / ".wip").iterdir()) == []
+
+
+def test_identities_keep_their_drafts_apart(store: Path) -> None:
+    write(draft(store), 0)
+    other = draft(store, samples="t")
+    assert other.pending() == [0, 1, 2]
+    assert draft(store, "b").pending() == [0, 1, 2]
+
+
+def test_another_identity_is_stale_and_names_the_field(store: Path) -> None:
+    one = draft(store)
+    write(one, 0, 1, 2)
+    publish(one)
+    assert one.changes() == []
+    other = draft(store, backbone={"weights": "bb", "precision": "fp32"})
+    assert other.changes() == [("backbone.weights", "aa", "bb")]
+    write(other, 0, 1, 2)
+    with pytest.raises(StaleCell, match=r"backbone\.weights: aa → bb.*--replace") as caught:
+        publish(other)
+    assert caught.value.fields == ("backbone.weights",)
+    assert "features/toy/test/clean/a" in str(caught.value)
+    assert one.is_published()
+
+
+def test_replacing_keeps_the_old_until_the_new_is_whole(store: Path) -> None:
+    old = draft(store)
+    write(old, 0, 1, 2)
+    publish(old)
+    new = draft(store, samples="t")
+    write(new, 0, 1)
+    assert not publish(new, replace=True)
+    assert old.is_published()
+    write(new, 2)
+    assert publish(new, replace=True)
+    assert new.is_published()
+    assert not old.is_published()
+    assert list((store / ".wip").iterdir()) == []
+
+
+def test_two_that_replace_lose_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slower saw the old group, and finds the faster one's when it clears the way."""
+    old, new = draft(store), draft(store, samples="t")
+    write(old, 0, 1, 2)
+    publish(old)
+    write(new, 0, 1, 2)
+    publish(new, replace=True)
+    new._make_way()
+    assert new.is_published()
+    assert list((store / ".wip").iterdir()) == []
+
+
+def test_going_back_to_a_former_identity_starts_afresh(store: Path) -> None:
+    """A run that was killed after its rename leaves done-markers without a group."""
+    one = draft(store)
+    write(one, 0, 1, 2)
+    shutil.copytree(one._folder / "done", store / "kept")
+    publish(one)
+    shutil.rmtree(one.target)
+    one._folder.mkdir()
+    (store / "kept").rename(one._folder / "done")
+    assert one.pending() == [0, 1, 2]
+    assert not one.is_done(0)
+    assert leftovers(store) == [one._folder]
+    write(one, 0, 1, 2)
+    assert publish(one)
+    assert list(arrays.damage(one.target / "image_embedding")) == []
+
+
+# Racing
+
+
+def race(store: Path, worker: int, barrier: Any) -> None:
+    barrier.wait()
+    one = draft(store)
+    for block in one.pending() if worker % 2 else reversed(one.pending()):
+        write(one, block)
+        publish(one)
+
+
+@pytest.mark.parametrize("round", range(8))
+def test_threads_racing_for_one_group_all_end_well(store: Path, round: int) -> None:
+    barrier = threading.Barrier(4)
+    failures: list[BaseException] = []
+
+    def work(worker: int) -> None:
+        try:
+            race(store, worker, barrier)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    check_race(store)
+
+
+def test_processes_racing_for_one_group_all_end_well(store: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+    processes = [context.Process(target=race, args=(store, n, barrier)) for n in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    check_race(store)
+
+
+def check_race(store: Path) -> None:
+    one = draft(store)
+    assert one.is_published()
+    assert arrays.read(one.target / "image_embedding")[:, 0].tolist() == list(range(ROWS))
+    assert publish(one)
+    assert list((store / ".wip").iterdir()) == []
+    assert not list(store.rglob("*.partial"))
+
+
+# What killed runs leave
+
+
+def test_unfinished_and_leftovers_are_told_apart(store: Path) -> None:
+    write(draft(store), 0, 2)
+    wip = store / ".wip"
+    (wip / "trash-1" / "group").mkdir(parents=True)
+    (wip / "new-1" / "done").mkdir(parents=True)
+    (wip / "new-1" / "target").write_text("features/toy/test/clean/x")
+    (wip / "0123").mkdir()
+    (wip / "0123" / "target").write_text("features/toy/test/clean/y")
+    (found,) = unfinished(store)
+    assert (found.target, found.done, found.total) == ("features/toy/test/clean/a", 2, 3)
+    assert sorted(path.name for path in leftovers(store)) == ["0123", "new-1", "trash-1"]
+
+
+def test_half_written_files_never_enter_the_group(store: Path) -> None:
+    one = draft(store)
+    write(one, 0)
+    (one._folder / "c.1.0.00.partial").write_bytes(b"torn")
+    write(one, 1, 2)
+    publish(one)
+    assert not list(store.rglob("*.partial"))
+
+
+# What the file system refuses
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full: free some space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "may not write"),
+    ],
+)
+def test_what_the_file_system_refuses_is_a_sentence(
+    store: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    one = draft(store)
+    write(one, 0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(drafts.arrays, "write_block", refuse)
+    with pytest.raises(StoreError, match=words) as caught:
+        write(one, 1)
+    assert str(store) in str(caught.value)
+    assert caught.value.exit_code == 4
+    monkeypatch.undo()
+    assert one.pending() == [1, 2]
+
+
+def test_other_faults_are_not_hidden(store: Path) -> None:
+    with pytest.raises(OSError, match="lost"), writing(store):
+        raise OSError(errno.EIO, "lost")
+
+
+def test_a_draft_that_somebody_deleted_is_no_silent_success(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = draft(store)
+    write(one, 0)
+    shutil.rmtree(one._folder / "group" / "valid")
+    with pytest.raises((FileNotFoundError, DamagedStore)):
+        write(one, 1)
+    assert one.pending() == [1, 2]
+
+
+def test_wrong_rows_are_refused_and_not_marked(store: Path) -> None:
+    one = draft(store)
+    with pytest.raises(ValueError, match="block 1 is 7 rows"):
+        one.write(1, rows_of(one, 2), {})
+    assert one.pending() == [0, 1, 2]
