@@ -17,6 +17,7 @@ from clipsyn import __version__
 from clipsyn.errors import UsageError
 from clipsyn.extract.job import ExtractJob, plan_job, run_job
 from clipsyn.progress import progress
+from clipsyn.registry import unknown_name
 from clipsyn.specs import fingerprint
 from clipsyn.store.features import FeatureStore
 
@@ -48,10 +49,11 @@ class ExtractStage(ExtractJob):
         _LOG.info(plan.summary())
         if not plan.is_needed:
             return Outcome("extract", True, plan.summary())
-        did = plan.summary()
+        cells = list(plan.cells)
+        made = sum(cell.is_needed for cell in cells)
         with progress() as counters:
             run_job(plan, settings, counters)
-        return Outcome("extract", False, did)
+        return Outcome("extract", False, f"{made:,} of {len(cells):,} cells made")
 
 
 class ZeroshotStage(BaseModel):
@@ -74,18 +76,18 @@ class ZeroshotStage(BaseModel):
         from clipsyn.report.tables import accuracy_table, write
 
         opened = FeatureStore.open(store)
-        table = self.output.with_suffix(".parquet")
+        csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
         made_from = fingerprint({"settings": self.model_dump(mode="json"), "store": digest(opened)})
-        skipped = table.exists() and _was_made_from(self.output, made_from)
+        is_there = csv.exists() and table.exists()
+        skipped = is_there and _was_made_from(self.output, made_from)
         if not skipped:
             filters = self.model_dump(exclude={"stage", "output"})
             frame = zeroshot(opened, **filters)
             self.output.parent.mkdir(parents=True, exist_ok=True)
-            write(frame, csv=self.output.with_suffix(".csv"), parquet=table)
+            write(frame, csv=csv, parquet=table)
             _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
         report = accuracy_table(pl.read_parquet(table))
-        did = f"{self.output.with_suffix('.csv')} and .parquet"
-        return Outcome("zeroshot", skipped, did, report)
+        return Outcome("zeroshot", skipped, f"{csv} and .parquet", report)
 
 
 Stage = Annotated[ExtractStage | ZeroshotStage, Field(discriminator="stage")]
@@ -105,16 +107,45 @@ def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe; raises UsageError that names the line or the field."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"there is no recipe {path}") from None
+    except OSError as error:
+        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is no recipe: write store: and stages:, see docs/recipes.md")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "the file"
-        raise UsageError(f"{path}: {field}: {problem['msg']}") from None
+        raise UsageError(f"{path}: {_problem(error)}") from None
+
+
+def _problem(error: ValidationError) -> str:
+    """The first thing that is wrong, with its place: ``stage 1 (extract): max_bad …``."""
+    errors = error.errors()  # a misspelt field is also a missing one: say the former
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    place = [*first["loc"]]  # field, or: stages, position, kind of stage, field
+    where, model = "", Recipe if len(place) < 3 else _STAGES[str(place[2])]
+    if len(place) > 1:
+        kind = f" ({place[2]})" if len(place) > 2 else ""
+        where, place = f"stage {int(place[1]) + 1}{kind}: ", place[3:]
+    field = ".".join(map(str, place))
+    if first["type"] == "extra_forbidden":
+        return where + str(unknown_name("field", field, model.model_fields))
+    text = _WORDS.get(first["type"], first["msg"])
+    return f"{where}{field}: {text}" if field else where + text
+
+
+_STAGES: dict[str, type[BaseModel]] = {"extract": ExtractStage, "zeroshot": ZeroshotStage}
+_STAGE_WORDS = f"write stage: {' or stage: '.join(_STAGES)}"
+_WORDS = {  # for pydantic's types of error, in a recipe's terms
+    "missing": "is missing",
+    "model_attributes_type": _STAGE_WORDS,
+    "sequence_str": "is a single text: write a list, such as [train, test]",
+    "is_instance_of": "is not a list",
+    "too_short": "is empty: it takes at least one stage",
+    "union_tag_invalid": f"unknown stage, {_STAGE_WORDS}",
+    "union_tag_not_found": _STAGE_WORDS,
+}
 
 
 def run_recipe(recipe: Recipe, started: Callable[[int, str], None]) -> list[Outcome]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -17,6 +19,8 @@ from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
 from clipsyn.errors import ClipsynError, Interrupted
 
+_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm", "safetensors"}
+
 
 class _Group(click.Group):
     """Shows what the user can act on as one sentence, with its own exit code."""
@@ -25,9 +29,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            self._fail(
-                Interrupted("interrupted; finished blocks are kept, run the same command again")
-            )
+            resumable = ctx.invoked_subcommand in ("extract", "run")
+            kept = "; finished blocks are kept, run the same command again" if resumable else ""
+            self._fail(Interrupted(f"interrupted{kept}"))
         except ClipsynError as error:
             self._fail(error)
         except ModuleNotFoundError as error:
@@ -45,27 +49,39 @@ class _Group(click.Group):
         sys.exit(error.exit_code)
 
 
-_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm"}
+class _Stderr(logging.Handler):
+    """Looks standard error up for each line: progress bars, for one, replace it for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+@contextmanager
+def _narrating(level: int) -> Iterator[None]:
+    """Log lines of clipsyn go to standard error, once: open_clip may set up the root logger."""
+    logger, handler = logging.getLogger("clipsyn"), _Stderr()
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="clipsyn")
-@click.option("-v", "--verbose", is_flag=True, help="Also say what is skipped and why.")
-@click.option("-q", "--quiet", is_flag=True, help="Warnings and results only.")
-def main(verbose: bool, quiet: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Results, notes and errors only.")
+@click.pass_context
+def main(context: click.Context, quiet: bool) -> None:
     """Extract CLIP backbones once into a feature store; analyse and combine them for ever after.
 
     \b
     clipsyn extract STORE --backbones zoo --dataset emoji-animals --split test
     clipsyn zeroshot STORE
     """
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    logger = logging.getLogger("clipsyn")
-    logger.setLevel(level)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    context.with_resource(_narrating(logging.WARNING if quiet else logging.INFO))
 
 
 for _command in (extract, zeroshot, ls, info, status, verify, rm, backbones, datasets, run):

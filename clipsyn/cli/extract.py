@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,8 @@ from clipsyn.errors import Interrupted
 
 if TYPE_CHECKING:
     from clipsyn.extract.plan import Plan
+
+_LOG = logging.getLogger("clipsyn")
 
 
 @click.command(short_help="Run backbones over images into a store.")
@@ -109,22 +112,33 @@ def extract(store: Path, dry_run: bool, **options: Any) -> None:
     signal.signal(signal.SIGTERM, terminate)
     with progress() as counters:
         plan, settings = plan_job(store, job, counters)
-    show_plan(plan)
+    _show(plan, as_result=dry_run)
     if dry_run or not plan.is_needed:
         return
     with progress() as counters:
         run_job(plan, settings, counters)
-    click.echo(f"{store} is up to date: next, `clipsyn zeroshot {store}`", err=True)
+    _LOG.info(_outcome(plan))
 
 
-def show_plan(plan: Plan) -> None:
-    """What is there and what will be made, a line for each dataset, split and backbone."""
+def _show(plan: Plan, *, as_result: bool) -> None:
+    """What is there and what will be made: on standard output if that is all the command does."""
     from clipsyn.report.tables import show
 
     for note in plan.notes:
         click.secho(f"note: {note}", fg="yellow", err=True)
-    click.echo(show(plan.table()), err=True)
-    click.echo(plan.summary(), err=True)
+    text = f"{show(plan.table())}\n{plan.summary()}"
+    if as_result:
+        click.echo(text)
+    else:
+        _LOG.info(text)
+
+
+def _outcome(plan: Plan) -> str:
+    store = plan.store.path
+    if plan.is_needed:  # looked up anew: other workers have the rest
+        return f"this worker's share of {store} is done; `clipsyn status {store}` shows the rest"
+    labelled = any((split.table.labels >= 0).any() for split in plan.splits)
+    return f"{store} is up to date: next, `clipsyn {'zeroshot' if labelled else 'ls'} {store}`"
 
 
 def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
+
+if TYPE_CHECKING:
+    from clipsyn.store.features import FeatureStore
 
 _STORE = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -49,7 +52,7 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
     )
     click.echo(show(grouped))
     names = sorted({row["backbone"] for row in rows})
-    click.echo(f"{len(rows):,} cells of {len(names)} backbones: {', '.join(names)}")
+    click.echo(f"cells: {len(rows):,}; backbones: {', '.join(names)}")
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")
@@ -79,30 +82,36 @@ def status(store: Path, as_json: bool) -> None:
     from clipsyn.store.features import KINDS, FeatureStore
 
     opened = FeatureStore.open(store)
-    finished = {kind: len(list(opened.groups(kind))) for kind in KINDS}
-    drafts = [
-        {"target": draft.target, "blocks": draft.total, "done": draft.done}
-        for draft in unfinished(store)
-    ]
+    finished = {kind: sum(1 for _ in opened.groups(kind)) for kind in KINDS}
+    drafts, left = unfinished(store), len(leftovers(store))
     if as_json:
-        click.echo(json.dumps({"finished": finished, "unfinished": drafts}, indent=2))
+        shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
+        found = {"finished": finished, "unfinished": shown, "leftovers": left}
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    click.echo("finished: " + ", ".join(f"{count:,} {kind}" for kind, count in finished.items()))
+    counts = (f"{_COUNTED[kind]} {count:,}" for kind, count in finished.items())
+    click.echo(f"finished: {', '.join(counts)}")
     for draft in drafts:
-        click.echo(
-            f"unfinished: {draft['target']}, {draft['done']} of {draft['blocks']} blocks done"
-        )
+        click.echo(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
     if drafts:
-        click.echo(
-            "the command that started them finishes them; `clipsyn rm --unfinished` drops them"
-        )
-    if left := leftovers(store):
-        click.echo(f"{len(left)} leftovers in .wip of commands that were killed; rm drops them too")
+        click.echo("the command that started them goes on with them if it is run again;")
+        click.echo(f"`clipsyn rm {store} --unfinished` drops them")
+    if left:
+        click.echo(f"leftovers in .wip of commands that were killed: {left}; rm drops them too")
+
+
+_COUNTED = {
+    "samples": "sample tables",
+    "classes": "class embeddings",
+    "features": "image embeddings",
+    "logits": "logits",
+}
 
 
 @click.command(short_help="Re-read everything and name what is damaged.")
 @_STORE
-def verify(store: Path) -> None:
+@_JSON
+def verify(store: Path, as_json: bool) -> None:
     """Re-read every chunk of STORE against its checksum, every group against its fingerprint.
 
     Exit status 4 if anything is not as it was written.
@@ -119,49 +128,89 @@ def verify(store: Path) -> None:
         for group in groups:
             problems += damage(opened, group)
             counters.advance(counter, 1)
-    for problem in problems:
-        click.echo(problem)
+    if as_json:
+        found = {"groups": len(groups), "problems": problems}
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    elif problems:
+        click.echo("\n".join(problems))
+    else:
+        click.echo(f"{len(groups):,} groups of {store} are as they were written")
     if problems:
         raise DamagedStore(
-            f"{len(problems)} problems in {store}: remove the damaged groups with "
-            f"`clipsyn rm {store} --dataset … --backbones …` and extract them again"
+            f"damage found in {store} (see above, {len(problems)} in all): remove the damaged "
+            f"groups with `clipsyn rm {store} --dataset … --backbones …` and extract them again"
         )
-    click.echo(f"{len(groups):,} groups of {store} are as they were written")
 
 
 @click.command(short_help="Remove cells from a store.")
 @_STORE
-@click.option("-d", "--dataset", multiple=True)
-@click.option("-s", "--split", multiple=True)
-@click.option("-p", "--perturb", multiple=True)
-@click.option("-b", "--backbones", multiple=True)
-@click.option("--prompts", multiple=True)
+@click.option("-d", "--dataset", multiple=True, help="Repeated or with commas, as all filters.")
+@click.option("-s", "--split", multiple=True, help="For instance train.")
+@click.option(
+    "-p", "--perturb", "perturbation", multiple=True, help="clean, or for instance jpeg-3."
+)
+@click.option("-b", "--backbones", "backbone", multiple=True, help="For instance ViT-B-32/openai.")
+@click.option("--prompts", multiple=True, help="Class embeddings and logits of a prompt set.")
 @click.option("--unfinished", is_flag=True, help="Remove what interrupted runs left, instead.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> None:
-    """Remove from STORE what every given filter matches; each may be repeated.
+    """Remove from STORE what every given filter matches, having listed it and asked.
 
     \b
     clipsyn rm store --backbones tiny-RN/zoo         its features, logits and class embeddings
     clipsyn rm store --dataset emoji-food            everything of that dataset
+    clipsyn rm store --unfinished                    what interrupted runs left to do
     """
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import Group, find_groups, remove, remove_unfinished
+    from clipsyn.store.inventory import find_groups, remove
 
     opened = FeatureStore.open(store)
     if unfinished:
-        click.echo(f"removed {remove_unfinished(opened)} unfinished groups and leftovers")
+        _remove_unfinished(opened, yes)
         return
-    dimensions = {"perturb": "perturbation", "backbones": "backbone"}
-    wanted = {dimensions.get(name, name): names for name, names in filters.items() if names}
+    wanted = {name: _listed(texts) for name, texts in filters.items() if texts}
     if not wanted:
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
-    groups: list[Group] = find_groups(opened, wanted)
+    _refuse_unknown(opened, wanted)
+    groups = find_groups(opened, wanted)
     if not groups:
         raise MissingCell(f"nothing in {store} matches; `clipsyn ls {store}` shows what is there")
     for group in groups:
-        click.echo(f"  {group.path.relative_to(store)}")
+        click.echo(group.path.relative_to(store))
     if not yes:
-        click.confirm(f"Remove these {len(groups)} groups?", abort=True)
+        click.confirm(f"Remove {len(groups)} groups from {store}?", abort=True)
     remove(opened, groups)
-    click.echo(f"removed {len(groups)} groups")
+    click.echo(f"removed {len(groups)} groups from {store}")
+
+
+def _listed(texts: tuple[str, ...]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def _refuse_unknown(store: FeatureStore, wanted: dict[str, list[str]]) -> None:
+    """Raise UnknownName, with near matches, for a name that stands nowhere in the store."""
+    from clipsyn.registry import unknown_name
+    from clipsyn.store.inventory import find_groups
+
+    groups = find_groups(store, {})
+    for dimension, names in wanted.items():
+        known = {group.names[dimension] for group in groups if dimension in group.names}
+        for name in names:
+            if name not in known:
+                raise unknown_name(dimension, name, known, f"`clipsyn ls {store.path}` lists all.")
+
+
+def _remove_unfinished(store: FeatureStore, yes: bool) -> None:
+    from clipsyn.store.drafts import leftovers, unfinished
+    from clipsyn.store.inventory import remove_unfinished
+
+    drafts, left = unfinished(store.path), leftovers(store.path)
+    if not (drafts or left):
+        click.echo(f"nothing in {store.path} is unfinished")
+        return
+    for draft in drafts:
+        click.echo(f"{draft.target}, {draft.done} of {draft.total} blocks done")
+    if not yes:
+        what = f"Remove {len(drafts)} unfinished groups and {len(left)} leftovers"
+        click.confirm(f"{what}? (Commands that are running still need theirs.)", abort=True)
+    click.echo(f"removed {remove_unfinished(store)} unfinished groups and leftovers")
