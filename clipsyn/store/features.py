@@ -76,7 +76,7 @@ class FeatureStore:
         try:
             marker = cls(path, CHUNK_ROWS).marker()
             version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
                 f"{path} is no feature store: make one with `clipsyn extract {path} …`"
             ) from None

@@ -1,0 +1,318 @@
+"""`clipsyn.store.features`: cells found by name, trusted by fingerprint."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clipsyn.cli.extract import extract
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore, folder_name, is_vacant, name_of_folder
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+TRICKY = st.text("-/%.2DF ab", min_size=1, max_size=8)
+
+
+@given(st.one_of(NAMES, TRICKY))
+@example("a--b")
+@example("a-/b")
+@example("%2D")
+@example("..")
+@example("ViT-B-32/openai")
+@example("hf-hub:org/repo")
+def test_a_folder_name_says_which_name_it_is(name: str) -> None:
+    folder = folder_name(name)
+    assert name_of_folder(folder) == name
+    assert "/" not in folder
+    assert not folder.startswith(".")
+    assert folder.isascii()
+
+
+@given(TRICKY, TRICKY)
+def test_two_names_have_two_folders(one: str, other: str) -> None:
+    assert (folder_name(one) == folder_name(other)) == (one == other)
+
+
+def test_usual_names_stay_readable() -> None:
+    assert folder_name("ViT-B-32/openai") == "ViT-B-32--openai"
+    assert folder_name("emoji-food") == "emoji-food"
+    assert folder_name("jpeg-3-seed1") == "jpeg-3-seed1"
+    assert folder_name("ViT-B-32@run=7+a,b") == "ViT-B-32@run=7+a,b"
+
+
+# Opening and making
+
+
+def test_a_store_is_made_once_and_opened_after(tmp_path: Path) -> None:
+    made = FeatureStore.create(tmp_path / "new" / "store", 5)
+    again = FeatureStore.create(tmp_path / "new" / "store", 99)
+    assert (made.chunk_rows, again.chunk_rows) == (5, 5)
+    assert made.marker()["store_id"] == again.marker()["store_id"]
+    assert FeatureStore.open(str(made.path)).keys() == []
+
+
+@pytest.mark.parametrize("place", ["nothing", "folder", "folder/file"])
+def test_what_is_no_store_is_not_opened(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("mine")
+    with pytest.raises(StoreError, match="is no feature store: make one with `clipsyn extract"):
+        FeatureStore.open(tmp_path / place)
+
+
+@pytest.mark.parametrize("place", ["folder", "folder/file"])
+def test_a_store_is_not_made_among_other_things(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("mine")
+    with pytest.raises(StoreError, match="holds something else"):
+        FeatureStore.create(tmp_path / place)
+    assert not (tmp_path / "folder" / "clipsyn.json").exists()
+
+
+def test_a_store_is_made_in_what_a_killed_run_left(tmp_path: Path) -> None:
+    (tmp_path / "clipsyn.json.0a0b.partial").write_bytes(b"{")
+    assert is_vacant(tmp_path)
+    FeatureStore.create(tmp_path)
+    assert not is_vacant(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["2.0", "10.1"])
+def test_a_newer_format_is_refused(tmp_path: Path, version: str) -> None:
+    store = FeatureStore.create(tmp_path)
+    marker = store.marker() | {"format": version}
+    (tmp_path / "clipsyn.json").write_text(json.dumps(marker))
+    with pytest.raises(UnsupportedFormat, match=f"has format {version}.*pip install --upgrade"):
+        FeatureStore.open(tmp_path)
+
+
+def test_a_newer_minor_version_is_read(tmp_path: Path) -> None:
+    marker = FeatureStore.create(tmp_path).marker() | {"format": "1.7", "more": True}
+    (tmp_path / "clipsyn.json").write_text(json.dumps(marker))
+    FeatureStore.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format": "1.0"}', "\0\0"])
+def test_a_damaged_marker_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "clipsyn.json").write_text(content)
+    with pytest.raises(UnsupportedFormat, match=r"clipsyn\.json cannot be read"):
+        FeatureStore.open(tmp_path)
+
+
+# Finding
+
+
+def test_keys_are_sorted_and_filtered(tiny_store: FeatureStore) -> None:
+    keys = tiny_store.keys()
+    assert keys == sorted(keys)
+    assert len(keys) == len(set(keys)) == 8
+    assert tiny_store.keys(split=["train"], perturbation={"clean"}) == [
+        FeatureKey("toy", "train", "clean", "fake/one"),
+        FeatureKey("toy", "train", "clean", "fake/two"),
+    ]
+    assert len(tiny_store.keys(backbone=["fake/one", "absent"])) == 4
+    assert tiny_store.keys(dataset=[]) == []
+    assert tiny_store.keys(dataset=["absent"]) == []
+
+
+def test_drafts_are_no_cells(tiny_store: FeatureStore, fakes: Any) -> None:
+    with pytest.raises(TypeError):
+        fakes.fill(tiny_store.path, [Broken(fakes.Encoder("fake/three"))])
+    assert len(tiny_store.keys()) == 8
+    with pytest.raises(MissingCell):
+        tiny_store.embeddings(replace(fakes.key, backbone="fake/three"))
+
+
+class Broken:
+    """An encoder that fails after a while."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode_images(self, pixels: Any) -> Any:
+        if self._encoder.encoded:
+            raise TypeError("broken")
+        return self._encoder.encode_images(pixels)
+
+
+def test_prompt_sets_are_those_of_the_backbone(tiny_store: FeatureStore, fakes: Any) -> None:
+    assert tiny_store.prompt_sets(fakes.key) == ["simple"]
+    assert tiny_store.prompt_sets(replace(fakes.key, backbone="absent")) == []
+
+
+# Missing
+
+
+def command_in(message: str) -> list[str]:
+    """The `clipsyn extract` line of an error, checked to be one that the command line takes."""
+    (line,) = re.findall(r"`(clipsyn extract [^`]*)`", message)
+    program, verb, *arguments = shlex.split(line)
+    assert (program, verb) == ("clipsyn", "extract")
+    context = extract.make_context("extract", list(arguments))
+    assert context.params["datasets"]
+    return arguments
+
+
+def test_a_missing_cell_says_which_command_makes_it(tiny_store: FeatureStore, fakes: Any) -> None:
+    key = FeatureKey("toy", "test", "jpeg-5", "fake/one")
+    with pytest.raises(MissingCell, match="has no toy/test · jpeg-5 · fake/one") as caught:
+        tiny_store.embeddings(key)
+    arguments = command_in(str(caught.value))
+    assert arguments[0] == str(tiny_store.path)
+    assert "fake/one=local-dir:checkpoints/fake/one" in arguments
+    assert arguments[-1] == "jpeg-5"
+    for read in (tiny_store.valid, tiny_store.fingerprint):
+        with pytest.raises(MissingCell):
+            read(key)
+    for derive in (tiny_store.logits, tiny_store.predictions):
+        with pytest.raises(MissingCell):
+            derive(key, "simple")
+
+
+def test_missing_samples_say_which_command_makes_them(tiny_store: FeatureStore) -> None:
+    with pytest.raises(MissingCell, match="has no samples of toy/val") as caught:
+        tiny_store.samples("toy", "val")
+    assert command_in(str(caught.value))[-1] == "val"
+
+
+@pytest.mark.parametrize("read", ["logits", "predictions", "class_embeddings"])
+def test_missing_class_embeddings_say_which_command_makes_them(
+    tiny_store: FeatureStore, fakes: Any, read: str
+) -> None:
+    arguments = (fakes.key, "cupl")
+    if read == "class_embeddings":
+        arguments = ("toy", "cupl", "fake/one")
+    with pytest.raises(MissingCell, match="prompts 'cupl'") as caught:
+        getattr(tiny_store, read)(*arguments)
+    arguments = command_in(str(caught.value))
+    assert arguments[-1] == "cupl"
+    assert "fake/one=local-dir:checkpoints/fake/one" in arguments
+
+
+def test_class_embeddings_that_were_removed_are_missed(
+    tiny_store: FeatureStore, fakes: Any
+) -> None:
+    shutil.rmtree(tiny_store.classes_path("toy", "simple", "fake/one"))
+    with pytest.raises(MissingCell):
+        tiny_store.logits(fakes.key, "simple")
+
+
+# Stale
+
+
+def test_a_cell_of_other_samples_is_stale(tiny_store: FeatureStore, fakes: Any) -> None:
+    attributes = arrays.read_attributes(tiny_store.samples_path("toy", "test"))
+    attributes["identity"]["samples"] = "0" * 64
+    arrays.write_attributes(tiny_store.samples_path("toy", "test"), attributes)
+    for read in (tiny_store.embeddings, tiny_store.valid, tiny_store.fingerprint):
+        with pytest.raises(StaleCell, match=r"\(samples\)") as caught:
+            read(fakes.key)
+        assert caught.value.fields == ("samples",)
+        assert command_in(str(caught.value))[-1] == "--replace"
+
+
+@pytest.mark.parametrize("name", ["features", "classes"])
+def test_logits_of_other_features_or_classes_are_stale(
+    tiny_store: FeatureStore, fakes: Any, name: str
+) -> None:
+    path = {
+        "features": tiny_store.features_path(fakes.key),
+        "classes": tiny_store.classes_path("toy", "simple", "fake/one"),
+    }[name]
+    attributes = arrays.read_attributes(path) | {"fingerprint": "0" * 64}
+    arrays.write_attributes(path, attributes)
+    for read in (tiny_store.logits, tiny_store.predictions):
+        with pytest.raises(StaleCell, match=rf"\({name}\)") as caught:
+            read(fakes.key, "simple")
+        assert caught.value.fields == (name,)
+        command_in(str(caught.value))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_logits_under_other_class_names_are_stale(
+    tiny_store: FeatureStore, fakes: Any, stored: bool
+) -> None:
+    if not stored:
+        shutil.rmtree(tiny_store.path / "logits")
+    table = tiny_store.samples("toy", "test")
+    tiny_store.annotate(replace(table, class_names=("dog", "cat", "crème brûlée")))
+    for read in (tiny_store.logits, tiny_store.predictions):
+        with pytest.raises(StaleCell, match=r"\(class_names\)") as caught:
+            read(fakes.key, "simple")
+        assert caught.value.fields == ("class_names",)
+
+
+def test_damaged_attributes_are_damage(tiny_store: FeatureStore, fakes: Any) -> None:
+    path = tiny_store.features_path(fakes.key)
+    arrays.write_attributes(path, {})
+    with pytest.raises(DamagedStore, match="lacks the attribute"):
+        tiny_store.embeddings(fakes.key)
+    with pytest.raises(DamagedStore, match="lacks the attribute"):
+        tiny_store.logits(fakes.key, "simple")
+
+
+# Reading and correcting
+
+
+def test_logits_are_scaled_cosines(tiny_store: FeatureStore) -> None:
+    keys = tiny_store.keys()
+    for key in keys:
+        classes, scale = tiny_store.class_embeddings("toy", "simple", key.backbone)
+        images = tiny_store.embeddings(key).astype(np.float64)
+        logits = tiny_store.logits(key, "simple")
+        assert logits.dtype == np.float32
+        assert np.allclose(logits, scale * images @ classes.T.astype(np.float64), atol=1e-4)
+        assert (tiny_store.predictions(key, "simple") == logits.argmax(axis=1)).all()
+
+
+def test_derived_logits_have_the_bits_of_stored_ones(tiny_store: FeatureStore) -> None:
+    keys = tiny_store.keys()
+    stored = {
+        key: (tiny_store.logits(key, "simple"), tiny_store.predictions(key, "simple"))
+        for key in keys
+    }
+    shutil.rmtree(tiny_store.path / "logits")
+    for key, (logits, predictions) in stored.items():
+        assert tiny_store.logits(key, "simple").tobytes() == logits.tobytes()
+        assert tiny_store.predictions(key, "simple").tobytes() == predictions.tobytes()
+
+
+def test_labels_are_corrected_in_place(tiny_store: FeatureStore, fakes: Any) -> None:
+    table = tiny_store.samples("toy", "test")
+    labels = table.labels.copy()
+    labels[[0, 19]] = 2
+    before = fakes.contents(tiny_store.path)
+    tiny_store.annotate(replace(table, labels=labels, metric="mean_per_class_recall"))
+    corrected = tiny_store.samples("toy", "test")
+    assert corrected.labels.tolist() == labels.tolist()
+    assert corrected.metric == "mean_per_class_recall"
+    assert corrected.digest == table.digest
+    after = fakes.contents(tiny_store.path)
+    changed = {name for name in after if after[name] != before.get(name)}
+    folder = "samples/toy/test"
+    assert changed == {f"{folder}/zarr.json", f"{folder}/label/c.0", f"{folder}/label/c.2"}
+    tiny_store.embeddings(fakes.key)
+
+
+def test_embeddings_take_half_of_float32_npy(tmp_path: Path, fakes: Any) -> None:
+    encoders = [fakes.Encoder("fake/wide", embed_dim=512)]
+    source = fakes.Source(count=1100)
+    store = fakes.fill(tmp_path / "store", encoders, [source], chunk_rows=1024, logits=False)
+    (key,) = store.keys()
+    np.save(tmp_path / "plain.npy", store.embeddings(key).astype(np.float32))
+    files = store.features_path(key).rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    assert size <= 0.52 * (tmp_path / "plain.npy").stat().st_size

@@ -1,0 +1,200 @@
+"""`clipsyn.store.inventory`: what there is, what is damaged, what goes when it is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.errors import MissingCell
+from clipsyn.store import arrays
+from clipsyn.store.drafts import unfinished
+from clipsyn.store.features import KINDS, FeatureStore
+from clipsyn.store.inventory import (
+    cell_rows,
+    damage,
+    describe,
+    describe_group,
+    find_groups,
+    group_digest,
+    remove,
+    remove_unfinished,
+)
+
+
+def problems(store: FeatureStore) -> list[str]:
+    return [problem for group in find_groups(store, {}) for problem in damage(store, group)]
+
+
+CELL = "features/toy/test/clean/fake--one"
+
+
+def flip(path: Path, position: int = 3) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def spoil_identity(path: Path) -> None:
+    attributes = arrays.read_attributes(path.parent)
+    attributes["identity"]["backbone"]["weights"] = "0"
+    arrays.write_attributes(path.parent, attributes)
+
+
+def spoil_attributes(path: Path) -> None:
+    attributes = dict(arrays.read_attributes(path.parent))
+    del attributes["identity"]
+    arrays.write_attributes(path.parent, attributes)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "flipped bit": (f"{CELL}/image_embedding/c.1.0", flip, "block 1 (rows 7-13)"),
+    "cut chunk": (f"{CELL}/valid/c.2", lambda p: p.write_bytes(b"1"), "block 2 (rows 14-19)"),
+    "missing chunk": (f"{CELL}/valid/c.0", Path.unlink, "c.0 is missing"),
+    "missing array": (f"{CELL}/valid/zarr.json", Path.unlink, "array valid is missing"),
+    "array without metadata": (
+        "classes/toy/simple/fake--one/class_embedding/zarr.json",
+        lambda p: p.write_bytes(b"{"),
+        "zarr.json is damaged",
+    ),
+    "altered identity": (f"{CELL}/zarr.json", spoil_identity, "does not match its fingerprint"),
+    "lost identity": (f"{CELL}/zarr.json", spoil_attributes, "lacks the attribute 'identity'"),
+    "unreadable group": (f"{CELL}/zarr.json", lambda p: p.write_bytes(b""), "zarr.json is damaged"),
+    "logits": (
+        "logits/toy/train/jpeg-3/fake--two/simple/logit/c.1.0",
+        flip,
+        "logits/toy/train/jpeg-3/fake--two/simple: block 1 (rows 6-10)",
+    ),
+    "ids": ("samples/toy/test/sample_id/c.0", flip, "samples/toy/test: block 0"),
+}
+
+
+def test_a_sound_store_has_no_problems(tiny_store: FeatureStore) -> None:
+    assert problems(tiny_store) == []
+    result = CliRunner().invoke(main, ["verify", str(tiny_store.path)])
+    assert result.exit_code == 0
+    assert "20 groups" in result.stdout  # 2 samples, 2 classes, 8 features, 8 logits
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_every_damage_is_found_and_named(tiny_store: FeatureStore, name: str) -> None:
+    file, spoil, words = DAMAGES[name]
+    spoil(tiny_store.path / file)
+    found = problems(tiny_store)
+    assert any(words in problem for problem in found), found
+    where = "/".join(file.split("/")[: 1 + len(KINDS[file.split("/")[0]])])
+    assert all(problem.startswith(f"{where}: ") for problem in found)
+    result = CliRunner().invoke(main, ["verify", str(tiny_store.path)])
+    assert result.exit_code == 4
+    assert "Traceback" not in result.stderr
+    assert words in result.stdout
+
+
+def test_swapped_ids_with_sound_checksums_are_found(tiny_store: FeatureStore) -> None:
+    path = tiny_store.samples_path("toy", "train") / "sample_id"
+    ids = arrays.read(path, arrays.layout(path).blocks.range(0))
+    arrays.write_block(path, 0, ids[::-1])
+    assert "samples/toy/train: ids and content hashes do not match the digest" in problems(
+        tiny_store
+    )
+
+
+def test_rows_say_what_is_in_each_cell(tiny_store: FeatureStore) -> None:
+    rows = cell_rows(tiny_store)
+    assert len(rows) == 8
+    row = rows[0]
+    assert (row["dataset"], row["split"], row["images"], row["embed"]) == ("toy", "test", 20, 12)
+    assert row["prompts"] == ["simple"]
+    assert row["bad"] == 0
+    cell = tiny_store.path / CELL
+    logits = tiny_store.path / CELL.replace("features", "logits")
+    files = [f for folder in (cell, logits) for f in folder.rglob("*") if f.is_file()]
+    assert row["bytes"] == sum(file.stat().st_size for file in files)
+
+
+def test_the_store_describes_itself(tiny_store: FeatureStore) -> None:
+    found = describe(tiny_store)
+    assert set(found["backbones"]) == {"fake/one", "fake/two"}
+    assert found["backbones"]["fake/one"]["source"] == "local-dir:checkpoints/fake/one"
+    assert found["backbones"]["fake/one"]["precision"] == "fp32"
+    train = found["datasets"]["toy/train"]
+    assert (train["images"], train["classes"], train["licence"]) == (11, 3, "CC0")
+    group = describe_group(tiny_store, CELL)
+    assert group["arrays"]["image_embedding"] == ["float16", 20, 12]
+    with pytest.raises(MissingCell, match="has no group features/x"):
+        describe_group(tiny_store, "features/x")
+
+
+def test_filters_pass_over_kinds_that_lack_them(tiny_store: FeatureStore) -> None:
+    def kinds(**filters: list[str]) -> dict[str, int]:
+        found = [group.kind for group in find_groups(tiny_store, filters)]
+        return {kind: found.count(kind) for kind in sorted(set(found))}
+
+    assert kinds() == {"classes": 2, "features": 8, "logits": 8, "samples": 2}
+    assert kinds(backbone=["fake/one"]) == {"classes": 1, "features": 4, "logits": 4}
+    assert kinds(split=["train"]) == {"features": 4, "logits": 4, "samples": 1}
+    assert kinds(prompts=["simple"], backbone=["fake/two"]) == {"classes": 1, "logits": 4}
+    assert kinds(perturbation=["absent"]) == {}
+
+
+def test_what_is_removed_is_gone_and_the_rest_stays(tiny_store: FeatureStore, fakes: Any) -> None:
+    before = fakes.contents(tiny_store.path)
+    remove(tiny_store, find_groups(tiny_store, {"backbone": ["fake/one"]}))
+    keys = tiny_store.keys()
+    assert {key.backbone for key in keys} == {"fake/two"}
+    assert problems(tiny_store) == []
+    assert fakes.draft_folders(tiny_store.path) == []
+    after = fakes.contents(tiny_store.path)
+    assert not any("fake--one/" in name for name in after if not name.endswith("one/zarr.json"))
+    assert {name for name in before if "fake--one" not in name} <= set(after)
+    assert all(after[name] == before[name] for name in after)
+    sources = [fakes.Source(), fakes.Source(split="train", count=11)]
+    fakes.fill(tiny_store.path, sources=sources, perturbations=["clean", "jpeg:3"])
+    assert fakes.contents(tiny_store.path) == before
+
+
+def test_unfinished_work_is_removed_on_demand(tiny_store: FeatureStore, fakes: Any) -> None:
+    fakes.fill(tiny_store.path, [fakes.Encoder("fake/three")], shard=(0, 2))
+    wip = tiny_store.path / ".wip"
+    (wip / "trash-0a" / "group").mkdir(parents=True)
+    assert len(unfinished(tiny_store.path)) == 1
+    result = CliRunner().invoke(main, ["status", str(tiny_store.path)])
+    assert result.exit_code == 0, result.stderr
+    assert "features/toy/test/clean/fake--three, 2 of 3 blocks done" in result.stdout
+    assert "leftovers in .wip" in result.stdout
+    assert remove_unfinished(tiny_store) == 2
+    assert list(wip.iterdir()) == []
+    assert len(tiny_store.keys()) == 8
+
+
+def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore) -> None:
+    def digests() -> dict[Path, str]:
+        return {group.path: group_digest(group) for group in find_groups(tiny_store, {})}
+
+    before = digests()
+    assert len(set(before.values())) == len(before)
+    cell = tiny_store.path / CELL
+    arrays.write_attributes(cell, arrays.read_attributes(cell) | {"provenance": "elsewhere"})
+    assert digests() == before
+    label = tiny_store.samples_path("toy", "train") / "label"
+    labels = arrays.read(label, range(6))
+    arrays.write_block(label, 0, labels[::-1])
+    changed = {path for path, digest in digests().items() if digest != before[path]}
+    assert changed == {label.parent}
+
+
+def test_the_command_line_removes_after_asking(tiny_store: FeatureStore) -> None:
+    path = str(tiny_store.path)
+    refused = CliRunner().invoke(main, ["rm", path, "-b", "fake/one"], input="n\n")
+    assert refused.exit_code == 1
+    assert len(tiny_store.keys()) == 8
+    assert CliRunner().invoke(main, ["rm", path, "-b", "fake/one"], input="y\n").exit_code == 0
+    assert len(tiny_store.keys()) == 4
+    assert CliRunner().invoke(main, ["rm", path]).exit_code == 2
+    nothing = CliRunner().invoke(main, ["rm", path, "-b", "fake/one", "-y"])
+    assert nothing.exit_code in (2, 4)
+    assert "fake/one" in nothing.stderr or "nothing in" in nothing.stderr
