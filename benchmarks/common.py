@@ -103,8 +103,7 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
         function()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
-        names = list(sides) if number % 2 else list(reversed(sides))
-        for name in names:
+        for name in list(sides)[:: 1 if number % 2 else -1]:
             times[name].append(seconds(sides[name]))
             _show_round(number, rounds, name, times[name][-1])
     return times

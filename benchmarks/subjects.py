@@ -34,7 +34,9 @@ def zoo(folder: Path) -> list[Backbone]:
     if any((data_dir() / "zoo").glob("*/open_clip_config.json")):
         return resolve_backbones(["zoo"])
     recipes = sorted(_RECIPES.glob("*.json"))
-    return [random_backbone(folder, r.stem, json.loads(r.read_text())["model_cfg"]) for r in recipes]
+    return [
+        random_backbone(folder, r.stem, json.loads(r.read_text())["model_cfg"]) for r in recipes
+    ]
 
 
 def random_backbone(folder: Path, name: str, config: dict[str, Any] | None = None) -> Backbone:

@@ -1,6 +1,6 @@
 """A sweep of backbones over one dataset: clipsyn's extraction against a pass for each backbone.
 
-    python -m benchmarks.sweep
+    python benchmarks/sweep.py
 
 The usual way, as in CLIP_benchmark: for every backbone a torch DataLoader reads, decodes, perturbs
 and preprocesses all images, and the model encodes them batch by batch. Both sides start with loaded
@@ -12,23 +12,32 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from common import (
+    Measured,
+    best_of,
+    interleaved,
+    ratio,
+    report,
+    spread,
+    start,
+    workplace,
+)
 
-from benchmarks.common import Measured, best_of, interleaved, ratio, report, spread, start, workplace
 from clipsyn.extract.job import settle_process
 
 settle_process()  # as the command does, for both sides; before torch
 import open_clip  # noqa: E402
+import subjects  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from benchmarks import subjects  # noqa: E402
 from clipsyn.extract.encoder import OpenClipEncoder  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
 from clipsyn.extract.run import Settings  # noqa: E402
@@ -105,8 +114,7 @@ class Sweep:
         times = interleaved(sides, rounds)
         usual = best_of(times["workers=0"], times["workers=2"])
         images = len(self.source) * len(self.encoders)
-        rates = (images / statistics.median(taken) for taken in (times["clipsyn"], usual))
-        ours, theirs = rates
+        ours, theirs = (images / statistics.median(t) for t in (times["clipsyn"], usual))
         detail = (
             f"{ours:,.0f} against {theirs:,.0f} images/s x backbones; "
             f"{spread(usual, times['clipsyn'])} in {rounds} rounds"
@@ -116,8 +124,6 @@ class Sweep:
 
 def unlabelled(source: ImageSource) -> ImageSource:
     """Without class names: neither side encodes texts then."""
-    from dataclasses import replace
-
     labels = np.full(len(source), -1, np.int32)
     bare: ImageSource = replace(source, class_names=(), labels=labels)  # type: ignore[type-var]
     return bare
@@ -128,7 +134,8 @@ def over_forward(folder: Path, count: int, rounds: int) -> Measured:
     backbone = subjects.random_backbone(folder, "ViT-B-32")
     [encoder], peer = subjects.load([backbone], "cpu"), Peer.load(backbone)
     source = open_source(str(subjects.write_photographs(folder, count)), "test")
-    tensors = torch.stack([peer.transform(source.image(i)) for i in range(count)]).split(BATCH)
+    transformed = torch.stack([peer.transform(source.image(i)) for i in range(count)])
+    tensors = torch.split(transformed, BATCH)
     sweep = Sweep([encoder], [peer], source, CLEAN, folder / "store-vit")
     times = interleaved({"extract": sweep.ours, "forward": lambda: peer.encode(tensors)}, rounds)
     rate = count / statistics.median(times["extract"])
@@ -140,7 +147,9 @@ def over_forward(folder: Path, count: int, rounds: int) -> Measured:
     )
 
 
-def sweeps(folder: Path, dataset: str, photographs: int, perturb: str, rounds: int) -> list[Measured]:
+def sweeps(
+    folder: Path, dataset: str, photographs: int, perturb: str, rounds: int
+) -> list[Measured]:
     backbones = subjects.zoo(folder)
     encoders, peers = subjects.load(backbones, "cpu"), [Peer.load(b) for b in backbones]
     click.echo(f"{len(backbones)} backbones: {', '.join(b.name for b in backbones)}", err=True)
@@ -163,9 +172,7 @@ def sweeps(folder: Path, dataset: str, photographs: int, perturb: str, rounds: i
 @click.option("--perturb", default="zoom_blur:3", show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep images and models there.")
-def main(
-    dataset: str, photographs: int, perturb: str, rounds: int, folder: Path | None
-) -> None:
+def main(dataset: str, photographs: int, perturb: str, rounds: int, folder: Path | None) -> None:
     """Images/s of a sweep, clipsyn over the usual way; and extraction over bare forward passes."""
     start("Sweep: clipsyn's extraction against one DataLoader pass for each backbone")
     with workplace(folder) as place:
