@@ -1,0 +1,99 @@
+"""The command line, in this process and in its own; a tiny checkpoint for it to load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def clipsyn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process; anything but an orderly end is raised."""
+    from clipsyn.cli import main
+
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object, **options: Any) -> Result:
+        texts = [str(argument) for argument in arguments]
+        return CliRunner().invoke(main, texts, catch_exceptions=False, **options)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def fails(clipsyn: Callable[..., Result]) -> Callable[..., str]:
+    """Run a command that must fail with this exit code and one line of `Error: …`; the line."""
+
+    def run(code: int, *arguments: object, **options: Any) -> str:
+        result = clipsyn(*arguments, **options)
+        assert result.exit_code == code, result.output
+        errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(errors) == 1, result.stderr
+        assert result.stderr.rstrip().endswith(errors[0])
+        return errors[0].removeprefix("Error: ")
+
+    return run
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command as its users do, in a process of its own, in a folder of its own."""
+
+    def run(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "clipsyn", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=environment() | env,
+            timeout=120,
+        )
+
+    return run
+
+
+def environment() -> dict[str, str]:
+    """Ours, with clipsyn importable from anywhere, without what would change a command."""
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {k: v for k, v in os.environ.items() if not k.startswith("CLIPSYN_")} | {
+        "PYTHONPATH": paths
+    }
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for ``local-dir:``, called tiny: a CLIP with random weights."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    configs = tmp_path_factory.mktemp("configs")
+    (configs / "clipsyn-cli.json").write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(configs)
+    torch.manual_seed(0)
+    model = open_clip.create_model("clipsyn-cli")
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    folder.mkdir()
+    content = {"model_cfg": CONFIG, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
