@@ -1,0 +1,93 @@
+"""What each command imports, in a fresh interpreter: start-up is fast, and torch is optional."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.cli import main
+from clipsyn.store.features import FeatureStore
+
+TORCH = {"torch", "torchvision", "open_clip", "timm"}
+SCIENCE = {"sklearn", "scipy", "pandas", "matplotlib"}
+HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL"}
+
+# Every command: arguments for a run that succeeds, and what that must not import.
+COMMANDS: dict[str, tuple[list[str], set[str]]] = {
+    "backbones": ([], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "datasets": ([], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "extract": (["new", "-b", "local-dir:CHECKPOINT", "-d", "PHOTOS"], {"sklearn"}),
+    "info": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
+    "ls": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "rm": (["STORE", "-d", "toy", "-y"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
+    "run": (["RECIPE"], TORCH | SCIENCE | {"zarr"}),
+    "status": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
+    "verify": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
+    "zeroshot": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+}
+
+
+def imported(*arguments: object, cwd: Path | None = None) -> set[str]:
+    """Top-level modules there are after a command that succeeded."""
+    script = (
+        "import sys\n"
+        "from clipsyn.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "print('MODULES', *{name.partition('.')[0] for name in sys.modules})\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{script}"]
+        + [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.fixture
+def places(
+    tiny_store: FeatureStore, tmp_path: Path, write_images: Any, checkpoint: Path
+) -> dict[str, str]:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"store: {tiny_store.path}\nstages: [{{stage: zeroshot, output: {tmp_path / 'table'}}}]\n"
+    )
+    found = {"STORE": tiny_store.path, "PHOTOS": write_images(), "RECIPE": recipe}
+    return {name: str(path) for name, path in found.items()} | {"CHECKPOINT": str(checkpoint)}
+
+
+def test_every_command_is_listed_here() -> None:
+    assert set(COMMANDS) == set(main.commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_imports_no_more_than_it_needs(
+    name: str, places: dict[str, str], tmp_path: Path
+) -> None:
+    arguments, forbidden = COMMANDS[name]
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    assert imported(name, *arguments, cwd=tmp_path) & forbidden == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_next_to_nothing(arguments: list[str]) -> None:
+    assert imported(*arguments) & (HELP | TORCH | SCIENCE) == set()
+
+
+def test_extract_and_run_do_import_torch(places: dict[str, str], tmp_path: Path) -> None:
+    """Or else the test above would hold for want of anything to see."""
+    options = ["-b", f"local-dir:{places['CHECKPOINT']}", "-d", places["PHOTOS"], "--dry-run"]
+    assert imported("extract", "new", *options, cwd=tmp_path) >= {"torch", "open_clip"}

@@ -1,0 +1,111 @@
+"""The command itself: help, version, what an error looks like."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+
+from clipsyn import __version__
+from clipsyn.cli import main
+from clipsyn.errors import ClipsynError
+from clipsyn.store.features import FeatureStore
+
+
+def test_help_names_every_command(clipsyn: Any) -> None:
+    result = clipsyn("--help")
+    assert result.exit_code == 0
+    assert all(f"  {name}" in result.stdout for name in main.commands)
+    assert clipsyn("-h").stdout == result.stdout
+
+
+def test_version(terminal: Any) -> None:
+    assert terminal("--version").stdout == f"clipsyn, version {__version__}\n"
+
+
+def test_the_installed_command_is_the_module() -> None:
+    from importlib.metadata import PackageNotFoundError, entry_points, version
+
+    try:
+        version("clipsyn")
+    except PackageNotFoundError:
+        pytest.skip("clipsyn is not installed")
+    (script,) = entry_points(group="console_scripts", name="clipsyn")
+    assert script.load() is main
+
+
+def test_an_unknown_command_has_near_matches(fails: Any) -> None:
+    assert "Did you mean 'extract'?" in fails(2, "extrat")
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_an_unknown_option_is_refused(fails: Any, name: str) -> None:
+    assert "No such option" in fails(2, name, "--no-such-option")
+
+
+def test_notes_on_an_error_are_part_of_its_line(
+    fails: Any, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        error = ClipsynError("this is wrong:")
+        error.add_note("do that instead")
+        raise error
+
+    monkeypatch.setattr("clipsyn.store.inventory.cell_rows", refuse)
+    assert fails(1, "ls", tiny_store.path) == "this is wrong: do that instead"
+
+
+def test_our_own_mistakes_keep_their_traceback(
+    clipsyn: Any, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def err(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'polar'", name="polar")
+
+    monkeypatch.setattr("clipsyn.store.inventory.cell_rows", err)
+    with pytest.raises(ModuleNotFoundError, match="polar"):
+        clipsyn("ls", tiny_store.path)
+
+
+def test_log_lines_come_once_and_only_while_a_command_runs(
+    clipsyn: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    logger = logging.getLogger("clipsyn")
+
+    @click.command()
+    def speak() -> None:
+        logging.getLogger().addHandler(shouting)
+        logger.info("once")
+
+    shouting = logging.StreamHandler()
+    monkeypatch.setitem(main.commands, "speak", speak)
+    try:
+        for _ in range(2):  # the second time must not find the first one's stream
+            assert clipsyn("speak").stderr == "once\n"
+        assert clipsyn("-q", "speak").stderr == ""
+    finally:
+        logging.getLogger().removeHandler(shouting)
+    assert logger.handlers == []
+    assert logger.propagate
+
+
+def test_a_reader_that_stops_reading_is_no_error(tiny_store: FeatureStore) -> None:
+    command = f"{sys.executable} -m clipsyn ls {tiny_store.path} --json | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+def test_json_is_all_there_is_on_standard_output(terminal: Any, tiny_store: FeatureStore) -> None:
+    for command in ("ls", "status", "verify", "zeroshot"):
+        done = terminal(command, tiny_store.path, "--json")
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+    for command in ("backbones", "datasets"):
+        assert json.loads(terminal(command, "--json").stdout)

@@ -1,0 +1,281 @@
+"""`clipsyn ls`, `info`, `status`, `verify`, `rm`, on a store of 20 images in blocks of seven."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.store.features import FeatureStore
+
+READERS = ("ls", "info", "status", "verify")
+
+
+@pytest.fixture
+def path(tiny_store: FeatureStore) -> Path:
+    return tiny_store.path
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, fakes: Any) -> Path:
+    """A store whose only cell has one block of three."""
+    encoder = fakes.Encoder()
+
+    def stop() -> None:
+        if encoder.encoded:
+            raise KeyboardInterrupt
+
+    encoder.before_batch = stop
+    with pytest.raises(KeyboardInterrupt):
+        fakes.fill(tmp_path / "store", [encoder])
+    return tmp_path / "store"
+
+
+class TestAnyCommand:
+    @pytest.mark.parametrize("command", [*READERS, "rm", "zeroshot"])
+    def test_not_a_store(self, fails: Any, tmp_path: Path, command: str) -> None:
+        said = fails(4, command, tmp_path)
+        assert said.startswith(f"{tmp_path} is no feature store")
+
+    @pytest.mark.parametrize("command", [*READERS, "rm", "zeroshot"])
+    def test_a_newer_format(self, fails: Any, path: Path, command: str) -> None:
+        marker = json.loads((path / "clipsyn.json").read_bytes())
+        (path / "clipsyn.json").write_text(json.dumps(marker | {"format": "7.2"}))
+        said = fails(4, command, path)
+        assert "has format 7.2" in said
+        assert "pip install --upgrade clipsyn" in said
+
+    @pytest.mark.parametrize("command", READERS)
+    def test_the_store_from_the_environment(self, clipsyn: Any, path: Path, command: str) -> None:
+        named = clipsyn(command, path)
+        assert named.exit_code == 0
+        assert clipsyn(command, env={"CLIPSYN_STORE": str(path)}).stdout == named.stdout
+
+    @pytest.mark.parametrize("command", READERS)
+    def test_reading_writes_nothing(
+        self, clipsyn: Any, path: Path, fakes: Any, command: str
+    ) -> None:
+        before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+        clipsyn(command, path)
+        assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+
+    def test_as_its_users_call_it(self, terminal: Any, path: Path) -> None:
+        done = terminal("ls", path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "jpeg-3" in done.stdout
+        done = terminal("ls", "nowhere")
+        assert (done.returncode, done.stdout) == (4, "")
+        expected = "nowhere is no feature store: make one with `clipsyn extract nowhere …`"
+        assert done.stderr == f"Error: {expected}\n"
+
+
+class TestLs:
+    def test_a_line_for_each_dataset_split_and_perturbation(self, clipsyn: Any, path: Path) -> None:
+        header, _, *rows, last = clipsyn("ls", path).stdout.splitlines()
+        assert header.split()[:5] == ["dataset", "split", "perturbation", "images", "bad"]
+        assert [row.split()[:7] for row in rows] == [
+            ["toy", "test", "clean", "20", "0", "2", "simple"],
+            ["toy", "test", "jpeg-3", "20", "0", "2", "simple"],
+            ["toy", "train", "clean", "11", "0", "2", "simple"],
+            ["toy", "train", "jpeg-3", "11", "0", "2", "simple"],
+        ]
+        assert last == "cells: 8; backbones: fake/one, fake/two"
+
+    def test_json_has_every_cell(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
+        rows = json.loads(clipsyn("ls", path, "--json").stdout)
+        keys = tiny_store.keys()
+        assert [(r["dataset"], r["split"], r["perturbation"], r["backbone"]) for r in rows] == [
+            (key.dataset, key.split, key.perturbation, key.backbone) for key in keys
+        ]
+        assert [row["fingerprint"] for row in rows] == [tiny_store.fingerprint(k) for k in keys]
+        cells = [cell for kind in ("features", "logits") for cell in path.glob(f"{kind}/*/*/*/*/")]
+        files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]
+        assert sum(row["bytes"] for row in rows) == sum(file.stat().st_size for file in files)
+
+    def test_an_empty_store(self, clipsyn: Any, tmp_path: Path) -> None:
+        FeatureStore.create(tmp_path / "new")
+        said = clipsyn("ls", tmp_path / "new").stdout
+        assert f"fill it with `clipsyn extract {tmp_path / 'new'}" in said
+        assert json.loads(clipsyn("ls", tmp_path / "new", "--json").stdout) == []
+
+    def test_bad_images_are_counted(self, clipsyn: Any, tmp_path: Path, fakes: Any) -> None:
+        source = fakes.Source(bad={3: "cut short", 4: "empty"})
+        fakes.fill(tmp_path / "bad", sources=[source], max_bad=0.5)
+        (row,) = json.loads(clipsyn("ls", tmp_path / "bad", "--json").stdout)
+        assert (row["images"], row["bad"]) == (20, 2)
+
+
+class TestInfo:
+    def test_the_whole_store(self, clipsyn: Any, path: Path) -> None:
+        found = json.loads(clipsyn("info", path).stdout)
+        assert found["format"] == "1.0"
+        assert set(found["backbones"]) == {"fake/one", "fake/two"}
+        assert found["backbones"]["fake/one"]["source"] == "local-dir:checkpoints/fake/one"
+        assert len(found["backbones"]["fake/one"]["weights"]) == 64
+        assert found["datasets"]["toy/train"]["images"] == 11
+        assert found["datasets"]["toy/test"]["classes"] == 3
+
+    def test_one_group(self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any) -> None:
+        group = tiny_store.features_path(fakes.key).relative_to(path)
+        found = json.loads(clipsyn("info", path, group).stdout)
+        assert found["arrays"] == {
+            "image_embedding": ["float16", 20, 12],
+            "valid": ["bool", 20],
+        }
+        assert found["fingerprint"] == tiny_store.fingerprint(fakes.key)
+        assert found["identity"]["backbone"]["precision"] == "fp32"
+
+    def test_no_such_group(self, fails: Any, path: Path) -> None:
+        said = fails(4, "info", path, "features/yot")
+        assert f"no group features/yot: see `clipsyn ls {path}`" in said
+
+
+class TestStatus:
+    def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
+        assert clipsyn("status", path).stdout == (
+            "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 8\n"
+        )
+        found = json.loads(clipsyn("status", path, "--json").stdout)
+        assert found == {
+            "finished": {"samples": 2, "classes": 2, "features": 8, "logits": 8},
+            "unfinished": [],
+            "leftovers": 0,
+        }
+
+    def test_what_an_interruption_left(self, clipsyn: Any, interrupted: Path) -> None:
+        (interrupted / ".wip" / "new-abc").mkdir()
+        said = clipsyn("status", interrupted).stdout
+        assert "unfinished: features/toy/test/clean/fake--one, 1 of 3 blocks done" in said
+        assert f"`clipsyn rm {interrupted} --unfinished` drops them" in said
+        assert "commands that were killed: 1" in said
+        found = json.loads(clipsyn("status", interrupted, "--json").stdout)
+        assert found["unfinished"] == [
+            {"target": "features/toy/test/clean/fake--one", "done": 1, "blocks": 3}
+        ]
+        assert found["leftovers"] == 1
+
+
+class TestVerify:
+    def test_a_whole_store(self, clipsyn: Any, path: Path) -> None:
+        result = clipsyn("verify", path)
+        assert result.exit_code == 0
+        assert result.stdout == f"20 groups of {path} are as they were written\n"
+        assert json.loads(clipsyn("verify", path, "--json").stdout) == {
+            "groups": 20,
+            "problems": [],
+        }
+
+    def test_a_flipped_bit_and_a_missing_chunk_are_named(
+        self, clipsyn: Any, fails: Any, path: Path, tiny_store: Any, fakes: Any
+    ) -> None:
+        cell = tiny_store.features_path(fakes.key)
+        chunk = cell / "image_embedding" / "c.1.0"
+        content = bytearray(chunk.read_bytes())
+        content[5] ^= 4
+        chunk.write_bytes(content)
+        (tiny_store.logits_path(fakes.key, "simple") / "prediction" / "c.2").unlink()
+        result = clipsyn("verify", path)
+        assert result.exit_code == 4
+        flipped, missing = result.stdout.splitlines()
+        assert flipped.startswith("features/toy/test/clean/fake--one: block 1 (rows 7-13)")
+        assert "does not match its checksum" in flipped
+        assert missing.startswith("logits/toy/test/clean/fake--one/simple: block 2 (rows 14-19)")
+        assert "is missing" in missing
+        said = fails(4, "verify", path)
+        assert "2 in all" in said
+        assert f"`clipsyn rm {path}" in said
+        found = clipsyn("verify", path, "--json")
+        assert found.exit_code == 4
+        assert json.loads(found.stdout)["problems"] == [flipped, missing]
+
+    def test_an_identity_that_was_edited(
+        self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any
+    ) -> None:
+        metadata = tiny_store.features_path(fakes.key) / "zarr.json"
+        content = json.loads(metadata.read_bytes())
+        content["attributes"]["identity"]["backbone"]["weights"] = "0" * 64
+        metadata.write_text(json.dumps(content))
+        result = clipsyn("verify", path)
+        assert result.exit_code == 4
+        assert "does not match its fingerprint" in result.stdout
+
+    def test_removed_and_extracted_again_it_is_whole(
+        self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any
+    ) -> None:
+        (tiny_store.features_path(fakes.key) / "valid" / "c.0").write_bytes(b"")
+        assert clipsyn("verify", path).exit_code == 4
+        assert clipsyn("rm", path, "-d", "toy", "-b", "fake/one", "-y").exit_code == 0
+        fakes.fill(path, [fakes.Encoder()], [fakes.Source()])
+        assert clipsyn("verify", path).exit_code == 0
+
+
+class TestRm:
+    def test_it_lists_and_asks(self, clipsyn: Any, path: Path, tiny_store: Any, fakes: Any) -> None:
+        before = fakes.contents(path)
+        options = ("rm", path, "--backbones", "fake/two", "--perturb", "jpeg-3")
+        result = clipsyn(*options, input="n\n")
+        assert result.exit_code == 1
+        assert result.stdout.splitlines()[:2] == [
+            "features/toy/test/jpeg-3/fake--two",
+            "features/toy/train/jpeg-3/fake--two",
+        ]
+        assert f"Remove 4 groups from {path}? [y/N]" in result.output
+        assert fakes.contents(path) == before
+        assert clipsyn(*options, input="y\n").exit_code == 0
+        assert len(tiny_store.keys()) == 6
+        assert not tiny_store.keys(backbone=["fake/two"], perturbation=["jpeg-3"])
+
+    def test_a_backbone_goes_with_all_that_was_made_with_it(self, clipsyn: Any, path: Path) -> None:
+        assert clipsyn("rm", path, "-b", "fake/one", "-y").exit_code == 0
+        groups = [file.parent for file in path.rglob("*/zarr.json") if "fake--one" in str(file)]
+        assert not [group for group in groups if list(group.glob("*/c.*"))]
+        found = json.loads(clipsyn("status", path, "--json").stdout)["finished"]
+        assert found == {"samples": 2, "classes": 1, "features": 4, "logits": 4}
+        assert clipsyn("verify", path).exit_code == 0
+
+    def test_a_dataset_goes_with_its_samples(self, clipsyn: Any, path: Path) -> None:
+        clipsyn("rm", path, "-d", "toy", "-y")
+        assert clipsyn("status", path).stdout == (
+            "finished: sample tables 0, class embeddings 0, image embeddings 0, logits 0\n"
+        )
+
+    def test_commas_and_repetition(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
+        clipsyn("rm", path, "-b", "fake/one,fake/two", "-p", "clean", "-p", "jpeg-3", "-y")
+        assert tiny_store.keys() == []
+
+    def test_a_filter_is_needed(self, fails: Any, path: Path) -> None:
+        assert "rm needs a filter" in fails(2, "rm", path)
+        assert "rm needs a filter" in fails(2, "rm", path, "--yes")
+
+    def test_unknown_names_have_near_matches(self, fails: Any, path: Path) -> None:
+        said = fails(2, "rm", path, "-b", "fake/tow")
+        assert "unknown backbone 'fake/tow': did you mean fake/one, fake/two?" in said
+        assert "unknown dataset 'yot'" in fails(2, "rm", path, "-d", "yot", "-y")
+
+    def test_nothing_matches(self, fails: Any, clipsyn: Any, path: Path) -> None:
+        clipsyn("rm", path, "-b", "fake/one", "-p", "clean", "-y")
+        said = fails(4, "rm", path, "-b", "fake/one", "-p", "clean")
+        assert said == f"nothing in {path} matches; `clipsyn ls {path}` shows what is there"
+
+    def test_unfinished(self, clipsyn: Any, interrupted: Path, fakes: Any) -> None:
+        result = clipsyn("rm", interrupted, "--unfinished", input="n\n")
+        assert result.exit_code == 1
+        assert "features/toy/test/clean/fake--one, 1 of 3 blocks done" in result.stdout
+        assert fakes.draft_folders(interrupted)
+        assert clipsyn("rm", interrupted, "--unfinished", "-y").exit_code == 0
+        assert fakes.draft_folders(interrupted) == []
+        again = clipsyn("rm", interrupted, "--unfinished")
+        assert again.stdout == f"nothing in {interrupted} is unfinished\n"
+
+    def test_a_store_that_may_not_be_written_to(
+        self, fails: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(shutil, "rmtree", refuse)
+        said = fails(4, "rm", path, "-b", "fake/one", "-y")
+        assert "you may not write there" in said
