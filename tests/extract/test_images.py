@@ -1,0 +1,114 @@
+"""`clipsyn.extract.images`: batches in order, blanks for what cannot be decoded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipsyn.extract.decode import UndecodableImage
+from clipsyn.extract.images import Batch, Images, batches
+from clipsyn.perturb import apply, resolve
+
+
+def halved(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.resize((4, 4)))
+
+
+def whole(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.resize((16, 16)))
+
+
+def images(source: Any, start: int, stop: int, perturbation: str = "clean") -> Images:
+    kinds = {"half": halved, "whole": whole}
+    return Images(source, resolve(perturbation), kinds, range(start, stop))
+
+
+def collected(work: list[tuple[Images, int]], workers: int = 3) -> list[tuple[Images, Batch]]:
+    with ThreadPoolExecutor(workers) as pool:
+        return list(batches(work, pool))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("size", [1, 3, 7, 64])
+def test_batches_are_the_rows_in_order(fakes: Any, size: int, workers: int) -> None:
+    source = fakes.Source(count=50)
+    first, second = images(source, 0, 20), images(source, 30, 41, "gaussian_noise:2")
+    found = collected([(first, size), (second, size)], workers)
+    rows = [row for _, batch in found for row in batch.rows]
+    assert rows == [*range(20), *range(30, 41)]
+    for part, batch in found:
+        assert len(batch.rows) <= size
+        assert set(batch.rows) <= set(part.rows)  # never across two items
+        for place, row in enumerate(batch.rows):
+            pixels = apply(part.perturbation, np.asarray(source.image(row)), source.ids[row])
+            assert np.array_equal(batch.pixels["half"][place], halved(Image.fromarray(pixels)))
+            assert np.array_equal(batch.pixels["whole"][place], whole(Image.fromarray(pixels)))
+        assert batch.valid["half"].all()
+        assert batch.errors == {"half": {}, "whole": {}}
+
+
+def test_what_cannot_be_decoded_is_blank_and_named(fakes: Any) -> None:
+    source = fakes.Source(count=6, bad={2: "torn", 5: "empty file"})
+    ((_, batch),) = collected([(images(source, 0, 6, "jpeg:1"), 10)])
+    assert batch.valid["half"].tolist() == [True, True, False, True, True, False]
+    assert batch.errors["whole"] == {"im002.png": "torn", "im005.png": "empty file"}
+    assert not batch.pixels["whole"][[2, 5]].any()
+    assert batch.pixels["whole"][[0, 1, 3, 4]].any(axis=(1, 2, 3)).all()
+
+
+def test_what_one_preprocessing_refuses_is_blank_there_only(fakes: Any) -> None:
+    source = fakes.Source(count=3)
+
+    def picky(image: Image.Image) -> np.ndarray:
+        if np.array_equal(np.asarray(image), np.asarray(source.image(1))):
+            raise UndecodableImage("too narrow")
+        return halved(image)
+
+    part = Images(source, resolve("clean"), {"picky": picky, "whole": whole}, range(3))
+    ((_, batch),) = collected([(part, 10)])
+    assert batch.valid["picky"].tolist() == [True, False, True]
+    assert batch.valid["whole"].all()
+    assert batch.errors == {"picky": {"im001.png": "too narrow"}, "whole": {}}
+
+
+def test_decoding_runs_a_few_batches_ahead_and_no_further(fakes: Any) -> None:
+    source = fakes.Source(count=100)
+    decoded, lock, image = [], threading.Lock(), source.image
+
+    def counting(row: int) -> Image.Image:
+        with lock:
+            decoded.append(row)
+        return image(row)
+
+    source.image = counting
+    with ThreadPoolExecutor(2) as pool:
+        stream: Iterator[Any] = batches([(images(source, 0, 100), 5)], pool)
+        for number in range(1, 8):
+            next(stream)
+            pool.submit(lambda: None).result()
+            assert 5 * number <= len(decoded) <= 5 * (number + 4)
+        stream.close()
+
+
+def test_any_other_failure_is_not_taken_for_a_bad_image(fakes: Any) -> None:
+    source = fakes.Source()
+
+    def broken(row: int) -> Image.Image:
+        raise ZeroDivisionError
+
+    source.image = broken
+    with pytest.raises(ZeroDivisionError):
+        collected([(images(source, 0, 3), 2)])
+
+
+def test_sources_are_not_changed_by_perturbing(fakes: Any) -> None:
+    source = fakes.Source(count=4)
+    before = [source.image(row).tobytes() for row in range(4)]
+    collected([(images(source, 0, 4, "gaussian_noise:5"), 2)])
+    assert [source.image(row).tobytes() for row in range(4)] == before

@@ -1,0 +1,163 @@
+"""`clipsyn.extract.job`: names in, a plan out; what cannot be is said in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.errors import ClipsynError, StoreError, UnknownName, UsageError
+from clipsyn.extract.job import parse_shard, plan_job, read_job, run_job
+from clipsyn.store.features import FeatureStore
+
+SCHEDULERS = (
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_COUNT",
+    "SLURM_ARRAY_TASK_MIN",
+    "SLURM_ARRAY_TASK_STEP",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "RANK",
+    "WORLD_SIZE",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"), [(None, (0, 1)), ("1/1", (0, 1)), ("2/8", (1, 8)), ("8/8", (7, 8))]
+)
+def test_shards_count_from_one(text: str | None, shard: tuple[int, int]) -> None:
+    assert parse_shard(text) == shard
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", "", "1.0/3"])
+def test_impossible_shards_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"write I/N with 1 <= I <= N"):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "shard"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "4"}, (2, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}, (0, 3)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8"}, (7, 8)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "9",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "SLURM_ARRAY_TASK_MIN": "3",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            (3, 4),
+        ),
+    ],
+)
+def test_the_scheduler_s_shard_is_found(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], shard: tuple[int, int]
+) -> None:
+    for name in SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert parse_shard("auto") == shard
+
+
+def test_without_a_scheduler_auto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="found neither"):
+        parse_shard("auto")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"datasets": ["x"], "batch_size": 0}, "--batch-size"),
+        ({"datasets": ["x"], "workers": -1}, "--workers"),
+        ({"datasets": ["x"], "max_bad": 2}, "--max-bad"),
+        ({}, "--datasets"),
+        ({"datasets": ["x"], "speed": 1}, "--speed"),
+    ],
+)
+def test_impossible_options_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_job(options)
+
+
+@pytest.fixture
+def options(saved: Any, write_images: Callable[..., Path]) -> dict[str, Any]:
+    return {
+        "backbones": [f"tiny={saved('clipsyn-vit').by_folder}"],
+        "datasets": [f"pets={write_images()}"],
+        "device": "cpu",
+    }
+
+
+def test_a_job_is_planned_and_run(tmp_path: Path, options: dict[str, Any], fakes: Any) -> None:
+    path = tmp_path / "store"
+    job = read_job({**options, "perturbations": ["clean,jpeg:2", "clean"]})
+    plan, settings = plan_job(path, job, fakes.Quiet())
+    assert not path.exists()
+    assert [cell.key.perturbation for cell in plan.cells] == ["clean", "jpeg-2"]
+    assert (settings.batch_size, settings.shard) == (64, (0, 1))
+    run_job(plan, settings, fakes.Quiet())
+    store = FeatureStore.open(path)
+    keys = store.keys()
+    assert [key.backbone for key in keys] == ["tiny", "tiny"]
+    assert store.samples("pets", "test").class_names == ("cat", "dog")
+    plan, _ = plan_job(path, job, fakes.Quiet())
+    assert not plan.is_needed
+
+
+def test_an_empty_folder_is_as_good_as_none(
+    tmp_path: Path, options: dict[str, Any], fakes: Any
+) -> None:
+    (tmp_path / "store").mkdir()
+    plan, settings = plan_job(tmp_path / "store", read_job(options), fakes.Quiet())
+    run_job(plan, settings, fakes.Quiet())
+    assert len(FeatureStore.open(tmp_path / "store").keys()) == 1
+
+
+FAULTS: dict[str, tuple[dict[str, Any], type[ClipsynError], str]] = {
+    "unknown backbone": ({"backbones": ["ViT-B-23/openai"]}, UnknownName, "ViT-B-32"),
+    "unknown tag": ({"backbones": ["ViT-B-32/opanai"]}, UnknownName, "openai"),
+    "unknown dataset": ({"datasets": ["cifar01"]}, ClipsynError, "cifar10"),
+    "unknown perturbation": ({"perturbations": ["jpg:3"]}, UnknownName, "jpeg"),
+    "severity": ({"perturbations": ["jpeg:9"]}, UsageError, "1 to 5"),
+    "device": ({"device": "gpu"}, UsageError, "device 'gpu'"),
+    "precision": ({"precision": "fp8"}, UsageError, "precision 'fp8'"),
+    "prompts": ({"prompts": "simpel"}, UnknownName, "simple"),
+    "prompt file": ({"prompts": "absent.json"}, UsageError, "absent.json"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_cannot_be_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, options: dict[str, Any], fakes: Any, name: str
+) -> None:
+    change, error, words = FAULTS[name]
+    with pytest.raises(error, match=words) as caught:
+        plan_job(tmp_path / "store", read_job({**options, **change}), fakes.Quiet())
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code > 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_backbones_of_one_name_are_refused(
+    tmp_path: Path, options: dict[str, Any], saved: Any, fakes: Any
+) -> None:
+    backbones = [*options["backbones"], f"tiny={saved('clipsyn-rn').by_folder}"]
+    with pytest.raises(UsageError, match="'tiny'"):
+        plan_job(tmp_path / "s", read_job({**options, "backbones": backbones}), fakes.Quiet())
+
+
+def test_a_folder_of_other_things_is_no_store(
+    tmp_path: Path, options: dict[str, Any], fakes: Any
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError):
+        plan_job(tmp_path / "mine", read_job(options), fakes.Quiet())
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]

@@ -1,0 +1,251 @@
+"""`clipsyn.extract.plan`: what is asked for against what is there; a change is named, never hit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError, StaleCell
+from clipsyn.extract import plan as plan_module
+from clipsyn.extract.plan import Plan, Wanted, make_plan, sample_table
+from clipsyn.perturb import resolve
+from clipsyn.store.features import FeatureStore
+
+
+@pytest.fixture
+def planned(fakes: Any) -> Callable[..., Plan]:
+    def planned(
+        store: FeatureStore,
+        encoders: Any = None,
+        sources: Any = None,
+        *perturbations: str,
+        **more: Any,
+    ) -> Plan:
+        wanted = Wanted(
+            encoders or [fakes.Encoder()],
+            sources or [fakes.Source()],
+            [resolve(text) for text in perturbations or ("clean",)],
+            **more,
+        )
+        return make_plan(store, wanted, fakes.Quiet())
+
+    return planned
+
+
+def test_the_sample_table_has_every_image_s_hash(fakes: Any) -> None:
+    source, quiet = fakes.Source(count=300), fakes.Quiet()
+    table = sample_table(source, quiet)
+    assert table.ids == source.ids
+    assert np.array_equal(table.labels, source.labels)
+    assert [bytes(row) for row in table.content] == [source.digest(row) for row in range(300)]
+    assert (table.class_names, table.metric, table.licence) == (fakes.classes, "acc1", "CC0")
+    assert quiet.counters == [("toy/test: reading", 300)]
+    assert quiet.counts == [300]
+
+
+def test_planning_writes_nothing(tmp_path: Path, fakes: Any, planned: Callable[..., Plan]) -> None:
+    path = tmp_path / "store"
+    plan = planned(FeatureStore(path, 8))
+    assert plan.is_needed
+    plan.table()
+    assert not path.exists()
+
+
+def test_the_table_says_what_is_there_and_what_the_rest_costs(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    store = fakes.fill(tmp_path, shard=(0, 2))  # blocks 0 and 2 of 3: 7 + 6 images
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", embed_dim=100)]
+    plan = planned(store, encoders, None, "clean", "jpeg:1")
+    clean, jpeg = plan.table().to_dicts()
+    assert (clean["perturbation"], clean["backbones"], clean["done"]) == ("clean", 2, 0)
+    assert clean["passes left"] == 7 + 20
+    assert jpeg["passes left"] == 40
+    assert jpeg["GFLOPs"] == round(40 * 0.5)
+    logits = 20 * (4 * 3 + 2)
+    assert jpeg["MB"] * 1e6 == pytest.approx(20 * (2 * 12 + 1) + 20 * (2 * 100 + 1) + 2 * logits)
+    assert "4 of 4 cells to make: 67 images" in plan.summary()
+    fakes.fill(tmp_path, encoders, perturbations=["clean", "jpeg:1"])
+    plan = planned(store, encoders, None, "clean", "jpeg:1")
+    assert not plan.is_needed
+    assert plan.table()["done"].to_list() == [2, 2]
+    assert plan.table()["MB"].to_list() == [0, 0]
+    assert plan.summary() == "all 4 cells are there"
+
+
+def test_missing_logits_alone_are_needed(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    store = fakes.fill(tmp_path, logits=False)
+    assert not planned(store, logits=False).is_needed
+    plan = planned(store)
+    assert plan.is_needed
+    assert plan.table()["passes left"].to_list() == [0]
+
+
+def test_corrected_labels_are_needed_and_stale_nothing(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    store = fakes.fill(tmp_path)
+    source = fakes.Source()
+    source.labels[0] = 2
+    plan = planned(store, None, [source])
+    assert plan.is_needed
+    assert "correct" in plan.summary()
+    fakes.fill(tmp_path, sources=[source])
+    assert not planned(store, None, [source]).is_needed
+
+
+def test_class_embeddings_are_shared_by_splits_and_perturbations(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    sources = [fakes.Source(), fakes.Source(split="train")]
+    plan = planned(FeatureStore(tmp_path, 8), encoders, sources, "clean", "jpeg:1")
+    assert len(list(plan.cells)) == 8
+    assert len(plan.classes) == 2
+
+
+def test_splits_with_other_classes_are_refused(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    sources = [fakes.Source(), fakes.Source(split="train", class_names=("cat", "dog"))]
+    with pytest.raises(DatasetError, match=r"toy: its splits test and train .*\(3 and 2\)"):
+        planned(FeatureStore(tmp_path, 8), None, sources)
+
+
+def test_unlabelled_images_are_noted(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    plan = planned(FeatureStore(tmp_path, 8), None, [fakes.Source(class_names=(), notes=("odd",))])
+    assert plan.notes == ("odd", "toy has no class names: image embeddings only")
+    (cell,) = plan.cells
+    assert (cell.classes, cell.logits) == (None, None)
+
+
+# What has changed since: a miss that names the field
+
+
+def other_weights(fakes: Any) -> dict[str, Any]:
+    return {"encoders": [fakes.Encoder(weights="retrained")]}
+
+
+def other_size(fakes: Any) -> dict[str, Any]:
+    return {"encoders": [fakes.Encoder(weights="fake/one", size=9)]}
+
+
+def other_precision(fakes: Any) -> dict[str, Any]:
+    encoder = fakes.Encoder()
+    encoder.identity["precision"] = "bf16"
+    return {"encoders": [encoder]}
+
+
+def other_quick_gelu(fakes: Any) -> dict[str, Any]:
+    encoder = fakes.Encoder()
+    encoder.identity["model"]["quick_gelu"] = True
+    return {"encoders": [encoder]}
+
+
+def other_class_name(fakes: Any) -> dict[str, Any]:
+    return {"sources": [fakes.Source(class_names=("cat", "hound", "crème brûlée"))]}
+
+
+def other_order_of_classes(fakes: Any) -> dict[str, Any]:
+    return {"sources": [fakes.Source(class_names=("dog", "cat", "crème brûlée"))]}
+
+
+def other_templates(fakes: Any) -> dict[str, Any]:
+    return {"sources": [fakes.Source(templates=("a sketch of a {c}.",))]}
+
+
+def changed_image(fakes: Any) -> dict[str, Any]:
+    return {"sources": [fakes.Source(changed={11})]}
+
+
+def fewer_images(fakes: Any) -> dict[str, Any]:
+    return {"sources": [fakes.Source(count=19)]}
+
+
+CHANGES: dict[str, tuple[Callable[[Any], dict[str, Any]], str, str]] = {
+    "weights": (other_weights, "backbone.weights", "features/toy/test/clean/fake--one"),
+    "size": (other_size, "backbone.preprocess.size", "features/toy/test/clean/fake--one"),
+    "precision": (other_precision, "backbone.precision", "features/toy/test/clean/fake--one"),
+    "quick_gelu": (other_quick_gelu, "backbone.model.quick_gelu", "fake--one"),
+    "class name": (other_class_name, "class_names", "classes/toy/own/fake--one"),
+    "order of classes": (other_order_of_classes, "class_names", "classes/toy/own/fake--one"),
+    "templates": (other_templates, "prompts.templates", "classes/toy/own/fake--one"),
+    "image": (changed_image, "samples", "1 changed (im011.png)"),
+    "fewer images": (fewer_images, "samples", "1 gone (im019.png)"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_has_changed_is_named_and_replaced_on_demand(
+    tmp_path: Path, fakes: Any, name: str
+) -> None:
+    change, field, words = CHANGES[name]
+
+    def wanted(more: dict[str, Any]) -> dict[str, Any]:
+        for source in more.get("sources", ()):
+            source.templates = source.templates or ("a photo of a {c}.",)
+        return {"sources": [fakes.Source(templates=("a photo of a {c}.",))], **more}
+
+    fakes.fill(tmp_path / "store", **wanted({}))
+    before = fakes.contents(tmp_path / "store")
+    with pytest.raises(StaleCell) as caught:
+        fakes.fill(tmp_path / "store", **wanted(change(fakes)))
+    assert field in caught.value.fields
+    assert words in str(caught.value) or "classes/" in str(caught.value)
+    assert "--replace" in str(caught.value)
+    assert fakes.contents(tmp_path / "store") == before
+    fakes.fill(tmp_path / "store", **wanted(change(fakes)), replace=True)
+    fakes.fill(tmp_path / "fresh", **wanted(change(fakes)))
+    assert fakes.unlike(tmp_path / "store", tmp_path / "fresh") == []
+
+
+def test_a_changed_perturbation_is_named(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fakes.fill(tmp_path, perturbations=["jpeg:1"])
+    new = resolve("jpeg:1")
+    object.__setattr__(new, "version", 2)
+    wanted = Wanted([fakes.Encoder()], [fakes.Source()], [new])
+    with pytest.raises(StaleCell, match=r"perturbation\.version: 1 → 2"):
+        make_plan(store, wanted, fakes.Quiet())
+
+
+def test_changed_pixels_are_named(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fakes.fill(tmp_path)
+    monkeypatch.setattr(plan_module, "PIXELS_VERSION", 99)
+    with pytest.raises(StaleCell, match="pixels: 1 → 99"):
+        planned(store)
+
+
+def test_another_dataset_of_one_name_is_named(tmp_path: Path, fakes: Any) -> None:
+    fakes.fill(tmp_path)
+    other = fakes.Source()
+    other.ids = tuple(f"other{row}" for row in range(20))
+    with pytest.raises(StaleCell, match=r"20 added .*20 gone .*NAME=PATH"):
+        fakes.fill(tmp_path, sources=[other])
+
+
+def test_provenance_makes_nothing_stale(
+    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+) -> None:
+    store = fakes.fill(tmp_path)
+    encoder = fakes.Encoder()
+    encoder.provenance = {"source": "local-dir:elsewhere", "torch": "99", "device": "another"}
+    encoder.gflops = None
+    assert not planned(store, [encoder]).is_needed
+
+
+def test_a_digest_is_of_the_bytes_not_of_their_place(fakes: Any) -> None:
+    source = fakes.Source()
+    assert source.digest(3) == hashlib.sha256(source._pixels(3).tobytes()).digest()
