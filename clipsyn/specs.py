@@ -31,11 +31,18 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted field, old value, new value) for every leaf in which two identities differ."""
+    """Yield (dotted field, old value, new value) for every leaf in which two identities differ.
+
+    There is none if and only if the fingerprints are equal; a missing value is shown as None.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
+            field = f"{path}.{key}" if path else key
+            if key in old and key in new:
+                yield from differences(old[key], new[key], field)
+            else:
+                yield field, old.get(key), new.get(key)
+    elif canonical_json(old) != canonical_json(new):
         yield path, old, new
 
 

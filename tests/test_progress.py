@@ -1,0 +1,76 @@
+"""`clipsyn.progress`: bars on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+
+from clipsyn import progress as module
+from clipsyn.progress import progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_a_line_says_how_far_how_fast_and_how_long(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress("images") as counters:
+        counter = counters.add("toy · one", 10_000, done=4_000)
+        for _ in range(10):
+            clock.now += 2
+            counters.advance(counter, 100)
+        assert caplog.messages == [
+            "toy · one: 4,500/10,000, 50 images/s, 110 s left",
+            "toy · one: 5,000/10,000, 50 images/s, 100 s left",
+        ]
+        counters.finish(counter)
+    assert caplog.messages[-1] == "toy · one: 5,000 of 10,000 images in 20.0 s"
+
+
+def test_counters_are_apart(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress() as counters:
+        one, two = counters.add("one", 5), counters.add("two", 7)
+        counters.advance(two, 7)
+        counters.finish(two)
+        counters.finish(one)
+    assert [line.split(" in ")[0] for line in caplog.messages] == [
+        "two: 7 of 7 images",
+        "one: 0 of 5 images",
+    ]
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("groups") as counters:
+        counter = counters.add("verifying", 3, done=1)
+        counters.advance(counter, 1)
+        bars = counters._bars  # type: ignore[attr-defined]
+        bars.refresh()
+        counters.finish(counter)
+    assert "verifying" in terminal.getvalue()
+    assert "2/3" in terminal.getvalue()

@@ -1,0 +1,57 @@
+"""`clipsyn.registry`: names that are imported when used, near matches for those that are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from clipsyn.errors import UnknownName
+from clipsyn.registry import Registry, unknown_name
+
+
+def test_a_name_is_imported_on_first_use() -> None:
+    registry = Registry("shape", {"sqrt": "math:sqrt", "broken": "no_such_module:x"})
+    assert registry.load("sqrt")(9) == 3
+    assert "sqrt" in registry
+    assert "cbrt" not in registry
+    assert list(registry) == ["sqrt", "broken"]
+    assert len(registry) == 2
+    with pytest.raises(ModuleNotFoundError):
+        registry.load("broken")
+
+
+def test_registering_imports_nothing() -> None:
+    code = (
+        "import sys; from clipsyn.registry import Registry;"
+        "Registry('x', {'a': 'wave:open'}); sys.exit('wave' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_name_is_registered_once() -> None:
+    registry = Registry("shape", {"sqrt": "math:sqrt"})
+    with pytest.raises(ValueError, match="shape 'sqrt' is registered twice"):
+        registry.register("sqrt", "cmath:sqrt")
+
+
+@pytest.mark.parametrize("target", ["math.sqrt", "math:a:b", ""])
+def test_a_target_is_a_module_and_an_attribute(target: str) -> None:
+    with pytest.raises(ValueError, match="is not 'module:attribute'"):
+        Registry("shape").register("sqrt", target)
+
+
+def test_an_unknown_name_is_answered_with_near_ones() -> None:
+    registry = Registry("shape", {"circle": "a:b", "square": "a:b"})
+    with pytest.raises(UnknownName, match=r"unknown shape 'Circel': did you mean circle\?"):
+        registry.load("Circel")
+
+
+def test_without_near_ones_all_are_named() -> None:
+    assert str(unknown_name("shape", "zzz", ["b", "a"])) == "unknown shape 'zzz': known: a, b."
+    many = str(unknown_name("shape", "zzz", [f"name{n:02d}" for n in range(50)], "Or a file."))
+    assert "name11, …" in many
+    assert "name12" not in many
+    assert many.endswith("Or a file.")
+    assert str(unknown_name("shape", "x", [])) == "unknown shape 'x': none is known."
