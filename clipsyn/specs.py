@@ -37,11 +37,11 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            field = f"{path}.{key}" if path else key
+            name = f"{path}.{key}" if path else key
             if key in old and key in new:
-                yield from differences(old[key], new[key], field)
+                yield from differences(old[key], new[key], name)
             else:
-                yield field, old.get(key), new.get(key)
+                yield name, old.get(key), new.get(key)
     elif canonical_json(old) != canonical_json(new):
         yield path, old, new
 
