@@ -53,7 +53,10 @@ class ExtractStage(ExtractJob):
         made = sum(cell.is_needed for cell in cells)
         with progress() as counters:
             run_job(plan, settings, counters)
-        return Outcome("extract", False, f"{made:,} of {len(cells):,} cells made")
+        did = (
+            f"{made:,} of {len(cells):,} cells made" if made else "labels or class names corrected"
+        )
+        return Outcome("extract", False, did)
 
 
 class ZeroshotStage(BaseModel):

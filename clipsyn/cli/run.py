@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from clipsyn.cli.extract import terminate
 
 if TYPE_CHECKING:
     from clipsyn.pipeline import Outcome
+
+_LOG = logging.getLogger("clipsyn")
 
 
 @click.command(short_help="Run the stages of a recipe.")
@@ -31,7 +34,7 @@ def run(recipe: Path) -> None:
     checked = read_recipe(recipe)
 
     def started(number: int, name: str) -> None:
-        click.secho(f"[{number}/{len(checked.stages)}] {name}", bold=True, err=True)
+        _LOG.info(click.style(f"[{number}/{len(checked.stages)}] {name}", bold=True))
 
     outcomes = run_recipe(checked, started)
     for outcome in outcomes:

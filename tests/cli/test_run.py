@@ -1,0 +1,66 @@
+"""`clipsyn run`: stages announced, one summary at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.store.features import FeatureStore
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, checkpoint: Path, write_images: Any) -> Path:
+    """Relative paths in it, which start at the folder where the command is run."""
+    write_images()
+    path = tmp_path / "recipes" / "photos.yaml"
+    path.parent.mkdir()
+    path.write_text(
+        "store: runs/store\n"
+        "stages:\n"
+        f"  - {{stage: extract, datasets: [photos], backbones: ['local-dir:{checkpoint}']}}\n"
+        "  - {stage: zeroshot, output: runs/zeroshot}\n"
+    )
+    return path
+
+
+def test_from_recipe_to_table_and_again(terminal: Any, recipe: Path, tmp_path: Path) -> None:
+    first = terminal("run", recipe)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.startswith("[1/2] extract\n")
+    assert "[2/2] zeroshot\n" in first.stderr
+    assert "zero-shot top-1 accuracy" in first.stdout
+    assert first.stdout.splitlines()[-1] == "store: runs/store"
+    assert (tmp_path / "runs" / "zeroshot.csv").is_file()
+    assert (tmp_path / "runs" / "zeroshot.parquet").is_file()
+    assert len(FeatureStore.open(tmp_path / "runs" / "store").keys()) == 1
+    second = terminal("run", recipe)
+    extract, zeroshot = second.stdout.splitlines()[-3:-1]
+    assert extract.startswith("extract   already there")
+    assert zeroshot.startswith("zeroshot  already there")
+    assert second.stdout.split("stage  ")[0] == first.stdout.split("stage  ")[0]  # same table
+
+
+def test_quiet_gives_the_tables_alone(
+    clipsyn: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = clipsyn("-q", "run", recipe)
+    assert result.exit_code == 0
+    assert "zero-shot top-1 accuracy" in result.stdout
+    assert all(line.startswith("note: ") for line in result.stderr.splitlines())
+
+
+def test_a_wrong_recipe_is_one_sentence(fails: Any, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("store: s\nstages: [{stage: zeroshot, output: t, dataset: x}]\n")
+    said = fails(2, "run", path)
+    assert said.startswith(f"{path}: stage 1 (zeroshot): unknown field 'dataset': did you mean")
+    assert "cannot be read: No such file" in fails(2, "run", tmp_path / "none.yaml")
+
+
+def test_what_a_stage_cannot_do_stops_the_recipe(fails: Any, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"store: {tmp_path / 's'}\nstages: [{{stage: zeroshot, output: t}}]\n")
+    assert "is no feature store" in fails(4, "run", path)
