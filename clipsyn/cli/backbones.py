@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="List known backbones with what they cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def backbones(as_json: bool) -> None:
     """List the backbones that clipsyn knows by name, with what they cost.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clipsyn.catalog.datasets import DatasetInfo
 
 
-@click.command()
+@click.command(short_help="List known datasets with size, metric and licence.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def datasets(as_json: bool) -> None:
     """List the datasets that clipsyn knows by name, with size, metric, licence and origin.

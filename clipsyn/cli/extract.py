@@ -45,7 +45,7 @@ _LOG = logging.getLogger("clipsyn")
     multiple=True,
     default=["test"],
     show_default=True,
-    help="Repeated or with commas.",
+    help="Which part of each dataset. Repeated or with commas.",
 )
 @click.option(
     "-p",
@@ -54,13 +54,15 @@ _LOG = logging.getLogger("clipsyn")
     multiple=True,
     default=["clean"],
     show_default=True,
-    help="clean or NAME:SEVERITY[:seed=N][:canvas=PIXELS]. Repeated or with commas.",
+    help="clean or NAME:SEVERITY[:seed=N][:canvas=PIXELS], severities 1 to 5 of gaussian_noise, "
+    "jpeg, zoom_blur. Repeated or with commas.",
 )
 @click.option(
     "--prompts",
     default="auto",
     show_default=True,
-    help="auto (the dataset's own, else known ones), simple, or a JSON file.",
+    help="auto (the dataset's own, else known ones), own, clip-benchmark, openai (80 for "
+    "ImageNet), simple ('a photo of a {c}.'), or a JSON file.",
 )
 @click.option(
     "--data-root",
@@ -88,12 +90,19 @@ _LOG = logging.getLogger("clipsyn")
     type=float,
     default=0.001,
     show_default=True,
-    help="Share of images that may be impossible to decode.",
+    help="Share of a split's images that may be impossible to decode.",
 )
 @click.option(
-    "--logits/--no-logits", default=True, help="Store logits, or derive them when they are read."
+    "--logits/--no-logits",
+    default=True,
+    show_default=True,
+    help="Store logits, or derive them when they are read.",
 )
-@click.option("--replace", is_flag=True, help="Make again what other weights, images … made.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Make again, instead of refusing, what other weights, images or prompts made.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def extract(store: Path, dry_run: bool, **options: Any) -> None:
     """Run backbones over images into STORE: image embeddings, class embeddings and logits.
