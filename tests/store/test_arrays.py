@@ -95,7 +95,7 @@ def test_blocks_are_balanced_and_cover_every_row_once(samples: int, chunk_rows: 
     assert blocks.count * blocks.rows - samples < blocks.count  # less than a row of padding each
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_a_part_is_the_slice_of_the_whole(tmp_path_factory: Any, data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 60))
