@@ -122,26 +122,41 @@ def group_digest(group: Group) -> str:
 def damage(store: FeatureStore, group: Group) -> Iterator[str]:
     """One sentence for everything in a group that is not as it was written."""
     where = group.path.relative_to(store.path)
+    problems = list(_damaged_metadata(store, group))
+    for name in arrays.array_names(group.path):
+        problems += arrays.damage(group.path / name)
+    if not problems and group.kind == "samples":
+        problems += _wrong_digest(store, group)
+    yield from (f"{where}: {problem}" for problem in dict.fromkeys(problems))
+
+
+def _damaged_metadata(store: FeatureStore, group: Group) -> Iterator[str]:
+    """What of a group's attributes, or of its arrays' types and shapes, cannot be."""
     try:
         attributes = arrays.read_attributes(group.path)
         if fingerprint(attributes["identity"]) != attributes["fingerprint"]:
-            yield f"{where}: its identity does not match its fingerprint"
-        expected = {spec.name for spec in GROUPS[group.kind]}
-        if missing := expected.difference(arrays.array_names(group.path)):
-            yield f"{where}: array {', '.join(sorted(missing))} is missing"
-        if group.kind == "samples" and _digest(store, group) != attributes["identity"]["samples"]:
-            yield f"{where}: ids and content hashes do not match the digest"
+            yield "its identity does not match its fingerprint"
+        sizes = {"byte": 32}
+        if {"dataset", "split"} <= set(group.names):
+            label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
+            sizes["sample"] = arrays.layout(label).shape[0]
+        for spec in GROUPS[group.kind]:
+            found = arrays.layout(group.path / spec.name)
+            expected = tuple(
+                sizes.setdefault(dim, length)
+                for dim, length in zip(spec.dims, found.shape, strict=False)
+            )
+            dtype = "object" if spec.dtype == "str" else spec.dtype
+            if found.shape != expected or len(expected) != len(spec.dims) or found.dtype != dtype:
+                yield f"array {spec.name} is {found.dtype} {found.shape}, not {dtype} {spec.dims}"
     except DamagedStore as error:
-        yield f"{where}: {error}"
-    except KeyError as error:
-        yield f"{where}: attribute {error} is missing"
-    for name in arrays.array_names(group.path):
-        for problem in arrays.damage(group.path / name):
-            yield f"{where}: {problem}"
+        yield str(error)
 
 
-def _digest(store: FeatureStore, group: Group) -> str:
-    return store.samples(group.names["dataset"], group.names["split"]).digest
+def _wrong_digest(store: FeatureStore, group: Group) -> Iterator[str]:
+    samples = store.samples(group.names["dataset"], group.names["split"])
+    if samples.digest != arrays.read_attributes(group.path)["identity"]["samples"]:
+        yield "ids and content hashes do not match the digest"
 
 
 def remove_unfinished(store: FeatureStore) -> int:

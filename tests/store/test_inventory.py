@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,18 @@ def spoil_attributes(path: Path) -> None:
     arrays.write_attributes(path.parent, attributes)
 
 
+def shorten(path: Path) -> None:
+    metadata = json.loads(path.read_bytes())
+    metadata["shape"][0] -= 1
+    path.write_text(json.dumps(metadata))
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "flipped bit": (f"{CELL}/image_embedding/c.1.0", flip, "block 1 (rows 7-13)"),
     "cut chunk": (f"{CELL}/valid/c.2", lambda p: p.write_bytes(b"1"), "block 2 (rows 14-19)"),
     "missing chunk": (f"{CELL}/valid/c.0", Path.unlink, "c.0 is missing"),
-    "missing array": (f"{CELL}/valid/zarr.json", Path.unlink, "array valid is missing"),
+    "missing array": (f"{CELL}/valid/zarr.json", Path.unlink, "valid/zarr.json is missing"),
+    "array cut short": (f"{CELL}/image_embedding/zarr.json", shorten, "array image_embedding is"),
     "array without metadata": (
         "classes/toy/simple/fake--one/class_embedding/zarr.json",
         lambda p: p.write_bytes(b"{"),
