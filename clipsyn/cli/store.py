@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
+from clipsyn.specs import parse_perturbation
 
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
@@ -168,7 +169,7 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> 
     if unfinished:
         _remove_unfinished(opened, yes)
         return
-    wanted = {name: _listed(texts) for name, texts in filters.items() if texts}
+    wanted = {name: _listed(name, texts) for name, texts in filters.items() if texts}
     if not wanted:
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
     _refuse_unknown(opened, wanted)
@@ -183,8 +184,12 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> 
     click.echo(f"removed {len(groups)} groups from {store}")
 
 
-def _listed(texts: tuple[str, ...]) -> list[str]:
-    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+def _listed(dimension: str, texts: tuple[str, ...]) -> list[str]:
+    """Comma lists flattened, as the store calls them: ``jpeg:3`` is ``jpeg-3``."""
+    names = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if dimension != "perturbation":
+        return names
+    return [parse_perturbation(name).label if ":" in name else name for name in names]
 
 
 def _refuse_unknown(store: FeatureStore, wanted: dict[str, list[str]]) -> None:

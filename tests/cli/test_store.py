@@ -243,7 +243,7 @@ class TestRm:
         )
 
     def test_commas_and_repetition(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
-        clipsyn("rm", path, "-b", "fake/one,fake/two", "-p", "clean", "-p", "jpeg-3", "-y")
+        clipsyn("rm", path, "-b", "fake/one,fake/two", "-p", "clean", "-p", "jpeg:3", "-y")
         assert tiny_store.keys() == []
 
     def test_a_filter_is_needed(self, fails: Any, path: Path) -> None:
