@@ -130,10 +130,12 @@ def _settings(job: ExtractJob) -> Settings:
     from clipsyn.extract.encoder import resolve_device
     from clipsyn.extract.run import Settings
 
-    batch_size = _CPU_BATCH if resolve_device(job.device).type == "cpu" else _GPU_BATCH
+    on_cpu = resolve_device(job.device).type == "cpu"
+    cores = os.cpu_count() or 1
     return Settings(
-        batch_size=job.batch_size or batch_size,
-        workers=job.workers or min(os.cpu_count() or 1, 16),
+        batch_size=job.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH),
+        workers=job.workers or min(cores, 16),
+        lanes=min(cores, 8) if on_cpu else 1,
         shard=parse_shard(job.shard),
         max_bad=job.max_bad,
     )

@@ -13,15 +13,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import BadImages
+from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import Batch, Images, batches
 from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
 from clipsyn.extract.text import class_embeddings
@@ -31,7 +34,9 @@ from clipsyn.specs import canonical_json
 from clipsyn.store import arrays
 from clipsyn.store.drafts import Note
 
-_BLOCKS_IN_FLIGHT = 2  # being written while the next is encoded
+_T = TypeVar("_T")
+_BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
+_SMALL = 1.0  # GFLOPs an image, below which one core a batch is faster than all cores a batch
 _LISTED = 3  # bad images named in an error
 
 
@@ -41,6 +46,7 @@ class Settings:
 
     batch_size: int = 64
     workers: int = 2  # decoding threads
+    lanes: int = 1  # batches that small backbones encode side by side; more than 1 is for CPUs
     shard: tuple[int, int] = (0, 1)  # this worker of so many
     max_bad: float = 0.001  # share of undecodable images above which the run fails
 
@@ -71,14 +77,16 @@ def run(plan: Plan, settings: Settings, progress: Progress) -> None:
         _freeze(plan, split)
     for classes in plan.classes:
         _write_classes(classes, plan.replace)
-    with ThreadPoolExecutor(settings.workers) as pool, _Writer() as writer:
+    with (
+        ThreadPoolExecutor(settings.workers) as pool,
+        _lanes(plan, settings) as encoding,
+        _Queue(1, _BLOCKS_IN_FLIGHT) as writer,
+    ):
         try:
-            _Run(plan, settings, progress, pool, writer).encode()
+            _Run(plan, settings, progress, pool, encoding, writer).encode()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for cell in plan.cells:
-        _write_logits(cell, plan.replace)
 
 
 def items(plan: Plan, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
@@ -100,7 +108,8 @@ class _Run:
     settings: Settings
     progress: Progress
     pool: ThreadPoolExecutor
-    writer: _Writer
+    encoding: _Queue
+    writer: _Queue
     counters: dict[CellPlan, int] = field(default_factory=dict)
     bad: dict[CellPlan, dict[str, str]] = field(default_factory=dict)
 
@@ -119,31 +128,37 @@ class _Run:
             yield item.images(), self.settings.batch_size
 
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
-        parts: dict[CellPlan, list[Any]] = {cell: [] for cell in item.cells}
-        seconds = dict.fromkeys(item.cells, 0.0)
+        parts: dict[CellPlan, list[Future[_Part]]] = {cell: [] for cell in item.cells}
         valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
         errors = {cell: dict[str, str]() for cell in item.cells}
         counters = [self._counter(cell) for cell in item.cells]
         for batch in stream:
             for cell, counter in zip(item.cells, counters, strict=True):
-                start = time.perf_counter()
                 key = cell.encoder.preprocess_key
-                parts[cell].append(cell.encoder.encode_images(batch.pixels[key]))
-                seconds[cell] += time.perf_counter() - start
+                part = self.encoding.submit(_encode, cell.encoder, batch.pixels[key])
+                parts[cell].append(part)
                 valid[cell].append(batch.valid[key])
                 errors[cell] |= batch.errors[key]
                 self.progress.advance(counter, len(batch.rows))
         for cell in item.cells:
-            decoded, note = np.concatenate(valid[cell]), _note(errors[cell], seconds[cell])
-            self.writer.submit(self._finish_block, cell, item.block, parts[cell], decoded, note)
+            decoded = np.concatenate(valid[cell])
+            block = (item.block, parts[cell], decoded, errors[cell])
+            self.writer.submit(self._finish_block, cell, *block)
         for cell in item.cells:
             self._check_bad(cell, errors[cell])
 
     def _finish_block(
-        self, cell: CellPlan, block: int, parts: list[Any], valid: NDArray[np.bool_], note: Note
+        self,
+        cell: CellPlan,
+        block: int,
+        parts: list[Future[_Part]],
+        valid: NDArray[np.bool_],
+        errors: Mapping[str, str],
     ) -> None:
-        embedding = cell.encoder.to_host(parts)
+        encoded = [part.result() for part in parts]
+        embedding = cell.encoder.to_host([part.embedding for part in encoded])
         embedding[~valid] = np.nan
+        note = _note(errors, sum(part.seconds for part in encoded))
         cell.draft.write(block, {"image_embedding": embedding, "valid": valid}, note)
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
@@ -154,7 +169,10 @@ class _Run:
             _refuse_bad(cell, errors, cell.draft.blocks.samples, self.settings.max_bad)
             return {"errors": errors, "provenance": _provenance(cell, notes)}
 
-        return cell.draft.publish(describe, replace=self.plan.replace)
+        published = cell.draft.publish(describe, replace=self.plan.replace)
+        if published:
+            _write_logits(cell, self.plan.replace)
+        return published
 
     def _check_bad(self, cell: CellPlan, errors: Mapping[str, str]) -> None:
         """Fail early; `_publish` looks at all blocks, also those of other runs."""
@@ -170,14 +188,20 @@ class _Run:
         return self.counters[cell]
 
 
-class _Writer:
-    """One thread that writes finished blocks while the next are encoded."""
+class _Queue:
+    """Threads that work off calls in order, of which only so many may be unfinished.
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[Any]] = deque()
+    Each thread calls `prepare` first.
+    """
 
-    def __enter__(self) -> _Writer:
+    def __init__(
+        self, threads: int, unfinished: int, prepare: Callable[[], object] | None = None
+    ) -> None:
+        self._pool = ThreadPoolExecutor(threads, initializer=prepare)
+        self._limit = unfinished
+        self._unfinished: deque[Future[Any]] = deque()
+
+    def __enter__(self) -> _Queue:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -185,16 +209,54 @@ class _Writer:
             if kind is None:
                 self._wait(0)
         finally:
-            self._thread.shutdown()  # whatever went wrong, what is encoded is written
+            self._pool.shutdown()  # whatever went wrong, what is encoded is written
 
-    def submit(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Queue a call; waits while too many are queued, raises what an earlier one raised."""
-        self._waiting.append(self._thread.submit(function, *arguments))
-        self._wait(_BLOCKS_IN_FLIGHT)
+    def submit(self, function: Callable[..., _T], *arguments: Any) -> Future[_T]:
+        """Queue a call; waits while too many are unfinished, raises what an earlier one raised."""
+        future = self._pool.submit(function, *arguments)
+        self._unfinished.append(future)
+        self._wait(self._limit)
+        return future
 
     def _wait(self, left: int) -> None:
-        while len(self._waiting) > left:
-            self._waiting.popleft().result()
+        while len(self._unfinished) > left:
+            self._unfinished.popleft().result()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What an encoder made of one batch, on its device, and how long that kept it busy."""
+
+    embedding: Any
+    seconds: float
+
+
+def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _Part:
+    start = time.perf_counter()
+    embedding = encoder.encode_images(pixels)
+    return _Part(embedding, time.perf_counter() - start)
+
+
+@contextmanager
+def _lanes(plan: Plan, settings: Settings) -> Iterator[_Queue]:
+    """Where batches are encoded: one after the other, or side by side if all backbones are small.
+
+    The threads that share a small product spend much of the time waiting for each other.
+    """
+    small = all((cell.encoder.gflops or _SMALL) < _SMALL for cell in plan.cells)
+    if settings.lanes == 1 or not small:
+        with _Queue(1, 1) as queue:
+            yield queue
+        return
+    threads = torch.get_num_threads()
+    of_each = max(1, threads // settings.lanes)
+    try:
+        with _Queue(
+            settings.lanes, settings.lanes, lambda: torch.set_num_threads(of_each)
+        ) as queue:
+            yield queue
+    finally:
+        torch.set_num_threads(threads)  # a part of the setting is the whole process's
 
 
 def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], samples: int, max_bad: float) -> None:
