@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -339,6 +341,58 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any, count:
         tracemalloc.stop()
     # 4 batches ahead of 64 images of 3 kB, and a stack of each: 2 MB; all images would be 6 or 24.
     assert peak < 4e6
+
+
+def most_at_once(encoders: list[Any]) -> list[int]:
+    """How many batches are being encoded, noted at the start of each, as they are encoded."""
+    lock, running, noted = threading.Lock(), [0], list[int]()
+
+    def enter() -> None:
+        with lock:
+            running[0] += 1
+            noted.append(running[0])
+        time.sleep(0.005)
+        with lock:
+            running[0] -= 1
+
+    for encoder in encoders:
+        encoder.before_batch = enter
+    return noted
+
+
+@pytest.mark.parametrize(("gflops", "lanes", "most"), [(0.5, 3, 3), (9.0, 3, 1), (None, 3, 1)])
+def test_small_backbones_are_encoded_side_by_side(
+    tmp_path: Path, fakes: Any, gflops: float | None, lanes: int, most: int
+) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
+    encoders[1].gflops = gflops
+    noted = most_at_once(encoders)
+    fakes.fill(tmp_path / "lanes", encoders, batch_size=3, lanes=lanes)
+    fakes.fill(
+        tmp_path / "plain", [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
+    )
+    assert 1 <= max(noted) <= most
+    assert most == 1 or max(noted) > 1
+    assert fakes.unlike(tmp_path / "lanes", tmp_path / "plain") == []
+    assert torch.get_num_threads() == threads
+
+
+def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(
+    tmp_path: Path, fakes: Any
+) -> None:
+    encoder = fakes.Encoder()
+    stop_after(encoder, 5)
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path, [encoder], batch_size=4, lanes=2)
+    assert [draft.done for draft in unfinished(tmp_path) if "features" in draft.target] != [0]
+    resumed = fakes.Encoder()
+    store = fakes.fill(tmp_path, [resumed], batch_size=4, lanes=2)
+    assert sum(resumed.encoded) < len(fakes.Source())
+    [key] = store.keys()
+    assert np.array_equal(store.embeddings(key), one_at_a_time(resumed, fakes.Source()))
 
 
 def test_settings_have_sensible_defaults() -> None:
