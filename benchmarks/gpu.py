@@ -9,7 +9,6 @@ cannot. What the host can decode without any encoder is measured beside them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ import click
 import numpy as np
 from common import Measured, interleaved, report, start, workplace
 
-from clipsyn.extract.job import settle_process
+from clipsyn.extract.job import ExtractJob, settings_for, settle_process
 
 settle_process()  # before torch
 import open_clip  # noqa: E402
@@ -130,7 +129,7 @@ def make_sources(folder: Path, images: int, photographs: int) -> dict[str, Image
 def measure(
     folder: Path, device: torch.device, sources: dict[str, ImageSource], batch: int, rounds: int
 ) -> Sequence[Measured]:
-    settings = Settings(batch_size=batch, workers=min(os.cpu_count() or 1, 16))
+    settings = settings_for(ExtractJob(datasets=(), device=str(device), batch_size=batch))
     results = []
     for architecture in ARCHITECTURES:
         backbone = subjects.random_backbone(folder, architecture)

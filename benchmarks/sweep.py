@@ -30,7 +30,7 @@ from common import (
     workplace,
 )
 
-from clipsyn.extract.job import settle_process
+from clipsyn.extract.job import ExtractJob, settings_for, settle_process
 
 settle_process()  # as the command does, for both sides; before torch
 import open_clip  # noqa: E402
@@ -40,7 +40,6 @@ from PIL import Image  # noqa: E402
 
 from clipsyn.extract.encoder import OpenClipEncoder  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
-from clipsyn.extract.run import Settings  # noqa: E402
 from clipsyn.extract.sources import ImageSource, open_source  # noqa: E402
 from clipsyn.perturb import apply, resolve  # noqa: E402
 from clipsyn.specs import CLEAN, Backbone, Perturbation  # noqa: E402
@@ -100,7 +99,7 @@ class Sweep:
 
     def ours(self) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
-        settings = Settings(batch_size=BATCH)
+        settings = settings_for(ExtractJob(datasets=(), device="cpu", batch_size=BATCH))
         subjects.extract(self.store, self.encoders, self.source, self.perturbation, settings)
 
     def theirs(self, workers: int) -> None:

@@ -66,7 +66,7 @@ def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Set
     settle_process()
     from clipsyn.extract.plan import make_plan
 
-    settings = _settings(job)
+    settings = settings_for(job)
     wanted = _wanted(job)
     store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
     return make_plan(store, wanted, progress), settings
@@ -126,7 +126,8 @@ def _wanted(job: ExtractJob) -> Wanted:
     return Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
 
 
-def _settings(job: ExtractJob) -> Settings:
+def settings_for(job: ExtractJob) -> Settings:
+    """How to run it on this machine."""
     from clipsyn.extract.encoder import resolve_device
     from clipsyn.extract.run import Settings
 
