@@ -1,3 +1,3 @@
-"""clipsyn: extract CLIP backbones once into a feature store, analyse and combine them for ever after."""
+"""clipsyn: extract CLIP backbones once into a feature store, analyse them for ever after."""
 
 __version__ = "0.1.0"

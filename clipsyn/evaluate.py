@@ -131,7 +131,7 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
         known = {getattr(key, field) for key in every}
         for term in terms:
             if not _matching(term, known):
-                hint = f"(in {store.path}; `clipsyn extract` adds more.)"
+                hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
                 raise unknown_name(field, term, known, hint)
     keys = [key for key in every if all(_passes(key, f, terms) for f, terms in wanted.items())]
     _refuse_gaps(store, every, keys, wanted)

@@ -31,8 +31,8 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(unit: str = "images") -> Iterator[Progress]:
-    """Bars if standard error is a terminal, otherwise a log line every ten seconds."""
-    if not sys.stderr.isatty():
+    """Bars if standard error is a terminal, else a log line every ten seconds; both at INFO."""
+    if not sys.stderr.isatty() or not _LOG.isEnabledFor(logging.INFO):
         yield _Lines(unit)
         return
     with _rich_bars(unit) as bars:

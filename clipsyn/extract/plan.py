@@ -148,7 +148,7 @@ class Plan:
         return (
             f"{len(todo):,} of {len(cells):,} cells to make: "
             f"{sum(cell.images_left for cell in todo):,} images through a backbone, "
-            f"{sum(cell.gflops for cell in todo) / 1000:,.2f} TFLOPs, "
+            f"{sum(cell.gflops for cell in todo):,.0f} GFLOPs, "
             f"{sum(cell.bytes for cell in todo) / 1e6:,.1f} MB to store"
         )
 

@@ -55,6 +55,10 @@ def name_of_folder(folder: str) -> str:
     return unquote(folder.replace("--", "/"))
 
 
+def _other_thing(path: Path) -> StoreError:
+    return StoreError(f"{path} holds something else than a feature store: give another path")
+
+
 def is_vacant(path: Path) -> bool:
     """Whether a store can be made there: nothing is, or a folder with no file that is whole."""
     if not path.exists():
@@ -77,6 +81,8 @@ class FeatureStore:
             marker = cls(path, CHUNK_ROWS).marker()
             version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
         except (FileNotFoundError, NotADirectoryError):
+            if not is_vacant(path):
+                raise _other_thing(path) from None
             raise StoreError(
                 f"{path} is no feature store: make one with `clipsyn extract {path} …`"
             ) from None
@@ -96,9 +102,7 @@ class FeatureStore:
         if (path / _MARKER).exists():
             return cls.open(path)
         if not is_vacant(path):
-            raise StoreError(
-                f"{path} holds something else than a feature store: choose another path"
-            )
+            raise _other_thing(path)
         marker = {
             "format": FORMAT_VERSION,
             "store_id": secrets.token_hex(16),

@@ -103,7 +103,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
 def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     """Attributes and arrays of one group, by its path within the store."""
     path = store.path / name
-    if not (path / arrays.METADATA).is_file():
+    if not (path / arrays.METADATA).is_file() or "kind" not in arrays.read_attributes(path):
         raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
     layouts = {array: arrays.layout(path / array) for array in arrays.array_names(path)}
     shapes = {array: [str(found.dtype), *found.shape] for array, found in layouts.items()}

@@ -48,7 +48,7 @@ class TestWork:
             columns,
             [*columns[:2], "jpeg-3", *columns[3:]],
         ]
-        assert re.match(r"2 of 2 cells to make: 16 images .* TFLOPs, .* MB to store", summary)
+        assert re.match(r"2 of 2 cells to make: 16 images .* GFLOPs, .* MB to store", summary)
 
     def test_what_is_there_is_not_made_again(
         self, clipsyn: Any, asked: list[str], store: Path, fakes: Any

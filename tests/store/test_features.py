@@ -63,11 +63,16 @@ def test_a_store_is_made_once_and_opened_after(tmp_path: Path) -> None:
     assert FeatureStore.open(str(made.path)).keys() == []
 
 
-@pytest.mark.parametrize("place", ["nothing", "folder", "folder/file"])
+def test_where_nothing_is_a_store_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is no feature store: make one with `clipsyn extract"):
+        FeatureStore.open(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("place", ["folder", "folder/file"])
 def test_what_is_no_store_is_not_opened(tmp_path: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_text("mine")
-    with pytest.raises(StoreError, match="is no feature store: make one with `clipsyn extract"):
+    with pytest.raises(StoreError, match="holds something else"):
         FeatureStore.open(tmp_path / place)
 
 
