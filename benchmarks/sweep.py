@@ -30,7 +30,7 @@ from common import (
     workplace,
 )
 
-from clipsyn.extract.job import ExtractJob, settings_for, settle_process
+from clipsyn.extract.job import read_job, settings_for, settle_process
 
 settle_process()  # as the command does, for both sides; before torch
 import open_clip  # noqa: E402
@@ -99,7 +99,7 @@ class Sweep:
 
     def ours(self) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
-        settings = settings_for(ExtractJob(datasets=(), device="cpu", batch_size=BATCH))
+        settings = settings_for(read_job({"datasets": (), "device": "cpu", "batch_size": BATCH}))
         subjects.extract(self.store, self.encoders, self.source, self.perturbation, settings)
 
     def theirs(self, workers: int) -> None:
