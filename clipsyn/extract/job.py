@@ -165,6 +165,7 @@ def settle_process() -> None:
         ):  # glibc: keep freed activations instead of faulting them in anew
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(_M_TRIM_THRESHOLD, 1 << 31 - 1)
+            libc.mallopt(_M_ARENA_MAX, 1)  # other threads' own arenas give large blocks back
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
