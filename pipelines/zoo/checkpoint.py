@@ -14,6 +14,8 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipsyn.extract.flops import measure_cost
+
 MODELS = Path(__file__).parent / "models"
 TOKENS = "token_embedding.weight"
 
@@ -97,5 +99,7 @@ def save(
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }
-    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
+    with torch.device("meta"):
+        cost = measure_cost(CLIP(**model_cfg), model_cfg["vision_cfg"]["image_size"])
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess, "cost": cost}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")

@@ -119,7 +119,8 @@ def training_table(zoo: Path) -> str:
     rows = []
     for path in sorted(zoo.glob("*/training.json")):
         facts = json.loads(path.read_text("utf-8"))
-        rows.append([path.parent.name, *(f"{facts[key]:,}" for key in FACTS)])
+        known = (facts[key] for key in FACTS)
+        rows.append([path.parent.name, *("n/a" if fact is None else f"{fact:,}" for fact in known)])
     return markdown(["model", *(key.replace("_", " ") for key in FACTS)], rows)
 
 

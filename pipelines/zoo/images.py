@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from icons import Icon
 from numpy.typing import NDArray
 from PIL import Image
@@ -50,6 +49,8 @@ def rasterise(icon: Icon) -> NDArray[np.uint8]:
 
     Premultiplied, because averaging neighbours must not mix in the colour of transparent pixels.
     """
+    import resvg_py  # only who fetches the icons needs it
+
     png = resvg_py.svg_to_bytes(svg_string=icon.svg, width=SIZE, skip_system_fonts=True)
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     if image.size != (SIZE, SIZE):

@@ -48,7 +48,7 @@ def multi_positive_loss(logits: Tensor, positive: Tensor) -> Tensor:
 def open_residuals(model: nn.Module) -> None:
     """Let residual branches speak from the start.
 
-    ConvNeXt and EdgeNeXt scale them by 1e-6 at first, which suits runs a thousand times longer.
+    ConvNeXt scales them by 1e-6 at first, which suits runs a thousand times longer.
     """
     for name, value in model.named_parameters():
         if name.rsplit(".", 1)[-1].startswith("gamma"):
