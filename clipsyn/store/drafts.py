@@ -6,6 +6,7 @@
     .wip/<id>/*.partial         files being written, renamed into the group when they are whole
     .wip/new-*                  drafts being made
     .wip/trash-*                replaced or removed groups, on their way out
+    .wip/*.partial              other files being written
 
 <id> follows from the fingerprint and the place, so that a resumed run, or another worker, finds the
 same draft. Writers need no lock: equal identities give equal bytes, files appear by rename, and
@@ -74,7 +75,14 @@ class Draft:
         return list(differences(read_identity(self.target), self.identity))
 
     def is_published(self) -> bool:
-        return self.target.exists() and read_fingerprint(self.target) == self.fingerprint
+        try:
+            return read_fingerprint(self.target) == self.fingerprint
+        except DamagedStore:
+            if not (
+                self.target / arrays.METADATA
+            ).exists():  # nor may it have been when it was read
+                return False
+            return read_fingerprint(self.target) == self.fingerprint
 
     def pending(self) -> list[int]:
         """Blocks that nobody has finished, in order."""
@@ -123,7 +131,7 @@ class Draft:
                     if not self.is_published():
                         raise
         if self._folder.exists():  # also one that a slower worker made again
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _delete(self._folder)
         return True
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
@@ -151,7 +159,7 @@ class Draft:
         if read_fingerprint(trash) == self.fingerprint:
             trash.rename(self.target)
         else:
-            shutil.rmtree(trash)
+            _delete(trash)
 
     def _notes(self) -> list[Note]:
         folder = self._folder / "done"
@@ -237,7 +245,7 @@ def make_groups(store: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents):
         if not (path / arrays.METADATA).exists():
-            arrays.write_file(path / arrays.METADATA, _EMPTY_GROUP)
+            arrays.write_file(path / arrays.METADATA, _EMPTY_GROUP, scratch=scratch(store))
         if path == store:
             return
 
@@ -246,12 +254,22 @@ def discard(store: Path, target: Path) -> None:
     """Take a group or a draft out of the store at once, then delete it."""
     trash = _trash(store)
     target.rename(trash)
-    shutil.rmtree(trash)
+    _delete(trash)
+
+
+def _delete(trash: Path) -> None:
+    """Delete what is out of the store already; another worker may be at it too."""
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def scratch(store: Path) -> Path:
+    """The folder, made if need be, for files and groups that are not whole yet, or no longer."""
+    (store / WIP).mkdir(exist_ok=True)
+    return store / WIP
 
 
 def _trash(store: Path) -> Path:
-    (store / WIP).mkdir(exist_ok=True)
-    return store / WIP / f"{_TRASH}{secrets.token_hex(6)}"
+    return scratch(store) / f"{_TRASH}{secrets.token_hex(6)}"
 
 
 _ADVICE = {

@@ -27,7 +27,7 @@ from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
-from clipsyn.store.drafts import make_groups, writing
+from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.store.samples import SampleTable
 
 _MARKER = "clipsyn.json"
@@ -63,7 +63,7 @@ def is_vacant(path: Path) -> bool:
     """Whether a store can be made there: nothing is, or a folder with no file that is whole."""
     if not path.exists():
         return True
-    return path.is_dir() and all(file.name.endswith(arrays.PARTIAL) for file in path.iterdir())
+    return path.is_dir() and all(file.name == WIP for file in path.iterdir())
 
 
 class FeatureStore:
@@ -110,7 +110,8 @@ class FeatureStore:
         }
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            arrays.write_file(path / _MARKER, json.dumps(marker, indent=2).encode())
+            content = json.dumps(marker, indent=2).encode()
+            arrays.write_file(path / _MARKER, content, scratch=scratch(path))
             make_groups(path, path)
         return cls.open(path)
 
@@ -316,10 +317,10 @@ class FeatureStore:
                 rows = blocks.range(block)
                 labels = table.labels[rows.start : rows.stop]
                 if not np.array_equal(arrays.read(label, rows), labels):
-                    arrays.write_block(label, block, labels)
+                    arrays.write_block(label, block, labels, scratch(self.path))
             attributes = arrays.read_attributes(path)
             if attributes != (corrected := attributes | table.attributes()):
-                arrays.write_attributes(path, corrected)
+                arrays.write_attributes(path, corrected, scratch(self.path))
 
 
 def _source_of(attributes: dict[str, Any], default: str) -> str:

@@ -166,7 +166,7 @@ def remove_unfinished(store: FeatureStore) -> int:
         for draft in drafts:
             discard(store.path, draft.folder)  # whole, lest a marker outlive its block
         for path in left:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return len(drafts) + len(left)
 
 

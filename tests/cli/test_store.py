@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +275,6 @@ class TestRm:
         def refuse(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(shutil, "rmtree", refuse)
+        monkeypatch.setattr(Path, "rename", refuse)
         said = fails(4, "rm", path, "-b", "fake/one", "-y")
         assert "you may not write there" in said

@@ -20,6 +20,7 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, Uns
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore, folder_name, is_vacant, name_of_folder
+from clipsyn.store.inventory import remove_unfinished
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 TRICKY = st.text("-/%.2DF ab", min_size=1, max_size=8)
@@ -86,10 +87,13 @@ def test_a_store_is_not_made_among_other_things(tmp_path: Path, place: str) -> N
 
 
 def test_a_store_is_made_in_what_a_killed_run_left(tmp_path: Path) -> None:
-    (tmp_path / "clipsyn.json.0a0b.partial").write_bytes(b"{")
+    (tmp_path / ".wip").mkdir()
+    (tmp_path / ".wip" / "clipsyn.json.0a0b.partial").write_bytes(b"{")
     assert is_vacant(tmp_path)
-    FeatureStore.create(tmp_path)
+    store = FeatureStore.create(tmp_path)
     assert not is_vacant(tmp_path)
+    assert remove_unfinished(store) == 1
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("version", ["2.0", "10.1"])
