@@ -19,6 +19,7 @@ import errno
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from clipsyn.store import arrays
 
 WIP = ".wip"
 _NEW, _TRASH = "new-", "trash-"
+_PATIENCE = 20  # looks, of 50 ms
 _EMPTY_GROUP = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
 
 Note = dict[str, Any]
@@ -78,11 +80,20 @@ class Draft:
         try:
             return read_fingerprint(self.target) == self.fingerprint
         except DamagedStore:
-            if not (
-                self.target / arrays.METADATA
-            ).exists():  # nor may it have been when it was read
+            if not (self.target / arrays.METADATA).exists():
                 return False
             return read_fingerprint(self.target) == self.fingerprint
+
+    def _is_published_soon(self) -> bool:
+        """Whether another worker was faster: one that replaces the target leaves it empty first."""
+        for _ in range(_PATIENCE):
+            try:
+                if self.is_published():
+                    return True
+            except DamagedStore:  # moved away between two looks
+                pass
+            time.sleep(0.05)
+        return False
 
     def pending(self) -> list[int]:
         """Blocks that nobody has finished, in order."""
@@ -110,7 +121,7 @@ class Draft:
                 content = json.dumps(note, ensure_ascii=False).encode()
                 arrays.write_file(marker, content, scratch=self._folder)
             except (FileNotFoundError, DamagedStore):
-                if not self.is_published():  # else another worker was faster: same bytes, no loss
+                if not self._is_published_soon():  # else nothing is lost: it wrote the same bytes
                     raise
 
     def publish(
@@ -128,7 +139,7 @@ class Draft:
                 try:
                     self._publish(describe, replace)
                 except (FileNotFoundError, DamagedStore):
-                    if not self.is_published():
+                    if not self._is_published_soon():
                         raise
         if self._folder.exists():  # also one that a slower worker made again
             _delete(self._folder)
