@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class SampleTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over ids and contents, not labels: a corrected label re-runs no backbone."""
         hasher = hashlib.sha256()
