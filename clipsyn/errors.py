@@ -2,10 +2,14 @@
 
 ClipsynError                 exit code 1
 ├── UsageError               2   an option, name or recipe that cannot work
-│   └── UnknownName          2   no such backbone, dataset, prompt set, perturbation
+│   ├── UnknownName          2   no such backbone, dataset, prompt set, perturbation, ensemble
+│   ├── LeakError            2   test data given to something that learns
+│   └── ConflictingResults   2   the results file holds other numbers under the same names
 ├── InputError               3   what was given to be read is not what it should be
 │   ├── DatasetError         3   folders, manifests, tars, labels, class names
 │   ├── BadImages            3   too many images that cannot be decoded
+│   ├── TooFewSamples        3   a method that cannot be fitted on so little
+│   ├── RouterMismatch       3   a router applied to other backbones, classes, prompts or weights
 │   └── CheckpointError      3   weights that do not load, do not fit, or are not finite
 ├── StoreError               4   the feature store
 │   ├── MissingCell          4   nothing extracted there yet
@@ -34,6 +38,14 @@ class UnknownName(UsageError):
     """A name that nothing is registered under; carries near matches in its message."""
 
 
+class LeakError(UsageError):
+    pass
+
+
+class ConflictingResults(UsageError):
+    pass
+
+
 class InputError(ClipsynError):
     exit_code = 3
 
@@ -48,6 +60,21 @@ class BadImages(InputError):
 
 class CheckpointError(InputError):
     pass
+
+
+class TooFewSamples(InputError):
+    pass
+
+
+class RouterMismatch(InputError):
+    """What was fitted on one thing is applied to another; `field` names what differs."""
+
+    def __init__(self, field: str, fitted: object, given: object) -> None:
+        super().__init__(
+            f"{field} differ: fitted on {_shown(fitted)}, applied to {_shown(given)}; fit again on "
+            "these, or apply it to what it was fitted on"
+        )
+        self.field = field
 
 
 class StoreError(ClipsynError):
@@ -76,3 +103,7 @@ class UnsupportedFormat(StoreError):
 
 class Interrupted(ClipsynError):
     exit_code = 130
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

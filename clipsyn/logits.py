@@ -1,16 +1,20 @@
-"""Zero-shot logits and predicted classes: the one place where they are computed.
+"""Logits, their weighted sums, probabilities and predicted classes: the one place for each.
 
 Stored and derived logits come from here and from the same stored embeddings, so they agree.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
+
+_BLOCK_VALUES = 2_000_000  # logits in a block of a weighted sum: 8 MB, which a cache can hold
 
 
 def zero_shot_logits(
@@ -57,6 +61,47 @@ def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
     best = logits.argmax(axis=1)  # a NaN wins, which tells the rows that have one
     value = np.take_along_axis(logits, best[:, None], axis=1)[:, 0]
     return np.where(np.isnan(value), NO_PREDICTION, best).astype(np.uint16)
+
+
+def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+    """``sum over b of weights[n, b] * logits[n, b, c]``: the sum that every ensemble of logits is.
+
+    logits: (sample, backbone, class). weights: (sample, backbone), or (backbone,) for all samples.
+    Returns (sample, class) of the dtype of `logits`.
+
+    A batched matrix product over blocks of rows, on all cores: limited by memory bandwidth.
+    """
+    weights = np.broadcast_to(weights, logits.shape[:2]).astype(logits.dtype, copy=False)
+    out = np.empty((logits.shape[0], logits.shape[2]), logits.dtype)
+    step = max(1, _BLOCK_VALUES // max(1, logits[0].size if len(logits) else 1))
+
+    def block(start: int) -> None:
+        rows = slice(start, start + step)
+        np.matmul(weights[rows, None, :], logits[rows], out=out[rows, None, :])
+
+    starts = range(0, len(logits), step)
+    if len(starts) <= 1:
+        for start in starts:
+            block(start)
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(block, starts))
+    return out
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities over the last axis, in the dtype of `logits`."""
+    values: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(axis=-1, keepdims=True)
+    return values
+
+
+def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Log-probabilities over the last axis, in the dtype of `logits`."""
+    values: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
+    values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return values
 
 
 def _check_embeddings(images: NDArray[Any], classes: NDArray[Any], rows: int) -> None:

@@ -19,7 +19,7 @@ from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
 from clipsyn.errors import ClipsynError, Interrupted
 
-_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm", "safetensors"}
+_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm"}
 
 
 class _Group(click.Group):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, StaleCell, StoreError, UnsupportedFormat
 from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.pool import Pool
 from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
@@ -194,15 +195,30 @@ class FeatureStore:
             licence=attributes["licence"],
         )
 
-    def embeddings(self, key: FeatureKey) -> NDArray[np.float16]:
+    def pool(self, dataset: str, split: str, **which: Any) -> Pool:
+        """Several backbones on the same samples, in memory.
+
+        which: `perturbation` (a label), `backbones` (names or patterns), `prompts` (a name),
+        `views` (perturbations that are augmented views). For a part of the samples, or more than
+        memory holds, see `clipsyn.store.pools.PoolReader`, which takes the same.
+        """
+        from clipsyn.store.pools import PoolReader
+
+        return PoolReader(self, dataset, split, **which).read()
+
+    def embeddings(self, key: FeatureKey, rows: range | None = None) -> NDArray[np.float16]:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        return arrays.read(self._features(key) / "image_embedding")
+        return arrays.read(self._features(key) / "image_embedding", rows)
 
     def valid(self, key: FeatureKey) -> NDArray[np.bool_]:
         return arrays.read(self._features(key) / "valid")
 
     def fingerprint(self, key: FeatureKey) -> str:
         return str(arrays.read_attributes(self._features(key))["fingerprint"])
+
+    def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
+        path = self._classes(dataset, prompts, backbone)
+        return str(arrays.read_attributes(path)["fingerprint"])
 
     def class_embeddings(
         self, dataset: str, prompts: str, backbone: str

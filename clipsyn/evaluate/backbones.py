@@ -1,20 +1,19 @@
-"""From a feature store to a tidy frame of results: one row a number.
+"""Zero-shot accuracy of the backbones in a store, and of the oracle over them.
 
 Reads predictions and labels, and logits for top-5 alone; no pixel, no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
 from itertools import groupby
-from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError, MissingCell
+from clipsyn.errors import DatasetError
+from clipsyn.evaluate.results import RESULT, Measured, Row
 from clipsyn.metrics import (
     Score,
     accuracy,
@@ -23,8 +22,7 @@ from clipsyn.metrics import (
     scored,
     true_class_rank,
 )
-from clipsyn.registry import unknown_name
-from clipsyn.specs import CLEAN, FeatureKey, fingerprint, parse_perturbation
+from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.stats import (
     Interval,
     bootstrap_difference,
@@ -34,35 +32,7 @@ from clipsyn.stats import (
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
-
-RESULT = {
-    "dataset": pl.String,
-    "split": pl.String,
-    "perturbation": pl.String,  # its label: clean, jpeg-3, jpeg-3-seed1
-    "severity": pl.Int32,
-    "head": pl.String,
-    "ensemble": pl.String,  # null for a backbone on its own; "oracle"; "chance"
-    "backbones": pl.String,  # joined by "+"
-    "prompts": pl.String,
-    "shots": pl.Int32,
-    "seed": pl.Int32,
-    "metric": pl.String,
-    "value": pl.Float64,  # a fraction
-    "ci_low": pl.Float64,
-    "ci_high": pl.Float64,
-    "n": pl.Int64,
-    "fingerprint": pl.String,
-}
-Row = dict[str, Any]
-
-
-class Measured(NamedTuple):
-    metric: str
-    score: Score
-    interval: Interval | None
-
-
-Names = str | Collection[str] | None
+from clipsyn.store.select import Names, groups, select
 
 
 def zeroshot(
@@ -108,7 +78,7 @@ def zeroshot(
         if not (samples.labels >= 0).any():
             unlabelled.append(f"{dataset}/{split}")
             continue
-        for (_, prompt_set), group in _groups(store, cells, prompts):
+        for (_, prompt_set), group in groups(store, cells, prompts):
             rows += _evaluate(store, samples, group, prompt_set)
     if unlabelled and (datasets is not None or not rows):
         raise DatasetError(
@@ -116,93 +86,6 @@ def zeroshot(
             "labelled folder or a manifest with a label column"
         )
     return pl.DataFrame(rows, schema=RESULT)
-
-
-def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
-    """The store's cells that pass the filters: FeatureKey field -> names, patterns or None."""
-    every = store.keys()
-    if not every:
-        raise MissingCell(
-            f"{store.path} holds no features yet: run "
-            f"`clipsyn extract {store.path} --backbones … --dataset …`"
-        )
-    wanted = {field: _terms(field, names) for field, names in filters.items() if names is not None}
-    for field, terms in wanted.items():
-        known = {getattr(key, field) for key in every}
-        for term in terms:
-            if not _matching(term, known):
-                hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
-                raise unknown_name(field, term, known, hint)
-    keys = [key for key in every if all(_passes(key, f, terms) for f, terms in wanted.items())]
-    _refuse_gaps(store, every, keys, wanted)
-    return keys
-
-
-def _refuse_gaps(
-    store: FeatureStore,
-    every: list[FeatureKey],
-    keys: list[FeatureKey],
-    wanted: dict[str, tuple[str, ...]],
-) -> None:
-    """Raise MissingCell if a name that was asked for has no cell beside the other filters."""
-    for field, terms in wanted.items():
-        for term in terms:
-            if any(_passes(key, field, (term,)) for key in keys):
-                continue
-            names = {
-                other: _matching(others[0], [getattr(key, other) for key in every])[0]
-                for other, others in (wanted | {field: (term,)}).items()
-            }
-            # the rest of the cell's name, where no filter says it, from a cell of that kind
-            like = next(key for key in every if getattr(key, field) == names[field])
-            missing = FeatureKey(**(vars(like) | names))
-            raise MissingCell(f"{store.path} has no {missing}: run `{store.extract_line(missing)}`")
-
-
-def _terms(field: str, names: str | Collection[str]) -> tuple[str, ...]:
-    terms = (names,) if isinstance(names, str) else tuple(names)
-    if field == "perturbation":  # "jpeg:3" is called jpeg-3 in the store
-        return tuple(parse_perturbation(t).label if ":" in t else t for t in terms)
-    return terms
-
-
-def _passes(key: FeatureKey, field: str, terms: tuple[str, ...]) -> bool:
-    return any(_matching(term, [getattr(key, field)]) for term in terms)
-
-
-def _matching(term: str, names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if name == term or fnmatchcase(name, term))
-
-
-def _groups(
-    store: FeatureStore, cells: Iterable[FeatureKey], prompts: Names
-) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
-    """The cells of one dataset and split by (perturbation, prompt set), clean images first."""
-    groups: dict[tuple[str, str], list[FeatureKey]] = {}
-    found: dict[str, list[str]] = {}  # looking them up searches the store
-    for key in cells:
-        if key.backbone not in found:
-            found[key.backbone] = _prompt_sets(store, key, prompts)
-        for prompt_set in found[key.backbone]:
-            groups.setdefault((key.perturbation, prompt_set), []).append(key)
-    return sorted(groups.items(), key=lambda item: (item[0][0] != CLEAN.label, item[0]))
-
-
-def _prompt_sets(store: FeatureStore, key: FeatureKey, prompts: Names) -> list[str]:
-    there = store.prompt_sets(key)
-    if not there:
-        raise MissingCell(
-            f"{store.path} has no class embeddings of {key.dataset} for {key.backbone}: run "
-            f"`{store.extract_line(key)}`"
-        )
-    if prompts is None:
-        return there
-    terms = _terms("prompts", prompts)
-    found = [name for name in there if any(_matching(term, [name]) for term in terms)]
-    if not found:
-        hint = f"To add it: `{store.extract_line(key)} --prompts {terms[0]}`"
-        raise unknown_name("prompt set", terms[0], there, hint)
-    return found
 
 
 def _evaluate(

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn import evaluate
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluate import RESULT, select, zeroshot
+from clipsyn.evaluate import RESULT, zeroshot
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.select import matching, select, terms_of
 
 BACKBONES = ("vit/a", "rn/b", "cnx/c")
 SEVEN = tuple(f"class {c}" for c in range(7))
@@ -288,6 +288,6 @@ def test_evaluation_imports_nothing_heavy():
 
 
 def test_names_may_be_one_string_or_many():
-    assert evaluate._terms("dataset", "birds") == ("birds",)
-    assert evaluate._terms("perturbation", ["jpeg:3", "jpeg-*"]) == ("jpeg-3", "jpeg-*")
-    assert np.array_equal(evaluate._matching("b*", ["b2", "a", "b1"]), ["b1", "b2"])
+    assert terms_of("dataset", "birds") == ("birds",)
+    assert terms_of("perturbation", ["jpeg:3", "jpeg-*"]) == ("jpeg-3", "jpeg-*")
+    assert np.array_equal(matching("b*", ["b2", "a", "b1"]), ["b1", "b2"])

@@ -1,0 +1,142 @@
+"""What every ensemble is: `fit(support)`, `combine(pool) -> (sample, class)`.
+
+A router also says how much each backbone counts for each sample: `weights(pool)`.
+
+The base class keeps the promises that hold for all of them, so that an ensemble is only its
+formula (`_fit`, and `_combine` or `_weights`):
+
+- data of the test split cannot reach `fit`;
+- backbones are worked on in the order of their names, and found by name: a pool that holds them
+  in another order gives the same scores;
+- samples without a label, and those that some backbone has no logits for, are left out of `fit`;
+  the latter have NaN scores;
+- one backbone on its own is that backbone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.estimator import Estimator
+from clipsyn.logits import predictions, softmax, weighted_sum
+from clipsyn.metrics import accuracy
+from clipsyn.pool import Pool
+
+
+class Ensemble(Estimator):
+    learns: ClassVar[bool] = True  # False: the formula has nothing to fit
+
+    backbones_: tuple[str, ...]
+    n_classes_: int
+
+    def fit(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Self:
+        """Learn from labelled samples.
+
+        support: a Pool, or logits (sample, backbone, class) beside labels (sample,).
+        Raises LeakError for a pool of the test split, InputError where there is nothing to
+        learn from.
+        """
+        pool = as_pool(support, labels)
+        if pool.split == "test":
+            raise LeakError(
+                f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "
+                "to fit: use its training or validation split"
+            )
+        pool = pool.labelled()
+        if self.learns and not len(pool):
+            raise InputError(
+                f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
+                "set with labels"
+            )
+        self.backbones_ = tuple(sorted(pool.backbones))
+        self.n_classes_ = pool.n_classes
+        if self.learns and len(self.backbones_) > 1:
+            self._fit(pool.of_backbones(self.backbones_))
+        return self
+
+    def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
+        """Scores (sample, class) whose softmax are the ensemble's probabilities."""
+        pool = self._aligned(as_pool(pool))
+        if len(pool.backbones) == 1:
+            return pool.logits[:, 0]
+        return _where_readable(pool, self._combine, pool.n_classes)
+
+    def predict(self, pool: Pool | ArrayLike) -> NDArray[np.uint16]:
+        """(sample,) class index, the lowest on ties; NO_PREDICTION where there are no logits."""
+        return predictions(self.combine(pool))
+
+    def predict_proba(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
+        """(sample, class) probabilities."""
+        return np.asarray(softmax(self.combine(pool)))
+
+    def score(self, pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> float:
+        """Accuracy over the samples with a label and a prediction; NaN if there is none."""
+        pool = as_pool(pool, labels)
+        predicted = self.predict(pool)
+        return accuracy(predicted, pool.labels).value
+
+    def _aligned(self, pool: Pool) -> Pool:
+        """`pool` with the backbones in the order of `fit`; refuses other backbones or classes."""
+        if not hasattr(self, "backbones_"):
+            if self.learns:
+                raise UsageError(f"{type(self).__name__} is not fitted yet: call fit(support)")
+            return pool.of_backbones(sorted(pool.backbones))
+        if set(pool.backbones) != set(self.backbones_):
+            raise RouterMismatch("backbones", self.backbones_, tuple(sorted(pool.backbones)))
+        if pool.n_classes != self.n_classes_:
+            raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
+        return pool.of_backbones(self.backbones_)
+
+    def _fit(self, pool: Pool) -> None:
+        """Learn from at least two backbones and one sample, all labelled and readable."""
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        """(sample, class) scores of samples that are all readable."""
+        raise NotImplementedError
+
+
+class Router(Ensemble):
+    """An ensemble that is a weighted sum of logits, with weights (sample, backbone)."""
+
+    def weights(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
+        """(sample, backbone) in the order of the pool's backbones; NaN where unreadable."""
+        given = as_pool(pool)
+        pool = self._aligned(given)
+        if len(pool.backbones) == 1:
+            return np.ones((len(pool), 1), np.float32)
+        weights = _where_readable(pool, self._spread_weights, len(pool.backbones))
+        return weights[:, [pool.backbones.index(name) for name in given.backbones]]
+
+    def _spread_weights(self, pool: Pool) -> NDArray[Any]:
+        return np.broadcast_to(self._weights(pool), pool.logits.shape[:2])
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        """(sample, backbone), or (backbone,) if they are the same for all samples."""
+        raise NotImplementedError
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        return weighted_sum(pool.logits, self._weights(pool))
+
+
+def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
+    """A Pool as it is; an array of logits, with labels, as a Pool."""
+    if isinstance(pool, Pool):
+        if labels is not None:
+            raise UsageError("a Pool brings its labels: give labels beside an array of logits only")
+        return pool
+    return Pool.of(pool, labels)
+
+
+def _where_readable(pool: Pool, compute: Any, width: int) -> NDArray[np.float32]:
+    """compute(readable part of pool) in the rows it is for, NaN in the others."""
+    readable = pool.readable
+    if readable.all():
+        return np.asarray(compute(pool), np.float32)
+    out = np.full((len(pool), width), np.nan, np.float32)
+    if readable.any():
+        out[readable] = compute(pool.take(np.flatnonzero(readable)))
+    return out

@@ -1,0 +1,42 @@
+"""Which labelled samples a method may learn from: k of each class, by seed or from a file.
+
+The subset depends on the labels, k and the seed alone, so every method gets the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def few_shot(labels: NDArray[np.int32], shots: int | None, seed: int) -> NDArray[np.intp]:
+    """Sorted row numbers of `shots` samples of each class; all that a smaller class has.
+
+    labels: (sample,), negative where there is none. shots None takes every labelled sample.
+    A larger `shots` with the same seed contains the smaller one.
+    """
+    if shots is None:
+        return np.flatnonzero(labels >= 0)
+    if shots < 1:
+        raise ValueError(f"at least one shot, not {shots}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    sorted_labels = labels[by_class]
+    first = np.searchsorted(sorted_labels, sorted_labels, side="left")
+    rank = np.arange(len(labels)) - first  # of each sample within its class
+    return np.sort(by_class[(rank < shots) & (sorted_labels >= 0)])
+
+
+def shortfall(labels: NDArray[np.int32], shots: int | None, classes: int) -> tuple[int, int]:
+    """How many classes have fewer samples than `shots` (but some), and how many have none."""
+    sizes = np.bincount(labels[labels >= 0], minlength=classes)
+    empty = int(np.count_nonzero(sizes == 0))
+    return (0 if shots is None else int(np.count_nonzero(sizes < shots)) - empty), empty
+
+
+def halves(classes: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Base and new classes: the first half, rounded up, and the rest (CoOp's base-to-new)."""
+    middle = (classes + 1) // 2
+    return range(middle), range(middle, classes)

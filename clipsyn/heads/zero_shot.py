@@ -1,0 +1,26 @@
+"""The zero-shot head: logits as they are."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.heads.base import Head
+from clipsyn.pool import Pool
+
+
+class ZeroShot(Head):
+    """``logit scale * image embedding @ class embedding.T``, as the store holds them.
+
+    Nothing is learned, so the support's own logits know no label.
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+        return pool.logits[:, pool.backbones.index(backbone)]
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        return support

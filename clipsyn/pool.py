@@ -1,0 +1,187 @@
+"""Several backbones on the same samples, in memory: what heads and ensembles work on.
+
+A pool is immutable. Row i of every array is one sample; `backbones` is the order of the second
+axis of `logits`. Pools come from `FeatureStore.pool`, or from plain arrays by `Pool.of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clipsyn.errors import InputError
+from clipsyn.registry import unknown_name
+
+NO_LABEL = -1
+Embeddings = Mapping[str, NDArray[Any]]  # backbone -> (sample or class, embed), unit norm
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    logits: NDArray[np.float32]  # (sample, backbone, class); NaN rows where an image is unreadable
+    labels: NDArray[np.int32]  # (sample,) class index, NO_LABEL where there is none
+    backbones: tuple[str, ...]
+    embeddings: Embeddings = field(default_factory=dict)
+    views: tuple[Embeddings, ...] = ()  # augmented views of the same samples
+    class_embeddings: Embeddings = field(default_factory=dict)
+    logit_scales: Mapping[str, float] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    dataset: str = ""
+    split: str = ""
+    perturbation: str = "clean"
+    prompts: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)  # fingerprints of the cells read
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 3 or self.logits.shape[1] != len(self.backbones):
+            raise InputError(
+                f"logits of {len(self.backbones)} backbones are (sample, backbone, class), "
+                f"not {self.logits.shape}"
+            )
+        if len(set(self.backbones)) != len(self.backbones):
+            raise InputError(f"a backbone stands twice in {', '.join(self.backbones)}")
+        self._check_labels()
+        for embeddings in (self.embeddings, *self.views):
+            self._check_embeddings(embeddings)
+
+    @classmethod
+    def of(
+        cls,
+        logits: ArrayLike,
+        labels: ArrayLike | None = None,
+        embeddings: Sequence[ArrayLike] | Mapping[str, ArrayLike] = (),
+        *,
+        backbones: Sequence[str] = (),
+        split: str = "",
+        class_names: Sequence[str] = (),
+    ) -> Pool:
+        """A pool of plain arrays: logits (sample, backbone, class), labels (sample,), embeddings.
+
+        embeddings: (sample, embed) for each backbone, in order or by name. Without `backbones`
+        they are called 0, 1, 2, …
+        """
+        array = np.asarray(logits, np.float32)
+        if array.ndim != 3:
+            raise InputError(f"logits are (sample, backbone, class), not {array.shape}")
+        count, width = array.shape[1], len(str(array.shape[1] - 1))
+        names = tuple(backbones) or tuple(f"{index:0{width}}" for index in range(count))
+        pairs = embeddings if isinstance(embeddings, Mapping) else _named(names, embeddings)
+        missing = np.full(len(array), NO_LABEL)
+        return cls(
+            array,
+            np.asarray(missing if labels is None else labels, np.int32),
+            names,
+            {name: np.asarray(values) for name, values in pairs.items()},
+            split=split,
+            class_names=tuple(class_names),
+        )
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.logits.shape[2])
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """(sample,) whether every backbone has finite logits for it."""
+        # one sum a row is cheaper than looking at every value; inf - inf is NaN too
+        finite: NDArray[np.bool_] = np.isfinite(self.logits.sum(axis=(1, 2)))
+        return finite
+
+    def labelled(self) -> Pool:
+        """Only the samples that can be learned from: readable, and with a label."""
+        keep = self.readable & (self.labels >= 0)
+        return self if keep.all() else self.take(np.flatnonzero(keep))
+
+    def features(self) -> NDArray[np.float32]:
+        """(sample, sum of embed): the unit-norm embeddings of all backbones side by side."""
+        if lacking := [name for name in self.backbones if name not in self.embeddings]:
+            raise InputError(
+                f"there are no embeddings of {', '.join(lacking)}: give Pool.of(…, embeddings=…), "
+                "or use an ensemble that needs logits alone"
+            )
+        widths = [self.embeddings[name].shape[1] for name in self.backbones]
+        out = np.empty((len(self), sum(widths)), np.float32)
+        parts = np.split(out, np.cumsum(widths)[:-1], axis=1)
+        for name, part in zip(self.backbones, parts, strict=True):
+            part[...] = self.embeddings[name]
+        return out
+
+    def take(self, rows: NDArray[Any]) -> Pool:
+        """The samples at `rows` (indices), in that order."""
+        return replace(
+            self,
+            logits=self.logits[rows],
+            labels=self.labels[rows],
+            embeddings={name: values[rows] for name, values in self.embeddings.items()},
+            views=tuple({name: view[name][rows] for name in view} for view in self.views),
+            ids=tuple(self.ids[row] for row in rows) if self.ids else (),
+        )
+
+    def with_logits(self, logits: NDArray[np.float32]) -> Pool:
+        return replace(self, logits=logits)
+
+    def of_backbones(self, names: Sequence[str]) -> Pool:
+        """The same samples with these backbones, in this order; itself if nothing changes."""
+        if tuple(names) == self.backbones:
+            return self
+        for name in names:
+            if name not in self.backbones:
+                raise unknown_name("backbone", name, self.backbones)
+        columns = [self.backbones.index(name) for name in names]
+        return replace(self, logits=self.logits[:, columns], backbones=tuple(names))
+
+    def of_classes(self, classes: Sequence[int]) -> Pool:
+        """The samples of these classes, told apart among these classes alone.
+
+        Class i of the result is ``classes[i]`` of this pool.
+        """
+        position = np.full(self.n_classes + 1, NO_LABEL, np.int32)  # the last stands for NO_LABEL
+        position[list(classes)] = np.arange(len(classes))
+        rows = np.flatnonzero(position[self.labels] != NO_LABEL)
+        part = self.take(rows)
+        chosen = list(classes)
+        return replace(
+            part,
+            logits=np.ascontiguousarray(part.logits[:, :, chosen]),
+            labels=position[part.labels],
+            class_embeddings={
+                name: values[chosen] for name, values in self.class_embeddings.items()
+            },
+            class_names=tuple(self.class_names[c] for c in chosen) if self.class_names else (),
+        )
+
+    def _check_labels(self) -> None:
+        if self.labels.shape != (len(self.logits),):
+            raise InputError(
+                f"{len(self.logits)} samples need as many labels, not {self.labels.shape}"
+            )
+        if len(self.labels) and not NO_LABEL <= self.labels.min() <= self.labels.max() < (
+            self.n_classes
+        ):
+            raise InputError(
+                f"labels go from 0 to {self.n_classes - 1} ({NO_LABEL} where there is none), "
+                f"not from {self.labels.min()} to {self.labels.max()}"
+            )
+        if self.class_names and len(self.class_names) != self.n_classes:
+            raise InputError(f"{self.n_classes} classes have {len(self.class_names)} names")
+
+    def _check_embeddings(self, embeddings: Embeddings) -> None:
+        for name, values in embeddings.items():
+            if values.ndim != 2 or len(values) != len(self.logits):
+                raise InputError(
+                    f"embeddings of {name} are ({len(self.logits)}, embed), not {values.shape}"
+                )
+
+
+def _named(names: Sequence[str], embeddings: Sequence[ArrayLike]) -> Mapping[str, ArrayLike]:
+    if embeddings and len(embeddings) != len(names):
+        raise InputError(f"{len(names)} backbones have {len(embeddings)} arrays of embeddings")
+    return dict(zip(names, embeddings, strict=False))

@@ -1,0 +1,171 @@
+"""Reads a Pool: several backbones of a store on the same samples.
+
+Cells of one store share the sample table of their split, which is checked on every read, so rows
+with the same number are the same image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import MissingCell, UsageError
+from clipsyn.pool import Pool
+from clipsyn.specs import CLEAN, FeatureKey, fingerprint
+from clipsyn.store.arrays import Blocks
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.select import Names, prompt_sets, select
+
+_BLOCK_BYTES = 256 << 20  # of logits in one block of a streamed pool
+
+
+class PoolReader:
+    """Pools of one dataset, split, perturbation and prompt set, whole or in blocks of rows.
+
+    backbones: names, patterns, or None for all with a cell there. prompts: a name, or None where
+    the store has only one. Raises MissingCell with the extract line that helps.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        dataset: str,
+        split: str,
+        *,
+        perturbation: str = CLEAN.label,
+        backbones: Names = None,
+        prompts: str | None = None,
+        views: Sequence[str] = (),
+    ) -> None:
+        self.store = store
+        self.samples: SampleTable = store.samples(dataset, split)
+        self.keys = select(
+            store, dataset=dataset, split=split, perturbation=perturbation, backbone=backbones
+        )
+        self.prompts = prompts or self._only_prompts()
+        self.views = self._read_views(views)
+        self.classes = {
+            key.backbone: store.class_embeddings(dataset, self.prompts, key.backbone)
+            for key in self.keys
+        }
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        return tuple(key.backbone for key in self.keys)
+
+    def origin(self) -> dict[str, Any]:
+        """Fingerprints of everything the pool is read from: by backbone, and of the labels."""
+        views = [key for view in self.views for key in view]
+        return {
+            "features": {key.backbone: self.store.fingerprint(key) for key in self.keys},
+            "views": [self.store.fingerprint(key) for key in views],
+            "classes": {
+                key.backbone: self.store.classes_fingerprint(
+                    key.dataset, self.prompts, key.backbone
+                )
+                for key in self.keys
+            },
+            "labels": fingerprint({"labels": self.samples.labels.tolist()}),
+        }
+
+    def read(self, rows: NDArray[np.intp] | None = None) -> Pool:
+        """The samples at `rows`, ascending, or all of them."""
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
+        if not len(chosen):
+            return self.read(np.arange(1)).take(chosen)
+        parts = [(span, chosen[a:b] - span.start) for span, a, b in self._spans(chosen)]
+        logits = np.empty((len(chosen), len(self.keys), self._n_classes), np.float32)
+        for column, key in enumerate(self.keys):
+            start = 0
+            for span, at in parts:
+                block = self.store.logits(key, self.prompts, span)
+                logits[start : start + len(at), column] = block[at]
+                start += len(at)
+        return Pool(
+            logits,
+            self.samples.labels[chosen],
+            self.backbones,
+            embeddings=self._embeddings(self.keys, parts),
+            views=tuple(self._embeddings(view, parts) for view in self.views),
+            class_embeddings={name: values for name, (values, _) in self.classes.items()},
+            logit_scales={name: scale for name, (_, scale) in self.classes.items()},
+            class_names=self.samples.class_names,
+            ids=tuple(self.samples.ids[row] for row in chosen),
+            dataset=self.samples.dataset,
+            split=self.samples.split,
+            perturbation=self.keys[0].perturbation,
+            prompts=self.prompts,
+            origin=self.origin(),
+        )
+
+    def blocks(self) -> Iterator[Pool]:
+        """All samples, in order, a bounded number at a time."""
+        bytes_a_row = 4 * len(self.keys) * self._n_classes
+        unit = Blocks(len(self), self.store.chunk_rows).rows
+        step = unit * max(1, _BLOCK_BYTES // (bytes_a_row * unit))
+        for start in range(0, len(self), step):
+            yield self.read(np.arange(start, min(start + step, len(self))))
+
+    def _only_prompts(self) -> str:
+        """The prompt set that all backbones have, if there is just one."""
+        common = set.intersection(*(set(prompt_sets(self.store, key, None)) for key in self.keys))
+        if len(common) != 1:
+            found = ", ".join(sorted(common)) or "none in common"
+            raise UsageError(
+                f"{self.store.path} has more than one prompt set for {self.samples.dataset} or "
+                f"none that all backbones share ({found}): say which with --prompts"
+            )
+        return common.pop()
+
+    def _read_views(self, patterns: Sequence[str]) -> list[list[FeatureKey]]:
+        """The cells of each augmented view: perturbations that are not looked at as such."""
+        if not patterns:
+            return []
+        of = self.keys[0]
+        found = select(
+            self.store,
+            dataset=of.dataset,
+            split=of.split,
+            perturbation=patterns,
+            backbone=self.backbones,
+        )
+        by_view: dict[str, list[FeatureKey]] = {}
+        for key in found:
+            by_view.setdefault(key.perturbation, []).append(key)
+        for cells in by_view.values():
+            for name in set(self.backbones) - {key.backbone for key in cells}:
+                missing = FeatureKey(of.dataset, of.split, cells[0].perturbation, name)
+                raise MissingCell(
+                    f"{self.store.path} has no {missing}: run `{self.store.extract_line(missing)}`"
+                )
+        return list(by_view.values())
+
+    @property
+    def _n_classes(self) -> int:
+        return len(self.samples.class_names)
+
+    def _spans(self, rows: NDArray[Any]) -> Iterator[tuple[range, int, int]]:
+        """Ranges of whole chunks that hold `rows`, each with the slice of `rows` it serves."""
+        blocks = Blocks(len(self), self.store.chunk_rows)
+        number = rows // blocks.rows
+        edges = np.flatnonzero(np.diff(number, prepend=-1, append=blocks.count))
+        for first, last in pairwise(edges):
+            yield blocks.range(int(number[first])), int(first), int(last)
+
+    def _embeddings(
+        self, keys: Sequence[FeatureKey], parts: Sequence[tuple[range, NDArray[Any]]]
+    ) -> dict[str, NDArray[np.float16]]:
+        return {
+            key.backbone: np.concatenate(
+                [self.store.embeddings(key, span)[at] for span, at in parts]
+            )
+            for key in keys
+        }

@@ -1,0 +1,102 @@
+"""Which cells of a store a command is about: filters by names and patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+
+from clipsyn.errors import MissingCell
+from clipsyn.registry import unknown_name
+from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
+from clipsyn.store.features import FeatureStore
+
+Names = str | Collection[str] | None
+
+
+def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
+    """The store's cells that pass the filters: FeatureKey field -> names, patterns or None."""
+    every = store.keys()
+    if not every:
+        raise MissingCell(
+            f"{store.path} holds no features yet: run "
+            f"`clipsyn extract {store.path} --backbones … --dataset …`"
+        )
+    wanted = {
+        field: terms_of(field, names) for field, names in filters.items() if names is not None
+    }
+    for field, terms in wanted.items():
+        known = {getattr(key, field) for key in every}
+        for term in terms:
+            if not matching(term, known):
+                hint = f"Looked for in {store.path}; `clipsyn extract` adds more."
+                raise unknown_name(field, term, known, hint)
+    keys = [key for key in every if all(_passes(key, f, terms) for f, terms in wanted.items())]
+    _refuse_gaps(store, every, keys, wanted)
+    return keys
+
+
+def _refuse_gaps(
+    store: FeatureStore,
+    every: list[FeatureKey],
+    keys: list[FeatureKey],
+    wanted: dict[str, tuple[str, ...]],
+) -> None:
+    """Raise MissingCell if a name that was asked for has no cell beside the other filters."""
+    for field, terms in wanted.items():
+        for term in terms:
+            if any(_passes(key, field, (term,)) for key in keys):
+                continue
+            names = {
+                other: matching(others[0], [getattr(key, other) for key in every])[0]
+                for other, others in (wanted | {field: (term,)}).items()
+            }
+            # the rest of the cell's name, where no filter says it, from a cell of that kind
+            like = next(key for key in every if getattr(key, field) == names[field])
+            missing = FeatureKey(**(vars(like) | names))
+            raise MissingCell(f"{store.path} has no {missing}: run `{store.extract_line(missing)}`")
+
+
+def terms_of(field: str, names: str | Collection[str]) -> tuple[str, ...]:
+    terms = (names,) if isinstance(names, str) else tuple(names)
+    if field == "perturbation":  # "jpeg:3" is called jpeg-3 in the store
+        return tuple(parse_perturbation(t).label if ":" in t else t for t in terms)
+    return terms
+
+
+def _passes(key: FeatureKey, field: str, terms: tuple[str, ...]) -> bool:
+    return any(matching(term, [getattr(key, field)]) for term in terms)
+
+
+def matching(term: str, names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name == term or fnmatchcase(name, term))
+
+
+def groups(
+    store: FeatureStore, cells: Iterable[FeatureKey], prompts: Names
+) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
+    """The cells of one dataset and split by (perturbation, prompt set), clean images first."""
+    groups: dict[tuple[str, str], list[FeatureKey]] = {}
+    found: dict[str, list[str]] = {}  # looking them up searches the store
+    for key in cells:
+        if key.backbone not in found:
+            found[key.backbone] = prompt_sets(store, key, prompts)
+        for prompt_set in found[key.backbone]:
+            groups.setdefault((key.perturbation, prompt_set), []).append(key)
+    return sorted(groups.items(), key=lambda item: (item[0][0] != CLEAN.label, item[0]))
+
+
+def prompt_sets(store: FeatureStore, key: FeatureKey, prompts: Names) -> list[str]:
+    there = store.prompt_sets(key)
+    if not there:
+        raise MissingCell(
+            f"{store.path} has no class embeddings of {key.dataset} for {key.backbone}: run "
+            f"`{store.extract_line(key)}`"
+        )
+    if prompts is None:
+        return there
+    terms = terms_of("prompts", prompts)
+    found = [name for name in there if any(matching(term, [name]) for term in terms)]
+    if not found:
+        hint = f"To add it: `{store.extract_line(key)} --prompts {terms[0]}`"
+        raise unknown_name("prompt set", terms[0], there, hint)
+    return found
