@@ -49,6 +49,14 @@ class Registry:
         module, attribute = self._targets[name].split(":")
         return getattr(import_module(module), attribute)
 
+    def name_of(self, thing: type) -> str:
+        """The name that a class is registered under, found without importing any other."""
+        target = f"{thing.__module__}:{thing.__qualname__}"
+        for name, registered in self._targets.items():
+            if registered == target:
+                return name
+        raise UnknownName(f"{target} is not registered as {self.kind}: register it under a name")
+
     def __contains__(self, name: object) -> bool:
         return name in self._targets
 

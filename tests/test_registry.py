@@ -36,6 +36,17 @@ def test_a_name_is_registered_once() -> None:
         registry.register("sqrt", "cmath:sqrt")
 
 
+def test_the_name_of_a_class_is_found_without_importing_the_others() -> None:
+    registry = Registry("shape", {"broken": "no_such_module:x", "mine": f"{__name__}:Mine"})
+    assert registry.name_of(Mine) == "mine"
+    with pytest.raises(UnknownName, match="int is not registered as shape"):
+        registry.name_of(int)
+
+
+class Mine:
+    pass
+
+
 @pytest.mark.parametrize("target", ["math.sqrt", "math:a:b", ""])
 def test_a_target_is_a_module_and_an_attribute(target: str) -> None:
     with pytest.raises(ValueError, match="is not 'module:attribute'"):
