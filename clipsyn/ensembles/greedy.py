@@ -1,0 +1,98 @@
+"""Greedy forward selection of backbones, their probabilities averaged.
+
+R. Caruana, A. Niculescu-Mizil, G. Crew, A. Ksikes, "Ensemble Selection from Libraries of
+Models", ICML 2004, sections 2 and 2.1 (selection with replacement).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.errors import UsageError
+from clipsyn.logits import log_softmax
+from clipsyn.pool import Pool
+
+_BLOCK_VALUES = 2_000_000  # logits in a block: 8 MB
+
+
+class GreedySelection(Ensemble):
+    """Adds, round after round, the backbone that helps the average of probabilities most.
+
+        p_n = (1/R) sum over rounds r of softmax(Z_n,b(r))
+
+    A backbone may be chosen again, so its share of the rounds is its weight. "Most" is the
+    accuracy on the support set, then the negative log-likelihood, then the order of names. Of
+    the first 1, 2, …, `rounds` choices those are kept that do best by the same measure: on a
+    small support set later rounds overfit.
+
+    Learned: `chosen_`, the backbones kept, in the order of choice; `weights_` (backbone,), how
+    often each was chosen, divided by how many were.
+    """
+
+    weights_: NDArray[np.float64]
+    chosen_: tuple[str, ...]
+
+    def __init__(self, rounds: int = 25) -> None:
+        self.rounds = rounds
+
+    def _fit(self, pool: Pool) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"rounds is at least 1, not {self.rounds}")
+        order = _select(pool.logits, pool.labels, self.rounds)
+        self.chosen_ = tuple(pool.backbones[index] for index in order)
+        self.weights_ = np.bincount(order, minlength=len(pool.backbones)) / len(order)
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        return log_mean_probability(pool.logits, self.weights_)
+
+
+def log_mean_probability(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+    """``log(sum over b of weights[b] * softmax(logits[n, b])[c])``, finite for finite logits.
+
+    logits: (sample, backbone, class). weights: (backbone,), none negative.
+    Returns (sample, class) of the dtype of `logits`.
+    """
+    out = np.empty((logits.shape[0], logits.shape[2]), logits.dtype)
+    used = np.flatnonzero(weights)
+    log_weights = np.log(weights[used]).astype(logits.dtype)[:, None]
+    step = max(1, _BLOCK_VALUES // max(1, len(used) * logits.shape[2]))
+    for start in range(0, len(logits), step):
+        rows = slice(start, start + step)
+        terms = log_softmax(logits[rows][:, used])
+        terms += log_weights
+        # a probability of exp(-200) is 0 in float32: relative to the largest one it is not lost
+        largest = terms.max(axis=1)
+        terms -= largest[:, None]
+        np.add(np.log(np.exp(terms, out=terms).sum(axis=1)), largest, out=out[rows])
+    return out
+
+
+def _select(logits: NDArray[Any], labels: NDArray[np.int32], rounds: int) -> list[int]:
+    """The backbones chosen, in order, up to the best number of rounds."""
+    samples = np.arange(len(labels))
+    log_probabilities = log_softmax(logits.swapaxes(0, 1))  # (backbone, sample, class)
+    log_true = log_probabilities[:, samples, labels].astype(np.float64)
+    probabilities = np.exp(log_probabilities, out=log_probabilities)
+    total = np.zeros_like(probabilities[0])
+    log_total = np.full(len(labels), -np.inf)  # of the true class, which may be 0 in `total`
+    trial = np.empty_like(total)
+    order: list[int] = []
+    scores: list[tuple[int, float]] = []
+    for size in range(1, rounds + 1):
+        log_trials = np.logaddexp(log_total, log_true)
+        candidates = []
+        for backbone, probability in enumerate(probabilities):
+            right = np.add(total, probability, out=trial).argmax(axis=1) == labels
+            candidates.append((-int(right.sum()), -float(log_trials[backbone].mean())))
+        best = candidates.index(min(candidates))
+        total += probabilities[best]
+        log_total = log_trials[best]
+        order.append(best)
+        wrong, loss = candidates[best]
+        # rounded: the average of a backbone with itself is no better
+        scores.append((wrong, round(loss + float(np.log(size)), 9)))
+    return order[: scores.index(min(scores)) + 1]
