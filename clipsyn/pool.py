@@ -36,6 +36,7 @@ class Pool:
     perturbation: str = "clean"
     prompts: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)  # fingerprints of the cells read
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # see PoolReader.provenance
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3 or self.logits.shape[1] != len(self.backbones):
@@ -114,15 +115,16 @@ class Pool:
             part[...] = self.embeddings[name]
         return out
 
-    def take(self, rows: NDArray[Any]) -> Pool:
-        """The samples at `rows` (indices), in that order."""
+    def take(self, rows: NDArray[Any] | slice) -> Pool:
+        """The samples at `rows` (indices), in that order; a slice shares the arrays."""
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
         return replace(
             self,
             logits=self.logits[rows],
             labels=self.labels[rows],
             embeddings={name: values[rows] for name, values in self.embeddings.items()},
             views=tuple({name: view[name][rows] for name in view} for view in self.views),
-            ids=tuple(self.ids[row] for row in rows) if self.ids else (),
+            ids=tuple(self.ids[row] for row in numbers) if self.ids else (),
         )
 
     def with_logits(self, logits: NDArray[np.float32]) -> Pool:

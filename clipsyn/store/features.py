@@ -26,7 +26,7 @@ from clipsyn.errors import MissingCell, StaleCell, StoreError, UnsupportedFormat
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
-from clipsyn.specs import FeatureKey
+from clipsyn.specs import FeatureKey, Identity
 from clipsyn.store import arrays
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.store.samples import SampleTable
@@ -219,6 +219,19 @@ class FeatureStore:
     def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
         path = self._classes(dataset, prompts, backbone)
         return str(arrays.read_attributes(path)["fingerprint"])
+
+    def encoder(self, key: FeatureKey) -> tuple[Identity, str]:
+        """What of a cell's backbone decides its embeddings, and where that was loaded from."""
+        attributes = arrays.read_attributes(self._features(key))
+        identity = attributes["identity"]
+        decisive = {**identity["backbone"], "pixels": identity["pixels"]}
+        return decisive, _source_of(attributes, key.backbone)
+
+    def prompts_identity(self, dataset: str, prompts: str, backbone: str) -> Identity:
+        """Name, templates and texts per class that class embeddings were made from."""
+        path = self._classes(dataset, prompts, backbone)
+        found: Identity = arrays.read_attributes(path)["identity"]["prompts"]
+        return found
 
     def class_embeddings(
         self, dataset: str, prompts: str, backbone: str

@@ -7,6 +7,7 @@ with the same number are the same image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +49,7 @@ class PoolReader:
             store, dataset=dataset, split=split, perturbation=perturbation, backbone=backbones
         )
         self.prompts = prompts or self._only_prompts()
+        self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
         self.classes = {
             key.backbone: store.class_embeddings(dataset, self.prompts, key.backbone)
@@ -76,6 +78,25 @@ class PoolReader:
             "labels": fingerprint({"labels": self.samples.labels.tolist()}),
         }
 
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What a router that is fitted on the pool may later be applied to, as the store has it.
+
+        backbones: name -> what decides an image embedding. sources: name -> where its weights were
+        loaded from. prompts: name, templates and texts of the class embeddings. views: labels of
+        the augmented views. licence: of the images.
+        """
+        encoders = {key.backbone: self.store.encoder(key) for key in self.keys}
+        return {
+            "backbones": {name: identity for name, (identity, _) in encoders.items()},
+            "sources": {name: source for name, (_, source) in encoders.items()},
+            "prompts": self.store.prompts_identity(
+                self.samples.dataset, self.prompts, self.backbones[0]
+            ),
+            "views": [view[0].perturbation for view in self.views],
+            "licence": self.samples.licence,
+        }
+
     def read(self, rows: NDArray[np.intp] | None = None) -> Pool:
         """The samples at `rows`, ascending, or all of them."""
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
@@ -101,9 +122,10 @@ class PoolReader:
             ids=tuple(self.samples.ids[row] for row in chosen),
             dataset=self.samples.dataset,
             split=self.samples.split,
-            perturbation=self.keys[0].perturbation,
+            perturbation=self.perturbation,
             prompts=self.prompts,
             origin=self.origin(),
+            provenance=self.provenance,
         )
 
     def blocks(self) -> Iterator[Pool]:
