@@ -5,7 +5,9 @@ Stored and derived logits come from here and from the same stored embeddings, so
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
 
-_BLOCK_VALUES = 2_000_000  # logits in a block of a weighted sum: 8 MB, which a cache can hold
+BLOCK_VALUES = 2_000_000  # logits in a block: 8 MB, which a cache can hold
 
 
 def zero_shot_logits(
@@ -73,20 +75,30 @@ def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     """
     weights = np.broadcast_to(weights, logits.shape[:2]).astype(logits.dtype, copy=False)
     out = np.empty((logits.shape[0], logits.shape[2]), logits.dtype)
-    step = max(1, _BLOCK_VALUES // max(1, logits[0].size if len(logits) else 1))
 
-    def block(start: int) -> None:
-        rows = slice(start, start + step)
+    def block(rows: slice) -> None:
         np.matmul(weights[rows, None, :], logits[rows], out=out[rows, None, :])
 
-    starts = range(0, len(logits), step)
-    if len(starts) <= 1:
-        for start in starts:
-            block(start)
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(block, starts))
+    in_blocks(block, logits.shape)
     return out
+
+
+def in_blocks(
+    work: Callable[[slice], None], shape: tuple[int, ...], values: int = BLOCK_VALUES
+) -> None:
+    """work(rows) for all rows of an array of `shape`, about `values` of it at a time.
+
+    Blocks are worked on by all cores at once; a single one stays in this thread.
+    """
+    step = max(1, values // max(1, math.prod(shape[1:])))
+    blocks = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+    if len(blocks) <= 1:
+        for rows in blocks:
+            work(rows)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(work, blocks):
+            pass
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:

@@ -10,11 +10,14 @@ formula (`_fit`, and `_combine` or `_weights`):
   in another order gives the same scores;
 - samples without a label, and those that some backbone has no logits for, are left out of `fit`;
   the latter have NaN scores;
-- one backbone on its own is that backbone.
+- one backbone on its own is that backbone;
+- `combine` and `weights` work on a block of rows at a time, on all cores: what a formula needs
+  beside the logits is bounded, and a block is read from memory once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,13 +25,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.estimator import Estimator
-from clipsyn.logits import predictions, softmax, weighted_sum
+from clipsyn.logits import in_blocks, predictions, softmax, weighted_sum
 from clipsyn.metrics import accuracy
 from clipsyn.pool import Pool
 
 
 class Ensemble(Estimator):
     learns: ClassVar[bool] = True  # False: the formula has nothing to fit
+    knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
 
     backbones_: tuple[str, ...]
     n_classes_: int
@@ -40,20 +44,7 @@ class Ensemble(Estimator):
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from.
         """
-        pool = as_pool(support, labels)
-        if pool.split == "test":
-            raise LeakError(
-                f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "
-                "to fit: use its training or validation split"
-            )
-        pool = pool.labelled()
-        if self.learns and not len(pool):
-            raise InputError(
-                f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
-                "set with labels"
-            )
-        self.backbones_ = tuple(sorted(pool.backbones))
-        self.n_classes_ = pool.n_classes
+        pool = self._admit(as_pool(support, labels))
         if self.learns and len(self.backbones_) > 1:
             self._fit(pool.of_backbones(self.backbones_))
         return self
@@ -61,9 +52,8 @@ class Ensemble(Estimator):
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
         pool = self._aligned(as_pool(pool))
-        if len(pool.backbones) == 1:
-            return pool.logits[:, 0]
-        return _where_readable(pool, self._combine, pool.n_classes)
+        compute = self._combine if len(pool.backbones) > 1 else _only_backbone
+        return _by_blocks(pool, compute, pool.n_classes)
 
     def predict(self, pool: Pool | ArrayLike) -> NDArray[np.uint16]:
         """(sample,) class index, the lowest on ties; NO_PREDICTION where there are no logits."""
@@ -78,6 +68,23 @@ class Ensemble(Estimator):
         pool = as_pool(pool, labels)
         predicted = self.predict(pool)
         return accuracy(predicted, pool.labels).value
+
+    def _admit(self, pool: Pool) -> Pool:
+        """What may be learned from of `pool`; sets the attributes that every fit sets."""
+        if pool.split == "test":
+            raise LeakError(
+                f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "
+                "to fit: use its training or validation split"
+            )
+        pool = pool.labelled()
+        if self.learns and not len(pool):
+            raise InputError(
+                f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
+                "set with labels"
+            )
+        self.backbones_ = tuple(sorted(pool.backbones))
+        self.n_classes_ = pool.n_classes
+        return pool
 
     def _aligned(self, pool: Pool) -> Pool:
         """`pool` with the backbones in the order of `fit`; refuses other backbones or classes."""
@@ -106,13 +113,12 @@ class Router(Ensemble):
         """(sample, backbone) in the order of the pool's backbones; NaN where unreadable."""
         given = as_pool(pool)
         pool = self._aligned(given)
-        if len(pool.backbones) == 1:
-            return np.ones((len(pool), 1), np.float32)
-        weights = _where_readable(pool, self._spread_weights, len(pool.backbones))
+        weights = _by_blocks(pool, self._spread_weights, len(pool.backbones))
         return weights[:, [pool.backbones.index(name) for name in given.backbones]]
 
     def _spread_weights(self, pool: Pool) -> NDArray[Any]:
-        return np.broadcast_to(self._weights(pool), pool.logits.shape[:2])
+        one = len(pool.backbones) == 1
+        return np.broadcast_to(1.0 if one else self._weights(pool), pool.logits.shape[:2])
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         """(sample, backbone), or (backbone,) if they are the same for all samples."""
@@ -131,12 +137,25 @@ def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
     return Pool.of(pool, labels)
 
 
-def _where_readable(pool: Pool, compute: Any, width: int) -> NDArray[np.float32]:
-    """compute(readable part of pool) in the rows it is for, NaN in the others."""
-    readable = pool.readable
-    if readable.all():
-        return np.asarray(compute(pool), np.float32)
-    out = np.full((len(pool), width), np.nan, np.float32)
-    if readable.any():
-        out[readable] = compute(pool.take(np.flatnonzero(readable)))
+def _only_backbone(pool: Pool) -> NDArray[Any]:
+    return pool.logits[:, 0]
+
+
+def _by_blocks(
+    pool: Pool, compute: Callable[[Pool], NDArray[Any]], width: int
+) -> NDArray[np.float32]:
+    """compute(readable samples) in the rows they are for, NaN in the others: (sample, width)."""
+    out = np.empty((len(pool), width), np.float32)
+
+    def block(rows: slice) -> None:
+        part = pool.take(rows)
+        readable = part.readable
+        if readable.all():
+            out[rows] = compute(part)
+            return
+        out[rows] = np.nan
+        if readable.any():
+            out[rows][readable] = compute(part.take(np.flatnonzero(readable)))
+
+    in_blocks(block, pool.logits.shape)
     return out
