@@ -16,8 +16,6 @@ from clipsyn.errors import UsageError
 from clipsyn.logits import log_softmax
 from clipsyn.pool import Pool
 
-_BLOCK_VALUES = 2_000_000  # logits in a block: 8 MB
-
 
 class GreedySelection(Ensemble):
     """Adds, round after round, the backbone that helps the average of probabilities most.
@@ -47,28 +45,15 @@ class GreedySelection(Ensemble):
         self.weights_ = np.bincount(order, minlength=len(pool.backbones)) / len(order)
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        return log_mean_probability(pool.logits, self.weights_)
-
-
-def log_mean_probability(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """``log(sum over b of weights[b] * softmax(logits[n, b])[c])``, finite for finite logits.
-
-    logits: (sample, backbone, class). weights: (backbone,), none negative.
-    Returns (sample, class) of the dtype of `logits`.
-    """
-    out = np.empty((logits.shape[0], logits.shape[2]), logits.dtype)
-    used = np.flatnonzero(weights)
-    log_weights = np.log(weights[used]).astype(logits.dtype)[:, None]
-    step = max(1, _BLOCK_VALUES // max(1, len(used) * logits.shape[2]))
-    for start in range(0, len(logits), step):
-        rows = slice(start, start + step)
-        terms = log_softmax(logits[rows][:, used])
-        terms += log_weights
-        # a probability of exp(-200) is 0 in float32: relative to the largest one it is not lost
-        largest = terms.max(axis=1)
+        """``log(sum over b of weights[b] * p_b)``, finite where a probability is 0 in float32."""
+        used = np.flatnonzero(self.weights_)
+        terms = log_softmax(pool.logits[:, used])
+        terms += np.log(self.weights_[used])[:, None]
+        largest: NDArray[Any] = terms.max(axis=1)
         terms -= largest[:, None]
-        np.add(np.log(np.exp(terms, out=terms).sum(axis=1)), largest, out=out[rows])
-    return out
+        np.exp(terms, out=terms)
+        largest += np.log(terms.sum(axis=1))
+        return largest
 
 
 def _select(logits: NDArray[Any], labels: NDArray[np.int32], rounds: int) -> list[int]:

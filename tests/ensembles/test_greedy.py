@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from clipsyn.ensembles.greedy import GreedySelection, log_mean_probability
+from clipsyn.ensembles.greedy import GreedySelection
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.pool import Pool
 
@@ -129,24 +129,11 @@ def test_degenerate_support_gives_finite_probabilities(logits, labels):
 
 
 def test_probabilities_too_small_for_floats_keep_their_order():
-    logits = np.array([[[0, -300, -500], [0, -400, -600]]], np.float32)
-    scores = log_mean_probability(logits, np.array([0.25, 0.75]))
+    logits, labels = problem(n=10, backbones=2, classes=3)
+    fitted = GreedySelection().fit(logits, labels)
+    fitted.weights_ = np.array([0.25, 0.75])
+    scores = fitted.combine(np.array([[[0, -300, -500], [0, -400, -600]]]))
     assert scores[0] == pytest.approx([0, -300 + np.log(0.25), -500 + np.log(0.25)], abs=1e-4)
-
-
-def test_a_backbone_without_weight_does_not_count():
-    logits, _ = problem(n=5)
-    scores = log_mean_probability(logits, np.array([0, 1.0, 0, 0]))
-    assert np.exp(scores) == pytest.approx(softmax(logits[:, 1], -1), abs=1e-6)
-
-
-def test_blocks_of_rows_give_what_one_block_gives(monkeypatch):
-    logits, _ = problem(n=37)
-    weights = np.array([0.1, 0.2, 0.3, 0.4])
-    whole = log_mean_probability(logits, weights)
-    monkeypatch.setattr("clipsyn.ensembles.greedy._BLOCK_VALUES", 4 * 5 * 8)
-    assert log_mean_probability(logits, weights) == pytest.approx(whole, abs=1e-6)
-    assert log_mean_probability(logits[:0], weights).shape == (0, 5)
 
 
 def test_refuses_bad_input():
