@@ -1,4 +1,6 @@
-"""How often are the predictions right? Pure functions of predictions or logits, and labels.
+"""How often are the predictions right, and how well do the probabilities say so?
+
+Pure functions of predictions or logits, and labels.
 
 A sample counts when it has a label (>= 0) and a prediction (its image could be read); every
 score says over how many samples it is. Where none is left the score is NaN.
@@ -7,19 +9,87 @@ Class identity is an index, and ties go to the lowest one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.logits import predictions as predicted_classes
 from clipsyn.schema import NO_PREDICTION
 
 BLOCK_ROWS = 4096  # rows of logits compared at once: 4 MB of booleans at 1,000 classes
+CALIBRATION_BINS = 15  # as Guo et al. 2017
 
 
 class Score(NamedTuple):
     value: float  # a fraction, NaN where n is 0
     n: int  # samples it is over
+
+
+class Judged(NamedTuple):
+    """What each sample contributes to the metrics: arrays (sample,); NaN where none."""
+
+    prediction: NDArray[np.uint16]  # NO_PREDICTION where there is none
+    nll: NDArray[np.float32]  # -log probability of the true class, nats
+    brier: NDArray[np.float32]  # sum over classes of (probability - truth)^2: 0 to 2
+    confidence: NDArray[np.float32]  # probability of the predicted class
+
+
+def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+    """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
+    _check_logits(scores, labels)
+    parts = [
+        _judge_block(scores[start : start + BLOCK_ROWS], labels[start : start + BLOCK_ROWS])
+        for start in range(0, len(labels), BLOCK_ROWS)
+    ]
+    return join(parts)
+
+
+def join(parts: Sequence[Judged]) -> Judged:
+    """Consecutive blocks of samples as one."""
+    if not parts:
+        empty = np.empty(0, np.float32)
+        return Judged(np.empty(0, np.uint16), empty, empty, empty)
+    return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+    known = np.maximum(labels, 0)[:, None]
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    total = np.exp(shifted).sum(axis=1, keepdims=True)
+    log_total = np.log(total)
+    nll = (log_total - np.take_along_axis(shifted, known, axis=1))[:, 0]
+    squares = (np.exp(2 * shifted).sum(axis=1, keepdims=True) / total**2)[:, 0]
+    brier = squares - 2 * np.exp(-nll) + 1
+    confidence = 1 / total[:, 0]  # the largest score is 0 now
+    for values in (nll, brier):
+        values[labels < 0] = np.nan
+    return Judged(predicted_classes(scores), nll, brier, confidence)
+
+
+def calibration_gaps(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> NDArray[np.float32]:
+    """(sample, bin): confidence minus correctness of each sample, in the bin of its confidence.
+
+    The expected calibration error is the sum over bins of the absolute mean of these columns
+    (Guo et al. 2017): bins of equal width, closed on the right.
+    """
+    gaps = np.zeros((len(confidence), bins), np.float32)
+    number = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
+    gaps[np.arange(len(confidence)), number] = confidence - correct
+    return gaps
+
+
+def expected_calibration_error(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> Score:
+    """Mean over samples of |confidence - accuracy| of their bin of confidence; NaN for n = 0."""
+    n = len(confidence)
+    if n == 0:
+        return Score(float("nan"), 0)
+    return Score(float(np.abs(calibration_gaps(confidence, correct, bins).mean(axis=0)).sum()), n)
 
 
 def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:

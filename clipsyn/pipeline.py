@@ -76,7 +76,8 @@ class ZeroshotStage(BaseModel):
         import polars as pl
 
         from clipsyn.evaluate import zeroshot
-        from clipsyn.report.tables import accuracy_table, write
+        from clipsyn.frames import write
+        from clipsyn.report.tables import accuracy_table
 
         opened = FeatureStore.open(store)
         csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
@@ -93,7 +94,45 @@ class ZeroshotStage(BaseModel):
         return Outcome("zeroshot", skipped, f"{csv} and .parquet", report)
 
 
-Stage = Annotated[ExtractStage | ZeroshotStage, Field(discriminator="stage")]
+class EvaluateStage(BaseModel):
+    """`clipsyn evaluate`, added to `output`.parquet; a results file skips what it has itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: Literal["evaluate"]
+    datasets: Sequence[str] | None = None
+    splits: Sequence[str] = ("test",)
+    perturbations: Sequence[str] | None = ("clean",)
+    backbones: Sequence[str] | None = None
+    prompts: Sequence[str] | None = None
+    heads: Sequence[str] = ("zero-shot",)
+    ensembles: Sequence[str] = ("all",)
+    shots: Sequence[int | Literal["full"]] = (1, 2, 4, 8, 16, "full")
+    seeds: int = Field(3, ge=1)
+    support: str = "train"
+    support_prompts: str | None = None
+    views: Sequence[str] = ()
+    base_to_new: bool = False
+    workers: int = Field(1, ge=1)
+    output: Path
+
+    def run(self, store: Path) -> Outcome:
+        from clipsyn.evaluate.loop import evaluate, named, read_shots
+        from clipsyn.report.methods import method_tables
+
+        table = self.output.with_name(self.output.name + ".parquet")
+        before = table.stat().st_mtime_ns if table.exists() else None
+        settings = self.model_dump(exclude={"stage", "output"})
+        settings["heads"], settings["ensembles"] = named(self.heads, self.ensembles)
+        settings["shots"] = read_shots([str(k) for k in self.shots])
+        settings["seeds"] = range(self.seeds)
+        with progress("tasks") as counters:
+            frame = evaluate(FeatureStore.open(store), output=table, progress=counters, **settings)
+        skipped = before is not None and table.stat().st_mtime_ns == before
+        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", method_tables(frame))
+
+
+Stage = Annotated[ExtractStage | ZeroshotStage | EvaluateStage, Field(discriminator="stage")]
 
 
 class Recipe(BaseModel):
@@ -138,7 +177,11 @@ def _problem(error: ValidationError) -> str:
     return f"{where}{field}: {text}" if field else where + text
 
 
-_STAGES: dict[str, type[BaseModel]] = {"extract": ExtractStage, "zeroshot": ZeroshotStage}
+_STAGES: dict[str, type[BaseModel]] = {
+    "extract": ExtractStage,
+    "zeroshot": ZeroshotStage,
+    "evaluate": EvaluateStage,
+}
 _STAGE_WORDS = f"write stage: {' or stage: '.join(_STAGES)}"
 _WORDS = {  # for pydantic's types of error, in a recipe's terms
     "missing": "is missing",

@@ -56,7 +56,7 @@ def bootstrap_mean(
         return UNKNOWN
     distinct, counts = np.unique(values, return_counts=True)
     means = [draw @ distinct / len(values) for draw in _resampled(counts, resamples, seed)]
-    return _percentiles(np.concatenate(means), level)
+    return percentiles(np.concatenate(means), level)
 
 
 def bootstrap_difference(
@@ -96,7 +96,36 @@ def bootstrap_mean_per_class(
         size = wrong + right
         recall = np.divide(right, size, out=np.zeros(size.shape), where=size > 0)
         means.append(recall.sum(axis=1) / np.count_nonzero(size, axis=1))
-    return _percentiles(np.concatenate(means), level)
+    return percentiles(np.concatenate(means), level)
+
+
+class Resamples:
+    """Bootstrap resamples of `n` samples, drawn once: what is averaged over them is paired.
+
+    Differences and ratios between methods on the same samples are taken resample by resample.
+    Holds (count, n) numbers of 2 bytes.
+    """
+
+    def __init__(self, n: int, count: int = RESAMPLES, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.n = n
+        self._times = np.empty((count, n), np.uint16)  # how often each sample is drawn
+        for row in self._times:
+            row[:] = np.bincount(rng.integers(0, n, n), minlength=n) if n else 0
+
+    def means(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """(resample, m): mean of each column of `values` (n, m) or (n,) in each resample."""
+        columns = np.asarray(values, np.float32).reshape(self.n, -1)
+        step = max(1, _DRAWS_AT_ONCE // max(1, self.n))
+        parts = [
+            self._times[start : start + step].astype(np.float32) @ columns
+            for start in range(0, len(self._times), step)
+        ]
+        return np.concatenate(parts).astype(np.float64) / max(1, self.n)
+
+    def interval(self, values: NDArray[Any], level: float = LEVEL) -> Interval:
+        """Percentile interval of the mean of `values` (n,); NaN for n = 0."""
+        return percentiles(self.means(values)[:, 0], level) if self.n else UNKNOWN
 
 
 def _resampled(counts: NDArray[Any], resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -108,7 +137,9 @@ def _resampled(counts: NDArray[Any], resamples: int, seed: int) -> Iterator[NDAr
         yield rng.multinomial(n, counts / n, size=min(step, resamples - start))
 
 
-def _percentiles(values: NDArray[np.float64], level: float) -> Interval:
+def percentiles(values: NDArray[np.float64], level: float = LEVEL) -> Interval:
+    """The middle `level` of the values."""
+    _check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 

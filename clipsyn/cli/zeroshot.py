@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsyn.cli.options import listed, output_options, say_written
+
 if TYPE_CHECKING:
     from polars import DataFrame
 
@@ -31,9 +33,7 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
 @click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
 @click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
 @click.option("--summary", is_flag=True, help="One table for everything: a line a dataset.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
-@click.option("--parquet", type=click.Path(path_type=Path), help="The same as Parquet.")
+@output_options
 def zeroshot(
     store: Path,
     *,
@@ -53,28 +53,21 @@ def zeroshot(
     clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary
     clipsyn zeroshot store --json --csv results.csv
     """
-    from clipsyn import evaluate
+    from clipsyn import evaluate, frames
     from clipsyn.report import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)
-    wanted = {name: _listed(texts) for name, texts in filters.items()}
+    wanted = {name: listed(texts) for name, texts in filters.items()}
     frame = evaluate.zeroshot(opened, **wanted)
-    tables.write(frame, csv=csv, parquet=parquet)
+    frames.write(frame, csv=csv, parquet=parquet)
     if as_json:
-        click.echo(tables.to_json(frame))
+        click.echo(frames.to_json(frame))
     else:
         click.echo(tables.accuracy_table(frame) if summary else tables.backbone_tables(frame))
     if wanted["datasets"] is None:
         _say_what_is_missing(opened, frame)
-    for path in (csv, parquet):
-        if path:
-            click.echo(f"{len(frame):,} rows written to {path}", err=True)
-
-
-def _listed(texts: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Comma lists flattened; None, no filter, where nothing is given."""
-    return tuple(part.strip() for text in texts for part in text.split(",") if part) or None
+    say_written(frame, csv, parquet)
 
 
 def _say_what_is_missing(store: FeatureStore, frame: DataFrame) -> None:

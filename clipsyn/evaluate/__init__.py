@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clipsyn.evaluate.backbones import zeroshot
+from clipsyn.evaluate.loop import evaluate
 from clipsyn.evaluate.results import RESULT
 
-__all__ = ["RESULT", "zeroshot"]
+__all__ = ["RESULT", "evaluate", "zeroshot"]

@@ -179,6 +179,7 @@ def _row(
         "ensemble": ensemble,
         "backbones": backbones,
         "prompts": prompts,
+        "classes": "all",
         "shots": 0,
         "seed": None,
         "metric": measured.metric,

@@ -1,14 +1,15 @@
-"""The tidy frame of results: one row a number.
-
-Every command that measures something gives these columns.
-"""
+"""The tidy frame of results: one row a number. Files of them are only ever added to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from clipsyn.errors import ConflictingResults, UsageError
+from clipsyn.frames import write
 from clipsyn.metrics import Score
 from clipsyn.stats import Interval
 
@@ -21,19 +22,72 @@ RESULT = {
     "ensemble": pl.String,  # null for a backbone on its own; "oracle"; "chance"
     "backbones": pl.String,  # joined by "+"
     "prompts": pl.String,
-    "shots": pl.Int32,
-    "seed": pl.Int32,
+    "classes": pl.String,  # all, or base or new of base-to-new
+    "support": pl.String,  # split, prompts fitted on: "train, own"; null where nothing is fitted
+    "shots": pl.Int32,  # a class; 0 where nothing is fitted, null for the whole split
+    "seed": pl.Int32,  # null where nothing is drawn
     "metric": pl.String,
-    "value": pl.Float64,  # a fraction
+    "value": pl.Float64,  # a fraction, nats or seconds
     "ci_low": pl.Float64,
     "ci_high": pl.Float64,
     "n": pl.Int64,
-    "fingerprint": pl.String,
+    "fingerprint": pl.String,  # of everything that decides the value
 }
 Row = dict[str, Any]
+_NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint")
+NAMES = [name for name in RESULT if name not in _NUMBERS]  # what tells results apart
 
 
 class Measured(NamedTuple):
     metric: str
     score: Score
     interval: Interval | None
+
+
+class ResultsFile:
+    """A Parquet file of results, to which rows are added.
+
+    Rows are trusted by fingerprint: what is there with the same one is not computed again, and
+    results of other inputs under the same names are refused rather than mixed.
+    """
+
+    def __init__(self, path: Path | None, *, replace: bool = False) -> None:
+        self.path = path
+        self.replace = replace
+        self.frame = _read(path) if path and path.exists() else pl.DataFrame(schema=RESULT)
+        self.known = set(self.frame["fingerprint"])
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows, and write the file: complete, or as it was before."""
+        new = pl.DataFrame(list(rows), schema=RESULT)
+        if new.is_empty():
+            return
+        same = self.frame.join(new.select(NAMES), on=NAMES, how="semi", nulls_equal=True)
+        if not same.is_empty():
+            if not self.replace:
+                raise ConflictingResults(self._conflict(same))
+            old = self.frame.join(new.select(NAMES), on=NAMES, how="anti", nulls_equal=True)
+            self.frame = old
+        self.frame = pl.concat([self.frame, new])
+        self.known |= set(new["fingerprint"])
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write(self.frame, parquet=self.path)
+
+    def _conflict(self, same: pl.DataFrame) -> str:
+        row = same.row(0, named=True)
+        return (
+            f"{self.path} already holds {row['ensemble'] or row['backbones']} on {row['dataset']}/"
+            f"{row['split']} ({row['perturbation']}, head {row['head']}) from other features, "
+            "labels, prompts or settings (fingerprint): write to another file, or give --replace"
+        )
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UsageError(f"{path} cannot be read as results: {error}") from error
+    if dict(frame.schema) != RESULT:
+        raise UsageError(f"{path} holds something else than results: write to another file")
+    return frame

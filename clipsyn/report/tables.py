@@ -1,21 +1,18 @@
-"""Frames as aligned text, and as CSV, Parquet and JSON."""
+"""Frames as aligned text."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from clipsyn.errors import UsageError
+from clipsyn.frames import is_nan
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -155,33 +152,6 @@ def interval_text(low: float | None, high: float | None) -> str:
     return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
 
 
-def to_json(frame: pl.DataFrame) -> str:
-    """The rows as a JSON list of objects; null stands for NaN too, which JSON has not."""
-    rows = [
-        {name: None if _is_nan(value) else value for name, value in row.items()}
-        for row in frame.to_dicts()
-    ]
-    return json.dumps(rows, indent=2, ensure_ascii=False)
-
-
-def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None = None) -> None:
-    """Write the frame to files, each complete or not at all; raises UsageError if it cannot."""
-    for path, method in ((csv, frame.write_csv), (parquet, frame.write_parquet)):
-        if path is None:
-            continue
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            method(partial)
-            partial.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise UsageError(
-                f"cannot write {path}: {error.strerror or error}; choose an existing folder that "
-                "you may write to"
-            ) from error
-
-
 def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> str:
     rows = [
         _backbone_row(name, part)
@@ -202,7 +172,7 @@ def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> s
         bold={(r, "top-1") for r, row in enumerate(rows) if row["top-1"] == best["top-1"]},
         terminal=terminal,
     )
-    if gain and not _is_nan(gain[0]["value"]):
+    if gain and not is_nan(gain[0]["value"]):
         interval = interval_text(gain[0]["ci_low"], gain[0]["ci_high"])
         text += (
             f"\noracle: {100 * gain[0]['value']:+.1f} points ({interval}) over the best single "
@@ -312,7 +282,7 @@ def _texts(column: pl.Series, percent: bool) -> list[str]:
 
 
 def _text(value: Any, decimals: int) -> str:
-    if value is None or _is_nan(value):
+    if value is None or is_nan(value):
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -330,7 +300,3 @@ def _decimals(values: list[Any]) -> int:
     most = next((places for bound, places in ((100, 1), (1, 2)) if largest >= bound), 3)
     rounded = [round(v, most) for v in floats]
     return next((p for p in range(most) if all(round(v, p) == v for v in rounded)), most)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

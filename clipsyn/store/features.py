@@ -67,6 +67,10 @@ def is_vacant(path: Path) -> bool:
     return path.is_dir() and all(file.name == WIP for file in path.iterdir())
 
 
+def is_store(path: Path) -> bool:
+    return (path / _MARKER).is_file()
+
+
 class FeatureStore:
     """A folder of cells. Open one with `open`, make one with `create`."""
 

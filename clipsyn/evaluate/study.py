@@ -1,0 +1,371 @@
+"""One dataset under the protocol: what is fitted on its support and judged on its targets.
+
+`fit_methods` sees the support alone, `Study` shows fitted methods the targets: labels of a
+target cannot reach a fit.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn import __version__
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.errors import TooFewSamples
+from clipsyn.estimator import from_text
+from clipsyn.evaluate.results import Measured, Row
+from clipsyn.evaluate.scoring import Scorer
+from clipsyn.fewshot import few_shot, halves
+from clipsyn.heads import HEADS
+from clipsyn.heads.base import Head
+from clipsyn.metrics import Judged, Score, join, judge
+from clipsyn.pool import NO_LABEL, Pool
+from clipsyn.specs import canonical_json, fingerprint, parse_perturbation
+from clipsyn.store.pools import PoolReader
+
+Shots = int | None  # None is the whole support split
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared: heads x ensembles x shots x seeds."""
+
+    heads: tuple[str, ...]
+    ensembles: tuple[str, ...]
+    shots: tuple[Shots, ...]
+    seeds: tuple[int, ...]
+    base_to_new: bool = False
+
+
+class Draw(NamedTuple):
+    """Which labelled samples are learned from; `seed` is None where nothing is random."""
+
+    shots: Shots
+    seed: int | None
+    rows: NDArray[np.intp]
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+        return {"rows": digest, "seed": self.seed}
+
+
+class Method(NamedTuple):
+    """A fitted ensemble and the seconds it took."""
+
+    ensemble: Ensemble
+    seconds: float
+
+
+class Fitted(NamedTuple):
+    """A head and the ensembles on top of it, fitted on the same support."""
+
+    head: Head
+    methods: dict[str, Method]
+    chosen: str | None  # the backbone that was best on the support
+    seconds: float  # of the head
+    n: int  # samples in the support
+
+
+class Verdict(NamedTuple):
+    """What every backbone, and every ensemble, predicts for a target."""
+
+    labels: NDArray[np.int32]
+    singles: dict[str, Judged]
+    ensembles: dict[str, Judged]
+    seconds: dict[str, float]  # to predict: by ensemble
+
+
+@dataclass(frozen=True)
+class Target:
+    """Samples to be judged on: a split under a perturbation, or some of its classes."""
+
+    reader: PoolReader
+    classes: str = "all"
+    subset: Sequence[int] | None = None
+
+    def blocks(self) -> Iterator[Pool]:
+        for block in self.reader.blocks():
+            yield block if self.subset is None else block.of_classes(self.subset)
+
+    @property
+    def n_classes(self) -> int:
+        names = self.reader.samples.class_names
+        return len(names if self.subset is None else self.subset)
+
+
+def learns(head: str, name: str | None) -> bool:
+    """Whether labelled samples make a difference to a method."""
+    return any(estimator.learns for estimator in _parts(head, name))
+
+
+def is_random(head: str, name: str | None) -> bool:
+    """Whether a seed makes a difference where every sample is taken."""
+    return any("random_state" in estimator.get_params() for estimator in _parts(head, name))
+
+
+def _parts(head: str, name: str | None) -> Iterator[Any]:
+    yield from_text(HEADS, head)
+    if name is not None and name != ORACLE:
+        yield from_text(ENSEMBLES, name)
+
+
+def fit_methods(
+    support: Pool, head_text: str, ensemble_texts: Sequence[str], seed: int | None
+) -> Fitted:
+    """Fit a head on the support, and ensembles on what it says of the support.
+
+    Raises TooFewSamples where the head cannot spare samples for a combiner.
+    """
+    head = _seeded(from_text(HEADS, head_text), seed)
+    start = time.perf_counter()
+    combiner = head.fit_transform(support)
+    seconds = time.perf_counter() - start
+    methods = {}
+    for text in ensemble_texts:
+        ensemble = _seeded(from_text(ENSEMBLES, text), seed)
+        start = time.perf_counter()
+        ensemble.fit(combiner)
+        methods[text] = Method(ensemble, time.perf_counter() - start)
+    chosen = from_text(ENSEMBLES, "best-single").fit(combiner).best_ if len(combiner) else None
+    return Fitted(head, methods, chosen, seconds, len(support))
+
+
+def predict(fitted: Fitted, target: Target) -> Verdict:
+    """Show the target to everything that is fitted, a block of samples at a time."""
+    labels: list[NDArray[np.int32]] = []
+    judged: dict[tuple[str, bool], list[Judged]] = {}  # (name, is a backbone)
+    seconds = dict.fromkeys(fitted.methods, 0.0)
+    ensembles = {
+        text: _for_classes(method.ensemble, target) for text, method in fitted.methods.items()
+    }
+    head = _for_classes(fitted.head, target)
+    for block in target.blocks():
+        start = time.perf_counter()
+        pool = head.transform(block)
+        head_seconds = time.perf_counter() - start
+        labels.append(pool.labels)
+        for column, name in enumerate(pool.backbones):
+            scores = pool.logits[:, column]
+            judged.setdefault((name, True), []).append(judge(scores, pool.labels))
+        for text, ensemble in ensembles.items():
+            start = time.perf_counter()
+            scores = ensemble.combine(pool)
+            seconds[text] += head_seconds + time.perf_counter() - start
+            judged.setdefault((text, False), []).append(judge(scores, pool.labels))
+    whole = {key: join(parts) for key, parts in judged.items()}
+    return Verdict(
+        np.concatenate(labels),
+        {name: found for (name, single), found in whole.items() if single},
+        {name: found for (name, single), found in whole.items() if not single},
+        seconds,
+    )
+
+
+def _seeded(estimator: Any, seed: int | None) -> Any:
+    if seed is not None and "random_state" in estimator.get_params():
+        estimator.set_params(random_state=seed)
+    return estimator
+
+
+def _for_classes(fitted: Any, target: Target) -> Any:
+    """Base-to-new: what weighs backbones for some classes, applied to others."""
+    if target.subset is None:
+        return fitted
+    moved = copy.copy(fitted)
+    moved.n_classes_ = target.n_classes
+    return moved
+
+
+@dataclass
+class Batch:
+    """Rows that are finished together, and what there is to say about them."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wanted: set[str] = field(default_factory=set)  # fingerprints, of known results too
+
+
+class Number(NamedTuple):
+    """A measurement before it has a name: of an ensemble, or of backbones on their own."""
+
+    target: int
+    ensemble: str | None
+    backbones: tuple[str, ...]
+    measured: Measured
+
+
+class Study:
+    """All numbers of one dataset and prompt set under a protocol.
+
+    indices: rows of the support for (shots, seed), where they are not to be drawn.
+    """
+
+    def __init__(
+        self,
+        support: PoolReader,
+        targets: Sequence[Target],
+        protocol: Protocol,
+        indices: Mapping[tuple[int, int], NDArray[np.intp]] | None = None,
+    ) -> None:
+        self.support = support
+        self.targets = targets
+        self.protocol = protocol
+        self._indices = indices or {}
+        self._measured: dict[str, list[Number]] = {}  # several shots can be the same samples
+
+    def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
+        """Everything with this seed; None is for all that no seed makes a difference to.
+
+        Results whose fingerprint is in `known` are neither computed nor given again.
+        """
+        for draw in self._draws(seed):
+            for head in self.protocol.heads:
+                if names := self._names(draw, head):
+                    yield self._run_unit(draw, head, names, known)
+
+    def labels(self) -> NDArray[np.int32]:
+        """Labels of the support split that may be learned from: not those of new classes."""
+        labels = self.support.samples.labels
+        if not self.protocol.base_to_new:
+            return labels
+        base, _ = halves(len(self.support.samples.class_names))
+        return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
+
+    def _draws(self, seed: int | None) -> Iterator[Draw]:
+        if seed is None:
+            yield Draw(0, None, np.empty(0, np.intp))
+        for shots in self.protocol.shots:
+            if shots is None:
+                yield Draw(None, seed, few_shot(self.labels(), None, 0))
+            elif seed is not None:
+                drawn = self._indices.get((shots, seed))
+                rows = few_shot(self.labels(), shots, seed) if drawn is None else drawn
+                yield Draw(shots, seed, rows)
+
+    def _names(self, draw: Draw, head: str) -> list[str | None]:
+        """What to measure on a draw, None for the backbones: each thing once over all draws."""
+        names: list[str | None] = [None, ORACLE, *self.protocol.ensembles]
+        if draw.shots == 0:
+            return [name for name in names if not learns(head, name)]
+        learned = [name for name in names if learns(head, name)]
+        if draw.shots is None:
+            return [name for name in learned if is_random(head, name) == (draw.seed is not None)]
+        return learned
+
+    def _run_unit(
+        self, draw: Draw, head: str, names: Sequence[str | None], known: Container[str]
+    ) -> Batch:
+        prints = {
+            (target, name): self._fingerprint(draw, head, name, target)
+            for target in range(len(self.targets))
+            for name in names
+        }
+        todo = sorted({name for (_, name), one in prints.items() if one not in known}, key=str)
+        wanted = set(prints.values())
+        if not todo:
+            return Batch(wanted=wanted)
+        try:
+            numbers = self._numbers(draw, head, todo)
+        except TooFewSamples as error:
+            samples = self.support.samples
+            shots = "all" if draw.shots is None else draw.shots
+            return Batch(notes=[f"{samples.dataset}, {shots} shots, {head} left out: {error}"])
+        rows = [
+            self._row(draw, head, number, prints[number.target, number.ensemble])
+            for number in numbers
+            if prints[number.target, number.ensemble] not in known
+        ]
+        return Batch(rows, wanted=wanted)
+
+    def _numbers(self, draw: Draw, head: str, names: Sequence[str | None]) -> list[Number]:
+        key = canonical_json([head, list(names), draw.identity()])
+        if key not in self._measured:
+            fitted = fit_methods(self._pool(draw), head, _ensembles(names), draw.seed)
+            self._measured[key] = [
+                number
+                for index, target in enumerate(self.targets)
+                for number in _measure(index, target, fitted, names)
+            ]
+        return self._measured[key]
+
+    def _pool(self, draw: Draw) -> Pool:
+        pool = self.support.read(draw.rows)
+        if not self.protocol.base_to_new:
+            return pool
+        return pool.of_classes(halves(pool.n_classes)[0])
+
+    def _fingerprint(self, draw: Draw, head: str, name: str | None, target: int) -> str:
+        goal = self.targets[target]
+        learned = learns(head, name)
+        return fingerprint(
+            {
+                "clipsyn": __version__,
+                "target": goal.reader.origin(),
+                "classes": goal.classes,
+                "head": head,
+                "ensemble": name,
+                "support": {"of": self.support.origin(), **draw.identity()} if learned else None,
+                "shots": draw.shots,
+            }
+        )
+
+    def _row(self, draw: Draw, head: str, number: Number, print_: str) -> Row:
+        goal = self.targets[number.target]
+        metric, score, interval = number.measured
+        of = self.support.samples
+        learned = learns(head, number.ensemble)
+        return {
+            "dataset": goal.reader.samples.dataset,
+            "split": goal.reader.samples.split,
+            "perturbation": goal.reader.perturbation,
+            "severity": parse_perturbation(goal.reader.perturbation).severity,
+            "head": head,
+            "ensemble": number.ensemble,
+            "backbones": "+".join(number.backbones),
+            "prompts": goal.reader.prompts,
+            "classes": goal.classes,
+            "support": f"{of.split}, {self.support.prompts}" if learned else None,
+            "shots": draw.shots,
+            "seed": draw.seed,
+            "metric": metric,
+            "value": score.value,
+            "ci_low": interval.low if interval else None,
+            "ci_high": interval.high if interval else None,
+            "n": score.n,
+            "fingerprint": print_,
+        }
+
+
+def _ensembles(names: Iterable[str | None]) -> list[str]:
+    return [name for name in names if name is not None and name != ORACLE]
+
+
+def _measure(
+    index: int, target: Target, fitted: Fitted, names: Sequence[str | None]
+) -> Iterator[Number]:
+    """All metrics of `names` on a target."""
+    verdict = predict(fitted, target)
+    scorer = Scorer(verdict.labels, verdict.singles, target.n_classes)
+    everyone = tuple(verdict.singles)
+    chosen = None if fitted.chosen is None else scorer.single(fitted.chosen)
+    if None in names:
+        for backbone, judged in verdict.singles.items():
+            for measured in scorer.metrics(judged, chosen):
+                yield Number(index, None, (backbone,), measured)
+    if ORACLE in names and len(everyone) > 1:
+        for measured in scorer.oracle():
+            yield Number(index, ORACLE, everyone, measured)
+    for text, method in fitted.methods.items():
+        spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
+        asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
+        for measured in (*scorer.metrics(verdict.ensembles[text], chosen), spent, asked):
+            yield Number(index, text, everyone, measured)
