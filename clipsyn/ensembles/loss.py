@@ -9,14 +9,12 @@ backward while it is in the cache, on all cores.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK_VALUES = 500_000  # logits in a block: 2 MB
+from clipsyn.logits import in_blocks
 
 
 def cross_entropy(
@@ -41,25 +39,28 @@ def weighted_cross_entropy(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Losses (sample,) in nats, and their gradients (sample, backbone) to the weights.
 
-    logits: (sample, backbone, class); weights: (sample, backbone) or (backbone,).
+    logits: (sample, backbone, class); weights: (sample, backbone) or (backbone,). Several
+    weightings at once, (sample, weighting, backbone), have losses (sample, weighting) and
+    gradients like the weights; the logits are still read once.
     """
-    n = len(logits)
-    weights = np.broadcast_to(weights, logits.shape[:2]).astype(logits.dtype, copy=False)
-    losses = np.empty(n, logits.dtype)
-    gradient = np.empty(logits.shape[:2], logits.dtype)
-    step = max(1, _BLOCK_VALUES // max(1, logits.shape[1] * logits.shape[2]))
+    n, backbones, classes = logits.shape
+    if weights.ndim < 3:
+        weights = np.broadcast_to(weights, (n, backbones))
+    weights = weights.astype(logits.dtype, copy=False)
+    gradient = np.empty(weights.shape, logits.dtype)
+    losses = np.empty(weights.shape[:-1], logits.dtype)
+    several = weights.reshape(n, -1, backbones)  # (sample, weighting, backbone)
+    several_losses, several_slopes = losses.reshape(n, -1), gradient.reshape(several.shape)
 
-    def block(start: int) -> None:
-        rows = slice(start, start + step)
-        scores = np.matmul(weights[rows, None, :], logits[rows])[:, 0]
-        losses[rows], residual = cross_entropy(scores, labels[rows])
-        np.matmul(logits[rows], residual[:, :, None], out=gradient[rows, :, None])
+    def block(rows: slice) -> None:
+        scores = several[rows] @ logits[rows]
+        count, weightings, _ = scores.shape
+        values, residual = cross_entropy(
+            scores.reshape(-1, classes), np.repeat(labels[rows], weightings)
+        )
+        several_losses[rows] = values.reshape(count, weightings)
+        transposed = residual.reshape(scores.shape).transpose(0, 2, 1)
+        several_slopes[rows] = (logits[rows] @ transposed).transpose(0, 2, 1)
 
-    starts = range(0, n, step)
-    if len(starts) <= 1:
-        for start in starts:
-            block(start)
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(block, starts))
+    in_blocks(block, logits.shape)
     return losses, gradient
