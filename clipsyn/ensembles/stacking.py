@@ -1,0 +1,159 @@
+"""Stacking: a multinomial logistic regression on the log-probabilities of all backbones.
+
+D. H. Wolpert, "Stacked Generalization", Neural Networks 5, 1992; with the class probabilities of
+every model as inputs and a linear model on top: K. M. Ting, I. H. Witten, "Issues in Stacked
+Generalization", JAIR 10, 1999.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.ensembles.loss import cross_entropy
+from clipsyn.errors import UsageError
+from clipsyn.logits import log_softmax
+from clipsyn.pool import Pool
+
+_GRID = (1.0, 10.0, 100.0)  # inverse penalties tried, the strongest penalty first
+_FIXED = 10.0  # where the support set is too small to choose
+_FOLDS = 3
+
+
+class Stacking(Ensemble):
+    """Logistic regression from all backbones' log-probabilities to the class.
+
+        x_n = log softmax(Z_nb) for all b, side by side        z_nk = v_k . x_n + a_k
+        minimise  |V|^2 / 2 + c * sum_n cross_entropy(z_n, y_n)
+
+    The inputs are centred and divided by one number, which makes the mean |x_n|^2 one: c means
+    the same for any number of backbones and classes and for any scale of the logits, and no
+    class is treated unlike another. scikit-learn's `LogisticRegression(C=c)` on these inputs
+    has the same solution (`C=2*c` for two classes, of which it gives one the coefficients).
+
+    inverse_penalty: c. None chooses 1, 10 or 100 by the likelihood in a 3-fold cross-validation
+    on the support set if at least half of its classes have two samples; otherwise it is 10.
+
+    A class without a sample in the support set cannot be learned: such classes come after all
+    learned ones, in the order of the mean log-probability of the backbones.
+
+    Learned: `classes_` (learned,) the classes of the support set; `coefficients_` (learned,
+    backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;
+    `inverse_penalty_`.
+    """
+
+    knows_classes: ClassVar[bool] = True
+
+    classes_: NDArray[np.int32]
+    coefficients_: NDArray[np.float32]
+    intercepts_: NDArray[np.float64]
+    inverse_penalty_: float
+
+    def __init__(self, inverse_penalty: float | None = None) -> None:
+        self.inverse_penalty = inverse_penalty
+
+    def _fit(self, pool: Pool) -> None:
+        if self.inverse_penalty is not None and not self.inverse_penalty > 0:
+            raise UsageError(f"inverse_penalty is above 0, not {self.inverse_penalty}")
+        self.classes_, labels = np.unique(pool.labels, return_inverse=True)
+        labels = labels.astype(np.int32)
+        inputs = log_softmax(pool.logits).reshape(len(pool), -1).astype(np.float64)
+        center = inputs.mean(axis=0)
+        inputs -= center
+        scale = np.sqrt((inputs**2).sum(axis=1).mean()) or 1.0
+        inputs /= scale
+        # |V| and V x stay the same when both are rotated: as many coordinates as samples are enough
+        left, lengths, rotation = np.linalg.svd(inputs, full_matrices=False)
+        inputs = left * lengths
+        self.inverse_penalty_ = self.inverse_penalty or _chosen(inputs, labels)
+        solution = _solve(inputs, labels, len(self.classes_), self.inverse_penalty_)
+        coefficients = solution[:, :-1] @ rotation / scale
+        self.coefficients_ = coefficients.astype(np.float32)
+        self.intercepts_ = solution[:, -1] - coefficients @ center
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        inputs = log_softmax(pool.logits)
+        learned = inputs.reshape(len(pool), -1) @ self.coefficients_.T + self.intercepts_
+        scores = np.empty((len(pool), pool.n_classes), np.float32)
+        scores[:, self.classes_] = learned
+        absent = np.setdiff1d(np.arange(pool.n_classes), self.classes_)
+        if len(absent):
+            mean = inputs[:, :, absent].mean(axis=1)
+            below = learned.min(axis=1, keepdims=True) - 1
+            scores[:, absent] = mean - mean.max(axis=1, keepdims=True) + below
+        return scores
+
+
+def _chosen(inputs: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
+    """The inverse penalty with the best likelihood of held-out samples."""
+    sizes = np.bincount(labels)
+    if len(sizes) < 2 or np.mean(sizes > 1) < 0.5:
+        return _FIXED
+    folds = _folds(labels, sizes)
+    losses = np.zeros(len(_GRID))
+    for fold in range(folds.max() + 1):
+        kept, held = folds != fold, folds == fold
+        # what lies outside the space of the samples kept has no coefficient
+        rotation = np.linalg.svd(inputs[kept], full_matrices=False)[2]
+        coordinates = inputs @ rotation.T
+        for number, inverse_penalty in enumerate(_GRID):
+            found = _solve(coordinates[kept], labels[kept], len(sizes), inverse_penalty, 1e-5)
+            scores = coordinates[held] @ found[:, :-1].T + found[:, -1]
+            losses[number] += cross_entropy(scores, labels[held])[0].sum()
+    return _GRID[int(losses.argmin())]
+
+
+def _folds(labels: NDArray[np.int32], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(sample,) the fold that holds it out: the samples of a class go to one after the other.
+
+    -1 for the only sample of a class, which is never held out: no fold lacks a class.
+    """
+    order = np.argsort(labels, kind="stable")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[labels[order]]
+    return np.where(sizes[labels] > 1, position % _FOLDS, -1)
+
+
+def _solve(
+    inputs: NDArray[np.float64],
+    labels: NDArray[np.int32],
+    classes: int,
+    inverse_penalty: float,
+    tolerance: float = 1e-8,
+) -> NDArray[np.float64]:
+    """(class, input + 1) coefficients, then the intercept, which bears no penalty.
+
+    Stops when a step lowers the loss by less than `tolerance`, relative to it. scikit-learn
+    solves this too, but it takes a second to import, warns of few samples a class, and by its
+    tolerance, of a gradient that many classes share, it stops at the first steps.
+    """
+    from scipy.optimize import minimize  # 0.2 s
+
+    columns = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+    ridge = np.full(columns.shape[1], 1 / (inverse_penalty * len(inputs)))
+    ridge[-1] = 0
+    # every coordinate in units of its curvature, as it is where all classes are equally likely
+    unit = 1 / np.sqrt((columns**2).mean(axis=0) / classes + ridge)
+    columns *= unit
+    ridge *= unit**2
+    shape = (classes, columns.shape[1])
+
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        parameters = flat.reshape(shape)
+        losses, residual = cross_entropy(columns @ parameters.T, labels)
+        residual /= len(labels)
+        shrunk = ridge * parameters
+        gradient = residual.T @ columns + shrunk
+        return float(losses.mean() + (shrunk * parameters).sum() / 2), gradient.ravel()
+
+    found = minimize(
+        objective,
+        np.zeros(classes * columns.shape[1]),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 300, "maxcor": 5, "ftol": tolerance, "gtol": 100 * tolerance},
+    )
+    return np.asarray(found.x.reshape(shape) * unit)

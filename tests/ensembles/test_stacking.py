@@ -1,0 +1,195 @@
+"""Stacking against scikit-learn's LogisticRegression on the same inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from clipsyn.ensembles.stacking import Stacking, _folds
+from clipsyn.errors import InputError, LeakError, UsageError
+from clipsyn.pool import Pool
+
+
+def problem(n=60, *, backbones=3, classes=5, seed=0, scale=2.0, bias=1.0):
+    """Backbones that confuse certain classes, which a linear model can put right."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    confusion = rng.normal(size=(classes, backbones, classes)) * bias
+    logits = rng.normal(size=(n, backbones, classes)) + confusion[labels]
+    return (scale * logits).astype(np.float32), labels.astype(np.int32)
+
+
+def standardised(logits):
+    inputs = log_softmax(logits.astype(np.float64), axis=-1).reshape(len(logits), -1)
+    inputs -= inputs.mean(axis=0)
+    return inputs / np.sqrt(np.mean(np.sum(inputs**2, axis=1)))
+
+
+@pytest.mark.parametrize("inverse_penalty", [0.5, 10.0, 100.0])
+@pytest.mark.parametrize(
+    ("n", "classes", "scale"),
+    [(60, 4, 2.0), (200, 4, 2.0), (16, 8, 1.0), (40, 4, 100.0)],  # few samples, many, huge logits
+)
+def test_probabilities_are_those_of_scikit_learn(n, classes, scale, inverse_penalty):
+    logits, labels = problem(n, classes=classes, scale=scale)
+    inputs = standardised(logits)
+    theirs = LogisticRegression(C=inverse_penalty, tol=1e-7, max_iter=5000).fit(inputs, labels)
+    ours = Stacking(inverse_penalty).fit(logits, labels)
+    assert ours.predict_proba(logits) == pytest.approx(theirs.predict_proba(inputs), abs=1e-3)
+
+
+def test_new_samples_are_moved_and_scaled_like_the_support_set():
+    logits, labels = problem(90)
+    inputs = standardised(logits[:50])
+    seen = log_softmax(logits[:50].astype(np.float64), axis=-1).reshape(50, -1)
+    new = log_softmax(logits[50:].astype(np.float64), axis=-1).reshape(40, -1)
+    ratio = np.std(seen - seen.mean(axis=0)) / np.std(inputs)
+    theirs = LogisticRegression(C=10, tol=1e-7, max_iter=5000).fit(inputs, labels[:50])
+    expected = theirs.predict_proba((new - seen.mean(axis=0)) / ratio)
+    ours = Stacking(10.0).fit(logits[:50], labels[:50])
+    assert ours.predict_proba(logits[50:]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_two_classes():
+    logits, labels = problem(50, classes=2)
+    inputs = standardised(logits)
+    theirs = LogisticRegression(C=20, tol=1e-7, max_iter=5000).fit(inputs, labels)
+    ours = Stacking(10.0).fit(logits, labels)
+    assert ours.predict_proba(logits) == pytest.approx(theirs.predict_proba(inputs), abs=1e-3)
+
+
+def test_learns_what_backbones_confuse():
+    logits, labels = problem(600, bias=1.5)
+    fitted = Stacking().fit(logits[:300], labels[:300])
+    average = (logits[300:].mean(axis=1).argmax(axis=1) == labels[300:]).mean()
+    assert fitted.score(logits[300:], labels[300:]) > average + 0.3
+
+
+def test_the_penalty_is_the_one_with_the_best_held_out_likelihood():
+    """Chosen as by a loop over folds with scikit-learn; both ends of the grid are chosen by some
+    problem."""
+    chosen = set()
+    for seed, noise in enumerate([0.1, 0.5, 1.5]):
+        logits, labels = problem(60, seed=seed, bias=noise)
+        inputs = standardised(logits)
+        folds = np.arange(60) // 5 % 3  # labels go round: every class has 4 samples in each
+        losses = {}
+        for penalty in (1.0, 10.0, 100.0):
+            total = 0.0
+            for fold in range(3):
+                kept, held = folds != fold, folds == fold
+                model = LogisticRegression(C=penalty, tol=1e-6, max_iter=5000)
+                probability = model.fit(inputs[kept], labels[kept]).predict_proba(inputs[held])
+                total -= np.log(probability[np.arange(held.sum()), labels[held]]).sum()
+            losses[penalty] = total
+        fitted = Stacking().fit(logits, labels)
+        assert fitted.inverse_penalty_ == min(losses, key=losses.__getitem__)
+        chosen.add(fitted.inverse_penalty_)
+    assert {1.0, 100.0} <= chosen
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_the_penalty_is_fixed_unless_half_of_the_classes_have_two_samples(shots):
+    logits, labels = problem(5 * shots, bias=0.1)
+    assert (Stacking().fit(logits, labels).inverse_penalty_ == 10.0) == (shots == 1)
+
+
+def test_folds_never_lose_a_class():
+    labels = np.array([0, 1, 1, 2, 2, 2, 2, 1, 3, 2])
+    folds = _folds(labels, np.bincount(labels))
+    assert folds[[0, 8]].tolist() == [-1, -1]
+    assert folds[labels == 1].tolist() == [0, 1, 2]
+    assert folds[labels == 2].tolist() == [0, 1, 2, 0, 1]
+    for fold in range(3):
+        assert set(labels[folds != fold]) == {0, 1, 2, 3}
+
+
+def test_classes_not_in_the_support_set_come_last_in_the_order_of_the_backbones():
+    logits, labels = problem(40, classes=6)
+    seen = labels < 4
+    fitted = Stacking().fit(logits[seen], labels[seen])
+    assert fitted.classes_.tolist() == [0, 1, 2, 3]
+    scores = fitted.combine(logits)
+    assert (scores[:, 4:].max(axis=1) < scores[:, :4].min(axis=1)).all()
+    mean = log_softmax(logits, axis=-1).mean(axis=1)
+    assert scores[:, 4] - scores[:, 5] == pytest.approx(mean[:, 4] - mean[:, 5], abs=1e-4)
+
+
+def test_permuting_backbones_samples_and_classes_permutes_the_result():
+    logits, labels = problem(50)
+    rng = np.random.default_rng(1)
+    names = ("a", "b", "c")
+    pool = Pool.of(logits, labels, backbones=names)
+    order, rows, classes = rng.permutation(3), rng.permutation(50), rng.permutation(5)
+    moved = Pool.of(
+        logits[rows][:, order][:, :, classes],
+        np.argsort(classes)[labels[rows]],
+        backbones=[names[b] for b in order],
+    )
+    expected = Stacking(10.0).fit(pool).predict_proba(pool)[rows][:, classes]
+    assert Stacking(10.0).fit(moved).predict_proba(moved) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_scale_and_level_of_logits_do_not_matter():
+    logits, labels = problem(30, classes=3)
+    level = np.random.default_rng(0).normal(size=(30, 3, 1)) * 20
+    inputs = Stacking(10.0).fit(logits, labels).predict_proba(logits)
+    other = (logits + level).astype(np.float32)
+    assert Stacking(10.0).fit(other, labels).predict_proba(other) == pytest.approx(inputs, abs=1e-3)
+
+
+def test_is_deterministic():
+    logits, labels = problem()
+    first, second = (Stacking().fit(logits, labels).learned() for _ in range(2))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (np.array([[[1, 2, 3], [3, 2, 1]]]), [2]),  # one sample
+        (np.random.default_rng(0).normal(size=(9, 3, 4)), [1] * 9),  # one class
+        (np.ones((6, 2, 3)) * [1, 1, 0], [0, 0, 1, 1, 0, 1]),  # two classes alike, one absent
+        (np.random.default_rng(0).normal(size=(2, 5, 2)), [0, 1]),  # fewer samples than backbones
+        (np.random.default_rng(0).normal(size=(12, 3, 4)) * 300, [0, 1, 2] * 4),  # huge
+    ],
+)
+def test_degenerate_support_gives_finite_scores(logits, labels):
+    fitted = Stacking().fit(logits, labels)
+    scores = fitted.combine(logits)
+    assert np.isfinite(scores).all()
+    assert np.isin(scores.argmax(axis=1), labels).all()
+
+
+def test_constant_logits_give_how_frequent_classes_are():
+    fitted = Stacking().fit(np.zeros((8, 2, 3)), [0, 0, 0, 0, 1, 1, 1, 2])
+    frequency = np.tile([0.5, 0.375, 0.125], (8, 1))
+    assert fitted.predict_proba(np.zeros((8, 2, 3))) == pytest.approx(frequency, abs=1e-3)
+
+
+def test_one_class_seen_is_always_predicted():
+    logits, _ = problem(10)
+    fitted = Stacking().fit(logits, [3] * 10)
+    assert (fitted.predict(logits) == 3).all()
+    mean = log_softmax(logits, axis=-1).mean(axis=1)
+    others = [0, 1, 2, 4]
+    expected = softmax(mean[:, others], axis=-1)
+    assert softmax(fitted.combine(logits)[:, others], -1) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_refuses_a_penalty_that_is_none(value):
+    logits, labels = problem()
+    with pytest.raises(UsageError, match="inverse_penalty is above 0"):
+        Stacking(value).fit(logits, labels)
+
+
+def test_refuses_a_support_set_that_cannot_be_used():
+    logits, labels = problem()
+    with pytest.raises(InputError, match="no labelled, readable sample"):
+        Stacking().fit(logits)
+    with pytest.raises(LeakError):
+        Stacking().fit(Pool.of(logits, labels, split="test"))
