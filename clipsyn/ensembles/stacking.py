@@ -58,8 +58,8 @@ class Stacking(Ensemble):
     def _fit(self, pool: Pool) -> None:
         if self.inverse_penalty is not None and not self.inverse_penalty > 0:
             raise UsageError(f"inverse_penalty is above 0, not {self.inverse_penalty}")
-        self.classes_, labels = np.unique(pool.labels, return_inverse=True)
-        labels = labels.astype(np.int32)
+        self.classes_, positions = np.unique(pool.labels, return_inverse=True)
+        labels = positions.astype(np.int32)
         inputs = log_softmax(pool.logits).reshape(len(pool), -1).astype(np.float64)
         center = inputs.mean(axis=0)
         inputs -= center
