@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
 
-BLOCK_VALUES = 2_000_000  # logits in a block: 8 MB, which a cache can hold
+_BLOCK_VALUES = 500_000  # logits in a block: 2 MB, what a core's own cache can hold
 
 
 def zero_shot_logits(
@@ -83,14 +83,12 @@ def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def in_blocks(
-    work: Callable[[slice], None], shape: tuple[int, ...], values: int = BLOCK_VALUES
-) -> None:
-    """work(rows) for all rows of an array of `shape`, about `values` of it at a time.
+def in_blocks(work: Callable[[slice], None], shape: tuple[int, ...]) -> None:
+    """work(rows) for all rows of an array of `shape`, in blocks that fit into a cache.
 
     Blocks are worked on by all cores at once; a single one stays in this thread.
     """
-    step = max(1, values // max(1, math.prod(shape[1:])))
+    step = max(1, _BLOCK_VALUES // max(1, math.prod(shape[1:])))
     blocks = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
     if len(blocks) <= 1:
         for rows in blocks:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,14 @@ class Pool:
     def n_classes(self) -> int:
         return int(self.logits.shape[2])
 
-    @property
+    @cached_property
     def readable(self) -> NDArray[np.bool_]:
         """(sample,) whether every backbone has finite logits for it."""
         # one sum a row is cheaper than looking at every value, and BLAS sums three times as fast
-        # as numpy; inf - inf is NaN too
+        # as numpy; inf - inf is NaN too. A pass over the memory, so only once for a pool.
         rows = self.logits.reshape(len(self), math.prod(self.logits.shape[1:]))
-        finite: NDArray[np.bool_] = np.isfinite(rows @ np.ones(rows.shape[1], rows.dtype))
+        with np.errstate(invalid="ignore"):
+            finite: NDArray[np.bool_] = np.isfinite(rows @ np.ones(rows.shape[1], rows.dtype))
         return finite
 
     def labelled(self) -> Pool:

@@ -12,7 +12,7 @@ formula (`_fit`, and `_combine` or `_weights`):
   the latter have NaN scores;
 - one backbone on its own is that backbone;
 - `combine` and `weights` work on a block of rows at a time, on all cores: what a formula needs
-  beside the logits is bounded, and a block is read from memory once.
+  beside the logits is bounded, and fits into a cache.
 """
 
 from __future__ import annotations
@@ -146,16 +146,16 @@ def _by_blocks(
 ) -> NDArray[np.float32]:
     """compute(readable samples) in the rows they are for, NaN in the others: (sample, width)."""
     out = np.empty((len(pool), width), np.float32)
+    readable = pool.readable
 
     def block(rows: slice) -> None:
-        part = pool.take(rows)
-        readable = part.readable
-        if readable.all():
+        part, good = pool.take(rows), readable[rows]
+        if good.all():
             out[rows] = compute(part)
             return
         out[rows] = np.nan
-        if readable.any():
-            out[rows][readable] = compute(part.take(np.flatnonzero(readable)))
+        if good.any():
+            out[rows][good] = compute(part.take(np.flatnonzero(good)))
 
     in_blocks(block, pool.logits.shape)
     return out
