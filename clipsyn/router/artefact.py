@@ -1,0 +1,226 @@
+"""A fitted router as a folder: `router.json` says what it is, `router.safetensors` has its arrays.
+
+The folder is complete or not there. Reading it runs no code of it: classes are found by their
+names in the registries, and what they learned is numbers, texts and arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clipsyn import __version__
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.errors import DamagedStore, InputError, UnsupportedFormat, UsageError
+from clipsyn.estimator import Estimator
+from clipsyn.heads import HEADS
+from clipsyn.heads.base import Head
+from clipsyn.pool import Pool
+from clipsyn.registry import Registry
+from clipsyn.router.fitted import FittedBackbone, FittedRouter, Support
+from clipsyn.router.values import Arrays, decode, encode
+from clipsyn.specs import fingerprint
+from clipsyn.store.arrays import write_file
+
+ROUTER_FORMAT = "1.0"  # readers refuse another major version
+DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
+
+
+def save_router(
+    path: Path | str,
+    ensemble: Ensemble,
+    support: Pool,
+    *,
+    head: Head | None = None,
+    shots: int | None = None,
+    seed: int | None = None,
+    replace: bool = False,
+) -> FittedRouter:
+    """Write an ensemble, and the head it stands on, with all about the `support` of both.
+
+    shots, seed: how `support` was chosen, for the record. Raises UsageError if something is at
+    `path` and `replace` is not set.
+    """
+    router = FittedRouter.of(ensemble, support, head=head, shots=shots, seed=seed)
+    write(Path(path), router, replace=replace)
+    return router
+
+
+def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
+    """Write the folder under another name, then rename it into place."""
+    from safetensors.numpy import save
+
+    check_vacant(path, replace=replace)
+    arrays: Arrays = {}
+    content = _description(router, arrays)
+    binary = save(arrays)
+    content["arrays"] = hashlib.sha256(binary).hexdigest()
+    content["fingerprint"] = fingerprint(content)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        write_file(draft / ARRAYS, binary)
+        write_file(draft / DESCRIPTION, text.encode())
+        _move(draft, path)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_vacant(path: Path, *, replace: bool) -> None:
+    """Raise UsageError unless a router may be written there; only a router is ever replaced."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / DESCRIPTION).is_file():
+        raise UsageError(f"{path} holds something else than a router: choose another folder")
+    if not replace:
+        raise UsageError(f"{path} holds a router already: add --replace, or choose another folder")
+
+
+def load_router(path: Path | str) -> FittedRouter:
+    """The router in a folder.
+
+    Raises InputError if it is none, UnsupportedFormat if it was written by a newer clipsyn,
+    DamagedStore if it is not what was written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = Path(path)
+    content = _read_description(path)
+    try:
+        binary = (path / ARRAYS).read_bytes()
+    except OSError as error:
+        raise DamagedStore(f"{path / ARRAYS} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(binary).hexdigest() != content["arrays"]:
+        raise DamagedStore(
+            f"{path / ARRAYS} is damaged or of another router: its SHA-256 is not the one in "
+            f"{DESCRIPTION}"
+        )
+    try:
+        # copies: what numpy allocates is aligned as it was after fitting, and can be written to
+        return _router(content, {name: array.copy() for name, array in load(binary).items()})
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise DamagedStore(f"{path / DESCRIPTION} describes no router: {error!r}") from error
+
+
+def _move(draft: Path, path: Path) -> None:
+    trash = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with suppress(FileNotFoundError):
+        path.rename(trash)
+    draft.rename(path)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / DESCRIPTION
+    try:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{path} is no router: make one with `clipsyn fit STORE -d DATASET -o {path}`"
+        ) from None
+    except ValueError as error:
+        raise DamagedStore(f"{file} is damaged: {error}") from error
+    version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(version, str):
+        raise InputError(f"{file} describes no router: it names no format")
+    if version.partition(".")[0] != ROUTER_FORMAT.partition(".")[0]:
+        raise UnsupportedFormat(
+            f"{path} has format {version}, this clipsyn reads {ROUTER_FORMAT}: "
+            "pip install --upgrade clipsyn"
+        )
+    stated = content.pop("fingerprint", None)
+    if stated != fingerprint(content):
+        raise DamagedStore(
+            f"{file} is damaged or was edited: its content does not have the fingerprint that it "
+            "states; fit the router again"
+        )
+    return content
+
+
+def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
+    """`router` as JSON; arrays are added to `arrays`."""
+    backbones = []
+    for backbone in router.backbones:
+        if backbone.class_embedding is not None:
+            arrays[_class_array(backbone.name)] = backbone.class_embedding
+        backbones.append(
+            {
+                "name": backbone.name,
+                "source": backbone.source,
+                "identity": backbone.identity,
+                "logit_scale": backbone.logit_scale,
+            }
+        )
+    return {
+        "format": ROUTER_FORMAT,
+        "clipsyn": __version__,
+        "ensemble": _estimator(ENSEMBLES, router.ensemble, arrays),
+        "head": _estimator(HEADS, router.head, arrays),
+        "backbones": backbones,
+        "n_classes": router.n_classes,
+        "class_names": list(router.class_names),
+        "prompts": router.prompts,
+        "support": asdict(router.support),
+        "licence": _licence_note(router.support.licence),
+    }
+
+
+def _licence_note(licence: str) -> str:
+    return (
+        "The arrays are derived from the backbones' weights and from the support images "
+        f"({licence or 'licence unknown'}); the licences of both apply."
+    )
+
+
+def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
+    support = content["support"]
+    return FittedRouter(
+        _read_estimator(ENSEMBLES, content["ensemble"], arrays),
+        _read_estimator(HEADS, content["head"], arrays),
+        tuple(
+            FittedBackbone(**backbone, class_embedding=arrays.get(_class_array(backbone["name"])))
+            for backbone in content["backbones"]
+        ),
+        content["n_classes"],
+        tuple(content["class_names"]),
+        content["prompts"],
+        Support(**(support | {"views": tuple(support["views"])})),
+    )
+
+
+def _class_array(backbone: str) -> str:
+    return f"classes/{backbone}"
+
+
+def _estimator(registry: Registry, estimator: Estimator, arrays: Arrays) -> dict[str, Any]:
+    learned = estimator.learned()
+    parameters = estimator.get_params()
+    return {
+        "name": registry.name_of(type(estimator)),
+        "parameters": {k: encode(v, f"{registry.kind}/{k}", arrays) for k, v in parameters.items()},
+        "learned": {k: encode(v, f"{registry.kind}/{k}", arrays) for k, v in learned.items()},
+    }
+
+
+def _read_estimator(registry: Registry, content: Mapping[str, Any], arrays: Arrays) -> Any:
+    parameters = {name: decode(value, arrays) for name, value in content["parameters"].items()}
+    estimator = registry.load(content["name"])(**parameters)
+    for name, value in content["learned"].items():
+        if name.startswith("_") or not name.endswith("_"):
+            raise ValueError(f"'{name}' is no learned attribute")
+        setattr(estimator, name, decode(value, arrays))
+    return estimator

@@ -1,0 +1,44 @@
+"""The verb `fit`: a store and the name of a method in, a fitted router out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.errors import UsageError
+from clipsyn.estimator import from_text
+from clipsyn.fewshot import few_shot
+from clipsyn.heads import HEADS
+from clipsyn.router.fitted import FittedRouter
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.pools import PoolReader
+from clipsyn.store.select import Names
+
+
+def fit_router(
+    store: FeatureStore,
+    dataset: str,
+    ensemble: str,
+    *,
+    head: str = "zero-shot",
+    shots: int | None = None,
+    seed: int = 0,
+    support: str = "train",
+    backbones: Names = None,
+    prompts: str | None = None,
+    views: Sequence[str] = (),
+) -> FittedRouter:
+    """Fit a head and an ensemble on `shots` images of each class of a dataset's support split.
+
+    ensemble, head: ``NAME`` or ``NAME:parameter=value``. shots: None takes every labelled image.
+    The labels are read first, then only what the chosen images need.
+    """
+    if shots is not None and shots < 1:
+        raise UsageError(f"at least one shot, or all of them (full), not {shots}")
+    combiner, fitted_head = from_text(ENSEMBLES, ensemble), from_text(HEADS, head)
+    reader = PoolReader(
+        store, dataset, support, backbones=backbones, prompts=prompts, views=tuple(views)
+    )
+    pool = reader.read(few_shot(reader.samples.labels, shots, seed))
+    combiner.fit(fitted_head.fit_transform(pool))
+    return FittedRouter.of(combiner, pool, head=fitted_head, shots=shots, seed=seed)

@@ -1,0 +1,267 @@
+"""A fitted head and ensemble, with all that decides what they may be applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.catalog.backbones import known_backbones
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles.base import Ensemble, Router
+from clipsyn.errors import InputError, RouterMismatch, UsageError
+from clipsyn.fewshot import shortfall
+from clipsyn.heads import HEADS
+from clipsyn.heads.base import Head
+from clipsyn.heads.zero_shot import ZeroShot
+from clipsyn.logits import predictions, softmax, zero_shot_logits
+from clipsyn.metrics import Score, accuracy
+from clipsyn.pool import Pool
+from clipsyn.specs import Identity, differences, fingerprint
+
+_DIGEST = 64  # characters of a SHA-256
+
+
+@dataclass(frozen=True)
+class Support:
+    """The samples that a router was fitted on, and how well it does on these very samples."""
+
+    dataset: str
+    split: str
+    perturbation: str
+    views: tuple[str, ...]  # perturbations used as augmented views
+    shots: int | None  # most samples of a class; None is all
+    seed: int | None
+    samples: int  # labelled and readable
+    classes_short: int  # with fewer than `shots` of them, but some
+    classes_empty: int  # with none
+    ids: str  # fingerprint of the sample ids
+    accuracy: float | None
+    licence: str  # of the images
+    fingerprints: Mapping[str, Any]  # of the cells that were read
+
+
+@dataclass(frozen=True, eq=False)
+class FittedBackbone:
+    """One backbone as it was when the router was fitted.
+
+    identity: what decides an image embedding; {} if the pool came from no store.
+    """
+
+    name: str
+    source: str
+    identity: Identity
+    logit_scale: float | None
+    class_embedding: NDArray[np.float32] | None  # (class, embed)
+
+    @property
+    def text(self) -> str:
+        """NAME or NAME=SOURCE, as `clipsyn extract --backbones` takes it."""
+        return "=".join(dict.fromkeys((self.name, self.source)))
+
+    @property
+    def precision(self) -> str:
+        if not self.identity:
+            raise self._of_arrays()
+        return str(self.identity["precision"])
+
+    def logits(self, embedding: NDArray[Any], rows: int) -> NDArray[np.float32]:
+        """`zero_shot_logits` of image embeddings (sample, embed) that lie in blocks of `rows`.
+
+        Raises InputError if the router was fitted on logits that came without class embeddings.
+        """
+        if self.class_embedding is None or self.logit_scale is None:
+            raise self._of_arrays()
+        return zero_shot_logits(embedding, self.class_embedding, self.logit_scale, rows)
+
+    def check(self, identity: Identity) -> None:
+        """Raise RouterMismatch naming the first field in which `identity` differs."""
+        if not self.identity:
+            raise self._of_arrays()
+        for name, fitted, given in differences(self.identity, identity):
+            raise RouterMismatch(f"{name} of {self.name}", _short(fitted), _short(given))
+
+    def _of_arrays(self) -> InputError:
+        return InputError(
+            f"the router was fitted on plain arrays, so nothing says whether other embeddings of "
+            f"{self.name} are of the same backbone: fit it on a pool of a store"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRouter:
+    """Predicts from pools. Any ensemble can be in it; only some weigh backbones.
+
+    prompts: name, templates and texts per class that the class embeddings were made from.
+    """
+
+    ensemble: Ensemble
+    head: Head
+    backbones: tuple[FittedBackbone, ...]
+    n_classes: int
+    class_names: tuple[str, ...]
+    prompts: Identity
+    support: Support
+
+    @classmethod
+    def of(
+        cls,
+        ensemble: Ensemble,
+        support: Pool,
+        *,
+        head: Head | None = None,
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> FittedRouter:
+        """What was fitted on `support`; without `head`, on its zero-shot logits.
+
+        shots, seed: how `support` was chosen, for the record.
+        """
+        head = head or ZeroShot().fit(support)
+        seen = support.labelled()
+        scores = ensemble.combine(head.transform(seen))
+        right = accuracy(predictions(scores), seen.labels)
+        return cls(
+            ensemble,
+            head,
+            tuple(_fitted_backbone(support, name) for name in support.backbones),
+            support.n_classes,
+            support.class_names,
+            support.provenance.get("prompts", {}),
+            Support(
+                support.dataset,
+                support.split,
+                support.perturbation,
+                tuple(support.provenance.get("views", ())),
+                shots,
+                seed,
+                len(seen),
+                *shortfall(seen.labels, shots, support.n_classes),
+                fingerprint({"ids": list(seen.ids)}),
+                right.value if right.n else None,
+                support.provenance.get("licence", ""),
+                support.origin,
+            ),
+        )
+
+    @property
+    def method(self) -> str:
+        """The ensemble's name, and the head's if it is not zero-shot: ``nlc on tip-adapter``."""
+        ensemble = ENSEMBLES.name_of(type(self.ensemble))
+        head = HEADS.name_of(type(self.head))
+        return ensemble if isinstance(self.head, ZeroShot) else f"{ensemble} on {head}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its backbones."""
+        return tuple(backbone.name for backbone in self.backbones)
+
+    @property
+    def class_embeddings(self) -> dict[str, NDArray[np.float32]]:
+        known = {b.name: b.class_embedding for b in self.backbones}
+        return {name: values for name, values in known.items() if values is not None}
+
+    @property
+    def logit_scales(self) -> dict[str, float]:
+        known = {b.name: b.logit_scale for b in self.backbones}
+        return {name: scale for name, scale in known.items() if scale is not None}
+
+    def combine(self, pool: Pool) -> NDArray[np.float32]:
+        """Scores (sample, class); raises RouterMismatch for a pool it cannot be applied to."""
+        return self.ensemble.combine(self._transformed(pool))
+
+    def predict(self, pool: Pool) -> NDArray[np.uint16]:
+        """(sample,) class index; NO_PREDICTION where an image could not be read."""
+        return predictions(self.combine(pool))
+
+    def predict_proba(self, pool: Pool) -> NDArray[np.float32]:
+        """(sample, class) probabilities."""
+        return np.asarray(softmax(self.combine(pool)))
+
+    def weights(self, pool: Pool) -> NDArray[np.float32]:
+        """(sample, backbone) in the order of the pool's backbones.
+
+        Raises UsageError for an ensemble that has none.
+        """
+        if not isinstance(self.ensemble, Router):
+            raise UsageError(f"{type(self.ensemble).__name__} does not weigh backbones")
+        return self.ensemble.weights(self._transformed(pool).of_backbones(pool.backbones))
+
+    def combine_and_weigh(
+        self, pool: Pool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """`combine` and, of a router that has them, `weights`; the head is applied once."""
+        transformed = self._transformed(pool)
+        scores = self.ensemble.combine(transformed)
+        if not isinstance(self.ensemble, Router):
+            return scores, None
+        return scores, self.ensemble.weights(transformed.of_backbones(pool.backbones))
+
+    def score(self, pool: Pool) -> Score:
+        """Accuracy, and over how many samples."""
+        return accuracy(self.predict(pool), pool.labels)
+
+    def check(self, pool: Pool) -> None:
+        """Raise RouterMismatch if the pool is of other backbones, classes, prompts or weights.
+
+        What a pool does not know, such as the weights behind plain arrays, is taken on trust.
+        """
+        if set(pool.backbones) != set(self.names):
+            raise RouterMismatch(
+                "backbones", tuple(sorted(self.names)), tuple(sorted(pool.backbones))
+            )
+        self.check_classes(pool.n_classes, pool.class_names)
+        if prompts := pool.provenance.get("prompts"):
+            self.check_prompts(prompts)
+        identities = pool.provenance.get("backbones", {})
+        for backbone in self.backbones:
+            if backbone.identity and backbone.name in identities:
+                backbone.check(identities[backbone.name])
+
+    def check_classes(self, count: int, names: tuple[str, ...]) -> None:
+        """Raise RouterMismatch for another number of classes, or other names of any."""
+        if count != self.n_classes:
+            raise RouterMismatch("number of classes", self.n_classes, count)
+        for index, (fitted, given) in enumerate(zip(self.class_names, names, strict=False)):
+            if fitted != given:
+                raise RouterMismatch(f"class names (of class {index})", fitted, given)
+
+    def check_prompts(self, prompts: Identity) -> None:
+        """Raise RouterMismatch for another prompt set, or one of that name with other texts."""
+        if not self.prompts:
+            return
+        if self.prompts["name"] != prompts["name"]:
+            raise RouterMismatch("prompts", self.prompts["name"], prompts["name"])
+        for name, fitted, given in differences(self.prompts, prompts):
+            raise RouterMismatch(f"prompts ({name})", _short(fitted), _short(given))
+
+    def _transformed(self, pool: Pool) -> Pool:
+        self.check(pool)
+        return self.head.transform(pool)
+
+
+def _fitted_backbone(support: Pool, name: str) -> FittedBackbone:
+    source = support.provenance.get("sources", {}).get(name, name)
+    if name in {backbone.name for backbone in known_backbones()["zoo"]}:
+        source = name  # the folder of the shipped weights is another one on each machine
+    embedding = support.class_embeddings.get(name)
+    return FittedBackbone(
+        name,
+        source,
+        support.provenance.get("backbones", {}).get(name, {}),
+        support.logit_scales.get(name),
+        None if embedding is None else np.asarray(embedding, np.float32),
+    )
+
+
+def _short(value: Any) -> str:
+    """A value for a message: a digest by its beginning, a long list by its first items."""
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else str(value)
+    if len(text) == _DIGEST and text.isalnum():
+        return f"{text[:12]}…"
+    return text if len(text) <= 2 * _DIGEST else f"{text[: 2 * _DIGEST]}…"

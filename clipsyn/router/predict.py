@@ -1,0 +1,151 @@
+"""The verb `predict`: a router and a split of a store in, a row for each image out.
+
+Logits are made anew from the stored image embeddings and the class embeddings that the router
+brings, so the store needs no class embeddings; if it has some, they must be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn.errors import MissingCell, RouterMismatch
+from clipsyn.logits import predictions, softmax
+from clipsyn.metrics import Score, accuracy
+from clipsyn.pool import NO_LABEL, Pool
+from clipsyn.router.fitted import FittedRouter
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.specs import CLEAN, FeatureKey
+from clipsyn.store.arrays import Blocks
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+
+_BLOCK_BYTES = 256 << 20  # of logits held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """frame: a row for each image: id, class, class_index, probability, one column
+    ``weight BACKBONE`` for each backbone if the ensemble weighs them. All but the id are null where
+    an image could not be read. accuracy: None without labels, or with `other_classes`: the images
+    have labels, but not of the router's classes.
+    """
+
+    frame: pl.DataFrame
+    accuracy: Score | None
+    other_classes: bool
+
+
+def predict_store(
+    router: FittedRouter,
+    store: FeatureStore,
+    dataset: str,
+    split: str = "test",
+    *,
+    perturbation: str = CLEAN.label,
+    own_classes: bool = False,
+) -> Predictions:
+    """Predict every image of a split, a bounded number at a time.
+
+    own_classes: the images may come with other classes and prompts than the router's; then there
+    is no accuracy. Raises RouterMismatch naming what differs, MissingCell with the extract line
+    that helps.
+    """
+    split_of = _Split(router, store, store.samples(dataset, split), perturbation)
+    split_of.check_cells()
+    if not own_classes:
+        split_of.check_classes()
+    frames, predicted = [], []
+    for pool in split_of.blocks():
+        frame, classes = _predict(router, pool)
+        frames.append(frame)
+        predicted.append(classes)
+    labels = split_of.samples.labels
+    labelled = bool((labels >= 0).any())
+    known = split_of.samples.class_names == router.class_names
+    right = accuracy(np.concatenate(predicted), labels) if labelled and known else None
+    return Predictions(pl.concat(frames), right, labelled and not known)
+
+
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """The images that a router is applied to."""
+
+    router: FittedRouter
+    store: FeatureStore
+    samples: SampleTable
+    perturbation: str
+
+    def check_cells(self) -> None:
+        """Every backbone must have been run, with the weights that the router was fitted on."""
+        for backbone in self.router.backbones:
+            key = self._key(backbone.name)
+            if not self.store.features_path(key).exists():
+                line = self.store.extract_line(replace(key, backbone=backbone.text))
+                raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
+            backbone.check(self.store.encoder(key)[0])
+
+    def check_classes(self) -> None:
+        """Refuse other classes or prompts, where the store has any for these images."""
+        if self.samples.class_names:
+            self.router.check_classes(len(self.samples.class_names), self.samples.class_names)
+        wanted = self.router.prompts["name"]
+        for name in self.router.names:
+            there = self.store.prompt_sets(self._key(name))
+            if wanted in there:
+                found = self.store.prompts_identity(self.samples.dataset, wanted, name)
+                self.router.check_prompts(found)
+            elif there:
+                raise RouterMismatch("prompts", wanted, tuple(there))
+
+    def blocks(self) -> Iterator[Pool]:
+        unit = Blocks(len(self.samples), self.store.chunk_rows).rows
+        row_bytes = 4 * len(self.router.backbones) * self.router.n_classes
+        step = unit * max(1, _BLOCK_BYTES // (row_bytes * unit))
+        for start in range(0, len(self.samples), step):
+            yield self._pool(range(start, min(start + step, len(self.samples))), unit)
+
+    def _pool(self, rows: range, unit: int) -> Pool:
+        router = self.router
+        embeddings = {name: self.store.embeddings(self._key(name), rows) for name in router.names}
+        logits = [backbone.logits(embeddings[backbone.name], unit) for backbone in router.backbones]
+        return Pool(
+            np.stack(logits, axis=1),
+            np.full(len(rows), NO_LABEL, np.int32),
+            router.names,
+            embeddings,
+            class_embeddings=router.class_embeddings,
+            logit_scales=router.logit_scales,
+            class_names=router.class_names,
+            ids=self.samples.ids[rows.start : rows.stop],
+            dataset=self.samples.dataset,
+            split=self.samples.split,
+            perturbation=self.perturbation,
+        )
+
+    def _key(self, backbone: str) -> FeatureKey:
+        return FeatureKey(self.samples.dataset, self.samples.split, self.perturbation, backbone)
+
+
+def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np.uint16]]:
+    """A row for each image of the pool, and its class index or NO_PREDICTION."""
+    scores, weights = router.combine_and_weigh(pool)
+    index = predictions(scores)
+    known = index != NO_PREDICTION
+    names = np.array([*router.class_names, None], object)
+    columns: dict[str, pl.Series] = {
+        "id": pl.Series(pool.ids, dtype=pl.String),
+        "class": pl.Series(names[np.where(known, index, -1)].tolist(), dtype=pl.String),
+        "class_index": pl.Series(index.astype(np.int32)),
+        "probability": pl.Series(softmax(scores).max(axis=1)),
+    }
+    if weights is not None:
+        for column, name in enumerate(pool.backbones):
+            columns[f"weight {name}"] = pl.Series(np.ascontiguousarray(weights[:, column]))
+    frame = pl.DataFrame(columns)
+    numbers = pl.all().exclude("id", "class")
+    return frame.with_columns(pl.when(pl.Series(known)).then(numbers)), index

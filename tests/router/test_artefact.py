@@ -1,0 +1,265 @@
+"""Routers on disk: complete, the same to the bit, refused when they are not what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save
+
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles.base import Router
+from clipsyn.ensembles.static import LogAverage
+from clipsyn.errors import DamagedStore, InputError, UnknownName, UnsupportedFormat, UsageError
+from clipsyn.heads import HEADS
+from clipsyn.pool import Pool
+from clipsyn.router import FittedRouter, load_router, save_router
+from clipsyn.specs import fingerprint
+
+ARRAYS, DESCRIPTION = "router.safetensors", "router.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, support: Pool) -> Path:
+    path = tmp_path / "routers" / "mine"
+    save_router(path, LogAverage().fit(support), support, shots=8, seed=3)
+    return path
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object], *, sign: bool = True) -> None:
+    """Change the description; `sign` writes the fingerprint that belongs to the change."""
+    file = folder / DESCRIPTION
+    content = json.loads(file.read_text())
+    change(content)
+    if sign:
+        content.pop("fingerprint", None)
+        content["fingerprint"] = fingerprint(content)
+    file.write_text(json.dumps(content))
+
+
+def loadable(registry: Any, name: str) -> Any:
+    try:
+        return registry.load(name)()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"not written yet: {error.name}")
+
+
+def assert_equal(before: FittedRouter, after: FittedRouter, pool: Pool) -> None:
+    np.testing.assert_array_equal(before.combine(pool), after.combine(pool), strict=True)
+    if isinstance(before.ensemble, Router):
+        np.testing.assert_array_equal(before.weights(pool), after.weights(pool), strict=True)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_every_ensemble_predicts_the_same_to_the_bit(
+    name: str, tmp_path: Path, support: Pool, unseen: Pool
+) -> None:
+    ensemble = loadable(ENSEMBLES, name).fit(support)
+    before = save_router(tmp_path / "r", ensemble, support)
+    after = load_router(tmp_path / "r")
+    assert after.method == name
+    assert after.ensemble.get_params() == ensemble.get_params()
+    assert set(after.ensemble.learned()) == set(ensemble.learned())
+    assert_equal(before, after, unseen)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_predicts_the_same_to_the_bit(
+    name: str, tmp_path: Path, support: Pool, unseen: Pool
+) -> None:
+    head = loadable(HEADS, name)
+    ensemble = LogAverage().fit(head.fit_transform(support))
+    before = save_router(tmp_path / "r", ensemble, support, head=head)
+    after = load_router(tmp_path / "r")
+    assert type(after.head) is type(head)
+    assert after.head.get_params() == head.get_params()
+    assert_equal(before, after, unseen)
+
+
+def test_all_about_it_comes_back(folder: Path, support: Pool) -> None:
+    found = load_router(folder)
+    assert found.names == support.backbones
+    assert found.class_names == support.class_names
+    assert found.prompts == support.provenance["prompts"]
+    assert (found.support.shots, found.support.seed, found.support.samples) == (8, 3, 40)
+    assert (found.support.dataset, found.support.split) == ("toy", "train")
+    assert found.support.views == ("flip",)
+    for backbone in found.backbones:
+        assert backbone.identity == support.provenance["backbones"][backbone.name]
+        assert backbone.source == support.provenance["sources"][backbone.name]
+        np.testing.assert_array_equal(
+            backbone.class_embedding, support.class_embeddings[backbone.name]
+        )
+    assert found.support.accuracy == found.score(support).value
+
+
+def test_other_programs_can_read_it(folder: Path, support: Pool) -> None:
+    assert sorted(file.name for file in folder.iterdir()) == [DESCRIPTION, ARRAYS]
+    content = json.loads((folder / DESCRIPTION).read_text())
+    assert content["ensemble"]["name"] == "log-avg"
+    assert content["support"]["licence"] == "CC0"
+    assert "licences of both apply" in content["licence"]
+    assert content["arrays"] == hashlib.sha256((folder / ARRAYS).read_bytes()).hexdigest()
+    arrays = load_file(folder / ARRAYS)
+    assert set(arrays) == {f"classes/{name}" for name in support.backbones}
+
+
+def test_the_same_fit_gives_the_same_bytes(folder: Path, tmp_path: Path, support: Pool) -> None:
+    again = tmp_path / "again"
+    save_router(again, LogAverage().fit(support), support, shots=8, seed=3)
+    for name in (DESCRIPTION, ARRAYS):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_plain_arrays_will_do(tmp_path: Path) -> None:
+    pool = Pool.of(np.random.default_rng(0).normal(size=(9, 2, 3)), np.arange(9) % 3)
+    save_router(tmp_path / "r", LogAverage().fit(pool), pool)
+    found = load_router(str(tmp_path / "r"))
+    np.testing.assert_array_equal(found.predict(pool), LogAverage().fit(pool).predict(pool))
+
+
+def test_it_overwrites_a_router_only_when_told_to(folder: Path, support: Pool) -> None:
+    ensemble = LogAverage().fit(support)
+    with pytest.raises(UsageError, match="mine holds a router already: add --replace"):
+        save_router(folder, ensemble, support)
+    assert load_router(folder).support.shots == 8
+    save_router(folder, ensemble, support, shots=4, replace=True)
+    assert load_router(folder).support.shots == 4
+    assert [file.name for file in folder.parent.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_it_never_replaces_anything_else(tmp_path: Path, support: Pool, replace: bool) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"irreplaceable")
+    for path in (tmp_path, tmp_path / "holiday.jpg"):
+        with pytest.raises(UsageError, match="holds something else than a router"):
+            save_router(path, LogAverage().fit(support), support, replace=replace)
+    assert [file.name for file in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, support: Pool) -> None:
+    save_router(tmp_path / "r", LogAverage().fit(support), support)
+    (tmp_path / "empty").mkdir()
+    save_router(tmp_path / "empty", LogAverage().fit(support), support)
+    assert load_router(tmp_path / "empty").method == "log-avg"
+
+
+def test_a_failure_leaves_the_old_router_and_nothing_half_done(
+    folder: Path, support: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = (folder / DESCRIPTION).read_bytes()
+    monkeypatch.setattr("clipsyn.router.artefact.write_file", full)
+    with pytest.raises(UsageError, match=r"cannot write .*mine: No space left on device; choose"):
+        save_router(folder, LogAverage().fit(support), support, replace=True)
+    assert (folder / DESCRIPTION).read_bytes() == before
+    assert [file.name for file in folder.parent.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "file"])
+def test_what_is_no_router(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    if kind == "empty":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("{}")
+    with pytest.raises(InputError, match=f"{kind} is no router: make one with `clipsyn fit"):
+        load_router(path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"format": 1}'])
+def test_json_of_something_else(content: str, folder: Path) -> None:
+    (folder / DESCRIPTION).write_text(content)
+    with pytest.raises(InputError, match="describes no router: it names no format"):
+        load_router(folder)
+
+
+def test_a_newer_format(folder: Path) -> None:
+    edit(folder, lambda content: content.update(format="2.0"))
+    with pytest.raises(UnsupportedFormat, match=r"has format 2.0, this clipsyn reads 1.0: pip"):
+        load_router(folder)
+
+
+def test_a_newer_minor_format_is_read(folder: Path, support: Pool) -> None:
+    edit(folder, lambda content: content.update(format="1.7"))
+    assert load_router(folder).names == support.backbones
+
+
+def test_an_edited_description(folder: Path) -> None:
+    edit(folder, lambda content: content["class_names"].reverse(), sign=False)
+    with pytest.raises(DamagedStore, match="is damaged or was edited"):
+        load_router(folder)
+
+
+def test_a_cut_description(folder: Path) -> None:
+    file = folder / DESCRIPTION
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DamagedStore, match=r"router\.json is damaged"):
+        load_router(folder)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
+def test_damaged_arrays(damage: str, folder: Path) -> None:
+    file = folder / ARRAYS
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 4
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data if damage == "flipped" else data[:-1])
+    with pytest.raises(DamagedStore, match=r"router\.safetensors (is damaged|cannot be read)"):
+        load_router(folder)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("the router was unpickled",)
+
+
+@pytest.mark.parametrize("payload", [pickle.dumps(Trap()), b"", b"\x00" * 40])
+def test_nothing_is_unpickled(payload: bytes, folder: Path) -> None:
+    (folder / ARRAYS).write_bytes(payload)
+    digest = hashlib.sha256(payload).hexdigest()
+    edit(folder, lambda content: content.update(arrays=digest))
+    with pytest.raises(DamagedStore, match="describes no router"):
+        load_router(folder)
+
+
+@pytest.mark.parametrize("name", ["predict", "_combine", "__class__", "fit"])
+def test_learned_values_cannot_stand_in_for_code(name: str, folder: Path) -> None:
+    edit(folder, lambda content: content["ensemble"]["learned"].update({name: 1}))
+    with pytest.raises(DamagedStore, match=f"'{name}' is no learned attribute"):
+        load_router(folder)
+
+
+def test_only_registered_names_are_imported(folder: Path) -> None:
+    edit(folder, lambda content: content["ensemble"].update(name="os:system"))
+    with pytest.raises(UnknownName, match="unknown ensemble 'os:system'"):
+        load_router(folder)
+
+
+def test_a_parameter_that_there_is_not(folder: Path) -> None:
+    edit(folder, lambda content: content["ensemble"]["parameters"].update(depth=3))
+    with pytest.raises(DamagedStore, match="describes no router"):
+        load_router(folder)
+
+
+def test_a_missing_array(folder: Path, support: Pool) -> None:
+    binary = save({})
+    (folder / ARRAYS).write_bytes(binary)
+
+    def point(content: dict[str, Any]) -> None:
+        content["arrays"] = hashlib.sha256(binary).hexdigest()
+        content["ensemble"]["learned"]["weights_"] = {"array": "ensemble/weights_"}
+
+    edit(folder, point)
+    with pytest.raises(DamagedStore, match="describes no router: KeyError"):
+        load_router(folder)
