@@ -5,17 +5,23 @@ a head and a combiner share the labelled samples, logits that the head gives its
 over-confident. `fit_transform(support)` is therefore *not* ``fit(support).transform(support)``,
 as with scikit-learn's TargetEncoder: it returns the pool that a combiner may be fitted on, with
 logits that do not know the label they are for. It can hold fewer samples.
+
+"Do not know" is meant strictly: left out, a sample also leaves its class one image short, and a
+head that scores small classes lower would tell by that which class it is. Each head says how it
+makes up for it. What remains is a handful of numbers (temperatures, penalties) chosen with all
+labels.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.estimator import Estimator
+from clipsyn.logits import log_softmax
 from clipsyn.pool import Pool
 
 
@@ -57,6 +63,7 @@ class Head(Estimator):
             raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
         pool = pool.of_backbones(self.backbones_)
         logits = np.stack([self._logits(pool, name) for name in pool.backbones], axis=1)
+        logits[np.isnan(pool.logits).any(axis=2)] = np.nan  # whatever the embeddings are there
         return pool.with_logits(logits.astype(np.float32, copy=False))
 
     def fit_transform(self, support: Pool) -> Pool:
@@ -74,3 +81,78 @@ class Head(Estimator):
     def _combiner_pool(self, support: Pool) -> Pool:
         """Logits for `support` that do not know its labels, possibly for a part of it."""
         raise NotImplementedError
+
+
+def image_embeddings(pool: Pool, backbone: str) -> NDArray[np.float32]:
+    """(sample, embed) float32; InputError where the pool has none of this backbone."""
+    if backbone not in pool.embeddings:
+        raise InputError(
+            f"there are no embeddings of {backbone}: give Pool.of(…, embeddings=…), or use the "
+            "zero-shot head, which needs logits alone"
+        )
+    return pool.embeddings[backbone].astype(np.float32)
+
+
+def backbone_logits(pool: Pool, backbone: str) -> NDArray[np.float32]:
+    """(sample, class): the logits that the pool holds for one backbone, a view."""
+    return pool.logits[:, pool.backbones.index(backbone)]
+
+
+def mean_loss(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean cross-entropy in nats: logits (sample, class), labels (sample,)."""
+    return -float(log_softmax(logits)[np.arange(len(labels)), labels].mean(dtype=np.float64))
+
+
+def repeated(labels: NDArray[Any]) -> bool:
+    """Whether most of the classes that are there have at least two samples."""
+    sizes = np.bincount(labels)
+    return bool(np.mean(sizes[sizes > 0] >= 2) > 0.5)
+
+
+def stratified_folds(labels: NDArray[Any], folds: int, random_state: int) -> NDArray[np.intp]:
+    """(sample,) fold of each sample, 0 to folds - 1, of sizes that differ by at most one.
+
+    The samples of a class are spread over as many folds as there can be. The same labels and
+    random state give the same folds.
+    """
+    fold = np.empty(len(labels), np.intp)
+    fold[_by_class(labels, random_state)] = np.arange(len(labels)) % folds
+    return fold
+
+
+def held_out(labels: NDArray[Any], share: float, random_state: int) -> NDArray[np.bool_]:
+    """(sample,) which samples to hold out: `share` of those whose class has two or more.
+
+    They are spread evenly over the classes, and every class keeps at least one sample. None where
+    all classes have one sample, else at least one. share: above 0 and at most 0.5.
+    """
+    if not 0 < share <= 0.5:
+        raise UsageError(f"the part held out is above 0 and at most 0.5, not {share}")
+    order = _by_class(labels, random_state)
+    order = order[np.bincount(labels)[labels[order]] > 1]
+    position = np.arange(len(order))
+    out = np.zeros(len(labels), np.bool_)
+    out[order[np.floor(position * share) > np.floor((position - 1) * share)]] = True
+    return out
+
+
+def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
+    """`support` with logits from heads like `head`, each fitted without the fold it is used on.
+
+    A support of one sample has nothing to be fitted on: its logits stay.
+    """
+    fold = stratified_folds(support.labels, folds, random_state)
+    logits = support.logits.copy()
+    for number in range(folds):
+        inside = np.flatnonzero(fold == number)
+        outside = np.flatnonzero(fold != number)
+        if len(inside) and len(outside):
+            part = type(head)(**head.get_params()).fit(support.take(outside))
+            logits[inside] = part.transform(support.take(inside)).logits
+    return support.with_logits(logits)
+
+
+def _by_class(labels: NDArray[Any], random_state: int) -> NDArray[np.intp]:
+    """Row numbers, class after class, in random order within each."""
+    order = np.random.default_rng(random_state).permutation(len(labels))
+    return order[np.argsort(labels[order], kind="stable")]

@@ -1,0 +1,60 @@
+"""A linear probe that starts from, and is held to, the zero-shot classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.heads.base import Head, backbone_logits, cross_fitted, image_embeddings
+from clipsyn.heads.logistic import fit_logistic
+from clipsyn.pool import Pool
+
+
+class BlendedProbe(Head):
+    """``z = z_0 + f D^T``: the zero-shot logits z_0, corrected by a linear classifier D.
+
+    D minimises ``sum_n s_n cross-entropy(z_n, y_n) + penalty / 2 |D|^2`` over the unit-norm
+    embeddings f, by L-BFGS. With ``z_0 = t f W_0^T`` (t the logit scale, W_0 the class
+    embeddings) this is a linear probe with weights ``t W_0 + D``, anchored at the zero-shot
+    classifier. s_n gives every class the same total weight, so that no class is preferred for
+    having more images; with k images of each class all s_n are 1.
+
+    What it is: a zero-shot-initialised probe with an L2 anchor, the idea of ZS-LP and CLAP
+    (Silva-Rodriguez et al., CVPR 2024). The component of D_c along the text embedding t_c is
+    the class-wise blend ``alpha_c f.t_c`` of LP++ (Huang et al., CVPR 2024). What it is not:
+    LP++'s own block-coordinate steps, its step sizes and initial values, or CLAP's class-wise
+    multipliers. The problem is convex, has one solution, and needs no validation set.
+
+    Only classes with images take part in the fit. Their rows of D sum to zero, so for an image
+    without any likeness to them a class without images is neither preferred nor put back: it
+    keeps its zero-shot logit. So one image a class will do for the combiner too, whose logits
+    are cross-fitted: of `folds` stratified parts, drawn with `random_state`, each gets logits
+    from a probe fitted on the others.
+    """
+
+    delta_: dict[str, NDArray[np.float32]]  # (class, embed)
+
+    def __init__(self, penalty: float = 1.0, folds: int = 5, random_state: int = 0) -> None:
+        self.penalty = penalty
+        self.folds = folds
+        self.random_state = random_state
+
+    def _fit(self, pool: Pool) -> None:
+        sizes = np.bincount(pool.labels, minlength=pool.n_classes)
+        present = np.flatnonzero(sizes)
+        labels = np.searchsorted(present, pool.labels)
+        weights = len(labels) / len(present) / sizes[pool.labels]
+        self.delta_ = {}
+        for name in pool.backbones:
+            features = image_embeddings(pool, name)
+            base = backbone_logits(pool, name)[:, present]
+            probe = fit_logistic(features, labels, base, self.penalty, sample_weights=weights)
+            self.delta_[name] = np.zeros((pool.n_classes, features.shape[1]), np.float32)
+            self.delta_[name][present] = probe.coef
+
+    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+        correction = image_embeddings(pool, backbone) @ self.delta_[backbone].T
+        return backbone_logits(pool, backbone) + correction
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        return cross_fitted(self, support, self.folds, self.random_state)

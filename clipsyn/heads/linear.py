@@ -1,0 +1,132 @@
+"""The linear probe: multinomial logistic regression on a backbone's embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import TooFewSamples
+from clipsyn.heads.base import Head, held_out, image_embeddings, mean_loss, repeated
+from clipsyn.heads.logistic import Linear, fit_logistic
+from clipsyn.pool import Pool
+
+PENALTIES = (1.0, 0.1, 0.01, 0.001)  # tried in this order, until the held-out loss rises
+DEFAULT_PENALTY = 0.1
+_VALIDATION = 0.2  # of the probe's part, for choosing the penalty
+
+
+class LinearProbe(Head):
+    """``z = f W^T + b`` for the unit-norm embedding f, one probe for each backbone.
+
+    W, b minimise ``sum_n s_n cross-entropy(z_n, y_n) + penalty / 2 |W|^2``: scikit-learn's
+    LogisticRegression with ``C = 1 / penalty``.
+
+    The protocol is the paper's (section 4.2): the probe is fitted on all but `holdout` of the
+    support, and that part, which the probe has not seen, is what `fit_transform` returns for
+    the combiner. The part is stratified and drawn with `random_state`; every class keeps at
+    least one image, and classes of one image are not drawn from. A class that is thus short of
+    images would be scored lower, which would tell the held-out image's class, so the images that
+    it keeps count for those it lost: each class weighs as much as it does in the whole support.
+
+    penalty: None tries 1, 0.1, 0.01, 0.001 on a stratified fifth of the probe's part and takes
+    the one with the lowest loss there, then fits on the whole part. Where most classes have one
+    image there it is 0.1.
+
+    A class without an image in the probe's part gets one less than the smallest logit of the
+    others.
+
+    Raises TooFewSamples where no class has two images.
+    """
+
+    coef_: dict[str, NDArray[np.float32]]  # (class, embed)
+    intercept_: dict[str, NDArray[np.float32]]  # (class,)
+    present_: NDArray[np.bool_]  # (class,) those the probes have seen
+    penalty_: NDArray[np.float64]  # (backbone,)
+
+    def __init__(
+        self, penalty: float | None = None, holdout: float = 0.1, random_state: int = 0
+    ) -> None:
+        self.penalty = penalty
+        self.holdout = holdout
+        self.random_state = random_state
+
+    def _fit(self, pool: Pool) -> None:
+        kept = ~self._held_out(pool)
+        part = pool.take(np.flatnonzero(kept))
+        self.present_ = np.bincount(part.labels, minlength=pool.n_classes) > 0
+        weights = _weights(pool.labels, kept)
+        labels = (np.cumsum(self.present_) - 1)[part.labels]  # among the present classes
+        self.coef_, self.intercept_ = {}, {}
+        penalties = []
+        for name in pool.backbones:
+            features = image_embeddings(part, name)
+            chosen = self.penalty or self._choose_penalty(features, labels)
+            probe = _probe(features, labels, weights, chosen)
+            penalties.append(chosen)
+            self.coef_[name] = _spread(probe.coef, self.present_)
+            self.intercept_[name] = _spread(probe.intercept, self.present_)
+        self.penalty_ = np.array(penalties)
+
+    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+        logits = image_embeddings(pool, backbone) @ self.coef_[backbone].T
+        logits += self.intercept_[backbone]
+        if not self.present_.all():
+            logits[:, ~self.present_] = logits[:, self.present_].min(axis=1, keepdims=True) - 1
+        return logits
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        return self.transform(support.take(np.flatnonzero(self._held_out(support))))
+
+    def _held_out(self, pool: Pool) -> NDArray[np.bool_]:
+        rows = held_out(pool.labels, self.holdout, self.random_state)
+        if not rows.any():
+            raise TooFewSamples(
+                f"{type(self).__name__} holds out {self.holdout:.0%} of the support for the "
+                "combiner, but no class has two images: give more shots, or use the head lp++, "
+                "which works with one"
+            )
+        return rows
+
+    def _choose_penalty(self, features: NDArray[np.float32], labels: NDArray[Any]) -> float:
+        if not repeated(labels):
+            return DEFAULT_PENALTY
+        out = held_out(labels, _VALIDATION, self.random_state)
+        best, lowest = DEFAULT_PENALTY, np.inf
+        for penalty in PENALTIES:
+            probe = _probe(features[~out], labels[~out], _weights(labels, ~out), penalty)
+            loss = mean_loss(features[out] @ probe.coef.T + probe.intercept, labels[out])
+            if loss >= lowest:
+                break
+            best, lowest = penalty, loss
+        return best
+
+
+def _weights(labels: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(kept,) size of each sample's class in all of `labels`, over that in the kept ones."""
+    part = labels[kept]
+    weights: NDArray[np.float64] = (np.bincount(labels)[part]) / np.bincount(part)[part]
+    return weights
+
+
+def _probe(
+    features: NDArray[np.float32], labels: NDArray[Any], weights: NDArray[Any], penalty: float
+) -> Linear:
+    base = np.zeros((len(labels), labels.max() + 1), np.float32)
+    return fit_logistic(
+        features,
+        labels,
+        base,
+        penalty,
+        sample_weights=weights,
+        intercept=True,
+        tolerance=1e-5,
+    )
+
+
+def _spread(values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Rows of the present classes among those of all, the others zero."""
+    out = np.zeros((len(present), *values.shape[1:]), np.float32)
+    out[present] = values
+    return out

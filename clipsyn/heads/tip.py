@@ -1,0 +1,300 @@
+"""Tip-Adapter: the support's embeddings as a key-value cache beside the zero-shot classifier.
+
+Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV
+2022, arXiv 2207.09519.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
+from clipsyn.logits import log_softmax
+from clipsyn.pool import Pool
+
+ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
+_CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
+_BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
+
+Array = NDArray[np.float32]
+
+
+class TipAdapter(Head):
+    """``z = z_0 + alpha exp(-beta (1 - f K^T)) L``, for the zero-shot logits z_0.
+
+    f: unit-norm embedding; K (support, embed): the support's embeddings, or the mean over its
+    augmented views where the pool has any, scaled to unit norm; L: their labels, one-hot.
+
+    alpha, beta: None chooses them for each backbone on the support, by the mean cross-entropy
+    of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over the classes
+    if there are more). Where most classes have one image nothing can be left out and they are
+    the publication's 1 and 5.5. The publication's code chooses them on test images for ImageNet.
+
+    For the combiner, `fit_transform` leaves each sample's own key out. Its class would then be
+    one key short, and tell by this that it is the one, so the gap is filled with the mean of
+    the class's other keys' affinities. An image alone in its class keeps its zero-shot logits:
+    without it the cache cannot know the class.
+    ``leave_one_out=False`` keeps the own key, whose affinity is largest and which has the right
+    label: the combiner then learns that the cache is always right.
+    """
+
+    keys_: dict[str, Array]  # (support, embed), class after class
+    sizes_: NDArray[np.int64]  # (class,) keys of each
+    alpha_: NDArray[np.float64]  # (backbone,)
+    beta_: NDArray[np.float64]  # (backbone,)
+
+    def __init__(
+        self, alpha: float | None = None, beta: float | None = None, leave_one_out: bool = True
+    ) -> None:
+        self.alpha = alpha
+        self.beta = beta
+        self.leave_one_out = leave_one_out
+
+    def _fit(self, pool: Pool) -> None:
+        pool = _class_after_class(pool)
+        self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
+        self.keys_ = {name: support_keys(pool, name) for name in pool.backbones}
+        chosen = [self._choose(pool, name) for name in pool.backbones]
+        self.alpha_ = np.array([alpha for alpha, _ in chosen])
+        self.beta_ = np.array([beta for _, beta in chosen])
+
+    def _logits(self, pool: Pool, backbone: str) -> Array:
+        alpha, beta = self._settings(backbone)
+        sums = cache_sums(image_embeddings(pool, backbone), self.keys_[backbone], self.sizes_, beta)
+        return backbone_logits(pool, backbone) + np.float32(alpha) * sums
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        if not self.leave_one_out:
+            return self.transform(support)
+        order = _class_order(support)
+        pool = support.take(order)
+        logits = np.empty_like(support.logits)
+        for column, name in enumerate(support.backbones):
+            alpha, beta = self._settings(name)
+            sums = left_out_sums(
+                image_embeddings(pool, name), support_keys(pool, name), self.sizes_, beta
+            )
+            logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
+        return support.with_logits(logits)
+
+    def _settings(self, backbone: str) -> tuple[float, float]:
+        index = self.backbones_.index(backbone)
+        return float(self.alpha_[index]), float(self.beta_[index])
+
+    def _choose(self, pool: Pool, backbone: str) -> tuple[float, float]:
+        """alpha, beta of the lowest leave-one-out loss, the first of equals."""
+        if self.alpha is not None and self.beta is not None:
+            return self.alpha, self.beta
+        if not repeated(pool.labels):
+            return (
+                DEFAULT_ALPHA if self.alpha is None else self.alpha,
+                DEFAULT_BETA if self.beta is None else self.beta,
+            )
+        count = min(len(pool), _CHOICE_SAMPLES)
+        rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
+        zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
+        embeddings = image_embeddings(pool, backbone)
+        losses = {}
+        for beta in BETAS if self.beta is None else [self.beta]:
+            sums = left_out_sums(embeddings, self.keys_[backbone], self.sizes_, beta, rows)
+            for alpha in ALPHAS if self.alpha is None else [self.alpha]:
+                losses[alpha, beta] = mean_loss(zero_shot + np.float32(alpha) * sums, labels)
+        return min(losses, key=losses.__getitem__)
+
+
+class TipAdapterF(TipAdapter):
+    """Tip-Adapter with trained keys: the same formula, K fitted to the support's labels.
+
+    K starts at Tip-Adapter's keys and minimises the mean cross-entropy of z over the support by
+    AdamW (`learning_rate`, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
+    batches of `batch_size` drawn with `random_state`. alpha and beta are Tip-Adapter's and stay.
+    The publication trains on augmented views of the images and takes the best epoch on test
+    data; here it is the images themselves, and the last epoch.
+
+    The trained keys have seen every label. For the combiner `fit_transform` returns the
+    leave-one-out logits of the untrained cache: they are honest and cost one product. What the
+    training adds is thus unknown to the combiner.
+    """
+
+    def __init__(
+        self,
+        alpha: float | None = None,
+        beta: float | None = None,
+        leave_one_out: bool = True,
+        *,
+        epochs: int = 20,
+        learning_rate: float = 1e-3,
+        batch_size: int = 256,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(alpha, beta, leave_one_out)
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    def _fit(self, pool: Pool) -> None:
+        super()._fit(pool)
+        pool = _class_after_class(pool)
+        for name in pool.backbones:
+            self._train(pool, name)
+
+    def _train(self, pool: Pool, backbone: str) -> None:
+        """Replaces the keys of one backbone by trained ones."""
+        alpha, beta = self._settings(backbone)
+        embeddings, zero_shot = image_embeddings(pool, backbone), backbone_logits(pool, backbone)
+
+        def gradient(keys: Array, rows: NDArray[np.intp]) -> Array:
+            return cache_loss(
+                embeddings[rows],
+                keys,
+                pool.labels,
+                zero_shot=zero_shot[rows],
+                labels=pool.labels[rows],
+                alpha=alpha,
+                beta=beta,
+            )[1]
+
+        rng = np.random.default_rng(self.random_state)
+        batches = [
+            batch
+            for _ in range(self.epochs)
+            for batch in np.split(
+                rng.permutation(len(pool)), range(self.batch_size, len(pool), self.batch_size)
+            )
+        ]
+        self.keys_[backbone] = adamw(self.keys_[backbone], gradient, batches, self.learning_rate)
+
+
+def support_keys(pool: Pool, backbone: str) -> Array:
+    """(sample, embed) unit norm: the mean over augmented views, or the clean embedding."""
+    if not pool.views:
+        return image_embeddings(pool, backbone)
+    mean = np.mean([view[backbone].astype(np.float32) for view in pool.views], axis=0)
+    keys: Array = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    return keys
+
+
+def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float) -> Array:
+    """``exp(-beta (1 - f K^T)) L``: (n, class), zero for a class without keys.
+
+    keys: class after class, `sizes` of each. Sums over runs of columns are twice as fast as the
+    product with one-hot labels.
+    """
+    out = np.empty((len(embeddings), len(sizes)), np.float32)
+    step = max(1, _BLOCK_VALUES // len(keys))
+    for start in range(0, len(embeddings), step):
+        rows = slice(start, start + step)
+        out[rows] = _sum_classes(_affinities(embeddings[rows], keys, beta), sizes)
+    return out
+
+
+def left_out_sums(
+    embeddings: Array,
+    keys: Array,
+    sizes: NDArray[Any],
+    beta: float,
+    rows: NDArray[np.intp] | None = None,
+) -> Array:
+    """The sums of `cache_sums` for the support itself, without each sample's own key.
+
+    embeddings, keys: (n, embed), sample i having key i, class after class. rows: those wanted.
+    What the own key would have added is replaced by the mean of its class's other keys; a sample
+    alone in its class has only zeros.
+    """
+    wanted = np.arange(len(keys)) if rows is None else rows
+    out = np.empty((len(wanted), len(sizes)), np.float32)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    step = max(1, _BLOCK_VALUES // len(keys))
+    for start in range(0, len(wanted), step):
+        own = wanted[start : start + step]
+        affinities = _affinities(embeddings[own], keys, beta)
+        at = np.arange(len(own))
+        affinities[at, own] = 0
+        sums = _sum_classes(affinities, sizes)
+        size = sizes[labels[own]]
+        sums[at, labels[own]] *= size / np.maximum(size - 1, 1)
+        sums[size == 1] = 0
+        out[start : start + step] = sums
+    return out
+
+
+def cache_loss(
+    embeddings: NDArray[Any],
+    keys: NDArray[Any],
+    key_labels: NDArray[Any],
+    *,
+    zero_shot: NDArray[Any],
+    labels: NDArray[Any],
+    alpha: float,
+    beta: float,
+) -> tuple[float, NDArray[Any]]:
+    """Mean cross-entropy of Tip-Adapter's logits, and its gradient (key, embed) to the keys.
+
+    With ``E = exp(-beta (1 - f K^T))`` and ``G = (softmax(z) - onehot(y)) / n`` the gradient is
+    ``(alpha beta E * G[:, label of key])^T f``. key_labels ascend.
+    """
+    rows = np.arange(len(labels))
+    affinities = _affinities(embeddings, keys, beta)
+    sizes = np.bincount(key_labels, minlength=zero_shot.shape[1])
+    residual = log_softmax(zero_shot + alpha * _sum_classes(affinities, sizes))
+    loss = -float(residual[rows, labels].mean(dtype=np.float64))
+    np.exp(residual, out=residual)
+    residual[rows, labels] -= 1
+    residual *= alpha * beta / len(labels)
+    affinities *= residual[:, key_labels]
+    return loss, affinities.T @ embeddings
+
+
+def adamw(
+    start: Array,
+    gradient: Callable[[Array, NDArray[np.intp]], Array],
+    batches: list[NDArray[np.intp]],
+    learning_rate: float,
+    *,
+    weight_decay: float = 0.01,
+    eps: float = 1e-4,
+) -> Array:
+    """Parameters after a step for each batch: AdamW, the rate falling to 0 as half a cosine."""
+    parameters = start.copy()
+    first, second = np.zeros_like(start), np.zeros_like(start)
+    for step, batch in enumerate(batches):
+        rate = learning_rate * (1 + np.cos(np.pi * step / len(batches))) / 2
+        slope = gradient(parameters, batch)
+        first += 0.1 * (slope - first)
+        second += 0.001 * (slope * slope - second)
+        parameters *= 1 - rate * weight_decay
+        scale = np.sqrt(second / (1 - 0.999 ** (step + 1))) + eps
+        parameters -= rate / (1 - 0.9 ** (step + 1)) * first / scale
+    return parameters
+
+
+def _affinities(embeddings: NDArray[Any], keys: NDArray[Any], beta: float) -> NDArray[Any]:
+    values: NDArray[Any] = embeddings @ keys.T
+    values -= 1
+    values *= beta
+    np.exp(values, out=values)
+    return values
+
+
+def _sum_classes(affinities: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+    """(n, key) -> (n, class): sums over the keys of each class."""
+    out = np.zeros((len(affinities), len(sizes)), affinities.dtype)
+    starts = np.cumsum(sizes) - sizes
+    present = sizes > 0
+    out[:, present] = np.add.reduceat(affinities, starts[present], axis=1)
+    return out
+
+
+def _class_order(pool: Pool) -> NDArray[np.intp]:
+    return np.argsort(pool.labels, kind="stable")
+
+
+def _class_after_class(pool: Pool) -> Pool:
+    return pool.take(_class_order(pool))
