@@ -189,6 +189,6 @@ class Pool:
 
 
 def _named(names: Sequence[str], embeddings: Sequence[ArrayLike]) -> Mapping[str, ArrayLike]:
-    if embeddings and len(embeddings) != len(names):
+    if len(embeddings) not in (0, len(names)):
         raise InputError(f"{len(names)} backbones have {len(embeddings)} arrays of embeddings")
     return dict(zip(names, embeddings, strict=False))
