@@ -1,0 +1,107 @@
+"""Temperature scaling of each backbone, and the static ensembles on calibrated logits.
+
+    T_b = argmin_T  mean_n cross_entropy(z_nb / T, y_n)
+
+Guo et al., On Calibration of Modern Neural Networks (2017); here on each backbone alone. As
+ensembles: paper section 4.2, rows C-Conf and C-Log-Avg.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Router
+from clipsyn.ensembles.loss import cross_entropy
+from clipsyn.ensembles.static import most_confident, one_hot
+from clipsyn.logits import in_blocks
+from clipsyn.pool import Pool
+
+LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in
+
+
+class _Calibrated(Router):
+    """`temperatures_`: (backbone,), in the order of `backbones_`; unset for one backbone."""
+
+    temperatures_: NDArray[np.float64]
+
+    def _fit(self, pool: Pool) -> None:
+        self.temperatures_ = fit_temperatures(pool.logits, pool.labels)
+
+
+class CalibratedConfidence(_Calibrated):
+    """``z = z_b* / T_b*`` with ``b* = argmax_b max_c softmax(z_b / T_b)_c``, for each sample.
+
+    Equal confidences go to the backbone whose name sorts first. `temperatures_`: (backbone,).
+    """
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        inverse = (1 / self.temperatures_).astype(np.float32)
+        chosen = most_confident(pool.logits * inverse[:, None])
+        return one_hot(chosen, len(inverse)) * inverse
+
+
+class CalibratedLogAverage(_Calibrated):
+    """``z = 1/B sum_b z_b / T_b``. `temperatures_`: (backbone,)."""
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return 1 / (len(self.temperatures_) * self.temperatures_)
+
+
+def fit_temperatures(
+    logits: NDArray[Any], labels: NDArray[np.int32], start: float = 1.0
+) -> NDArray[np.float64]:
+    """The temperature of each backbone that gives its probabilities the lowest cross-entropy.
+
+    logits: (sample, backbone, class), all finite. labels: (sample,), all known.
+    Returns (backbone,) between LOWEST and HIGHEST. The bounds bind where the minimum is at 0
+    (every sample is right) or infinity (a backbone that is no better than chance), as it can be
+    with few samples.
+
+    L-BFGS on log T, all backbones at once: their losses add up, so each has its own minimum. In
+    1/T each loss is convex, so in log T it has no other minimum.
+    """
+    from scipy.optimize import minimize
+
+    def objective(log_temperatures: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        losses, slopes = tempered_cross_entropy(logits, np.exp(log_temperatures), labels)
+        total = losses.mean(axis=0, dtype=np.float64).sum()
+        return float(total), slopes.mean(axis=0, dtype=np.float64)
+
+    found = minimize(
+        objective,
+        np.full(logits.shape[1], np.log(start)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(np.log(LOWEST), np.log(HIGHEST))] * logits.shape[1],
+        options={"maxiter": 100, "ftol": 1e-9, "gtol": 1e-6},
+    )
+    return np.asarray(np.exp(found.x))
+
+
+def tempered_cross_entropy(
+    logits: NDArray[Any], temperatures: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Losses (sample, backbone) of ``softmax(z_b / T_b)``, and their slopes along ``log T_b``.
+
+        d loss_nb / d log T_b = - (sum_c p_nbc Z_nbc - Z_nb[y_n]) / T_b
+
+    logits: (sample, backbone, class); temperatures: (backbone,). In the dtype of `logits`.
+    """
+    inverse = (1 / np.asarray(temperatures)).astype(logits.dtype)
+    losses = np.empty(logits.shape[:2], logits.dtype)
+    slopes = np.empty_like(losses)
+
+    def block(rows: slice) -> None:
+        scaled = logits[rows] * inverse[:, None]
+        n, count, classes = scaled.shape
+        values, residual = cross_entropy(
+            scaled.reshape(-1, classes).copy(), np.repeat(labels[rows], count)
+        )
+        losses[rows] = values.reshape(n, count)
+        slopes[rows] = -np.einsum("nbc,nbc->nb", residual.reshape(scaled.shape), scaled)
+
+    in_blocks(block, logits.shape)
+    return losses, slopes

@@ -1,0 +1,156 @@
+"""Ensembles with nothing to fit, and the best single backbone.
+
+Formulas: paper section 4.1, "non-parametric", where no formula was published; the readings are
+those in general use. p_b = softmax(z_b), over the classes; B backbones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Ensemble, Router
+from clipsyn.ensembles.loss import cross_entropy
+from clipsyn.logits import in_blocks, log_softmax, softmax
+from clipsyn.pool import Pool
+
+
+class BestSingle(Router):
+    """``z = z_b*`` with b* the backbone with the best accuracy on the support set.
+
+    Ties go to the lower cross-entropy, then to the name that sorts first. The paper chooses b*
+    on the test split ("best single backbone"); that one is a reference, which no method that
+    learns from the support set alone can be. `best_`: the name; unset for one backbone.
+    """
+
+    best_: str
+
+    def _fit(self, pool: Pool) -> None:
+        right, losses = _right_and_losses(pool)
+        order = np.lexsort((losses.mean(axis=0, dtype=np.float64), -right.sum(axis=0)))  # stable
+        self.best_ = pool.backbones[order[0]]
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return np.array([name == self.best_ for name in pool.backbones], np.float32)
+
+
+class _Vote(Ensemble):
+    learns: ClassVar[bool] = False
+    _choices: ClassVar[int]  # votes of each backbone, all classes if there are fewer
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        """``log((votes_c + mean_b p_b(c)) / (k B + 1))``: probabilities, as they sum to one.
+
+        The mean is below 1, so it decides between classes with equal votes and no others (up to
+        float32: means closer than 1e-6 are equal). Among equal logits of one backbone the lowest
+        class index gets the vote.
+        """
+        n, count, classes = pool.logits.shape
+        choices = min(self._choices, classes)
+        votes = softmax(pool.logits).mean(axis=1)
+        left = pool.logits if choices == 1 else pool.logits.copy()
+        samples = np.arange(n)
+        for choice in range(choices):
+            best = left.argmax(axis=2)
+            for chosen in best.T:
+                votes[samples, chosen] += 1
+            if choice < choices - 1:
+                np.put_along_axis(left, best[:, :, None], -np.inf, axis=2)
+        votes /= choices * count + 1
+        # far from every backbone's choice a probability is 0 in float32: keep its logarithm finite
+        np.maximum(votes, np.finfo(votes.dtype).tiny, out=votes)
+        scores: NDArray[Any] = np.log(votes, out=votes)
+        return scores
+
+
+class VoteTop1(_Vote):
+    """Each backbone votes for its first class; ties go to the largest mean probability."""
+
+    _choices: ClassVar[int] = 1
+
+
+class VoteTop3(_Vote):
+    """Each backbone votes for its three first classes; ties go to the largest mean probability."""
+
+    _choices: ClassVar[int] = 3
+
+
+class Confidence(Router):
+    """``z = z_b*`` with ``b* = argmax_b max_c p_b(c)``, for each sample.
+
+    Equal confidences go to the backbone whose name sorts first.
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return one_hot(most_confident(pool.logits), len(pool.backbones))
+
+
+class LogAverage(Router):
+    """``z = 1/B sum_b z_b``.
+
+    The mean of log-probabilities has the same softmax: each differs from its logits by a number
+    that is the same for all classes.
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return np.full(len(pool.backbones), 1 / len(pool.backbones), np.float32)
+
+
+class ProbabilityAverage(Ensemble):
+    """``z = log(1/B sum_b p_b)``. Not in the paper; the usual soft vote.
+
+    Computed as a logsumexp over backbones of log-probabilities, which no class underflows.
+    """
+
+    learns: ClassVar[bool] = False
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        values = log_softmax(pool.logits)
+        top: NDArray[Any] = values.max(axis=1)
+        values -= top[:, None]
+        np.exp(values, out=values)
+        top += np.log(values.mean(axis=1))
+        return top
+
+
+def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
+    """The backbone with the largest softmax of its first class, the lowest on ties.
+
+    logits: (sample, backbone, class). Returns (sample,).
+
+    Compared is the odds of all other classes together, ``sum over c != c* of exp(z_c - z_c*)``:
+    confidences close to 1 are equal in float32 long before these are.
+    """
+    best = logits.argmax(axis=2)[:, :, None]
+    odds = logits - np.take_along_axis(logits, best, axis=2)
+    np.exp(odds, out=odds)
+    np.put_along_axis(odds, best, 0, axis=2)
+    chosen: NDArray[np.intp] = odds.sum(axis=2).argmin(axis=1)
+    return chosen
+
+
+def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+    """(sample, backbone) weights: 1 for the chosen backbone of each sample."""
+    return np.asarray(chosen[:, None] == np.arange(count), np.float32)
+
+
+def _right_and_losses(pool: Pool) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Of each backbone alone, (sample, backbone): is it right, and its cross-entropy."""
+    right = np.empty(pool.logits.shape[:2], bool)
+    losses = np.empty(pool.logits.shape[:2], np.float32)
+
+    def block(rows: slice) -> None:
+        labels = pool.labels[rows]
+        for column in range(len(pool.backbones)):
+            scores = pool.logits[rows, column]
+            right[rows, column] = scores.argmax(axis=1) == labels
+            losses[rows, column] = cross_entropy(scores.copy(), labels)[0]
+
+    in_blocks(block, pool.logits.shape)
+    return right, losses

@@ -1,0 +1,93 @@
+"""One weight for each backbone, the same for all samples, fitted by cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Router
+from clipsyn.ensembles.loss import weighted_cross_entropy
+from clipsyn.errors import UsageError
+from clipsyn.pool import Pool
+
+
+class SuperLearner(Router):
+    """``z = sum_b w_b z_b``, with w minimising
+
+        sum_n cross_entropy(z_n, y_n) + penalty / 2 sum_b (B w_b - 1)^2
+
+    over the support set. Paper section 4.2, row SL; after van der Laan, Polley and Hubbard, Super Learner (2007). The
+    published text does not say whether weights are free or on the simplex.
+
+    simplex: w_b >= 0 and sum_b w_b = 1, as w = softmax(u). Free by default: then the sum of w is
+    a temperature too.
+    penalty: a Gaussian prior around log-avg. It makes the minimum unique (backbones with equal
+    logits share their weight) and finite (samples that are all right would have none), and
+    fades as samples are added. 1 was chosen on training samples held out of the support set.
+
+    `weights_`: (backbone,), in the order of `backbones_`; unset for one backbone.
+    """
+
+    weights_: NDArray[np.float64]
+
+    def __init__(self, simplex: bool = False, penalty: float = 1.0) -> None:
+        self.simplex = simplex
+        self.penalty = penalty
+
+    def _fit(self, pool: Pool) -> None:
+        if not self.penalty >= 0:
+            raise UsageError(f"the penalty of a super learner is at least 0, not {self.penalty}")
+        self.weights_ = fit_weights(
+            pool.logits, pool.labels, penalty=self.penalty, simplex=self.simplex
+        )
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return self.weights_
+
+
+def fit_weights(
+    logits: NDArray[Any], labels: NDArray[np.int32], *, penalty: float, simplex: bool = False
+) -> NDArray[np.float64]:
+    """The weights (backbone,) of a super learner, by L-BFGS from 1/B.
+
+    logits: (sample, backbone, class), all finite. labels: (sample,), all known.
+    """
+    from scipy.optimize import minimize
+
+    count = logits.shape[1]
+
+    def free(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        return penalised_loss(logits, labels, weights, penalty)
+
+    def on_simplex(u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights = _simplex(u)
+        value, gradient = free(weights)
+        return value, weights * (gradient - weights @ gradient)
+
+    found = minimize(
+        on_simplex if simplex else free,
+        np.zeros(count) if simplex else np.full(count, 1 / count),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 200, "ftol": 1e-9, "gtol": 1e-6},
+    )
+    return np.asarray(_simplex(found.x) if simplex else found.x)
+
+
+def penalised_loss(
+    logits: NDArray[Any], labels: NDArray[np.int32], weights: NDArray[np.float64], penalty: float
+) -> tuple[float, NDArray[np.float64]]:
+    """What a super learner minimises, over the number of samples, and its gradient (backbone,)."""
+    losses, gradients = weighted_cross_entropy(logits, weights, labels)
+    excess = len(weights) * weights - 1
+    share = penalty / len(logits)
+    value = losses.mean(dtype=np.float64) + share / 2 * (excess @ excess)
+    gradient = gradients.mean(axis=0, dtype=np.float64) + share * len(weights) * excess
+    return float(value), gradient
+
+
+def _simplex(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(u - u.max())
+    return np.asarray(powers / powers.sum())
