@@ -54,8 +54,8 @@ _LOG = logging.getLogger("clipsyn")
     multiple=True,
     default=["clean"],
     show_default=True,
-    help="clean or NAME:SEVERITY[:seed=N][:canvas=PIXELS], severities 1 to 5 of gaussian_noise, "
-    "jpeg, zoom_blur. Repeated or with commas.",
+    help="clean or NAME:SEVERITY[:seed=N][:canvas=PIXELS], severities 1 to 5 of augment (each "
+    "seed a view), gaussian_noise, jpeg, zoom_blur. Repeated or with commas.",
 )
 @click.option(
     "--prompts",

@@ -44,6 +44,11 @@ def register(name: str, target: str, version: int = 1, doc: str = "") -> None:
 
 
 register(
+    "augment",
+    "clipsyn.perturb.geometry:augment",
+    doc="a random crop, resized, and mirrored half of the time; every seed is another view",
+)
+register(
     "gaussian_noise",
     "clipsyn.perturb.noise:gaussian_noise",
     doc="independent normal noise on every channel (ImageNet-C's sigmas)",

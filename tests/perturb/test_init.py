@@ -29,7 +29,7 @@ def photo(height: int = 64, width: int = 80, seed: int = 0) -> np.ndarray:
 
 
 def damage(name: str, severity: int) -> float:
-    images = [photo(seed=seed) for seed in range(8)]
+    images = [photo(seed=seed) for seed in range(64)]  # many, for those that draw a place
     spec = perturb.resolve(f"{name}:{severity}")
     changed = [perturb.apply(spec, image, str(i)) for i, image in enumerate(images)]
     return float(
