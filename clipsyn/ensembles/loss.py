@@ -49,16 +49,16 @@ def weighted_cross_entropy(
     weights = weights.astype(logits.dtype, copy=False)
     gradient = np.empty(weights.shape, logits.dtype)
     losses = np.empty(weights.shape[:-1], logits.dtype)
-    several = weights.reshape(n, -1, backbones)  # (sample, weighting, backbone)
-    several_losses, several_slopes = losses.reshape(n, -1), gradient.reshape(several.shape)
+    count = weights.shape[1] if weights.ndim == 3 else 1
+    several = weights.reshape(n, count, backbones)
+    several_losses, several_slopes = losses.reshape(n, count), gradient.reshape(several.shape)
 
     def block(rows: slice) -> None:
         scores = several[rows] @ logits[rows]
-        count, weightings, _ = scores.shape
         values, residual = cross_entropy(
-            scores.reshape(-1, classes), np.repeat(labels[rows], weightings)
+            scores.reshape(-1, classes), np.repeat(labels[rows], count)
         )
-        several_losses[rows] = values.reshape(count, weightings)
+        several_losses[rows] = values.reshape(-1, count)
         transposed = residual.reshape(scores.shape).transpose(0, 2, 1)
         several_slopes[rows] = (logits[rows] @ transposed).transpose(0, 2, 1)
 

@@ -18,8 +18,8 @@ class SuperLearner(Router):
 
         sum_n cross_entropy(z_n, y_n) + penalty / 2 sum_b (B w_b - 1)^2
 
-    over the support set. Paper section 4.2, row SL; after van der Laan, Polley and Hubbard, Super Learner (2007). The
-    published text does not say whether weights are free or on the simplex.
+    over the support set. Paper section 4.2, row SL; after van der Laan, Polley and Hubbard, Super
+    Learner (2007). No text seen says whether its weights are free or on the simplex.
 
     simplex: w_b >= 0 and sum_b w_b = 1, as w = softmax(u). Free by default: then the sum of w is
     a temperature too.
