@@ -56,9 +56,9 @@ def fit_temperatures(
     """The temperature of each backbone that gives its probabilities the lowest cross-entropy.
 
     logits: (sample, backbone, class), all finite. labels: (sample,), all known.
-    Returns (backbone,) between LOWEST and HIGHEST. The bounds bind where the minimum is at 0
-    (every sample is right) or infinity (a backbone that is no better than chance), as it can be
-    with few samples.
+    Returns (backbone,) between LOWEST and HIGHEST. Where the minimum is at 0 (every sample is
+    right) or infinity (no better than chance), as it can be with few samples, the search ends
+    at a bound, or before it where nothing more is gained.
 
     L-BFGS on log T, all backbones at once: their losses add up, so each has its own minimum. In
     1/T each loss is convex, so in log T it has no other minimum.
