@@ -1,0 +1,158 @@
+"""One temperature per backbone, found by a genetic algorithm (paper sections 4.2 GAC and 12).
+
+The paper names the method; population, operators and bounds are unpublished. These are the
+settings its digest suggests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Router
+from clipsyn.ensembles.calibrated import fit_temperatures
+from clipsyn.errors import UsageError
+from clipsyn.pool import Pool
+
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures
+_TOURNAMENT = 3
+_ELITE = 2
+_CROSSOVER = 0.9  # probability that a child has two parents
+_MUTATION = 0.1  # standard deviation, of log temperatures
+_BLOCK_VALUES = 2_000_000  # scores of all individuals in a block: 8 MB
+
+
+class GeneticAlgorithm(Router):
+    """``z = 1/B sum_b z_b / tau_b``, tau the most accurate on the support set.
+
+    A population of vectors log tau, between log 0.05 and log 20. At first: all ones, the
+    calibrated temperatures, each backbone nearly alone (0.05, the others 20), and uniform random
+    ones. In each generation the two best survive; the others are children of winners of
+    tournaments of three: genes of either parent (with probability 0.9, else of the first) and
+    Gaussian noise of 0.1. Better is more accurate; of equals, the one with the lower
+    cross-entropy. Stops after `generations`, or `patience` of them without better accuracy.
+
+    Accuracy does not depend on a common factor of tau; cross-entropy, which does, sets it.
+
+    Learned: `temperatures_` (backbone,) tau; `weights_` (backbone,) 1 / (B tau), which is log-avg
+    for tau = 1; `evaluations_`, vectors whose accuracy was computed.
+    """
+
+    temperatures_: NDArray[np.float64]
+    weights_: NDArray[np.float64]
+    evaluations_: int
+
+    def __init__(
+        self,
+        population: int = 64,
+        generations: int = 100,
+        patience: int = 20,
+        random_state: int = 0,
+    ) -> None:
+        self.population = population
+        self.generations = generations
+        self.patience = patience
+        self.random_state = random_state
+
+    def _fit(self, pool: Pool) -> None:
+        if self.population <= _ELITE:
+            raise UsageError(f"population is above {_ELITE}, not {self.population}")
+        fitness = _Fitness(pool.logits, pool.labels, self.population)
+        best = self._evolve(fitness, _seeds(pool))
+        self.temperatures_ = np.exp(best)
+        self.weights_ = _weights(best[None])[0]
+        self.evaluations_ = fitness.evaluations
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return self.weights_
+
+    def _evolve(self, fitness: _Fitness, seeds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The best log temperatures (backbone,)."""
+        rng = np.random.default_rng(self.random_state)
+        lowest, highest = np.log(LOWEST), np.log(HIGHEST)
+        genes = rng.uniform(lowest, highest, (self.population, seeds.shape[1]))
+        genes[: len(seeds)] = np.clip(seeds, lowest, highest)[: self.population]
+        ranks = fitness(genes)
+        fewest, stale = np.inf, 0
+        for _ in range(self.generations):
+            order = np.lexsort(ranks[::-1])
+            genes, ranks = genes[order], ranks[:, order]
+            stale = stale + 1 if ranks[0, 0] >= fewest else 0
+            fewest = ranks[0, 0]
+            if stale >= self.patience:
+                break
+            children = np.clip(_children(genes, rng), lowest, highest)
+            genes = np.concatenate([genes[:_ELITE], children])
+            ranks = np.concatenate([ranks[:, :_ELITE], fitness(children)], axis=1)
+        best: NDArray[np.float64] = genes[np.lexsort(ranks[::-1])[0]]
+        return best
+
+
+class _Fitness:
+    """Errors and cross-entropy on the support set, of many vectors of log temperatures at once."""
+
+    def __init__(
+        self, logits: NDArray[np.float32], labels: NDArray[np.int32], population: int
+    ) -> None:
+        n, _, classes = logits.shape
+        self.evaluations = 0
+        self.n = n
+        step = max(1, _BLOCK_VALUES // (population * classes))
+        self.blocks = [
+            _leads(logits[start : start + step], labels[start : start + step])
+            for start in range(0, n, step)
+        ]
+
+    def __call__(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2, individual): wrong samples, and mean cross-entropy; less is better."""
+        weights = np.append(_weights(genes), np.ones((len(genes), 1)), axis=1).astype(np.float32)
+        wrong, loss = np.zeros(len(genes)), np.zeros(len(genes))
+        for leads in self.blocks:
+            scores = weights @ leads.reshape(len(leads), -1)
+            scores = scores.reshape(len(genes), *leads.shape[1:])
+            largest = scores.max(axis=1)
+            wrong += np.count_nonzero(largest > 0, axis=1)
+            scores -= largest[:, None]
+            np.exp(scores, out=scores)
+            largest += np.log(scores.sum(axis=1))
+            loss += largest.sum(axis=1, dtype=np.float64)
+        self.evaluations += len(genes)
+        # rounded: the order of samples and classes must not decide between equals
+        return np.stack([wrong, (loss / self.n).round(6)])
+
+
+def _leads(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(backbone + 1, class, sample): how far each class is above the true one.
+
+    A sample is right if no class is above 0. Of equal classes the first is predicted, so the last
+    row, whose weight is 1, lifts the classes before the true one by next to nothing.
+    """
+    n, backbones, classes = logits.shape
+    out = np.empty((backbones + 1, classes, n), np.float32)
+    true = np.take_along_axis(logits, labels[:, None, None], axis=2)
+    out[:-1] = (logits - true).transpose(1, 2, 0)
+    out[-1] = 1e-30 * (np.arange(classes)[:, None] < labels)
+    return out
+
+
+def _seeds(pool: Pool) -> NDArray[np.float64]:
+    """(individual, backbone) log temperatures: all ones, calibrated, each backbone nearly alone."""
+    count = len(pool.backbones)
+    alone = np.where(np.eye(count, dtype=bool), np.log(LOWEST), np.log(HIGHEST))
+    calibrated = np.log(fit_temperatures(pool.logits, pool.labels))
+    return np.concatenate([np.zeros((1, count)), calibrated[None], alone])
+
+
+def _children(genes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """All but the elite of the next generation; `genes` (individual, backbone), the best first."""
+    size = len(genes) - _ELITE
+    first, second = genes[rng.integers(len(genes), size=(2, size, _TOURNAMENT)).min(axis=2)]
+    crossed = rng.random((size, 1)) < _CROSSOVER
+    children = np.where(crossed & (rng.random(first.shape) < 0.5), second, first)
+    return np.asarray(children + rng.normal(0, _MUTATION, first.shape))
+
+
+def _weights(log_temperatures: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-log_temperatures) / log_temperatures.shape[1])

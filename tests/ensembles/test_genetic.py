@@ -1,0 +1,198 @@
+"""The genetic algorithm against brute force, scipy's differential evolution, and where it began."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import differential_evolution
+from scipy.special import log_softmax
+
+from clipsyn.ensembles.calibrated import CalibratedLogAverage
+from clipsyn.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
+from clipsyn.ensembles.static import LogAverage
+from clipsyn.errors import InputError, LeakError, UsageError
+from clipsyn.pool import Pool
+
+
+def problem(n=120, *, backbones=4, classes=6, seed=0, scale=1.0):
+    """Backbones of different quality and, as if miscalibrated, of different scale."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(size=(n, backbones, classes)) + rng.normal(size=(n, 1, classes)) / 2
+    logits[np.arange(n), :, labels] += np.linspace(0.3, 1.5, backbones)
+    logits *= np.geomspace(4, 0.5, backbones)[:, None]
+    return (scale * logits).astype(np.float32), labels.astype(np.int32)
+
+
+def wrong(logits, labels, temperatures):
+    z = np.sum(logits.astype(np.float64) / np.asarray(temperatures)[:, None], axis=1)
+    return int(np.sum(z.argmax(axis=1) != labels))
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_fitness_is_errors_and_cross_entropy(scale):
+    logits, labels = problem(scale=scale)
+    genes = np.random.default_rng(1).normal(size=(20, 4))
+    errors, loss = _Fitness(logits, labels, 20)(genes)
+    for gene, count, mean in zip(genes, errors, loss, strict=True):
+        assert count == wrong(logits, labels, np.exp(gene))
+        z = np.mean(logits.astype(np.float64) / np.exp(gene)[:, None], axis=1)
+        expected = -log_softmax(z, axis=1)[np.arange(120), labels].mean()
+        assert mean == pytest.approx(expected, rel=1e-4, abs=2e-6)
+
+
+def test_fitness_predicts_the_first_of_equal_classes():
+    """Whole numbers, temperatures of 1: many weighted sums are exactly equal."""
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 3, (200, 2, 4)).astype(np.float32)
+    labels = rng.integers(0, 4, 200).astype(np.int32)
+    ties = np.sort(logits.sum(axis=1))[:, -2:]
+    assert np.sum(ties[:, 0] == ties[:, 1]) > 50
+    errors, _ = _Fitness(logits, labels, 1)(np.zeros((1, 2)))
+    assert errors[0] == wrong(logits, labels, [1, 1])
+
+
+def test_fitness_in_blocks_is_the_same(monkeypatch):
+    logits, labels = problem(50)
+    genes = np.random.default_rng(1).normal(size=(7, 4))
+    whole = _Fitness(logits, labels, 7)(genes)
+    monkeypatch.setattr("clipsyn.ensembles.genetic._BLOCK_VALUES", 7 * 6 * 11)
+    parts = _Fitness(logits, labels, 7)
+    assert len(parts.blocks) == 5
+    assert parts(genes) == pytest.approx(whole, abs=2e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_backbones_as_well_as_brute_force(seed):
+    """Accuracy depends on the ratio of the two temperatures alone."""
+    logits, labels = problem(backbones=2, seed=seed)
+    ratios = np.geomspace(LOWEST / HIGHEST, HIGHEST / LOWEST, 4001)
+    fewest = min(wrong(logits, labels, [ratio, 1.0]) for ratio in ratios)
+    fitted = GeneticAlgorithm().fit(logits, labels)
+    assert wrong(logits, labels, fitted.temperatures_) <= fewest
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_as_good_as_differential_evolution(seed):
+    logits, labels = problem(200, backbones=5, classes=10, seed=seed)
+    fitness = _Fitness(logits, labels, 75)
+
+    def objective(columns):
+        errors, loss = fitness(columns.T)
+        return errors + 1e-3 * loss
+
+    found = differential_evolution(
+        objective,
+        [(np.log(LOWEST), np.log(HIGHEST))] * 5,
+        maxiter=60,
+        vectorized=True,
+        updating="deferred",
+        polish=False,
+        rng=seed,
+    )
+    fitted = GeneticAlgorithm(random_state=seed).fit(logits, labels)
+    ours = wrong(logits, labels, fitted.temperatures_)
+    assert ours <= wrong(logits, labels, np.exp(found.x)) + 2
+    assert ours < wrong(logits, labels, np.ones(5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_never_below_what_it_starts_from(seed):
+    logits, labels = problem(seed=seed)
+    score = GeneticAlgorithm(generations=3).fit(logits, labels).score(logits, labels)
+    assert score >= LogAverage().fit(logits, labels).score(logits, labels)
+    assert score >= CalibratedLogAverage().fit(logits, labels).score(logits, labels)
+    for backbone in range(4):
+        alone = np.where(np.arange(4) == backbone, LOWEST, HIGHEST)
+        assert score >= 1 - wrong(logits, labels, alone) / len(labels)
+
+
+def test_of_equal_accuracy_the_lower_cross_entropy_wins():
+    """Of a backbone twice only the mean of 1/tau matters, and for cross-entropy alone."""
+    logits, labels = problem(backbones=1)
+    twice = logits.repeat(2, axis=1)
+    grid = np.geomspace(LOWEST, HIGHEST, 2001)
+    _, loss = _Fitness(logits, labels, 2001)(np.log(grid)[:, None])
+    fitted = GeneticAlgorithm(patience=100).fit(twice, labels)
+    assert fitted.weights_.sum() == pytest.approx(1 / grid[loss.argmin()], rel=0.02)
+
+
+def test_combines_by_the_mean_of_logits_over_temperatures():
+    logits, labels = problem()
+    fitted = GeneticAlgorithm().fit(logits, labels)
+    expected = np.mean(logits / fitted.temperatures_[:, None], axis=1)
+    assert fitted.combine(logits) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert fitted.weights(logits)[0] == pytest.approx(1 / (4 * fitted.temperatures_))
+    assert ((fitted.temperatures_ >= LOWEST) & (fitted.temperatures_ <= HIGHEST)).all()
+
+
+def test_stops_when_accuracy_no_longer_improves():
+    """Perfect from the start: `patience` generations of all but the two that survive."""
+    logits, labels = problem()
+    logits[np.arange(120), :, labels] += 50
+    assert GeneticAlgorithm(patience=5).fit(logits, labels).evaluations_ == 64 + 5 * 62
+    fitted = GeneticAlgorithm(population=10, generations=7, patience=50).fit(logits, labels)
+    assert fitted.evaluations_ == 10 + 7 * 8
+
+
+def test_the_seed_decides_everything():
+    logits, labels = problem()
+    one, two, other = (
+        GeneticAlgorithm(random_state=seed).fit(logits, labels).temperatures_ for seed in (0, 0, 1)
+    )
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_the_order_of_backbones_does_not_matter():
+    logits, labels = problem()
+    names = ("a", "b", "c", "d")
+    fitted = GeneticAlgorithm().fit(Pool.of(logits, labels, backbones=names))
+    order = [2, 0, 3, 1]
+    moved = Pool.of(logits[:, order], labels, backbones=[names[b] for b in order])
+    other = GeneticAlgorithm().fit(moved)
+    assert np.array_equal(other.temperatures_, fitted.temperatures_)
+    expected = fitted.weights(Pool.of(logits, backbones=names))[:, order]
+    assert np.array_equal(other.weights(moved), expected)
+
+
+def test_permuting_samples_and_classes_finds_as_good_a_solution():
+    logits, labels = problem()
+    rng = np.random.default_rng(1)
+    rows, classes = rng.permutation(120), rng.permutation(6)
+    fitted = GeneticAlgorithm().fit(logits, labels)
+    other = GeneticAlgorithm().fit(logits[rows][:, :, classes], np.argsort(classes)[labels[rows]])
+    assert wrong(logits, labels, other.temperatures_) == pytest.approx(
+        wrong(logits, labels, fitted.temperatures_), abs=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (np.array([[[1, 2, 3], [3, 2, 1]]]), [2]),  # one sample
+        (np.zeros((4, 2, 3)), [0, 1, 2, 0]),  # constant
+        (np.ones((6, 2, 3)) * [1, 1, 0], [0, 0, 1, 1, 0, 1]),  # two classes alike, one absent
+        (np.random.default_rng(0).normal(size=(2, 5, 2)), [0, 1]),  # fewer samples than backbones
+        (np.random.default_rng(0).normal(size=(9, 3, 4)) * 300, [1] * 9),  # huge, one class
+    ],
+)
+def test_degenerate_support_gives_finite_scores(logits, labels):
+    fitted = GeneticAlgorithm(generations=5).fit(logits, labels)
+    assert np.isfinite(fitted.temperatures_).all()
+    assert np.isfinite(fitted.combine(logits)).all()
+
+
+def test_a_population_smaller_than_what_it_starts_from():
+    logits, labels = problem()
+    assert GeneticAlgorithm(population=3).fit(logits, labels).evaluations_ > 3
+
+
+def test_refuses_bad_input():
+    logits, labels = problem(10)
+    with pytest.raises(UsageError, match="population is above 2, not 2"):
+        GeneticAlgorithm(population=2).fit(logits, labels)
+    with pytest.raises(InputError, match="no labelled, readable sample"):
+        GeneticAlgorithm().fit(logits)
+    with pytest.raises(LeakError):
+        GeneticAlgorithm().fit(Pool.of(logits, labels, split="test"))
