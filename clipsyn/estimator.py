@@ -8,6 +8,8 @@ tuples of them, or dicts of arrays: it can be written to a file without pickle.
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Callable
 from typing import Any, Self
 
 from clipsyn.errors import UsageError
@@ -56,33 +58,45 @@ class Estimator:
 def from_text(registry: Registry, text: str) -> Any:
     """The estimator that ``NAME`` or ``NAME:parameter=value:…`` stands for.
 
+    A value is read as what the constructor says the parameter is (bool, int, float, str, None).
     Raises UnknownName with near matches for a name or parameter, UsageError for a value.
     """
-    name, *settings = text.strip().split(":")
+    name, *settings = (part.strip() for part in text.split(":"))
     estimator = registry.load(name)()
-    current = estimator.get_params()
+    known = inspect.signature(type(estimator)).parameters
     for setting in settings:
-        parameter, separator, value = setting.partition("=")
+        parameter, separator, value = (part.strip() for part in setting.partition("="))
         if not separator:
             raise UsageError(f"'{text}': write {name}:PARAMETER=VALUE, not '{setting}'")
-        if parameter not in current:
-            raise unknown_name(f"parameter of {name}", parameter, current)
-        estimator.set_params(**{parameter: _value(text, current[parameter], value)})
+        if parameter not in known:
+            raise unknown_name(f"parameter of {name}", parameter, known)
+        kinds = str(known[parameter].annotation).split(" | ")
+        estimator.set_params(**{parameter: _value(text, kinds, value)})
     return estimator
 
 
-def _value(text: str, current: Any, value: str) -> Any:
-    """`value` as what the parameter is now: a truth value, a number, or text."""
-    words = {"true": True, "false": False, "none": None}
-    if value.lower() in words and not isinstance(current, str):
-        return words[value.lower()]
-    if isinstance(current, str):
-        return value
-    kinds = (int, float) if current is None or isinstance(current, bool) else (type(current),)
-    for kind in kinds if not isinstance(current, bool) else ():
+def _value(text: str, kinds: list[str], value: str) -> Any:
+    for kind in kinds:
         try:
-            return kind(value)
-        except ValueError:
+            return _READERS[kind][1](value)
+        except (KeyError, ValueError):
             continue
-    wanted = "true or false" if isinstance(current, bool) else "a number"
-    raise UsageError(f"'{text}': {value} is not {wanted}")
+    wanted = " or ".join(_READERS[kind][0] for kind in kinds)
+    raise UsageError(f"'{text}': {value or 'nothing'} is not {wanted}")
+
+
+def _finite(value: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+# how a parameter's type is called, and read: KeyError or ValueError if that is not what it is
+_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "bool": ("true or false", lambda value: {"true": True, "false": False}[value.lower()]),
+    "int": ("a whole number", int),
+    "float": ("a number", _finite),
+    "str": ("a text", str),
+    "None": ("none", lambda value: {"none": None}[value.lower()]),
+}

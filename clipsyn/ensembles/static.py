@@ -6,10 +6,10 @@ those in general use. p_b = softmax(z_b), over the classes; B backbones.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.loss import cross_entropy
@@ -22,10 +22,16 @@ class BestSingle(Router):
 
     Ties go to the lower cross-entropy, then to the name that sorts first. The paper chooses b*
     on the test split ("best single backbone"); that one is a reference, which no method that
-    learns from the support set alone can be. `best_`: the name; unset for one backbone.
+    learns from the support set alone can be. `best_`: the name.
     """
 
     best_: str
+
+    def fit(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Self:
+        super().fit(support, labels)
+        if len(self.backbones_) == 1:
+            self.best_ = self.backbones_[0]
+        return self
 
     def _fit(self, pool: Pool) -> None:
         right, losses = _right_and_losses(pool)

@@ -154,6 +154,11 @@ def test_best_single_ties_go_to_the_lower_loss_then_to_the_first_name():
     assert BestSingle().fit(one.of_backbones(["a", "c"])).best_ == "c"
 
 
+def test_the_best_of_one_backbone_is_that_one():
+    pool = Pool.of(logits_of(5, 1), np.zeros(5, int), backbones=("only",))
+    assert BestSingle().fit(pool).best_ == "only"
+
+
 def test_best_single_counts_in_blocks(monkeypatch):
     logits = logits_of(50, 3)
     labels = logits[:, 2].argmax(axis=1)
