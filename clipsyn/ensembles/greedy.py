@@ -66,7 +66,7 @@ def _select(logits: NDArray[Any], labels: NDArray[np.int32], rounds: int) -> lis
     log_total = np.full(len(labels), -np.inf)  # of the true class, which may be 0 in `total`
     trial = np.empty_like(total)
     order: list[int] = []
-    scores: list[tuple[int, float]] = []
+    scores: list[tuple[int, float]] = []  # of each number of rounds, less is better
     for size in range(1, rounds + 1):
         log_trials = np.logaddexp(log_total, log_true)
         candidates = []
@@ -77,7 +77,7 @@ def _select(logits: NDArray[Any], labels: NDArray[np.int32], rounds: int) -> lis
         total += probabilities[best]
         log_total = log_trials[best]
         order.append(best)
-        wrong, loss = candidates[best]
+        negative_right, loss = candidates[best]
         # rounded: the average of a backbone with itself is no better
-        scores.append((wrong, round(loss + float(np.log(size)), 9)))
+        scores.append((negative_right, round(loss + float(np.log(size)), 9)))
     return order[: scores.index(min(scores)) + 1]

@@ -40,6 +40,9 @@ class Stacking(Ensemble):
     A class without a sample in the support set cannot be learned: such classes come after all
     learned ones, in the order of the mean log-probability of the backbones.
 
+    A step of the solver takes samples * coordinates * classes, of min(samples, backbones * classes)
+    coordinates: seconds for a sample each of a thousand classes, hours for sixteen.
+
     Learned: `classes_` (learned,) the classes of the support set; `coefficients_` (learned,
     backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;
     `inverse_penalty_`.
@@ -56,8 +59,8 @@ class Stacking(Ensemble):
         self.inverse_penalty = inverse_penalty
 
     def _fit(self, pool: Pool) -> None:
-        if self.inverse_penalty is not None and not self.inverse_penalty > 0:
-            raise UsageError(f"inverse_penalty is above 0, not {self.inverse_penalty}")
+        if self.inverse_penalty is not None and not 0 < self.inverse_penalty < np.inf:
+            raise UsageError(f"inverse_penalty is finite and above 0, not {self.inverse_penalty}")
         self.classes_, positions = np.unique(pool.labels, return_inverse=True)
         labels = positions.astype(np.int32)
         inputs = log_softmax(pool.logits).reshape(len(pool), -1).astype(np.float64)

@@ -180,10 +180,10 @@ def test_one_class_seen_is_always_predicted():
     assert softmax(fitted.combine(logits)[:, others], -1) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_refuses_a_penalty_that_is_none(value):
     logits, labels = problem()
-    with pytest.raises(UsageError, match="inverse_penalty is above 0"):
+    with pytest.raises(UsageError, match="inverse_penalty is finite and above 0"):
         Stacking(value).fit(logits, labels)
 
 
