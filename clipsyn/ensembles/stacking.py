@@ -41,7 +41,8 @@ class Stacking(Ensemble):
     learned ones, in the order of the mean log-probability of the backbones.
 
     A step of the solver takes samples * coordinates * classes, of min(samples, backbones * classes)
-    coordinates: seconds for a sample each of a thousand classes, hours for sixteen.
+    coordinates: seconds for one sample each of a thousand classes; for sixteen, by the count of
+    operations, hours.
 
     Learned: `classes_` (learned,) the classes of the support set; `coefficients_` (learned,
     backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;
