@@ -13,6 +13,8 @@ from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 from clipsyn import metrics
 from clipsyn.metrics import (
     accuracy,
+    expected_calibration_error,
+    judge,
     mean_per_class_recall,
     oracle_accuracy,
     scored,
@@ -189,3 +191,51 @@ def test_scores_are_plain_numbers(drawn):
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_judgements_against_torchmetrics():
+    torch = pytest.importorskip("torch")
+    metrics = pytest.importorskip("torchmetrics.functional")
+    rng = np.random.default_rng(5)
+    scores = rng.normal(scale=2, size=(500, 7)).astype(np.float32)
+    labels = rng.integers(0, 7, 500).astype(np.int32)
+    judged = judge(scores, labels)
+    right = judged.prediction == labels
+    probabilities, truth = torch.tensor(scores).softmax(1), torch.tensor(labels).long()
+    theirs = metrics.classification.multiclass_calibration_error(probabilities, truth, 7, 15, "l1")
+    ours = expected_calibration_error(judged.confidence, right)
+    assert ours.value == pytest.approx(theirs.item(), abs=1e-6)
+    nll = torch.nn.functional.cross_entropy(torch.tensor(scores), truth, reduction="none")
+    assert np.allclose(judged.nll, nll.numpy(), atol=1e-5)
+    onehot = torch.nn.functional.one_hot(truth, 7)
+    assert np.allclose(judged.brier, ((probabilities - onehot) ** 2).sum(1).numpy(), atol=1e-5)
+
+
+def test_calibration_by_hand():
+    confidence = np.array([0.9, 0.92, 0.95, 0.55])  # two bins of ten: 0.9 closes the one below
+    correct = np.array([True, False, True, False])
+    # (0.8, 0.9]: |0.9 - 1| * 1/4; (0.9, 1]: |0.935 - 0.5| * 2/4; (0.5, 0.6]: 0.55 * 1/4
+    expected = 0.1 / 4 + (0.935 - 0.5) * 2 / 4 + 0.55 / 4
+    assert expected_calibration_error(confidence, correct, bins=10).value == pytest.approx(expected)
+    assert math.isnan(expected_calibration_error(confidence[:0], correct[:0]).value)
+
+
+def test_judgements_of_blocks_are_those_of_the_whole(monkeypatch):
+    scores = np.random.default_rng(1).normal(size=(10, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, -1, 0, 1, 2, 0, 1, 2], np.int32)
+    scores[4] = np.nan
+    whole = judge(scores, labels)
+    monkeypatch.setattr("clipsyn.metrics.BLOCK_ROWS", 3)
+    for one, other in zip(judge(scores, labels), whole, strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+    assert whole.prediction[4] == NO_PREDICTION
+    assert np.isnan(whole.nll[[3, 4]]).all()
+    assert len(judge(scores[:0], labels[:0]).nll) == 0
+
+
+def test_huge_logits_do_not_overflow():
+    scores = np.array([[3000.0, -3000.0, 0.0]], np.float32)
+    judged = judge(scores, np.array([1], np.int32))
+    assert judged.nll[0] == pytest.approx(6000)
+    assert judged.brier[0] == pytest.approx(2)
+    assert judged.confidence[0] == 1

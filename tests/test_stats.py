@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from clipsyn import stats
 from clipsyn.stats import (
+    Resamples,
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_mean_per_class,
@@ -156,3 +157,31 @@ def test_one_sample_has_an_interval_without_width():
 def test_bad_input_is_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_resamples_are_paired_and_exact_for_a_constant():
+    resamples = Resamples(50, count=200, seed=1)
+    values = np.random.default_rng(0).normal(size=(50, 2))
+    means = resamples.means(values)
+    assert means.shape == (200, 2)
+    difference = resamples.means(values[:, 0] - values[:, 1])[:, 0]
+    assert np.allclose(difference, means[:, 0] - means[:, 1], atol=1e-6)
+    assert resamples.interval(np.full(50, 3.0)) == (3, 3)
+
+
+def test_resampled_means_are_those_of_drawn_indices():
+    rng = np.random.default_rng(4)
+    values = np.random.default_rng(0).normal(size=20)
+    drawn = [values[rng.integers(0, 20, 20)].mean() for _ in range(30)]
+    assert np.allclose(Resamples(20, count=30, seed=4).means(values)[:, 0], drawn, atol=1e-6)
+
+
+def test_resamples_in_blocks_are_the_same(monkeypatch):
+    resamples, values = Resamples(40, count=25, seed=2), np.arange(40.0)
+    whole = resamples.means(values)
+    monkeypatch.setattr("clipsyn.stats._DRAWS_AT_ONCE", 100)
+    assert np.allclose(resamples.means(values), whole, rtol=1e-6)
+
+
+def test_resamples_of_nothing_are_unknown():
+    assert all(map(math.isnan, Resamples(0).interval(np.empty(0))))

@@ -93,10 +93,15 @@ def evaluate(
     All methods get the same images. Accuracy, mean per class, NLL, ECE, Brier score and the gain
     over the best single backbone, each with a 95 % interval, and seconds to fit and predict.
 
-    A head turns embeddings into logits: zero-shot, linear-probe, tip-adapter, tip-adapter-f, lda,
-    lp++. An ensemble turns the logits of several backbones into one: best-single, vote-1, vote-3,
-    conf, log-avg, prob-avg, c-conf, c-log-avg, super-learner, gac, greedy, stacking, ola, knora-u,
-    moe, nlc, residual-router. Both take parameters: nlc:weight_map=linear:hidden=64.
+    Heads turn embeddings into logits, ensembles the logits of several backbones into one.
+
+    \b
+    Heads:      zero-shot, linear-probe, tip-adapter, tip-adapter-f, lda, lp++
+    Static:     vote-1, vote-3, conf, log-avg, prob-avg
+    Fitted:     best-single, c-conf, c-log-avg, super-learner, gac, greedy, stacking
+    Per image:  ola, knora-u, moe, nlc, residual-router
+
+    Both take parameters: nlc:weight_map=linear:hidden=64.
 
     \b
     clipsyn evaluate store -o results.parquet

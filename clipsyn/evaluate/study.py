@@ -72,7 +72,7 @@ class Fitted(NamedTuple):
     methods: dict[str, Method]
     chosen: str | None  # the backbone that was best on the support
     seconds: float  # of the head
-    n: int  # samples in the support
+    n: int  # samples learned from
 
 
 class Verdict(NamedTuple):
@@ -135,8 +135,7 @@ def fit_methods(
         start = time.perf_counter()
         ensemble.fit(combiner)
         methods[text] = Method(ensemble, time.perf_counter() - start)
-    chosen = from_text(ENSEMBLES, "best-single").fit(combiner).best_ if len(combiner) else None
-    return Fitted(head, methods, chosen, seconds, len(support))
+    return Fitted(head, methods, _chosen(combiner), seconds, len(support.labelled()))
 
 
 def predict(fitted: Fitted, target: Target) -> Verdict:
@@ -168,6 +167,14 @@ def predict(fitted: Fitted, target: Target) -> Verdict:
         {name: found for (name, single), found in whole.items() if not single},
         seconds,
     )
+
+
+def _chosen(combiner: Pool) -> str | None:
+    """The backbone that is best on the support, if there is one to choose on."""
+    if not len(combiner) or len(combiner.backbones) == 1:
+        return combiner.backbones[0] if len(combiner) else None
+    best: str = from_text(ENSEMBLES, "best-single").fit(combiner).best_
+    return best
 
 
 def _seeded(estimator: Any, seed: int | None) -> Any:

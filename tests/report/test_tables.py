@@ -6,7 +6,6 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.errors import UsageError
 from clipsyn.evaluate import RESULT
 from clipsyn.report.tables import (
     accuracy_frame,

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.evaluate import RESULT, evaluate
+from clipsyn.heads import HEADS
+
+QUICK = ["--ensembles", "log-avg,super-learner", "--shots", "1,full", "--seeds", "2"]
+
+
+@pytest.fixture
+def run(tiny_store, monkeypatch):
+    """Run `clipsyn evaluate` on the tiny store; returns click's result."""
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+
+    def call(*arguments: object):
+        words = ["evaluate", str(tiny_store.path), *map(str, arguments)]
+        return CliRunner().invoke(main, words)
+
+    return call
+
+
+def test_it_prints_accuracy_and_the_few_shot_curve(run):
+    result = run(*QUICK)
+    assert result.exit_code == 0, result.stderr
+    assert "head zero-shot · test · clean · prompts simple · the whole support" in result.stdout
+    assert "by shots" in result.stdout
+    for name in ("best single on test", "log-avg", "super-learner", "oracle"):
+        assert name in result.stdout
+
+
+def test_the_numbers_are_those_of_the_library(run, tiny_store):
+    found = json.loads(run(*QUICK, "--json").stdout)
+    settings = {"ensembles": ["log-avg", "super-learner"], "shots": (1, None), "seeds": (0, 1)}
+    expected = evaluate(tiny_store, **settings)
+    assert list(found[0]) == list(RESULT)
+    values = [row["value"] for row in found if "seconds" not in row["metric"]]
+    assert values == expected.filter(~pl.col("metric").str.contains("seconds"))["value"].to_list()
+
+
+def test_results_are_added_to_the_output(run, tmp_path):
+    output = tmp_path / "results.parquet"
+    first = run(*QUICK, "-o", output)
+    assert "results, all of them in" in first.stderr
+    before = len(pl.read_parquet(output))
+    run("--ensembles", "vote-1", "-o", output)
+    assert len(pl.read_parquet(output)) > before
+    csv = tmp_path / "r.csv"
+    run(*QUICK, "-o", output, "--csv", csv)
+    assert set(pl.read_csv(csv)["ensemble"].drop_nulls()) == {"log-avg", "super-learner", "oracle"}
+
+
+def test_lists_take_commas_and_repetition(run):
+    result = run("--ensembles", "log-avg", "--ensembles", "vote-1,vote-3", "--json")
+    names = {row["ensemble"] for row in json.loads(result.stdout)}
+    assert names == {None, "oracle", "log-avg", "vote-1", "vote-3"}
+
+
+def test_parameters_of_a_method_make_it_another_one(run):
+    result = run("--ensembles", "super-learner,super-learner:simplex=true", "--json", *QUICK[2:])
+    names = {row["ensemble"] for row in json.loads(result.stdout)}
+    assert names >= {"super-learner", "super-learner:simplex=true"}
+
+
+def test_the_help_names_every_head_and_ensemble():
+    text = " ".join(CliRunner().invoke(main, ["evaluate", "--help"]).stdout.split())
+    for name in (*HEADS, *ENSEMBLES):
+        assert name in text, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--ensembles", "log_avg"], 2, "unknown ensemble 'log_avg'"),
+        (["--heads", "tip"], 2, "unknown head 'tip'"),
+        (["--shots", "many"], 2, "shots are numbers or full"),
+        (["--shots", "0"], 2, "at least 1, or full; not 0"),
+        (["--support", "test"], 2, "both fitted on and measured on"),
+        (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),
+        (["-d", "birds"], 2, "unknown dataset 'birds'"),
+        (["--support", "val"], 4, "--split val"),
+        (["--views", "augment-3"], 2, "unknown perturbation 'augment-3'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run, arguments, code, message):
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_an_output_of_something_else_is_kept(run, tmp_path):
+    other = tmp_path / "notes.parquet"
+    pl.DataFrame({"x": [1]}).write_parquet(other)
+    result = run(*QUICK, "-o", other)
+    assert result.exit_code == 2
+    assert "holds something else than results" in result.stderr
+    assert pl.read_parquet(other).columns == ["x"]

@@ -1,0 +1,295 @@
+"""The loop on a small store: what is fitted on what, what is skipped, what is refused."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.errors import (
+    ConflictingResults,
+    DatasetError,
+    LeakError,
+    MissingCell,
+    UnknownName,
+    UsageError,
+)
+from clipsyn.evaluate import RESULT, evaluate, study
+from clipsyn.evaluate.loop import named, read_shots
+from clipsyn.fewshot import few_shot
+from clipsyn.store.features import FeatureStore
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory, fakes):
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(split="test", count=40, class_names=CLASSES),
+        fakes.Source(split="train", count=30, class_names=CLASSES),
+        fakes.Source("bare", "test", count=8, class_names=CLASSES),
+        fakes.Source("bare", "train", count=8, class_names=CLASSES),
+    ]
+    sources[-1].labels[:] = -1
+    path = tmp_path_factory.mktemp("loop") / "store"
+    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+
+
+@pytest.fixture
+def store(_store, tmp_path) -> FeatureStore:
+    shutil.copytree(_store.path, tmp_path / "store")
+    return FeatureStore.open(tmp_path / "store")
+
+
+def run(store, **changes) -> pl.DataFrame:
+    settings = {
+        "datasets": "toy",
+        "ensembles": ["log-avg", "super-learner"],
+        "shots": (1, 4, None),
+        "seeds": (0, 1),
+    }
+    return evaluate(store, **settings | changes)
+
+
+def timeless(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(~pl.col("metric").str.ends_with("seconds"))
+
+
+def accuracy(frame: pl.DataFrame, **names) -> float:
+    found = frame.filter(
+        pl.col("metric") == "acc1", *(pl.col(k).eq_missing(v) for k, v in names.items())
+    )
+    return found["value"].item()
+
+
+def test_one_row_a_number(store):
+    frame = run(store)
+    assert dict(frame.schema) == RESULT
+    names = ["ensemble", "backbones", "shots", "seed", "metric"]
+    assert not frame.select(names).is_duplicated().any()
+    assert set(frame["metric"]) == {
+        "acc1",
+        "mean_per_class_recall",
+        "nll",
+        "brier",
+        "ece",
+        "gain",
+        "gain_relative",
+        "gain_over_chosen",
+        "fit_seconds",
+        "predict_seconds",
+    }
+    drawn = frame.filter(pl.col("ensemble") == "super-learner").select("shots", "seed").unique()
+    # nothing in it is random: with the whole support every seed gives the same
+    assert set(drawn.rows()) == {(1, 0), (1, 1), (4, 0), (4, 1), (None, None)}
+    unlearned = frame.filter(pl.col("ensemble") == "log-avg").select("shots", "seed", "support")
+    assert set(unlearned.rows()) == {(0, None, None)}
+
+
+def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
+    from clipsyn.ensembles.super_learner import SuperLearner
+
+    frame = run(store)
+    support, test = store.pool("toy", "train"), store.pool("toy", "test")
+    rows = few_shot(support.labels, 4, 1)
+    learner = SuperLearner().fit(support.take(rows))
+    assert accuracy(frame, ensemble="super-learner", shots=4, seed=1) == pytest.approx(
+        learner.score(test)
+    )
+    mean = test.logits.mean(axis=1).argmax(axis=1)
+    assert accuracy(frame, ensemble="log-avg") == pytest.approx((mean == test.labels).mean())
+    for column, name in enumerate(test.backbones):
+        right = test.logits[:, column].argmax(axis=1) == test.labels
+        assert accuracy(frame, ensemble=None, backbones=name) == pytest.approx(right.mean())
+
+
+def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
+    """Every head and ensemble: what is fitted stays the same when they are shuffled."""
+    seen: list[dict] = []
+    fit_methods = study.fit_methods
+
+    def spy(*arguments):
+        fitted = fit_methods(*arguments)
+        learned = {name: method.ensemble.learned() for name, method in fitted.methods.items()}
+        seen.append({"head": fitted.head.learned(), "chosen": fitted.chosen, **learned})
+        return fitted
+
+    monkeypatch.setattr(study, "fit_methods", spy)
+    heads, ensembles = named(["all"], ["all"])
+    settings = {"heads": heads, "ensembles": ensembles, "shots": (4,), "seeds": (0,)}
+    run(store, **settings)
+    before = seen.copy()
+    seen.clear()
+    samples = store.samples("toy", "test")
+    shuffled = np.random.default_rng(0).permutation(samples.labels)
+    assert not np.array_equal(shuffled, samples.labels)
+    samples.labels[:] = shuffled
+    store.annotate(samples)
+    run(store, **settings)
+    assert len(seen) == len(before) >= len(heads)
+    for one, other in zip(before, seen, strict=True):
+        np.testing.assert_equal(one, other)
+
+
+def test_a_pool_of_the_test_split_cannot_be_fitted(store):
+    with pytest.raises(LeakError, match="was given the test split of toy to fit"):
+        study.fit_methods(store.pool("toy", "test"), "zero-shot", ["super-learner"], 0)
+    with pytest.raises(UsageError, match="test is both fitted on and measured on"):
+        run(store, support="test")
+
+
+def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path, monkeypatch):
+    output = tmp_path / "r.parquet"
+    first = run(store, shots=(1,), output=output)
+    stamp = output.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "fit_methods", lambda *_: pytest.fail("fitted again"))
+        again = run(store, shots=(1,), output=output)
+    assert again.sort(pl.all()).equals(first.sort(pl.all()))
+    assert output.stat().st_mtime_ns == stamp
+    more = run(store, shots=(1, 4), output=output)
+    assert len(more) > len(first)
+    fresh = timeless(run(store, shots=(1, 4)))
+    assert timeless(more).sort(pl.all()).equals(fresh.sort(pl.all()))
+
+
+def test_changed_inputs_do_not_mix(store, tmp_path):
+    output = tmp_path / "r.parquet"
+    run(store, shots=(4,), output=output)
+    samples = store.samples("toy", "train")
+    samples.labels[:] = np.roll(samples.labels, 1)
+    store.annotate(samples)
+    with pytest.raises(ConflictingResults, match="write to another file, or give --replace"):
+        run(store, shots=(4,), output=output)
+    replaced = run(store, shots=(4,), output=output, replace=True)
+    assert timeless(replaced).sort(pl.all()).equals(timeless(run(store, shots=(4,))).sort(pl.all()))
+
+
+def test_workers_change_nothing(store):
+    alone = timeless(run(store, shots=(4,)))
+    together = timeless(run(store, shots=(4,), workers=2))
+    assert together.equals(alone)
+
+
+def test_shift_transfer_fits_on_clean_images(store):
+    frame = run(store, perturbations=None, shots=(None,))
+    assert set(frame["perturbation"]) == {"clean", "jpeg-3"}
+    from clipsyn.ensembles.super_learner import SuperLearner
+
+    learner = SuperLearner().fit(store.pool("toy", "train"))
+    shifted = learner.score(store.pool("toy", "test", perturbation="jpeg-3"))
+    found = accuracy(frame, perturbation="jpeg-3", ensemble="super-learner")
+    assert found == pytest.approx(shifted)
+
+
+def test_prompt_transfer_fits_on_other_prompts(store, fakes):
+    sources = [
+        fakes.Source(split=split, count=count, class_names=CLASSES, templates=("art of {c}",))
+        for split, count in (("test", 40), ("train", 30))
+    ]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    fakes.fill(store.path, encoders, sources, prompts="own")
+    frame = run(store, prompts="own", support_prompts="simple", shots=(None,))
+    assert set(frame["prompts"]) == {"own"}
+    assert set(frame["support"].drop_nulls()) == {"train, simple"}
+    from clipsyn.ensembles.super_learner import SuperLearner
+
+    learner = SuperLearner().fit(store.pool("toy", "train", prompts="simple"))
+    expected = learner.score(store.pool("toy", "test", prompts="own"))
+    assert accuracy(frame, ensemble="super-learner") == pytest.approx(expected)
+
+
+def test_base_to_new_fits_on_half_of_the_classes(store):
+    frame = run(store, base_to_new=True, shots=(None,))
+    assert set(frame["classes"]) == {"base", "new"}
+    from clipsyn.ensembles.super_learner import SuperLearner
+
+    learner = SuperLearner().fit(store.pool("toy", "train").of_classes([0, 1]))
+    new = store.pool("toy", "test").of_classes([2, 3])
+    assert accuracy(frame, ensemble="super-learner", classes="new") == pytest.approx(
+        learner.score(new)
+    )
+    assert set(frame["n"].unique()) >= {20}
+
+
+def test_base_to_new_refuses_what_learns_classes(store):
+    with pytest.raises(UsageError, match="cannot use stacking, which learns the classes"):
+        run(store, base_to_new=True, ensembles=["stacking"])
+    with pytest.raises(UsageError, match="tip-adapter learns the classes"):
+        run(store, base_to_new=True, heads=["tip-adapter"])
+
+
+def test_shots_that_are_the_same_images_give_the_same_numbers(store):
+    frame = run(store, shots=(16, None), seeds=(0,))  # no class has more than eight
+    sixteen = accuracy(frame, ensemble="super-learner", shots=16)
+    assert sixteen == accuracy(frame, ensemble="super-learner", shots=None)
+
+
+def test_what_the_support_lacks_is_said(store, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        run(store, shots=(1, 16))
+    assert "toy/train: 4 of 4 classes have fewer than 16 images" in caplog.text
+    samples = store.samples("toy", "train")
+    samples.labels[samples.labels == 2] = 1
+    store.annotate(samples)
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, shots=(1,))
+    assert "toy/train: 1 of 4 classes have no image to learn from" in caplog.text
+    assert frame.filter(pl.col("metric") == "acc1")["value"].is_finite().all()
+
+
+def test_a_head_that_needs_more_samples_is_left_out_and_said(store, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, heads=["linear-probe", "zero-shot"], shots=(1,))
+    assert "toy, 1 shots, linear-probe left out" in caplog.text
+    assert set(frame["head"]) == {"zero-shot"}
+
+
+def test_one_backbone_is_that_backbone(store):
+    frame = run(store, backbones="fake/one", ensembles=["log-avg", "super-learner", "nlc"])
+    alone = accuracy(frame, ensemble=None)
+    for row in frame.filter(pl.col("metric") == "acc1").iter_rows(named=True):
+        assert row["value"] == alone, row
+
+
+def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
+    sources = [
+        fakes.Source(split="test", count=40, class_names=CLASSES, bad={3: "cut off"}),
+        fakes.Source(split="train", count=30, class_names=CLASSES, bad={0: "cut off"}),
+    ]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    store = fakes.fill(tmp_path / "s", encoders, sources, max_bad=0.5)
+    frame = run(store)
+    measured = frame.filter(~pl.col("metric").str.ends_with("seconds"))
+    assert set(measured["n"]) == {39}
+    fitted = frame.filter(pl.col("metric") == "fit_seconds", pl.col("shots").is_null())
+    assert set(fitted["n"]) == {29}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"ensembles": ["super-lerner"]}, UnknownName, "did you mean super-learner"),
+        ({"ensembles": ["nlc:hiden=3"]}, UnknownName, "did you mean hidden"),
+        ({"ensembles": ["nlc:hidden=many"]}, UsageError, "many is not a number"),
+        ({"heads": ["zeroshot"]}, UnknownName, "did you mean zero-shot"),
+        ({"datasets": "toys"}, UnknownName, "did you mean toy"),
+        ({"support": "val"}, MissingCell, r"clipsyn extract .* --split val"),
+        ({"perturbations": "fog-3"}, UnknownName, "unknown perturbation 'fog-3'"),
+        ({"datasets": "bare"}, DatasetError, "bare/train has no labels"),
+        ({"shots": (0,)}, UsageError, "at least 1, or full; not 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(store, changes, error, message):
+    with pytest.raises(error, match=message):
+        run(store, **changes)
+
+
+def test_shots_are_numbers_or_full():
+    assert read_shots(["1", "16", "full"]) == (1, 16, None)
+    with pytest.raises(UsageError, match=r"shots are numbers or full, .* not 1, all"):
+        read_shots(["1", "all"])

@@ -1,0 +1,100 @@
+"""Pools read from a store, whole, in parts and in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import MissingCell, UnknownName, UsageError
+from clipsyn.specs import FeatureKey
+from clipsyn.store import pools
+from clipsyn.store.pools import PoolReader
+
+
+def test_a_pool_is_what_the_store_holds_side_by_side(tiny_store):
+    pool = tiny_store.pool("toy", "test")
+    samples = tiny_store.samples("toy", "test")
+    assert pool.backbones == ("fake/one", "fake/two")
+    assert pool.ids == samples.ids
+    assert np.array_equal(pool.labels, samples.labels)
+    assert (pool.dataset, pool.split, pool.perturbation) == ("toy", "test", "clean")
+    for column, name in enumerate(pool.backbones):
+        key = FeatureKey("toy", "test", "clean", name)
+        assert np.array_equal(pool.logits[:, column], tiny_store.logits(key, pool.prompts))
+        assert np.array_equal(pool.embeddings[name], tiny_store.embeddings(key))
+        classes, scale = tiny_store.class_embeddings("toy", pool.prompts, name)
+        assert np.array_equal(pool.class_embeddings[name], classes)
+        assert pool.logit_scales[name] == scale
+
+
+@pytest.mark.parametrize("rows", [[0], [19], [3, 7, 8, 15, 16, 19], list(range(20)), []])
+def test_some_rows_are_those_of_the_whole(tiny_store, rows):
+    reader = PoolReader(tiny_store, "toy", "test")
+    part = reader.read(np.array(rows, np.intp))
+    whole = reader.read()
+    assert np.array_equal(part.logits, whole.logits[rows])
+    assert np.array_equal(part.embeddings["fake/two"], whole.embeddings["fake/two"][rows])
+    assert part.ids == tuple(whole.ids[row] for row in rows)
+
+
+def test_blocks_are_the_whole_in_order(tiny_store, monkeypatch):
+    monkeypatch.setattr(pools, "_BLOCK_BYTES", 1)  # a block of the store at a time
+    reader = PoolReader(tiny_store, "toy", "test")
+    blocks = list(reader.blocks())
+    assert len(blocks) > 1
+    whole = reader.read()
+    assert np.array_equal(np.concatenate([block.logits for block in blocks]), whole.logits)
+    assert sum((block.ids for block in blocks), ()) == whole.ids
+
+
+def test_backbones_by_pattern_and_perturbation(tiny_store):
+    pool = tiny_store.pool("toy", "train", backbones="*/two", perturbation="jpeg-3")
+    assert pool.backbones == ("fake/two",)
+    assert pool.perturbation == "jpeg-3"
+
+
+def test_views_are_perturbations_of_the_same_samples(tiny_store):
+    pool = tiny_store.pool("toy", "train", views=["jpeg-*"])
+    assert len(pool.views) == 1
+    key = FeatureKey("toy", "train", "jpeg-3", "fake/one")
+    assert np.array_equal(pool.views[0]["fake/one"], tiny_store.embeddings(key))
+    assert not np.array_equal(pool.views[0]["fake/one"], pool.embeddings["fake/one"])
+
+
+def test_origin_changes_with_labels_and_cells(tiny_store, fakes, tmp_path):
+    before = PoolReader(tiny_store, "toy", "test").origin()
+    assert PoolReader(tiny_store, "toy", "test").origin() == before
+    assert PoolReader(tiny_store, "toy", "test", backbones="*/one").origin() != before
+    source = fakes.Source()
+    source.labels = source.labels[::-1].copy()
+    other = fakes.fill(tmp_path / "other", [fakes.Encoder()], [source])
+    mine = PoolReader(tiny_store, "toy", "test", backbones="fake/one").origin()
+    theirs = PoolReader(other, "toy", "test").origin()
+    assert mine["features"] == theirs["features"]
+    assert mine["labels"] != theirs["labels"]
+
+
+def test_what_is_missing_says_how_to_make_it(tiny_store, fakes, tmp_path):
+    with pytest.raises(UnknownName, match="unknown perturbation 'jpeg-5'"):
+        tiny_store.pool("toy", "test", perturbation="jpeg-5")
+    with pytest.raises(UnknownName, match="clipsyn extract"):
+        tiny_store.pool("toy", "test", backbones=["fake/three"])
+    with pytest.raises(MissingCell, match=r"clipsyn extract .* --dataset birds"):
+        tiny_store.pool("birds", "test")
+    store = fakes.fill(
+        tmp_path / "uneven", [fakes.Encoder(), fakes.Encoder("fake/two")], [fakes.Source()]
+    )
+    fakes.fill(store.path, [fakes.Encoder()], [fakes.Source()], ["jpeg:2"])
+    with pytest.raises(MissingCell, match=r"--backbones fake/two=.* --perturb jpeg-2"):
+        PoolReader(store, "toy", "test", views=["jpeg-2"])
+    with pytest.raises(MissingCell, match=r"--backbones fake/two=.* --perturb jpeg-2"):
+        PoolReader(store, "toy", "test", perturbation="jpeg-2", backbones=["fake/one", "fake/two"])
+
+
+def test_several_prompt_sets_need_a_choice(fakes, tmp_path):
+    store = fakes.fill(tmp_path / "s", prompts="simple")
+    source = fakes.Source(templates=("drawing of {c}",))
+    fakes.fill(store.path, sources=[source], prompts="own")
+    with pytest.raises(UsageError, match=r"more than one prompt set .*\(own, simple\).*--prompts"):
+        store.pool("toy", "test")
+    assert store.pool("toy", "test", prompts="simple").prompts == "simple"

@@ -1,0 +1,90 @@
+"""Pools: aligned arrays that cannot be put together wrongly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import InputError, UnknownName
+from clipsyn.pool import NO_LABEL, Pool
+
+RNG = np.random.default_rng(3)
+LOGITS = RNG.normal(size=(6, 3, 4)).astype(np.float32)
+LABELS = np.array([0, 3, 1, NO_LABEL, 2, 3], np.int32)
+
+
+def pool(**changes) -> Pool:
+    embeddings = [RNG.normal(size=(6, width)) for width in (2, 5, 3)]
+    arguments = {"logits": LOGITS, "labels": LABELS, "embeddings": embeddings} | changes
+    return Pool.of(**arguments)
+
+
+def test_backbones_of_plain_arrays_sort_in_their_order():
+    names = Pool.of(np.zeros((1, 11, 2))).backbones
+    assert list(names) == sorted(names)
+    assert len(names) == 11
+    assert Pool.of(np.zeros((1, 2, 2)), backbones=["b", "a"]).backbones == ("b", "a")
+
+
+def test_without_labels_nothing_can_be_learned():
+    assert len(Pool.of(LOGITS).labelled()) == 0
+    assert len(pool().labelled()) == 5
+
+
+def test_rows_are_taken_from_everything_at_once():
+    whole = pool()
+    part = whole.take(np.array([4, 0]))
+    assert np.array_equal(part.logits, LOGITS[[4, 0]])
+    assert part.labels.tolist() == [2, 0]
+    for name in whole.backbones:
+        assert np.array_equal(part.embeddings[name], whole.embeddings[name][[4, 0]])
+
+
+def test_backbones_are_found_by_name():
+    turned = pool().of_backbones(["2", "0"])
+    assert turned.backbones == ("2", "0")
+    assert np.array_equal(turned.logits, LOGITS[:, [2, 0]])
+    assert turned.features().shape == (6, 3 + 2)
+    assert np.allclose(turned.features()[:, :3], turned.embeddings["2"], atol=1e-6)
+    with pytest.raises(UnknownName, match="unknown backbone '7'"):
+        pool().of_backbones(["7"])
+
+
+def test_a_sample_that_one_backbone_cannot_read_is_left_out():
+    logits = LOGITS.copy()
+    logits[2, 1] = np.nan
+    broken = pool(logits=logits)
+    assert broken.readable.tolist() == [True, True, False, True, True, True]
+    assert broken.labelled().labels.tolist() == [0, 3, 2, 3]
+
+
+def test_some_classes_among_themselves():
+    part = pool(class_names=["a", "b", "c", "d"]).of_classes([3, 1])
+    assert part.labels.tolist() == [0, 1, 0]  # rows 1, 2 and 5
+    assert np.array_equal(part.logits, LOGITS[[1, 2, 5]][:, :, [3, 1]])
+    assert part.class_names == ("d", "b")
+    assert part.n_classes == 2
+
+
+def test_features_need_embeddings():
+    with pytest.raises(InputError, match=r"no embeddings of 0, 1, 2: give Pool\.of"):
+        Pool.of(LOGITS, LABELS).features()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": LOGITS[0]}, r"logits are \(sample, backbone, class\), not \(3, 4\)"),
+        ({"labels": LABELS[:4]}, r"6 samples need as many labels, not \(4,\)"),
+        ({"labels": np.full(6, 4)}, "labels go from 0 to 3"),
+        ({"labels": np.full(6, -2)}, "not from -2 to -2"),
+        ({"embeddings": [np.zeros((6, 2))]}, "3 backbones have 1 arrays of embeddings"),
+        ({"embeddings": {"0": np.zeros((5, 2))}}, r"embeddings of 0 are \(6, embed\)"),
+        ({"backbones": ["a", "a", "b"], "embeddings": ()}, "a backbone stands twice in a, a, b"),
+        ({"backbones": ["a", "b"], "embeddings": ()}, "logits of 2 backbones"),
+        ({"class_names": ["a"]}, "4 classes have 1 names"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        pool(**changes)
