@@ -1,0 +1,219 @@
+"""`clipsyn.heads.base` and `clipsyn.heads.logistic`: splits, cross-fitting, the shared solver."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from clipsyn.errors import InputError, UsageError
+from clipsyn.heads.base import (
+    Head,
+    cross_fitted,
+    held_out,
+    image_embeddings,
+    mean_loss,
+    repeated,
+    stratified_folds,
+)
+from clipsyn.heads.logistic import fit_logistic
+from clipsyn.heads.zero_shot import ZeroShot
+from clipsyn.pool import Pool
+
+LABELS = np.repeat(np.arange(7), [1, 2, 3, 10, 0, 5, 26]).astype(np.int32)
+
+
+class Recorder(Head):
+    """Its logits are the sum of the first embedding over the samples it was fitted on."""
+
+    seen: ClassVar[list[int]] = []
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def _fit(self, pool: Pool) -> None:
+        self.total_ = self.factor * float(pool.embeddings["0"][:, 0].sum())
+        self.seen.append(len(pool))
+
+    def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
+        return np.full((len(pool), pool.n_classes), self.total_, np.float32)
+
+
+def numbered(count: int, classes: int = 3) -> Pool:
+    """Sample i has the embedding 2^i, so that a sum says who is in it."""
+    values = 2.0 ** np.arange(count)[:, None]
+    return Pool.of(np.zeros((count, 1, classes)), np.arange(count) % classes, [values])
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 50])
+def test_folds_are_even_and_spread_every_class(folds):
+    fold = stratified_folds(LABELS, folds, 0)
+    sizes = np.bincount(fold, minlength=folds)
+    assert sizes.max() - sizes.min() <= 1
+    for label in np.unique(LABELS):
+        counts = np.bincount(fold[label == LABELS], minlength=folds)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_folds_depend_on_labels_and_random_state_alone():
+    np.testing.assert_array_equal(stratified_folds(LABELS, 5, 1), stratified_folds(LABELS, 5, 1))
+    assert (stratified_folds(LABELS, 5, 1) != stratified_folds(LABELS, 5, 2)).any()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_class_keeps_a_sample_when_some_are_held_out(share, seed):
+    out = held_out(LABELS, share, seed)
+    sizes = np.bincount(LABELS)
+    kept = np.bincount(LABELS[~out], minlength=7)
+    assert (kept[sizes > 0] > 0).all()
+    assert not out[sizes[LABELS] == 1].any()
+    assert abs(out.sum() - share * (len(LABELS) - 1)) <= 1
+    assert (np.abs((sizes - kept) - share * sizes) <= 1).all()
+
+
+def test_nothing_is_held_out_of_single_samples_and_something_of_two():
+    assert not held_out(np.arange(5, dtype=np.int32), 0.1, 0).any()
+    out = held_out(np.array([0, 1, 2, 2], np.int32), 0.1, 0)
+    assert out.sum() == 1
+    assert out[2:].any()
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 0.51, 1])
+def test_more_than_half_cannot_be_held_out(share):
+    with pytest.raises(UsageError, match=r"at most 0\.5"):
+        held_out(LABELS, share, 0)
+
+
+def test_most_classes_repeated():
+    assert repeated(np.array([0, 0, 3, 3, 5]))
+    assert not repeated(np.array([0, 0, 3]))
+    assert not repeated(np.array([2]))
+
+
+@pytest.mark.parametrize("count", [2, 3, 11])
+def test_cross_fitted_logits_come_from_everybody_else(count):
+    support = numbered(count)
+    fold = stratified_folds(support.labels, 4, 3)
+    found = cross_fitted(Recorder(0.5), support, 4, 3)
+    for row in range(count):
+        expected = 0.5 * sum(2.0**other for other in range(count) if fold[other] != fold[row])
+        assert found.logits[row, 0, 0] == expected
+    np.testing.assert_array_equal(found.labels, support.labels)
+
+
+def test_a_single_sample_keeps_its_logits():
+    Recorder.seen.clear()
+    found = cross_fitted(Recorder(), numbered(1), 5, 0)
+    assert not Recorder.seen
+    assert (found.logits == 0).all()
+
+
+def test_embeddings_are_float32_or_named_as_missing():
+    pool = Pool.of(np.zeros((2, 1, 3)), None, [np.ones((2, 4), np.float16)])
+    assert image_embeddings(pool, "0").dtype == np.float32
+    with pytest.raises(InputError, match="no embeddings of other"):
+        image_embeddings(pool, "other")
+
+
+def test_mean_loss_is_cross_entropy():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(9, 4)) * 50, rng.integers(0, 4, 9)
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
+    assert mean_loss(logits, labels) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_unreadable_rows_are_unknown_whatever_a_head_says():
+    logits = np.zeros((3, 2, 2))
+    logits[1, 0] = np.nan
+    pool = Pool.of(logits, [0, 1, 0], [np.ones((3, 1))] * 2)
+    result = Recorder().fit(pool).transform(pool).logits
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(logits))
+    np.testing.assert_array_equal(ZeroShot().fit(pool).transform(pool).logits, logits)
+
+
+def problem(n: int = 60, width: int = 9, classes: int = 4, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, width)) * np.linspace(0.05, 1, width) + 3
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
+    return features, labels, rng.normal(size=(n, classes)), rng.uniform(0.2, 2, n)
+
+
+def loss(coef, intercept, *, features, labels, base, weights, penalty):
+    """The formula in torch, in float64."""
+    scores = torch.tensor(base) + torch.tensor(features) @ coef.T + intercept
+    each = torch.nn.functional.cross_entropy(scores, torch.tensor(labels), reduction="none")
+    return (torch.tensor(weights) * each).sum() + penalty / 2 * (coef**2).sum()
+
+
+@pytest.mark.parametrize("penalty", [10.0, 1.0, 0.01])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_solution_has_no_gradient(penalty, intercept):
+    features, labels, base, weights = problem()
+    data = {"features": features, "labels": labels, "base": base, "weights": weights}
+    found = fit_logistic(
+        features,
+        labels,
+        base,
+        penalty,
+        sample_weights=weights,
+        intercept=intercept,
+        tolerance=1e-15,
+    )
+    coef = torch.tensor(found.coef.astype(float), requires_grad=True)
+    bias = torch.tensor(found.intercept.astype(float), requires_grad=True)
+    value = loss(coef, bias, **data, penalty=penalty)
+    value.backward()
+    scale = weights.sum()
+    assert coef.grad.abs().max() / scale < 1e-4
+    if intercept:
+        assert bias.grad.abs().max() / scale < 1e-4
+    else:
+        assert not found.intercept.any()
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.1, 0.001])
+def test_it_is_scikit_learns_logistic_regression(penalty):
+    features, labels, _, weights = problem()
+    base = np.zeros((len(labels), 4))
+    ours = fit_logistic(
+        features, labels, base, penalty, sample_weights=weights, intercept=True, tolerance=1e-14
+    )
+    theirs = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=20_000)
+    theirs.fit(features, labels, sample_weight=weights)
+    np.testing.assert_allclose(ours.coef, theirs.coef_, atol=2e-3 * np.abs(theirs.coef_).max())
+    expected = theirs.predict_log_proba(features)
+    scores = features @ ours.coef.T + ours.intercept
+    found = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, expected, atol=2e-2, rtol=1e-3)
+
+
+def test_the_usual_tolerance_is_close_in_single_precision():
+    features, labels, base, weights = problem(200, 30, 8)
+    data = {"features": features, "labels": labels, "base": base, "weights": weights}
+    exact = fit_logistic(features, labels, base, 0.1, sample_weights=weights, tolerance=1e-15)
+    single = features.astype(np.float32), labels, base.astype(np.float32)
+    usual = fit_logistic(*single, 0.1, sample_weights=weights)
+    lowest, found = (
+        float(loss(torch.tensor(part.coef.astype(float)), 0, **data, penalty=0.1)) / weights.sum()
+        for part in (exact, usual)
+    )
+    assert lowest - 1e-9 <= found < lowest + 1e-4
+
+
+def test_rows_of_the_correction_sum_to_zero():
+    features, labels, base, _ = problem()
+    found = fit_logistic(features, labels, base, 0.5, tolerance=1e-12)
+    np.testing.assert_allclose(found.coef.sum(axis=0), 0, atol=1e-4)
+
+
+def test_equal_features_leave_the_class_shares():
+    features = np.ones((6, 3), np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    found = fit_logistic(features, labels, np.zeros((6, 3)), 1.0, intercept=True, tolerance=1e-12)
+    assert not found.coef.any()
+    shares = np.exp(found.intercept) / np.exp(found.intercept).sum()
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 3, 1 / 6], atol=1e-4)
