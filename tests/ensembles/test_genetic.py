@@ -107,6 +107,14 @@ def test_never_below_what_it_starts_from(seed):
         assert score >= 1 - wrong(logits, labels, alone) / len(labels)
 
 
+def test_starts_from_each_backbone_nearly_alone():
+    """One is always right, the other is sure of what is wrong; four vectors, none of them random."""
+    logits = np.tile(np.array([[9.0, 0.0], [0.0, 1.0]], np.float32), (6, 1, 1))
+    logits[0, 0] = [0.0, 9.0]  # not always wrong: its temperature is finite
+    fitted = GeneticAlgorithm(population=4, generations=0).fit(logits, np.ones(6, int))
+    assert fitted.temperatures_ == pytest.approx([HIGHEST, LOWEST])
+
+
 def test_of_equal_accuracy_the_lower_cross_entropy_wins():
     """Of a backbone twice only the mean of 1/tau matters, and for cross-entropy alone."""
     logits, labels = problem(backbones=1)
