@@ -136,10 +136,11 @@ def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np
     scores, weights = router.combine_and_weigh(pool)
     index = predictions(scores)
     known = index != NO_PREDICTION
-    names = np.array([*router.class_names, None], object)
+    names = np.array([*router.class_names, None], object)  # the last where nothing is known
+    position = np.where(known, index.astype(np.intp), -1)
     columns: dict[str, pl.Series] = {
         "id": pl.Series(pool.ids, dtype=pl.String),
-        "class": pl.Series(names[np.where(known, index, -1)].tolist(), dtype=pl.String),
+        "class": pl.Series(names[position].tolist(), dtype=pl.String),
         "class_index": pl.Series(index.astype(np.int32)),
         "probability": pl.Series(softmax(scores).max(axis=1)),
     }

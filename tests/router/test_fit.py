@@ -1,0 +1,108 @@
+"""`fit_router`: from a store and names to a fitted router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
+from clipsyn.fewshot import few_shot
+from clipsyn.router import fit_router
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.pools import PoolReader
+
+
+def test_it_is_fitted_on_the_shots_and_nothing_else(
+    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def spy(self: PoolReader, rows: np.ndarray) -> object:
+        read.append(rows)
+        return whole(self, rows)
+
+    whole = PoolReader.read
+    monkeypatch.setattr(PoolReader, "read", spy)
+    router = fit_router(tiny_store, "toy", "best-single", shots=2, seed=5)
+    labels = tiny_store.samples("toy", "train").labels
+    np.testing.assert_array_equal(read, [few_shot(labels, 2, 5)])
+    assert (router.support.shots, router.support.seed, router.support.samples) == (2, 5, 6)
+
+
+def test_it_equals_fitting_by_hand(tiny_store: FeatureStore) -> None:
+    from clipsyn.ensembles.greedy import GreedySelection
+    from clipsyn.heads.lda import ShrinkageLDA
+
+    router = fit_router(tiny_store, "toy", "greedy:rounds=7", head="lda")
+    support, test = tiny_store.pool("toy", "train"), tiny_store.pool("toy", "test")
+    head = ShrinkageLDA()
+    ensemble = GreedySelection(rounds=7).fit(head.fit_transform(support))
+    np.testing.assert_array_equal(router.combine(test), ensemble.combine(head.transform(test)))
+    assert router.method == "greedy on lda"
+
+
+def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
+    router = fit_router(tiny_store, "toy", "log-avg", views=["jpeg-3"], backbones="fake/o*")
+    found = router.support
+    assert (found.dataset, found.split, found.perturbation) == ("toy", "train", "clean")
+    assert (found.shots, found.samples, found.views) == (None, 11, ("jpeg-3",))
+    assert found.licence == "CC0"
+    assert router.names == ("fake/one",)
+    (key,) = tiny_store.keys(split=["train"], perturbation=["clean"], backbone=["fake/one"])
+    assert found.fingerprints["features"] == {"fake/one": tiny_store.fingerprint(key)}
+    (backbone,) = router.backbones
+    assert backbone.identity["weights"] == tiny_store.encoder(key)[0]["weights"]
+    assert backbone.text == "fake/one=local-dir:checkpoints/fake/one"
+    classes, scale = tiny_store.class_embeddings("toy", "simple", "fake/one")
+    np.testing.assert_array_equal(backbone.class_embedding, classes)
+    assert backbone.logit_scale == scale
+    assert router.prompts == {
+        "name": "simple",
+        "templates": ["a photo of a {c}."],
+        "per_class": {},
+    }
+
+
+def test_test_images_cannot_be_learned_from(tiny_store: FeatureStore) -> None:
+    with pytest.raises(LeakError, match="the test split of toy"):
+        fit_router(tiny_store, "toy", "log-avg", support="test")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ensemble": "ncl"}, "unknown ensemble 'ncl': did you mean nlc"),
+        ({"ensemble": "log-avg", "head": "lad"}, "unknown head 'lad': did you mean lda"),
+        (
+            {"ensemble": "greedy:runods=3"},
+            "unknown parameter of greedy 'runods': did you mean rounds",
+        ),
+        ({"ensemble": "log-avg", "backbones": "fake/six"}, "unknown backbone 'fake/six'"),
+    ],
+)
+def test_names_that_are_not_known(
+    tiny_store: FeatureStore, settings: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UnknownName, match=message):
+        fit_router(tiny_store, "toy", **settings)
+
+
+def test_no_shots_are_too_few(tiny_store: FeatureStore) -> None:
+    with pytest.raises(UsageError, match="at least one shot"):
+        fit_router(tiny_store, "toy", "log-avg", shots=0)
+
+
+def test_a_split_that_was_not_extracted(tiny_store: FeatureStore) -> None:
+    with pytest.raises(MissingCell, match=r"clipsyn extract .* --dataset toy --split val"):
+        fit_router(tiny_store, "toy", "log-avg", support="val")
+
+
+def test_more_shots_than_there_are(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    sources = [fakes.Source(split="train", count=7, class_names=("a", "b", "c", "d", "e"))]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    store = fakes.fill(tmp_path / "store", encoders, sources)
+    found = fit_router(store, "toy", "log-avg", shots=2).support
+    assert (found.samples, found.classes_short, found.classes_empty) == (7, 3, 0)

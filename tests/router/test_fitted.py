@@ -1,0 +1,187 @@
+"""A fitted router applies to pools of what it was fitted on, and names what differs elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.ensembles.base import Ensemble, Router
+from clipsyn.ensembles.static import LogAverage, ProbabilityAverage
+from clipsyn.errors import InputError, RouterMismatch, UsageError
+from clipsyn.heads.base import Head
+from clipsyn.heads.tip import TipAdapter
+from clipsyn.logits import softmax
+from clipsyn.pool import Pool
+from clipsyn.router import FittedRouter
+from clipsyn.schema import NO_PREDICTION
+
+
+class First(Router):
+    """All weight on the first backbone by name."""
+
+    learns = False
+
+    def _weights(self, pool: Pool) -> np.ndarray:
+        return np.eye(len(pool.backbones))[0]
+
+
+class Doubled(Head):
+    """Twice the logits, for the backbones in the order of the support."""
+
+    learns = False
+
+    def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
+        return 2 * pool.logits[:, pool.backbones.index(backbone)]
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        return self.transform(support)
+
+
+def fitted(support: Pool, ensemble: Ensemble | None = None, head: Head | None = None) -> Any:
+    head = head.fit(support) if head else None
+    return FittedRouter.of((ensemble or First()).fit(support), support, head=head)
+
+
+def test_scores_are_those_of_the_ensemble_on_the_heads_logits(support: Pool, unseen: Pool) -> None:
+    router = fitted(support, head=Doubled())
+    np.testing.assert_array_equal(router.combine(unseen), 2 * unseen.logits[:, 0])
+    np.testing.assert_array_equal(router.predict_proba(unseen), softmax(2 * unseen.logits[:, 0]))
+    expected = unseen.logits[:, 0].argmax(axis=1)
+    np.testing.assert_array_equal(router.predict(unseen), expected)
+    assert router.score(unseen) == ((expected == unseen.labels).mean(), len(unseen))
+
+
+@pytest.mark.parametrize("head", [None, Doubled()])
+def test_weights_are_in_the_order_of_the_pool(
+    support: Pool, unseen: Pool, head: Head | None
+) -> None:
+    router = fitted(support, head=head)
+    shuffled = unseen.of_backbones(("fake/two", "fake/one", "fake/three"))
+    np.testing.assert_array_equal(router.weights(unseen), np.tile([1, 0, 0], (len(unseen), 1)))
+    np.testing.assert_array_equal(router.weights(shuffled), np.tile([0, 1, 0], (len(unseen), 1)))
+    scores, weights = router.combine_and_weigh(shuffled)
+    np.testing.assert_array_equal(scores, router.combine(unseen))
+    np.testing.assert_array_equal(weights, router.weights(shuffled))
+
+
+def test_an_ensemble_without_weights_says_so(support: Pool, unseen: Pool) -> None:
+    router = fitted(support, ProbabilityAverage())
+    with pytest.raises(UsageError, match="ProbabilityAverage does not weigh backbones"):
+        router.weights(unseen)
+    assert router.combine_and_weigh(unseen)[1] is None
+
+
+def test_an_unreadable_image_has_no_prediction(support: Pool, unseen: Pool) -> None:
+    logits = unseen.logits.copy()
+    logits[4, 1] = np.nan
+    predicted = fitted(support).predict(unseen.with_logits(logits))
+    assert np.flatnonzero(predicted == NO_PREDICTION).tolist() == [4]
+
+
+def test_what_the_support_was(support: Pool) -> None:
+    labels = support.labels.copy()
+    labels[labels == 2] = -1
+    labels[:30][labels[:30] == 1] = -1  # leaves two of ten
+    part = replace(support, labels=labels)
+    found = FittedRouter.of(LogAverage().fit(part), part, shots=8, seed=1).support
+    assert found.samples == np.count_nonzero(labels >= 0)
+    assert (found.classes_short, found.classes_empty) == (1, 1)
+    right = LogAverage().fit(part).predict(part)[labels >= 0] == labels[labels >= 0]
+    assert found.accuracy == right.mean()
+
+
+def test_without_labels_there_is_no_support_accuracy(support: Pool) -> None:
+    bare = replace(support, labels=np.full(len(support), -1, np.int32))
+    found = fitted(bare).support
+    assert found.accuracy is None
+    assert found.samples == 0
+
+
+def test_its_method_has_a_name(support: Pool) -> None:
+    assert fitted(support, LogAverage()).method == "log-avg"
+    assert fitted(support, LogAverage(), TipAdapter()).method == "log-avg on tip-adapter"
+
+
+def test_a_shipped_backbone_is_found_by_name_on_any_machine(support: Pool) -> None:
+    name = "tiny-RN/zoo"
+    pool = replace(
+        support,
+        backbones=(name, *support.backbones[1:]),
+        provenance={"sources": {name: "local-dir:/home/me/data/zoo/tiny-RN", "fake/two": "x@y"}},
+    )
+    texts = {backbone.name: backbone.text for backbone in fitted(pool).backbones}
+    assert texts == {name: name, "fake/three": "fake/three", "fake/two": "fake/two=x@y"}
+
+
+Change = Callable[[Pool], Pool]
+
+
+def with_identity(pool: Pool, name: str, **fields: Any) -> Pool:
+    identities = dict(pool.provenance["backbones"])
+    identities[name] = identities[name] | fields
+    return replace(pool, provenance={**pool.provenance, "backbones": identities})
+
+
+def with_prompts(pool: Pool, **fields: Any) -> Pool:
+    prompts = {**pool.provenance["prompts"], **fields}
+    return replace(pool, provenance={**pool.provenance, "prompts": prompts})
+
+
+REFUSALS: dict[str, Change] = {
+    "backbones": lambda pool: pool.of_backbones(pool.backbones[:2]),
+    "number of classes": lambda pool: pool.of_classes([0, 1, 2]),
+    "class names (of class 1)": lambda pool: replace(
+        pool, class_names=("missile", "cat", "missile", "crane", "beacon")
+    ),
+    "prompts": lambda pool: with_prompts(pool, name="simple"),
+    "prompts (templates)": lambda pool: with_prompts(pool, templates=["the {c}."]),
+    "weights of fake/two": lambda pool: with_identity(pool, "fake/two", weights="0" * 64),
+    "precision of fake/one": lambda pool: with_identity(pool, "fake/one", precision="bf16"),
+    "preprocess.size of fake/one": lambda pool: with_identity(
+        pool, "fake/one", preprocess={"size": 9}
+    ),
+}
+
+
+@pytest.mark.parametrize("field", REFUSALS)
+@pytest.mark.parametrize("use", ["combine", "predict", "predict_proba", "weights", "score"])
+def test_it_refuses_another_pool_and_names_the_field(
+    field: str, use: str, support: Pool, unseen: Pool
+) -> None:
+    given = {"size": 8}
+    support = with_identity(support, "fake/one", preprocess=given)
+    router = fitted(support)
+    unseen = with_identity(unseen, "fake/one", preprocess=given)
+    router.check(unseen)
+    with pytest.raises(RouterMismatch, match=r"fitted on .* applied to") as caught:
+        getattr(router, use)(REFUSALS[field](unseen))
+    assert caught.value.field == field
+
+
+def test_a_digest_is_shown_by_its_beginning(support: Pool, unseen: Pool) -> None:
+    support = with_identity(support, "fake/one", weights="ab" * 32)
+    other = with_identity(unseen, "fake/one", weights="cd" * 32)
+    with pytest.raises(RouterMismatch, match="fitted on abababababab…, applied to cdcdcdcdcdcd…;"):
+        fitted(support).predict(other)
+
+
+def test_what_a_pool_does_not_know_is_taken_on_trust(support: Pool, unseen: Pool) -> None:
+    bare = Pool.of(unseen.logits, unseen.labels, backbones=unseen.backbones)
+    router = fitted(support)
+    np.testing.assert_array_equal(router.predict(bare), router.predict(unseen))
+
+
+def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings() -> None:
+    pool = Pool.of(np.zeros((4, 2, 3)), [0, 1, 2, 0])
+    (backbone, _) = fitted(pool).backbones
+    for use in (
+        lambda: backbone.check({"weights": "ab"}),
+        lambda: backbone.logits(np.ones((1, 3)), 1),
+        lambda: backbone.precision,
+    ):
+        with pytest.raises(InputError, match="was fitted on plain arrays, so nothing says whether"):
+            use()

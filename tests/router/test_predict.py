@@ -1,0 +1,221 @@
+"""`predict_store`: a row for each image, and refusals that name what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.errors import MissingCell, RouterMismatch
+from clipsyn.logits import softmax
+from clipsyn.pool import Pool
+from clipsyn.router import FittedRouter, fit_router
+from clipsyn.router.predict import predict_store
+from clipsyn.store.features import FeatureStore
+
+
+class InTurn(Ensemble):
+    """The first class for the first image, the second for the second, and so on."""
+
+    learns = False
+
+    def _combine(self, pool: Pool) -> np.ndarray:
+        return np.eye(pool.n_classes)[np.arange(len(pool)) % pool.n_classes]
+
+
+@pytest.fixture
+def router(tiny_store: FeatureStore) -> FittedRouter:
+    return fit_router(tiny_store, "toy", "log-avg")
+
+
+@pytest.fixture
+def other(fakes: SimpleNamespace, tmp_path: Path) -> Callable[..., FeatureStore]:
+    """Function (source, change of an encoder) -> another store of the same two backbones."""
+
+    def make(
+        source: Any = None, change: Callable[[Any], object] = lambda encoder: None, **settings: Any
+    ) -> FeatureStore:
+        encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+        change(encoders[1])
+        return fakes.fill(tmp_path / "other", encoders, [source or fakes.Source()], **settings)
+
+    return make
+
+
+def test_a_row_for_each_image(router: FittedRouter, tiny_store: FeatureStore) -> None:
+    found = predict_store(router, tiny_store, "toy")
+    pool = tiny_store.pool("toy", "test")
+    scores = router.combine(pool)
+    frame = found.frame
+    assert frame["id"].to_list() == list(pool.ids)
+    assert frame["class_index"].to_list() == scores.argmax(axis=1).tolist()
+    assert frame["class"].to_list() == [pool.class_names[i] for i in scores.argmax(axis=1)]
+    np.testing.assert_array_equal(frame["probability"], softmax(scores).max(axis=1))
+    for column, name in enumerate(pool.backbones):
+        weights = router.weights(pool)[:, column]
+        np.testing.assert_array_equal(frame[f"weight {name}"], weights)
+    assert frame.width == 4 + len(pool.backbones)
+    assert found.accuracy == router.score(pool)
+    assert not found.other_classes
+
+
+def test_an_ensemble_without_weights_has_no_such_columns(tiny_store: FeatureStore) -> None:
+    router = fit_router(tiny_store, "toy", "vote-1")
+    frame = predict_store(router, tiny_store, "toy", "train").frame
+    assert frame.columns == ["id", "class", "class_index", "probability"]
+
+
+def test_a_store_without_logits_gives_the_same_bits(
+    router: FittedRouter, tiny_store: FeatureStore, other: Callable[..., FeatureStore]
+) -> None:
+    derived = other(logits=False)
+    assert predict_store(router, derived, "toy").frame.equals(
+        predict_store(router, tiny_store, "toy").frame
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_images_are_predicted_a_few_at_a_time(
+    router: FittedRouter, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    whole = predict_store(router, tiny_store, "toy")
+    sizes = []
+    combine = FittedRouter.combine_and_weigh
+
+    def spy(self: FittedRouter, pool: Any) -> Any:
+        sizes.append(len(pool))
+        return combine(self, pool)
+
+    monkeypatch.setattr(FittedRouter, "combine_and_weigh", spy)
+    monkeypatch.setattr("clipsyn.router.predict._BLOCK_BYTES", rows * 4 * 2 * 3)
+    parts = predict_store(router, tiny_store, "toy")
+    assert sizes == [7, 7, 6]
+    assert parts.frame.equals(whole.frame)
+    assert parts.accuracy == whole.accuracy
+
+
+def test_perturbed_images(router: FittedRouter, tiny_store: FeatureStore) -> None:
+    found = predict_store(router, tiny_store, "toy", perturbation="jpeg-3")
+    assert found.accuracy == router.score(tiny_store.pool("toy", "test", perturbation="jpeg-3"))
+
+
+def test_an_unreadable_image_keeps_its_row(
+    router: FittedRouter, other: Callable[..., FeatureStore], fakes: SimpleNamespace
+) -> None:
+    store = other(fakes.Source(bad={3: "cut"}), max_bad=1.0)
+    found = predict_store(router, store, "toy")
+    row = found.frame.row(3, named=True)
+    assert row.pop("id") == "im003.png"
+    assert set(row.values()) == {None}
+    assert found.frame["class"].null_count() == 1
+    assert found.accuracy is not None
+    assert found.accuracy.n == 19
+
+
+def test_images_without_labels(
+    router: FittedRouter,
+    other: Callable[..., FeatureStore],
+    fakes: SimpleNamespace,
+    tiny_store: FeatureStore,
+) -> None:
+    store = other(fakes.Source(name="photos", class_names=()))
+    found = predict_store(router, store, "photos")
+    assert found.accuracy is None
+    assert not found.other_classes
+    assert found.frame.equals(predict_store(router, tiny_store, "toy").frame)
+
+
+def test_two_classes_of_one_name_are_told_apart_by_index(
+    fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    names = ("crane", "bay", "crane")
+    sources = [fakes.Source(split=split, class_names=names) for split in ("train", "test")]
+    store = fakes.fill(tmp_path / "store", [fakes.Encoder(), fakes.Encoder("fake/two")], sources)
+    support = store.pool("toy", "train")
+    router = FittedRouter.of(InTurn().fit(support), support)
+    found = predict_store(router, store, "toy").frame
+    assert found["class_index"].to_list() == [row % 3 for row in range(20)]
+    assert found["class"].to_list() == [names[row % 3] for row in range(20)]
+
+
+def test_a_missing_backbone_comes_with_the_line_that_helps(
+    router: FittedRouter, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    store = fakes.fill(tmp_path / "one", [fakes.Encoder()])
+    line = (
+        f"clipsyn extract {store.path} --backbones fake/two=local-dir:checkpoints/fake/two "
+        "--dataset toy --split test"
+    )
+    with pytest.raises(MissingCell) as caught:
+        predict_store(router, store, "toy")
+    assert f"run `{line}`" in str(caught.value)
+
+
+def test_a_missing_perturbation_comes_with_the_line_that_helps(
+    router: FittedRouter, tiny_store: FeatureStore
+) -> None:
+    with pytest.raises(MissingCell, match="--split test --perturb jpeg-5`"):
+        predict_store(router, tiny_store, "toy", perturbation="jpeg-5")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("weights", "0" * 64), ("precision", "bf16"), ("preprocess.size", {"size": [9, 9]})],
+)
+def test_another_backbone_of_that_name(
+    router: FittedRouter, other: Callable[..., FeatureStore], field: str, value: Any
+) -> None:
+    def change(encoder: Any) -> None:
+        encoder.identity[field.partition(".")[0]] = value
+
+    with pytest.raises(RouterMismatch) as caught:
+        predict_store(router, other(change=change), "toy")
+    assert caught.value.field == f"{field} of fake/two"
+
+
+def test_other_prompts(
+    router: FittedRouter, other: Callable[..., FeatureStore], fakes: SimpleNamespace
+) -> None:
+    with pytest.raises(RouterMismatch, match="fitted on simple, applied to own") as caught:
+        predict_store(router, other(fakes.Source(templates=("a {c}.",))), "toy")
+    assert caught.value.field == "prompts"
+
+
+def test_other_texts_under_the_same_name_of_a_prompt_set(
+    other: Callable[..., FeatureStore], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    train = fakes.Source(split="train", templates=("a {c}.",))
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    router = fit_router(fakes.fill(tmp_path / "fit", encoders, [train]), "toy", "log-avg")
+    with pytest.raises(RouterMismatch) as caught:
+        predict_store(router, other(fakes.Source(templates=("the {c}.",))), "toy")
+    assert caught.value.field == "prompts (templates)"
+
+
+@pytest.mark.parametrize(
+    ("names", "field"),
+    [
+        (("cat", "dog"), "number of classes"),
+        (("cat", "hound", "crème brûlée"), "class names (of class 1)"),
+    ],
+)
+def test_other_classes(
+    router: FittedRouter,
+    other: Callable[..., FeatureStore],
+    fakes: SimpleNamespace,
+    names: tuple[str, ...],
+    field: str,
+) -> None:
+    store = other(fakes.Source(class_names=names))
+    with pytest.raises(RouterMismatch) as caught:
+        predict_store(router, store, "toy")
+    assert caught.value.field == field
+    found = predict_store(router, store, "toy", own_classes=True)
+    assert found.accuracy is None
+    assert found.other_classes
+    assert set(found.frame["class"]) <= set(router.class_names)
