@@ -108,7 +108,7 @@ def test_never_below_what_it_starts_from(seed):
 
 
 def test_starts_from_each_backbone_nearly_alone():
-    """One is always right, the other is sure of what is wrong; four vectors, none of them random."""
+    """One is always right, the other sure of what is wrong; no vector is random."""
     logits = np.tile(np.array([[9.0, 0.0], [0.0, 1.0]], np.float32), (6, 1, 1))
     logits[0, 0] = [0.0, 9.0]  # not always wrong: its temperature is finite
     fitted = GeneticAlgorithm(population=4, generations=0).fit(logits, np.ones(6, int))
