@@ -70,7 +70,7 @@ class Ensemble(Estimator):
         return accuracy(predicted, pool.labels).value
 
     def _admit(self, pool: Pool) -> Pool:
-        """What may be learned from of `pool`; sets the attributes that every fit sets."""
+        """What may be learned from of `pool`; forgets an earlier fit."""
         if pool.split == "test":
             raise LeakError(
                 f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "
@@ -82,6 +82,8 @@ class Ensemble(Estimator):
                 f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
                 "set with labels"
             )
+        for name in self.learned():
+            delattr(self, name)  # of an earlier fit, on what may have been other backbones
         self.backbones_ = tuple(sorted(pool.backbones))
         self.n_classes_ = pool.n_classes
         return pool
