@@ -115,21 +115,32 @@ class EvaluateStage(BaseModel):
     base_to_new: bool = False
     workers: int = Field(1, ge=1)
     output: Path
+    compare: Sequence[str] = ()  # ensembles whose gains are set against disagreement
+    document: Path | None = None  # Markdown whose tables are renewed
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.evaluate.loop import evaluate, named, read_shots
-        from clipsyn.report.methods import method_tables
+        from clipsyn.report.document import renew
+        from clipsyn.report.gains import gain_table
+        from clipsyn.report.methods import method_tables, named_tables
 
         table = self.output.with_name(self.output.name + ".parquet")
         before = table.stat().st_mtime_ns if table.exists() else None
-        settings = self.model_dump(exclude={"stage", "output"})
+        settings = self.model_dump(exclude={"stage", "output", "compare", "document"})
         settings["heads"], settings["ensembles"] = named(self.heads, self.ensembles)
         settings["shots"] = read_shots([str(k) for k in self.shots])
         settings["seeds"] = range(self.seeds)
         with progress("tasks") as counters:
             frame = evaluate(FeatureStore.open(store), output=table, progress=counters, **settings)
+        gains = {
+            f"gains, {head}": gain_table(frame, head, [*self.compare], terminal=False)
+            for head in (settings["heads"] if self.compare else ())
+        }
+        if self.document:
+            renew(self.document, named_tables(frame, terminal=False) | gains)
         skipped = before is not None and table.stat().st_mtime_ns == before
-        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", method_tables(frame))
+        report = "\n\n".join([method_tables(frame), *gains.values()])
+        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)
 
 
 Stage = Annotated[ExtractStage | ZeroshotStage | EvaluateStage, Field(discriminator="stage")]

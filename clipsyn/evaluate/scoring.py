@@ -94,6 +94,18 @@ class Scorer:
         yield self._gain("gain", anyone, self.best.correct)
         yield self._relative(anyone, self.best.correct)
 
+    def diversity(self) -> Iterator[Measured]:
+        """How differently the backbones predict: means over all pairs of them.
+
+        disagreement: share of samples with two different predictions. error_inconsistency: share
+        of which exactly one is right (the likely measure of the paper, section 2).
+        """
+        predicted = np.stack([s.prediction[self._rows] for s in self.singles.values()])
+        first, second = np.triu_indices(len(predicted), 1)
+        right = predicted == self._labels
+        yield self._mean("disagreement", _share(predicted[first] != predicted[second]))
+        yield self._mean("error_inconsistency", _share(right[first] != right[second]))
+
     def _mean(self, metric: str, values: NDArray[np.bool_ | np.float32]) -> Measured:
         value = float(values.mean(dtype=np.float64)) if self.n else float("nan")
         return Measured(metric, Score(value, self.n), self.resamples.interval(values))
@@ -127,3 +139,8 @@ class Scorer:
             means = self.resamples.means(calibration_gaps(confidence, correct))
             interval = percentiles(np.abs(means).sum(axis=1))
         return Measured("ece", score, interval)
+
+
+def _share(pairs: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(pair, sample) -> (sample,): share of the pairs."""
+    return np.asarray(pairs.mean(axis=0, dtype=np.float32))

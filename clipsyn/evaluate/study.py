@@ -369,7 +369,7 @@ def _measure(
             for measured in scorer.metrics(judged, chosen):
                 yield Number(index, None, (backbone,), measured)
     if ORACLE in names and len(everyone) > 1:
-        for measured in scorer.oracle():
+        for measured in (*scorer.oracle(), *scorer.diversity()):
             yield Number(index, ORACLE, everyone, measured)
     for text, method in fitted.methods.items():
         spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from clipsyn.report.tables import show
+from clipsyn.specs import CLEAN
 
 BEST = "best single on test"
 _FULL = "full"
@@ -52,22 +53,41 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
 
 
 def method_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
-    """For each head, perturbation and prompt set: accuracy by dataset at the most shots, and the
-    mean over datasets by shots."""
+    """The tables of `named_tables`, one below the other, and what they mean."""
+    tables = named_tables(tidy, terminal=terminal)
+    return "\n\n".join([*tables.values(), _NOTE]) if tables else "no ensemble to show"
+
+
+def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
+    """For each head, split and prompt set: accuracy by dataset, by shots, by perturbation.
+
+    The first two are of clean images, or of the only perturbation there is. Keys are "by dataset",
+    "by shots" and "by perturbation" with the head behind a comma, and what else differs.
+    """
+    where = ["head", "split", "prompts", "classes"]
+    tables = {}
     frame, gains = method_frame(tidy), method_frame(tidy, "gain")
-    if frame.is_empty():
-        return "no ensemble to show"
-    where = ["head", "split", "perturbation", "prompts", "classes"]
-    texts = []
-    for keys, part in frame.group_by(where, maintain_order=True):
-        of = gains.filter(*(pl.col(c).eq_missing(v) for c, v in zip(where, keys, strict=True)))
-        head, split, perturbation, prompts, classes = keys
-        title = f"head {head} · {split} · {perturbation} · prompts {prompts}"
+    for keys, every in frame.group_by(where, maintain_order=True):
+        labels = every["perturbation"].unique(maintain_order=True).to_list()
+        one = CLEAN.label if CLEAN.label in labels else labels[0]
+        part = every.filter(pl.col("perturbation") == one)
+        gain = gains.filter(
+            pl.col("perturbation") == one,
+            *(pl.col(name) == value for name, value in zip(where, keys, strict=True)),
+        )
+        head, split, prompts, classes = keys
+        title = f"head {head} · {split} · {one} · prompts {prompts}"
         title += "" if classes == "all" else f" · {classes} classes"
-        texts.append(by_dataset(part, of, title=title, terminal=terminal))
+        name = f"{head}, {split}, {prompts}, {classes}"
+        tables[f"by dataset, {name}"] = by_dataset(part, gain, title=title, terminal=terminal)
         if len(_shots(part)) > 1:
-            texts.append(by_shots(part, title=title, terminal=terminal))
-    return "\n\n".join(texts) + f"\n\n{_NOTE}"
+            tables[f"by shots, {name}"] = by_shots(part, title=title, terminal=terminal)
+        if len(labels) > 1:
+            title = title.replace(f" · {one} · ", " · ")
+            tables[f"by perturbation, {name}"] = by_perturbation(
+                every, labels, title=title, terminal=terminal
+            )
+    return tables
 
 
 _NOTE = (
@@ -95,10 +115,9 @@ def by_dataset(
     table = _ordered(table.join(gain, on="method", how="left"))
     columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
     table = table.select("method", *columns, "gain", *(["least"] if len(datasets) > 1 else []))
-    at = "" if last is None else f" · {last} shots" if last != _FULL else " · the whole support"
     return show(
         table,
-        title=title + at,
+        title=title + _said(shots),
         percent=[*columns, "gain", "least"],
         bold=_best_cells(table, columns),
         terminal=terminal,
@@ -106,27 +125,45 @@ def by_dataset(
 
 
 def by_shots(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
-    """A line a method, a column a number of shots: mean over datasets, sd over seeds."""
+    """A line a method, a column a number of shots: means over datasets."""
     shots = _shots(frame)
-    columns = {
-        name: _at(frame, name)
-        .group_by("method", maintain_order=True)
-        .agg(pl.col("value").mean().alias(name))
-        for name in shots
-    }
-    table = next(iter(columns.values())).select("method")
-    for column in columns.values():
-        table = table.join(column, on="method", how="full", coalesce=True)
+    columns = {name: _at(frame, name) for name in shots}
+    return _means(frame, columns, f"{title} · by shots", terminal)
+
+
+def by_perturbation(
+    frame: pl.DataFrame, labels: Sequence[str], *, title: str, terminal: bool | None = None
+) -> str:
+    """A line a method, a column a perturbation: means over datasets, at the most shots."""
+    shots = _shots(frame)
+    last = _at(frame, shots[-1] if shots else None)
+    columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
+    return _means(frame, columns, f"{title} · by perturbation{_said(shots)}", terminal)
+
+
+def _means(
+    frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str, terminal: bool | None
+) -> str:
+    """Methods by columns, each the mean over the datasets of some rows."""
+    table = frame.select(pl.col("method").unique())
+    for name, rows in columns.items():
+        mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
+        table = table.join(mean, on="method", how="left")
     table = _ordered(table)
     n = frame["dataset"].n_unique()
-    over = f" · mean over {n} datasets" if n > 1 else ""
     return show(
         table,
-        title=f"{title} · by shots{over}",
-        percent=shots,
-        bold=_best_cells(table, shots),
+        title=title + (f" · mean over {n} datasets" if n > 1 else ""),
+        percent=list(columns),
+        bold=_best_cells(table, list(columns)),
         terminal=terminal,
     )
+
+
+def _said(shots: Sequence[str]) -> str:
+    if not shots:
+        return ""
+    return " · the whole support" if shots[-1] == _FULL else f" · {shots[-1]} shots"
 
 
 def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:

@@ -104,3 +104,16 @@ def test_all_wrong_has_no_relative_gain():
     found = by_name(scorer.metrics(judge(BOTH, LABELS)))
     assert np.isnan(found["gain_relative"].score.value)
     assert found["gain"].score.value == found["acc1"].score.value
+
+
+def test_diversity_is_the_mean_over_pairs():
+    third = scores(0.5, 7)
+    singles = {"a": judge(GOOD, LABELS), "b": judge(FAIR, LABELS), "c": judge(third, LABELS)}
+    found = by_name(Scorer(LABELS, singles, CLASSES).diversity())
+    predicted = [s.argmax(1) for s in (GOOD, FAIR, third)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    differ = np.mean([(predicted[i] != predicted[j]).mean() for i, j in pairs])
+    assert found["disagreement"].score.value == pytest.approx(differ, rel=1e-6)
+    right = [p == LABELS for p in predicted]
+    one = np.mean([(right[i] ^ right[j]).mean() for i, j in pairs])
+    assert found["error_inconsistency"].score.value == pytest.approx(one, rel=1e-6)

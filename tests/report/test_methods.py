@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from clipsyn.evaluate.results import RESULT
-from clipsyn.report.methods import BEST, method_frame, method_tables
+from clipsyn.report.methods import BEST, method_frame, method_tables, named_tables
 
 BASE = {
     "split": "test",
@@ -94,7 +94,7 @@ def test_the_best_of_each_column_is_bold_but_never_the_oracle(tidy):
     assert {"80.0", "90.0", "85.0", "76.0"} <= set(bold)
 
 
-def test_one_table_for_each_head_and_perturbation(tidy):
+def test_tables_for_each_head(tidy):
     other = tidy.with_columns(perturbation=pl.lit("jpeg-3"), head=pl.lit("lda"))
     text = method_tables(pl.concat([tidy, other]), terminal=False)
     assert text.count("the whole support") == 2
@@ -117,3 +117,15 @@ def test_methods_stand_in_the_order_of_the_registry(tidy):
 
 def test_nothing_to_show():
     assert method_tables(pl.DataFrame(schema=RESULT)) == "no ensemble to show"
+
+
+def test_perturbations_share_a_table(tidy):
+    other = tidy.with_columns(perturbation=pl.lit("jpeg-3"), value=pl.col("value") - 0.1)
+    tables = named_tables(pl.concat([tidy, other]), terminal=False)
+    assert list(tables) == [
+        "by dataset, zero-shot, test, own, all",
+        "by shots, zero-shot, test, own, all",
+        "by perturbation, zero-shot, test, own, all",
+    ]
+    assert cells(tables["by perturbation, zero-shot, test, own, all"], "nlc") == [["85.0", "75.0"]]
+    assert cells(tables["by dataset, zero-shot, test, own, all"], "nlc")[0][0] == "80.0"

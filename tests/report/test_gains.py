@@ -1,0 +1,73 @@
+"""Gains against disagreement."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+import pytest
+from scipy.stats import spearmanr
+
+from clipsyn.evaluate.results import RESULT
+from clipsyn.report.gains import gain_frame, gain_table, rank_correlation
+
+
+def row(dataset, ensemble, metric, value, *, shots=0, seed=None):
+    return {
+        "dataset": dataset,
+        "split": "test",
+        "perturbation": "clean",
+        "head": "zero-shot",
+        "ensemble": ensemble,
+        "backbones": "a+b",
+        "prompts": "own",
+        "classes": "all",
+        "shots": shots,
+        "seed": seed,
+        "metric": metric,
+        "value": value,
+        "ci_low": value - 0.02,
+        "ci_high": value + 0.02,
+        "n": 50,
+    }
+
+
+@pytest.fixture
+def tidy() -> pl.DataFrame:
+    rows = []
+    for dataset, differ, gain in (("x", 0.5, 0.02), ("y", 0.7, 0.05), ("z", 0.9, 0.04)):
+        rows.append(row(dataset, "oracle", "disagreement", differ))
+        rows.append(row(dataset, "oracle", "gain", 0.3))
+        rows.append(row(dataset, "log-avg", "gain", gain))
+        rows.append(row(dataset, "nlc", "gain", 0.9, shots=1, seed=0))
+        rows.append(row(dataset, "nlc", "gain", gain + 0.01, shots=None, seed=0))
+        rows.append(row(dataset, "nlc", "gain", gain - 0.01, shots=None, seed=1))
+    return pl.DataFrame(rows, schema=RESULT)
+
+
+def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
+    frame = gain_frame(tidy, "zero-shot", ["log-avg", "nlc"])
+    first = frame.row(0, named=True)
+    assert first["dataset"] == "x"
+    assert first["nlc"] == pytest.approx(0.02)
+    assert first["nlc low"] == pytest.approx(0.0)
+    assert first["log-avg"] == pytest.approx(0.02)
+    assert first["disagreement"] == 0.5
+
+
+def test_the_table_says_gain_interval_and_correlation(tidy):
+    text = gain_table(tidy, "zero-shot", ["nlc"], terminal=False)
+    assert "+5.0 (3.0\N{EN DASH}7.0)" in text
+    assert "oracle: +nan" in text  # the same everywhere
+    assert "nlc: +0.50" in text
+
+
+def test_without_everything_fitted_the_most_shots_count(tidy):
+    few = tidy.filter(pl.col("shots").is_not_null())
+    assert gain_frame(few, "zero-shot", ["nlc"])["nlc"].to_list() == [0.9] * 3
+
+
+def test_rank_correlation_is_that_of_scipy():
+    first, second = pl.Series([0.1, 0.5, 0.5, 0.9, 0.3]), pl.Series([3.0, 1.0, 2.0, 2.0, 5.0])
+    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
+    assert math.isnan(rank_correlation(first, pl.Series([1.0] * 5)))
