@@ -144,7 +144,7 @@ def test_what_differs_is_named():
     with pytest.raises(RouterMismatch, match=message):
         router.combine(other)
     with pytest.raises(
-        RouterMismatch, match="^number of classes differ: fitted on 4, applied to 5"
+        RouterMismatch, match=r"^number of classes differ: fitted on 4, applied to 5;"
     ):
         router.weights(Pool.of(logits_of(classes=5), backbones=("a", "b", "c")))
 
