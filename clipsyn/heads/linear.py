@@ -95,7 +95,8 @@ class LinearProbe(Head):
         out = held_out(labels, _VALIDATION, self.random_state)
         best, lowest = DEFAULT_PENALTY, np.inf
         for penalty in PENALTIES:
-            probe = _probe(features[~out], labels[~out], _weights(labels, ~out), penalty)
+            weights = _weights(labels, ~out)
+            probe = _probe(features[~out], labels[~out], weights, penalty, tolerance=1e-4)
             loss = mean_loss(features[out] @ probe.coef.T + probe.intercept, labels[out])
             if loss >= lowest:
                 break
@@ -111,7 +112,11 @@ def _weights(labels: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float6
 
 
 def _probe(
-    features: NDArray[np.float32], labels: NDArray[Any], weights: NDArray[Any], penalty: float
+    features: NDArray[np.float32],
+    labels: NDArray[Any],
+    weights: NDArray[Any],
+    penalty: float,
+    tolerance: float = 1e-5,
 ) -> Linear:
     base = np.zeros((len(labels), labels.max() + 1), np.float32)
     return fit_logistic(
@@ -121,7 +126,7 @@ def _probe(
         penalty,
         sample_weights=weights,
         intercept=True,
-        tolerance=1e-5,
+        tolerance=tolerance,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.logits import log_softmax
+from clipsyn.heads.base import cross_entropy
 
 
 class Linear(NamedTuple):
@@ -56,18 +56,16 @@ def fit_logistic(
     ridge[: axes.shape[1]] = penalty / total * np.square(axes).sum(axis=0)
     shape = (base.shape[1], columns.shape[1])
     shares = (weights / total).astype(features.dtype)
-    rows = np.arange(len(labels))
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         parameters = flat.reshape(shape)
-        residual = log_softmax(base + columns @ parameters.T.astype(features.dtype))
-        loss = -float(shares @ residual[rows, labels])
-        np.exp(residual, out=residual)
-        residual[rows, labels] -= 1
+        scores = base + columns @ parameters.T.astype(features.dtype)
+        losses, residual = cross_entropy(scores, labels)
         residual *= shares[:, None]
         shrunk = parameters * ridge
         gradient = residual.T @ columns + shrunk
-        return loss + 0.5 * float(np.vdot(shrunk, parameters)), gradient.ravel()
+        value = float(shares @ losses) + 0.5 * float(np.vdot(shrunk, parameters))
+        return value, gradient.ravel()
 
     found = minimize(
         objective,

@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
-from clipsyn.logits import log_softmax
+from clipsyn.heads.base import (
+    Head,
+    backbone_logits,
+    cross_entropy,
+    image_embeddings,
+    mean_loss,
+    repeated,
+)
 from clipsyn.pool import Pool
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
 _CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
 _BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
@@ -29,7 +35,10 @@ class TipAdapter(Head):
     """``z = z_0 + alpha exp(-beta (1 - f K^T)) L``, for the zero-shot logits z_0.
 
     f: unit-norm embedding; K (support, embed): the support's embeddings, or the mean over its
-    augmented views where the pool has any, scaled to unit norm; L: their labels, one-hot.
+    augmented views where the pool has any, scaled to unit norm; L: their labels, one-hot, times
+    the mean number of images of a class over that of their own class. With k images of each
+    class, as in the publication, that factor is 1; elsewhere it keeps the larger classes from
+    being preferred, whose sums are larger for no reason that has to do with the image.
 
     alpha, beta: None chooses them for each backbone on the support, by the mean cross-entropy
     of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over the classes
@@ -37,9 +46,9 @@ class TipAdapter(Head):
     the publication's 1 and 5.5. The publication's code chooses them on test images for ImageNet.
 
     For the combiner, `fit_transform` leaves each sample's own key out. Its class would then be
-    one key short, and tell by this that it is the one, so the gap is filled with the mean of
-    the class's other keys' affinities. An image alone in its class keeps its zero-shot logits:
-    without it the cache cannot know the class.
+    one key short, and tell by this that it is the one, so the class's other keys make up for it
+    by the same factor. An image alone in its class keeps its zero-shot logits: without it the
+    cache cannot know the class.
     ``leave_one_out=False`` keeps the own key, whose affinity is largest and which has the right
     label: the combiner then learns that the cache is always right.
     """
@@ -184,8 +193,8 @@ def support_keys(pool: Pool, backbone: str) -> Array:
 def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float) -> Array:
     """``exp(-beta (1 - f K^T)) L``: (n, class), zero for a class without keys.
 
-    keys: class after class, `sizes` of each. Sums over runs of columns are twice as fast as the
-    product with one-hot labels.
+    keys: class after class; sizes: (class,) keys of each. Sums over runs of columns are up to
+    five times as fast as the product with L.
     """
     out = np.empty((len(embeddings), len(sizes)), np.float32)
     step = max(1, _BLOCK_VALUES // len(keys))
@@ -205,8 +214,8 @@ def left_out_sums(
     """The sums of `cache_sums` for the support itself, without each sample's own key.
 
     embeddings, keys: (n, embed), sample i having key i, class after class. rows: those wanted.
-    What the own key would have added is replaced by the mean of its class's other keys; a sample
-    alone in its class has only zeros.
+    The own class's sum is scaled as if it had one key more; a sample alone in its class has
+    only zeros.
     """
     wanted = np.arange(len(keys)) if rows is None else rows
     out = np.empty((len(wanted), len(sizes)), np.float32)
@@ -238,18 +247,14 @@ def cache_loss(
     """Mean cross-entropy of Tip-Adapter's logits, and its gradient (key, embed) to the keys.
 
     With ``E = exp(-beta (1 - f K^T))`` and ``G = (softmax(z) - onehot(y)) / n`` the gradient is
-    ``(alpha beta E * G[:, label of key])^T f``. key_labels ascend.
+    ``(alpha beta E * (G L^T))^T f``. key_labels ascend.
     """
-    rows = np.arange(len(labels))
     affinities = _affinities(embeddings, keys, beta)
     sizes = np.bincount(key_labels, minlength=zero_shot.shape[1])
-    residual = log_softmax(zero_shot + alpha * _sum_classes(affinities, sizes))
-    loss = -float(residual[rows, labels].mean(dtype=np.float64))
-    np.exp(residual, out=residual)
-    residual[rows, labels] -= 1
+    losses, residual = cross_entropy(zero_shot + alpha * _sum_classes(affinities, sizes), labels)
     residual *= alpha * beta / len(labels)
-    affinities *= residual[:, key_labels]
-    return loss, affinities.T @ embeddings
+    affinities *= (residual * _values(sizes, residual.dtype))[:, key_labels]
+    return float(losses.mean(dtype=np.float64)), affinities.T @ embeddings
 
 
 def adamw(
@@ -261,18 +266,21 @@ def adamw(
     weight_decay: float = 0.01,
     eps: float = 1e-4,
 ) -> Array:
-    """Parameters after a step for each batch: AdamW, the rate falling to 0 as half a cosine."""
-    parameters = start.copy()
-    first, second = np.zeros_like(start), np.zeros_like(start)
+    """Parameters after a step for each batch: AdamW, the rate falling to 0 as half a cosine.
+
+    In double precision, where squares of small gradients are still numbers.
+    """
+    parameters = start.astype(np.float64)
+    first, second = np.zeros_like(parameters), np.zeros_like(parameters)
     for step, batch in enumerate(batches):
         rate = learning_rate * (1 + np.cos(np.pi * step / len(batches))) / 2
-        slope = gradient(parameters, batch)
+        slope = gradient(parameters.astype(start.dtype), batch).astype(np.float64)
         first += 0.1 * (slope - first)
         second += 0.001 * (slope * slope - second)
         parameters *= 1 - rate * weight_decay
         scale = np.sqrt(second / (1 - 0.999 ** (step + 1))) + eps
         parameters -= rate / (1 - 0.9 ** (step + 1)) * first / scale
-    return parameters
+    return parameters.astype(start.dtype)
 
 
 def _affinities(embeddings: NDArray[Any], keys: NDArray[Any], beta: float) -> NDArray[Any]:
@@ -283,12 +291,19 @@ def _affinities(embeddings: NDArray[Any], keys: NDArray[Any], beta: float) -> ND
     return values
 
 
+def _values(sizes: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """(class,) the entries of L that are not zero: mean number of keys over that of the class."""
+    mean = sizes.sum() / np.count_nonzero(sizes)
+    return np.asarray(mean / np.maximum(sizes, 1), dtype)
+
+
 def _sum_classes(affinities: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
-    """(n, key) -> (n, class): sums over the keys of each class."""
+    """The product with L: (n, key) -> (n, class)."""
     out = np.zeros((len(affinities), len(sizes)), affinities.dtype)
     starts = np.cumsum(sizes) - sizes
     present = sizes > 0
     out[:, present] = np.add.reduceat(affinities, starts[present], axis=1)
+    out *= _values(sizes, out.dtype)
     return out
 
 
