@@ -1,0 +1,258 @@
+"""A router with a handful of parameters: a shrunk super learner and a shrunk residual.
+
+Not in the paper. An NLC has a hundred parameters for every label it sees in a few-shot run; this
+has one weight a backbone and three coefficients that all backbones share.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.ensembles.base import Router
+from clipsyn.logits import log_softmax, softmax, weighted_sum
+from clipsyn.pool import Pool
+
+STATISTICS = ("margin", "spread", "divergence")
+PENALTIES = (math.inf, 300.0, 100.0, 30.0, 10.0)  # of the residual; averaged over
+
+_BLOCK_VALUES = 250_000  # logits worked on at once: 2 MB of float64
+_CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
+_STEPS = 50
+_TOLERANCE = 1e-7  # of the squared Newton decrement, in nats
+
+Array = NDArray[np.float64]
+
+
+class ResidualRouter(Router):
+    """``z(x) = sum over b of a_b(x) Z_b(x)``, with weights that are linear in few parameters:
+
+        a_b(x) = t/B (w_b + sum over k of v_k phi_bk(x))
+
+    t: one temperature for log-avg, the unit of everything else. w (backbone,), shrunk to 1, which
+    is log-avg. phi (sample, backbone, 3): how decided backbone b is about x and how far from the
+    others (`statistics`), as deviations from its own mean on the support. v (3,), shrunk to 0.
+    For any penalty p the fit is the only minimum of a convex function,
+
+        sum over n of -log softmax(z_n)[y_n] + shrinkage/2B |w - 1|^2 + p/2 |v|^2
+
+    found by Newton's method. The solutions for p in `PENALTIES`, of which the first is a super
+    learner without residual, are averaged with weights exp(-their leave-one-out loss): so the
+    residual counts as far as it predicts labels that it has not seen.
+
+    shrinkage: how firmly w is held at log-avg. penalty: p, or None for the average.
+    Learned: temperature_, weights_ (w), coefficients_ (v), means_ and deviations_ (backbone, 3),
+    posterior_ (the averaging weight of each penalty).
+
+    Why it can help, how it was chosen, wins and losses: docs/router.md. Leave-one-out: one exact
+    Newton step from the joint solution (Beirami et al., "On optimal generalizability in
+    parametric learning", 2017).
+    """
+
+    temperature_: float
+    weights_: Array
+    coefficients_: Array
+    means_: Array
+    deviations_: Array
+    posterior_: Array
+
+    def __init__(self, shrinkage: float = 3.0, penalty: float | None = None) -> None:
+        self.shrinkage = shrinkage
+        self.penalty = penalty
+
+    def _fit(self, pool: Pool) -> None:
+        count = len(pool.backbones)
+        self.temperature_ = common_temperature(pool.logits.mean(axis=1), pool.labels)
+        found = statistics(pool.logits, self.temperature_)
+        self.means_ = found.mean(axis=0)
+        self.deviations_ = found.std(axis=0)
+        unit = self.temperature_ / count
+        problem = Problem(pool.logits, pool.labels, self._design(found), unit)
+        parameters, solutions, losses = problem.centre, [], []
+        for penalty in PENALTIES if self.penalty is None else (self.penalty,):
+            precision = self._precision(count, penalty)
+            parameters = problem.solve(precision, start=parameters)
+            solutions.append(parameters)
+            losses.append(problem.leave_one_out(parameters, precision).sum())
+        self.posterior_ = softmax(-np.array(losses))
+        average = self.posterior_ @ np.array(solutions)
+        self.weights_, self.coefficients_ = average[:count], average[count:]
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        design = self._design(statistics(pool.logits, self.temperature_))
+        parameters = np.concatenate([self.weights_, self.coefficients_])
+        weights: Array = self.temperature_ / len(pool.backbones) * (design @ parameters)
+        return weights
+
+    def _design(self, found: Array) -> Array:
+        """(sample, backbone, backbone + 3): what the weights are linear in."""
+        varies = self.deviations_ > 1e-9 * (1 + np.abs(self.means_))
+        standard = (found - self.means_) / np.where(varies, self.deviations_, 1)
+        deviation = np.where(varies, standard, 0).clip(-_CLIP, _CLIP)
+        own = np.broadcast_to(np.eye(found.shape[1]), (*found.shape[:2], found.shape[1]))
+        return np.concatenate([own, deviation], axis=2)
+
+    def _precision(self, backbones: int, penalty: float) -> Array:
+        return np.repeat([self.shrinkage / backbones, penalty], [backbones, len(STATISTICS)])
+
+
+def common_temperature(mean_logits: NDArray[Any], labels: NDArray[np.int32]) -> float:
+    """t > 0 that minimises the cross-entropy of ``t * mean_logits`` plus (log t)^2 / 2.
+
+    The last term, a prior that logits are roughly calibrated, keeps t finite where the few
+    labels are all right or all wrong.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits = mean_logits.astype(np.float64)
+    rows = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        true = log_softmax(math.exp(log_t) * logits)[rows, labels]
+        return float(0.5 * log_t**2 - true.sum())
+
+    return math.exp(minimize_scalar(loss, bounds=(-10, 10), method="bounded").x)
+
+
+def statistics(logits: NDArray[Any], temperature: float) -> Array:
+    """(sample, backbone, 3) of the logits (sample, backbone, class) times `temperature`.
+
+    - margin: between the two largest log-probabilities;
+    - spread: log of the standard deviation of the logits over classes;
+    - divergence: Kullback-Leibler, from the mean logits of the other backbones to this one.
+    """
+    out = np.empty((*logits.shape[:2], len(STATISTICS)))
+
+    def block(rows: slice) -> None:
+        z = logits[rows] * logits.dtype.type(temperature)
+        others = log_softmax((z.sum(axis=1, keepdims=True) - z) / (z.shape[1] - 1))
+        out[rows, :, 1] = np.log(z.std(axis=2) + 1e-6)
+        out[rows, :, 2] = (np.exp(others) * (others - log_softmax(z))).sum(axis=2)
+        best = z.argmax(axis=2)[:, :, None]
+        out[rows, :, 0] = np.take_along_axis(z, best, axis=2)[:, :, 0]
+        np.put_along_axis(z, best, -np.inf, axis=2)
+        out[rows, :, 0] -= z.max(axis=2)
+
+    _over_blocks(logits, block)
+    return out
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Cross-entropy of ``sum over b of unit * (design @ parameters)_b * logits_b``.
+
+    logits (sample, backbone, class), labels (sample,), design (sample, backbone, parameter).
+    Parameters are shrunk to those of log-avg: 1 for each backbone, 0 for the rest.
+    """
+
+    logits: NDArray[Any]
+    labels: NDArray[np.int32]
+    design: Array
+    unit: float
+
+    @property
+    def centre(self) -> Array:
+        centre = np.zeros(self.design.shape[2])
+        centre[: self.design.shape[1]] = 1
+        return centre
+
+    def at(self, parameters: Array) -> tuple[Array, Array, Array]:
+        """Loss (sample,), its gradient (sample, backbone) and Hessian (sample, backbone, backbone).
+
+        The derivatives are those to ``design @ parameters``. With p = softmax(z) they are the
+        mean of Z_b under p minus the true class's, and the covariance of Z_b and Z_b' under p.
+        """
+        weights = self.unit * (self.design @ parameters)
+        losses, gradient = np.empty(len(weights)), np.empty(weights.shape)
+        hessian = np.empty((*weights.shape, weights.shape[1]))
+
+        def block(rows: slice) -> None:
+            z = self.logits[rows].astype(np.float64)
+            log_p = log_softmax(np.matmul(weights[rows, None, :], z)[:, 0])
+            p = np.exp(log_p)[:, None, :]
+            n, true = np.arange(len(z)), self.labels[rows]
+            losses[rows] = -log_p[n, true]
+            z -= np.matmul(z, p.transpose(0, 2, 1))  # centred, so that nothing cancels
+            gradient[rows] = -z[n, :, true]
+            hessian[rows] = np.matmul(z * p, z.transpose(0, 2, 1))
+
+        _over_blocks(self.logits, block)
+        return losses, self.unit * gradient, self.unit**2 * hessian
+
+    def solve(self, precision: Array, start: Array) -> Array:
+        """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``.
+
+        An infinite precision keeps a parameter at its centre. Newton's method with halved steps.
+        """
+        free = np.isfinite(precision)
+        parameters = np.where(free, start, self.centre)
+        value, slope, curvature = self._penalised(parameters, precision)
+        for _ in range(_STEPS):
+            step = np.zeros(len(parameters))
+            step[free] = np.linalg.solve(curvature, slope)
+            decrement = float(slope @ step[free])
+            if decrement < _TOLERANCE:
+                break
+            for size in 0.5 ** np.arange(30):
+                nearer = self._penalised(parameters - size * step, precision)
+                if nearer[0] <= value - 1e-4 * size * decrement:
+                    break
+            parameters = parameters - size * step
+            value, slope, curvature = nearer
+        return parameters
+
+    def leave_one_out(self, parameters: Array, precision: Array) -> Array:
+        """(sample,) loss of each sample at the parameters fitted without it, about.
+
+        About, because without the sample only one Newton step is taken from `parameters`, the
+        solution with it; its Hessian is exact there.
+        """
+        free = np.isfinite(precision)
+        _, gradient, hessian = self.at(parameters)
+        design = self.design[:, :, free]
+        count, backbones, width = design.shape
+        curvature = _weighted_square(design, hessian) + np.diag(precision[free])
+        spread = np.linalg.solve(curvature, design.reshape(-1, width).T)
+        leverage = design @ spread.reshape(width, count, backbones).transpose(1, 0, 2)
+        # Woodbury: only matrices of (backbone, backbone) are left to invert for each sample
+        unseen = np.linalg.solve(
+            np.eye(backbones) - leverage @ hessian, leverage @ gradient[:, :, None]
+        )
+        weights = self.unit * (self.design @ parameters + unseen[:, :, 0])
+        scores = weighted_sum(self.logits, weights).astype(np.float64)
+        return -log_softmax(scores)[np.arange(count), self.labels]
+
+    def _penalised(self, parameters: Array, precision: Array) -> tuple[float, Array, Array]:
+        """Value, gradient and Hessian of the penalised sum, in the free parameters."""
+        losses, gradient, hessian = self.at(parameters)
+        free = np.isfinite(precision)
+        design, offset = self.design[:, :, free], (parameters - self.centre)[free]
+        pull = precision[free] * offset
+        slope = np.tensordot(gradient, design, 2) + pull
+        curvature = _weighted_square(design, hessian) + np.diag(precision[free])
+        return float(losses.sum() + 0.5 * pull @ offset), slope, curvature
+
+
+def _weighted_square(design: Array, hessian: Array) -> Array:
+    """``sum over n of design_n.T @ hessian_n @ design_n``: (parameter, parameter)."""
+    square: Array = np.tensordot(design, hessian @ design, ((0, 1), (0, 1)))
+    return square
+
+
+def _over_blocks(logits: NDArray[Any], work: Callable[[slice], None]) -> None:
+    """Call `work` with slices of rows that are small enough for a cache, on all cores."""
+    step = max(1, _BLOCK_VALUES // max(1, logits.shape[1] * logits.shape[2]))
+    blocks = [slice(start, start + step) for start in range(0, len(logits), step)]
+    if len(blocks) <= 1:
+        for rows in blocks:
+            work(rows)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(work, blocks))
