@@ -50,9 +50,7 @@ class CalibratedLogAverage(_Calibrated):
         return 1 / (len(self.temperatures_) * self.temperatures_)
 
 
-def fit_temperatures(
-    logits: NDArray[Any], labels: NDArray[np.int32], start: float = 1.0
-) -> NDArray[np.float64]:
+def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """The temperature of each backbone that gives its probabilities the lowest cross-entropy.
 
     logits: (sample, backbone, class), all finite. labels: (sample,), all known.
@@ -60,8 +58,8 @@ def fit_temperatures(
     right) or infinity (no better than chance), as it can be with few samples, the search ends
     at a bound, or before it where nothing more is gained.
 
-    L-BFGS on log T, all backbones at once: their losses add up, so each has its own minimum. In
-    1/T each loss is convex, so in log T it has no other minimum.
+    L-BFGS on log T from 0, all backbones at once: their losses add up, so each has its own
+    minimum. In 1/T each loss is convex, so in log T it has no other minimum.
     """
     from scipy.optimize import minimize
 
@@ -72,11 +70,11 @@ def fit_temperatures(
 
     found = minimize(
         objective,
-        np.full(logits.shape[1], np.log(start)),
+        np.zeros(logits.shape[1]),
         jac=True,
         method="L-BFGS-B",
         bounds=[(np.log(LOWEST), np.log(HIGHEST))] * logits.shape[1],
-        options={"maxiter": 100, "ftol": 1e-9, "gtol": 1e-6},
+        options={"maxiter": 100, "ftol": 1e-8, "gtol": 1e-6},
     )
     return np.asarray(np.exp(found.x))
 

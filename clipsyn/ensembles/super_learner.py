@@ -71,7 +71,7 @@ def fit_weights(
         np.zeros(count) if simplex else np.full(count, 1 / count),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 200, "ftol": 1e-9, "gtol": 1e-6},
+        options={"maxiter": 200, "ftol": 1e-8, "gtol": 1e-6},
     )
     return np.asarray(_simplex(found.x) if simplex else found.x)
 
