@@ -13,7 +13,10 @@ import click
 from clipsyn import __version__
 from clipsyn.cli.backbones import backbones
 from clipsyn.cli.datasets import datasets
+from clipsyn.cli.evaluate import evaluate
 from clipsyn.cli.extract import extract
+from clipsyn.cli.fit import fit
+from clipsyn.cli.predict import predict
 from clipsyn.cli.run import run
 from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
@@ -84,5 +87,6 @@ def main(context: click.Context, quiet: bool) -> None:
     context.with_resource(_narrating(logging.WARNING if quiet else logging.INFO))
 
 
-for _command in (extract, zeroshot, ls, info, status, verify, rm, backbones, datasets, run):
+_READING = (ls, info, status, verify, rm, backbones, datasets)
+for _command in (extract, zeroshot, evaluate, fit, predict, *_READING, run):
     main.add_command(_command)

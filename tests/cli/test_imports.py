@@ -10,24 +10,36 @@ from typing import Any
 import pytest
 
 from clipsyn.cli import main
+from clipsyn.ensembles.static import LogAverage
+from clipsyn.router import save_router
 from clipsyn.store.features import FeatureStore
 
 TORCH = {"torch", "torchvision", "open_clip", "timm"}
 SCIENCE = {"sklearn", "scipy", "pandas", "matplotlib"}
-HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL"}
+READING = TORCH | SCIENCE | {"safetensors"}  # what no command that only reads a store needs
+HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "safetensors"}
 
 # Every command: arguments for a run that succeeds, and what that must not import.
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
-    "backbones": ([], TORCH | SCIENCE | {"zarr", "PIL"}),
-    "datasets": ([], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "backbones": ([], READING | {"zarr", "PIL"}),
+    "datasets": ([], READING | {"zarr", "PIL"}),
+    "evaluate": (
+        ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
+        TORCH | {"sklearn", "zarr", "PIL"},
+    ),
     "extract": (["new", "-b", "local-dir:CHECKPOINT", "-d", "PHOTOS"], {"sklearn"}),
-    "info": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
-    "ls": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
-    "rm": (["STORE", "-d", "toy", "-y"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
-    "run": (["RECIPE"], TORCH | SCIENCE | {"zarr"}),
-    "status": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
-    "verify": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL", "polars"}),
-    "zeroshot": (["STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "fit": (
+        ["STORE", "-d", "toy", "--ensemble", "log-avg", "-o", "new"],
+        TORCH | SCIENCE | {"zarr", "PIL", "polars"},
+    ),
+    "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
+    "ls": (["STORE"], READING | {"zarr", "PIL"}),
+    "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
+    "run": (["RECIPE"], READING | {"zarr"}),
+    "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),
+    "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
+    "zeroshot": (["STORE"], READING | {"zarr", "PIL"}),
 }
 
 
@@ -64,7 +76,9 @@ def places(
     recipe.write_text(
         f"store: {tiny_store.path}\nstages: [{{stage: zeroshot, output: {tmp_path / 'table'}}}]\n"
     )
-    found = {"STORE": tiny_store.path, "PHOTOS": write_images(), "RECIPE": recipe}
+    support, router = tiny_store.pool("toy", "train"), tmp_path / "router"
+    save_router(router, LogAverage().fit(support), support)
+    found = {"STORE": tiny_store.path, "PHOTOS": write_images(), "RECIPE": recipe, "ROUTER": router}
     return {name: str(path) for name, path in found.items()} | {"CHECKPOINT": str(checkpoint)}
 
 

@@ -1,0 +1,134 @@
+"""`clipsyn fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipsyn.router.fitted import FittedRouter
+
+_METHOD = "NAME or NAME:parameter=value:…"
+
+
+@click.command(short_help="Fit a router on labelled images of a store.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option("-d", "--dataset", required=True, help="A dataset of the store.")
+@click.option("--ensemble", default="nlc", show_default=True, help=f"{_METHOD}: the combiner.")
+@click.option(
+    "--head",
+    default="zero-shot",
+    show_default=True,
+    help=f"{_METHOD}: what makes the logits that are combined.",
+)
+@click.option(
+    "--shots",
+    default="full",
+    show_default=True,
+    help="Labelled images of each class to learn from, or full: all there are.",
+)
+@click.option("--seed", default=0, show_default=True, help="Which images those are.")
+@click.option(
+    "--support",
+    default="train",
+    show_default=True,
+    help="The split with the labelled images; never the test split.",
+)
+@click.option(
+    "-b",
+    "--backbones",
+    multiple=True,
+    help="Names or patterns such as '*/openai', repeated or with commas.  [default: all]",
+)
+@click.option("--prompts", help="A prompt set of the store.  [default: the only one]")
+@click.option(
+    "--views",
+    multiple=True,
+    help="Perturbations of the store that are augmented views, for heads that use them. "
+    "Repeated or with commas.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The folder to write.",
+)
+@click.option("--replace", is_flag=True, help="Replace a router that is there.")
+def fit(
+    store: Path,
+    dataset: str,
+    *,
+    ensemble: str,
+    head: str,
+    shots: str,
+    seed: int,
+    support: str,
+    backbones: tuple[str, ...],
+    prompts: str | None,
+    views: tuple[str, ...],
+    output: Path,
+    replace: bool,
+) -> None:
+    """Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
+
+    What is written predicts without STORE, and refuses what it was not fitted on. See
+    docs/routers.md for the names of ensembles and heads.
+
+    \b
+    clipsyn fit store -d emoji-food --shots 16 -o router
+    clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router
+    clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o router
+    """
+    from clipsyn.cli.options import listed
+    from clipsyn.router import fit_router
+    from clipsyn.router.artefact import check_vacant, write
+    from clipsyn.store.features import FeatureStore
+
+    check_vacant(output, replace=replace)
+    router = fit_router(
+        FeatureStore.open(store),
+        dataset,
+        ensemble,
+        head=head,
+        shots=_shots(shots),
+        seed=seed,
+        support=support,
+        backbones=listed(backbones),
+        prompts=prompts,
+        views=listed(views) or (),
+    )
+    write(output, router, replace=replace)
+    click.echo(_outcome(router, output))
+
+
+def _shots(text: str) -> int | None:
+    if text == "full":
+        return None
+    if not (text.isdecimal() and int(text)):
+        raise UsageError(f"--shots {text}: write a number from 1 on, or full")
+    return int(text)
+
+
+def _outcome(router: FittedRouter, output: Path) -> str:
+    """What it was fitted on, what the support lacks, where it is."""
+    support = router.support
+    shots = f"{support.shots} shots, seed {support.seed}" if support.shots else "all there are"
+    lines = [
+        f"{router.method}, {len(router.backbones)} backbones, fitted on {support.samples:,} images "
+        f"of {router.n_classes:,} classes of {support.dataset}/{support.split} ({shots})"
+    ]
+    if support.classes_short:
+        lines.append(f"classes with fewer images than that: {support.classes_short:,}")
+    if support.classes_empty:
+        lines.append(f"classes with none: {support.classes_empty:,}")
+    if support.accuracy is not None:
+        lines.append(
+            f"it gets {100 * support.accuracy:.1f} % of these very images right, which says little "
+            "about others"
+        )
+    return "; ".join(lines) + f"\nwritten to {output}: next, `clipsyn predict {output} IMAGES`"

@@ -1,0 +1,207 @@
+"""`clipsyn predict`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsyn.cli.options import output_options, say_written
+from clipsyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipsyn.router.fitted import FittedRouter
+    from clipsyn.router.predict import Predictions
+    from clipsyn.specs import FeatureKey
+
+_SHOWN = 10  # rows, and classes
+
+
+@click.command(short_help="Predict images with a fitted router.")
+@click.argument("router", type=click.Path(path_type=Path))
+@click.argument("images")
+@click.option(
+    "-d", "--dataset", help="Of a store.  [default: the dataset that the router was fitted on]"
+)
+@click.option(
+    "-s", "--split", default="test", show_default=True, help="Of a store, or of the images."
+)
+@click.option(
+    "-p",
+    "--perturb",
+    default="clean",
+    show_default=True,
+    help="Of a store, or what is done to the images first.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="A store for the embeddings of the images; without it they are dropped.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--max-bad",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Share of the images that may be impossible to decode; they get no prediction.",
+)
+@output_options
+def predict(
+    router: Path,
+    images: str,
+    *,
+    dataset: str | None,
+    split: str,
+    perturb: str,
+    keep: Path | None,
+    as_json: bool,
+    csv: Path | None,
+    parquet: Path | None,
+    **settings: Any,
+) -> None:
+    """Predict IMAGES with ROUTER, a folder that `clipsyn fit` made.
+
+    IMAGES is a store, or what `clipsyn extract` takes for a dataset: then the router's backbones
+    are run over it first. For each image: its id, class, index of the class, probability, and what
+    weight each backbone has. Accuracy too, if there are labels of the same classes.
+
+    \b
+    clipsyn predict router photos/ --csv predictions.csv
+    clipsyn predict router store -d emoji-food -s test -p jpeg-3
+    """
+    from clipsyn import frames
+    from clipsyn.router import load_router
+    from clipsyn.specs import parse_perturbation
+    from clipsyn.store.features import is_store
+
+    fitted = load_router(router)
+    label = parse_perturbation(perturb).label
+    if is_store(Path(images)):
+        if keep:
+            raise UsageError(f"--keep is for images, and {images} is a store already")
+        found = _in_store(fitted, Path(images), dataset, split, label)
+    elif dataset:
+        raise UsageError(f"--dataset is for stores, and {images} is none")
+    else:
+        settings = {"splits": [split], "perturbations": [label], **settings}
+        found = _of_images(fitted, images, keep, settings)
+    frames.write(found.frame, csv=csv, parquet=parquet)
+    click.echo(frames.to_json(found.frame) if as_json else _report(fitted, found))
+    say_written(found.frame, csv, parquet)
+
+
+def _in_store(
+    router: FittedRouter, path: Path, dataset: str | None, split: str, perturbation: str
+) -> Predictions:
+    from clipsyn.router.predict import predict_store
+    from clipsyn.store.features import FeatureStore
+
+    store = FeatureStore.open(path)
+    dataset = dataset or router.support.dataset
+    return predict_store(router, store, dataset, split, perturbation=perturbation)
+
+
+def _of_images(
+    router: FittedRouter, images: str, keep: Path | None, settings: Mapping[str, Any]
+) -> Predictions:
+    """Extract the images into a store, which is dropped unless it is to be kept, and predict."""
+    from clipsyn.router.predict import predict_store
+    from clipsyn.store.features import FeatureStore
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the store is dropped
+    with TemporaryDirectory(prefix="clipsyn-") as folder:
+        path = keep or Path(folder) / "store"
+        key = _extract(router, images, path, settings)
+        return predict_store(
+            router,
+            FeatureStore.open(path),
+            key.dataset,
+            key.split,
+            perturbation=key.perturbation,
+            own_classes=True,
+        )
+
+
+def _extract(
+    router: FittedRouter, images: str, path: Path, settings: Mapping[str, Any]
+) -> FeatureKey:
+    """Run the router's backbones over the images; the names of a cell that this has made.
+
+    One job for each precision: it decides the embeddings, so it has to be what it was.
+    """
+    from clipsyn.extract.job import plan_job, read_job, run_job
+    from clipsyn.progress import progress
+
+    place = str(Path(images).resolve()) if Path(images).exists() else images
+    ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)
+    for precision, group in groupby(ordered, key=lambda backbone: backbone.precision):
+        backbones = {backbone.name: backbone for backbone in group}
+        texts = [backbone.text for backbone in backbones.values()]
+        job = read_job(
+            {
+                "backbones": texts,
+                "datasets": [place],
+                "precision": precision,
+                "logits": False,
+                **settings,
+            }
+        )
+        with progress() as counters:
+            plan, how = plan_job(path, job, counters)
+        for cell in plan.cells:
+            identity = cell.draft.identity
+            found = {**identity["backbone"], "pixels": identity["pixels"]}
+            backbones[cell.key.backbone].check(found)
+        with progress() as counters:
+            run_job(plan, how, counters)
+    for note in plan.splits[0].source.notes:
+        click.secho(f"note: {note}", fg="yellow", err=True)
+    return next(plan.cells).key
+
+
+def _report(router: FittedRouter, found: Predictions) -> str:
+    """The first rows, how many images each class got, and how many of them are right."""
+    import polars as pl
+
+    from clipsyn.report.tables import show
+
+    frame = found.frame
+    names = router.class_names
+    if len(set(names)) == len(names):
+        frame = frame.drop("class_index")
+    rows = show(frame.head(_SHOWN), headers={name: _wrapped(name) for name in frame.columns})
+    classes = [name for name in frame.columns if name.startswith("class")]
+    counts = (
+        frame.drop_nulls("class")
+        .group_by(classes, maintain_order=True)
+        .agg(pl.len().alias("images"))
+        .sort("images", descending=True, maintain_order=True)
+    )
+    lines = [rows, "", show(counts.head(_SHOWN)), ""]
+    lines.append(f"{len(frame):,} images, {len(counts):,} classes; {router.method}")
+    if unread := frame["class"].null_count():
+        lines.append(f"{unread:,} images could not be read and have no prediction")
+    lines += _accuracy(found)
+    return "\n".join(lines)
+
+
+def _wrapped(column: str) -> str:
+    return column.replace(" ", "\n", 1)
+
+
+def _accuracy(found: Predictions) -> Iterator[str]:
+    from clipsyn.report.tables import interval_text
+    from clipsyn.stats import wilson_interval
+
+    if found.accuracy is not None:
+        value, n = found.accuracy
+        interval = interval_text(*wilson_interval(value * n, n)) if n else "no interval"
+        yield f"accuracy {100 * value:.1f} % (95 % interval {interval}) over {n:,} labelled images"
+    if found.other_classes:
+        yield "no accuracy: the images are labelled with other classes than the router's"

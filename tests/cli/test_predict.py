@@ -1,0 +1,206 @@
+"""`clipsyn predict`: from a store, from a folder of images, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.catalog import data_dir
+from clipsyn.router import load_router
+from clipsyn.store.features import FeatureStore
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def router(clipsyn: Run, tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    """A router fitted on the tiny store."""
+    path = tmp_path / "router"
+    clipsyn("fit", tiny_store.path, "-d", "toy", "--ensemble", "log-avg", "-o", path)
+    return path
+
+
+def test_a_table_from_a_store(clipsyn: Run, router: Path, tiny_store: FeatureStore) -> None:
+    result = clipsyn("predict", router, tiny_store.path)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["weight", "weight"]
+    assert lines[1].split() == ["id", "class", "probability", "fake/one", "fake/two"]
+    assert [line.split()[0] for line in lines[3:13]] == [f"im{row:03d}.png" for row in range(10)]
+    assert lines[14].split() == ["class", "images"]
+    predicted = load_router(router).predict(tiny_store.pool("toy", "test"))
+    sizes = np.bincount(predicted, minlength=3)
+    shown = {line.rsplit(maxsplit=1)[0]: int(line.rsplit(maxsplit=1)[1]) for line in lines[16:-3]}
+    names = tiny_store.samples("toy", "test").class_names
+    assert shown == {name: n for name, n in zip(names, sizes, strict=True) if n}
+    assert lines[-2] == f"20 images, {len(shown)} classes; log-avg"
+    right = (predicted == tiny_store.samples("toy", "test").labels).mean()
+    assert lines[-1].startswith(f"accuracy {100 * right:.1f} % (95 % interval ")
+    assert lines[-1].endswith(") over 20 labelled images")
+
+
+def test_files_hold_every_row(
+    clipsyn: Run, router: Path, tiny_store: FeatureStore, tmp_path: Path
+) -> None:
+    csv, parquet = tmp_path / "p.csv", tmp_path / "p.parquet"
+    options = ("-d", "toy", "-s", "train", "-p", "jpeg:3", "--csv", csv, "--parquet", parquet)
+    result = clipsyn("predict", router, tiny_store.path, *options, "--json")
+    assert f"11 rows written to {csv}" in result.stderr
+    frame = pl.read_parquet(parquet)
+    assert frame.columns == [
+        *("id", "class", "class_index", "probability"),
+        *("weight fake/one", "weight fake/two"),
+    ]
+    assert pl.read_csv(csv)["class_index"].to_list() == frame["class_index"].to_list()
+    assert [row["id"] for row in json.loads(result.stdout)] == frame["id"].to_list()
+    pool = tiny_store.pool("toy", "train", perturbation="jpeg-3")
+    assert frame["class_index"].to_list() == load_router(router).predict(pool).tolist()
+
+
+def test_the_index_is_shown_where_two_classes_have_one_name(
+    clipsyn: Run, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    sources = [fakes.Source(split=split, class_names=("a", "b", "a")) for split in ("train", "val")]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    store, path = fakes.fill(tmp_path / "s", encoders, sources), tmp_path / "r"
+    clipsyn("fit", store.path, "-d", "toy", "--ensemble", "log-avg", "-o", path)
+    lines = clipsyn("predict", path, store.path, "-s", "val").stdout.splitlines()
+    assert "class_index" in lines[1]
+    assert lines[14].split() == ["class", "class_index", "images"]
+
+
+def test_unlabelled_and_unreadable_images(
+    clipsyn: Run, router: Path, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    source = fakes.Source(name="mine", class_names=(), bad={2: "cut"})
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    store = fakes.fill(tmp_path / "s", encoders, [source], max_bad=1.0)
+    said = clipsyn("predict", router, store.path, "-d", "mine").stdout
+    assert "accuracy" not in said
+    assert said.splitlines()[-1] == "1 images could not be read and have no prediction"
+    row = json.loads(clipsyn("predict", router, store.path, "-d", "mine", "--json").stdout)[2]
+    assert row.pop("id") == "im002.png"
+    assert set(row.values()) == {None}
+
+
+def test_what_cannot_be(
+    fails: Run, router: Path, tiny_store: FeatureStore, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    store = tiny_store.path
+    assert "is no router" in fails(3, "predict", store, store)
+    assert "no samples of food" in fails(4, "predict", router, store, "-d", "food")
+    assert "--perturb jpeg-5`" in fails(4, "predict", router, store, "-p", "jpeg-5")
+    assert "is no perturbation" in fails(2, "predict", router, store, "-p", "wind")
+    assert "is a store already" in fails(2, "predict", router, store, "--keep", tmp_path / "k")
+    assert "--dataset is for stores" in fails(2, "predict", router, tmp_path, "-d", "toy")
+    assert "unknown dataset 'nowhere'" in fails(2, "predict", router, "nowhere")
+    encoders = [fakes.Encoder(weights="new"), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    other = fakes.fill(tmp_path / "other", encoders)
+    assert "weights of fake/one differ" in fails(3, "predict", router, other.path)
+
+
+@pytest.fixture
+def real(clipsyn: Run, checkpoint: Path, write_images: Run, tmp_path: Path) -> tuple[Path, Path]:
+    """A router fitted on a folder of images with real encoders, and that folder."""
+    photos, store = write_images("photos"), tmp_path / "store"
+    names = f"one=local-dir:{checkpoint},two=local-dir:{checkpoint}"
+    clipsyn("extract", store, "-b", names, "-d", photos, "-s", "train")
+    path = tmp_path / "router"
+    clipsyn("fit", store, "-d", "photos", "--ensemble", "log-avg", "-o", path)
+    return path, photos
+
+
+def test_a_folder_of_images(
+    clipsyn: Run, real: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    router, photos = real
+    support = load_router(router).support
+    result = clipsyn("predict", router, photos, "--json")
+    rows = json.loads(result.stdout)
+    assert [row["id"] for row in rows] == [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4)]
+    assert {row["weight one"] for row in rows} == {0.5}
+    right = sum(row["class"] == row["id"].partition("/")[0] for row in rows)
+    assert right / 8 == support.accuracy
+    said = clipsyn("predict", router, photos).stdout
+    assert f"accuracy {100 * right / 8:.1f} %" in said
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_folder_with_classes_of_its_own(
+    clipsyn: Run, real: tuple[Path, Path], write_images: Run
+) -> None:
+    zoo = write_images("zoo", classes=("gnu", "okapi", "quokka"), count=2)
+    said = clipsyn("predict", real[0], zoo).stdout
+    assert "6 images" in said
+    assert said.splitlines()[-1] == (
+        "no accuracy: the images are labelled with other classes than the router's"
+    )
+
+
+def test_embeddings_can_be_kept(
+    clipsyn: Run, real: tuple[Path, Path], tmp_path: Path, write_images: Run
+) -> None:
+    flat = write_images("flat") / "cat"
+    kept = tmp_path / "kept"
+    options = ("--keep", kept, "-p", "jpeg:2", "--json")
+    first = clipsyn("predict", real[0], flat, *options)
+    again = clipsyn("predict", real[0], kept, "-d", "cat", "-p", "jpeg:2", "--json")
+    assert json.loads(first.stdout) == json.loads(again.stdout)
+    assert len(json.loads(first.stdout)) == 4
+
+
+def test_a_backbone_with_new_weights_is_refused_before_any_image_is_encoded(
+    fails: Run,
+    real: tuple[Path, Path],
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    other = tmp_path / "tiny"
+    other.mkdir()
+    (other / "open_clip_config.json").write_bytes(
+        (checkpoint / "open_clip_config.json").read_bytes()
+    )
+    tensors = load_file(checkpoint / "open_clip_model.safetensors")
+    tensors["visual.proj"] = tensors["visual.proj"] * 2
+    save_file(tensors, other / "open_clip_model.safetensors")
+    parse = "clipsyn.router.fitted.FittedBackbone.text"
+    text = property(lambda backbone: f"{backbone.name}=local-dir:{other}")
+    monkeypatch.setattr(parse, text)
+    kept = tmp_path / "kept"
+    assert "weights of one differ" in fails(3, "predict", real[0], real[1], "--keep", kept)
+    assert not kept.exists()
+
+
+def test_the_zoo_on_files_that_were_never_in_a_store(clipsyn: Run, tmp_path: Path) -> None:
+    """As the README does it: what a folder of images gets is what the store's split gets."""
+    store, router, photos = tmp_path / "store", tmp_path / "router", tmp_path / "photos"
+    zoo = "tiny-RN/zoo,tiny-ViT-16/zoo"
+    assert (
+        clipsyn("extract", store, "-b", zoo, "-d", "emoji-food", "-s", "train,test").exit_code == 0
+    )
+    clipsyn("fit", store, "-d", "emoji-food", "--ensemble", "log-avg", "--shots", 1, "-o", router)
+    with tarfile.open(data_dir() / "eval" / "emoji-food" / "test" / "0.tar") as archive:
+        names = [name for name in archive.getnames() if name.endswith(".webp")]
+        archive.extractall(photos, [archive.getmember(n) for n in names], filter="data")
+    of_store = json.loads(clipsyn("predict", router, store, "--json").stdout)
+    of_files = json.loads(clipsyn("predict", router, photos, "--json").stdout)
+    by_name = {row.pop("id"): row for row in of_store}
+    assert len(of_files) == len(by_name) == len(names)
+    for row in of_files:
+        expected = by_name[row.pop("id").removesuffix(".webp")]
+        assert row["class_index"] == expected["class_index"]
+        assert row["probability"] == pytest.approx(expected["probability"], abs=1e-3)
