@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.logits import (
+    in_blocks,
+    log_softmax,
+    predictions,
+    softmax,
+    weighted_sum,
+    zero_shot_logits,
+)
 from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
 
 
@@ -108,3 +115,56 @@ def test_predictions_match_a_plain_loop(logits):
     found = predictions(logits)
     assert found.dtype == np.uint16
     assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("shape", [(3,), (50, 3)])
+@pytest.mark.parametrize("block", [10, 7 * 3 * 4, 10_000])
+def test_weighted_sums_are_those_of_a_plain_loop(shape, block, monkeypatch):
+    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", block)
+    rng = np.random.default_rng(6)
+    logits, weights = rng.normal(size=(50, 3, 4)).astype(np.float32), rng.normal(size=shape)
+    found = weighted_sum(logits, weights)
+    assert found.dtype == np.float32
+    for n, row in enumerate(found):
+        of_sample = weights if len(shape) == 1 else weights[n]
+        expected = sum(w * z for w, z in zip(of_sample, logits[n], strict=True))
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    assert weighted_sum(logits[:0], weights[:0] if len(shape) == 2 else weights).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("rows", "blocks"), [(0, 0), (1, 1), (5, 1), (6, 2), (23, 5)])
+def test_blocks_cover_every_row_once(rows, blocks, monkeypatch):
+    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 5 * 6)
+    seen = np.zeros(rows, int)
+    calls = []
+
+    def work(part):
+        seen[part] += 1
+        calls.append(part)
+
+    in_blocks(work, (rows, 2, 3))
+    assert (seen == 1).all()
+    assert len(calls) == blocks
+    del calls[:]
+    in_blocks(work, (rows, 1000))  # never less than a row
+    assert len(calls) == rows
+
+
+def test_what_goes_wrong_in_a_block_is_raised(monkeypatch):
+    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 1)
+
+    def work(part):
+        raise KeyError(part.start)
+
+    with pytest.raises(KeyError):
+        in_blocks(work, (4, 2))
+
+
+def test_softmax_is_that_of_plain_python_and_its_logarithm_keeps_what_underflows():
+    logits = np.array([[[0.0, 1.0, -2.0], [1e4, 1e4, -1e4]]])
+    powers = [math.exp(value) for value in logits[0, 0]]
+    expected = [[power / sum(powers) for power in powers], [0.5, 0.5, 0]]
+    np.testing.assert_allclose(softmax(logits)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(log_softmax(logits)[0, 0], np.log(expected[0]), rtol=1e-12)
+    half = math.log(0.5)
+    np.testing.assert_allclose(log_softmax(logits)[0, 1], [half, half, -2e4 + half], rtol=1e-12)

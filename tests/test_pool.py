@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,23 @@ def test_rows_are_taken_from_everything_at_once():
         assert np.array_equal(part.embeddings[name], whole.embeddings[name][[4, 0]])
 
 
+def test_a_slice_takes_the_same_rows_and_copies_nothing():
+    ids = tuple("abcdef")
+    whole = replace(pool(), ids=ids, views=(pool().embeddings,))
+    part, copied = whole.take(slice(1, 4)), whole.take(np.array([1, 2, 3]))
+    assert part.ids == copied.ids == ("b", "c", "d")
+    assert np.array_equal(part.labels, copied.labels)
+    for mine, other in (
+        (part.logits, copied.logits),
+        (part.embeddings["1"], copied.embeddings["1"]),
+        (part.views[0]["2"], copied.views[0]["2"]),
+    ):
+        assert np.array_equal(mine, other)
+        assert mine.base is not None
+        assert other.base is None
+    assert len(whole.take(slice(0, 0))) == 0
+
+
 def test_backbones_are_found_by_name():
     turned = pool().of_backbones(["2", "0"])
     assert turned.backbones == ("2", "0")
@@ -56,6 +75,8 @@ def test_a_sample_that_one_backbone_cannot_read_is_left_out():
     broken = pool(logits=logits)
     assert broken.readable.tolist() == [True, True, False, True, True, True]
     assert broken.labelled().labels.tolist() == [0, 3, 2, 3]
+    logits[0, 0, 0], logits[0, 0, 1], logits[5, 2, 2] = np.inf, -np.inf, -np.inf
+    assert pool(logits=logits).readable.tolist() == [False, True, False, True, True, False]
 
 
 def test_some_classes_among_themselves():

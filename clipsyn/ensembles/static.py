@@ -43,16 +43,17 @@ class BestSingle(Router):
 
 
 class _Vote(Ensemble):
+    """``z_c = log((votes_c + mean_b p_b(c)) / (k B + 1))``; every backbone has k votes.
+
+    These are probabilities, as they sum to one. The mean is below 1, so it decides between
+    classes with equal votes and no others (up to float32: means closer than 1e-6 are equal).
+    Among equal logits of one backbone the lowest class indices get the votes.
+    """
+
     learns: ClassVar[bool] = False
-    _choices: ClassVar[int]  # votes of each backbone, all classes if there are fewer
+    _choices: ClassVar[int]  # k; the number of classes if there are fewer
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        """``log((votes_c + mean_b p_b(c)) / (k B + 1))``: probabilities, as they sum to one.
-
-        The mean is below 1, so it decides between classes with equal votes and no others (up to
-        float32: means closer than 1e-6 are equal). Among equal logits of one backbone the lowest
-        class index gets the vote.
-        """
         n, count, classes = pool.logits.shape
         choices = min(self._choices, classes)
         votes = softmax(pool.logits).mean(axis=1)
@@ -72,13 +73,20 @@ class _Vote(Ensemble):
 
 
 class VoteTop1(_Vote):
-    """Each backbone votes for its first class; ties go to the largest mean probability."""
+    """Each backbone votes for its first class; ties go to the largest mean probability.
+
+    ``z_c = log((votes_c + mean_b p_b(c)) / (B + 1))``
+    """
 
     _choices: ClassVar[int] = 1
 
 
 class VoteTop3(_Vote):
-    """Each backbone votes for its three first classes; ties go to the largest mean probability."""
+    """Each backbone votes for its three first classes; ties go to the largest mean probability.
+
+    ``z_c = log((votes_c + mean_b p_b(c)) / (3 B + 1))``; all classes get votes if there are
+    fewer than three.
+    """
 
     _choices: ClassVar[int] = 3
 
