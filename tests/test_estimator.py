@@ -119,6 +119,14 @@ def test_unknown_names_are_answered_with_near_ones(registry, text, message):
         from_text(registry, text)
 
 
+@pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=["ensembles", "heads"])
+def test_every_parameter_of_what_is_registered_can_be_written_as_text(registry):
+    for name in registry:
+        for parameter, default in from_text(registry, name).get_params().items():
+            written = from_text(registry, f"{name}:{parameter}={default}")
+            assert written.get_params()[parameter] == default
+
+
 def test_parameters_are_got_and_set():
     example = Example(hidden=4)
     assert example.set_params(rate=2.0, shape="x") is example
