@@ -20,9 +20,9 @@ from clipsyn.pool import Pool
 class BestSingle(Router):
     """``z = z_b*`` with b* the backbone with the best accuracy on the support set.
 
-    Ties go to the lower cross-entropy, then to the name that sorts first. The paper chooses b*
-    on the test split ("best single backbone"); that one is a reference, which no method that
-    learns from the support set alone can be. `best_`: the name.
+    Ties go to the lower cross-entropy, then to the name that sorts first. The paper's "best
+    single backbone" is chosen on the test split: a reference, not a method, as it needs the
+    labels of what it predicts. `best_`: the name.
     """
 
     best_: str
