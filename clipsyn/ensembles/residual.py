@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
+from clipsyn.errors import UsageError
 from clipsyn.logits import log_softmax, softmax, weighted_sum
 from clipsyn.pool import Pool
 
@@ -68,6 +69,11 @@ class ResidualRouter(Router):
         self.penalty = penalty
 
     def _fit(self, pool: Pool) -> None:
+        if not self.shrinkage > 0 or not (self.penalty is None or self.penalty > 0):
+            raise UsageError(
+                "shrinkage and penalty of a residual router are above 0 (or None for the latter), "
+                f"not {self.shrinkage} and {self.penalty}"
+            )
         count = len(pool.backbones)
         self.temperature_ = common_temperature(pool.logits.mean(axis=1), pool.labels)
         found = statistics(pool.logits, self.temperature_)
