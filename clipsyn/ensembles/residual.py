@@ -1,7 +1,6 @@
 """A router with a handful of parameters: a shrunk super learner and a shrunk residual.
 
-Not in the paper. An NLC has a hundred parameters for every label it sees in a few-shot run; this
-has one weight a backbone and three coefficients that all backbones share.
+Not in the paper, whose NLC has a thousand parameters for every label of a few-shot run.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from clipsyn.logits import log_softmax, softmax, weighted_sum
 from clipsyn.pool import Pool
 
 STATISTICS = ("margin", "spread", "divergence")
-PENALTIES = (math.inf, 300.0, 100.0, 30.0, 10.0)  # of the residual; averaged over
+PENALTIES = (1e9, 300.0, 100.0, 30.0, 10.0)  # of the residual; the first leaves nothing of it
 
 _BLOCK_VALUES = 250_000  # logits worked on at once: 2 MB of float64
 _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
@@ -52,9 +51,8 @@ class ResidualRouter(Router):
     Learned: temperature_, weights_ (w), coefficients_ (v), means_ and deviations_ (backbone, 3),
     posterior_ (the averaging weight of each penalty).
 
-    Why it can help, how it was chosen, wins and losses: docs/router.md. Leave-one-out: one exact
-    Newton step from the joint solution (Beirami et al., "On optimal generalizability in
-    parametric learning", 2017).
+    Why it can help, how it was chosen, wins and losses: docs/router.md. Leave-one-out by a Newton
+    step: Beirami et al., "On optimal generalizability in parametric learning", 2017.
     """
 
     temperature_: float
@@ -69,9 +67,10 @@ class ResidualRouter(Router):
         self.penalty = penalty
 
     def _fit(self, pool: Pool) -> None:
-        if not self.shrinkage > 0 or not (self.penalty is None or self.penalty > 0):
+        penalties = PENALTIES if self.penalty is None else (self.penalty,)
+        if not all(0 < value < math.inf for value in (self.shrinkage, *penalties)):
             raise UsageError(
-                "shrinkage and penalty of a residual router are above 0 (or None for the latter), "
+                "shrinkage and penalty of a residual router are finite and above 0, "
                 f"not {self.shrinkage} and {self.penalty}"
             )
         count = len(pool.backbones)
@@ -82,8 +81,8 @@ class ResidualRouter(Router):
         unit = self.temperature_ / count
         problem = Problem(pool.logits, pool.labels, self._design(found), unit)
         parameters, solutions, losses = problem.centre, [], []
-        for penalty in PENALTIES if self.penalty is None else (self.penalty,):
-            precision = self._precision(count, penalty)
+        for penalty in penalties:
+            precision = np.repeat([self.shrinkage / count, penalty], [count, len(STATISTICS)])
             parameters = problem.solve(precision, start=parameters)
             solutions.append(parameters)
             losses.append(problem.leave_one_out(parameters, precision).sum())
@@ -104,9 +103,6 @@ class ResidualRouter(Router):
         deviation = np.where(varies, standard, 0).clip(-_CLIP, _CLIP)
         own = np.broadcast_to(np.eye(found.shape[1]), (*found.shape[:2], found.shape[1]))
         return np.concatenate([own, deviation], axis=2)
-
-    def _precision(self, backbones: int, penalty: float) -> Array:
-        return np.repeat([self.shrinkage / backbones, penalty], [backbones, len(STATISTICS)])
 
 
 def common_temperature(mean_logits: NDArray[Any], labels: NDArray[np.int32]) -> float:
@@ -195,15 +191,13 @@ class Problem:
     def solve(self, precision: Array, start: Array) -> Array:
         """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``.
 
-        An infinite precision keeps a parameter at its centre. Newton's method with halved steps.
+        Newton's method; a step that goes too far is halved.
         """
-        free = np.isfinite(precision)
-        parameters = np.where(free, start, self.centre)
+        parameters = start
         value, slope, curvature = self._penalised(parameters, precision)
         for _ in range(_STEPS):
-            step = np.zeros(len(parameters))
-            step[free] = np.linalg.solve(curvature, slope)
-            decrement = float(slope @ step[free])
+            step = np.linalg.solve(curvature, slope)
+            decrement = float(slope @ step)
             if decrement < _TOLERANCE:
                 break
             for size in 0.5 ** np.arange(30):
@@ -217,16 +211,13 @@ class Problem:
     def leave_one_out(self, parameters: Array, precision: Array) -> Array:
         """(sample,) loss of each sample at the parameters fitted without it, about.
 
-        About, because without the sample only one Newton step is taken from `parameters`, the
-        solution with it; its Hessian is exact there.
+        One Newton step without it is taken from `parameters`, the solution with it.
         """
-        free = np.isfinite(precision)
         _, gradient, hessian = self.at(parameters)
-        design = self.design[:, :, free]
-        count, backbones, width = design.shape
-        curvature = _weighted_square(design, hessian) + np.diag(precision[free])
-        spread = np.linalg.solve(curvature, design.reshape(-1, width).T)
-        leverage = design @ spread.reshape(width, count, backbones).transpose(1, 0, 2)
+        count, backbones, width = self.design.shape
+        curvature = self._curvature(hessian, precision)
+        spread = np.linalg.solve(curvature, self.design.reshape(-1, width).T)
+        leverage = self.design @ spread.reshape(width, count, backbones).transpose(1, 0, 2)
         # Woodbury: only matrices of (backbone, backbone) are left to invert for each sample
         unseen = np.linalg.solve(
             np.eye(backbones) - leverage @ hessian, leverage @ gradient[:, :, None]
@@ -236,20 +227,16 @@ class Problem:
         return -log_softmax(scores)[np.arange(count), self.labels]
 
     def _penalised(self, parameters: Array, precision: Array) -> tuple[float, Array, Array]:
-        """Value, gradient and Hessian of the penalised sum, in the free parameters."""
+        """Value, gradient and Hessian of what `solve` minimises, in the parameters."""
         losses, gradient, hessian = self.at(parameters)
-        free = np.isfinite(precision)
-        design, offset = self.design[:, :, free], (parameters - self.centre)[free]
-        pull = precision[free] * offset
-        slope = np.tensordot(gradient, design, 2) + pull
-        curvature = _weighted_square(design, hessian) + np.diag(precision[free])
-        return float(losses.sum() + 0.5 * pull @ offset), slope, curvature
+        offset = parameters - self.centre
+        value = losses.sum() + 0.5 * precision @ offset**2
+        slope = np.tensordot(gradient, self.design, 2) + precision * offset
+        return float(value), slope, self._curvature(hessian, precision)
 
-
-def _weighted_square(design: Array, hessian: Array) -> Array:
-    """``sum over n of design_n.T @ hessian_n @ design_n``: (parameter, parameter)."""
-    square: Array = np.tensordot(design, hessian @ design, ((0, 1), (0, 1)))
-    return square
+    def _curvature(self, hessian: Array, precision: Array) -> Array:
+        square = np.tensordot(self.design, hessian @ self.design, ((0, 1), (0, 1)))
+        return np.asarray(square + np.diag(precision))
 
 
 def _over_blocks(logits: NDArray[Any], work: Callable[[slice], None]) -> None:
