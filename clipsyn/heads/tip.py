@@ -23,7 +23,7 @@ from clipsyn.heads.base import (
 from clipsyn.pool import Pool
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
 _CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
 _BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
