@@ -31,7 +31,8 @@ from clipsyn.pool import Pool
 Loss = Callable[[slice, NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 Weights = dict[str, NDArray[Any]]
 
-_ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a second-level cache holds
+_ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a core's cache holds
+_MANY = 2_000_000  # parameters that come from memory at every step: two cores get more of it
 _SMALL_BATCH = 32
 _ORDER = 0  # seed of the order of the samples and of the batches, which all seeds share
 _FEWEST_HELD_OUT = 100  # with fewer, a held-out loss is mostly noise: see PerceptronRouter
@@ -175,7 +176,7 @@ class Adam:
         self._steps = 0
 
     def step(
-        self, values: NDArray[Any], gradient: NDArray[Any], threads: ThreadPoolExecutor | None
+        self, values: NDArray[Any], gradient: NDArray[Any], threads: ThreadPoolExecutor
     ) -> None:
         """Move `values` in place; overwrites `gradient`."""
         self._steps += 1
@@ -186,7 +187,7 @@ class Adam:
         def move(block: slice) -> None:
             self._move(values[block], gradient[block], block, size, 1e-8 * spread)
 
-        if threads is None or len(blocks) < 4:
+        if len(values) < _MANY:
             for block in blocks:
                 move(block)
         else:
@@ -327,7 +328,7 @@ class PerceptronRouter(Router):
         hidden: int = 128,
         learning_rate: float = 2e-4,
         weight_decay: float = 0.01,
-        batch_size: int = 256,
+        batch_size: int = 512,
         steps: int = 600,
         epochs: int = 10,
         patience: int = 200,

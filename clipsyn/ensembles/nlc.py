@@ -55,7 +55,7 @@ class NLC(PerceptronRouter):
         hidden: int = 128,
         learning_rate: float = 2e-4,
         weight_decay: float = 0.01,
-        batch_size: int = 256,
+        batch_size: int = 512,
         steps: int = 600,
         epochs: int = 10,
         patience: int = 200,
