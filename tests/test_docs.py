@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -20,7 +21,6 @@ import pytest
 import yaml
 
 from clipsyn.cli import main
-from clipsyn.store.features import FeatureStore
 
 ROOT = Path(__file__).parents[1]
 CLI = ROOT / "docs" / "cli.md"
@@ -181,12 +181,25 @@ def test_every_field_of_a_recipe_is_documented() -> None:
         assert not missing, model.__name__
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+    """A store with the names that the documentation uses, but for the backbones'."""
+    path = tmp_path_factory.mktemp("documented") / "store"
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source("emoji-food", split, templates=("a drawing of a {c}.",))
+        for split in ("train", "test")
+    ]
+    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    return path
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/routers.md"])
 def test_python_in_the_documentation_runs(
-    name: str, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, documented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("store", "runs/quickstart/store"):
-        shutil.copytree(tiny_store.path, tmp_path / place)
+        shutil.copytree(documented, tmp_path / place)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.print", lambda *_: None)
     namespace: dict[str, Any] = {}

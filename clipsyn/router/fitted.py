@@ -18,7 +18,7 @@ from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
 from clipsyn.heads.zero_shot import ZeroShot
 from clipsyn.logits import predictions, softmax, zero_shot_logits
-from clipsyn.metrics import Score, accuracy
+from clipsyn.metrics import accuracy
 from clipsyn.pool import Pool
 from clipsyn.specs import Identity, differences, fingerprint
 
@@ -200,9 +200,9 @@ class FittedRouter:
             return scores, None
         return scores, self.ensemble.weights(transformed.of_backbones(pool.backbones))
 
-    def score(self, pool: Pool) -> Score:
-        """Accuracy, and over how many samples."""
-        return accuracy(self.predict(pool), pool.labels)
+    def score(self, pool: Pool) -> float:
+        """Accuracy over the samples with a label and a prediction; NaN if there is none."""
+        return accuracy(self.predict(pool), pool.labels).value
 
     def check(self, pool: Pool) -> None:
         """Raise RouterMismatch if the pool is of other backbones, classes, prompts or weights.

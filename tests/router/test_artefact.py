@@ -111,7 +111,7 @@ def test_all_about_it_comes_back(folder: Path, support: Pool) -> None:
         np.testing.assert_array_equal(
             backbone.class_embedding, support.class_embeddings[backbone.name]
         )
-    assert found.support.accuracy == found.score(support).value
+    assert found.support.accuracy == found.score(support)
 
 
 def test_other_programs_can_read_it(folder: Path, support: Pool) -> None:
