@@ -1,7 +1,8 @@
-"""Every command answers in an install without torch: help, listings, one sentence of `extract`."""
+"""An install without torch: commands answer, `extract` in one sentence; a router is fitted."""
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CLIPSYN = Path(sys.executable).with_name("clipsyn")
@@ -15,9 +16,30 @@ def call(*arguments: str, expected: int = 0) -> str:
 
 
 reading = ["zeroshot", "ls", "info", "status", "verify", "backbones", "datasets"]
-for command in [*reading, "extract", "run", "rm"]:
+for command in [*reading, "extract", "run", "rm", "evaluate", "fit", "predict"]:
     call(command, "--help")
 for name in ("backbones", "datasets"):
     call(name)
 assert "clipsyn[extract]" in call("extract", "store", "--dataset", "emoji-food", expected=1)
 call("ls", "nowhere", expected=4)
+call("fit", "nowhere", "-d", "emoji-food", "-o", "router", expected=4)
+
+LEARNING = """
+import sys
+import numpy as np
+import clipsyn
+
+draw = np.random.default_rng(0)
+labels = np.arange(24) % 3
+logits = draw.normal(size=(24, 2, 3)) + 3 * np.eye(3)[labels, None]
+embeddings = [draw.normal(size=(24, 4)) for _ in range(2)]
+support = clipsyn.Pool.of(logits, labels, embeddings)
+nlc = clipsyn.NLC(steps=5).fit(support)
+clipsyn.save_router(sys.argv[1], nlc, support)
+assert (clipsyn.load_router(sys.argv[1]).predict(support) == nlc.predict(support)).all()
+assert "torch" not in sys.modules
+"""
+with tempfile.TemporaryDirectory() as folder:
+    router = str(Path(folder) / "router")
+    subprocess.run([sys.executable, "-c", LEARNING, router], check=True)
+    assert "plain arrays" in call("predict", router, folder, expected=3)
