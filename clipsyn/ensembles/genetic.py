@@ -1,7 +1,7 @@
 """One temperature per backbone, found by a genetic algorithm (paper sections 4.2 GAC and 12).
 
-The paper names the method; population, operators and bounds are unpublished. These are the
-settings its digest suggests.
+The paper names the method; population, operators and bounds are unpublished. These are in
+general use.
 """
 
 from __future__ import annotations

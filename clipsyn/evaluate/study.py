@@ -316,11 +316,11 @@ class Study:
         return fingerprint(
             {
                 "clipsyn": __version__,
-                "target": goal.reader.origin(),
+                "target": goal.reader.origin,
                 "classes": goal.classes,
                 "head": head,
                 "ensemble": name,
-                "support": {"of": self.support.origin(), **draw.identity()} if learned else None,
+                "support": {"of": self.support.origin, **draw.identity()} if learned else None,
                 "shots": draw.shots,
             }
         )

@@ -63,6 +63,7 @@ class PoolReader:
     def backbones(self) -> tuple[str, ...]:
         return tuple(key.backbone for key in self.keys)
 
+    @cached_property
     def origin(self) -> dict[str, Any]:
         """Fingerprints of everything the pool is read from: by backbone, and of the labels."""
         views = [key for view in self.views for key in view]
@@ -124,7 +125,7 @@ class PoolReader:
             split=self.samples.split,
             perturbation=self.perturbation,
             prompts=self.prompts,
-            origin=self.origin(),
+            origin=self.origin,
             provenance=self.provenance,
         )
 

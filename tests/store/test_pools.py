@@ -62,14 +62,14 @@ def test_views_are_perturbations_of_the_same_samples(tiny_store):
 
 
 def test_origin_changes_with_labels_and_cells(tiny_store, fakes, tmp_path):
-    before = PoolReader(tiny_store, "toy", "test").origin()
-    assert PoolReader(tiny_store, "toy", "test").origin() == before
-    assert PoolReader(tiny_store, "toy", "test", backbones="*/one").origin() != before
+    before = PoolReader(tiny_store, "toy", "test").origin
+    assert PoolReader(tiny_store, "toy", "test").origin == before
+    assert PoolReader(tiny_store, "toy", "test", backbones="*/one").origin != before
     source = fakes.Source()
     source.labels = source.labels[::-1].copy()
     other = fakes.fill(tmp_path / "other", [fakes.Encoder()], [source])
-    mine = PoolReader(tiny_store, "toy", "test", backbones="fake/one").origin()
-    theirs = PoolReader(other, "toy", "test").origin()
+    mine = PoolReader(tiny_store, "toy", "test", backbones="fake/one").origin
+    theirs = PoolReader(other, "toy", "test").origin
     assert mine["features"] == theirs["features"]
     assert mine["labels"] != theirs["labels"]
 
