@@ -62,9 +62,7 @@ class Head(Estimator):
         if pool.n_classes != self.n_classes_:
             raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
         pool = pool.of_backbones(self.backbones_)
-        logits = np.stack([self._logits(pool, name) for name in pool.backbones], axis=1)
-        logits[np.isnan(pool.logits).any(axis=2)] = np.nan  # whatever the embeddings are there
-        return pool.with_logits(logits.astype(np.float32, copy=False))
+        return pool.with_logits(self._transform(pool))
 
     def fit_transform(self, support: Pool) -> Pool:
         """Fit, and return the pool for fitting a combiner (see the module's text)."""
@@ -74,8 +72,16 @@ class Head(Estimator):
     def _fit(self, pool: Pool) -> None:
         """Learn from samples that are all labelled and readable."""
 
+    def _transform(self, pool: Pool) -> NDArray[np.float32]:
+        """(sample, backbone, class); NaN where the pool's are, whatever the embeddings are there."""
+        logits = np.empty(pool.logits.shape, np.float32)
+        for column, name in enumerate(pool.backbones):
+            logits[:, column] = self._logits(pool, name)
+        logits[np.isnan(pool.logits.sum(axis=2))] = np.nan
+        return logits
+
     def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
-        """(sample, class) of one backbone; NaN rows stay NaN."""
+        """(sample, class) of one backbone."""
         raise NotImplementedError
 
     def _combiner_pool(self, support: Pool) -> Pool:
@@ -155,6 +161,8 @@ def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Po
 
     A support of one sample has nothing to be fitted on: its logits stay.
     """
+    if folds < 2:
+        raise UsageError(f"cross-fitting needs at least two folds, not {folds}")
     fold = stratified_folds(support.labels, folds, random_state)
     logits = support.logits.copy()
     for number in range(folds):

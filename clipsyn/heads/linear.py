@@ -62,7 +62,9 @@ class LinearProbe(Head):
         penalties = []
         for name in pool.backbones:
             features = image_embeddings(part, name)
-            chosen = self.penalty or self._choose_penalty(features, labels)
+            chosen = self.penalty
+            if chosen is None:
+                chosen = self._choose_penalty(features, labels)
             probe = _probe(features, labels, weights, chosen)
             penalties.append(chosen)
             self.coef_[name] = _spread(probe.coef, self.present_)

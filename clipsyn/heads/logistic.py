@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.errors import UsageError
 from clipsyn.heads.base import cross_entropy
 
 
@@ -41,8 +42,10 @@ def fit_logistic(
 
     features: (n, embed); labels: (n,) from 0 to class - 1; base: (n, class). The precision of
     the products is that of `features`. Stops when a step lowers the mean loss by less than
-    `tolerance` nats.
+    `tolerance` nats (less than that part of it, where it is above 1), or after `max_iterations`.
     """
+    if not penalty > 0:
+        raise UsageError(f"a penalty is above 0, not {penalty}")
     from scipy.optimize import minimize  # 0.2 s
 
     centre = features.mean(axis=0) if intercept else np.zeros_like(features[0])

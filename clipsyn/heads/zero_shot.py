@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.heads.base import Head, backbone_logits
+from clipsyn.heads.base import Head
 from clipsyn.pool import Pool
 
 
@@ -19,8 +19,8 @@ class ZeroShot(Head):
 
     learns: ClassVar[bool] = False
 
-    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
-        return backbone_logits(pool, backbone)
+    def _transform(self, pool: Pool) -> NDArray[np.float32]:
+        return pool.logits
 
     def _combiner_pool(self, support: Pool) -> Pool:
         return support

@@ -112,6 +112,11 @@ def test_a_single_sample_keeps_its_logits():
     assert (found.logits == 0).all()
 
 
+def test_one_fold_is_refused():
+    with pytest.raises(UsageError, match="two folds"):
+        cross_fitted(Recorder(), numbered(4), 1, 0)
+
+
 def test_embeddings_are_float32_or_named_as_missing():
     pool = Pool.of(np.zeros((2, 1, 3)), None, [np.ones((2, 4), np.float16)])
     assert image_embeddings(pool, "0").dtype == np.float32
@@ -208,6 +213,13 @@ def test_rows_of_the_correction_sum_to_zero():
     features, labels, base, _ = problem()
     found = fit_logistic(features, labels, base, 0.5, tolerance=1e-12)
     np.testing.assert_allclose(found.coef.sum(axis=0), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, -1.0, float("nan")])
+def test_the_penalty_is_positive(penalty):
+    features, labels, base, _ = problem()
+    with pytest.raises(UsageError, match="penalty is above 0"):
+        fit_logistic(features, labels, base, penalty)
 
 
 def test_equal_features_leave_the_class_shares():
