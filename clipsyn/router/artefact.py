@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -187,18 +187,27 @@ def _licence_note(licence: str) -> str:
 
 
 def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
-    support = content["support"]
+    """What this version knows of `content`: a newer one of the same format may say more."""
+    support = {known.name: content["support"][known.name] for known in fields(Support)}
     return FittedRouter(
         _read_estimator(ENSEMBLES, content["ensemble"], arrays),
         _read_estimator(HEADS, content["head"], arrays),
-        tuple(
-            FittedBackbone(**backbone, class_embedding=arrays.get(_class_array(backbone["name"])))
-            for backbone in content["backbones"]
-        ),
+        tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
         content["n_classes"],
         tuple(content["class_names"]),
         content["prompts"],
         Support(**(support | {"views": tuple(support["views"])})),
+    )
+
+
+def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:
+    name = content["name"]
+    return FittedBackbone(
+        name,
+        content["source"],
+        content["identity"],
+        content["logit_scale"],
+        arrays.get(_class_array(name)),
     )
 
 

@@ -41,4 +41,5 @@ def fit_router(
     )
     pool = reader.read(few_shot(reader.samples.labels, shots, seed))
     combiner.fit(fitted_head.fit_transform(pool))
-    return FittedRouter.of(combiner, pool, head=fitted_head, shots=shots, seed=seed)
+    drawn = None if shots is None else seed  # all images are the same ones for any seed
+    return FittedRouter.of(combiner, pool, head=fitted_head, shots=shots, seed=drawn)

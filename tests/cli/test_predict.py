@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +159,24 @@ def test_embeddings_can_be_kept(
     again = clipsyn("predict", real[0], kept, "-d", "cat", "-p", "jpeg:2", "--json")
     assert json.loads(first.stdout) == json.loads(again.stdout)
     assert len(json.loads(first.stdout)) == 4
+
+
+def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(
+    clipsyn: Run, checkpoint: Path, write_images: Run, tmp_path: Path
+) -> None:
+    photos, store, router = write_images(), tmp_path / "store", tmp_path / "r"
+    for name, precision in (("one", "fp32"), ("two", "bf16")):
+        options = ("-d", photos, "-s", "train", "--precision", precision)
+        clipsyn("extract", store, "-b", f"{name}=local-dir:{checkpoint}", *options)
+    clipsyn("fit", store, "-d", "photos", "--ensemble", "vote-1", "-o", router)
+    assert clipsyn("predict", router, photos, "--keep", tmp_path / "kept").exit_code == 0
+    fitted, kept = FeatureStore.open(store), FeatureStore.open(tmp_path / "kept")
+    precisions = {}
+    for key in kept.keys(split=["test"]):
+        identity, _ = kept.encoder(key)
+        assert identity == fitted.encoder(replace(key, split="train"))[0]
+        precisions[key.backbone] = identity["precision"]
+    assert precisions == {"one": "fp32", "two": "bf16"}
 
 
 def test_a_backbone_with_new_weights_is_refused_before_any_image_is_encoded(

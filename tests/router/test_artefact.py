@@ -204,7 +204,12 @@ def test_a_newer_format(folder: Path) -> None:
 
 
 def test_a_newer_minor_format_is_read(folder: Path, support: Pool) -> None:
-    edit(folder, lambda content: content.update(format="1.7"))
+    def extend(content: dict[str, Any]) -> None:
+        content["format"] = "1.7"
+        for part in (content, content["support"], content["backbones"][0]):
+            part["colour"] = "blue"
+
+    edit(folder, extend)
     assert load_router(folder).names == support.backbones
 
 

@@ -174,9 +174,14 @@ def test_another_backbone_of_that_name(
     def change(encoder: Any) -> None:
         encoder.identity[field.partition(".")[0]] = value
 
-    with pytest.raises(RouterMismatch) as caught:
-        predict_store(router, other(change=change), "toy")
-    assert caught.value.field == f"{field} of fake/two"
+    store = other(change=change)
+    for use in (
+        lambda: predict_store(router, store, "toy"),
+        lambda: router.predict(store.pool("toy", "test")),
+    ):
+        with pytest.raises(RouterMismatch) as caught:
+            use()
+        assert caught.value.field == f"{field} of fake/two"
 
 
 def test_other_prompts(
