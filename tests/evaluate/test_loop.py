@@ -80,6 +80,8 @@ def test_one_row_a_number(store):
         "gain",
         "gain_relative",
         "gain_over_chosen",
+        "disagreement",
+        "error_inconsistency",
         "fit_seconds",
         "predict_seconds",
     }
@@ -275,7 +277,7 @@ def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
     [
         ({"ensembles": ["super-lerner"]}, UnknownName, "did you mean super-learner"),
         ({"ensembles": ["nlc:hiden=3"]}, UnknownName, "did you mean hidden"),
-        ({"ensembles": ["nlc:hidden=many"]}, UsageError, "many is not a number"),
+        ({"ensembles": ["nlc:hidden=many"]}, UsageError, "many is not a whole number"),
         ({"heads": ["zeroshot"]}, UnknownName, "did you mean zero-shot"),
         ({"datasets": "toys"}, UnknownName, "did you mean toy"),
         ({"support": "val"}, MissingCell, r"clipsyn extract .* --split val"),
@@ -293,3 +295,19 @@ def test_shots_are_numbers_or_full():
     assert read_shots(["1", "16", "full"]) == (1, 16, None)
     with pytest.raises(UsageError, match=r"shots are numbers or full, .* not 1, all"):
         read_shots(["1", "all"])
+
+
+def test_two_classes_of_one_name_stay_two(fakes, tmp_path):
+    names = ("crane", "dog", "crane")
+    sources = [
+        fakes.Source(split=s, count=n, class_names=names) for s, n in (("test", 30), ("train", 24))
+    ]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    store = fakes.fill(tmp_path / "s", encoders, sources)
+    test = store.pool("toy", "test")
+    assert np.array_equal(test.logits[:, :, 0], test.logits[:, :, 2])  # their texts are the same
+    frame = run(store, ensembles=["log-avg", "super-learner", "vote-1", "nlc"])
+    mean = test.logits.mean(axis=1).argmax(axis=1)  # the lowest index of equals
+    assert 2 not in mean
+    assert accuracy(frame, ensemble="log-avg") == pytest.approx((mean == test.labels).mean())
+    assert frame["value"].is_finite().all()
