@@ -73,7 +73,7 @@ class Head(Estimator):
         """Learn from samples that are all labelled and readable."""
 
     def _transform(self, pool: Pool) -> NDArray[np.float32]:
-        """(sample, backbone, class); NaN where the pool's are, whatever the embeddings are there."""
+        """(sample, backbone, class); NaN where the pool has NaN, whatever the embeddings."""
         logits = np.empty(pool.logits.shape, np.float32)
         for column, name in enumerate(pool.backbones):
             logits[:, column] = self._logits(pool, name)
