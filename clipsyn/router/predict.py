@@ -55,24 +55,24 @@ def predict_store(
     is no accuracy. Raises RouterMismatch naming what differs, MissingCell with the extract line
     that helps.
     """
-    split_of = _Split(router, store, store.samples(dataset, split), perturbation)
-    split_of.check_cells()
+    images = _Images(router, store, store.samples(dataset, split), perturbation)
+    images.check_cells()
     if not own_classes:
-        split_of.check_classes()
+        images.check_classes()
     frames, predicted = [], []
-    for pool in split_of.blocks():
+    for pool in images.blocks():
         frame, classes = _predict(router, pool)
         frames.append(frame)
         predicted.append(classes)
-    labels = split_of.samples.labels
+    labels = images.samples.labels
     labelled = bool((labels >= 0).any())
-    known = split_of.samples.class_names == router.class_names
+    known = images.samples.class_names == router.class_names
     right = accuracy(np.concatenate(predicted), labels) if labelled and known else None
     return Predictions(pl.concat(frames), right, labelled and not known)
 
 
 @dataclass(frozen=True, eq=False)
-class _Split:
+class _Images:
     """The images that a router is applied to."""
 
     router: FittedRouter
