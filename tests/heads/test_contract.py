@@ -345,6 +345,10 @@ def test_it_can_be_cloned_and_written_without_pickle(name, tmp_path):
             arrays[attribute] = value
         else:
             plain[attribute] = value
-    safetensors.numpy.save_file(arrays or {"none": np.zeros(1)}, tmp_path / "head.safetensors")
+    safetensors.numpy.save_file(arrays, tmp_path / "head.safetensors")
+    read = safetensors.numpy.load_file(tmp_path / "head.safetensors")
+    assert read.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(read[key], array)
     assert json.loads(json.dumps(plain)).keys() == plain.keys()
     assert all(array.dtype != object for array in arrays.values())
