@@ -119,7 +119,7 @@ def gaussian(features: NDArray[np.float32], labels: NDArray[np.int32], classes: 
     centred = values - means[labels]
     scatter, basis = np.linalg.eigh(centred.T @ centred)
     spread = values.var(axis=0).sum() * len(values) / max(len(values) - 1, 1)
-    # d (d I)^-1 is the identity
+    # where no two images differ, P = d (d I)^-1 shall be the identity
     spread = float(spread) or float(values.shape[1])
     return Gaussian(basis, np.maximum(scatter, 0), means @ basis, sizes, spread)
 
