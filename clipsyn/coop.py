@@ -91,12 +91,20 @@ def _endings(image: str) -> Iterator[str]:
 def _items(path: Path) -> list[Item]:
     try:
         if path.suffix == ".json":
-            return [(str(item[0]), int(item[1])) for item in json.loads(path.read_text())["train"]]
+            train = json.loads(path.read_text(encoding="utf-8"))["train"]
+            return [_json_item(item) for item in (train["data"] if "data" in train else train)]
         with path.open("rb") as file:
             content = _Reader(file).load()
         return [(str(d["_impath"]), int(d["_label"])) for d in map(vars, content["train"])]
     except (ValueError, KeyError, TypeError, EOFError, IndexError, pickle.UnpicklingError) as error:
         raise DatasetError(f"{path} is no few-shot file of CoOp: {error}") from error
+
+
+def _json_item(item: Any) -> Item:
+    """``[path, label, name]`` as in CoOp's splits, or an object as in cross-modal adaptation's."""
+    if isinstance(item, dict):
+        return str(item["impath"]), int(item["label"])
+    return str(item[0]), int(item[1])
 
 
 class _Datum:

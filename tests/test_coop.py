@@ -65,6 +65,13 @@ def test_json_works_too_and_suffixes_may_be_missing(tmp_path, samples):
     assert read_indices(tmp_path, samples, [(1, 0)])[1, 0].tolist() == [0, 3]
 
 
+def test_the_files_of_cross_modal_adaptation_are_read(tmp_path, samples):
+    data = [{"impath": "pets/dogs/a.jpg", "label": 7, "classname": "dog"}]
+    content = {"train": {"indices": [2], "data": data}, "val": {"indices": [], "data": []}}
+    (tmp_path / "shot_1-seed_1.json").write_text(json.dumps(content))
+    assert read_indices(tmp_path, samples, [(1, 1)])[1, 1].tolist() == [2]
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("this must not run",))

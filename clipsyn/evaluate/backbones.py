@@ -6,13 +6,12 @@ Reads predictions and labels, and logits for top-5 alone; no pixel, no model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError
+from clipsyn.evaluate.predicted import Predicted, predicted
 from clipsyn.evaluate.results import RESULT, Measured, Row
 from clipsyn.metrics import (
     Score,
@@ -22,7 +21,7 @@ from clipsyn.metrics import (
     scored,
     true_class_rank,
 )
-from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
+from clipsyn.specs import FeatureKey
 from clipsyn.stats import (
     Interval,
     bootstrap_difference,
@@ -31,8 +30,7 @@ from clipsyn.stats import (
 )
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.samples import SampleTable
-from clipsyn.store.select import Names, groups, select
+from clipsyn.store.select import Names
 
 
 def zeroshot(
@@ -64,72 +62,41 @@ def zeroshot(
     Raises MissingCell with the extract line that helps, UnknownName with near matches, and
     DatasetError where nothing has labels.
     """
-    keys = select(
+    groups = predicted(
         store,
-        dataset=datasets,
-        split=splits,
-        perturbation=perturbations,
-        backbone=backbones,
+        datasets=datasets,
+        splits=splits,
+        perturbations=perturbations,
+        backbones=backbones,
+        prompts=prompts,
     )
-    rows: list[Row] = []
-    unlabelled = []
-    for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
-        samples = store.samples(dataset, split)
-        if not (samples.labels >= 0).any():
-            unlabelled.append(f"{dataset}/{split}")
-            continue
-        for (_, prompt_set), group in groups(store, cells, prompts):
-            rows += _evaluate(store, samples, group, prompt_set)
-    if unlabelled and (datasets is not None or not rows):
-        raise DatasetError(
-            f"{', '.join(unlabelled)} has no labels, so nothing can be right or wrong: extract a "
-            "labelled folder or a manifest with a label column"
-        )
-    return pl.DataFrame(rows, schema=RESULT)
+    return pl.DataFrame([row for group in groups for row in _evaluate(group)], schema=RESULT)
 
 
-def _evaluate(
-    store: FeatureStore, samples: SampleTable, keys: list[FeatureKey], prompts: str
-) -> list[Row]:
+def _evaluate(group: Predicted) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
-    predictions = np.stack([store.predictions(key, prompts) for key in keys])
-    cells = [store.fingerprint(key) for key in keys]
-    labels, classes = samples.labels, len(samples.class_names)
-    rows = [
-        _row(key, prompts, measured, key.backbone, cell=cell)
-        for key, predicted, cell in zip(keys, predictions, cells, strict=True)
-        for measured in _metrics(store, key, prompts, predicted, samples)
-    ]
-    everyone = "+".join(key.backbone for key in keys)
-    if len(keys) > 1:
-        together = fingerprint({"cells": cells})
-        rows += [
-            _row(keys[0], prompts, measured, everyone, ensemble="oracle", cell=together)
-            for measured in _oracle(predictions, labels)
-        ]
-    chance = Score(1 / classes, int(np.count_nonzero(labels >= 0)))
-    return [
-        *rows,
-        _row(keys[0], prompts, Measured("acc1", chance, None), "", ensemble="chance"),
-    ]
+    for key, predictions in zip(group.keys, group.predictions, strict=True):
+        for measured in _metrics(group, key, predictions):
+            yield group.row(measured, (key.backbone,))
+    if len(group.keys) > 1:
+        for measured in _oracle(group.predictions, group.labels):
+            yield group.row(measured, group.backbones, "oracle")
+    chance = Score(1 / group.n_classes, int(np.count_nonzero(group.labels >= 0)))
+    yield group.row(Measured("acc1", chance, None), (), "chance")
 
 
 def _metrics(
-    store: FeatureStore,
-    key: FeatureKey,
-    prompts: str,
-    predicted: NDArray[np.uint16],
-    samples: SampleTable,
+    group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]
 ) -> Iterator[Measured]:
-    labels, classes = samples.labels, len(samples.class_names)
-    top1 = accuracy(predicted, labels)
+    labels, classes = group.labels, group.n_classes
+    top1 = accuracy(predictions, labels)
     yield Measured("acc1", top1, _wilson(top1))
     if classes > 5:
-        top5 = _top5(store, key, prompts, labels)
+        top5 = _top5(group, key)
         yield Measured("acc5", top5, _wilson(top5))
-    counted = scored(predicted, labels)
-    recall = mean_per_class_recall(predicted, labels, classes)
-    correct = (predicted == labels)[counted]
+    counted = scored(predictions, labels)
+    recall = mean_per_class_recall(predictions, labels, classes)
+    correct = (predictions == labels)[counted]
     interval = bootstrap_mean_per_class(correct, labels[counted])
     yield Measured("mean_per_class_recall", recall, interval)
 
@@ -144,13 +111,15 @@ def _oracle(predictions: NDArray[np.uint16], labels: NDArray[np.int32]) -> Itera
     yield Measured("oracle_gain", gain, bootstrap_difference(anyone, best))
 
 
-def _top5(store: FeatureStore, key: FeatureKey, prompts: str, labels: NDArray[np.int32]) -> Score:
+def _top5(group: Predicted, key: FeatureKey) -> Score:
     """Top-5 accuracy from logits read a few chunks at a time."""
-    step = 4 * Blocks(len(labels), store.chunk_rows).rows
+    labels = group.labels
+    step = 4 * Blocks(len(labels), group.store.chunk_rows).rows
     hits = n = 0
     for start in range(0, len(labels), step):
         rows = range(start, min(start + step, len(labels)))
-        ranks = true_class_rank(store.logits(key, prompts, rows), labels[rows.start : rows.stop])
+        logits = group.store.logits(key, group.prompts, rows)
+        ranks = true_class_rank(logits, labels[rows.start : rows.stop])
         hits += int(np.count_nonzero((ranks >= 0) & (ranks < 5)))
         n += int(np.count_nonzero(ranks >= 0))
     return Score(hits / n if n else float("nan"), n)
@@ -158,34 +127,3 @@ def _top5(store: FeatureStore, key: FeatureKey, prompts: str, labels: NDArray[np
 
 def _wilson(score: Score) -> Interval:
     return wilson_interval(score.value * score.n if score.n else 0, score.n)
-
-
-def _row(
-    key: FeatureKey,
-    prompts: str,
-    measured: Measured,
-    backbones: str,
-    *,
-    ensemble: str | None = None,
-    cell: str | None = None,
-) -> Row:
-    interval = measured.interval
-    return {
-        "dataset": key.dataset,
-        "split": key.split,
-        "perturbation": key.perturbation,
-        "severity": parse_perturbation(key.perturbation).severity,
-        "head": "zero-shot",
-        "ensemble": ensemble,
-        "backbones": backbones,
-        "prompts": prompts,
-        "classes": "all",
-        "shots": 0,
-        "seed": None,
-        "metric": measured.metric,
-        "value": measured.score.value,
-        "ci_low": interval.low if interval else None,
-        "ci_high": interval.high if interval else None,
-        "n": measured.score.n,
-        "fingerprint": cell,
-    }
