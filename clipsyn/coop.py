@@ -92,7 +92,8 @@ def _items(path: Path) -> list[Item]:
     try:
         if path.suffix == ".json":
             train = json.loads(path.read_text(encoding="utf-8"))["train"]
-            return [_json_item(item) for item in (train["data"] if "data" in train else train)]
+            items = train["data"] if isinstance(train, dict) else train
+            return [_json_item(item) for item in items]
         with path.open("rb") as file:
             content = _Reader(file).load()
         return [(str(d["_impath"]), int(d["_label"])) for d in map(vars, content["train"])]

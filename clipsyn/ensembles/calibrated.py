@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
-from clipsyn.ensembles.loss import cross_entropy
 from clipsyn.ensembles.static import most_confident, one_hot
 from clipsyn.logits import in_blocks
+from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.ensembles.loss import cross_entropy
 from clipsyn.errors import UsageError
+from clipsyn.logistic import Linear, fit_logistic
 from clipsyn.logits import log_softmax
+from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 
 _GRID = (1.0, 10.0, 100.0)  # inverse penalties tried, the strongest penalty first
@@ -73,10 +74,10 @@ class Stacking(Ensemble):
         left, lengths, rotation = np.linalg.svd(inputs, full_matrices=False)
         inputs = left * lengths
         self.inverse_penalty_ = self.inverse_penalty or _chosen(inputs, labels)
-        solution = _solve(inputs, labels, len(self.classes_), self.inverse_penalty_)
-        coefficients = solution[:, :-1] @ rotation / scale
+        found = _solve(inputs, labels, len(self.classes_), self.inverse_penalty_)
+        coefficients = found.coef @ rotation / scale
         self.coefficients_ = coefficients.astype(np.float32)
-        self.intercepts_ = solution[:, -1] - coefficients @ center
+        self.intercepts_ = found.intercept - coefficients @ center
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         inputs = log_softmax(pool.logits)
@@ -105,7 +106,7 @@ def _chosen(inputs: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
         coordinates = inputs @ rotation.T
         for number, inverse_penalty in enumerate(_GRID):
             found = _solve(coordinates[kept], labels[kept], len(sizes), inverse_penalty, 1e-5)
-            scores = coordinates[held] @ found[:, :-1].T + found[:, -1]
+            scores = coordinates[held] @ found.coef.T + found.intercept
             losses[number] += cross_entropy(scores, labels[held])[0].sum()
     return _GRID[int(losses.argmin())]
 
@@ -127,37 +128,8 @@ def _solve(
     classes: int,
     inverse_penalty: float,
     tolerance: float = 1e-8,
-) -> NDArray[np.float64]:
-    """(class, input + 1) coefficients, then the intercept, which bears no penalty.
-
-    Stops when a step lowers the loss by less than `tolerance`, relative to it. scikit-learn
-    solves this too, but it takes a second to import, warns of few samples a class, and by its
-    tolerance, of a gradient that many classes share, it stops at the first steps.
-    """
-    from scipy.optimize import minimize  # 0.2 s
-
-    columns = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
-    ridge = np.full(columns.shape[1], 1 / (inverse_penalty * len(inputs)))
-    ridge[-1] = 0
-    # every coordinate in units of its curvature, as it is where all classes are equally likely
-    unit = 1 / np.sqrt((columns**2).mean(axis=0) / classes + ridge)
-    columns *= unit
-    ridge *= unit**2
-    shape = (classes, columns.shape[1])
-
-    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        parameters = flat.reshape(shape)
-        losses, residual = cross_entropy(columns @ parameters.T, labels)
-        residual /= len(labels)
-        shrunk = ridge * parameters
-        gradient = residual.T @ columns + shrunk
-        return float(losses.mean() + (shrunk * parameters).sum() / 2), gradient.ravel()
-
-    found = minimize(
-        objective,
-        np.zeros(classes * columns.shape[1]),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 300, "maxcor": 5, "ftol": tolerance, "gtol": 100 * tolerance},
+) -> Linear:
+    base = np.zeros((len(inputs), classes))
+    return fit_logistic(
+        inputs, labels, base, 1 / inverse_penalty, intercept=True, tolerance=tolerance
     )
-    return np.asarray(found.x.reshape(shape) * unit)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.ensembles.loss import cross_entropy
 from clipsyn.logits import in_blocks, log_softmax, softmax
+from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
-from clipsyn.ensembles.loss import weighted_cross_entropy
 from clipsyn.errors import UsageError
+from clipsyn.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 
 

@@ -104,20 +104,6 @@ def backbone_logits(pool: Pool, backbone: str) -> NDArray[np.float32]:
     return pool.logits[:, pool.backbones.index(backbone)]
 
 
-def cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Losses (sample,) in nats and their gradients (sample, class) to the logits.
-
-    Probabilities below exp(-40) are rounded up to it: numbers near the smallest that single
-    precision has slow the products that follow down many times.
-    """
-    rows = np.arange(len(labels))
-    gradient = log_softmax(logits)
-    losses = -gradient[rows, labels]
-    np.exp(np.maximum(gradient, -40, out=gradient), out=gradient)
-    gradient[rows, labels] -= 1
-    return losses, gradient
-
-
 def mean_loss(logits: NDArray[Any], labels: NDArray[Any]) -> float:
     """Mean cross-entropy in nats: logits (sample, class), labels (sample,)."""
     return -float(log_softmax(logits)[np.arange(len(labels)), labels].mean(dtype=np.float64))

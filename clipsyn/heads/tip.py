@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from clipsyn.heads.base import (
     Head,
     backbone_logits,
-    cross_entropy,
     image_embeddings,
     mean_loss,
     repeated,
 )
+from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)

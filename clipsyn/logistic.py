@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.heads.base import cross_entropy
+from clipsyn.loss import cross_entropy
 
 
 class Linear(NamedTuple):

@@ -1,4 +1,4 @@
-"""Cross-entropy of a weighted sum of logits, and its gradient to the weights.
+"""Cross-entropy of scores, and of a weighted sum of logits, with gradients.
 
     z_n = sum_b w_nb Z_nb        loss_n = logsumexp(z_n) - z_n[y_n]
     d loss_n / d w_nb = sum_c p_nc Z_nbc - Z_nb[y_n]          p_n = softmax(z_n)
@@ -23,10 +23,14 @@ def cross_entropy(
     """Losses (sample,) in nats, and their gradients (sample, class) to the scores.
 
     scores: (sample, class), overwritten by the gradients.
+
+    Probabilities below exp(-40) of the largest are rounded up to that: numbers near the smallest
+    that single precision has slow the products that follow down many times.
     """
     rows = np.arange(len(scores))
     scores -= scores.max(axis=1, keepdims=True)
     true = scores[rows, labels]
+    np.maximum(scores, -40, out=scores)
     np.exp(scores, out=scores)
     total = scores.sum(axis=1, keepdims=True)
     scores /= total

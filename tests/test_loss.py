@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.ensembles.loss import cross_entropy, weighted_cross_entropy
+from clipsyn.loss import cross_entropy, weighted_cross_entropy
 
 
 def sample(n=23, backbones=4, classes=7, scale=3.0, seed=0):
@@ -84,4 +84,12 @@ def test_huge_logits_have_finite_losses():
     logits = np.array([[[0.0, 1e4, -1e4]], [[0.0, 1e4, -1e4]]], np.float32)
     losses, gradient = weighted_cross_entropy(logits, np.ones(1), np.array([1, 2], np.int32))
     np.testing.assert_allclose(losses, [0, 2e4])
-    np.testing.assert_allclose(gradient[:, 0], [0, 2e4])
+    np.testing.assert_allclose(gradient[:, 0], [0, 2e4], atol=1e-9)
+
+
+def test_gradients_are_never_subnormal():
+    logits = np.array([[0, -95, -200], [0, 300, 0]], np.float32)
+    losses, gradient = cross_entropy(logits, np.array([0, 2]))
+    np.testing.assert_array_equal(losses, [0, 300])
+    assert np.abs(gradient[gradient != 0]).min() > 1e-20
+    np.testing.assert_allclose(gradient, [[0, 0, 0], [0, 1, -1]], atol=1e-16)

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from clipsyn.errors import UsageError
-from clipsyn.heads.logistic import fit_logistic
+from clipsyn.logistic import fit_logistic
 
 
 def problem(n: int = 60, width: int = 9, classes: int = 4, seed: int = 0):
