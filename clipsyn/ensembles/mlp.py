@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ Weights = dict[str, NDArray[Any]]
 
 _ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a core's cache holds
 _MANY = 2_000_000  # parameters that come from memory at every step: two cores get more of it
+_FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
 _SMALL_BATCH = 32
 _ORDER = 0  # seed of the order of the samples and of the batches, which all seeds share
 _FEWEST_HELD_OUT = 100  # with fewer, a held-out loss is mostly noise: see PerceptronRouter
@@ -180,12 +181,13 @@ class Adam:
     ) -> None:
         """Move `values` in place; overwrites `gradient`."""
         self._steps += 1
-        spread = math.sqrt((1 - 0.999**self._steps) / (1 - 0.999))
-        size = self.learning_rate * (1 - 0.9) / (1 - 0.9**self._steps) * spread
+        spread = math.sqrt((1 - _SECOND_DECAY**self._steps) / (1 - _SECOND_DECAY))
+        mean = (1 - _FIRST_DECAY) / (1 - _FIRST_DECAY**self._steps)
+        size = self.learning_rate * mean * spread
         blocks = [slice(start, start + _ADAM_BLOCK) for start in range(0, len(values), _ADAM_BLOCK)]
 
         def move(block: slice) -> None:
-            self._move(values[block], gradient[block], block, size, 1e-8 * spread)
+            self._move(values[block], gradient[block], block, size, _EPSILON * spread)
 
         if len(values) < _MANY:
             for block in blocks:
@@ -203,9 +205,9 @@ class Adam:
     ) -> None:
         first, second = self._first[block], self._second[block]
         gradient += self.weight_decay * values
-        first *= 0.9
+        first *= _FIRST_DECAY
         first += gradient
-        second *= 0.999
+        second *= _SECOND_DECAY
         gradient *= gradient
         second += gradient
         np.sqrt(second, out=gradient)
@@ -307,9 +309,13 @@ class PerceptronRouter(Router):
     steps, epochs: the training ends after the longer of the two, or after `patience` steps
     in which the loss of the held-out samples has not become lower by a thousandth.
     holdout: the share of the support that is held out, chosen at random. The weights with the
-    lowest held-out loss are kept, the start among them. Below 15 samples there would be a single
-    one: then nothing is held out, and the last weights are kept.
+    lowest held-out loss are kept, the start among them. Where that were fewer than 100 samples,
+    nothing is held out and the last weights are kept.
     random_state: seed of the network's start. The order of the samples does not depend on it.
+
+    How long to train is not known. 600 steps are a compromise from cross-validation on the shipped
+    training splits (1 shot to 657 images): the loss is lowest after about 300, accuracy grows
+    to 1,000 and beyond; holding out a tenth of them cost 0.003 to 0.01 of accuracy.
 
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
     backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.
@@ -348,23 +354,20 @@ class PerceptronRouter(Router):
     def fit_seeds(self, support: Pool, seeds: Sequence[int]) -> list[Self]:
         """A router for each seed, equal to ``fit`` with that `random_state` up to rounding.
 
-        Ten cost far less than ten times one: they share the features and the logits.
+        They share the arrays of features and logits, every batch and its product.
         """
-        pool = self._admit(support)
         params = self.get_params()
         routers = [type(self)(**{**params, "random_state": int(seed)}) for seed in seeds]
-        for router in routers:
-            router.backbones_, router.n_classes_ = self.backbones_, self.n_classes_
-        if routers and len(self.backbones_) > 1:
-            self._fit_together(routers, pool.of_backbones(self.backbones_))
+        pools = [router._admit(support) for router in routers]
+        if pools and len(support.backbones) > 1:
+            self._fit_together(routers, pools[0].of_backbones(routers[0].backbones_))
         return routers
 
     def _fit(self, pool: Pool) -> None:
         self._fit_together([self], pool)
 
     def _fit_together(self, routers: Sequence[PerceptronRouter], pool: Pool) -> None:
-        names = ("hidden", "learning_rate", "weight_decay", "batch_size", "steps", "epochs")
-        recipe = Recipe(*(getattr(self, name) for name in (*names, "patience", "holdout")))
+        recipe = Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
         pool = pool.take(np.random.default_rng(_ORDER).permutation(len(pool)))
         bias = self._start(len(pool.backbones))
         seeds = [router.random_state for router in routers]

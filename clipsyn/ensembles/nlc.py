@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.ensembles.loss import weighted_cross_entropy
 from clipsyn.ensembles.mlp import Loss, PerceptronRouter
 from clipsyn.logits import softmax
+from clipsyn.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 from clipsyn.registry import unknown_name
 

@@ -7,11 +7,11 @@ from sklearn.base import clone
 from torch.nn import functional as F
 
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.loss import weighted_cross_entropy
 from clipsyn.ensembles.mlp import Network
 from clipsyn.ensembles.nlc import NLC, WEIGHT_MAPS
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UnknownName, UsageError
 from clipsyn.estimator import from_text
+from clipsyn.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 
 TORCH_MAPS = {
@@ -175,7 +175,7 @@ def test_seeds_together_are_seeds_alone():
     template = NLC(learning_rate=2e-3, steps=150, patience=50)
     routers = template.fit_seeds(pool, [3, 0, 11])
     assert [router.random_state for router in routers] == [3, 0, 11]
-    assert not hasattr(template, "hidden_weight_")
+    assert template.learned() == {}
     for router in routers:
         alone = clone(router).fit(pool)
         assert alone.steps_ == router.steps_
