@@ -4,14 +4,17 @@
 
 STORE is what `clipsyn run pipelines/router-study.yaml` extracts. Everything is fitted on train and
 judged on test, once: on clean images for every perturbation ("clean"), and on the perturbation that
-it is judged on ("same"). Prints the paired tables of docs/router.md.
+it is judged on ("same"). The sets whose images are distinct are also taken as one, all their
+classes told apart at once, clean and with each image under a perturbation of its own. Prints the
+paired tables of docs/router.md.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +26,7 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.estimator import from_text
 from clipsyn.fewshot import few_shot
-from clipsyn.logits import log_softmax
+from clipsyn.logits import log_softmax, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.stats import bootstrap_mean
 from clipsyn.store.features import FeatureStore
@@ -33,6 +36,8 @@ DATASETS = (*(f"emoji-{name}" for name in SETS), "fashion-mnist")
 PERTURBATIONS = ("clean", "gaussian_noise-3", "jpeg-4")
 SHOTS = (1, 2, 4, 8, 16, None)
 SEEDS = (0, 1, 2)
+DISTINCT = tuple(name for name in DATASETS if name != "emoji-category")  # it has the others' images
+UNION = "union"
 RIVALS = ("nlc", "super-learner", "log-avg", "c-log-avg", "best-single")
 ROUTER = "residual-router"
 
@@ -54,14 +59,58 @@ def measure(store: FeatureStore, dataset: str) -> Iterator[tuple[Case, Outcome]]
     tests = {p: store.pool(dataset, "test", perturbation=p) for p in PERTURBATIONS}
     for support in PERTURBATIONS:
         train = store.pool(dataset, "train", perturbation=support)
-        judged = PERTURBATIONS if support == "clean" else (support,)
-        for shots, seed in itertools.product(SHOTS, SEEDS):
-            few = train.take(few_shot(train.labels, shots, seed))
-            for method in (ROUTER, *RIVALS):
-                fitted = fit(method, few, seed)
-                for name in judged:
-                    case = Case(dataset, support, name, shots, seed, method)
-                    yield case, judge(fitted, tests[name])
+        judged = tests if support == "clean" else {support: tests[support]}
+        yield from compare(dataset, support, train, judged)
+
+
+def measure_union(store: FeatureStore) -> Iterator[tuple[Case, Outcome]]:
+    def pools(split: str) -> dict[str, Pool]:
+        every = {
+            p: union([store.pool(name, split, perturbation=p) for name in DISTINCT])
+            for p in PERTURBATIONS
+        }
+        return {"clean": every["clean"], "mixed": mixed(list(every.values()))}
+
+    train, test = pools("train"), pools("test")
+    for name, support in train.items():
+        yield from compare(UNION, name, support, {name: test[name]})
+
+
+def compare(
+    dataset: str, support: str, train: Pool, judged: Mapping[str, Pool]
+) -> Iterator[tuple[Case, Outcome]]:
+    for shots, seed in itertools.product(SHOTS, SEEDS):
+        few = train.take(few_shot(train.labels, shots, seed))
+        for method in (ROUTER, *RIVALS):
+            fitted = fit(method, few, seed)
+            for name, pool in judged.items():
+                yield Case(dataset, support, name, shots, seed, method), judge(fitted, pool)
+
+
+def union(pools: Sequence[Pool]) -> Pool:
+    """The samples of all pools, told apart among the classes of all."""
+    classes = np.cumsum([0, *(pool.n_classes for pool in pools)])
+    logits, embeddings = [], {}
+    for name in pools[0].backbones:
+        images = np.concatenate([pool.embeddings[name] for pool in pools])
+        texts = np.concatenate([pool.class_embeddings[name] for pool in pools])
+        logits.append(zero_shot_logits(images, texts, pools[0].logit_scales[name]))
+        embeddings[name] = images
+    labels = np.concatenate([p.labels + first for p, first in zip(pools, classes, strict=False)])
+    of, split = pools[0].backbones, pools[0].split
+    return Pool.of(np.stack(logits, axis=1), labels, embeddings, backbones=of, split=split)
+
+
+def mixed(pools: Sequence[Pool]) -> Pool:
+    """Each sample from one of the pools, which hold the same ones, at random."""
+    rows = np.arange(len(pools[0]))
+    which = np.random.default_rng(0).integers(0, len(pools), len(rows))
+    embeddings = {
+        name: np.stack([pool.embeddings[name] for pool in pools])[which, rows]
+        for name in pools[0].backbones
+    }
+    logits = np.stack([pool.logits for pool in pools])[which, rows]
+    return replace(pools[0], logits=logits, embeddings=embeddings)
 
 
 def fit(method: str, support: Pool, seed: int) -> Ensemble:
@@ -142,6 +191,19 @@ def over_sets(results: Results, support: str, metric: int) -> Iterator[str]:
         yield f"| {rival} | {name} | " + " | ".join(cells) + " |"
 
 
+def over_union(results: Results) -> Iterator[str]:
+    """A line a rival, clean and mixed: differences with their intervals over samples."""
+    yield "| router minus | images | accuracy, 1 shot | all shots | nats, 1 shot | all shots |"
+    yield "| --- | --- |" + " ---: |" * 4
+    for rival, name in itertools.product(RIVALS, ("clean", "mixed")):
+        few, all_ = (
+            differences(results, rival, UNION, "same", name, shots=shots) for shots in ((1,), SHOTS)
+        )
+        cells = [over_samples(100 * part[0], 1) for part in (few, all_)]
+        cells += [over_samples(part[1], 3) for part in (few, all_)]
+        yield f"| {rival} | {name} | " + " | ".join(cells) + " |"
+
+
 def absolute(results: Results, support: str, metric: int) -> Iterator[str]:
     """A line a method, a column a number of shots on clean, then all shots elsewhere."""
     yield "| | " + " | ".join(f"{k or 'full'}" for k in SHOTS) + " | noise | jpeg |"
@@ -170,11 +232,14 @@ def report(results: Results) -> Iterator[str]:
     for support, rival in itertools.product(("clean", "same"), RIVALS[:3]):
         yield ""
         yield from by_set(results, support, rival)
+    yield f"\nThe union of {', '.join(DISTINCT)}\n"
+    yield from over_union(results)
 
 
 def main() -> None:
     store = FeatureStore.open(Path(sys.argv[1]))
     results = {case: found for name in DATASETS for case, found in measure(store, name)}
+    results |= dict(measure_union(store))
     sys.stdout.write("\n".join(report(results)) + "\n")
 
 

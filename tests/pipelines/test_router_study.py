@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipsyn.pool import Pool
+
 PATH = Path(__file__).parents[2] / "pipelines" / "router_study.py"
 SPEC = importlib.util.spec_from_file_location("router_study", PATH)
 study = importlib.util.module_from_spec(SPEC)
@@ -32,7 +34,45 @@ def results():
         loss = np.full(100, 1.4 if router else 1.5)
         case = study.Case(name, support, judged, shots, seed, method)
         found[case] = np.stack([right, loss])
+    for judged, shots, seed, method in product(
+        ("clean", "mixed"), study.SHOTS, study.SEEDS, (study.ROUTER, *study.RIVALS)
+    ):
+        found[study.Case(study.UNION, judged, judged, shots, seed, method)] = np.zeros((2, 100))
     return found
+
+
+def a_pool(n, classes, seed):
+    rng = np.random.default_rng(seed)
+    images = {"a": rng.normal(size=(n, 3)), "b": rng.normal(size=(n, 5))}
+    texts = {"a": rng.normal(size=(classes, 3)), "b": rng.normal(size=(classes, 5))}
+    texts = {backbone: values.astype(np.float32) for backbone, values in texts.items()}
+    logits = np.stack([10 * images[b] @ texts[b].T for b in "ab"], axis=1).astype(np.float32)
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    scales = {"a": 10.0, "b": 10.0}
+    return Pool(logits, labels, ("a", "b"), images, (), texts, scales, split="train")
+
+
+def test_in_a_union_every_class_keeps_its_logits_and_samples():
+    one, two = a_pool(6, 3, seed=0), a_pool(5, 4, seed=1)
+    both = study.union([one, two])
+    assert both.logits.shape == (11, 2, 7)
+    assert both.split == "train"
+    np.testing.assert_allclose(both.logits[:6, :, :3], one.logits, atol=1e-4)
+    np.testing.assert_allclose(both.logits[6:, :, 3:], two.logits, atol=1e-4)
+    np.testing.assert_array_equal(both.labels, [*one.labels, *(two.labels + 3)])
+    np.testing.assert_array_equal(both.embeddings["b"][6:], two.embeddings["b"])
+
+
+def test_a_mixture_takes_whole_samples():
+    pools = [a_pool(40, 3, seed) for seed in range(3)]
+    mixture = study.mixed(pools)
+    which = [
+        int(np.argmax([(p.logits[n] == mixture.logits[n]).all() for p in pools])) for n in range(40)
+    ]
+    assert set(which) == {0, 1, 2}
+    for n, source in enumerate(which):
+        np.testing.assert_array_equal(mixture.logits[n], pools[source].logits[n])
+        np.testing.assert_array_equal(mixture.embeddings["a"][n], pools[source].embeddings["a"][n])
 
 
 def test_differences_are_router_minus_rival_for_each_sample(results):
