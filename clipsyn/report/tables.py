@@ -103,8 +103,7 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
         return "no accuracy to show"
     names = frame.columns[len(_GROUP) + 2 : -3]
     common = [name for name in ("split", "prompts") if frame[name].n_unique() == 1]
-    prefix, tag = _pattern(names)
-    short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
+    short, pattern = shortened(names)
     bold = {
         (number, name)
         for number, row in enumerate(frame.iter_rows(named=True))
@@ -114,13 +113,13 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     text = show(
         frame.drop(common).with_columns(pl.col("best").replace(short)),
         percent=["chance", *names, "oracle", "gain"],
-        headers={name: _wrap(text) for name, text in short.items()},
+        headers={name: wrapped(text) for name, text in short.items()},
         bold=bold,
         terminal=terminal,
     )
     said = [f"{name} {frame[name][0]}" for name in common]
-    if prefix or tag:
-        said.append(f"backbones {prefix}*{tag}")
+    if pattern:
+        said.append(f"backbones {pattern}")
     notes = ["zero-shot top-1 accuracy in %", *said]
     return (
         f"{text}\n\n{'; '.join(notes)}.\n"
@@ -150,6 +149,26 @@ def interval_text(low: float | None, high: float | None) -> str:
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return NOTHING
     return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
+
+
+def shortened(names: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Short names of backbones, and what was cut off: "tiny-*/zoo", or nothing.
+
+    Cut off is what all names begin with, up to a hyphen, and end with, from a slash.
+    """
+    prefix, tag = _pattern(names)
+    short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
+    return short, f"{prefix}*{tag}" if prefix or tag else ""
+
+
+def wrapped(name: str, width: int = 9) -> str:
+    """A long name on several lines, broken after hyphens: for the head of a narrow column."""
+    lines = [""]
+    for part in re.findall(r"[^-]+-?|-", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> str:
@@ -228,16 +247,6 @@ def _pattern(names: Sequence[str]) -> tuple[str, str]:
     return prefix, tags.pop() if len(tags) == 1 else ""
 
 
-def _wrap(name: str, width: int = 9) -> str:
-    """A long name on several lines, broken after hyphens."""
-    lines = [""]
-    for part in re.findall(r"[^-]+-?|-", name):
-        if lines[-1] and len(lines[-1] + part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
-
-
 def _empty_table() -> Table:
     from rich import box
     from rich.table import Table
@@ -289,7 +298,7 @@ def _text(value: Any, decimals: int) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.{decimals}f}"
+        return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # no -0.0
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
