@@ -1,4 +1,4 @@
-"""Gains over the best single backbone, with intervals, beside how much the backbones disagree."""
+"""Gains over the best single backbone, with intervals, beside how differently the backbones err."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import numpy as np
 import polars as pl
 
 from clipsyn.report.methods import method_frame
-from clipsyn.report.tables import interval_text, show
+from clipsyn.report.tables import show
 
 
 def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFrame:
     """A row for each dataset and perturbation, at the most shots; means over seeds, fractions.
 
-    Columns: dataset, perturbation, disagreement (mean over pairs of backbones), oracle, and for
-    each method its gain, with gain_low and gain_high (95 %, over samples) behind its name.
+    Columns: dataset, perturbation, inconsistency (share of images that exactly one of two
+    backbones gets right, mean over pairs), oracle, and for each METHOD its gain, with "METHOD low"
+    and "METHOD high" (95 %, over samples).
     """
     part = tidy.filter(pl.col("head") == head)
-    gains, differ = method_frame(part, "gain"), method_frame(part, "disagreement")
+    gains, differ = method_frame(part, "gain"), method_frame(part, "error_inconsistency")
     keys = ["dataset", "perturbation"]
-    table = differ.group_by(keys, maintain_order=True).agg(disagreement=pl.col("value").mean())
+    table = differ.group_by(keys, maintain_order=True).agg(inconsistency=pl.col("value").mean())
     for method in ["oracle", *methods]:
         of = gains.filter(pl.col("method") == method)
         if (of["shots"] == "full").any():
@@ -38,32 +39,35 @@ def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFram
 def gain_table(
     tidy: pl.DataFrame, head: str, methods: list[str], *, terminal: bool | None = None
 ) -> str:
-    """`gain_frame` as text: points with 95 % intervals, and what disagreement has to do with it."""
+    """`gain_frame` as text: points with 95 % intervals, and what inconsistency has to do with it."""
     frame = gain_frame(tidy, head, methods)
-    shown = frame.select("dataset", "perturbation", "disagreement", "oracle")
+    shown = frame.select("dataset", "perturbation", "inconsistency", "oracle")
     for method in methods:
-        texts = [
-            f"{100 * value:+.1f} ({interval_text(low, high)})"
-            for value, low, high in frame.select(
-                method, f"{method} low", f"{method} high"
-            ).iter_rows()
-        ]
-        shown = shown.with_columns(pl.Series(method, texts))
+        numbers = frame.select(method, f"{method} low", f"{method} high").iter_rows()
+        shown = shown.with_columns(pl.Series(method, [_points(*three) for three in numbers]))
     text = show(
         shown,
         title=f"head {head} · gain over the best single backbone on test, in points",
-        percent=["disagreement", "oracle"],
+        percent=["inconsistency", "oracle"],
         right=methods,
         terminal=terminal,
     )
-    lines = [
-        f"{method}: {rank_correlation(frame['disagreement'], frame[method]):+.2f}"
-        for method in ["oracle", *methods]
+    return f"{text}\n\n{correlations(frame, ['oracle', *methods], terminal=terminal)}"
+
+
+def correlations(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
+    """Spearman's correlation over datasets of error inconsistency with gains, by perturbation."""
+    rows = [
+        {"perturbation": name, "datasets": len(part)}
+        | {method: rank_correlation(part["inconsistency"], part[method]) for method in methods}
+        for (name,), part in frame.group_by("perturbation", maintain_order=True)
     ]
-    return (
-        f"{text}\nrank correlation (Spearman) of gain with disagreement over these rows: "
-        + ", ".join(lines)
-    )
+    title = "rank correlation over datasets of error inconsistency with the gain (Spearman)"
+    return show(pl.DataFrame(rows), title=title, terminal=terminal)
+
+
+def _points(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def rank_correlation(first: pl.Series, second: pl.Series) -> float:

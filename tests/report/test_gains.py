@@ -36,7 +36,7 @@ def row(dataset, ensemble, metric, value, *, shots=0, seed=None):
 def tidy() -> pl.DataFrame:
     rows = []
     for dataset, differ, gain in (("x", 0.5, 0.02), ("y", 0.7, 0.05), ("z", 0.9, 0.04)):
-        rows.append(row(dataset, "oracle", "disagreement", differ))
+        rows.append(row(dataset, "oracle", "error_inconsistency", differ))
         rows.append(row(dataset, "oracle", "gain", 0.3))
         rows.append(row(dataset, "log-avg", "gain", gain))
         rows.append(row(dataset, "nlc", "gain", 0.9, shots=1, seed=0))
@@ -52,14 +52,16 @@ def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
     assert first["nlc"] == pytest.approx(0.02)
     assert first["nlc low"] == pytest.approx(0.0)
     assert first["log-avg"] == pytest.approx(0.02)
-    assert first["disagreement"] == 0.5
+    assert first["inconsistency"] == 0.5
 
 
 def test_the_table_says_gain_interval_and_correlation(tidy):
     text = gain_table(tidy, "zero-shot", ["nlc"], terminal=False)
-    assert "+5.0 (3.0\N{EN DASH}7.0)" in text
-    assert "oracle: +nan" in text  # the same everywhere
-    assert "nlc: +0.50" in text
+    assert "+5.0 [3.0, 7.0]" in text
+    last = text.splitlines()[-1].split()
+    assert last[:2] == ["clean", "3"]
+    assert last[2] == "\N{EN DASH}"  # the oracle gains the same everywhere
+    assert float(last[3]) == pytest.approx(0.5)
 
 
 def test_without_everything_fitted_the_most_shots_count(tidy):
