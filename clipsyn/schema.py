@@ -54,10 +54,23 @@ LOGITS = (
     ),
 )
 
+
+# Cells made elsewhere: what they hold beside `valid` is in their kind.
+_IMPORTED = ArraySpec("valid", ("sample",), "bool", False, "False where the source has no value")
+_IMPORTED_PREDICTION = ArraySpec(
+    "prediction", ("sample",), "uint16", 65535, "class index; 65535 where not valid"
+)
+_IMPORTED_LOGIT = ArraySpec(
+    "logit", ("sample", "class"), "float32", NAN, "of any scale; NaN where not valid"
+)
+
 GROUPS: dict[str, tuple[ArraySpec, ...]] = {
     "samples": SAMPLES,
     "classes": CLASSES,
     "features": FEATURES,
     "logits": LOGITS,
+    "imported-predictions": (_IMPORTED_PREDICTION, _IMPORTED),
+    "imported-logits": (_IMPORTED_LOGIT, _IMPORTED_PREDICTION, _IMPORTED),
+    "imported-embeddings": (FEATURES[0], _IMPORTED),
 }
 NO_PREDICTION = 65535

@@ -22,7 +22,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 @_STORE
 @_JSON
 def ls(store: Path, as_json: bool) -> None:
-    """List the feature cells of STORE: a line for each dataset, split and perturbation."""
+    """List the cells of STORE: a line for each dataset, split and perturbation."""
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import cell_rows
 
@@ -54,6 +54,9 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
     click.echo(show(grouped))
     names = sorted({row["backbone"] for row in rows})
     click.echo(f"cells: {len(rows):,}; backbones: {', '.join(names)}")
+    imported = sorted({(row["backbone"], row["imported"]) for row in rows if row["imported"]})
+    if imported:
+        click.echo(f"imported: {', '.join(f'{name} ({kind})' for name, kind in imported)}")
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")
@@ -106,6 +109,7 @@ _COUNTED = {
     "classes": "class embeddings",
     "features": "image embeddings",
     "logits": "logits",
+    "imports": "imported cells",
 }
 
 

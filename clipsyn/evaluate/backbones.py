@@ -48,7 +48,7 @@ def zeroshot(
     Returns a tidy frame with the columns of `RESULT`. Metrics of a backbone (`ensemble` null):
 
     - acc1, with Wilson's 95 % interval;
-    - acc5, the same, where there are more than five classes;
+    - acc5, the same, where there are more than five classes and not predictions alone (imported);
     - mean_per_class_recall, with a bootstrap interval over samples.
 
     Beside them, for every dataset, split, perturbation and prompt set: acc1 of "chance", and
@@ -91,7 +91,7 @@ def _metrics(
     labels, classes = group.labels, group.n_classes
     top1 = accuracy(predictions, labels)
     yield Measured("acc1", top1, _wilson(top1))
-    if classes > 5:
+    if classes > 5 and group.store.has_logits(key):
         top5 = _top5(group, key)
         yield Measured("acc5", top5, _wilson(top5))
     counted = scored(predictions, labels)

@@ -4,6 +4,7 @@
     classes/<dataset>/<prompts>/<backbone>/                 class embeddings
     features/<dataset>/<split>/<perturbation>/<backbone>/   image embeddings
     logits/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/
+    imports/<dataset>/<split>/<perturbation>/<backbone>/    what was made elsewhere
 
 Reading never writes. `docs/store.md` specifies the format.
 """
@@ -29,6 +30,7 @@ from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
 from clipsyn.specs import FeatureKey, Identity
 from clipsyn.store import arrays
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
+from clipsyn.store.imports import PROMPTS, Imported
 from clipsyn.store.samples import SampleTable
 
 _MARKER = "clipsyn.json"
@@ -39,6 +41,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "classes": ("dataset", "prompts", "backbone"),
     "features": ("dataset", "split", "perturbation", "backbone"),
     "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
+    "imports": ("dataset", "split", "perturbation", "backbone"),
 }
 
 
@@ -139,6 +142,9 @@ class FeatureStore:
     def logits_path(self, key: FeatureKey, prompts: str) -> Path:
         return self._path("logits", key.dataset, key.split, key.perturbation, key.backbone, prompts)
 
+    def imports_path(self, key: FeatureKey) -> Path:
+        return self._path("imports", key.dataset, key.split, key.perturbation, key.backbone)
+
     def _path(self, kind: str, *names: str) -> Path:
         return self.path.joinpath(kind, *map(folder_name, names))
 
@@ -159,24 +165,37 @@ class FeatureStore:
         perturbation: Collection[str] | None = None,
         backbone: Collection[str] | None = None,
     ) -> list[FeatureKey]:
-        """Keys of the finished feature cells, sorted; None is no filter."""
+        """Keys of the finished cells, extracted and imported, sorted; None is no filter."""
         filters = (dataset, split, perturbation, backbone)
+        there = [names for kind in ("features", "imports") for names, _ in self.groups(kind)]
         return [
             FeatureKey(*names)
-            for names, _ in self.groups("features")
+            for names in sorted(there)
             if all(
                 wanted is None or name in wanted
                 for name, wanted in zip(names, filters, strict=True)
             )
         ]
 
+    def imported(self, key: FeatureKey) -> Imported | None:
+        """The cell, if it was made elsewhere."""
+        cell = Imported(key, self.imports_path(key), self.samples_path(key.dataset, key.split))
+        return cell if cell.path.exists() else None
+
     def prompt_sets(self, key: FeatureKey) -> list[str]:
-        """Prompt sets with class embeddings for this backbone and dataset."""
-        return [
+        """Prompt sets with class embeddings for this backbone and dataset.
+
+        Imported predictions depend on none: they stand beside those of every set of the dataset.
+        """
+        cell = self.imported(key)
+        if cell and not cell.has_predictions:
+            return []
+        found = {
             prompts
-            for (dataset, prompts, backbone), _ in self.groups("classes")
-            if (dataset, backbone) == (key.dataset, key.backbone)
-        ]
+            for (dataset, prompts, name), _ in self.groups("classes")
+            if dataset == key.dataset and (cell or name == key.backbone)
+        }
+        return sorted(found) or ([PROMPTS] if cell else [])
 
     # Reading
 
@@ -212,13 +231,13 @@ class FeatureStore:
 
     def embeddings(self, key: FeatureKey, rows: range | None = None) -> NDArray[np.float16]:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        return arrays.read(self._features(key) / "image_embedding", rows)
+        return arrays.read(self._cell(key, "image_embedding"), rows)
 
     def valid(self, key: FeatureKey) -> NDArray[np.bool_]:
-        return arrays.read(self._features(key) / "valid")
+        return arrays.read(self._cell(key, "valid"))
 
     def fingerprint(self, key: FeatureKey) -> str:
-        return str(arrays.read_attributes(self._features(key))["fingerprint"])
+        return str(arrays.read_attributes(self._cell(key, "valid").parent)["fingerprint"])
 
     def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
         path = self._classes(dataset, prompts, backbone)
@@ -248,15 +267,29 @@ class FeatureStore:
         self, key: FeatureKey, prompts: str, rows: range | None = None
     ) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
+        if cell := self.imported(key):
+            return arrays.read(cell.array("logit"), rows)
         if (stored := self._logits(key, prompts)) is not None:
             return arrays.read(stored / "logit", rows)
         return self._derived_logits(key, prompts, rows)
 
     def predictions(self, key: FeatureKey, prompts: str) -> NDArray[np.uint16]:
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
+        if cell := self.imported(key):
+            return arrays.read(cell.array("prediction"))
         if (stored := self._logits(key, prompts)) is not None:
             return arrays.read(stored / "prediction")
         return predictions(self._derived_logits(key, prompts, None))
+
+    def has_logits(self, key: FeatureKey) -> bool:
+        """Whether there are logits beside the predictions; only imported cells may lack them."""
+        cell = self.imported(key)
+        return cell is None or cell.kind == "logits"
+
+    def _cell(self, key: FeatureKey, array: str) -> Path:
+        """Where an array of a cell is, extracted or imported."""
+        cell = self.imported(key)
+        return cell.array(array) if cell else self._features(key) / array
 
     def _features(self, key: FeatureKey) -> Path:
         path = self.features_path(key)
@@ -320,13 +353,13 @@ class FeatureStore:
         return zero_shot_logits(arrays.read(array, rows), classes, scale, rows=block_rows)
 
     def extract_line(self, key: FeatureKey) -> str:
-        """The command that makes a cell."""
-        backbone = self._sources.get(key.backbone, key.backbone)
+        """The command that makes a cell; of a backbone known from imports alone, another import."""
         perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
-        return (
-            f"clipsyn extract {self.path} --backbones {backbone} --dataset {key.dataset} "
-            f"--split {key.split}{perturb}"
-        )
+        cells = f"--dataset {key.dataset} --split {key.split}{perturb}"
+        if key.backbone in self._only_imported:
+            return f"clipsyn import {self.path} FILE… --backbone {key.backbone} {cells}"
+        backbone = self._sources.get(key.backbone, key.backbone)
+        return f"clipsyn extract {self.path} --backbones {backbone} {cells}"
 
     @cached_property
     def _sources(self) -> dict[str, str]:
@@ -337,6 +370,10 @@ class FeatureStore:
                 source = _source_of(arrays.read_attributes(path), backbone)
                 found[backbone] = backbone if source == backbone else f"{backbone}={source}"
         return found
+
+    @cached_property
+    def _only_imported(self) -> set[str]:
+        return {backbone for (*_, backbone), _ in self.groups("imports")} - set(self._sources)
 
     # Changing
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.schema import GROUPS
-from clipsyn.specs import fingerprint
+from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import KINDS, FeatureStore
@@ -49,33 +49,37 @@ def find_groups(store: FeatureStore, filters: Filters) -> list[Group]:
 
 
 def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
-    """One row a feature cell: its names, images, width, bytes with its logits, fingerprint."""
-    rows = []
+    """One row a cell: its names, images, width, bytes with its logits, fingerprint.
+
+    `imported` is what an imported cell holds, None for one that was extracted; `embed` is None
+    where there are no embeddings.
+    """
     keys = store.keys()
-    for key in keys:
-        path = store.features_path(key)
-        shape = arrays.layout(path / "image_embedding").shape
-        logits = store.path / "logits" / path.relative_to(store.path / "features")
-        attributes = arrays.read_attributes(path)
-        rows.append(
-            {
-                "dataset": key.dataset,
-                "split": key.split,
-                "perturbation": key.perturbation,
-                "backbone": key.backbone,
-                "prompts": store.prompt_sets(key),
-                "images": shape[0],
-                "bad": len(attributes.get("errors", {})),
-                "embed": shape[1],
-                "bytes": Group("features", {}, path).size + Group("logits", {}, logits).size,
-                "fingerprint": attributes["fingerprint"],
-            }
-        )
-    return rows
+    return [_cell_row(store, key) for key in keys]
+
+
+def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
+    imported = store.imported(key)
+    path = imported.path if imported else store.features_path(key)
+    embeds = not imported or imported.kind == "embeddings"
+    logits = store.path / "logits" / store.features_path(key).relative_to(store.path / "features")
+    attributes = arrays.read_attributes(path)
+    bad = sum(attributes["invalid"].values()) if imported else len(attributes.get("errors", {}))
+    return {
+        **asdict(key),
+        "imported": imported.kind if imported else None,
+        "prompts": store.prompt_sets(key),
+        "images": arrays.layout(path / "valid").shape[0],
+        "bad": bad,
+        "embed": arrays.layout(path / "image_embedding").shape[1] if embeds else None,
+        "bytes": Group("cell", {}, path).size
+        + (0 if imported else Group("logits", {}, logits).size),
+        "fingerprint": attributes["fingerprint"],
+    }
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:
-    """The store as a whole: format, every backbone with its provenance, every dataset."""
+    """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
     marker = store.marker()
     backbones: dict[str, Any] = {}
     for (*_, backbone), path in store.groups("features"):
@@ -87,6 +91,13 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             )
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
+    imports: dict[str, Any] = {}
+    for (*_, backbone), path in store.groups("imports"):
+        attributes = arrays.read_attributes(path)
+        kind = attributes["identity"]["kind"]
+        found = imports.setdefault(backbone, {"kinds": [], "files": []})
+        for field, values in (("kinds", [kind]), ("files", attributes["source"])):
+            found[field] += [value for value in values if value not in found[field]]
     datasets = {}
     for (dataset, split), path in store.groups("samples"):
         attributes = arrays.read_attributes(path)
@@ -96,8 +107,9 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             "metric": attributes["metric"],
             "licence": attributes["licence"],
             "samples": attributes["identity"]["samples"],
+            "imported": attributes.get("imported", False),
         }
-    return {**marker, "backbones": backbones, "datasets": datasets}
+    return {**marker, "backbones": backbones, "imports": imports, "datasets": datasets}
 
 
 def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
@@ -140,7 +152,8 @@ def _damaged_metadata(store: FeatureStore, group: Group) -> Iterator[str]:
         if {"dataset", "split"} <= set(group.names):
             label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
             sizes["sample"] = arrays.layout(label).shape[0]
-        for spec in GROUPS[group.kind]:
+        kind = attributes["kind"] if group.kind == "imports" else group.kind
+        for spec in GROUPS.get(kind, ()):
             found = arrays.layout(group.path / spec.name)
             expected = tuple(
                 sizes.setdefault(dim, length)

@@ -51,9 +51,10 @@ class PoolReader:
         self.prompts = prompts or self._only_prompts()
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
+        self._extracted = [key for key in self.keys if not store.imported(key)]
         self.classes = {
             key.backbone: store.class_embeddings(dataset, self.prompts, key.backbone)
-            for key in self.keys
+            for key in self._extracted
         }
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class PoolReader:
                 key.backbone: self.store.classes_fingerprint(
                     key.dataset, self.prompts, key.backbone
                 )
-                for key in self.keys
+                for key in self._extracted
             },
             "labels": fingerprint({"labels": self.samples.labels.tolist()}),
         }
@@ -85,15 +86,17 @@ class PoolReader:
 
         backbones: name -> what decides an image embedding. sources: name -> where its weights were
         loaded from. prompts: name, templates and texts of the class embeddings. views: labels of
-        the augmented views. licence: of the images.
+        the augmented views. licence: of the images. Nothing of this is known of imported logits.
         """
-        encoders = {key.backbone: self.store.encoder(key) for key in self.keys}
+        encoders = {key.backbone: self.store.encoder(key) for key in self._extracted}
         return {
             "backbones": {name: identity for name, (identity, _) in encoders.items()},
             "sources": {name: source for name, (_, source) in encoders.items()},
             "prompts": self.store.prompts_identity(
-                self.samples.dataset, self.prompts, self.backbones[0]
-            ),
+                self.samples.dataset, self.prompts, self._extracted[0].backbone
+            )
+            if self._extracted
+            else {},
             "views": [view[0].perturbation for view in self.views],
             "licence": self.samples.licence,
         }
@@ -115,7 +118,7 @@ class PoolReader:
             logits,
             self.samples.labels[chosen],
             self.backbones,
-            embeddings=self._embeddings(self.keys, parts),
+            embeddings=self._embeddings(self._extracted, parts),
             views=tuple(self._embeddings(view, parts) for view in self.views),
             class_embeddings={name: values for name, (values, _) in self.classes.items()},
             logit_scales={name: scale for name, (_, scale) in self.classes.items()},

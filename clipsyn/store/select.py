@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
@@ -11,6 +12,7 @@ from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.store.features import FeatureStore
 
 Names = str | Collection[str] | None
+_LOG = logging.getLogger("clipsyn")
 
 
 def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
@@ -74,19 +76,36 @@ def matching(term: str, names: Iterable[str]) -> list[str]:
 def groups(
     store: FeatureStore, cells: Iterable[FeatureKey], prompts: Names
 ) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
-    """The cells of one dataset and split by (perturbation, prompt set), clean images first."""
+    """The cells of one dataset and split by (perturbation, prompt set), clean images first.
+
+    Cells that were imported as embeddings alone predict nothing: they are left out, which is said,
+    unless there is nothing else.
+    """
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
-    found: dict[str, list[str]] = {}  # looking them up searches the store
-    for key in cells:
-        if key.backbone not in found:
-            found[key.backbone] = prompt_sets(store, key, prompts)
-        for prompt_set in found[key.backbone]:
+    found: dict[tuple[str, bool], list[str]] = {}  # looking them up searches the store
+    for key in _predicting(store, list(cells)):
+        kind = key.backbone, store.imported(key) is None
+        if kind not in found:
+            found[kind] = prompt_sets(store, key, prompts)
+        for prompt_set in found[kind]:
             groups.setdefault((key.perturbation, prompt_set), []).append(key)
     return sorted(groups.items(), key=lambda item: (item[0][0] != CLEAN.label, item[0]))
 
 
+def _predicting(store: FeatureStore, cells: list[FeatureKey]) -> list[FeatureKey]:
+    imported = ((key, store.imported(key)) for key in cells)
+    silent = {key for key, cell in imported if cell and not cell.has_predictions}
+    if len(silent) == len(cells):
+        return cells
+    for name in sorted({key.backbone for key in silent}):
+        _LOG.info(f"left out: {name}, of which there are imported embeddings alone")
+    return [key for key in cells if key not in silent]
+
+
 def prompt_sets(store: FeatureStore, key: FeatureKey, prompts: Names) -> list[str]:
     there = store.prompt_sets(key)
+    if not there and (cell := store.imported(key)):
+        cell.array("prediction")  # says what is missing
     if not there:
         raise MissingCell(
             f"{store.path} has no class embeddings of {key.dataset} for {key.backbone}: run "
