@@ -39,7 +39,7 @@ def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFram
 def gain_table(
     tidy: pl.DataFrame, head: str, methods: list[str], *, terminal: bool | None = None
 ) -> str:
-    """`gain_frame` as text: points with 95 % intervals, and what inconsistency has to do with it."""
+    """`gain_frame` as text, in points with 95 % intervals, and `correlations`."""
     frame = gain_frame(tidy, head, methods)
     shown = frame.select("dataset", "perturbation", "inconsistency", "oracle")
     for method in methods:
