@@ -264,7 +264,7 @@ def main(samples: int, fitted: int, rounds: int, folder: Path | None) -> None:
     """Seconds of fitting NLC and all ensembles, and GB/s of combining."""
     start(f"Combine: {len(WIDTHS)} backbones, {sum(WIDTHS):,} features, {CLASSES:,} classes")
     pool = random_pool(samples)
-    results = [*combining(pool, rounds), extra_memory(pool)]
+    results = [extra_memory(pool), *combining(pool, rounds)]  # before anything freed is reused
     results += fitting(first(pool, fitted), rounds)
     with workplace(folder) as place:
         results += one_shot(first(pool, CLASSES), Path(place))
