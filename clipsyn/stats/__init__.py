@@ -1,0 +1,49 @@
+"""Intervals and tests for the numbers in the tables: one way for each.
+
+- of a proportion: `wilson_interval`;
+- of a mean over samples, of differences and of ratios: the paired bootstrap, `bootstrap_mean`,
+  `bootstrap_means`, and `Resamples` for what is no mean;
+- of a mean over seeds and samples: `bootstrap_seeds`;
+- of a correlation over datasets: `pearson`, `spearman`;
+- two methods on the same samples: `mcnemar`; on the same datasets: `wilcoxon`; many pairs: `holm`.
+
+Everything is seeded; an interval that cannot be known is NaN, NaN.
+"""
+
+from clipsyn.stats.bootstrap import (
+    RESAMPLES,
+    Patterns,
+    Resamples,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_mean_per_class,
+    bootstrap_means,
+    bootstrap_seeds,
+    patterns,
+)
+from clipsyn.stats.correlation import Correlation, pearson, spearman
+from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, percentiles, wilson_interval
+from clipsyn.stats.significance import holm, mcnemar, wilcoxon
+
+__all__ = [
+    "LEVEL",
+    "RESAMPLES",
+    "UNKNOWN",
+    "Correlation",
+    "Interval",
+    "Patterns",
+    "Resamples",
+    "bootstrap_difference",
+    "bootstrap_mean",
+    "bootstrap_mean_per_class",
+    "bootstrap_means",
+    "bootstrap_seeds",
+    "holm",
+    "mcnemar",
+    "patterns",
+    "pearson",
+    "percentiles",
+    "spearman",
+    "wilcoxon",
+    "wilson_interval",
+]

@@ -1,0 +1,69 @@
+"""Are two methods different, and which of many differences hold together? Exact, without scipy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value that two methods are right equally often on the same samples.
+
+    only_first, only_second: samples that one of them alone gets right. Given their sum they are
+    binomial with one half (McNemar 1947, in its exact form); 1 where there is none.
+    """
+    if only_first < 0 or only_second < 0:
+        raise ValueError(f"counts of samples, not {only_first} and {only_second}")
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    log_factorial = np.concatenate([[0.0], np.log(np.arange(1, n + 1)).cumsum()])
+    k = np.arange(fewer + 1)
+    log_choose = log_factorial[n] - log_factorial[k] - log_factorial[n - k]
+    return min(1.0, 2 * float(np.exp(log_choose - n * np.log(2)).sum()))
+
+
+def wilcoxon(differences: NDArray[Any]) -> float:
+    """Exact two-sided p-value of Wilcoxon's signed-rank test that differences (n,) centre on 0.
+
+    For a method and another over datasets. Differences of 0 are dropped, as Wilcoxon (1945) did,
+    and equal sizes share the mean of their ranks; the distribution is that of all 2^n signs of
+    these very ranks, so it is exact with ties too. 1 where all are 0; NaN where there is none.
+    """
+    if differences.ndim != 1 or np.isnan(differences).any():
+        raise ValueError("differences are one number a dataset, none of them NaN")
+    if len(differences) == 0:
+        return float("nan")
+    moved = differences[differences != 0]
+    ranks = _double_ranks(np.abs(moved))
+    ways = np.ones(1)  # share of the signs that give each sum of positive (double) ranks
+    for rank in ranks:
+        added = np.zeros(len(ways) + rank)
+        added[: len(ways)] += ways / 2
+        added[rank:] += ways / 2
+        ways = added
+    positive, total = int(ranks[moved > 0].sum()), int(ranks.sum())
+    return min(1.0, 2 * float(ways[: min(positive, total - positive) + 1].sum()))
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Holm's (1979) adjusted p-values (m,): below a level, they hold together at that level.
+
+    The k-th smallest times m + 1 - k, never below a smaller one's and at most 1. NaN stays NaN
+    and counts as no test.
+    """
+    if p_values.ndim != 1 or ((p_values < 0) | (p_values > 1)).any():
+        raise ValueError("p-values are one row of numbers between 0 and 1")
+    adjusted = np.full(len(p_values), np.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * factors))
+    return adjusted
+
+
+def _double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Twice the rank of each value, equal ones sharing the mean: whole numbers."""
+    below = np.searchsorted(np.sort(values), values, side="left")
+    up_to = np.searchsorted(np.sort(values), values, side="right")
+    return np.asarray(below + up_to + 1, np.int64)

@@ -1,0 +1,259 @@
+"""Intervals against published values, scipy, brute force, and their own coverage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from clipsyn.stats import (
+    Resamples,
+    bootstrap,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_mean_per_class,
+    bootstrap_means,
+    bootstrap_seeds,
+    patterns,
+)
+
+
+def naive_bootstrap(statistic, n: int, resamples: int = 4000) -> tuple[float, float]:
+    """Draw row numbers with replacement, compute, sort."""
+    rng = np.random.default_rng(99)
+    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    return tuple(np.quantile(values, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("n", [40, 400])
+def test_the_mean_agrees_with_the_naive_bootstrap(n):
+    values = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], n, p=[0.1, 0.6, 0.3])
+    expected = naive_bootstrap(lambda rows: values[rows].mean(), n)
+    assert bootstrap_mean(values, resamples=4000) == pytest.approx(expected, abs=0.6 / n + 0.008)
+
+
+def test_the_mean_of_values_that_all_differ():
+    values = np.random.default_rng(2).normal(size=300)
+    expected = naive_bootstrap(lambda rows: values[rows].mean(), 300)
+    assert bootstrap_mean(values, resamples=4000) == pytest.approx(expected, abs=0.015)
+
+
+def test_the_difference_is_paired():
+    """Two backbones that nearly always agree differ by less than unpaired resampling says."""
+    rng = np.random.default_rng(3)
+    first = rng.random(500) < 0.6
+    second = first ^ (rng.random(500) < 0.02)
+    low, high = bootstrap_difference(first, second)
+    expected = naive_bootstrap(lambda rows: first[rows].mean() - second[rows].mean(), 500)
+    assert (low, high) == pytest.approx(expected, abs=0.003)
+    assert high - low < 0.05
+    mirrored = bootstrap_difference(second, first)
+    assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high), abs=0.003)
+
+
+def test_equal_backbones_differ_by_exactly_nothing():
+    right = np.random.default_rng(4).random(100) < 0.5
+    assert bootstrap_difference(right, right) == (0.0, 0.0)
+
+
+def test_mean_per_class_agrees_with_the_naive_bootstrap():
+    rng = np.random.default_rng(5)
+    labels = rng.choice(5, 300, p=[0.5, 0.3, 0.1, 0.08, 0.02])
+    correct = rng.random(300) < np.array([0.9, 0.7, 0.5, 0.4, 0.5])[labels]
+
+    def mean_per_class(rows: np.ndarray) -> float:
+        y, right = labels[rows], correct[rows]
+        return float(np.mean([right[y == c].mean() for c in np.unique(y)]))
+
+    expected = naive_bootstrap(mean_per_class, 300)
+    found = bootstrap_mean_per_class(correct, labels, resamples=4000)
+    assert found == pytest.approx(expected, abs=0.012)
+
+
+def test_class_numbers_do_not_matter():
+    rng = np.random.default_rng(6)
+    labels, correct = rng.integers(0, 4, 100), rng.random(100) < 0.5
+    assert bootstrap_mean_per_class(correct, labels) == bootstrap_mean_per_class(
+        correct, 1000 * labels + 7
+    )
+
+
+def test_one_seed_one_interval():
+    values = np.random.default_rng(7).random(50)
+    assert bootstrap_mean(values) == bootstrap_mean(values)
+    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values)
+    assert bootstrap_mean(values, level=0.5).low > bootstrap_mean(values).low
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_memory_is_bounded_without_a_change_in_the_result(monkeypatch, few):
+    monkeypatch.setattr(Resamples, "_few", lambda resamples: few)
+    values = np.random.default_rng(8).random(200)
+    labels, correct = np.arange(200) % 50, values < 0.5
+    whole = bootstrap_mean(values), bootstrap_mean_per_class(correct, labels)
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 1000)
+    monkeypatch.setattr(bootstrap, "_DRAWS_KEPT", 0)
+    again = bootstrap_mean(values), bootstrap_mean_per_class(correct, labels)
+    assert np.allclose(again, whole, rtol=1e-12)
+
+
+def test_no_sample_no_interval():
+    nothing = np.zeros(0)
+    for interval in (
+        bootstrap_seeds(np.zeros((0, 5))),
+        bootstrap_seeds(np.zeros((5, 0))),
+        bootstrap_mean(nothing),
+        bootstrap_difference(nothing, nothing),
+        bootstrap_mean_per_class(nothing.astype(bool), nothing.astype(int)),
+    ):
+        assert all(map(math.isnan, interval))
+
+
+def test_one_sample_has_an_interval_without_width():
+    assert bootstrap_mean(np.ones(1)) == (1.0, 1.0)
+    assert bootstrap_mean_per_class(np.ones(1, bool), np.zeros(1, int)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bootstrap_means(np.zeros(3)),
+        lambda: bootstrap_seeds(np.zeros(3)),
+        lambda: bootstrap_seeds(np.zeros((2, 3)), level=1.0),
+        lambda: bootstrap_mean(np.zeros((2, 2))),
+        lambda: bootstrap_mean(np.zeros(3), level=0),
+        lambda: bootstrap_difference(np.zeros(3), np.zeros(2)),
+        lambda: bootstrap_mean_per_class(np.zeros(3, bool), np.zeros(2, int)),
+        lambda: bootstrap_mean_per_class(np.zeros((2, 2), bool), np.zeros((2, 2), int)),
+    ],
+)
+def test_bad_input_is_refused(call):
+    with pytest.raises(ValueError):
+        call()
+
+
+def test_resamples_are_paired_and_exact_for_a_constant():
+    resamples = Resamples(50, count=200, seed=1)
+    values = np.random.default_rng(0).normal(size=(50, 2))
+    means = resamples.means(values)
+    assert means.shape == (200, 2)
+    difference = resamples.means(values[:, 0] - values[:, 1])[:, 0]
+    assert np.allclose(difference, means[:, 0] - means[:, 1], atol=1e-12)
+    assert resamples.interval(np.full(50, 3.0, np.float32)) == (3, 3)
+
+
+def test_resampled_means_are_those_of_drawn_rows(monkeypatch):
+    monkeypatch.setattr(Resamples, "_few", lambda resamples: False)
+    rng = np.random.default_rng(4)
+    values = np.random.default_rng(0).normal(size=20)
+    drawn = [values[rng.integers(0, 20, 20)].mean() for _ in range(30)]
+    assert np.allclose(Resamples(20, count=30, seed=4).means(values)[:, 0], drawn, atol=1e-12)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_draws_are_the_same_however_often_and_in_what_blocks(monkeypatch, few):
+    monkeypatch.setattr(Resamples, "_few", lambda resamples: few)
+    resamples, values = Resamples(40, count=25, seed=2), np.arange(40.0)
+    whole = resamples.means(values)
+    assert np.array_equal(resamples.means(values), whole)
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 100)
+    monkeypatch.setattr(bootstrap, "_DRAWS_KEPT", 0)
+    small = Resamples(40, count=25, seed=2)
+    assert np.allclose(small.means(values), whole, rtol=1e-12)
+    assert np.array_equal(small.means(values), small.means(values))
+    assert len(list(small.times())) == 13
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_patterns_are_drawn_as_often_as_they_occur(monkeypatch, few):
+    """Both ways of drawing: mean and covariance of a multinomial."""
+    monkeypatch.setattr(Resamples, "_few", lambda resamples: few)
+    sizes = np.array([6, 3, 1])
+    (times,) = Resamples(sizes, count=20_000, seed=5).times()
+    assert set(times.sum(axis=1).tolist()) == {10}
+    share = sizes / 10
+    covariance = 10 * (np.diag(share) - np.outer(share, share))
+    assert np.allclose(times.mean(axis=0), sizes, atol=0.05)
+    assert np.allclose(np.cov(times.T), covariance, atol=0.08)
+
+
+def test_patterns_are_the_distinct_rows():
+    """Four samples, three methods: the first and the third are alike."""
+    correct = np.array([[1, 0, 1], [1, 1, 1], [1, 0, 1], [0, 0, 0]], bool)
+    found = patterns(correct)
+    assert found.first.tolist() == [3, 0, 1]
+    assert found.size.tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize("columns", [1, 3, 70, 130])
+def test_patterns_are_those_of_numpy(columns):
+    rng = np.random.default_rng(columns)
+    base = rng.random((6, columns)) < 0.5
+    values = base[rng.integers(0, 6, 200)]
+    for table in (values, values * rng.normal(size=columns)):
+        distinct, sizes = np.unique(table, axis=0, return_counts=True)
+        found = patterns(table)
+        order = np.lexsort(table[found.first].T[::-1])
+        assert np.array_equal(table[found.first][order], distinct)
+        assert np.array_equal(found.size[order], sizes)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_all_methods_at_once_agree_with_the_naive_bootstrap(monkeypatch, few):
+    monkeypatch.setattr(Resamples, "_few", lambda resamples: few)
+    rng = np.random.default_rng(9)
+    correct = rng.random((300, 4)) < [0.9, 0.7, 0.7, 0.2]
+    correct[:, 2] = correct[:, 1] ^ (rng.random(300) < 0.05)
+    means = bootstrap_means(correct, resamples=4000)
+    gains = means - means[:, 1:2]
+    for method in range(4):
+        of = correct[:, method].astype(float) - correct[:, 1]
+        expected = naive_bootstrap(lambda rows, of=of: of[rows].mean(), 300)
+        assert np.quantile(gains[:, method], [0.025, 0.975]) == pytest.approx(expected, abs=0.01)
+
+
+def test_resamples_of_nothing_are_unknown():
+    assert all(map(math.isnan, Resamples(0).interval(np.empty(0))))
+    assert np.isnan(bootstrap_means(np.empty((0, 3)))).all()
+
+
+def covered(interval_of, draw, truth: float, trials: int = 2000) -> float:
+    """Share of the trials whose interval holds the truth."""
+    rng = np.random.default_rng(10)
+    intervals = (interval_of(draw(rng)) for _ in range(trials))
+    return float(np.mean([low <= truth <= high for low, high in intervals]))
+
+
+def test_the_mean_of_many_values_is_covered_as_promised():
+    """Differences of two correlated methods: -1, 0 and 1."""
+    share = covered(
+        lambda values: bootstrap_mean(values, resamples=600),
+        lambda rng: rng.choice([-1.0, 0.0, 1.0], 250, p=[0.1, 0.6, 0.3]),
+        truth=0.2,
+    )
+    assert 0.93 <= share <= 0.97
+
+
+def test_the_mean_over_seeds_and_samples_is_covered_as_promised():
+    """Twenty seeds, with spread of their own, on the same samples, with spread of theirs."""
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        seeds, samples = rng.normal(0, 0.2, (20, 1)), rng.normal(0, 1, 30)
+        return seeds + samples + rng.normal(0, 1, (20, 30))
+
+    share = covered(lambda values: bootstrap_seeds(values, resamples=300), draw, truth=0.0)
+    assert 0.92 <= share <= 0.97
+
+
+def test_seeds_that_agree_leave_the_interval_of_the_samples():
+    values = np.random.default_rng(11).random(100) < 0.7
+    same = np.stack([values] * 5)
+    assert bootstrap_seeds(same) == pytest.approx(bootstrap_mean(values), abs=1e-12)
+
+
+def test_samples_that_agree_leave_the_interval_of_the_seeds():
+    seeds = np.array([0.1, 0.5, 0.6, 0.9])
+    expected = naive_bootstrap(lambda rows: seeds[rows].mean(), 4)
+    found = bootstrap_seeds(np.repeat(seeds[:, None], 50, axis=1), resamples=4000)
+    assert found == pytest.approx(expected, abs=0.03)

@@ -1,0 +1,72 @@
+"""Intervals of proportions against scipy, publications and their own coverage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from clipsyn.stats import percentiles, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "level"), [(0, 10, 0.95), (10, 10, 0.95), (81, 263, 0.95), (7, 20, 0.9)]
+)
+def test_wilson_is_scipys(successes, n, level):
+    expected = binomtest(successes, n).proportion_ci(level, method="wilson")
+    assert wilson_interval(successes, n, level) == pytest.approx((expected.low, expected.high))
+
+
+def test_wilson_as_published():
+    # Newcombe (1998), Statistics in Medicine 17, table I, method 3: 81 of 263
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_contains_the_share_and_mirrors(case):
+    successes, n = case
+    low, high = wilson_interval(successes, n)
+    assert 0 <= low <= successes / n + 1e-12
+    assert successes / n - 1e-12 <= high <= 1
+    assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+def test_wilson_holds_what_it_promises():
+    rng, p, n = np.random.default_rng(0), 0.8, 60
+    intervals = [wilson_interval(int(k), n) for k in rng.binomial(n, p, 2000)]
+    assert np.mean([low <= p <= high for low, high in intervals]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_percentiles_are_the_middle():
+    values = np.random.default_rng(0).permutation(np.arange(101.0))
+    assert percentiles(values) == pytest.approx((2.5, 97.5))
+    assert percentiles(values, 0.5) == (25, 75)
+
+
+def test_nothing_and_nan_have_no_interval():
+    for interval in (
+        wilson_interval(0, 0),
+        percentiles(np.empty(0)),
+        percentiles(np.array([0.5, np.nan])),
+    ):
+        assert all(map(math.isnan, interval))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wilson_interval(5, 4),
+        lambda: wilson_interval(-1, 4),
+        lambda: wilson_interval(0, -1),
+        lambda: wilson_interval(1, 4, level=1.0),
+        lambda: percentiles(np.zeros(3), level=0),
+    ],
+)
+def test_bad_input_is_refused(call):
+    with pytest.raises(ValueError):
+        call()

@@ -1,0 +1,102 @@
+"""Exact tests against scipy, against all sign patterns, and by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from scipy.stats import wilcoxon as scipy_wilcoxon
+
+from clipsyn.stats import holm, mcnemar, wilcoxon
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(0, 0), (0, 1), (3, 9), (9, 3), (6, 6), (0, 40), (512, 450), (20_000, 19_500)],
+)
+def test_mcnemar_is_a_binomial_test(first, second):
+    expected = binomtest(first, first + second).pvalue if first + second else 1
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-8)
+
+
+def test_mcnemar_by_hand():
+    # 1 of 6: (1 + 6) / 64 on each side
+    assert mcnemar(1, 5) == pytest.approx(14 / 64)
+
+
+def test_mcnemar_rejects_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    p_values = [mcnemar(int(k), 200 - int(k)) for k in rng.binomial(200, 0.5, 2000)]
+    assert np.mean([p <= 0.05 for p in p_values]) == pytest.approx(0.04, abs=0.015)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 21, 40])
+def test_wilcoxon_is_scipys(n):
+    differences = np.random.default_rng(n).normal(0.3, 1, n)
+    expected = scipy_wilcoxon(differences, method="exact").pvalue
+    assert wilcoxon(differences) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "differences", [[1, 1, 1, -1], [2, -2, 0, 1, 1, 3, 0], [0.5, 0.5, -0.1, 0.2, 0.2, 0.2]]
+)
+def test_wilcoxon_with_ties_is_that_of_all_signs(differences):
+    moved = np.array([d for d in differences if d])
+    sizes = np.abs(moved)
+    ranks = np.array(
+        [np.mean([i + 1 for i, v in enumerate(np.sort(sizes)) if v == s]) for s in sizes]
+    )
+    middle = ranks.sum() / 2
+    distance = abs(ranks[moved > 0].sum() - middle)
+    sums = [np.dot(signs, ranks) for signs in itertools.product([0, 1], repeat=len(ranks))]
+    expected = np.mean([abs(total - middle) >= distance - 1e-9 for total in sums])
+    assert wilcoxon(np.array(differences)) == pytest.approx(expected)
+
+
+def test_wilcoxon_without_a_difference():
+    assert wilcoxon(np.zeros(4)) == 1
+    assert math.isnan(wilcoxon(np.empty(0)))
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .03 .04 times 4 3 2 1: .04 .06 .06 (not below .06) .06 (not below)
+    assert holm(np.array([0.03, 0.01, 0.04, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    # as R's p.adjust has it
+    assert holm(np.array([0.001, 0.5, 0.9])) == pytest.approx([0.003, 1, 1])
+
+
+def test_holm_keeps_the_level_of_the_family():
+    """Reject while the k-th smallest is at most level / (m + 1 - k): Holm's own description."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        p_values = rng.random(8) ** 3
+        rejected = np.zeros(8, bool)
+        for k, index in enumerate(np.argsort(p_values)):
+            if p_values[index] > 0.05 / (8 - k):
+                break
+            rejected[index] = True
+        assert np.array_equal(holm(p_values) <= 0.05, rejected)
+
+
+def test_holm_counts_tests_that_there_are():
+    assert holm(np.array([np.nan, 0.02, 0.04])) == pytest.approx([np.nan, 0.04, 0.04], nan_ok=True)
+    assert holm(np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mcnemar(-1, 3),
+        lambda: wilcoxon(np.zeros((2, 2))),
+        lambda: wilcoxon(np.array([1.0, np.nan])),
+        lambda: holm(np.array([0.5, 1.5])),
+        lambda: holm(np.array([-0.1])),
+        lambda: holm(np.zeros((2, 2))),
+    ],
+)
+def test_bad_input_is_refused(call):
+    with pytest.raises(ValueError):
+        call()
