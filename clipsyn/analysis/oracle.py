@@ -1,0 +1,163 @@
+"""How far a selector that always knew which backbone to ask could go, and what each is worth to it.
+
+All follows from *regions*: which backbones are right together, on how many samples. The oracle of a
+set of backbones is right where any of them is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.metrics import scored
+from clipsyn.stats import patterns
+
+MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
+
+
+def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(backbone, counted sample): which predictions are right.
+
+    predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
+    prediction of every backbone.
+    """
+    if predictions.ndim != 2 or len(predictions) == 0:
+        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
+    counted = scored(predictions, labels)
+    return np.ascontiguousarray((predictions == labels)[:, counted])
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """The non-empty regions of the Venn diagram of right predictions, largest first."""
+
+    right: NDArray[np.bool_]  # (region, backbone) which backbones are right there
+    counts: NDArray[np.int64]  # (region,) samples
+
+    @classmethod
+    def of(cls, right: NDArray[np.bool_]) -> Overlap:
+        """right: (backbone, sample). Of equal regions the one comes first in which the first
+        backbone is right, then the second, …
+        """
+        _check(right)
+        found = patterns(~right.T)
+        order = np.argsort(-found.size, kind="stable")
+        return cls(right[:, found.first[order]].T, found.size[order])
+
+    @property
+    def n(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def agreeing(self) -> NDArray[np.int64]:
+        """(region,) how many backbones are right there."""
+        return np.asarray(self.right.sum(axis=1, dtype=np.int64))
+
+    def hits(self) -> NDArray[np.int64]:
+        """(backbone,) samples that each gets right."""
+        return np.asarray(self.counts @ self.right)
+
+    def only(self) -> NDArray[np.int64]:
+        """(backbone,) samples that it alone gets right: what the oracle loses without it."""
+        return np.asarray(self.counts @ (self.right & (self.agreeing == 1)[:, None]))
+
+    def none(self) -> int:
+        """Samples that no backbone gets right."""
+        return int(self.counts[self.agreeing == 0].sum())
+
+    def every(self) -> int:
+        """Samples that all backbones get right."""
+        return int(self.counts[self.agreeing == self.right.shape[1]].sum())
+
+    def any_of(self, backbones: NDArray[Any]) -> NDArray[np.bool_]:
+        """(region,) where the oracle of these backbones (indices) is right."""
+        return np.asarray(self.right[:, backbones].any(axis=1))
+
+    def credit(self) -> NDArray[np.float64]:
+        """(region, backbone): a sample's one point, shared equally by the backbones that get it
+        right. Its mean over samples is each backbone's Shapley value.
+
+        The Shapley value (Shapley 1953) is what a backbone adds to the oracle's accuracy, averaged
+        over all orders in which backbones could join. For one sample the first of its right
+        backbones to join adds 1 and all others nothing, and each is the first equally often; values
+        of sums of games are sums of values. So it is exact for any number of backbones. Values sum
+        to the accuracy of the oracle.
+        """
+        return self.right / np.maximum(self.agreeing, 1)[:, None]
+
+    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Mean over samples of `values` (region, m): (m,), NaN without samples."""
+        if self.n == 0:
+            return np.full(values.shape[1], np.nan)
+        return np.asarray(self.counts @ values / self.n, np.float64)
+
+
+def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(2^backbone,): samples that the oracle of each subset gets right.
+
+    right: (backbone, sample). Backbone b is in subset s if bit b of s is set. Samples are counted
+    by the set of backbones that get them right; the subset-sum (zeta) transform of the counts says
+    how many have no right backbone outside s, so n minus that is the hits of the complement of s.
+    Time and memory do not depend on the number of samples but for one pass over them.
+    """
+    _check(right)
+    count, n = right.shape
+    if count > MOST_BACKBONES:
+        raise ValueError(f"at most {MOST_BACKBONES} backbones have all subsets, not {count}")
+    sums = np.bincount(_masks(right), minlength=1 << count).astype(np.int32)
+    for bit in range(count):
+        halves = sums.reshape(-1, 2, 1 << bit)  # without the bit, with it
+        halves[:, 1] += halves[:, 0]
+    return np.subtract(n, sums[::-1], dtype=np.int32)  # reversed: the complements
+
+
+def subset_sizes(count: int) -> NDArray[np.uint8]:
+    """(2^count,): how many backbones each subset has."""
+    sizes = np.zeros(1, np.uint8)
+    for _ in range(count):
+        sizes = np.concatenate([sizes, sizes + np.uint8(1)])
+    return sizes
+
+
+def members(subset: int, count: int) -> NDArray[np.intp]:
+    """The backbones (indices) of a subset."""
+    return np.flatnonzero(subset >> np.arange(count) & 1)
+
+
+def best_subsets(hits: NDArray[np.int32]) -> list[int]:
+    """The subset of each size, from 1 to all, whose oracle gets most right.
+
+    hits: what `subset_hits` returns. Of equals the one that lacks the later backbones.
+    """
+    count = len(hits).bit_length() - 1
+    sizes = subset_sizes(count)
+    best = []
+    for size in range(1, count + 1):
+        subsets = np.flatnonzero(sizes == size)
+        best.append(int(subsets[hits[subsets].argmax()]))
+    return best
+
+
+def _masks(right: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """(sample,): bit b is set where backbone b is right."""
+    masks = np.zeros(right.shape[1], np.uint32)
+    rows = np.ascontiguousarray(right).view(np.uint8)
+    for start in range(0, len(rows), 8):  # arithmetic on bytes is the fastest
+        part = rows[start : start + 8]
+        byte = part[-1].copy()
+        for row in part[-2::-1]:
+            byte += byte
+            byte += row
+        masks |= byte.astype(np.uint32) << np.uint32(start)
+    return masks
+
+
+def _check(right: NDArray[np.bool_]) -> None:
+    if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
+        raise ValueError(
+            f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"
+        )

@@ -1,0 +1,194 @@
+"""The oracle of every subset and Shapley values against brute force; four images by hand."""
+
+from __future__ import annotations
+
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+
+from clipsyn.analysis import oracle as module
+from clipsyn.analysis.oracle import (
+    Overlap,
+    best_subsets,
+    correctness,
+    members,
+    subset_hits,
+    subset_sizes,
+)
+from clipsyn.schema import NO_PREDICTION
+
+# Four images, three backbones: a alone, a and b, none, all.
+BY_HAND = np.array([[1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
+
+
+def random_right(backbones: int, n: int, seed: int = 0) -> np.ndarray:
+    """Backbones of different accuracy that are right together more often than by chance."""
+    rng = np.random.default_rng(seed)
+    easy = rng.normal(size=n)
+    return easy + rng.normal(size=(backbones, n)) > rng.normal(size=(backbones, 1)) / 2
+
+
+def oracle_of(right: np.ndarray, subset: tuple[int, ...]) -> int:
+    return sum(any(right[b, i] for b in subset) for i in range(right.shape[1]))
+
+
+def shapley_by_orders(right: np.ndarray) -> np.ndarray:
+    """The mean over all orders of what each backbone adds when it joins."""
+    count, n = right.shape
+    orders = list(permutations(range(count)))
+    added = np.zeros(count)
+    for order in orders:
+        for place, b in enumerate(order):
+            before = order[:place]
+            added[b] += oracle_of(right, (*before, b)) - oracle_of(right, before)
+    return added / len(orders) / n
+
+
+def test_samples_count_that_have_a_label_and_all_predictions():
+    predictions = np.array([[0, 1, 2, NO_PREDICTION, 2], [0, 0, 2, 1, 1]], np.uint16)
+    labels = np.array([0, 1, -1, 1, 2], np.int32)
+    found = correctness(predictions, labels)
+    assert found.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_four_images_by_hand():
+    overlap = Overlap.of(BY_HAND)
+    assert overlap.n == 4
+    assert overlap.hits().tolist() == [3, 2, 1]
+    assert overlap.only().tolist() == [1, 0, 0]
+    assert overlap.none() == 1
+    assert overlap.every() == 1
+    assert overlap.mean(overlap.credit()) == pytest.approx(
+        [(1 + 1 / 2 + 1 / 3) / 4, (1 / 2 + 1 / 3) / 4, 1 / 3 / 4]
+    )
+    assert subset_hits(BY_HAND).tolist() == [0, 3, 2, 3, 1, 3, 2, 3]
+    assert best_subsets(subset_hits(BY_HAND)) == [0b001, 0b011, 0b111]
+
+
+def test_regions_are_exact_and_ordered():
+    right = np.repeat(BY_HAND, [1, 5, 3, 3], axis=1)
+    overlap = Overlap.of(right)
+    assert overlap.counts.tolist() == [5, 3, 3, 1]
+    assert overlap.right.tolist() == [
+        [True, True, False],
+        [True, True, True],  # before the empty one, which is as large
+        [False, False, False],
+        [True, False, False],
+    ]
+
+
+@pytest.mark.parametrize(("backbones", "n"), [(1, 1), (1, 30), (2, 7), (5, 200), (7, 50)])
+def test_every_subset_equals_brute_force(backbones, n):
+    right = random_right(backbones, n)
+    hits = subset_hits(right)
+    assert hits[0] == 0
+    for size in range(1, backbones + 1):
+        for subset in combinations(range(backbones), size):
+            assert hits[sum(1 << b for b in subset)] == oracle_of(right, subset)
+
+
+@pytest.mark.parametrize("backbones", [9, 17])
+def test_masks_of_more_than_a_byte(backbones):
+    right = random_right(backbones, 300)
+    hits = subset_hits(right)
+    rng = np.random.default_rng(1)
+    for subset in rng.integers(0, 1 << backbones, 40):
+        chosen = members(int(subset), backbones)
+        assert hits[subset] == np.count_nonzero(right[chosen].any(axis=0))
+
+
+@pytest.mark.parametrize(("backbones", "n"), [(1, 5), (2, 40), (5, 60)])
+def test_shapley_values_equal_brute_force_over_orders(backbones, n):
+    right = random_right(backbones, n)
+    overlap = Overlap.of(right)
+    values = overlap.mean(overlap.credit())
+    np.testing.assert_allclose(values, shapley_by_orders(right), atol=1e-12)
+
+
+def test_shapley_values_have_their_axioms():
+    right = random_right(4, 500)
+    right[1] = right[0]  # two that are alike
+    right[3] = False  # one that is never right
+    overlap = Overlap.of(right)
+    values = overlap.mean(overlap.credit())
+    assert values.sum() == pytest.approx(right.any(axis=0).mean(), abs=1e-12)  # efficiency
+    assert values[0] == pytest.approx(values[1], abs=1e-12)  # symmetry
+    assert values[3] == 0  # dummy
+
+
+def test_what_only_one_gets_right_is_what_the_oracle_loses_without_it():
+    right = random_right(6, 400)
+    overlap, hits = Overlap.of(right), subset_hits(right)
+    everyone = len(hits) - 1
+    lost = [hits[everyone] - hits[everyone ^ 1 << b] for b in range(6)]
+    assert overlap.only().tolist() == lost
+    assert overlap.none() == right.shape[1] - hits[everyone]
+    assert overlap.every() == np.count_nonzero(right.all(axis=0))
+    assert overlap.any_of(np.array([1, 4])) @ overlap.counts == hits[0b10010]
+
+
+@pytest.mark.parametrize("backbones", [1, 5])
+def test_the_best_subset_of_each_size(backbones):
+    right = random_right(backbones, 150, seed=4)
+    hits = subset_hits(right)
+    for size, best in enumerate(best_subsets(hits), 1):
+        assert len(members(best, backbones)) == size
+        every = [oracle_of(right, subset) for subset in combinations(range(backbones), size)]
+        assert hits[best] == max(every)
+
+
+def test_of_equal_subsets_the_one_that_lacks_the_later_backbones():
+    assert best_subsets(subset_hits(np.ones((3, 5), bool))) == [0b001, 0b011, 0b111]
+
+
+def test_sizes_and_members():
+    assert subset_sizes(4).tolist() == [bin(s).count("1") for s in range(16)]
+    assert members(0b10110, 6).tolist() == [1, 2, 4]
+    assert members(0, 3).tolist() == []
+
+
+@pytest.mark.parametrize(("value", "oracle"), [(True, 30), (False, 0)])
+def test_all_right_and_all_wrong(value, oracle):
+    right = np.full((3, 30), value)
+    overlap = Overlap.of(right)
+    assert len(overlap.counts) == 1
+    assert subset_hits(right)[1:].tolist() == [oracle] * 7
+    assert overlap.only().tolist() == [0, 0, 0]
+    assert overlap.mean(overlap.credit()).tolist() == pytest.approx([oracle / 30 / 3] * 3)
+
+
+def test_without_samples_means_are_unknown():
+    right = np.zeros((2, 0), bool)
+    overlap = Overlap.of(right)
+    assert (overlap.n, overlap.none(), overlap.every()) == (0, 0, 0)
+    assert overlap.hits().tolist() == overlap.only().tolist() == [0, 0]
+    assert np.isnan(overlap.mean(overlap.credit())).all()
+    assert subset_hits(right).tolist() == [0, 0, 0, 0]
+
+
+def test_more_backbones_than_have_all_subsets(monkeypatch):
+    right = random_right(70, 200)  # more than fit into a word too
+    overlap = Overlap.of(right)
+    regions = {}
+    for column in right.T.tolist():
+        regions[tuple(column)] = regions.get(tuple(column), 0) + 1
+    found = zip(overlap.right.tolist(), overlap.counts.tolist(), strict=True)
+    assert {tuple(region): count for region, count in found} == regions
+    monkeypatch.setattr(module, "MOST_BACKBONES", 4)
+    assert len(subset_hits(right[:4])) == 16
+    with pytest.raises(ValueError, match="at most 4 backbones have all subsets, not 5"):
+        subset_hits(right[:5])
+
+
+@pytest.mark.parametrize("predictions", [np.zeros(3, np.uint16), np.zeros((0, 3), np.uint16)])
+def test_predictions_of_other_shapes_are_refused(predictions):
+    with pytest.raises(ValueError, match="predictions are"):
+        correctness(predictions, np.zeros(3, np.int32))
+
+
+@pytest.mark.parametrize("right", [np.zeros(3, bool), np.zeros((0, 3), bool), np.zeros((2, 3))])
+@pytest.mark.parametrize("measure", [subset_hits, Overlap.of])
+def test_what_is_not_right_or_wrong_is_refused(measure, right):
+    with pytest.raises(ValueError, match="of booleans"):
+        measure(right)
