@@ -21,7 +21,7 @@ from clipsyn.metrics import (
     mean_per_class_recall,
 )
 from clipsyn.schema import NO_PREDICTION
-from clipsyn.stats import Interval, Resamples, bootstrap_mean_per_class, percentiles
+from clipsyn.stats import UNKNOWN, Resamples, bootstrap_mean_per_class, percentiles
 
 
 class Reference(NamedTuple):
@@ -118,7 +118,7 @@ class Scorer:
     def _relative(self, correct: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Measured:
         base = float(reference.mean()) if self.n else float("nan")
         value = (float(correct.mean()) - base) / base if base > 0 else float("nan")
-        interval = Interval(float("nan"), float("nan"))
+        interval = UNKNOWN
         if base > 0:
             means = self.resamples.means(np.stack([correct, reference], axis=1))
             usable = means[means[:, 1] > 0]
@@ -134,7 +134,7 @@ class Scorer:
 
     def _calibration(self, confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> Measured:
         score = expected_calibration_error(confidence, correct)
-        interval = Interval(float("nan"), float("nan"))
+        interval = UNKNOWN
         if self.n:
             means = self.resamples.means(calibration_gaps(confidence, correct))
             interval = percentiles(np.abs(means).sum(axis=1))

@@ -7,6 +7,7 @@ import polars as pl
 
 from clipsyn.report.methods import method_frame
 from clipsyn.report.tables import show
+from clipsyn.stats import holm, spearman, wilcoxon
 
 
 def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFrame:
@@ -52,27 +53,42 @@ def gain_table(
         right=methods,
         terminal=terminal,
     )
-    return f"{text}\n\n{correlations(frame, ['oracle', *methods], terminal=terminal)}"
+    parts = [
+        text,
+        correlations(frame, ["oracle", *methods], terminal=terminal),
+        significance(frame, methods, terminal=terminal),
+    ]
+    return "\n\n".join(parts)
 
 
 def correlations(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
     """Spearman's correlation over datasets of error inconsistency with gains, by perturbation."""
     rows = [
         {"perturbation": name, "datasets": len(part)}
-        | {method: rank_correlation(part["inconsistency"], part[method]) for method in methods}
+        | {
+            method: spearman(part["inconsistency"].to_numpy(), part[method].to_numpy()).value
+            for method in methods
+        }
         for (name,), part in frame.group_by("perturbation", maintain_order=True)
     ]
     title = "rank correlation over datasets of error inconsistency with the gain (Spearman)"
     return show(pl.DataFrame(rows), title=title, terminal=terminal)
 
 
+def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
+    """Whether gains over datasets centre on 0: Wilcoxon's p-values, by perturbation.
+
+    Adjusted for the number of methods (Holm): those below 0.05 hold together at that level.
+    """
+    rows = []
+    for (name,), part in frame.group_by("perturbation", maintain_order=True):
+        known = [part[method].drop_nulls().drop_nans().to_numpy() for method in methods]
+        p_values = holm(np.array([wilcoxon(gains) for gains in known]))
+        found = dict(zip(methods, p_values.tolist(), strict=True))
+        rows.append({"perturbation": name, "datasets": len(part)} | found)
+    title = "p that gains centre on 0 over datasets (Wilcoxon's signed-rank test, exact; Holm)"
+    return show(pl.DataFrame(rows), title=title, terminal=terminal)
+
+
 def _points(value: float, low: float, high: float) -> str:
     return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def rank_correlation(first: pl.Series, second: pl.Series) -> float:
-    """Spearman's: Pearson's correlation of average ranks; NaN where one of them is constant."""
-    ranks = np.stack([first.rank().to_numpy(), second.rank().to_numpy()])
-    if len(first) < 2 or (ranks.std(axis=1) == 0).any():
-        return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])

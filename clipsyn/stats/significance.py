@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_DIGITS = 12
+
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value that two methods are right equally often on the same samples.
@@ -28,13 +30,15 @@ def wilcoxon(differences: NDArray[Any]) -> float:
 
     For a method and another over datasets. Differences of 0 are dropped, as Wilcoxon (1945) did,
     and equal sizes share the mean of their ranks; the distribution is that of all 2^n signs of
-    these very ranks, so it is exact with ties too. 1 where all are 0; NaN where there is none.
+    these very ranks, so it is exact with ties too. Differences are rounded to 12 decimals first, or
+    the last bit would break ties. 1 where all are 0; NaN where there is none.
     """
     if differences.ndim != 1 or np.isnan(differences).any():
         raise ValueError("differences are one number a dataset, none of them NaN")
     if len(differences) == 0:
         return float("nan")
-    moved = differences[differences != 0]
+    rounded = differences.round(_DIGITS)
+    moved = rounded[rounded != 0]
     ranks = _double_ranks(np.abs(moved))
     ways = np.ones(1)  # share of the signs that give each sum of positive (double) ranks
     for rank in ranks:

@@ -56,6 +56,10 @@ def test_wilcoxon_with_ties_is_that_of_all_signs(differences):
     assert wilcoxon(np.array(differences)) == pytest.approx(expected)
 
 
+def test_the_last_bit_breaks_no_tie():
+    assert wilcoxon(np.array([0.1 + 0.2, 0.3, -0.3, 1e-17])) == wilcoxon(np.array([3, 3, -3]))
+
+
 def test_wilcoxon_without_a_difference():
     assert wilcoxon(np.zeros(4)) == 1
     assert math.isnan(wilcoxon(np.empty(0)))
