@@ -8,9 +8,13 @@ for what is not there.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, StaleCell
 from clipsyn.specs import FeatureKey
@@ -23,6 +27,16 @@ _HOLDERS = {
     "logit": "logits",
     "image_embedding": "embeddings",
 }
+
+
+def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over the arrays of a cell, sorted by name: name, type, shape, bytes."""
+    hasher = hashlib.sha256()
+    for name, array in sorted(values.items()):
+        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        hasher.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        hasher.update(little.reshape(-1).view("u1").data)
+    return hasher.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import KINDS, FeatureStore
+from clipsyn.store.imports import content_digest
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 
@@ -139,6 +140,8 @@ def damage(store: FeatureStore, group: Group) -> Iterator[str]:
         problems += arrays.damage(group.path / name)
     if not problems and group.kind == "samples":
         problems += _wrong_digest(store, group)
+    if not problems and group.kind == "imports":
+        problems += _wrong_content(group)
     yield from (f"{where}: {problem}" for problem in dict.fromkeys(problems))
 
 
@@ -170,6 +173,12 @@ def _wrong_digest(store: FeatureStore, group: Group) -> Iterator[str]:
     samples = store.samples(group.names["dataset"], group.names["split"])
     if samples.digest != arrays.read_attributes(group.path)["identity"]["samples"]:
         yield "ids and content hashes do not match the digest"
+
+
+def _wrong_content(group: Group) -> Iterator[str]:
+    values = {name: arrays.read(group.path / name) for name in arrays.array_names(group.path)}
+    if content_digest(values) != arrays.read_attributes(group.path)["identity"]["content"]:
+        yield "its arrays do not match the digest of its content"
 
 
 def remove_unfinished(store: FeatureStore) -> int:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         ["STORE", "-d", "toy", "--ensemble", "log-avg", "-o", "new"],
         TORCH | SCIENCE | {"zarr", "PIL", "polars"},
     ),
+    "import": (["STORE", "ANSWERS", "-d", "new"], READING | {"PIL"}),
     "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "ls": (["STORE"], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
@@ -76,9 +77,12 @@ def places(
     recipe.write_text(
         f"store: {tiny_store.path}\nstages: [{{stage: zeroshot, output: {tmp_path / 'table'}}}]\n"
     )
+    answers = tmp_path / "answers.csv"
+    answers.write_text("id,prediction,label\na,cat,cat\nb,cat,dog\n")
     support, router = tiny_store.pool("toy", "train"), tmp_path / "router"
     save_router(router, LogAverage().fit(support), support)
     found = {"STORE": tiny_store.path, "PHOTOS": write_images(), "RECIPE": recipe, "ROUTER": router}
+    found["ANSWERS"] = answers
     return {name: str(path) for name, path in found.items()} | {"CHECKPOINT": str(checkpoint)}
 
 

@@ -1,0 +1,273 @@
+"""Parts aligned with a sample table by id: each becomes the arrays of one cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.catalog.datasets import find_dataset
+from clipsyn.errors import DatasetError
+from clipsyn.importing.classes import check_count, class_indices, class_names
+from clipsyn.importing.parts import Part, Wanted, found, predicted_class
+from clipsyn.pool import NO_LABEL
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.specs import FeatureKey
+from clipsyn.store.samples import SampleTable
+
+ABSENT = "not in the source"
+_UNANSWERED = {
+    "predictions": "no prediction",
+    "logits": "not finite",
+    "embeddings": "not finite, or of norm 0",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What will be stored of one backbone under one perturbation: a row for every sample."""
+
+    key: FeatureKey
+    kind: str
+    arrays: Mapping[str, NDArray[Any]]
+    invalid: Mapping[str, int]  # reason -> rows
+    files: tuple[Path, ...]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        valid: NDArray[np.bool_] = self.arrays["valid"]
+        return valid
+
+
+def merged(parts: Iterable[Part]) -> list[Part]:
+    """One part for each backbone and perturbation: several files may be sessions of one."""
+    groups: dict[tuple[str, str], list[Part]] = {}
+    for part in parts:
+        groups.setdefault((part.backbone, part.perturbation), []).append(part)
+    return [_join(group) for group in groups.values()]
+
+
+def align(
+    parts: Sequence[Part], table: SampleTable, *, intersect: bool, dataset: str, split: str
+) -> list[Cell]:
+    """Cells of the parts. Raises DatasetError, naming ids, where a part has others than it should.
+
+    That is, others than the table; of a part whose perturbation came from a column, others than
+    all parts under that perturbation together have: each image may be shown under one alone.
+    """
+    rows = {name: row for row, name in enumerate(table.ids)}
+    shown: dict[str, set[str]] = {}
+    for part in parts:
+        shown.setdefault(part.perturbation, set()).update(part.ids or table.ids)
+    cells = []
+    for part in parts:
+        of_all = shown[part.perturbation] if part.of_condition else rows.keys()
+        ids = _row_ids(part, table) if part.ids is None else part.ids
+        _check_ids(part, ids, [name for name in table.ids if name in of_all], rows, intersect)
+        at = np.array([rows.get(name, -1) for name in ids], np.intp)
+        key = FeatureKey(dataset, split, part.perturbation, part.backbone)
+        cells.append(_cell(part, key, at, table))
+    return cells
+
+
+def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> SampleTable:
+    """A sample table of the ids and labels that the parts have, in the order they come in.
+
+    No image was seen: content hashes are all zero.
+    """
+    parts = [_numbered(part) for part in parts]
+    ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
+    names = tuple(names) or class_names(parts)
+    check_count(names, wanted.dataset)
+    labels = np.full(len(ids), NO_LABEL, np.int32)
+    rows = {name: row for row, name in enumerate(ids)}
+    for part in parts:
+        if part.labels is not None and part.ids is not None:
+            given = class_indices(part.labels, names, part)
+            at = np.array([rows[name] for name in part.ids], np.intp)
+            _check_labels(part, given, labels[at], names)
+            labels[at[given >= 0]] = given[given >= 0]
+    info = find_dataset(wanted.dataset)
+    return SampleTable(
+        wanted.dataset,
+        wanted.split,
+        ids,
+        labels,
+        np.zeros((len(ids), 32), np.uint8),
+        names,
+        info.metric if info else "acc1",
+        info.licence if info else "",
+    )
+
+
+def check_labels(parts: Sequence[Part], table: SampleTable) -> None:
+    """Refuse parts whose labels are others than the table's, where both have one."""
+    rows = {name: row for row, name in enumerate(table.ids)}
+    for part in parts:
+        if part.labels is None:
+            continue
+        given = class_indices(part.labels, table.class_names, part)
+        ids = table.ids if part.ids is None else part.ids
+        at = [rows.get(name, -1) for name in ids]
+        there = np.array([table.labels[row] if row >= 0 else NO_LABEL for row in at], np.int32)
+        if len(there) == len(given):
+            _check_labels(part, given, there, table.class_names)
+
+
+def _join(group: list[Part]) -> Part:
+    first = group[0]
+    if len(group) == 1:
+        _check_unique(first)
+        return first
+    files = tuple(dict.fromkeys(path for part in group for path in part.files))
+    whole = replace(first, files=files)
+    shapes = {(part.kind, part.values.shape[1:], part.columns) for part in group}
+    if len(shapes) > 1 or any(part.ids is None for part in group):
+        raise DatasetError(
+            f"{whole}: files of one backbone and perturbation must hold the same, with ids: give "
+            "each its own import with --backbone"
+        )
+    unlabelled = any(part.labels is None for part in group)
+    joined = replace(
+        whole,
+        ids=tuple(name for part in group for name in part.ids or ()),
+        values=np.concatenate([part.values for part in group]),
+        labels=None if unlabelled else tuple(x for part in group for x in part.labels or ()),
+    )
+    _check_unique(joined)
+    return joined
+
+
+def _check_unique(part: Part) -> None:
+    if part.ids is None or len(set(part.ids)) == len(part.ids):
+        return
+    twice = [name for name, count in Counter(part.ids).items() if count > 1]
+    raise DatasetError(
+        f"{part}: {len(twice)} ids occur more than once ({found(twice[:3])}): an id is one image"
+    )
+
+
+def _numbered(part: Part) -> Part:
+    """A part in row order gets ids that say so."""
+    if part.ids is not None:
+        return part
+    width = len(str(part.rows - 1))
+    return replace(part, ids=tuple(f"row-{row:0{width}}" for row in range(part.rows)))
+
+
+def _row_ids(part: Part, table: SampleTable) -> tuple[str, ...]:
+    if part.rows != len(table):
+        raise DatasetError(
+            f"{part}: {part.rows:,} rows in the store's order, which has {len(table):,} samples of "
+            f"{table.dataset}/{table.split}: give --ids FILE instead of --row-order"
+        )
+    return table.ids
+
+
+def _check_ids(
+    part: Part,
+    ids: Sequence[str],
+    expected: Sequence[str],
+    known: Mapping[str, int],
+    intersect: bool,
+) -> None:
+    given = set(ids)
+    missing = [name for name in expected if name not in given]
+    unknown = [name for name in ids if name not in known]
+    if len(unknown) == len(ids):
+        raise DatasetError(
+            f"{part}: none of its {len(ids):,} ids is one of the samples ({found(ids[:2])} …; the "
+            f"samples are called {found(sorted(known)[:2])} …)"
+        )
+    if intersect or not (missing or unknown):
+        return
+    problems = [
+        f"{len(names):,} {what} ({found(names[:3])}{', …' if len(names) > 3 else ''})"
+        for names, what in ((missing, "samples are not in it"), (unknown, "of its ids are unknown"))
+        if names
+    ]
+    raise DatasetError(
+        f"{part}: {' and '.join(problems)}: mend the ids, or take those in common with --intersect"
+    )
+
+
+def _check_labels(
+    part: Part, given: NDArray[Any], there: NDArray[Any], names: Sequence[str]
+) -> None:
+    differ = np.flatnonzero((given >= 0) & (there >= 0) & (given != there))
+    if len(differ):
+        row = int(differ[0])
+        name = part.ids[row] if part.ids else f"row {row}"
+        raise DatasetError(
+            f"{part}: {len(differ):,} labels are others than known so far ({name}: "
+            f"{names[given[row]]}, not {names[there[row]]}): mend them, or leave labels away"
+        )
+
+
+def _cell(part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable) -> Cell:
+    """Rows `at` of the table get the part's values; -1 is no row of it."""
+    values = _Values(part, table.class_names)
+    taken = at >= 0
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (rows, fill) in values.arrays.items():
+        arrays[name] = np.full((len(table), *rows.shape[1:]), fill, rows.dtype)
+        arrays[name][at[taken]] = rows[taken]
+    arrays["valid"] = np.zeros(len(table), np.bool_)
+    arrays["valid"][at[taken]] = values.valid[taken]
+    unanswered = int(np.count_nonzero(~values.valid[taken]))
+    invalid = {ABSENT: len(table) - int(taken.sum()), _UNANSWERED[part.kind]: unanswered}
+    if not arrays["valid"].any():
+        raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
+    kept = {reason: count for reason, count in invalid.items() if count}
+    return Cell(key, part.kind, arrays, kept, part.files)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The arrays of a part in its own order, each with what stands where there is nothing."""
+
+    part: Part
+    names: Sequence[str]
+
+    @cached_property
+    def arrays(self) -> dict[str, tuple[NDArray[Any], Any]]:
+        if self.part.kind == "embeddings":
+            return {"image_embedding": (self._embedding, np.nan)}
+        if self.part.kind == "logits":
+            logits = np.where(self.valid[:, None], self.part.values, np.float32(np.nan))
+            return {
+                "logit": (logits, np.nan),
+                "prediction": (predicted_class(logits), NO_PREDICTION),
+            }
+        classes = np.where(self.valid, self._classes, NO_PREDICTION).astype(np.uint16)
+        return {"prediction": (classes, NO_PREDICTION)}
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        if self.part.kind == "predictions":
+            return self._classes >= 0
+        valid: NDArray[np.bool_] = np.isfinite(self.part.values).all(axis=1)
+        if self.part.kind == "embeddings":
+            valid &= np.isfinite(self._embedding).all(axis=1)
+        return valid
+
+    @cached_property
+    def _classes(self) -> NDArray[np.int64]:
+        return class_indices(self.part.values, self.names, self.part)
+
+    @cached_property
+    def _embedding(self) -> NDArray[np.float16]:
+        """Unit norm in float32, then rounded; NaN where that cannot be."""
+        values = self.part.values
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            norm = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+            unit = (values / norm).astype(np.float32)
+        unit[~np.isfinite(unit).all(axis=1)] = np.nan
+        rounded: NDArray[np.float16] = unit.astype(np.float16)
+        return rounded

@@ -1,0 +1,112 @@
+"""Which classes there are, and which index a text stands for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError
+from clipsyn.importing.parts import NOTHING, Part, found
+from clipsyn.registry import unknown_name
+from clipsyn.schema import NO_PREDICTION
+
+_LOG = logging.getLogger("clipsyn")
+_INDEX = re.compile(r"-?\d+(?:\.0*)?")
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Class names by index: a JSON list, or a text file with one a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as class names: {error}") from error
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise DatasetError(f"{path} is no list of class names: write one a line, or a JSON list")
+    return tuple(name.strip() for name in names)
+
+
+def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
+    """The classes that the parts themselves tell of, where nothing else does.
+
+    The columns of logits; else indices up to the number of columns, or the largest that occurs;
+    else all names that occur, sorted. A class that never occurs is then unknown, which is said.
+    """
+    named = {part.columns for part in parts if part.kind == "logits" and part.columns}
+    if len(named) > 1:
+        raise DatasetError("the files have different classes as columns: give --classes FILE")
+    if named:
+        (columns,) = named
+        _LOG.info(f"classes, after the columns: {found(columns)}")
+        return columns
+    widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
+    texts = _texts(parts)
+    if widths:
+        return _numbers(max(widths))
+    if not texts:
+        return ()
+    numbers = {text for text in texts if _INDEX.fullmatch(text)}
+    if numbers and numbers != texts:
+        raise DatasetError(
+            f"classes are names and indices at once ({found(sorted(texts))}): give --classes FILE"
+        )
+    if numbers:
+        names = _numbers(max(int(float(text)) for text in texts) + 1)
+    else:
+        names = tuple(sorted(texts))
+    _LOG.info(f"classes: the {len(names)} that occur; --classes FILE would name them all")
+    return names
+
+
+def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> NDArray[np.int64]:
+    """Index of each text that names a class or is an index; -1 where it is nothing.
+
+    Names win over indices where all texts are names. Raises DatasetError for an index outside the
+    classes, an unknown name (with near matches) and a name that two classes share.
+    """
+    texts = list(texts)
+    position = {name: index for index, name in reversed(list(enumerate(names)))}
+    distinct = {text for text in texts if text.lower() not in NOTHING or text in position}
+    if distinct <= position.keys():
+        if shared := next((name for name in distinct if list(names).count(name) > 1), None):
+            raise DatasetError(f"{where}: two classes are called '{shared}': give class indices")
+        index = {name: position[name] for name in distinct}
+    elif all(map(_INDEX.fullmatch, distinct)):
+        index = {text: int(float(text)) for text in distinct}
+        outside = sorted(value for value in index.values() if not -1 <= value < len(names))
+        if outside:
+            raise DatasetError(
+                f"{where}: class {outside[0]} is outside 0 to {len(names) - 1}: there are "
+                f"{len(names)} classes"
+            )
+    else:
+        unknown = min(distinct - position.keys())
+        raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names))}")
+    return np.array([index.get(text, -1) for text in texts], np.int64)
+
+
+def check_count(names: Sequence[str], where: object) -> None:
+    if len(names) > NO_PREDICTION:
+        raise DatasetError(
+            f"{where}: at most {NO_PREDICTION} classes can be stored, not {len(names)}"
+        )
+
+
+def _texts(parts: Sequence[Part]) -> set[str]:
+    """Everything that the parts call a class, labels and predictions."""
+    texts: set[str] = set()
+    for part in parts:
+        texts.update(part.labels or ())
+        if part.kind == "predictions":
+            texts.update(part.values)
+    return {text for text in texts if text.lower() not in NOTHING} - {"-1"}
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))

@@ -1,0 +1,162 @@
+"""npy and npz: logits (row, class), embeddings (row, embed) or predictions (row,)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.parts import Part, Wanted, as_logits, found, one_backbone
+from clipsyn.importing.tables import SUFFIXES as TABLES
+from clipsyn.importing.tables import read_column
+from clipsyn.specs import parse_perturbation
+
+SUFFIXES = (".npy", ".npz")
+_KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
+    "predictions": ("predictions", "prediction", "preds"),
+    "logits": ("logits", "logit", "scores"),
+    "probabilities": ("probabilities", "probs", "softmax"),
+    "embeddings": ("embeddings", "embedding", "features", "image_embedding"),
+}
+_IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
+_LABELS = ("labels", "label", "targets", "y")
+
+
+def read_numpy(path: Path, wanted: Wanted, known: Sequence[str]) -> Part:
+    """The part of one file; `known` are class names, where there are any."""
+    arrays = _load(path)
+    kind, values = _find(path, arrays, wanted)
+    ids = read_texts(wanted.ids, "id", wanted) if wanted.ids else _inside(path, arrays, _IDS)
+    labels = (
+        read_texts(wanted.labels, "label", wanted)
+        if wanted.labels
+        else _inside(path, arrays, _LABELS)
+    )
+    if ids is None and not wanted.row_order:
+        raise UsageError(
+            f"{path} has no ids: give --ids FILE (one a line, an npy, or a table with them), or "
+            "--row-order if its rows are the samples in the store's order"
+        )
+    kind, values = _checked(path, kind, values, known)
+    for name, texts in (("ids", ids), ("labels", labels)):
+        if texts is not None and len(texts) != len(values):
+            raise DatasetError(f"{path}: {len(values):,} rows have {len(texts):,} {name}")
+    perturbation = parse_perturbation(wanted.perturbation).label
+    backbone = one_backbone(wanted, path)
+    return Part(backbone, perturbation, kind, ids, values, labels, (), (path,))
+
+
+def read_texts(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
+    """Ids or labels from a text file with one a line, an npy, or that column of a table."""
+    if path.suffix in TABLES:
+        return read_column(path, role, wanted)
+    if path.suffix == ".npy":
+        return _texts(_load(path)[path.name])
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as {role}s, one a line: {error}") from error
+    return tuple(line.strip() for line in lines)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name; nothing pickled is ever opened."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {path.name: loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(
+            f"{path} cannot be read as plain numpy arrays ({str(error).splitlines()[0]}): pickled "
+            "objects are never opened; save numbers and texts with np.save(…, allow_pickle=False)"
+        ) from error
+
+
+def _find(
+    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Wanted
+) -> tuple[str, NDArray[Any]]:
+    """The array that is to be imported, and its kind where it is known."""
+    if len(arrays) == 1:
+        (values,) = arrays.values()
+        return wanted.kind, values
+    there = {
+        kind: arrays[name]
+        for kind, names in _KINDS.items()
+        if wanted.kind in ("auto", kind)
+        for name in names
+        if name in arrays
+    }
+    if len(there) != 1:
+        asked = "logits, embeddings or predictions" if wanted.kind == "auto" else wanted.kind
+        which = (
+            f"several ({', '.join(there)}): choose with --kind" if there else "none of that name"
+        )
+        raise DatasetError(
+            f"{path} should hold one array of {asked}, and holds {which}; its arrays are "
+            f"{found(list(arrays))}"
+        )
+    return next(iter(there.items()))
+
+
+def _inside(
+    path: Path, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Ids or labels that an npz has beside what is imported."""
+    name = next((name for name in names if name in arrays and len(arrays) > 1), None)
+    if name is None:
+        return None
+    if arrays[name].ndim != 1:
+        raise DatasetError(f"{path}: {name} are (row,), not {arrays[name].shape}")
+    return _texts(arrays[name])
+
+
+def _checked(
+    path: Path, kind: str, values: NDArray[Any], known: Sequence[str]
+) -> tuple[str, NDArray[Any]]:
+    """Kind and values of a shape and type that go together; DatasetError if none does."""
+    if kind == "auto":
+        kind = _kind_of(path, values, known)
+    if kind == "predictions":
+        if values.ndim != 1:
+            raise DatasetError(f"{path}: predictions are (row,), not {values.shape}")
+        return kind, np.array(_texts(values), object)
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
+        raise DatasetError(
+            f"{path}: {kind} are numbers (row, {'embed' if kind == 'embeddings' else 'class'}), "
+            f"not {values.dtype} {values.shape}"
+        )
+    matrix = values.astype(np.float32)
+    if kind == "embeddings":
+        return kind, matrix
+    if known and matrix.shape[1] != len(known):
+        raise DatasetError(
+            f"{path}: {kind} of {len(known)} classes are (row, {len(known)}), not {values.shape}"
+        )
+    return "logits", as_logits(matrix, kind, str(path))
+
+
+def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
+    """What an array must be by its shape: (row, class) may only be told where classes are known."""
+    if values.ndim == 1:
+        return "predictions"
+    if values.ndim == 2 and values.shape[1] == len(known):
+        return "auto"
+    raise DatasetError(
+        f"{path}: {values.shape} could be logits or embeddings: say --kind logits, --kind "
+        "probabilities or --kind embeddings"
+    )
+
+
+def _texts(values: NDArray[Any]) -> tuple[str, ...]:
+    """Numbers and texts as texts: 3, 3.0 and "3" are the same class."""
+    if values.dtype.kind == "f":
+        return tuple("" if np.isnan(v) else f"{v:.0f}" if v == int(v) else str(v) for v in values)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    return tuple(str(value).strip() for value in values)

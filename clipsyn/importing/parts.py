@@ -1,0 +1,140 @@
+"""What an import is asked for, and what is read of its files before anything is aligned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.logits import predictions
+from clipsyn.specs import CLEAN, parse_perturbation
+
+KINDS = ("auto", "predictions", "logits", "probabilities", "embeddings")
+NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
+_SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
+_LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
+_LEVEL = re.compile(r"[A-Za-z]*(\d+)(?:\.0*)?")
+_NAME = re.compile(r"[a-z0-9_]+")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Options of an import. `docs/importing.md` explains each."""
+
+    dataset: str
+    split: str = "test"
+    perturbation: str = CLEAN.label  # its name alone where the files have a column of severities
+    backbone: str | None = None  # None: a column's, or the name of the file
+    kind: str = "auto"  # of KINDS
+    format: str = "auto"  # or model-vs-human
+    ids: Path | None = None
+    row_order: bool = False
+    labels: Path | None = None
+    classes: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # role -> name of the column
+    conditions: Mapping[str, str] = field(default_factory=dict)  # condition -> perturbation
+    intersect: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What the files say of one backbone under one perturbation."""
+
+    backbone: str
+    perturbation: str  # its label
+    kind: str  # predictions, logits or embeddings
+    ids: tuple[str, ...] | None  # None: in the order of the sample table
+    values: NDArray[Any]  # (row,) texts that name classes; or (row, class or embed) float32
+    labels: tuple[str, ...] | None  # texts that name classes
+    columns: tuple[str, ...] = ()  # names of the classes of logits, where the file has them
+    files: tuple[Path, ...] = ()
+    of_condition: bool = False  # the perturbation came from a column: other rows had others
+
+    def __str__(self) -> str:
+        return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"
+
+    @property
+    def rows(self) -> int:
+        return len(self.values)
+
+
+def perturbation_label(condition: str, wanted: Wanted, where: Path) -> str:
+    """The label of the perturbation that a condition, or a severity, stands for.
+
+    ``--conditions`` decides; else a number N, perhaps after letters (``c30``), is severity N of
+    ``--perturb``, and 0 or nothing is clean.
+    """
+    condition = condition.strip()
+    if condition in wanted.conditions:
+        return parse_perturbation(wanted.conditions[condition]).label
+    if condition.lower() in NOTHING:
+        return CLEAN.label
+    match = _LEVEL.fullmatch(condition)
+    if match is None:
+        raise DatasetError(
+            f"{where}: condition '{condition}' is no whole number: say which perturbation it is, "
+            f"--conditions {condition}=NAME:1 (or =clean), with commas for several"
+        )
+    severity = int(match[1])
+    if not severity:
+        return CLEAN.label
+    name = wanted.perturbation
+    if name == CLEAN.label or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{where}: condition '{condition}' is a severity, of what? Add --perturb NAME (a-z, "
+            "0-9 and _), for instance --perturb contrast"
+        )
+    return parse_perturbation(f"{name}:{severity}").label
+
+
+def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.float32]:
+    """(row, class) logits of logits or probabilities; of these the logarithm, at least -87.3.
+
+    `auto` takes rows that are all in 0 to 1 and sum to 1 for probabilities. Raises DatasetError for
+    probabilities that do not sum to 1, and under `auto` for values that only look like them.
+    """
+    if kind == "logits":
+        return values
+    finite = np.isfinite(values).all(axis=1)
+    rows = values[finite]
+    in_range = bool(len(rows)) and rows.min() >= 0 and rows.max() <= 1
+    if not in_range and kind == "auto":
+        return values
+    sums = rows.sum(axis=1, dtype=np.float64)
+    wrong = np.flatnonzero(abs(sums - 1) > _SUM)
+    if not in_range and len(rows):
+        raise DatasetError(
+            f"{where}: probabilities lie in 0 to 1, not {rows.min():g} to {rows.max():g}"
+        )
+    if len(wrong):
+        row = int(np.flatnonzero(finite)[wrong[0]])
+        advice = " (or are they --kind logits?)" if kind == "auto" else ""
+        raise DatasetError(
+            f"{where}: the probabilities of {len(wrong):,} rows do not sum to 1 (row {row}: "
+            f"{sums[wrong[0]]:.4g}): give those of all classes, or logits{advice}"
+        )
+    logits: NDArray[np.float32] = np.log(np.maximum(values, _LEAST))
+    return logits
+
+
+def predicted_class(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """As `clipsyn.logits.predictions`, of rows where any value is not finite too."""
+    finite = np.isfinite(logits).all(axis=1, keepdims=True)
+    return predictions(np.where(finite, logits, np.float32(np.nan)))
+
+
+def one_backbone(wanted: Wanted, path: Path) -> str:
+    """The name of what a file without a column of backbones is about."""
+    return wanted.backbone or path.stem
+
+
+def found(names: Sequence[str]) -> str:
+    """Names for a message, the first dozen."""
+    return ", ".join(names[:12]) + (f", … ({len(names)})" if len(names) > 12 else "")

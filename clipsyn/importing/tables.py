@@ -1,0 +1,279 @@
+"""CSV and Parquet: a row an image, or, with a column of backbones, an image and backbone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.parts import (
+    Part,
+    Wanted,
+    as_logits,
+    found,
+    one_backbone,
+    perturbation_label,
+)
+from clipsyn.specs import parse_perturbation
+
+SUFFIXES = (".csv", ".parquet")
+ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they are for
+    "id": ("id", "sample_id", "image", "filename", "imagename"),
+    "prediction": ("prediction", "predicted", "pred", "predicted_class", "object_response"),
+    "label": ("label", "target", "category", "true_class"),
+    "backbone": ("backbone", "model", "subj", "subject"),
+    "perturbation": ("perturbation", "corruption"),
+    "severity": ("severity", "condition"),
+}
+# bethgelab/model-vs-human's responses: one file a subject and session, headers in any case
+RESPONSES = (
+    "subj",
+    "session",
+    "trial",
+    "rt",
+    "object_response",
+    "category",
+    "condition",
+    "imagename",
+)
+_TYPED = 1000  # rows that decide which columns are numbers
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+_IMAGENET = re.compile(r"n0\d+")
+
+
+def read_table(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
+    """The parts of one file; `known` are class names, where there are any."""
+    return _Table(path, wanted, known).parts()
+
+
+def read_column(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
+    """One column of texts of a table: ids or labels of an array."""
+    table = _Table(path, wanted, ())
+    return table.texts(table.required(role))
+
+
+def image_name(imagename: str) -> str:
+    """What of an image's name is the image: the rest is trial, subject and condition.
+
+    As model-vs-human has it: what follows the last ``_``, or the ImageNet name ``n0…_…`` there.
+    """
+    *_, last = parts = imagename.split("_")
+    return f"{parts[-2]}_{last}" if len(parts) > 1 and _IMAGENET.match(parts[-2]) else last
+
+
+@dataclass(frozen=True)
+class _Table:
+    path: Path
+    wanted: Wanted
+    known: Sequence[str]
+
+    def parts(self) -> list[Part]:
+        self._check_format()
+        kind, columns, values = self._values()
+        ids, labels = self._ids(), self._labels()
+        of_rows = list(zip(self._backbones(), self._perturbations(), strict=True))
+        groups: dict[tuple[str, str], list[int]] = {}
+        for row, group in enumerate(of_rows):
+            groups.setdefault(group, []).append(row)
+        return [
+            Part(
+                backbone,
+                perturbation,
+                kind,
+                tuple(ids[row] for row in rows) if ids else None,
+                values[rows],
+                tuple(labels[row] for row in rows) if labels else None,
+                columns,
+                (self.path,),
+                of_condition=bool({"severity", "perturbation"} & self.roles.keys()),
+            )
+            for (backbone, perturbation), rows in groups.items()
+        ]
+
+    def required(self, role: str) -> str:
+        """The column of that role; raises DatasetError, naming the columns there are."""
+        if role not in self.roles:
+            names = " or ".join(ROLES[role])
+            raise DatasetError(
+                f"{self.path} has no column {names}: say which it is with --{role}-column; "
+                f"its columns are {found(self.frame.columns)}"
+            )
+        return self.roles[role]
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        return tuple(self.frame[column].cast(pl.String).fill_null("").str.strip_chars())
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        try:
+            frame = pl.read_parquet(self.path) if self.path.suffix == ".parquet" else self._csv()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = str(error).splitlines()[0]
+            raise DatasetError(f"{self.path} cannot be read as a table: {reason}") from error
+        if frame.is_empty():
+            raise DatasetError(f"{self.path} has no rows")
+        return frame
+
+    def _csv(self) -> pl.DataFrame:
+        """Numbers as float32, but those that name something, such as 007, as they are written."""
+        head = pl.read_csv(self.path, n_rows=_TYPED)
+        names = set(self._roles(head.columns).values())
+        types = {
+            name: pl.Float32 if dtype.is_numeric() and name not in names else pl.String
+            for name, dtype in head.schema.items()
+        }
+        return pl.read_csv(self.path, schema_overrides=types)
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        return self._roles(self.frame.columns)
+
+    def _roles(self, columns: Sequence[str]) -> dict[str, str]:
+        by_name = {name.strip().lower(): name for name in reversed(columns)}
+        roles = {}
+        for role, guesses in ROLES.items():
+            asked = self.wanted.columns.get(role)
+            if asked and asked.lower() not in by_name:
+                raise DatasetError(
+                    f"{self.path} has no column {asked} (--{role}-column); its columns are "
+                    f"{found(columns)}"
+                )
+            for guess in [asked.lower()] if asked else guesses:
+                if guess in by_name:
+                    roles[role] = by_name[guess]
+                    break
+        return roles
+
+    @cached_property
+    def _is_responses(self) -> bool:
+        there = {name.strip().lower() for name in self.frame.columns}
+        return self.wanted.format == "model-vs-human" or set(RESPONSES) <= there
+
+    def _check_format(self) -> None:
+        there = {name.strip().lower() for name in self.frame.columns}
+        missing = [name for name in RESPONSES if name not in there]
+        if self.wanted.format == "model-vs-human" and missing:
+            raise DatasetError(
+                f"{self.path} has no column {', '.join(missing)}, which model-vs-human's files "
+                f"have; its columns are {found(self.frame.columns)}"
+            )
+
+    def _ids(self) -> tuple[str, ...] | None:
+        if "id" not in self.roles and self.wanted.row_order:
+            return None
+        ids = self.texts(self.required("id"))
+        if "" in ids:
+            raise DatasetError(f"{self.path}: row {ids.index('')} has no {self.roles['id']}")
+        return tuple(map(image_name, ids)) if self._is_responses else ids
+
+    def _labels(self) -> tuple[str, ...] | None:
+        return self.texts(self.roles["label"]) if "label" in self.roles else None
+
+    def _backbones(self) -> Sequence[str]:
+        wanted = self.wanted.backbone
+        if "backbone" not in self.roles:
+            return [one_backbone(self.wanted, self.path)] * len(self.frame)
+        names = self.texts(self.roles["backbone"])
+        if wanted and len(set(names)) > 1:
+            raise UsageError(
+                f"{self.path} has several backbones ({found(sorted(set(names)))}), called as its "
+                "column says: leave --backbone away"
+            )
+        if "" in names:
+            raise DatasetError(
+                f"{self.path}: row {names.index('')} has no {self.roles['backbone']}"
+            )
+        return [wanted] * len(names) if wanted else names
+
+    def _perturbations(self) -> Sequence[str]:
+        severities = self.texts(self.roles["severity"]) if "severity" in self.roles else None
+        if "perturbation" in self.roles:
+            names = self.texts(self.roles["perturbation"])
+            texts = _combined(names, severities)
+            labels = {text: parse_perturbation(text).label for text in set(texts)}
+            return [labels[text] for text in texts]
+        if severities is None:
+            label = parse_perturbation(self.wanted.perturbation).label
+            return [label] * len(self.frame)
+        labels = {
+            text: perturbation_label(text, self.wanted, self.path)
+            for text in dict.fromkeys(severities)
+        }
+        return [labels[text] for text in severities]
+
+    def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
+        """Kind, names of the columns where they are classes, and a value or row for each row."""
+        kind = self.wanted.kind
+        if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
+            texts = self.texts(self.required("prediction"))
+            return "predictions", (), np.array(texts, object)
+        named = self._numeric_columns()
+        order = _numbered(named)
+        if kind == "embeddings":
+            return "embeddings", (), self._matrix(order or named)
+        classes = self._class_columns(named, order)
+        values = as_logits(self._matrix(classes), kind, str(self.path))
+        return "logits", () if classes is order or self.known else tuple(classes), values
+
+    def _numeric_columns(self) -> list[str]:
+        taken = set(self.roles.values())
+        named = [
+            name
+            for name, dtype in self.frame.schema.items()
+            if dtype.is_numeric() and name not in taken
+        ]
+        if not named:
+            raise DatasetError(
+                f"{self.path} has neither a column of predictions ({found(ROLES['prediction'])}) "
+                f"nor one of numbers for each class; its columns are {found(self.frame.columns)}"
+            )
+        return named
+
+    def _class_columns(self, named: list[str], order: list[str] | None) -> list[str]:
+        """One column a class, by index: called after the classes, or numbered from 0."""
+        if not self.known:
+            return order or named
+        lacking = [name for name in self.known if name not in named]
+        if not lacking and len(set(self.known)) == len(self.known):
+            return list(self.known)
+        if order is None or len(order) != len(self.known):
+            example = f" (there is none for '{lacking[0]}')" if lacking else ""
+            raise DatasetError(
+                f"{self.path}: {len(self.known)} classes need a column each, called after the "
+                f"class or its index{example}; its columns of numbers are {found(named)}"
+            )
+        return order
+
+    def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
+        return self.frame.select(
+            pl.col(columns).cast(pl.Float32).fill_null(float("nan"))
+        ).to_numpy()
+
+
+def _combined(names: Sequence[str], severities: Sequence[str] | None) -> list[str]:
+    """``jpeg`` and ``3`` as ``jpeg:3``; labels as they are."""
+    if severities is None:
+        return list(names)
+    pairs: Mapping[tuple[str, str], str] = {
+        (name, severity): name if name == "clean" or not severity else f"{name}:{severity}"
+        for name, severity in set(zip(names, severities, strict=True))
+    }
+    return [pairs[pair] for pair in zip(names, severities, strict=True)]
+
+
+def _numbered(columns: list[str]) -> list[str] | None:
+    """The columns in the order of their numbers, if they are numbered 0, 1, 2, … after one word."""
+    matches = [_NUMBERED.fullmatch(name) for name in columns]
+    if not all(matches) or len({match[1] for match in matches if match}) != 1:
+        return None
+    numbers = [int(match[2]) for match in matches if match]
+    if sorted(numbers) != list(range(len(columns))):
+        return None
+    return [columns[numbers.index(number)] for number in range(len(columns))]
