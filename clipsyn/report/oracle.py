@@ -1,0 +1,356 @@
+"""Tables of the oracle: how far it goes, with how few backbones, and what each adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from clipsyn.frames import is_nan
+from clipsyn.report.tables import NOTHING, interval_text, shortened, show, wrapped
+
+_WHERE = ["dataset", "split", "perturbation", "prompts"]
+TOP = 10  # regions, and sizes of subsets
+_MANY = 6  # backbones, from here on in narrow columns
+RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
+
+_NOTES = {
+    "oracle": (
+        "oracle: share of images that at least one backbone gets right, in %. gain: its lead over "
+        "the best single\nbackbone of each row, in points with a 95 % interval, and in % of that "
+        "backbone's accuracy.\nnone, all: share that no backbone, and every backbone, gets right."
+    ),
+    "shapley": (
+        "Shapley values of the oracle, in points: what a backbone adds to it, on average over all "
+        "orders in which\nthe backbones may join. The values of a row sum to its oracle."
+    ),
+    "unique_correct": (
+        "Share of images that this backbone alone gets right, in %: what the oracle loses without "
+        "it."
+    ),
+    "sizes": (
+        "Oracle of the best backbones of each number, in %. They are chosen on these very images."
+    ),
+}
+_WEIGHTS = (
+    "\nweights: share that some weighted sum of the backbones' logits gets right, with weights "
+    "that are not\nnegative and free for each image."
+)
+
+
+def tables(
+    frame: pl.DataFrame,
+    *,
+    top: int = TOP,
+    details: bool | None = None,
+    terminal: bool | None = None,
+) -> dict[str, str]:
+    """Tables of what `clipsyn.evaluate.oracle` returns, by name.
+
+    One group of dataset, split, perturbation and prompt set gets "backbones", "subsets" and
+    "regions", with the `top` sizes and largest regions. Several get an overview, a line a group:
+    "oracle", "shapley", "unique_correct" and "sizes"; with `details` also the tables of each group,
+    its name behind a comma ("regions, birds/test, clean, own").
+    """
+    groups = {
+        ", ".join([f"{dataset}/{split}", *rest]): part
+        for (dataset, split, *rest), part in frame.group_by(_WHERE, maintain_order=True)
+    }
+    if len(groups) == 1 and details is not False:
+        (part,) = groups.values()
+        return _details(part, top, terminal)
+    found = _overview(frame, top, terminal) if groups else {}
+    for name, part in groups.items() if details else ():
+        found |= {f"{kind}, {name}": text for kind, text in _details(part, top, terminal).items()}
+    return found
+
+
+def _overview(frame: pl.DataFrame, top: int, terminal: bool | None) -> dict[str, str]:
+    short, pattern = _short(frame)
+    common = [name for name in ("split", "prompts") if frame[name].n_unique() == 1]
+    about = "; ".join(
+        [f"{name} {frame[name][0]}" for name in common]
+        + ([f"backbones {pattern}"] if pattern else [])
+    )
+    about = f"\n{about}." if about else ""
+    keys = [name for name in _WHERE if name not in common]
+    found = {"oracle": _oracles(frame, keys, short, terminal)}
+    for metric in ("shapley", "unique_correct"):
+        found[metric] = _by_backbone(frame, metric, keys, short, terminal)
+    found["sizes"] = _sizes(frame, keys, top, terminal)
+    return {name: f"{text}{about}" for name, text in found.items()}
+
+
+def _by_backbone(
+    frame: pl.DataFrame, metric: str, keys: list[str], short: dict[str, str], terminal: bool | None
+) -> str:
+    """A line a group, a column a backbone."""
+    table = (
+        frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == metric)
+        .pivot(on="backbones", index=keys, values="value", maintain_order=True)
+        .select(*keys, *short)
+    )
+    text = show(
+        table,
+        percent=list(short),
+        headers=_heads(short),
+        bold=_largest(table, list(short)),
+        terminal=terminal,
+    )
+    return f"{text}\n\n{_NOTES[metric]}"
+
+
+def _oracles(
+    frame: pl.DataFrame, keys: list[str], short: dict[str, str], terminal: bool | None
+) -> str:
+    rows = []
+    for _, part in frame.group_by(_WHERE, maintain_order=True):
+        best, whole = _best(part), _whole(part)
+        gain = whole["gain"]
+        rows.append(
+            {
+                **{key: part[key][0] for key in keys},
+                "n": best["n"],
+                "best": None if is_nan(best["value"]) else short[best["backbones"]],
+                "top-1": best["value"],
+                "oracle": whole["acc1"]["value"],
+                "gain": gain["value"],
+                "95 %": interval_text(gain["ci_low"], gain["ci_high"]),
+                "gain %": whole["gain_relative"]["value"],
+                "none": whole["none_correct"]["value"],
+                "all": whole["all_correct"]["value"],
+                "weights": _weights(part),
+            }
+        )
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    weighed = table["weights"].null_count() < len(table)
+    text = show(
+        table if weighed else table.drop("weights"),
+        percent=["top-1", "oracle", "gain", "gain %", "none", "all", "weights"],
+        right=["95 %"],
+        terminal=terminal,
+    )
+    return f"{text}\n\n{_NOTES['oracle']}{_WEIGHTS if weighed else ''}"
+
+
+def _sizes(frame: pl.DataFrame, keys: list[str], top: int, terminal: bool | None) -> str:
+    rows = []
+    for _, part in frame.group_by(_WHERE, maintain_order=True):
+        found = {str(size): row["acc1"]["value"] for size, _, row in _subsets(part)}
+        rows.append({key: part[key][0] for key in keys} | found)
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    sizes = sorted(set(table.columns) - set(keys), key=int)[:top]
+    text = show(table.select(*keys, *sizes), percent=sizes, terminal=terminal)
+    return f"{text}\n\n{_NOTES['sizes']}"
+
+
+def _details(part: pl.DataFrame, top: int, terminal: bool | None) -> dict[str, str]:
+    short, pattern = _short(part)
+    dataset, split, *rest = part.select(_WHERE).row(0)
+    title = f"{dataset}/{split} · {rest[0]} · prompts {rest[1]} · n {part['n'][0]:,}"
+    title += f" · backbones {pattern}" if pattern else ""
+    return {
+        "backbones": f"{title}\n{_backbones(part, short, terminal)}",
+        "subsets": f"{title}\n{_best_subsets(part, short, top, terminal)}",
+        "regions": f"{title}\n{_regions(part, short, top, terminal)}",
+    }
+
+
+def _backbones(part: pl.DataFrame, short: dict[str, str], terminal: bool | None) -> str:
+    """A line a backbone, the oracle below."""
+    rows = []
+    for name, text in short.items():
+        of = _by_metric(part.filter(pl.col("ensemble").is_null(), pl.col("backbones") == name))
+        shapley, only = of["shapley"], of["unique_correct"]
+        rows.append(
+            {
+                "backbone": text,
+                "top-1": of["acc1"]["value"],
+                "95 %": interval_text(of["acc1"]["ci_low"], of["acc1"]["ci_high"]),
+                "Shapley": shapley["value"],
+                "95 % ": interval_text(shapley["ci_low"], shapley["ci_high"]),
+                "only it right": only["value"],
+                "images": _images(only),
+            }
+        )
+    whole, best = _whole(part), _best(part)
+    oracle = whole["acc1"]
+    rows.append(
+        {
+            "backbone": "oracle",
+            "top-1": oracle["value"],
+            "95 %": interval_text(oracle["ci_low"], oracle["ci_high"]),
+            "Shapley": oracle["value"],
+        }
+    )
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    text = show(
+        table,
+        percent=["top-1", "Shapley", "only it right"],
+        headers={"only it right": "only it\nright"},
+        right=["95 %", "95 % "],
+        bold={(row, "top-1") for row in range(len(short)) if rows[row]["top-1"] == best["value"]},
+        terminal=terminal,
+    )
+    return "\n".join([text, *_said(part, short[best["backbones"]])])
+
+
+def _said(part: pl.DataFrame, best: str) -> list[str]:
+    """What is no line of the table: gain, images that none and all get right, weights."""
+    whole = _whole(part)
+    gain, relative = whole["gain"], whole["gain_relative"]
+    none, every = whole["none_correct"], whole["all_correct"]
+    if is_nan(gain["value"]):
+        return ["no image counts: none has a label and a prediction of every backbone"]
+    points = f"{100 * gain['value']:+.1f} points ({interval_text(gain['ci_low'], gain['ci_high'])})"
+    percent = ""
+    if not is_nan(relative["value"]):
+        interval = interval_text(relative["ci_low"], relative["ci_high"])
+        percent = f", {100 * relative['value']:+.1f} % ({interval})"
+    lines = [
+        f"oracle: {points}{percent} over the best single backbone here, {best}",
+        f"no backbone gets {_images(none):,} images right ({100 * none['value']:.1f} %), "
+        f"all get {_images(every):,} right ({100 * every['value']:.1f} %)",
+        "Shapley: what a backbone adds to the oracle, on average over all orders; they sum to it",
+    ]
+    if (weights := _weights(part)) is not None:
+        lines.append(
+            f"weighted sums of logits, weights not negative and free for each image, could get "
+            f"{100 * weights:.1f} %"
+        )
+    return lines
+
+
+def _best_subsets(
+    part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool | None
+) -> str:
+    """A line a size, a column a backbone."""
+    rows: list[dict[str, Any]] = []
+    every = _subsets(part)
+    for size, names, of in every[:top]:
+        before = rows[-1]["oracle"] if rows and rows[-1]["size"] == size - 1 else None
+        gain = of.get("gain")
+        rows.append(
+            {
+                "size": size,
+                "oracle": of["acc1"]["value"],
+                "step": None if before is None else of["acc1"]["value"] - before,
+                "gain": gain["value"] if gain else None,
+                "95 %": interval_text(gain["ci_low"], gain["ci_high"]) if gain else NOTHING,
+                **_marks(names, short),
+            }
+        )
+    text = show(
+        pl.DataFrame(rows, infer_schema_length=None),
+        percent=["oracle", "step", "gain"],
+        headers=_heads(short),
+        right=["95 %"],
+        terminal=terminal,
+    )
+    lines = [
+        text,
+        "the best backbones of each number, chosen on these very images; step: over one backbone "
+        "fewer;\ngain: over the best single backbone, in points",
+    ]
+    if len(every) > len(rows):
+        lines.append(f"{len(every) - len(rows):,} more numbers of backbones: --top {len(every)}")
+    return "\n".join(lines)
+
+
+def _regions(part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool | None) -> str:
+    """A line a region, a column a backbone."""
+    every = part.filter(pl.col("metric") == "region")
+    shown = [
+        {"images": _images(row), "%": row["value"]}
+        | _marks(_split(row["backbones"], list(short)), short)
+        for row in every.head(top).iter_rows(named=True)
+    ]
+    kinds = {"images": pl.Int64, "%": pl.Float64, **dict.fromkeys(short, pl.String)}
+    text = show(
+        pl.DataFrame(shown, schema=kinds), percent=["%"], headers=_heads(short), terminal=terminal
+    )
+    lines = [text, f"images that these backbones ({RIGHT}) get right, and no others"]
+    if rest := len(every) - len(shown):
+        count = every["n"][0] * every["value"][top:].sum()
+        lines.append(f"{rest:,} more regions with {count:,.0f} images: --top {len(every)}")
+    return "\n".join(lines)
+
+
+def _marks(names: Sequence[str], short: dict[str, str]) -> dict[str, str]:
+    return {name: RIGHT if name in names else WRONG for name in short}
+
+
+def _heads(short: dict[str, str]) -> dict[str, str]:
+    """Column heads, narrower where there are many."""
+    width = 9 if len(short) <= _MANY else 7
+    return {name: wrapped(text, width) for name, text in short.items()}
+
+
+def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, Any]]]:
+    """Size, names and rows by metric of the best single backbone and the best of each size."""
+    single = _best(part)
+    found: list[tuple[int, tuple[str, ...], dict[str, Any]]]
+    found = [(1, (str(single["backbones"]),), {"acc1": single})]
+    names = list(_short(part)[0])
+    oracles = part.filter(
+        pl.col("ensemble") == "oracle", pl.col("metric").is_in(["acc1", "gain", "gain_relative"])
+    )
+    for (joined,), rows in oracles.group_by("backbones", maintain_order=True):
+        chosen = _split(str(joined), names)
+        if len(chosen) > 1:
+            found.append((len(chosen), chosen, _by_metric(rows)))
+    return found
+
+
+def _best(part: pl.DataFrame) -> dict[str, Any]:
+    """The accuracy of the best single backbone, the first of equals."""
+    singles = part.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
+    return max(singles.to_dicts(), key=lambda row: -1 if is_nan(row["value"]) else row["value"])
+
+
+def _whole(part: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """The rows of the oracle of all backbones, by metric."""
+    joined = "+".join(_short(part)[0])
+    return _by_metric(
+        part.filter(
+            pl.col("ensemble") == "oracle",
+            pl.col("backbones") == joined,
+            pl.col("metric") != "region",
+        )
+    )
+
+
+def _weights(part: pl.DataFrame) -> float | None:
+    found = part.filter(pl.col("ensemble") == "weight-oracle", pl.col("metric") == "acc1")
+    return found["value"][0] if len(found) else None
+
+
+def _by_metric(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    return {row["metric"]: row for row in rows.iter_rows(named=True)}
+
+
+def _short(part: pl.DataFrame) -> tuple[dict[str, str], str]:
+    singles = part.filter(pl.col("ensemble").is_null())
+    return shortened(singles["backbones"].unique(maintain_order=True).to_list())
+
+
+def _split(joined: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names in a text that joins some of them by "+", in order; names may have one too."""
+    found, rest = [], joined
+    for name in names:
+        if rest == name or rest.startswith(f"{name}+"):
+            found.append(name)
+            rest = rest[len(name) + 1 :]
+    return tuple(found)
+
+
+def _images(row: dict[str, Any]) -> int | None:
+    """How many images a share is."""
+    return None if is_nan(row["value"]) else round(row["value"] * row["n"])
+
+
+def _largest(table: pl.DataFrame, columns: list[str]) -> set[tuple[int, str]]:
+    rows = enumerate(table.select(columns).iter_rows(named=True))
+    known = ((r, {k: v for k, v in row.items() if v is not None}) for r, row in rows)
+    return {(r, name) for r, row in known for name in row if row[name] == max(row.values())}

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import re
+
+import polars as pl
+import pytest
+
+from clipsyn.evaluate import RESULT
+from clipsyn.report.oracle import RIGHT, WRONG, tables
+
+DASH = "\N{EN DASH}"
+BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
+NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
+ALL = "+".join(NAMES)
+NAN = float("nan")
+
+
+def row(metric: str, value: float, backbones: str, ensemble: str | None = None, **where) -> dict:
+    common = {
+        "dataset": "birds",
+        "split": "test",
+        "perturbation": "clean",
+        "severity": 0,
+        "head": "zero-shot",
+        "prompts": "own",
+        "classes": "all",
+        "shots": 0,
+        "ci_low": value - 0.01,
+        "ci_high": value + 0.02,
+        "n": 40,
+        "fingerprint": "f",
+    }
+    named = {"metric": metric, "value": value, "backbones": backbones, "ensemble": ensemble}
+    return common | named | where
+
+
+def group(*, best: float = 0.5, weights: float | None = None, **where) -> list[dict]:
+    """What `oracle` makes of three backbones on forty images; 20 to 30 right."""
+    pair = f"{NAMES[0]}+{NAMES[2]}"
+    rows = [
+        row(metric, value, name, **where)
+        for name, *values in (
+            (NAMES[0], best, 0.125, 0.3),
+            (NAMES[1], 0.4, 0.025, 0.2),
+            (NAMES[2], 0.45, 0.1, 0.25),
+        )
+        for metric, value in zip(("acc1", "unique_correct", "shapley"), values, strict=True)
+    ]
+    for joined, accuracy in ((pair, 0.7), (ALL, 0.75)):
+        rows += [
+            row("acc1", accuracy, joined, "oracle", **where),
+            row("gain", accuracy - best, joined, "oracle", **where),
+            row("gain_relative", accuracy / best - 1, joined, "oracle", **where),
+        ]
+    rows += [
+        row("none_correct", 0.25, ALL, "oracle", **where),
+        row("all_correct", 0.15, ALL, "oracle", **where),
+        *(
+            row("region", value, joined, "oracle", **where)
+            for joined, value in (("", 0.25), (pair, 0.2), (ALL, 0.15), (NAMES[0], 0.125))
+        ),
+    ]
+    if weights is not None:
+        rows.append(row("acc1", weights, ALL, "weight-oracle", **where))
+    return rows
+
+
+def frame(*rows: dict) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=RESULT)
+
+
+def line(text: str, start: str) -> str:
+    (found,) = (line for line in text.split("\n") if line.startswith(start))
+    return found
+
+
+def test_one_group_has_three_tables():
+    found = tables(frame(*group()), terminal=False)
+    assert list(found) == ["backbones", "subsets", "regions"]
+    title = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
+    assert all(text.startswith(f"{title}\n") for text in found.values())
+
+
+def test_backbones_and_the_oracle():
+    text = tables(frame(*group()), terminal=False)["backbones"]
+    assert line(text, "RN ").split() == [
+        "RN",
+        "50.0",
+        f"49.0{DASH}52.0",
+        "30.0",
+        f"29.0{DASH}32.0",
+        "12.5",
+        "5",
+    ]
+    assert line(text, "oracle ").split()[:4] == ["oracle", "75.0", f"74.0{DASH}77.0", "75.0"]
+    assert line(text, "oracle:") == (
+        f"oracle: +25.0 points (24.0{DASH}27.0), +50.0 % (49.0{DASH}52.0) over the best single "
+        "backbone here, RN"
+    )
+    assert line(text, "no backbone") == (
+        "no backbone gets 10 images right (25.0 %), all get 6 right (15.0 %)"
+    )
+    assert "weighted sums" not in text
+
+
+def test_the_weight_oracle_stands_beside_it():
+    assert "could get 87.5 %" in tables(frame(*group(weights=0.875)), terminal=False)["backbones"]
+
+
+def test_the_best_single_backbone_is_bold():
+    text = tables(frame(*group()), terminal=True)["backbones"]
+    assert BOLD.findall(text) == ["50.0"]
+
+
+def test_of_equal_backbones_the_first_is_the_best():
+    text = tables(frame(*group(best=0.45)), terminal=False)["backbones"]
+    assert "best single backbone here, RN" in text
+
+
+def test_the_best_subset_of_each_size():
+    text = tables(frame(*group()), terminal=False)["subsets"]
+    lines = [text.split() for text in text.split("\n")[3:6]]
+    gain = [f"19.0{DASH}22.0", f"24.0{DASH}27.0"]
+    assert lines == [
+        ["1", "50.0", DASH, DASH, DASH, RIGHT, WRONG, WRONG],
+        ["2", "70.0", "20.0", "20.0", gain[0], RIGHT, WRONG, RIGHT],
+        ["3", "75.0", "5.0", "25.0", gain[1], RIGHT, RIGHT, RIGHT],
+    ]
+
+
+def test_regions_are_images_and_marks():
+    text = tables(frame(*group()), terminal=False)["regions"]
+    assert [text.split() for text in text.split("\n")[3:7]] == [
+        ["10", "25.0", WRONG, WRONG, WRONG],
+        ["8", "20.0", RIGHT, WRONG, RIGHT],
+        ["6", "15.0", RIGHT, RIGHT, RIGHT],
+        ["5", "12.5", RIGHT, WRONG, WRONG],
+    ]
+    assert "more regions" not in text
+
+
+def test_top_limits_regions_and_sizes_and_says_so():
+    found = tables(frame(*group()), top=2, terminal=False)
+    assert "2 more regions with 11 images: --top 4" in found["regions"]
+    assert "\n     6 " not in found["regions"]
+    assert "1 more numbers of backbones: --top 3" in found["subsets"]
+    two = frame(*group(), *group(perturbation="jpeg-3"))
+    assert tables(two, top=2, terminal=False)["sizes"].split("\n")[0].split()[-2:] == ["1", "2"]
+
+
+def test_several_groups_have_an_overview():
+    two = frame(*group(), *group(perturbation="jpeg-3", best=0.6))
+    found = tables(two, terminal=False)
+    assert list(found) == ["oracle", "shapley", "unique_correct", "sizes"]
+    assert [text.split("\n\n")[0].count("\n") for text in found.values()] == [3] * 4
+    for text in found.values():
+        assert text.endswith("split test; prompts own; backbones tiny-*/zoo.")
+    assert line(found["oracle"], "birds    clean").split() == [
+        "birds",
+        "clean",
+        "40",
+        "RN",
+        "50.0",
+        "75.0",
+        "25.0",
+        f"24.0{DASH}27.0",
+        "50.0",
+        "25.0",
+        "15.0",
+    ]
+    assert line(found["shapley"], "birds    jpeg-3").split()[2:] == ["30.0", "20.0", "25.0"]
+    assert line(found["unique_correct"], "birds    clean").split()[2:] == ["12.5", "2.5", "10.0"]
+    assert line(found["sizes"], "birds    jpeg-3").split()[2:] == ["60.0", "70.0", "75.0"]
+
+
+def test_details_come_after_the_overview():
+    two = frame(*group(), *group(perturbation="jpeg-3"))
+    found = tables(two, details=True, terminal=False)
+    assert len(found) == 4 + 2 * 3
+    assert list(found)[4:7] == [
+        f"{kind}, birds/test, clean, own" for kind in ("backbones", "subsets", "regions")
+    ]
+    one = tables(frame(*group()), terminal=False)
+    assert found["regions, birds/test, clean, own"] == one["regions"]
+    assert list(tables(frame(*group()), details=False)) == list(found)[:4]
+
+
+def test_groups_of_other_splits_and_backbones_stand_in_one_table():
+    fewer = [r for r in group(split="train") if r["ensemble"] is None][:6]
+    both = f"{NAMES[0]}+{NAMES[1]}"
+    for metric, value in (
+        ("acc1", 0.6),
+        ("gain", 0.1),
+        ("gain_relative", 0.2),
+        ("none_correct", 0.4),
+        ("all_correct", 0.3),
+    ):
+        fewer.append(row(metric, value, both, "oracle", split="train"))
+    found = tables(frame(*group(weights=0.8), *fewer), terminal=False)
+    train = [line(text, "birds    train") for text in found.values()]
+    assert train[0].split()[-5:] == [f"9.0{DASH}12.0", "20.0", "40.0", "30.0", DASH]
+    assert train[1].split()[-3:] == ["30.0", "20.0", DASH]
+    assert train[3].split()[-3:] == ["50.0", "60.0", DASH]
+    assert "weights: share that some" in found["oracle"]
+
+
+def test_numbers_that_are_unknown_are_dashes():
+    rows = [r | {"value": NAN, "ci_low": NAN, "ci_high": NAN, "n": 0} for r in group()]
+    rows = [r for r in rows if r["metric"] != "region"]
+    one = tables(frame(*rows), terminal=False)
+    assert line(one["backbones"], "RN ").split() == ["RN", *[DASH] * 6]
+    assert "no image counts" in one["backbones"]
+    assert "images right" not in one["backbones"]
+    two = tables(frame(*rows, *group(perturbation="jpeg-3")), terminal=False)
+    assert line(two["oracle"], "birds    clean").split()[2:] == ["0", *[DASH] * 8]
+
+
+def test_a_relative_gain_over_nothing_is_left_out():
+    rows = [r | ({"value": NAN} if r["metric"] == "gain_relative" else {}) for r in group()]
+    text = tables(frame(*rows), terminal=False)["backbones"]
+    assert f"oracle: +25.0 points (24.0{DASH}27.0) over the best" in text
+
+
+def test_one_backbone_has_one_size_and_no_gain():
+    name = "RN50/openai"
+    rows = [
+        *(row(metric, 0.5, name) for metric in ("acc1", "unique_correct", "shapley")),
+        row("acc1", 0.5, name, "oracle"),
+        *(row(metric, 0.0, name, "oracle") for metric in ("gain", "gain_relative")),
+        *(row(metric, 0.5, name, "oracle") for metric in ("none_correct", "all_correct")),
+        row("region", 0.5, name, "oracle"),
+        row("region", 0.5, "", "oracle"),
+    ]
+    found = tables(frame(*rows), terminal=False)
+    assert line(found["subsets"], "   1").split() == ["1", "50.0", *[DASH] * 3, RIGHT]
+    assert "   2" not in found["subsets"]
+    assert line(found["backbones"], "RN50/openai").split()[-1] == "20"
+
+
+@pytest.mark.parametrize("names", [("a", "a+b", "b"), ("a+b", "c+d")])
+def test_names_may_have_a_plus(names):
+    rows = [row("acc1", 0.5, name) for name in names]
+    rows += [row(m, 0.1, n) for n in names for m in ("unique_correct", "shapley")]
+    joined = "+".join(names)
+    rows += [
+        row(metric, 0.6, joined, "oracle")
+        for metric in ("acc1", "gain", "gain_relative", "none_correct", "all_correct", "region")
+    ]
+    found = tables(frame(*rows), terminal=False)
+    assert line(found["regions"], "    24").split()[2:] == [RIGHT] * len(names)
+
+
+def test_an_empty_frame_has_no_tables():
+    assert tables(pl.DataFrame(schema=RESULT)) == {}
+
+
+@pytest.mark.parametrize("details", [None, True])
+def test_nine_backbones_fit_the_page(details):
+    """The paper's nine, each region and size as wide as it gets."""
+    kinds = ("RN101", "RN50", "RN50x16", "RN50x4", "RN50x64")
+    kinds += ("ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336")
+    names = [f"{kind}/openai" for kind in kinds]
+    joined = "+".join(names)
+    where = {"dataset": "stanford-cars", "n": 50_000}
+    rows = [row(m, 0.1, n, **where) for n in names for m in ("acc1", "unique_correct", "shapley")]
+    rows += [
+        row(metric, 0.75, joined, "oracle", **where)
+        for metric in ("acc1", "gain", "gain_relative", "none_correct", "all_correct", "region")
+    ]
+    rows.append(row("acc1", 0.9, joined, "weight-oracle", **where))
+    noisy = [r | {"perturbation": "gaussian_noise-3"} for r in rows]
+    found = tables(frame(*rows, *noisy), details=details, terminal=False)
+    assert max(len(line) for text in found.values() for line in text.split("\n")) <= 115
