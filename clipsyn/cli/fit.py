@@ -77,7 +77,7 @@ def fit(
     """Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
 
     What is written predicts without STORE, and refuses what it was not fitted on. See
-    docs/routers.md for the names of ensembles and heads.
+    docs/fitting.md for the names of ensembles and heads.
 
     \b
     clipsyn fit store -d emoji-food --shots 16 -o router
