@@ -17,6 +17,7 @@ from clipsyn.cli.evaluate import evaluate
 from clipsyn.cli.extract import extract
 from clipsyn.cli.fit import fit
 from clipsyn.cli.import_ import import_
+from clipsyn.cli.oracle import oracle
 from clipsyn.cli.predict import predict
 from clipsyn.cli.run import run
 from clipsyn.cli.store import info, ls, rm, status, verify
@@ -89,5 +90,5 @@ def main(context: click.Context, quiet: bool) -> None:
 
 
 _READING = (ls, info, status, verify, rm, backbones, datasets)
-for _command in (extract, import_, zeroshot, evaluate, fit, predict, *_READING, run):
+for _command in (extract, import_, zeroshot, evaluate, fit, predict, oracle, *_READING, run):
     main.add_command(_command)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from clipsyn.store.features import FeatureStore
 
 
 def listed(texts: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -31,3 +36,10 @@ def say_written(frame: Sized, *paths: Path | None) -> None:
     for path in paths:
         if path:
             click.echo(f"{len(frame):,} rows written to {path}", err=True)
+
+
+def say_left_out(store: FeatureStore, frame: DataFrame) -> None:
+    """Say which datasets of the store have no row in a frame of results."""
+    there = {key.dataset for key in store.keys(split=set(frame["split"]))}
+    if missing := sorted(there - set(frame["dataset"])):
+        click.echo(f"not shown, for want of labels or such cells: {', '.join(missing)}", err=True)

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_written
-
-if TYPE_CHECKING:
-    from polars import DataFrame
-
-    from clipsyn.store.features import FeatureStore
+from clipsyn.cli.options import listed, output_options, say_left_out, say_written
 
 _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
 
@@ -66,11 +60,5 @@ def zeroshot(
     else:
         click.echo(tables.accuracy_table(frame) if summary else tables.backbone_tables(frame))
     if wanted["datasets"] is None:
-        _say_what_is_missing(opened, frame)
+        say_left_out(opened, frame)
     say_written(frame, csv, parquet)
-
-
-def _say_what_is_missing(store: FeatureStore, frame: DataFrame) -> None:
-    there = {key.dataset for key in store.keys(split=set(frame["split"]))}
-    if missing := sorted(there - set(frame["dataset"])):
-        click.echo(f"not shown, for want of labels or such cells: {', '.join(missing)}", err=True)

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "import": (["STORE", "ANSWERS", "-d", "new"], READING | {"PIL"}),
     "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "ls": (["STORE"], READING | {"zarr", "PIL"}),
+    "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
     "run": (["RECIPE"], READING | {"zarr"}),

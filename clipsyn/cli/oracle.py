@@ -1,0 +1,116 @@
+"""`clipsyn oracle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsyn.cli.options import listed, output_options, say_left_out, say_written
+from clipsyn.errors import UsageError
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+
+
+@click.command(short_help="How far the best choice of backbones could go.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
+@click.option(
+    "-s",
+    "--split",
+    "splits",
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Repeated or with commas.",
+)
+@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
+@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
+@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Regions, and numbers of backbones, in a table.",
+)
+@click.option(
+    "--weights", is_flag=True, help="What weighted sums of logits could reach; reads the logits."
+)
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    help="Write what each backbone says of each image to this .csv or .parquet.",
+)
+@click.option(
+    "--subsets",
+    type=click.Path(path_type=Path),
+    help="Write the oracle of every subset of backbones to this .csv or .parquet.",
+)
+@output_options
+def oracle(
+    store: Path,
+    *,
+    details: bool,
+    top: int,
+    weights: bool,
+    samples: Path | None,
+    subsets: Path | None,
+    as_json: bool,
+    csv: Path | None,
+    parquet: Path | None,
+    **filters: tuple[str, ...],
+) -> None:
+    """The oracle of the backbones in STORE, which for each image knows one that gets it right.
+
+    Its gain over the best single backbone; the best backbones of each number; what each backbone
+    adds; which images only one gets right, or none; which backbones are right together.
+
+    \b
+    clipsyn oracle store
+    clipsyn oracle store -d emoji-food -p clean --samples food.csv
+    clipsyn oracle store -b '*/openai' --details --weights --csv oracle.csv
+    """
+    from clipsyn import frames
+    from clipsyn.evaluate import oracle as evaluate
+    from clipsyn.report.oracle import tables
+    from clipsyn.store.features import FeatureStore
+
+    for path in (samples, subsets):
+        _check(path)
+    opened = FeatureStore.open(store)
+    wanted = {name: listed(texts) for name, texts in filters.items()}
+    frame = evaluate.oracle(opened, **wanted, weights=weights)
+    frames.write(frame, csv=csv, parquet=parquet)
+    if as_json:
+        click.echo(frames.to_json(frame))
+    else:
+        click.echo("\n\n".join(tables(frame, top=top, details=details or None).values()))
+    if wanted["datasets"] is None:
+        say_left_out(opened, frame)
+    say_written(frame, csv, parquet)
+    if samples:
+        _write(evaluate.sample_table(opened, **wanted), samples)
+    if subsets:
+        _write(evaluate.subset_table(opened, **wanted), subsets)
+
+
+def _check(path: Path | None) -> None:
+    if path and path.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"{path} is neither CSV nor Parquet: end its name in .csv or .parquet")
+
+
+def _write(frame: DataFrame, path: Path) -> None:
+    from clipsyn import frames
+
+    frames.write(
+        frame,
+        csv=path if path.suffix == ".csv" else None,
+        parquet=path if path.suffix == ".parquet" else None,
+    )
+    say_written(frame, path)

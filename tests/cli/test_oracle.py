@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import re
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.evaluate.oracle import oracle, sample_table, subset_table
+from clipsyn.evaluate.results import RESULT
+
+CLEAN = {"perturbations": "clean"}
+
+
+@pytest.fixture
+def run(tiny_store, monkeypatch):
+    """Run `clipsyn oracle` on the tiny store; returns click's result."""
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+
+    def call(*arguments: object, store: object = tiny_store.path):
+        return CliRunner().invoke(main, ["oracle", str(store), *map(str, arguments)])
+
+    return call
+
+
+def heads(text: str) -> list[list[str]]:
+    """The words above every rule of a table."""
+    lines = text.split("\n")
+    return [lines[n - 1].split() for n, line in enumerate(lines) if re.fullmatch("─+", line)]
+
+
+def test_several_groups_have_an_overview(run):
+    result = run()
+    assert result.exit_code == 0
+    assert [head[:2] for head in heads(result.stdout)] == [["dataset", "perturbation"]] * 4
+    assert "split test" in result.stdout
+    assert result.stderr == ""
+
+
+def test_one_group_has_its_tables(run):
+    result = run("-p", "clean")
+    assert [head[0] for head in heads(result.stdout)] == ["backbone", "size", "images"]
+    assert "toy/test · clean" in result.stdout
+
+
+def test_details_are_those_of_every_group(run):
+    found = heads(run("--details").stdout)
+    assert [head[0] for head in found[4:]] == ["backbone", "size", "images"] * 2
+
+
+def test_top_limits_the_tables(run):
+    result = run("-p", "clean", "--top", 1)
+    regions = result.stdout.split("\n\n")[-1]
+    assert re.search(r"^\d more regions with \d+ images: --top \d$", regions, re.MULTILINE)
+    assert len(regions.strip().split("\n")) == 6
+
+
+def test_the_numbers_are_those_of_evaluate(run, tiny_store):
+    found = json.loads(run("--json", "--weights", "-b", "fake/*", "-s", "train").stdout)
+    expected = oracle(tiny_store, splits="train", weights=True)
+    assert [row["value"] for row in found] == expected["value"].to_list()
+    assert list(found[0]) == list(RESULT)
+    assert "weight-oracle" in {row["ensemble"] for row in found}
+
+
+def test_weights_have_a_column_and_a_line(run):
+    assert "weights: share that some" in run("--weights").stdout
+    assert "weighted sums of logits" in run("--weights", "-p", "clean").stdout
+    assert "weight" not in run().stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "table"), [("--samples", sample_table), ("--subsets", subset_table)]
+)
+def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
+    csv, parquet = tmp_path / "table.csv", tmp_path / "table.parquet"
+    expected = table(tiny_store, **CLEAN)
+    result = run(option, csv, "-p", "clean")
+    assert result.exit_code == 0
+    assert f"{len(expected)} rows written to {csv}" in result.stderr
+    assert pl.read_csv(csv, schema=expected.schema).equals(expected)
+    assert run(option, parquet, "-p", "clean").exit_code == 0
+    assert pl.read_parquet(parquet).equals(expected)
+
+
+def test_files_of_the_numbers(run, tmp_path, tiny_store):
+    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
+    result = run("--csv", csv, "--parquet", parquet)
+    expected = oracle(tiny_store)
+    assert pl.read_parquet(parquet).equals(expected)
+    assert pl.read_csv(csv, schema=RESULT)["value"].to_list() == expected["value"].to_list()
+    assert f"{len(expected)} rows written to {csv}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-d", "tyo"], "unknown dataset 'tyo': did you mean toy"),
+        (["-b", "fake/three"], "unknown backbone 'fake/three'"),
+        (["-s", "val"], "unknown split 'val'"),
+        (["--top", "0"], "--top"),
+        (["--samples", "table.txt"], "table.txt is neither CSV nor Parquet: end its name in .csv"),
+        (["--subsets", "table"], "table is neither CSV nor Parquet"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(run, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_an_unlabelled_dataset_is_mentioned(fakes, tiny_store, run):
+    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("photos", class_names=())])
+    result = run()
+    assert result.exit_code == 0
+    assert "photos" not in result.stdout
+    assert "not shown, for want of labels or such cells: photos" in result.stderr
+
+
+def test_an_unlabelled_split_is_said(fakes, tmp_path, run):
+    store = fakes.fill(tmp_path / "s", sources=[fakes.Source("photos", class_names=())])
+    result = run(store=store.path)
+    assert result.exit_code == 3
+    assert "photos/test has no labels" in result.stderr
