@@ -114,6 +114,21 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
+def log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]:
+    """``log(sum over b of w_b p_b)``: the log-probabilities of a mixture of backbones.
+
+    logits: (sample, backbone, class). log_weights: (sample, backbone), or (backbone,) for all.
+    Returns (sample, class); finite where probabilities are 0 in float32.
+    """
+    terms = log_softmax(logits)
+    terms += log_weights[..., None]
+    largest: NDArray[Any] = terms.max(axis=1)
+    terms -= largest[:, None]
+    np.exp(terms, out=terms)
+    largest += np.log(terms.sum(axis=1))
+    return largest
+
+
 def _check_embeddings(images: NDArray[Any], classes: NDArray[Any], rows: int) -> None:
     if images.ndim != 2 or classes.ndim != 2 or images.shape[1] != classes.shape[1]:
         raise ValueError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import UsageError
-from clipsyn.logits import log_softmax
+from clipsyn.logits import log_mixture, log_softmax
 from clipsyn.pool import Pool
 
 
@@ -45,15 +45,8 @@ class GreedySelection(Ensemble):
         self.weights_ = np.bincount(order, minlength=len(pool.backbones)) / len(order)
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        """``log(sum over b of weights[b] * p_b)``, finite where a probability is 0 in float32."""
         used = np.flatnonzero(self.weights_)
-        terms = log_softmax(pool.logits[:, used])
-        terms += np.log(self.weights_[used])[:, None]
-        largest: NDArray[Any] = terms.max(axis=1)
-        terms -= largest[:, None]
-        np.exp(terms, out=terms)
-        largest += np.log(terms.sum(axis=1))
-        return largest
+        return log_mixture(pool.logits[:, used], np.log(self.weights_[used]))
 
 
 def _select(logits: NDArray[Any], labels: NDArray[np.int32], rounds: int) -> list[int]:

@@ -239,7 +239,7 @@ class _Best:
 
     def look(self, losses: NDArray[Any], step: int) -> bool:
         """Take note of the losses after `step` steps; returns whether every seed has stopped."""
-        for number in np.flatnonzero(self._running):
+        for number in map(int, np.flatnonzero(self._running)):
             if not losses[number] >= self.trained[number].loss:
                 self.trained[number] = self._now(number, step, losses[number])
         progress = ~(losses >= self._mark * (1 - _PROGRESS))
@@ -298,7 +298,7 @@ def _mean_losses(
     for part in _slices(count, _HELD_OUT_BLOCK):
         here = slice(rows.start + part.start, rows.start + part.stop)
         total += loss(here, network.forward(features[here]))[0].sum(axis=0, dtype=float)
-    return total / count
+    return np.asarray(total / count)
 
 
 class PerceptronRouter(Router):
@@ -387,7 +387,7 @@ class PerceptronRouter(Router):
         active = features @ self.hidden_weight_
         active += self.hidden_bias_
         np.maximum(active, 0, out=active)
-        return active @ self.output_weight_ + self.output_bias_
+        return np.asarray(active @ self.output_weight_ + self.output_bias_, np.float32)
 
     def _start(self, backbones: int) -> NDArray[np.float32]:
         """(backbone,) what the outputs start as."""

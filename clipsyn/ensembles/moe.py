@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.mlp import Loss, PerceptronRouter
-from clipsyn.logits import in_blocks, log_softmax, softmax
+from clipsyn.logits import in_blocks, log_mixture, log_softmax, softmax
 from clipsyn.pool import Pool
 
 
@@ -49,13 +49,7 @@ class MixtureOfExperts(PerceptronRouter):
         return softmax(self._outputs(pool))
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        joint = log_softmax(pool.logits)
-        joint += log_softmax(self._outputs(pool))[:, :, None]
-        largest: NDArray[Any] = joint.max(axis=1)
-        joint -= largest[:, None]
-        np.exp(joint, out=joint)
-        largest += np.log(joint.sum(axis=1))
-        return largest
+        return log_mixture(pool.logits, log_softmax(self._outputs(pool)))
 
 
 def _log_probability_of_label(pool: Pool) -> NDArray[np.float32]:

@@ -6,9 +6,6 @@ Not in the paper, whose NLC has a thousand parameters for every label of a few-s
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +14,12 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import UsageError
-from clipsyn.logits import log_softmax, softmax, weighted_sum
+from clipsyn.logits import in_blocks, log_softmax, softmax, weighted_sum
 from clipsyn.pool import Pool
 
 STATISTICS = ("margin", "spread", "divergence")
 PENALTIES = (1e9, 300.0, 100.0, 30.0, 10.0)  # of the residual; the first leaves nothing of it
 
-_BLOCK_VALUES = 250_000  # logits worked on at once: 2 MB of float64
 _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
 _STEPS = 50
 _TOLERANCE = 1e-7  # of the squared Newton decrement, in nats
@@ -142,7 +138,7 @@ def statistics(logits: NDArray[Any], temperature: float) -> Array:
         np.put_along_axis(z, best, -np.inf, axis=2)
         out[rows, :, 0] -= z.max(axis=2)
 
-    _over_blocks(logits, block)
+    in_blocks(block, logits.shape)
     return out
 
 
@@ -185,7 +181,7 @@ class Problem:
             gradient[rows] = -z[n, :, true]
             hessian[rows] = np.matmul(z * p, z.transpose(0, 2, 1))
 
-        _over_blocks(self.logits, block)
+        in_blocks(block, self.logits.shape)
         return losses, self.unit * gradient, self.unit**2 * hessian
 
     def solve(self, precision: Array, start: Array) -> Array:
@@ -237,15 +233,3 @@ class Problem:
     def _curvature(self, hessian: Array, precision: Array) -> Array:
         square = np.tensordot(self.design, hessian @ self.design, ((0, 1), (0, 1)))
         return np.asarray(square + np.diag(precision))
-
-
-def _over_blocks(logits: NDArray[Any], work: Callable[[slice], None]) -> None:
-    """Call `work` with slices of rows that are small enough for a cache, on all cores."""
-    step = max(1, _BLOCK_VALUES // max(1, logits.shape[1] * logits.shape[2]))
-    blocks = [slice(start, start + step) for start in range(0, len(logits), step)]
-    if len(blocks) <= 1:
-        for rows in blocks:
-            work(rows)
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(work, blocks))

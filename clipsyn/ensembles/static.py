@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.logits import in_blocks, log_softmax, softmax
+from clipsyn.logits import in_blocks, log_mixture, softmax
 from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 
@@ -117,20 +117,13 @@ class LogAverage(Router):
 
 
 class ProbabilityAverage(Ensemble):
-    """``z = log(1/B sum_b p_b)``. Not in the paper; the usual soft vote.
-
-    Computed as a logsumexp over backbones of log-probabilities, which no class underflows.
-    """
+    """``z = log(1/B sum_b p_b)``. Not in the paper; the usual soft vote."""
 
     learns: ClassVar[bool] = False
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        values = log_softmax(pool.logits)
-        top: NDArray[Any] = values.max(axis=1)
-        values -= top[:, None]
-        np.exp(values, out=values)
-        top += np.log(values.mean(axis=1))
-        return top
+        count = len(pool.backbones)
+        return log_mixture(pool.logits, np.full(count, -np.log(count), pool.logits.dtype))
 
 
 def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
