@@ -115,11 +115,21 @@ def test_examples_in_help_can_be_run(name: str) -> None:
         check(re.split(r"   +", example)[0].split()[1:])
 
 
-def test_every_perturbation_is_in_the_help() -> None:
-    from clipsyn.perturb import REGISTRY
+def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> None:
+    from clipsyn.perturb import groups
 
     (option,) = (p for p in main.commands["extract"].params if p.name == "perturbations")
-    assert all(name in (getattr(option, "help", "") or "") for name in REGISTRY)
+    text = getattr(option, "help", "") or ""
+    assert all(group in text for group in groups())
+    assert "`clipsyn perturbations`" in text
+
+
+def test_every_perturbation_is_in_the_documentation() -> None:
+    from clipsyn.perturb import REGISTRY, groups
+
+    text = (ROOT / "docs" / "extracting.md").read_text("utf-8")
+    missing = [name for name in [*REGISTRY, *groups()] if f"`{name}`" not in text]
+    assert missing == []
 
 
 def test_there_are_commands_to_check() -> None:

@@ -18,6 +18,7 @@ from clipsyn.cli.extract import extract
 from clipsyn.cli.fit import fit
 from clipsyn.cli.import_ import import_
 from clipsyn.cli.oracle import oracle
+from clipsyn.cli.perturbations import perturbations
 from clipsyn.cli.predict import predict
 from clipsyn.cli.run import run
 from clipsyn.cli.store import info, ls, rm, status, verify
@@ -89,6 +90,6 @@ def main(context: click.Context, quiet: bool) -> None:
     context.with_resource(_narrating(logging.WARNING if quiet else logging.INFO))
 
 
-_READING = (ls, info, status, verify, rm, backbones, datasets)
+_READING = (ls, info, status, verify, rm, backbones, datasets, perturbations)
 for _command in (extract, import_, zeroshot, evaluate, fit, predict, oracle, *_READING, run):
     main.add_command(_command)

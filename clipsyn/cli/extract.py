@@ -54,8 +54,9 @@ _LOG = logging.getLogger("clipsyn")
     multiple=True,
     default=["clean"],
     show_default=True,
-    help="clean or NAME:SEVERITY[:seed=N][:canvas=PIXELS], severities 1 to 5 of augment (each "
-    "seed a view), gaussian_noise, jpeg, zoom_blur. Repeated or with commas.",
+    help="clean; NAME:SEVERITY (1 to 5), for instance jpeg:3; or GROUP:SEVERITY, GROUP (all five) "
+    "of imagenet-c, imagenet-c-extra, geometric, photometric, occlusion. `clipsyn perturbations` "
+    "lists the names. Options follow: :seed=N, :canvas=PIXELS. Repeated or with commas.",
 )
 @click.option(
     "--prompts",
@@ -111,7 +112,7 @@ def extract(store: Path, dry_run: bool, **options: Any) -> None:
 
     \b
     clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test
-    clipsyn extract store -b openai -d imagenet1k -s val -p clean,jpeg:3 --data-root /data
+    clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root /data
     clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
     """
     from clipsyn.extract.job import plan_job, read_job, run_job

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import resolve_datasets
 from clipsyn.errors import UsageError
-from clipsyn.perturb import resolve
+from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.store.features import FeatureStore, is_vacant
@@ -112,7 +112,7 @@ def _wanted(job: ExtractJob) -> Wanted:
     from clipsyn.extract.plan import Wanted
     from clipsyn.extract.sources import open_source
 
-    perturbations = [resolve(text) for text in _listed(job.perturbations)]
+    perturbations = expand(_listed(job.perturbations))
     sources = [
         open_source(dataset, split, root=job.data_root, download=job.download)
         for dataset in resolve_datasets(job.datasets)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import UsageError
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.perturb.builtin import BUILT_IN, EVEN
 from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, Perturbation, canonical_json, parse_perturbation
 
@@ -29,40 +31,97 @@ class PerturbationInfo:
     target: str  # "module:function", imported on first use
     version: int
     doc: str
+    group: str = ""
+    graded: bool = True  # False: it has one strength, whatever the severity
 
 
 REGISTRY: dict[str, PerturbationInfo] = {}
 
 
-def register(name: str, target: str, version: int = 1, doc: str = "") -> None:
-    """Make ``module:function`` known as `name`; a name can be taken once."""
+def register(
+    name: str,
+    target: str,
+    version: int = 1,
+    doc: str = "",
+    *,
+    group: str = "",
+    graded: bool = True,
+) -> None:
+    """Make ``module:function`` known as `name`; a name can be taken once.
+
+    `group` names those that are often wanted together, see `expand`.
+    """
     if name in REGISTRY or name == CLEAN.name:
         raise ValueError(f"perturbation '{name}' is registered twice")
+    if name == group or name in groups():
+        raise ValueError(f"'{name}' is a group of perturbations: call the perturbation otherwise")
     if target.count(":") != 1:
         raise ValueError(f"perturbation '{name}': '{target}' is not 'module:function'")
-    REGISTRY[name] = PerturbationInfo(target, version, doc)
+    REGISTRY[name] = PerturbationInfo(target, version, doc, group, graded)
 
 
-register(
-    "augment",
-    "clipsyn.perturb.geometry:augment",
-    doc="a random crop, resized, and mirrored half of the time; every seed is another view",
-)
-register(
-    "gaussian_noise",
-    "clipsyn.perturb.noise:gaussian_noise",
-    doc="independent normal noise on every channel (ImageNet-C's sigmas)",
-)
-register(
-    "jpeg",
-    "clipsyn.perturb.digital:jpeg",
-    doc="JPEG compression (ImageNet-C's jpeg_compression qualities)",
-)
-register(
-    "zoom_blur",
-    "clipsyn.perturb.blur:zoom_blur",
-    doc="mean of the image and of ever closer views of its centre (ImageNet-C's factors)",
-)
+def groups() -> dict[str, list[str]]:
+    """Names of the registered perturbations by group, in the order of registration."""
+    found: dict[str, list[str]] = {}
+    for name, info in REGISTRY.items():
+        if info.group:
+            found.setdefault(info.group, []).append(name)
+    return found
+
+
+for _group, _named in BUILT_IN.items():
+    for _name, (_module, _doc) in _named.items():
+        _target = f"clipsyn.perturb.{_module}:{_name}"
+        register(_name, _target, doc=_doc, group=_group, graded=_name not in EVEN)
+
+
+def expand(texts: Iterable[str]) -> list[Perturbation]:
+    """Everything that `texts` ask for, once each, in order, with current versions.
+
+    A text describes one perturbation, see `resolve`, or a group: ``imagenet-c:3`` is every member
+    at severity 3, ``imagenet-c`` every member at all five (at 1 where it has but one strength).
+    Options follow as they do on members: ``geometric:2:seed=1``, ``geometric:seed=1``.
+
+    Raises UnknownName with near matches, UsageError for a severity or option that cannot be.
+    """
+    known = groups()
+    found: dict[Perturbation, None] = {}
+    for text in texts:
+        head, *options = text.strip().split(":")
+        if head in known:
+            found |= dict.fromkeys(_members(head, known[head], options))
+        else:
+            found[_single(text)] = None
+    return list(found)
+
+
+def _members(group: str, names: Iterable[str], options: list[str]) -> Iterator[Perturbation]:
+    severities: list[str] | None = None
+    if options and "=" not in options[0]:
+        severities, options = options[:1], options[1:]
+        if severities[0] not in map(str, SEVERITIES):
+            raise UsageError(
+                f"the perturbations of '{group}' have severities 1 to 5, not {severities[0]}: "
+                f"write for instance {group}:3, or {group} for all five"
+            )
+    for name in names:
+        default = map(str, SEVERITIES if REGISTRY[name].graded else SEVERITIES[:1])
+        for severity in severities or default:
+            yield resolve(":".join([name, severity, *options]))
+
+
+def _single(text: str) -> Perturbation:
+    try:
+        return resolve(text)
+    except UnknownName:
+        raise
+    except UsageError:
+        head = text.strip().partition(":")[0]
+        if head in (CLEAN.name, *REGISTRY):
+            raise
+        # no name at all, or a group's with a mistake in it: near matches say more than the syntax
+        known = [CLEAN.name, *REGISTRY, *groups()]
+        raise unknown_name("perturbation or group", head, known) from None
 
 
 def resolve(spec: str | Perturbation) -> Perturbation:
@@ -77,7 +136,7 @@ def resolve(spec: str | Perturbation) -> Perturbation:
             raise UsageError("clean images have no severity: write clean")
         return CLEAN
     if asked.name not in REGISTRY:
-        raise unknown_name("perturbation", asked.name, [CLEAN.name, *REGISTRY])
+        raise unknown_name("perturbation", asked.name, [CLEAN.name, *REGISTRY, *groups()])
     if asked.severity not in SEVERITIES:
         raise UsageError(
             f"perturbation '{asked.name}' has severities 1 to 5, not {asked.severity}: "

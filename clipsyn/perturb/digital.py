@@ -1,4 +1,7 @@
-"""Perturbations by digital processing."""
+"""Perturbations by digital processing, with the strengths of ImageNet-C.
+
+Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions" (2019).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Hendrycks & Dietterich (2019), ImageNet-C: libjpeg quality
-JPEG_QUALITY = (25, 18, 15, 10, 7)
+JPEG_QUALITY = (25, 18, 15, 10, 7)  # libjpeg's
+PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)  # of the width and height
 
 
 def jpeg(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -17,3 +20,14 @@ def jpeg(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> N
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY[severity - 1])
     return np.array(Image.open(buffer))
+
+
+def pixelate(
+    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Reduce by box averages and enlarge again. Draws nothing from `rng`."""
+    share = PIXELATE[severity - 1]
+    height, width = image.shape[:2]
+    size = (max(1, int(width * share)), max(1, int(height * share)))
+    small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    return np.array(small.resize((width, height), Image.Resampling.BOX))

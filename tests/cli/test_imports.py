@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "ls": (["STORE"], READING | {"zarr", "PIL"}),
     "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
+    "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
     "run": (["RECIPE"], READING | {"zarr"}),
