@@ -142,18 +142,24 @@ def best_subsets(hits: NDArray[np.int32]) -> list[int]:
     return best
 
 
-def _masks(right: NDArray[np.bool_]) -> NDArray[np.uint32]:
+def _masks(right: NDArray[np.bool_]) -> NDArray[Any]:
     """(sample,): bit b is set where backbone b is right."""
-    masks = np.zeros(right.shape[1], np.uint32)
-    rows = np.ascontiguousarray(right).view(np.uint8)
-    for start in range(0, len(rows), 8):  # arithmetic on bytes is the fastest
-        part = rows[start : start + 8]
-        byte = part[-1].copy()
-        for row in part[-2::-1]:
-            byte += byte
-            byte += row
-        masks |= byte.astype(np.uint32) << np.uint32(start)
+    rows = right.view(np.uint8)
+    parts = [_byte(rows[start : start + 8]) for start in range(0, len(rows), 8)]
+    masks: NDArray[Any] = parts[-1].astype(np.uint16 if len(rows) <= 16 else np.uint32)
+    for byte in parts[-2::-1]:
+        masks <<= 8
+        masks |= byte
     return masks
+
+
+def _byte(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n,): bit b is row b, of up to eight rows of 0 and 1. Arithmetic on bytes is the fastest."""
+    byte = np.array(rows[-1])
+    for row in rows[-2::-1]:
+        byte += byte
+        byte += row
+    return byte
 
 
 def _check(right: NDArray[np.bool_]) -> None:
