@@ -204,7 +204,9 @@ def documented(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace)
     return path
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/analysis.md", "docs/python.md", "docs/fitting.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/analysis.md", "docs/python.md", "docs/fitting.md"]
+)
 def test_python_in_the_documentation_runs(
     name: str, documented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

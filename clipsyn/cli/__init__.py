@@ -13,6 +13,7 @@ import click
 from clipsyn import __version__
 from clipsyn.cli.backbones import backbones
 from clipsyn.cli.datasets import datasets
+from clipsyn.cli.diversity import diversity
 from clipsyn.cli.evaluate import evaluate
 from clipsyn.cli.extract import extract
 from clipsyn.cli.fit import fit
@@ -91,5 +92,16 @@ def main(context: click.Context, quiet: bool) -> None:
 
 
 _READING = (ls, info, status, verify, rm, backbones, datasets, perturbations)
-for _command in (extract, import_, zeroshot, evaluate, fit, predict, oracle, *_READING, run):
+for _command in (
+    extract,
+    import_,
+    zeroshot,
+    evaluate,
+    fit,
+    predict,
+    oracle,
+    diversity,
+    *_READING,
+    run,
+):
     main.add_command(_command)

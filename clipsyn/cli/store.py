@@ -54,9 +54,9 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
     click.echo(show(grouped))
     names = sorted({row["backbone"] for row in rows})
     click.echo(f"cells: {len(rows):,}; backbones: {', '.join(names)}")
-    imported = sorted({(row["backbone"], row["imported"]) for row in rows if row["imported"]})
-    if imported:
-        click.echo(f"imported: {', '.join(f'{name} ({kind})' for name, kind in imported)}")
+    for kind in sorted({row["imported"] for row in rows if row["imported"]}):
+        imported = sorted({row["backbone"] for row in rows if row["imported"] == kind})
+        click.echo(f"imported {kind}: {', '.join(imported)}")
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")

@@ -179,6 +179,7 @@ def make_plan(store: FeatureStore, wanted: Wanted, progress: Progress) -> Plan:
         splits.append(_plan_split(store, wanted, source, table, prompts))
         notes += [*source.notes, note]
     plan = Plan(store, tuple(splits), wanted.replace, tuple(dict.fromkeys(filter(None, notes))))
+    _refuse_imported(plan)
     if not wanted.replace:
         _refuse_stale(plan)
     return plan
@@ -304,6 +305,17 @@ def _check_class_names(sources: Sequence[ImageSource]) -> None:
                 f"{source.name}: its splits {other.split} and {source.split} have different "
                 f"classes ({len(other.class_names)} and {len(source.class_names)}); list all class "
                 "names in one classnames.txt"
+            )
+
+
+def _refuse_imported(plan: Plan) -> None:
+    """A name stands for one cell: what was imported is not extracted over, --replace or not."""
+    for cell in plan.cells:
+        if plan.store.imported(cell.key):
+            raise StaleCell(
+                f"{cell.key} was imported into {plan.store.path}: give the backbone another name "
+                f"(NAME=SOURCE), or remove the import, `clipsyn rm {plan.store.path} --backbones "
+                f"{cell.key.backbone}`"
             )
 
 

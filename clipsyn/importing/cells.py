@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from clipsyn.importing.classes import check_count, class_indices, class_names
 from clipsyn.importing.parts import Part, Wanted, found, predicted_class
 from clipsyn.pool import NO_LABEL
 from clipsyn.schema import NO_PREDICTION
-from clipsyn.specs import FeatureKey
+from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.store.samples import SampleTable
 
+_LOG = logging.getLogger("clipsyn")
+ELSEWHERE = "shown under another condition"
 ABSENT = "not in the source"
 _UNANSWERED = {
     "predictions": "no prediction",
@@ -68,12 +71,20 @@ def align(
     cells = []
     for part in parts:
         of_all = shown[part.perturbation] if part.of_condition else rows.keys()
+        expected = [name for name in table.ids if name in of_all]
         ids = _row_ids(part, table) if part.ids is None else part.ids
-        _check_ids(part, ids, [name for name in table.ids if name in of_all], rows, intersect)
+        _check_ids(part, ids, expected, rows, intersect)
         at = np.array([rows.get(name, -1) for name in ids], np.intp)
         key = FeatureKey(dataset, split, part.perturbation, part.backbone)
-        cells.append(_cell(part, key, at, table))
-    return cells
+        cells.append(_cell(part, key, at, table, len(expected)))
+    return sorted(cells, key=_order)
+
+
+def _order(cell: Cell) -> tuple[bool, str, int, str]:
+    """Clean first, then by perturbation, severity and backbone."""
+    perturbation = parse_perturbation(cell.key.perturbation)
+    is_perturbed = perturbation != CLEAN
+    return is_perturbed, perturbation.name, perturbation.severity, cell.key.backbone
 
 
 def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> SampleTable:
@@ -185,6 +196,8 @@ def _check_ids(
             f"{part}: none of its {len(ids):,} ids is one of the samples ({found(ids[:2])} …; the "
             f"samples are called {found(sorted(known)[:2])} …)"
         )
+    if intersect and unknown:
+        _LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")
     if intersect or not (missing or unknown):
         return
     problems = [
@@ -210,7 +223,9 @@ def _check_labels(
         )
 
 
-def _cell(part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable) -> Cell:
+def _cell(
+    part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable, expected: int
+) -> Cell:
     """Rows `at` of the table get the part's values; -1 is no row of it."""
     values = _Values(part, table.class_names)
     taken = at >= 0
@@ -220,8 +235,11 @@ def _cell(part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable)
         arrays[name][at[taken]] = rows[taken]
     arrays["valid"] = np.zeros(len(table), np.bool_)
     arrays["valid"][at[taken]] = values.valid[taken]
-    unanswered = int(np.count_nonzero(~values.valid[taken]))
-    invalid = {ABSENT: len(table) - int(taken.sum()), _UNANSWERED[part.kind]: unanswered}
+    invalid = {
+        ELSEWHERE: len(table) - expected,
+        ABSENT: expected - int(taken.sum()),
+        _UNANSWERED[part.kind]: int(np.count_nonzero(~values.valid[taken])),
+    }
     if not arrays["valid"].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     kept = {reason: count for reason, count in invalid.items() if count}

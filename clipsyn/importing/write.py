@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import DatasetError, StaleCell
+from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import read_names
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
@@ -104,6 +104,10 @@ def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
         raise DatasetError(f"{path} does not exist")
     _refuse_torch(path if path.suffix in (".pt", ".pth") else None)
     if path.suffix in TABLES:
+        if wanted.ids or wanted.labels:
+            raise UsageError(
+                f"{path} has ids and labels in its columns: leave --ids, --labels away"
+            )
         return read_table(path, wanted, known)
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
@@ -272,8 +276,8 @@ def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
         for reason, count in cell.invalid.items():
             reasons[reason] = reasons.get(reason, 0) + count
     if reasons:
-        said = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-        _LOG.info(f"rows without a value, in {len(cells)} cells: {said}")
+        said = "; ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
+        _LOG.info(f"rows without a value, of all {len(cells)} cells: {said}")
     if wanted.intersect:
         for label in dict.fromkeys(cell.key.perturbation for cell in cells):
             valid = [cell.valid for cell in cells if cell.key.perturbation == label]

@@ -23,6 +23,7 @@ HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "backbones": ([], READING | {"zarr", "PIL"}),
     "datasets": ([], READING | {"zarr", "PIL"}),
+    "diversity": (["STORE"], READING | {"zarr", "PIL"}),
     "evaluate": (
         ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
         TORCH | {"sklearn", "zarr", "PIL"},

@@ -1,0 +1,79 @@
+"""`clipsyn diversity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from clipsyn.cli.options import listed, output_options, say_written
+
+_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+
+
+@click.command(short_help="How differently the backbones err.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
+@click.option(
+    "-s",
+    "--split",
+    "splits",
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Repeated or with commas.",
+)
+@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
+@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
+@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets.",
+)
+@click.option("--head", default="zero-shot", show_default=True, help="Head of those gains.")
+@click.option(
+    "--shots",
+    help="Images a class of those gains, or full for the whole support.  [default: the most]",
+)
+@output_options
+def diversity(
+    store: Path,
+    *,
+    results: Path | None,
+    head: str,
+    shots: str | None,
+    as_json: bool,
+    csv: Path | None,
+    parquet: Path | None,
+    **filters: tuple[str, ...],
+) -> None:
+    """How differently the backbones in STORE err, with zero-shot predictions.
+
+    Error inconsistency, disagreement, double fault, Yule's Q and error consistency (Cohen's kappa)
+    of every pair of backbones, and their means; Fleiss' kappa, the entropy of votes, and what only
+    one backbone gets right. One dataset and perturbation is shown pair by pair, several by their
+    means; --csv, --parquet and --json have all pairs with intervals.
+
+    With --results also whether ensembles gain more where the backbones differ more: correlations of
+    each measure with the gain over the best single backbone, over datasets, with 95 % intervals.
+
+    \b
+    clipsyn diversity store
+    clipsyn diversity store -d emoji-food -p clean
+    clipsyn diversity store --results results.parquet --shots 16 --csv diversity.csv
+    """
+    from clipsyn import frames
+    from clipsyn.evaluate.diversity import diversity as measure
+    from clipsyn.report.diversity import tables
+    from clipsyn.store.features import FeatureStore
+
+    wanted = {name: listed(texts) for name, texts in filters.items()}
+    opened = FeatureStore.open(store)
+    frame = measure(opened, **wanted, results=results, head=head, shots=shots)
+    frames.write(frame, csv=csv, parquet=parquet)
+    shown = tables(frame)
+    click.echo(frames.to_json(frame) if as_json else "\n\n".join(shown.values()))
+    if results and "pearson" not in shown:
+        click.echo("no correlation with gains: it takes three datasets", err=True)
+    say_written(frame, csv, parquet)

@@ -1,0 +1,233 @@
+"""Tables of diversity: by dataset, by pair of backbones, and against the gains of ensembles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from clipsyn.frames import is_nan
+from clipsyn.report.tables import NOTHING, interval_text, shortened, show, wrapped
+
+_WHERE = ["dataset", "split", "perturbation", "prompts"]
+_OF_PAIRS = {  # metrics in the order of columns
+    "error_inconsistency": "inconsistency",
+    "disagreement": "disagreement",
+    "double_fault": "double fault",
+    "yules_q": "Q",
+    "error_consistency": "kappa",
+}
+_OF_ALL = {"fleiss_kappa": "Fleiss", "vote_entropy": "entropy"}
+_COLUMNS = _OF_PAIRS | _OF_ALL
+_SHARES = ["inconsistency", "disagreement", "double fault"]  # in percent
+_HEADS = {
+    "inconsistency": "incon-\nsistency",
+    "disagreement": "dis-\nagree",
+    "double fault": "double\nfault",
+    "95 % of inconsistency": "95 %",
+    "95 % of kappa": "95 %",
+}
+_MEANING = """\
+inconsistency, disagree, double fault: share of images, in %, that exactly one of two backbones
+gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error consistency):
+1 for the same errors, 0 for as many common ones as by chance."""
+_NOTES = {
+    "means": f"""{_MEANING} Means over pairs.
+Fleiss: kappa of all together. entropy: of the votes, 0 where all are alike, 1 where all differ.""",
+    "pairs": f"""{_MEANING}
+p: that the two are equally accurate (McNemar's test, exact; Holm over these pairs).""",
+    "matrix": """\
+Above the diagonal kappa (error consistency: 1 for the same errors, 0 as by chance), below it error
+inconsistency (share of images that exactly one of the two gets right, in %).""",
+    "correlations": """\
+Over datasets, of diversity with the gain of an ensemble over the best single backbone. *: the 95 %
+interval, which draws datasets, leaves 0 out. Q and kappas are high where backbones are alike.""",
+}
+
+
+def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
+    """Tables of what `clipsyn.evaluate.diversity` returns, by name.
+
+    One group of dataset, split, perturbation and prompt set: "means" and "pairs", a line a pair.
+    Several: "means", a line a group, and for each split, perturbation and prompt set a matrix of
+    pairs, mean over datasets ("pairs, test, clean, own"). "pearson" and "spearman" where the frame
+    has correlations with gains that are known: of three datasets and more.
+    """
+    measured = frame.filter(pl.col("dataset").is_not_null())
+    groups = measured.select(_WHERE).unique(maintain_order=True)
+    found = {"means": _means(measured, terminal)}
+    if len(groups) == 1:
+        found["pairs"] = _pairs(measured, terminal)
+    else:
+        for keys, part in measured.group_by(_WHERE[1:], maintain_order=True):
+            found[f"pairs, {', '.join(map(str, keys))}"] = _matrix(part, terminal)
+    correlations = frame.filter(pl.col("dataset").is_null())
+    if correlations["value"].is_nan().all():  # of nothing, too
+        return found
+    for kind in ("pearson", "spearman"):
+        found[kind] = _correlations(correlations, kind, terminal)
+    return found
+
+
+def _means(frame: pl.DataFrame, terminal: bool | None) -> str:
+    """A line a group; the interval of the first measure alone, to keep it narrow."""
+    keys = [name for name in _WHERE if name == "dataset" or frame[name].n_unique() > 1]
+    rows = []
+    for _, part in frame.group_by(_WHERE, maintain_order=True):
+        of = {row["metric"].removeprefix("mean_"): row for row in _whole(part).to_dicts()}
+        where = {key: part[key][0] for key in keys} | {"n": part["n"][0]}
+        rows.append(where | _columns(of, _COLUMNS, ["error_inconsistency"]))
+    common = [f"{name} {frame[name][0]}" for name in _WHERE if name not in keys]
+    title = " · ".join(["diversity of the backbones", *common])
+    return _shown(rows, title, _NOTES["means"], terminal)
+
+
+def _whole(part: pl.DataFrame) -> pl.DataFrame:
+    """Rows about all backbones."""
+    return part.filter(
+        pl.col("metric").str.starts_with("mean_") | pl.col("metric").is_in(list(_OF_ALL))
+    )
+
+
+def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
+    """A line a pair, those that err most differently first."""
+    pairs = frame.filter(pl.col("metric").is_in([*_OF_PAIRS, "mcnemar_p_holm"]))
+    short, pattern = _short(frame)
+    rows = []
+    for (names,), part in pairs.group_by("backbones", maintain_order=True):
+        of = {row["metric"]: row for row in part.to_dicts()}
+        one, other = (short[name] for name in str(names).split("+"))
+        values = _columns(of, _OF_PAIRS, ["error_inconsistency", "error_consistency"])
+        p = _number(of["mcnemar_p_holm"]["value"], 3)
+        rows.append({"backbone": one, "and": other} | values | {"p": p})
+    rows.sort(key=lambda row: 1 if is_nan(row["inconsistency"]) else -row["inconsistency"])
+    dataset, split, perturbation, prompts = frame.select(_WHERE).row(0)
+    title = f"{dataset}/{split} · {perturbation} · prompts {prompts}{_said(pattern)}"
+    return _shown(rows, title, _NOTES["pairs"], terminal)
+
+
+def _columns(
+    of: dict[str, dict[str, Any]], metrics: dict[str, str], with_interval: list[str]
+) -> dict[str, Any]:
+    columns = {}
+    for metric, name in metrics.items():
+        value = of[metric]["value"]
+        columns[name] = value if name in _SHARES else _number(value, 2)
+        if metric in with_interval:
+            columns[f"95 % of {name}"] = _interval(of[metric], name in _SHARES)
+    return columns
+
+
+def _interval(row: dict[str, Any], percent: bool) -> str:
+    low, high = row["ci_low"], row["ci_high"]
+    if percent or low is None or is_nan(low):
+        return interval_text(low, high)
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _shown(rows: list[dict[str, Any]], title: str, note: str, terminal: bool | None) -> str:
+    text = show(
+        pl.DataFrame(rows, infer_schema_length=None),
+        title=title,
+        percent=_SHARES,
+        headers=_HEADS,
+        right=[*_HEADS, *_COLUMNS.values(), "p"],
+        terminal=terminal,
+    )
+    return f"{text}\n\n{note}"
+
+
+def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
+    """Kappa above the diagonal and error inconsistency below: means over datasets."""
+    short, pattern = _short(part)
+    means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
+    of = {(row["metric"], row["backbones"]): row["value"] for row in means.to_dicts()}
+    names = list(short)
+    rows = []
+    for i, one in enumerate(names):
+        cells = {"backbone": short[one]} | dict.fromkeys(names, "")
+        for other in names[:i]:
+            cells[other] = _number(of.get(("error_inconsistency", f"{other}+{one}")), 1, 100)
+        for other in names[i + 1 :]:
+            cells[other] = _number(of.get(("error_consistency", f"{one}+{other}")), 2)
+        rows.append(cells)
+    datasets = part["dataset"].unique(maintain_order=True)
+    about = f"mean over {len(datasets)} datasets" if len(datasets) > 1 else datasets[0]
+    _, split, perturbation, prompts = part.select(_WHERE).row(0)
+    text = show(
+        pl.DataFrame(rows),
+        title=f"{split} · {perturbation} · prompts {prompts}{_said(pattern)} · {about}",
+        headers={name: wrapped(short[name]) for name in names},
+        right=names,
+        terminal=terminal,
+    )
+    return f"{text}\n\n{_NOTES['matrix']}"
+
+
+def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
+    """A line a perturbation and ensemble, a column a measure; the first with its interval."""
+    group = [name for name in _WHERE[1:] if frame[name].n_unique() > 1]
+    alike = frame["n"].n_unique() == 1
+    rows = []
+    for _, parts in frame.group_by(_WHERE[1:], maintain_order=True):
+        by_ensemble = parts.partition_by("ensemble", maintain_order=True)
+        for part in sorted(by_ensemble, key=lambda part: _place(part["ensemble"][0])):
+            of = {row["metric"]: row for row in part.to_dicts()}
+            row = {name: part[name][0] for name in (*group, "ensemble")}
+            row |= {} if alike else {"datasets": part["n"][0]}
+            for metric, name in _COLUMNS.items():
+                row[name] = _starred(of[f"{kind}_{metric}"])
+                if metric == "error_inconsistency":
+                    row[f"95 % of {name}"] = _interval(of[f"{kind}_{metric}"], False)
+            rows.append(row)
+    said = [
+        f"{kind.capitalize()}'s r with the gain",
+        *(f"{name} {frame[name][0]}" for name in _WHERE[1:] if name not in group),
+        f"head {frame['head'][0]}",
+        _shots(frame),
+        *([f"{frame['n'][0]} datasets"] if alike else []),
+    ]
+    text = show(
+        pl.DataFrame(rows),
+        title=" · ".join(said),
+        headers=_HEADS,
+        right=[*_HEADS, *_COLUMNS.values()],
+        terminal=terminal,
+    )
+    return f"{text}\n\n{_NOTES['correlations']}"
+
+
+def _starred(row: dict[str, Any]) -> str:
+    value, low, high = row["value"], row["ci_low"], row["ci_high"]
+    if value is None or is_nan(value):
+        return f"{NOTHING} "
+    return f"{value:+.2f}" + ("*" if low > 0 or high < 0 else " ")
+
+
+def _shots(frame: pl.DataFrame) -> str:
+    """What is fitted is fitted on one number of shots."""
+    fitted = frame.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))["shots"]
+    if fitted.is_empty():
+        return "nothing fitted"
+    return "the whole support" if fitted[0] is None else f"{fitted[0]} shots"
+
+
+def _place(ensemble: str) -> int:
+    from clipsyn.ensembles import ENSEMBLES
+
+    order = ["oracle", *ENSEMBLES]
+    name = ensemble.split(":", maxsplit=1)[0]
+    return order.index(name) if name in order else len(order)
+
+
+def _short(frame: pl.DataFrame) -> tuple[dict[str, str], str]:
+    names = frame.filter(pl.col("metric") == "unique_correct")["backbones"]
+    return shortened(names.unique(maintain_order=True).to_list())
+
+
+def _said(pattern: str) -> str:
+    return f" · backbones {pattern}" if pattern else ""
+
+
+def _number(value: float | None, digits: int, factor: float = 1) -> str:
+    return NOTHING if value is None or is_nan(value) else f"{factor * value:.{digits}f}"

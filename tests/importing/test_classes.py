@@ -1,0 +1,113 @@
+"""`clipsyn.importing.classes`: names, indices, and what is neither."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError
+from clipsyn.importing.classes import check_count, class_indices, class_names, read_names
+from clipsyn.importing.parts import Part
+
+NAMES = ("cat", "dog", "crème brûlée")
+
+
+def part(kind: str, values: Any, labels: Any = None, columns: tuple[str, ...] = ()) -> Part:
+    array = np.array(values, object if kind == "predictions" else np.float32)
+    ids = tuple(map(str, range(len(array))))
+    return Part("mine", "clean", kind, ids, array, labels, columns)
+
+
+class TestReadNames:
+    def test_one_a_line_or_a_list(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("cat\ndog \ncrème brûlée\n", encoding="utf-8")
+        (tmp_path / "a.json").write_text(json.dumps(NAMES))
+        assert read_names(tmp_path / "a.txt") == read_names(tmp_path / "a.json") == NAMES
+
+    @pytest.mark.parametrize("content", ['{"cat": 1}', "[1, 2]", "[]", "[cat"])
+    def test_what_is_no_list_of_names(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(DatasetError, match=r"a\.json"):
+            read_names(tmp_path / "a.json")
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="cannot be read as class names"):
+            read_names(tmp_path / "absent.txt")
+
+
+class TestClassNames:
+    def test_columns_come_first(self) -> None:
+        logits = part("logits", [[0, 1]], ("b",), ("a", "b"))
+        assert class_names([logits]) == ("a", "b")
+
+    def test_the_number_of_columns(self) -> None:
+        assert class_names([part("logits", [[0, 1, 2]])]) == ("0", "1", "2")
+
+    def test_names_that_occur_in_labels_or_predictions(self) -> None:
+        parts = [part("predictions", ["dog", "na"], ("cat", "")), part("predictions", ["bee"])]
+        assert class_names(parts) == ("bee", "cat", "dog")
+
+    def test_indices_up_to_the_largest(self) -> None:
+        assert class_names([part("predictions", ["0", "3.0"], ("-1", "1"))]) == tuple("0123")
+
+    def test_embeddings_alone_tell_of_none(self) -> None:
+        assert class_names([part("embeddings", [[1, 2]])]) == ()
+
+    def test_names_and_indices_at_once(self) -> None:
+        with pytest.raises(DatasetError, match=r"names and indices at once \(3, cat\)"):
+            class_names([part("predictions", ["3"], ("cat",))])
+
+    def test_columns_that_differ(self) -> None:
+        parts = [part("logits", [[0, 1]], None, columns) for columns in (("a", "b"), ("a", "c"))]
+        with pytest.raises(DatasetError, match="different classes as columns: give --classes"):
+            class_names(parts)
+
+
+class TestClassIndices:
+    @pytest.mark.parametrize(
+        ("texts", "indices"),
+        [
+            (["dog", "cat", "crème brûlée"], [1, 0, 2]),
+            (["2", "0", "1.0"], [2, 0, 1]),
+            (["dog", "", "na", "NaN"], [1, -1, -1, -1]),
+            (["-1", "1"], [-1, 1]),
+            ([], []),
+        ],
+    )
+    def test_of_names_or_indices(self, texts: list[str], indices: list[int]) -> None:
+        np.testing.assert_array_equal(class_indices(texts, NAMES, "x"), indices)
+
+    def test_a_name_that_is_a_number_wins(self) -> None:
+        np.testing.assert_array_equal(class_indices(["7", "3"], ("3", "7"), "x"), [1, 0])
+
+    def test_a_class_that_is_called_like_nothing(self) -> None:
+        np.testing.assert_array_equal(class_indices(["na", "so"], ("na", "so"), "x"), [0, 1])
+
+    @pytest.mark.parametrize("index", ["3", "-2", "99999"])
+    def test_an_index_outside(self, index: str) -> None:
+        with pytest.raises(DatasetError, match=f"class {index} is outside 0 to 2"):
+            class_indices(["1", index], NAMES, "mine.csv")
+
+    def test_an_unknown_name_with_near_matches(self) -> None:
+        with pytest.raises(DatasetError, match=r"mine\.csv: unknown class 'dgo'.*mean dog\?"):
+            class_indices(["cat", "dgo"], NAMES, "mine.csv")
+
+    def test_names_and_indices_at_once(self) -> None:
+        with pytest.raises(DatasetError, match="unknown class '1'"):
+            class_indices(["cat", "1"], NAMES, "x")
+
+    def test_a_name_of_two_classes(self) -> None:
+        names = ("missile", "cat", "missile")
+        with pytest.raises(DatasetError, match="two classes are called 'missile'"):
+            class_indices(["missile"], names, "x")
+        np.testing.assert_array_equal(class_indices(["cat"], names, "x"), [1])
+
+
+def test_more_classes_than_can_be_stored() -> None:
+    check_count(["a"] * 65535, "x")
+    with pytest.raises(DatasetError, match="at most 65535 classes"):
+        check_count(["a"] * 65536, "x")

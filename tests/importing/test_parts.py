@@ -1,0 +1,86 @@
+"""`clipsyn.importing.parts`: conditions, and what numbers for each class are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.parts import Wanted, as_logits, perturbation_label, predicted_class
+
+FILE = Path("answers.csv")
+CONTRAST = Wanted("toy", perturbation="contrast", conditions={"c100": "clean", "cr": "hue:2"})
+
+
+class TestPerturbationLabel:
+    @pytest.mark.parametrize(
+        ("condition", "label"),
+        [
+            ("3", "contrast-3"),
+            ("3.0", "contrast-3"),
+            ("c05", "contrast-5"),
+            (" 180 ", "contrast-180"),
+            ("0", "clean"),
+            ("0.0", "clean"),
+            ("", "clean"),
+            ("NaN", "clean"),
+            ("c100", "clean"),
+            ("cr", "hue-2"),
+        ],
+    )
+    def test_of_a_condition(self, condition: str, label: str) -> None:
+        assert perturbation_label(condition, CONTRAST, FILE) == label
+
+    @pytest.mark.parametrize("condition", ["bw", "0.03", "inf", "1-10-10", "-3"])
+    def test_one_that_is_no_whole_number(self, condition: str) -> None:
+        with pytest.raises(DatasetError, match="is no whole number") as caught:
+            perturbation_label(condition, CONTRAST, FILE)
+        assert f"--conditions {condition}=NAME:1" in str(caught.value)
+
+    @pytest.mark.parametrize("perturbation", ["clean", "Contrast", "contrast-3"])
+    def test_a_severity_of_nothing(self, perturbation: str) -> None:
+        with pytest.raises(UsageError, match=r"'30' is a severity, of what\? Add --perturb NAME"):
+            perturbation_label("30", Wanted("toy", perturbation=perturbation), FILE)
+
+
+class TestAsLogits:
+    PROBABILITIES = np.array([[0.25, 0.75, 0], [0.2, 0.3, 0.5]], np.float32)
+
+    @pytest.mark.parametrize("kind", ["auto", "probabilities"])
+    def test_probabilities_become_logarithms(self, kind: str) -> None:
+        logits = as_logits(self.PROBABILITIES, kind, "x")
+        assert logits.dtype == np.float32
+        assert np.isfinite(logits).all()
+        np.testing.assert_allclose(np.exp(logits), self.PROBABILITIES, atol=1e-7)
+        assert logits[0, 2] == pytest.approx(np.log(np.finfo(np.float32).tiny))
+
+    def test_what_is_said_to_be_logits_stays(self) -> None:
+        assert as_logits(self.PROBABILITIES, "logits", "x") is self.PROBABILITIES
+
+    def test_what_lies_outside_0_to_1_is_logits(self) -> None:
+        values = np.array([[0.5, 0.5], [-3, 4]], np.float32)
+        assert as_logits(values, "auto", "x") is values
+        with pytest.raises(DatasetError, match="lie in 0 to 1, not -3 to 4"):
+            as_logits(values, "probabilities", "x")
+
+    @pytest.mark.parametrize("kind", ["auto", "probabilities"])
+    def test_sums_that_are_not_one(self, kind: str) -> None:
+        values = np.array([[np.nan, 1], [0.5, 0.5], [0.5, 0.4], [0.1, 0.1]], np.float32)
+        with pytest.raises(DatasetError, match=r"2 rows do not sum to 1 \(row 2: 0\.9\)") as caught:
+            as_logits(values, kind, "x")
+        assert ("or are they --kind logits?" in str(caught.value)) == (kind == "auto")
+
+    def test_rounded_ones_are_accepted(self) -> None:
+        values = np.array([[0.333, 0.333, 0.333]], np.float32)
+        np.testing.assert_allclose(as_logits(values, "auto", "x"), np.log(values))
+
+    def test_rows_of_nan_stay(self) -> None:
+        values = np.array([[np.nan, np.nan], [0.5, 0.5]], np.float32)
+        assert np.isnan(as_logits(values, "auto", "x")[0]).all()
+
+
+def test_predictions_of_rows_that_are_not_finite() -> None:
+    logits = np.array([[0, 2, 2], [np.inf, 0, 0], [0, np.nan, 0], [-np.inf, 0, 1]], np.float32)
+    np.testing.assert_array_equal(predicted_class(logits), [1, 65535, 65535, 65535])

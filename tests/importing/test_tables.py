@@ -1,0 +1,217 @@
+"""`clipsyn.importing.tables`: which column is what, and what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.parts import Part, Wanted
+from clipsyn.importing.tables import image_name, read_column, read_table
+
+NAMES = ("cat", "dog", "bee")
+Write = Callable[..., Path]
+
+
+def read(path: Path, known: tuple[str, ...] = (), **options: Any) -> list[Part]:
+    return read_table(path, Wanted("toy", **options), known)
+
+
+def only(path: Path, known: tuple[str, ...] = (), **options: Any) -> Part:
+    (part,) = read(path, known, **options)
+    return part
+
+
+class TestPredictions:
+    @pytest.mark.parametrize("name", ["id", "sample_id", "image", "filename", "ImageName"])
+    def test_ids_are_found_and_kept_as_written(self, write_csv: Write, name: str) -> None:
+        part = only(write_csv([name, "prediction"], [["007", "cat"], ["08", "dog"]]))
+        assert part.ids == ("007", "08")
+        assert part.values.tolist() == ["cat", "dog"]
+        assert (part.kind, part.backbone, part.perturbation) == ("predictions", "mine", "clean")
+        assert part.labels is None
+
+    def test_columns_of_other_names(self, write_csv: Write) -> None:
+        path = write_csv(["Key", "guess", "truth"], [["a", "1", "2"]])
+        columns = {"id": "key", "prediction": "guess", "label": "truth"}
+        part = only(path, columns=columns, backbone="net", perturbation="jpeg:3")
+        assert (part.ids, part.values.tolist(), part.labels) == (("a",), ["1"], ("2",))
+        assert (part.backbone, part.perturbation) == ("net", "jpeg-3")
+
+    def test_parquet_is_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.parquet"
+        pl.DataFrame({"id": [7, 8], "pred": [0, None], "label": ["a", "b"]}).write_parquet(path)
+        part = only(path)
+        assert (part.ids, part.labels) == (("7", "8"), ("a", "b"))
+        assert part.values.tolist() == ["0", ""]
+
+    def test_a_long_table_is_several_backbones(self, write_csv: Write) -> None:
+        rows = [["a", "x", "cat"], ["a", "y", "dog"], ["b", "y", "bee"], ["b", "x", "cat"]]
+        parts = read(write_csv(["id", "model", "prediction"], rows))
+        assert {part.backbone: (part.ids, part.values.tolist()) for part in parts} == {
+            "x": (("a", "b"), ["cat", "cat"]),
+            "y": (("a", "b"), ["dog", "bee"]),
+        }
+
+    def test_severities_and_perturbations(self, write_csv: Write) -> None:
+        rows = [["a", "0", "cat"], ["a", "3", "dog"]]
+        parts = read(write_csv(["id", "severity", "prediction"], rows), perturbation="jpeg")
+        assert [(part.perturbation, part.of_condition) for part in parts] == [
+            ("clean", True),
+            ("jpeg-3", True),
+        ]
+        header = ["id", "corruption", "severity", "prediction"]
+        rows = [["a", "clean", "", "cat"], ["a", "fog", "2", "dog"]]
+        assert [p.perturbation for p in read(write_csv(header, rows))] == ["clean", "fog-2"]
+        rows = [["a", "fog-2", "cat"]]
+        part = only(write_csv(["id", "perturbation", "prediction"], rows))
+        assert part.perturbation == "fog-2"
+
+    def test_one_backbone_in_a_column_may_be_called_otherwise(self, write_csv: Write) -> None:
+        path = write_csv(["id", "model", "prediction"], [["a", "x", "cat"]])
+        assert only(path, backbone="mine").backbone == "mine"
+
+    def test_rows_in_order_need_no_ids(self, write_csv: Write) -> None:
+        path = write_csv(["prediction"], [["cat"], ["dog"]])
+        assert only(path, row_order=True).ids is None
+
+
+class TestNumbers:
+    def test_columns_called_after_unknown_classes(self, write_csv: Write) -> None:
+        path = write_csv(["id", "dog", "cat", "note"], [["a", 1, 2.5, "x"], ["b", -1, "NaN", "y"]])
+        part = only(path)
+        assert (part.kind, part.columns) == ("logits", ("dog", "cat"))
+        np.testing.assert_array_equal(part.values, np.array([[1, 2.5], [-1, np.nan]], np.float32))
+
+    def test_columns_called_after_known_classes_in_any_order(self, write_csv: Write) -> None:
+        path = write_csv(["id", "dog", "confidence", "bee", "cat"], [["a", 1, 9, 2, 3]])
+        np.testing.assert_array_equal(only(path, NAMES).values, [[3, 1, 2]])
+
+    @pytest.mark.parametrize("known", [(), NAMES, ("a", "b", "a")])
+    def test_numbered_columns_in_any_order(self, write_csv: Write, known: tuple[str, ...]) -> None:
+        part = only(write_csv(["id", "logit_2", "logit_0", "logit_1"], [["a", 2, 0, 1]]), known)
+        np.testing.assert_array_equal(part.values, [[0, 1, 2]])
+        assert part.columns == ()
+
+    def test_probabilities(self, write_csv: Write) -> None:
+        part = only(write_csv(["id", "p0", "p1"], [["a", 0.25, 0.75]]))
+        np.testing.assert_allclose(np.exp(part.values), [[0.25, 0.75]], rtol=1e-6)
+
+    def test_embeddings(self, write_csv: Write) -> None:
+        path = write_csv(["id", "e1", "e0"], [["a", 0.25, 0.75]])
+        part = only(path, NAMES, kind="embeddings")
+        assert part.kind == "embeddings"
+        np.testing.assert_array_equal(part.values, np.array([[0.75, 0.25]], np.float32))
+
+    def test_predictions_win_unless_logits_are_asked_for(self, write_csv: Write) -> None:
+        path = write_csv(["id", "prediction", "cat", "dog"], [["a", "dog", 5, -5]])
+        assert only(path).kind == "predictions"
+        part = only(path, kind="logits")
+        assert (part.kind, part.columns) == ("logits", ("cat", "dog"))
+
+
+class TestResponses:
+    HEADER = (
+        "subj",
+        "Session",
+        "trial",
+        "rt",
+        "object_response",
+        "category",
+        "condition",
+        "imagename",
+    )
+
+    @pytest.mark.parametrize(
+        ("name", "image"),
+        [
+            ("0001_cop_s01_c30_knife_10_n03041632_7380.png", "n03041632_7380.png"),
+            ("0001_cop_dnn_c30_knife_10_n03041632_7380.png", "n03041632_7380.png"),
+            ("0001_ede_s01_airplane_40_airplane1-bicycle2.png", "airplane1-bicycle2.png"),
+            ("airplane1.png", "airplane1.png"),
+        ],
+    )
+    def test_names_of_images_without_trial_and_subject(self, name: str, image: str) -> None:
+        assert image_name(name) == image
+
+    def test_a_row(self, write_csv: Write) -> None:
+        row = ["subject-01", 1, 1, 1.05, "cat", "dog", "c30", "0001_cop_s01_c30_dog_10_n01_7.png"]
+        part = only(write_csv(self.HEADER, [row]), perturbation="contrast")
+        assert (part.backbone, part.perturbation) == ("subject-01", "contrast-30")
+        assert (part.ids, part.labels) == (("n01_7.png",), ("dog",))
+        assert part.values.tolist() == ["cat"]
+
+    def test_missing_columns_where_the_format_is_forced(self, write_csv: Write) -> None:
+        path = write_csv(["subj", "imagename", "object_response"], [["a", "b", "c"]])
+        assert only(path).kind == "predictions"
+        with pytest.raises(DatasetError, match="no column session, trial, rt, category, condition"):
+            only(path, format="model-vs-human")
+
+
+class TestBadInput:
+    def test_no_ids_names_the_columns_found(self, write_csv: Write) -> None:
+        path = write_csv(["key", "prediction"], [["a", "cat"]])
+        with pytest.raises(DatasetError, match=r"--id-column; its columns are key, prediction"):
+            only(path)
+
+    def test_a_column_that_is_not_there(self, write_csv: Write) -> None:
+        path = write_csv(["id", "prediction"], [["a", "cat"]])
+        with pytest.raises(DatasetError, match=r"no column Truth \(--label-column\)"):
+            only(path, columns={"label": "Truth"})
+
+    def test_no_predictions(self, write_csv: Write) -> None:
+        path = write_csv(["id", "note"], [["a", "x"]])
+        with pytest.raises(DatasetError, match=r"neither a column of predictions .* id, note"):
+            only(path)
+        with pytest.raises(DatasetError, match="no column prediction or predicted"):
+            only(path, kind="predictions")
+
+    @pytest.mark.parametrize("columns", [["cat", "dog"], ["l0", "l1"], ["l1", "l2", "l3"]])
+    def test_fewer_or_other_columns_than_classes(
+        self, write_csv: Write, columns: list[str]
+    ) -> None:
+        path = write_csv(["id", *columns], [["a", *range(2, 2 + len(columns))]])
+        with pytest.raises(DatasetError, match="3 classes need a column each"):
+            only(path, NAMES)
+
+    def test_a_row_without_id_or_backbone(self, write_csv: Write) -> None:
+        with pytest.raises(DatasetError, match="row 1 has no id"):
+            only(write_csv(["id", "prediction"], [["a", "cat"], ["", "dog"]]))
+        with pytest.raises(DatasetError, match="row 0 has no model"):
+            only(write_csv(["id", "model", "prediction"], [["a", "", "cat"]]))
+
+    def test_one_name_for_several_backbones(self, write_csv: Write) -> None:
+        path = write_csv(["id", "model", "prediction"], [["a", "x", "cat"], ["a", "y", "cat"]])
+        with pytest.raises(UsageError, match=r"several backbones \(x, y\)"):
+            read(path, backbone="mine")
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("a.csv", b""), ("a.csv", b"id,prediction\na,b,c,d\n"), ("a.parquet", b"PAR1 it is not")],
+    )
+    def test_what_is_no_table(self, tmp_path: Path, name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DatasetError, match="cannot be read as a table"):
+            only(tmp_path / name)
+
+    def test_a_text_among_the_numbers(self, write_csv: Write) -> None:
+        rows = [[f"im{row}", 1, 2] for row in range(1500)]
+        rows[1200][1] = "n/a"
+        with pytest.raises(DatasetError, match="cannot be read as a table"):
+            only(write_csv(["id", "cat", "dog"], rows))
+
+    def test_no_rows(self, write_csv: Write) -> None:
+        with pytest.raises(DatasetError, match="has no rows"):
+            only(write_csv(["id", "prediction"], []))
+
+
+def test_one_column_alone(write_csv: Write) -> None:
+    path = write_csv(["filename", "x"], [["a", 1], ["b", 2]])
+    assert read_column(path, "id", Wanted("toy")) == ("a", "b")
+    with pytest.raises(DatasetError, match="has no column label or target"):
+        read_column(path, "label", Wanted("toy"))
