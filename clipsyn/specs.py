@@ -153,6 +153,12 @@ def parse_perturbation(text: str) -> Perturbation:
     return Perturbation(match["name"], int(match["severity"]), **options)
 
 
+def by_severity(label: str) -> tuple[bool, str, int, str]:
+    """What labels of perturbations are sorted by: clean first, severity 3 before 10."""
+    perturbation = parse_perturbation(label)
+    return perturbation != CLEAN, perturbation.name, perturbation.severity, label
+
+
 @dataclass(frozen=True)
 class PromptSet:
     """Text templates with ``{c}`` for the class name, or finished prompts per class (CuPL)."""

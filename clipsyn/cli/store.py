@@ -143,7 +143,7 @@ def verify(store: Path, as_json: bool) -> None:
     if problems:
         raise DamagedStore(
             f"damage found in {store} (see above, {len(problems)} in all): remove the damaged "
-            f"groups with `clipsyn rm {store} --dataset … --backbones …` and extract them again"
+            f"groups with `clipsyn rm {store} --dataset … --backbones …` and make them again"
         )
 
 

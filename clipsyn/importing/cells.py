@@ -19,11 +19,11 @@ from clipsyn.importing.classes import check_count, class_indices, class_names
 from clipsyn.importing.parts import Part, Wanted, found, predicted_class
 from clipsyn.pool import NO_LABEL
 from clipsyn.schema import NO_PREDICTION
-from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
+from clipsyn.specs import FeatureKey, by_severity
+from clipsyn.store.imports import ELSEWHERE
 from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
-ELSEWHERE = "shown under another condition"
 ABSENT = "not in the source"
 _UNANSWERED = {
     "predictions": "no prediction",
@@ -77,14 +77,7 @@ def align(
         at = np.array([rows.get(name, -1) for name in ids], np.intp)
         key = FeatureKey(dataset, split, part.perturbation, part.backbone)
         cells.append(_cell(part, key, at, table, len(expected)))
-    return sorted(cells, key=_order)
-
-
-def _order(cell: Cell) -> tuple[bool, str, int, str]:
-    """Clean first, then by perturbation, severity and backbone."""
-    perturbation = parse_perturbation(cell.key.perturbation)
-    is_perturbed = perturbation != CLEAN
-    return is_perturbed, perturbation.name, perturbation.severity, cell.key.backbone
+    return sorted(cells, key=lambda cell: (by_severity(cell.key.perturbation), cell.key.backbone))
 
 
 def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> SampleTable:

@@ -18,6 +18,7 @@ from clipsyn.schema import NO_PREDICTION
 
 _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")
+_FIRST = "The first import of a dataset decides on its classes: --classes FILE would name them all."
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -83,11 +84,11 @@ def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> 
         if outside:
             raise DatasetError(
                 f"{where}: class {outside[0]} is outside 0 to {len(names) - 1}: there are "
-                f"{len(names)} classes"
+                f"{len(names)} classes. {_FIRST}"
             )
     else:
         unknown = min(distinct - position.keys())
-        raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names))}")
+        raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names), _FIRST)}")
     return np.array([index.get(text, -1) for text in texts], np.int64)
 
 

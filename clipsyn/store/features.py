@@ -202,9 +202,11 @@ class FeatureStore:
     def samples(self, dataset: str, split: str) -> SampleTable:
         path = self.samples_path(dataset, split)
         if not path.exists():
+            elsewhere = dataset in self._only_imported("dataset")
+            verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
             raise MissingCell(
                 f"{self.path} has no samples of {dataset}/{split}: run "
-                f"`clipsyn extract {self.path} --dataset {dataset} --split {split}`"
+                f"`clipsyn {verb} --dataset {dataset} --split {split}`"
             )
         attributes = arrays.read_attributes(path)
         return SampleTable(
@@ -356,7 +358,7 @@ class FeatureStore:
         """The command that makes a cell; of a backbone known from imports alone, another import."""
         perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
         cells = f"--dataset {key.dataset} --split {key.split}{perturb}"
-        if key.backbone in self._only_imported:
+        if key.backbone in self._only_imported("backbone"):
             return f"clipsyn import {self.path} FILE… --backbone {key.backbone} {cells}"
         backbone = self._sources.get(key.backbone, key.backbone)
         return f"clipsyn extract {self.path} --backbones {backbone} {cells}"
@@ -371,9 +373,11 @@ class FeatureStore:
                 found[backbone] = backbone if source == backbone else f"{backbone}={source}"
         return found
 
-    @cached_property
-    def _only_imported(self) -> set[str]:
-        return {backbone for (*_, backbone), _ in self.groups("imports")} - set(self._sources)
+    def _only_imported(self, dimension: str) -> set[str]:
+        """Datasets, or backbones, that nothing was extracted of."""
+        at = KINDS["features"].index(dimension)
+        of = [{names[at] for names, _ in self.groups(kind)} for kind in ("imports", "features")]
+        return of[0] - of[1]
 
     # Changing
 

@@ -22,6 +22,7 @@ from clipsyn.store import arrays
 
 PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
 KINDS = ("predictions", "logits", "embeddings")
+ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _HOLDERS = {
     "prediction": "predictions",
     "logit": "logits",

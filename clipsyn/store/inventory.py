@@ -10,11 +10,11 @@ from typing import Any
 
 from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.schema import GROUPS
-from clipsyn.specs import FeatureKey, fingerprint
+from clipsyn.specs import FeatureKey, by_severity, fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import KINDS, FeatureStore
-from clipsyn.store.imports import content_digest
+from clipsyn.store.imports import ELSEWHERE, content_digest
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 
@@ -52,10 +52,14 @@ def find_groups(store: FeatureStore, filters: Filters) -> list[Group]:
 def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     """One row a cell: its names, images, width, bytes with its logits, fingerprint.
 
-    `imported` is what an imported cell holds, None for one that was extracted; `embed` is None
-    where there are no embeddings.
+    Perturbations come in order of severity. `imported` is what an imported cell holds, None for
+    one that was extracted; `embed` is None where there are no embeddings. Of a dataset that shows
+    each image under one condition alone, `images` counts those of the cell's.
     """
-    keys = store.keys()
+    keys = sorted(
+        store.keys(),
+        key=lambda key: (key.dataset, key.split, by_severity(key.perturbation), key.backbone),
+    )
     return [_cell_row(store, key) for key in keys]
 
 
@@ -65,12 +69,14 @@ def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
     embeds = not imported or imported.kind == "embeddings"
     logits = store.path / "logits" / store.features_path(key).relative_to(store.path / "features")
     attributes = arrays.read_attributes(path)
-    bad = sum(attributes["invalid"].values()) if imported else len(attributes.get("errors", {}))
+    invalid = dict(attributes["invalid"]) if imported else {}
+    elsewhere = invalid.pop(ELSEWHERE, 0)
+    bad = sum(invalid.values()) if imported else len(attributes.get("errors", {}))
     return {
         **asdict(key),
         "imported": imported.kind if imported else None,
         "prompts": store.prompt_sets(key),
-        "images": arrays.layout(path / "valid").shape[0],
+        "images": arrays.layout(path / "valid").shape[0] - elsewhere,
         "bad": bad,
         "embed": arrays.layout(path / "image_embedding").shape[1] if embeds else None,
         "bytes": Group("cell", {}, path).size

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from clipsyn.errors import MissingCell
 from clipsyn.registry import unknown_name
-from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
+from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
 from clipsyn.store.features import FeatureStore
 
 Names = str | Collection[str] | None
@@ -89,7 +89,7 @@ def groups(
             found[kind] = prompt_sets(store, key, prompts)
         for prompt_set in found[kind]:
             groups.setdefault((key.perturbation, prompt_set), []).append(key)
-    return sorted(groups.items(), key=lambda item: (item[0][0] != CLEAN.label, item[0]))
+    return sorted(groups.items(), key=lambda item: (by_severity(item[0][0]), item[0]))
 
 
 def _predicting(store: FeatureStore, cells: list[FeatureKey]) -> list[FeatureKey]:
