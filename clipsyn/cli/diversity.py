@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_written
+from clipsyn.cli.options import listed, output_options, say_left_out, say_written
 
 _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
 
@@ -74,6 +74,11 @@ def diversity(
     frames.write(frame, csv=csv, parquet=parquet)
     shown = tables(frame)
     click.echo(frames.to_json(frame) if as_json else "\n\n".join(shown.values()))
+    if wanted["datasets"] is None:
+        say_left_out(opened, frame, "labels, a second backbone")
     if results and "pearson" not in shown:
-        click.echo("no correlation with gains: it takes three datasets", err=True)
+        click.echo(
+            "no correlation with gains: it takes three datasets whose diversity and gains differ",
+            err=True,
+        )
     say_written(frame, csv, parquet)

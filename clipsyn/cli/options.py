@@ -38,8 +38,8 @@ def say_written(frame: Sized, *paths: Path | None) -> None:
             click.echo(f"{len(frame):,} rows written to {path}", err=True)
 
 
-def say_left_out(store: FeatureStore, frame: DataFrame) -> None:
+def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels") -> None:
     """Say which datasets of the store have no row in a frame of results."""
     there = {key.dataset for key in store.keys(split=set(frame["split"]))}
-    if missing := sorted(there - set(frame["dataset"])):
-        click.echo(f"not shown, for want of labels or such cells: {', '.join(missing)}", err=True)
+    if missing := ", ".join(sorted(there - set(frame["dataset"]))):
+        click.echo(f"not shown, for want of {lacking} or such cells: {missing}", err=True)

@@ -66,13 +66,14 @@ def diversity(
     - of a backbone: unique_correct, with Wilson's interval.
 
     With `results`, a file of `clipsyn evaluate`, beside them the correlation over datasets of each
-    of `MEANS` with the gain of each ensemble there, on `head`: metrics pearson_NAME and
-    spearman_NAME, `dataset` null, `n` the number of datasets, with an interval over datasets. Gains
-    are means over seeds, at `shots` images a class ("full" is the whole support; None takes the
-    most there are), and those of ensembles that learn nothing.
+    of `MEANS` with the gain of each ensemble of the same backbones there, on `head`: metrics
+    pearson_NAME and spearman_NAME, `dataset` null, `n` the number of datasets, with an interval
+    over datasets. Gains are means over seeds, at `shots` images a class ("full" is the whole
+    support; None takes the most there are), and those of ensembles that learn nothing.
 
-    Raises UsageError where no group has two backbones, and where the results are of other samples
-    or backbones; MissingCell, UnknownName and DatasetError as `zeroshot` does.
+    Groups of one backbone are left out. Raises UsageError where no group has two, or a dataset that
+    is asked for has none that does, and where the results are of other samples or backbones;
+    MissingCell, UnknownName and DatasetError as `zeroshot` does.
     """
     groups = predicted(
         store,
@@ -82,17 +83,31 @@ def diversity(
         backbones=backbones,
         prompts=prompts,
     )
-    rows = [row for group in groups if len(group.keys) > 1 for row in _rows(group)]
-    if not rows:
-        raise UsageError(
-            f"{store.path} has only one backbone there, and it takes two to differ: name more, or "
-            "add one with `clipsyn extract`"
-        )
+    rows: list[Row] = []
+    alone: dict[str, str] = {}  # place -> the only backbone there
+    for group in groups:
+        if len(group.keys) == 1:
+            alone[f"{group.samples.dataset}/{group.samples.split}"] = group.backbones[0]
+        else:
+            rows += _rows(group)
     frame = pl.DataFrame(rows, schema=RESULT)
+    _refuse(alone, frame, every=datasets is not None)
     if results is None:
         return frame
     gains = _gains(results, head, shots)
     return pl.concat([frame, pl.DataFrame(_correlations(frame, gains, results), schema=RESULT)])
+
+
+def _refuse(alone: dict[str, str], frame: pl.DataFrame, *, every: bool) -> None:
+    """Raise UsageError where one backbone is all there is; every: for any dataset and split."""
+    there = set(map("/".join, frame.select("dataset", "split").iter_rows()))
+    lacking = {place: name for place, name in alone.items() if place not in there}
+    if lacking and (every or frame.is_empty()):
+        place, name = next(iter(lacking.items()))
+        raise UsageError(
+            f"{place} has only one backbone here, {name}, and it takes two to differ: choose more "
+            "with --backbones, or add one with `clipsyn extract`"
+        )
 
 
 def _rows(group: Predicted) -> Iterator[Row]:
@@ -153,7 +168,7 @@ def _measured(
 
 
 class _Gains(NamedTuple):
-    frame: pl.DataFrame  # dataset, _GROUP, ensemble, backbones, shots, gain, n, prints
+    frame: pl.DataFrame  # dataset, _GROUP, ensemble, backbones (sorted), shots, gain, n, prints
     head: str
 
 
@@ -164,19 +179,24 @@ def _gains(path: Path, head: str, shots: str | None) -> _Gains:
     gains = ResultsFile(path).frame.filter(
         pl.col("metric") == "gain", pl.col("ensemble").is_not_null(), pl.col("classes") == "all"
     )
+    if gains.is_empty():
+        raise UsageError(
+            f"{path} has no gain of any ensemble over all classes: add some with `clipsyn evaluate "
+            f"STORE -o {path}`"
+        )
     if head not in gains["head"]:
         hint = f"Looked for in {path}; `clipsyn evaluate --heads {head} -o {path}` adds it."
         raise unknown_name("head", head, gains["head"].unique(), hint)
     gains = gains.filter(pl.col("head") == head).with_columns(
-        pl.col("shots").cast(pl.String).fill_null(FULL).alias("label")
+        _sorted("backbones"), pl.col("shots").cast(pl.String).fill_null(FULL).alias("label")
     )
     chosen = _shots(gains, path, shots)
-    keys = ["dataset", *_GROUP, "ensemble"]
+    keys = ["dataset", *_GROUP, "ensemble", "backbones"]
     found = (
         gains.filter(pl.col("label").is_in(["0", chosen]))
         .group_by(*keys, maintain_order=True)
         .agg(
-            pl.col("backbones", "shots", "n").first(),
+            pl.col("shots", "n").first(),
             gain=pl.col("value").mean(),
             supports=pl.col("support").n_unique(),
             prints=pl.col("fingerprint"),
@@ -192,14 +212,14 @@ def _gains(path: Path, head: str, shots: str | None) -> _Gains:
 
 def _shots(gains: pl.DataFrame, path: Path, shots: str | None) -> str:
     """The number of shots asked for, or the most there are: the whole support before all."""
-    there = set(gains["label"]) - {"0"}
+    there = set(gains["label"])
     if shots is None:
-        return FULL if FULL in there else max(there, key=int, default=FULL)
+        return FULL if FULL in there else max(there, key=int)
     if shots not in there:
         order = sorted(there, key=lambda label: (label == FULL, label.zfill(9)))
         raise UsageError(
-            f"{path} has no gains at {shots} shots: there are {', '.join(order) or 'none'}; "
-            f"`clipsyn evaluate --shots {shots} -o {path}` adds them"
+            f"{path} has no gains with --shots {shots}, but with {', '.join(order)}: "
+            f"`clipsyn evaluate STORE --shots {shots} -o {path}` adds them"
         )
     return shots
 
@@ -207,12 +227,17 @@ def _shots(gains: pl.DataFrame, path: Path, shots: str | None) -> str:
 def _correlations(frame: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Row]:
     means = frame.filter(pl.col("metric").is_in(MEANS))
     keys = ["dataset", *_GROUP]
-    both = means.join(gains.frame, on=keys, suffix=" there", maintain_order="left")
-    both = both.filter(_sorted("backbones") == _sorted("backbones there"))
+    both = means.join(
+        gains.frame,
+        left_on=[*keys, _sorted("backbones")],
+        right_on=[*keys, "backbones"],
+        suffix=" there",
+        maintain_order="left",
+    )
     if both.is_empty():
         raise UsageError(
-            f"{path} has no gains of {means['backbones'][0]} on these datasets: add them with "
-            f"`clipsyn evaluate STORE -o {path}`"
+            f"{path} has no gains of {means['backbones'][0]} on {means['dataset'][0]}/"
+            f"{means['split'][0]} and the others: add them with `clipsyn evaluate STORE -o {path}`"
         )
     other = both.filter(pl.col("n") != pl.col("n there"))
     if not other.is_empty():
@@ -221,7 +246,7 @@ def _correlations(frame: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Ro
             f"{path} is of other samples: {row['n there']:,} of {row['dataset']}/{row['split']}, "
             f"here {row['n']:,}; evaluate this store into another file"
         )
-    by = [*_GROUP, "ensemble there", "metric"]
+    by = [*_GROUP, "backbones", "ensemble there", "metric"]
     for _, part in both.group_by(*by, maintain_order=True):
         for kind, correlation in CORRELATIONS.items():
             found = correlation(part["value"].to_numpy(), part["gain"].to_numpy())
@@ -229,7 +254,7 @@ def _correlations(frame: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Ro
 
 
 def _sorted(column: str) -> pl.Expr:
-    return pl.col(column).str.split("+").list.sort()
+    return pl.col(column).str.split("+").list.sort().list.join("+")
 
 
 def _correlation_row(

@@ -31,17 +31,19 @@ _MEANING = """\
 inconsistency, disagree, double fault: share of images, in %, that exactly one of two backbones
 gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error consistency):
 1 for the same errors, 0 for as many common ones as by chance."""
+_ALL_TOGETHER = """\
+Fleiss: kappa of all together. entropy: of the votes, 0 where all are alike, 1 where all differ."""
 _NOTES = {
-    "means": f"""{_MEANING} Means over pairs.
-Fleiss: kappa of all together. entropy: of the votes, 0 where all are alike, 1 where all differ.""",
+    "means": f"{_MEANING} Means over pairs.\n{_ALL_TOGETHER}",
+    "mean": f"Means over the pairs below.\n{_ALL_TOGETHER}",
     "pairs": f"""{_MEANING}
 p: that the two are equally accurate (McNemar's test, exact; Holm over these pairs).""",
     "matrix": """\
-Above the diagonal kappa (error consistency: 1 for the same errors, 0 as by chance), below it error
-inconsistency (share of images that exactly one of the two gets right, in %).""",
+Above the diagonal kappa; below it inconsistency, on it what this backbone alone gets right, in %.""",
     "correlations": """\
-Over datasets, of diversity with the gain of an ensemble over the best single backbone. *: the 95 %
-interval, which draws datasets, leaves 0 out. Q and kappas are high where backbones are alike.""",
+Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over the best
+single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval, which draws
+datasets, leaves 0 out; nothing corrects for how many correlations are looked at.""",
 }
 
 
@@ -55,7 +57,7 @@ def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, st
     """
     measured = frame.filter(pl.col("dataset").is_not_null())
     groups = measured.select(_WHERE).unique(maintain_order=True)
-    found = {"means": _means(measured, terminal)}
+    found = {"means": _means(measured, "mean" if len(groups) == 1 else "means", terminal)}
     if len(groups) == 1:
         found["pairs"] = _pairs(measured, terminal)
     else:
@@ -69,7 +71,7 @@ def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, st
     return found
 
 
-def _means(frame: pl.DataFrame, terminal: bool | None) -> str:
+def _means(frame: pl.DataFrame, note: str, terminal: bool | None) -> str:
     """A line a group; the interval of the first measure alone, to keep it narrow."""
     keys = [name for name in _WHERE if name == "dataset" or frame[name].n_unique() > 1]
     rows = []
@@ -79,7 +81,7 @@ def _means(frame: pl.DataFrame, terminal: bool | None) -> str:
         rows.append(where | _columns(of, _COLUMNS, ["error_inconsistency"]))
     common = [f"{name} {frame[name][0]}" for name in _WHERE if name not in keys]
     title = " · ".join(["diversity of the backbones", *common])
-    return _shown(rows, title, _NOTES["means"], terminal)
+    return _shown(rows, title, _NOTES[note], terminal)
 
 
 def _whole(part: pl.DataFrame) -> pl.DataFrame:
@@ -90,7 +92,7 @@ def _whole(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
-    """A line a pair, those that err most differently first."""
+    """A line a pair, those that err most differently first; below it what each alone gets right."""
     pairs = frame.filter(pl.col("metric").is_in([*_OF_PAIRS, "mcnemar_p_holm"]))
     short, pattern = _short(frame)
     rows = []
@@ -98,12 +100,25 @@ def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
         of = {row["metric"]: row for row in part.to_dicts()}
         one, other = (short[name] for name in str(names).split("+"))
         values = _columns(of, _OF_PAIRS, ["error_inconsistency", "error_consistency"])
-        p = _number(of["mcnemar_p_holm"]["value"], 3)
-        rows.append({"backbone": one, "and": other} | values | {"p": p})
+        p = of["mcnemar_p_holm"]["value"]
+        rows.append({"backbone": one, "and": other} | values | {"p": _p_value(p)})
     rows.sort(key=lambda row: 1 if is_nan(row["inconsistency"]) else -row["inconsistency"])
     dataset, split, perturbation, prompts = frame.select(_WHERE).row(0)
-    title = f"{dataset}/{split} · {perturbation} · prompts {prompts}{_said(pattern)}"
-    return _shown(rows, title, _NOTES["pairs"], terminal)
+    about = f"n {frame['n'][0]:,}{_said(pattern)}"
+    title = f"{dataset}/{split} · {perturbation} · prompts {prompts} · {about}"
+    alone = [f"{short[name]} {_number(share, 1, 100)}" for name, share in _unique(frame).items()]
+    note = f"{_NOTES['pairs']}\nWhat one backbone alone gets right, in %: {', '.join(alone)}."
+    return _shown(rows, title, note, terminal)
+
+
+def _unique(frame: pl.DataFrame) -> dict[str, float | None]:
+    """Backbone -> share of samples that it alone gets right, mean over groups."""
+    rows = frame.filter(metric="unique_correct").group_by("backbones", maintain_order=True)
+    return dict(rows.agg(pl.col("value").fill_nan(None).mean()).iter_rows())
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else _number(p, 3)
 
 
 def _columns(
@@ -122,7 +137,7 @@ def _interval(row: dict[str, Any], percent: bool) -> str:
     low, high = row["ci_low"], row["ci_high"]
     if percent or low is None or is_nan(low):
         return interval_text(low, high)
-    return f"{low:.2f} to {high:.2f}"
+    return f"{_number(low, 2)} to {_number(high, 2)}"
 
 
 def _shown(rows: list[dict[str, Any]], title: str, note: str, terminal: bool | None) -> str:
@@ -138,14 +153,14 @@ def _shown(rows: list[dict[str, Any]], title: str, note: str, terminal: bool | N
 
 
 def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
-    """Kappa above the diagonal and error inconsistency below: means over datasets."""
+    """Kappa above the diagonal, error inconsistency below, unique-correct on it: over datasets."""
     short, pattern = _short(part)
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
     of = {(row["metric"], row["backbones"]): row["value"] for row in means.to_dicts()}
-    names = list(short)
+    names, alone = list(short), _unique(part)
     rows = []
     for i, one in enumerate(names):
-        cells = {"backbone": short[one]} | dict.fromkeys(names, "")
+        cells = {"backbone": short[one]} | dict.fromkeys(names, _number(alone[one], 1, 100))
         for other in names[:i]:
             cells[other] = _number(of.get(("error_inconsistency", f"{other}+{one}")), 1, 100)
         for other in names[i + 1 :]:
@@ -169,7 +184,7 @@ def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
     group = [name for name in _WHERE[1:] if frame[name].n_unique() > 1]
     alike = frame["n"].n_unique() == 1
     rows = []
-    for _, parts in frame.group_by(_WHERE[1:], maintain_order=True):
+    for _, parts in frame.group_by([*_WHERE[1:], "backbones"], maintain_order=True):
         by_ensemble = parts.partition_by("ensemble", maintain_order=True)
         for part in sorted(by_ensemble, key=lambda part: _place(part["ensemble"][0])):
             of = {row["metric"]: row for row in part.to_dicts()}
@@ -201,7 +216,7 @@ def _starred(row: dict[str, Any]) -> str:
     value, low, high = row["value"], row["ci_low"], row["ci_high"]
     if value is None or is_nan(value):
         return f"{NOTHING} "
-    return f"{value:+.2f}" + ("*" if low > 0 or high < 0 else " ")
+    return f"{round(value, 2) + 0.0:+.2f}" + ("*" if low > 0 or high < 0 else " ")
 
 
 def _shots(frame: pl.DataFrame) -> str:
@@ -230,4 +245,6 @@ def _said(pattern: str) -> str:
 
 
 def _number(value: float | None, digits: int, factor: float = 1) -> str:
-    return NOTHING if value is None or is_nan(value) else f"{factor * value:.{digits}f}"
+    if value is None or is_nan(value):
+        return NOTHING
+    return f"{round(factor * value, digits) + 0.0:.{digits}f}"  # no -0.00
