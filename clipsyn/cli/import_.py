@@ -101,14 +101,14 @@ def import_(
     from clipsyn import frames
     from clipsyn.importing.parts import Wanted
     from clipsyn.importing.write import import_files
-    from clipsyn.report.tables import show
+    from clipsyn.report.imported import imported_table
 
     columns = {role: options.pop(f"{role}_column") for role in _ROLES}
     named = {role: name for role, name in columns.items() if name}
     wanted = Wanted(format=format_, columns=named, conditions=_pairs(conditions), **options)
     frame = import_files(store, files, wanted)
     frames.write(frame, csv=csv, parquet=parquet)
-    click.echo(frames.to_json(frame) if as_json else show(frame, percent=["acc1"]))
+    click.echo(frames.to_json(frame) if as_json else imported_table(frame))
     say_written(frame, csv, parquet)
 
 

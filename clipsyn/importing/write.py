@@ -26,7 +26,7 @@ from clipsyn.metrics import accuracy
 from clipsyn.schema import FORMAT_VERSION
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore, is_vacant
-from clipsyn.store.imports import content_digest
+from clipsyn.store.imports import ELSEWHERE, content_digest
 from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
@@ -36,8 +36,8 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "perturbation": pl.String,
     "backbone": pl.String,
     "kind": pl.String,
-    "valid": pl.Int64,  # samples
-    "invalid": pl.Int64,
+    "images": pl.Int64,  # samples that were shown under the perturbation
+    "valid": pl.Int64,  # of these, samples with a value
     "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings
     "was": pl.String,  # new, there (the same content) or replaced
 }
@@ -253,7 +253,6 @@ def _file_digest(path: Path) -> str:
 
 
 def _row(cell: Cell, table: SampleTable, was: str) -> dict[str, Any]:
-    valid = int(np.count_nonzero(cell.valid))
     labelled = (table.labels >= 0).any() and cell.kind != "embeddings"
     score = accuracy(cell.arrays["prediction"], table.labels) if labelled else None
     return {
@@ -262,22 +261,22 @@ def _row(cell: Cell, table: SampleTable, was: str) -> dict[str, Any]:
         "perturbation": cell.key.perturbation,
         "backbone": cell.key.backbone,
         "kind": cell.kind,
-        "valid": valid,
-        "invalid": len(table) - valid,
+        "images": len(table) - cell.invalid.get(ELSEWHERE, 0),
+        "valid": int(np.count_nonzero(cell.valid)),
         "acc1": score.value if score else None,
         "was": was,
     }
 
 
 def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
-    """How many rows have no value and why, and how many samples all backbones have."""
+    """How many samples have no value and why, and how many of them all backbones have."""
     reasons: dict[str, int] = {}
     for cell in cells:
-        for reason, count in cell.invalid.items():
-            reasons[reason] = reasons.get(reason, 0) + count
+        for reason in cell.invalid.keys() - {ELSEWHERE}:
+            reasons[reason] = reasons.get(reason, 0) + cell.invalid[reason]
     if reasons:
-        said = "; ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
-        _LOG.info(f"rows without a value, of all {len(cells)} cells: {said}")
+        said = "; ".join(f"{count:,} ({reason})" for reason, count in sorted(reasons.items()))
+        _LOG.info(f"images without a value, over all cells: {said}")
     if wanted.intersect:
         for label in dict.fromkeys(cell.key.perturbation for cell in cells):
             valid = [cell.valid for cell in cells if cell.key.perturbation == label]

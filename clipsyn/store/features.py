@@ -242,8 +242,7 @@ class FeatureStore:
         return str(arrays.read_attributes(self._cell(key, "valid").parent)["fingerprint"])
 
     def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
-        path = self._classes(dataset, prompts, backbone)
-        return str(arrays.read_attributes(path)["fingerprint"])
+        return str(arrays.read_attributes(self._classes(dataset, prompts, backbone))["fingerprint"])
 
     def encoder(self, key: FeatureKey) -> tuple[Identity, str]:
         """What of a cell's backbone decides its embeddings, and where that was loaded from."""
@@ -398,5 +397,4 @@ class FeatureStore:
 
 
 def _source_of(attributes: dict[str, Any], default: str) -> str:
-    source: str = attributes.get("provenance", {}).get("encoder", {}).get("source", default)
-    return source
+    return str(attributes.get("provenance", {}).get("encoder", {}).get("source", default))
