@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from clipsyn.specs import CLEAN, Perturbation, parse_perturbation
 
+_ROUNDING = 1e-12
+
 
 def families(labels: Iterable[str]) -> dict[str, list[str]]:
     """Perturbations by what they are without their severity: name -> labels by severity.
@@ -45,8 +47,7 @@ def corruption_error(accuracy: NDArray[Any], reference: int) -> NDArray[np.float
     error of Hendrycks & Dietterich 2019, section 3.3; its mean over perturbations is their mCE.
     NaN where the reference makes no error (0/0, or more).
     """
-    errors = 1 - np.asarray(accuracy, np.float64).mean(axis=-2)  # as many severities for both
-    errors = np.where(np.abs(errors) < 1e-12, 0, errors)
+    errors = _exact(1 - np.asarray(accuracy, np.float64).mean(axis=-2))  # as many for both
     return _ratio(errors, errors[..., [reference]])
 
 
@@ -56,12 +57,18 @@ def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64
         tau_b = sum_{i<j} sgn(x_i - x_j) sgn(y_i - y_j) / sqrt(n_x n_y)
 
     with n_x and n_y the pairs that are not tied (Kendall 1945). 1: the same order, -1: the
-    opposite; NaN where one of them ties all, or there are fewer than two backbones.
+    opposite; NaN where one of them ties all, or there are fewer than two backbones. Means that
+    differ by rounding alone are tied.
     """
     i, j = np.triu_indices(first.shape[-1], 1)
-    x, y = (np.sign(values[..., i] - values[..., j]) for values in (first, second))
+    x, y = (np.sign(_exact(values[..., i] - values[..., j])) for values in (first, second))
     untied = np.abs(x).sum(axis=-1) * np.abs(y).sum(axis=-1)
     return _ratio((x * y).sum(axis=-1), np.sqrt(untied))
+
+
+def _exact(values: NDArray[Any]) -> NDArray[Any]:
+    """Without what rounding leaves of no difference."""
+    return np.where(np.abs(values) < _ROUNDING, 0, values)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
