@@ -52,6 +52,18 @@ def test_shape_and_dtype_are_kept(name, severity, size):
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.parametrize(("name", "severity"), CASES)
+def test_tiny_grey_images_are_perturbed_too(name, severity):
+    """As the decoder gives them: the same level in all three channels."""
+    grey = np.repeat(photo(16, 16)[..., :1], 3, axis=2)
+    grey[:4] = 250
+    spec = perturb.resolve(f"{name}:{severity}")
+    results = [perturb.apply(spec, grey, str(i)) for i in range(8)]
+    assert all(result.shape == grey.shape for result in results)
+    unchanged = name in {"hue", "saturation", "grayscale"} or (name == "saturate" and severity < 4)
+    assert all((result == grey).all() for result in results) == unchanged
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_read_only_image_will_do(name):
     image = photo()
