@@ -1,4 +1,4 @@
-"""What a cascade is compared with, and all that is fitted and chosen for it, on the support."""
+"""What a cascade is made of and compared with, and what is chosen for it, on the support."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from numpy.typing import NDArray
 
 from clipsyn.analysis.cascade import smallest_threshold
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.errors import DatasetError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.estimator import from_text
 from clipsyn.evaluate.costs import spent
 from clipsyn.evaluate.predicted import Predicted
-from clipsyn.evaluate.stages import Seen, Stage, fit_stages, prefixes, watch
+from clipsyn.evaluate.stages import (
+    MASKED,
+    PLAIN,
+    Candidate,
+    Seen,
+    Stage,
+    fit_stages,
+    make_ensemble,
+    watch,
+)
 from clipsyn.fewshot import few_shot
 from clipsyn.pool import Pool
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import matching
 
-PLAIN = "log-avg"  # the ensemble of the original cascade, always beside the others
 MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
-Point = tuple[str | None, tuple[str, ...]]  # ensemble, backbones; no ensemble for a single one
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,11 @@ class Settings:
     given: tuple[str, ...]  # backbones, or patterns, in the order wanted
     thresholds: tuple[float, ...]
     within: float
+    all_subsets: bool
     costs: Mapping[str, float]
     support: str
     shots: int | None
     seed: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Which samples cascades and fixed choices get right, and how sure the cascades are."""
-
-    cascades: dict[str, Seen]  # by ensemble
-    points: dict[Point, NDArray[np.bool_]]  # (sample,)
 
 
 @dataclass(frozen=True)
@@ -57,47 +57,75 @@ class Fitted:
 
     order: tuple[str, ...]
     gflops: NDArray[np.float64]  # (stage,) of each backbone in that order
-    stages: dict[str, list[Stage]]  # by ensemble
-    subsets: tuple[Point, ...]  # beside prefixes and backbones on their own
-    support: Outcome
+    stages: dict[Candidate, Stage]
+    seen: dict[Candidate, Seen]  # what they say of the support
     thresholds: dict[str, float]  # by ensemble: the one within reach of the full ensemble
     reader: PoolReader
     rows: str  # digest of the samples learned from
 
 
 def fit(group: Predicted, settings: Settings) -> Fitted:
-    """Order the backbones, fit every stage, and look at every fixed choice, on the support."""
-    dataset = group.samples.dataset
-    reader = PoolReader(
-        group.store,
-        dataset,
-        settings.support,
-        backbones=group.backbones,
-        prompts=group.prompts,
-    )
-    rows = few_shot(reader.samples.labels, settings.shots, settings.seed)
-    pool = reader.read(rows).labelled()
-    if not len(pool):
-        raise DatasetError(
-            f"{dataset}/{settings.support} has no labelled, readable image, so no threshold can be "
-            "chosen: give another --support"
-        )
+    """Order the backbones, and fit every candidate, on the support."""
+    reader, rows, pool = _support(group, settings)
     gflops = {key.backbone: spent(group.store, key, settings.costs).gflops for key in group.keys}
     order = backbone_order(pool, gflops, settings)
-    stages, seen = {}, {}
-    for text in settings.ensembles:
-        stages[text], seen[text] = fit_stages(text, prefixes(pool, order), settings.seed)
-    subsets = tuple(_subsets(order, settings.ensembles))
+    every = candidates(order, settings.ensembles, settings.all_subsets)
+    stages, seen = fit_stages(every, pool, settings.seed)
     return Fitted(
         order,
         np.array([gflops[name] for name in order]),
         stages,
-        subsets,
-        Outcome(seen, _points(pool, order, seen, subsets)),
-        {text: smallest_threshold(*one, settings.within) for text, one in seen.items()},
+        seen,
+        {
+            text: smallest_threshold(*along(seen, text, order), settings.within)
+            for text in settings.ensembles
+        },
         reader,
         hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
     )
+
+
+def measure(fitted: Fitted, reader: PoolReader) -> dict[Candidate, Seen]:
+    """Show the labelled samples of other cells to all that is fitted, a block at a time."""
+    parts = [watch(fitted.stages, block.labelled()) for block in reader.blocks()]
+    return {
+        candidate: Seen(
+            np.concatenate([part[candidate].confidence for part in parts]),
+            np.concatenate([part[candidate].correct for part in parts]),
+        )
+        for candidate in fitted.stages
+    }
+
+
+def steps(text: str, order: Sequence[str]) -> list[Candidate]:
+    """The stages of a cascade: the first backbone on its own, then an ensemble of the first k."""
+    first = Candidate(None, tuple(order[:1]))
+    return [first, *(Candidate(text, tuple(order[:k])) for k in range(2, len(order) + 1))]
+
+
+def along(
+    seen: Mapping[Candidate, Seen], text: str, order: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Confidence and correctness (stage, sample) of a cascade."""
+    stages = [seen[candidate] for candidate in steps(text, order)]
+    return (
+        np.stack([stage.confidence for stage in stages]),
+        np.stack([stage.correct for stage in stages]),
+    )
+
+
+def candidates(order: Sequence[str], ensembles: Sequence[str], every: bool) -> list[Candidate]:
+    """Each backbone on its own, the stages of each cascade, and ensembles of other backbones.
+
+    Of those with nothing to fit all subsets, up to `MOST_FOR_SUBSETS` backbones; with `every`
+    also of those that are fitted, but not of the masked, of which there is one for all stages.
+    """
+    found = [Candidate(None, (name,)) for name in order]
+    for text in ensembles:
+        found += steps(text, order)
+        if not text.startswith(MASKED) and (every or not make_ensemble(text).learns):
+            found += _subsets(text, order)
+    return list(dict.fromkeys(found))
 
 
 def backbone_order(pool: Pool, gflops: Mapping[str, float], settings: Settings) -> tuple[str, ...]:
@@ -132,54 +160,34 @@ def _per_cost(gain: float, gflops: float) -> float:
     return gain / gflops if gflops else math.inf
 
 
-def _subsets(order: Sequence[str], ensembles: Sequence[str]) -> Iterator[Point]:
-    """Of two and more backbones but the prefixes, for every ensemble with nothing to fit."""
-    if len(order) > MOST_FOR_SUBSETS:
-        return
-    for text in ensembles:
-        if from_text(ENSEMBLES, text).learns:
-            continue
+def _subsets(text: str, order: Sequence[str]) -> Iterator[Candidate]:
+    if len(order) <= MOST_FOR_SUBSETS:
         for size in range(2, len(order)):
             for names in combinations(order, size):
-                if names != tuple(order[:size]):
-                    yield text, names
+                yield Candidate(text, names)
 
 
-def _points(
-    pool: Pool, order: Sequence[str], seen: Mapping[str, Seen], subsets: Sequence[Point]
-) -> dict[Point, NDArray[np.bool_]]:
-    """Which samples every fixed choice gets right: (sample,) each."""
-    found: dict[Point, NDArray[np.bool_]] = {}
-    for name in order:
-        single = pool.logits[:, pool.backbones.index(name)]
-        found[None, (name,)] = single.argmax(axis=1) == pool.labels
-    for text, one in seen.items():
-        for size in range(2, len(order) + 1):
-            found[text, tuple(order[:size])] = one.correct[size - 1]
-    for point in subsets:
-        ensemble, names = from_text(ENSEMBLES, point[0] or PLAIN), sorted(point[1])
-        found[point] = ensemble.predict(pool.of_backbones(names)) == pool.labels
-    return found
-
-
-def measure(fitted: Fitted, reader: PoolReader) -> Outcome:
-    """Show labelled samples to all that is fitted, a block at a time."""
-    parts = []
-    for block in reader.blocks():
-        pool = block.labelled()
-        pools = prefixes(pool, fitted.order)
-        seen = {text: watch(stages, pools) for text, stages in fitted.stages.items()}
-        parts.append(Outcome(seen, _points(pool, fitted.order, seen, fitted.subsets)))
-    return Outcome(
-        {
-            text: Seen(
-                np.concatenate([part.cascades[text].confidence for part in parts], axis=1),
-                np.concatenate([part.cascades[text].correct for part in parts], axis=1),
-            )
-            for text in fitted.stages
-        },
-        {
-            point: np.concatenate([part.points[point] for part in parts])
-            for point in parts[0].points
-        },
+def _support(group: Predicted, settings: Settings) -> tuple[PoolReader, NDArray[np.intp], Pool]:
+    """The support of one dataset: where from, which rows, and what can be learned from of them."""
+    where = f"{group.samples.dataset}/{settings.support}"
+    if len(group.backbones) < 2:
+        raise UsageError(
+            f"a cascade needs at least two backbones, and {group.samples.dataset}/"
+            f"{group.samples.split} has {group.backbones[0]} alone: name more with --backbones, "
+            "or extract them"
+        )
+    reader = PoolReader(
+        group.store,
+        group.samples.dataset,
+        settings.support,
+        backbones=group.backbones,
+        prompts=group.prompts,
     )
+    rows = few_shot(reader.samples.labels, settings.shots, settings.seed)
+    pool = reader.read(rows).labelled()
+    if not len(pool):
+        raise DatasetError(
+            f"{where} has no labelled, readable image, so no threshold can be chosen: give "
+            "another --support"
+        )
+    return reader, rows, pool

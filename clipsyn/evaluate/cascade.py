@@ -6,7 +6,7 @@ Everything is fitted and chosen on the support split, and measured on others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 
@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.analysis.cascade import cascade_curve, exit_stages, pareto_front
-from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
-from clipsyn.estimator import from_text
-from clipsyn.evaluate.candidates import PLAIN, Fitted, Point, Settings, fit, measure
+from clipsyn.evaluate.candidates import Fitted, Settings, along, fit, measure
 from clipsyn.evaluate.costs import Spent, spent
 from clipsyn.evaluate.predicted import Predicted, predicted
 from clipsyn.evaluate.results import RESULT, Measured, Row
+from clipsyn.evaluate.stages import PLAIN, Candidate, make_ensemble
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, fingerprint
@@ -32,6 +31,7 @@ from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import Names
 
 ORDERS = ("cost", "greedy", "given")
+_Value = tuple[str, float, Interval | None]  # metric, value, interval
 THRESHOLDS = (*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.99)
 
 
@@ -47,6 +47,7 @@ def cascade(
     order: str = "cost",
     thresholds: Sequence[float] = THRESHOLDS,
     within: float = 0.01,
+    all_subsets: bool = False,
     costs: Mapping[str, float] | None = None,
     support: str = "train",
     shots: int | None = None,
@@ -70,8 +71,8 @@ def cascade(
 
     - null: a backbone on its own, and what it costs: mean_gflops, image_params_m (millions),
       encode_ms (an image), peak_memory_mb, where they are known;
-    - an ensemble: of the first k backbones, or, where it has nothing to fit and there are at most
-      nine backbones, of any subset;
+    - an ensemble: of the first k backbones, or, where it has nothing to fit or with
+      `all_subsets`, and there are at most nine backbones, of any subset;
     - cascade:ENSEMBLE@THRESHOLD, and cascade:ENSEMBLE@within-X with the threshold chosen on the
       support, X in points. `backbones` are in the order they are run in.
 
@@ -90,6 +91,7 @@ def cascade(
         tuple(backbones or ()),
         tuple(thresholds),
         within,
+        all_subsets,
         costs or {},
         support,
         shots,
@@ -111,11 +113,11 @@ def cascade(
             of = (group.prompts, group.backbones)
             if of not in models:
                 models[of] = fit(group, settings)
-            rows += Sheet(group, models[of], settings).rows()
+            rows += _Sheet(group, models[of], settings).rows()
     return pl.DataFrame(rows, schema=RESULT)
 
 
-class Sheet:
+class _Sheet:
     """The rows of one dataset, split, perturbation and prompt set."""
 
     def __init__(self, group: Predicted, fitted: Fitted, settings: Settings) -> None:
@@ -129,18 +131,26 @@ class Sheet:
             backbones=group.backbones,
             prompts=group.prompts,
         )
-        self.outcome = measure(fitted, self.reader)
+        self.seen = measure(fitted, self.reader)
         self.gflops = dict(zip(fitted.order, fitted.gflops.tolist(), strict=True))
-        self.n = len(next(iter(self.outcome.points.values())))
+        self.n = len(self.seen[Candidate(None, fitted.order[:1])].correct)
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
-            yield from self._cost_rows(key.backbone, spent(self.group.store, key, self.gflops))
-        for point in self.outcome.points:
-            yield from self._point_rows(point)
-        for text in self.fitted.stages:
+            costs = spent(self.group.store, key, self.gflops)
+            yield from self._rows(Candidate(None, (key.backbone,)), _known(costs), learned=False)
+        for candidate in self.seen:
+            learned = bool(candidate.ensemble) and self.fitted.stages[candidate].ensemble.learns
+            yield from self._rows(candidate, self._fixed(candidate), learned=learned)
+            yield from self._rows(candidate, self._on_support[candidate], learned=True)
+        for text in self.settings.ensembles:
+            confidence, correct = along(self.seen, text, self.fitted.order)
             for name, threshold in self._thresholds(text):
-                yield from self._cascade_rows(text, name, threshold)
+                stage = exit_stages(confidence, threshold)
+                found = self._cascade(stage, correct, threshold)
+                candidate = Candidate(name, self.fitted.order)
+                yield from self._rows(candidate, found, learned=True)
+                yield from self._rows(candidate, self._on_support[candidate], learned=True)
 
     def _thresholds(self, text: str) -> Iterator[tuple[str, float]]:
         for threshold in self.settings.thresholds:
@@ -148,114 +158,111 @@ class Sheet:
         chosen = self.fitted.thresholds[text]
         yield f"cascade:{text}@within-{100 * self.settings.within:g}", chosen
 
-    def _cost_rows(self, name: str, costs: Spent) -> Iterator[Row]:
-        for metric, value in costs._asdict().items():
-            if metric != "gflops" and value is not None:
-                yield self._row(metric, value, None, (name,), None, learned=False)
+    def _fixed(self, candidate: Candidate) -> Iterator[_Value]:
+        correct = self.seen[candidate].correct
+        yield "acc1", _mean(correct), bootstrap_mean(correct)
+        yield "mean_gflops", self._price(candidate.backbones), None
 
-    def _point_rows(self, point: Point) -> Iterator[Row]:
-        ensemble, names = point
-        correct = self.outcome.points[point]
-        learned = ensemble is not None and bool(from_text(ENSEMBLES, ensemble).learns)
-        for metric, value, interval in (
-            ("acc1", _mean(correct), bootstrap_mean(correct)),
-            ("mean_gflops", self._price(names), None),
-        ):
-            yield self._row(metric, value, interval, names, ensemble, learned=learned)
-        yield from self._support_rows(ensemble, names)
-
-    def _cascade_rows(self, text: str, name: str, threshold: float) -> Iterator[Row]:
-        seen, order = self.outcome.cascades[text], self.fitted.order
-        stage = exit_stages(seen.confidence, threshold)
-        correct = seen.correct[stage, np.arange(self.n)]
+    def _cascade(
+        self, stage: NDArray[np.intp], correct: NDArray[np.bool_], threshold: float
+    ) -> Iterator[_Value]:
+        """stage: (sample,) at which each leaves. correct: (stage, sample)."""
+        right = correct[stage, np.arange(self.n)]
         cost = np.cumsum(self.fitted.gflops)[stage]
-        single = self.outcome.points[None, (self._best_on_support,)]
-        values: list[tuple[str, float, Interval | None]] = [
-            ("acc1", _mean(correct), bootstrap_mean(correct)),
-            ("mean_gflops", _mean(cost), bootstrap_mean(cost)),
-            ("gain_over_full", *_gain(correct, seen.correct[-1])),
-            ("gain_over_chosen", *_gain(correct, single)),
-            ("threshold", threshold, None),
-        ]
-        for number in range(len(order)):
+        single = self.seen[Candidate(None, (self._best_on_support,))].correct
+        yield "acc1", _mean(right), bootstrap_mean(right)
+        yield "mean_gflops", _mean(cost), bootstrap_mean(cost)
+        yield "gain_over_full", *_gain(right, correct[-1])
+        yield "gain_over_chosen", *_gain(right, single)
+        yield "threshold", threshold, None
+        for number in range(len(self.fitted.order)):
             left = int(np.count_nonzero(stage == number))
             share = left / self.n if self.n else math.nan
-            values.append((f"exit_{number + 1}", share, wilson_interval(left, self.n)))
-        for metric, value, interval in values:
-            yield self._row(metric, value, interval, order, name, learned=True)
-        yield from self._support_rows(name, order)
-
-    def _support_rows(self, ensemble: str | None, names: tuple[str, ...]) -> Iterator[Row]:
-        accuracy, cost, front = self._on_support[ensemble, names]
-        found = {"support_acc1": accuracy, "support_mean_gflops": cost, "front": float(front)}
-        for metric, value in found.items():
-            yield self._row(metric, value, None, names, ensemble, learned=True)
+            yield f"exit_{number + 1}", share, wilson_interval(left, self.n)
 
     @cached_property
-    def _on_support(self) -> dict[Point, tuple[float, float, bool]]:
+    def _on_support(self) -> dict[Candidate, list[_Value]]:
         """Accuracy and mean cost on the support of all there is, and whether it is in front."""
-        support = self.fitted.support
+        seen, order = self.fitted.seen, self.fitted.order
         found = {
-            point: (_mean(correct), self._price(point[1]))
-            for point, correct in support.points.items()
+            candidate: (_mean(one.correct), self._price(candidate.backbones))
+            for candidate, one in seen.items()
         }
-        for text, seen in support.cascades.items():
+        for text in self.settings.ensembles:
             names, thresholds = zip(*self._thresholds(text), strict=True)
-            curve = cascade_curve(*seen, self.fitted.gflops, np.array(thresholds))
+            curve = cascade_curve(
+                *along(seen, text, order), self.fitted.gflops, np.array(thresholds)
+            )
             for name, accuracy, cost in zip(names, curve.accuracy, curve.cost, strict=True):
-                found[name, self.fitted.order] = (float(accuracy), float(cost))
+                found[Candidate(name, order)] = (float(accuracy), float(cost))
         accuracies, costs = np.array(list(found.values())).T
         front = pareto_front(costs, accuracies)
         return {
-            point: (*values, bool(in_front))
-            for (point, values), in_front in zip(found.items(), front, strict=True)
+            candidate: [
+                ("support_acc1", accuracy, None),
+                ("support_mean_gflops", cost, None),
+                ("front", float(in_front), None),
+            ]
+            for (candidate, (accuracy, cost)), in_front in zip(found.items(), front, strict=True)
         }
 
     @cached_property
     def _best_on_support(self) -> str:
         """The backbone with the highest accuracy on the support, the cheapest of equals."""
-        correct = self.fitted.support.points
+        seen = self.fitted.seen
         return max(
             self.fitted.order,
-            key=lambda name: (int(correct[None, (name,)].sum()), -self.gflops[name]),
+            key=lambda name: (
+                int(seen[Candidate(None, (name,))].correct.sum()),
+                -self.gflops[name],
+            ),
         )
 
     def _price(self, names: Sequence[str]) -> float:
         return math.fsum(self.gflops[name] for name in names)
 
-    def _row(
-        self,
-        metric: str,
-        value: float,
-        interval: Interval | None,
-        names: tuple[str, ...],
-        ensemble: str | None,
-        *,
-        learned: bool,
-    ) -> Row:
-        of, settings = self.fitted.reader, self.settings
+    def _rows(
+        self, candidate: Candidate, values: Iterable[_Value], *, learned: bool
+    ) -> Iterator[Row]:
+        changed: Row = {"fingerprint": self._fingerprint(candidate, learned)}
+        if learned:
+            of = self.fitted.reader
+            changed["support"] = f"{of.samples.split}, {of.prompts}"
+            changed["shots"], changed["seed"] = self.settings.shots, self.settings.seed
+        for metric, value, interval in values:
+            measured = Measured(metric, Score(value, self.n), interval)
+            yield self.group.row(measured, candidate.backbones, candidate.ensemble) | changed
+
+    def _fingerprint(self, candidate: Candidate, learned: bool) -> str:
+        settings, fitted = self.settings, self.fitted
         support = {
-            "of": of.origin,
-            "rows": self.fitted.rows,
+            "of": fitted.reader.origin,
+            "rows": fitted.rows,
             "seed": settings.seed,
-            "order": self.fitted.order,
-            "gflops": self.fitted.gflops.tolist(),
-            "compared": [settings.ensembles, settings.thresholds, settings.within],
+            "order": fitted.order,
+            "gflops": fitted.gflops.tolist(),
+            "compared": [
+                settings.ensembles,
+                settings.thresholds,
+                settings.within,
+                settings.all_subsets,
+            ],
         }
-        row = self.group.row(Measured(metric, Score(value, self.n), interval), names, ensemble)
         decisive = {
             "clipsyn": __version__,
             "target": self.reader.origin,
-            "ensemble": ensemble,
-            "backbones": names,
-            "gflops": [self.gflops[name] for name in names],
+            "ensemble": candidate.ensemble,
+            "backbones": candidate.backbones,
+            "gflops": [self.gflops[name] for name in candidate.backbones],
             "support": support if learned else None,
         }
-        row["fingerprint"] = fingerprint(decisive)
-        if learned:
-            row["support"] = f"{of.samples.split}, {of.prompts}"
-            row["shots"], row["seed"] = settings.shots, settings.seed
-        return row
+        return fingerprint(decisive)
+
+
+def _known(costs: Spent) -> Iterator[_Value]:
+    for metric, value in costs._asdict().items():
+        if metric != "gflops" and value is not None:
+            yield metric, value, None
 
 
 def _mean(values: NDArray[np.bool_ | np.float64]) -> float:
@@ -269,7 +276,7 @@ def _gain(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, I
 def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> None:
     """Refuse settings that cannot work before anything is read."""
     for text in settings.ensembles:
-        from_text(ENSEMBLES, text)
+        make_ensemble(text)
     if settings.order not in ORDERS:
         raise unknown_name("order", settings.order, ORDERS)
     if settings.order == "given" and not settings.given:
@@ -281,6 +288,8 @@ def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> No
         )
     if bad := [t for t in settings.thresholds if not (math.isfinite(t) and t >= 0)]:
         raise UsageError(f"a threshold is a probability, not {bad[0]:g}")
+    if settings.shots is not None and settings.shots < 1:
+        raise UsageError(f"--shots is a number of images a class, at least 1; not {settings.shots}")
     if not (math.isfinite(settings.within) and settings.within >= 0):
         raise UsageError(f"--within is a number of points, at least 0; not {settings.within:g}")
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)

@@ -1,10 +1,11 @@
-"""The stages of a cascade: an ensemble for each prefix of the backbones, and its temperature."""
+"""What can stand at the end of a cascade: an ensemble of some backbones, and its temperature."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,14 +14,23 @@ from numpy.typing import NDArray
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
-from clipsyn.errors import TooFewSamples
+from clipsyn.errors import TooFewSamples, UsageError
 from clipsyn.estimator import from_text
 from clipsyn.metrics import judge
 from clipsyn.pool import Pool
 
+PLAIN = "log-avg"  # the ensemble of the original cascade
+MASKED = "masked-"  # before the name of an ensemble: one for all stages
+MASKABLE = ("moe", "nlc", "residual-router", "super-learner")  # weighted sums fitted by their loss
 FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
 _T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Candidate(NamedTuple):
+    ensemble: str | None  # NAME, NAME:parameter=value, masked-NAME; None for a backbone on its own
+    backbones: tuple[str, ...]
 
 
 class Stage(NamedTuple):
@@ -29,43 +39,67 @@ class Stage(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the stages of a cascade say of labelled samples."""
+    """What a stage says of labelled samples."""
 
-    confidence: NDArray[np.float32]  # (stage, sample) calibrated
-    correct: NDArray[np.bool_]  # (stage, sample)
-
-
-def prefixes(pool: Pool, order: Sequence[str]) -> list[Pool]:
-    """The pool with the first backbone, the first two, … and all of them."""
-    return [pool.of_backbones(order[:count]) for count in range(1, len(order) + 1)]
+    confidence: NDArray[np.float32]  # (sample,) calibrated
+    correct: NDArray[np.bool_]  # (sample,)
 
 
-def fit_stages(text: str, pools: Sequence[Pool], seed: int) -> tuple[list[Stage], Seen]:
-    """One ensemble for each prefix of the support, fitted on all of it; what they say of it.
+def make_ensemble(text: str) -> Ensemble:
+    """The ensemble of a candidate, not fitted; raises UsageError for what cannot be masked."""
+    name = text.removeprefix(MASKED)
+    if name != text and name.partition(":")[0] not in MASKABLE:
+        raise UsageError(
+            f"'{text}': an ensemble can be fitted with masked backbones if it is one of "
+            f"{', '.join(MASKABLE)}"
+        )
+    ensemble: Ensemble = from_text(ENSEMBLES, name)
+    return ensemble
 
-    pools: see `prefixes`, all labelled. Temperatures, and what is returned as seen, are of scores
-    that an ensemble gives samples it has not been fitted on (`FOLDS` folds): those of its own
-    support would be too sure. An ensemble that learns nothing needs no folds.
-    Raises LeakError for the test split.
+
+def fit_stages(
+    candidates: Iterable[Candidate], pool: Pool, seed: int
+) -> tuple[dict[Candidate, Stage], dict[Candidate, Seen]]:
+    """Every candidate, fitted on all of the support `pool`, and what it says of it.
+
+    Temperatures, and what is returned as seen, are of scores that an ensemble gives samples it has
+    not been fitted on (`FOLDS` folds): those of its own support would be too sure. An ensemble
+    that learns nothing needs no folds. Raises LeakError for the test split.
     """
-
-    def fit(pool: Pool) -> tuple[Stage, Seen]:
-        ensemble = _fitted(text, pool, seed)
-        scores = _unseen_scores(text, ensemble, pool, seed)
-        temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
-        return Stage(ensemble, temperature), _judged(scores, temperature, pool)
-
-    stages, seen = zip(*_side_by_side(fit, pools), strict=True)
-    return list(stages), _stacked(seen)
+    groups = list(_groups(candidates))
+    fitted = _side_by_side(lambda group: _fit_group(group, pool, seed), groups, pool)
+    found = {candidate: both for group in fitted for candidate, both in group.items()}
+    return (
+        {candidate: stage for candidate, (stage, _) in found.items()},
+        {candidate: seen for candidate, (_, seen) in found.items()},
+    )
 
 
-def watch(stages: Sequence[Stage], pools: Sequence[Pool]) -> Seen:
-    """What fitted stages say of other samples; pools: see `prefixes`, all labelled."""
-    return _stacked(
-        [
-            _judged(stage.ensemble.combine(pool), stage.temperature, pool)
-            for stage, pool in zip(stages, pools, strict=True)
-        ]
+def watch(stages: Mapping[Candidate, Stage], pool: Pool) -> dict[Candidate, Seen]:
+    """What fitted candidates say of other samples, all labelled."""
+    return {
+        candidate: _seen(stage.ensemble.combine(view(candidate, pool)), stage.temperature, pool)
+        for candidate, stage in stages.items()
+    }
+
+
+def view(candidate: Candidate, pool: Pool) -> Pool:
+    """What a candidate sees of a pool of all backbones: its own, or all with others masked.
+
+    Masked backbones say nothing: their logits and embeddings are 0. The logits of the k that are
+    left are multiplied by B/k, so that a sum with weights 1/B is their mean.
+    """
+    if not _is_masked(candidate):
+        return pool.of_backbones(candidate.backbones)
+    there = np.array([name in candidate.backbones for name in pool.backbones])
+    factor = np.where(there, len(there) / np.count_nonzero(there), 0).astype(np.float32)
+    return replace(
+        pool,
+        logits=pool.logits * factor[:, None],
+        embeddings={
+            name: values if name in candidate.backbones else np.zeros_like(values)
+            for name, values in pool.embeddings.items()
+        },
     )
 
 
@@ -80,50 +114,90 @@ def folds(labels: NDArray[np.int32], count: int = FOLDS) -> Iterator[NDArray[np.
         yield number == fold
 
 
-def _side_by_side(fit: Callable[[Pool], _T], pools: Sequence[Pool]) -> list[_T]:
-    """fit(pool) of each, by all cores at once where the pools are small.
+def _is_masked(candidate: Candidate) -> bool:
+    return (candidate.ensemble or "").startswith(MASKED)
+
+
+def _groups(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    """Candidates that share one ensemble: all that are masked, every other on its own."""
+    shared: dict[str | None, list[Candidate]] = {}
+    for candidate in candidates:
+        if _is_masked(candidate):
+            shared.setdefault(candidate.ensemble, []).append(candidate)
+        else:
+            yield [candidate]
+    yield from shared.values()
+
+
+def _side_by_side(work: Callable[[_T], _R], groups: Sequence[_T], pool: Pool) -> list[_R]:
+    """work(group) of each, by all cores at once where the pool is small.
 
     The threads that share a small product spend most of their time waiting for each other.
     """
-    values = sum(array.size for array in pools[-1].embeddings.values())
-    if values > _SMALL:
-        return [fit(pool) for pool in pools]
+    if sum(array.size for array in pool.embeddings.values()) > _SMALL:
+        return [work(group) for group in groups]
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(fit, reversed(pools)))[::-1]  # the largest takes longest
+        return list(threads.map(work, groups))
 
 
-def _fitted(text: str, pool: Pool, seed: int) -> Ensemble:
-    ensemble: Ensemble = from_text(ENSEMBLES, text)
+def _fit_group(
+    group: Sequence[Candidate], pool: Pool, seed: int
+) -> dict[Candidate, tuple[Stage, Seen]]:
+    ensemble = _fitted(group, pool, seed)
+    found = {}
+    for candidate, scores in zip(group, _unseen_scores(group, ensemble, pool, seed), strict=True):
+        temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
+        found[candidate] = Stage(ensemble, temperature), _seen(scores, temperature, pool)
+    return found
+
+
+def _fitted(group: Sequence[Candidate], pool: Pool, seed: int) -> Ensemble:
+    """The ensemble that these candidates share, fitted on all that they see of a pool."""
+    ensemble = make_ensemble(group[0].ensemble or PLAIN)
     if "random_state" in ensemble.get_params():
         ensemble.set_params(random_state=seed)
-    return ensemble.fit(pool)
+    return ensemble.fit(_joined([view(candidate, pool) for candidate in group]))
 
 
-def _unseen_scores(text: str, ensemble: Ensemble, pool: Pool, seed: int) -> NDArray[np.float32]:
-    """(sample, class) scores of each sample from an ensemble that was not fitted on it."""
-    if not ensemble.learns or len(pool.backbones) == 1:
-        return ensemble.combine(pool)
+def _unseen_scores(
+    group: Sequence[Candidate], ensemble: Ensemble, pool: Pool, seed: int
+) -> list[NDArray[np.float32]]:
+    """(sample, class) of each candidate, from ensembles that were not fitted on the sample."""
+    if not ensemble.learns or len(ensemble.backbones_) == 1:
+        return [ensemble.combine(view(candidate, pool)) for candidate in group]
     if len(pool) < 2:
         raise TooFewSamples(
-            f"a cascade of {text} needs at least two labelled samples of {pool.dataset}/"
-            f"{pool.split}, to be calibrated on others than it is fitted on"
+            f"a cascade of {group[0].ensemble} needs at least two labelled samples of "
+            f"{pool.dataset}/{pool.split}, to be calibrated on others than it is fitted on"
         )
-    scores = np.empty((len(pool), pool.n_classes), np.float32)
+    scores = [np.empty((len(pool), pool.n_classes), np.float32) for _ in group]
     for held in folds(pool.labels):
-        part = _fitted(text, pool.take(np.flatnonzero(~held)), seed)
-        scores[held] = part.combine(pool.take(np.flatnonzero(held)))
+        part = _fitted(group, pool.take(np.flatnonzero(~held)), seed)
+        rest = pool.take(np.flatnonzero(held))
+        for candidate, of in zip(group, scores, strict=True):
+            of[held] = part.combine(view(candidate, rest))
     return scores
 
 
-def _judged(scores: NDArray[np.float32], temperature: float, pool: Pool) -> Seen:
+def _joined(pools: Sequence[Pool]) -> Pool:
+    """The samples of several pools of the same backbones, one pool after the other."""
+    first = pools[0]
+    if len(pools) == 1:
+        return first
+    return replace(
+        first,
+        logits=np.concatenate([pool.logits for pool in pools]),
+        labels=np.concatenate([pool.labels for pool in pools]),
+        embeddings={
+            name: np.concatenate([pool.embeddings[name] for pool in pools])
+            for name in first.embeddings
+        },
+        ids=(),
+    )
+
+
+def _seen(scores: NDArray[np.float32], temperature: float, pool: Pool) -> Seen:
     judged = judge(scores / np.float32(temperature), pool.labels)
     return Seen(judged.confidence, judged.prediction == pool.labels)
-
-
-def _stacked(stages: Sequence[Seen]) -> Seen:
-    return Seen(
-        np.stack([stage.confidence for stage in stages]),
-        np.stack([stage.correct for stage in stages]),
-    )
