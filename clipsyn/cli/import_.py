@@ -89,13 +89,14 @@ def import_(
 ) -> None:
     """Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 
-    FILES are CSV, Parquet, npy or npz, or folders of them. Rows are found by id, never by place
+    FILES are CSV, Parquet, npy, npz or pt, or folders of them. Rows are found by id, never by place
     (but for --row-order), among the samples of the dataset; a new dataset gets its samples from
     the file. All commands that need only predictions then show them beside extracted backbones.
 
     \b
     clipsyn import store mine.csv -d emoji-food -b mine
     clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt
+    clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
     clipsyn import store raw-data/contrast -d contrast -p contrast --conditions c100=clean
     """
     from clipsyn import frames

@@ -1,4 +1,8 @@
-"""npy and npz: logits (row, class), embeddings (row, embed) or predictions (row,)."""
+"""Arrays: logits (row, class), embeddings (row, embed) or predictions (row,).
+
+From npy, npz and files with one tensor of torch's; CLIP_benchmark's feature cache is a folder of
+these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,11 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.parts import Part, Wanted, as_logits, found, one_backbone
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_column
+from clipsyn.importing.torch_files import SUFFIXES as TORCH
+from clipsyn.importing.torch_files import read_tensor
 from clipsyn.specs import parse_perturbation
 
-SUFFIXES = (".npy", ".npz")
+SUFFIXES = (".npy", ".npz", *TORCH)
 _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
     "predictions": ("predictions", "prediction", "preds"),
     "logits": ("logits", "logit", "scores"),
@@ -31,11 +37,9 @@ def read_numpy(path: Path, wanted: Wanted, known: Sequence[str]) -> Part:
     arrays = _load(path)
     kind, values = _find(path, arrays, wanted)
     ids = read_texts(wanted.ids, "id", wanted) if wanted.ids else _inside(path, arrays, _IDS)
-    labels = (
-        read_texts(wanted.labels, "label", wanted)
-        if wanted.labels
-        else _inside(path, arrays, _LABELS)
-    )
+    cached = _cached_labels(path)
+    beside = wanted.labels or cached
+    labels = read_texts(beside, "label", wanted) if beside else _inside(path, arrays, _LABELS)
     if ids is None and not wanted.row_order:
         raise UsageError(
             f"{path} has no ids: give --ids FILE (one a line, an npy, or a table with them), or "
@@ -46,15 +50,39 @@ def read_numpy(path: Path, wanted: Wanted, known: Sequence[str]) -> Part:
         if texts is not None and len(texts) != len(values):
             raise DatasetError(f"{path}: {len(values):,} rows have {len(texts):,} {name}")
     perturbation = parse_perturbation(wanted.perturbation).label
-    backbone = one_backbone(wanted, path)
-    return Part(backbone, perturbation, kind, ids, values, labels, (), (path,))
+    backbone = one_backbone(wanted, path.parent if cached else path)
+    files = (path, cached) if cached else (path,)
+    return Part(backbone, perturbation, kind, ids, values, labels, (), files)
+
+
+def cached_features(folder: Path, split: str) -> Path | None:
+    """CLIP_benchmark's features of a split in its cache; None where a folder is no such cache.
+
+    It calls what it tests on ``val`` where there is no ``test``. Raises DatasetError for a split
+    that is not in the cache.
+    """
+    there = {path.stem.removeprefix("features_"): path for path in folder.glob("features_*.pt")}
+    if not there:
+        return None
+    for name in (split, "val") if split == "test" else (split,):
+        if name in there:
+            return there[name]
+    raise DatasetError(
+        f"{folder} has no features_{split}.pt: choose one of {found(sorted(there))} with --split"
+    )
+
+
+def _cached_labels(features: Path) -> Path | None:
+    """What CLIP_benchmark has written beside ``features_SPLIT.pt``."""
+    labels = features.with_name(features.name.replace("features_", "targets_", 1))
+    return labels if labels != features and labels.exists() else None
 
 
 def read_texts(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
     """Ids or labels from a text file with one a line, an npy, or that column of a table."""
     if path.suffix in TABLES:
         return read_column(path, role, wanted)
-    if path.suffix == ".npy":
+    if path.suffix in (".npy", *TORCH):
         return _texts(_load(path)[path.name])
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -64,7 +92,9 @@ def read_texts(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file by name; nothing pickled is ever opened."""
+    """The arrays of a file by name; nothing pickled is ever run."""
+    if path.suffix in TORCH:
+        return {path.name: read_tensor(path)}
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -143,6 +173,8 @@ def _checked(
 
 def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     """What an array must be by its shape: (row, class) may only be told where classes are known."""
+    if path.suffix in TORCH and path.stem.startswith("features_"):
+        return "embeddings"
     if values.ndim == 1:
         return "predictions"
     if values.ndim == 2 and values.shape[1] == len(known):

@@ -18,7 +18,7 @@ from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import read_names
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
-from clipsyn.importing.numpy_files import read_numpy
+from clipsyn.importing.numpy_files import cached_features, read_numpy
 from clipsyn.importing.parts import Part, Wanted
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_table
@@ -52,7 +52,8 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     there = None if is_vacant(store) else FeatureStore.open(store)
     table = _stored_table(there, wanted)
     known = _known_names(there, table, wanted)
-    parts = merged(part for path in _expanded(files) for part in _read(path, wanted, known))
+    paths = _expanded(files, wanted.split)
+    parts = merged(part for path in paths for part in _read(path, wanted, known))
     if table is None:
         table, is_new = new_table(parts, wanted, known), True
     else:
@@ -80,15 +81,18 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     return pl.DataFrame(rows, schema=IMPORTED)
 
 
-def _expanded(files: Sequence[Path]) -> list[Path]:
-    """Files as they are; a folder stands for all files in it that can be read, sorted."""
+def _expanded(files: Sequence[Path], split: str) -> list[Path]:
+    """Files as they are; a folder stands for all files in it that can be read, sorted.
+
+    A feature cache of CLIP_benchmark's stands for its features of the split.
+    """
     found: list[Path] = []
     for path in files:
-        if path.is_dir():
-            inside = sorted(path.iterdir())
-            readable = [file for file in inside if file.suffix in (*TABLES, *NUMPY)]
+        if path.is_dir() and (features := cached_features(path, split)):
+            found.append(features)
+        elif path.is_dir():
+            readable = [file for file in sorted(path.iterdir()) if file.suffix in (*TABLES, *NUMPY)]
             if not readable:
-                _refuse_torch(next((file for file in inside if file.suffix == ".pt"), None))
                 raise DatasetError(f"{path} has no file to import: {_FORMATS}")
             found += readable
         else:
@@ -96,13 +100,12 @@ def _expanded(files: Sequence[Path]) -> list[Path]:
     return found
 
 
-_FORMATS = "CSV, Parquet, npy and npz are read"
+_FORMATS = "CSV, Parquet, npy, npz and pt are read"
 
 
 def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
     if not path.exists():
         raise DatasetError(f"{path} does not exist")
-    _refuse_torch(path if path.suffix in (".pt", ".pth") else None)
     if path.suffix in TABLES:
         if wanted.ids or wanted.labels:
             raise UsageError(
@@ -112,16 +115,6 @@ def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
     raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
-
-
-def _refuse_torch(path: Path | None) -> None:
-    """torch files, CLIP_benchmark's feature cache among them, are pickles that need torch."""
-    if path is not None:
-        raise DatasetError(
-            f'{path} is a torch file: convert it first, python -c "import numpy, torch; '
-            f"numpy.save('{path.stem}.npy', torch.load('{path}', weights_only=True).float()"
-            '.numpy())"'
-        )
 
 
 def _stored_table(store: FeatureStore | None, wanted: Wanted) -> SampleTable | None:

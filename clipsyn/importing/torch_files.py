@@ -1,0 +1,99 @@
+"""One tensor that `torch.save` wrote, read without torch.
+
+Such a file is a zip: ``data.pkl`` tells type, shape and strides, ``data/KEY`` is what they are of.
+The pickle is read by an unpickler that knows the names of tensors and no other, so that nothing in
+a file is ever run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from clipsyn.errors import DatasetError
+
+SUFFIXES = (".pt", ".pth")
+_STORAGES = {
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "u2",  # the upper half of a float32
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+}
+_SPOILT = (  # what a file that is cut or forged may raise
+    *(OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, NotImplementedError),
+    *(LookupError, ValueError, TypeError, AttributeError, RuntimeError),
+)
+
+
+def read_tensor(path: Path) -> NDArray[Any]:
+    """The tensor as an array of its own type (bfloat16 as float32).
+
+    Raises DatasetError for anything but one dense tensor in torch's zip format.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            (record,) = (name for name in file.namelist() if name.endswith("/data.pkl"))
+            folder = record.removesuffix("data.pkl")
+            with file.open(record) as stream:
+                found = _Tensors(stream, file, folder).load()
+        if isinstance(found, np.ndarray):
+            return found
+        reason = f"it holds a {type(found).__name__}"
+    except _SPOILT as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise DatasetError(
+        f"{path} cannot be read as one tensor of torch's ({reason}): convert it, python -c "
+        f"\"import numpy, torch; numpy.save('{path.stem}.npy', torch.load('{path}', "
+        'weights_only=True).float().cpu().numpy())"'
+    )
+
+
+class _Tensors(pickle.Unpickler):
+    def __init__(self, stream: Any, file: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(stream)
+        self._file = file
+        self._folder = folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            **{("torch", storage): storage for storage in _STORAGES},
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no tensor")
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> NDArray[Any]:
+        _, storage, key, *_ = pid
+        order = f"{self._folder}byteorder"
+        is_big = order in self._file.namelist() and self._file.read(order) == b"big"
+        dtype = np.dtype(_STORAGES[storage]).newbyteorder(">" if is_big else "<")
+        values = np.frombuffer(self._file.read(f"{self._folder}data/{key}"), dtype)
+        if storage == "BFloat16Storage":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _tensor(
+    storage: NDArray[Any], offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
+) -> NDArray[Any]:
+    """The view of a storage that a tensor is, copied. Raises ValueError where it leaves it."""
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min((offset, *size, *stride)) < 0 or (0 not in size and last >= len(storage)):
+        raise ValueError("its shape does not fit its numbers")
+    steps = [step * storage.itemsize for step in stride]
+    return as_strided(storage[offset:], tuple(size), steps, writeable=False).copy()

@@ -1,0 +1,124 @@
+"""`clipsyn.importing.torch_files`: what torch wrote, against torch; and what is no tensor."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError
+from clipsyn.importing.torch_files import read_tensor
+
+torch = pytest.importorskip("torch")
+
+
+def saved(path: Path, thing: Any, **options: Any) -> Path:
+    torch.save(thing, path / "a.pt", **options)
+    return path / "a.pt"
+
+
+TYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8".split()
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_of_number(name: str, tmp_path: Path) -> None:
+    tensor = (torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) * 9).to(
+        getattr(torch, name)
+    )
+    found = read_tensor(saved(tmp_path, tensor))
+    assert found.dtype == ("float32" if name == "bfloat16" else name)
+    np.testing.assert_array_equal(found, tensor.to(torch.float64).numpy())
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.arange(7), torch.arange(24).view(6, 4).T[1:, ::2], torch.zeros(0, 4), torch.tensor(3)],
+    ids=["vector", "transposed part", "empty", "number"],
+)
+def test_any_shape_and_stride(tensor: Any, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_tensor(saved(tmp_path, tensor)), tensor.numpy())
+
+
+@pytest.mark.parametrize(
+    ("thing", "reason"),
+    [
+        ({"a": torch.ones(2)}, "holds a dict"),
+        ([torch.ones(2)], "holds a list"),
+        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear, which is no tensor"),
+        (torch.ones(2).to_sparse(), "_rebuild_sparse_tensor, which is no tensor"),
+    ],
+    ids=["dict", "list", "module", "sparse"],
+)
+def test_what_is_no_dense_tensor(thing: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=rf"a\.pt cannot be read.*{reason}.*numpy\.save"):
+        read_tensor(saved(tmp_path, thing))
+
+
+def test_the_format_before_torch_1_6(tmp_path: Path) -> None:
+    path = saved(tmp_path, torch.ones(2), _use_new_zipfile_serialization=False)
+    with pytest.raises(DatasetError, match="not a zip file"):
+        read_tensor(path)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit 1",)
+
+
+class _Named:
+    """Pickles as a tensor of these."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+
+class _Forger(pickle.Pickler):
+    def persistent_id(self, thing: Any) -> Any:
+        return ("storage", torch.FloatStorage, "0", "cpu", 4) if thing == "numbers" else None
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, _Named):
+            return torch._utils._rebuild_tensor_v2, thing.arguments
+        return NotImplemented
+
+
+def forged(path: Path, thing: Any) -> Path:
+    """A file of torch's form with four numbers, and a pickle of anything."""
+    stream = io.BytesIO()
+    _Forger(stream, protocol=2).dump(thing)
+    with zipfile.ZipFile(path / "a.pt", "w") as file:
+        file.writestr("a/data.pkl", stream.getvalue())
+        file.writestr("a/data/0", np.arange(4, dtype="<f4").tobytes())
+    return path / "a.pt"
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="system, which is no tensor"):
+        read_tensor(forged(tmp_path, _Evil()))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (5,), (1,)), (1, (2, 2), (2, 1)), (0, (2,), (-1,)), (-1, (2,), (1,)), (0, (2, 2), (2,))],
+)
+def test_a_shape_that_leaves_the_numbers(
+    offset: int, size: Any, stride: Any, tmp_path: Path
+) -> None:
+    assert read_tensor(forged(tmp_path, _Named("numbers", 1, (3,), (1,)))).tolist() == [1, 2, 3]
+    with pytest.raises(DatasetError, match="cannot be read as one tensor"):
+        read_tensor(forged(tmp_path, _Named("numbers", offset, size, stride)))
+
+
+def test_a_file_that_is_cut(tmp_path: Path) -> None:
+    path = saved(tmp_path, torch.ones(500))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(DatasetError, match="cannot be read as one tensor"):
+        read_tensor(path)
+    with pytest.raises(DatasetError, match="No such file"):
+        read_tensor(tmp_path / "absent.pt")
