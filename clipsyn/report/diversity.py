@@ -39,7 +39,7 @@ _NOTES = {
     "pairs": f"""{_MEANING}
 p: that the two are equally accurate (McNemar's test, exact; Holm over these pairs).""",
     "matrix": """\
-Above the diagonal kappa; below it inconsistency, on it what this backbone alone gets right, in %.""",
+Above the diagonal kappa, below it inconsistency (%), on it what a backbone alone gets right (%).""",
     "correlations": """\
 Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over the best
 single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval, which draws
