@@ -23,7 +23,7 @@ def saved(path: Path, thing: Any, **options: Any) -> Path:
     return path / "a.pt"
 
 
-TYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8".split()
+TYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8"]
 
 
 @pytest.mark.parametrize("name", TYPES)
