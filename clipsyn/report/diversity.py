@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import polars as pl
@@ -10,6 +11,7 @@ from clipsyn.frames import is_nan
 from clipsyn.report.tables import NOTHING, interval_text, shortened, show, wrapped
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
+_WIDTH = 100  # of what stands below a table
 _OF_PAIRS = {  # metrics in the order of columns
     "error_inconsistency": "inconsistency",
     "disagreement": "disagreement",
@@ -39,7 +41,7 @@ _NOTES = {
     "pairs": f"""{_MEANING}
 p: that the two are equally accurate (McNemar's test, exact; Holm over these pairs).""",
     "matrix": """\
-Above the diagonal kappa, below it inconsistency (%), on it what a backbone alone gets right (%).""",
+Above the diagonal kappa, below it inconsistency, on it what one alone gets right (both in %).""",
     "correlations": """\
 Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over the best
 single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval, which draws
@@ -79,9 +81,14 @@ def _means(frame: pl.DataFrame, note: str, terminal: bool | None) -> str:
         of = {row["metric"].removeprefix("mean_"): row for row in _whole(part).to_dicts()}
         where = {key: part[key][0] for key in keys} | {"n": part["n"][0]}
         rows.append(where | _columns(of, _COLUMNS, ["error_inconsistency"]))
-    common = [f"{name} {frame[name][0]}" for name in _WHERE if name not in keys]
-    title = " · ".join(["diversity of the backbones", *common])
+    title = " · ".join(["diversity of the backbones", *_common(frame, keys)])
     return _shown(rows, title, _NOTES[note], terminal)
+
+
+def _common(frame: pl.DataFrame, keys: list[str]) -> list[str]:
+    """What all rows are about, but for what is in the columns `keys`."""
+    said = {name: str(frame[name][0]) for name in _WHERE[1:] if name not in keys}
+    return [f"{name} {text}" if name == "prompts" else text for name, text in said.items()]
 
 
 def _whole(part: pl.DataFrame) -> pl.DataFrame:
@@ -107,8 +114,8 @@ def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
     about = f"n {frame['n'][0]:,}{_said(pattern)}"
     title = f"{dataset}/{split} · {perturbation} · prompts {prompts} · {about}"
     alone = [f"{short[name]} {_number(share, 1, 100)}" for name, share in _unique(frame).items()]
-    note = f"{_NOTES['pairs']}\nWhat one backbone alone gets right, in %: {', '.join(alone)}."
-    return _shown(rows, title, note, terminal)
+    last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}.", _WIDTH)
+    return _shown(rows, title, f"{_NOTES['pairs']}\n{last}", terminal)
 
 
 def _unique(frame: pl.DataFrame) -> dict[str, float | None]:
@@ -197,7 +204,7 @@ def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
             rows.append(row)
     said = [
         f"{kind.capitalize()}'s r with the gain",
-        *(f"{name} {frame[name][0]}" for name in _WHERE[1:] if name not in group),
+        *_common(frame, group),
         f"head {frame['head'][0]}",
         _shots(frame),
         *([f"{frame['n'][0]} datasets"] if alike else []),
