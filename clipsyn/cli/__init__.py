@@ -21,6 +21,7 @@ from clipsyn.cli.import_ import import_
 from clipsyn.cli.oracle import oracle
 from clipsyn.cli.perturbations import perturbations
 from clipsyn.cli.predict import predict
+from clipsyn.cli.representation import representation
 from clipsyn.cli.run import run
 from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
@@ -101,6 +102,7 @@ for _command in (
     predict,
     oracle,
     diversity,
+    representation,
     *_READING,
     run,
 ):

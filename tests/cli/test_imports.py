@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
     "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
     "run": (["RECIPE"], READING | {"zarr"}),
     "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),

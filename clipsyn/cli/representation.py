@@ -1,0 +1,98 @@
+"""`clipsyn representation`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipsyn.cli.options import listed, output_options, say_written
+
+_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+
+
+@click.command(short_help="How alike embeddings are, how sure logits.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
+@click.option(
+    "-s",
+    "--split",
+    "splits",
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Repeated or with commas.",
+)
+@click.option(
+    "-p",
+    "--perturb",
+    "perturbations",
+    multiple=True,
+    default=["clean"],
+    show_default=True,
+    help="Names or patterns such as 'jpeg-*', repeated or with commas.",
+)
+@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
+@click.option("--prompts", multiple=True, help="Prompt sets, for the logits.  [default: all]")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="Images, drawn at random from those that every backbone could read.",
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Nearest images that two backbones should agree on.",
+)
+@click.option(
+    "--support", help="Split that temperatures are fitted on.  [default: train, if there is one]"
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which images are drawn."
+)
+@output_options
+def representation(
+    store: Path,
+    *,
+    samples: int,
+    neighbours: int,
+    support: str | None,
+    seed: int,
+    as_json: bool,
+    csv: Path | None,
+    parquet: Path | None,
+    **filters: tuple[str, ...],
+) -> None:
+    """How alike the embeddings of the backbones in STORE are, and how sure their logits.
+
+    Linear CKA, Procrustes distance and mutual nearest neighbours of every pair of backbones: they
+    need no labels. With labels, for each backbone: confidence where it is right and where it is
+    wrong, cross-entropy and calibration error before and after temperature scaling. --csv,
+    --parquet and --json have every dataset and pair with intervals.
+
+    \b
+    clipsyn representation store
+    clipsyn representation store -d emoji-food --neighbours 5
+    clipsyn representation store -b '*/openai' --samples 10000 --csv representation.csv
+    """
+    from clipsyn import frames
+    from clipsyn.evaluate.representation import representation as measure
+    from clipsyn.report.representation import tables
+    from clipsyn.store.features import FeatureStore
+
+    opened = FeatureStore.open(store)
+    wanted: dict[str, Any] = {name: listed(texts) for name, texts in filters.items()}
+    frame = measure(
+        opened, **wanted, samples=samples, neighbours=neighbours, support=support, seed=seed
+    )
+    frames.write(frame, csv=csv, parquet=parquet)
+    click.echo(frames.to_json(frame) if as_json else "\n\n".join(tables(frame).values()))
+    scored = set(frame.filter(frame["metric"] == "nll")["dataset"])
+    if silent := sorted(set(frame["dataset"]) - scored):
+        click.echo(f"no logit statistics, for want of labels: {', '.join(silent)}", err=True)
+    say_written(frame, csv, parquet)
