@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -21,7 +21,7 @@ from clipsyn.extract.prompts import source_prompts
 from clipsyn.extract.sources.base import ImageSource
 from clipsyn.progress import Progress
 from clipsyn.schema import FORMAT_VERSION
-from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet
+from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet, parse_perturbation
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable, changed_samples
@@ -119,18 +119,21 @@ class Plan:
         return list(found.values())
 
     def table(self) -> pl.DataFrame:
-        """A row for each dataset, split and perturbation: what is there, what the rest costs."""
+        """A row for each dataset, split and perturbation: what is there, what the rest costs.
+
+        The severities of a perturbation share a row: "jpeg-1,2,3".
+        """
         rows = []
         for split in self.splits:
-            for label, group in groupby(split.cells, key=lambda cell: cell.key.perturbation):
+            for _, group in groupby(split.cells, key=_without_severity):
                 cells = list(group)
                 rows.append(
                     {
                         "dataset": split.table.dataset,
                         "split": split.table.split,
-                        "perturbation": label,
+                        "perturbation": _severities(cells),
                         "images": len(split.table),
-                        "backbones": len(cells),
+                        "cells": len(cells),
                         "done": sum(not cell.is_needed for cell in cells),
                         "passes left": sum(cell.images_left for cell in cells),
                         "GFLOPs": round(sum(cell.gflops for cell in cells)),
@@ -151,6 +154,20 @@ class Plan:
             f"{sum(cell.gflops for cell in todo):,.0f} GFLOPs, "
             f"{sum(cell.bytes for cell in todo) / 1e6:,.1f} MB to store"
         )
+
+
+def _without_severity(cell: CellPlan) -> Perturbation:
+    return replace(parse_perturbation(cell.key.perturbation), severity=0)
+
+
+def _severities(cells: Sequence[CellPlan]) -> str:
+    """The label of one perturbation at all severities of the cells."""
+    first, *others = dict.fromkeys(cell.key.perturbation for cell in cells)
+    if not others:
+        return first
+    found = sorted(parse_perturbation(label).severity for label in (first, *others))
+    one = parse_perturbation(first)
+    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, found))}", 1)
 
 
 @dataclass(frozen=True)

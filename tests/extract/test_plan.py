@@ -63,7 +63,7 @@ def test_the_table_says_what_is_there_and_what_the_rest_costs(
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", embed_dim=100)]
     plan = planned(store, encoders, None, "clean", "jpeg:1")
     clean, jpeg = plan.table().to_dicts()
-    assert (clean["perturbation"], clean["backbones"], clean["done"]) == ("clean", 2, 0)
+    assert (clean["perturbation"], clean["cells"], clean["done"]) == ("clean", 2, 0)
     assert clean["passes left"] == 7 + 20
     assert jpeg["passes left"] == 40
     assert jpeg["GFLOPs"] == round(40 * 0.5)
@@ -76,6 +76,16 @@ def test_the_table_says_what_is_there_and_what_the_rest_costs(
     assert plan.table()["done"].to_list() == [2, 2]
     assert plan.table()["MB"].to_list() == [0, 0]
     assert plan.summary() == "all 4 cells are there"
+
+
+def test_severities_share_a_row_of_the_table(tmp_path: Path, planned: Callable[..., Plan]) -> None:
+    plan = planned(FeatureStore(tmp_path, 8), None, None, "jpeg:3", "jpeg:1", "contrast:2", "clean")
+    rows = [(row["perturbation"], row["cells"]) for row in plan.table().to_dicts()]
+    assert rows == [("jpeg-1,3", 2), ("contrast-2", 1), ("clean", 1)]
+    seeded = planned(
+        FeatureStore(tmp_path, 8), None, None, "jpeg:1:seed=7", "jpeg:2:seed=7", "jpeg:1"
+    )
+    assert seeded.table()["perturbation"].to_list() == ["jpeg-1,2-seed7", "jpeg-1"]
 
 
 def test_missing_logits_alone_are_needed(
