@@ -231,8 +231,8 @@ def _refuse_mixed(groups: Sequence[Predicted]) -> None:
     for group in groups:
         if odd := sorted(set(first.backbones) ^ set(group.backbones)):
             raise UsageError(
-                f"{where} has predictions of {odd[0]} either clean or under {group.perturbation} "
-                "alone: choose with --backbones, --perturb or --prompts"
+                f"{where} has {odd[0]} either clean or under {group.perturbation}, not both: "
+                "choose with --backbones, --perturb or --prompts"
             )
 
 
