@@ -158,7 +158,7 @@ class TestMerged:
 
     def test_of_unlike_shapes_or_without_ids(self) -> None:
         for other in (part("b", [[1, 2]], "logits"), part(None, ["cat"])):
-            with pytest.raises(DatasetError, match="files of one backbone .* must hold the same"):
+            with pytest.raises(DatasetError, match=r"files of one backbone .* must hold the same"):
                 merged([part("a", ["cat"]), other])
 
 

@@ -89,7 +89,7 @@ class TestArrays:
 
 class TestIds:
     def test_rows_without_ids_must_be_said_to_be_in_order(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="has no ids: give --ids FILE .* or --row-order"):
+        with pytest.raises(UsageError, match=r"has no ids: give --ids FILE .* or --row-order"):
             read(npy(tmp_path, LOGITS), row_order=False)
 
     def test_from_text_npy_or_table(self, tmp_path: Path) -> None:

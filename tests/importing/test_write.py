@@ -1,0 +1,229 @@
+"""`clipsyn.importing.write`: from files to cells of a store, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.errors import DatasetError, StaleCell, UsageError
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import IMPORTED, import_files
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+
+Write = Callable[..., Path]
+KEY = FeatureKey("toy", "test", "clean", "mine")
+ROWS = [["a", "cat", "cat"], ["b", "dog", "dog"], ["c", "bee", "cat"]]
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+    """Function (files, options) -> what was imported into tmp_path/store, dataset toy."""
+
+    def call(*files: Path, store: Path | None = None, **options: Any) -> pl.DataFrame:
+        wanted = Wanted(**{"dataset": "toy", **options})
+        return import_files(store or tmp_path / "store", files, wanted)
+
+    return call
+
+
+@pytest.fixture
+def mine(write_csv: Write) -> Path:
+    return write_csv(["id", "prediction", "label"], ROWS)
+
+
+class TestANewStore:
+    def test_has_the_samples_of_the_file(self, bring: Any, mine: Path, tmp_path: Path) -> None:
+        frame = bring(mine)
+        assert frame.schema == IMPORTED
+        assert frame.rows() == [
+            ("toy", "test", "clean", "mine", "predictions", 3, 3, pytest.approx(2 / 3), "new")
+        ]
+        store = FeatureStore.open(tmp_path / "store")
+        table = store.samples("toy", "test")
+        assert (table.ids, table.class_names) == (("a", "b", "c"), ("bee", "cat", "dog"))
+        np.testing.assert_array_equal(table.labels, [1, 2, 1])
+        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [1, 2, 0])
+
+    def test_parquet_says_the_same_as_csv(self, bring: Any, mine: Path, tmp_path: Path) -> None:
+        pl.read_csv(mine).write_parquet(tmp_path / "mine.parquet")
+        bring(mine)
+        assert bring(tmp_path / "mine.parquet")["was"].to_list() == ["there"]
+
+    def test_responses(
+        self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
+    ) -> None:
+        folder, answers = responses
+        frame = bring(folder, perturbation="contrast", conditions={"c100": "clean"})
+        assert frame["images"].to_list() == [4] * 12
+        store = FeatureStore.open(tmp_path / "store")
+        table = store.samples("toy", "test")
+        found, cells = {}, store.keys()
+        for key in cells:
+            condition = {"clean": "c100", "contrast-30": "c30", "contrast-5": "c05"}
+            for image, index in zip(table.ids, store.predictions(key, "imported"), strict=True):
+                if index != 65535:
+                    name = (key.backbone, condition[key.perturbation], image)
+                    found[name] = table.class_names[index]
+        assert found == {name: answer for name, answer in answers.items() if answer != "na"}
+
+    def test_na_is_an_answer_where_it_is_a_class(
+        self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
+    ) -> None:
+        """So model-vs-human has it: whoever was too late was wrong."""
+        (tmp_path / "classes.txt").write_text("airplane\nbear\ncat\ndog\nna\n")
+        options = {"perturbation": "contrast", "conditions": {"c100": "clean"}}
+        frame = bring(responses[0], classes=tmp_path / "classes.txt", **options)
+        assert frame["valid"].to_list() == frame["images"].to_list()
+
+
+class TestAgain:
+    def test_the_same_file_changes_nothing(
+        self, bring: Any, mine: Path, tmp_path: Path, fakes: Any
+    ) -> None:
+        bring(mine)
+        before = {f: f.stat().st_mtime_ns for f in (tmp_path / "store").rglob("*") if f.is_file()}
+        assert bring(mine)["was"].to_list() == ["there"]
+        after = {f: f.stat().st_mtime_ns for f in (tmp_path / "store").rglob("*") if f.is_file()}
+        assert before == after
+        assert fakes.draft_folders(tmp_path / "store") == []
+
+    def test_other_content_needs_another_name_or_replace(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path
+    ) -> None:
+        bring(mine)
+        other = write_csv(["id", "prediction"], [["a", "dog"], ["b", "dog"], ["c", "cat"]])
+        with pytest.raises(StaleCell, match=r"with other content .*--replace, or .* --backbone NA"):
+            bring(other)
+        assert bring(other, backbone="other")["was"].to_list() == ["new"]
+        assert bring(other, replace=True)["was"].to_list() == ["replaced"]
+        store = FeatureStore.open(tmp_path / "store")
+        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [2, 2, 1])
+
+    def test_predictions_become_logits(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path
+    ) -> None:
+        bring(mine)
+        logits = write_csv(["id", "cat", "dog", "bee"], [[x, 1, -2, 5] for x in "cab"])
+        assert bring(logits, replace=True)["kind"].to_list() == ["logits"]
+        store = FeatureStore.open(tmp_path / "store")
+        np.testing.assert_array_equal(store.logits(KEY, "imported"), [[5, 1, -2]] * 3)
+        np.testing.assert_array_equal(store.predictions(KEY, "imported"), [0, 0, 0])
+
+    def test_a_class_the_first_file_did_not_know(
+        self, bring: Any, mine: Path, write_csv: Write
+    ) -> None:
+        bring(mine)
+        with pytest.raises(DatasetError, match=r"unknown class 'cow'.*--classes FILE would name"):
+            bring(write_csv(["id", "prediction"], [[x, "cow"] for x in "abc"], "two.csv"))
+
+
+class TestNothingIsWrittenWhere:
+    def test_one_of_several_files_is_bad(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path
+    ) -> None:
+        bad = write_csv(["id", "prediction"], [["a", "cat"], ["a", "dog"]], "bad.csv")
+        with pytest.raises(DatasetError, match=r"bad \(clean, bad\.csv\): 1 ids occur more than"):
+            bring(mine, bad)
+        assert not (tmp_path / "store").exists()
+
+    def test_backbones_have_other_samples(
+        self, bring: Any, mine: Path, write_csv: Write, tmp_path: Path, caplog: Any
+    ) -> None:
+        two = write_csv(["id", "prediction"], [[x, "cat"] for x in "bcd"], "two.csv")
+        with pytest.raises(DatasetError, match=r"mine .*1 samples are not in it \(d\)"):
+            bring(mine, two)
+        assert not (tmp_path / "store").exists()
+        with caplog.at_level("INFO", "clipsyn"):
+            frame = bring(mine, two, intersect=True)
+        assert frame.select("images", "valid").rows() == [(4, 3), (4, 3)]
+        assert "clean: 2 of 4 samples in common" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [("absent.csv", "does not exist"), ("a.json", "cannot be imported: CSV, Parquet, npy")],
+    )
+    def test_there_is_nothing_to_read(
+        self, bring: Any, name: str, sentence: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.json").write_text("{}")
+        with pytest.raises(DatasetError, match=rf"{name} {sentence}"):
+            bring(tmp_path / name)
+        with pytest.raises(DatasetError, match="has no file to import"):
+            bring(tmp_path)
+
+    def test_a_table_and_ids(self, bring: Any, mine: Path) -> None:
+        with pytest.raises(UsageError, match="leave --ids, --labels away"):
+            bring(mine, ids=mine)
+
+
+class TestBesideExtractedCells:
+    """tiny_store has 20 images im000.png … of toy/test, three classes."""
+
+    @pytest.fixture
+    def theirs(self, tiny_store: FeatureStore, write_csv: Write) -> Path:
+        ids, names = tiny_store.samples("toy", "test").ids, ("cat", "dog", "crème brûlée")
+        rows = [[name, names[row % 3]] for row, name in enumerate(ids)]
+        return write_csv(["id", "prediction"], rows[::-1], "theirs.csv")
+
+    def test_predictions_stand_beside_those_of_every_prompt_set(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore
+    ) -> None:
+        frame = bring(theirs, store=tiny_store.path)
+        assert frame["acc1"].to_list() == [1]
+        key = FeatureKey("toy", "test", "clean", "theirs")
+        assert tiny_store.prompt_sets(key) == ["simple"]
+        np.testing.assert_array_equal(tiny_store.predictions(key, "simple"), np.arange(20) % 3)
+
+    def test_the_name_of_an_extracted_cell_is_taken(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore
+    ) -> None:
+        with pytest.raises(StaleCell, match=r"was extracted into .* --backbone NAME"):
+            bring(theirs, store=tiny_store.path, backbone="fake/one", replace=True)
+
+    def test_extraction_does_not_write_over_imports(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore, fakes: Any
+    ) -> None:
+        bring(theirs, store=tiny_store.path, backbone="fake/three")
+        for replace in (False, True):
+            with pytest.raises(StaleCell, match=r"fake/three was imported into .* another name"):
+                fakes.fill(tiny_store.path, [fakes.Encoder("fake/three")], replace=replace)
+
+    def test_other_class_names_are_refused(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore, tmp_path: Path
+    ) -> None:
+        (tmp_path / "classes.txt").write_text("cat\ndog\n")
+        with pytest.raises(DatasetError, match=r"lists other classes .* \(2 and 3\)"):
+            bring(theirs, store=tiny_store.path, classes=tmp_path / "classes.txt")
+
+    def test_logits_of_another_width(
+        self, bring: Any, tiny_store: FeatureStore, tmp_path: Path
+    ) -> None:
+        np.save(tmp_path / "l.npy", np.zeros((20, 4)))
+        with pytest.raises(DatasetError, match=r"logits of 3 classes are \(row, 3\)"):
+            bring(tmp_path / "l.npy", store=tiny_store.path, kind="logits", row_order=True)
+
+    def test_images_that_are_extracted_anew(
+        self, bring: Any, theirs: Path, tiny_store: FeatureStore, fakes: Any
+    ) -> None:
+        bring(theirs, store=tiny_store.path)
+        fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source(count=19)], replace=True)
+        key = FeatureKey("toy", "test", "clean", "theirs")
+        with pytest.raises(StaleCell, match=r"imported for other samples .* again with --replace"):
+            FeatureStore.open(tiny_store.path).predictions(key, "simple")
+
+
+def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    bring(mine)
+    attributes = arrays.read_attributes(tmp_path / "store/imports/toy/test/clean/mine")
+    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
+    assert attributes["source"] == [{"file": "mine.csv", "sha256": digest}]
+    assert attributes["kind"] == "imported-predictions"

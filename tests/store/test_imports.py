@@ -1,0 +1,173 @@
+"""`clipsyn.store.imports`: cells made elsewhere, as readers, inventory, verify and rm see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.errors import MissingCell, StaleCell
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import import_files
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.imports import content_digest
+from clipsyn.store.inventory import cell_rows, damage, describe, find_groups, remove
+from clipsyn.store.select import groups
+
+
+def key(backbone: str, perturbation: str = "clean") -> FeatureKey:
+    return FeatureKey("toy", "test", perturbation, backbone)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """Three kinds of imports; `guess` under fog-3 and fog-10 too, two images each, one a blank."""
+    ids = ["a", "b", "c", "d"]
+    numbers = {f"n{n}": [float(n), 1.0, 2.0, 3.0] for n in range(3)}
+    frames = {
+        "guess": pl.DataFrame(
+            {"id": ids, "prediction": ["0", "1", "2", ""], "label": [0, 1, 2, 0]}
+        ),
+        "score": pl.DataFrame({"id": ids, **numbers}),
+        "embed": pl.DataFrame({"id": ids, **numbers}),
+        "foggy": pl.DataFrame(
+            {"id": ids, "severity": [3, 10, 3, 10], "prediction": ["0", "1", "", "2"]}
+        ),
+    }
+    options = {
+        "embed": {"kind": "embeddings"},
+        "score": {"kind": "logits"},
+        "foggy": {"backbone": "guess", "perturbation": "fog"},
+    }
+    for name, frame in frames.items():
+        frame.write_csv(tmp_path / f"{name}.csv")
+        wanted = Wanted("toy", **options.get(name, {}))
+        import_files(tmp_path / "store", [tmp_path / f"{name}.csv"], wanted)
+    return FeatureStore.open(tmp_path / "store")
+
+
+class TestContentDigest:
+    VALUES: ClassVar = {"b": np.arange(6, dtype=np.int32).reshape(2, 3), "a": np.ones(2, np.bool_)}
+
+    def test_names_types_shapes_and_numbers_count(self) -> None:
+        b, a = self.VALUES["b"], self.VALUES["a"]
+        others = [
+            {"b": b},
+            {"c": b, "a": a},
+            {"b": b.reshape(3, 2), "a": a},
+            {"b": b.view(np.uint32), "a": a},
+            {"b": b + 1, "a": a},
+        ]
+        digests = {content_digest(values) for values in [self.VALUES, *others]}
+        assert len(digests) == 6
+
+    def test_order_and_layout_do_not(self) -> None:
+        b, a = self.VALUES["b"], self.VALUES["a"]
+        same = {"a": a, "b": np.asfortranarray(b.astype(">i4"))}
+        assert content_digest(same) == content_digest(self.VALUES)
+
+
+class TestReading:
+    def test_each_kind_has_its_arrays(self, store: FeatureStore) -> None:
+        np.testing.assert_array_equal(store.predictions(key("guess"), "x"), [0, 1, 2, 65535])
+        np.testing.assert_array_equal(store.predictions(key("score"), "x"), [2, 0, 0, 0])
+        np.testing.assert_array_equal(store.logits(key("score"), "x", range(1)), [[0, 1, 2]])
+        np.testing.assert_allclose(
+            store.embeddings(key("embed"))[0], np.array([0, 1, 2]) / 5**0.5, atol=1e-3
+        )
+        assert store.valid(key("guess")).tolist() == [True, True, True, False]
+
+    def test_what_is_not_there_is_named(self, store: FeatureStore) -> None:
+        for read, name, lacks in (
+            (lambda k: store.logits(k, "x"), "guess", "predictions, without logits"),
+            (store.embeddings, "guess", "predictions, without embeddings"),
+            (lambda k: store.predictions(k, "x"), "embed", "embeddings, without predictions"),
+            (store.embeddings, "score", "logits, without embeddings"),
+        ):
+            with pytest.raises(MissingCell, match=rf"{name} was imported as {lacks}: choose other"):
+                read(key(name))
+
+    def test_other_class_names_make_it_stale(self, store: FeatureStore) -> None:
+        path = store.samples_path("toy", "test")
+        attributes = arrays.read_attributes(path)
+        arrays.write_attributes(path, attributes | {"class_names": ["x", "y", "z"]})
+        with pytest.raises(
+            StaleCell, match=r"other class names .* \(class_names\): import it again"
+        ):
+            store.predictions(key("guess"), "x")
+        assert len(store.embeddings(key("embed"))) == 4
+
+    def test_the_line_that_helps_is_an_import(self, store: FeatureStore) -> None:
+        with pytest.raises(
+            MissingCell, match=r"run `clipsyn import .* --dataset toy --split train`"
+        ):
+            store.samples("toy", "train")
+        with pytest.raises(MissingCell, match="run `clipsyn extract"):
+            store.samples("other", "train")
+        assert "clipsyn import" in store.extract_line(key("guess", "fog-5"))
+
+    def test_groups_leave_embeddings_out_and_go_by_severity(
+        self, store: FeatureStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("INFO", "clipsyn"):
+            found = groups(store, store.keys(), None)
+        assert [(where, [k.backbone for k in keys]) for where, keys in found] == [
+            (("clean", "imported"), ["guess", "score"]),
+            (("fog-3", "imported"), ["guess"]),
+            (("fog-10", "imported"), ["guess"]),
+        ]
+        assert "left out: embed, of which there are imported embeddings alone" in caplog.text
+
+
+class TestInventory:
+    def test_rows_count_the_images_of_the_condition(self, store: FeatureStore) -> None:
+        fields = ("perturbation", "backbone", "imported", "images", "bad", "embed")
+        assert [tuple(row[name] for name in fields) for row in cell_rows(store)] == [
+            ("clean", "embed", "embeddings", 4, 0, 3),
+            ("clean", "guess", "predictions", 4, 1, None),
+            ("clean", "score", "logits", 4, 0, None),
+            ("fog-3", "guess", "predictions", 2, 1, None),
+            ("fog-10", "guess", "predictions", 2, 0, None),
+        ]
+
+    def test_sources_are_described(self, store: FeatureStore) -> None:
+        found = describe(store)
+        assert found["backbones"] == {}
+        assert found["datasets"]["toy/test"]["imported"] is True
+        guess = found["imports"]["guess"]
+        assert guess["kinds"] == ["predictions"]
+        assert [file["file"] for file in guess["files"]] == ["guess.csv", "foggy.csv"]
+        assert all(len(file["sha256"]) == 64 for file in guess["files"])
+
+    def test_whole_stores_are_not_damaged(self, store: FeatureStore) -> None:
+        every = find_groups(store, {})
+        assert len(every) == 6
+        assert [problem for group in every for problem in damage(store, group)] == []
+
+    def test_altered_numbers_are_found(self, store: FeatureStore) -> None:
+        """With a checksum that fits: by the digest of the content."""
+        path = store.imports_path(key("guess"))
+        values = np.array([1, 1, 2, 65535], np.uint16)
+        arrays.write_block(path / "prediction", 0, values, store.path / ".wip")
+        (group,) = (g for g in find_groups(store, {}) if g.path == path)
+        assert list(damage(store, group)) == [
+            "imports/toy/test/clean/guess: its arrays do not match the digest of its content"
+        ]
+
+    def test_a_cut_chunk_is_found(self, store: FeatureStore) -> None:
+        path = store.imports_path(key("guess"))
+        (path / "valid/c.0").write_bytes(b"1")
+        (group,) = (g for g in find_groups(store, {}) if g.path == path)
+        assert any("valid" in problem for problem in damage(store, group))
+
+    def test_removal(self, store: FeatureStore) -> None:
+        remove(store, find_groups(store, {"backbone": ["guess"]}))
+        left = store.keys()
+        assert [k.backbone for k in left] == ["embed", "score"]
+        remove(store, find_groups(store, {"dataset": ["toy"]}))
+        assert find_groups(store, {}) == []
