@@ -44,6 +44,7 @@ class FakeEncoder:
         self.logit_scale = 100.0
         self.preprocess_key = f"{size}"
         self.gflops: float | None = 0.5
+        self.device = "cpu"
         self.size = size
         self.encoded: list[int] = []  # images of each batch
         self.preprocessed = 0

@@ -47,6 +47,10 @@ class Encoder(Protocol):
     preprocess_key: str  # encoders with equal keys share preprocessed pixels
     gflops: float | None  # image tower, per image, 2 FLOPs per multiply-add
 
+    @property
+    def device(self) -> torch.device | str:
+        """What images are encoded on."""
+
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop: (height, width, 3)."""
 
@@ -168,10 +172,11 @@ class OpenClipEncoder:
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.preprocess_key = _preprocess_key(config)
         self._geometry, normalize = split_transform(config)
-        self._device = device
+        self.device = device
         self._precision = precision
         self._convolutional = not hasattr(model.visual, "transformer")
         self._visual = self._placed(model.visual)
+        self.provenance["image_weights_mb"] = _megabytes(self._visual)
         self._mean = _per_channel(normalize.mean, device)
         self._std = _per_channel(normalize.std, device)
         self._white = torch.tensor(255.0, device=device)
@@ -182,7 +187,7 @@ class OpenClipEncoder:
             visual = visual.bfloat16()
         if self._convolutional:  # on a CPU 10 % faster in float32, 30 % in bf16 (RN50)
             visual = visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return visual.to(self._device)
+        return visual.to(self.device)
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
         """open_clip's own resize, crop and conversion to RGB: (height, width, 3).
@@ -201,9 +206,9 @@ class OpenClipEncoder:
         The same numbers, to the bit, as open_clip's ToTensor and Normalize give image by image.
         """
         host = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             host = host.pin_memory()
-        batch = host.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()
+        batch = host.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         # By a tensor: CUDA turns division by a number into a product, one bit off.
         return batch.div_(self._white).sub_(self._mean).div_(self._std)
 
@@ -222,8 +227,8 @@ class OpenClipEncoder:
     def _compute(self) -> AbstractContextManager[Any]:
         if self._precision.startswith("amp_"):
             dtype = torch.bfloat16 if self._precision == "amp_bf16" else torch.float16
-            return torch.autocast(self._device.type, dtype)
-        if self._device.type == "cuda" and self._precision == "fp32":
+            return torch.autocast(self.device.type, dtype)
+        if self.device.type == "cuda" and self._precision == "fp32":
             # torch lets convolutions round to TF32 unless told otherwise
             return torch.backends.cudnn.flags(
                 enabled=True, benchmark=False, deterministic=False, allow_tf32=False
@@ -300,8 +305,14 @@ def _provenance(
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "image_parameters": sum(p.numel() for p in model.visual.parameters()),
         "gflops": gflops,
     }
+
+
+def _megabytes(tower: torch.nn.Module) -> float:
+    tensors = (*tower.parameters(), *tower.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
 
 
 def _device_name(device: torch.device) -> str:

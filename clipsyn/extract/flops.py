@@ -41,6 +41,8 @@ def _count(module: torch.nn.Module, *inputs: torch.Tensor | None) -> float | Non
     """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     hollow = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    training = [part for part in module.modules() if part.training]
+    module.eval()  # in training some towers drop half of their patches
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -50,4 +52,6 @@ def _count(module: torch.nn.Module, *inputs: torch.Tensor | None) -> float | Non
         return None
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for part in training:
+            part.training = True
     return round(float(flops.get_total_flops()) / 1e9, 4)

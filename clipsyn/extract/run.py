@@ -9,9 +9,8 @@ import itertools
 import math
 import os
 import platform
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from clipsyn import __version__
 from clipsyn.errors import BadImages
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import Batch, Images, batches
+from clipsyn.extract.meter import Used, measured
 from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
 from clipsyn.extract.text import class_embeddings
 from clipsyn.logits import predictions, zero_shot_logits
@@ -158,7 +158,7 @@ class _Run:
         encoded = [part.result() for part in parts]
         embedding = cell.encoder.to_host([part.embedding for part in encoded])
         embedding[~valid] = np.nan
-        note = _note(errors, sum(part.seconds for part in encoded))
+        note = _note(errors, [part.used() for part in encoded])
         cell.draft.write(block, {"image_embedding": embedding, "valid": valid}, note)
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
@@ -225,16 +225,14 @@ class _Queue:
 
 @dataclass(frozen=True)
 class _Part:
-    """What an encoder made of one batch, on its device, and how long that kept it busy."""
+    """What an encoder made of one batch, on its device, and what that took."""
 
     embedding: Any
-    seconds: float
+    used: Callable[[], Used]
 
 
 def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _Part:
-    start = time.perf_counter()
-    embedding = encoder.encode_images(pixels)
-    return _Part(embedding, time.perf_counter() - start)
+    return _Part(*measured(lambda: encoder.encode_images(pixels), encoder.device))
 
 
 @contextmanager
@@ -315,12 +313,13 @@ def _write_logits(cell: CellPlan, replace: bool) -> None:
     cell.logits.publish(lambda _: {}, replace=replace)
 
 
-def _note(errors: Mapping[str, str], seconds: float) -> Note:
+def _note(errors: Mapping[str, str], used: Sequence[Used]) -> Note:
     return {
         "errors": dict(errors),
         "worker": {"host": platform.node(), "process": os.getpid(), "clipsyn": __version__},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "encode_seconds": round(seconds, 4),
+        "encode_seconds": round(sum(batch.seconds for batch in used), 4),
+        "memory": _largest(batch.memory for batch in used),
     }
 
 
@@ -333,4 +332,21 @@ def _provenance(cell: CellPlan, notes: Sequence[Note]) -> dict[str, Any]:
         ),
         "finished": max(note["finished"] for note in notes),
         "encode_seconds": round(sum(note["encode_seconds"] for note in notes), 4),
+        **_memory(cell, notes),
     }
+
+
+def _memory(cell: CellPlan, notes: Sequence[Note]) -> dict[str, float]:
+    """The most that any block needed: see `clipsyn.extract.meter`, here with the weights."""
+    most = _largest(note.get("memory", {}) for note in notes)  # older drafts have no such note
+    if "peak_memory_mb" in most:
+        most["peak_memory_mb"] += cell.encoder.provenance["image_weights_mb"]
+    return {kind: round(value, 1) for kind, value in most.items()}
+
+
+def _largest(memory: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    most: dict[str, float] = {}
+    for one in memory:
+        for kind, value in one.items():
+            most[kind] = max(value, most.get(kind, value))
+    return most

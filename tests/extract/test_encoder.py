@@ -224,6 +224,10 @@ def test_provenance_is_json_and_says_what_ran(saved: Any) -> None:
     assert provenance["source"] == checkpoint.by_folder
     assert provenance["parameters"] == sum(p.numel() for p in checkpoint.model.parameters())
     assert provenance["gflops"] == encoder.gflops
+    image = sum(p.numel() for p in checkpoint.model.visual.parameters())
+    assert provenance["image_parameters"] == image
+    assert provenance["image_weights_mb"] == pytest.approx(4 * image / 1e6, rel=0.1)  # and buffers
+    assert encoder.device == torch.device("cpu")
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
 
 

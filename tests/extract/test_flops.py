@@ -54,3 +54,21 @@ def test_a_tower_that_looks_at_its_values_has_no_count() -> None:
             return image * float(image.sum())
 
     assert measure_gflops(Peeking(), 4) is None
+
+
+def test_a_tower_is_counted_as_it_is_used_and_left_as_it_was() -> None:
+    class Dropping(torch.nn.Module):
+        """Drops half of the image, but only to learn: as a ViT with patch dropout does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(16, 1000)
+            self.frozen = torch.nn.Identity().eval()
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            rows = image.flatten(0, 2)
+            return self.layer(rows[: len(rows) // 2] if self.training else rows)
+
+    tower = Dropping()
+    assert measure_gflops(tower, 16) == pytest.approx(2 * 3 * 16 * 16 * 1000 / 1e9, abs=1e-4)
+    assert (tower.training, tower.layer.training, tower.frozen.training) == (True, True, False)

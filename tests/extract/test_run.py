@@ -14,9 +14,11 @@ import pytest
 
 from clipsyn.errors import BadImages
 from clipsyn.extract import images as images_module
+from clipsyn.extract import run as run_module
 from clipsyn.extract.run import Settings, items
 from clipsyn.perturb import apply, resolve
 from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
 from clipsyn.store.drafts import unfinished
 from clipsyn.store.features import FeatureStore
 
@@ -398,3 +400,52 @@ def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(
 def test_settings_have_sensible_defaults() -> None:
     assert Settings().shard == (0, 1)
     assert Settings().max_bad == 0.001
+
+
+def provenance(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
+    found: dict[str, Any] = arrays.read_attributes(store.features_path(key))["provenance"]
+    return found
+
+
+def test_what_it_took_is_recorded(tmp_path: Path, fakes: Any) -> None:
+    encoder = fakes.Encoder()
+    encoder.seconds = 0.01
+    store = fakes.fill(tmp_path, [encoder], [fakes.Source(count=20)], batch_size=4)
+    found = provenance(store, fakes.key)
+    assert 0.05 <= found["encode_seconds"] < 2  # five batches
+    assert found["process_memory_mb"] > 20
+    assert "peak_memory_mb" not in found
+
+
+def test_memory_on_a_gpu_is_the_largest_batch_and_the_weights(
+    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = iter([10.0, 30.0, 20.0])
+
+    def on_gpu(work: Any, device: Any) -> Any:
+        used = run_module.Used(0.5, {"peak_memory_mb": next(needed)})
+        return work(), lambda: used
+
+    monkeypatch.setattr(run_module, "measured", on_gpu)
+    encoder = fakes.Encoder()
+    encoder.provenance["image_weights_mb"] = 7.04
+    store = fakes.fill(tmp_path, [encoder], [fakes.Source(count=20)])
+    found = provenance(store, fakes.key)
+    assert (found["encode_seconds"], found["peak_memory_mb"]) == (1.5, 37.0)
+
+
+def test_blocks_of_an_older_clipsyn_say_nothing_of_memory(
+    tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, note = fakes.Encoder(), run_module._note
+    stop_after(encoder, 2)
+    with monkeypatch.context() as older:
+        older.setattr(
+            run_module,
+            "_note",
+            lambda *of: {k: v for k, v in note(*of).items() if k != "memory"},
+        )
+        with pytest.raises(Stop):
+            fakes.fill(tmp_path, [encoder], [fakes.Source(count=40)])
+    store = fakes.fill(tmp_path, [fakes.Encoder()], [fakes.Source(count=40)])
+    assert provenance(store, fakes.key)["process_memory_mb"] > 20
