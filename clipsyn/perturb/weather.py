@@ -5,6 +5,8 @@ Lengths are pixels, as published for images of 224 pixels: on smaller ones they 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,9 +42,12 @@ def snow(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> N
     """
     mean, sigma, size, threshold, radius, spread, kept = SNOW[severity - 1]
     height, width = image.shape[:2]
-    small = (int(np.ceil(height / size)), int(np.ceil(width / size)))
-    noise = Image.fromarray(rng.normal(mean, sigma, small).astype(np.float32))
-    flakes = np.asarray(noise.resize((width, height), Image.Resampling.BILINEAR))
+    rows, columns = (max(2, math.ceil(side / size)) for side in (height, width))
+    noise = Image.fromarray(rng.normal(mean, sigma, (rows, columns)).astype(np.float32))
+    # from the first centre to the last: a whole factor would else meet the same few phases
+    # everywhere, which smooth more than others and thin the flakes
+    centres = (0.5, 0.5, columns - 0.5, rows - 0.5)
+    flakes = np.asarray(noise.resize((width, height), Image.Resampling.BILINEAR, centres))
     flakes = np.where(flakes < threshold, 0, np.minimum(flakes, 1) * 255).astype(np.uint8)
     flakes = drag(flakes, int(radius), spread, rng.uniform(-135, -45))
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)

@@ -87,12 +87,14 @@ def test_the_sample_decides_the_bytes_and_order_does_not(name, severity):
 # Where grey levels do not move more at every step, the steps at which they do. saturate makes paler
 # (1, 2) and then stronger; elastic_transform bends (1, 2) and then ripples; frost's fourth severity
 # hides less than its third and shows less of the image; glass_blur's even ones have fewer rounds;
+# snow whitens as much at 3 as at 2, under larger and fewer flakes;
 # patch_shuffle leaves few pixels in their place at any. As published, but for the last.
 GROWS = {
     "saturate": [(1, 2), (3, 4), (4, 5)],
     "elastic_transform": [(1, 2), (3, 4), (4, 5)],
     "frost": [(1, 2), (2, 3), (4, 5)],
     "glass_blur": [(1, 3), (2, 4), (4, 5)],
+    "snow": [(1, 2), (1, 3), (3, 4), (4, 5)],
     "patch_shuffle": [(1, 2), (2, 3), (3, 5)],
 }
 
