@@ -263,3 +263,21 @@ def test_bad_input_is_refused(predictions, labels):
     for function in (measure("disagreement"), pair_counts, unique_correct, resampled):
         with pytest.raises(ValueError, match="predictions are"):
             function(predictions, labels)
+
+
+def test_intervals_of_kappa_cover_as_promised():
+    """Two backbones of 70 and 60 %, right together on half of the images: kappa is known."""
+    shares, rng = np.array([0.5, 0.2, 0.1, 0.2]), np.random.default_rng(2)
+    expected = 0.7 * 0.6 + 0.3 * 0.4
+    kappa, hits = (0.7 - expected) / (1 - expected), 0
+    labels = np.zeros(250, np.int32)
+    for _ in range(2000):
+        both, only_first, only_second, _ = rng.multinomial(250, shares)
+        first, second = np.ones((2, 250), np.uint16)
+        first[: both + only_first] = 0
+        second[:both] = second[both + only_first :][:only_second] = 0
+        counts, _ = resampled(np.stack([first, second]), labels, resamples=400)
+        drawn = diversity.error_consistency.formula(counts)[:, 0, 1]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        hits += low <= kappa <= high
+    assert 0.93 <= hits / 2000 <= 0.97
