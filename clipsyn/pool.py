@@ -110,8 +110,9 @@ class Pool:
         """(sample, sum of embed): the unit-norm embeddings of all backbones side by side."""
         if lacking := [name for name in self.backbones if name not in self.embeddings]:
             raise InputError(
-                f"there are no embeddings of {', '.join(lacking)}: give Pool.of(…, embeddings=…), "
-                "or use an ensemble that needs logits alone"
+                f"there are no embeddings of {', '.join(lacking)}: use an ensemble that needs "
+                "logits alone, such as log-avg or super-learner, extract these backbones, or give "
+                "Pool.of(…, embeddings=…)"
             )
         widths = [self.embeddings[name].shape[1] for name in self.backbones]
         out = np.empty((len(self), sum(widths)), np.float32)

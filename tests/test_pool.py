@@ -88,7 +88,7 @@ def test_some_classes_among_themselves():
 
 
 def test_features_need_embeddings():
-    with pytest.raises(InputError, match=r"no embeddings of 0, 1, 2: give Pool\.of"):
+    with pytest.raises(InputError, match="no embeddings of 0, 1, 2: use an ensemble that needs logits"):
         Pool.of(LOGITS, LABELS).features()
 
 

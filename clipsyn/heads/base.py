@@ -93,8 +93,8 @@ def image_embeddings(pool: Pool, backbone: str) -> NDArray[np.float32]:
     """(sample, embed) float32; InputError where the pool has none of this backbone."""
     if backbone not in pool.embeddings:
         raise InputError(
-            f"there are no embeddings of {backbone}: give Pool.of(…, embeddings=…), or use the "
-            "zero-shot head, which needs logits alone"
+            f"there are no embeddings of {backbone}: use the zero-shot head, which needs logits "
+            "alone, extract this backbone, or give Pool.of(…, embeddings=…)"
         )
     return pool.embeddings[backbone].astype(np.float32)
 

@@ -86,8 +86,8 @@ class FittedBackbone:
 
     def _of_arrays(self) -> InputError:
         return InputError(
-            f"the router was fitted on plain arrays, so nothing says whether other embeddings of "
-            f"{self.name} are of the same backbone: fit it on a pool of a store"
+            "the router was fitted on plain arrays or imported logits, so nothing says whether "
+            f"other embeddings of {self.name} are of the same backbone: fit it on extracted cells"
         )
 
 

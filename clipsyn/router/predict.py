@@ -84,6 +84,12 @@ class _Images:
         """Every backbone must have been run, with the weights that the router was fitted on."""
         for backbone in self.router.backbones:
             key = self._key(backbone.name)
+            if self.store.imported(key):
+                raise MissingCell(
+                    f"{key} was imported, and this predicts from embeddings that were extracted: "
+                    "in Python, load_router(ROUTER).predict(store.pool(DATASET, SPLIT)) takes "
+                    "imported logits"
+                )
             if not self.store.features_path(key).exists():
                 line = self.store.extract_line(replace(key, backbone=backbone.text))
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")

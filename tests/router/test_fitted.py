@@ -183,5 +183,5 @@ def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings() -> None:
         lambda: backbone.logits(np.ones((1, 3)), 1),
         lambda: backbone.precision,
     ):
-        with pytest.raises(InputError, match="was fitted on plain arrays, so nothing says whether"):
+        with pytest.raises(InputError, match="was fitted on plain arrays or imported logits"):
             use()

@@ -1,0 +1,269 @@
+"""`clipsyn import`, and every command on a store of imports alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.store.features import FeatureStore
+
+HEADER = ("subj", "SESSION", "trial", "rt", "object_response", "category", "condition", "imagename")
+CATEGORIES = ("bear", "cat", "dog")
+CONDITIONS = ("c100", "c30", "c05")
+NAN = float("nan")
+SUBJECTS = ("subject-01", "net", "vit")
+
+
+@pytest.fixture
+def contrast(tmp_path: Path) -> Path:
+    """Responses of three subjects to 36 images, twelve under each of three conditions."""
+    folder = tmp_path / "contrast"
+    folder.mkdir()
+    for number, subject in enumerate(SUBJECTS):
+        rows = []
+        for image in range(36):
+            category, condition = CATEGORIES[image % 3], CONDITIONS[image // 12]
+            wrong = (image * 7 + number) % 4 < image // 12 + (number > 0)
+            answer = CATEGORIES[(image + 1 + number % 2) % 3] if wrong else category
+            name = f"{image:04d}_cop_s0{number}_{condition}_{category}_10_n01_{image}.png"
+            rows.append([subject, 1, image, 0.5, answer, category, condition, name])
+        with (folder / f"{subject}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([HEADER, *rows])
+    return folder
+
+
+@pytest.fixture
+def answered(clipsyn: Callable[..., Any], contrast: Path, tmp_path: Path) -> Path:
+    """The store of these responses."""
+    options = ("-d", "contrast", "-p", "contrast", "--conditions", "c100=clean")
+    assert clipsyn("import", tmp_path / "store", contrast, *options).exit_code == 0
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def scored(clipsyn: Callable[..., Any], tmp_path: Path) -> Path:
+    """A store of logits alone: three backbones, two splits of 60 images, three classes."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    for split in ("train", "test"):
+        for name in ("one", "two", "three"):
+            logits = generator.normal(size=(60, 3))
+            logits[np.arange(60), labels] += 1.5
+            ids = np.array([f"{split}{row}" for row in range(60)])
+            np.savez(tmp_path / f"{name}.npz", logits=logits, ids=ids, labels=labels)
+            options = ("-d", "toy", "-s", split, "--kind", "logits")
+            result = clipsyn("import", tmp_path / "scored", tmp_path / f"{name}.npz", *options)
+            assert result.exit_code == 0, result.output
+    return tmp_path / "scored"
+
+
+def write(path: Path, **columns: list[Any]) -> Path:
+    pl.DataFrame(columns).write_csv(path)
+    return path
+
+
+class TestTheCommand:
+    @pytest.fixture
+    def mine(self, tmp_path: Path) -> Path:
+        return write(tmp_path / "mine.csv", id=["a", "b"], prediction=[0, 1], label=[0, 0])
+
+    @pytest.fixture
+    def imported(self, clipsyn: Any, fails: Any, mine: Path, tmp_path: Path) -> Callable[..., str]:
+        """Import columns that must fail into a store that has mine.csv; what is said."""
+        clipsyn("import", tmp_path / "store", mine, "-d", "toy")
+
+        def run(code: int, columns: dict[str, Any], *options: str) -> str:
+            path = write(mine, **{name: list(values) for name, values in columns.items()})
+            said: str = fails(code, "import", tmp_path / "store", path, "-d", "toy", *options)
+            return said
+
+        return run
+
+    def test_says_what_is_there_now(self, clipsyn: Any, mine: Path, tmp_path: Path) -> None:
+        result = clipsyn("import", tmp_path / "store", mine, "-d", "toy")
+        rule, *rows = result.stdout.split("\n")[1:-1]
+        assert set(rule) == {"─"}
+        assert [row.split() for row in rows] == [
+            ["toy", "test", "clean", "mine", "predictions", "2", "2", "50.0", "new"]
+        ]
+        assert "--classes FILE would name them all" in result.stderr
+
+    def test_of_many_cells_a_line_for_each_perturbation(self, clipsyn: Any, tmp_path: Path) -> None:
+        names = [f"net{number}" for number in range(25)]
+        path = write(tmp_path / "long.csv", id=["a"] * 25, model=names, pred=[0] * 25)
+        lines = clipsyn("import", tmp_path / "store", path, "-d", "toy").stdout.split("\n")
+        assert lines[2].split()[:6] == ["toy", "test", "clean", "predictions", "1", "25"]
+        assert lines[3].startswith("25 cells; backbones: net0, net1,")
+
+    def test_json_csv_and_parquet(self, clipsyn: Any, mine: Path, tmp_path: Path) -> None:
+        files = [tmp_path / "out.csv", tmp_path / "out.parquet"]
+        result = clipsyn(
+            *("import", tmp_path / "store", mine, "-d", "toy", "--json"),
+            *("--csv", files[0], "--parquet", files[1]),
+        )
+        (row,) = json.loads(result.stdout)
+        assert (row["backbone"], row["valid"], row["acc1"], row["was"]) == ("mine", 2, 0.5, "new")
+        assert pl.read_csv(files[0]).rows() == pl.read_parquet(files[1]).rows()
+
+    def test_columns_may_be_named(self, clipsyn: Any, tmp_path: Path) -> None:
+        path = write(
+            tmp_path / "mine.csv", key=["a", "b"], guess=[0, 1], truth=[0, 1], net=["x"] * 2
+        )
+        columns = ("--id-column", "key", "--prediction-column", "guess", "--label-column", "truth")
+        options = ("-d", "toy", *columns, "--backbone-column", "net", "--json")
+        (row,) = json.loads(clipsyn("import", tmp_path / "store", path, *options).stdout)
+        assert (row["backbone"], row["acc1"]) == ("x", 1.0)
+
+    @pytest.mark.parametrize(
+        ("columns", "options", "code", "sentence"),
+        [
+            ({"id": "aa", "pred": "01"}, (), 3, "1 ids occur more than once (a)"),
+            ({"id": "az", "pred": "01"}, (), 3, "1 samples are not in it (b) and 1 of its ids"),
+            ({"name": "ab", "pred": "01"}, (), 3, "has no column id or sample_id"),
+            ({"id": "ab", "pred": "02"}, (), 3, "class 2 is outside 0 to 1"),
+            ({"id": "ab", "pred": "01", "label": "10"}, (), 3, "labels are others than known"),
+            ({"id": "ab", "p0": (0.5, 0.2), "p1": (0.5, 0.2)}, (), 3, "1 rows do not sum to 1"),
+            ({"id": "ab", "p0": (0.5, 0.2)}, (), 3, "2 classes need a column each"),
+            ({"id": "ab", "p0": (NAN, NAN), "p1": "01"}, (), 3, "every row is invalid"),
+            ({"id": "ab", "pred": "11"}, (), 4, "add --replace, or give it another name"),
+            ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
+            ({"id": "ab", "pred": "01"}, ("--conditions", "c1"), 2, "CONDITION=PERTURBATION"),
+        ],
+    )
+    def test_mistakes(
+        self, imported: Any, columns: Any, options: Any, code: int, sentence: str
+    ) -> None:
+        assert sentence in imported(code, columns, *options)
+
+
+class TestResponses:
+    def test_are_listed_as_imported(self, clipsyn: Any, answered: Path) -> None:
+        said = clipsyn("ls", answered).stdout
+        rows = [line.split()[2:6] for line in said.split("\n")[2:5]]
+        assert rows == [[p, "12", "0", "3"] for p in ("clean", "contrast-5", "contrast-30")]
+        assert "imported predictions: net, subject-01, vit" in said
+
+    def test_sources_are_shown(self, clipsyn: Any, answered: Path) -> None:
+        found = json.loads(clipsyn("info", answered).stdout)["imports"]["net"]["files"]
+        assert [file["file"] for file in found] == ["net.csv"]
+        group = "imports/contrast/test/clean/net"
+        assert json.loads(clipsyn("info", answered, group).stdout)["source"] == found
+
+    def test_are_verified(self, clipsyn: Any, fails: Any, answered: Path) -> None:
+        assert "10 groups" in clipsyn("verify", answered).stdout
+        chunk = answered / "imports/contrast/test/clean/net/prediction/c.0"
+        chunk.write_bytes(chunk.read_bytes()[:-2])
+        assert "damage found" in fails(4, "verify", answered)
+
+    def test_are_removed(self, clipsyn: Any, answered: Path) -> None:
+        result = clipsyn("rm", answered, "-b", "net", "-y")
+        assert "removed 3 groups" in result.stdout
+        left = FeatureStore.open(answered).keys()
+        assert {key.backbone for key in left} == {"subject-01", "vit"}
+
+    def test_a_condition_that_is_no_number(
+        self, fails: Any, contrast: Path, tmp_path: Path
+    ) -> None:
+        path = contrast / "net.csv"
+        path.write_text(path.read_text().replace(",c30,", ",bw,"))
+        said = fails(3, "import", tmp_path / "store", path, "-d", "contrast", "-p", "contrast")
+        assert "--conditions bw=NAME:1" in said
+
+    def test_a_condition_of_nothing(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
+        said = fails(2, "import", tmp_path / "store", contrast, "-d", "contrast")
+        assert "is a severity, of what? Add --perturb NAME" in said
+
+
+class TestPredictionsAreEnoughFor:
+    def test_zeroshot(self, clipsyn: Any, answered: Path) -> None:
+        rows = json.loads(clipsyn("zeroshot", answered, "--json").stdout)
+        found = {
+            (row["perturbation"], row["backbones"]): (row["value"], row["n"])
+            for row in rows
+            if row["metric"] == "acc1" and row["ensemble"] is None and row["backbones"] in SUBJECTS
+        }
+        assert found == {
+            (label, subject): (pytest.approx(right / 12), 12)
+            for label, rights in (("clean", (12, 9, 9)), ("contrast-30", (9, 6, 6)))
+            for subject, right in zip(SUBJECTS, rights, strict=True)
+        } | {
+            ("contrast-5", "subject-01"): (0.5, 12),
+            ("contrast-5", "net"): (0.25, 12),
+            ("contrast-5", "vit"): (0.25, 12),
+        }
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("zeroshot",), ("zeroshot", "--summary"), ("oracle",), ("diversity",), ("robustness",)],
+        ids=" ".join,
+    )
+    def test_tables_of(self, clipsyn: Any, answered: Path, arguments: tuple[str, ...]) -> None:
+        from clipsyn.cli import main
+
+        if arguments[0] not in main.commands:
+            pytest.skip("no such command yet")
+        result = clipsyn(arguments[0], answered, *arguments[1:])
+        assert result.exit_code == 0, result.output
+        assert all(name in result.stdout for name in ("contrast", "net", "vit"))
+
+    def test_the_oracle_of_each_image(self, clipsyn: Any, answered: Path, tmp_path: Path) -> None:
+        clipsyn("oracle", answered, "-p", "contrast-5", "--samples", tmp_path / "samples.csv")
+        frame = pl.read_csv(tmp_path / "samples.csv").filter(pl.col("right").is_not_null())
+        assert frame["id"].to_list() == [f"n01_{image}.png" for image in range(24, 36)]
+
+
+class TestPredictionsAreNotEnoughFor:
+    def test_the_weight_oracle(self, fails: Any, answered: Path) -> None:
+        said = fails(4, "oracle", answered, "--weights")
+        assert "was imported as predictions, without logits" in said
+
+    def test_evaluate_and_fit(self, fails: Any, answered: Path, tmp_path: Path) -> None:
+        wanted = "no samples of contrast/train: run `clipsyn import"
+        assert wanted in fails(4, "evaluate", answered)
+        assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
+        options = ("-d", "contrast", "--support", "train", "-o", tmp_path / "router")
+        assert wanted in fails(4, "fit", answered, *options)
+
+    @pytest.mark.parametrize("command", ["representation", "cascade"])
+    def test_what_needs_more(self, fails: Any, answered: Path, command: str) -> None:
+        from clipsyn.cli import main
+
+        if command not in main.commands:
+            pytest.skip("no such command yet")
+        assert "import" in fails(4, command, answered)
+
+
+class TestLogits:
+    def test_are_enough_for_ensembles(self, clipsyn: Any, scored: Path) -> None:
+        options = ("--shots", "4", "--seeds", "1", "--ensembles", "log-avg,super-learner", "--json")
+        rows = json.loads(clipsyn("evaluate", scored, *options).stdout)
+        accuracy = {row["ensemble"]: row["value"] for row in rows if row["metric"] == "acc1"}
+        assert min(accuracy["log-avg"], accuracy["super-learner"]) > 0.7
+
+    def test_are_not_for_embeddings(self, fails: Any, scored: Path) -> None:
+        said = fails(3, "evaluate", scored, "--ensembles", "nlc", "--shots", "4")
+        assert (
+            "there are no embeddings of one, three, two: use an ensemble that needs logits" in said
+        )
+        options = ("--heads", "linear-probe", "--ensembles", "log-avg", "--shots", "4")
+        assert "use the zero-shot head" in fails(3, "evaluate", scored, *options)
+
+    def test_make_routers_that_python_applies(
+        self, clipsyn: Any, fails: Any, scored: Path, tmp_path: Path
+    ) -> None:
+        from clipsyn.router import load_router
+
+        router = tmp_path / "router"
+        options = ("-d", "toy", "--ensemble", "super-learner", "-o", router)
+        assert clipsyn("fit", scored, *options).exit_code == 0
+        said = fails(4, "predict", router, scored)
+        assert "was imported" in said
+        assert "load_router(ROUTER).predict(store.pool(DATASET, SPLIT))" in said
+        assert load_router(router).score(FeatureStore.open(scored).pool("toy", "test")) > 0.7
