@@ -70,7 +70,7 @@ def cascade(
     Returns a tidy frame with the columns of `RESULT`; `ensemble` is
 
     - null: a backbone on its own, and what it costs: mean_gflops, image_params_m (millions),
-      encode_ms (an image), peak_memory_mb, where they are known;
+      encode_ms (an image), peak_memory_mb or process_memory_mb, where they are known;
     - an ensemble: of the first k backbones, or, where it has nothing to fit or with
       `all_subsets`, and there are at most nine backbones, of any subset;
     - cascade:ENSEMBLE@THRESHOLD, and cascade:ENSEMBLE@within-X with the threshold chosen on the

@@ -19,7 +19,8 @@ class Spent(NamedTuple):
     gflops: float  # an image, 2 per multiply-add
     image_params_m: float | None  # millions
     encode_ms: float | None  # an image, as recorded when this cell was extracted
-    peak_memory_mb: float | None  # of the process that extracted it, whatever else it held
+    peak_memory_mb: float | None  # on a GPU: weights of the image tower, and one batch
+    process_memory_mb: float | None  # elsewhere: of the process, with all that it held
 
 
 def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> Spent:
@@ -46,6 +47,7 @@ def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> S
         parameters / 1e6 if parameters else params_m,
         _milliseconds(store, key, recorded),
         recorded.get("peak_memory_mb"),
+        recorded.get("process_memory_mb"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.frames import is_nan
-from clipsyn.report.tables import NOTHING, interval_text, shortened, show, wrapped
+from clipsyn.report.tables import NOTHING, interval_text, shortened, show, split_names, wrapped
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 TOP = 10  # regions, and sizes of subsets
@@ -263,7 +263,7 @@ def _regions(part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool
     every = part.filter(pl.col("metric") == "region")
     shown = [
         {"images": _images(row), "%": row["value"]}
-        | _marks(_split(row["backbones"], list(short)), short)
+        | _marks(split_names(row["backbones"], list(short)), short)
         for row in every.head(top).iter_rows(named=True)
     ]
     kinds = {"images": pl.Int64, "%": pl.Float64, **dict.fromkeys(short, pl.String)}
@@ -297,7 +297,7 @@ def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, A
         pl.col("ensemble") == "oracle", pl.col("metric").is_in(["acc1", "gain", "gain_relative"])
     )
     for (joined,), rows in oracles.group_by("backbones", maintain_order=True):
-        chosen = _split(str(joined), names)
+        chosen = split_names(str(joined), names)
         if len(chosen) > 1:
             found.append((len(chosen), chosen, _by_metric(rows)))
     return found
@@ -333,16 +333,6 @@ def _by_metric(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
 def _short(part: pl.DataFrame) -> tuple[dict[str, str], str]:
     singles = part.filter(pl.col("ensemble").is_null())
     return shortened(singles["backbones"].unique(maintain_order=True).to_list())
-
-
-def _split(joined: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The names in a text that joins some of them by "+", in order; names may have one too."""
-    found, rest = [], joined
-    for name in names:
-        if rest == name or rest.startswith(f"{name}+"):
-            found.append(name)
-            rest = rest[len(name) + 1 :]
-    return tuple(found)
 
 
 def _images(row: dict[str, Any]) -> int | None:

@@ -161,6 +161,16 @@ def shortened(names: Sequence[str]) -> tuple[dict[str, str], str]:
     return short, f"{prefix}*{tag}" if prefix or tag else ""
 
 
+def split_names(joined: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names in a text that joins some of them by "+", in order; names may have one too."""
+    found, rest = [], joined
+    for name in names:
+        if rest == name or rest.startswith(f"{name}+"):
+            found.append(name)
+            rest = rest[len(name) + 1 :]
+    return tuple(found)
+
+
 def wrapped(name: str, width: int = 9) -> str:
     """A long name on several lines, broken after hyphens: for the head of a narrow column."""
     lines = [""]

@@ -1,0 +1,140 @@
+"""`clipsyn cascade`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipsyn.cli.options import listed, output_options, say_left_out, say_written
+from clipsyn.errors import UsageError
+
+_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+
+
+@click.command(short_help="What backbones cost, and what stopping early saves.")
+@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
+@click.option(
+    "-s",
+    "--split",
+    "splits",
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Measured on; repeated or with commas.",
+)
+@click.option(
+    "-p",
+    "--perturb",
+    "perturbations",
+    multiple=True,
+    default=["clean"],
+    show_default=True,
+    help="Measured on; names or patterns such as 'jpeg-*', repeated or with commas.",
+)
+@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
+@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@click.option(
+    "--ensembles",
+    multiple=True,
+    help="What combines the first k backbones, beside log-avg: NAME, NAME:parameter=value, or "
+    "masked-NAME for one ensemble fitted for all stages; repeated or with commas.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["cost", "greedy", "given"]),
+    default="cost",
+    show_default=True,
+    help="Cheapest backbone first; most accuracy gained on the support per GFLOP; or as "
+    "--backbones has them.",
+)
+@click.option(
+    "--thresholds",
+    multiple=True,
+    help="Confidences to leave at, repeated or with commas.  [default: 0.1,0.2 … 0.9,0.95,0.99]",
+)
+@click.option(
+    "--within",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Accuracy that the threshold chosen on the support may lose there.",
+)
+@click.option(
+    "--all-subsets",
+    is_flag=True,
+    help="Fit ensembles for every subset of up to nine backbones, for the Pareto front; slow.",
+)
+@click.option(
+    "--cost",
+    "costs",
+    multiple=True,
+    metavar="NAME=GFLOPS",
+    help="What an image costs a backbone, where that is not known or another number is wanted.",
+)
+@click.option(
+    "--support",
+    default="train",
+    show_default=True,
+    metavar="SPLIT",
+    help="Split to fit and choose on.",
+)
+@click.option(
+    "--shots", type=click.IntRange(1), help="Images of each class to fit on.  [default: all]"
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
+@output_options
+def cascade(
+    store: Path,
+    *,
+    within: float,
+    details: bool,
+    as_json: bool,
+    csv: Path | None,
+    parquet: Path | None,
+    **options: Any,
+) -> None:
+    """What the backbones in STORE cost, and cascades of them.
+
+    A cascade runs one backbone after the other, combines what it has, and stops at the first answer
+    that is confident enough. Accuracy against mean cost at each threshold, beside single backbones
+    and ensembles of all their subsets; which of them are on the Pareto front. Everything is
+    fitted and chosen on the support split.
+
+    \b
+    clipsyn cascade store
+    clipsyn cascade store --ensembles nlc,super-learner --order greedy --within 0.5
+    clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 --csv out.csv
+    """
+    from clipsyn import frames
+    from clipsyn.evaluate import cascade as evaluate
+    from clipsyn.evaluate.costs import read_costs
+    from clipsyn.report.cascade import tables
+    from clipsyn.store.features import FeatureStore
+
+    for name in ("datasets", "splits", "perturbations", "backbones", "prompts", "ensembles"):
+        options[name] = listed(options[name])
+    options["ensembles"] = options["ensembles"] or ()
+    options["costs"] = read_costs(listed(options["costs"]) or ())
+    options["thresholds"] = _numbers(options["thresholds"]) or evaluate.THRESHOLDS
+    opened = FeatureStore.open(store)
+    frame = evaluate.cascade(opened, **options, within=within / 100)
+    frames.write(frame, csv=csv, parquet=parquet)
+    if as_json:
+        click.echo(frames.to_json(frame))
+    else:
+        click.echo("\n\n".join(tables(frame, details=details).values()))
+    if options["datasets"] is None:
+        say_left_out(opened, frame)
+    say_written(frame, csv, parquet)
+
+
+def _numbers(texts: tuple[str, ...]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in listed(texts) or ())
+    except ValueError as error:
+        raise UsageError(f"--thresholds {', '.join(texts)}: {error}; write 0.5,0.9") from error
