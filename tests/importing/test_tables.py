@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.parts import Part, Wanted
-from clipsyn.importing.tables import image_name, read_column, read_table
+from clipsyn.importing.tables import ROLES, image_name, read_column, read_table
 
 NAMES = ("cat", "dog", "bee")
 Write = Callable[..., Path]
@@ -215,3 +215,8 @@ def test_one_column_alone(write_csv: Write) -> None:
     assert read_column(path, "id", Wanted("toy")) == ("a", "b")
     with pytest.raises(DatasetError, match="has no column label or target"):
         read_column(path, "label", Wanted("toy"))
+
+
+def test_every_name_of_a_column_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "importing.md").read_text("utf-8")
+    assert [name for names in ROLES.values() for name in names if f"`{name}`" not in text] == []
