@@ -12,6 +12,7 @@ import click
 
 from clipsyn import __version__
 from clipsyn.cli.backbones import backbones
+from clipsyn.cli.cascade import cascade
 from clipsyn.cli.datasets import datasets
 from clipsyn.cli.diversity import diversity
 from clipsyn.cli.evaluate import evaluate
@@ -22,6 +23,7 @@ from clipsyn.cli.oracle import oracle
 from clipsyn.cli.perturbations import perturbations
 from clipsyn.cli.predict import predict
 from clipsyn.cli.representation import representation
+from clipsyn.cli.robustness import robustness
 from clipsyn.cli.run import run
 from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
@@ -103,6 +105,8 @@ for _command in (
     oracle,
     diversity,
     representation,
+    robustness,
+    cascade,
     *_READING,
     run,
 ):

@@ -136,8 +136,8 @@ def _measures(trial: Trial, setting: Setting, clean: Setting) -> Iterator[_Found
     methods += [(trial.backbones, "oracle")] if several else []
     for metric, values in _columns(setting, clean).items():
         for column, (names, ensemble) in enumerate(methods):
-            shares = metric == "acc1" and setting.severity is not None
-            measured = _measured(metric, values[:, column], setting.n, shares)
+            share = metric == "acc1" and setting.severity is not None and not trial.members
+            measured = _measured(metric, values[:, column], setting.n, share)
             yield names, ensemble, measured
     if several:
         yield from _comparisons(trial.backbones, setting, clean)

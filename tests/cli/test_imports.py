@@ -22,6 +22,7 @@ HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "
 # Every command: arguments for a run that succeeds, and what that must not import.
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "backbones": ([], READING | {"zarr", "PIL"}),
+    "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "datasets": ([], READING | {"zarr", "PIL"}),
     "diversity": (["STORE"], READING | {"zarr", "PIL"}),
     "evaluate": (
@@ -41,6 +42,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
+    "robustness": (["STORE"], READING | {"zarr", "PIL"}),
     "run": (["RECIPE"], READING | {"zarr"}),
     "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
