@@ -291,7 +291,9 @@ def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> No
     if settings.shots is not None and settings.shots < 1:
         raise UsageError(f"--shots is a number of images a class, at least 1; not {settings.shots}")
     if not (math.isfinite(settings.within) and settings.within >= 0):
-        raise UsageError(f"--within is a number of points, at least 0; not {settings.within:g}")
+        raise UsageError(
+            f"--within is a number of points, at least 0; not {100 * settings.within:g}"
+        )
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
     for name in settings.costs:
         if name not in known:

@@ -29,7 +29,7 @@ def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> S
     GFLOPs are those of `given` (by name), else those recorded when the cell was extracted, else
     the catalogue's. Raises UsageError where none of them knows.
     """
-    recorded = arrays.read_attributes(store.features_path(key)).get("provenance") or {}
+    recorded = _recorded(store, key)
     encoder = recorded.get("encoder") or {}
     known = cost(key.backbone)
     gflops = given.get(key.backbone, encoder.get("gflops"))
@@ -66,9 +66,17 @@ def read_costs(texts: Iterable[str]) -> dict[str, float]:
     return found
 
 
+def _recorded(store: FeatureStore, key: FeatureKey) -> Mapping[str, Any]:
+    """The provenance of a cell; nothing of one that was imported."""
+    if store.imported(key):
+        return {}
+    return arrays.read_attributes(store.features_path(key)).get("provenance") or {}
+
+
 def _milliseconds(
     store: FeatureStore, key: FeatureKey, recorded: Mapping[str, Any]
 ) -> float | None:
     seconds = recorded.get("encode_seconds")
-    images = arrays.layout(store.features_path(key) / "valid").shape[0]
-    return 1000 * seconds / images if seconds and images else None
+    if not seconds:
+        return None
+    return 1000 * float(seconds) / arrays.layout(store.features_path(key) / "valid").shape[0]
