@@ -12,7 +12,7 @@ import click
 from clipsyn.cli.extract import terminate
 
 if TYPE_CHECKING:
-    from clipsyn.pipeline import Outcome
+    from clipsyn.pipeline.stages import Outcome
 
 _LOG = logging.getLogger("clipsyn")
 

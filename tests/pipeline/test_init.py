@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 import yaml
 
 from clipsyn.errors import UsageError
-from clipsyn.pipeline import Outcome, Recipe, digest, read_recipe, run_recipe
+from clipsyn.pipeline import Recipe, read_recipe, run_recipe
+from clipsyn.pipeline.stages import Outcome
 from clipsyn.store.features import FeatureStore
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("pipelines/*.yaml"))
 EXTRACT = {"stage": "extract", "datasets": ["emoji-food"]}
 ZEROSHOT = {"stage": "zeroshot", "output": "table"}
@@ -220,33 +220,3 @@ class TestRunning:
         frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
         ours = frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
         assert set(ours["value"]) == expected
-
-
-class TestDigest:
-    def test_it_is_of_what_can_be_read(self, tiny_store: FeatureStore) -> None:
-        before = digest(tiny_store)
-        assert digest(FeatureStore.open(tiny_store.path)) == before
-        (tiny_store.path / ".wip" / "new-1").mkdir(parents=True)
-        assert digest(tiny_store) == before
-
-    def test_provenance_is_no_part_of_it(self, tiny_store: FeatureStore, fakes: Any) -> None:
-        before = digest(tiny_store)
-        metadata = tiny_store.features_path(fakes.key) / "zarr.json"
-        content = json.loads(metadata.read_bytes())
-        content["attributes"]["provenance"] = {}
-        metadata.write_text(json.dumps(content))
-        assert digest(tiny_store) == before
-
-    def test_a_label_is(self, tiny_store: FeatureStore) -> None:
-        before = digest(tiny_store)
-        table = tiny_store.samples("toy", "test")
-        table.labels[3] = (table.labels[3] + 1) % 3
-        tiny_store.annotate(table)
-        assert digest(tiny_store) != before
-
-    def test_a_removed_cell_is(self, tiny_store: FeatureStore, fakes: Any) -> None:
-        import shutil
-
-        before = digest(tiny_store)
-        shutil.rmtree(tiny_store.features_path(fakes.key))
-        assert digest(tiny_store) != before

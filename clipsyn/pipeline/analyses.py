@@ -1,0 +1,235 @@
+"""Stages that measure a store: each writes its numbers to files and shows their tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clipsyn import __version__
+from clipsyn.errors import UsageError
+from clipsyn.pipeline.stages import Outcome
+from clipsyn.specs import fingerprint
+from clipsyn.store.features import FeatureStore
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+_MADE_FROM = ".made-from.json"
+_NO_SETTINGS = {"stage", "output", "document"}  # of what is measured
+
+
+class Analysis(BaseModel):
+    """What all have in common; docs/recipes.md says what each field is.
+
+    Skipped where OUTPUT.csv and OUTPUT.parquet are there, made with the same settings from the
+    same store and files by the same version of clipsyn.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    datasets: Sequence[str] | None = None
+    splits: Sequence[str] = ("test",)
+    perturbations: Sequence[str] | None = None
+    backbones: Sequence[str] | None = None
+    prompts: Sequence[str] | None = None
+    output: Path
+    document: Path | None = None  # Markdown whose tables are renewed
+
+    def run(self, store: Path) -> Outcome:
+        import polars as pl
+
+        from clipsyn.frames import write
+        from clipsyn.report.document import renew
+
+        opened = FeatureStore.open(store)
+        csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
+        made_from = self._made_from(opened)
+        is_there = csv.exists() and table.exists()
+        skipped = is_there and _was_made_from(self.output, made_from)
+        if not skipped:
+            frame = self.measure(opened, self.model_dump(exclude=_NO_SETTINGS))
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            write(frame, csv=csv, parquet=table)
+            _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
+        frame = pl.read_parquet(table)
+        if self.document:
+            plain = self.tables(frame, terminal=False).items()
+            renew(self.document, {f"{self.stage}: {name}": text for name, text in plain})
+        report = "\n\n".join(self.tables(frame, terminal=None).values())
+        return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        """The tidy frame. settings: all fields but those that say where it goes."""
+        raise NotImplementedError
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        """What is shown of the frame, by name."""
+        raise NotImplementedError
+
+    def files(self) -> Sequence[Path]:
+        """What is read beside the store."""
+        return ()
+
+    def _made_from(self, store: FeatureStore) -> str:
+        settings = self.model_dump(mode="json", exclude={"document"})
+        files = [_content(path) for path in self.files()]
+        return fingerprint({"settings": settings, "files": files, "store": digest(store)})
+
+
+class ZeroshotStage(Analysis):
+    """`clipsyn zeroshot`."""
+
+    stage: Literal["zeroshot"]
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        from clipsyn.evaluate import zeroshot
+
+        return zeroshot(store, **settings)
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        from clipsyn.report.tables import accuracy_table
+
+        return {"accuracy": accuracy_table(frame, terminal=terminal)}
+
+
+class OracleStage(Analysis):
+    """`clipsyn oracle`."""
+
+    stage: Literal["oracle"]
+    weights: bool = False
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        from clipsyn.evaluate.oracle import oracle
+
+        return oracle(store, **settings)
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        from clipsyn.report.oracle import tables
+
+        return tables(frame, terminal=terminal)
+
+
+class DiversityStage(Analysis):
+    """`clipsyn diversity`."""
+
+    stage: Literal["diversity"]
+    results: Path | None = None
+    head: str = "zero-shot"
+    shots: int | Literal["full"] | None = None
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        from clipsyn.evaluate.diversity import diversity
+
+        if self.shots is not None:
+            settings["shots"] = str(self.shots)
+        return diversity(store, **settings)
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        from clipsyn.report.diversity import tables
+
+        return tables(frame, terminal=terminal)
+
+    def files(self) -> Sequence[Path]:
+        return [self.results] if self.results else []
+
+
+class RepresentationStage(Analysis):
+    """`clipsyn representation`."""
+
+    stage: Literal["representation"]
+    perturbations: Sequence[str] | None = ("clean",)
+    samples: int = Field(2000, ge=2)
+    neighbours: int = Field(10, ge=1)
+    support: str = "train"
+    seed: int = 0
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        from clipsyn.evaluate.representation import representation
+
+        return representation(store, **settings)
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        from clipsyn.report.representation import tables
+
+        return tables(frame, terminal=terminal)
+
+
+class RobustnessStage(Analysis):
+    """`clipsyn robustness`."""
+
+    stage: Literal["robustness"]
+    reference: str | None = None
+    results: Path | None = None
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        from clipsyn.evaluate.robustness import robustness
+
+        return robustness(store, **settings)
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        from clipsyn.report.robustness import tables
+
+        return tables(frame, terminal=terminal)
+
+    def files(self) -> Sequence[Path]:
+        return [self.results] if self.results else []
+
+
+class CascadeStage(Analysis):
+    """`clipsyn cascade`."""
+
+    stage: Literal["cascade"]
+    perturbations: Sequence[str] | None = ("clean",)
+    ensembles: Sequence[str] = ("log-avg",)
+    order: str = "cost"
+    costs: Mapping[str, float] = {}  # GFLOPs an image of backbones that nobody knows
+    within: float = Field(0.01, ge=0)
+    support: str = "train"
+    shots: int | None = Field(None, ge=1)
+    seed: int = 0
+
+    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
+        from clipsyn.evaluate.cascade import cascade
+
+        return cascade(store, **settings)
+
+    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
+        from clipsyn.report.cascade import tables
+
+        return tables(frame, terminal=terminal)
+
+
+def digest(store: FeatureStore) -> str:
+    """Changes whenever anything in the store that a table could depend on does."""
+    from clipsyn.store.inventory import find_groups, group_digest
+
+    groups = {str(group.path): group_digest(group) for group in find_groups(store, {})}
+    return fingerprint({"clipsyn": __version__, "groups": groups})
+
+
+def _content(path: Path) -> str:
+    """Digest of a file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}; an evaluate stage before this one makes it"
+        ) from None
+
+
+def _made_from_file(output: Path) -> Path:
+    return output.with_name(output.name + _MADE_FROM)
+
+
+def _was_made_from(output: Path, expected: str) -> bool:
+    try:
+        recorded: Any = json.loads(_made_from_file(output).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(recorded, dict) and recorded.get("fingerprint") == expected

@@ -1,0 +1,100 @@
+"""The stages that fill a store, and the protocol: extract and evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clipsyn.extract.job import ExtractJob, plan_job, run_job
+from clipsyn.progress import progress
+from clipsyn.store.features import FeatureStore
+
+_LOG = logging.getLogger("clipsyn")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage came to: the row of the summary, and text to show at the end."""
+
+    stage: str
+    skipped: bool
+    did: str
+    report: str = ""
+    seconds: float = 0.0
+
+
+class ExtractStage(ExtractJob):
+    """`clipsyn extract`."""
+
+    stage: Literal["extract"]
+
+    def run(self, store: Path) -> Outcome:
+        with progress() as counters:
+            plan, settings = plan_job(store, self, counters)
+        for note in plan.notes:
+            _LOG.info("note: %s", note)
+        _LOG.info(plan.summary())
+        if not plan.is_needed:
+            return Outcome("extract", True, plan.summary())
+        cells = list(plan.cells)
+        made = sum(cell.is_needed for cell in cells)
+        with progress() as counters:
+            run_job(plan, settings, counters)
+        did = (
+            f"{made:,} of {len(cells):,} cells made" if made else "labels or class names corrected"
+        )
+        return Outcome("extract", False, did)
+
+
+class EvaluateStage(BaseModel):
+    """`clipsyn evaluate`, added to `output`.parquet; a results file skips what it has itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: Literal["evaluate"]
+    datasets: Sequence[str] | None = None
+    splits: Sequence[str] = ("test",)
+    perturbations: Sequence[str] | None = ("clean",)
+    backbones: Sequence[str] | None = None
+    prompts: Sequence[str] | None = None
+    heads: Sequence[str] = ("zero-shot",)
+    ensembles: Sequence[str] = ("all",)
+    shots: Sequence[int | Literal["full"]] = (1, 2, 4, 8, 16, "full")
+    seeds: int = Field(3, ge=1)
+    support: str = "train"
+    support_prompts: str | None = None
+    views: Sequence[str] = ()
+    base_to_new: bool = False
+    workers: int = Field(1, ge=1)
+    output: Path
+    compare: Sequence[str] = ()  # ensembles whose gains are set against disagreement
+    document: Path | None = None  # Markdown whose tables are renewed
+
+    def run(self, store: Path) -> Outcome:
+        from clipsyn.evaluate.loop import evaluate, named, read_shots
+        from clipsyn.report.document import renew
+        from clipsyn.report.gains import gain_table
+        from clipsyn.report.methods import method_tables, named_tables
+
+        table = self.output.with_name(self.output.name + ".parquet")
+        before = table.stat().st_mtime_ns if table.exists() else None
+        settings = self.model_dump(exclude={"stage", "output", "compare", "document"})
+        settings["heads"], settings["ensembles"] = named(self.heads, self.ensembles)
+        settings["shots"] = read_shots([str(k) for k in self.shots])
+        settings["seeds"] = range(self.seeds)
+        with progress("tasks") as counters:
+            frame = evaluate(FeatureStore.open(store), output=table, progress=counters, **settings)
+        gains = {
+            f"gains, {head}": gain_table(frame, head, [*self.compare], terminal=False)
+            for head in (settings["heads"] if self.compare else ())
+        }
+        if self.document:
+            renew(self.document, named_tables(frame, terminal=False) | gains)
+        skipped = before is not None and table.stat().st_mtime_ns == before
+        report = "\n\n".join([method_tables(frame), *gains.values()])
+        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)
