@@ -439,6 +439,14 @@ def test_nothing_labelled(fakes, tmp_path):
         robustness(store)  # the labelled dataset has no perturbed images
 
 
+def test_imported_embeddings_are_left_out(tiny_store, tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(20, 4)))
+    wanted = Wanted(dataset="toy", kind="embeddings", row_order=True)
+    import_files(tiny_store.path, [tmp_path / "mine.npy"], wanted)
+    frame = robustness(FeatureStore.open(tiny_store.path))
+    assert set(frame["backbones"]) == {"fake/one", "fake/two", "fake/one+fake/two"}
+
+
 @pytest.fixture
 def mixed(fakes, tmp_path):
     """fake/one is extracted clean with prompts of its own, and imported under jpeg-1."""
