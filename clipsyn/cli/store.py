@@ -44,7 +44,7 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
         pl.DataFrame(rows)
         .group_by("dataset", "split", "perturbation", maintain_order=True)
         .agg(
-            pl.col("images").first(),
+            pl.col("images").max(),
             pl.col("bad").max(),
             pl.col("backbone").n_unique().alias("backbones"),
             pl.col("prompts").list.explode().unique().drop_nulls().str.join(", "),

@@ -74,7 +74,8 @@ class Imported:
             if identity[field] not in (value, None):
                 raise StaleCell(
                     f"{self.key} was imported for other {field.replace('_', ' ')} than the "
-                    f"store's sample table lists now ({field}): import it again with --replace",
+                    f"store's sample table lists now ({field}): import it again with --replace, or "
+                    "choose other cells with --backbones",
                     (field,),
                 )
 
