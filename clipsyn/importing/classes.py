@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> 
     position = {name: index for index, name in reversed(list(enumerate(names)))}
     distinct = {text for text in texts if text.lower() not in NOTHING or text in position}
     if distinct <= position.keys():
-        if shared := next((name for name in distinct if list(names).count(name) > 1), None):
+        uses = Counter(names)
+        if shared := next((name for name in distinct if uses[name] > 1), None):
             raise DatasetError(f"{where}: two classes are called '{shared}': give class indices")
         index = {name: position[name] for name in distinct}
     elif all(map(_INDEX.fullmatch, distinct)):
