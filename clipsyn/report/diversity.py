@@ -44,8 +44,8 @@ p: that the two are equally accurate (McNemar's test, exact; Holm over these pai
 Above the diagonal kappa, below it inconsistency, on it what one alone gets right (both in %).""",
     "correlations": """\
 Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over the best
-single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval, which draws
-datasets, leaves 0 out; nothing corrects for how many correlations are looked at.""",
+single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval leaves
+0 out; nothing corrects for how many correlations are looked at.""",
 }
 
 

@@ -1,18 +1,24 @@
-"""Correlations over datasets, with intervals that draw datasets."""
+"""Correlations over datasets, with intervals.
+
+The percentile bootstrap promises too much of so few pairs: with 7 its 95 % intervals of Pearson's r
+hold the truth in 88 %, those here in 94 % (normal values, correlated by 0.6).
+"""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.stats.bootstrap import RESAMPLES, Resamples
-from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level, percentiles
+from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level
 
 _FEWEST = 3  # two points are always on a line
-_CONSTANT = 1e-12  # of the squared range: what rounding leaves of no variance
+_CONSTANT = 1e-12  # of the largest value: what rounding makes of no difference
+
+_DIGITS = 12
 
 
 class Correlation(NamedTuple):
@@ -20,38 +26,26 @@ class Correlation(NamedTuple):
     interval: Interval
 
 
-def pearson(
-    first: NDArray[Any],
-    second: NDArray[Any],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Correlation:
-    """Pearson's r of two arrays (n,), with a percentile bootstrap interval that draws pairs.
+def pearson(first: NDArray[Any], second: NDArray[Any], *, level: float = LEVEL) -> Correlation:
+    """Pearson's r of two arrays (n,), with Fisher's (1921) interval: artanh r has variance
+    1 / (n - 3).
 
-    NaN where n < 3, one of them is constant or has a NaN. Resamples of fewer than three distinct
-    pairs, and those in which one is constant, have no r and are left out; with n = 3 there is no
-    interval.
+    NaN where n < 3, one of them is constant or has a NaN. No interval for n = 3 and |r| = 1. It
+    takes values that are about normal; a few far outside make it too narrow.
     """
-    pair = _checked(first, second)
-    return _correlation(pair, False, resamples, seed, level)
+    value = _pearson(*_checked(first, second))
+    return Correlation(value, _interval(value, len(first), 1.0, level))
 
 
-def spearman(
-    first: NDArray[Any],
-    second: NDArray[Any],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Correlation:
+def spearman(first: NDArray[Any], second: NDArray[Any], *, level: float = LEVEL) -> Correlation:
     """Spearman's: `pearson` of the ranks, equal values sharing the mean of theirs.
 
-    The ranks are taken anew in every resample.
+    Artanh r has variance (1 + r^2 / 2) / (n - 3) (Bonett and Wright, Psychometrika 65, 2000).
     """
     pair = _checked(first, second)
-    return _correlation(pair, True, resamples, seed, level)
+    ranked = pair if np.isnan(pair).any() else np.stack([_ranks(values) for values in pair])
+    value = _pearson(*ranked)
+    return Correlation(value, _interval(value, len(first), 1 + value**2 / 2, level))
 
 
 def _checked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -61,38 +55,30 @@ def _checked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     return np.stack([first, second]).astype(np.float64)
 
 
-def _correlation(
-    pair: NDArray[np.float64], ranked: bool, resamples: int, seed: int, level: float
-) -> Correlation:
+def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    if len(first) < _FEWEST:
+        return math.nan
+    for values in (first, second):
+        if not np.ptp(values) > _CONSTANT * np.abs(values).max():  # nor is it with a NaN
+            return math.nan
+    one, other = first - first.mean(), second - second.mean()
+    return float(np.clip(one @ other / math.sqrt((one @ one) * (other @ other)), -1, 1))
+
+
+def _interval(value: float, n: int, variance: float, level: float) -> Interval:
+    """variance: of artanh r, times n - 3."""
     check_level(level)
-    n = pair.shape[1]
-    if n < _FEWEST or np.isnan(pair).any():
-        return Correlation(math.nan, UNKNOWN)
-
-    def of(times: NDArray[Any]) -> NDArray[np.float64]:
-        return _weighted_pearson(_ranks(pair, times) if ranked else pair[:, None], times)
-
-    value = float(of(np.ones((1, n)))[0])
-    if math.isnan(value) or n == _FEWEST:
-        return Correlation(value, UNKNOWN)
-    times = np.concatenate(list(Resamples(n, resamples, seed).times()))
-    found = of(times[np.count_nonzero(times, axis=1) >= _FEWEST].astype(np.float64))
-    return Correlation(value, percentiles(found[~np.isnan(found)], level))
+    if n <= _FEWEST or math.isnan(value) or abs(value) > 1 - _CONSTANT:
+        return UNKNOWN
+    centre = math.atanh(value)
+    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance / (n - 3))
+    return Interval(math.tanh(centre - half), math.tanh(centre + half))
 
 
-def _ranks(pair: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2, resample, n): mean rank of each value among those drawn."""
-    below = (pair[:, None, :] < pair[:, :, None]) + 0.5 * (pair[:, None, :] == pair[:, :, None])
-    ranks: NDArray[np.float64] = times @ below.transpose(0, 2, 1)
-    return ranks
-
-
-def _weighted_pearson(pair: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(resample,) of pairs (2, resample or 1, n) drawn so often; NaN where one has no spread."""
-    n = pair.shape[-1]
-    centred = pair - (times * pair).sum(axis=-1, keepdims=True) / n
-    variance = (times * centred**2).sum(axis=-1) / n
-    covariance = (times * centred[0] * centred[1]).sum(axis=-1) / n
-    usable = (variance > _CONSTANT * np.ptp(pair, axis=-1) ** 2).all(axis=0)
-    product = np.where(usable, variance[0] * variance[1], 1.0)
-    return np.where(usable, np.clip(covariance / np.sqrt(product), -1, 1), np.nan)
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean rank of each value among all; rounded, or the last bit would break ties."""
+    rounded = values.round(_DIGITS)
+    ordered = np.sort(rounded)
+    below = np.searchsorted(ordered, rounded, side="left")
+    up_to = np.searchsorted(ordered, rounded, side="right")
+    return (below + up_to + 1) / 2
