@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from clipsyn import __version__
 from clipsyn.errors import UsageError
@@ -115,28 +115,36 @@ class OracleStage(Analysis):
         return tables(frame, terminal=terminal)
 
 
-class DiversityStage(Analysis):
-    """`clipsyn diversity`."""
+class WithResults(Analysis):
+    """An analysis that can take in the results of an evaluate stage."""
 
-    stage: Literal["diversity"]
     results: Path | None = None
     head: str = "zero-shot"
     shots: int | Literal["full"] | None = None
 
+    @field_serializer("shots")
+    def _as_asked_for(self, shots: int | str | None) -> str | None:
+        """As on the command line, where it is a text."""
+        return None if shots is None else str(shots)
+
+    def files(self) -> Sequence[Path]:
+        return [self.results] if self.results else []
+
+
+class DiversityStage(WithResults):
+    """`clipsyn diversity`."""
+
+    stage: Literal["diversity"]
+
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.diversity import diversity
 
-        if self.shots is not None:
-            settings["shots"] = str(self.shots)
         return diversity(store, **settings)
 
     def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
         from clipsyn.report.diversity import tables
 
         return tables(frame, terminal=terminal)
-
-    def files(self) -> Sequence[Path]:
-        return [self.results] if self.results else []
 
 
 class RepresentationStage(Analysis):
@@ -160,12 +168,11 @@ class RepresentationStage(Analysis):
         return tables(frame, terminal=terminal)
 
 
-class RobustnessStage(Analysis):
+class RobustnessStage(WithResults):
     """`clipsyn robustness`."""
 
     stage: Literal["robustness"]
     reference: str | None = None
-    results: Path | None = None
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.robustness import robustness
@@ -176,9 +183,6 @@ class RobustnessStage(Analysis):
         from clipsyn.report.robustness import tables
 
         return tables(frame, terminal=terminal)
-
-    def files(self) -> Sequence[Path]:
-        return [self.results] if self.results else []
 
 
 class CascadeStage(Analysis):

@@ -121,7 +121,11 @@ class TestResultsBesideTheStore:
             "seeds": 1,
             "output": tmp_path / "results",
         }
-        stage = settings(name) | {"output": tmp_path / "o", "results": tmp_path / "results.parquet"}
+        stage = settings(name) | {
+            "output": tmp_path / "o",
+            "results": tmp_path / "results.parquet",
+            "shots": 1,
+        }
         assert [one.skipped for one in run(store, evaluate, stage)] == [False, False]
         assert [one.skipped for one in run(store, evaluate, stage)] == [True, True]
         more = evaluate | {"ensembles": ["log-avg", "prob-avg"]}
