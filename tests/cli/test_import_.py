@@ -205,10 +205,6 @@ class TestPredictionsAreEnoughFor:
         ids=" ".join,
     )
     def test_tables_of(self, clipsyn: Any, answered: Path, arguments: tuple[str, ...]) -> None:
-        from clipsyn.cli import main
-
-        if arguments[0] not in main.commands:
-            pytest.skip("no such command yet")
         result = clipsyn(arguments[0], answered, *arguments[1:])
         assert result.exit_code == 0, result.output
         assert all(name in result.stdout for name in ("contrast", "net", "vit"))
@@ -228,16 +224,21 @@ class TestPredictionsAreNotEnoughFor:
         wanted = "no samples of contrast/train: run `clipsyn import"
         assert wanted in fails(4, "evaluate", answered)
         assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
-        options = ("-d", "contrast", "--support", "train", "-o", tmp_path / "router")
-        assert wanted in fails(4, "fit", answered, *options)
+        assert wanted in fails(4, "cascade", answered)
 
-    @pytest.mark.parametrize("command", ["representation", "cascade"])
-    def test_what_needs_more(self, fails: Any, answered: Path, command: str) -> None:
-        from clipsyn.cli import main
+    def test_evaluate_fit_and_cascade_with_a_train_split(
+        self, clipsyn: Any, fails: Any, answered: Path, contrast: Path, tmp_path: Path
+    ) -> None:
+        options = ("-s", "train", "-p", "contrast", "--conditions", "c100=clean")
+        clipsyn("import", answered, contrast, "-d", "contrast", *options)
+        wanted = "was imported as predictions, without logits: choose other cells with --backbones"
+        assert wanted in fails(4, "evaluate", answered)
+        assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
+        assert wanted in fails(4, "cascade", answered)
 
-        if command not in main.commands:
-            pytest.skip("no such command yet")
-        assert "import" in fails(4, command, answered)
+    def test_representation(self, fails: Any, answered: Path) -> None:
+        said = fails(4, "representation", answered)
+        assert "was imported as predictions, without embeddings: choose other cells with" in said
 
 
 class TestLogits:
@@ -254,6 +255,14 @@ class TestLogits:
         )
         options = ("--heads", "linear-probe", "--ensembles", "log-avg", "--shots", "4")
         assert "use the zero-shot head" in fails(3, "evaluate", scored, *options)
+
+    def test_are_enough_for_cascades_and_calibration(
+        self, clipsyn: Any, fails: Any, scored: Path
+    ) -> None:
+        assert "--cost one=GFLOPS" in fails(2, "cascade", scored)
+        said = clipsyn("cascade", scored, "--cost", "one=1,two=2,three=3").stdout
+        assert "top-1" in said
+        assert "ECE" in clipsyn("representation", scored).stdout
 
     def test_make_routers_that_python_applies(
         self, clipsyn: Any, fails: Any, scored: Path, tmp_path: Path
