@@ -17,7 +17,6 @@ from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level
 
 _FEWEST = 3  # two points are always on a line
 _CONSTANT = 1e-12  # of the largest value: what rounding makes of no difference
-
 _DIGITS = 12
 
 
