@@ -39,7 +39,11 @@ class FakeEncoder:
             "precision": "fp32",
             "preprocess": {"size": [size, size]},
         }
-        self.provenance = {"source": self.backbone.source, "loaded": time.time_ns()}
+        self.provenance: dict[str, Any] = {
+            "source": self.backbone.source,
+            "loaded": time.time_ns(),
+            "gflops": 0.5,
+        }
         self.embed_dim = embed_dim
         self.logit_scale = 100.0
         self.preprocess_key = f"{size}"
