@@ -115,7 +115,7 @@ class TestResultsBesideTheStore:
     ) -> None:
         evaluate = {
             "stage": "evaluate",
-            "ensembles": ["log-avg"],
+            "ensembles": ["super-learner"],
             "perturbations": ["clean", "jpeg-3"],
             "shots": [1],
             "seeds": 1,
@@ -128,7 +128,7 @@ class TestResultsBesideTheStore:
         }
         assert [one.skipped for one in run(store, evaluate, stage)] == [False, False]
         assert [one.skipped for one in run(store, evaluate, stage)] == [True, True]
-        more = evaluate | {"ensembles": ["log-avg", "prob-avg"]}
+        more = evaluate | {"ensembles": ["super-learner", "c-log-avg"]}
         assert [one.skipped for one in run(store, more, stage)] == [False, False]
 
 
