@@ -185,7 +185,7 @@ def _gains(path: Path, head: str, shots: str | None) -> _Gains:
             f"STORE -o {path}`"
         )
     if head not in gains["head"]:
-        hint = f"Looked for in {path}; `clipsyn evaluate --heads {head} -o {path}` adds it."
+        hint = f"Looked for in {path}; `clipsyn evaluate STORE --heads {head} -o {path}` adds it."
         raise unknown_name("head", head, gains["head"].unique(), hint)
     gains = gains.filter(pl.col("head") == head).with_columns(
         _sorted("backbones"), pl.col("shots").cast(pl.String).fill_null(FULL).alias("label")
@@ -235,9 +235,10 @@ def _correlations(frame: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Ro
         maintain_order="left",
     )
     if both.is_empty():
+        names, dataset, split = means.select("backbones", "dataset", "split").row(0)
         raise UsageError(
-            f"{path} has no gains of {means['backbones'][0]} on {means['dataset'][0]}/"
-            f"{means['split'][0]} and the others: add them with `clipsyn evaluate STORE -o {path}`"
+            f"{path} has no gains of {names} on {dataset}/{split}, nor on what else is shown: add "
+            f"them with `clipsyn evaluate STORE --backbones {names.replace('+', ',')} -o {path}`"
         )
     other = both.filter(pl.col("n") != pl.col("n there"))
     if not other.is_empty():

@@ -4,7 +4,7 @@
 - of a mean over samples, of differences and of ratios: the paired bootstrap, `bootstrap_mean`,
   `bootstrap_means`, and `Resamples` for what is no mean;
 - of a mean over seeds and samples: `bootstrap_seeds`;
-- of a correlation over datasets: `pearson`, `spearman`;
+- of a correlation over datasets, by Fisher's transform: `pearson`, `spearman`;
 - two methods on the same samples: `mcnemar`; on the same datasets: `wilcoxon`; many pairs: `holm`.
 
 Everything is seeded; an interval that cannot be known is NaN, NaN.

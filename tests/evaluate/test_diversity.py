@@ -46,26 +46,43 @@ class Stub:
         return f"of {key.backbone}"
 
 
+def group(predictions, labels, names, dataset="toy") -> Predicted:
+    """Clean images without a store. None is no prediction, and no label."""
+    rows = [[NO_PREDICTION if p is None else p for p in row] for row in predictions]
+    store = Stub(dict(zip(names, np.array(rows, np.uint16), strict=True)))
+    truth = np.array([-1 if label is None else label for label in labels], np.int32)
+    ids, content = tuple(map(str, range(len(truth)))), np.zeros((len(truth), 32), np.uint8)
+    samples = SampleTable(dataset, "test", ids, truth, content, SIX)
+    keys = tuple(FeatureKey(dataset, "test", "clean", name) for name in names)
+    return Predicted(store, samples, keys, "own")
+
+
 @pytest.fixture
 def given(monkeypatch):
-    """Function (predictions of each backbone, labels) -> what `diversity` makes of this group.
-
-    None is no prediction, and no label.
-    """
+    """Function (predictions of each backbone, labels) -> what `diversity` makes of this group."""
 
     def give(predictions, labels) -> pl.DataFrame:
-        names = "abcde"[: len(predictions)]
-        rows = [[NO_PREDICTION if p is None else p for p in row] for row in predictions]
-        store = Stub(dict(zip(names, np.array(rows, np.uint16), strict=True)))
-        truth = np.array([-1 if label is None else label for label in labels], np.int32)
-        ids, content = tuple(map(str, range(len(truth)))), np.zeros((len(truth), 32), np.uint8)
-        samples = SampleTable("toy", "test", ids, truth, content, SIX)
-        keys = tuple(FeatureKey("toy", "test", "clean", name) for name in names)
-        group = Predicted(store, samples, keys, "own")
-        monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([group]))
-        return diversity(store)
+        of = group(predictions, labels, "abcde"[: len(predictions)])
+        monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([of]))
+        return diversity(of.store)
 
     return give
+
+
+@pytest.fixture
+def four(monkeypatch) -> Callable[..., pl.DataFrame]:
+    """`diversity` of three backbones on four datasets, of 40 to 70 images."""
+    rng, groups = np.random.default_rng(6), {}
+    for number, name in enumerate(DATASETS):
+        labels = rng.integers(0, 6, 40 + 10 * number)
+        right = rng.random((3, len(labels))) < rng.random((3, 1))
+        groups[name] = group(np.where(right, labels, 5 - labels), labels, BACKBONES, name)
+
+    def found(*_, datasets=None, **__):
+        return iter([groups[name] for name in datasets or DATASETS])
+
+    monkeypatch.setattr(module, "predicted", found)
+    return lambda **options: diversity(groups["birds"].store, **options)
 
 
 def one(frame: pl.DataFrame, metric: str, backbones: str, **where) -> dict:
@@ -76,7 +93,7 @@ def one(frame: pl.DataFrame, metric: str, backbones: str, **where) -> dict:
 
 @pytest.fixture(scope="module")
 def birds(fakes, tmp_path_factory) -> FeatureStore:
-    """Three backbones of different weights on four datasets; two undecodable birds, and jpeg-3."""
+    """Three backbones of different weights, two undecodable birds, clean and jpeg-3."""
 
     class Varied(fakes.Encoder):
         def encode_images(self, pixels):
@@ -86,12 +103,7 @@ def birds(fakes, tmp_path_factory) -> FeatureStore:
     encoders = [Varied(name) for name in BACKBONES]
     bad = {3: "truncated", 41: "empty file"}
     source = fakes.Source("birds", count=90, class_names=SIX, bad=bad)
-    fakes.fill(path, encoders, [source], ("clean", "jpeg:3"), max_bad=0.1)
-    others = [
-        fakes.Source(name, count=20 + 10 * number, class_names=SIX[:number])
-        for number, name in enumerate(DATASETS[1:], 2)
-    ]
-    return fakes.fill(path, encoders, others)
+    return fakes.fill(path, encoders, [source], ("clean", "jpeg:3"), max_bad=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +126,7 @@ def test_the_frame_has_the_columns_of_a_result(results):
     assert results["fingerprint"].null_count() == 0
     assert results["ensemble"].null_count() == len(results)
     groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
-    clean = [(name, "clean") for name in DATASETS]
-    assert groups == [clean[0], ("birds", "jpeg-3"), *clean[1:]]
+    assert groups == [("birds", "clean"), ("birds", "jpeg-3")]
     assert set(results["metric"]) == {*PAIRWISE, *MEANS, "unique_correct"} | {
         "mcnemar_p",
         "mcnemar_p_holm",
@@ -290,14 +301,12 @@ def test_the_same_call_twice_gives_the_same_frame(birds, results):
 
 
 @pytest.fixture
-def write(tmp_path, results) -> Callable[..., Path]:
+def write(tmp_path) -> Callable[..., Path]:
     """Function (changes of columns) -> a file of gains of two ensembles on the four datasets."""
 
     def make(**changes) -> Path:
         rng, rows = np.random.default_rng(0), []
-        n = dict(results.filter(perturbation="clean").select("dataset", "n").unique().iter_rows())
-        prompts = results["prompts"][0]
-        for dataset in DATASETS:
+        for number, dataset in enumerate(DATASETS):
             row = dict.fromkeys(RESULT) | {
                 "dataset": dataset,
                 "split": "test",
@@ -305,10 +314,10 @@ def write(tmp_path, results) -> Callable[..., Path]:
                 "severity": 0,
                 "head": "zero-shot",
                 "backbones": ALL,
-                "prompts": prompts,
+                "prompts": "own",
                 "classes": "all",
                 "metric": "gain",
-                "n": n[dataset],
+                "n": 40 + 10 * number,
             }
             learned = {"ensemble": "nlc", "support": "train, own"}
             rows.append(row | {"ensemble": "log-avg", "shots": 0, "value": rng.normal()})
@@ -331,16 +340,16 @@ def gains_of(path: Path, ensemble: str, shots: int | None) -> list[float]:
 
 
 @pytest.mark.parametrize(("text", "shots"), [("16", 16), ("1", 1), ("full", None), (None, None)])
-def test_correlations_with_gains_are_scipys(birds, results, write, text, shots):
-    path = write()
-    frame = diversity(birds, results=path, shots=text)
+def test_correlations_with_gains_are_scipys(four, write, text, shots):
+    path, results = write(), four()
+    frame = four(results=path, shots=text)
     assert frame.filter(pl.col("dataset").is_not_null()).equals(results)
     found = frame.filter(pl.col("dataset").is_null())
     assert len(found) == 2 * 2 * len(MEANS)
     assert set(found["n"]) == {4}
     assert found.select(NAMES).is_duplicated().sum() == 0
     for metric in MEANS:
-        rows = results.filter(metric=metric, perturbation="clean")
+        rows = results.filter(metric=metric)
         values = [rows.filter(dataset=name)["value"].item() for name in DATASETS]
         for ensemble, at in (("log-avg", 0), ("nlc", shots)):
             gains = gains_of(path, ensemble, at)
@@ -377,24 +386,24 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     assert math.isnan(row["ci_low"])  # three datasets are too few for one
 
 
-def test_gains_of_other_backbones_are_not_mixed_in(birds, write, tmp_path):
-    alike = diversity(birds, results=write())
+def test_gains_of_other_backbones_are_not_mixed_in(four, write, tmp_path):
+    alike = four(results=write())
     others = pl.read_parquet(write(backbones="cnx/c+rn/b")).with_columns(pl.col("value") * -3)
     both = pl.concat([others, pl.read_parquet(write(backbones="vit/a+rn/b+cnx/c"))])
     both.write_parquet(tmp_path / "both.parquet")
-    found = diversity(birds, results=tmp_path / "both.parquet")
+    found = four(results=tmp_path / "both.parquet")
     assert found["value"].to_list() == alike["value"].to_list()
 
 
-def test_fewer_than_three_datasets_have_no_correlation(birds, write):
-    frame = diversity(birds, datasets=["birds", "cars"], results=write())
+def test_fewer_than_three_datasets_have_no_correlation(four, write):
+    frame = four(datasets=["birds", "cars"], results=write())
     found = frame.filter(pl.col("dataset").is_null())
     assert set(found["n"]) == {2}
     assert found["value"].is_nan().all()
 
 
-def test_equal_gains_have_no_correlation(birds, write):
-    found = diversity(birds, results=write(value=0.1)).filter(pl.col("dataset").is_null())
+def test_equal_gains_have_no_correlation(four, write):
+    found = four(results=write(value=0.1)).filter(pl.col("dataset").is_null())
     assert set(found["n"]) == {4}
     assert found["value"].is_nan().all()
 
@@ -405,33 +414,37 @@ def test_equal_gains_have_no_correlation(birds, write):
         ({"metric": "acc1"}, {}, "has no gain of any ensemble.*clipsyn evaluate STORE"),
         ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
-        ({}, {"head": "lda"}, "unknown head 'lda'.*clipsyn evaluate --heads lda"),
+        ({}, {"head": "lda"}, "unknown head 'lda'.*clipsyn evaluate STORE --heads lda"),
         ({}, {"shots": "4"}, "with --shots 4, but with 0, 1, 16, full: .*--shots 4"),
-        ({"backbones": "a+b"}, {}, "has no gains of cnx/c.rn/b.vit/a on birds/test"),
+        (
+            {"backbones": "a+b"},
+            {},
+            "has no gains of cnx/c.rn/b.vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
+        ),
         ({"split": "val"}, {}, "has no gains of"),
-        ({"n": 7}, {}, "is of other samples: 7 of birds/test, here 88"),
+        ({"n": 7}, {}, "is of other samples: 7 of birds/test, here 40"),
     ],
 )
-def test_results_that_do_not_fit_are_answered(birds, write, changes, options, message):
+def test_results_that_do_not_fit_are_answered(four, write, changes, options, message):
     error = UnknownName if "unknown" in message else UsageError
     with pytest.raises(error, match=message):
-        diversity(birds, results=write(**changes), **options)
+        four(results=write(**changes), **options)
 
 
-def test_results_fitted_on_several_splits_are_refused(birds, write, tmp_path):
+def test_results_fitted_on_several_splits_are_refused(four, write, tmp_path):
     frames = [pl.read_parquet(write(support=support)) for support in ("train, own", "val, own")]
     path = tmp_path / "both.parquet"
     pl.concat(frames).write_parquet(path)
     with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
-        diversity(birds, results=path)
+        four(results=path)
 
 
-def test_what_is_no_file_of_results_is_refused(birds, tmp_path):
+def test_what_is_no_file_of_results_is_refused(four, tmp_path):
     with pytest.raises(UsageError, match=r"no results at .*clipsyn evaluate STORE -o"):
-        diversity(birds, results=tmp_path / "none.parquet")
+        four(results=tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("no Parquet")
     with pytest.raises(UsageError, match="cannot be read as results"):
-        diversity(birds, results=tmp_path / "text.parquet")
+        four(results=tmp_path / "text.parquet")
 
 
 def test_one_backbone_is_refused(birds, fakes, tmp_path):
