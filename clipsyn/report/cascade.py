@@ -55,8 +55,9 @@ _NOTES = {
     "fixed": "Without leaving early: each backbone, and ensembles of the first k in order of the "
     "cascade.",
     "front": (
-        "What no other choice beats in both accuracy and cost on the support; both measured here "
-        "on other images.\nsupport: accuracy there, of ensembles on images held out of their fit."
+        "The Pareto front: what no other choice beats in both accuracy and cost on the support. "
+        "Both are measured here on\nother images; support: accuracy there, of ensembles on images "
+        "held out of their fit. With a threshold (θ) it is a\ncascade, of all backbones."
     ),
     "chosen": (
         "Cascades with the threshold (θ) that was chosen on the support of each dataset. GFLOPs: "
@@ -90,7 +91,8 @@ def tables(
         found["chosen"] = _chosen(frame, parts, short, terminal)
         found |= _of_parts(parts, f"{_mean_over(frame, len(parts))}{said}", short, terminal)
     for name, part in groups.items() if details or len(parts) == 1 else ():
-        of_one = _of_parts([part], f"{_name(part)}{said}", short, terminal)
+        title = f"{_name(part)}{said} · best on support {short[part.best]}"
+        of_one = _of_parts([part], title, short, terminal)
         end = f", {name}" if len(parts) > 1 else ""
         found |= {f"{kind}{end}": text for kind, text in of_one.items()}
     return found
@@ -272,7 +274,7 @@ def _front(parts: Sequence[_Part], short: Mapping[str, str], terminal: bool | No
         (ensemble, names), of = shared[place]
         rows.append(
             {
-                "choice": ensemble.replace(_CASCADE, "cascade ") or "single",
+                **_named(ensemble),
                 **_measured(of, parts, "95 %"),
                 "support": accuracies[place],
                 **{text: RUN if name in names else LEFT_OUT for name, text in short.items()},
@@ -281,6 +283,14 @@ def _front(parts: Sequence[_Part], short: Mapping[str, str], terminal: bool | No
     width = 9 if len(short) <= _MANY else 7
     heads = {text: wrapped(text, width) for text in short.values()}
     return _show(sorted(rows, key=lambda row: row["GFLOPs"]), terminal, heads)
+
+
+def _named(ensemble: str) -> dict[str, str | None]:
+    """Ensemble and threshold of ``cascade:log-avg@0.5``; what is no cascade has no threshold."""
+    if ensemble.startswith(_CASCADE):
+        name, _, threshold = ensemble.removeprefix(_CASCADE).rpartition("@")
+        return {"ensemble": name, "θ": threshold}
+    return {"ensemble": ensemble or None, "θ": None}
 
 
 def _show(

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import re
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.evaluate.cascade import THRESHOLDS, cascade
+from clipsyn.evaluate.results import RESULT
+
+
+@pytest.fixture
+def run(tiny_store, monkeypatch):
+    """Run `clipsyn cascade` on the tiny store; returns click's result."""
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+
+    def call(*arguments: object, store: object = tiny_store.path):
+        return CliRunner().invoke(main, ["cascade", str(store), *map(str, arguments)])
+
+    return call
+
+
+def heads(text: str) -> list[str]:
+    """The first word above every rule of a table."""
+    lines = text.split("\n")
+    return [lines[n - 1].split()[0] for n, line in enumerate(lines) if re.fullmatch("─+", line)]
+
+
+def test_it_shows_costs_the_curve_fixed_choices_and_the_front(run):
+    result = run()
+    assert result.exit_code == 0
+    assert heads(result.stdout) == ["backbone", "ensemble", "choice", "ensemble"]
+    assert "toy/test · clean" in result.stdout
+    assert result.stderr == ""
+
+
+def test_several_groups_are_means_and_details(run):
+    assert heads(run("-p", "clean,jpeg-3").stdout)[:2] == ["backbone", "dataset"]
+    detailed = run("-p", "*", "--details").stdout
+    assert len(heads(detailed)) == 5 + 2 * 3
+
+
+def test_the_numbers_are_those_of_evaluate(run, tiny_store):
+    result = run(
+        *("--json", "--ensembles", "super-learner,masked-super-learner", "--order", "greedy"),
+        *("--thresholds", "0.4,0.6", "--within", "5", "--cost", "fake/two=0.25"),
+        *("--shots", "3", "--seed", "1", "--all-subsets"),
+    )
+    found = json.loads(result.stdout)
+    expected = cascade(
+        tiny_store,
+        ensembles=["super-learner", "masked-super-learner"],
+        order="greedy",
+        thresholds=[0.4, 0.6],
+        within=0.05,
+        costs={"fake/two": 0.25},
+        shots=3,
+        seed=1,
+        all_subsets=True,
+    )
+    assert [row["value"] for row in found] == expected["value"].to_list()
+    assert list(found[0]) == list(RESULT)
+    names = {row["ensemble"] for row in found}
+    assert {"cascade:masked-super-learner@0.4", "cascade:log-avg@within-5"} <= names
+
+
+def test_a_given_order_is_that_of_the_backbones(run):
+    found = json.loads(run("--json", "-b", "fake/two,fake/one", "--order", "given").stdout)
+    assert "fake/two+fake/one" in {row["backbones"] for row in found}
+
+
+def test_files_of_the_numbers(run, tmp_path, tiny_store):
+    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
+    result = run("--csv", csv, "--parquet", parquet)
+    expected = cascade(tiny_store, thresholds=THRESHOLDS)
+    assert pl.read_parquet(parquet).equals(expected)
+    assert pl.read_csv(csv, schema=RESULT)["value"].to_list() == expected["value"].to_list()
+    assert f"{len(expected)} rows written to {csv}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["-d", "tyo"], 2, "unknown dataset 'tyo': did you mean toy"),
+        (["-b", "fake/three"], 2, "unknown backbone 'fake/three'"),
+        (["-b", "fake/one"], 2, "a cascade needs at least two backbones"),
+        (["--ensembles", "ncl"], 2, "unknown ensemble 'ncl': did you mean nlc"),
+        (["--ensembles", "masked-conf"], 2, "can be fitted with masked backbones if it is one of"),
+        (["--order", "given"], 2, "--order given follows --backbones"),
+        (["--order", "price"], 2, "--order"),
+        (["--thresholds", "0.5,x"], 2, "--thresholds 0.5,x: could not convert"),
+        (["--thresholds", "-1"], 2, "a threshold is a probability, not -1"),
+        (["--within", "-1"], 2, "--within is a number of points, at least 0; not -1"),
+        (["--cost", "fake/one"], 2, "--cost fake/one: write NAME=GFLOPS"),
+        (["--cost", "fake/three=1"], 2, "unknown backbone 'fake/three'"),
+        (["--support", "test"], 2, "test is both fitted on and measured on"),
+        (["-s", "train", "--support", "test"], 2, "the test split"),
+        (["--support", "val"], 4, "--split val`"),
+        (["--shots", "0"], 2, "--shots"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(run, arguments, code, message):
+    result = run(*arguments)
+    assert message in result.stderr
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_an_unlabelled_dataset_is_mentioned(fakes, tiny_store, run):
+    fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source("photos", class_names=())])
+    result = run()
+    assert result.exit_code == 0
+    assert "photos" not in result.stdout
+    assert "not shown, for want of labels or such cells: photos" in result.stderr
