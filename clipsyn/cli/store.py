@@ -83,7 +83,8 @@ def info(store: Path, group: str | None) -> None:
 def status(store: Path, as_json: bool) -> None:
     """Show what of STORE is finished and what an interrupted run left to do."""
     from clipsyn.store.drafts import leftovers, unfinished
-    from clipsyn.store.features import KINDS, FeatureStore
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.folders import KINDS
 
     opened = FeatureStore.open(store)
     finished = {kind: sum(1 for _ in opened.groups(kind)) for kind in KINDS}

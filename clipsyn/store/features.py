@@ -12,13 +12,11 @@ Reading never writes. `docs/store.md` specifies the format.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,33 +28,11 @@ from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
 from clipsyn.specs import FeatureKey, Identity
 from clipsyn.store import arrays
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
+from clipsyn.store.folders import KINDS, folder_name, name_of_folder
 from clipsyn.store.imports import PROMPTS, Imported
 from clipsyn.store.samples import SampleTable
 
 _MARKER = "clipsyn.json"
-_AMBIGUOUS_HYPHEN = re.compile(r"-(?=[-/])|(?<=[-/])-")
-
-KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are called after
-    "samples": ("dataset", "split"),
-    "classes": ("dataset", "prompts", "backbone"),
-    "features": ("dataset", "split", "perturbation", "backbone"),
-    "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
-    "imports": ("dataset", "split", "perturbation", "backbone"),
-}
-
-
-def folder_name(name: str) -> str:
-    """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``.
-
-    So do hyphens that could be read as a ``/``, and a leading dot.
-    """
-    quoted = _AMBIGUOUS_HYPHEN.sub("%2D", quote(name, safe="/@=+,"))
-    quoted = f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
-    return quoted.replace("/", "--")
-
-
-def name_of_folder(folder: str) -> str:
-    return unquote(folder.replace("--", "/"))
 
 
 def _other_thing(path: Path) -> StoreError:

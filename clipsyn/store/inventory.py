@@ -13,7 +13,8 @@ from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey, by_severity, fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
-from clipsyn.store.features import KINDS, FeatureStore
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import KINDS
 from clipsyn.store.imports import ELSEWHERE, content_digest
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter

@@ -14,7 +14,8 @@ from clipsyn.cli import main
 from clipsyn.errors import MissingCell
 from clipsyn.store import arrays
 from clipsyn.store.drafts import unfinished
-from clipsyn.store.features import KINDS, FeatureStore
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import KINDS
 from clipsyn.store.inventory import (
     cell_rows,
     damage,
