@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import binomtest, pearsonr, spearmanr
+from scipy.stats import binomtest, pearsonr
 from sklearn.metrics import cohen_kappa_score
 
 from clipsyn.analysis.diversity import PAIRWISE
@@ -28,7 +27,6 @@ from clipsyn.store.samples import SampleTable
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 ALL = "+".join(BACKBONES)
 SIX = tuple(f"class {c}" for c in range(6))
-DATASETS = ("birds", "cars", "dogs", "flags")
 
 
 class Stub:
@@ -67,22 +65,6 @@ def given(monkeypatch):
         return diversity(of.store)
 
     return give
-
-
-@pytest.fixture
-def four(monkeypatch) -> Callable[..., pl.DataFrame]:
-    """`diversity` of three backbones on four datasets, of 40 to 70 images."""
-    rng, groups = np.random.default_rng(6), {}
-    for number, name in enumerate(DATASETS):
-        labels = rng.integers(0, 6, 40 + 10 * number)
-        right = rng.random((3, len(labels))) < rng.random((3, 1))
-        groups[name] = group(np.where(right, labels, 5 - labels), labels, BACKBONES, name)
-
-    def found(*_, datasets=None, **__):
-        return iter([groups[name] for name in datasets or DATASETS])
-
-    monkeypatch.setattr(module, "predicted", found)
-    return lambda **options: diversity(groups["birds"].store, **options)
 
 
 def one(frame: pl.DataFrame, metric: str, backbones: str, **where) -> dict:
@@ -300,67 +282,6 @@ def test_the_same_call_twice_gives_the_same_frame(birds, results):
     assert diversity(birds).equals(results)
 
 
-@pytest.fixture
-def write(tmp_path) -> Callable[..., Path]:
-    """Function (changes of columns) -> a file of gains of two ensembles on the four datasets."""
-
-    def make(**changes) -> Path:
-        rng, rows = np.random.default_rng(0), []
-        for number, dataset in enumerate(DATASETS):
-            row = dict.fromkeys(RESULT) | {
-                "dataset": dataset,
-                "split": "test",
-                "perturbation": "clean",
-                "severity": 0,
-                "head": "zero-shot",
-                "backbones": ALL,
-                "prompts": "own",
-                "classes": "all",
-                "metric": "gain",
-                "n": 40 + 10 * number,
-            }
-            learned = {"ensemble": "nlc", "support": "train, own"}
-            rows.append(row | {"ensemble": "log-avg", "shots": 0, "value": rng.normal()})
-            for shots, seed in ((1, 0), (16, 0), (16, 1), (None, 0)):
-                rows.append(row | learned | {"shots": shots, "seed": seed, "value": rng.normal()})
-        frame = pl.DataFrame([row | changes for row in rows], schema=RESULT)
-        frame = frame.with_row_index("at").with_columns(pl.col("at").cast(str).alias("fingerprint"))
-        frame.drop("at").write_parquet(tmp_path / "gains.parquet")
-        return tmp_path / "gains.parquet"
-
-    return make
-
-
-def gains_of(path: Path, ensemble: str, shots: int | None) -> list[float]:
-    """Mean over seeds, dataset by dataset."""
-    rows = pl.read_parquet(path).filter(
-        pl.col("shots").eq_missing(pl.lit(shots, pl.Int32)), ensemble=ensemble
-    )
-    return [rows.filter(dataset=name)["value"].mean() for name in DATASETS]
-
-
-@pytest.mark.parametrize(("text", "shots"), [("16", 16), ("1", 1), ("full", None), (None, None)])
-def test_correlations_with_gains_are_scipys(four, write, text, shots):
-    path, results = write(), four()
-    frame = four(results=path, shots=text)
-    assert frame.filter(pl.col("dataset").is_not_null()).equals(results)
-    found = frame.filter(pl.col("dataset").is_null())
-    assert len(found) == 2 * 2 * len(MEANS)
-    assert set(found["n"]) == {4}
-    assert found.select(NAMES).is_duplicated().sum() == 0
-    for metric in MEANS:
-        rows = results.filter(metric=metric)
-        values = [rows.filter(dataset=name)["value"].item() for name in DATASETS]
-        for ensemble, at in (("log-avg", 0), ("nlc", shots)):
-            gains = gains_of(path, ensemble, at)
-            for kind, scipys in (("pearson", pearsonr), ("spearman", spearmanr)):
-                name = f"{kind}_{metric.removeprefix('mean_')}"
-                row = one(found, name, ALL, ensemble=ensemble)
-                assert row["value"] == pytest.approx(scipys(values, gains)[0]), name
-                assert row["shots"] == at
-                assert row["ci_low"] <= row["value"] <= row["ci_high"]
-
-
 def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     path = tmp_path / "results.parquet"
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
@@ -384,67 +305,6 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     row = one(found, "pearson_error_inconsistency", names, ensemble="oracle")
     assert row["value"] == pytest.approx(pearsonr(values, oracle)[0])
     assert math.isnan(row["ci_low"])  # three datasets are too few for one
-
-
-def test_gains_of_other_backbones_are_not_mixed_in(four, write, tmp_path):
-    alike = four(results=write())
-    others = pl.read_parquet(write(backbones="cnx/c+rn/b")).with_columns(pl.col("value") * -3)
-    both = pl.concat([others, pl.read_parquet(write(backbones="vit/a+rn/b+cnx/c"))])
-    both.write_parquet(tmp_path / "both.parquet")
-    found = four(results=tmp_path / "both.parquet")
-    assert found["value"].to_list() == alike["value"].to_list()
-
-
-def test_fewer_than_three_datasets_have_no_correlation(four, write):
-    frame = four(datasets=["birds", "cars"], results=write())
-    found = frame.filter(pl.col("dataset").is_null())
-    assert set(found["n"]) == {2}
-    assert found["value"].is_nan().all()
-
-
-def test_equal_gains_have_no_correlation(four, write):
-    found = four(results=write(value=0.1)).filter(pl.col("dataset").is_null())
-    assert set(found["n"]) == {4}
-    assert found["value"].is_nan().all()
-
-
-@pytest.mark.parametrize(
-    ("changes", "options", "message"),
-    [
-        ({"metric": "acc1"}, {}, "has no gain of any ensemble.*clipsyn evaluate STORE"),
-        ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
-        ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
-        ({}, {"head": "lda"}, "unknown head 'lda'.*clipsyn evaluate STORE --heads lda"),
-        ({}, {"shots": "4"}, "with --shots 4, but with 0, 1, 16, full: .*--shots 4"),
-        (
-            {"backbones": "a+b"},
-            {},
-            "has no gains of cnx/c.rn/b.vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
-        ),
-        ({"split": "val"}, {}, "has no gains of"),
-        ({"n": 7}, {}, "is of other samples: 7 of birds/test, here 40"),
-    ],
-)
-def test_results_that_do_not_fit_are_answered(four, write, changes, options, message):
-    error = UnknownName if "unknown" in message else UsageError
-    with pytest.raises(error, match=message):
-        four(results=write(**changes), **options)
-
-
-def test_results_fitted_on_several_splits_are_refused(four, write, tmp_path):
-    frames = [pl.read_parquet(write(support=support)) for support in ("train, own", "val, own")]
-    path = tmp_path / "both.parquet"
-    pl.concat(frames).write_parquet(path)
-    with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
-        four(results=path)
-
-
-def test_what_is_no_file_of_results_is_refused(four, tmp_path):
-    with pytest.raises(UsageError, match=r"no results at .*clipsyn evaluate STORE -o"):
-        four(results=tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("no Parquet")
-    with pytest.raises(UsageError, match="cannot be read as results"):
-        four(results=tmp_path / "text.parquet")
 
 
 def test_one_backbone_is_refused(birds, fakes, tmp_path):
