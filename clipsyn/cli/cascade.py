@@ -85,7 +85,13 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
 @click.option(
     "--shots", type=click.IntRange(1), help="Images of each class to fit on.  [default: all]"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the images drawn by --shots, and of ensembles with a random start.",
+)
 @click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
 @output_options
 def cascade(
