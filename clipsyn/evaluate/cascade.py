@@ -28,7 +28,7 @@ from clipsyn.specs import CLEAN, fingerprint
 from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean, wilson_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
-from clipsyn.store.select import Names
+from clipsyn.store.select import Names, matching
 
 ORDERS = ("cost", "greedy", "given")
 _Value = tuple[str, float, Interval | None]  # metric, value, interval
@@ -89,7 +89,7 @@ def cascade(
         tuple(dict.fromkeys((PLAIN, *ensembles))),
         order,
         tuple(backbones or ()),
-        tuple(thresholds),
+        tuple(dict.fromkeys(thresholds)),
         within,
         all_subsets,
         costs or {},
@@ -281,7 +281,7 @@ def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> No
         raise unknown_name("order", settings.order, ORDERS)
     if settings.order == "given" and not settings.given:
         raise UsageError("--order given follows --backbones: name them in the order wanted")
-    if settings.support in splits:
+    if any(matching(term, [settings.support]) for term in splits):
         raise UsageError(
             f"{settings.support} is both fitted on and measured on: give another --support or "
             "--split"

@@ -222,6 +222,11 @@ def test_costs_may_be_given_and_change_the_order(birds):
     assert value(frame, "exit_1", "cascade:log-avg@0.5", "+".join(order)) == leaves[0]
 
 
+def test_what_is_asked_twice_is_there_once(birds):
+    frame = cascade(birds, ensembles=["log-avg", "conf", "conf"], thresholds=[0.5, 0.50, 0.4])
+    assert frame.select(NAMES).is_duplicated().sum() == 0
+
+
 def test_the_order_may_be_given(birds):
     frame = cascade(birds, backbones=["vit/a", "rn/*"], order="given", thresholds=[0.5])
     names = frame.filter(pl.col("ensemble") == "cascade:log-avg@0.5")["backbones"].unique()
@@ -341,6 +346,7 @@ class TestRefused:
             ({"shots": 0}, UsageError, "--shots"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
             ({"splits": ["train"]}, UsageError, "train is both fitted on and measured on"),
+            ({"splits": ["test", "tr*"]}, UsageError, "train is both fitted on and measured on"),
             ({"splits": ["train"], "support": "test"}, LeakError, "test split"),
             ({"support": "val"}, MissingCell, "clipsyn extract .* --split val"),
             (
