@@ -9,13 +9,11 @@ from typing import NamedTuple
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluate.results import RESULT, ResultsFile, Row
-from clipsyn.registry import unknown_name
+from clipsyn.evaluate.results import RESULT, Row, ensembles_in
 from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.stats import Interval, pearson, spearman
 
 CORRELATIONS = {"pearson": pearson, "spearman": spearman}
-FULL = "full"
 _GROUP = ["split", "perturbation", "prompts"]
 
 
@@ -47,33 +45,14 @@ class _Gains(NamedTuple):
 
 def _gains(path: Path, head: str, shots: str | None) -> _Gains:
     """Gains over the best single backbone: a row each dataset and ensemble, means over seeds."""
-    if not path.exists():
-        raise UsageError(f"no results at {path}: make them with `clipsyn evaluate STORE -o {path}`")
-    gains = ResultsFile(path).frame.filter(
-        pl.col("metric") == "gain", pl.col("ensemble").is_not_null(), pl.col("classes") == "all"
-    )
-    if gains.is_empty():
-        raise UsageError(
-            f"{path} has no gain of any ensemble over all classes: add some with `clipsyn evaluate "
-            f"STORE -o {path}`"
-        )
-    if head not in gains["head"]:
-        hint = f"Looked for in {path}; `clipsyn evaluate STORE --heads {head} -o {path}` adds it."
-        raise unknown_name("head", head, gains["head"].unique(), hint)
-    gains = gains.filter(pl.col("head") == head).with_columns(
-        _sorted("backbones"), pl.col("shots").cast(pl.String).fill_null(FULL).alias("label")
-    )
-    chosen = _shots(gains, path, shots)
+    line = f"clipsyn evaluate STORE -o {path}"
+    gains = ensembles_in(path, ("gain",), head, shots, line).with_columns(_sorted("backbones"))
     keys = ["dataset", *_GROUP, "ensemble", "backbones"]
-    found = (
-        gains.filter(pl.col("label").is_in(["0", chosen]))
-        .group_by(*keys, maintain_order=True)
-        .agg(
-            pl.col("shots", "n").first(),
-            gain=pl.col("value").mean(),
-            supports=pl.col("support").n_unique(),
-            prints=pl.col("fingerprint"),
-        )
+    found = gains.group_by(*keys, maintain_order=True).agg(
+        pl.col("shots", "n").first(),
+        gain=pl.col("value").mean(),
+        supports=pl.col("support").n_unique(),
+        prints=pl.col("fingerprint"),
     )
     if (found["supports"] > 1).any():
         raise UsageError(
@@ -81,20 +60,6 @@ def _gains(path: Path, head: str, shots: str | None) -> _Gains:
             "with one of them"
         )
     return _Gains(found, head)
-
-
-def _shots(gains: pl.DataFrame, path: Path, shots: str | None) -> str:
-    """The number of shots asked for, or the most there are: the whole support before all."""
-    there = set(gains["label"])
-    if shots is None:
-        return FULL if FULL in there else max(there, key=int)
-    if shots not in there:
-        order = sorted(there, key=lambda label: (label == FULL, label.zfill(9)))
-        raise UsageError(
-            f"{path} has no gains with --shots {shots}, but with {', '.join(order)}: "
-            f"`clipsyn evaluate STORE --shots {shots} -o {path}` adds them"
-        )
-    return shots
 
 
 def _rows(means: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Row]:

@@ -11,14 +11,11 @@ import polars as pl
 
 from clipsyn.analysis.robustness import relative_robustness
 from clipsyn.errors import UsageError
-from clipsyn.evaluate.results import ResultsFile, Row
+from clipsyn.evaluate.results import Row, ensembles_in
 from clipsyn.evaluate.trials import ALL, Setting, Trial
-from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, fingerprint
 from clipsyn.store.features import FeatureStore
 
-FULL = "full"
-_NO_METHODS = ("oracle", "chance")  # in files of results
 _METHOD = ["head", "ensemble", "support", "shots", "seed"]
 
 
@@ -39,9 +36,13 @@ def ensemble_rows(
     samples, and UnknownName with near matches for a head.
     """
     line = _evaluate_line(store, trials, path)
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: run `{line}`")
-    frame = _chosen(ResultsFile(path).frame, path, head, shots)
+    frame = ensembles_in(path, ("acc1", "gain"), head, shots, line)
+    frame = frame.filter(pl.col("ensemble") != "oracle")
+    if frame["support"].drop_nulls().n_unique() > 1:
+        raise UsageError(
+            f"{path} has ensembles fitted on several splits or prompt sets: give a file with one "
+            "of them"
+        )
     rows = [
         row
         for trial in trials
@@ -60,35 +61,6 @@ def _evaluate_line(store: FeatureStore, trials: Sequence[Trial], path: Path) -> 
     names = sorted({label.split("-")[0] for trial in trials for label in trial.labels[1:]})
     labels = ",".join([CLEAN.label, *(f"{name}-*" for name in names)])
     return f"clipsyn evaluate {store.path} --perturb '{labels}' -o {path}"
-
-
-def _chosen(frame: pl.DataFrame, path: Path, head: str, shots: str | None) -> pl.DataFrame:
-    """Accuracies and gains of ensembles, on one head and number of shots."""
-    frame = frame.filter(
-        pl.col("metric").is_in(["acc1", "gain"]),
-        pl.col("classes") == "all",
-        pl.col("ensemble").is_not_null() & ~pl.col("ensemble").is_in(_NO_METHODS),
-    )
-    if len(frame) and head not in frame["head"]:
-        hint = f"Looked for in {path}; `clipsyn evaluate --heads {head} -o {path}` adds it."
-        raise unknown_name("head", head, frame["head"].unique(), hint)
-    frame = frame.filter(head=head)
-    if frame["support"].drop_nulls().n_unique() > 1:
-        raise UsageError(
-            f"{path} has ensembles fitted on several splits or prompt sets: give a file with one "
-            "of them"
-        )
-    label = pl.col("shots").cast(pl.String).fill_null(FULL)
-    there = set(frame.select(label).to_series()) - {"0"}
-    if shots is None:
-        shots = FULL if FULL in there else max(there, key=int, default="0")
-    elif shots not in there:
-        order = sorted(there, key=lambda text: (text == FULL, text.zfill(9)))
-        raise UsageError(
-            f"{path} has no ensemble at {shots} shots: there are {', '.join(order) or 'none'}; "
-            f"`clipsyn evaluate --shots {shots} -o {path}` adds them"
-        )
-    return frame.filter(label.is_in(["0", shots]))
 
 
 class _Method(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import polars as pl
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.frames import write
 from clipsyn.metrics import Score
+from clipsyn.registry import unknown_name
 from clipsyn.stats import Interval
 
 RESULT = {
@@ -34,6 +35,7 @@ RESULT = {
     "fingerprint": pl.String,  # of everything that decides the value
 }
 Row = dict[str, Any]
+FULL = "full"  # the whole support, where numbers of shots are texts
 _NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint")
 NAMES = [name for name in RESULT if name not in _NUMBERS]  # what tells results apart
 
@@ -81,6 +83,49 @@ class ResultsFile:
             f"{row['split']} ({row['perturbation']}, head {row['head']}) from other features, "
             "labels, prompts or settings (fingerprint): write to another file, or give --replace"
         )
+
+
+def ensembles_in(
+    path: Path, metrics: Sequence[str], head: str, shots: str | None, line: str
+) -> pl.DataFrame:
+    """What a file of results says of ensembles over all classes, on one head and number of shots.
+
+    shots: images a class, "full" for the whole support, None for the most there are. Ensembles
+    that learn nothing are there anyway. line: the command that adds results to the file.
+    Raises UsageError where the file, or a result of that kind, is missing, and UnknownName with
+    near matches for a head.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: make it with `{line}`")
+    found = ResultsFile(path).frame.filter(
+        pl.col("metric").is_in(metrics),
+        pl.col("classes") == "all",
+        pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "chance"),
+    )
+    if found.is_empty():
+        raise UsageError(
+            f"{path} has no {' or '.join(metrics)} of any ensemble over all classes: add some with "
+            f"`{line}`"
+        )
+    if head not in found["head"]:
+        hint = f"Looked for in {path}; `{line} --heads {head}` adds it."
+        raise unknown_name("head", head, found["head"].unique(), hint)
+    found = found.filter(head=head)
+    label = pl.col("shots").cast(pl.String).fill_null(FULL)
+    return found.filter(label.is_in(["0", _shots(found.select(label).to_series(), shots, line)]))
+
+
+def _shots(labels: pl.Series, wanted: str | None, line: str) -> str:
+    """The number of shots asked for, or the most there are: the whole support before all."""
+    fitted = sorted(set(labels) - {"0"}, key=lambda text: (text == FULL, text.zfill(9)))
+    if wanted is None:
+        return fitted[-1] if fitted else "0"
+    if wanted not in {*fitted, "0"}:
+        raise UsageError(
+            f"there are no ensembles with --shots {wanted}, but with "
+            f"{', '.join(fitted) or 'none'}: `{line} --shots {wanted}` adds them"
+        )
+    return wanted
 
 
 def _read(path: Path) -> pl.DataFrame:

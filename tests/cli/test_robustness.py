@@ -104,7 +104,7 @@ def test_ensembles_of_a_file_of_results(run, tmp_path, tiny_store):
         (
             ["--results", "none.parquet"],
             2,
-            "none.parquet does not exist: run `clipsyn evaluate ",
+            "none.parquet does not exist: make it with `clipsyn evaluate ",
         ),
     ],
 )

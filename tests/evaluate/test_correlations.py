@@ -124,8 +124,8 @@ def test_a_perturbation_has_its_own(means, write):
         ({"metric": "acc1"}, {}, "has no gain of any ensemble.*clipsyn evaluate STORE"),
         ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
-        ({}, {"head": "lda"}, "unknown head 'lda'.*clipsyn evaluate STORE --heads lda"),
-        ({}, {"shots": "4"}, "with --shots 4, but with 0, 1, 16, full: .*--shots 4"),
+        ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
+        ({}, {"shots": "4"}, "with --shots 4, but with 1, 16, full: .*--shots 4"),
         (
             {"backbones": "a+b"},
             {},
@@ -150,7 +150,9 @@ def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
 
 
 def test_what_is_no_file_of_results_is_refused(means, tmp_path):
-    with pytest.raises(UsageError, match=r"no results at .*clipsyn evaluate STORE -o"):
+    with pytest.raises(
+        UsageError, match=r"does not exist: make it with `clipsyn evaluate STORE -o"
+    ):
         correlations(means, tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("no Parquet")
     with pytest.raises(UsageError, match="cannot be read as results"):

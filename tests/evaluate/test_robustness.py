@@ -567,7 +567,11 @@ def test_means_over_what_the_file_lacks_are_left_out(birds, some):
     ("keep", "options", "message"),
     [
         (pl.lit(True), {"head": "linear-prob"}, "unknown head 'linear-prob'"),
-        (pl.lit(True), {"shots": "16"}, "has no ensemble at 16 shots: there are 1, 2;"),
+        (
+            pl.lit(True),
+            {"shots": "16"},
+            "no ensembles with --shots 16, but with 1, 2: `clipsyn evaluate",
+        ),
         (
             pl.lit(True),
             {"backbones": "rn/*"},
@@ -579,7 +583,7 @@ def test_means_over_what_the_file_lacks_are_left_out(birds, some):
             r"run `clipsyn evaluate .*store --perturb 'clean,jpeg-\*,pixelate-\*' -o .*parquet`",
         ),
         (pl.col("perturbation") != "clean", {}, "both clean and perturbed images"),
-        (pl.lit(False), {}, "both clean and perturbed images"),
+        (pl.lit(False), {}, "no acc1 or gain of any ensemble"),
     ],
 )
 def test_results_that_do_not_fit(some, birds, keep, options, message):
@@ -606,7 +610,9 @@ def test_results_fitted_on_several_supports(birds, results, tmp_path):
 
 def test_results_that_are_no_results(birds, tmp_path):
     path = tmp_path / "none.parquet"
-    with pytest.raises(UsageError, match=r"none.parquet does not exist: run `clipsyn evaluate "):
+    with pytest.raises(
+        UsageError, match=r"none.parquet does not exist: make it with `clipsyn evaluate "
+    ):
         robustness(birds, results=path)
     path.write_text("nothing")
     with pytest.raises(UsageError, match=r"none.parquet cannot be read as results"):
