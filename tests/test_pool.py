@@ -88,7 +88,8 @@ def test_some_classes_among_themselves():
 
 
 def test_features_need_embeddings():
-    with pytest.raises(InputError, match="no embeddings of 0, 1, 2: use an ensemble that needs logits"):
+    complaint = "no embeddings of 0, 1, 2: use an ensemble that needs logits"
+    with pytest.raises(InputError, match=complaint):
         Pool.of(LOGITS, LABELS).features()
 
 
