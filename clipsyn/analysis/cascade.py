@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.logits import in_blocks
+
 NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages
 _ROUNDING = 1e-9  # accuracies closer than this are equal
 
@@ -104,6 +106,32 @@ def pareto_front(costs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]
             front[point] = True
             best, paid = values[point], costs[point]
     return front
+
+
+def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """What the average of the logits of every subset of backbones predicts, the lowest of equals.
+
+    logits: (sample, backbone, class), all finite. Returns (subset, sample): backbone b is in
+    subset s if ``s >> b & 1``; the empty one predicts 0. A subset costs one sum and one search
+    more than the one it extends.
+    """
+    _, count, classes = logits.shape
+    found = np.zeros((1 << count, len(logits)), np.uint16)
+
+    def block(rows: slice) -> None:
+        part = np.ascontiguousarray(logits[rows].transpose(1, 0, 2))
+        sums = np.zeros((count + 1, *part.shape[1:]), part.dtype)  # of subsets that are extended
+
+        def extend(subset: int, size: int, first: int) -> None:
+            for b in range(first, count):
+                np.add(sums[size], part[b], out=sums[size + 1])
+                found[subset | 1 << b, rows] = sums[size + 1].argmax(axis=1)
+                extend(subset | 1 << b, size + 1, b + 1)
+
+        extend(0, 0, 0)
+
+    in_blocks(block, (len(logits), 2 * count, classes))
+    return found
 
 
 def _at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.intp]:

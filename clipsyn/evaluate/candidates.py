@@ -6,12 +6,13 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analysis.cascade import smallest_threshold
+from clipsyn.analysis.cascade import average_predictions, smallest_threshold
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.estimator import from_text
@@ -52,13 +53,26 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What is seen of labelled samples."""
+
+    seen: dict[Candidate, Seen]
+    averages: dict[Candidate, NDArray[np.bool_]]  # see `averages`
+
+    @cached_property
+    def correct(self) -> dict[Candidate, NDArray[np.bool_]]:
+        """(sample,) of everything there is."""
+        return {candidate: one.correct for candidate, one in self.seen.items()} | self.averages
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Everything that is learned from, and chosen on, the support of one dataset."""
 
     order: tuple[str, ...]
     gflops: NDArray[np.float64]  # (stage,) of each backbone in that order
     stages: dict[Candidate, Stage]
-    seen: dict[Candidate, Seen]  # what they say of the support
+    support: Outcome
     thresholds: dict[str, float]  # by ensemble: the one within reach of the full ensemble
     reader: PoolReader
     rows: str  # digest of the samples learned from
@@ -75,7 +89,7 @@ def fit(group: Predicted, settings: Settings) -> Fitted:
         order,
         np.array([gflops[name] for name in order]),
         stages,
-        seen,
+        Outcome(seen, averages(pool, order)),
         {
             text: smallest_threshold(*along(seen, text, order), settings.within)
             for text in settings.ensembles
@@ -85,16 +99,23 @@ def fit(group: Predicted, settings: Settings) -> Fitted:
     )
 
 
-def measure(fitted: Fitted, reader: PoolReader) -> dict[Candidate, Seen]:
+def measure(fitted: Fitted, reader: PoolReader) -> Outcome:
     """Show the labelled samples of other cells to all that is fitted, a block at a time."""
-    parts = [watch(fitted.stages, block.labelled()) for block in reader.blocks()]
-    return {
-        candidate: Seen(
-            np.concatenate([part[candidate].confidence for part in parts]),
-            np.concatenate([part[candidate].correct for part in parts]),
-        )
-        for candidate in fitted.stages
-    }
+    pools = (block.labelled() for block in reader.blocks())
+    parts = [(watch(fitted.stages, pool), averages(pool, fitted.order)) for pool in pools]
+    return Outcome(
+        {
+            candidate: Seen(
+                np.concatenate([seen[candidate].confidence for seen, _ in parts]),
+                np.concatenate([seen[candidate].correct for seen, _ in parts]),
+            )
+            for candidate in fitted.stages
+        },
+        {
+            candidate: np.concatenate([right[candidate] for _, right in parts])
+            for candidate in fitted.support.averages
+        },
+    )
 
 
 def steps(text: str, order: Sequence[str]) -> list[Candidate]:
@@ -119,13 +140,27 @@ def candidates(order: Sequence[str], ensembles: Sequence[str], every: bool) -> l
 
     Of those with nothing to fit all subsets, up to `MOST_FOR_SUBSETS` backbones; with `every`
     also of those that are fitted, but not of the masked, of which there is one for all stages.
+    For the plain average, see `averages`.
     """
     found = [Candidate(None, (name,)) for name in order]
     for text in ensembles:
         found += steps(text, order)
-        if not text.startswith(MASKED) and (every or not make_ensemble(text).learns):
+        whole = text == PLAIN or text.startswith(MASKED)
+        if not whole and (every or not make_ensemble(text).learns):
             found += _subsets(text, order)
     return list(dict.fromkeys(found))
+
+
+def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, NDArray[np.bool_]]:
+    """(sample,) what the plain average of every subset but the prefixes gets right."""
+    subsets = list(_subsets(PLAIN, order))
+    if not subsets:
+        return {}
+    bits = {name: 1 << column for column, name in enumerate(pool.backbones)}
+    right = average_predictions(pool.logits) == pool.labels
+    return {
+        candidate: right[sum(bits[name] for name in candidate.backbones)] for candidate in subsets
+    }
 
 
 def backbone_order(pool: Pool, gflops: Mapping[str, float], settings: Settings) -> tuple[str, ...]:
@@ -164,7 +199,8 @@ def _subsets(text: str, order: Sequence[str]) -> Iterator[Candidate]:
     if len(order) <= MOST_FOR_SUBSETS:
         for size in range(2, len(order)):
             for names in combinations(order, size):
-                yield Candidate(text, names)
+                if names != tuple(order[:size]):
+                    yield Candidate(text, names)
 
 
 def _support(group: Predicted, settings: Settings) -> tuple[PoolReader, NDArray[np.intp], Pool]:

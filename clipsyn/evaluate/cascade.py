@@ -131,20 +131,21 @@ class _Sheet:
             backbones=group.backbones,
             prompts=group.prompts,
         )
-        self.seen = measure(fitted, self.reader)
+        self.outcome = measure(fitted, self.reader)
         self.gflops = dict(zip(fitted.order, fitted.gflops.tolist(), strict=True))
-        self.n = len(self.seen[Candidate(None, fitted.order[:1])].correct)
+        self.n = len(self.outcome.correct[Candidate(None, fitted.order[:1])])
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
             costs = spent(self.group.store, key, self.gflops)
             yield from self._rows(Candidate(None, (key.backbone,)), _known(costs), learned=False)
-        for candidate in self.seen:
-            learned = bool(candidate.ensemble) and self.fitted.stages[candidate].ensemble.learns
+        for candidate in self.outcome.correct:
+            fitted = self.fitted.stages.get(candidate)
+            learned = fitted is not None and fitted.ensemble.learns
             yield from self._rows(candidate, self._fixed(candidate), learned=learned)
             yield from self._rows(candidate, self._on_support[candidate], learned=True)
         for text in self.settings.ensembles:
-            confidence, correct = along(self.seen, text, self.fitted.order)
+            confidence, correct = along(self.outcome.seen, text, self.fitted.order)
             for name, threshold in self._thresholds(text):
                 stage = exit_stages(confidence, threshold)
                 found = self._cascade(stage, correct, threshold)
@@ -159,7 +160,7 @@ class _Sheet:
         yield f"cascade:{text}@within-{100 * self.settings.within:g}", chosen
 
     def _fixed(self, candidate: Candidate) -> Iterator[_Value]:
-        correct = self.seen[candidate].correct
+        correct = self.outcome.correct[candidate]
         yield "acc1", _mean(correct), bootstrap_mean(correct)
         yield "mean_gflops", self._price(candidate.backbones), None
 
@@ -169,7 +170,7 @@ class _Sheet:
         """stage: (sample,) at which each leaves. correct: (stage, sample)."""
         right = correct[stage, np.arange(self.n)]
         cost = np.cumsum(self.fitted.gflops)[stage]
-        single = self.seen[Candidate(None, (self._best_on_support,))].correct
+        single = self.outcome.correct[Candidate(None, (self._best_on_support,))]
         yield "acc1", _mean(right), bootstrap_mean(right)
         yield "mean_gflops", _mean(cost), bootstrap_mean(cost)
         yield "gain_over_full", *_gain(right, correct[-1])
@@ -183,15 +184,15 @@ class _Sheet:
     @cached_property
     def _on_support(self) -> dict[Candidate, list[_Value]]:
         """Accuracy and mean cost on the support of all there is, and whether it is in front."""
-        seen, order = self.fitted.seen, self.fitted.order
+        support, order = self.fitted.support, self.fitted.order
         found = {
-            candidate: (_mean(one.correct), self._price(candidate.backbones))
-            for candidate, one in seen.items()
+            candidate: (_mean(right), self._price(candidate.backbones))
+            for candidate, right in support.correct.items()
         }
         for text in self.settings.ensembles:
             names, thresholds = zip(*self._thresholds(text), strict=True)
             curve = cascade_curve(
-                *along(seen, text, order), self.fitted.gflops, np.array(thresholds)
+                *along(support.seen, text, order), self.fitted.gflops, np.array(thresholds)
             )
             for name, accuracy, cost in zip(names, curve.accuracy, curve.cost, strict=True):
                 found[Candidate(name, order)] = (float(accuracy), float(cost))
@@ -209,11 +210,11 @@ class _Sheet:
     @cached_property
     def _best_on_support(self) -> str:
         """The backbone with the highest accuracy on the support, the cheapest of equals."""
-        seen = self.fitted.seen
+        correct = self.fitted.support.correct
         return max(
             self.fitted.order,
             key=lambda name: (
-                int(seen[Candidate(None, (name,))].correct.sum()),
+                int(correct[Candidate(None, (name,))].sum()),
                 -self.gflops[name],
             ),
         )

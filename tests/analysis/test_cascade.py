@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from clipsyn.analysis.cascade import (
     NEVER,
+    average_predictions,
     cascade_curve,
     exit_stages,
     pareto_front,
@@ -177,3 +178,19 @@ def test_what_cannot_be_a_cascade_is_refused(confidence, correct, costs, message
 def test_points_need_a_cost_and_a_value_each():
     with pytest.raises(ValueError, match="a cost and a value a point"):
         pareto_front(np.ones(2), np.ones(3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (300, 3, 5), (40, 4, 1000), (0, 3, 4)])
+def test_averages_of_every_subset_against_a_loop(shape):
+    logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found = average_predictions(logits)
+    assert found.shape == (2 ** shape[1], shape[0])
+    for subset in range(1, 2 ** shape[1]):
+        chosen = [b for b in range(shape[1]) if subset >> b & 1]
+        expected = logits[:, chosen].mean(axis=1).argmax(axis=1)
+        assert found[subset].tolist() == expected.tolist()
+
+
+def test_of_equal_averages_the_first_class_is_predicted():
+    logits = np.array([[[0, 1, 0], [1, 0, 0]]], np.float32)
+    assert average_predictions(logits)[:, 0].tolist() == [0, 1, 0, 0]

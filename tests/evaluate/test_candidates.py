@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.evaluate.candidates import Settings, along, backbone_order, candidates, steps
+from clipsyn.evaluate.candidates import Settings, along, averages, backbone_order, candidates, steps
 from clipsyn.evaluate.stages import Candidate, Seen
 from clipsyn.pool import Pool
 
@@ -71,13 +71,13 @@ def test_greedy_takes_a_gain_for_nothing_first():
 
 
 def test_every_subset_of_what_has_nothing_to_fit():
-    found = candidates(ABC, ["log-avg", "nlc"], every=False)
+    found = candidates(ABC, ["conf", "nlc"], every=False)
     assert found == [
         *(Candidate(None, (name,)) for name in ABC),
-        Candidate("log-avg", ("a", "b")),
-        Candidate("log-avg", ABC),
-        Candidate("log-avg", ("a", "c")),
-        Candidate("log-avg", ("b", "c")),
+        Candidate("conf", ("a", "b")),
+        Candidate("conf", ABC),
+        Candidate("conf", ("a", "c")),
+        Candidate("conf", ("b", "c")),
         Candidate("nlc", ("a", "b")),
         Candidate("nlc", ABC),
     ]
@@ -96,8 +96,22 @@ def test_every_subset_of_all_but_the_masked():
 
 def test_subsets_end_at_nine_backbones():
     nine, ten = ([f"m{place}" for place in range(count)] for count in (9, 10))
-    assert len(candidates(nine, ["log-avg"], every=False)) == 511
-    assert len(candidates(ten, ["log-avg"], every=True)) == 10 + 9
+    assert len(candidates(nine, ["conf"], every=False)) == 511
+    assert len(candidates(ten, ["conf"], every=True)) == 10 + 9
+    answers = {name: [1] for name in ten}
+    assert averages(pool(answers), ten) == {}
+    answers.pop("m9")
+    whole = candidates(nine, ["log-avg"], every=True)  # its other subsets are all made at once
+    assert len([*whole, *averages(pool(answers), nine)]) == 511
+
+
+def test_averages_of_all_subsets_but_the_stages():
+    answers = pool({"a": [1, 1, 0, 0], "b": [1, 1, 1, 0], "c": [0, 1, 1, 1]})  # c is the surest
+    found = averages(answers, ("b", "a", "c"))
+    assert {candidate: right.tolist() for candidate, right in found.items()} == {
+        Candidate("log-avg", ("b", "c")): [False, True, True, True],
+        Candidate("log-avg", ("a", "c")): [False, True, True, True],
+    }
 
 
 def test_a_cascade_begins_with_a_backbone_on_its_own():
