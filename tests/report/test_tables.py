@@ -13,6 +13,7 @@ from clipsyn.report.tables import (
     backbone_tables,
     interval_text,
     show,
+    split_names,
 )
 
 DASH = "\N{EN DASH}"
@@ -314,3 +315,17 @@ def test_columns_without_a_number_are_left_out():
 
 
 # files
+
+
+@pytest.mark.parametrize(
+    ("joined", "expected"),
+    [
+        ("", ()),
+        ("b", ("b",)),
+        ("a+b", ("a", "b")),
+        ("a+x", ("a+x",)),  # a name with a plus, not "a" and something
+        ("a+x+a+b", ("a+x", "a", "b")),
+    ],
+)
+def test_joined_names_are_parted_whatever_is_in_them(joined, expected):
+    assert split_names(joined, ["a+x", "a", "b"]) == expected
