@@ -154,7 +154,7 @@ class RepresentationStage(Analysis):
     perturbations: Sequence[str] | None = ("clean",)
     samples: int = Field(2000, ge=2)
     neighbours: int = Field(10, ge=1)
-    support: str = "train"
+    support: str | None = None  # train, where there is one
     seed: int = 0
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
