@@ -1,6 +1,7 @@
 """From a source's images to the pixels that backbones read: decode, perturb, resize, ahead of need.
 
 An image is decoded and perturbed once for all backbones; those that preprocess alike share pixels.
+Perturbations of the same rows that follow each other share what is decoded.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsyn.extract.decode import UndecodableImage
+from clipsyn.extract.reduced import ReducedImages
 from clipsyn.extract.sources.base import ImageSource
 from clipsyn.perturb import apply
-from clipsyn.specs import Perturbation
+from clipsyn.specs import CLEAN, Perturbation
 
 Preprocess = Callable[[Image.Image], NDArray[np.uint8]]
 
@@ -30,12 +32,16 @@ _BLANK = Image.new("RGB", (64, 64))
 
 @dataclass(frozen=True)
 class Images:
-    """Some rows of a source, how they are perturbed, and every preprocessing that is wanted."""
+    """Some rows of a source, how they are perturbed, and every preprocessing that is wanted.
+
+    `again`: the next work is another perturbation of the same rows on the same canvas.
+    """
 
     source: ImageSource
     perturbation: Perturbation
     preprocess: Mapping[str, Preprocess]
     rows: range
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,19 +76,30 @@ def batches(
     else is being done.
     """
     waiting: deque[tuple[Images, range, list[Future[list[_Loaded]]]]] = deque()
+    reduced: ReducedImages | None = None
     for images, batch_size in work:
+        reduced = _reduced(images, reduced)
         for start in range(images.rows.start, images.rows.stop, batch_size):
             rows = range(start, min(start + batch_size, images.rows.stop))
-            waiting.append((images, rows, _submit(images, rows, pool)))
+            waiting.append((images, rows, _submit(images, reduced, rows, pool)))
             if len(waiting) > _AHEAD:
                 yield _collect(*waiting.popleft())
     while waiting:
         yield _collect(*waiting.popleft())
 
 
-def _submit(images: Images, rows: range, pool: ThreadPoolExecutor) -> list[Future[list[_Loaded]]]:
+def _reduced(images: Images, before: ReducedImages | None) -> ReducedImages:
+    wanted = (images.source, images.rows, images.perturbation.canvas)
+    if before and before.serves(*wanted):
+        return before
+    return ReducedImages(*wanted, keep=images.again)
+
+
+def _submit(
+    images: Images, reduced: ReducedImages, rows: range, pool: ThreadPoolExecutor
+) -> list[Future[list[_Loaded]]]:
     slices = [rows[start : start + _SLICE] for start in range(0, len(rows), _SLICE)]
-    return [pool.submit(_load_rows, images, part) for part in slices]
+    return [pool.submit(_load_rows, images, reduced, part) for part in slices]
 
 
 def _collect(
@@ -98,19 +115,17 @@ def _collect(
     return images, Batch(rows, pixels, valid, errors)
 
 
-def _load_rows(images: Images, rows: range) -> list[_Loaded]:
-    return [_load(images, row) for row in rows]
+def _load_rows(images: Images, reduced: ReducedImages, rows: range) -> list[_Loaded]:
+    return [_load(images, reduced, row) for row in rows]
 
 
-def _load(images: Images, row: int) -> _Loaded:
+def _load(images: Images, reduced: ReducedImages, row: int) -> _Loaded:
     sample_id = images.source.ids[row]
     try:
-        image = images.source.image(row)
+        image = _perturbed(images, reduced, row, sample_id)
     except UndecodableImage as error:
         blank = {key: preprocess(_BLANK) for key, preprocess in images.preprocess.items()}
         return _Loaded(sample_id, blank, dict.fromkeys(blank, str(error)))
-    if images.perturbation.name != "clean":
-        image = Image.fromarray(apply(images.perturbation, np.asarray(image), sample_id))
     loaded = _Loaded(sample_id, {}, {})
     for key, preprocess in images.preprocess.items():
         try:
@@ -119,3 +134,10 @@ def _load(images: Images, row: int) -> _Loaded:
             loaded.pixels[key] = preprocess(_BLANK)
             loaded.errors[key] = str(error)
     return loaded
+
+
+def _perturbed(images: Images, reduced: ReducedImages, row: int, sample_id: str) -> Image.Image:
+    if images.perturbation.name == CLEAN.name:
+        return images.source.image(row)
+    image = reduced.image(row)
+    return Image.fromarray(apply(images.perturbation, image, sample_id))

@@ -30,7 +30,7 @@ from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
 from clipsyn.extract.text import class_embeddings
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.progress import Progress
-from clipsyn.specs import canonical_json
+from clipsyn.specs import Perturbation, canonical_json
 from clipsyn.store import arrays
 from clipsyn.store.drafts import Note
 
@@ -38,6 +38,7 @@ _T = TypeVar("_T")
 _BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
 _SMALL = 1.0  # GFLOPs an image, below which one core a batch is faster than all cores a batch
 _LISTED = 3  # bad images named in an error
+_TOGETHER = 5  # perturbations that go through a block in turn, so that it is decoded once for them
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,19 @@ class Item:
     def rows(self) -> range:
         return self.cells[0].draft.blocks.range(self.block)
 
-    def images(self) -> Images:
+    @property
+    def perturbation(self) -> Perturbation:
+        return self.cells[0].perturbation
+
+    def images(self, following: Item | None = None) -> Images:
+        """What to load, given what is loaded next."""
         keys = {cell.encoder.preprocess_key: cell.encoder.preprocess for cell in self.cells}
-        return Images(self.split.source, self.cells[0].perturbation, keys, self.rows)
+        again = following is not None and self._shares_with(following)
+        return Images(self.split.source, self.perturbation, keys, self.rows, again)
+
+    def _shares_with(self, other: Item) -> bool:
+        same_rows = self.split is other.split and self.block == other.block
+        return same_rows and self.perturbation.canvas == other.perturbation.canvas
 
 
 def run(plan: Plan, settings: Settings, progress: Progress) -> None:
@@ -91,15 +102,29 @@ def run(plan: Plan, settings: Settings, progress: Progress) -> None:
 
 def items(plan: Plan, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
     """The blocks that are left to do, in a fixed order; `shard` (i, n) takes every n-th from i."""
-    position = itertools.count()
+    ordered = itertools.islice(_all_items(plan), shard[0], None, shard[1])
+    for item in ordered:
+        if lacking := tuple(c for c in item.cells if not c.draft.is_done(item.block)):
+            yield Item(item.split, item.block, lacking)
+
+
+def _all_items(plan: Plan) -> Iterator[Item]:
+    """A few perturbations block by block, then the next few."""
     for split in plan.splits:
-        for _, group in itertools.groupby(split.cells, key=lambda cell: cell.perturbation):
-            cells = tuple(group)
-            for block in range(cells[0].draft.blocks.count):
-                if next(position) % shard[1] != shard[0]:
-                    continue
-                if lacking := tuple(c for c in cells if not c.draft.is_done(block)):
-                    yield Item(split, block, lacking)
+        by_perturbation = itertools.groupby(split.cells, key=lambda cell: cell.perturbation)
+        left = [tuple(cells) for _, cells in by_perturbation]
+        for start in range(0, len(left), _TOGETHER):
+            together = left[start : start + _TOGETHER]
+            for block in range(together[0][0].draft.blocks.count):
+                yield from (Item(split, block, cells) for cells in together)
+
+
+def _with_next(ordered: Iterator[Item]) -> Iterator[tuple[Item, Item | None]]:
+    item = next(ordered, None)
+    while item is not None:
+        following = next(ordered, None)
+        yield item, following
+        item = following
 
 
 @dataclass
@@ -123,9 +148,9 @@ class _Run:
             self.writer.submit(self._publish, cell)
 
     def _work(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
-        for item in items(self.plan, self.settings.shard):
+        for item, following in _with_next(items(self.plan, self.settings.shard)):
             started.append(item)
-            yield item.images(), self.settings.batch_size
+            yield item.images(following), self.settings.batch_size
 
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
         parts: dict[CellPlan, list[Future[_Part]]] = {cell: [] for cell in item.cells}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from clipsyn.errors import BadImages
 from clipsyn.extract import images as images_module
 from clipsyn.extract import run as run_module
 from clipsyn.extract.run import Settings, items
-from clipsyn.perturb import apply, resolve
+from clipsyn.perturb import apply, expand, resolve
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.drafts import unfinished
@@ -81,6 +82,31 @@ def test_an_image_is_decoded_and_perturbed_once_for_all_backbones(
     assert sorted(source.decoded) == list(range(20))
     assert sum(encoder.preprocessed for encoder in encoders) == 2 * 20  # two kinds of pixels
     assert all(sum(encoder.encoded) == 20 for encoder in encoders)
+
+
+def test_perturbations_share_what_is_decoded(tmp_path: Path, fakes: Any) -> None:
+    source = fakes.Source(count=20)  # three blocks
+    fakes.fill(tmp_path, [], [source], ["clean", "jpeg:1", "jpeg:2", "fog:1", "snow:1"])
+    assert Counter(source.decoded) == dict.fromkeys(range(20), 2)  # clean images are not reduced
+    again = fakes.Source(count=20)
+    fakes.fill(tmp_path, [], [again], ["jpeg:3", "jpeg:4", "jpeg:4:canvas=8"])
+    assert Counter(again.decoded) == dict.fromkeys(range(20), 2)  # one canvas each
+
+
+def test_perturbed_bytes_depend_on_nothing_but_the_image(tmp_path: Path, fakes: Any) -> None:
+    names = [p.label for p in expand(["imagenet-c:3", "occlusion:2", "augment:3:seed=1"])]
+
+    def made(name: str, perturbations: list[str], **settings: Any) -> Path:
+        source = fakes.Source(count=19, bad={3: "torn"})
+        fakes.fill(tmp_path / name, [], [source], perturbations, max_bad=0.1, **settings)
+        return tmp_path / name
+
+    plain = made("plain", names)
+    assert fakes.unlike(plain, made("batches", names, batch_size=3, workers=5)) == []
+    assert fakes.unlike(plain, made("backwards", names[::-1], workers=1)) == []
+    for worker in (1, 0):
+        made("shards", names, shard=(worker, 2))
+    assert fakes.unlike(plain, tmp_path / "shards") == []
 
 
 def test_batch_size_workers_and_shards_leave_the_bytes_alone(tmp_path: Path, fakes: Any) -> None:
