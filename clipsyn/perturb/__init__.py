@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,18 +164,32 @@ def apply(
         return image
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 (h, w, 3), not {image.dtype} {image.shape}")
-    module, function = REGISTRY[resolve(perturbation).name].target.split(":")
+    target = REGISTRY[resolve(perturbation).name].target
     reduced = reduce_to_canvas(image, perturbation.canvas).view()
     reduced.flags.writeable = False
-    result: NDArray[np.uint8] = getattr(import_module(module), function)(
-        reduced, perturbation.severity, random_state(perturbation, sample_id)
-    )
+    rng = random_state(perturbation, sample_id)
+    result: NDArray[np.uint8]
+    with nullcontext() if target in _USED else _FIRST_USE:
+        result = _function(target)(reduced, perturbation.severity, rng)
+    _USED.add(target)
     if result.dtype != np.uint8 or result.shape != reduced.shape:
         raise ValueError(
             f"perturbation '{perturbation.name}' made {result.dtype} {result.shape} "
             f"of uint8 {reduced.shape}"
         )
     return result
+
+
+# Functions import on their first call what they need, and of scipy's modules, imported by several
+# threads at once, some threads find half: one first call at a time.
+_FIRST_USE = Lock()
+_USED: set[str] = set()
+
+
+def _function(target: str) -> Callable[..., NDArray[np.uint8]]:
+    module, name = target.split(":")
+    found: Callable[..., NDArray[np.uint8]] = getattr(import_module(module), name)
+    return found
 
 
 def random_state(perturbation: Perturbation, sample_id: str) -> np.random.Generator:

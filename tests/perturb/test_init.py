@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
@@ -356,6 +357,30 @@ def test_third_party_functions_are_held_to_the_contract(monkeypatch):
         perturb.register(name, f"third_party:{name}")
         with pytest.raises(ValueError):
             perturb.apply(Perturbation(name, 1), photo(), "a")
+
+
+def test_first_calls_do_not_overlap(monkeypatch):
+    """They import, and scipy's modules do not stand being imported by several threads at once."""
+    module, running, overlaps = type(sys)("third_party"), [], []
+
+    def slowly(image, severity, rng):
+        running.append(1)
+        overlaps.append(len(running))
+        time.sleep(0.01)
+        running.pop()
+        return image.copy()
+
+    monkeypatch.setitem(sys.modules, "third_party", module)
+    monkeypatch.setattr(perturb, "REGISTRY", dict(perturb.REGISTRY))
+    names = ["slow_a", "slow_b", "slow_c", "slow_d"]
+    for name in names:
+        setattr(module, name, slowly)
+        perturb.register(name, f"third_party:{name}")
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda n: perturb.apply(Perturbation(n, 1), photo(), "a"), names))
+        assert max(overlaps) == 1
+        list(pool.map(lambda n: perturb.apply(Perturbation(n, 1), photo(), "a"), names * 3))
+    assert max(overlaps) > 1  # later calls do
 
 
 @pytest.mark.parametrize(
