@@ -5,18 +5,13 @@ Stored and derived logits come from here and from the same stored embeddings, so
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.blocks import in_blocks
 from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
-
-_BLOCK_VALUES = 500_000  # logits in a block: 2 MB, what a core's own cache can hold
 
 
 def zero_shot_logits(
@@ -81,22 +76,6 @@ def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
 
     in_blocks(block, logits.shape)
     return out
-
-
-def in_blocks(work: Callable[[slice], None], shape: tuple[int, ...]) -> None:
-    """work(rows) for all rows of an array of `shape`, in blocks that fit into a cache.
-
-    Blocks are worked on by all cores at once; a single one stays in this thread.
-    """
-    step = max(1, _BLOCK_VALUES // max(1, math.prod(shape[1:])))
-    blocks = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
-    if len(blocks) <= 1:
-        for rows in blocks:
-            work(rows)
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in threads.map(work, blocks):
-            pass
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.logits import in_blocks
+from clipsyn.blocks import in_blocks
 
 
 def cross_entropy(

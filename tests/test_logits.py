@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsyn.logits import (
-    in_blocks,
     log_softmax,
     predictions,
     softmax,
@@ -120,7 +119,7 @@ def test_predictions_match_a_plain_loop(logits):
 @pytest.mark.parametrize("shape", [(3,), (50, 3)])
 @pytest.mark.parametrize("block", [10, 7 * 3 * 4, 10_000])
 def test_weighted_sums_are_those_of_a_plain_loop(shape, block, monkeypatch):
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", block)
+    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", block)
     rng = np.random.default_rng(6)
     logits, weights = rng.normal(size=(50, 3, 4)).astype(np.float32), rng.normal(size=shape)
     found = weighted_sum(logits, weights)
@@ -130,34 +129,6 @@ def test_weighted_sums_are_those_of_a_plain_loop(shape, block, monkeypatch):
         expected = sum(w * z for w, z in zip(of_sample, logits[n], strict=True))
         np.testing.assert_allclose(row, expected, atol=1e-5)
     assert weighted_sum(logits[:0], weights[:0] if len(shape) == 2 else weights).shape == (0, 4)
-
-
-@pytest.mark.parametrize(("rows", "blocks"), [(0, 0), (1, 1), (5, 1), (6, 2), (23, 5)])
-def test_blocks_cover_every_row_once(rows, blocks, monkeypatch):
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 5 * 6)
-    seen = np.zeros(rows, int)
-    calls = []
-
-    def work(part):
-        seen[part] += 1
-        calls.append(part)
-
-    in_blocks(work, (rows, 2, 3))
-    assert (seen == 1).all()
-    assert len(calls) == blocks
-    del calls[:]
-    in_blocks(work, (rows, 1000))  # never less than a row
-    assert len(calls) == rows
-
-
-def test_what_goes_wrong_in_a_block_is_raised(monkeypatch):
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 1)
-
-    def work(part):
-        raise KeyError(part.start)
-
-    with pytest.raises(KeyError):
-        in_blocks(work, (4, 2))
 
 
 def test_softmax_is_that_of_plain_python_and_its_logarithm_keeps_what_underflows():

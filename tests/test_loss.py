@@ -64,7 +64,7 @@ def test_blocks_change_nothing(shape, monkeypatch):
     logits, labels, rng = sample()
     weights = rng.normal(size=shape)
     whole = weighted_cross_entropy(logits, weights, labels)
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 5 * 4 * 7)  # five rows
+    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 5 * 4 * 7)  # five rows
     for one, other in zip(weighted_cross_entropy(logits, weights, labels), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.logits import in_blocks
+from clipsyn.blocks import in_blocks
 
 NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages
 _ROUNDING = 1e-9  # accuracies closer than this are equal

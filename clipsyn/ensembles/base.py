@@ -23,9 +23,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clipsyn.blocks import in_blocks
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.estimator import Estimator
-from clipsyn.logits import in_blocks, predictions, softmax, weighted_sum
+from clipsyn.logits import predictions, softmax, weighted_sum
 from clipsyn.metrics import accuracy
 from clipsyn.pool import Pool
 

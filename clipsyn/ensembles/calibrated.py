@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.static import most_confident, one_hot
-from clipsyn.logits import in_blocks
 from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.static import one_hot
 from clipsyn.errors import RouterMismatch, UsageError
-from clipsyn.logits import in_blocks, softmax
+from clipsyn.logits import softmax
 from clipsyn.pool import Pool
 
 

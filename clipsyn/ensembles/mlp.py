@@ -13,9 +13,7 @@ step allocates anything large: gathering rows and page faults cost more than the
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 from typing import Any, Self
@@ -32,7 +30,6 @@ Loss = Callable[[slice, NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 Weights = dict[str, NDArray[Any]]
 
 _ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a core's cache holds
-_MANY = 2_000_000  # parameters that come from memory at every step: two cores get more of it
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
 _SMALL_BATCH = 32
 _ORDER = 0  # seed of the order of the samples and of the batches, which all seeds share
@@ -176,24 +173,15 @@ class Adam:
         self._first, self._second = np.zeros(size, dtype), np.zeros(size, dtype)
         self._steps = 0
 
-    def step(
-        self, values: NDArray[Any], gradient: NDArray[Any], threads: ThreadPoolExecutor
-    ) -> None:
+    def step(self, values: NDArray[Any], gradient: NDArray[Any]) -> None:
         """Move `values` in place; overwrites `gradient`."""
         self._steps += 1
         spread = math.sqrt((1 - _SECOND_DECAY**self._steps) / (1 - _SECOND_DECAY))
         mean = (1 - _FIRST_DECAY) / (1 - _FIRST_DECAY**self._steps)
         size = self.learning_rate * mean * spread
-        blocks = [slice(start, start + _ADAM_BLOCK) for start in range(0, len(values), _ADAM_BLOCK)]
-
-        def move(block: slice) -> None:
+        for start in range(0, len(values), _ADAM_BLOCK):
+            block = slice(start, start + _ADAM_BLOCK)
             self._move(values[block], gradient[block], block, size, _EPSILON * spread)
-
-        if len(values) < _MANY:
-            for block in blocks:
-                move(block)
-        else:
-            list(threads.map(move, blocks))
 
     def _move(
         self,
@@ -266,16 +254,15 @@ def train(
     best = _Best(network, _mean_losses(network, features, loss, held), recipe.patience)
     last, look = max(recipe.steps, recipe.epochs * len(batches)), max(_LOOK, len(batches))
     schedule = enumerate(_in_random_order(batches), start=1)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for step, rows in islice(schedule, last):
-            x = features[rows]
-            _, slope = loss(rows, network.forward(x))
-            network.backward(x, slope / len(x))
-            adam.step(network.values, network.gradient, threads)
-            if step % look == 0 or step == last:
-                losses = _mean_losses(network, features, loss, held)
-                if best.look(losses, step):
-                    break
+    for step, rows in islice(schedule, last):
+        x = features[rows]
+        _, slope = loss(rows, network.forward(x))
+        network.backward(x, slope / len(x))
+        adam.step(network.values, network.gradient)
+        if step % look == 0 or step == last:
+            losses = _mean_losses(network, features, loss, held)
+            if best.look(losses, step):
+                break
     return best.trained
 
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.logits import in_blocks, log_mixture, softmax
+from clipsyn.logits import log_mixture, softmax
 from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from clipsyn.blocks import work_alone
 from clipsyn.coop import read_indices
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import DatasetError, UsageError
@@ -230,10 +231,11 @@ def _work(task: _Task, known: frozenset[str]) -> Batch:
 
 
 def _one_thread() -> None:
-    """Workers fill the cores: threads of their linear algebra would only fight for them."""
+    """Workers fill the cores: more threads would only fight for them."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
+    work_alone()
 
 
 def read_shots(texts: Sequence[str] | None) -> tuple[Shots, ...]:

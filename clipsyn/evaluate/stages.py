@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.blocks import work_alone
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
@@ -138,7 +139,7 @@ def _side_by_side(work: Callable[[_T], _R], groups: Sequence[_T], pool: Pool) ->
         return [work(group) for group in groups]
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count(), "", work_alone) as threads:
         return list(threads.map(work, groups))
 
 

@@ -114,17 +114,17 @@ def test_weights_are_those_of_the_sum_in_the_order_of_the_pool():
 
 
 def test_combine_is_given_only_readable_samples_in_blocks(monkeypatch):
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 5 * 3 * 4)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # so that they come in order
+    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 5 * 3 * 4)
+    monkeypatch.setattr("clipsyn.blocks._thread.works_alone", True, raising=False)  # in order
     logits = logits_of()
     logits[[0, 1, 2, 3, 4, 6]] = np.nan
     pool = Pool.of(logits, labels_of(), {str(b): np.arange(24.0).reshape(12, 2) for b in range(3)})
     router = Recorder().fit(logits_of(seed=1), labels_of())
     del router.pools[:]
     scores = router.combine(pool)
-    assert [len(part) for part in router.pools] == [4, 2]  # of rows 0-4, 5-9 and 10-11
-    assert router.pools[0].labels.tolist() == [1, 3, 0, 1]
-    assert router.pools[0].embeddings["1"][:, 0].tolist() == [10, 14, 16, 18]
+    assert [len(part) for part in router.pools] == [1, 2, 3]  # of rows 3-5, 6-8 and 9-11
+    assert [part.labels.tolist() for part in router.pools] == [[1], [3, 0], [1, 2, 3]]
+    assert router.pools[1].embeddings["1"][:, 0].tolist() == [14, 16]
     assert np.isnan(scores[:, 0]).nonzero()[0].tolist() == [0, 1, 2, 3, 4, 6]
     assert np.isfinite(scores[5]).all()
 

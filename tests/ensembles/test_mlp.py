@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
 
-from clipsyn.ensembles import mlp
 from clipsyn.ensembles.mlp import Adam, Network, Recipe, train
 from clipsyn.errors import UsageError
 
@@ -66,22 +63,20 @@ def test_outputs_start_as_the_bias_and_seeds_differ():
     assert abs(first).max() <= 0.5
 
 
-@pytest.mark.parametrize(("size", "many"), [(7, 10), (150_000, 10**9), (150_000, 10)])
+@pytest.mark.parametrize("size", [7, 150_000])  # in one block, and in three
 @pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_adam_steps_as_torch(size, many, decay, monkeypatch):
-    monkeypatch.setattr(mlp, "_MANY", many)
+def test_adam_steps_as_torch(size, decay):
     rng = np.random.default_rng(1)
     start = rng.normal(size=size)
     target, values = rng.normal(size=size), start.copy()
     peer = torch.tensor(start, requires_grad=True)
     optimiser = torch.optim.Adam([peer], lr=2e-3, weight_decay=decay)
     adam = Adam(size, 2e-3, decay, np.float64)
-    with ThreadPoolExecutor(2) as threads:
-        for _ in range(50):
-            optimiser.zero_grad()
-            ((peer - torch.tensor(target)) ** 2).sum().backward()
-            optimiser.step()
-            adam.step(values, 2 * (values - target), threads)
+    for _ in range(50):
+        optimiser.zero_grad()
+        ((peer - torch.tensor(target)) ** 2).sum().backward()
+        optimiser.step()
+        adam.step(values, 2 * (values - target))
     np.testing.assert_allclose(values, peer.detach(), rtol=1e-9, atol=1e-12)
     assert abs(values - start).max() > 0.05
 

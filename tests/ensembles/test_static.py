@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_the_best_of_one_backbone_is_that_one():
 def test_best_single_counts_in_blocks(monkeypatch):
     logits = logits_of(50, 3)
     labels = logits[:, 2].argmax(axis=1)
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 7 * 3 * 6)
+    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 7 * 3 * 6)
     assert BestSingle().fit(logits, labels).best_ == "2"
 
 
@@ -173,10 +174,11 @@ def test_best_single_counts_in_blocks(monkeypatch):
 )
 def test_memory_beside_the_logits_is_bounded(ensemble, monkeypatch):
     pool = Pool.of(logits_of(4000, 5, 50))
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("clipsyn.logits._BLOCK_VALUES", 50_000)
-    tracemalloc.start()
-    scores = ensemble.combine(pool)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 50_000)
+    with ThreadPoolExecutor(2) as threads:
+        monkeypatch.setattr("clipsyn.blocks._threads", lambda: threads)
+        tracemalloc.start()
+        scores = ensemble.combine(pool)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
     assert peak < scores.nbytes + 2 * 8 * 4 * 50_000  # eight blocks a thread; the pool is 4 MB

@@ -1,0 +1,60 @@
+"""Work on the rows of a large array: in blocks, on all cores.
+
+numpy lets go of the interpreter's lock while it computes, and takes it back after every call. On
+small blocks threads wait for that lock longer than the calls take: weighted cross-entropy over
+blocks of 2 MB is no faster on two cores than on one, over blocks of 5 MB it is 1.4 times as fast.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+
+_BLOCK_VALUES = 1_250_000  # 5 MB in single precision
+
+_thread = threading.local()
+
+
+def in_blocks(work: Callable[[slice], None], shape: tuple[int, ...]) -> None:
+    """work(rows) for all rows of an array of `shape`, all cores at once; one block stays here.
+
+    The number of blocks is a power of two, so that as many cores end together, and does not depend
+    on the machine, so that no rounding does.
+    """
+    blocks = _blocks(shape)
+    if len(blocks) <= 1 or getattr(_thread, "works_alone", False):
+        for rows in blocks:
+            work(rows)
+    else:
+        for _ in _threads().map(work, blocks):
+            pass
+
+
+def work_alone() -> None:
+    """From now on this thread works on its blocks itself: others keep the other cores busy."""
+    _thread.works_alone = True
+
+
+def _blocks(shape: tuple[int, ...]) -> list[slice]:
+    rows = shape[0]
+    if not rows:
+        return []
+    wanted = max(1, math.ceil(math.prod(shape) / _BLOCK_VALUES))
+    count = min(rows, 1 << (wanted - 1).bit_length())
+    edges = (rows * number // count for number in range(count + 1))
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Kept for the next call: to start and end threads takes as long as a small block."""
+    return ThreadPoolExecutor(os.cpu_count(), "clipsyn-blocks", work_alone)
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of them
+    os.register_at_fork(after_in_child=_threads.cache_clear)
