@@ -17,7 +17,7 @@ from common import Measured, fresh_python, interleaved, report, start, workplace
 
 HEAVY = ("torch", "open_clip", "torchvision", "timm", "sklearn", "scipy", "zarr", "polars", "PIL")
 FORBIDDEN = frozenset(HEAVY[:5])  # in commands that read a store
-READING = ("ls", "info", "status", "verify", "zeroshot")
+READING = "ls info status verify zeroshot oracle diversity representation cascade".split()
 
 # Runs a command as the console script does, then says what of HEAVY was imported.
 _PROBE = f"""
@@ -36,7 +36,7 @@ def make_store(folder: Path) -> Path:
     store = folder / "store"
     backbones = [f"{backbone.name}={backbone.source}" for backbone in zoo(folder)[:2]]
     names = [argument for backbone in backbones for argument in ("-b", backbone)]
-    silently(clipsyn("extract", str(store), *names, "-d", "emoji-animals"))
+    silently(clipsyn("extract", str(store), *names, "-d", "emoji-animals", "-s", "train,test"))
     return store
 
 
