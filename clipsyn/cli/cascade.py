@@ -7,38 +7,21 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_left_out, say_written
+from clipsyn.cli.options import (
+    Report,
+    cell_options,
+    joined,
+    list_option,
+    report_options,
+    say_left_out,
+)
 from clipsyn.errors import UsageError
-
-_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
 
 
 @click.command(short_help="What backbones cost, and what stopping early saves.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Measured on; repeated or with commas.",
-)
-@click.option(
-    "-p",
-    "--perturb",
-    "perturbations",
-    multiple=True,
-    default=["clean"],
-    show_default=True,
-    help="Measured on; names or patterns such as 'jpeg-*', repeated or with commas.",
-)
-@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
-@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
-@click.option(
+@cell_options(perturbation="clean")
+@list_option(
     "--ensembles",
-    multiple=True,
     help="What combines the first k backbones, beside log-avg: NAME, NAME:parameter=value, or "
     "masked-NAME for one ensemble fitted for all stages; repeated or with commas.",
 )
@@ -50,9 +33,8 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
     help="Cheapest backbone first; most accuracy gained on the support per GFLOP; or as "
     "--backbones has them.",
 )
-@click.option(
+@list_option(
     "--thresholds",
-    multiple=True,
     help="Confidences to leave at, repeated or with commas.  [default: 0.1,0.2 … 0.9,0.95,0.99]",
 )
 @click.option(
@@ -68,10 +50,9 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
     is_flag=True,
     help="Fit ensembles for every subset of up to nine backbones, for the Pareto front; slow.",
 )
-@click.option(
+@list_option(
     "--cost",
     "costs",
-    multiple=True,
     metavar="NAME=GFLOPS",
     help="What an image costs a backbone, where that is not known or another number is wanted.",
 )
@@ -93,15 +74,13 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
     help="Of the images drawn by --shots, and of ensembles with a random start.",
 )
 @click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
-@output_options
+@report_options
 def cascade(
     store: Path,
     *,
     within: float,
     details: bool,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
+    report: Report,
     **options: Any,
 ) -> None:
     """What the backbones in STORE cost, and cascades of them.
@@ -116,31 +95,23 @@ def cascade(
     clipsyn cascade store --ensembles nlc,super-learner --order greedy --within 0.5
     clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 --csv out.csv
     """
-    from clipsyn import frames
     from clipsyn.evaluate import cascade as evaluate
     from clipsyn.evaluate.costs import read_costs
     from clipsyn.report.cascade import tables
     from clipsyn.store.features import FeatureStore
 
-    for name in ("datasets", "splits", "perturbations", "backbones", "prompts", "ensembles"):
-        options[name] = listed(options[name])
     options["ensembles"] = options["ensembles"] or ()
-    options["costs"] = read_costs(listed(options["costs"]) or ())
+    options["costs"] = read_costs(options["costs"] or ())
     options["thresholds"] = _numbers(options["thresholds"]) or evaluate.THRESHOLDS
     opened = FeatureStore.open(store)
     frame = evaluate.cascade(opened, **options, within=within / 100)
-    frames.write(frame, csv=csv, parquet=parquet)
-    if as_json:
-        click.echo(frames.to_json(frame))
-    else:
-        click.echo("\n\n".join(tables(frame, details=details).values()))
+    report.show(frame, lambda: joined(tables(frame, details=details)))
     if options["datasets"] is None:
         say_left_out(opened, frame)
-    say_written(frame, csv, parquet)
 
 
-def _numbers(texts: tuple[str, ...]) -> tuple[float, ...]:
+def _numbers(texts: tuple[str, ...] | None) -> tuple[float, ...]:
     try:
-        return tuple(float(text) for text in listed(texts) or ())
+        return tuple(float(text) for text in texts or ())
     except ValueError as error:
-        raise UsageError(f"--thresholds {', '.join(texts)}: {error}; write 0.5,0.9") from error
+        raise UsageError(f"--thresholds {','.join(texts or ())}: {error}; write 0.5,0.9") from error

@@ -6,26 +6,11 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_left_out, say_written
-
-_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+from clipsyn.cli.options import Report, cell_options, joined, report_options, say_left_out
 
 
 @click.command(short_help="How differently the backbones err.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Repeated or with commas.",
-)
-@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
-@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
-@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@cell_options()
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -36,17 +21,15 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
     "--shots",
     help="Images a class of those gains, or full for the whole support.  [default: the most]",
 )
-@output_options
+@report_options
 def diversity(
     store: Path,
     *,
     results: Path | None,
     head: str,
     shots: str | None,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
-    **filters: tuple[str, ...],
+    report: Report,
+    **filters: tuple[str, ...] | None,
 ) -> None:
     """How differently the backbones in STORE err, with zero-shot predictions.
 
@@ -63,22 +46,18 @@ def diversity(
     clipsyn diversity store -d emoji-food -p clean
     clipsyn diversity store --results results.parquet --shots 16 --csv diversity.csv
     """
-    from clipsyn import frames
     from clipsyn.evaluate.diversity import diversity as measure
     from clipsyn.report.diversity import tables
     from clipsyn.store.features import FeatureStore
 
-    wanted = {name: listed(texts) for name, texts in filters.items()}
     opened = FeatureStore.open(store)
-    frame = measure(opened, **wanted, results=results, head=head, shots=shots)
-    frames.write(frame, csv=csv, parquet=parquet)
+    frame = measure(opened, **filters, results=results, head=head, shots=shots)
     shown = tables(frame)
-    click.echo(frames.to_json(frame) if as_json else "\n\n".join(shown.values()))
-    if wanted["datasets"] is None:
+    report.show(frame, lambda: joined(shown))
+    if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, a second backbone")
     if results and "pearson" not in shown:
         click.echo(
             "no correlation with gains: it takes three datasets whose diversity and gains differ",
             err=True,
         )
-    say_written(frame, csv, parquet)

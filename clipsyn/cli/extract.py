@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from clipsyn.cli.options import store_argument
 from clipsyn.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _LOG = logging.getLogger("clipsyn")
 
 
 @click.command(short_help="Run backbones over images into a store.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@store_argument
 @click.option(
     "-b",
     "--backbones",

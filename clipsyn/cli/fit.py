@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsyn.cli.options import list_option, store_argument
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _METHOD = "NAME or NAME:parameter=value:…"
 
 
 @click.command(short_help="Fit a router on labelled images of a store.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+@store_argument
 @click.option("-d", "--dataset", required=True, help="A dataset of the store.")
 @click.option("--ensemble", default="nlc", show_default=True, help=f"{_METHOD}: the combiner.")
 @click.option(
@@ -38,16 +39,14 @@ _METHOD = "NAME or NAME:parameter=value:…"
     show_default=True,
     help="The split with the labelled images; never the test split.",
 )
-@click.option(
+@list_option(
     "-b",
     "--backbones",
-    multiple=True,
     help="Names or patterns such as '*/openai', repeated or with commas.  [default: all]",
 )
 @click.option("--prompts", help="A prompt set of the store.  [default: the only one]")
-@click.option(
+@list_option(
     "--views",
-    multiple=True,
     help="Perturbations of the store that are augmented views, for heads that use them. "
     "Repeated or with commas.",
 )
@@ -68,9 +67,9 @@ def fit(
     shots: str,
     seed: int,
     support: str,
-    backbones: tuple[str, ...],
+    backbones: tuple[str, ...] | None,
     prompts: str | None,
-    views: tuple[str, ...],
+    views: tuple[str, ...] | None,
     output: Path,
     replace: bool,
 ) -> None:
@@ -84,7 +83,6 @@ def fit(
     clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router
     clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o router
     """
-    from clipsyn.cli.options import listed
     from clipsyn.router import fit_router
     from clipsyn.router.artefact import check_vacant, write
     from clipsyn.store.features import FeatureStore
@@ -98,9 +96,9 @@ def fit(
         shots=_shots(shots),
         seed=seed,
         support=support,
-        backbones=listed(backbones),
+        backbones=backbones,
         prompts=prompts,
-        views=listed(views) or (),
+        views=views or (),
     )
     write(output, router, replace=replace)
     click.echo(_outcome(router, output))

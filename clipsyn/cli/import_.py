@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_written
+from clipsyn.cli.options import Report, list_option, report_options, store_argument
 from clipsyn.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
@@ -31,7 +31,7 @@ def _column_options(command: Any) -> Any:
 
 
 @click.command("import", short_help="Bring predictions made elsewhere into a store.")
-@click.argument("store", type=_PATH, envvar="CLIPSYN_STORE")
+@store_argument
 @click.argument("files", type=_PATH, nargs=-1, required=True)
 @click.option(
     "-d", "--dataset", required=True, help="What of: a dataset of the store, or a new one."
@@ -68,23 +68,20 @@ def _column_options(command: Any) -> Any:
 @click.option("--labels", type=_PATH, help="True classes of an npy, in the same forms as --ids.")
 @click.option("--classes", type=_PATH, help="Class names by index: one a line, or a JSON list.")
 @_column_options
-@click.option(
+@list_option(
     "--conditions",
-    multiple=True,
     help="Which perturbation a condition is: c100=clean,c50=contrast:2. Repeated or with commas.",
 )
 @click.option("--intersect", is_flag=True, help="Take the ids in common; the rest has no value.")
 @click.option("--replace", is_flag=True, help="Replace what was imported under the same names.")
-@output_options
+@report_options
 def import_(
     store: Path,
     *,
     files: tuple[Path, ...],
     format_: str,
-    conditions: tuple[str, ...],
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
+    conditions: tuple[str, ...] | None,
+    report: Report,
     **options: Any,
 ) -> None:
     """Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
@@ -99,7 +96,6 @@ def import_(
     clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
     clipsyn import store raw-data/contrast -d contrast -p contrast --conditions c100=clean
     """
-    from clipsyn import frames
     from clipsyn.importing.parts import Wanted
     from clipsyn.importing.write import import_files
     from clipsyn.report.imported import imported_table
@@ -108,15 +104,13 @@ def import_(
     named = {role: name for role, name in columns.items() if name}
     wanted = Wanted(format=format_, columns=named, conditions=_pairs(conditions), **options)
     frame = import_files(store, files, wanted)
-    frames.write(frame, csv=csv, parquet=parquet)
-    click.echo(frames.to_json(frame) if as_json else imported_table(frame))
-    say_written(frame, csv, parquet)
+    report.show(frame, lambda: imported_table(frame))
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+def _pairs(texts: tuple[str, ...] | None) -> dict[str, str]:
     """``CONDITION=PERTURBATION`` by condition."""
     pairs = {}
-    for text in listed(texts) or ():
+    for text in texts or ():
         condition, equals, perturbation = text.partition("=")
         if not (condition and equals and perturbation):
             raise UsageError(

@@ -1,8 +1,10 @@
-"""What several commands share: comma lists, and where tables are written."""
+"""What several commands share: the store, which of its cells, and where numbers go."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +15,94 @@ if TYPE_CHECKING:
 
     from clipsyn.store.features import FeatureStore
 
+Command = Callable[..., Any]
+
+store_argument = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+
 
 def listed(texts: tuple[str, ...]) -> tuple[str, ...] | None:
     """Comma lists flattened; None, no filter, where nothing is given."""
     return tuple(part.strip() for text in texts for part in text.split(",") if part) or None
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json, --csv and --parquet."""
-    for option in (
-        click.option("--parquet", type=click.Path(path_type=Path), help="The same as Parquet."),
-        click.option(
-            "--csv", type=click.Path(path_type=Path), help="Also write the numbers to this file."
+def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option that is repeated or has commas: the command gets a tuple, or None without it."""
+    if "default" in settings:
+        settings["show_default"] = True
+    return click.option(
+        *names, multiple=True, callback=lambda _, __, texts: listed(texts), **settings
+    )
+
+
+def cell_options(*, perturbation: str | None = None) -> Callable[[Command], Command]:
+    """STORE, and which of its cells are measured: of the test split, if nothing else is said.
+
+    The command gets `store`, and of `datasets`, `splits`, `perturbations`, `backbones` and
+    `prompts` each a tuple of names and patterns, or None for all. `perturbation` is the default.
+    """
+    names = "Names or patterns such as '{}', repeated or with commas."
+    everything = names + "  [default: all]"
+    perturbed = names if perturbation else everything
+    options = (
+        store_argument,
+        list_option("-d", "--dataset", "datasets", help=everything.format("emoji-*")),
+        list_option(
+            "-s",
+            "--split",
+            "splits",
+            default=["test"],
+            help="Measured on; repeated or with commas.",
         ),
+        list_option(
+            "-p",
+            "--perturb",
+            "perturbations",
+            help=perturbed.format("jpeg-*"),
+            **({"default": [perturbation]} if perturbation else {}),
+        ),
+        list_option("-b", "--backbones", help=everything.format("*/openai")),
+        list_option("--prompts", help="Prompt sets.  [default: all]"),
+    )
+    return lambda command: _with(command, options)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a command tells its numbers."""
+
+    as_json: bool
+    csv: Path | None
+    parquet: Path | None
+
+    def show(self, frame: DataFrame, tables: Callable[[], str]) -> None:
+        """Write `frame` to the files that are wanted, and print it: as JSON, or as `tables`."""
+        from clipsyn import frames
+
+        frames.write(frame, csv=self.csv, parquet=self.parquet)
+        click.echo(frames.to_json(frame) if self.as_json else tables())
+        say_written(frame, self.csv, self.parquet)
+
+
+def report_options(command: Command) -> Command:
+    """--json, --csv and --parquet: the command gets a `Report` called `report`."""
+
+    @wraps(command)
+    def with_report(
+        *, as_json: bool, csv: Path | None, parquet: Path | None, **parameters: Any
+    ) -> Any:
+        return command(report=Report(as_json, csv, parquet), **parameters)
+
+    path = click.Path(path_type=Path)
+    options = (
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-    ):
-        command = option(command)
-    return command
+        click.option("--csv", type=path, help="Also write the numbers to this file."),
+        click.option("--parquet", type=path, help="The same as Parquet."),
+    )
+    return _with(with_report, options)
+
+
+def joined(tables: Mapping[str, str]) -> str:
+    return "\n\n".join(tables.values())
 
 
 def say_written(frame: Sized, *paths: Path | None) -> None:
@@ -43,3 +116,9 @@ def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels")
     there = {key.dataset for key in store.keys(split=set(frame["split"]))}
     if missing := ", ".join(sorted(there - set(frame["dataset"]))):
         click.echo(f"not shown, for want of {lacking} or such cells: {missing}", err=True)
+
+
+def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    for option in reversed(options):  # so that --help has them in this order
+        command = option(command)
+    return command

@@ -7,30 +7,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_left_out, say_written
+from clipsyn.cli.options import (
+    Report,
+    cell_options,
+    joined,
+    report_options,
+    say_left_out,
+    say_written,
+)
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
-
 
 @click.command(short_help="How far the best choice of backbones could go.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Repeated or with commas.",
-)
-@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
-@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
-@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@cell_options()
 @click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
 @click.option(
     "--top",
@@ -52,7 +44,7 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
     type=click.Path(path_type=Path),
     help="Write the oracle of every subset of backbones to this .csv or .parquet.",
 )
-@output_options
+@report_options
 def oracle(
     store: Path,
     *,
@@ -61,10 +53,8 @@ def oracle(
     weights: bool,
     samples: Path | None,
     subsets: Path | None,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
-    **filters: tuple[str, ...],
+    report: Report,
+    **filters: tuple[str, ...] | None,
 ) -> None:
     """The oracle of the backbones in STORE, which for each image knows one that gets it right.
 
@@ -76,7 +66,6 @@ def oracle(
     clipsyn oracle store -d emoji-food -p clean --samples food.csv
     clipsyn oracle store -b '*/openai' --details --weights --csv oracle.csv
     """
-    from clipsyn import frames
     from clipsyn.evaluate import oracle as evaluate
     from clipsyn.report.oracle import tables
     from clipsyn.store.features import FeatureStore
@@ -84,20 +73,14 @@ def oracle(
     for path in (samples, subsets):
         _check(path)
     opened = FeatureStore.open(store)
-    wanted = {name: listed(texts) for name, texts in filters.items()}
-    frame = evaluate.oracle(opened, **wanted, weights=weights)
-    frames.write(frame, csv=csv, parquet=parquet)
-    if as_json:
-        click.echo(frames.to_json(frame))
-    else:
-        click.echo("\n\n".join(tables(frame, top=top, details=details or None).values()))
-    if wanted["datasets"] is None:
+    frame = evaluate.oracle(opened, **filters, weights=weights)
+    report.show(frame, lambda: joined(tables(frame, top=top, details=details or None)))
+    if filters["datasets"] is None:
         say_left_out(opened, frame)
-    say_written(frame, csv, parquet)
     if samples:
-        _write(evaluate.sample_table(opened, **wanted), samples)
+        _write(evaluate.sample_table(opened, **filters), samples)
     if subsets:
-        _write(evaluate.subset_table(opened, **wanted), subsets)
+        _write(evaluate.subset_table(opened, **filters), subsets)
 
 
 def _check(path: Path | None) -> None:

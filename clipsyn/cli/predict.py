@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import output_options, say_written
+from clipsyn.cli.options import Report, report_options
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _SHOWN = 10  # rows, and classes
     show_default=True,
     help="Share of the images that may be impossible to decode; they get no prediction.",
 )
-@output_options
+@report_options
 def predict(
     router: Path,
     images: str,
@@ -60,9 +60,7 @@ def predict(
     split: str,
     perturb: str,
     keep: Path | None,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
+    report: Report,
     **settings: Any,
 ) -> None:
     """Predict IMAGES with ROUTER, a folder that `clipsyn fit` made.
@@ -75,7 +73,6 @@ def predict(
     clipsyn predict router photos/ --csv predictions.csv
     clipsyn predict router store -d emoji-food -s test -p jpeg-3
     """
-    from clipsyn import frames
     from clipsyn.router import load_router
     from clipsyn.specs import parse_perturbation
     from clipsyn.store.features import is_store
@@ -91,9 +88,7 @@ def predict(
     else:
         settings = {"splits": [split], "perturbations": [label], **settings}
         found = _of_images(fitted, images, keep, settings)
-    frames.write(found.frame, csv=csv, parquet=parquet)
-    click.echo(frames.to_json(found.frame) if as_json else _report(fitted, found))
-    say_written(found.frame, csv, parquet)
+    report.show(found.frame, lambda: _tables(fitted, found))
 
 
 def _in_store(
@@ -165,7 +160,7 @@ def _extract(
     return next(plan.cells).key
 
 
-def _report(router: FittedRouter, found: Predictions) -> str:
+def _tables(router: FittedRouter, found: Predictions) -> str:
     """The first rows, how many images each class got, and how many of them are right."""
     import polars as pl
 

@@ -7,34 +7,11 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_written
-
-_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+from clipsyn.cli.options import Report, cell_options, joined, report_options
 
 
 @click.command(short_help="How alike embeddings are, how sure logits.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Repeated or with commas.",
-)
-@click.option(
-    "-p",
-    "--perturb",
-    "perturbations",
-    multiple=True,
-    default=["clean"],
-    show_default=True,
-    help="Names or patterns such as 'jpeg-*', repeated or with commas.",
-)
-@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
-@click.option("--prompts", multiple=True, help="Prompt sets, for the logits.  [default: all]")
+@cell_options(perturbation="clean")
 @click.option(
     "--samples",
     type=click.IntRange(1),
@@ -55,7 +32,7 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which images are drawn."
 )
-@output_options
+@report_options
 def representation(
     store: Path,
     *,
@@ -63,10 +40,8 @@ def representation(
     neighbours: int,
     support: str | None,
     seed: int,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
-    **filters: tuple[str, ...],
+    report: Report,
+    **filters: Any,
 ) -> None:
     """How alike the embeddings of the backbones in STORE are, and how sure their logits.
 
@@ -80,19 +55,15 @@ def representation(
     clipsyn representation store -d emoji-food --neighbours 5
     clipsyn representation store -b '*/openai' --samples 10000 --csv representation.csv
     """
-    from clipsyn import frames
     from clipsyn.evaluate.representation import representation as measure
     from clipsyn.report.representation import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)
-    wanted: dict[str, Any] = {name: listed(texts) for name, texts in filters.items()}
     frame = measure(
-        opened, **wanted, samples=samples, neighbours=neighbours, support=support, seed=seed
+        opened, **filters, samples=samples, neighbours=neighbours, support=support, seed=seed
     )
-    frames.write(frame, csv=csv, parquet=parquet)
-    click.echo(frames.to_json(frame) if as_json else "\n\n".join(tables(frame).values()))
+    report.show(frame, lambda: joined(tables(frame)))
     scored = set(frame.filter(frame["metric"] == "nll")["dataset"])
     if silent := sorted(set(frame["dataset"]) - scored):
         click.echo(f"no logit statistics, for want of labels: {', '.join(silent)}", err=True)
-    say_written(frame, csv, parquet)

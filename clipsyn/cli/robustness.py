@@ -6,26 +6,11 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_left_out, say_written
-
-_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+from clipsyn.cli.options import Report, cell_options, joined, report_options, say_left_out
 
 
 @click.command(short_help="What perturbations do to accuracy, order and ensembles.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Repeated or with commas.",
-)
-@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
-@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
-@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@cell_options()
 @click.option(
     "--reference",
     help="Backbone that corruption errors are divided by.  [default: the weakest on clean images]",
@@ -41,7 +26,7 @@ _NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: al
     help="Images a class of those ensembles, or full for the whole support.  [default: the most]",
 )
 @click.option("--details", is_flag=True, help="All tables, of each dataset too.")
-@output_options
+@report_options
 def robustness(
     store: Path,
     *,
@@ -50,10 +35,8 @@ def robustness(
     head: str,
     shots: str | None,
     details: bool,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
-    **filters: tuple[str, ...],
+    report: Report,
+    **filters: tuple[str, ...] | None,
 ) -> None:
     """What perturbations do to the backbones in STORE, with zero-shot predictions.
 
@@ -67,19 +50,12 @@ def robustness(
     clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*' --details
     clipsyn robustness store --reference tiny-RN/zoo --results results.parquet --csv robustness.csv
     """
-    from clipsyn import frames
     from clipsyn.evaluate.robustness import robustness as measure
     from clipsyn.report.robustness import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)
-    wanted = {name: listed(texts) for name, texts in filters.items()}
-    frame = measure(opened, **wanted, reference=reference, results=results, head=head, shots=shots)
-    frames.write(frame, csv=csv, parquet=parquet)
-    if as_json:
-        click.echo(frames.to_json(frame))
-    else:
-        click.echo("\n\n".join(tables(frame, details=details).values()))
-    if wanted["datasets"] is None:
+    frame = measure(opened, **filters, reference=reference, results=results, head=head, shots=shots)
+    report.show(frame, lambda: joined(tables(frame, details=details)))
+    if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, perturbed images")
-    say_written(frame, csv, parquet)

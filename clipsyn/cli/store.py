@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsyn.cli.options import store_argument
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.specs import parse_perturbation
 
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
 
-_STORE = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 @click.command(short_help="List what a store holds.")
-@_STORE
+@store_argument
 @_JSON
 def ls(store: Path, as_json: bool) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation."""
@@ -60,7 +60,7 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")
-@_STORE
+@store_argument
 @click.argument("group", required=False)
 def info(store: Path, group: str | None) -> None:
     """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
@@ -78,7 +78,7 @@ def info(store: Path, group: str | None) -> None:
 
 
 @click.command(short_help="Show unfinished work and leftovers.")
-@_STORE
+@store_argument
 @_JSON
 def status(store: Path, as_json: bool) -> None:
     """Show what of STORE is finished and what an interrupted run left to do."""
@@ -115,7 +115,7 @@ _COUNTED = {
 
 
 @click.command(short_help="Re-read everything and name what is damaged.")
-@_STORE
+@store_argument
 @_JSON
 def verify(store: Path, as_json: bool) -> None:
     """Re-read every chunk of STORE against its checksum, every group against its fingerprint.
@@ -149,7 +149,7 @@ def verify(store: Path, as_json: bool) -> None:
 
 
 @click.command(short_help="Remove cells from a store.")
-@_STORE
+@store_argument
 @click.option("-d", "--dataset", multiple=True, help="Repeated or with commas, as all filters.")
 @click.option("-s", "--split", multiple=True, help="For instance train.")
 @click.option(

@@ -6,36 +6,19 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import listed, output_options, say_left_out, say_written
-
-_NAMES = "Names or patterns such as '{}', repeated or with commas.  [default: all]"
+from clipsyn.cli.options import Report, cell_options, report_options, say_left_out
 
 
 @click.command(short_help="Zero-shot accuracy of what a store holds.")
-@click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-@click.option("-d", "--dataset", "datasets", multiple=True, help=_NAMES.format("emoji-*"))
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Repeated or with commas.",
-)
-@click.option("-p", "--perturb", "perturbations", multiple=True, help=_NAMES.format("jpeg-*"))
-@click.option("-b", "--backbones", multiple=True, help=_NAMES.format("*/openai"))
-@click.option("--prompts", multiple=True, help="Prompt sets.  [default: all]")
+@cell_options()
 @click.option("--summary", is_flag=True, help="One table for everything: a line a dataset.")
-@output_options
+@report_options
 def zeroshot(
     store: Path,
     *,
     summary: bool,
-    as_json: bool,
-    csv: Path | None,
-    parquet: Path | None,
-    **filters: tuple[str, ...],
+    report: Report,
+    **filters: tuple[str, ...] | None,
 ) -> None:
     """Zero-shot accuracy of every backbone in STORE: top-1 with a 95 % interval, top-5, mean per
     class, n; and of the oracle, which for each image knows a backbone that gets it right.
@@ -47,18 +30,13 @@ def zeroshot(
     clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary
     clipsyn zeroshot store --json --csv results.csv
     """
-    from clipsyn import evaluate, frames
+    from clipsyn import evaluate
     from clipsyn.report import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)
-    wanted = {name: listed(texts) for name, texts in filters.items()}
-    frame = evaluate.zeroshot(opened, **wanted)
-    frames.write(frame, csv=csv, parquet=parquet)
-    if as_json:
-        click.echo(frames.to_json(frame))
-    else:
-        click.echo(tables.accuracy_table(frame) if summary else tables.backbone_tables(frame))
-    if wanted["datasets"] is None:
+    frame = evaluate.zeroshot(opened, **filters)
+    table = tables.accuracy_table if summary else tables.backbone_tables
+    report.show(frame, lambda: table(frame))
+    if filters["datasets"] is None:
         say_left_out(opened, frame)
-    say_written(frame, csv, parquet)
