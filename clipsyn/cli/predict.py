@@ -199,4 +199,4 @@ def _accuracy(found: Predictions) -> Iterator[str]:
         interval = interval_text(*wilson_interval(value * n, n)) if n else "no interval"
         yield f"accuracy {100 * value:.1f} % (95 % interval {interval}) over {n:,} labelled images"
     if found.other_classes:
-        yield "no accuracy: the images are labelled with other classes than the router's"
+        yield "no accuracy: the images have classes that the router has not"

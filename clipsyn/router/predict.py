@@ -32,7 +32,7 @@ class Predictions:
     """frame: a row for each image: id, class, class_index, probability, one column
     ``weight BACKBONE`` for each backbone if the ensemble weighs them. All but the id are null where
     an image could not be read. accuracy: None without labels, or with `other_classes`: the images
-    have labels, but not of the router's classes.
+    have labels, some of them of classes that the router has not.
     """
 
     frame: pl.DataFrame
@@ -51,9 +51,9 @@ def predict_store(
 ) -> Predictions:
     """Predict every image of a split, a bounded number at a time.
 
-    own_classes: the images may come with other classes and prompts than the router's; then there
-    is no accuracy. Raises RouterMismatch naming what differs, MissingCell with the extract line
-    that helps.
+    own_classes: the images may come with other classes and prompts than the router's. There is an
+    accuracy if each of their classes is called as one of the router's. Raises RouterMismatch naming
+    what differs, MissingCell with the extract line that helps.
     """
     images = _Images(router, store, store.samples(dataset, split), perturbation)
     images.check_cells()
@@ -64,11 +64,11 @@ def predict_store(
         frame, classes = _predict(router, pool)
         frames.append(frame)
         predicted.append(classes)
-    labels = images.samples.labels
-    labelled = bool((labels >= 0).any())
-    known = images.samples.class_names == router.class_names
-    right = accuracy(np.concatenate(predicted), labels) if labelled and known else None
-    return Predictions(pl.concat(frames), right, labelled and not known)
+    if not (images.samples.labels >= 0).any():
+        return Predictions(pl.concat(frames), None, other_classes=False)
+    labels = images.labels()
+    right = None if labels is None else accuracy(np.concatenate(predicted), labels)
+    return Predictions(pl.concat(frames), right, other_classes=labels is None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +107,18 @@ class _Images:
                 self.router.check_prompts(found)
             elif there:
                 raise RouterMismatch("prompts", wanted, tuple(there))
+
+    def labels(self) -> NDArray[np.int32] | None:
+        """(sample,) as indices of the router's classes; None where the images have others."""
+        ours, theirs = self.router.class_names, self.samples.class_names
+        labels = self.samples.labels
+        if theirs == ours:
+            return labels
+        position = {name: index for index, name in enumerate(ours)}
+        if len(position) < len(ours) or len(set(theirs)) < len(theirs) or set(theirs) - set(ours):
+            return None
+        of_theirs = np.array([position[name] for name in theirs], np.int32)
+        return np.where(labels >= 0, of_theirs[labels], NO_LABEL).astype(np.int32)
 
     def blocks(self) -> Iterator[Pool]:
         unit = Blocks(len(self.samples), self.store.chunk_rows).rows

@@ -221,7 +221,33 @@ def test_other_classes(
     with pytest.raises(RouterMismatch) as caught:
         predict_store(router, store, "toy")
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "hound", "crème brûlée"), ("dog", "dog"), ("cat", "dog", "crème brûlée", "x")]
+)
+def test_images_of_other_classes_have_no_accuracy(
+    router: FittedRouter,
+    other: Callable[..., FeatureStore],
+    fakes: SimpleNamespace,
+    names: tuple[str, ...],
+) -> None:
+    store = other(fakes.Source(class_names=names))
     found = predict_store(router, store, "toy", own_classes=True)
     assert found.accuracy is None
     assert found.other_classes
     assert set(found.frame["class"]) <= set(router.class_names)
+
+
+def test_images_of_some_of_the_classes_in_another_order(
+    router: FittedRouter, other: Callable[..., FeatureStore], fakes: SimpleNamespace
+) -> None:
+    store = other(fakes.Source(class_names=("dog", "cat")))
+    found = predict_store(router, store, "toy", own_classes=True)
+    samples = store.samples("toy", "test")
+    names = [samples.class_names[label] if label >= 0 else None for label in samples.labels]
+    pairs = [pair for pair in zip(names, found.frame["class"], strict=True) if None not in pair]
+    assert found.accuracy is not None
+    assert found.accuracy.n == len(pairs)
+    assert found.accuracy.value == sum(name == given for name, given in pairs) / len(pairs)
+    assert not found.other_classes
