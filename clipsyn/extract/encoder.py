@@ -297,10 +297,11 @@ def _gflops(source: ModelSource, model: Any, config: PreprocessCfg) -> float | N
 def _provenance(
     backbone: Backbone, model: Any, device: torch.device, gflops: float | None
 ) -> dict[str, Any]:
-    packages = {"torch": "torch", "open_clip": "open_clip_torch", "timm": "timm"}
+    packages = {"open_clip": "open_clip_torch", "timm": "timm"}
     packages |= {"torchvision": "torchvision", "pillow": "pillow"}
     return {
         "source": backbone.source,
+        "torch": str(torch.__version__),  # its metadata does not always say which CUDA it is for
         **{name: version(package) for name, package in packages.items()},
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
