@@ -145,10 +145,11 @@ def backbone_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """Two fractions as percent with an en dash between them: 71.2 to 75.0."""
+    """Two fractions as percent, with an en dash between them, or "to" beside a minus sign."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return NOTHING
-    return f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
+    between = " to " if low < 0 else "\N{EN DASH}"
+    return f"{100 * low:.1f}{between}{100 * high:.1f}"
 
 
 def shortened(names: Sequence[str]) -> tuple[dict[str, str], str]:

@@ -167,7 +167,7 @@ def test_several_groups_are_means_and_a_line_each():
     assert f"61.5{DASH}64.5" not in found["curve"]
     (birds,), (flags,) = lines(found["chosen"], "birds"), lines(found["chosen"], "flags")
     assert birds[:7] == ["birds", "log-avg", "0.45", "4", "50.0", "70.0", "0.0"]
-    assert birds[7:] == [f"-1.0{DASH}2.0", "10.0", f"9.0{DASH}12.0", "ViT-16"]
+    assert birds[7:] == ["-1.0", "to", "2.0", "10.0", f"9.0{DASH}12.0", "ViT-16"]
     assert flags[1:] == birds[1:]
 
 

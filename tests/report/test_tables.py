@@ -178,6 +178,8 @@ def test_titles_and_headers():
 
 def test_intervals():
     assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
+    assert interval_text(-0.02, 0.031) == "-2.0 to 3.1"
+    assert interval_text(-0.02, -0.01) == "-2.0 to -1.0"
     assert interval_text(None, None) == interval_text(math.nan, math.nan) == DASH
 
 
