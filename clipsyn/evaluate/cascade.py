@@ -287,8 +287,8 @@ def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> No
             f"{settings.support} is both fitted on and measured on: give another --support or "
             "--split"
         )
-    if bad := [t for t in settings.thresholds if not (math.isfinite(t) and t >= 0)]:
-        raise UsageError(f"a threshold is a probability, not {bad[0]:g}")
+    if bad := [t for t in settings.thresholds if not 0 <= t <= 1]:
+        raise UsageError(f"a threshold is a probability, from 0 to 1; not {bad[0]:g}")
     if settings.shots is not None and settings.shots < 1:
         raise UsageError(f"--shots is a number of images a class, at least 1; not {settings.shots}")
     if not (math.isfinite(settings.within) and settings.within >= 0):

@@ -339,8 +339,9 @@ class TestRefused:
             ({"ensembles": ["masked-conf"]}, UsageError, "can be fitted with masked backbones"),
             ({"order": "costs"}, UnknownName, "unknown order 'costs': did you mean cost"),
             ({"order": "given"}, UsageError, "name them in the order wanted"),
-            ({"thresholds": [0.5, -0.1]}, UsageError, "a threshold is a probability, not -0.1"),
-            ({"thresholds": [math.nan]}, UsageError, "a threshold is a probability, not nan"),
+            ({"thresholds": [0.5, -0.1]}, UsageError, "a threshold is a probability, .* not -0.1"),
+            ({"thresholds": [50]}, UsageError, "a threshold is a probability, .* not 50"),
+            ({"thresholds": [math.nan]}, UsageError, "a threshold is a probability, .* not nan"),
             ({"within": -0.01}, UsageError, "--within is a number of points, .* not -1"),
             ({"within": math.inf}, UsageError, "--within"),
             ({"shots": 0}, UsageError, "--shots"),
@@ -418,7 +419,7 @@ def four(tmp_path, monkeypatch) -> FeatureStore:
         (0.58, 1 / 4, (1 + 1 + 4 + 1) / 4, 0.75),
         (0.65, 2 / 4, (1 + 4 + 4 + 1) / 4, 0.5),
         (0.8, 2 / 4, (1 + 4 + 4 + 4) / 4, 0.25),
-        (1.01, 2 / 4, 4.0, 0.0),
+        (1.0, 2 / 4, 4.0, 0.0),
     ],
 )
 def test_four_images_by_hand(four, threshold, accuracy, cost, first):
