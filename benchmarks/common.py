@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import click
 import polars as pl
 
+from clipsyn.blocks import usable_cores
 from clipsyn.report.tables import show
 
 PACKAGES = ("torch", "open_clip_torch", "timm", "pillow", "numpy", "zarr", "polars", "clipsyn")
@@ -65,7 +66,7 @@ def report(results: Sequence[Measured]) -> None:
 
 def machine() -> str:
     """Processor, cores, load, versions and date, on three lines."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     versions = [f"{name} {found}" for name in PACKAGES if (found := _version(name))]
     return (

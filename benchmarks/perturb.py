@@ -8,7 +8,6 @@ Ours is what an extraction calls for an image, with its random state derived fro
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from PIL import Image
 from skimage import data
 
 from clipsyn import perturb
+from clipsyn.blocks import usable_cores
 from clipsyn.specs import Perturbation
 
 SIDE = 224
@@ -100,7 +100,7 @@ def compared(
 
 def with_workers(rounds: int) -> list[Measured]:
     """All of it on all cores: ours in threads, as in `extract`; theirs in the faster of both."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     work = [task for name in NAMES for task in tasks(name)]
     with (
         ProcessPoolExecutor(cores, initializer=cv2.setNumThreads, initargs=(1,)) as processes,

@@ -40,6 +40,13 @@ def work_alone() -> None:
     _thread.works_alone = True
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on: of a cluster's node often a few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _blocks(shape: tuple[int, ...]) -> list[slice]:
     rows = shape[0]
     if not rows:
@@ -53,7 +60,7 @@ def _blocks(shape: tuple[int, ...]) -> list[slice]:
 @cache
 def _threads() -> ThreadPoolExecutor:
     """Kept for the next call: to start and end threads takes as long as a small block."""
-    return ThreadPoolExecutor(os.cpu_count(), "clipsyn-blocks", work_alone)
+    return ThreadPoolExecutor(usable_cores(), "clipsyn-blocks", work_alone)
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of them

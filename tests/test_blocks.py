@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from clipsyn.blocks import in_blocks, work_alone
+from clipsyn.blocks import in_blocks, usable_cores, work_alone
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_what_goes_wrong_in_a_block_is_raised():
 
 def test_blocks_within_blocks_end(monkeypatch):
     """As many blocks as there are threads, all of which have blocks of their own."""
-    count = 8 * (os.cpu_count() or 1)
+    count = 8 * usable_cores()
     seen = np.zeros((count, 50), int)
 
     def outer(rows):
@@ -82,3 +82,14 @@ def test_blocks_go_on_in_a_forked_process():
         in_blocks(work, (40, 30))
         os._exit(0 if (seen == 1).all() else 1)
     assert os.waitpid(process, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    assert usable_cores() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.blocks import work_alone
+from clipsyn.blocks import usable_cores, work_alone
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
@@ -139,7 +138,7 @@ def _side_by_side(work: Callable[[_T], _R], groups: Sequence[_T], pool: Pool) ->
         return [work(group) for group in groups]
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count(), "", work_alone) as threads:
+    with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
         return list(threads.map(work, groups))
 
 

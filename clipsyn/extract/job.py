@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clipsyn.blocks import usable_cores
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import resolve_datasets
 from clipsyn.errors import UsageError
@@ -132,7 +133,7 @@ def settings_for(job: ExtractJob) -> Settings:
     from clipsyn.extract.run import Settings
 
     on_cpu = resolve_device(job.device).type == "cpu"
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     return Settings(
         batch_size=job.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH),
         workers=job.workers or min(cores, 16),

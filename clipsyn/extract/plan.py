@@ -14,6 +14,7 @@ from itertools import groupby
 import numpy as np
 import polars as pl
 
+from clipsyn.blocks import usable_cores
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
@@ -213,7 +214,7 @@ def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
 
     rows = range(len(source))
     parts = [rows[start : start + _HASHED_TOGETHER] for start in rows[::_HASHED_TOGETHER]]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         content = b"".join(pool.map(digests, parts))
     progress.finish(counter)
     return SampleTable(
