@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
+
 _BLOCK_VALUES = 1_250_000  # 5 MB in single precision
 
 _thread = threading.local()
@@ -47,14 +49,18 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def equal_slices(rows: int, count: int) -> list[slice]:
+    """`count` slices, one after the other, that cover `rows` and are as equal as can be."""
+    edges = np.linspace(0, rows, count + 1).astype(int).tolist()
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
 def _blocks(shape: tuple[int, ...]) -> list[slice]:
     rows = shape[0]
     if not rows:
         return []
     wanted = max(1, math.ceil(math.prod(shape) / _BLOCK_VALUES))
-    count = min(rows, 1 << (wanted - 1).bit_length())
-    edges = (rows * number // count for number in range(count + 1))
-    return [slice(start, stop) for start, stop in pairwise(edges)]
+    return equal_slices(rows, min(rows, 1 << (wanted - 1).bit_length()))
 
 
 @cache

@@ -39,7 +39,7 @@ def test_what_goes_wrong_in_a_block_is_raised():
         in_blocks(work, (40, 2))
 
 
-def test_blocks_within_blocks_end(monkeypatch):
+def test_blocks_within_blocks_end():
     """As many blocks as there are threads, all of which have blocks of their own."""
     count = 8 * usable_cores()
     seen = np.zeros((count, 50), int)

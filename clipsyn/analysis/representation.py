@@ -12,12 +12,13 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations_with_replacement, pairwise
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.blocks import equal_slices
 from clipsyn.stats import LEVEL
 
 GROUPS = 20  # of the jackknife; more of them make the products narrow, fewer the interval unsure
@@ -106,8 +107,7 @@ class _Prepared:
     def parts(self) -> list[slice]:
         """The rows of each group."""
         n = len(self.embeddings[0])
-        edges = np.linspace(0, n, min(self.groups, n) + 1).astype(int)
-        return [slice(a, b) for a, b in pairwise(edges)]
+        return equal_slices(n, min(self.groups, n))
 
     @cached_property
     def counts(self) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from clipsyn.errors import UsageError
 
 
 @click.command(short_help="What backbones cost, and what stopping early saves.")
-@cell_options(perturbation="clean")
+@cell_options(perturbations=["clean"])
 @list_option(
     "--ensembles",
     help="What combines the first k backbones, beside log-avg: NAME, NAME:parameter=value, or "

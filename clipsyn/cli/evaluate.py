@@ -11,7 +11,7 @@ from clipsyn.cli.options import Report, cell_options, list_option, report_option
 
 
 @click.command(short_help="Fit and measure every ensemble, by number of shots.")
-@cell_options(perturbation="clean")
+@cell_options(perturbations=["clean"])
 @list_option(
     "--heads",
     default=["zero-shot"],

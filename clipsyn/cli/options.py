@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -25,24 +25,28 @@ def listed(texts: tuple[str, ...]) -> tuple[str, ...] | None:
     return tuple(part.strip() for text in texts for part in text.split(",") if part) or None
 
 
-def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+def list_option(
+    *names: str, default: Sequence[str] = (), **settings: Any
+) -> Callable[[Command], Command]:
     """An option that is repeated or has commas: the command gets a tuple, or None without it."""
-    if "default" in settings:
-        settings["show_default"] = True
     return click.option(
-        *names, multiple=True, callback=lambda _, __, texts: listed(texts), **settings
+        *names,
+        multiple=True,
+        default=default,
+        show_default=bool(default),
+        callback=lambda _, __, texts: listed(texts),
+        **settings,
     )
 
 
-def cell_options(*, perturbation: str | None = None) -> Callable[[Command], Command]:
+def cell_options(*, perturbations: Sequence[str] = ()) -> Callable[[Command], Command]:
     """STORE, and which of its cells are measured: of the test split, if nothing else is said.
 
     The command gets `store`, and of `datasets`, `splits`, `perturbations`, `backbones` and
-    `prompts` each a tuple of names and patterns, or None for all. `perturbation` is the default.
+    `prompts` each a tuple of names and patterns, or None for all. `perturbations` is a default.
     """
     names = "Names or patterns such as '{}', repeated or with commas."
     everything = names + "  [default: all]"
-    perturbed = names if perturbation else everything
     options = (
         store_argument,
         list_option("-d", "--dataset", "datasets", help=everything.format("emoji-*")),
@@ -57,8 +61,8 @@ def cell_options(*, perturbation: str | None = None) -> Callable[[Command], Comm
             "-p",
             "--perturb",
             "perturbations",
-            help=perturbed.format("jpeg-*"),
-            **({"default": [perturbation]} if perturbation else {}),
+            default=perturbations,
+            help=(names if perturbations else everything).format("jpeg-*"),
         ),
         list_option("-b", "--backbones", help=everything.format("*/openai")),
         list_option("--prompts", help="Prompt sets.  [default: all]"),

@@ -11,7 +11,7 @@ from clipsyn.cli.options import Report, cell_options, joined, report_options
 
 
 @click.command(short_help="How alike embeddings are, how sure logits.")
-@cell_options(perturbation="clean")
+@cell_options(perturbations=["clean"])
 @click.option(
     "--samples",
     type=click.IntRange(1),

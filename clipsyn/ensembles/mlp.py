@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.blocks import equal_slices
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import RouterMismatch, UsageError
 from clipsyn.pool import Pool
@@ -66,13 +67,7 @@ class Recipe:
 
     def batches(self, samples: int) -> list[slice]:
         size = min(self.batch_size, max(_SMALL_BATCH, samples // 8))
-        return _slices(samples, size)
-
-
-def _slices(samples: int, size: int) -> list[slice]:
-    """The fewest slices of at most `size` that cover `samples`, as equal as can be."""
-    edges = np.linspace(0, samples, math.ceil(samples / size) + 1).astype(int)
-    return [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
+        return equal_slices(samples, math.ceil(samples / size))
 
 
 class Network:
@@ -282,7 +277,7 @@ def _mean_losses(
     count = rows.stop - rows.start
     if not count:
         return np.full(network.count, np.nan)
-    for part in _slices(count, _HELD_OUT_BLOCK):
+    for part in equal_slices(count, math.ceil(count / _HELD_OUT_BLOCK)):
         here = slice(rows.start + part.start, rows.start + part.stop)
         total += loss(here, network.forward(features[here]))[0].sum(axis=0, dtype=float)
     return np.asarray(total / count)

@@ -117,8 +117,8 @@ class _Images:
         position = {name: index for index, name in enumerate(ours)}
         if len(position) < len(ours) or len(set(theirs)) < len(theirs) or set(theirs) - set(ours):
             return None
-        of_theirs = np.array([position[name] for name in theirs], np.int32)
-        return np.where(labels >= 0, of_theirs[labels], NO_LABEL).astype(np.int32)
+        indices = [*(position[name] for name in theirs), NO_LABEL]  # the last where there is none
+        return np.array(indices, np.int32)[labels]
 
     def blocks(self) -> Iterator[Pool]:
         unit = Blocks(len(self.samples), self.store.chunk_rows).rows
