@@ -202,7 +202,7 @@ def damage(path: Path) -> Iterator[str]:
 
 def group_blocks(path: Path) -> int:
     """How many blocks the arrays of a group have: the most chunks of any of them."""
-    return max(layout(path / name).blocks.count for name in array_names(path))
+    return max((layout(path / name).blocks.count for name in array_names(path)), default=0)
 
 
 def array_names(path: Path) -> list[str]:

@@ -207,13 +207,24 @@ class Unfinished:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every draft in the store, sorted by target."""
-    found = []
-    for folder in filter(_is_draft, (store / WIP).glob("*")):
+    """Every draft in the store, sorted by target; not one that is finished while we look."""
+    found = filter(None, map(_look_at, (store / WIP).glob("*")))
+    return sorted(found, key=lambda draft: draft.target)
+
+
+def _look_at(folder: Path) -> Unfinished | None:
+    """The draft in `folder`, if one is there before and after its files are read."""
+    if not _is_draft(folder):
+        return None
+    try:
         blocks = arrays.group_blocks(folder / "group")
         done = len(list((folder / "done").glob("[0-9]*")))
-        found.append(Unfinished(folder, (folder / "target").read_text(), done, blocks))
-    return sorted(found, key=lambda draft: draft.target)
+        found = Unfinished(folder, (folder / "target").read_text(), done, blocks)
+    except (FileNotFoundError, DamagedStore):
+        if _is_draft(folder):
+            raise
+        return None
+    return found if _is_draft(folder) else None
 
 
 def leftovers(store: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -193,9 +194,11 @@ def remove_unfinished(store: FeatureStore) -> int:
     drafts, left = unfinished(store.path), leftovers(store.path)
     with writing(store.path):
         for draft in drafts:
-            discard(store.path, draft.folder)  # whole, lest a marker outlive its block
+            with suppress(FileNotFoundError):  # finished by a running command
+                discard(store.path, draft.folder)  # whole, lest a marker outlive its block
         for path in left:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     return len(drafts) + len(left)
 
 

@@ -232,6 +232,39 @@ def test_unfinished_and_leftovers_are_told_apart(store: Path) -> None:
     assert sorted(path.name for path in leftovers(store)) == ["0123", "new-1", "trash-1"]
 
 
+@pytest.mark.parametrize("name", ["array_names", "group_blocks"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_draft_that_is_finished_while_it_is_looked_at_is_no_longer_one(
+    store: Path, monkeypatch: pytest.MonkeyPatch, name: str, late: bool
+) -> None:
+    """Published before or after either of the looks into its group."""
+    one, other = draft(store), draft(store, "b")
+    write(one, 0, 1, 2)
+    write(other, 0)
+    look = getattr(arrays, name)
+
+    def look_while_it_is_published(path: Path) -> Any:
+        mine = path == one._group
+        if mine and not late:
+            publish(one)
+        found = look(path)
+        if mine and late:
+            publish(one)
+        return found
+
+    monkeypatch.setattr(arrays, name, look_while_it_is_published)
+    assert [found.target for found in unfinished(store)] == ["features/toy/test/clean/b"]
+    assert one.is_published()
+
+
+def test_a_damaged_draft_is_an_error(store: Path) -> None:
+    one = draft(store)
+    write(one, 0)
+    (one._group / "valid" / arrays.METADATA).write_text("{")
+    with pytest.raises(DamagedStore, match=r"group/valid/zarr\.json"):
+        unfinished(store)
+
+
 def test_half_written_files_never_enter_the_group(store: Path) -> None:
     one = draft(store)
     write(one, 0)

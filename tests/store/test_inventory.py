@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.errors import MissingCell
-from clipsyn.store import arrays
-from clipsyn.store.drafts import unfinished
+from clipsyn.store import arrays, inventory
+from clipsyn.store.drafts import leftovers, unfinished
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
 from clipsyn.store.inventory import (
@@ -178,6 +178,28 @@ def test_unfinished_work_is_removed_on_demand(tiny_store: FeatureStore, fakes: A
     assert remove_unfinished(tiny_store) == 2
     assert list(wip.iterdir()) == []
     assert len(tiny_store.keys()) == 8
+
+
+def test_what_a_running_command_finishes_is_not_removed(
+    tiny_store: FeatureStore, fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = [fakes.Encoder("fake/three")]
+    fakes.fill(tiny_store.path, three, shard=(0, 2))
+    (tiny_store.path / ".wip" / "new-0a").mkdir()
+    (tiny_store.path / ".wip" / "0.partial").touch()
+
+    def look_before_it_is_finished(path: Path) -> list[Path]:
+        found = leftovers(path)
+        fakes.fill(path, three)
+        for leftover in found:
+            leftover.rmdir() if leftover.is_dir() else leftover.unlink()
+        return found
+
+    monkeypatch.setattr(inventory, "leftovers", look_before_it_is_finished)
+    remove_unfinished(tiny_store)
+    assert fakes.draft_folders(tiny_store.path) == []
+    assert len(tiny_store.keys(backbone={"fake/three"})) == 1
+    assert problems(tiny_store) == []
 
 
 def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore) -> None:
