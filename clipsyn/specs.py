@@ -46,6 +46,48 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
         yield path, old, new
 
 
+_COLUMNS = frozenset(  # of tables that have one for each backbone, too
+    (
+        "dataset",
+        "split",
+        "perturbation",
+        "prompts",
+        "n",
+        "chance",
+        "best",
+        "oracle",
+        "gain",
+        "id",
+        "label",
+        "class",
+        "right",
+        "size",
+        "hits",
+        "acc1",
+        "backbone",
+        "ensemble",
+        "images",
+        "support",
+        "step",
+        "clean",
+    )
+)
+
+
+def check_backbone_name(name: str) -> str:
+    """The name; raises UsageError for one that tables, lists and joined names cannot tell apart."""
+    if not name.strip() or "+" in name or "," in name:
+        problem = "lists of backbones are joined by + and commas" if name.strip() else "it is empty"
+    elif name in _COLUMNS:
+        problem = "tables have a column of that name"
+    else:
+        return name
+    raise UsageError(
+        f"a backbone cannot be called '{name}', since {problem}: give it another name (NAME=SOURCE "
+        "with extract, --backbone NAME with import)"
+    )
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A frozen CLIP: open_clip's architecture and pretrained tag, or a local checkpoint.
@@ -56,6 +98,9 @@ class Backbone:
 
     name: str  # "ViT-B-32/openai"
     source: str  # "ViT-B-32/openai", "hf-hub:org/repo", "local-dir:path" or "ViT-B-32@path"
+
+    def __post_init__(self) -> None:
+        check_backbone_name(self.name)
 
     @classmethod
     def parse(cls, text: str) -> Backbone:
@@ -150,6 +195,8 @@ def parse_perturbation(text: str) -> Perturbation:
         raise UsageError(
             f"'{text}': unknown option {unknown[0]}; a perturbation takes seed and canvas"
         )
+    if match["name"] == CLEAN.name:
+        raise UsageError(f"'{text}': clean images have no severity: write clean")
     return Perturbation(match["name"], int(match["severity"]), **options)
 
 

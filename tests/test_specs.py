@@ -96,6 +96,12 @@ def test_what_is_no_backbone_is_refused(text: str) -> None:
         Backbone.parse(text)
 
 
+@pytest.mark.parametrize("name", ["a+b", "a,b", "oracle", "n", " "])
+def test_names_that_tables_and_lists_cannot_tell_apart(name: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be called .* give it another name"):
+        Backbone(name, "RN50/openai")
+
+
 PERTURBATIONS = st.builds(
     Perturbation,
     st.sampled_from(["jpeg", "gaussian_noise", "fog2"]),

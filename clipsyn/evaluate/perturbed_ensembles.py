@@ -111,7 +111,7 @@ def _of(trial: Trial, frame: pl.DataFrame) -> pl.DataFrame:
         pl.col("split") == trial.clean.samples.split,
         pl.col("prompts") == trial.clean.prompts,
         pl.col("perturbation").is_in(trial.labels),
-        of_these == sorted("+".join(trial.backbones).split("+")),
+        of_these == sorted(trial.backbones),
     )
 
 

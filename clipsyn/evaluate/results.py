@@ -130,7 +130,7 @@ def _shots(labels: pl.Series, wanted: str | None, line: str) -> str:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(f"{path} cannot be read as results: {error}") from error
     if dict(frame.schema) != RESULT:

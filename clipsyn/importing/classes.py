@@ -6,7 +6,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,23 @@ from clipsyn.schema import NO_PREDICTION
 
 _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")
+_NAMES_ONLY = "Its classes are called by numbers: write these, not indices."
 _FIRST = "The first import of a dataset decides on its classes: --classes FILE would name them all."
 
 
 def read_names(path: Path) -> tuple[str, ...]:
     """Class names by index: a JSON list, or a text file with one a line."""
     try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        text = path.read_text(encoding="utf-8-sig")
+        names = json.loads(text) if path.suffix == ".json" else text.rstrip().splitlines()
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as class names: {error}") from error
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise DatasetError(f"{path} is no list of class names: write one a line, or a JSON list")
-    return tuple(name.strip() for name in names)
+    stripped = tuple(name.strip() for name in names)
+    if "" in stripped:
+        raise DatasetError(f"{path}: class {stripped.index('')} has no name")
+    return stripped
 
 
 def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
@@ -45,10 +50,12 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         raise DatasetError("the files have different classes as columns: give --classes FILE")
     if named:
         (columns,) = named
+        _check_columns(columns, parts)
         _LOG.info(f"classes, after the columns: {found(columns)}")
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
-    texts = _texts(parts)
+    predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
+    texts = _classes(chain(_labels(parts), predicted))
     if widths:
         return _numbers(max(widths))
     if not texts:
@@ -69,19 +76,26 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
 def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> NDArray[np.int64]:
     """Index of each text that names a class or is an index; -1 where it is nothing.
 
-    Names win over indices where all texts are names. Raises DatasetError for an index outside the
-    classes, an unknown name (with near matches) and a name that two classes share.
+    Names win over indices where all texts are names; there are only names where classes are called
+    by numbers other than their indices (`have_other_numbers`). Raises DatasetError for an index
+    outside the classes, an unknown name (with near matches) and a name that two classes share.
     """
     texts = list(texts)
     position = {name: index for index, name in reversed(list(enumerate(names)))}
-    distinct = {text for text in texts if text.lower() not in NOTHING or text in position}
+    names_only = have_other_numbers(names)
+    called = {  # 3.0 is 3: where one value is missing, others write all as floating point
+        text: text if text in position or not _INDEX.fullmatch(text) else f"{float(text):.0f}"
+        for text in texts
+        if text.lower() not in NOTHING or text in position
+    }
+    distinct = set(called.values()) - ({"-1"} - position.keys() if names_only else set())
     if distinct <= position.keys():
         uses = Counter(names)
         if shared := next((name for name in distinct if uses[name] > 1), None):
             raise DatasetError(f"{where}: two classes are called '{shared}': give class indices")
-        index = {name: position[name] for name in distinct}
-    elif all(map(_INDEX.fullmatch, distinct)):
-        index = {text: int(float(text)) for text in distinct}
+        index = {text: position.get(name, -1) for text, name in called.items()}
+    elif all(map(_INDEX.fullmatch, distinct)) and not names_only:
+        index = {text: int(name) for text, name in called.items()}
         outside = sorted(value for value in index.values() if not -1 <= value < len(names))
         if outside:
             raise DatasetError(
@@ -90,8 +104,17 @@ def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> 
             )
     else:
         unknown = min(distinct - position.keys())
-        raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names), _FIRST)}")
+        advice = _NAMES_ONLY if names_only else _FIRST
+        raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names), advice)}")
     return np.array([index.get(text, -1) for text in texts], np.int64)
+
+
+def have_other_numbers(names: Sequence[str]) -> bool:
+    """Whether a class is called by a number that is not its index: ``1`` to ``102``, say.
+
+    What is written for it could then be the one or the other.
+    """
+    return any(_INDEX.fullmatch(name) and name != str(at) for at, name in enumerate(names))
 
 
 def check_count(names: Sequence[str], where: object) -> None:
@@ -101,13 +124,23 @@ def check_count(names: Sequence[str], where: object) -> None:
         )
 
 
-def _texts(parts: Sequence[Part]) -> set[str]:
-    """Everything that the parts call a class, labels and predictions."""
-    texts: set[str] = set()
-    for part in parts:
-        texts.update(part.labels or ())
-        if part.kind == "predictions":
-            texts.update(part.values)
+def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
+    """Refuse columns of numbers that no label calls a class: a confidence is none."""
+    labels = _classes(_labels(parts))
+    strange = [name for name in columns if name not in labels]
+    if strange and labels and not all(map(_INDEX.fullmatch, labels)):
+        raise DatasetError(
+            f"no label calls the columns {found(strange)} a class: drop what is none, or say with "
+            "--classes FILE which classes there are"
+        )
+
+
+def _labels(parts: Sequence[Part]) -> Iterator[str]:
+    return (text for part in parts for text in part.labels or ())
+
+
+def _classes(texts: Iterable[str]) -> set[str]:
+    """Those that are there, of what calls classes by name or index."""
     return {text for text in texts if text.lower() not in NOTHING} - {"-1"}
 
 

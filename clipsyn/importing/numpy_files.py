@@ -6,6 +6,8 @@ these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
     "probabilities": ("probabilities", "probs", "softmax"),
     "embeddings": ("embeddings", "embedding", "features", "image_embedding"),
 }
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError)  # what a damaged npz raises
 _IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
 _LABELS = ("labels", "label", "targets", "y")
 
@@ -45,6 +48,8 @@ def read_numpy(path: Path, wanted: Wanted, known: Sequence[str]) -> Part:
             f"{path} has no ids: give --ids FILE (one a line, an npy, or a table with them), or "
             "--row-order if its rows are the samples in the store's order"
         )
+    if ids and "" in ids:
+        raise DatasetError(f"{path}: row {ids.index('')} has no id")
     kind, values = _checked(path, kind, values, known)
     for name, texts in (("ids", ids), ("labels", labels)):
         if texts is not None and len(texts) != len(values):
@@ -85,9 +90,10 @@ def read_texts(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
     if path.suffix in (".npy", *TORCH):
         return _texts(_load(path)[path.name])
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as {role}s, one a line: {error}") from error
+    lines = (text.rstrip() if role == "id" else text).splitlines()  # a last label may be none
     return tuple(line.strip() for line in lines)
 
 
@@ -96,12 +102,12 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix in TORCH:
         return {path.name: read_tensor(path)}
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {path.name: loaded}
-        with loaded:
+        with path.open("rb") as file:  # numpy leaves a damaged archive open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {path.name: loaded}
             return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, *_NO_ARCHIVE) as error:
         raise DatasetError(
             f"{path} cannot be read as plain numpy arrays ({str(error).splitlines()[0]}): pickled "
             "objects are never opened; save numbers and texts with np.save(…, allow_pickle=False)"
@@ -161,7 +167,8 @@ def _checked(
             f"{path}: {kind} are numbers (row, {'embed' if kind == 'embeddings' else 'class'}), "
             f"not {values.dtype} {values.shape}"
         )
-    matrix = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and counted so
+        matrix = values.astype(np.float32)
     if kind == "embeddings":
         return kind, matrix
     if known and matrix.shape[1] != len(known):
@@ -188,7 +195,8 @@ def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
 def _texts(values: NDArray[Any]) -> tuple[str, ...]:
     """Numbers and texts as texts: 3, 3.0 and "3" are the same class."""
     if values.dtype.kind == "f":
-        return tuple("" if np.isnan(v) else f"{v:.0f}" if v == int(v) else str(v) for v in values)
+        texts = (f"{v:.0f}" if v.is_integer() else str(v) for v in values)
+        return tuple("" if text == "nan" else text for text in texts)
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     return tuple(str(value).strip() for value in values)

@@ -56,6 +56,7 @@ class Part:
     columns: tuple[str, ...] = ()  # names of the classes of logits, where the file has them
     files: tuple[Path, ...] = ()
     of_condition: bool = False  # the perturbation came from a column: other rows had others
+    conditions: frozenset[str] = frozenset()  # what a column of conditions or severities says
 
     def __str__(self) -> str:
         return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"

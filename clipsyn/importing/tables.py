@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.parts import (
+    NOTHING,
     Part,
     Wanted,
     as_logits,
@@ -43,7 +44,8 @@ RESPONSES = (
     "condition",
     "imagename",
 )
-_TYPED = 1000  # rows that decide which columns are numbers
+_UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
+_TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _IMAGENET = re.compile(r"n0\d+")
 
@@ -77,7 +79,7 @@ class _Table:
     def parts(self) -> list[Part]:
         self._check_format()
         kind, columns, values = self._values()
-        ids, labels = self._ids(), self._labels()
+        ids, labels, conditions = self._ids(), self._labels(), self._conditions()
         of_rows = list(zip(self._backbones(), self._perturbations(), strict=True))
         groups: dict[tuple[str, str], list[int]] = {}
         for row, group in enumerate(of_rows):
@@ -93,6 +95,7 @@ class _Table:
                 columns,
                 (self.path,),
                 of_condition=bool({"severity", "perturbation"} & self.roles.keys()),
+                conditions=frozenset(conditions[row] for row in rows if conditions),
             )
             for (backbone, perturbation), rows in groups.items()
         ]
@@ -113,23 +116,19 @@ class _Table:
     @cached_property
     def frame(self) -> pl.DataFrame:
         try:
-            frame = pl.read_parquet(self.path) if self.path.suffix == ".parquet" else self._csv()
+            if self.path.suffix == ".parquet":
+                frame = pl.read_parquet(self.path, glob=False)
+            else:  # every cell as it is written: 007 keeps its zeros
+                frame = pl.read_csv(self.path, infer_schema=False, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             reason = str(error).splitlines()[0]
             raise DatasetError(f"{self.path} cannot be read as a table: {reason}") from error
         if frame.is_empty():
             raise DatasetError(f"{self.path} has no rows")
+        for again in filter(None, map(_TWICE.fullmatch, frame.columns)):
+            if again[1] in frame.columns:
+                raise DatasetError(f"{self.path} has two columns called '{again[1]}'")
         return frame
-
-    def _csv(self) -> pl.DataFrame:
-        """Numbers as float32, but those that name something, such as 007, as they are written."""
-        head = pl.read_csv(self.path, n_rows=_TYPED)
-        names = set(self._roles(head.columns).values())
-        types = {
-            name: pl.Float32 if dtype.is_numeric() and name not in names else pl.String
-            for name, dtype in head.schema.items()
-        }
-        return pl.read_csv(self.path, schema_overrides=types)
 
     @cached_property
     def roles(self) -> dict[str, str]:
@@ -192,8 +191,11 @@ class _Table:
             )
         return [wanted] * len(names) if wanted else names
 
+    def _conditions(self) -> tuple[str, ...] | None:
+        return self.texts(self.roles["severity"]) if "severity" in self.roles else None
+
     def _perturbations(self) -> Sequence[str]:
-        severities = self.texts(self.roles["severity"]) if "severity" in self.roles else None
+        severities = self._conditions()
         if "perturbation" in self.roles:
             names = self.texts(self.roles["perturbation"])
             texts = _combined(names, severities)
@@ -222,13 +224,15 @@ class _Table:
         values = as_logits(self._matrix(classes), kind, str(self.path))
         return "logits", () if classes is order or self.known else tuple(classes), values
 
+    @cached_property
+    def _numbers(self) -> dict[str, pl.Series]:
+        """Columns of numbers by name, as float32; null where a cell is none."""
+        named = [name for name in self.frame.columns if not _UNNAMED.fullmatch(name)]
+        free = (self.frame[name] for name in named if name not in self.roles.values())
+        return {column.name: x for column in free if (x := _as_numbers(column)) is not None}
+
     def _numeric_columns(self) -> list[str]:
-        taken = set(self.roles.values())
-        named = [
-            name
-            for name, dtype in self.frame.schema.items()
-            if dtype.is_numeric() and name not in taken
-        ]
+        named = list(self._numbers)
         if not named:
             raise DatasetError(
                 f"{self.path} has neither a column of predictions ({found(ROLES['prediction'])}) "
@@ -252,9 +256,36 @@ class _Table:
         return order
 
     def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
-        return self.frame.select(
-            pl.col(columns).cast(pl.Float32).fill_null(float("nan"))
-        ).to_numpy()
+        return pl.DataFrame(map(self._floats, columns)).to_numpy()
+
+    def _floats(self, name: str) -> pl.Series:
+        """A column of numbers, NaN where a cell holds nothing; DatasetError for any other text."""
+        numbers = self._numbers[name]
+        if numbers.null_count():
+            texts = self.frame[name].cast(pl.String)
+            if len(wrong := (numbers.is_null() & ~_is_nothing(texts)).arg_true()):
+                raise DatasetError(
+                    f"{self.path}: '{texts[wrong[0]]}' in row {wrong[0]} of column {name} is no "
+                    "number"
+                )
+        return numbers.fill_null(float("nan"))
+
+
+def _as_numbers(column: pl.Series) -> pl.Series | None:
+    """As float32, null for what is none; None unless most of what the cells hold are numbers."""
+    if column.dtype != pl.String:
+        return column.cast(pl.Float32) if column.dtype.is_numeric() else None
+    numbers = column.cast(pl.Float32, strict=False)
+    if numbers.null_count():  # of a million cells few are written otherwise
+        numbers = column.str.strip_chars().cast(pl.Float32, strict=False)
+        texts = numbers.is_null() & ~_is_nothing(column)
+        if numbers.count() <= texts.sum():
+            return None
+    return numbers
+
+
+def _is_nothing(texts: pl.Series) -> pl.Series:
+    return texts.fill_null("").str.strip_chars().str.to_lowercase().is_in(list(NOTHING))
 
 
 def _combined(names: Sequence[str], severities: Sequence[str] | None) -> list[str]:

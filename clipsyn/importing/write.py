@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn import __version__
 from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
-from clipsyn.importing.classes import read_names
+from clipsyn.importing.classes import have_other_numbers, read_names
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.importing.numpy_files import cached_features, read_numpy
 from clipsyn.importing.parts import Part, Wanted
@@ -24,6 +24,7 @@ from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_table
 from clipsyn.metrics import accuracy
 from clipsyn.schema import FORMAT_VERSION
+from clipsyn.specs import check_backbone_name
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore, is_vacant
 from clipsyn.store.imports import ELSEWHERE, content_digest
@@ -49,11 +50,18 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
     for a name that is taken by other content, UsageError for options that do not go together.
     """
+    for what in ("dataset", "split"):
+        if not getattr(wanted, what).strip():
+            raise UsageError(f"the {what} has no name: give one with --{what}")
     there = None if is_vacant(store) else FeatureStore.open(store)
     table = _stored_table(there, wanted)
     known = _known_names(there, table, wanted)
     paths = _expanded(files, wanted.split)
-    parts = merged(part for path in paths for part in _read(path, wanted, known))
+    read = [part for path in paths for part in _read(path, wanted, known)]
+    _check_conditions(read, wanted)
+    for part in read:
+        check_backbone_name(part.backbone)
+    parts = merged(read)
     if table is None:
         table, is_new = new_table(parts, wanted, known), True
     else:
@@ -67,6 +75,8 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
         split=wanted.split,
     )
     _check_classes(cells, table)
+    if have_other_numbers(table.class_names):
+        _LOG.info("classes are called by numbers: what the files write are names, not indices")
     opened = there or FeatureStore.create(store)
     drafts = [_draft(opened, cell, table) for cell in cells]
     rows = [
@@ -115,6 +125,16 @@ def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
     raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
+
+
+def _check_conditions(parts: Sequence[Part], wanted: Wanted) -> None:
+    """Refuse a condition that --conditions speaks of and no file has."""
+    there = frozenset[str]().union(*(part.conditions for part in parts))
+    if unused := sorted(wanted.conditions.keys() - there):
+        raise UsageError(
+            f"--conditions {unused[0]}=…: no row has that condition; "
+            + (f"there are {', '.join(sorted(there))}" if there else "no column has conditions")
+        )
 
 
 def _stored_table(store: FeatureStore | None, wanted: Wanted) -> SampleTable | None:

@@ -134,8 +134,6 @@ def resolve(spec: str | Perturbation) -> Perturbation:
     """
     asked = parse_perturbation(spec) if isinstance(spec, str) else spec
     if asked.name == CLEAN.name:
-        if asked.severity:
-            raise UsageError("clean images have no severity: write clean")
         return CLEAN
     if asked.name not in REGISTRY:
         raise unknown_name("perturbation", asked.name, [CLEAN.name, *REGISTRY, *groups()])

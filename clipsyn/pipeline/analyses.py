@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
@@ -42,22 +42,20 @@ class Analysis(BaseModel):
     document: Path | None = None  # Markdown whose tables are renewed
 
     def run(self, store: Path) -> Outcome:
-        import polars as pl
-
         from clipsyn.frames import write
         from clipsyn.report.document import renew
 
         opened = FeatureStore.open(store)
         csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
         made_from = self._made_from(opened)
-        is_there = csv.exists() and table.exists()
-        skipped = is_there and _was_made_from(self.output, made_from)
-        if not skipped:
+        is_current = csv.exists() and _was_made_from(self.output, made_from)
+        frame = _read(table) if is_current else None
+        skipped = frame is not None
+        if frame is None:
             frame = self.measure(opened, self.model_dump(exclude=_NO_SETTINGS))
             self.output.parent.mkdir(parents=True, exist_ok=True)
             write(frame, csv=csv, parquet=table)
             _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
-        frame = pl.read_parquet(table)
         if self.document:
             plain = self.tables(frame, terminal=False).items()
             renew(self.document, {f"{self.stage}: {name}": text for name, text in plain})
@@ -155,7 +153,7 @@ class RepresentationStage(Analysis):
     samples: int = Field(2000, ge=2)
     neighbours: int = Field(10, ge=1)
     support: str | None = None  # train, where there is one
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.representation import representation
@@ -185,6 +183,9 @@ class RobustnessStage(WithResults):
         return tables(frame, terminal=terminal)
 
 
+_Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class CascadeStage(Analysis):
     """`clipsyn cascade`."""
 
@@ -192,11 +193,11 @@ class CascadeStage(Analysis):
     perturbations: Sequence[str] | None = ("clean",)
     ensembles: Sequence[str] = ("log-avg",)
     order: str = "cost"
-    costs: Mapping[str, float] = {}  # GFLOPs an image of backbones that nobody knows
+    costs: Mapping[str, _Cost] = {}  # GFLOPs an image of backbones that nobody knows
     within: float = Field(0.01, ge=0)
     support: str = "train"
     shots: int | None = Field(None, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.cascade import cascade
@@ -225,6 +226,16 @@ def _content(path: Path) -> str:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}; an evaluate stage before this one makes it"
         ) from None
+
+
+def _read(table: Path) -> DataFrame | None:
+    """None for a file that is not there, or is damaged."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet(table, glob=False)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
 
 
 def _made_from_file(output: Path) -> Path:

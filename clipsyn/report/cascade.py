@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from clipsyn.analysis.cascade import pareto_front
-from clipsyn.report.tables import interval_text, shortened, show, split_names, wrapped
+from clipsyn.report.tables import column_heads, interval_text, legend, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 _Rows = dict[str, Any]  # of one choice, by metric
@@ -19,7 +19,6 @@ _Choice = tuple[str, tuple[str, ...]]  # ensemble, backbones in order of the cas
 _CASCADE = "cascade:"
 _WITHIN = "within-"
 RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
-_MANY = 6  # backbones, from here on in narrow columns
 
 _COSTS = {  # column: metric, and what is shown of it
     "GFLOPs": ("mean_gflops", "mean"),
@@ -156,7 +155,7 @@ def _read(part: pl.DataFrame) -> _Part:
         if row["ensemble"] is None:
             singles[row["backbones"]][row["metric"]] = row
         else:
-            names = split_names(row["backbones"], list(singles))
+            names = tuple(row["backbones"].split("+"))
             others.setdefault((row["ensemble"], names), {})[row["metric"]] = row
     return _Part({key: part[key][0] for key in [*_WHERE, "n"]}, singles, others)
 
@@ -277,12 +276,11 @@ def _front(parts: Sequence[_Part], short: Mapping[str, str], terminal: bool | No
                 **_named(ensemble),
                 **_measured(of, parts, "95 %"),
                 "support": accuracies[place],
-                **{text: RUN if name in names else LEFT_OUT for name, text in short.items()},
+                **{name: RUN if name in names else LEFT_OUT for name in short},
             }
         )
-    width = 9 if len(short) <= _MANY else 7
-    heads = {text: wrapped(text, width) for text in short.values()}
-    return _show(sorted(rows, key=lambda row: row["GFLOPs"]), terminal, heads)
+    table = _show(sorted(rows, key=lambda row: row["GFLOPs"]), terminal, column_heads(short))
+    return f"{table}{legend(short)}"
 
 
 def _named(ensemble: str) -> dict[str, str | None]:

@@ -8,7 +8,15 @@ from typing import Any
 import polars as pl
 
 from clipsyn.frames import is_nan
-from clipsyn.report.tables import NOTHING, interval_text, shortened, show, wrapped
+from clipsyn.report.tables import (
+    NOTHING,
+    column_heads,
+    interval_text,
+    legend,
+    of_fewer,
+    shortened,
+    show,
+)
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 _WIDTH = 100  # of what stands below a table
@@ -163,15 +171,19 @@ def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
     """Kappa above the diagonal, error inconsistency below, unique-correct on it: over datasets."""
     short, pattern = _short(part)
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    of = {(row["metric"], row["backbones"]): row["value"] for row in means.to_dicts()}
+    of = {
+        (row["metric"], frozenset(row["backbones"].split("+"))): row["value"]
+        for row in means.to_dicts()
+    }
     names, alone = list(short), _unique(part)
     rows = []
     for i, one in enumerate(names):
         cells = {"backbone": short[one]} | dict.fromkeys(names, _number(alone[one], 1, 100))
         for other in names[:i]:
-            cells[other] = _number(of.get(("error_inconsistency", f"{other}+{one}")), 1, 100)
+            pair = frozenset((one, other))
+            cells[other] = _number(of.get(("error_inconsistency", pair)), 1, 100)
         for other in names[i + 1 :]:
-            cells[other] = _number(of.get(("error_consistency", f"{one}+{other}")), 2)
+            cells[other] = _number(of.get(("error_consistency", frozenset((one, other)))), 2)
         rows.append(cells)
     datasets = part["dataset"].unique(maintain_order=True)
     about = f"mean over {len(datasets)} datasets" if len(datasets) > 1 else datasets[0]
@@ -179,11 +191,11 @@ def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
     text = show(
         pl.DataFrame(rows),
         title=f"{split} · {perturbation} · prompts {prompts}{_said(pattern)} · {about}",
-        headers={name: wrapped(short[name]) for name in names},
+        headers=column_heads(short),
         right=names,
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES['matrix']}"
+    return f"{text}\n\n{_NOTES['matrix']}{of_fewer(part, 'error_inconsistency')}{legend(short)}"
 
 
 def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:

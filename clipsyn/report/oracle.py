@@ -8,11 +8,10 @@ from typing import Any
 import polars as pl
 
 from clipsyn.frames import is_nan
-from clipsyn.report.tables import NOTHING, interval_text, shortened, show, split_names, wrapped
+from clipsyn.report.tables import NOTHING, column_heads, interval_text, legend, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 TOP = 10  # regions, and sizes of subsets
-_MANY = 6  # backbones, from here on in narrow columns
 RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 
 _NOTES = {
@@ -94,11 +93,11 @@ def _by_backbone(
     text = show(
         table,
         percent=list(short),
-        headers=_heads(short),
+        headers=column_heads(short),
         bold=_largest(table, list(short)),
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES[metric]}"
+    return f"{text}\n\n{_NOTES[metric]}{legend(short)}"
 
 
 def _oracles(
@@ -244,7 +243,7 @@ def _best_subsets(
     text = show(
         pl.DataFrame(rows, infer_schema_length=None),
         percent=["oracle", "step", "gain"],
-        headers=_heads(short),
+        headers=column_heads(short),
         right=["95 %"],
         terminal=terminal,
     )
@@ -255,36 +254,32 @@ def _best_subsets(
     ]
     if len(every) > len(rows):
         lines.append(f"{len(every) - len(rows):,} more numbers of backbones: --top {len(every)}")
-    return "\n".join(lines)
+    return "\n".join(lines) + legend(short)
 
 
 def _regions(part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool | None) -> str:
     """A line a region, a column a backbone."""
     every = part.filter(pl.col("metric") == "region")
     shown = [
-        {"images": _images(row), "%": row["value"]}
-        | _marks(split_names(row["backbones"], list(short)), short)
+        {"images": _images(row), "%": row["value"]} | _marks(row["backbones"].split("+"), short)
         for row in every.head(top).iter_rows(named=True)
     ]
     kinds = {"images": pl.Int64, "%": pl.Float64, **dict.fromkeys(short, pl.String)}
     text = show(
-        pl.DataFrame(shown, schema=kinds), percent=["%"], headers=_heads(short), terminal=terminal
+        pl.DataFrame(shown, schema=kinds),
+        percent=["%"],
+        headers=column_heads(short),
+        terminal=terminal,
     )
     lines = [text, f"images that these backbones ({RIGHT}) get right, and no others"]
     if rest := len(every) - len(shown):
         count = every["n"][0] * every["value"][top:].sum()
         lines.append(f"{rest:,} more regions with {count:,.0f} images: --top {len(every)}")
-    return "\n".join(lines)
+    return "\n".join(lines) + legend(short)
 
 
 def _marks(names: Sequence[str], short: dict[str, str]) -> dict[str, str]:
     return {name: RIGHT if name in names else WRONG for name in short}
-
-
-def _heads(short: dict[str, str]) -> dict[str, str]:
-    """Column heads, narrower where there are many."""
-    width = 9 if len(short) <= _MANY else 7
-    return {name: wrapped(text, width) for name, text in short.items()}
 
 
 def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, Any]]]:
@@ -292,12 +287,11 @@ def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, A
     single = _best(part)
     found: list[tuple[int, tuple[str, ...], dict[str, Any]]]
     found = [(1, (str(single["backbones"]),), {"acc1": single})]
-    names = list(_short(part)[0])
     oracles = part.filter(
         pl.col("ensemble") == "oracle", pl.col("metric").is_in(["acc1", "gain", "gain_relative"])
     )
     for (joined,), rows in oracles.group_by("backbones", maintain_order=True):
-        chosen = split_names(str(joined), names)
+        chosen = tuple(str(joined).split("+"))
         if len(chosen) > 1:
             found.append((len(chosen), chosen, _by_metric(rows)))
     return found

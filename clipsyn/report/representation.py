@@ -8,7 +8,15 @@ from typing import Any
 import polars as pl
 
 from clipsyn.frames import is_nan
-from clipsyn.report.tables import NOTHING, interval_text, shortened, show, wrapped
+from clipsyn.report.tables import (
+    NOTHING,
+    column_heads,
+    interval_text,
+    legend,
+    of_fewer,
+    shortened,
+    show,
+)
 
 _OF_PAIRS = {"cka": "CKA", "procrustes": "Procrustes", "mutual_knn": "neighbours"}
 _OF_LOGITS = {  # metrics in the order of columns
@@ -63,7 +71,7 @@ def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, st
     """
     pairs = frame.filter(pl.col("metric").is_in(list(_OF_PAIRS)))
     logits = frame.filter(pl.col("metric").is_in(list(_OF_LOGITS)))
-    found = _similarities(pairs, _names(pairs, logits), terminal) if len(pairs) else {}
+    found = _similarities(pairs, _names(pairs), terminal) if len(pairs) else {}
     where = ["split", "perturbation", "prompts"]
     several = logits.select(where).n_unique() > 1
     for keys, part in logits.group_by(where, maintain_order=True):
@@ -87,19 +95,10 @@ def _similarities(pairs: pl.DataFrame, names: list[str], terminal: bool | None) 
     return found
 
 
-def _names(pairs: pl.DataFrame, logits: pl.DataFrame) -> list[str]:
-    """All backbones, in order; "a+b+c" is two of those that are known from elsewhere."""
-    joined = pairs["backbones"].unique(maintain_order=True).to_list()
-    plain = [name for text in joined if text.count("+") == 1 for name in text.split("+")]
-    known = {*plain, *logits["backbones"]}
-    return list(dict.fromkeys(name for text in joined for name in _both(text, known)))
-
-
-def _both(joined: str, known: Iterable[str]) -> tuple[str, str]:
-    """The two names in "a+b"; names may have a "+" themselves."""
-    parts = joined.split("+")
-    splits = [("+".join(parts[:at]), "+".join(parts[at:])) for at in range(1, len(parts))]
-    return next((pair for pair in splits if set(pair) <= set(known)), splits[0])
+def _names(pairs: pl.DataFrame) -> list[str]:
+    """All backbones, in order."""
+    joined = pairs["backbones"].unique(maintain_order=True)
+    return list(dict.fromkeys(name for text in joined for name in text.split("+")))
 
 
 def _overview(
@@ -145,31 +144,34 @@ def _extreme(alike: pl.DataFrame, row: int, short: dict[str, str]) -> str | None
     if alike.is_empty():
         return None
     found = alike.row(row, named=True)
-    both = " ".join(short[name] for name in _both(found["backbones"], short))
+    both = " ".join(short[name] for name in found["backbones"].split("+"))
     return f"{both} {_number(found['value'])}"
 
 
 def _matrix(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:
     """CKA above the diagonal and mutual neighbours below: means over datasets."""
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    of = {(row["metric"], _both(row["backbones"], short)): row["value"] for row in means.to_dicts()}
+    of = {
+        (row["metric"], frozenset(row["backbones"].split("+"))): row["value"]
+        for row in means.to_dicts()
+    }
     names = list(short)
     rows = []
     for i, one in enumerate(names):
         cells = {"backbone": short[one]} | dict.fromkeys(names, "")
         for other in names[:i]:
-            cells[other] = _number(of.get(("mutual_knn", (other, one))), 1, 100)
+            cells[other] = _number(of.get(("mutual_knn", frozenset((one, other)))), 1, 100)
         for other in names[i + 1 :]:
-            cells[other] = _number(of.get(("cka", (one, other))))
+            cells[other] = _number(of.get(("cka", frozenset((one, other)))))
         rows.append(cells)
     text = show(
         pl.DataFrame(rows),
         title=_title(part, pattern),
-        headers={name: wrapped(short[name]) for name in names},
+        headers=column_heads(short),
         right=names,
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES['matrix']}"
+    return f"{text}\n\n{_NOTES['matrix']}{of_fewer(part, 'cka')}{legend(short)}"
 
 
 def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:
@@ -177,7 +179,7 @@ def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bo
     rows = []
     for (joined,), of_pair in part.group_by("backbones", maintain_order=True):
         of = {row["metric"]: row for row in of_pair.to_dicts()}
-        one, other = _both(str(joined), short)
+        one, other = str(joined).split("+")
         row = {"backbone": short[one], "and": short[other], "by": of["cka"]["value"]}
         for metric, name in _OF_PAIRS.items():
             share = metric == "mutual_knn"

@@ -10,10 +10,10 @@ import polars as pl
 
 from clipsyn.frames import is_nan
 from clipsyn.report.perturbed import ALL, CLEAN, ORACLE, Part, names, parts
-from clipsyn.report.tables import NOTHING, interval_text, show, wrapped
+from clipsyn.report.tables import NOTHING, column_heads, interval_text, legend, show
 
 BARS = "▁▂▃▄▅▆▇█"
-_MANY = 6  # methods, from here on in narrow columns
+_FEW = 6  # backbones whose curves stand beside the numbers
 _MOST = 8  # severities, or ensembles, in the columns of one table
 _Rows = list[dict[str, Any]]
 
@@ -137,13 +137,13 @@ def _by_perturbation(
         bold |= {(line, name) for name, value in known.items() if value == wanted}
         rows.append({"perturbation": "mCE" if of == "mce" else setting} | values)
     text = _shown(
-        rows, percent=list(columns), headers=_heads(part.short), bold=bold, terminal=terminal
+        rows, percent=list(columns), headers=column_heads(part.short), bold=bold, terminal=terminal
     )
     if metric == "acc1":
         note = _NOTES["accuracy" if ALL in settings else "every severity"]
     else:
         note = _NOTES["errors" if metric == "ce" else metric]
-    return f"{text}\n\n{note.format(reference=_reference(part))}"
+    return f"{text}\n\n{note.format(reference=_reference(part))}{legend(part.short)}"
 
 
 def _order(part: Part, terminal: bool | None) -> str:
@@ -182,7 +182,7 @@ def _gains(part: Part, terminal: bool | None) -> str:
             values = {name: part.value("gain", setting, name) for name in ensembles}
             first = oracle if number == 0 and part.has_oracle else {}
             rows.append({"perturbation": setting} | first | values)
-        heads = _heads({name: name for name in ensembles})
+        heads = column_heads({name: name for name in ensembles})
         percent = ["oracle", *ensembles]
         texts.append(_shown(rows, percent=percent, headers=heads, terminal=terminal))
     methods = ["the oracle"] * part.has_oracle + ["ensembles"] * bool(part.ensembles)
@@ -204,16 +204,20 @@ def _severities(part: Part, terminal: bool | None) -> str:
         means: dict[str, float | None] = {CLEAN: _mean_of(part, CLEAN)}
         means |= {str(n): _mean_of(part, of[n]) if n in of else None for n in levels}
         numbers.append({"perturbation": perturbation} | (means if levels else {}))
-        curves = {
-            name: "".join(_bar(part.value("acc1", s, name), top) for s in (CLEAN, *of.values()))
+        curves = {  # a backbone may be called as a severity is
+            f"of {name}": "".join(
+                _bar(part.value("acc1", s, name), top) for s in (CLEAN, *of.values())
+            )
             for name in part.backbones
         }
         bars.append({"perturbation": perturbation} | curves)
-    narrow = not levels or len(part.backbones) <= _MANY
+    narrow = not levels or len(part.backbones) <= _FEW
     tables = [_beside(numbers, bars)] if narrow else [numbers, bars]
-    percent, heads = [CLEAN, *map(str, levels)], _heads(part.short)
+    percent = [CLEAN, *map(str, levels)]
+    heads = {f"of {name}": head for name, head in column_heads(part.short).items()}
     texts = [_shown(rows, percent=percent, headers=heads, terminal=terminal) for rows in tables]
-    return "\n\n".join([*texts, _NOTES["severities"].format(top=100 * top)])
+    note = _NOTES["severities"].format(top=100 * top)
+    return "\n\n".join([*texts, f"{note}{legend(part.short)}"])
 
 
 def _beside(left: _Rows, right: _Rows) -> _Rows:
@@ -301,12 +305,6 @@ def _fitted(part: Part) -> str:
     if len(fitted):
         said.append("the whole support" if shots is None else f"{shots} shot{'s' * (shots > 1)}")
     return f"\nEnsembles: {', '.join(said)}{', means over seeds' if seeds > 1 else ''}."
-
-
-def _heads(short: Mapping[str, str]) -> dict[str, str]:
-    """Column heads, narrower where there are many."""
-    width = 9 if len(short) <= _MANY else 7
-    return {name: wrapped(text, width) for name, text in short.items()}
 
 
 def _best(rows: _Rows, columns: Sequence[str], most: Any) -> set[tuple[int, str]]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from io import StringIO
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 NOTHING = "\N{EN DASH}"  # for null and NaN
 Cell = tuple[int, str]  # row, column
+_MANY = 6  # backbones, beyond which columns are narrow
+_NUMBERED = 12  # backbones, from which on columns have numbers
+_WIDTH = 100  # characters of a paragraph
 _LONG = 40  # characters; longer texts may be folded
+_COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
 _GROUP = ("dataset", "split", "perturbation", "prompts")  # what one table, or row, is about
 
 
@@ -113,7 +118,7 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     text = show(
         frame.drop(common).with_columns(pl.col("best").replace(short)),
         percent=["chance", *names, "oracle", "gain"],
-        headers={name: wrapped(text) for name, text in short.items()},
+        headers=column_heads(short),
         bold=bold,
         terminal=terminal,
     )
@@ -125,6 +130,8 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
         f"{text}\n\n{'; '.join(notes)}.\n"
         "oracle: share of images that at least one backbone gets right. gain: its lead in points "
         "over the best\nsingle backbone, which is chosen row by row on these very images."
+        + ("" if _same_images(tidy) else _COMMON_IMAGES)
+        + legend(short)
     )
 
 
@@ -162,17 +169,34 @@ def shortened(names: Sequence[str]) -> tuple[dict[str, str], str]:
     return short, f"{prefix}*{tag}" if prefix or tag else ""
 
 
-def split_names(joined: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The names in a text that joins some of them by "+", in order; names may have one too."""
-    found, rest = [], joined
-    for name in names:
-        if rest == name or rest.startswith(f"{name}+"):
-            found.append(name)
-            rest = rest[len(name) + 1 :]
-    return tuple(found)
+def column_heads(short: Mapping[str, str]) -> dict[str, str]:
+    """Heads of columns that are backbones: narrower where there are many, numbers from a dozen on.
+
+    short: what each name is shown as; `legend` says what numbers stand for.
+    """
+    if len(short) >= _NUMBERED:
+        return {name: str(number) for number, name in enumerate(short, 1)}
+    width = 9 if len(short) <= _MANY else 7
+    return {name: _wrapped(text, width) for name, text in short.items()}
 
 
-def wrapped(name: str, width: int = 9) -> str:
+def legend(short: Mapping[str, str]) -> str:
+    """A paragraph for below the table, or nothing where the heads are names."""
+    if len(short) < _NUMBERED:
+        return ""
+    numbers = (f"{number}\N{NO-BREAK SPACE}{text}" for number, text in enumerate(short.values(), 1))
+    return "\n" + fill(", ".join(numbers) + ".", _WIDTH).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def of_fewer(part: pl.DataFrame, metric: str) -> str:
+    """What to say below means over datasets where some datasets lack a pair of backbones."""
+    of_pairs = part.filter(pl.col("metric") == metric).group_by("backbones")
+    counts = of_pairs.agg(pl.col("dataset").n_unique())["dataset"]
+    uneven = counts.n_unique() > 1
+    return "\nA pair that some datasets lack: mean over the others." if uneven else ""
+
+
+def _wrapped(name: str, width: int) -> str:
     """A long name on several lines, broken after hyphens: for the head of a narrow column."""
     lines = [""]
     for part in re.findall(r"[^-]+-?|-", name):
@@ -204,11 +228,18 @@ def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> s
     )
     if gain and not is_nan(gain[0]["value"]):
         interval = interval_text(gain[0]["ci_low"], gain[0]["ci_high"])
+        over = f"here, {best['backbone']}" if _same_images(group) else "on the images that all have"
         text += (
             f"\noracle: {100 * gain[0]['value']:+.1f} points ({interval}) over the best single "
-            f"backbone here, {best['backbone']}"
+            f"backbone {over}"
         )
     return text
+
+
+def _same_images(tidy: pl.DataFrame) -> bool:
+    """Whether accuracies are of the same images, those of one backbone and of the oracle."""
+    top1 = tidy.filter(pl.col("metric") == "acc1", ~_is_chance().fill_null(False))
+    return bool((top1.group_by(*_GROUP).agg(pl.col("n").n_unique())["n"] == 1).all())
 
 
 def _backbone_row(name: str, part: pl.DataFrame) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
-from clipsyn.errors import MissingCell
+from clipsyn.errors import MissingCell, UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
 from clipsyn.store.features import FeatureStore
@@ -60,6 +60,8 @@ def _refuse_gaps(
 
 def terms_of(field: str, names: str | Collection[str]) -> tuple[str, ...]:
     terms = (names,) if isinstance(names, str) else tuple(names)
+    if not terms:
+        raise UsageError(f"no {field} is asked for: name some, or leave the list away for all")
     if field == "perturbation":  # "jpeg:3" is called jpeg-3 in the store
         return tuple(parse_perturbation(t).label if ":" in t else t for t in terms)
     return terms

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.importing.classes import check_count, class_indices, class_names, read_names
+from clipsyn.importing.classes import (
+    check_count,
+    class_indices,
+    class_names,
+    have_other_numbers,
+    read_names,
+)
 from clipsyn.importing.parts import Part
 
 NAMES = ("cat", "dog", "crème brûlée")
@@ -28,6 +34,15 @@ class TestReadNames:
         (tmp_path / "a.json").write_text(json.dumps(NAMES))
         assert read_names(tmp_path / "a.txt") == read_names(tmp_path / "a.json") == NAMES
 
+    def test_a_mark_at_the_start_and_blank_lines_at_the_end_are_no_names(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.txt").write_text("\ufeffcat\ndog\n\n \n", encoding="utf-8")
+        assert read_names(tmp_path / "a.txt") == ("cat", "dog")
+        (tmp_path / "a.txt").write_text("cat\n\ndog\n")
+        with pytest.raises(DatasetError, match="class 1 has no name"):
+            read_names(tmp_path / "a.txt")
+
     @pytest.mark.parametrize("content", ['{"cat": 1}', "[1, 2]", "[]", "[cat"])
     def test_what_is_no_list_of_names(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "a.json").write_text(content)
@@ -41,8 +56,15 @@ class TestReadNames:
 
 class TestClassNames:
     def test_columns_come_first(self) -> None:
-        logits = part("logits", [[0, 1]], ("b",), ("a", "b"))
+        logits = part("logits", [[0, 1], [1, 0]], ("b", "a"), ("a", "b"))
         assert class_names([logits]) == ("a", "b")
+        assert class_names([part("logits", [[0, 1]], ("1",), ("a", "b"))]) == ("a", "b")
+        assert class_names([part("logits", [[0, 1]], ("",), ("a", "b"))]) == ("a", "b")
+
+    def test_a_column_that_no_label_knows_may_be_no_class(self) -> None:
+        logits = part("logits", [[0.9, 0, 1], [1, 1, 0]], ("b", "a"), ("confidence", "a", "b"))
+        with pytest.raises(DatasetError, match=r"the columns confidence a class: drop .*--classes"):
+            class_names([logits])
 
     def test_the_number_of_columns(self) -> None:
         assert class_names([part("logits", [[0, 1, 2]])]) == ("0", "1", "2")
@@ -83,6 +105,21 @@ class TestClassIndices:
 
     def test_a_name_that_is_a_number_wins(self) -> None:
         np.testing.assert_array_equal(class_indices(["7", "3"], ("3", "7"), "x"), [1, 0])
+
+    def test_where_names_are_other_numbers_nothing_is_an_index(self) -> None:
+        names = ("1", "2", "3")
+        indices = class_indices(["1", "2.0", "", "-1", "3."], names, "x")
+        np.testing.assert_array_equal(indices, [0, 1, -1, -1, 2])
+        for text in ("0", "0.0", "4"):
+            with pytest.raises(DatasetError, match=r"unknown class .* write these, not indices"):
+                class_indices(["1", text], names, "x")
+
+    def test_names_that_are_their_indices(self) -> None:
+        assert not have_other_numbers(("0", "1", "cat"))
+        assert have_other_numbers(("cat", "0"))
+        np.testing.assert_array_equal(
+            class_indices(["1.0", "-1", "2"], tuple("012"), "x"), [1, -1, 2]
+        )
 
     def test_a_class_that_is_called_like_nothing(self) -> None:
         np.testing.assert_array_equal(class_indices(["na", "so"], ("na", "so"), "x"), [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,27 @@ class TestArrays:
             with pytest.raises(DatasetError, match="pickled objects are never opened"):
                 read(tmp_path / name)
 
+    def test_a_damaged_archive(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.npz"
+        np.savez(path, logits=np.arange(3000.0).reshape(1000, 3))
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], whole[:200] + b"x" + whole[201:]):
+            path.write_bytes(damaged)
+            with pytest.raises(DatasetError, match="cannot be read as plain numpy arrays"):
+                read(path, kind="logits")
+
+    def test_what_float32_cannot_hold_is_not_finite(self, tmp_path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            part = read(npy(tmp_path, np.array([[1e300, 0, 1]])), kind="logits")
+        assert np.isinf(part.values[0, 0])
+
+    def test_labels_that_are_no_whole_numbers(self, tmp_path: Path) -> None:
+        labels = npy(tmp_path, np.array([np.inf, 1.5]), "labels.npy")
+        assert read(npy(tmp_path, LOGITS), labels=labels).labels == ("inf", "1.5")
+        labels = npy(tmp_path, np.array([np.nan, 2.0]), "labels.npy")
+        assert read(npy(tmp_path, LOGITS), labels=labels).labels == ("", "2")
+
 
 class TestIds:
     def test_rows_without_ids_must_be_said_to_be_in_order(self, tmp_path: Path) -> None:
@@ -101,6 +123,17 @@ class TestIds:
             assert part.ids == ("a", "ö b")
         part = read(npy(tmp_path, LOGITS), labels=tmp_path / "ids.csv")
         assert part.labels == ("2", "0")
+
+    def test_marks_and_blank_lines_are_no_ids(self, tmp_path: Path) -> None:
+        (tmp_path / "ids.txt").write_text("\ufeffa\nb\n\n", encoding="utf-8")
+        part = read(npy(tmp_path, LOGITS), ids=tmp_path / "ids.txt", row_order=False)
+        assert part.ids == ("a", "b")
+        (tmp_path / "ids.txt").write_text("\nb\n")
+        with pytest.raises(DatasetError, match=r"mine\.npy: row 0 has no id"):
+            read(npy(tmp_path, LOGITS), ids=tmp_path / "ids.txt", row_order=False)
+        (tmp_path / "labels.txt").write_text("cat\n\n")
+        part = read(npy(tmp_path, LOGITS), labels=tmp_path / "labels.txt")
+        assert part.labels == ("cat", "")
 
     def test_of_another_number(self, tmp_path: Path) -> None:
         (tmp_path / "ids.txt").write_text("a\nb\nc\n")

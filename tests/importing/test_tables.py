@@ -88,6 +88,40 @@ class TestNumbers:
         assert (part.kind, part.columns) == ("logits", ("dog", "cat"))
         np.testing.assert_array_equal(part.values, np.array([[1, 2.5], [-1, np.nan]], np.float32))
 
+    @pytest.mark.parametrize("nothing", ["NA", "nan", "NaN", "null", "None", "", " "])
+    def test_a_cell_without_a_number_is_a_row_without_a_value(
+        self, write_csv: Write, nothing: str
+    ) -> None:
+        path = write_csv(["id", "cat", "dog"], [["a", nothing, 1], ["b", " 2.5", "Infinity"]])
+        part = only(path)
+        assert part.columns == ("cat", "dog")
+        np.testing.assert_array_equal(
+            part.values, np.array([[np.nan, 1], [2.5, np.inf]], np.float32)
+        )
+
+    def test_a_note_with_some_numbers_is_no_class(self, write_csv: Write) -> None:
+        rows = [["a", "cat", "1"], ["b", "dog", "see mail"], ["c", "dog", "no"]]
+        assert only(write_csv(["id", "prediction", "note"], rows)).kind == "predictions"
+        rows = [["a", 0.5, "1"], ["b", 1.5, "see mail"], ["c", 2.5, "no"]]
+        assert only(write_csv(["id", "cat", "note"], rows)).columns == ("cat",)
+
+    @pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__"])
+    def test_the_index_that_pandas_writes_is_no_class(self, write_csv: Write, index: str) -> None:
+        path = write_csv([index, "id", "cat", "dog"], [[0, "a", 0.9, 0.1], [1, "b", 0.2, 0.8]])
+        assert only(path).columns == ("cat", "dog")
+        assert (only(path).values < 0).all()  # logarithms of probabilities
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    @pytest.mark.parametrize(("name", "other"), [("run[1]", "run1"), ("m*", "m2")])
+    def test_a_file_that_is_called_like_a_pattern_is_itself(
+        self, tmp_path: Path, kind: str, name: str, other: str
+    ) -> None:
+        for stem, ids in ((name, "a"), (other, "z")):
+            frame = pl.DataFrame({"id": [ids], "prediction": ["cat"]})
+            with (tmp_path / f"{stem}.{kind}").open("wb") as file:
+                frame.write_csv(file) if kind == "csv" else frame.write_parquet(file)
+        assert only(tmp_path / f"{name}.{kind}").ids == ("a",)
+
     def test_columns_called_after_known_classes_in_any_order(self, write_csv: Write) -> None:
         path = write_csv(["id", "dog", "confidence", "bee", "cat"], [["a", 1, 9, 2, 3]])
         np.testing.assert_array_equal(only(path, NAMES).values, [[3, 1, 2]])
@@ -202,8 +236,12 @@ class TestBadInput:
     def test_a_text_among_the_numbers(self, write_csv: Write) -> None:
         rows = [[f"im{row}", 1, 2] for row in range(1500)]
         rows[1200][1] = "n/a"
-        with pytest.raises(DatasetError, match="cannot be read as a table"):
+        with pytest.raises(DatasetError, match="'n/a' in row 1200 of column cat is no number"):
             only(write_csv(["id", "cat", "dog"], rows))
+
+    def test_a_column_twice(self, write_csv: Write) -> None:
+        with pytest.raises(DatasetError, match="has two columns called 'cat'"):
+            only(write_csv(["id", "cat", "dog", "cat"], [["a", 1, 2, 3]]))
 
     def test_no_rows(self, write_csv: Write) -> None:
         with pytest.raises(DatasetError, match="has no rows"):

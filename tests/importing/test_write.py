@@ -82,6 +82,18 @@ class TestANewStore:
         frame = bring(responses[0], classes=tmp_path / "classes.txt", **options)
         assert frame["valid"].to_list() == frame["images"].to_list()
 
+    def test_classes_called_by_numbers(
+        self, bring: Any, write_csv: Write, tmp_path: Path, caplog: Any
+    ) -> None:
+        """Labels are whole, and predictions floating point, since one is missing."""
+        (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+        rows = [["a", 1, "1.0"], ["b", 2, "2.0"], ["c", 3, ""], ["d", 1, "1.0"]]
+        path = write_csv(["id", "label", "prediction"], rows)
+        with caplog.at_level("INFO", "clipsyn"):
+            frame = bring(path, classes=tmp_path / "classes.txt")
+        assert frame.select("valid", "acc1").rows() == [(3, 1.0)]
+        assert "what the files write are names, not indices" in caplog.text
+
 
 class TestAgain:
     def test_the_same_file_changes_nothing(
@@ -157,6 +169,35 @@ class TestNothingIsWrittenWhere:
             bring(tmp_path / name)
         with pytest.raises(DatasetError, match="has no file to import"):
             bring(tmp_path)
+
+    @pytest.mark.parametrize("name", ["a+b", "oracle", "id"])
+    def test_a_backbone_that_cannot_be_told_apart(
+        self, bring: Any, write_csv: Write, name: str, tmp_path: Path
+    ) -> None:
+        path = write_csv(["id", "prediction"], [["a", "cat"]], f"{name}.csv")
+        with pytest.raises(UsageError, match=r"cannot be called .* --backbone NAME with import"):
+            bring(path)
+        assert not (tmp_path / "store").exists()
+        assert bring(path, backbone="mine")["backbone"].to_list() == ["mine"]
+
+    def test_a_dataset_or_split_without_a_name(self, bring: Any, mine: Path) -> None:
+        with pytest.raises(UsageError, match="the dataset has no name: give one with --dataset"):
+            bring(mine, dataset="")
+        with pytest.raises(UsageError, match="the split has no name"):
+            bring(mine, split=" ")
+
+    def test_a_severity_of_clean(self, bring: Any, mine: Path) -> None:
+        with pytest.raises(UsageError, match="'clean:3': clean images have no severity"):
+            bring(mine, perturbation="clean:3")
+
+    def test_a_condition_that_no_row_has(
+        self, bring: Any, mine: Path, responses: tuple[Path, Any], tmp_path: Path
+    ) -> None:
+        with pytest.raises(UsageError, match=r"--conditions 100=…: .* there are c05, c100, c30"):
+            bring(responses[0], perturbation="contrast", conditions={"100": "clean"})
+        with pytest.raises(UsageError, match="no column has conditions"):
+            bring(mine, conditions={"c100": "clean"})
+        assert not (tmp_path / "store").exists()
 
     def test_a_table_and_ids(self, bring: Any, mine: Path) -> None:
         with pytest.raises(UsageError, match="leave --ids, --labels away"):

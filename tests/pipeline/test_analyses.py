@@ -54,6 +54,21 @@ def test_all_are_here() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryAnalysis:
+    def test_damaged_numbers_are_made_again(self, name: str, store: Path, tmp_path: Path) -> None:
+        stage, table = settings(name) | {"output": tmp_path / "out"}, tmp_path / "out.parquet"
+        run(store, stage)
+        whole = pl.read_parquet(table)
+        table.write_bytes(table.read_bytes()[:100])
+        (outcome,) = run(store, stage)
+        assert not outcome.skipped
+        assert pl.read_parquet(table).equals(whole, null_equal=True)
+        assert run(store, stage)[0].skipped
+
+    def test_an_empty_list_chooses_nothing(self, name: str, store: Path, tmp_path: Path) -> None:
+        for field in ("datasets", "perturbations", "backbones"):
+            with pytest.raises(UsageError, match="is asked for: name some, or leave the list away"):
+                run(store, settings(name) | {"output": tmp_path / "out", field: []})
+
     def test_it_writes_its_numbers(self, name: str, store: Path, tmp_path: Path) -> None:
         (outcome,) = run(store, settings(name) | {"output": tmp_path / "new" / "some.numbers"})
         frame = pl.read_parquet(tmp_path / "new" / "some.numbers.parquet")

@@ -70,6 +70,14 @@ class TestReading:
             ([{"stage": "extract"}], "stage 1 (extract): datasets: is missing"),
             ([EXTRACT, {"stage": "zeroshot"}], "stage 2 (zeroshot): output: is missing"),
             (
+                [{"stage": "representation", "output": "x", "seed": -1}],
+                "stage 1 (representation): seed: Input should be greater than or equal to 0",
+            ),
+            (
+                [{"stage": "cascade", "output": "x", "costs": {"a": -1}}],
+                "stage 1 (cascade): costs.a: Input should be greater than or equal to 0",
+            ),
+            (
                 [EXTRACT | {"split": ["train"]}],
                 "stage 1 (extract): unknown field 'split': did you mean",
             ),

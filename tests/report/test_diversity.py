@@ -151,6 +151,20 @@ def test_groups_of_other_backbones_share_a_matrix():
     ]
 
 
+def test_a_pair_is_found_whatever_the_order_of_its_names():
+    """The first dataset lacks the backbone in the middle."""
+    rows = [*group((NAMES[0], NAMES[2])), *group(dataset="cars")]
+    found = tables(frame(*rows), terminal=False)["pairs, test, clean, own"]
+    assert [cells.split() for cells in found.split("\n")[3:6]] == [
+        ["RN", "0.0", "0.45", "0.50"],
+        ["ViT-8", "25.0", "7.5", "0.30"],
+        ["ViT-16", "20.0", "40.0", "5.0"],
+    ]
+    assert "A pair that some datasets lack: mean over the others." in found
+    alike = tables(frame(*group(), *group(dataset="cars")), terminal=False)
+    assert "some datasets lack" not in alike["pairs, test, clean, own"]
+
+
 def test_a_pair_that_no_group_has_is_a_dash():
     rows = [*group(NAMES[:2]), *group(NAMES[1:], dataset="cars")]
     matrix = tables(frame(*rows), terminal=False)["pairs, test, clean, own"].split("\n")

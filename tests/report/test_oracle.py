@@ -237,17 +237,22 @@ def test_one_backbone_has_one_size_and_no_gain():
     assert line(found["backbones"], "RN50/openai").split()[-1] == "20"
 
 
-@pytest.mark.parametrize("names", [("a", "a+b", "b"), ("a+b", "c+d")])
-def test_names_may_have_a_plus(names):
+def test_twenty_backbones_are_numbers():
+    names = [f"ResNet-{number:02}-of-a-long-name/laion2b_s34b_b88k" for number in range(20)]
+    joined = "+".join(names)
     rows = [row("acc1", 0.5, name) for name in names]
     rows += [row(m, 0.1, n) for n in names for m in ("unique_correct", "shapley")]
-    joined = "+".join(names)
     rows += [
         row(metric, 0.6, joined, "oracle")
         for metric in ("acc1", "gain", "gain_relative", "none_correct", "all_correct", "region")
     ]
     found = tables(frame(*rows), terminal=False)
-    assert line(found["regions"], "    24").split()[2:] == [RIGHT] * len(names)
+    for name in ("subsets", "regions"):
+        assert max(map(len, found[name].split("\n"))) <= 130
+        assert "1 ResNet-00-of-a-long-name" in " ".join(found[name].split())
+        assert line(found[name], "images  " if name == "regions" else "size").split()[-20:] == [
+            str(number) for number in range(1, 21)
+        ]
 
 
 def test_an_empty_frame_has_no_tables():

@@ -4,7 +4,6 @@ import math
 from itertools import combinations
 
 import polars as pl
-import pytest
 
 from clipsyn.evaluate import RESULT
 from clipsyn.report.representation import tables
@@ -197,11 +196,14 @@ def test_numbers_that_are_unknown_are_dashes():
     assert line(two["matrix, test, clean"], "RN ").split() == ["RN", "0.50", "0.25"]
 
 
-@pytest.mark.parametrize("names", [("a", "a+b", "c"), ("a+b", "c", "d+e")])
-def test_names_may_have_a_plus(names):
-    found = tables(frame(*pairs(names), *logits(names)), terminal=False)
-    assert line(found["similarity"], "backbone").split() == ["backbone", *names]
-    assert line(found["similarity"], f"{names[0]} ").split() == [names[0], "0.50", "0.25"]
+def test_datasets_of_other_backbones_share_a_matrix():
+    few = pairs(("A", "C"), CKA[:1], dataset="flags")
+    rows = [*few, *pairs(("A", "B", "C"), dataset="pets")]
+    found = tables(frame(*rows), terminal=False)["matrix, test, clean"]
+    assert line(found, "backbone").split() == ["backbone", "A", "C", "B"]
+    shown = [line(found, f"{name}   ").split() for name in "ACB"]
+    assert all(DASH not in cells and len(cells) == 3 for cells in shown)  # but for the diagonal
+    assert "A pair that some datasets lack: mean over the others." in found
 
 
 def test_an_empty_frame_has_no_tables():

@@ -13,7 +13,6 @@ from clipsyn.report.tables import (
     backbone_tables,
     interval_text,
     show,
-    split_names,
 )
 
 DASH = "\N{EN DASH}"
@@ -242,6 +241,30 @@ def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle():
     assert line == ["flags", "clean", "1,500", "10.0", "40.0", DASH, "RN", DASH, DASH]
 
 
+def test_backbones_of_other_images_have_no_best_one_by_name():
+    """The oracle's gain is over the best on the images that all have, who need not be the best."""
+    uneven = [
+        r | ({"n": 20} if r["backbones"] == "tiny-RN/zoo" else {}) for r in block(0.9, 0.8, 1)
+    ]
+    said = f"+10.0 points (8.0{DASH}12.1) over the best single backbone"
+    assert f"{said} on the images that all have" in backbone_tables(tidy(*uneven), terminal=False)
+    note = "Oracle and gain are over the images that all backbones have a prediction for."
+    assert note in accuracy_table(tidy(*uneven), terminal=False)
+    even = tidy(*block(0.9, 0.8, 1))
+    assert f"{said} here, tiny-RN/zoo" in backbone_tables(even, terminal=False)
+    assert note not in accuracy_table(even, terminal=False)
+
+
+def test_a_dozen_backbones_are_numbers():
+    names = [f"model-{letter}/openai" for letter in "abcdefghijkl"]
+    rows = [row(name, 0.5) for name in names] + [row("+".join(names), 0.6, ensemble="oracle")]
+    rows.append(row("+".join(names), 0.1, ensemble="oracle", metric="oracle_gain"))
+    text = accuracy_table(tidy(*rows), terminal=False)
+    head = [str(number) for number in range(1, 13)]
+    assert text.split("\n")[0].split()[4:16] == head
+    assert text.endswith("1 a, 2 b, 3 c, 4 d, 5 e, 6 f, 7 g, 8 h, 9 i, 10 j, 11 k, 12 l.")
+
+
 def test_nan_is_never_the_best():
     frame = tidy(row("a/x", math.nan, n=0), row("b/x", 0.1))
     assert accuracy_frame(frame)["best"].to_list() == ["b/x"]
@@ -314,20 +337,3 @@ def test_columns_without_a_number_are_left_out():
     text = backbone_tables(tidy(row("a", 0.5)), terminal=False)
     assert "top-5" not in text
     assert "oracle" not in text
-
-
-# files
-
-
-@pytest.mark.parametrize(
-    ("joined", "expected"),
-    [
-        ("", ()),
-        ("b", ("b",)),
-        ("a+b", ("a", "b")),
-        ("a+x", ("a+x",)),  # a name with a plus, not "a" and something
-        ("a+x+a+b", ("a+x", "a", "b")),
-    ],
-)
-def test_joined_names_are_parted_whatever_is_in_them(joined, expected):
-    assert split_names(joined, ["a+x", "a", "b"]) == expected

@@ -59,9 +59,9 @@ def _read(path: Path) -> pl.DataFrame:
     """The table, CSV columns as text: an id of ``007`` keeps its zeros."""
     try:
         if path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path)
+            table = pl.read_parquet(path, glob=False)
         else:
-            table = pl.read_csv(path, infer_schema=False)
+            table = pl.read_csv(path, infer_schema=False, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(f"manifest '{path}' cannot be read: {reason}") from error
