@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Progress(Protocol):
     def advance(self, counter: int, amount: int) -> None: ...
 
     def finish(self, counter: int) -> None:
-        """The counter's work is over, however far it counted."""
+        """The counter's work is over, however far it counted; what comes after is passed over."""
 
 
 @contextmanager
@@ -69,27 +70,33 @@ class _Bars:
         return len(self._tasks) - 1
 
     def advance(self, counter: int, amount: int) -> None:
-        self._bars.advance(self._tasks[counter], amount)
+        with suppress(KeyError):  # finished, perhaps by another thread just now
+            self._bars.advance(self._tasks[counter], amount)
 
     def finish(self, counter: int) -> None:
-        self._bars.remove_task(self._tasks[counter])
+        with suppress(KeyError):
+            self._bars.remove_task(self._tasks[counter])
 
 
 class _Lines:
     def __init__(self, unit: str) -> None:
         self._unit = unit
-        self._counters: list[_Counter] = []
+        self._running: dict[int, _Counter] = {}
+        self._numbers = itertools.count()
 
     def add(self, name: str, total: int, done: int = 0) -> int:
-        self._counters.append(_Counter(name, total, done))
-        return len(self._counters) - 1
+        number = next(self._numbers)
+        self._running[number] = _Counter(name, total, done)
+        return number
 
     def advance(self, counter: int, amount: int) -> None:
-        if line := self._counters[counter].advance(amount, self._unit):
+        running = self._running.get(counter)
+        if running and (line := running.advance(amount, self._unit)):
             _LOG.info(line)
 
     def finish(self, counter: int) -> None:
-        _LOG.info(self._counters[counter].summary(self._unit))
+        if running := self._running.pop(counter, None):
+            _LOG.info(running.summary(self._unit))
 
 
 class _Counter:

@@ -57,15 +57,46 @@ def test_counters_are_apart(clock: Clock, caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
-def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+def test_what_comes_after_the_end_is_passed_over(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another worker may have finished what is still counted here."""
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress() as counters:
+        counter = counters.add("one", 5)
+        counters.finish(counter)
+        clock.now += 60
+        counters.advance(counter, 5)
+        counters.finish(counter)
+        counters.finish(counters.add("two", 3))
+    assert caplog.messages == ["one: 0 of 5 images in 0.0 s", "two: 0 of 3 images in 0.0 s"]
 
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
+    return terminal
+
+
+def test_bars_pass_it_over_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_a_terminal(monkeypatch)
+    with progress() as counters:
+        counter = counters.add("one", 5)
+        counters.finish(counter)
+        counters.advance(counter, 5)
+        counters.finish(counter)
+        assert counters._bars.tasks == []  # type: ignore[attr-defined]
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
     with progress("groups") as counters:
         counter = counters.add("verifying", 3, done=1)
         counters.advance(counter, 1)

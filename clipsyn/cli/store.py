@@ -102,7 +102,10 @@ def status(store: Path, as_json: bool) -> None:
         click.echo("the command that started them goes on with them if it is run again;")
         click.echo(f"`clipsyn rm {store} --unfinished` drops them")
     if left:
-        click.echo(f"leftovers in .wip of commands that were killed: {left}; rm drops them too")
+        click.echo(
+            f"leftovers in .wip of commands that were killed, or are running: {left}; rm drops "
+            "them too"
+        )
 
 
 _COUNTED = {
@@ -171,10 +174,12 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> 
     from clipsyn.store.inventory import find_groups, remove
 
     opened = FeatureStore.open(store)
+    wanted = {name: _listed(name, texts) for name, texts in filters.items() if texts}
     if unfinished:
+        if wanted:
+            raise UsageError("rm --unfinished removes all that is unfinished: give it no filter")
         _remove_unfinished(opened, yes)
         return
-    wanted = {name: _listed(name, texts) for name, texts in filters.items() if texts}
     if not wanted:
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
     _refuse_unknown(opened, wanted)

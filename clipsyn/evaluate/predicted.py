@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError
+from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.store.features import FeatureStore
@@ -32,8 +32,18 @@ class Predicted:
 
     @cached_property
     def predictions(self) -> NDArray[np.uint16]:
-        """(backbone, sample); NO_PREDICTION where an image could not be read."""
-        return np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
+        """(backbone, sample); NO_PREDICTION where an image could not be read.
+
+        Raises StaleCell where another command replaces a cell while they are read.
+        """
+        before = self.fingerprints
+        found = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
+        if self._fingerprints() != before:
+            raise StaleCell(
+                f"{self.samples.dataset}/{self.samples.split} in {self.store.path} was replaced "
+                "while it was read: run the same command again"
+            )
+        return found
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -54,7 +64,10 @@ class Predicted:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Of the cell of each backbone."""
+        """Of the cell of each backbone, as they are before it is read."""
+        return self._fingerprints()
+
+    def _fingerprints(self) -> dict[str, str]:
         return {key.backbone: self.store.fingerprint(key) for key in self.keys}
 
     def row(

@@ -113,11 +113,15 @@ def _wanted(job: ExtractJob) -> Wanted:
     from clipsyn.extract.plan import Wanted
     from clipsyn.extract.sources import open_source
 
+    datasets, splits = resolve_datasets(job.datasets), _listed(job.splits)
     perturbations = expand(_listed(job.perturbations))
+    for option, named in (("dataset", datasets), ("split", splits), ("perturb", perturbations)):
+        if not named:
+            raise UsageError(f"--{option} is empty, perhaps a variable that is not set: name one")
     sources = [
         open_source(dataset, split, root=job.data_root, download=job.download)
-        for dataset in resolve_datasets(job.datasets)
-        for split in _listed(job.splits)
+        for dataset in datasets
+        for split in splits
     ]
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)

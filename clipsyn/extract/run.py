@@ -87,7 +87,9 @@ def run(plan: Plan, settings: Settings, progress: Progress) -> None:
     for split in plan.splits:
         _freeze(plan, split)
     for classes in plan.classes:
-        _write_classes(classes, plan.replace)
+        _write_classes(classes)
+        if not classes.draft.changes():  # else with the first cell: the old ones can be read so far
+            _publish_classes(classes, replace=False)
     with (
         ThreadPoolExecutor(settings.workers) as pool,
         _lanes(plan, settings) as encoding,
@@ -194,6 +196,10 @@ class _Run:
             _refuse_bad(cell, errors, cell.draft.blocks.samples, self.settings.max_bad)
             return {"errors": errors, "provenance": _provenance(cell, notes)}
 
+        if cell.draft.pending():
+            return False
+        if cell.classes:
+            _publish_classes(cell.classes, self.plan.replace)
         published = cell.draft.publish(describe, replace=self.plan.replace)
         if published:
             _write_logits(cell, self.plan.replace)
@@ -313,11 +319,14 @@ def _freeze(plan: Plan, split: SplitPlan) -> None:
     draft.publish(lambda _: table.attributes(), replace=plan.replace)
 
 
-def _write_classes(classes: ClassesPlan, replace: bool) -> None:
-    encoder = classes.encoder
+def _write_classes(classes: ClassesPlan) -> None:
     for block in classes.draft.pending():
-        embedding = class_embeddings(encoder, classes.class_names, classes.prompts)
+        embedding = class_embeddings(classes.encoder, classes.class_names, classes.prompts)
         classes.draft.write(block, {"class_embedding": embedding}, {})
+
+
+def _publish_classes(classes: ClassesPlan, replace: bool) -> None:
+    encoder = classes.encoder
     attributes = {
         "logit_scale": encoder.logit_scale,
         "provenance": {"encoder": encoder.provenance, "clipsyn": __version__},

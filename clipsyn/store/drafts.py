@@ -99,30 +99,30 @@ class Draft:
         """Blocks that nobody has finished, in order."""
         if self.is_published():
             return []
-        if not self._group.exists():
+        if not _is_draft(self._folder):
             return list(range(self.blocks.count))
         done = {path.name for path in (self._folder / "done").glob("*")}
         return [block for block in range(self.blocks.count) if str(block) not in done]
 
     def is_done(self, block: int) -> bool:
         marker = self._folder / "done" / str(block)
-        return (self._group.exists() and marker.exists()) or self.is_published()
+        return (_is_draft(self._folder) and marker.exists()) or self.is_published()
 
     def write(self, block: int, values: Mapping[str, NDArray[Any]], note: Note) -> None:
         """Write one block of every array, then mark it finished with `note`."""
         if self.is_published():
             return
         with writing(self.store):
-            self._open()
             try:
+                self._open()
                 for name, rows in values.items():
                     arrays.write_block(self._group / name, block, rows, self._folder)
                 marker = self._folder / "done" / str(block)
                 content = json.dumps(note, ensure_ascii=False).encode()
                 arrays.write_file(marker, content, scratch=self._folder)
-            except (FileNotFoundError, DamagedStore):
+            except (FileNotFoundError, DamagedStore) as error:
                 if not self._is_published_soon():  # else nothing is lost: it wrote the same bytes
-                    raise
+                    raise self._vanished() from error
 
     def publish(
         self, describe: Callable[[list[Note]], Mapping[str, Any]], *, replace: bool = False
@@ -138,19 +138,24 @@ class Draft:
             with writing(self.store):
                 try:
                     self._publish(describe, replace)
-                except (FileNotFoundError, DamagedStore):
+                except (FileNotFoundError, DamagedStore) as error:
                     if not self._is_published_soon():
-                        raise
+                        raise self._vanished() from error
         if self._folder.exists():  # also one that a slower worker made again
             _delete(self._folder)
         return True
+
+    def _vanished(self) -> StoreError:
+        return StoreError(
+            f"what was being written of {self.target.relative_to(self.store)} in {self.store} is "
+            "gone, as `clipsyn rm --unfinished` does it: run the same command again"
+        )
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
         attributes = arrays.read_attributes(self._group) | {**describe(self._notes())}
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
-        if replace and self.changes():
-            self._make_way()
+        old = self._make_way() if replace and self.changes() else None
         try:
             self._group.rename(self.target)
         except OSError as error:
@@ -159,18 +164,20 @@ class Draft:
             if changes := self.changes():
                 raise stale(self.store, self.target, changes) from None
         arrays.sync(self.target.parent)
+        if old:  # deleted last: a reader finds nothing for the moment between two renames only
+            _delete(old)
 
-    def _make_way(self) -> None:
-        """Move away what is at the target, unless a faster worker has replaced it already."""
+    def _make_way(self) -> Path | None:
+        """Move away what is at the target, unless a faster worker has replaced it; where to."""
         trash = _trash(self.store)
         try:
             self.target.rename(trash)
         except FileNotFoundError:
-            return
+            return None
         if read_fingerprint(trash) == self.fingerprint:
             trash.rename(self.target)
-        else:
-            _delete(trash)
+            return None
+        return trash
 
     def _notes(self) -> list[Note]:
         folder = self._folder / "done"
@@ -178,16 +185,19 @@ class Draft:
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""
-        if self._group.exists():
+        if _is_draft(self._folder):
             return
         if self._folder.exists():  # published once, replaced since, and killed before it was gone
             discard(self.store, self._folder)
         building = self.store / WIP / f"{_NEW}{secrets.token_hex(6)}"
         (building / "done").mkdir(parents=True)
-        (building / "target").write_text(str(self.target.relative_to(self.store)))
         attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
         specs = GROUPS[self.kind]
         arrays.create_group(building / "group", specs, self.sizes, self.chunk_rows, attributes)
+        (building / "target").write_text(str(self.target.relative_to(self.store)))
+        if not (building / "done").exists():  # taken away meanwhile, and in part made again
+            discard(self.store, building)
+            raise FileNotFoundError(building)
         try:
             building.rename(self._folder)
         except OSError as error:
@@ -233,7 +243,9 @@ def leftovers(store: Path) -> list[Path]:
 
 
 def _is_draft(folder: Path) -> bool:
-    return not folder.name.startswith((_NEW, _TRASH)) and (folder / "group").exists()
+    if folder.name.startswith((_NEW, _TRASH)):
+        return False
+    return all((folder / part).exists() for part in ("group", "done", "target"))
 
 
 def read_fingerprint(path: Path) -> str | None:

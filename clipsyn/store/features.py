@@ -25,7 +25,7 @@ from clipsyn.errors import MissingCell, StaleCell, StoreError, UnsupportedFormat
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
-from clipsyn.specs import FeatureKey, Identity
+from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store import arrays
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.store.folders import KINDS, folder_name, name_of_folder
@@ -65,6 +65,8 @@ class FeatureStore:
             marker = cls(path, CHUNK_ROWS).marker()
             version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
         except (FileNotFoundError, NotADirectoryError):
+            if is_store(path):  # made by another process between the two looks
+                return cls.open(path)
             if not is_vacant(path):
                 raise _other_thing(path) from None
             raise StoreError(
@@ -83,10 +85,8 @@ class FeatureStore:
     def create(cls, path: Path | str, chunk_rows: int = CHUNK_ROWS) -> FeatureStore:
         """Open the store at `path`, making it first if nothing is there."""
         path = Path(path)
-        if (path / _MARKER).exists():
+        if is_store(path) or not is_vacant(path):
             return cls.open(path)
-        if not is_vacant(path):
-            raise _other_thing(path)
         marker = {
             "format": FORMAT_VERSION,
             "store_id": secrets.token_hex(16),
@@ -300,6 +300,7 @@ class FeatureStore:
         self._check_class_names(key, prompts, classes)
         path = self.logits_path(key, prompts)
         if not path.exists():
+            self._check_encoders(key, prompts, features, classes)
             return None
         identity = arrays.read_attributes(path)["identity"]
         for name, source in (("features", features), ("classes", classes)):
@@ -310,6 +311,17 @@ class FeatureStore:
                     (name,),
                 )
         return path
+
+    def _check_encoders(self, key: FeatureKey, prompts: str, features: Path, classes: Path) -> None:
+        """Refuse embeddings of images and of classes that other weights of one name have made."""
+        of = [arrays.read_attributes(path)["identity"]["backbone"] for path in (features, classes)]
+        if changes := tuple(name for name, _, _ in differences(of[0], of[1], "backbone")):
+            raise StaleCell(
+                f"image and class embeddings of {key} are not of the same backbone "
+                f"({', '.join(changes)}): run "
+                f"`{self.extract_line(key)} --prompts {prompts} --replace`",
+                changes,
+            )
 
     def _check_class_names(self, key: FeatureKey, prompts: str, classes: Path) -> None:
         named = arrays.read_attributes(classes)["identity"]["class_names"]

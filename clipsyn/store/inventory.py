@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,8 +30,12 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        """Bytes on disk; of a group that another command takes away meanwhile, what is left."""
+        found = 0
+        with suppress(FileNotFoundError):
+            for file in self.path.rglob("*"):
+                found += file.stat().st_size if file.is_file() else 0
+        return found
 
 
 def find_groups(store: FeatureStore, filters: Filters) -> list[Group]:
@@ -142,7 +145,7 @@ def group_digest(group: Group) -> str:
 
 def damage(store: FeatureStore, group: Group) -> Iterator[str]:
     """One sentence for everything in a group that is not as it was written."""
-    where = group.path.relative_to(store.path)
+    where, looked_at = group.path.relative_to(store.path), _file(group)
     problems = list(_damaged_metadata(store, group))
     for name in arrays.array_names(group.path):
         problems += arrays.damage(group.path / name)
@@ -150,7 +153,17 @@ def damage(store: FeatureStore, group: Group) -> Iterator[str]:
         problems += _wrong_digest(store, group)
     if not problems and group.kind == "imports":
         problems += _wrong_content(group)
+    if problems and _file(group) != looked_at:  # replaced or removed meanwhile: no damage
+        return
     yield from (f"{where}: {problem}" for problem in dict.fromkeys(problems))
+
+
+def _file(group: Group) -> tuple[int, int] | None:
+    """Which file describes the group; another one after it was replaced."""
+    with suppress(FileNotFoundError):
+        found = (group.path / arrays.METADATA).stat()
+        return found.st_ino, found.st_ctime_ns  # numbers alone are used again
+    return None
 
 
 def _damaged_metadata(store: FeatureStore, group: Group) -> Iterator[str]:
@@ -198,7 +211,7 @@ def remove_unfinished(store: FeatureStore) -> int:
                 discard(store.path, draft.folder)  # whole, lest a marker outlive its block
         for path in left:
             with suppress(FileNotFoundError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                discard(store.path, path) if path.is_dir() else path.unlink()
     return len(drafts) + len(left)
 
 
@@ -206,4 +219,5 @@ def remove(store: FeatureStore, groups: Collection[Group]) -> None:
     """Take groups out of the store; each goes as a whole or stays."""
     with writing(store.path):
         for group in groups:
-            discard(store.path, group.path)
+            with suppress(FileNotFoundError):  # another command was faster
+                discard(store.path, group.path)

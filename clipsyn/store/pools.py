@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import MissingCell, UsageError
+from clipsyn.errors import MissingCell, StaleCell, UsageError
 from clipsyn.pool import Pool
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
@@ -52,6 +52,9 @@ class PoolReader:
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
         self._extracted = [key for key in self.keys if not store.imported(key)]
+        labels = fingerprint({"labels": self.samples.labels.tolist()})
+        # fingerprints of everything the pool is read from: by backbone, and of the labels
+        self.origin: dict[str, Any] = {**self._stored(), "labels": labels}
         self.classes = {
             key.backbone: store.class_embeddings(dataset, self.prompts, key.backbone)
             for key in self._extracted
@@ -64,9 +67,8 @@ class PoolReader:
     def backbones(self) -> tuple[str, ...]:
         return tuple(key.backbone for key in self.keys)
 
-    @cached_property
-    def origin(self) -> dict[str, Any]:
-        """Fingerprints of everything the pool is read from: by backbone, and of the labels."""
+    def _stored(self) -> dict[str, Any]:
+        """Fingerprints of what is in the store now."""
         views = [key for view in self.views for key in view]
         return {
             "features": {key.backbone: self.store.fingerprint(key) for key in self.keys},
@@ -77,8 +79,15 @@ class PoolReader:
                 )
                 for key in self._extracted
             },
-            "labels": fingerprint({"labels": self.samples.labels.tolist()}),
         }
+
+    def _check_same(self) -> None:
+        """Raise StaleCell if anything is replaced that `origin` tells of."""
+        if not self._stored().items() <= self.origin.items():
+            raise StaleCell(
+                f"{self.samples.dataset}/{self.samples.split} in {self.store.path} was replaced "
+                "while it was read: run the same command again"
+            )
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -102,7 +111,10 @@ class PoolReader:
         }
 
     def read(self, rows: NDArray[np.intp] | None = None) -> Pool:
-        """The samples at `rows`, ascending, or all of them."""
+        """The samples at `rows`, ascending, or all of them.
+
+        Raises StaleCell where another command replaces any of it meanwhile.
+        """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         if not len(chosen):
             return self.read(np.arange(1)).take(chosen)
@@ -114,12 +126,15 @@ class PoolReader:
                 block = self.store.logits(key, self.prompts, span)
                 logits[start : start + len(at), column] = block[at]
                 start += len(at)
+        embeddings = self._embeddings(self._extracted, parts)
+        views = tuple(self._embeddings(view, parts) for view in self.views)
+        self._check_same()
         return Pool(
             logits,
             self.samples.labels[chosen],
             self.backbones,
-            embeddings=self._embeddings(self._extracted, parts),
-            views=tuple(self._embeddings(view, parts) for view in self.views),
+            embeddings=embeddings,
+            views=views,
             class_embeddings={name: values for name, (values, _) in self.classes.items()},
             logit_scales={name: scale for name, (_, scale) in self.classes.items()},
             class_names=self.samples.class_names,

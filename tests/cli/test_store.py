@@ -150,7 +150,7 @@ class TestStatus:
         said = clipsyn("status", interrupted).stdout
         assert "unfinished: features/toy/test/clean/fake--one, 1 of 3 blocks done" in said
         assert f"`clipsyn rm {interrupted} --unfinished` drops them" in said
-        assert "commands that were killed: 1" in said
+        assert "commands that were killed, or are running: 1" in said
         found = json.loads(clipsyn("status", interrupted, "--json").stdout)
         assert found["unfinished"] == [
             {"target": "features/toy/test/clean/fake--one", "done": 1, "blocks": 3}
@@ -270,6 +270,13 @@ class TestRm:
         assert fakes.draft_folders(interrupted) == []
         again = clipsyn("rm", interrupted, "--unfinished")
         assert again.stdout == f"nothing in {interrupted} is unfinished\n"
+
+    def test_what_is_unfinished_takes_no_filter(
+        self, fails: Any, interrupted: Path, fakes: Any
+    ) -> None:
+        said = fails(2, "rm", interrupted, "--unfinished", "-b", "fake/two", "-y")
+        assert said == "rm --unfinished removes all that is unfinished: give it no filter"
+        assert fakes.draft_folders(interrupted)
 
     def test_a_store_that_may_not_be_written_to(
         self, fails: Any, path: Path, monkeypatch: pytest.MonkeyPatch

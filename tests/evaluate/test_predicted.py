@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +55,24 @@ def test_a_backbone_on_its_own_has_all_that_it_predicts(store: FeatureStore) -> 
         frame.with_columns(pl.col("ensemble").fill_null("")).select("backbones", "n").rows()
     )
     assert found == {"fake/one": 38, "fake/two": 38, "fake/one+fake/two": 37, "": COUNT}
+
+
+def test_what_is_replaced_while_it_is_read_is_not_mixed(
+    fakes: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fakes.fill(tmp_path / "store", [fakes.Encoder(), fakes.Encoder("fake/two")])
+    read = FeatureStore.predictions
+
+    def read_and_replace(self: FeatureStore, *which: Any) -> Any:
+        found = read(self, *which)
+        monkeypatch.undo()
+        fakes.fill(self.path, [fakes.Encoder(weights="others")], replace=True)
+        return found
+
+    monkeypatch.setattr(FeatureStore, "predictions", read_and_replace)
+    with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
+        zeroshot(store)
+    assert zeroshot(store).equals(zeroshot(FeatureStore.open(store.path)))
 
 
 def test_the_table_of_samples_has_them_all(store: FeatureStore) -> None:

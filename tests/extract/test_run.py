@@ -308,6 +308,24 @@ def test_without_logits_they_are_derived_and_the_same(tmp_path: Path, fakes: Any
     assert one.tobytes() == other.tobytes()
 
 
+def test_while_it_is_replaced_the_old_cell_can_be_read(tmp_path: Path, fakes: Any) -> None:
+    """Class embeddings too: they are the old ones until the first new cell is complete."""
+    store = fakes.fill(tmp_path, chunk_rows=8)
+    before = store.logits(fakes.key, "simple")
+    encoder = fakes.Encoder(weights="others")
+    stop_after(encoder, 2)
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8, batch_size=8)
+    assert [draft.target.split("/")[0] for draft in unfinished(tmp_path)] == ["classes", "features"]
+    assert store.logits(fakes.key, "simple").tobytes() == before.tobytes()
+    encoder.before_batch = lambda: None
+    fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8)
+    assert unfinished(tmp_path) == []
+    whole = fakes.fill(tmp_path / "whole", [fakes.Encoder(weights="others")], chunk_rows=8)
+    expected = whole.logits(fakes.key, "simple")
+    assert store.logits(fakes.key, "simple").tobytes() == expected.tobytes()
+
+
 def test_class_names_used_twice_tie(tmp_path: Path, fakes: Any) -> None:
     source = fakes.Source(class_names=("missile", "cat", "missile"))
     store = fakes.fill(tmp_path, sources=[source])

@@ -16,6 +16,7 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, drafts
 from clipsyn.store.drafts import Draft, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import remove_unfinished
 
 IDENTITY = {"format": "1.0", "backbone": {"weights": "aa", "precision": "fp32"}, "samples": "s"}
 ROWS, WIDTH = 20, 3
@@ -315,9 +316,68 @@ def test_a_draft_that_somebody_deleted_is_no_silent_success(
     one = draft(store)
     write(one, 0)
     shutil.rmtree(one._folder / "group" / "valid")
-    with pytest.raises((FileNotFoundError, DamagedStore)):
+    with pytest.raises(
+        StoreError, match=r"being written of features/toy/test/clean/a in .* is gone"
+    ):
         write(one, 1)
     assert one.pending() == [1, 2]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_taken_away_while_it_is_made_is_never_half_there(
+    store: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """As `rm --unfinished` does; zarr makes a group's folders, also those it has made before."""
+    one, make = draft(store), arrays.create_group
+
+    def make_and_lose(path: Path, *rest: Any) -> None:
+        make(path, *rest)
+        remove_unfinished(FeatureStore.open(store))
+        if again:
+            make(path, *rest)
+
+    monkeypatch.setattr(arrays, "create_group", make_and_lose)
+    with pytest.raises(StoreError, match=r"is gone, .*: run the same command again"):
+        write(one, 0)
+    assert list((store / ".wip").iterdir()) == []
+    monkeypatch.setattr(arrays, "create_group", make)
+    write(one, 0, 1, 2)
+    assert publish(one)
+
+
+@pytest.mark.parametrize("part", ["target", "done"])
+def test_half_a_draft_is_a_leftover_and_is_begun_anew(store: Path, part: str) -> None:
+    one = draft(store)
+    write(one, 0)
+    path = one._folder / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert unfinished(store) == []
+    assert leftovers(store) == [one._folder]
+    assert one.pending() == [0, 1, 2]
+    write(one, 0, 1, 2)
+    assert publish(one)
+
+
+def test_the_old_group_is_there_until_the_new_one_is(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is deleted between the two renames."""
+    old, new = draft(store), draft(store, samples="t")
+    write(old, 0, 1, 2)
+    publish(old)
+    write(new, 0, 1, 2)
+    seen = []
+    delete = drafts._delete
+
+    def delete_and_look(path: Path) -> None:
+        seen.append(new.is_published())
+        delete(path)
+
+    monkeypatch.setattr(drafts, "_delete", delete_and_look)
+    publish(new, replace=True)
+    assert seen
+    assert all(seen)
+    assert list((store / ".wip").iterdir()) == []
 
 
 def test_wrong_rows_are_refused_and_not_marked(store: Path) -> None:

@@ -217,6 +217,25 @@ def test_logits_of_other_features_or_classes_are_stale(
         command_in(str(caught.value))
 
 
+def test_embeddings_of_other_weights_are_never_multiplied(
+    tiny_store: FeatureStore, fakes: Any
+) -> None:
+    """A store without logits, in which one split alone was made again with other weights."""
+    shutil.rmtree(tiny_store.path / "logits")
+    encoder = fakes.Encoder(weights="others")
+    fakes.fill(tiny_store.path, [encoder], [fakes.Source("toy", "train", 11)], replace=True)
+    shutil.rmtree(tiny_store.path / "logits")
+    new, old = FeatureKey("toy", "train", "clean", "fake/one"), fakes.key
+    for read in (tiny_store.logits, tiny_store.predictions):
+        assert len(read(new, "simple")) == 11
+        with pytest.raises(
+            StaleCell, match=r"not of the same backbone \(backbone\.weights\)"
+        ) as it:
+            read(old, "simple")
+        assert it.value.fields == ("backbone.weights",)
+        assert command_in(str(it.value))[-1] == "--replace"
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_logits_under_other_class_names_are_stale(
     tiny_store: FeatureStore, fakes: Any, stored: bool

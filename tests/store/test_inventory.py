@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,38 @@ def test_what_a_running_command_finishes_is_not_removed(
     assert fakes.draft_folders(tiny_store.path) == []
     assert len(tiny_store.keys(backbone={"fake/three"})) == 1
     assert problems(tiny_store) == []
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_what_changes_while_it_is_verified_is_not_damaged(
+    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (group,) = (g for g in find_groups(tiny_store, {}) if str(g.path).endswith(CELL))
+    look = arrays.damage
+
+    def look_and_lose(path: Path) -> Any:
+        if not (other := tiny_store.path / "other").exists():
+            shutil.copytree(group.path, other)
+            shutil.rmtree(group.path)
+            if how == "replaced":
+                shutil.copytree(other, group.path)
+                shutil.rmtree(group.path / "valid")
+        yield from look(path)
+
+    assert list(damage(tiny_store, group)) == []
+    monkeypatch.setattr(arrays, "damage", look_and_lose)
+    assert list(damage(tiny_store, group)) == []
+    monkeypatch.undo()
+    if how == "replaced":  # and damaged: the next look says so
+        assert list(damage(tiny_store, group)) != []
+
+
+def test_removing_what_another_command_has_removed(tiny_store: FeatureStore) -> None:
+    groups = find_groups(tiny_store, {"backbone": ["fake/one"]})
+    shutil.rmtree(groups[0].path)
+    assert groups[0].size == 0
+    remove(tiny_store, groups)
+    assert find_groups(tiny_store, {"backbone": ["fake/one"]}) == []
 
 
 def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.errors import MissingCell, UnknownName, UsageError
+from clipsyn.errors import MissingCell, StaleCell, UnknownName, UsageError
 from clipsyn.specs import FeatureKey
 from clipsyn.store import pools
 from clipsyn.store.pools import PoolReader
@@ -45,6 +45,17 @@ def test_blocks_are_the_whole_in_order(tiny_store, monkeypatch):
     whole = reader.read()
     assert np.array_equal(np.concatenate([block.logits for block in blocks]), whole.logits)
     assert sum((block.ids for block in blocks), ()) == whole.ids
+
+
+def test_what_is_replaced_between_two_blocks_is_not_read_on(tiny_store, fakes, monkeypatch):
+    monkeypatch.setattr(pools, "_BLOCK_BYTES", 1)
+    blocks = PoolReader(tiny_store, "toy", "test").blocks()
+    next(blocks)
+    sources = [fakes.Source(), fakes.Source(split="train", count=11)]
+    fakes.fill(tiny_store.path, [fakes.Encoder(weights="others")], sources, replace=True)
+    with pytest.raises(StaleCell, match=r"toy/test in .* was replaced while it was read: run the"):
+        next(blocks)
+    assert len(list(PoolReader(tiny_store, "toy", "test").blocks())) == 3
 
 
 def test_backbones_by_pattern_and_perturbation(tiny_store):
