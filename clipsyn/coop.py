@@ -20,6 +20,18 @@ from clipsyn.errors import DatasetError
 from clipsyn.store.samples import SampleTable
 
 Item = tuple[str, int]  # path of an image, CoOp's label
+_FOREIGN = (  # what reading and taking apart a file that is something else, or damaged, raises
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 def read_indices(
@@ -33,7 +45,7 @@ def read_indices(
     """
     place = _place(folder, samples.dataset)
     rows = {name: row for row, name in enumerate(samples.ids)}
-    rows |= {PurePosixPath(name).with_suffix("").as_posix(): row for name, row in rows.items()}
+    rows |= {_without_suffix(PurePosixPath(name)): row for name, row in rows.items()}
     return {
         (shots, seed): _rows(_file(place, shots, seed), samples, rows) for shots, seed in wanted
     }
@@ -85,7 +97,11 @@ def _endings(image: str) -> Iterator[str]:
     for start in range(len(parts)):
         end = PurePosixPath(*parts[start:])
         yield end.as_posix()
-        yield end.with_suffix("").as_posix()
+        yield _without_suffix(end)
+
+
+def _without_suffix(path: PurePosixPath) -> str:
+    return (path.with_suffix("") if path.name else path).as_posix()  # "/" has no name
 
 
 def _items(path: Path) -> list[Item]:
@@ -97,8 +113,9 @@ def _items(path: Path) -> list[Item]:
         with path.open("rb") as file:
             content = _Reader(file).load()
         return [(str(d["_impath"]), int(d["_label"])) for d in map(vars, content["train"])]
-    except (ValueError, KeyError, TypeError, EOFError, IndexError, pickle.UnpicklingError) as error:
-        raise DatasetError(f"{path} is no few-shot file of CoOp: {error}") from error
+    except _FOREIGN as error:
+        why = str(error) or type(error).__name__
+        raise DatasetError(f"{path} is no few-shot file of CoOp: {why}") from error
 
 
 def _json_item(item: Any) -> Item:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Self
 
 from clipsyn.errors import UsageError
@@ -34,6 +36,22 @@ class Estimator:
             setattr(self, name, value)
         return self
 
+    @contextmanager
+    def _whole_fit(self) -> Iterator[None]:
+        """A fit that is given up, for whatever reason, leaves everything as it was."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _check_random_state(self) -> None:
+        value = self.get_params().get("random_state", 0)
+        if not isinstance(value, Integral) or value < 0:  # nor None: a fit can be done again
+            raise UsageError(f"random_state is a whole number from 0 on, not {value}")
+
     def learned(self) -> dict[str, Any]:
         """What `fit` has learned, by attribute name."""
         return {
@@ -55,15 +73,27 @@ class Estimator:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-def from_text(registry: Registry, text: str) -> Any:
+def check_range(owner: object, names: Iterable[str], least: float, most: float = math.inf) -> None:
+    """Raise UsageError for a parameter of `owner` that is out of range; None never is."""
+    bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and not least <= value <= most:
+            raise UsageError(f"{name} is {bounds}, not {value}")
+
+
+def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
     """The estimator that ``NAME`` or ``NAME:parameter=value:…`` stands for.
 
     A value is read as what the constructor says the parameter is (bool, int, float, str, None).
+    seed: the `random_state`, if the estimator has one and the text does not set it.
     Raises UnknownName with near matches for a name or parameter, UsageError for a value.
     """
     name, *settings = (part.strip() for part in text.split(":"))
     estimator = registry.load(name)()
     known = inspect.signature(type(estimator)).parameters
+    if seed is not None and "random_state" in known:
+        estimator.set_params(random_state=seed)  # before what the text sets, which wins
     for setting in settings:
         parameter, separator, value = (part.strip() for part in setting.partition("="))
         if not separator:

@@ -114,9 +114,7 @@ def mixed(pools: Sequence[Pool]) -> Pool:
 
 
 def fit(method: str, support: Pool, seed: int) -> Ensemble:
-    ensemble: Ensemble = from_text(ENSEMBLES, method)
-    if "random_state" in ensemble.get_params():
-        ensemble.set_params(random_state=seed)
+    ensemble: Ensemble = from_text(ENSEMBLES, method, seed)
     return ensemble.fit(support)
 
 

@@ -101,8 +101,38 @@ def test_what_is_not_there_is_named(tmp_path, samples, datum):
         read_indices(tmp_path, samples, [(1, 2)])
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps([1]), pickle.dumps({"a": 1})])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        pickle.dumps([1]),
+        pickle.dumps({"a": 1}),
+        b"\x80\x04\x95" + b"\xff" * 8,  # a frame larger than any memory
+        b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f",  # bytes of that kind
+        b"\x80\x02(lh\x05.",  # refers to what is not there
+    ],
+)
 def test_foreign_files_are_one_sentence(tmp_path, samples, content):
     (tmp_path / "shot_1-seed_1.pkl").write_bytes(content)
     with pytest.raises(DatasetError, match=r"shot_1-seed_1\.pkl is no few-shot file of CoOp"):
         read_indices(tmp_path, samples, [(1, 1)])
+
+
+def test_a_folder_in_place_of_a_file_is_one_sentence(tmp_path, samples):
+    (tmp_path / "shot_1-seed_1.pkl").mkdir()
+    with pytest.raises(DatasetError, match=r"no few-shot file of CoOp: .*directory"):
+        read_indices(tmp_path, samples, [(1, 1)])
+
+
+@pytest.mark.parametrize("image", ["/", "", ".", "..", "//", "a/.."])
+def test_a_path_without_a_name_is_no_image(tmp_path, samples, datum, image):
+    write(tmp_path, [(image, 0)], datum)
+    with pytest.raises(DatasetError, match="is not among the images of pets/train"):
+        read_indices(tmp_path, samples, [(1, 2)])
+
+
+def test_labels_that_are_no_numbers_are_one_sentence(tmp_path, samples, datum):
+    write(tmp_path, [("cats/a.jpg", float("inf"))], datum)
+    with pytest.raises(DatasetError, match="is no few-shot file of CoOp"):
+        read_indices(tmp_path, samples, [(1, 2)])

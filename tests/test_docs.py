@@ -43,7 +43,7 @@ What `clipsyn COMMAND --help` says, written by `python tests/test_docs.py`.
 | 2 | an option, name or recipe that cannot work |
 | 3 | images, labels, class names or a checkpoint that are not what they should be |
 | 4 | the store: nothing there yet, made from something else, damaged, of a newer format |
-| 130 | stopped by Ctrl-C or SIGTERM; the same command goes on from there |
+| 130 | stopped by Ctrl-C (`extract`, `run`: or SIGTERM); the same command goes on from there |
 """
 
 

@@ -76,6 +76,16 @@ def test_a_value_is_read_as_what_the_parameter_is(text, parameter, value):
     assert type(found[parameter]) is type(value)
 
 
+def test_a_seed_is_the_random_state_that_the_text_does_not_set():
+    states = {
+        from_text(ENSEMBLES, text, seed).random_state
+        for text, seed in [("nlc", 7), ("nlc:random_state=7", 2), ("gac:random_state=7", None)]
+    }
+    assert states == {7}
+    assert from_text(HEADS, "lp++", 3).random_state == 3
+    assert repr(from_text(ENSEMBLES, "log-avg", 7)) == "LogAverage()"
+
+
 def test_several_parameters_and_none():
     assert repr(from_text(EXAMPLES, "example")) == "Example()"
     several = from_text(EXAMPLES, "example:hidden=2:free=true:shape=x")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 
 import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.frames import to_json, write
+from clipsyn.frames import locked, make_folder_of, to_json, write
 
 
 @pytest.fixture
@@ -51,3 +53,40 @@ def test_a_file_survives_a_failed_rewrite(results, tmp_path):
     with pytest.raises(UsageError, match="cannot write"):
         write(results, csv=target)
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folders_are_made_unless_a_file_is_in_the_way(tmp_path):
+    make_folder_of(tmp_path / "a" / "b" / "r.csv")
+    make_folder_of(tmp_path / "a" / "b" / "r.csv")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write .*file/r\.csv"):
+        make_folder_of(tmp_path / "file" / "r.csv")
+
+
+def test_only_one_at_a_time_holds_a_lock(tmp_path):
+    path, inside, most = tmp_path / "r.parquet", 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(50):
+            with locked(path):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.0001)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_left_behind_holds_nothing(tmp_path):
+    (tmp_path / ".r.parquet.lock").touch()
+    with locked(tmp_path / "r.parquet"):
+        pass
+    assert list(tmp_path.iterdir()) == []

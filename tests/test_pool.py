@@ -15,8 +15,13 @@ LOGITS = RNG.normal(size=(6, 3, 4)).astype(np.float32)
 LABELS = np.array([0, 3, 1, NO_LABEL, 2, 3], np.int32)
 
 
+def unit(*shape: int) -> np.ndarray:
+    values = RNG.normal(size=shape)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
 def pool(**changes) -> Pool:
-    embeddings = [RNG.normal(size=(6, width)) for width in (2, 5, 3)]
+    embeddings = [unit(6, width) for width in (2, 5, 3)]
     arguments = {"logits": LOGITS, "labels": LABELS, "embeddings": embeddings} | changes
     return Pool.of(**arguments)
 
@@ -87,6 +92,12 @@ def test_some_classes_among_themselves():
     assert part.n_classes == 2
 
 
+def test_rounded_embeddings_are_of_unit_norm_and_unreadable_ones_of_none():
+    rounded, whole = unit(6, 768).astype(np.float16), np.eye(6, dtype=np.int64)
+    rounded[5] = np.nan
+    assert pool(embeddings={"0": rounded, "1": whole}).embeddings["0"] is rounded
+
+
 def test_features_need_embeddings():
     complaint = "no embeddings of 0, 1, 2: use an ensemble that needs logits"
     with pytest.raises(InputError, match=complaint):
@@ -102,6 +113,10 @@ def test_features_need_embeddings():
         ({"labels": np.full(6, -2)}, "not from -2 to -2"),
         ({"embeddings": [np.zeros((6, 2))]}, "3 backbones have 1 arrays of embeddings"),
         ({"embeddings": {"0": np.zeros((5, 2))}}, r"embeddings of 0 are \(6, embed\)"),
+        (
+            {"embeddings": {"1": np.diag([1, 1, 1.02, 1, np.inf, 0])}},
+            "3 of 6 embeddings of 1 are not of unit norm, one has 1.02: divide them by",
+        ),
         ({"backbones": ["a", "a", "b"], "embeddings": ()}, "a backbone stands twice in a, a, b"),
         ({"backbones": ["a", "b"], "embeddings": ()}, "logits of 2 backbones"),
         ({"class_names": ["a"]}, "4 classes have 1 names"),

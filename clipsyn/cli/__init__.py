@@ -37,6 +37,8 @@ class _Group(click.Group):
     """Shows what the user can act on as one sentence, with its own exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):  # no-color.org; tables see to it themselves
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -28,7 +28,11 @@ from clipsyn.cli.options import Report, cell_options, list_option, report_option
     help="Labelled images a class; full takes the whole support split.",
 )
 @click.option(
-    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Draws of the shots."
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
 )
 @click.option("--support", default="train", show_default=True, help="Split that is fitted on.")
 @click.option(
@@ -76,17 +80,32 @@ def evaluate(
     clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots 1,16,full
     clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5
     """
+    from clipsyn.evaluate.choice import read_shots
     from clipsyn.evaluate.loop import evaluate as run
-    from clipsyn.evaluate.loop import named, read_shots
     from clipsyn.progress import progress
     from clipsyn.report.methods import method_tables
     from clipsyn.store.features import FeatureStore
 
+    _refuse_one_file(report, options["output"])
     options["views"] = options["views"] or ()
-    options["heads"], options["ensembles"] = named(options["heads"], options["ensembles"])
+    options["heads"] = options["heads"] or ()
     options["shots"] = read_shots(options["shots"])
+    first = 1 if options["coop"] else 0  # as CoOp numbers its files
+    options["seeds"] = range(first, first + seeds)
     with progress("tasks") as counters:
-        frame = run(FeatureStore.open(store), seeds=range(seeds), progress=counters, **options)
+        frame = run(FeatureStore.open(store), progress=counters, **options)
     report.show(frame, lambda: method_tables(frame))
     if options["output"]:
         click.echo(f"{len(frame):,} results, all of them in {options['output']}", err=True)
+
+
+def _refuse_one_file(report: Report, output: Path | None) -> None:
+    """--csv and --parquet write their file anew, -o adds to what others may have put there."""
+    from clipsyn.errors import UsageError
+
+    for name, path in (("--csv", report.csv), ("--parquet", report.parquet)):
+        if path and output and path.resolve() == output.resolve():
+            raise UsageError(
+                f"{name} would write over {output}, which -o adds to: leave {name} out, or give it "
+                "another file"
+            )

@@ -32,7 +32,13 @@ _METHOD = "NAME or NAME:parameter=value:…"
     show_default=True,
     help="Labelled images of each class to learn from, or full: all there are.",
 )
-@click.option("--seed", default=0, show_default=True, help="Which images those are.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the images drawn by --shots, and of methods with a random start.",
+)
 @click.option(
     "--support",
     default="train",

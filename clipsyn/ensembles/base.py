@@ -34,6 +34,8 @@ from clipsyn.pool import Pool
 class Ensemble(Estimator):
     learns: ClassVar[bool] = True  # False: the formula has nothing to fit
     knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
+    needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
+    _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
 
     backbones_: tuple[str, ...]
     n_classes_: int
@@ -43,11 +45,12 @@ class Ensemble(Estimator):
 
         support: a Pool, or logits (sample, backbone, class) beside labels (sample,).
         Raises LeakError for a pool of the test split, InputError where there is nothing to
-        learn from.
+        learn from. Where it raises, an earlier fit stays.
         """
-        pool = self._admit(as_pool(support, labels))
-        if self.learns and len(self.backbones_) > 1:
-            self._fit(pool.of_backbones(self.backbones_))
+        with self._whole_fit():
+            pool = self._admit(as_pool(support, labels))
+            if self.learns and len(self.backbones_) > 1:
+                self._fit(pool.of_backbones(self.backbones_))
         return self
 
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
@@ -70,8 +73,26 @@ class Ensemble(Estimator):
         predicted = self.predict(pool)
         return accuracy(predicted, pool.labels).value
 
+    @property
+    def classes_(self) -> NDArray[np.intp]:
+        """(class,) what the columns of `predict_proba` are, for scikit-learn's scorers."""
+        return np.arange(self.n_classes_)
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's tools ask an estimator for, cross_val_score and GridSearchCV too."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=self.learns),
+            classifier_tags=ClassifierTags(),
+            requires_fit=self.learns,
+            input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
+        )
+
     def _admit(self, pool: Pool) -> Pool:
         """What may be learned from of `pool`; forgets an earlier fit."""
+        self._check_random_state()
         if pool.split == "test":
             raise LeakError(
                 f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "

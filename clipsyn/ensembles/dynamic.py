@@ -6,7 +6,7 @@ largest cosine with the sample's (those that come first in the support set where
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from clipsyn.pool import Pool
 
 
 class _LocalCompetence(Ensemble):
+    needs_embeddings: ClassVar[bool] = True
+
     """What both have: `k` neighbours (all support samples if there are fewer).
 
     Needs embeddings. Learned: `support_` (support, sum of embed) float16; `right_` (support,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import UsageError
+from clipsyn.estimator import check_range
 from clipsyn.pool import Pool
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
@@ -59,6 +60,8 @@ class GeneticAlgorithm(Router):
     def _fit(self, pool: Pool) -> None:
         if self.population <= _ELITE:
             raise UsageError(f"population is above {_ELITE}, not {self.population}")
+        check_range(self, ("generations",), 0)
+        check_range(self, ("patience",), 1)
         fitness = _Fitness(pool.logits, pool.labels, self.population)
         best = self._evolve(fitness, _seeds(pool))
         self.temperatures_ = np.exp(best)

@@ -16,14 +16,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.blocks import equal_slices
 from clipsyn.ensembles.base import Router
-from clipsyn.errors import RouterMismatch, UsageError
+from clipsyn.errors import RouterMismatch
+from clipsyn.estimator import check_range
 from clipsyn.pool import Pool
 
 # (rows, outputs (sample, seed, output)) -> losses (sample, seed), gradients like the outputs
@@ -54,11 +55,10 @@ class Recipe:
     holdout: float
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "batch_size", "steps", "patience"):
-            if (value := getattr(self, name)) < 1:
-                raise UsageError(f"{name} is at least 1, not {value}")
-        if not 0 <= self.holdout < 1:
-            raise UsageError(f"holdout is a share from 0 to below 1, not {self.holdout}")
+        check_range(self, ("hidden", "batch_size", "steps", "patience"), 1)
+        check_range(self, ("epochs",), 0)
+        check_range(self, ("learning_rate", "weight_decay"), 0, 1)
+        check_range(self, ("holdout",), 0, 0.5)
 
     def held_out(self, samples: int) -> int:
         """How many samples are kept out of the training: none where they would be too few."""
@@ -286,13 +286,13 @@ def _mean_losses(
 class PerceptronRouter(Router):
     """A router whose weights come from a network on the unit-norm embeddings of all backbones.
 
-    hidden: width of its hidden layer. learning_rate, weight_decay: of Adam.
+    hidden: width of its hidden layer. learning_rate, weight_decay: of Adam, from 0 to 1.
     batch_size: at most so many samples a step; a small set makes about eight batches of 32 or more.
     steps, epochs: the training ends after the longer of the two, or after `patience` steps
     in which the loss of the held-out samples has not become lower by a thousandth.
-    holdout: the share of the support that is held out, chosen at random. The weights with the
-    lowest held-out loss are kept, the start among them. Where that were fewer than 100 samples,
-    nothing is held out and the last weights are kept.
+    holdout: the share of the support that is held out, at most half, chosen at random. The weights
+    with the lowest held-out loss are kept, the start among them. Where that were fewer than 100
+    samples, nothing is held out and the last weights are kept.
     random_state: seed of the network's start. The order of the samples does not depend on it.
 
     How long to train is not known. 600 steps are a compromise from cross-validation on the shipped
@@ -302,6 +302,8 @@ class PerceptronRouter(Router):
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
     backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.
     """
+
+    needs_embeddings: ClassVar[bool] = True
 
     hidden_weight_: NDArray[np.float32]
     hidden_bias_: NDArray[np.float32]

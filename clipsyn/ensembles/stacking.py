@@ -45,14 +45,14 @@ class Stacking(Ensemble):
     coordinates: seconds for one sample each of a thousand classes; for sixteen, by the count of
     operations, hours.
 
-    Learned: `classes_` (learned,) the classes of the support set; `coefficients_` (learned,
+    Learned: `seen_` (learned,) the classes of the support set; `coefficients_` (learned,
     backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;
     `inverse_penalty_`.
     """
 
     knows_classes: ClassVar[bool] = True
 
-    classes_: NDArray[np.int32]
+    seen_: NDArray[np.int32]
     coefficients_: NDArray[np.float32]
     intercepts_: NDArray[np.float64]
     inverse_penalty_: float
@@ -63,7 +63,7 @@ class Stacking(Ensemble):
     def _fit(self, pool: Pool) -> None:
         if self.inverse_penalty is not None and not 0 < self.inverse_penalty < np.inf:
             raise UsageError(f"inverse_penalty is finite and above 0, not {self.inverse_penalty}")
-        self.classes_, positions = np.unique(pool.labels, return_inverse=True)
+        self.seen_, positions = np.unique(pool.labels, return_inverse=True)
         labels = positions.astype(np.int32)
         inputs = log_softmax(pool.logits).reshape(len(pool), -1).astype(np.float64)
         center = inputs.mean(axis=0)
@@ -74,7 +74,7 @@ class Stacking(Ensemble):
         left, lengths, rotation = np.linalg.svd(inputs, full_matrices=False)
         inputs = left * lengths
         self.inverse_penalty_ = self.inverse_penalty or _chosen(inputs, labels)
-        found = _solve(inputs, labels, len(self.classes_), self.inverse_penalty_)
+        found = _solve(inputs, labels, len(self.seen_), self.inverse_penalty_)
         coefficients = found.coef @ rotation / scale
         self.coefficients_ = coefficients.astype(np.float32)
         self.intercepts_ = found.intercept - coefficients @ center
@@ -83,8 +83,8 @@ class Stacking(Ensemble):
         inputs = log_softmax(pool.logits)
         learned = inputs.reshape(len(pool), -1) @ self.coefficients_.T + self.intercepts_
         scores = np.empty((len(pool), pool.n_classes), np.float32)
-        scores[:, self.classes_] = learned
-        absent = np.setdiff1d(np.arange(pool.n_classes), self.classes_)
+        scores[:, self.seen_] = learned
+        absent = np.setdiff1d(np.arange(pool.n_classes), self.seen_)
         if len(absent):
             mean = inputs[:, :, absent].mean(axis=1)
             below = learned.min(axis=1, keepdims=True) - 1

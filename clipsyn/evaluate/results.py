@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.frames import write
+from clipsyn.frames import locked, make_folder_of, write
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.stats import Interval
@@ -47,7 +48,7 @@ class Measured(NamedTuple):
 
 
 class ResultsFile:
-    """A Parquet file of results, to which rows are added.
+    """A Parquet file of results, to which rows are added, by several processes if need be.
 
     Rows are trusted by fingerprint: what is there with the same one is not computed again, and
     results of other inputs under the same names are refused rather than mixed.
@@ -56,32 +57,57 @@ class ResultsFile:
     def __init__(self, path: Path | None, *, replace: bool = False) -> None:
         self.path = path
         self.replace = replace
-        self.frame = _read(path) if path and path.exists() else pl.DataFrame(schema=RESULT)
-        self.known = set(self.frame["fingerprint"])
+        self.frame = pl.DataFrame(schema=RESULT)
+        self.known: set[str] = set()
+        if path:
+            make_folder_of(path)
+        with self._turn():  # a place that cannot be written to is known before anything is measured
+            pass
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows, and write the file: complete, or as it was before."""
+        """Add rows, and write the file: complete, or as it was before.
+
+        What another process has added meanwhile stays, and is not added again.
+        """
         new = pl.DataFrame(list(rows), schema=RESULT)
         if new.is_empty():
             return
-        same = self.frame.join(new.select(NAMES), on=NAMES, how="semi", nulls_equal=True)
-        if not same.is_empty():
-            if not self.replace:
-                raise ConflictingResults(self._conflict(same))
-            old = self.frame.join(new.select(NAMES), on=NAMES, how="anti", nulls_equal=True)
-            self.frame = old
-        self.frame = pl.concat([self.frame, new])
-        self.known |= set(new["fingerprint"])
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write(self.frame, parquet=self.path)
+        with self._turn():
+            same = self._of(new, self.frame)
+            new = new.join(same, on=[*NAMES, "fingerprint"], how="anti", nulls_equal=True)
+            if new.is_empty():
+                return
+            others = self._of(new, same)
+            if not others.is_empty():
+                if not self.replace:
+                    raise ConflictingResults(self._conflict(others))
+                self.frame = self.frame.join(others, on=NAMES, how="anti", nulls_equal=True)
+            self.frame = pl.concat([self.frame, new])
+            self.known |= set(new["fingerprint"])
+            if self.path:
+                write(self.frame, parquet=self.path)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """No other process adds to the file meanwhile, and what others have added is here."""
+        with locked(self.path) if self.path else nullcontext():
+            if self.path and self.path.exists():
+                self.frame = _read(self.path)
+                self.known |= set(self.frame["fingerprint"])  # in place: a run holds on to it
+            yield
+
+    @staticmethod
+    def _of(new: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows of a frame under the names of new ones."""
+        return frame.join(new, on=NAMES, how="semi", nulls_equal=True)
 
     def _conflict(self, same: pl.DataFrame) -> str:
         row = same.row(0, named=True)
         return (
             f"{self.path} already holds {row['ensemble'] or row['backbones']} on {row['dataset']}/"
             f"{row['split']} ({row['perturbation']}, head {row['head']}) from other features, "
-            "labels, prompts or settings (fingerprint): write to another file, or give --replace"
+            "labels, prompts or settings, or on other samples (fingerprint): write to another "
+            "file, or give --replace"
         )
 
 
@@ -97,7 +123,7 @@ def ensembles_in(
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: make it with `{line}`")
-    found = ResultsFile(path).frame.filter(
+    found = _read(path).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
         pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "chance"),

@@ -69,12 +69,10 @@ class Scorer:
         right: NDArray[np.bool_] = judged.prediction[self._rows] == self._labels
         return right
 
-    def metrics(self, judged: Judged, chosen: Reference | None = None) -> Iterator[Measured]:
-        """acc1, mean_per_class_recall, nll, brier, ece, and gains in accuracy as fractions.
+    def metrics(self, judged: Judged) -> Iterator[Measured]:
+        """acc1, mean_per_class_recall, nll, brier, ece.
 
-        gain: over the best single backbone of these samples (the paper's reference, an optimistic
-        one). gain_relative: the same divided by its accuracy. gain_over_chosen: over `chosen`,
-        the backbone that was best on the support.
+        They depend on other backbones by the samples that count alone.
         """
         correct = self.correct(judged)
         yield self._mean("acc1", correct)
@@ -82,6 +80,15 @@ class Scorer:
         yield self._mean("nll", judged.nll[self._rows])
         yield self._mean("brier", judged.brier[self._rows])
         yield self._calibration(judged.confidence[self._rows], correct)
+
+    def gains(self, judged: Judged, chosen: Reference | None = None) -> Iterator[Measured]:
+        """Gains of an ensemble in accuracy, as fractions.
+
+        gain: over the best single backbone of these samples (the paper's reference, an optimistic
+        one). gain_relative: the same divided by its accuracy. gain_over_chosen: over `chosen`,
+        the backbone that was best on the support.
+        """
+        correct = self.correct(judged)
         yield self._gain("gain", correct, self.best.correct)
         yield self._relative(correct, self.best.correct)
         if chosen is not None:

@@ -45,15 +45,18 @@ class Seen(NamedTuple):
     correct: NDArray[np.bool_]  # (sample,)
 
 
-def make_ensemble(text: str) -> Ensemble:
-    """The ensemble of a candidate, not fitted; raises UsageError for what cannot be masked."""
+def make_ensemble(text: str, seed: int | None = None) -> Ensemble:
+    """The ensemble of a candidate, not fitted; raises UsageError for what cannot be masked.
+
+    seed: as in `from_text`.
+    """
     name = text.removeprefix(MASKED)
     if name != text and name.partition(":")[0] not in MASKABLE:
         raise UsageError(
             f"'{text}': an ensemble can be fitted with masked backbones if it is one of "
             f"{', '.join(MASKABLE)}"
         )
-    ensemble: Ensemble = from_text(ENSEMBLES, name)
+    ensemble: Ensemble = from_text(ENSEMBLES, name, seed)
     return ensemble
 
 
@@ -155,9 +158,7 @@ def _fit_group(
 
 def _fitted(group: Sequence[Candidate], pool: Pool, seed: int) -> Ensemble:
     """The ensemble that these candidates share, fitted on all that they see of a pool."""
-    ensemble = make_ensemble(group[0].ensemble or PLAIN)
-    if "random_state" in ensemble.get_params():
-        ensemble.set_params(random_state=seed)
+    ensemble = make_ensemble(group[0].ensemble or PLAIN, seed)
     return ensemble.fit(_joined([view(candidate, pool) for candidate in group]))
 
 

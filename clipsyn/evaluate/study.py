@@ -21,6 +21,7 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import TooFewSamples
 from clipsyn.estimator import from_text
+from clipsyn.evaluate.origins import Origins
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.evaluate.scoring import Scorer
 from clipsyn.fewshot import few_shot, halves
@@ -109,13 +110,14 @@ def learns(head: str, name: str | None) -> bool:
 
 def is_random(head: str, name: str | None) -> bool:
     """Whether a seed makes a difference where every sample is taken."""
-    return any("random_state" in estimator.get_params() for estimator in _parts(head, name))
+    pairs = zip(_parts(head, name, 0), _parts(head, name, 1), strict=True)
+    return any(one.get_params() != other.get_params() for one, other in pairs)
 
 
-def _parts(head: str, name: str | None) -> Iterator[Any]:
-    yield from_text(HEADS, head)
+def _parts(head: str, name: str | None, seed: int | None = None) -> Iterator[Any]:
+    yield from_text(HEADS, head, seed)
     if name is not None and name != ORACLE:
-        yield from_text(ENSEMBLES, name)
+        yield from_text(ENSEMBLES, name, seed)
 
 
 def fit_methods(
@@ -125,13 +127,13 @@ def fit_methods(
 
     Raises TooFewSamples where the head cannot spare samples for a combiner.
     """
-    head = _seeded(from_text(HEADS, head_text), seed)
+    head = from_text(HEADS, head_text, seed)
     start = time.perf_counter()
     combiner = head.fit_transform(support)
     seconds = time.perf_counter() - start
     methods = {}
     for text in ensemble_texts:
-        ensemble = _seeded(from_text(ENSEMBLES, text), seed)
+        ensemble = from_text(ENSEMBLES, text, seed)
         start = time.perf_counter()
         ensemble.fit(combiner)
         methods[text] = Method(ensemble, time.perf_counter() - start)
@@ -177,12 +179,6 @@ def _chosen(combiner: Pool) -> str | None:
     return best
 
 
-def _seeded(estimator: Any, seed: int | None) -> Any:
-    if seed is not None and "random_state" in estimator.get_params():
-        estimator.set_params(random_state=seed)
-    return estimator
-
-
 def _for_classes(fitted: Any, target: Target) -> Any:
     """Base-to-new: what weighs backbones for some classes, applied to others."""
     if target.subset is None:
@@ -201,6 +197,14 @@ class Batch:
     wanted: set[str] = field(default_factory=set)  # fingerprints, of known results too
 
 
+class Subject(NamedTuple):
+    """What has a fingerprint: an ensemble of all backbones on a target, or one on its own."""
+
+    target: int
+    ensemble: str | None
+    backbone: str | None
+
+
 class Number(NamedTuple):
     """A measurement before it has a name: of an ensemble, or of backbones on their own."""
 
@@ -208,6 +212,10 @@ class Number(NamedTuple):
     ensemble: str | None
     backbones: tuple[str, ...]
     measured: Measured
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.target, self.ensemble, None if self.ensemble else self.backbones[0])
 
 
 class Study:
@@ -228,6 +236,7 @@ class Study:
         self.protocol = protocol
         self._indices = indices or {}
         self._measured: dict[str, list[Number]] = {}  # several shots can be the same samples
+        self._origins = Origins()
 
     def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
         """Everything with this seed; None is for all that no seed makes a difference to.
@@ -272,11 +281,10 @@ class Study:
         self, draw: Draw, head: str, names: Sequence[str | None], known: Container[str]
     ) -> Batch:
         prints = {
-            (target, name): self._fingerprint(draw, head, name, target)
-            for target in range(len(self.targets))
-            for name in names
+            subject: self._fingerprint(draw, head, subject) for subject in self._subjects(names)
         }
-        todo = sorted({name for (_, name), one in prints.items() if one not in known}, key=str)
+        missing = {subject.ensemble for subject, one in prints.items() if one not in known}
+        todo = sorted(missing, key=str)
         wanted = set(prints.values())
         if not todo:
             return Batch(wanted=wanted)
@@ -287,11 +295,17 @@ class Study:
             shots = "all" if draw.shots is None else draw.shots
             return Batch(notes=[f"{samples.dataset}, {shots} shots, {head} left out: {error}"])
         rows = [
-            self._row(draw, head, number, prints[number.target, number.ensemble])
+            self._row(draw, head, number, prints[number.subject])
             for number in numbers
-            if prints[number.target, number.ensemble] not in known
+            if prints[number.subject] not in known
         ]
         return Batch(rows, wanted=wanted)
+
+    def _subjects(self, names: Sequence[str | None]) -> Iterator[Subject]:
+        for target in range(len(self.targets)):
+            for name in names:
+                for backbone in self.support.backbones if name is None else [None]:
+                    yield Subject(target, name, backbone)
 
     def _numbers(self, draw: Draw, head: str, names: Sequence[str | None]) -> list[Number]:
         key = canonical_json([head, list(names), draw.identity()])
@@ -310,17 +324,19 @@ class Study:
             return pool
         return pool.of_classes(halves(pool.n_classes)[0])
 
-    def _fingerprint(self, draw: Draw, head: str, name: str | None, target: int) -> str:
-        goal = self.targets[target]
-        learned = learns(head, name)
+    def _fingerprint(self, draw: Draw, head: str, subject: Subject) -> str:
+        goal = self.targets[subject.target]
+        support = None
+        if learns(head, subject.ensemble):
+            support = {"of": self._origins.of(self.support, subject.backbone), **draw.identity()}
         return fingerprint(
             {
                 "clipsyn": __version__,
-                "target": goal.reader.origin,
+                "target": self._origins.of(goal.reader, subject.backbone),
                 "classes": goal.classes,
                 "head": head,
-                "ensemble": name,
-                "support": {"of": self.support.origin, **draw.identity()} if learned else None,
+                "ensemble": subject.ensemble,
+                "support": support,
                 "shots": draw.shots,
             }
         )
@@ -366,7 +382,7 @@ def _measure(
     chosen = None if fitted.chosen is None else scorer.single(fitted.chosen)
     if None in names:
         for backbone, judged in verdict.singles.items():
-            for measured in scorer.metrics(judged, chosen):
+            for measured in scorer.metrics(judged):
                 yield Number(index, None, (backbone,), measured)
     if ORACLE in names and len(everyone) > 1:
         for measured in (*scorer.oracle(), *scorer.diversity()):
@@ -374,5 +390,6 @@ def _measure(
     for text, method in fitted.methods.items():
         spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
         asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
-        for measured in (*scorer.metrics(verdict.ensembles[text], chosen), spent, asked):
+        judged = verdict.ensembles[text]
+        for measured in (*scorer.metrics(judged), *scorer.gains(judged, chosen), spent, asked):
             yield Number(index, text, everyone, measured)

@@ -35,8 +35,9 @@ class Head(Estimator):
         """Learn from labelled samples.
 
         Raises LeakError for a pool of the test split, InputError where there is nothing to
-        learn from or too little.
+        learn from or too little. Where it raises, an earlier fit stays.
         """
+        self._check_random_state()
         if support.split == "test":
             raise LeakError(
                 f"{type(self).__name__} was given the test split of "
@@ -48,9 +49,10 @@ class Head(Estimator):
                 f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
                 "set with labels"
             )
-        self.backbones_ = pool.backbones
-        self.n_classes_ = pool.n_classes
-        self._fit(pool)
+        with self._whole_fit():
+            self.backbones_ = pool.backbones
+            self.n_classes_ = pool.n_classes
+            self._fit(pool)
         return self
 
     def transform(self, pool: Pool) -> Pool:
@@ -151,7 +153,7 @@ def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Po
         raise UsageError(f"cross-fitting needs at least two folds, not {folds}")
     fold = stratified_folds(support.labels, folds, random_state)
     logits = support.logits.copy()
-    for number in range(folds):
+    for number in range(min(folds, len(support))):
         inside = np.flatnonzero(fold == number)
         outside = np.flatnonzero(fold != number)
         if len(inside) and len(outside):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.estimator import check_range
 from clipsyn.heads.base import (
     Head,
     backbone_logits,
@@ -25,6 +26,7 @@ from clipsyn.pool import Pool
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
+_HIGHEST = 10_000  # alpha, beta: beyond it zero-shot logits, or all but one key, count for nothing
 _CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
 _BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
 
@@ -40,10 +42,11 @@ class TipAdapter(Head):
     class, as in the publication, that factor is 1; elsewhere it keeps the larger classes from
     being preferred, whose sums are larger for no reason that has to do with the image.
 
-    alpha, beta: None chooses them for each backbone on the support, by the mean cross-entropy
-    of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over the classes
-    if there are more). Where most classes have one image nothing can be left out and they are
-    the publication's 1 and 5.5. The publication's code chooses them on test images for ImageNet.
+    alpha, beta: from 0 to 10,000. None chooses them for each backbone on the support, by the mean
+    cross-entropy of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over
+    the classes if there are more). Where most classes have one image nothing can be left out and
+    they are the publication's 1 and 5.5. The publication's code chooses them on test images for
+    ImageNet.
 
     For the combiner, `fit_transform` leaves each sample's own key out. Its class would then be
     one key short, and tell by this that it is the one, so the class's other keys make up for it
@@ -66,6 +69,7 @@ class TipAdapter(Head):
         self.leave_one_out = leave_one_out
 
     def _fit(self, pool: Pool) -> None:
+        check_range(self, ("alpha", "beta"), 0, _HIGHEST)
         pool = _class_after_class(pool)
         self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
         self.keys_ = {name: support_keys(pool, name) for name in pool.backbones}
@@ -149,6 +153,9 @@ class TipAdapterF(TipAdapter):
         self.random_state = random_state
 
     def _fit(self, pool: Pool) -> None:
+        check_range(self, ("epochs",), 0)
+        check_range(self, ("batch_size",), 1)
+        check_range(self, ("learning_rate",), 0, 1)
         super()._fit(pool)
         pool = _class_after_class(pool)
         for name in pool.backbones:

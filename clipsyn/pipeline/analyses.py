@@ -42,18 +42,18 @@ class Analysis(BaseModel):
     document: Path | None = None  # Markdown whose tables are renewed
 
     def run(self, store: Path) -> Outcome:
-        from clipsyn.frames import write
+        from clipsyn.frames import make_folder_of, write
         from clipsyn.report.document import renew
 
         opened = FeatureStore.open(store)
         csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
         made_from = self._made_from(opened)
         is_current = csv.exists() and _was_made_from(self.output, made_from)
+        make_folder_of(table)
         frame = _read(table) if is_current else None
         skipped = frame is not None
         if frame is None:
             frame = self.measure(opened, self.model_dump(exclude=_NO_SETTINGS))
-            self.output.parent.mkdir(parents=True, exist_ok=True)
             write(frame, csv=csv, parquet=table)
             _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
         if self.document:
@@ -192,7 +192,7 @@ class CascadeStage(Analysis):
     stage: Literal["cascade"]
     perturbations: Sequence[str] | None = ("clean",)
     ensembles: Sequence[str] = ("log-avg",)
-    order: str = "cost"
+    order: Literal["cost", "greedy", "given"] = "cost"
     costs: Mapping[str, _Cost] = {}  # GFLOPs an image of backbones that nobody knows
     within: float = Field(0.01, ge=0)
     support: str = "train"

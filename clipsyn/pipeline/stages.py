@@ -76,7 +76,8 @@ class EvaluateStage(BaseModel):
     document: Path | None = None  # Markdown whose tables are renewed
 
     def run(self, store: Path) -> Outcome:
-        from clipsyn.evaluate.loop import evaluate, named, read_shots
+        from clipsyn.evaluate.choice import read_shots
+        from clipsyn.evaluate.loop import evaluate
         from clipsyn.report.document import renew
         from clipsyn.report.gains import gain_table
         from clipsyn.report.methods import method_tables, named_tables
@@ -84,14 +85,13 @@ class EvaluateStage(BaseModel):
         table = self.output.with_name(self.output.name + ".parquet")
         before = table.stat().st_mtime_ns if table.exists() else None
         settings = self.model_dump(exclude={"stage", "output", "compare", "document"})
-        settings["heads"], settings["ensembles"] = named(self.heads, self.ensembles)
         settings["shots"] = read_shots([str(k) for k in self.shots])
         settings["seeds"] = range(self.seeds)
         with progress("tasks") as counters:
             frame = evaluate(FeatureStore.open(store), output=table, progress=counters, **settings)
         gains = {
             f"gains, {head}": gain_table(frame, head, [*self.compare], terminal=False)
-            for head in (settings["heads"] if self.compare else ())
+            for head in (frame["head"].unique(maintain_order=True) if self.compare else ())
         }
         if self.document:
             renew(self.document, named_tables(frame, terminal=False) | gains)

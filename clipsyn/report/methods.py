@@ -113,6 +113,10 @@ def by_dataset(
         .agg(gain=pl.col("value").mean(), least=pl.col("value").min())
     )
     table = _ordered(table.join(gain, on="method", how="left"))
+    gained = ["gain", "least"]
+    table = table.with_columns(  # the reference gains nothing over itself
+        pl.when(pl.col("method") == BEST).then(0.0).otherwise(pl.col(gained)).name.keep()
+    )
     columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
     table = table.select("method", *columns, "gain", *(["least"] if len(datasets) > 1 else []))
     return show(

@@ -81,6 +81,11 @@ def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
 
 def check_vacant(path: Path, *, replace: bool) -> None:
     """Raise UsageError unless a router may be written there; only a router is ever replaced."""
+    if Path.cwd().is_relative_to(path.resolve()):  # it would be renamed from under the shell
+        raise UsageError(
+            f"{path} is the folder that you are in, or holds it: choose another, such as "
+            f"'{path / 'router'}'"
+        )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / DESCRIPTION).is_file():
@@ -112,7 +117,7 @@ def load_router(path: Path | str) -> FittedRouter:
     try:
         # copies: what numpy allocates is aligned as it was after fitting, and can be written to
         return _router(content, {name: array.copy() for name, array in load(binary).items()})
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedStore(f"{path / DESCRIPTION} describes no router: {error!r}") from error
 
 

@@ -31,11 +31,14 @@ def fit_router(
     """Fit a head and an ensemble on `shots` images of each class of a dataset's support split.
 
     ensemble, head: ``NAME`` or ``NAME:parameter=value``. shots: None takes every labelled image.
-    The labels are read first, then only what the chosen images need.
+    seed: which images the shots are, and the `random_state` of a method whose text sets none, as
+    in `clipsyn evaluate`. The labels are read first, then only what the chosen images need.
     """
     if shots is not None and shots < 1:
         raise UsageError(f"at least one shot, or all of them (full), not {shots}")
-    combiner, fitted_head = from_text(ENSEMBLES, ensemble), from_text(HEADS, head)
+    if seed < 0:
+        raise UsageError(f"a seed is at least 0, not {seed}")
+    combiner, fitted_head = from_text(ENSEMBLES, ensemble, seed), from_text(HEADS, head, seed)
     reader = PoolReader(
         store, dataset, support, backbones=backbones, prompts=prompts, views=tuple(views)
     )

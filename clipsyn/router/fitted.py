@@ -118,11 +118,17 @@ class FittedRouter:
     ) -> FittedRouter:
         """What was fitted on `support`; without `head`, on its zero-shot logits.
 
-        shots, seed: how `support` was chosen, for the record.
+        shots, seed: how `support` was chosen, for the record. Raises UsageError where its scores
+        for these very samples are not finite: it has learned nothing.
         """
         head = head or ZeroShot().fit(support)
         seen = support.labelled()
         scores = ensemble.combine(head.transform(seen))
+        if lost := int(np.count_nonzero(~np.isfinite(scores).all(axis=1))):
+            raise UsageError(
+                f"{ensemble!r} on {head!r} has no finite scores for {lost:,} of the {len(seen):,} "
+                "images that it was fitted on: fit it with less extreme parameters"
+            )
         right = accuracy(predictions(scores), seen.labels)
         return cls(
             ensemble,

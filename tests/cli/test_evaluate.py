@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import polars as pl
 import pytest
@@ -81,6 +82,9 @@ def test_the_help_names_every_head_and_ensemble():
         (["--heads", "tip"], 2, "unknown head 'tip'"),
         (["--shots", "many"], 2, "shots are numbers or full"),
         (["--shots", "0"], 2, "at least 1, or full; not 0"),
+        (["--shots", "3000000000"], 2, "more images than any class has"),
+        (["--heads", ""], 2, "no head is asked for"),
+        (["-s", "*"], 2, "train is both fitted on and measured on"),
         (["--support", "test"], 2, "both fitted on and measured on"),
         (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),
         (["-d", "birds"], 2, "unknown dataset 'birds'"),
@@ -94,6 +98,48 @@ def test_a_mistake_is_one_sentence(run, arguments, code, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet"])
+def test_results_that_are_added_to_are_not_written_over(run, tmp_path, option):
+    (tmp_path / "here").symlink_to(tmp_path)
+    run(*QUICK, "-o", tmp_path / "r.parquet")
+    before = (tmp_path / "r.parquet").read_bytes()
+    result = run(
+        "--ensembles", "vote-1", "-o", tmp_path / "r.parquet", option, tmp_path / "here/r.parquet"
+    )
+    assert result.exit_code == 2
+    assert f"{option} would write over" in result.stderr
+    assert (tmp_path / "r.parquet").read_bytes() == before
+
+
+def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("clipsyn.evaluate.study.fit_methods", lambda *_: pytest.fail("measured"))
+    result = run(*QUICK, "-o", tmp_path / "file" / "r.parquet")
+    assert result.exit_code == 2
+    assert re.search(r"cannot write .*file/r\.parquet: .*; choose", result.stderr)
+
+
+def test_seeds_of_coop_are_counted_from_one(run, tiny_store, tmp_path):
+    ids = tiny_store.samples("toy", "train").ids
+    labels = tiny_store.samples("toy", "train").labels
+    for seed in (1, 2):
+        drawn = [[ids[row], int(labels[row]), ""] for row in (seed, seed + 3)]
+        (tmp_path / f"shot_1-seed_{seed}.json").write_text(json.dumps({"train": drawn}))
+    result = run("--coop", tmp_path, "--shots", "1", "--seeds", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    seeds = {row["seed"] for row in json.loads(result.stdout) if row["ensemble"] == "super-learner"}
+    assert seeds == {1, 2}
+    result = run("--coop", tmp_path, "--shots", "1", "--seeds", "3")
+    assert result.exit_code == 3
+    assert "no shot_1-seed_3.pkl: give the shots and seeds of" in result.stderr
+
+
+def test_all_is_what_works_for_new_classes(run):
+    result = run("--base-to-new", "--shots", "1", "--seeds", "1")
+    assert result.exit_code == 0, result.stderr
+    assert "note: stacking left out" in result.stderr
 
 
 def test_an_output_of_something_else_is_kept(run, tmp_path):

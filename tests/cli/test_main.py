@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from clipsyn import __version__
 from clipsyn.cli import main
@@ -57,6 +58,17 @@ def test_notes_on_an_error_are_part_of_its_line(
 
     monkeypatch.setattr("clipsyn.store.inventory.cell_rows", refuse)
     assert fails(1, "ls", tiny_store.path) == "this is wrong: do that instead"
+
+
+@pytest.mark.parametrize(("value", "colour"), [("", True), ("1", False)])
+def test_no_colour_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, tiny_store: FeatureStore, value: str, colour: bool
+) -> None:
+    """https://no-color.org: if it is set, and not empty."""
+    monkeypatch.setenv("NO_COLOR", value)
+    result = CliRunner().invoke(main, ["ls", f"{tiny_store.path}/absent"], color=True)
+    assert result.exit_code == 4
+    assert ("\x1b[" in result.stderr) == colour
 
 
 def test_our_own_mistakes_keep_their_traceback(

@@ -104,6 +104,26 @@ def test_a_refused_fit_leaves_the_earlier_one():
     assert router.combine(logits_of()).shape == (12, 4)
 
 
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_a_fit_that_is_given_up_leaves_the_earlier_one_or_none(stop):
+    class Failing(Recorder):
+        def _fit(self, pool):
+            super()._fit(pool)
+            if pool.n_classes == 5:
+                raise stop
+
+    router = Failing()
+    with pytest.raises(stop):
+        router.fit(logits_of(classes=5), labels_of())
+    with pytest.raises(UsageError, match="Failing is not fitted yet"):
+        router.predict(logits_of())
+    before = router.fit(logits_of(), labels_of()).learned()
+    with pytest.raises(stop):
+        router.fit(logits_of(classes=5, backbones=2), labels_of())
+    assert router.learned() == before
+    assert router.combine(logits_of()).shape == (12, 4)
+
+
 def test_weights_are_those_of_the_sum_in_the_order_of_the_pool():
     logits = logits_of()
     pool = Pool.of(logits, labels_of(), backbones=("c", "a", "b"))
@@ -118,13 +138,13 @@ def test_combine_is_given_only_readable_samples_in_blocks(monkeypatch):
     monkeypatch.setattr("clipsyn.blocks._thread.works_alone", True, raising=False)  # in order
     logits = logits_of()
     logits[[0, 1, 2, 3, 4, 6]] = np.nan
-    pool = Pool.of(logits, labels_of(), {str(b): np.arange(24.0).reshape(12, 2) for b in range(3)})
+    pool = Pool.of(logits, labels_of(), [np.eye(12)] * 3)
     router = Recorder().fit(logits_of(seed=1), labels_of())
     del router.pools[:]
     scores = router.combine(pool)
     assert [len(part) for part in router.pools] == [1, 2, 3]  # of rows 3-5, 6-8 and 9-11
     assert [part.labels.tolist() for part in router.pools] == [[1], [3, 0], [1, 2, 3]]
-    assert router.pools[1].embeddings["1"][:, 0].tolist() == [14, 16]
+    assert router.pools[1].embeddings["1"].argmax(axis=1).tolist() == [7, 8]
     assert np.isnan(scores[:, 0]).nonzero()[0].tolist() == [0, 1, 2, 3, 4, 6]
     assert np.isfinite(scores[5]).all()
 

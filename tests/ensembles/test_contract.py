@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble, Router
@@ -111,6 +112,14 @@ def behaves_like_a_scikit_learn_estimator(make):
 
 
 @promise
+def refuses_numbers_that_cannot_be(make):
+    for name, value in make().get_params().items():
+        if type(value) is int:
+            with pytest.raises(UsageError, match=f"^{name} is .*, not -1$"):
+                make().set_params(**{name: -1}).fit(pool_of())
+
+
+@promise
 def learns_only_from_what_it_may(make):
     pool = pool_of()
     with pytest.raises(LeakError, match="test split of letters"):
@@ -137,6 +146,31 @@ def works_on_plain_arrays(make):
         ensemble.combine(pool.logits[:, order]), make().fit(pool).combine(pool)
     )
     assert ensemble.score(pool.logits[:, order], pool.labels) > 0.25
+
+
+@promise
+def works_with_scikit_learns_tools(make):
+    logits, labels = pool_of().logits, pool_of().labels
+    try:
+        make().fit(logits, labels)
+    except InputError:
+        return  # needs embeddings, which those tools have no place for
+    folds = StratifiedKFold(3)  # what they take for a classifier
+    accuracies = [
+        make().fit(logits[seen], labels[seen]).score(logits[unseen], labels[unseen])
+        for seen, unseen in folds.split(labels, labels)
+    ]
+    for scoring in (None, "accuracy"):
+        found = cross_val_score(make(), logits, labels, cv=3, scoring=scoring, error_score="raise")
+        np.testing.assert_allclose(found, accuracies)
+    grid = {name: [value] for name, value in make().get_params().items()}
+    search = GridSearchCV(make(), grid, cv=3, scoring="neg_log_loss", error_score="raise")
+    search.fit(logits, labels)
+    assert search.best_score_ > -np.log(4)
+    assert search.classes_.tolist() == list(range(4))  # the columns of predict_proba
+    np.testing.assert_array_equal(
+        search.predict(logits), make().fit(logits, labels).predict(logits)
+    )
 
 
 @promise
@@ -350,10 +384,22 @@ def does_not_depend_on_blocks(make):
     np.testing.assert_allclose(blocks, whole, rtol=1e-3, atol=1e-3)
 
 
+class Lax(SuperLearner):
+    def __init__(self, rounds=25):
+        super().__init__()
+        self.rounds = rounds
+
+
 class Careless(Ensemble):
     def fit(self, support, labels=None):
         self.backbones_, self.n_classes_ = tuple(sorted(support.backbones)), support.n_classes
         return self
+
+
+class Miscounted(SuperLearner):
+    @property
+    def classes_(self):
+        return np.arange(self.n_classes_ - 1)
 
 
 class Forgetful(SuperLearner):
@@ -435,7 +481,9 @@ class Mutable(SuperLearner):
     ("make", "check"),
     [
         (Mutable, behaves_like_a_scikit_learn_estimator),
+        (Lax, refuses_numbers_that_cannot_be),
         (Careless, learns_only_from_what_it_may),
+        (Miscounted, works_with_scikit_learns_tools),
         (Writing, changes_none_of_its_inputs),
         (Unseeded, does_the_same_twice),
         (Forgetful, is_what_it_has_learned),

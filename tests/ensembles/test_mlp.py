@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -156,8 +158,19 @@ def test_small_sets_are_cut_into_about_eight_batches(samples, size, count):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("hidden", 0), ("batch_size", 0), ("steps", 0), ("patience", -1), ("holdout", 1.0)],
+    [
+        ("hidden", 0),
+        ("batch_size", 0),
+        ("steps", 0),
+        ("epochs", -1),
+        ("patience", -1),
+        ("holdout", 0.9999),  # nothing would be left to train on
+        ("learning_rate", 1e30),
+        ("learning_rate", -2e-4),
+        ("weight_decay", np.inf),
+        ("weight_decay", np.nan),
+    ],
 )
 def test_recipes_that_cannot_be_followed_are_refused(name, value):
-    with pytest.raises(UsageError, match=name):
+    with pytest.raises(UsageError, match=rf"^{name} is .*, not {re.escape(str(value))}$"):
         recipe(**{name: value})

@@ -250,7 +250,7 @@ def test_what_cannot_be_fitted_is_refused():
         NLC().fit(pool.logits, pool.labels)
     with pytest.raises(UsageError, match="hidden"):
         NLC(hidden=0).fit(pool)
-    wider = Pool.of(pool.logits, pool.labels, [np.ones((60, 50), np.float32)] * 3)
+    wider = Pool.of(pool.logits, pool.labels, [np.full((60, 50), 50**-0.5)] * 3)
     with pytest.raises(RouterMismatch, match="width"):
         NLC().fit(pool).weights(wider)
 

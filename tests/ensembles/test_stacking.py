@@ -110,7 +110,7 @@ def test_classes_not_in_the_support_set_come_last_in_the_order_of_the_backbones(
     logits, labels = problem(40, classes=6)
     seen = labels < 4
     fitted = Stacking().fit(logits[seen], labels[seen])
-    assert fitted.classes_.tolist() == [0, 1, 2, 3]
+    assert fitted.seen_.tolist() == [0, 1, 2, 3]
     scores = fitted.combine(logits)
     assert (scores[:, 4:].max(axis=1) < scores[:, :4].min(axis=1)).all()
     mean = log_softmax(logits, axis=-1).mean(axis=1)

@@ -9,17 +9,23 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import (
     ConflictingResults,
     DatasetError,
+    InputError,
     LeakError,
     MissingCell,
     UnknownName,
     UsageError,
 )
 from clipsyn.evaluate import RESULT, evaluate, study
-from clipsyn.evaluate.loop import named, read_shots
+from clipsyn.evaluate.choice import read_shots
+from clipsyn.evaluate.results import ResultsFile
 from clipsyn.fewshot import few_shot
+from clipsyn.heads import HEADS
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import import_files
 from clipsyn.store.features import FeatureStore
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -121,8 +127,7 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
         return fitted
 
     monkeypatch.setattr(study, "fit_methods", spy)
-    heads, ensembles = named(["all"], ["all"])
-    settings = {"heads": heads, "ensembles": ensembles, "shots": (4,), "seeds": (0,)}
+    settings = {"heads": ["all"], "ensembles": ["all"], "shots": (4,), "seeds": (0,)}
     run(store, **settings)
     before = seen.copy()
     seen.clear()
@@ -132,7 +137,7 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
     samples.labels[:] = shuffled
     store.annotate(samples)
     run(store, **settings)
-    assert len(seen) == len(before) >= len(heads)
+    assert len(seen) == len(before) >= len(HEADS)
     for one, other in zip(before, seen, strict=True):
         np.testing.assert_equal(one, other)
 
@@ -169,6 +174,99 @@ def test_changed_inputs_do_not_mix(store, tmp_path):
         run(store, shots=(4,), output=output)
     replaced = run(store, shots=(4,), output=output, replace=True)
     assert timeless(replaced).sort(pl.all()).equals(timeless(run(store, shots=(4,))).sort(pl.all()))
+
+
+def test_what_is_asked_for_twice_is_measured_once(store):
+    twice = {
+        "splits": ["test", "te*", "test"],
+        "perturbations": ["clean", "clean"],
+        "heads": ["zero-shot", "zero-shot"],
+        "ensembles": ["super-learner", "log-avg", "super-learner"],
+        "shots": (4, None, 4, None),
+        "seeds": (1, 0, 1),
+    }
+    once = timeless(run(store, shots=(4, None))).sort(pl.all())
+    assert timeless(run(store, **twice)).sort(pl.all()).equals(once)
+    assert timeless(run(store, **twice, workers=2)).sort(pl.all()).equals(once)
+
+
+@pytest.fixture
+def splits(store, fakes) -> FeatureStore:
+    """With two more splits of toy, of which the second has no labels, and a dataset without."""
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(split="test-2", count=12, class_names=CLASSES),
+        fakes.Source(split="test-3", count=8, class_names=CLASSES),
+        fakes.Source("photos", "test", count=8, class_names=()),
+    ]
+    sources[1].labels[:] = -1
+    return fakes.fill(store.path, encoders, sources)
+
+
+def test_splits_may_be_patterns(splits):
+    frame = run(splits, splits=["test*"], perturbations=None, datasets=None, shots=())
+    places = set(frame.select("dataset", "split", "perturbation").unique().rows())
+    toy = {("toy", "test", "clean"), ("toy", "test", "jpeg-3"), ("toy", "test-2", "clean")}
+    assert places == toy
+    with pytest.raises(UsageError, match="train is both fitted on and measured on"):
+        run(splits, splits=["*"])
+
+
+def test_splits_without_labels_are_left_out_and_said(splits, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(splits, splits=["test", "test-3"], datasets=None, shots=())
+    assert set(frame["split"]) == {"test"}
+    assert frame["value"].is_finite().all()
+    assert "bare/train, photos/test, toy/test-3 left out: no labels" in caplog.text
+    with pytest.raises(DatasetError, match="toy/test-3 has no labels"):
+        run(splits, splits=["test", "test-3"], datasets=["toy"])
+    with pytest.raises(DatasetError, match="toy/test-3 has no labels"):
+        run(splits, splits=["test-3"], datasets=None)  # nothing is left
+
+
+@pytest.fixture
+def three(store, fakes) -> FeatureStore:
+    """A third backbone beside the two."""
+    third = fakes.Encoder("fake/three", size=10, embed_dim=12)
+    sources = [
+        fakes.Source(split=split, count=count, class_names=CLASSES)
+        for split, count in (("test", 40), ("train", 30))
+    ]
+    return fakes.fill(store.path, [third], sources)
+
+
+@pytest.mark.parametrize("head", ["zero-shot", "lda"])
+def test_sets_of_backbones_share_a_file(three, tmp_path, head):
+    output = tmp_path / "r.parquet"
+    settings = {"shots": (4,), "seeds": (0,), "heads": [head], "output": output}
+    two = run(three, backbones=["fake/one", "fake/two"], **settings)
+    before = ResultsFile(output).frame
+    all_three = run(three, **settings)
+    together = ResultsFile(output).frame
+    assert together.head(len(before)).equals(before)
+    names = [name for name in RESULT if name != "fingerprint"]
+    assert not timeless(together).select(names).is_duplicated().any()
+    singles = together.filter(pl.col("ensemble").is_null())
+    assert set(singles["backbones"]) == {"fake/one", "fake/two", "fake/three"}
+    assert len(singles) == 3 * 5  # each metric once
+    run_alone = run(three, **settings | {"output": None})
+    assert timeless(all_three).sort(pl.all()).equals(timeless(run_alone).sort(pl.all()))
+    again = run(three, backbones=["fake/one", "fake/two"], **settings)
+    assert again.sort(pl.all()).equals(two.sort(pl.all()))
+
+
+def test_backbones_of_other_images_share_no_file(logits, tmp_path):
+    """A sample counts if all could be read: beside others a backbone's own numbers change."""
+    for split, count in (("test", 39), ("train", 20)):
+        path = tmp_path / f"{split}-c.npz"
+        np.savez(path, ids=[f"im{row}" for row in range(count)], logits=np.eye(count, 2))
+        classes = tmp_path / "classes.txt"
+        wanted = Wanted("toy", split, backbone="c", classes=classes, intersect=True)
+        import_files(logits.path, [path], wanted)
+    settings = {"ensembles": ["log-avg"], "shots": (), "output": tmp_path / "r.parquet"}
+    run(logits, backbones=["a", "b"], **settings)
+    with pytest.raises(ConflictingResults, match=r"already holds a on toy/test .* other samples"):
+        run(logits, backbones=["a", "c"], **settings)
 
 
 def test_workers_change_nothing(store):
@@ -216,6 +314,64 @@ def test_base_to_new_fits_on_half_of_the_classes(store):
         learner.score(new)
     )
     assert set(frame["n"].unique()) >= {20}
+
+
+def test_all_is_what_can_be_used_for_new_classes(store, caplog):
+    settings = {"base_to_new": True, "shots": (4,), "seeds": (0,)}
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, heads=["all"], ensembles=["log-avg", "all"], **settings)
+    assert set(frame["head"]) == {"zero-shot"}
+    assert set(frame["ensemble"].drop_nulls()) == {*ENSEMBLES, "oracle"} - {"stacking"}
+    assert "stacking left out: base-to-new cannot use what learns the classes" in caplog.text
+    with pytest.raises(UsageError, match="cannot use stacking"):
+        run(store, ensembles=["all", "stacking"], **settings)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_base_to_new_needs_classes_to_learn_and_a_new_one(fakes, tmp_path, count):
+    names = CLASSES[:count]
+    sources = [fakes.Source(split=split, class_names=names) for split in ("test", "train")]
+    store = fakes.fill(tmp_path / "s", [fakes.Encoder(), fakes.Encoder("fake/two")], sources)
+    if count < 3:
+        with pytest.raises(DatasetError, match=rf"toy has too few classes .* \({count}\)"):
+            run(store, base_to_new=True)
+    else:
+        frame = run(store, base_to_new=True, ensembles=None, shots=(4,), seeds=(0,))
+        assert accuracy(frame, ensemble="log-avg", classes="new") == 1
+
+
+@pytest.fixture
+def logits(tmp_path) -> FeatureStore:
+    """Two backbones of which there are imported logits, and so no embeddings."""
+    classes = tmp_path / "classes.txt"
+    classes.write_text("cat\ndog\n")
+    random = np.random.default_rng(0)
+    for split, count in (("test", 40), ("train", 20)):
+        labels = ["cat", "dog"] * (count // 2)
+        ids = [f"im{row}" for row in range(count)]
+        for name in ("a", "b"):
+            path = tmp_path / f"{split}-{name}.npz"
+            np.savez(path, ids=ids, labels=labels, logits=random.normal(size=(count, 2)))
+            wanted = Wanted("toy", split, backbone=name, classes=classes)
+            import_files(tmp_path / "logits", [path], wanted)
+    return FeatureStore.open(tmp_path / "logits")
+
+
+OF_EMBEDDINGS = {"ola", "knora-u", "moe", "nlc"}
+
+
+def test_all_is_what_can_be_used_without_embeddings(logits, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(logits, heads=["all"], ensembles=None, shots=(4,), seeds=(0,))
+    assert set(frame["head"]) == {"zero-shot"}
+    assert set(frame["ensemble"].drop_nulls()) == {*ENSEMBLES, "oracle"} - OF_EMBEDDINGS
+    assert ", nlc left out: there are no embeddings of a, b" in caplog.text
+
+
+@pytest.mark.parametrize("name", sorted(OF_EMBEDDINGS))
+def test_what_needs_embeddings_is_refused_where_it_is_asked_for(logits, name):
+    with pytest.raises(InputError, match="there are no embeddings of a, b"):
+        run(logits, ensembles=[name], shots=(4,), seeds=(0,))
 
 
 def test_base_to_new_refuses_what_learns_classes(store):
@@ -284,6 +440,9 @@ def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
         ({"perturbations": "fog-3"}, UnknownName, "unknown perturbation 'fog-3'"),
         ({"datasets": "bare"}, DatasetError, "bare/train has no labels"),
         ({"shots": (0,)}, UsageError, "at least 1, or full; not 0"),
+        ({"shots": (3_000_000_000,)}, UsageError, "more images than any class has: give full"),
+        ({"heads": []}, UsageError, "no head is asked for"),
+        ({"splits": []}, UsageError, "no split is asked for"),
     ],
 )
 def test_bad_input_is_one_sentence(store, changes, error, message):

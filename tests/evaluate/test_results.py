@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -61,6 +65,64 @@ def test_other_numbers_under_the_same_names_are_refused(tmp_path):
     assert ResultsFile(path).frame["value"].to_list() == [0.5]
     ResultsFile(path, replace=True).add([row(value=0.7, fingerprint="f2")])
     assert ResultsFile(path).frame["value"].to_list() == [0.7]
+
+
+def test_what_others_have_added_meanwhile_stays(tmp_path):
+    path = tmp_path / "r.parquet"
+    ours, theirs = ResultsFile(path), ResultsFile(path)
+    theirs.add([row(value=0.25), row(metric="nll")])
+    ours.add([row(seed=1, fingerprint="f2")])
+    ours.add([row(), row(metric="nll"), row(seed=2, fingerprint="f3")])
+    assert ResultsFile(path).frame.equals(ours.frame)
+    assert ours.frame["fingerprint"].to_list() == ["f1", "f1", "f2", "f3"]
+    assert ours.frame["value"].to_list() == [0.25, 0.5, 0.5, 0.5]  # measured once
+    assert ours.known == {"f1", "f2", "f3"}
+    with pytest.raises(ConflictingResults):
+        theirs.add([row(seed=2, fingerprint="f4")])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_two_processes_add_to_one_file(tmp_path):
+    path = tmp_path / "r.parquet"
+    script = f"""
+import sys
+from pathlib import Path
+from clipsyn.evaluate.results import ResultsFile
+
+results = ResultsFile(Path({str(path)!r}))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(20):
+    name = f"{{sys.argv[1]}}-{{number}}"
+    results.add([{row()!r} | {{"head": name, "fingerprint": name}}])
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, name],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    expected = {f"{name}-{number}" for name in ("one", "two") for number in range(20)}
+    assert sorted(ResultsFile(path).frame["head"]) == sorted(expected)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write .*file/r\.parquet: .*choose"):
+        ResultsFile(tmp_path / "file" / "r.parquet")
 
 
 def test_foreign_files_are_refused(tmp_path):

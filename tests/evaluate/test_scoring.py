@@ -25,12 +25,16 @@ def make(labels=LABELS, good=GOOD) -> Scorer:
     return Scorer(labels, {"good": judge(good, labels), "fair": judge(FAIR, labels)}, CLASSES)
 
 
+def every(scorer, judged, chosen=None) -> dict:
+    return by_name([*scorer.metrics(judged), *scorer.gains(judged, chosen)])
+
+
 def by_name(measured) -> dict:
     return {m.metric: m for m in measured}
 
 
 def test_every_metric_against_its_definition():
-    found = by_name(make().metrics(judge(BOTH, LABELS), make().single("fair")))
+    found = every(make(), judge(BOTH, LABELS), make().single("fair"))
     right = BOTH.argmax(1) == LABELS
     best = GOOD.argmax(1) == LABELS
     p = np.exp(BOTH) / np.exp(BOTH).sum(1, keepdims=True)
@@ -49,7 +53,7 @@ def test_every_metric_against_its_definition():
 
 
 def test_intervals_are_those_of_a_paired_bootstrap():
-    found = by_name(make().metrics(judge(BOTH, LABELS)))
+    found = every(make(), judge(BOTH, LABELS))
     right, best = BOTH.argmax(1) == LABELS, GOOD.argmax(1) == LABELS
     draws = np.random.default_rng(99).integers(0, N, (4000, N))
     for metric, values in {
@@ -67,7 +71,7 @@ def test_intervals_are_those_of_a_paired_bootstrap():
 
 
 def test_a_method_gains_nothing_over_itself():
-    gain = by_name(make().metrics(judge(GOOD, LABELS)))["gain"]
+    gain = by_name(make().gains(judge(GOOD, LABELS)))["gain"]
     assert (gain.score.value, *gain.interval) == (0, 0, 0)
 
 
@@ -92,7 +96,7 @@ def test_the_oracle_is_right_where_anyone_is():
 
 def test_nothing_to_score_is_nan():
     labels = np.full(N, -1, np.int32)
-    found = by_name(make(labels).metrics(judge(BOTH, labels)))
+    found = every(make(labels), judge(BOTH, labels))
     assert all(np.isnan(m.score.value) for m in found.values())
     assert all(np.isnan(m.interval.low) for m in found.values())
     assert {m.score.n for m in found.values()} == {0}
@@ -101,7 +105,7 @@ def test_nothing_to_score_is_nan():
 def test_all_wrong_has_no_relative_gain():
     wrong = np.eye(CLASSES, dtype=np.float32)[(LABELS + 1) % CLASSES]
     scorer = Scorer(LABELS, {"a": judge(wrong, LABELS)}, CLASSES)
-    found = by_name(scorer.metrics(judge(BOTH, LABELS)))
+    found = every(scorer, judge(BOTH, LABELS))
     assert np.isnan(found["gain_relative"].score.value)
     assert found["gain"].score.value == found["acc1"].score.value
 

@@ -38,6 +38,7 @@ def made(samples: int = 60, seed: int = 0, split: str = "train") -> Pool:
     for column, skill in enumerate((0.5, 1.0, 2.0)):
         logits[np.arange(samples), column, labels] += skill
     embeddings = [rng.normal(size=(samples, width)) for width in (2, 3, 5)]
+    embeddings = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in embeddings]
     return Pool.of(logits, labels, embeddings, backbones=("a", "b", "c"), split=split)
 
 
@@ -142,7 +143,7 @@ def test_a_masked_fit_sees_no_view_of_a_sample_that_is_held_out(monkeypatch):
             fits.append(pool)
             super()._fit(pool)
 
-    monkeypatch.setattr(module, "make_ensemble", lambda text: Spy())
+    monkeypatch.setattr(module, "make_ensemble", lambda text, seed=None: Spy())
     group = [Candidate("masked-super-learner", names) for names in (TWO, ALL)]
     fit_stages(group, pool, 0)
     assert len(fits) == FOLDS + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -42,8 +43,8 @@ class Recorder(Head):
 
 def numbered(count: int, classes: int = 3) -> Pool:
     """Sample i has the embedding 2^i, so that a sum says who is in it."""
-    values = 2.0 ** np.arange(count)[:, None]
-    return Pool.of(np.zeros((count, 1, classes)), np.arange(count) % classes, [values])
+    pool = Pool.of(np.zeros((count, 1, classes)), np.arange(count) % classes)
+    return replace(pool, embeddings={"0": 2.0 ** np.arange(count)[:, None]})
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5, 50])
@@ -116,7 +117,7 @@ def test_one_fold_is_refused():
 
 
 def test_embeddings_are_float32_or_named_as_missing():
-    pool = Pool.of(np.zeros((2, 1, 3)), None, [np.ones((2, 4), np.float16)])
+    pool = Pool.of(np.zeros((2, 1, 3)), None, [np.full((2, 4), 0.5, np.float16)])
     assert image_embeddings(pool, "0").dtype == np.float32
     with pytest.raises(InputError, match="no embeddings of other"):
         image_embeddings(pool, "other")

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
 import torch
 
+from clipsyn.errors import InputError, UsageError
 from clipsyn.heads import tip
 from clipsyn.heads.tip import TipAdapter, TipAdapterF, adamw, cache_loss, cache_sums, left_out_sums
 from clipsyn.pool import Pool
@@ -244,6 +246,37 @@ def test_training_ends_where_a_torch_loop_ends(batch_size):
     before = loss(TipAdapter(alpha=1.0, beta=5.5))
     assert expected < before - 0.1
     assert trained == pytest.approx(expected, abs=1e-4 if batch_size == 256 else 0.02)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value"),
+    [
+        (TipAdapter, "beta", -1000.0),
+        (TipAdapter, "beta", np.inf),
+        (TipAdapter, "alpha", -1.0),
+        (TipAdapterF, "alpha", 1e30),
+        (TipAdapterF, "batch_size", 0),
+        (TipAdapterF, "epochs", -1),
+        (TipAdapterF, "learning_rate", 1e30),
+        (TipAdapterF, "random_state", -1),
+        (TipAdapterF, "random_state", None),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(method, name, value):
+    head = method(**{name: value})
+    with pytest.raises(UsageError, match=rf"^{name} is .*, not {re.escape(str(value))}$"):
+        head.fit(clusters())
+    with pytest.raises(UsageError, match="not fitted yet"):
+        head.transform(clusters())
+
+
+def test_a_fit_that_is_refused_leaves_the_earlier_one():
+    support, new = clusters(), clusters(seed=1)
+    head = TipAdapterF(epochs=2).fit(support)
+    before = head.transform(new).logits
+    with pytest.raises(InputError, match="no embeddings"):
+        head.fit(Pool.of(support.logits, support.labels))
+    np.testing.assert_array_equal(head.transform(new).logits, before)
 
 
 def test_training_leaves_the_combiner_the_untrained_caches_logits():

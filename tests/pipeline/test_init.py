@@ -74,6 +74,10 @@ class TestReading:
                 "stage 1 (representation): seed: Input should be greater than or equal to 0",
             ),
             (
+                [{"stage": "cascade", "output": "x", "order": "cheapest"}],
+                "stage 1 (cascade): order: Input should be 'cost', 'greedy' or 'given'",
+            ),
+            (
                 [{"stage": "cascade", "output": "x", "costs": {"a": -1}}],
                 "stage 1 (cascade): costs.a: Input should be greater than or equal to 0",
             ),

@@ -158,6 +158,19 @@ def test_it_never_replaces_anything_else(tmp_path: Path, support: Pool, replace:
     assert [file.name for file in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
+@pytest.mark.parametrize("place", [".", "..", "../.."])
+def test_the_folder_that_one_is_in_is_left_where_it_is(
+    place: str, folder: Path, support: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = folder / "empty" / "inside"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    with pytest.raises(UsageError, match=r"^\.+\S* is the folder that you are in, or holds it: "):
+        save_router(place, LogAverage().fit(support), support, replace=True)
+    save_router("router", LogAverage().fit(support), support)
+    assert load_router(inside / "router").method == "log-avg"
+
+
 def test_an_empty_folder_is_filled(tmp_path: Path, support: Pool) -> None:
     save_router(tmp_path / "r", LogAverage().fit(support), support)
     (tmp_path / "empty").mkdir()
@@ -257,6 +270,12 @@ def test_nothing_is_unpickled(payload: bytes, folder: Path) -> None:
 def test_learned_values_cannot_stand_in_for_code(name: str, folder: Path) -> None:
     edit(folder, lambda content: content["ensemble"]["learned"].update({name: 1}))
     with pytest.raises(DamagedStore, match=f"'{name}' is no learned attribute"):
+        load_router(folder)
+
+
+def test_learned_values_cannot_stand_in_for_what_is_derived(folder: Path) -> None:
+    edit(folder, lambda content: content["ensemble"]["learned"].update(classes_=1))
+    with pytest.raises(DamagedStore, match="describes no router: AttributeError"):
         load_router(folder)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
+from clipsyn.evaluate import study
 from clipsyn.fewshot import few_shot
 from clipsyn.router import fit_router
 from clipsyn.store.features import FeatureStore
@@ -42,6 +43,33 @@ def test_it_equals_fitting_by_hand(tiny_store: FeatureStore) -> None:
     ensemble = GreedySelection(rounds=7).fit(head.fit_transform(support))
     np.testing.assert_array_equal(router.combine(test), ensemble.combine(head.transform(test)))
     assert router.method == "greedy on lda"
+
+
+@pytest.mark.parametrize("shots", [2, None])
+@pytest.mark.parametrize("ensemble", ["nlc:steps=5", "nlc:steps=5:random_state=3"])
+def test_it_is_what_is_evaluated(
+    tiny_store: FeatureStore, ensemble: str, shots: int | None
+) -> None:
+    head, support = "tip-adapter-f:epochs=2:batch_size=4", tiny_store.pool("toy", "train")
+    pool = support.take(few_shot(support.labels, shots, 7))
+    evaluated = study.fit_methods(pool, head, [ensemble], 7)
+    router = fit_router(tiny_store, "toy", ensemble, head=head, shots=shots, seed=7)
+    for mine, other in (
+        (router.head, evaluated.head),
+        (router.ensemble, evaluated.methods[ensemble].ensemble),
+    ):
+        assert mine.get_params() == other.get_params()
+        np.testing.assert_equal(mine.learned(), other.learned())
+    assert router.head.get_params()["random_state"] == 7
+    stated = ensemble.endswith("random_state=3")
+    assert router.ensemble.get_params()["random_state"] == (3 if stated else 7)
+
+
+def test_a_seed_is_of_what_sets_no_random_state() -> None:
+    assert study.is_random("zero-shot", "nlc")
+    assert study.is_random("lp++", "nlc:random_state=3")
+    assert not study.is_random("lp++:random_state=0", "nlc:random_state=3")
+    assert not study.is_random("lda", "super-learner")
 
 
 def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
@@ -91,9 +119,15 @@ def test_names_that_are_not_known(
         fit_router(tiny_store, "toy", **settings)
 
 
-def test_no_shots_are_too_few(tiny_store: FeatureStore) -> None:
-    with pytest.raises(UsageError, match="at least one shot"):
-        fit_router(tiny_store, "toy", "log-avg", shots=0)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"shots": 0}, "at least one shot"), ({"seed": -1}, "a seed is at least 0, not -1")],
+)
+def test_numbers_that_are_too_small(
+    tiny_store: FeatureStore, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        fit_router(tiny_store, "toy", "log-avg", **settings)
 
 
 def test_a_split_that_was_not_extracted(tiny_store: FeatureStore) -> None:

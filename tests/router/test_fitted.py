@@ -82,6 +82,21 @@ def test_an_unreadable_image_has_no_prediction(support: Pool, unseen: Pool) -> N
     assert np.flatnonzero(predicted == NO_PREDICTION).tolist() == [4]
 
 
+def test_what_has_no_finite_scores_for_its_own_images_is_no_router(support: Pool) -> None:
+    labels = np.where(np.arange(40) < 30, support.labels, -1)
+    part = replace(support, labels=labels.astype(np.int32))
+
+    class Diverged(Doubled):
+        def _logits(self, pool: Pool, backbone: str) -> np.ndarray:
+            return super()._logits(pool, backbone) + np.where(pool.labels == 0, np.inf, 0)[:, None]
+
+    with pytest.raises(
+        UsageError,
+        match=r"^First\(\) on Diverged\(\) has no finite scores for 6 of the 30 images that it was",
+    ):
+        fitted(part, head=Diverged())
+
+
 def test_what_the_support_was(support: Pool) -> None:
     labels = support.labels.copy()
     labels[labels == 2] = -1
