@@ -44,6 +44,7 @@ def results():
 def a_pool(n, classes, seed):
     rng = np.random.default_rng(seed)
     images = {"a": rng.normal(size=(n, 3)), "b": rng.normal(size=(n, 5))}
+    images = {b: rows / np.linalg.norm(rows, axis=1, keepdims=True) for b, rows in images.items()}
     texts = {"a": rng.normal(size=(classes, 3)), "b": rng.normal(size=(classes, 5))}
     texts = {backbone: values.astype(np.float32) for backbone, values in texts.items()}
     logits = np.stack([10 * images[b] @ texts[b].T for b in "ab"], axis=1).astype(np.float32)
