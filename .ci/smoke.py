@@ -33,6 +33,7 @@ draw = np.random.default_rng(0)
 labels = np.arange(24) % 3
 logits = draw.normal(size=(24, 2, 3)) + 3 * np.eye(3)[labels, None]
 embeddings = [draw.normal(size=(24, 4)) for _ in range(2)]
+embeddings = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in embeddings]
 support = clipsyn.Pool.of(logits, labels, embeddings)
 nlc = clipsyn.NLC(steps=5).fit(support)
 clipsyn.save_router(sys.argv[1], nlc, support)

@@ -74,14 +74,16 @@ _COLUMNS = frozenset(  # of tables that have one for each backbone, too
 )
 
 
-def check_backbone_name(name: str) -> str:
-    """The name; raises UsageError for one that tables, lists and joined names cannot tell apart."""
-    if not name.strip() or "+" in name or "," in name:
-        problem = "lists of backbones are joined by + and commas" if name.strip() else "it is empty"
+def check_backbone_name(name: str) -> None:
+    """Raise UsageError for a name that tables, lists and joined names cannot tell apart."""
+    if not name.strip():
+        problem = "it is empty"
+    elif "+" in name or "," in name:
+        problem = "lists of backbones are joined by + and commas"
     elif name in _COLUMNS:
         problem = "tables have a column of that name"
     else:
-        return name
+        return
     raise UsageError(
         f"a backbone cannot be called '{name}', since {problem}: give it another name (NAME=SOURCE "
         "with extract, --backbone NAME with import)"
