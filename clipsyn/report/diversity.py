@@ -8,18 +8,10 @@ from typing import Any
 import polars as pl
 
 from clipsyn.frames import is_nan
-from clipsyn.report.tables import (
-    NOTHING,
-    column_heads,
-    interval_text,
-    legend,
-    of_fewer,
-    shortened,
-    show,
-)
+from clipsyn.report.pairs import Side, pair_matrix
+from clipsyn.report.tables import NOTHING, WIDTH, interval_text, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
-_WIDTH = 100  # of what stands below a table
 _OF_PAIRS = {  # metrics in the order of columns
     "error_inconsistency": "inconsistency",
     "disagreement": "disagreement",
@@ -121,8 +113,8 @@ def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
     dataset, split, perturbation, prompts = frame.select(_WHERE).row(0)
     about = f"n {frame['n'][0]:,}{_said(pattern)}"
     title = f"{dataset}/{split} · {perturbation} · prompts {prompts} · {about}"
-    alone = [f"{short[name]} {_number(share, 1, 100)}" for name, share in _unique(frame).items()]
-    last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}.", _WIDTH)
+    alone = [f"{short[name]} {_percent(share)}" for name, share in _unique(frame).items()]
+    last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}.", WIDTH)
     return _shown(rows, title, f"{_NOTES['pairs']}\n{last}", terminal)
 
 
@@ -170,32 +162,19 @@ def _shown(rows: list[dict[str, Any]], title: str, note: str, terminal: bool | N
 def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
     """Kappa above the diagonal, error inconsistency below, unique-correct on it: over datasets."""
     short, pattern = _short(part)
-    means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    of = {
-        (row["metric"], frozenset(row["backbones"].split("+"))): row["value"]
-        for row in means.to_dicts()
-    }
-    names, alone = list(short), _unique(part)
-    rows = []
-    for i, one in enumerate(names):
-        cells = {"backbone": short[one]} | dict.fromkeys(names, _number(alone[one], 1, 100))
-        for other in names[:i]:
-            pair = frozenset((one, other))
-            cells[other] = _number(of.get(("error_inconsistency", pair)), 1, 100)
-        for other in names[i + 1 :]:
-            cells[other] = _number(of.get(("error_consistency", frozenset((one, other)))), 2)
-        rows.append(cells)
     datasets = part["dataset"].unique(maintain_order=True)
     about = f"mean over {len(datasets)} datasets" if len(datasets) > 1 else datasets[0]
     _, split, perturbation, prompts = part.select(_WHERE).row(0)
-    text = show(
-        pl.DataFrame(rows),
+    return pair_matrix(
+        part,
+        short,
+        above=Side("error_consistency", lambda value: _number(value, 2)),
+        below=Side("error_inconsistency", _percent),
+        diagonal={name: _percent(share) for name, share in _unique(part).items()},
         title=f"{split} · {perturbation} · prompts {prompts}{_said(pattern)} · {about}",
-        headers=column_heads(short),
-        right=names,
+        note=_NOTES["matrix"],
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES['matrix']}{of_fewer(part, 'error_inconsistency')}{legend(short)}"
 
 
 def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
@@ -261,6 +240,10 @@ def _short(frame: pl.DataFrame) -> tuple[dict[str, str], str]:
 
 def _said(pattern: str) -> str:
     return f" · backbones {pattern}" if pattern else ""
+
+
+def _percent(share: float | None) -> str:
+    return _number(share, 1, 100)
 
 
 def _number(value: float | None, digits: int, factor: float = 1) -> str:

@@ -8,15 +8,8 @@ from typing import Any
 import polars as pl
 
 from clipsyn.frames import is_nan
-from clipsyn.report.tables import (
-    NOTHING,
-    column_heads,
-    interval_text,
-    legend,
-    of_fewer,
-    shortened,
-    show,
-)
+from clipsyn.report.pairs import Side, pair_matrix
+from clipsyn.report.tables import NOTHING, interval_text, shortened, show
 
 _OF_PAIRS = {"cka": "CKA", "procrustes": "Procrustes", "mutual_knn": "neighbours"}
 _OF_LOGITS = {  # metrics in the order of columns
@@ -150,28 +143,16 @@ def _extreme(alike: pl.DataFrame, row: int, short: dict[str, str]) -> str | None
 
 def _matrix(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:
     """CKA above the diagonal and mutual neighbours below: means over datasets."""
-    means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    of = {
-        (row["metric"], frozenset(row["backbones"].split("+"))): row["value"]
-        for row in means.to_dicts()
-    }
-    names = list(short)
-    rows = []
-    for i, one in enumerate(names):
-        cells = {"backbone": short[one]} | dict.fromkeys(names, "")
-        for other in names[:i]:
-            cells[other] = _number(of.get(("mutual_knn", frozenset((one, other)))), 1, 100)
-        for other in names[i + 1 :]:
-            cells[other] = _number(of.get(("cka", frozenset((one, other)))))
-        rows.append(cells)
-    text = show(
-        pl.DataFrame(rows),
+    return pair_matrix(
+        part,
+        short,
+        above=Side("cka", _number),
+        below=Side("mutual_knn", lambda value: _number(value, 1, 100)),
+        diagonal=dict.fromkeys(short, ""),
         title=_title(part, pattern),
-        headers=column_heads(short),
-        right=names,
+        note=_NOTES["matrix"],
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES['matrix']}{of_fewer(part, 'cka')}{legend(short)}"
 
 
 def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:

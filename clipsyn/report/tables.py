@@ -22,7 +22,7 @@ NOTHING = "\N{EN DASH}"  # for null and NaN
 Cell = tuple[int, str]  # row, column
 _MANY = 6  # backbones, beyond which columns are narrow
 _NUMBERED = 12  # backbones, from which on columns have numbers
-_WIDTH = 100  # characters of a paragraph
+WIDTH = 100  # characters of a paragraph
 _LONG = 40  # characters; longer texts may be folded
 _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
 _GROUP = ("dataset", "split", "perturbation", "prompts")  # what one table, or row, is about
@@ -185,15 +185,7 @@ def legend(short: Mapping[str, str]) -> str:
     if len(short) < _NUMBERED:
         return ""
     numbers = (f"{number}\N{NO-BREAK SPACE}{text}" for number, text in enumerate(short.values(), 1))
-    return "\n" + fill(", ".join(numbers) + ".", _WIDTH).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def of_fewer(part: pl.DataFrame, metric: str) -> str:
-    """What to say below means over datasets where some datasets lack a pair of backbones."""
-    of_pairs = part.filter(pl.col("metric") == metric).group_by("backbones")
-    counts = of_pairs.agg(pl.col("dataset").n_unique())["dataset"]
-    uneven = counts.n_unique() > 1
-    return "\nA pair that some datasets lack: mean over the others." if uneven else ""
+    return "\n" + fill(", ".join(numbers) + ".", WIDTH).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _wrapped(name: str, width: int) -> str:
