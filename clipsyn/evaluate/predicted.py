@@ -13,10 +13,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError, StaleCell
+from clipsyn.errors import DatasetError
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, groups, select
 
@@ -39,10 +39,7 @@ class Predicted:
         before = self.fingerprints
         found = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
         if self._fingerprints() != before:
-            raise StaleCell(
-                f"{self.samples.dataset}/{self.samples.split} in {self.store.path} was replaced "
-                "while it was read: run the same command again"
-            )
+            raise replaced_meanwhile(self.store.path, self.samples.dataset, self.samples.split)
         return found
 
     @property

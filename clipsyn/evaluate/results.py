@@ -14,6 +14,7 @@ from clipsyn.frames import locked, make_folder_of, write
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.stats import Interval
+from clipsyn.store.arrays import file_at
 
 RESULT = {
     "dataset": pl.String,
@@ -59,6 +60,7 @@ class ResultsFile:
         self.replace = replace
         self.frame = pl.DataFrame(schema=RESULT)
         self.known: set[str] = set()
+        self._seen: tuple[int, int] | None = None  # the file whose content `frame` is
         if path:
             make_folder_of(path)
         with self._turn():  # a place that cannot be written to is known before anything is measured
@@ -91,10 +93,12 @@ class ResultsFile:
     def _turn(self) -> Iterator[None]:
         """No other process adds to the file meanwhile, and what others have added is here."""
         with locked(self.path) if self.path else nullcontext():
-            if self.path and self.path.exists():
+            if self.path and (there := file_at(self.path)) and there != self._seen:
                 self.frame = _read(self.path)
                 self.known |= set(self.frame["fingerprint"])  # in place: a run holds on to it
+            self._seen = None  # if this turn fails, the next one reads
             yield
+            self._seen = file_at(self.path) if self.path else None
 
     @staticmethod
     def _of(new: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:

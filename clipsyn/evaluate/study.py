@@ -21,7 +21,6 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import TooFewSamples
 from clipsyn.estimator import from_text
-from clipsyn.evaluate.origins import Origins
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.evaluate.scoring import Scorer
 from clipsyn.fewshot import few_shot, halves
@@ -236,7 +235,6 @@ class Study:
         self.protocol = protocol
         self._indices = indices or {}
         self._measured: dict[str, list[Number]] = {}  # several shots can be the same samples
-        self._origins = Origins()
 
     def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
         """Everything with this seed; None is for all that no seed makes a difference to.
@@ -328,11 +326,11 @@ class Study:
         goal = self.targets[subject.target]
         support = None
         if learns(head, subject.ensemble):
-            support = {"of": self._origins.of(self.support, subject.backbone), **draw.identity()}
+            support = {"of": _origin(self.support, subject.backbone), **draw.identity()}
         return fingerprint(
             {
                 "clipsyn": __version__,
-                "target": self._origins.of(goal.reader, subject.backbone),
+                "target": _origin(goal.reader, subject.backbone),
                 "classes": goal.classes,
                 "head": head,
                 "ensemble": subject.ensemble,
@@ -370,6 +368,10 @@ class Study:
 
 def _ensembles(names: Iterable[str | None]) -> list[str]:
     return [name for name in names if name is not None and name != ORACLE]
+
+
+def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:
+    return reader.origin if backbone is None else reader.origin_of(backbone)
 
 
 def _measure(

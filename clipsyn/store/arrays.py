@@ -205,6 +205,15 @@ def group_blocks(path: Path) -> int:
     return max((layout(path / name).blocks.count for name in array_names(path)), default=0)
 
 
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Changes when another file takes the place of the one at `path`; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns  # numbers alone are used again
+
+
 def array_names(path: Path) -> list[str]:
     """Names of the arrays in the group at `path`."""
     return sorted(child.parent.name for child in path.glob(f"*/{METADATA}"))

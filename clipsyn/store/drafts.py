@@ -106,7 +106,7 @@ class Draft:
 
     def is_done(self, block: int) -> bool:
         marker = self._folder / "done" / str(block)
-        return (_is_draft(self._folder) and marker.exists()) or self.is_published()
+        return (marker.exists() and _is_draft(self._folder)) or self.is_published()
 
     def write(self, block: int, values: Mapping[str, NDArray[Any]], note: Note) -> None:
         """Write one block of every array, then mark it finished with `note`."""

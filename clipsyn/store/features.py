@@ -384,5 +384,12 @@ class FeatureStore:
                 arrays.write_attributes(path, corrected, scratch(self.path))
 
 
+def replaced_meanwhile(store: Path, dataset: str, split: str) -> StaleCell:
+    """The error for what another command replaces while it is read in parts."""
+    return StaleCell(
+        f"{dataset}/{split} in {store} was replaced while it was read: run the same command again"
+    )
+
+
 def _source_of(attributes: dict[str, Any], default: str) -> str:
     return str(attributes.get("provenance", {}).get("encoder", {}).get("source", default))

@@ -145,7 +145,8 @@ def group_digest(group: Group) -> str:
 
 def damage(store: FeatureStore, group: Group) -> Iterator[str]:
     """One sentence for everything in a group that is not as it was written."""
-    where, looked_at = group.path.relative_to(store.path), _file(group)
+    where, metadata = group.path.relative_to(store.path), group.path / arrays.METADATA
+    looked_at = arrays.file_at(metadata)
     problems = list(_damaged_metadata(store, group))
     for name in arrays.array_names(group.path):
         problems += arrays.damage(group.path / name)
@@ -153,17 +154,11 @@ def damage(store: FeatureStore, group: Group) -> Iterator[str]:
         problems += _wrong_digest(store, group)
     if not problems and group.kind == "imports":
         problems += _wrong_content(group)
-    if problems and _file(group) != looked_at:  # replaced or removed meanwhile: no damage
+    if (
+        problems and arrays.file_at(metadata) != looked_at
+    ):  # replaced or removed meanwhile: no damage
         return
     yield from (f"{where}: {problem}" for problem in dict.fromkeys(problems))
-
-
-def _file(group: Group) -> tuple[int, int] | None:
-    """Which file describes the group; another one after it was replaced."""
-    with suppress(FileNotFoundError):
-        found = (group.path / arrays.METADATA).stat()
-        return found.st_ino, found.st_ctime_ns  # numbers alone are used again
-    return None
 
 
 def _damaged_metadata(store: FeatureStore, group: Group) -> Iterator[str]:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import MissingCell, StaleCell, UsageError
+from clipsyn.errors import MissingCell, UsageError
 from clipsyn.pool import Pool
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
-from clipsyn.store.features import FeatureStore
+from clipsyn.store.features import FeatureStore, replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
@@ -84,10 +84,32 @@ class PoolReader:
     def _check_same(self) -> None:
         """Raise StaleCell if anything is replaced that `origin` tells of."""
         if not self._stored().items() <= self.origin.items():
-            raise StaleCell(
-                f"{self.samples.dataset}/{self.samples.split} in {self.store.path} was replaced "
-                "while it was read: run the same command again"
-            )
+            raise replaced_meanwhile(self.store.path, self.samples.dataset, self.samples.split)
+
+    def origin_of(self, backbone: str) -> dict[str, Any]:
+        """What decides the numbers of one backbone alone: of the others only what counts for none.
+
+        That is the samples that any of them could not read.
+        """
+        views = (key.backbone for view in self.views for key in view)
+        return {
+            "features": self.origin["features"][backbone],
+            "views": [
+                one
+                for name, one in zip(views, self.origin["views"], strict=True)
+                if name == backbone
+            ],
+            "classes": self.origin["classes"].get(backbone),
+            "labels": self.origin["labels"],
+            "unreadable": self._unreadable,
+        }
+
+    @cached_property
+    def _unreadable(self) -> list[int]:
+        """Rows that some backbone has no embedding or prediction for."""
+        readable = np.logical_and.reduce([self.store.valid(key) for key in self.keys])
+        found: list[int] = np.flatnonzero(~readable).tolist()
+        return found
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
