@@ -1,7 +1,10 @@
 """How far a selector that always knew which backbone to ask could go, and what each is worth to it.
 
 All follows from *regions*: which backbones are right together, on how many samples. The oracle of a
-set of backbones is right where any of them is.
+set of backbones is right where any of them is. It rewards guessing: a backbone that guesses raises
+it, and is alone right now and then. So beside it stand an upper mark, the oracle of errors that are
+independent within each class (`independent_oracle`), and beside what a backbone adds the floor,
+what a guess in its place would add (`Overlap.guessed`).
 """
 
 from __future__ import annotations
@@ -89,11 +92,92 @@ class Overlap:
         """
         return self.right / np.maximum(self.agreeing, 1)[:, None]
 
+    def guessed(self, classes: int) -> NDArray[np.float64]:
+        """(region, backbone): the point of a guess in place of this backbone, where no other is
+        right.
+
+        A guess is right on one of `classes` images, whatever the others are. Its mean over samples
+        is the floor of what a backbone alone gets right: (1 - oracle of the others) / classes.
+        """
+        return np.asarray((self._others() == 0) / classes)
+
+    def guessed_credit(self, classes: int) -> NDArray[np.float64]:
+        """(region, backbone): `credit` of a guess in place of this backbone: the floor of its
+        Shapley value.
+        """
+        return 1 / (self._others() + 1) / classes
+
+    def _others(self) -> NDArray[np.int64]:
+        """(region, backbone) how many other backbones are right there."""
+        return self.agreeing[:, None] - self.right
+
     def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Mean over samples of `values` (region, m): (m,), NaN without samples."""
         if self.n == 0:
             return np.full(values.shape[1], np.nan)
         return np.asarray(self.counts @ values / self.n, np.float64)
+
+
+def class_accuracy(
+    right: NDArray[np.bool_], labels: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Accuracy (backbone, class) and samples (class,) of the classes that have any.
+
+    right: (backbone, sample), labels: (sample,) >= 0.
+    """
+    hits, sizes = _class_hits(right, labels), np.bincount(labels)
+    there = sizes > 0
+    return hits[:, there] / sizes[there], sizes[there]
+
+
+def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+    """The oracle that errors independent within each class would give, a fraction.
+
+    accuracy: (backbone, class), fractions; sizes: (class,) samples of each, None for as many in
+    all. In a class an image is then lost by all backbones with the product of their error rates:
+    the mean of the oracle over all ways to shuffle each backbone's hits within each class. Easy
+    and hard images make backbones err together, so that an oracle is below this mark; the nearer it
+    is, the less a lead of the oracle says that backbones know different things. NaN without
+    samples.
+    """
+    return _mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
+
+
+def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+    """The best backbone for each class: between one for all images and one for each image.
+
+    accuracy: (backbone, class), in any unit; sizes: (class,) samples of each, None for as many in
+    all (mean per class). The best are chosen on the very samples that they are judged on, so it is
+    too high, and the more the smaller the classes: `left_out_choice` is not. NaN without samples.
+    """
+    return _mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
+
+
+def left_out_choice(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(sample,): is the backbone right that is best on the *other* samples of the sample's class?
+
+    right: (backbone, sample), labels: (sample,) >= 0. Of equals the one that is best on all other
+    samples, then the first; so a class of one sample has the backbone that is best on the rest. The
+    mean is what choosing by class brings without having seen the sample: no selection bias.
+    """
+    of_class = _class_hits(right, labels)[:, labels] - right
+    of_all = right.sum(axis=1, keepdims=True) - right
+    chosen = (of_class * (right.shape[1] + 1) + of_all).argmax(axis=0)
+    return np.asarray(np.take_along_axis(right, chosen[None], axis=0)[0])
+
+
+def _class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """(backbone, class): samples of each class that each backbone gets right."""
+    _check(right)
+    if labels.shape != right.shape[1:]:
+        raise ValueError(f"one label a sample, not {labels.shape} for {right.shape}")
+    classes = int(labels.max(initial=-1)) + 1
+    return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
+
+
+def _mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
+    weights = np.ones(len(values)) if sizes is None else sizes
+    return float(values @ weights / weights.sum()) if weights.sum() else float("nan")
 
 
 def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 
 import numpy as np
 import pytest
@@ -11,7 +11,11 @@ from clipsyn.analysis import oracle as module
 from clipsyn.analysis.oracle import (
     Overlap,
     best_subsets,
+    class_accuracy,
+    class_oracle,
     correctness,
+    independent_oracle,
+    left_out_choice,
     members,
     subset_hits,
     subset_sizes,
@@ -179,6 +183,132 @@ def test_more_backbones_than_have_all_subsets(monkeypatch):
     assert len(subset_hits(right[:4])) == 16
     with pytest.raises(ValueError, match="at most 4 backbones have all subsets, not 5"):
         subset_hits(right[:5])
+
+
+# Two classes of two images, two backbones: a gets the first class, b half of each.
+TWO_CLASSES = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)
+PAIRS = np.array([0, 0, 3, 3])  # class indices with gaps: classes 1 and 2 have no image here
+
+
+def test_two_classes_by_hand():
+    accuracy, sizes = class_accuracy(TWO_CLASSES, PAIRS)
+    assert accuracy.tolist() == [[1, 0], [0.5, 0.5]]
+    assert sizes.tolist() == [2, 2]
+    # first class: a misses nothing; second: b misses half of it
+    assert independent_oracle(accuracy, sizes) == 0.75
+    assert class_oracle(accuracy, sizes) == 0.75  # a for the first class, b for the second
+    # without the first image: a; the second: equal in the class, b on the rest; the third: equal,
+    # a on the rest; the fourth: b
+    assert left_out_choice(TWO_CLASSES, PAIRS).tolist() == [True, False, False, False]
+
+
+def shuffles(hits: tuple[bool, ...], labels: np.ndarray) -> set[tuple[bool, ...]]:
+    """Every way to shuffle hits within classes."""
+    every = (np.array(order) for order in permutations(range(len(hits))))
+    return {tuple(np.array(hits)[order]) for order in every if (labels[order] == labels).all()}
+
+
+def test_independent_errors_are_the_mean_over_every_shuffle_within_classes():
+    right = np.array([[1, 0, 0, 1, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 0]], bool)
+    labels = np.array([0, 0, 0, 1, 1])
+    oracles = [
+        np.logical_or.reduce(rows).mean()
+        for rows in product(*(shuffles(tuple(row), labels) for row in right))
+    ]
+    assert independent_oracle(*class_accuracy(right, labels)) == pytest.approx(np.mean(oracles))
+
+
+def test_independent_errors_against_a_simulation():
+    rng = np.random.default_rng(0)
+    rates, sizes = rng.uniform(size=(4, 3)), np.array([500, 3000, 1500])
+    labels = np.repeat([0, 1, 2], sizes)
+    drawn = rng.uniform(size=(20, 4, len(labels))) < rates[:, labels]
+    assert independent_oracle(rates, sizes) == pytest.approx(drawn.any(axis=1).mean(), abs=0.005)
+    shared = rng.uniform(size=len(labels)) < rates[:, labels]  # one draw for all: the same errors
+    assert shared.any(axis=0).mean() < independent_oracle(*class_accuracy(shared, labels)) - 0.05
+
+
+def test_the_best_of_each_class_against_plain_loops():
+    right = random_right(4, 300)
+    labels = np.random.default_rng(1).integers(0, 12, 300)
+    hits = 0
+    for c in set(labels.tolist()):
+        hits += max(int(row[labels == c].sum()) for row in right)
+    assert class_oracle(*class_accuracy(right, labels)) == pytest.approx(hits / 300)
+    expected = []
+    for i in range(300):
+        rest = np.arange(300) != i
+        ranks = [
+            (int(row[rest & (labels == labels[i])].sum()), int(row[rest].sum())) for row in right
+        ]
+        expected.append(bool(right[ranks.index(max(ranks)), i]))
+    assert left_out_choice(right, labels).tolist() == expected
+
+
+def test_a_table_of_class_accuracies_has_a_class_oracle_per_class():
+    percent = np.array([[80.0, 20.0, 50.0], [60.0, 40.0, 50.0]])
+    assert class_oracle(percent) == pytest.approx(170 / 3)
+    assert class_oracle(percent, np.array([1, 8, 1])) == pytest.approx(45)
+    assert independent_oracle(percent / 100) == pytest.approx((0.92 + 0.52 + 0.75) / 3)
+
+
+def test_choosing_by_class_where_there_is_nothing_to_choose():
+    """Backbones that are right at random: the best of each class is luck, left out it is none."""
+    rng = np.random.default_rng(2)
+    right, labels = rng.uniform(size=(5, 4000)) < 0.4, rng.integers(0, 1000, 4000)
+    assert class_oracle(*class_accuracy(right, labels)) > 0.6
+    assert left_out_choice(right, labels).mean() == pytest.approx(0.4, abs=0.03)
+
+
+def test_choosing_by_class_where_each_backbone_has_its_own():
+    labels = np.tile(np.arange(6), 20)
+    right = labels % 3 == np.arange(3)[:, None]
+    assert class_oracle(*class_accuracy(right, labels)) == 1
+    assert left_out_choice(right, labels).all()
+
+
+def test_a_class_of_one_sample_has_the_backbone_that_is_best_on_the_rest():
+    right = np.array([[1, 0, 0, 0], [0, 1, 1, 1]], bool)
+    assert left_out_choice(right, np.arange(4)).tolist() == [False, True, True, True]
+
+
+def test_without_samples_no_class_says_anything():
+    right, labels = np.zeros((2, 0), bool), np.zeros(0, np.int64)
+    accuracy, sizes = class_accuracy(right, labels)
+    assert np.isnan(independent_oracle(accuracy, sizes))
+    assert np.isnan(class_oracle(accuracy, sizes))
+    assert left_out_choice(right, labels).shape == (0,)
+
+
+def test_labels_of_another_length_are_refused():
+    for measure in (class_accuracy, left_out_choice):
+        with pytest.raises(ValueError, match="one label a sample"):
+            measure(np.zeros((2, 4), bool), np.zeros(3, np.int64))
+
+
+def test_the_floor_is_what_a_guess_would_be_alone_right_on():
+    overlap = Overlap.of(BY_HAND)
+    classes, n = 7, overlap.n
+    for b in range(3):
+        others = np.delete(BY_HAND, b, axis=0)
+        floor = (1 - others.any(axis=0).mean()) / classes
+        assert overlap.mean(overlap.guessed(classes))[b] == pytest.approx(floor)
+    assert overlap.mean(overlap.guessed(classes)).tolist() == pytest.approx(
+        [2 / n / classes, 1 / n / classes, 1 / n / classes]
+    )
+
+
+def test_a_backbone_that_guesses_gets_the_floors():
+    rng = np.random.default_rng(3)
+    classes, n = 5, 40_000
+    labels = rng.integers(0, classes, n)
+    right = np.concatenate([random_right(4, n), [rng.integers(0, classes, n) == labels]])
+    overlap = Overlap.of(right)
+    for measured, floor in (
+        (overlap.only()[-1] / n, overlap.guessed(classes)),
+        (overlap.mean(overlap.credit())[-1], overlap.guessed_credit(classes)),
+    ):
+        assert measured == pytest.approx(overlap.mean(floor)[-1], abs=0.005)
 
 
 @pytest.mark.parametrize("predictions", [np.zeros(3, np.uint16), np.zeros((0, 3), np.uint16)])
