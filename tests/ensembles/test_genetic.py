@@ -121,8 +121,53 @@ def test_of_equal_accuracy_the_lower_cross_entropy_wins():
     twice = logits.repeat(2, axis=1)
     grid = np.geomspace(LOWEST, HIGHEST, 2001)
     _, loss = _Fitness(logits, labels, 2001)(np.log(grid)[:, None])
-    fitted = GeneticAlgorithm(patience=100).fit(twice, labels)
-    assert fitted.weights_.sum() == pytest.approx(1 / grid[loss.argmin()], rel=0.02)
+    fitted = GeneticAlgorithm().fit(twice, labels)
+    assert fitted.weights_.sum() == pytest.approx(1 / grid[loss.argmin()], rel=0.01)
+
+
+def likelihood(logits, labels, temperatures):
+    z = np.mean(logits.astype(np.float64) / np.asarray(temperatures)[:, None], axis=1)
+    return -log_softmax(z, axis=1)[np.arange(len(labels)), labels].mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_common_factor_has_a_lower_cross_entropy(seed):
+    """Accuracy is blind to it: without the last step it is what the winner happened to have."""
+    logits, labels = problem(seed=seed)
+    fitted = GeneticAlgorithm(generations=2, random_state=seed).fit(logits, labels)
+    ours = likelihood(logits, labels, fitted.temperatures_)
+    factors = np.geomspace(0.1, 10, 201)
+    lowest = min(likelihood(logits, labels, factor * fitted.temperatures_) for factor in factors)
+    assert ours <= lowest + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_all_are_right_the_sharpest_temperature_stays_in_bounds(seed):
+    logits, labels = problem()
+    logits[np.arange(120), :, labels] = logits.max(axis=2) + 0.01
+    fitted = GeneticAlgorithm(random_state=seed).fit(logits, labels)
+    assert fitted.temperatures_.min() == pytest.approx(LOWEST)
+
+
+def same_answers(n=400, *, backbones=8, seed=0):
+    """Two classes: all backbones are right on the same images, and differ in how sure they are."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n).astype(np.int32)
+    right = np.where(rng.random(n) < 0.7, 1, -1)
+    sure = rng.gamma(1, size=(n, backbones)) * np.geomspace(4, 0.1, backbones)
+    sure[right < 0, ::2] /= 10  # every other backbone knows when it is wrong
+    margins = right[:, None] * sure
+    logits = margins[:, :, None] * (labels[:, None, None] == np.arange(2))
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patience_counts_cross_entropy_where_accuracy_is_the_same(seed):
+    """No temperatures are more accurate than others, and the search goes on all the same."""
+    logits, labels = same_answers()
+    fitted = GeneticAlgorithm(patience=3, random_state=seed).fit(logits, labels)
+    assert fitted.evaluations_ > 64 + 3 * 62
+    assert fitted.score(logits, labels) == LogAverage().fit(logits, labels).score(logits, labels)
 
 
 def test_combines_by_the_mean_of_logits_over_temperatures():
@@ -131,10 +176,9 @@ def test_combines_by_the_mean_of_logits_over_temperatures():
     expected = np.mean(logits / fitted.temperatures_[:, None], axis=1)
     assert fitted.combine(logits) == pytest.approx(expected, rel=1e-4, abs=1e-4)
     assert fitted.weights(logits)[0] == pytest.approx(1 / (4 * fitted.temperatures_))
-    assert ((fitted.temperatures_ >= LOWEST) & (fitted.temperatures_ <= HIGHEST)).all()
 
 
-def test_stops_when_accuracy_no_longer_improves():
+def test_stops_when_nothing_improves():
     """Perfect from the start: `patience` generations of all but the two that survive."""
     logits, labels = problem()
     logits[np.arange(120), :, labels] += 50
