@@ -30,7 +30,7 @@ _MODULES = {
     "clipsyn.heads.linear": ("LinearProbe",),
     "clipsyn.heads.tip": ("TipAdapter", "TipAdapterF"),
     "clipsyn.heads.lda": ("ShrinkageLDA",),
-    "clipsyn.heads.blend": ("BlendedProbe",),
+    "clipsyn.heads.anchored": ("AnchoredProbe",),
     "clipsyn.router": ("FittedRouter", "fit_router", "load_router", "save_router"),
     "clipsyn.router.predict": ("predict_store",),  # brings polars, which the others do without
 }

@@ -26,11 +26,18 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
 class Registry:
     """Maps a name to ``"module:attribute"``, resolved on first use.
 
-    Registering a name twice is an error; asking for an unknown one answers with near matches.
+    Registering a name twice is an error; asking for an unknown one answers with near matches, for
+    a name that something had earlier (`former`, old name to new) with its name now.
     """
 
-    def __init__(self, kind: str, targets: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        targets: dict[str, str] | None = None,
+        former: dict[str, str] | None = None,
+    ) -> None:
         self.kind = kind
+        self._former = former or {}
         self._targets: dict[str, str] = {}
         for name, target in (targets or {}).items():
             self.register(name, target)
@@ -45,6 +52,9 @@ class Registry:
     def load(self, name: str) -> Any:
         """The object that `name` stands for; raises UnknownName with near matches."""
         if name not in self._targets:
+            if name in self._former:
+                now = self._former[name]
+                raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
             raise unknown_name(self.kind, name, self._targets)
         module, attribute = self._targets[name].split(":")
         return getattr(import_module(module), attribute)

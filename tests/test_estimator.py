@@ -82,7 +82,7 @@ def test_a_seed_is_the_random_state_that_the_text_does_not_set():
         for text, seed in [("nlc", 7), ("nlc:random_state=7", 2), ("gac:random_state=7", None)]
     }
     assert states == {7}
-    assert from_text(HEADS, "lp++", 3).random_state == 3
+    assert from_text(HEADS, "anchored-probe", 3).random_state == 3
     assert repr(from_text(ENSEMBLES, "log-avg", 7)) == "LogAverage()"
 
 

@@ -68,7 +68,7 @@ def evaluate(
     Heads turn embeddings into logits, ensembles the logits of several backbones into one.
 
     \b
-    Heads:      zero-shot, linear-probe, tip-adapter, tip-adapter-f, lda, lp++
+    Heads:      zero-shot, linear-probe, tip-adapter, tip-adapter-f, lda, anchored-probe
     Static:     vote-1, vote-3, conf, log-avg, prob-avg
     Fitted:     best-single, c-conf, c-log-avg, super-learner, gac, greedy, stacking
     Per image:  ola, knora-u, moe, nlc, residual-router

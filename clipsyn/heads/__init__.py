@@ -12,6 +12,7 @@ HEADS = Registry(
         "tip-adapter": "clipsyn.heads.tip:TipAdapter",
         "tip-adapter-f": "clipsyn.heads.tip:TipAdapterF",
         "lda": "clipsyn.heads.lda:ShrinkageLDA",
-        "lp++": "clipsyn.heads.blend:BlendedProbe",
+        "anchored-probe": "clipsyn.heads.anchored:AnchoredProbe",
     },
+    former={"lp++": "anchored-probe"},  # it never was the published LP++
 )

@@ -86,8 +86,8 @@ class LinearProbe(Head):
         if not rows.any():
             raise TooFewSamples(
                 f"{type(self).__name__} holds out {self.holdout:.0%} of the support for the "
-                "combiner, but no class has two images: give more shots, or use the head lp++, "
-                "which works with one"
+                "combiner, but no class has two images: give more shots, or use the head "
+                "anchored-probe, which works with one"
             )
         return rows
 

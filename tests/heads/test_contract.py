@@ -318,7 +318,7 @@ def degenerate() -> dict[str, Pool]:
 def test_little_or_odd_data_gives_finite_logits(name, case):
     support = degenerate()[case]
     if name == "linear-probe" and np.bincount(support.labels).max() == 1:
-        with pytest.raises(TooFewSamples, match=r"use the head lp\+\+"):
+        with pytest.raises(TooFewSamples, match=r"use the head anchored-probe"):
             head(name).fit_transform(support)
         return
     found = head(name)

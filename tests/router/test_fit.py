@@ -67,8 +67,8 @@ def test_it_is_what_is_evaluated(
 
 def test_a_seed_is_of_what_sets_no_random_state() -> None:
     assert study.is_random("zero-shot", "nlc")
-    assert study.is_random("lp++", "nlc:random_state=3")
-    assert not study.is_random("lp++:random_state=0", "nlc:random_state=3")
+    assert study.is_random("anchored-probe", "nlc:random_state=3")
+    assert not study.is_random("anchored-probe:random_state=0", "nlc:random_state=3")
     assert not study.is_random("lda", "super-learner")
 
 

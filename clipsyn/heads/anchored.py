@@ -10,7 +10,7 @@ from clipsyn.logistic import fit_logistic
 from clipsyn.pool import Pool
 
 
-class BlendedProbe(Head):
+class AnchoredProbe(Head):
     """``z = z_0 + f D^T``: the zero-shot logits z_0, corrected by a linear classifier D.
 
     D minimises ``sum_n s_n cross-entropy(z_n, y_n) + penalty / 2 |D|^2`` over the unit-norm

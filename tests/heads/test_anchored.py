@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from clipsyn.heads.anchored import AnchoredProbe
 from clipsyn.heads.base import stratified_folds
-from clipsyn.heads.blend import BlendedProbe
 from clipsyn.pool import Pool
 
 
@@ -49,32 +49,32 @@ def torch_delta(support: Pool, penalty: float) -> torch.Tensor:
 @pytest.mark.parametrize("penalty", [1.0, 0.1])
 def test_it_is_the_solution_of_the_problem(sizes, penalty):
     support = clusters(sizes)
-    found = BlendedProbe(penalty=penalty).fit(support).delta_["0"]
+    found = AnchoredProbe(penalty=penalty).fit(support).delta_["0"]
     np.testing.assert_allclose(found, torch_delta(support, penalty), atol=0.01)
 
 
 def test_logits_are_zero_shot_and_correction():
     support, new = clusters(), clusters(seed=1)
-    head = BlendedProbe().fit(support)
+    head = AnchoredProbe().fit(support)
     expected = new.logits[:, 0] + new.embeddings["0"] @ head.delta_["0"].T
     np.testing.assert_allclose(head.transform(new).logits[:, 0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_strong_anchor_is_the_zero_shot_classifier():
     support, new = clusters(), clusters(seed=1)
-    found = BlendedProbe(penalty=1e6).fit(support).transform(new)
+    found = AnchoredProbe(penalty=1e6).fit(support).transform(new)
     np.testing.assert_allclose(found.logits, new.logits, atol=1e-4)
 
 
 def test_a_weak_anchor_separates_the_support():
     support = clusters(noise=0.1)
-    found = BlendedProbe(penalty=1e-3).fit(support).transform(support)
+    found = AnchoredProbe(penalty=1e-3).fit(support).transform(support)
     np.testing.assert_array_equal(found.logits[:, 0].argmax(axis=1), support.labels)
 
 
 def test_classes_without_images_keep_their_zero_shot_logits():
     support, new = clusters((5, 0, 5, 5)), clusters(seed=1)
-    found = BlendedProbe().fit(support).transform(new).logits[:, 0] - new.logits[:, 0]
+    found = AnchoredProbe().fit(support).transform(new).logits[:, 0] - new.logits[:, 0]
     np.testing.assert_array_equal(found[:, 1], 0)
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-3)
     assert np.abs(found[:, [0, 2, 3]]).max() > 0.1
@@ -83,18 +83,18 @@ def test_classes_without_images_keep_their_zero_shot_logits():
 def test_a_class_is_not_preferred_for_having_more_images():
     labels = np.repeat([0, 1], [2, 30])
     pool = Pool.of(np.zeros((32, 1, 2)), labels, [np.ones((32, 4)) / 2])
-    found = BlendedProbe(penalty=0.1).fit(pool).transform(pool).logits
+    found = AnchoredProbe(penalty=0.1).fit(pool).transform(pool).logits
     np.testing.assert_allclose(found, 0, atol=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (1, 1, 1, 1)])
 def test_the_combiner_gets_logits_of_probes_fitted_on_the_other_folds(sizes):
     support = clusters(sizes)
-    found = BlendedProbe(folds=3, random_state=4).fit_transform(support).logits
+    found = AnchoredProbe(folds=3, random_state=4).fit_transform(support).logits
     fold = stratified_folds(support.labels, 3, 4)
     for number in range(3):
         inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        part = BlendedProbe().fit(support.take(outside)).transform(support.take(inside))
+        part = AnchoredProbe().fit(support.take(outside)).transform(support.take(inside))
         np.testing.assert_array_equal(found[inside], part.logits)
 
 
@@ -105,7 +105,7 @@ def test_class_embeddings_and_scale_make_it_a_probe_anchored_at_them():
     anchored, asked = (
         pool.with_logits((14 * pool.embeddings["0"] @ text.T)[:, None]) for pool in (support, new)
     )
-    head = BlendedProbe().fit(anchored)
+    head = AnchoredProbe().fit(anchored)
     weights = 14 * text + head.delta_["0"]
     np.testing.assert_allclose(
         head.transform(asked).logits[:, 0], new.embeddings["0"] @ weights.T, rtol=1e-4, atol=1e-4
