@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_every_public_name_leads_somewhere(name: str) -> None:
         assert thing.__name__ == name
         assert thing.__doc__
     assert name in dir(clipsyn)
+
+
+def test_type_checkers_are_told_of_the_same_names_in_the_same_modules() -> None:
+    """They read the stub; what it lacks does not exist for them."""
+    stub = ast.parse(Path(clipsyn.__file__).with_suffix(".pyi").read_text("utf-8"))
+    typed = {
+        alias.asname: (node.module, alias.name)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == {name: (module, name) for name, module in clipsyn._HOME.items()}
+    assert Path(clipsyn.__file__).with_name("py.typed").is_file()
 
 
 @pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=lambda registry: registry.kind)

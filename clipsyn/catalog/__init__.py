@@ -1,4 +1,4 @@
-"""What ships: tables of backbones, datasets and prompts, the miniature zoo and its images."""
+"""What ships: tables of backbones, datasets and prompts, the zoo, its images, recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from pathlib import Path
 
 
 def data_dir() -> Path:
-    """Folder of the shipped zoo and image sets: the wheel's own, or `data/` of a checkout."""
+    """Folder of the shipped zoo and image sets."""
+    return _shipped("data")
+
+
+def recipes_dir() -> Path:
+    """Folder of the shipped recipes."""
+    return _shipped("pipelines")
+
+
+def _shipped(name: str) -> Path:
+    """The wheel's own folder, or that of a checkout."""
     package = Path(__file__).resolve().parents[1]
-    installed = package / "data"
-    return installed if installed.is_dir() else package.parent / "data"
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name

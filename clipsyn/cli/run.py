@@ -18,20 +18,25 @@ _LOG = logging.getLogger("clipsyn")
 
 
 @click.command(short_help="Run the stages of a recipe.")
-@click.argument("recipe", type=click.Path(path_type=Path))
-def run(recipe: Path) -> None:
-    """Run the stages of RECIPE, a YAML file, in order; what is already there is skipped.
+@click.argument("recipe", required=False)
+def run(recipe: str | None) -> None:
+    """Run the stages of RECIPE in order; what is already there is skipped.
 
-    Relative paths in a recipe start at the folder where the command is run. Recipes are in
-    pipelines/, their form is in docs/recipes.md.
+    RECIPE is the name of one that ships with clipsyn, or a YAML file, whose form is in
+    docs/recipes.md. Without it the names are listed. Relative paths in a recipe start at the folder
+    where the command is run; those that ship write to runs/ in it.
 
     \b
-    clipsyn run pipelines/quickstart.yaml
+    clipsyn run quickstart
+    clipsyn run path/to/recipe.yaml
     """
-    from clipsyn.pipeline import read_recipe, run_recipe
+    from clipsyn.pipeline import find_recipe, run_recipe
 
+    if recipe is None:
+        _list_shipped()
+        return
     signal.signal(signal.SIGTERM, terminate)
-    checked = read_recipe(recipe)
+    checked = find_recipe(recipe)
 
     def started(number: int, name: str) -> None:
         _LOG.info(click.style(f"[{number}/{len(checked.stages)}] {name}", bold=True))
@@ -41,6 +46,19 @@ def run(recipe: Path) -> None:
         if outcome.report:
             click.echo(outcome.report)
     _summarise(checked.store, outcomes)
+
+
+def _list_shipped() -> None:
+    import polars as pl
+
+    from clipsyn.pipeline import read_recipe, shipped_recipes
+    from clipsyn.report.tables import show
+
+    rows = [
+        {"recipe": name, "what it does": read_recipe(path).description}
+        for name, path in shipped_recipes().items()
+    ]
+    click.echo(show(pl.DataFrame(rows)))
 
 
 def _summarise(store: Path, outcomes: list[Outcome]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clipsyn.catalog import recipes_dir
 from clipsyn.errors import UsageError
 from clipsyn.pipeline.analyses import (
     CascadeStage,
@@ -43,6 +44,32 @@ class Recipe(BaseModel):
     description: str = ""
     store: Path  # relative paths start at the folder that the command is run in
     stages: Sequence[Stage] = Field(min_length=1)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The files of the recipes that come with clipsyn, by name."""
+    return {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+
+
+def find_recipe(text: str) -> Recipe:
+    """The recipe that ships under the name `text`, or the one in the file `text`.
+
+    A word without a suffix is a name: write ``./NAME`` for a file called like that. By name a
+    recipe renews no document, since its documents are pages of clipsyn's own checkout.
+    Raises UnknownName for a name with near matches, UsageError as `read_recipe` does.
+    """
+    shipped, path = shipped_recipes(), Path(text)
+    if text in shipped:
+        recipe = read_recipe(shipped[text])
+        return recipe.model_copy(update={"stages": [_without_document(s) for s in recipe.stages]})
+    if path.name == text and not path.suffix:
+        raise unknown_name("recipe", text, shipped, "Or give a file, such as ./recipe.yaml.")
+    return read_recipe(path)
+
+
+def _without_document(stage: Stage) -> Stage:
+    documented = getattr(stage, "document", None) is not None
+    return stage.model_copy(update={"document": None}) if documented else stage
 
 
 def read_recipe(path: Path) -> Recipe:

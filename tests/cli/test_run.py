@@ -60,6 +60,39 @@ def test_a_wrong_recipe_is_one_sentence(fails: Any, tmp_path: Path) -> None:
     assert "cannot be read: No such file" in fails(2, "run", tmp_path / "none.yaml")
 
 
+def test_a_recipe_that_ships_is_run_by_its_name_in_any_folder(
+    clipsyn: Any, fails: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clipsyn.pipeline.recipes_dir", lambda: recipe.parent)
+    recipe.with_name("broken.yaml").write_text("store: s\n")
+    result = clipsyn("run", "photos")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / "zeroshot.csv").is_file()
+    assert "broken.yaml: stages: is missing" in fails(2, "run", "broken")
+
+
+def test_a_name_is_no_file(
+    fails: Any, clipsyn: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe.rename(tmp_path / "quikstart")
+    said = fails(2, "run", "quikstart")
+    assert said == (
+        "unknown recipe 'quikstart': did you mean quickstart? Or give a file, such as "
+        "./recipe.yaml."
+    )
+    assert clipsyn("run", "./quikstart").exit_code == 0
+    assert fails(2, "run", "x" * 300)
+
+
+def test_without_a_recipe_those_that_ship_are_listed(clipsyn: Any) -> None:
+    result = clipsyn("run")
+    assert result.exit_code == 0
+    for name in ("analysis", "fewshot", "quickstart", "router-study"):
+        assert f"\n{name} " in result.stdout
+
+
 def test_what_a_stage_cannot_do_stops_the_recipe(fails: Any, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(f"store: {tmp_path / 's'}\nstages: [{{stage: zeroshot, output: t}}]\n")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from clipsyn.errors import UsageError
-from clipsyn.pipeline import Recipe, read_recipe, run_recipe
+from clipsyn.pipeline import Recipe, find_recipe, read_recipe, run_recipe, shipped_recipes
 from clipsyn.pipeline.stages import Outcome
 from clipsyn.store.features import FeatureStore
 
@@ -60,6 +60,17 @@ class TestReading:
 
     def test_there_are_ours(self) -> None:
         assert ROOT / "pipelines" / "quickstart.yaml" in RECIPES
+        assert [*shipped_recipes().values()] == RECIPES
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_ours_by_name_write_below_runs_alone(self, name: str) -> None:
+        """Whoever installed a wheel has no docs/ whose tables could be renewed."""
+        recipe, of_file = find_recipe(name), read_recipe(ROOT / "pipelines" / f"{name}.yaml")
+        written = [recipe.store, *(s.output for s in recipe.stages if hasattr(s, "output"))]
+        assert {path.parts[:2] for path in written} == {("runs", name)}
+        assert {getattr(stage, "document", None) for stage in recipe.stages} == {None}
+        exclude = {"stages": {"__all__": {"document"}}}
+        assert recipe.model_dump(exclude=exclude) == of_file.model_dump(exclude=exclude)
 
     @pytest.mark.parametrize(
         ("stages", "said"),

@@ -1,0 +1,12 @@
+"""A script of a user, for `mypy --strict`: public names have types, though they are loaded late."""
+
+from typing import assert_type
+
+import clipsyn
+from clipsyn.ensembles.nlc import NLC
+from clipsyn.router.fitted import FittedRouter
+
+pool = clipsyn.FeatureStore.open("store").pool("emoji-food", "train")
+assert_type(clipsyn.NLC(steps=5).fit(pool), NLC)
+assert_type(clipsyn.load_router("router"), FittedRouter)
+_ = clipsyn.Nothing  # type: ignore[attr-defined]  # an error, or mypy finds the comment unused
