@@ -148,20 +148,24 @@ def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> f
 
     accuracy: (backbone, class), in any unit; sizes: (class,) samples of each, None for as many in
     all (mean per class). The best are chosen on the very samples that they are judged on, so it is
-    too high, and the more the smaller the classes: `left_out_choice` is not. NaN without samples.
+    too high, and the more the smaller the classes: see `class_choice`. NaN without samples.
     """
     return _mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
 
 
-def left_out_choice(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """(sample,): is the backbone right that is best on the *other* samples of the sample's class?
+def class_choice(
+    right: NDArray[np.bool_], labels: NDArray[Any], *, left_out: bool = False
+) -> NDArray[np.bool_]:
+    """(sample,): is the backbone right that is best on the sample's class? Mean: `class_oracle`.
 
-    right: (backbone, sample), labels: (sample,) >= 0. Of equals the one that is best on all other
-    samples, then the first; so a class of one sample has the backbone that is best on the rest. The
-    mean is what choosing by class brings without having seen the sample: no selection bias.
+    left_out: that is best on the *other* samples of the class, so that the mean is what choosing by
+    class brings on samples that the choice has not seen, without selection bias. right: (backbone,
+    sample), labels: (sample,) >= 0. Of equals the one that is best on all (other) samples, then the
+    first; left out, a class of one sample has the backbone that is best on the rest.
     """
-    of_class = _class_hits(right, labels)[:, labels] - right
-    of_all = right.sum(axis=1, keepdims=True) - right
+    seen = right & left_out
+    of_class = _class_hits(right, labels)[:, labels] - seen
+    of_all = right.sum(axis=1, keepdims=True) - seen
     chosen = (of_class * (right.shape[1] + 1) + of_all).argmax(axis=0)
     return np.asarray(np.take_along_axis(right, chosen[None], axis=0)[0])
 

@@ -15,7 +15,10 @@ from clipsyn.analysis.oracle import (
     MOST_BACKBONES,
     Overlap,
     best_subsets,
+    class_accuracy,
+    class_choice,
     correctness,
+    independent_oracle,
     members,
     subset_hits,
     subset_sizes,
@@ -61,13 +64,21 @@ def oracle(
 
     - acc1, with Wilson's 95 % interval, as all shares;
     - unique_correct: share of samples that it alone gets right, what the oracle loses without it;
-    - shapley: its Shapley value in the oracle (`Overlap.credit`), with a bootstrap interval.
+    - shapley: its Shapley value in the oracle (`Overlap.credit`), with a bootstrap interval;
+    - unique_correct_floor, shapley_floor: what a guess in its place would get of either.
 
     Of the "oracle" of the best subset of each size from two (of equals the one that lacks the later
     backbones), and of all, with their names in `backbones`:
 
     - acc1; gain over the best single backbone on these samples, and gain_relative to its accuracy
-      (NaN where that is 0), with paired bootstrap intervals.
+      (NaN where that is 0), with paired bootstrap intervals;
+    - acc1_independent: the upper mark, what errors independent within each class would give.
+
+    Of the "class-oracle", the best backbone for each class, between the best for all images and the
+    oracle, which is the best for each:
+
+    - acc1 and gain, the best chosen on these very images;
+    - acc1_left_out and gain_left_out, chosen on the other images of each image's class.
 
     Of the "oracle" of all:
 
@@ -118,13 +129,16 @@ def _rows(group: Predicted, weights: bool) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
     whole = fingerprint({"cells": list(group.fingerprints.values())})
     right = correctness(group.predictions, group.labels)
+    labels = group.labels[scored(group.predictions, group.labels)]
     overlap = Overlap.of(right)
     resamples = Resamples(overlap.counts)
-    for name, measured in _singles(group.backbones, overlap, resamples):
+    for name, measured in _singles(group, overlap, resamples):
         yield group.row(measured, (name,)) | {"fingerprint": whole}
-    for chosen, measured in _oracles(right, overlap, resamples):
+    for chosen, measured in _oracles(right, labels, overlap, resamples):
         names = tuple(group.backbones[b] for b in chosen)
         yield group.row(measured, names, "oracle") | {"fingerprint": whole}
+    for measured in _class_oracle(right, labels):
+        yield group.row(measured, group.backbones, "class-oracle")
     for metric, hits in (("none_correct", overlap.none()), ("all_correct", overlap.every())):
         yield group.row(_share(metric, hits, overlap.n), group.backbones, "oracle")
     if weights:
@@ -137,22 +151,29 @@ def _rows(group: Predicted, weights: bool) -> Iterator[Row]:
 
 
 def _singles(
-    names: tuple[str, ...], overlap: Overlap, resamples: Resamples
+    group: Predicted, overlap: Overlap, resamples: Resamples
 ) -> Iterator[tuple[str, Measured]]:
     credit = overlap.credit()
     values, draws = overlap.mean(credit), resamples.means(credit)
-    for b, name in enumerate(names):
+    floors = {
+        "unique_correct_floor": overlap.mean(overlap.guessed(group.n_classes)),
+        "shapley_floor": overlap.mean(overlap.guessed_credit(group.n_classes)),
+    }
+    for b, name in enumerate(group.backbones):
         yield name, _share("acc1", int(overlap.hits()[b]), overlap.n)
         yield name, _share("unique_correct", int(overlap.only()[b]), overlap.n)
         score = Score(float(values[b]), overlap.n)
         yield name, Measured("shapley", score, _interval(draws[:, b]))
+        for metric, floor in floors.items():
+            yield name, Measured(metric, Score(float(floor[b]), overlap.n), None)
 
 
 def _oracles(
-    right: NDArray[np.bool_], overlap: Overlap, resamples: Resamples
+    right: NDArray[np.bool_], labels: NDArray[np.int32], overlap: Overlap, resamples: Resamples
 ) -> Iterator[tuple[NDArray[np.intp], Measured]]:
-    """Accuracy and gains of the best subset of each size, and of all backbones."""
+    """Accuracy, upper mark and gains of the best subset of each size, and of all backbones."""
     count, n = right.shape
+    accuracy, sizes = class_accuracy(right, labels)
     chosen = [np.arange(count)]
     if count <= MOST_BACKBONES:
         every_size = [members(subset, count) for subset in best_subsets(subset_hits(right))]
@@ -162,6 +183,8 @@ def _oracles(
     values, draws = overlap.mean(found), resamples.means(found)
     for column, subset in enumerate(chosen, 1):
         yield subset, _share("acc1", int(overlap.counts @ found[:, column]), n)
+        mark = Score(independent_oracle(accuracy[subset], sizes), n)
+        yield subset, Measured("acc1_independent", mark, None)
         gain = Score(float(values[column] - values[0]), n)
         yield subset, Measured("gain", gain, _interval(draws[:, column] - draws[:, 0]))
         relative = Score(float(_relative(values[[column]], values[[0]])[0]), n)
@@ -170,16 +193,29 @@ def _oracles(
         yield subset, Measured("gain_relative", relative, interval)
 
 
+def _class_oracle(right: NDArray[np.bool_], labels: NDArray[np.int32]) -> Iterator[Measured]:
+    for end, left_out in (("", False), ("_left_out", True)):
+        yield from _over_best(class_choice(right, labels, left_out=left_out), right, end)
+
+
+def _over_best(
+    found: NDArray[np.bool_], right: NDArray[np.bool_], end: str = ""
+) -> Iterator[Measured]:
+    """Accuracy of what is found (sample,), and its gain over the best single backbone."""
+    n = len(found)
+    yield _share(f"acc1{end}", int(np.count_nonzero(found)), n)
+    best = right[right.sum(axis=1).argmax()]
+    gain = Score(float(found.mean() - best.mean()) if n else float("nan"), n)
+    yield Measured(f"gain{end}", gain, bootstrap_difference(found, best))
+
+
 def _weight_oracle(group: Predicted, right: NDArray[np.bool_]) -> Iterator[Measured]:
-    found, n = np.asarray(right.any(axis=0)), right.shape[1]
+    found = np.asarray(right.any(axis=0))
     rows = np.flatnonzero(scored(group.predictions, group.labels))  # of the counted samples
     for places, logits in _logits(group, rows[~found]):
         at = np.searchsorted(rows, places)
         found[at] = reachable(logits, group.labels[places])
-    yield _share("acc1", int(np.count_nonzero(found)), n)
-    best = right[right.sum(axis=1).argmax()]
-    gain = Score(float(found.mean() - best.mean()) if n else float("nan"), n)
-    yield Measured("gain", gain, bootstrap_difference(found, best))
+    yield from _over_best(found, right)
 
 
 def _logits(

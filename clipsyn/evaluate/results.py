@@ -22,7 +22,7 @@ RESULT = {
     "perturbation": pl.String,  # its label: clean, jpeg-3, jpeg-3-seed1
     "severity": pl.Int32,
     "head": pl.String,
-    "ensemble": pl.String,  # null for a backbone on its own; "oracle"; "chance"
+    "ensemble": pl.String,  # null for a backbone on its own; "oracle", "chance", …
     "backbones": pl.String,  # joined by "+"
     "prompts": pl.String,
     "classes": pl.String,  # all, or base or new of base-to-new

@@ -12,30 +12,34 @@ from clipsyn.report.tables import NOTHING, column_heads, interval_text, legend, 
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 TOP = 10  # regions, and sizes of subsets
+_OF_SUBSETS = ["acc1", "acc1_independent", "gain", "gain_relative"]
 RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 
 _NOTES = {
-    "oracle": (
-        "oracle: share of images that at least one backbone gets right, in %. gain: its lead over "
-        "the best single\nbackbone of each row, in points with a 95 % interval, and in % of that "
-        "backbone's accuracy.\nnone, all: share that no backbone, and every backbone, gets right."
-    ),
-    "shapley": (
-        "Shapley values of the oracle, in points: what a backbone adds to it, on average over all "
-        "orders in which\nthe backbones may join. The values of a row sum to its oracle."
-    ),
-    "unique_correct": (
-        "Share of images that this backbone alone gets right, in %: what the oracle loses without "
-        "it."
-    ),
-    "sizes": (
-        "Oracle of the best backbones of each number, in %. They are chosen on these very images."
-    ),
+    "oracle": """\
+oracle: share of images that at least one backbone gets right, in %. indep.: what it would be
+if errors were independent within each class, an upper mark; with few images a class it says little.
+gain: the lead of the oracle over the best single backbone of each row, in points with a 95 %
+interval, and in % of that backbone's accuracy. none, all: share that no backbone, and every
+backbone, gets right.""",
+    "choices": """\
+Accuracy in % of the best backbone for all images, of the best for each class, and of the best for
+each image (oracle), chosen on these very images. left out: of the best for each image's class on
+the other images of that class. share: part of the oracle's gain over the best backbone, in %.""",
+    "shapley": """\
+Shapley values of the oracle, in points: what a backbone adds to it, on average over all orders in
+which the backbones may join. The values of a row sum to its oracle. guess: what a backbone that
+guesses would have in place of one of these, at most.""",
+    "unique_correct": """\
+Share of images that this backbone alone gets right, in %: what the oracle loses without it.
+guess: what a backbone that guesses would have in place of one of these, at most:
+(1 - oracle of the others) / classes.""",
+    "sizes": """\
+Oracle of the best backbones of each number, in %. They are chosen on these very images.""",
 }
-_WEIGHTS = (
-    "\nweights: share that some weighted sum of the backbones' logits gets right, with weights "
-    "that are not\nnegative and free for each image."
-)
+_WEIGHTS = """
+weights: share that some weighted sum of the backbones' logits gets right, with weights that are not
+negative and free for each image."""
 
 
 def tables(
@@ -49,8 +53,8 @@ def tables(
 
     One group of dataset, split, perturbation and prompt set gets "backbones", "subsets" and
     "regions", with the `top` sizes and largest regions. Several get an overview, a line a group:
-    "oracle", "shapley", "unique_correct" and "sizes"; with `details` also the tables of each group,
-    its name behind a comma ("regions, birds/test, clean, own").
+    "oracle", "choices", "shapley", "unique_correct" and "sizes"; with `details` also the tables of
+    each group, its name behind a comma ("regions, birds/test, clean, own").
     """
     groups = {
         ", ".join([f"{dataset}/{split}", *rest]): part
@@ -74,7 +78,10 @@ def _overview(frame: pl.DataFrame, top: int, terminal: bool | None) -> dict[str,
     )
     about = f"\n{about}." if about else ""
     keys = [name for name in _WHERE if name not in common]
-    found = {"oracle": _oracles(frame, keys, short, terminal)}
+    found = {
+        "oracle": _oracles(frame, keys, short, terminal),
+        "choices": _choices(frame, keys, terminal),
+    }
     for metric in ("shapley", "unique_correct"):
         found[metric] = _by_backbone(frame, metric, keys, short, terminal)
     found["sizes"] = _sizes(frame, keys, top, terminal)
@@ -84,15 +91,20 @@ def _overview(frame: pl.DataFrame, top: int, terminal: bool | None) -> dict[str,
 def _by_backbone(
     frame: pl.DataFrame, metric: str, keys: list[str], short: dict[str, str], terminal: bool | None
 ) -> str:
-    """A line a group, a column a backbone."""
+    """A line a group, a column a backbone, and the floor."""
+    singles = frame.filter(pl.col("ensemble").is_null())
+    floors = (
+        singles.filter(metric=f"{metric}_floor").group_by(keys).agg(guess=pl.col("value").max())
+    )
     table = (
-        frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == metric)
+        singles.filter(metric=metric)
         .pivot(on="backbones", index=keys, values="value", maintain_order=True)
-        .select(*keys, *short)
+        .join(floors, on=keys, how="left", maintain_order="left")
+        .select(*keys, *short, "guess")
     )
     text = show(
         table,
-        percent=list(short),
+        percent=[*short, "guess"],
         headers=column_heads(short),
         bold=_largest(table, list(short)),
         terminal=terminal,
@@ -114,11 +126,37 @@ def _oracles(
                 "best": None if is_nan(best["value"]) else short[best["backbones"]],
                 "top-1": best["value"],
                 "oracle": whole["acc1"]["value"],
+                "indep.": whole["acc1_independent"]["value"],
                 "gain": gain["value"],
                 "95 %": interval_text(gain["ci_low"], gain["ci_high"]),
                 "gain %": whole["gain_relative"]["value"],
                 "none": whole["none_correct"]["value"],
                 "all": whole["all_correct"]["value"],
+            }
+        )
+    text = show(
+        pl.DataFrame(rows, infer_schema_length=None),
+        percent=["top-1", "oracle", "indep.", "gain", "gain %", "none", "all"],
+        right=["95 %"],
+        terminal=terminal,
+    )
+    return f"{text}\n\n{_NOTES['oracle']}"
+
+
+def _choices(frame: pl.DataFrame, keys: list[str], terminal: bool | None) -> str:
+    """A line a group: one backbone for all images, one for each class, one for each image."""
+    rows = []
+    for _, part in frame.group_by(_WHERE, maintain_order=True):
+        by_class, whole = _by_metric(part.filter(ensemble="class-oracle")), _whole(part)
+        rows.append(
+            {
+                **{key: part[key][0] for key in keys},
+                "best": _best(part)["value"],
+                "class": by_class["acc1"]["value"],
+                "left out": by_class["acc1_left_out"]["value"],
+                "oracle": whole["acc1"]["value"],
+                "share": _part(by_class["gain"], whole["gain"]),
+                "share left out": _part(by_class["gain_left_out"], whole["gain"]),
                 "weights": _weights(part),
             }
         )
@@ -126,11 +164,16 @@ def _oracles(
     weighed = table["weights"].null_count() < len(table)
     text = show(
         table if weighed else table.drop("weights"),
-        percent=["top-1", "oracle", "gain", "gain %", "none", "all", "weights"],
-        right=["95 %"],
+        percent=[name for name in table.columns if name not in keys],
+        headers={"share left out": "share\nleft out"},
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES['oracle']}{_WEIGHTS if weighed else ''}"
+    return f"{text}\n\n{_NOTES['choices']}{_WEIGHTS if weighed else ''}"
+
+
+def _part(gain: dict[str, Any], of: dict[str, Any]) -> float | None:
+    """The part of one gain that another is; None where there is none to have a part of."""
+    return gain["value"] / of["value"] if of["value"] > 0 else None
 
 
 def _sizes(frame: pl.DataFrame, keys: list[str], top: int, terminal: bool | None) -> str:
@@ -169,24 +212,22 @@ def _backbones(part: pl.DataFrame, short: dict[str, str], terminal: bool | None)
                 "95 %": interval_text(of["acc1"]["ci_low"], of["acc1"]["ci_high"]),
                 "Shapley": shapley["value"],
                 "95 % ": interval_text(shapley["ci_low"], shapley["ci_high"]),
+                "guess": of["shapley_floor"]["value"],
                 "only it right": only["value"],
+                "guess ": of["unique_correct_floor"]["value"],
                 "images": _images(only),
             }
         )
-    whole, best = _whole(part), _best(part)
-    oracle = whole["acc1"]
-    rows.append(
-        {
-            "backbone": "oracle",
-            "top-1": oracle["value"],
-            "95 %": interval_text(oracle["ci_low"], oracle["ci_high"]),
-            "Shapley": oracle["value"],
-        }
-    )
+    best, oracle = _best(part), _whole(part)["acc1"]
+    by_class = part.filter(ensemble="class-oracle", metric="acc1").row(0, named=True)
+    for name, row in (("class oracle", by_class), ("oracle", oracle)):
+        interval = interval_text(row["ci_low"], row["ci_high"])
+        rows.append({"backbone": name, "top-1": row["value"], "95 %": interval})
+    rows[-1]["Shapley"] = oracle["value"]
     table = pl.DataFrame(rows, infer_schema_length=None)
     text = show(
         table,
-        percent=["top-1", "Shapley", "only it right"],
+        percent=["top-1", "Shapley", "guess", "only it right", "guess "],
         headers={"only it right": "only it\nright"},
         right=["95 %", "95 % "],
         bold={(row, "top-1") for row in range(len(short)) if rows[row]["top-1"] == best["value"]},
@@ -200,6 +241,7 @@ def _said(part: pl.DataFrame, best: str) -> list[str]:
     whole = _whole(part)
     gain, relative = whole["gain"], whole["gain_relative"]
     none, every = whole["none_correct"], whole["all_correct"]
+    mark = whole["acc1_independent"]["value"]
     if is_nan(gain["value"]):
         return ["no image counts: none has a label and a prediction of every backbone"]
     points = f"{100 * gain['value']:+.1f} points ({interval_text(gain['ci_low'], gain['ci_high'])})"
@@ -208,10 +250,13 @@ def _said(part: pl.DataFrame, best: str) -> list[str]:
         interval = interval_text(relative["ci_low"], relative["ci_high"])
         percent = f", {100 * relative['value']:+.1f} % ({interval})"
     lines = [
-        f"oracle: {points}{percent} over the best single backbone here, {best}",
+        f"oracle: {points}{percent} over the best single backbone here, {best};\n"
+        f"if errors were independent within each class it would be {100 * mark:.1f} %",
+        _said_of_classes(part),
         f"no backbone gets {_images(none):,} images right ({100 * none['value']:.1f} %), "
         f"all get {_images(every):,} right ({100 * every['value']:.1f} %)",
         "Shapley: what a backbone adds to the oracle, on average over all orders; they sum to it",
+        "guess: what a backbone that guesses would have in its place",
     ]
     if (weights := _weights(part)) is not None:
         lines.append(
@@ -219,6 +264,17 @@ def _said(part: pl.DataFrame, best: str) -> list[str]:
             f"{100 * weights:.1f} %"
         )
     return lines
+
+
+def _said_of_classes(part: pl.DataFrame) -> str:
+    of = _by_metric(part.filter(ensemble="class-oracle"))
+    gain, left_out = of["gain"]["value"], of["gain_left_out"]
+    interval = interval_text(left_out["ci_low"], left_out["ci_high"])
+    return (
+        f"class oracle: {100 * gain:+.1f} points, the best backbone of each class chosen on these "
+        f"very images; chosen\non the other images of the class: "
+        f"{100 * left_out['value']:+.1f} points ({interval})"
+    )
 
 
 def _best_subsets(
@@ -234,6 +290,7 @@ def _best_subsets(
             {
                 "size": size,
                 "oracle": of["acc1"]["value"],
+                "indep.": of["acc1_independent"]["value"] if gain else None,
                 "step": None if before is None else of["acc1"]["value"] - before,
                 "gain": gain["value"] if gain else None,
                 "95 %": interval_text(gain["ci_low"], gain["ci_high"]) if gain else NOTHING,
@@ -242,15 +299,16 @@ def _best_subsets(
         )
     text = show(
         pl.DataFrame(rows, infer_schema_length=None),
-        percent=["oracle", "step", "gain"],
+        percent=["oracle", "indep.", "step", "gain"],
         headers=column_heads(short),
         right=["95 %"],
         terminal=terminal,
     )
     lines = [
         text,
-        "the best backbones of each number, chosen on these very images; step: over one backbone "
-        "fewer;\ngain: over the best single backbone, in points",
+        "the best backbones of each number, chosen on these very images; indep.: if errors "
+        "were, within each\nclass; step: over one backbone fewer; gain: over the best single "
+        "backbone, in points",
     ]
     if len(every) > len(rows):
         lines.append(f"{len(every) - len(rows):,} more numbers of backbones: --top {len(every)}")
@@ -287,9 +345,7 @@ def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, A
     single = _best(part)
     found: list[tuple[int, tuple[str, ...], dict[str, Any]]]
     found = [(1, (str(single["backbones"]),), {"acc1": single})]
-    oracles = part.filter(
-        pl.col("ensemble") == "oracle", pl.col("metric").is_in(["acc1", "gain", "gain_relative"])
-    )
+    oracles = part.filter(pl.col("ensemble") == "oracle", pl.col("metric").is_in(_OF_SUBSETS))
     for (joined,), rows in oracles.group_by("backbones", maintain_order=True):
         chosen = tuple(str(joined).split("+"))
         if len(chosen) > 1:

@@ -25,6 +25,7 @@ _NUMBERED = 12  # backbones, from which on columns have numbers
 WIDTH = 100  # characters of a paragraph
 _LONG = 40  # characters; longer texts may be folded
 _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
+_ORACLES = ("oracle", "independent", "gain")
 _GROUP = ("dataset", "split", "perturbation", "prompts")  # what one table, or row, is about
 
 
@@ -69,11 +70,13 @@ def accuracy_frame(tidy: pl.DataFrame) -> pl.DataFrame:
     """Top-1 accuracy, one row a dataset, split, perturbation and prompt set; all fractions.
 
     tidy: what `clipsyn.evaluate.zeroshot` returns. Columns: dataset, split, perturbation,
-    prompts, n, chance, one for each backbone, best (its name; the first of equals), oracle, gain
-    (of the oracle over the best). Null where a backbone or the oracle is missing.
+    prompts, n, chance, one for each backbone, best (its name; the first of equals), oracle,
+    independent (the oracle of errors independent within each class), gain (of the oracle over the
+    best). Null where a backbone or the oracle is missing.
     """
     single, oracle, chance = _is_single(), pl.col("ensemble") == "oracle", _is_chance()
-    top1, value = pl.col("metric") == "acc1", pl.col("value")
+    top1, mark = pl.col("metric") == "acc1", pl.col("metric") == "acc1_independent"
+    value = pl.col("value")
     names = tidy.filter(single)["backbones"].unique(maintain_order=True).sort()
     rows = []
     for keys, group in tidy.group_by(*_GROUP, maintain_order=True):
@@ -89,12 +92,13 @@ def accuracy_frame(tidy: pl.DataFrame) -> pl.DataFrame:
                 **{name: found.get(name) for name in names},
                 "best": max(found, key=lambda name: _nan_last(found[name])),
                 "oracle": _only(group.filter(oracle & top1).select(value)),
+                "independent": _only(group.filter(oracle & mark).select(value)),
                 "gain": _only(group.filter(pl.col("metric") == "oracle_gain").select(value)),
             }
         )
-    kinds = dict.fromkeys(["chance", *names, "oracle", "gain"], pl.Float64)
+    kinds = dict.fromkeys(["chance", *names, *_ORACLES], pl.Float64)
     schema = {**dict.fromkeys(_GROUP, pl.String), "n": pl.Int64, **kinds, "best": pl.String}
-    order = [*_GROUP, "n", "chance", *names, "best", "oracle", "gain"]
+    order = [*_GROUP, "n", "chance", *names, "best", *_ORACLES]
     return pl.DataFrame(rows, schema={name: schema[name] for name in order})
 
 
@@ -106,7 +110,7 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     frame = accuracy_frame(tidy)
     if frame.is_empty():
         return "no accuracy to show"
-    names = frame.columns[len(_GROUP) + 2 : -3]
+    names = frame.columns[len(_GROUP) + 2 : -1 - len(_ORACLES)]
     common = [name for name in ("split", "prompts") if frame[name].n_unique() == 1]
     short, pattern = shortened(names)
     bold = {
@@ -117,8 +121,8 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     }
     text = show(
         frame.drop(common).with_columns(pl.col("best").replace(short)),
-        percent=["chance", *names, "oracle", "gain"],
-        headers=column_heads(short),
+        percent=["chance", *names, *_ORACLES],
+        headers=column_heads(short) | {"independent": "indep."},
         bold=bold,
         terminal=terminal,
     )
@@ -128,10 +132,10 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     notes = ["zero-shot top-1 accuracy in %", *said]
     return (
         f"{text}\n\n{'; '.join(notes)}.\n"
-        "oracle: share of images that at least one backbone gets right. gain: its lead in points "
-        "over the best\nsingle backbone, which is chosen row by row on these very images."
-        + ("" if _same_images(tidy) else _COMMON_IMAGES)
-        + legend(short)
+        "oracle: share of images that at least one backbone gets right. indep.: what it would "
+        "be if errors\nwere independent within each class, an upper mark. gain: the lead of the "
+        "oracle in points over the best\nsingle backbone, which is chosen row by row on these very "
+        "images." + ("" if _same_images(tidy) else _COMMON_IMAGES) + legend(short)
     )
 
 
@@ -205,8 +209,8 @@ def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> s
     ]
     best = max(rows, key=lambda row: _nan_last(row["top-1"]))
     oracle = group.filter(pl.col("ensemble") == "oracle")
-    gain = oracle.filter(pl.col("metric") == "oracle_gain").to_dicts()
-    if gain:
+    marks = {row["metric"]: row for row in oracle.to_dicts()}
+    if marks:
         rows.append(_backbone_row("oracle", oracle))
     frame = pl.DataFrame(rows)
     unused = [name for name in ("top-5", "mean per class") if frame[name].null_count() == len(rows)]
@@ -218,12 +222,13 @@ def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> s
         bold={(r, "top-1") for r, row in enumerate(rows) if row["top-1"] == best["top-1"]},
         terminal=terminal,
     )
-    if gain and not is_nan(gain[0]["value"]):
-        interval = interval_text(gain[0]["ci_low"], gain[0]["ci_high"])
+    if marks and not is_nan((gain := marks["oracle_gain"])["value"]):
+        interval = interval_text(gain["ci_low"], gain["ci_high"])
         over = f"here, {best['backbone']}" if _same_images(group) else "on the images that all have"
         text += (
-            f"\noracle: {100 * gain[0]['value']:+.1f} points ({interval}) over the best single "
-            f"backbone {over}"
+            f"\noracle: {100 * gain['value']:+.1f} points ({interval}) over the best single "
+            f"backbone {over};\nif errors were independent within each class it would be "
+            f"{100 * marks['acc1_independent']['value']:.1f} %"
         )
     return text
 

@@ -12,10 +12,10 @@ from clipsyn.analysis.oracle import (
     Overlap,
     best_subsets,
     class_accuracy,
+    class_choice,
     class_oracle,
     correctness,
     independent_oracle,
-    left_out_choice,
     members,
     subset_hits,
     subset_sizes,
@@ -199,7 +199,7 @@ def test_two_classes_by_hand():
     assert class_oracle(accuracy, sizes) == 0.75  # a for the first class, b for the second
     # without the first image: a; the second: equal in the class, b on the rest; the third: equal,
     # a on the rest; the fourth: b
-    assert left_out_choice(TWO_CLASSES, PAIRS).tolist() == [True, False, False, False]
+    assert class_choice(TWO_CLASSES, PAIRS, left_out=True).tolist() == [True, False, False, False]
 
 
 def shuffles(hits: tuple[bool, ...], labels: np.ndarray) -> set[tuple[bool, ...]]:
@@ -235,6 +235,7 @@ def test_the_best_of_each_class_against_plain_loops():
     for c in set(labels.tolist()):
         hits += max(int(row[labels == c].sum()) for row in right)
     assert class_oracle(*class_accuracy(right, labels)) == pytest.approx(hits / 300)
+    assert class_choice(right, labels).sum() == hits
     expected = []
     for i in range(300):
         rest = np.arange(300) != i
@@ -242,7 +243,7 @@ def test_the_best_of_each_class_against_plain_loops():
             (int(row[rest & (labels == labels[i])].sum()), int(row[rest].sum())) for row in right
         ]
         expected.append(bool(right[ranks.index(max(ranks)), i]))
-    assert left_out_choice(right, labels).tolist() == expected
+    assert class_choice(right, labels, left_out=True).tolist() == expected
 
 
 def test_a_table_of_class_accuracies_has_a_class_oracle_per_class():
@@ -257,19 +258,19 @@ def test_choosing_by_class_where_there_is_nothing_to_choose():
     rng = np.random.default_rng(2)
     right, labels = rng.uniform(size=(5, 4000)) < 0.4, rng.integers(0, 1000, 4000)
     assert class_oracle(*class_accuracy(right, labels)) > 0.6
-    assert left_out_choice(right, labels).mean() == pytest.approx(0.4, abs=0.03)
+    assert class_choice(right, labels, left_out=True).mean() == pytest.approx(0.4, abs=0.03)
 
 
 def test_choosing_by_class_where_each_backbone_has_its_own():
     labels = np.tile(np.arange(6), 20)
     right = labels % 3 == np.arange(3)[:, None]
     assert class_oracle(*class_accuracy(right, labels)) == 1
-    assert left_out_choice(right, labels).all()
+    assert class_choice(right, labels, left_out=True).all()
 
 
 def test_a_class_of_one_sample_has_the_backbone_that_is_best_on_the_rest():
     right = np.array([[1, 0, 0, 0], [0, 1, 1, 1]], bool)
-    assert left_out_choice(right, np.arange(4)).tolist() == [False, True, True, True]
+    assert class_choice(right, np.arange(4), left_out=True).tolist() == [False, True, True, True]
 
 
 def test_without_samples_no_class_says_anything():
@@ -277,11 +278,11 @@ def test_without_samples_no_class_says_anything():
     accuracy, sizes = class_accuracy(right, labels)
     assert np.isnan(independent_oracle(accuracy, sizes))
     assert np.isnan(class_oracle(accuracy, sizes))
-    assert left_out_choice(right, labels).shape == (0,)
+    assert class_choice(right, labels, left_out=True).shape == (0,)
 
 
 def test_labels_of_another_length_are_refused():
-    for measure in (class_accuracy, left_out_choice):
+    for measure in (class_accuracy, class_choice):
         with pytest.raises(ValueError, match="one label a sample"):
             measure(np.zeros((2, 4), bool), np.zeros(3, np.int64))
 

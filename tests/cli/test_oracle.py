@@ -34,7 +34,7 @@ def heads(text: str) -> list[list[str]]:
 def test_several_groups_have_an_overview(run):
     result = run()
     assert result.exit_code == 0
-    assert [head[:2] for head in heads(result.stdout)] == [["dataset", "perturbation"]] * 4
+    assert [head[:2] for head in heads(result.stdout)] == [["dataset", "perturbation"]] * 5
     assert "split test" in result.stdout
     assert result.stderr == ""
 
@@ -47,7 +47,7 @@ def test_one_group_has_its_tables(run):
 
 def test_details_are_those_of_every_group(run):
     found = heads(run("--details").stdout)
-    assert [head[0] for head in found[4:]] == ["backbone", "size", "images"] * 2
+    assert [head[0] for head in found[5:]] == ["backbone", "size", "images"] * 2
 
 
 def test_top_limits_the_tables(run):

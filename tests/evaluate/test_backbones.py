@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from math import prod
 
 import numpy as np
 import polars as pl
@@ -120,6 +121,16 @@ def test_the_oracle_is_right_where_anyone_is(birds, results, perturbation):
     found = number(results, metric="acc1", **where)
     assert found["value"] == pytest.approx(oracle, abs=1e-12)
     assert found["backbones"] == "cnx/c+rn/b+vit/a"
+    mark = number(results, metric="acc1_independent", **where)
+    readable = [NO_PREDICTION not in of for of in zip(*columns, strict=True)]
+    truth = [label for label, read in zip(labels, readable, strict=True) if read]
+    lost = 0.0
+    for c in set(truth):
+        of_class = [row for row, label in zip(rows, truth, strict=True) if label == c]
+        rates = [sum(column) / len(of_class) for column in zip(*of_class, strict=True)]
+        lost += len(of_class) * prod(1 - rate for rate in rates)
+    assert mark["value"] == pytest.approx(1 - lost / len(rows), abs=1e-12)
+    assert (mark["n"], mark["ci_low"]) == (len(rows), None)
     gain = number(results, metric="oracle_gain", **where)
     assert gain["value"] == pytest.approx(oracle - best, abs=1e-12)
     assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"]

@@ -160,6 +160,63 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
         assert 0 <= found["ci_low"] <= expected <= found["ci_high"]
 
 
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
+def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
+    rows = right_of(birds, "birds", perturbation)
+    key = birds.keys(dataset=["birds"], split=["test"], perturbation=[perturbation])[0]
+    truth = birds.samples("birds", "test").labels
+    readable = birds.predictions(key, birds.prompt_sets(key)[0]) != NO_PREDICTION
+    labels = truth[readable].tolist()
+    frame, everyone = (
+        results.filter(dataset="birds", perturbation=perturbation),
+        "+".join(BACKBONES),
+    )
+    by_class = {c: [row for row, of in zip(rows, labels, strict=True) if of == c] for c in labels}
+    lost = hits = 0.0
+    for of in by_class.values():
+        rates = [sum(column) / len(of) for column in zip(*of, strict=True)]
+        lost += len(of) * math.prod(1 - rate for rate in rates)
+        hits += len(of) * max(rates)
+    mark = value(frame, "acc1_independent", everyone, "oracle")
+    assert mark["value"] == pytest.approx(1 - lost / 88, abs=1e-12)
+    best = max(map(sum, zip(*rows, strict=True))) / 88
+    for end, expected in (("", hits / 88), ("_left_out", left_out_by_loops(rows, labels))):
+        accuracy = value(frame, f"acc1{end}", everyone, "class-oracle")
+        gain = value(frame, f"gain{end}", everyone, "class-oracle")
+        assert accuracy["value"] == pytest.approx(expected, abs=1e-12)
+        assert gain["value"] == pytest.approx(expected - best, abs=1e-12)
+        assert gain["ci_low"] < gain["value"] < gain["ci_high"]
+    for b, name in enumerate(BACKBONES):
+        others = sum(any(right for o, right in enumerate(row) if o != b) for row in rows) / 88
+        floor = value(frame, "unique_correct_floor", name, None)
+        assert floor["value"] == pytest.approx((1 - others) / len(SIX))
+        shared = sum(1 / (1 + sum(row) - row[b]) for row in rows) / 88 / len(SIX)
+        assert value(frame, "shapley_floor", name, None)["value"] == pytest.approx(shared)
+
+
+def left_out_by_loops(rows: list[tuple[bool, ...]], labels: list[int]) -> float:
+    hits = 0
+    for image, row in enumerate(rows):
+        rest = [i for i in range(len(rows)) if i != image]
+        ranks = [
+            (
+                sum(rows[i][b] for i in rest if labels[i] == labels[image]),
+                sum(rows[i][b] for i in rest),
+            )
+            for b in range(len(row))
+        ]
+        hits += row[ranks.index(max(ranks))]
+    return hits / len(rows)
+
+
+def test_every_subset_has_the_mark_of_its_backbones(given):
+    given(one_hot([[0, 0, 1, 2], [0, 1, 1, 2], [2, 2, 1, 1]]), [0, 0, 1, 1])
+    frame = oracle(None)
+    # class 0: a gets all; class 1: each gets a half, c gets all
+    assert value(frame, "acc1_independent", "a+c", "oracle")["value"] == pytest.approx(1)
+    assert value(frame, "acc1_independent", "a+b+c", "oracle")["value"] == pytest.approx(1)
+
+
 def test_the_best_pair_equals_a_search(birds, results):
     rows = right_of(birds, "birds", "clean")
     found = {
