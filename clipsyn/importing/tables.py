@@ -33,6 +33,7 @@ ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they a
     "perturbation": ("perturbation", "corruption"),
     "severity": ("severity", "condition"),
 }
+PREDICT = {"id", "class", "class_index", "probability"}  # `clipsyn predict` writes these
 # bethgelab/model-vs-human's responses: one file a subject and session, headers in any case
 RESPONSES = (
     "subj",
@@ -144,11 +145,18 @@ class _Table:
                     f"{self.path} has no column {asked} (--{role}-column); its columns are "
                     f"{found(columns)}"
                 )
-            for guess in [asked.lower()] if asked else guesses:
+            of_predict = role == "prediction" and by_name.keys() >= PREDICT
+            more = [self._predict_column] if of_predict else []
+            for guess in [asked.lower()] if asked else [*guesses, *more]:
                 if guess in by_name:
                     roles[role] = by_name[guess]
                     break
         return roles
+
+    @property
+    def _predict_column(self) -> str:
+        """Which class `clipsyn predict` says: a name, or an index where two classes share one."""
+        return "class" if len(set(self.known)) == len(self.known) else "class_index"
 
     @cached_property
     def _is_responses(self) -> bool:
@@ -243,6 +251,8 @@ class _Table:
     def _class_columns(self, named: list[str], order: list[str] | None) -> list[str]:
         """One column a class, by index: called after the classes, or numbered from 0."""
         if not self.known:
+            if order is None:
+                self._check_no_text(named)
             return order or named
         lacking = [name for name in self.known if name not in named]
         if not lacking and len(set(self.known)) == len(self.known):
@@ -254,6 +264,25 @@ class _Table:
                 f"class or its index{example}; its columns of numbers are {found(named)}"
             )
         return order
+
+    def _check_no_text(self, named: list[str]) -> None:
+        """Refuse columns of numbers that nothing calls classes where a text may be the answer."""
+        if "label" in self.roles and set(named) <= set(self.texts(self.roles["label"])):
+            return
+        unused = (name for name in self.frame.columns if name not in (*named, *self.roles.values()))
+        texts = [name for name in unused if self._is_text(name)]
+        if texts:
+            raise DatasetError(
+                f"{self.path}: no class is called after the columns of numbers ({found(named)}), "
+                f"and {found(texts)} may be what was predicted: name that column with "
+                "--prediction-column, or the classes with --classes FILE"
+            )
+
+    def _is_text(self, name: str) -> bool:
+        column = self.frame[name]
+        if _UNNAMED.fullmatch(name) or column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+            return False
+        return not _is_nothing(column.cast(pl.String)).all()
 
     def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
         return pl.DataFrame(map(self._floats, columns)).to_numpy()

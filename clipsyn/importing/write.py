@@ -20,8 +20,8 @@ from clipsyn.importing.classes import have_other_numbers, read_names
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.importing.numpy_files import cached_features, read_numpy
 from clipsyn.importing.parts import Part, Wanted
+from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
-from clipsyn.importing.tables import read_table
 from clipsyn.metrics import accuracy
 from clipsyn.schema import FORMAT_VERSION
 from clipsyn.specs import check_backbone_name
@@ -88,6 +88,7 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     for cell, draft in zip(cells, drafts, strict=True):
         _write(draft, cell.arrays, _attributes(cell), replace=wanted.replace)
     _say(cells, wanted)
+    _say_labels(table, store)
     return pl.DataFrame(rows, schema=IMPORTED)
 
 
@@ -295,3 +296,16 @@ def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
             valid = [cell.valid for cell in cells if cell.key.perturbation == label]
             common = int(np.logical_and.reduce(valid).sum())
             _LOG.info(f"{label}: {common:,} of {len(valid[0]):,} samples in common")
+
+
+def _say_labels(table: SampleTable, store: Path) -> None:
+    """How many samples have no label: nothing can be right or wrong about these."""
+    where, labelled = f"{table.dataset}/{table.split}", int(np.count_nonzero(table.labels >= 0))
+    if not labelled:
+        _LOG.info(
+            f"note: no image of {where} has a label, so there is no accuracy and no oracle: to "
+            f"have them, `clipsyn rm {store} -d {table.dataset} -s {table.split}` and import files "
+            f"with a column of true classes ({', '.join(ROLES['label'])})"
+        )
+    elif labelled < len(table):
+        _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.router import load_router
+from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 
 HEADER = ("subj", "SESSION", "trial", "rt", "object_response", "category", "condition", "imagename")
@@ -276,3 +278,36 @@ class TestLogits:
         assert "was imported" in said
         assert "load_router(ROUTER).predict(store.pool(DATASET, SPLIT))" in said
         assert load_router(router).score(FeatureStore.open(scored).pool("toy", "test")) > 0.7
+
+
+class TestWhatPredictWrites:
+    @pytest.fixture
+    def written(self, clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path) -> Path:
+        router, path = tmp_path / "router", tmp_path / "predictions.csv"
+        clipsyn("fit", tiny_store.path, "-d", "toy", "--ensemble", "log-avg", "-o", router)
+        clipsyn("predict", router, tiny_store.path, "--csv", path)
+        return path
+
+    def test_is_predictions(
+        self, clipsyn: Any, tiny_store: FeatureStore, written: Path, tmp_path: Path
+    ) -> None:
+        result = clipsyn("import", tmp_path / "other", written, "-d", "food", "--json")
+        (cell,) = json.loads(result.stdout)
+        assert (cell["kind"], cell["images"], cell["valid"]) == ("predictions", 20, 20)
+        store, said = FeatureStore.open(tmp_path / "other"), pl.read_csv(written)["class"]
+        names = store.samples("food", "test").class_names
+        assert names == tuple(sorted(set(said)))
+        found = store.predictions(FeatureKey("food", "test", "clean", "predictions"), "imported")
+        assert [names[index] for index in found] == said.to_list()
+        assert "note: no image of food/test has a label" in result.stderr
+        assert "`clipsyn rm" in result.stderr
+
+    def test_stands_beside_the_backbones(
+        self, clipsyn: Any, tiny_store: FeatureStore, written: Path
+    ) -> None:
+        right = load_router(written.parent / "router").score(tiny_store.pool("toy", "test"))
+        line = ("import", tiny_store.path, written, "-d", "toy", "-b", "mine", "--json")
+        result = clipsyn(*line)
+        (cell,) = json.loads(result.stdout)
+        assert cell["acc1"] == pytest.approx(right)
+        assert "label" not in result.stderr

@@ -50,6 +50,16 @@ class TestPredictions:
         assert (part.ids, part.labels) == (("7", "8"), ("a", "b"))
         assert part.values.tolist() == ["0", ""]
 
+    def test_predict_of_classes_that_share_a_name_is_read_by_index(self, write_csv: Write) -> None:
+        path = write_csv(["id", "class", "class_index", "probability"], [["a", "cat", 2, 0.9]])
+        assert only(path, ("cat", "dog", "cat")).values.tolist() == ["2"]
+        assert only(path, NAMES).values.tolist() == ["cat"]
+        assert only(path, columns={"prediction": "class_index"}).values.tolist() == ["2"]
+
+    def test_a_class_index_is_no_prediction_unless_predict_wrote_it(self, write_csv: Write) -> None:
+        path = write_csv(["id", "class_index", "cat", "dog"], [["a", 1, 0.9, 0.1]])
+        assert only(path, ("cat", "dog")).kind == "logits"
+
     def test_a_long_table_is_several_backbones(self, write_csv: Write) -> None:
         rows = [["a", "x", "cat"], ["a", "y", "dog"], ["b", "y", "bee"], ["b", "x", "cat"]]
         parts = read(write_csv(["id", "model", "prediction"], rows))
@@ -83,7 +93,7 @@ class TestPredictions:
 
 class TestNumbers:
     def test_columns_called_after_unknown_classes(self, write_csv: Write) -> None:
-        path = write_csv(["id", "dog", "cat", "note"], [["a", 1, 2.5, "x"], ["b", -1, "NaN", "y"]])
+        path = write_csv(["id", "dog", "cat", "note"], [["a", 1, 2.5, ""], ["b", -1, "NaN", ""]])
         part = only(path)
         assert (part.kind, part.columns) == ("logits", ("dog", "cat"))
         np.testing.assert_array_equal(part.values, np.array([[1, 2.5], [-1, np.nan]], np.float32))
@@ -102,8 +112,8 @@ class TestNumbers:
     def test_a_note_with_some_numbers_is_no_class(self, write_csv: Write) -> None:
         rows = [["a", "cat", "1"], ["b", "dog", "see mail"], ["c", "dog", "no"]]
         assert only(write_csv(["id", "prediction", "note"], rows)).kind == "predictions"
-        rows = [["a", 0.5, "1"], ["b", 1.5, "see mail"], ["c", 2.5, "no"]]
-        assert only(write_csv(["id", "cat", "note"], rows)).columns == ("cat",)
+        rows = [["a", 0.5, "1", "cat"], ["b", 1.5, "see mail", "cat"], ["c", 2.5, "no", "cat"]]
+        assert only(write_csv(["id", "cat", "note", "label"], rows)).columns == ("cat",)
 
     @pytest.mark.parametrize("index", ["", "Unnamed: 0", "__index_level_0__"])
     def test_the_index_that_pandas_writes_is_no_class(self, write_csv: Write, index: str) -> None:
@@ -141,6 +151,24 @@ class TestNumbers:
         part = only(path, NAMES, kind="embeddings")
         assert part.kind == "embeddings"
         np.testing.assert_array_equal(part.values, np.array([[0.75, 0.25]], np.float32))
+
+    @pytest.mark.parametrize("options", [{}, {"kind": "logits"}])
+    def test_numbers_that_no_class_is_called_after_beside_a_text(
+        self, write_csv: Write, options: dict[str, Any]
+    ) -> None:
+        path = write_csv(["id", "answer", "rank", "sure"], [["a", "cat", 1, 2], ["b", "", 3, 4]])
+        with pytest.raises(DatasetError, match=r"\(rank, sure\), and answer may .*--pred"):
+            only(path, **options)
+        assert only(path, columns={"prediction": "answer"}).values.tolist() == ["cat", ""]
+        assert only(path, ("rank", "sure")).columns == ()
+
+    def test_a_text_beside_columns_that_are_classes(self, write_csv: Write) -> None:
+        rows = [["a", "x", 1, 2, "cat"], ["b", "y", 1, 2, "dog"]]
+        path = write_csv(["id", "note", "cat", "dog", "label"], rows)
+        assert only(path).columns == ("cat", "dog")
+        assert only(write_csv(["id", "note", "l0", "l1"], [["a", "x", 1, 2]])).columns == ()
+        nothing = write_csv(["id", "note", "cat", "dog"], [["a", "", 1, 2], ["b", "NA", 1, 2]])
+        assert only(nothing).columns == ("cat", "dog")
 
     def test_predictions_win_unless_logits_are_asked_for(self, write_csv: Write) -> None:
         path = write_csv(["id", "prediction", "cat", "dog"], [["a", "dog", 5, -5]])

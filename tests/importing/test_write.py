@@ -56,6 +56,28 @@ class TestANewStore:
         bring(mine)
         assert bring(tmp_path / "mine.parquet")["was"].to_list() == ["there"]
 
+    @pytest.mark.parametrize(
+        ("labels", "said"),
+        [
+            (("cat", "dog", "bee"), ""),
+            (("cat", "", "NA"), "note: 1 of the 3 images of toy/test have a label"),
+            (("", "", ""), "note: no image of toy/test has a label"),
+        ],
+    )
+    def test_says_what_has_labels(
+        self,
+        bring: Any,
+        write_csv: Write,
+        caplog: pytest.LogCaptureFixture,
+        labels: tuple[str, ...],
+        said: str,
+    ) -> None:
+        rows = [[name, "cat", label] for name, label in zip("abc", labels, strict=True)]
+        with caplog.at_level("INFO", "clipsyn"):
+            bring(write_csv(["id", "prediction", "label"], rows))
+        notes = [line for line in caplog.messages if line.startswith("note: ")]
+        assert [line[: len(said)] for line in notes] == [said] * bool(said)
+
     def test_responses(
         self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
     ) -> None:
