@@ -90,6 +90,16 @@ def test_the_penalty_is_the_one_with_the_best_held_out_likelihood():
     assert {1.0, 100.0} <= chosen
 
 
+@pytest.mark.parametrize("order", ["in turns", "sorted"])
+@pytest.mark.parametrize(("bias", "seed"), [(0.1, 0), (0.5, 1)])
+def test_the_penalty_is_chosen_on_folds_that_have_every_class(bias, seed, order):
+    """Every third sample, or a third of them in a row, would be a class of its own; what holds
+    out a whole class here chooses 100."""
+    logits, labels = problem(60, classes=3, seed=seed, bias=bias)
+    rows = np.argsort(labels, kind="stable") if order == "sorted" else np.arange(60)
+    assert Stacking().fit(logits[rows], labels[rows]).inverse_penalty_ == 1.0
+
+
 @pytest.mark.parametrize("shots", [1, 2])
 def test_the_penalty_is_fixed_unless_half_of_the_classes_have_two_samples(shots):
     logits, labels = problem(5 * shots, bias=0.1)

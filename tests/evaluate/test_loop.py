@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 
@@ -26,6 +27,7 @@ from clipsyn.fewshot import few_shot
 from clipsyn.heads import HEADS
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files
+from clipsyn.logits import log_softmax
 from clipsyn.store.features import FeatureStore
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -162,6 +164,41 @@ def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path
     assert len(more) > len(first)
     fresh = timeless(run(store, shots=(1, 4)))
     assert timeless(more).sort(pl.all()).equals(fresh.sort(pl.all()))
+
+
+def test_a_second_seed_adds_its_rows_though_its_images_are_the_same(store, tmp_path):
+    """With the whole support the seed is all that tells two fits of NLC apart."""
+    settings = {"ensembles": ["nlc:steps=5"], "shots": (None,), "output": tmp_path / "r.parquet"}
+    run(store, seeds=(0,), **settings)
+    both = run(store, seeds=(0, 1), **settings)
+    assert set(both.filter(ensemble="nlc:steps=5")["seed"]) == {0, 1}
+    fresh = run(store, seeds=(0, 1), **settings | {"output": None})
+    assert timeless(both).sort(pl.all()).equals(timeless(fresh).sort(pl.all()))
+
+
+def test_other_classes_add_their_rows_though_their_images_are_the_same(store, tmp_path):
+    """What learns nothing differs by the classes alone that it is measured on."""
+    settings = {"ensembles": ["log-avg"], "shots": (), "output": tmp_path / "r.parquet"}
+    run(store, **settings)
+    halves = run(store, base_to_new=True, **settings)
+    assert set(halves.filter(ensemble="log-avg")["classes"]) == {"base", "new"}
+    fresh = run(store, base_to_new=True, **settings | {"output": None})
+    assert timeless(halves).sort(pl.all()).equals(timeless(fresh).sort(pl.all()))
+
+
+def test_the_images_of_coop_are_those_that_are_fitted_on(store, tmp_path):
+    from clipsyn.ensembles.super_learner import SuperLearner
+
+    support, test = store.pool("toy", "train"), store.pool("toy", "test")
+    rows = np.flatnonzero(support.labels == 1)[:2]  # few_shot would draw from every class
+    items = [[support.ids[row], int(support.labels[row]), ""] for row in rows]
+    (tmp_path / "shot_1-seed_1.json").write_text(json.dumps({"train": items}))
+    frame = run(store, coop=tmp_path, shots=(1,), seeds=(1,))
+    learned = frame.filter(ensemble="super-learner")
+    assert learned.filter(metric="fit_seconds")["n"].to_list() == [2]
+    scores = SuperLearner().fit(support.take(rows)).combine(test)
+    expected = -log_softmax(scores)[np.arange(len(test)), test.labels].mean()
+    assert learned.filter(metric="nll")["value"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_changed_inputs_do_not_mix(store, tmp_path):

@@ -231,6 +231,24 @@ def test_a_store_against_plain_loops(birds):
     assert set(frame["n"]) == {88}  # two birds cannot be decoded
 
 
+def test_datasets_are_resampled_independently(give):
+    """Of two sets with the same answers the mean's interval is the root of two narrower."""
+    answers = {
+        ("a", "clean"): "1" * 60 + "0" * 40,
+        ("a", "jpeg-1"): "01" * 50,
+        ("b", "clean"): "01" * 50,
+        ("b", "jpeg-1"): "1" * 30 + "0" * 70,
+    }
+    for dataset in ("one", "two"):
+        store = give(answers, dataset)
+    frame = robustness(store).filter(metric="drop", perturbation="jpeg-1", backbones="a")
+    width = dict(frame.select("dataset", pl.col("ci_high") - pl.col("ci_low")).iter_rows())
+    alone, other = width.pop("one"), width.pop("two")
+    (mean,) = width.values()
+    assert alone == pytest.approx(other, rel=0.15)
+    assert mean == pytest.approx(alone / 2**0.5, rel=0.15)
+
+
 def test_intervals_are_those_of_stats(birds):
     """Shares have Wilson's, a drop that of the paired bootstrap, means over severities theirs."""
     right = right_of(birds, "birds")

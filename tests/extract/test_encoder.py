@@ -247,6 +247,32 @@ def test_low_precision_is_close_and_leaves_texts_alone(
     assert np.array_equal(full.encode_text(["a cat"]), low.encode_text(["a cat"]))
 
 
+@pytest.mark.parametrize(
+    ("precision", "given", "weights", "computed"),
+    [
+        ("fp32", torch.float32, torch.float32, torch.float32),
+        ("bf16", torch.bfloat16, torch.bfloat16, torch.bfloat16),
+        ("amp_bf16", torch.float32, torch.float32, torch.bfloat16),
+        ("amp_fp16", torch.float32, torch.float32, torch.float16),
+    ],
+)
+def test_a_precision_says_what_is_cast(
+    saved: Any, precision: str, given: Any, weights: Any, computed: Any
+) -> None:
+    """Autocast leaves pixels and weights as they are and computes layers in the type asked for."""
+    encoder = load_encoder(
+        Backbone.parse(saved("clipsyn-vit").by_file), device="cpu", precision=precision
+    )
+    tower = encoder._visual
+    seen = {}
+    first = next(module for module in tower.modules() if isinstance(module, torch.nn.Conv2d))
+    tower.register_forward_pre_hook(lambda _, inputs: seen.update(given=inputs[0].dtype))
+    first.register_forward_hook(lambda _, __, output: seen.update(computed=output.dtype))
+    embed(encoder, images((64, 64)))
+    assert seen == {"given": given, "computed": computed}
+    assert {parameter.dtype for parameter in tower.parameters()} == {weights}
+
+
 def test_read_only_pixels_and_no_pixels(saved: Any) -> None:
     encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
     pixels = np.full((2, 32, 32, 3), 9, np.uint8)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from clipsyn.errors import TooFewSamples, UsageError
 from clipsyn.heads.base import held_out
@@ -72,6 +73,42 @@ def test_the_penalty_follows_the_noise(noise, strong):
     probe = LinearProbe().fit(clusters(noise=noise, per_class=20))
     assert probe.penalty_[0] in PENALTIES
     assert (probe.penalty_[0] >= 0.1) == strong
+
+
+@pytest.mark.parametrize(
+    ("sizes", "noise", "seed"),
+    [((3, 3, 3, 3, 30), 2.0, 18), ((3, 3, 3, 3, 30), 3.0, 17), ((3, 3, 3, 30, 30), 4.0, 23)],
+)
+def test_classes_weigh_as_much_as_in_the_part_while_the_penalty_is_chosen(sizes, noise, seed):
+    """As by a loop with scikit-learn, which chooses another penalty without the weights."""
+    support = uneven(sizes, noise, seed)
+    kept = ~held_out(support.labels, 0.1, 0)
+    features, labels = support.embeddings["0"][kept], support.labels[kept]
+    out = held_out(labels, 0.2, 0)
+
+    def loss(penalty: float, weights: np.ndarray | None) -> float:
+        probe = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=20_000)
+        probe.fit(features[~out], labels[~out], sample_weight=weights)
+        return log_loss(labels[out], probe.predict_proba(features[out]), labels=probe.classes_)
+
+    def chosen(weights: np.ndarray | None) -> float:
+        losses = [loss(penalty, weights) for penalty in PENALTIES]
+        rises = [i for i in range(1, len(losses)) if losses[i] >= losses[i - 1]]
+        return PENALTIES[(rises or [len(losses)])[0] - 1]
+
+    whole, part = np.bincount(labels), np.bincount(labels[~out])
+    weights = (whole / part)[labels[~out]]
+    assert (chosen(weights), chosen(None)) == (1.0, 0.1)
+    np.testing.assert_array_equal(LinearProbe().fit(support).penalty_, [1.0])
+
+
+def uneven(sizes: tuple[int, ...], noise: float, seed: int) -> Pool:
+    rng = np.random.default_rng(seed)
+    centre = np.random.default_rng(7).normal(size=(len(sizes), 16))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    values = centre[labels] + noise * rng.normal(size=(len(labels), 16)) + 1
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return Pool.of(rng.normal(size=(len(labels), 1, len(sizes))), labels, [values])
 
 
 def test_the_penalty_is_the_default_where_nothing_can_be_held_out_for_it():

@@ -71,6 +71,16 @@ def test_mean_per_class_agrees_with_the_naive_bootstrap():
     assert found == pytest.approx(expected, abs=0.012)
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_a_class_without_an_image_in_a_resample_is_left_out_of_its_mean(right):
+    """One image of four is the only one of its class: every third resample does without it."""
+    labels, correct = np.array([0, 0, 0, 1]), np.full(4, right)
+    assert bootstrap_mean_per_class(correct, labels) == (float(right), float(right))
+    correct[3] = not right  # then the mean is that of the other class alone, or of both
+    low, high = bootstrap_mean_per_class(correct, labels)
+    assert {low, high} == {0.5, float(right)}
+
+
 def test_class_numbers_do_not_matter():
     rng = np.random.default_rng(6)
     labels, correct = rng.integers(0, 4, 100), rng.random(100) < 0.5
@@ -257,3 +267,12 @@ def test_samples_that_agree_leave_the_interval_of_the_seeds():
     expected = naive_bootstrap(lambda rows: seeds[rows].mean(), 4)
     found = bootstrap_seeds(np.repeat(seeds[:, None], 50, axis=1), resamples=4000)
     assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_seeds_and_samples_are_drawn_independently():
+    """With as many samples as seeds the same draws for both would add up: their sum is twice as
+    wide, where independent ones give the root of two."""
+    values = np.random.default_rng(12).normal(size=60)
+    both = bootstrap_seeds(values[:, None] + values, resamples=4000)
+    one = bootstrap_mean(values, resamples=4000)
+    assert (both.high - both.low) / (one.high - one.low) == pytest.approx(2**0.5, rel=0.05)
