@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.utils import estimator_checks
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UnknownName, UsageError
@@ -152,6 +153,24 @@ def test_a_clone_has_the_parameters_and_nothing_learned():
     assert copy is not fitted
     assert copy.get_params() == fitted.get_params()
     assert copy.learned() == {}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_estimator_cloneable,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_set_params,
+    ],
+)
+@pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=["ensembles", "heads"])
+def test_the_checks_of_scikit_learn_that_need_no_table(registry, check):
+    """The others fit on (sample, feature), and `check_estimator` leaves them out for that."""
+    for name in registry:
+        check(name, registry.load(name)())
 
 
 def test_repr_shows_what_differs_from_the_defaults():

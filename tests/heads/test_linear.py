@@ -47,7 +47,8 @@ def test_the_combiner_gets_the_part_that_was_held_out():
     out = np.flatnonzero(held_out(support.labels, 0.2, 3))
     assert combiner.ids == tuple(map(str, out))
     assert len(out) == 10
-    np.testing.assert_array_equal(combiner.logits, probe.transform(support).logits[out])
+    # a product with fewer rows may be rounded otherwise
+    np.testing.assert_allclose(combiner.logits, probe.transform(support).logits[out], rtol=1e-5)
 
 
 def test_the_held_out_part_is_not_learned_from():
