@@ -170,6 +170,17 @@ def unique_correct(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[n
     return _ratio(overlap.only(), overlap.n)
 
 
+def unique_correct_floor(
+    predictions: NDArray[Any], labels: NDArray[Any], classes: int
+) -> NDArray[np.float64]:
+    """(backbone,) share of samples that a guess in its place would be alone right on.
+
+    (1 - oracle of the others) / classes: what is no higher than this may be luck.
+    """
+    overlap = Overlap.of(correctness(predictions, labels))
+    return overlap.mean(overlap.guessed(classes))
+
+
 def resampled(
     predictions: NDArray[Any],
     labels: NDArray[Any],

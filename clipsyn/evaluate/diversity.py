@@ -22,6 +22,7 @@ from clipsyn.analysis.diversity import (
     pair_counts,
     resampled,
     unique_correct,
+    unique_correct_floor,
     vote_entropy,
 )
 from clipsyn.errors import UsageError
@@ -59,7 +60,8 @@ def diversity(
       are equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group;
     - of all backbones: mean_NAME over pairs for each of those measures (over those that have one),
       fleiss_kappa and vote_entropy;
-    - of a backbone: unique_correct, with Wilson's interval.
+    - of a backbone: unique_correct, with Wilson's interval, and unique_correct_floor, what a guess
+      in its place would have.
 
     With `results`, a file of `clipsyn evaluate`, beside them what `correlations` has to say of
     `MEANS` and the gains there, on `head`, at `shots`.
@@ -130,6 +132,8 @@ def _measures(group: Predicted) -> Iterator[tuple[tuple[int, ...], Measured]]:
     for b, share in enumerate(unique_correct(predictions, labels)):
         interval = wilson_interval(round(share * counts.n) if counts.n else 0, counts.n)
         yield (b,), Measured("unique_correct", Score(float(share), counts.n), interval)
+    for b, share in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
+        yield (b,), _measured("unique_correct_floor", share, counts.n, None)
     yield from _significance(counts)
 
 

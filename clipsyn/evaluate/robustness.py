@@ -57,7 +57,8 @@ def robustness(
       perturbations, at "all", is mce (Hendrycks & Dietterich 2019; as a ratio, not times 100, and
       with the severities that there are).
 
-    Of the oracle also gain, over the backbone that is best under that perturbation. Of that
+    Of the oracle also gain, over the backbone that is best under that perturbation, and
+    acc1_independent, what it would be if errors were independent within each class. Of that
     backbone, by its name: lead, over the second best, and switch, over the backbone that is best
     on clean images. Of all backbones, "a+b+c": kendall_tau (b) of their order against that on
     clean images.
@@ -140,6 +141,8 @@ def _measures(trial: Trial, setting: Setting, clean: Setting) -> Iterator[_Found
             measured = _measured(metric, values[:, column], setting.n, share)
             yield names, ensemble, measured
     if several:
+        mark = Score(trial.independent[setting.label], setting.n)
+        yield trial.backbones, "oracle", Measured("acc1_independent", mark, None)
         yield from _comparisons(trial.backbones, setting, clean)
 
 

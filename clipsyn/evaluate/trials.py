@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.analysis.oracle import class_accuracy, correctness, independent_oracle
 from clipsyn.analysis.robustness import corruption_error, families
 from clipsyn.errors import DatasetError, MissingCell, UsageError
 from clipsyn.evaluate.predicted import Predicted, predicted
@@ -40,6 +41,7 @@ class Trial:
     labels: tuple[str, ...]  # of the perturbations, clean first
     counted: NDArray[np.bool_]  # (perturbation, sample), without samples that count nowhere
     accuracy: NDArray[np.float64]  # (1 + resample, perturbation, method): backbones, then oracle
+    independent: dict[str, float]  # by perturbation: oracle of errors independent within a class
     cells: list[str]  # fingerprints of all that is read
     members: tuple[Trial, ...] = ()
 
@@ -62,6 +64,7 @@ class Trial:
             tuple(group.perturbation for group in groups),
             counted,
             _share(shares[..., :-1], shares[..., -1:]),
+            _independent(groups, labels),
             [cell for group in groups for cell in group.fingerprints.values()],
         )
 
@@ -73,6 +76,7 @@ class Trial:
             members[0].labels,
             np.concatenate([trial.counted for trial in members], axis=1),
             np.mean([trial.accuracy for trial in members], axis=0),
+            _means([trial.independent for trial in members]),
             [cell for trial in members for cell in trial.cells],
             tuple(members),
         )
@@ -240,6 +244,24 @@ def _refuse_mixed(groups: Sequence[Predicted]) -> None:
                 f"{where} has {odd[0]} either clean or under {group.perturbation}, not both: "
                 "choose with --backbones, --perturb or --prompts"
             )
+
+
+def _independent(groups: Sequence[Predicted], labels: NDArray[np.int32]) -> dict[str, float]:
+    """Of each perturbation at its severity, of means over severities, and of the mean of those."""
+    found = {}
+    for group in groups:
+        right = correctness(group.predictions, labels)
+        accuracy = class_accuracy(right, labels[scored(group.predictions, labels)])
+        found[group.perturbation] = independent_oracle(*accuracy)
+    over = {
+        name: float(np.mean([found[label] for label in members]))
+        for name, members in families(tuple(found)).items()
+    }
+    return found | over | {ALL: float(np.mean(list(over.values())))}
+
+
+def _means(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {label: float(np.mean([of[label] for of in found])) for label in found[0]}
 
 
 def _mean(rows: NDArray[np.bool_]) -> NDArray[np.float64]:

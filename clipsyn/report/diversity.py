@@ -41,7 +41,8 @@ _NOTES = {
     "pairs": f"""{_MEANING}
 p: that the two are equally accurate (McNemar's test, exact; Holm over these pairs).""",
     "matrix": """\
-Above the diagonal kappa, below it inconsistency, on it what one alone gets right (both in %).""",
+Above the diagonal kappa, below it inconsistency, on it what one alone gets right (both in %); one
+that guesses would alone get at most {guess}.""",
     "correlations": """\
 Over datasets, of the diversity of zero-shot predictions with the gain of an ensemble over the best
 single backbone. Q and kappas are high where backbones are alike. *: the 95 % interval leaves
@@ -114,13 +115,20 @@ def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
     about = f"n {frame['n'][0]:,}{_said(pattern)}"
     title = f"{dataset}/{split} · {perturbation} · prompts {prompts} · {about}"
     alone = [f"{short[name]} {_percent(share)}" for name, share in _unique(frame).items()]
-    last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}.", WIDTH)
+    guess = f"one that guesses would at most get {_guess(frame)}"
+    last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}; {guess}.", WIDTH)
     return _shown(rows, title, f"{_NOTES['pairs']}\n{last}", terminal)
 
 
-def _unique(frame: pl.DataFrame) -> dict[str, float | None]:
+def _guess(frame: pl.DataFrame) -> str:
+    """The largest share that a guess in place of a backbone would get, in %."""
+    shares = _unique(frame, "unique_correct_floor").values()
+    return _percent(max((share for share in shares if share is not None), default=None))
+
+
+def _unique(frame: pl.DataFrame, metric: str = "unique_correct") -> dict[str, float | None]:
     """Backbone -> share of samples that it alone gets right, mean over groups."""
-    rows = frame.filter(metric="unique_correct").group_by("backbones", maintain_order=True)
+    rows = frame.filter(metric=metric).group_by("backbones", maintain_order=True)
     return dict(rows.agg(pl.col("value").fill_nan(None).mean()).iter_rows())
 
 
@@ -172,7 +180,7 @@ def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
         below=Side("error_inconsistency", _percent),
         diagonal={name: _percent(share) for name, share in _unique(part).items()},
         title=f"{split} · {perturbation} · prompts {prompts}{_said(pattern)} · {about}",
-        note=_NOTES["matrix"],
+        note=_NOTES["matrix"].format(guess=_guess(part)),
         terminal=terminal,
     )
 

@@ -18,11 +18,14 @@ _MOST = 8  # severities, or ensembles, in the columns of one table
 _Rows = list[dict[str, Any]]
 
 _NOTES = {
+    "independent": """
+independent: the oracle if errors were independent within each class, an upper mark.""",
     "summary": """\
 perturbed: mean over perturbations of the mean over their severities. drop: points lost of clean.
 relative: perturbed in % of clean. mCE: mean over perturbations of the errors, summed over
 severities, in % of those of {reference} (Hendrycks & Dietterich 2019).""",
-    "accuracy": "Top-1 accuracy in %, mean over severities; all: mean over perturbations.",
+    "accuracy": """\
+Top-1 accuracy in %, mean over severities; all: mean over perturbations.""",
     "drop": "Points lost of the clean accuracy, mean over severities; all: over perturbations.",
     "relative_robustness": "Accuracy in % of the clean accuracy, mean over severities.",
     "errors": """\
@@ -92,7 +95,7 @@ def _of(part: Part, details: bool, terminal: bool | None) -> dict[str, str]:
 
 def _summary(part: Part, terminal: bool | None) -> str:
     """A line a method."""
-    rows = []
+    rows: _Rows = []
     for method, text in _methods(part).items():
         clean, over = part.row("acc1", CLEAN, method), part.row("acc1", ALL, method)
         drop, error = part.row("drop", ALL, method), part.row("mce", ALL, method)
@@ -110,6 +113,10 @@ def _summary(part: Part, terminal: bool | None) -> str:
                 "95 %   ": NOTHING if method == part.reference else _interval(error),
             }
         )
+    if part.has_oracle:
+        columns = {"clean": CLEAN, "perturbed": ALL}
+        mark = {name: part.value("acc1_independent", of, ORACLE) for name, of in columns.items()}
+        rows.insert(len(part.backbones) + 1, {"": "independent"} | mark)
     singles = rows[: len(part.backbones)]
     bold = _best(singles, ["clean", "perturbed", "relative"], max)
     text = _shown(
@@ -118,7 +125,8 @@ def _summary(part: Part, terminal: bool | None) -> str:
         bold=bold | _best(singles, ["drop", "mCE"], min),
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES['summary'].format(reference=_reference(part))}{_fitted(part)}"
+    note = _NOTES["summary"].format(reference=_reference(part))
+    return f"{text}\n\n{note}{_NOTES['independent'] if part.has_oracle else ''}{_fitted(part)}"
 
 
 def _by_perturbation(
@@ -128,16 +136,23 @@ def _by_perturbation(
     columns = {name: name for name in part.backbones} | (
         {ORACLE: ORACLE} if part.has_oracle else {}
     )
-    rows, bold = [], set()
+    rows, bold, mark = [], set(), "acc1_independent"
+    marked = metric == "acc1" and part.has_oracle
     for line, setting in enumerate(settings):
         of = "mce" if (metric, setting) == ("ce", ALL) else metric
         values = {name: part.value(of, setting, name) for name in columns}
         known = {n: v for n in part.backbones if (v := values[n]) is not None and not is_nan(v)}
         wanted = (min if metric in ("ce", "drop") else max)(known.values(), default=None)
         bold |= {(line, name) for name, value in known.items() if value == wanted}
+        if marked:
+            values[mark] = part.value(mark, setting, ORACLE)
         rows.append({"perturbation": "mCE" if of == "mce" else setting} | values)
     text = _shown(
-        rows, percent=list(columns), headers=column_heads(part.short), bold=bold, terminal=terminal
+        rows,
+        percent=[*columns, mark],
+        headers=column_heads(part.short) | {mark: "indep."},
+        bold=bold,
+        terminal=terminal,
     )
     if metric == "acc1":
         note = _NOTES["accuracy" if ALL in settings else "every severity"]
@@ -272,7 +287,7 @@ def _shown(
     numbers = set(percent) & set(table.columns)
     casts = [pl.col(name).cast(pl.Float64) for name in numbers]  # without any number, too
     intervals = [name for name in table.columns if name.startswith("95 %")]
-    empty = [name for name in intervals if set(table[name]) == {NOTHING}]
+    empty = [name for name in intervals if set(table[name]) <= {NOTHING, None}]
     return show(
         table.with_columns(casts).drop(empty),
         percent=numbers,

@@ -19,6 +19,7 @@ from clipsyn.analysis.diversity import (
     pair_counts,
     resampled,
     unique_correct,
+    unique_correct_floor,
     vote_entropy,
 )
 from clipsyn.schema import NO_PREDICTION
@@ -95,6 +96,8 @@ def test_all_together_by_hand(four):
     entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
     assert vote_entropy(*four) == pytest.approx(entropy)
     assert unique_correct(*four) == pytest.approx([1 / 4, 0, 0])
+    # the second and third miss one of the four images together, the other pairs none
+    assert unique_correct_floor(*four, 5) == pytest.approx([1 / 4 / 5, 0, 0])
 
 
 LOOPS = {  # of (first, second, label)

@@ -110,6 +110,7 @@ def test_the_frame_has_the_columns_of_a_result(results):
     groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
     assert groups == [("birds", "clean"), ("birds", "jpeg-3")]
     assert set(results["metric"]) == {*PAIRWISE, *MEANS, "unique_correct"} | {
+        "unique_correct_floor",
         "mcnemar_p",
         "mcnemar_p_holm",
     }
@@ -135,6 +136,9 @@ def test_four_images_by_hand(given):
         if metric in PAIRWISE:
             assert one(frame, f"mean_{metric}", "a+b+c")["value"] == pytest.approx(sum(pairs) / 3)
     assert [one(frame, "unique_correct", name)["value"] for name in "abc"] == [1 / 4, 0, 0]
+    # b and c miss one of the four images together, the other pairs none; six classes
+    floors = [one(frame, "unique_correct_floor", name)["value"] for name in "abc"]
+    assert floors == pytest.approx([1 / 4 / 6, 0, 0])
     # mean accuracy 7/12, mean inconsistency 2/3; two of three votes alike on every image
     fleiss = 1 - (2 / 3) / (2 * 7 / 12 * 5 / 12)
     assert one(frame, "fleiss_kappa", "a+b+c")["value"] == pytest.approx(fleiss)

@@ -81,6 +81,7 @@ def test_one_row_a_number(store):
     assert not frame.select(names).is_duplicated().any()
     assert set(frame["metric"]) == {
         "acc1",
+        "acc1_independent",
         "mean_per_class_recall",
         "nll",
         "brier",

@@ -209,7 +209,16 @@ def right_of(store: FeatureStore, dataset: str) -> dict[str, np.ndarray]:
     return {label: array[:, keep] for label, array in right.items()}
 
 
+def independent(right: np.ndarray, labels: np.ndarray) -> float:
+    """An oracle whose backbones have nothing in common but the class of an image."""
+    missed = 0.0
+    for c in set(labels.tolist()):
+        missed += (labels == c).sum() * np.prod([1 - row[labels == c].mean() for row in right])
+    return 1 - missed / len(labels)
+
+
 def test_a_store_against_plain_loops(birds):
+    truth = birds.samples("birds", "test").labels
     right = right_of(birds, "birds")
     names = ("cnx/d", "rn/b", "rn/c", "vit/a")
     frame = robustness(birds, datasets="birds")
@@ -228,6 +237,11 @@ def test_a_store_against_plain_loops(birds):
     assert tau == pytest.approx(expected)
     oracle = value(frame, "acc1", "jpeg-3", "+".join(names), "oracle")["value"]
     assert oracle == pytest.approx(right["jpeg-3"].any(axis=0).mean())
+    marks = numbers(frame, "acc1_independent", "+".join(names), "oracle")
+    for label, array in right.items():
+        assert marks[label] == pytest.approx(independent(array, np.delete(truth, [3, 41])))
+    assert marks["jpeg"] == pytest.approx((marks["jpeg-1"] + marks["jpeg-3"]) / 2)
+    assert marks["all"] == pytest.approx((marks["jpeg"] + marks["pixelate-2"]) / 2)
     assert set(frame["n"]) == {88}  # two birds cannot be decoded
 
 
@@ -286,6 +300,11 @@ def test_several_datasets_have_their_mean(birds):
         found = value(mean, "acc1", label, "rn/c")
         assert found["value"] == pytest.approx(np.mean([row["value"] for row in of_each]))
         assert found["n"] == 128
+        marks = [
+            numbers(part, "acc1_independent", "cnx/d+rn/b+rn/c+vit/a", "oracle")[label]
+            for part in (*apart.values(), mean)
+        ]
+        assert marks[-1] == pytest.approx(np.mean(marks[:2]))
         if label == "jpeg":  # independent: variances add
             width = [row["ci_high"] - row["ci_low"] for row in of_each]
             assert found["ci_high"] - found["ci_low"] == pytest.approx(

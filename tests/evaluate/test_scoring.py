@@ -92,6 +92,13 @@ def test_the_oracle_is_right_where_anyone_is():
     best = (GOOD.argmax(1) == LABELS).mean()
     assert oracle["acc1"].score.value == pytest.approx(anyone.mean())
     assert oracle["gain"].score.value == pytest.approx(anyone.mean() - best)
+    rates = [
+        [(scores.argmax(1) == c)[c == LABELS].mean() for scores in (GOOD, FAIR)]
+        for c in range(CLASSES)
+    ]
+    missed = [(1 - a) * (1 - b) for a, b in rates]
+    mark = 1 - np.average(missed, weights=np.bincount(LABELS))
+    assert oracle["acc1_independent"].score.value == pytest.approx(mark)
 
 
 def test_nothing_to_score_is_nan():

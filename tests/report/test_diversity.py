@@ -48,6 +48,7 @@ def group(names=NAMES, *, kappa: float = 0.5, p: float = 0.02, **where) -> list[
         rows.append(row(name, 0.25 + number / 20, joined, **where))
     for number, name in enumerate(names):
         rows.append(row("unique_correct", 0.05 * number, name, **where))
+        rows.append(row("unique_correct_floor", 0.03 + 0.01 * number, name, **where))
     return rows
 
 
@@ -104,7 +105,8 @@ def test_pairs_that_differ_most_come_first():
 def test_what_one_backbone_alone_gets_right():
     text = tables(frame(*group()), terminal=False)["pairs"]
     assert text.endswith(
-        "\nWhat one backbone alone gets right, in %: RN 0.0, ViT-16 5.0, ViT-8 10.0."
+        "\nWhat one backbone alone gets right, in %: RN 0.0, ViT-16 5.0, ViT-8 10.0; one that "
+        "guesses would at\nmost get 5.0."
     )
 
 
@@ -198,7 +200,7 @@ def test_nothing_counted_is_all_dashes():
     found = tables(frame(*(r | unknown for r in group())), terminal=False)
     assert line(found["means"], "birds ").split() == ["birds", "0", *[DASH] * 8]
     assert found["pairs"].split("\n")[4].split() == ["RN", "ViT-16", *[DASH] * 8]
-    assert f"RN {DASH}, ViT-16 {DASH}, ViT-8 {DASH}." in found["pairs"]
+    assert f"RN {DASH}, ViT-16 {DASH}, ViT-8 {DASH};" in found["pairs"]
 
 
 def test_no_negative_zero():

@@ -78,6 +78,7 @@ def group(names: tuple[str, ...] = NAMES, **where) -> list[dict]:
             best = names[accuracy[1] > accuracy[0]]
             lead = abs(accuracy[0] - accuracy[1])
             rows.append(row("gain", accuracy[2] - max(accuracy[:2]), BOTH, "oracle", **here))
+            rows.append(row("acc1_independent", accuracy[2] + 0.05, BOTH, "oracle", **here))
             rows.append(row("lead", lead, best, **here))
             if label != "clean":
                 rows.append(row("switch", lead if best == names[1] else 0.0, best, **here))
@@ -136,6 +137,7 @@ def test_the_summary_has_a_line_a_method():
     ]
     assert line(text, "RN ").split()[-2:] == ["100.0", DASH]  # the reference
     assert line(text, "oracle ").split()[1] == "90.0"
+    assert line(text, "independent ").split() == ["independent", "95.0", DASH, "67.5", *[DASH] * 6]
     assert "in % of those of RN (Hendrycks & Dietterich 2019)" in text
     assert "Ensembles" not in text
 
@@ -150,9 +152,9 @@ def test_the_best_of_each_column_is_bold():
 
 def test_accuracy_and_errors_by_perturbation():
     found = tables(frame(*group()), terminal=False)
-    assert line(found["accuracy"], "clean").split() == ["clean", "80.0", "60.0", "90.0"]
-    assert line(found["accuracy"], "jpeg").split() == ["jpeg", "60.0", "45.0", "75.0"]
-    assert line(found["accuracy"], "all ").split() == ["all", "40.0", "42.5", "62.5"]
+    assert line(found["accuracy"], "clean").split() == ["clean", "80.0", "60.0", "90.0", "95.0"]
+    assert line(found["accuracy"], "jpeg").split() == ["jpeg", "60.0", "45.0", "75.0", "80.0"]
+    assert line(found["accuracy"], "all ").split() == ["all", "40.0", "42.5", "62.5", "67.5"]
     assert line(found["errors"], "fog").split() == ["fog", "100.0", "75.0", "62.5"]
     assert line(found["errors"], "mCE").split() == ["mCE", "100.0", "95.8", "62.5"]
     assert "in % of those of RN;" in found["errors"]
@@ -273,7 +275,8 @@ def test_details_are_those_of_every_dataset_too():
         "every severity",
     ]
     assert found["order, birds/test, own"] == one["order"]
-    assert line(one["every severity"], "jpeg-3").split() == ["jpeg-3", "50.0", "40.0", "70.0"]
+    every = ["jpeg-3", "50.0", "40.0", "70.0", "75.0"]
+    assert line(one["every severity"], "jpeg-3").split() == every
     assert line(one["drop"], "fog").split() == ["fog", "60.0", "20.0", "40.0"]
     assert line(one["relative_robustness"], "all").split()[1:] == ["50.0", "70.8", "69.4"]
 
