@@ -14,10 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from clipsyn.specs import Backbone, FeatureKey
 from clipsyn.store.features import FeatureStore
+
+# How fast an example is says something of the machine and of its other work, nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 CLASSES = ("cat", "dog", "crème brûlée")
 CHUNK_ROWS = 8

@@ -91,7 +91,6 @@ def test_the_reference_is_up_to_date() -> None:
         capture_output=True,
         check=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-        timeout=60,
     )
     assert CLI.read_bytes() == written.stdout, "run: python tests/test_docs.py"
 

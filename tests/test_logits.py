@@ -97,7 +97,7 @@ def test_predictions_refuse_what_a_class_index_cannot_hold(shape):
         predictions(np.zeros(shape, np.float32))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 6).flatmap(
         lambda c: st.lists(

@@ -76,7 +76,7 @@ def test_topk_beyond_the_classes_is_certain():
     assert topk_accuracy(np.zeros((3, 2), np.float32), int32(0, 1, -1), 5) == (1.0, 2)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(1, 6).flatmap(
         lambda c: st.lists(
@@ -125,7 +125,7 @@ def test_the_oracle_by_hand():
     assert oracle_accuracy(predictions[:1], labels) == accuracy(predictions[0], labels)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_the_oracle_is_no_worse_than_anyone_and_blind_to_order(seed, backbones):
     rng = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def test_the_oracle_is_no_worse_than_anyone_and_blind_to_order(seed, backbones):
     assert shuffled == oracle or (math.isnan(oracle.value) and shuffled.n == 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_renaming_the_classes_changes_no_score(seed):
     rng = np.random.default_rng(seed)

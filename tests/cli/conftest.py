@@ -64,7 +64,6 @@ def terminal(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             check=False,
             cwd=tmp_path,
             env=environment() | env,
-            timeout=120,
         )
 
     return run

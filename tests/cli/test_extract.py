@@ -294,7 +294,6 @@ def _python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": root},
-        timeout=120,
     )
 
 

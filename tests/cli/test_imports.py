@@ -69,7 +69,6 @@ def imported(*arguments: object, cwd: Path | None = None) -> set[str]:
         text=True,
         check=False,
         cwd=cwd,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split()[1:])

@@ -15,10 +15,11 @@ from clipsyn.extract.meter import Used, measured
 
 
 def test_seconds_and_memory_of_the_process() -> None:
+    start = time.perf_counter()
     result, used = measured(lambda: time.sleep(0.02) or 7, "cpu")
     assert result == 7
     seconds, memory = used()
-    assert 0.02 <= seconds < 2
+    assert 0.02 <= seconds <= time.perf_counter() - start
     assert memory["process_memory_mb"] > 20  # an interpreter with torch
     time.sleep(0.02)
     assert used().seconds == seconds

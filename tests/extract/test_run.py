@@ -389,15 +389,23 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, fakes: Any, count:
     assert peak < 4e6
 
 
-def most_at_once(encoders: list[Any]) -> list[int]:
-    """How many batches are being encoded, noted at the start of each, as they are encoded."""
-    lock, running, noted = threading.Lock(), [0], list[int]()
+def most_at_once(encoders: list[Any], expected: int) -> list[int]:
+    """How many batches are being encoded, noted at the start of each, as they are encoded.
+
+    Where several are `expected` the first batches wait for each other, however busy the machine.
+    """
+    lock, running, noted, together = threading.Lock(), [0], list[int](), threading.Event()
 
     def enter() -> None:
         with lock:
             running[0] += 1
             noted.append(running[0])
-        time.sleep(0.005)
+            if running[0] > 1:
+                together.set()
+        if expected > 1:
+            together.wait(timeout=60)
+        else:
+            time.sleep(0.005)
         with lock:
             running[0] -= 1
 
@@ -415,7 +423,7 @@ def test_small_backbones_are_encoded_side_by_side(
     threads = torch.get_num_threads()
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
     encoders[1].gflops = gflops
-    noted = most_at_once(encoders)
+    noted = most_at_once(encoders, most)
     fakes.fill(tmp_path / "lanes", encoders, batch_size=3, lanes=lanes)
     fakes.fill(
         tmp_path / "plain", [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=5)]
@@ -454,9 +462,10 @@ def provenance(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
 def test_what_it_took_is_recorded(tmp_path: Path, fakes: Any) -> None:
     encoder = fakes.Encoder()
     encoder.seconds = 0.01
+    start = time.perf_counter()
     store = fakes.fill(tmp_path, [encoder], [fakes.Source(count=20)], batch_size=4)
     found = provenance(store, fakes.key)
-    assert 0.05 <= found["encode_seconds"] < 2  # five batches
+    assert 0.05 <= found["encode_seconds"] <= time.perf_counter() - start  # five batches
     assert found["process_memory_mb"] > 20
     assert "peak_memory_mb" not in found
 

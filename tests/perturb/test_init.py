@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -362,11 +363,13 @@ def test_third_party_functions_are_held_to_the_contract(monkeypatch):
 def test_first_calls_do_not_overlap(monkeypatch):
     """They import, and scipy's modules do not stand being imported by several threads at once."""
     module, running, overlaps = type(sys)("third_party"), [], []
+    meeting = threading.Barrier(1)
 
     def slowly(image, severity, rng):
         running.append(1)
         overlaps.append(len(running))
         time.sleep(0.01)
+        meeting.wait()
         running.pop()
         return image.copy()
 
@@ -379,8 +382,9 @@ def test_first_calls_do_not_overlap(monkeypatch):
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(lambda n: perturb.apply(Perturbation(n, 1), photo(), "a"), names))
         assert max(overlaps) == 1
+        meeting = threading.Barrier(2, timeout=60)  # later calls do: each waits for another one
         list(pool.map(lambda n: perturb.apply(Perturbation(n, 1), photo(), "a"), names * 3))
-    assert max(overlaps) > 1  # later calls do
+    assert max(overlaps) > 1
 
 
 @pytest.mark.parametrize(

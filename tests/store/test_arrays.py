@@ -78,7 +78,6 @@ def test_special_floats_keep_their_bits(tmp_path: Path) -> None:
     assert arrays.read(path).tobytes() == values.tobytes()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 100_000), st.integers(1, 5_000))
 def test_blocks_are_balanced_and_cover_every_row_once(samples: int, chunk_rows: int) -> None:
     blocks = arrays.Blocks(samples, chunk_rows)
@@ -95,7 +94,7 @@ def test_blocks_are_balanced_and_cover_every_row_once(samples: int, chunk_rows: 
     assert blocks.count * blocks.rows - samples < blocks.count  # less than a row of padding each
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_a_part_is_the_slice_of_the_whole(tmp_path_factory: Any, data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 60))
