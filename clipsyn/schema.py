@@ -58,7 +58,14 @@ LOGITS = (
 # Cells made elsewhere: what they hold beside `valid` is in their kind.
 _IMPORTED = ArraySpec("valid", ("sample",), "bool", False, "False where the source has no value")
 _IMPORTED_PREDICTION = ArraySpec(
-    "prediction", ("sample",), "uint16", 65535, "class index; 65535 where not valid"
+    "prediction",
+    ("sample",),
+    "uint16",
+    65535,
+    "class index; 65535 where not valid, 65534 for an answer that is none of the classes",
+)
+_IMPORTED_CONFIDENCE = ArraySpec(
+    "confidence", ("sample",), "float32", NAN, "of the predicted class, 0 to 1; NaN where not valid"
 )
 _IMPORTED_LOGIT = ArraySpec(
     "logit", ("sample", "class"), "float32", NAN, "of any scale; NaN where not valid"
@@ -70,7 +77,9 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
     "features": FEATURES,
     "logits": LOGITS,
     "imported-predictions": (_IMPORTED_PREDICTION, _IMPORTED),
+    "imported-confidences": (_IMPORTED_PREDICTION, _IMPORTED_CONFIDENCE, _IMPORTED),
     "imported-logits": (_IMPORTED_LOGIT, _IMPORTED_PREDICTION, _IMPORTED),
     "imported-embeddings": (FEATURES[0], _IMPORTED),
 }
 NO_PREDICTION = 65535
+NO_CLASS = 65534  # an imported answer that is none of the classes: it counts, and is wrong

@@ -11,7 +11,7 @@ from clipsyn.cli.options import Report, list_option, report_options, store_argum
 from clipsyn.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
-_ROLES = ("id", "prediction", "label", "backbone", "perturbation", "severity")
+_ROLES = ("id", "prediction", "confidence", "label", "backbone", "perturbation", "severity")
 _GUESSED = "Column of {}, if it is not called as usual."
 
 
@@ -19,6 +19,7 @@ def _column_options(command: Any) -> Any:
     about = {
         "id": "the sample ids",
         "prediction": "the predicted classes",
+        "confidence": "the probabilities of the predicted classes",
         "label": "the true classes",
         "backbone": "the backbones' names",
         "perturbation": "perturbations such as jpeg-3",
@@ -34,7 +35,10 @@ def _column_options(command: Any) -> Any:
 @store_argument
 @click.argument("files", type=_PATH, nargs=-1, required=True)
 @click.option(
-    "-d", "--dataset", required=True, help="What of: a dataset of the store, or a new one."
+    "-d",
+    "--dataset",
+    help="What of: a dataset of the store, or a new one.  [default: the experiment of "
+    "model-vs-human that each file is called after]",
 )
 @click.option("-s", "--split", default="test", show_default=True, help="Which part of it.")
 @click.option(
@@ -58,11 +62,19 @@ def _column_options(command: Any) -> Any:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["auto", "model-vs-human"]),
+    type=click.Choice(["auto", "model-vs-human", "vlm-shapebias"]),
     default="auto",
     show_default=True,
-    help="What the files are; model-vs-human's responses are known by their columns.",
+    help="Whose files they are; these two sources' are known by their columns.",
 )
+@click.option(
+    "--na",
+    type=click.Choice(["wrong", "left-out"]),
+    default="wrong",
+    show_default=True,
+    help="What model-vs-human's answer na is: wrong, as there, or no prediction.",
+)
+@click.option("--prompts", help="Prompt set that the predictions were made with.")
 @click.option("--ids", type=_PATH, help="Sample ids of an npy: one a line, an npy, or a table.")
 @click.option("--row-order", is_flag=True, help="Rows without ids are the samples in their order.")
 @click.option("--labels", type=_PATH, help="True classes of an npy, in the same forms as --ids.")
@@ -72,6 +84,10 @@ def _column_options(command: Any) -> Any:
     "--conditions",
     help="Which perturbation a condition is: c100=clean,c50=contrast:2. Repeated or with commas.",
 )
+@list_option(
+    "--names",
+    help="What to call the backbones of the files: clip=ViT-B-32. Repeated or with commas.",
+)
 @click.option("--intersect", is_flag=True, help="Take the ids in common; the rest has no value.")
 @click.option("--replace", is_flag=True, help="Replace what was imported under the same names.")
 @report_options
@@ -79,8 +95,10 @@ def import_(
     store: Path,
     *,
     files: tuple[Path, ...],
+    dataset: str | None,
     format_: str,
     conditions: tuple[str, ...] | None,
+    names: tuple[str, ...] | None,
     report: Report,
     **options: Any,
 ) -> None:
@@ -94,7 +112,7 @@ def import_(
     clipsyn import store mine.csv -d emoji-food -b mine
     clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt
     clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order
-    clipsyn import store raw-data/contrast -d contrast -p contrast --conditions c100=clean
+    clipsyn import store raw-data/contrast
     """
     from clipsyn.importing.parts import Wanted
     from clipsyn.importing.write import import_files
@@ -102,19 +120,28 @@ def import_(
 
     columns = {role: options.pop(f"{role}_column") for role in _ROLES}
     named = {role: name for role, name in columns.items() if name}
-    wanted = Wanted(format=format_, columns=named, conditions=_pairs(conditions), **options)
+    wanted = Wanted(
+        dataset or "",
+        by_experiment=dataset is None,
+        format=format_,
+        columns=named,
+        conditions=_pairs("--conditions", conditions, "c100=clean"),
+        names=_pairs("--names", names, "clip=ViT-B-32"),
+        **options,
+    )
     frame = import_files(store, files, wanted)
     report.show(frame, lambda: imported_table(frame))
 
 
-def _pairs(texts: tuple[str, ...] | None) -> dict[str, str]:
-    """``CONDITION=PERTURBATION`` by condition."""
+def _pairs(option: str, texts: tuple[str, ...] | None, example: str) -> dict[str, str]:
+    """``HERE=THERE`` by what stands on the left."""
     pairs = {}
     for text in texts or ():
-        condition, equals, perturbation = text.partition("=")
-        if not (condition and equals and perturbation):
-            raise UsageError(
-                f"--conditions '{text}': write CONDITION=PERTURBATION, as in c100=clean"
-            )
-        pairs[condition.strip()] = perturbation.strip()
+        here, equals, there = text.partition("=")
+        if not (here and equals and there):
+            raise UsageError(f"{option} '{text}': write {_PAIRS[option]}, as in {example}")
+        pairs[here.strip()] = there.strip()
     return pairs
+
+
+_PAIRS = {"--conditions": "CONDITION=PERTURBATION", "--names": "OLD=NEW"}

@@ -114,6 +114,7 @@ _COUNTED = {
     "features": "image embeddings",
     "logits": "logits",
     "imports": "imported cells",
+    "prompted": "imported cells of a prompt set",
 }
 
 

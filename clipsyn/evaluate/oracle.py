@@ -28,7 +28,7 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluate.predicted import Predicted, predicted
 from clipsyn.evaluate.results import RESULT, Measured, Row
 from clipsyn.metrics import Score, scored
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import fingerprint
 from clipsyn.stats import (
     UNKNOWN,
@@ -242,7 +242,8 @@ def _samples(group: Predicted) -> pl.DataFrame:
     columns.append(_nullable("right", right.sum(axis=0).astype(np.int32), counted))
     for name, predictions, hits in zip(group.backbones, group.predictions, right, strict=True):
         there = predictions != NO_PREDICTION
-        label, text = _named(f"{name} label", name, predictions, there, classes)
+        named = there & (predictions != NO_CLASS)
+        label, text = _named(f"{name} label", name, predictions, named, classes)
         columns += [text, label, _nullable(f"{name} right", hits, there & (labels >= 0))]
     return pl.DataFrame(columns)
 

@@ -65,7 +65,7 @@ class Predicted:
         return self._fingerprints()
 
     def _fingerprints(self) -> dict[str, str]:
-        return {key.backbone: self.store.fingerprint(key) for key in self.keys}
+        return {key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys}
 
     def row(
         self, measured: Measured, backbones: tuple[str, ...], ensemble: str | None = None

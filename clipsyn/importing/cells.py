@@ -18,7 +18,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.importing.classes import check_count, class_indices, class_names
 from clipsyn.importing.parts import Part, Wanted, found, predicted_class
 from clipsyn.pool import NO_LABEL
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
 from clipsyn.store.imports import ELSEWHERE
 from clipsyn.store.samples import SampleTable
@@ -37,6 +37,7 @@ class Cell:
     """What will be stored of one backbone under one perturbation: a row for every sample."""
 
     key: FeatureKey
+    prompts: str | None
     kind: str
     arrays: Mapping[str, NDArray[Any]]
     invalid: Mapping[str, int]  # reason -> rows
@@ -49,10 +50,10 @@ class Cell:
 
 
 def merged(parts: Iterable[Part]) -> list[Part]:
-    """One part for each backbone and perturbation: several files may be sessions of one."""
-    groups: dict[tuple[str, str], list[Part]] = {}
+    """One part a backbone, perturbation and prompt set: several files may be sessions of one."""
+    groups: dict[tuple[str, str, str | None], list[Part]] = {}
     for part in parts:
-        groups.setdefault((part.backbone, part.perturbation), []).append(part)
+        groups.setdefault((part.backbone, part.perturbation, part.prompts), []).append(part)
     return [_join(group) for group in groups.values()]
 
 
@@ -77,7 +78,14 @@ def align(
         at = np.array([rows.get(name, -1) for name in ids], np.intp)
         key = FeatureKey(dataset, split, part.perturbation, part.backbone)
         cells.append(_cell(part, key, at, table, len(expected)))
-    return sorted(cells, key=lambda cell: (by_severity(cell.key.perturbation), cell.key.backbone))
+    return sorted(
+        cells,
+        key=lambda cell: (
+            by_severity(cell.key.perturbation),
+            cell.key.backbone,
+            cell.prompts or "",
+        ),
+    )
 
 
 def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> SampleTable:
@@ -131,7 +139,9 @@ def _join(group: list[Part]) -> Part:
         return first
     files = tuple(dict.fromkeys(path for part in group for path in part.files))
     whole = replace(first, files=files)
-    shapes = {(part.kind, part.values.shape[1:], part.columns) for part in group}
+    shapes = {
+        (part.kind, part.values.shape[1:], part.columns, part.confidence is None) for part in group
+    }
     if len(shapes) > 1 or any(part.ids is None for part in group):
         raise DatasetError(
             f"{whole}: files of one backbone and perturbation must hold the same, with ids: give "
@@ -143,9 +153,14 @@ def _join(group: list[Part]) -> Part:
         ids=tuple(name for part in group for name in part.ids or ()),
         values=np.concatenate([part.values for part in group]),
         labels=None if unlabelled else tuple(x for part in group for x in part.labels or ()),
+        confidence=_joined([part.confidence for part in group if part.confidence is not None]),
     )
     _check_unique(joined)
     return joined
+
+
+def _joined(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    return np.concatenate(arrays) if arrays else None
 
 
 def _check_unique(part: Part) -> None:
@@ -236,7 +251,7 @@ def _cell(
     if not arrays["valid"].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     kept = {reason: count for reason, count in invalid.items() if count}
-    return Cell(key, part.kind, arrays, kept, part.files)
+    return Cell(key, part.prompts, part.kind, arrays, kept, part.files)
 
 
 @dataclass(frozen=True)
@@ -257,7 +272,10 @@ class _Values:
                 "prediction": (predicted_class(logits), NO_PREDICTION),
             }
         classes = np.where(self.valid, self._classes, NO_PREDICTION).astype(np.uint16)
-        return {"prediction": (classes, NO_PREDICTION)}
+        predicted = {"prediction": (classes, NO_PREDICTION)}
+        if self.part.confidence is None:
+            return predicted
+        return predicted | {"confidence": (self._confidence(self.part.confidence), np.nan)}
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
@@ -270,7 +288,19 @@ class _Values:
 
     @cached_property
     def _classes(self) -> NDArray[np.int64]:
-        return class_indices(self.part.values, self.names, self.part)
+        indices = class_indices(self.part.values, self.names, self.part)
+        if self.part.na_is_wrong:
+            late = np.array([text.lower() == "na" for text in self.part.values], np.bool_)
+            indices[late & (indices < 0)] = NO_CLASS
+        return indices
+
+    def _confidence(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
+        """NaN where there is no prediction; raises DatasetError where only the confidence lacks."""
+        if len(lacking := np.flatnonzero(self.valid & np.isnan(given))):
+            raise DatasetError(
+                f"{self.part}: {len(lacking):,} predictions have no confidence (row {lacking[0]})"
+            )
+        return np.where(self.valid, given, np.float32(np.nan))
 
     @cached_property
     def _embedding(self) -> NDArray[np.float16]:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.catalog.experiments import categories
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import NOTHING, Part, found
 from clipsyn.registry import unknown_name
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.schema import NO_CLASS
 
 _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")
@@ -43,7 +44,8 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     """The classes that the parts themselves tell of, where nothing else does.
 
     The columns of logits; else indices up to the number of columns, or the largest that occurs;
-    else all names that occur, sorted. A class that never occurs is then unknown, which is said.
+    else those of model-vs-human, where the files are of its experiments; else all names that
+    occur, sorted. A class that never occurs is then unknown, which is said.
     """
     named = {part.columns for part in parts if part.kind == "logits" and part.columns}
     if len(named) > 1:
@@ -60,6 +62,8 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         return _numbers(max(widths))
     if not texts:
         return ()
+    if all(part.has_categories for part in parts) and texts <= {*categories()}:
+        return categories()
     numbers = {text for text in texts if _INDEX.fullmatch(text)}
     if numbers and numbers != texts:
         raise DatasetError(
@@ -118,10 +122,8 @@ def have_other_numbers(names: Sequence[str]) -> bool:
 
 
 def check_count(names: Sequence[str], where: object) -> None:
-    if len(names) > NO_PREDICTION:
-        raise DatasetError(
-            f"{where}: at most {NO_PREDICTION} classes can be stored, not {len(names)}"
-        )
+    if len(names) > NO_CLASS:
+        raise DatasetError(f"{where}: at most {NO_CLASS} classes can be stored, not {len(names)}")
 
 
 def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.catalog.experiments import conditions as conditions_of
+from clipsyn.catalog.experiments import spelt
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.logits import predictions
 from clipsyn.specs import CLEAN, parse_perturbation
@@ -32,13 +34,17 @@ class Wanted:
     perturbation: str = CLEAN.label  # its name alone where the files have a column of severities
     backbone: str | None = None  # None: a column's, or the name of the file
     kind: str = "auto"  # of KINDS
-    format: str = "auto"  # or model-vs-human
+    format: str = "auto"  # or one of formats.COLUMNS
+    prompts: str | None = None  # that the predictions were made with; None: as the file says
     ids: Path | None = None
     row_order: bool = False
     labels: Path | None = None
     classes: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # role -> name of the column
     conditions: Mapping[str, str] = field(default_factory=dict)  # condition -> perturbation
+    by_experiment: bool = False  # the dataset of each file is the experiment it is called after
+    names: Mapping[str, str] = field(default_factory=dict)  # backbone in the files -> in the store
+    na: str = "wrong"  # what an answer "na" of model-vs-human's is: wrong, or left-out
     intersect: bool = False
     replace: bool = False
 
@@ -57,6 +63,11 @@ class Part:
     files: tuple[Path, ...] = ()
     of_condition: bool = False  # the perturbation came from a column: other rows had others
     conditions: frozenset[str] = frozenset()  # what a column of conditions or severities says
+    confidence: NDArray[np.float32] | None = None  # (row,) probability of the predicted class
+    prompts: str | None = None  # that the predictions were made with, where that is known
+    experiment: str | None = None  # of model-vs-human, whose conditions are known
+    has_categories: bool = False  # its classes are those of model-vs-human
+    na_is_wrong: bool = False  # an answer "na" is none of the classes, and counts
 
     def __str__(self) -> str:
         return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"
@@ -66,17 +77,23 @@ class Part:
         return len(self.values)
 
 
-def perturbation_label(condition: str, wanted: Wanted, where: Path) -> str:
+def perturbation_label(
+    condition: str, wanted: Wanted, where: Path, experiment: str | None = None
+) -> str:
     """The label of the perturbation that a condition, or a severity, stands for.
 
-    ``--conditions`` decides; else a number N, perhaps after letters (``c30``), is severity N of
-    ``--perturb``, and 0 or nothing is clean.
+    ``--conditions`` decides; then, unless there is a ``--perturb``, what is known of the
+    experiment; else a number N, perhaps after letters (``c30``), is severity N of ``--perturb``,
+    and 0 or nothing is clean.
     """
     condition = condition.strip()
     if condition in wanted.conditions:
         return parse_perturbation(wanted.conditions[condition]).label
     if condition.lower() in NOTHING:
         return CLEAN.label
+    known = conditions_of(experiment) if experiment else {}
+    if wanted.perturbation == CLEAN.label and spelt(condition) in known:
+        return known[spelt(condition)]
     match = _LEVEL.fullmatch(condition)
     if match is None:
         raise DatasetError(

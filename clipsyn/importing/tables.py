@@ -13,13 +13,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.formats import (
+    RESPONSES,
+    SHAPE_BIAS,
+    experiment,
+    format_of,
+    image_name,
+    model_and_prompts,
+    shape,
+)
 from clipsyn.importing.parts import (
     NOTHING,
     Part,
     Wanted,
     as_logits,
     found,
-    one_backbone,
     perturbation_label,
 )
 from clipsyn.specs import parse_perturbation
@@ -27,28 +35,24 @@ from clipsyn.specs import parse_perturbation
 SUFFIXES = (".csv", ".parquet")
 ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they are for
     "id": ("id", "sample_id", "image", "filename", "imagename"),
-    "prediction": ("prediction", "predicted", "pred", "predicted_class", "object_response"),
+    "prediction": (
+        "prediction",
+        "predicted",
+        "pred",
+        "predicted_class",
+        "object_response",
+        "pred_label",
+    ),
+    "confidence": ("confidence", "pred_conf"),
     "label": ("label", "target", "category", "true_class"),
     "backbone": ("backbone", "model", "subj", "subject"),
     "perturbation": ("perturbation", "corruption"),
     "severity": ("severity", "condition"),
 }
 PREDICT = {"id", "class", "class_index", "probability"}  # `clipsyn predict` writes these
-# bethgelab/model-vs-human's responses: one file a subject and session, headers in any case
-RESPONSES = (
-    "subj",
-    "session",
-    "trial",
-    "rt",
-    "object_response",
-    "category",
-    "condition",
-    "imagename",
-)
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
 _NUMBERED = re.compile(r"(.*?)(\d+)")
-_IMAGENET = re.compile(r"n0\d+")
 
 
 def read_table(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
@@ -62,15 +66,6 @@ def read_column(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
     return table.texts(table.required(role))
 
 
-def image_name(imagename: str) -> str:
-    """What of an image's name is the image: the rest is trial, subject and condition.
-
-    As model-vs-human has it: what follows the last ``_``, or the ImageNet name ``n0…_…`` there.
-    """
-    *_, last = parts = imagename.split("_")
-    return f"{parts[-2]}_{last}" if len(parts) > 1 and _IMAGENET.match(parts[-2]) else last
-
-
 @dataclass(frozen=True)
 class _Table:
     path: Path
@@ -78,9 +73,10 @@ class _Table:
     known: Sequence[str]
 
     def parts(self) -> list[Part]:
-        self._check_format()
         kind, columns, values = self._values()
         ids, labels, conditions = self._ids(), self._labels(), self._conditions()
+        confidence = self._confidence() if kind == "predictions" else None
+        responses = self._format == RESPONSES
         of_rows = list(zip(self._backbones(), self._perturbations(), strict=True))
         groups: dict[tuple[str, str], list[int]] = {}
         for row, group in enumerate(of_rows):
@@ -97,6 +93,11 @@ class _Table:
                 (self.path,),
                 of_condition=bool({"severity", "perturbation"} & self.roles.keys()),
                 conditions=frozenset(conditions[row] for row in rows if conditions),
+                confidence=None if confidence is None else confidence[rows],
+                prompts=self.wanted.prompts or self._of_name[1],
+                experiment=self._experiment,
+                has_categories=self._experiment is not None or self._format == SHAPE_BIAS,
+                na_is_wrong=responses and self.wanted.na == "wrong",
             )
             for (backbone, perturbation), rows in groups.items()
         ]
@@ -145,8 +146,8 @@ class _Table:
                     f"{self.path} has no column {asked} (--{role}-column); its columns are "
                     f"{found(columns)}"
                 )
-            of_predict = role == "prediction" and by_name.keys() >= PREDICT
-            more = [self._predict_column] if of_predict else []
+            of_predict = role in self._of_predict and by_name.keys() >= PREDICT
+            more = [self._of_predict[role]] if of_predict else []
             for guess in [asked.lower()] if asked else [*guesses, *more]:
                 if guess in by_name:
                     roles[role] = by_name[guess]
@@ -154,23 +155,24 @@ class _Table:
         return roles
 
     @property
-    def _predict_column(self) -> str:
-        """Which class `clipsyn predict` says: a name, or an index where two classes share one."""
-        return "class" if len(set(self.known)) == len(self.known) else "class_index"
+    def _of_predict(self) -> dict[str, str]:
+        """Which columns of `clipsyn predict` say what: an index where two classes share a name."""
+        named = len(set(self.known)) == len(self.known)
+        return {"prediction": "class" if named else "class_index", "confidence": "probability"}
 
     @cached_property
-    def _is_responses(self) -> bool:
-        there = {name.strip().lower() for name in self.frame.columns}
-        return self.wanted.format == "model-vs-human" or set(RESPONSES) <= there
+    def _format(self) -> str | None:
+        return format_of(self.path, self.frame.columns, self.wanted)
 
-    def _check_format(self) -> None:
-        there = {name.strip().lower() for name in self.frame.columns}
-        missing = [name for name in RESPONSES if name not in there]
-        if self.wanted.format == "model-vs-human" and missing:
-            raise DatasetError(
-                f"{self.path} has no column {', '.join(missing)}, which model-vs-human's files "
-                f"have; its columns are {found(self.frame.columns)}"
-            )
+    @cached_property
+    def _experiment(self) -> str | None:
+        return experiment(self.path, self.wanted) if self._format == RESPONSES else None
+
+    @cached_property
+    def _of_name(self) -> tuple[str, str | None]:
+        """Backbone and prompt set, as the name of the file has them."""
+        of_source = self._format == SHAPE_BIAS
+        return model_and_prompts(self.path) if of_source else (self.path.stem, None)
 
     def _ids(self) -> tuple[str, ...] | None:
         if "id" not in self.roles and self.wanted.row_order:
@@ -178,15 +180,33 @@ class _Table:
         ids = self.texts(self.required("id"))
         if "" in ids:
             raise DatasetError(f"{self.path}: row {ids.index('')} has no {self.roles['id']}")
-        return tuple(map(image_name, ids)) if self._is_responses else ids
+        return tuple(map(image_name, ids)) if self._format == RESPONSES else ids
 
     def _labels(self) -> tuple[str, ...] | None:
+        if "label" not in self.roles and self._format == SHAPE_BIAS:
+            return tuple(shape(image, self.path) for image in self.texts(self.required("id")))
         return self.texts(self.roles["label"]) if "label" in self.roles else None
+
+    def _confidence(self) -> NDArray[np.float32] | None:
+        """(row,) NaN where the cell holds nothing."""
+        if "confidence" not in self.roles:
+            return None
+        column = self.roles["confidence"]
+        numbers = _as_numbers(self.frame[column])
+        if numbers is None:
+            raise DatasetError(f"{self.path}: column {column} is no column of numbers")
+        values = self._floats(column, numbers).to_numpy()
+        if len(wrong := np.flatnonzero((values < 0) | (values > 1))):
+            raise DatasetError(
+                f"{self.path}: a confidence lies in 0 to 1, not {values[wrong[0]]:g} (row "
+                f"{wrong[0]} of column {column})"
+            )
+        return values
 
     def _backbones(self) -> Sequence[str]:
         wanted = self.wanted.backbone
         if "backbone" not in self.roles:
-            return [one_backbone(self.wanted, self.path)] * len(self.frame)
+            return [wanted or self._of_name[0]] * len(self.frame)
         names = self.texts(self.roles["backbone"])
         if wanted and len(set(names)) > 1:
             raise UsageError(
@@ -213,7 +233,7 @@ class _Table:
             label = parse_perturbation(self.wanted.perturbation).label
             return [label] * len(self.frame)
         labels = {
-            text: perturbation_label(text, self.wanted, self.path)
+            text: perturbation_label(text, self.wanted, self.path, self._experiment)
             for text in dict.fromkeys(severities)
         }
         return [labels[text] for text in severities]
@@ -285,11 +305,12 @@ class _Table:
         return not _is_nothing(column.cast(pl.String)).all()
 
     def _matrix(self, columns: list[str]) -> NDArray[np.float32]:
-        return pl.DataFrame(map(self._floats, columns)).to_numpy()
+        return pl.DataFrame(
+            [self._floats(name, self._numbers[name]) for name in columns]
+        ).to_numpy()
 
-    def _floats(self, name: str) -> pl.Series:
+    def _floats(self, name: str, numbers: pl.Series) -> pl.Series:
         """A column of numbers, NaN where a cell holds nothing; DatasetError for any other text."""
-        numbers = self._numbers[name]
         if numbers.null_count():
             texts = self.frame[name].cast(pl.String)
             if len(wrong := (numbers.is_null() & ~_is_nothing(texts)).arg_true()):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn import __version__
+from clipsyn.catalog.experiments import experiment_of, experiments
 from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import have_other_numbers, read_names
@@ -23,8 +25,8 @@ from clipsyn.importing.parts import Part, Wanted
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.metrics import accuracy
-from clipsyn.schema import FORMAT_VERSION
-from clipsyn.specs import check_backbone_name
+from clipsyn.schema import FORMAT_VERSION, NO_CLASS
+from clipsyn.specs import by_severity, check_backbone_name
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore, is_vacant
 from clipsyn.store.imports import ELSEWHERE, content_digest
@@ -36,6 +38,7 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "split": pl.String,
     "perturbation": pl.String,
     "backbone": pl.String,
+    "prompts": pl.String,  # null where no prompt set is known
     "kind": pl.String,
     "images": pl.Int64,  # samples that were shown under the perturbation
     "valid": pl.Int64,  # of these, samples with a value
@@ -50,23 +53,62 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
     for a name that is taken by other content, UsageError for options that do not go together.
     """
-    for what in ("dataset", "split"):
+    for what in ("split",) if wanted.by_experiment else ("dataset", "split"):
         if not getattr(wanted, what).strip():
             raise UsageError(f"the {what} has no name: give one with --{what}")
     there = None if is_vacant(store) else FeatureStore.open(store)
+    paths = _expanded(files, wanted.split)
+    found = [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
+    opened = there or FeatureStore.create(store)
+    planned = [_planned(opened, one, wanted) for one in found]
+    for one, (drafts, _) in zip(found, planned, strict=True):
+        if one.is_new:
+            _write_samples(opened, one.table)
+        for cell, draft in zip(one.cells, drafts, strict=True):
+            _write(draft, cell.arrays, _attributes(cell), replace=wanted.replace)
+    _say([cell for one in found for cell in one.cells], wanted)
+    for one in found:
+        _say_labels(one.table, store)
+    return pl.DataFrame([row for _, rows in planned for row in rows], schema=IMPORTED)
+
+
+class _Aligned(NamedTuple):
+    """The cells of one dataset, and the samples that their rows are."""
+
+    table: SampleTable
+    is_new: bool
+    cells: list[Cell]
+
+
+def _by_dataset(paths: Sequence[Path], wanted: Wanted) -> Iterator[tuple[list[Path], Wanted]]:
+    """Files of one dataset each: the one asked for, or the experiments they are called after."""
+    if not wanted.by_experiment:
+        yield [*paths], wanted
+        return
+    names = [experiment_of(path.stem) for path in paths]
+    if None in names:
+        raise UsageError(
+            f"{paths[names.index(None)]} is called after no experiment of model-vs-human "
+            f"({', '.join(experiments())}): say what it is of with --dataset"
+        )
+    for name in dict.fromkeys(filter(None, names)):
+        of = [path for path, own in zip(paths, names, strict=True) if own == name]
+        yield of, replace(wanted, dataset=name)
+
+
+def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: Wanted) -> _Aligned:
+    """Read, merged and aligned: everything that is known without the store's other cells."""
     table = _stored_table(there, wanted)
     known = _known_names(there, table, wanted)
-    paths = _expanded(files, wanted.split)
-    read = [part for path in paths for part in _read(path, wanted, known)]
+    read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
     _check_conditions(read, wanted)
-    for part in read:
-        check_backbone_name(part.backbone)
     parts = merged(read)
+    is_new = table is None
     if table is None:
-        table, is_new = new_table(parts, wanted, known), True
+        table = new_table(parts, wanted, known)
     else:
         check_labels(parts, table)
-        is_new = False
+    _say_conditions(parts, wanted.dataset)
     cells = align(
         parts,
         table,
@@ -77,19 +119,26 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     _check_classes(cells, table)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")
-    opened = there or FeatureStore.create(store)
-    drafts = [_draft(opened, cell, table) for cell in cells]
+    return _Aligned(table, is_new, cells)
+
+
+def _called(part: Part, wanted: Wanted) -> Part:
+    """Under the name that its backbone shall have."""
+    part = replace(part, backbone=wanted.names.get(part.backbone, part.backbone))
+    check_backbone_name(part.backbone)
+    return part
+
+
+def _planned(
+    store: FeatureStore, one: _Aligned, wanted: Wanted
+) -> tuple[list[Draft], list[dict[str, Any]]]:
+    """What will be written, and a row for each; raises StaleCell where something is in the way."""
+    drafts = [_draft(store, cell, one.table) for cell in one.cells]
     rows = [
-        _row(cell, table, _state(opened, cell, draft, wanted.replace))
-        for cell, draft in zip(cells, drafts, strict=True)
+        _row(cell, one.table, _state(store, cell, draft, wanted.replace))
+        for cell, draft in zip(one.cells, drafts, strict=True)
     ]
-    if is_new:
-        _write_samples(opened, table)
-    for cell, draft in zip(cells, drafts, strict=True):
-        _write(draft, cell.arrays, _attributes(cell), replace=wanted.replace)
-    _say(cells, wanted)
-    _say_labels(table, store)
-    return pl.DataFrame(rows, schema=IMPORTED)
+    return drafts, rows
 
 
 def _expanded(files: Sequence[Path], split: str) -> list[Path]:
@@ -192,11 +241,13 @@ def _draft(store: FeatureStore, cell: Cell, table: SampleTable) -> Draft:
         "backbone": cell.key.backbone,
         "class_names": None if cell.kind == "embeddings" else list(table.class_names),
     }
+    if cell.prompts is not None:
+        identity["prompts"] = cell.prompts
     sizes = {"sample": len(table), "class": len(table.class_names)}
     if cell.kind == "embeddings":
         sizes["embed"] = cell.arrays["image_embedding"].shape[1]
-    target = store.imports_path(cell.key)
-    kind = f"imported-{cell.kind}"
+    target = store.imports_path(cell.key, cell.prompts)
+    kind = f"imported-{'confidences' if 'confidence' in cell.arrays else cell.kind}"
     return Draft(store.path, target, kind, identity, sizes, store.chunk_rows)
 
 
@@ -206,6 +257,13 @@ def _state(store: FeatureStore, cell: Cell, draft: Draft, replace: bool) -> str:
         raise StaleCell(
             f"{cell.key} was extracted into {store.path}: call what is imported something else "
             "with --backbone NAME"
+        )
+    other = store.imported(cell.key)
+    if other and (other.path == store.imports_path(cell.key)) != (cell.prompts is None):
+        has = "no" if cell.prompts else "a"
+        raise StaleCell(
+            f"{cell.key} was imported into {store.path} under {has} prompt set: give what is "
+            "imported another name with --backbone NAME"
         )
     changes = draft.changes()
     if changes and not replace:
@@ -274,6 +332,7 @@ def _row(cell: Cell, table: SampleTable, was: str) -> dict[str, Any]:
         "split": cell.key.split,
         "perturbation": cell.key.perturbation,
         "backbone": cell.key.backbone,
+        "prompts": cell.prompts,
         "kind": cell.kind,
         "images": len(table) - cell.invalid.get(ELSEWHERE, 0),
         "valid": int(np.count_nonzero(cell.valid)),
@@ -288,6 +347,16 @@ def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
     for cell in cells:
         for reason in cell.invalid.keys() - {ELSEWHERE}:
             reasons[reason] = reasons.get(reason, 0) + cell.invalid[reason]
+    late = sum(
+        int(np.count_nonzero(cell.arrays["prediction"] == NO_CLASS))
+        for cell in cells
+        if cell.kind == "predictions"
+    )
+    if late:
+        _LOG.info(
+            f"{late:,} answers na count as wrong, as model-vs-human has it; --na left-out makes "
+            "them no predictions"
+        )
     if reasons:
         said = "; ".join(f"{count:,} ({reason})" for reason, count in sorted(reasons.items()))
         _LOG.info(f"images without a value, over all cells: {said}")
@@ -309,3 +378,14 @@ def _say_labels(table: SampleTable, store: Path) -> None:
         )
     elif labelled < len(table):
         _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")
+
+
+def _say_conditions(parts: Sequence[Part], dataset: str) -> None:
+    """Which perturbation each condition of an experiment became."""
+    known = {
+        name: part.perturbation for part in parts if part.experiment for name in part.conditions
+    }
+    named = sorted(known.items(), key=lambda item: by_severity(item[1]))
+    if len(set(known.values())) > 1:
+        said = ", ".join(f"{name} is {label}" for name, label in named)
+        _LOG.info(f"{dataset}: {said}")

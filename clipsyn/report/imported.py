@@ -15,9 +15,12 @@ def imported_table(frame: pl.DataFrame, *, terminal: bool | None = None) -> str:
     frame: what `clipsyn.importing.write.import_files` returns. Accuracies in percent, of the images
     that have a label and a prediction.
     """
+    if frame["prompts"].is_null().all():
+        frame = frame.drop("prompts")
     if len(frame) <= _MOST:
         return show(frame, percent=["acc1"], headers={"acc1": "top-1"}, terminal=terminal)
-    where = ["dataset", "split", "perturbation", "kind", "images"]
+    every = ["dataset", "split", "perturbation", "prompts", "kind", "images"]
+    where = [name for name in every if name in frame.columns]
     grouped = frame.group_by(where, maintain_order=True).agg(
         pl.len().alias("backbones"),
         pl.col("valid").min(),

@@ -5,6 +5,7 @@
     features/<dataset>/<split>/<perturbation>/<backbone>/   image embeddings
     logits/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/
     imports/<dataset>/<split>/<perturbation>/<backbone>/    what was made elsewhere
+    prompted/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/    with a prompt set
 
 Reading never writes. `docs/store.md` specifies the format.
 """
@@ -29,7 +30,8 @@ from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store import arrays
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.store.folders import KINDS, folder_name, name_of_folder
-from clipsyn.store.imports import PROMPTS, Imported
+from clipsyn.store.imports import FOLDERS as IMPORTS
+from clipsyn.store.imports import PROMPTS, Imported, chosen_of, prompt_sets_in
 from clipsyn.store.samples import SampleTable
 
 _MARKER = "clipsyn.json"
@@ -118,8 +120,10 @@ class FeatureStore:
     def logits_path(self, key: FeatureKey, prompts: str) -> Path:
         return self._path("logits", key.dataset, key.split, key.perturbation, key.backbone, prompts)
 
-    def imports_path(self, key: FeatureKey) -> Path:
-        return self._path("imports", key.dataset, key.split, key.perturbation, key.backbone)
+    def imports_path(self, key: FeatureKey, prompts: str | None = None) -> Path:
+        kind, of_prompts = ("imports", ()) if prompts is None else ("prompted", (prompts,))
+        names = key.dataset, key.split, key.perturbation, key.backbone
+        return self._path(kind, *names, *of_prompts)
 
     def _path(self, kind: str, *names: str) -> Path:
         return self.path.joinpath(kind, *map(folder_name, names))
@@ -143,7 +147,8 @@ class FeatureStore:
     ) -> list[FeatureKey]:
         """Keys of the finished cells, extracted and imported, sorted; None is no filter."""
         filters = (dataset, split, perturbation, backbone)
-        there = [names for kind in ("features", "imports") for names, _ in self.groups(kind)]
+        kinds = ("features", *IMPORTS)
+        there = {names[:4] for kind in kinds for names, _ in self.groups(kind)}
         return [
             FeatureKey(*names)
             for names in sorted(there)
@@ -153,16 +158,25 @@ class FeatureStore:
             )
         ]
 
-    def imported(self, key: FeatureKey) -> Imported | None:
-        """The cell, if it was made elsewhere."""
-        cell = Imported(key, self.imports_path(key), self.samples_path(key.dataset, key.split))
-        return cell if cell.path.exists() else None
+    def imported(self, key: FeatureKey, prompts: str | None = None) -> Imported | None:
+        """The cell, if it was made elsewhere; of several prompt sets the asked-for, or first, one.
+
+        Raises MissingCell where there are others than `prompts`.
+        """
+        path = self.imports_path(key)
+        if not path.exists():
+            if not (there := prompt_sets_in(self.imports_path(key, "any").parent)):
+                return None
+            path = self.imports_path(key, chosen_of(key, prompts, there))
+        return Imported(key, path, self.samples_path(key.dataset, key.split))
 
     def prompt_sets(self, key: FeatureKey) -> list[str]:
         """Prompt sets with class embeddings for this backbone and dataset.
 
-        Imported predictions depend on none: they stand beside those of every set of the dataset.
+        Imported predictions of no known set stand beside those of every set of the dataset.
         """
+        if there := prompt_sets_in(self.imports_path(key, "any").parent):
+            return there
         cell = self.imported(key)
         if cell and not cell.has_predictions:
             return []
@@ -211,11 +225,13 @@ class FeatureStore:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
         return arrays.read(self._cell(key, "image_embedding"), rows)
 
-    def valid(self, key: FeatureKey) -> NDArray[np.bool_]:
-        return arrays.read(self._cell(key, "valid"))
+    def valid(self, key: FeatureKey, prompts: str | None = None) -> NDArray[np.bool_]:
+        return arrays.read(self._cell(key, "valid", prompts))
 
-    def fingerprint(self, key: FeatureKey) -> str:
-        return str(arrays.read_attributes(self._cell(key, "valid").parent)["fingerprint"])
+    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
+        """Of a cell; prompts: which, where it was imported with several sets."""
+        path = self._cell(key, "valid", prompts).parent
+        return str(arrays.read_attributes(path)["fingerprint"])
 
     def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
         return str(arrays.read_attributes(self._classes(dataset, prompts, backbone))["fingerprint"])
@@ -244,7 +260,7 @@ class FeatureStore:
         self, key: FeatureKey, prompts: str, rows: range | None = None
     ) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
-        if cell := self.imported(key):
+        if cell := self.imported(key, prompts):
             return arrays.read(cell.array("logit"), rows)
         if (stored := self._logits(key, prompts)) is not None:
             return arrays.read(stored / "logit", rows)
@@ -252,20 +268,24 @@ class FeatureStore:
 
     def predictions(self, key: FeatureKey, prompts: str) -> NDArray[np.uint16]:
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
-        if cell := self.imported(key):
+        if cell := self.imported(key, prompts):
             return arrays.read(cell.array("prediction"))
         if (stored := self._logits(key, prompts)) is not None:
             return arrays.read(stored / "prediction")
         return predictions(self._derived_logits(key, prompts, None))
+
+    def confidences(self, key: FeatureKey, prompts: str) -> NDArray[np.float32]:
+        """(sample,) probability of the predicted class, as it was imported without logits."""
+        return arrays.read(self._cell(key, "confidence", prompts))
 
     def has_logits(self, key: FeatureKey) -> bool:
         """Whether there are logits beside the predictions; only imported cells may lack them."""
         cell = self.imported(key)
         return cell is None or cell.kind == "logits"
 
-    def _cell(self, key: FeatureKey, array: str) -> Path:
+    def _cell(self, key: FeatureKey, array: str, prompts: str | None = None) -> Path:
         """Where an array of a cell is, extracted or imported."""
-        cell = self.imported(key)
+        cell = self.imported(key, prompts)
         return cell.array(array) if cell else self._features(key) / array
 
     def _features(self, key: FeatureKey) -> Path:
@@ -363,8 +383,8 @@ class FeatureStore:
     def _only_imported(self, dimension: str) -> set[str]:
         """Datasets, or backbones, that nothing was extracted of."""
         at = KINDS["features"].index(dimension)
-        of = [{names[at] for names, _ in self.groups(kind)} for kind in ("imports", "features")]
-        return of[0] - of[1]
+        elsewhere = {names[at] for kind in IMPORTS for names, _ in self.groups(kind)}
+        return elsewhere - {names[at] for names, _ in self.groups("features")}
 
     # Changing
 

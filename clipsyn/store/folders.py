@@ -13,6 +13,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "features": ("dataset", "split", "perturbation", "backbone"),
     "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
     "imports": ("dataset", "split", "perturbation", "backbone"),
+    "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),
 }
 
 

@@ -1,9 +1,10 @@
 """Cells that were made elsewhere: what they hold, and how they are read.
 
-    imports/<dataset>/<split>/<perturbation>/<backbone>/    predictions, logits or embeddings
+    imports/<dataset>/<split>/<perturbation>/<backbone>/              no prompt set is known
+    prompted/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/   those of one prompt set
 
-A cell of that folder holds one of the three (logits bring their predictions), so a reader may ask
-for what is not there.
+A cell holds predictions (perhaps with their confidences), logits (which bring their predictions) or
+embeddings, so a reader may ask for what is not there.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, StaleCell
+from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
+from clipsyn.store.folders import name_of_folder
 
 PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
 KINDS = ("predictions", "logits", "embeddings")
+FOLDERS = ("imports", "prompted")
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _HOLDERS = {
     "prediction": "predictions",
+    "confidence": "confidences",
     "logit": "logits",
     "image_embedding": "embeddings",
 }
@@ -38,6 +43,19 @@ def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
         hasher.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         hasher.update(little.reshape(-1).view("u1").data)
     return hasher.hexdigest()
+
+
+def prompt_sets_in(folder: Path) -> list[str]:
+    """Those with a cell in the folder `prompted/…/<backbone>/`, sorted; [] if there is none."""
+    found = folder.glob(f"*/{arrays.METADATA}")
+    return sorted(name_of_folder(file.parent.name) for file in found)
+
+
+def chosen_of(key: FeatureKey, prompts: str | None, there: list[str]) -> str:
+    """The prompt set that is asked for, or the first; MissingCell where it is not there."""
+    if prompts in (None, *there):
+        return prompts or there[0]
+    raise MissingCell(f"{key} was imported with the prompts {', '.join(there)}, not '{prompts}'")
 
 
 @dataclass(frozen=True)
@@ -56,15 +74,23 @@ class Imported:
     def has_predictions(self) -> bool:
         return self.kind != "embeddings"
 
+    @property
+    def has_confidences(self) -> bool:
+        """Whether each prediction has a probability beside it, though there are no logits."""
+        return bool(self._attributes["kind"] == "imported-confidences")
+
     def array(self, name: str) -> Path:
         """Where an array is; raises MissingCell if the cell lacks it, StaleCell if it is stale."""
         self.check()
-        if not (self.path / name).exists():
+        if not self._holds(name):
             raise MissingCell(
                 f"{self.key} was imported as {self.kind}, without {_HOLDERS[name]}: choose other "
                 f"cells with --backbones, or import {_HOLDERS[name]} under another name"
             )
         return self.path / name
+
+    def _holds(self, name: str) -> bool:
+        return any(spec.name == name for spec in GROUPS.get(self._attributes["kind"], ()))
 
     def check(self) -> None:
         """Refuse a cell of other samples or classes than the store lists now."""

@@ -16,6 +16,7 @@ from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
 from clipsyn.store.imports import ELSEWHERE, content_digest
+from clipsyn.store.imports import FOLDERS as IMPORTS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 
@@ -76,6 +77,7 @@ def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
     attributes = arrays.read_attributes(path)
     invalid = dict(attributes["invalid"]) if imported else {}
     elsewhere = invalid.pop(ELSEWHERE, 0)
+    whole = path if path in (store.imports_path(key), store.features_path(key)) else path.parent
     bad = sum(invalid.values()) if imported else len(attributes.get("errors", {}))
     return {
         **asdict(key),
@@ -84,7 +86,7 @@ def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
         "images": arrays.layout(path / "valid").shape[0] - elsewhere,
         "bad": bad,
         "embed": arrays.layout(path / "image_embedding").shape[1] if embeds else None,
-        "bytes": Group("cell", {}, path).size
+        "bytes": Group("cell", {}, whole).size
         + (0 if imported else Group("logits", {}, logits).size),
         "fingerprint": attributes["fingerprint"],
     }
@@ -104,7 +106,8 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
-    for (*_, backbone), path in store.groups("imports"):
+    elsewhere = [group for kind in IMPORTS for group in store.groups(kind)]
+    for (_, _, _, backbone, *_), path in elsewhere:
         attributes = arrays.read_attributes(path)
         kind = attributes["identity"]["kind"]
         found = imports.setdefault(backbone, {"kinds": [], "files": []})
@@ -152,7 +155,7 @@ def damage(store: FeatureStore, group: Group) -> Iterator[str]:
         problems += arrays.damage(group.path / name)
     if not problems and group.kind == "samples":
         problems += _wrong_digest(store, group)
-    if not problems and group.kind == "imports":
+    if not problems and group.kind in IMPORTS:
         problems += _wrong_content(group)
     if (
         problems and arrays.file_at(metadata) != looked_at
@@ -171,7 +174,7 @@ def _damaged_metadata(store: FeatureStore, group: Group) -> Iterator[str]:
         if {"dataset", "split"} <= set(group.names):
             label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
             sizes["sample"] = arrays.layout(label).shape[0]
-        kind = attributes["kind"] if group.kind == "imports" else group.kind
+        kind = attributes["kind"] if group.kind in IMPORTS else group.kind
         for spec in GROUPS.get(kind, ()):
             found = arrays.layout(group.path / spec.name)
             expected = tuple(

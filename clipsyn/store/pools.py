@@ -71,7 +71,9 @@ class PoolReader:
         """Fingerprints of what is in the store now."""
         views = [key for view in self.views for key in view]
         return {
-            "features": {key.backbone: self.store.fingerprint(key) for key in self.keys},
+            "features": {
+                key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys
+            },
             "views": [self.store.fingerprint(key) for key in views],
             "classes": {
                 key.backbone: self.store.classes_fingerprint(
@@ -107,7 +109,7 @@ class PoolReader:
     @cached_property
     def _unreadable(self) -> list[int]:
         """Rows that some backbone has no embedding or prediction for."""
-        readable = np.logical_and.reduce([self.store.valid(key) for key in self.keys])
+        readable = np.logical_and.reduce([self.store.valid(key, self.prompts) for key in self.keys])
         found: list[int] = np.flatnonzero(~readable).tolist()
         return found
 

@@ -84,14 +84,22 @@ def groups(
     unless there is nothing else.
     """
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
-    found: dict[tuple[str, bool], list[str]] = {}  # looking them up searches the store
+    found: dict[tuple[str, str], list[str]] = {}  # looking them up searches the store
     for key in _predicting(store, list(cells)):
-        kind = key.backbone, store.imported(key) is None
+        kind = key.backbone, _folder(store, key)
         if kind not in found:
             found[kind] = prompt_sets(store, key, prompts)
         for prompt_set in found[kind]:
             groups.setdefault((key.perturbation, prompt_set), []).append(key)
     return sorted(groups.items(), key=lambda item: (by_severity(item[0][0]), item[0]))
+
+
+def _folder(store: FeatureStore, key: FeatureKey) -> str:
+    """What a cell's prompt sets follow from; of an import that has its own, its folder alone."""
+    cell = store.imported(key)
+    if cell is None:
+        return "features"
+    return "imports" if cell.path == store.imports_path(key) else str(cell.path.parent)
 
 
 def _predicting(store: FeatureStore, cells: list[FeatureKey]) -> list[FeatureKey]:

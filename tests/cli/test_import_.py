@@ -137,6 +137,7 @@ class TestTheCommand:
             ({"id": "ab", "pred": "11"}, (), 4, "add --replace, or give it another name"),
             ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
             ({"id": "ab", "pred": "01"}, ("--conditions", "c1"), 2, "CONDITION=PERTURBATION"),
+            ({"id": "ab", "pred": "01"}, ("--names", "c1"), 2, "OLD=NEW"),
         ],
     )
     def test_mistakes(
@@ -179,8 +180,19 @@ class TestResponses:
         assert "--conditions bw=NAME:1" in said
 
     def test_a_condition_of_nothing(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
-        said = fails(2, "import", tmp_path / "store", contrast, "-d", "contrast")
+        said = fails(2, "import", tmp_path / "store", contrast, "-d", "other")
         assert "is a severity, of what? Add --perturb NAME" in said
+
+    def test_conditions_of_a_known_experiment(
+        self, clipsyn: Any, fails: Any, contrast: Path, tmp_path: Path
+    ) -> None:
+        options = ("--names", "net=RN50,vit=ViT-B-32", "--json")
+        result = clipsyn("import", tmp_path / "store", contrast, "-d", "contrast", *options)
+        found = {(row["perturbation"], row["backbone"]) for row in json.loads(result.stdout)}
+        labels, names = ("clean", "contrast-2", "contrast-5"), ("RN50", "ViT-B-32", "subject-01")
+        assert found == {(label, name) for label in labels for name in names}
+        said = fails(2, "import", tmp_path / "store", contrast)
+        assert "is called after no experiment of model-vs-human" in said
 
 
 class TestPredictionsAreEnoughFor:

@@ -136,11 +136,18 @@ class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
         assert clipsyn("status", path).stdout == (
             "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 8, "
-            "imported cells 0\n"
+            "imported cells 0, imported cells of a prompt set 0\n"
         )
         found = json.loads(clipsyn("status", path, "--json").stdout)
         assert found == {
-            "finished": {"samples": 2, "classes": 2, "features": 8, "logits": 8, "imports": 0},
+            "finished": {
+                "samples": 2,
+                "classes": 2,
+                "features": 8,
+                "logits": 8,
+                "imports": 0,
+                "prompted": 0,
+            },
             "unfinished": [],
             "leftovers": 0,
         }
@@ -233,14 +240,21 @@ class TestRm:
         groups = [file.parent for file in path.rglob("*/zarr.json") if "fake--one" in str(file)]
         assert not [group for group in groups if list(group.glob("*/c.*"))]
         found = json.loads(clipsyn("status", path, "--json").stdout)["finished"]
-        assert found == {"samples": 2, "classes": 1, "features": 4, "logits": 4, "imports": 0}
+        assert found == {
+            "samples": 2,
+            "classes": 1,
+            "features": 4,
+            "logits": 4,
+            "imports": 0,
+            "prompted": 0,
+        }
         assert clipsyn("verify", path).exit_code == 0
 
     def test_a_dataset_goes_with_its_samples(self, clipsyn: Any, path: Path) -> None:
         clipsyn("rm", path, "-d", "toy", "-y")
         assert clipsyn("status", path).stdout == (
             "finished: sample tables 0, class embeddings 0, image embeddings 0, logits 0, "
-            "imported cells 0\n"
+            "imported cells 0, imported cells of a prompt set 0\n"
         )
 
     def test_commas_and_repetition(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:

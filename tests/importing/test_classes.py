@@ -145,6 +145,6 @@ class TestClassIndices:
 
 
 def test_more_classes_than_can_be_stored() -> None:
-    check_count(["a"] * 65535, "x")
-    with pytest.raises(DatasetError, match="at most 65535 classes"):
-        check_count(["a"] * 65536, "x")
+    check_count(["a"] * 65534, "x")
+    with pytest.raises(DatasetError, match="at most 65534 classes"):
+        check_count(["a"] * 65535, "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.errors import DatasetError, StaleCell, UsageError
+from clipsyn.catalog.experiments import categories, conditions, experiments
+from clipsyn.errors import DatasetError, MissingCell, StaleCell, UsageError
+from clipsyn.evaluate.oracle import sample_table
+from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import IMPORTED, import_files
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import damage, find_groups, remove
 
 Write = Callable[..., Path]
 KEY = FeatureKey("toy", "test", "clean", "mine")
@@ -43,7 +48,7 @@ class TestANewStore:
         frame = bring(mine)
         assert frame.schema == IMPORTED
         assert frame.rows() == [
-            ("toy", "test", "clean", "mine", "predictions", 3, 3, pytest.approx(2 / 3), "new")
+            ("toy", "test", "clean", "mine", None, "predictions", 3, 3, pytest.approx(2 / 3), "new")
         ]
         store = FeatureStore.open(tmp_path / "store")
         table = store.samples("toy", "test")
@@ -82,7 +87,8 @@ class TestANewStore:
         self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
     ) -> None:
         folder, answers = responses
-        frame = bring(folder, perturbation="contrast", conditions={"c100": "clean"})
+        options = {"perturbation": "contrast", "conditions": {"c100": "clean"}}
+        frame = bring(folder, na="left-out", **options)
         assert frame["images"].to_list() == [4] * 12
         store = FeatureStore.open(tmp_path / "store")
         table = store.samples("toy", "test")
@@ -95,10 +101,35 @@ class TestANewStore:
                     found[name] = table.class_names[index]
         assert found == {name: answer for name, answer in answers.items() if answer != "na"}
 
+    def test_na_is_wrong_and_counts_unless_it_is_to_be_left_out(
+        self, bring: Any, responses: tuple[Path, dict[Any, str]], caplog: Any
+    ) -> None:
+        """So model-vs-human has it: whoever was too late was wrong."""
+        folder, answers = responses
+        late = sum(answer == "na" for answer in answers.values())
+        with caplog.at_level("INFO", "clipsyn"):
+            frame = bring(folder)
+        assert f"{late} answers na count as wrong" in caplog.text
+        assert frame["valid"].sum() == frame["images"].sum() == len(answers)
+        left = bring(folder, dataset="again", na="left-out")
+        assert left["valid"].sum() == len(answers) - late
+        for one, other in zip(frame.iter_rows(named=True), left.iter_rows(named=True), strict=True):
+            assert one["acc1"] * one["valid"] == pytest.approx(other["acc1"] * other["valid"])
+
+    def test_na_has_no_name_in_the_table_of_samples(
+        self, bring: Any, write_csv: Write, tmp_path: Path
+    ) -> None:
+        rows = [
+            ["s", 1, 1, 1, answer, "cat", "NaN", f"{image}.png"]
+            for image, answer in (("a", "na"), ("b", "cat"))
+        ]
+        bring(write_csv(COLUMNS[RESPONSES], rows, "edge_s_session_1.csv"))
+        table = sample_table(FeatureStore.open(tmp_path / "store"))
+        assert table.select("s", "s right").rows() == [(None, False), ("cat", True)]
+
     def test_na_is_an_answer_where_it_is_a_class(
         self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
     ) -> None:
-        """So model-vs-human has it: whoever was too late was wrong."""
         (tmp_path / "classes.txt").write_text("airplane\nbear\ncat\ndog\nna\n")
         options = {"perturbation": "contrast", "conditions": {"c100": "clean"}}
         frame = bring(responses[0], classes=tmp_path / "classes.txt", **options)
@@ -115,6 +146,150 @@ class TestANewStore:
             frame = bring(path, classes=tmp_path / "classes.txt")
         assert frame.select("valid", "acc1").rows() == [(3, 1.0)]
         assert "what the files write are names, not indices" in caplog.text
+
+
+class TestExperiments:
+    """What is known of model-vs-human's, and of nothing else."""
+
+    @staticmethod
+    def rows(cases: Any) -> list[list[object]]:
+        return [
+            [
+                "net",
+                1,
+                trial,
+                "NaN",
+                "cat",
+                "cat",
+                condition,
+                f"{trial:04d}_x_dnn_{condition}_{trial}.png",
+            ]
+            for trial, condition in enumerate(cases)
+        ]
+
+    @pytest.mark.parametrize("experiment", experiments())
+    def test_conditions_and_classes_of_each(
+        self, bring: Any, write_csv: Write, tmp_path: Path, experiment: str
+    ) -> None:
+        known = conditions(experiment) or {"NaN": "clean"}
+        path = write_csv(COLUMNS[RESPONSES], self.rows(known), f"{experiment}_net_session-1.csv")
+        frame = bring(path, dataset="", by_experiment=True)
+        assert frame["dataset"].unique().to_list() == [experiment]
+        assert {*frame["perturbation"]} == {*known.values()}
+        assert FeatureStore.open(tmp_path / "store").samples(experiment, "test").class_names == (
+            categories()
+        )
+
+    @pytest.mark.parametrize(
+        ("experiment", "condition", "label"),
+        [
+            ("uniform-noise", "0.10", "uniform_noise-3"),
+            ("uniform-noise", "0.00", "clean"),
+            ("high-pass", "3.0", "high_pass-1"),
+            ("high-pass", "inf", "clean"),
+            ("false-colour", "True", "clean"),
+            ("eidolonII", "128-3-10", "eidolon_ii-8"),
+            ("rotation", "270", "rotation-270"),
+            ("colour", "bw", "grayscale-1"),
+        ],
+    )
+    def test_a_condition(
+        self, bring: Any, write_csv: Write, experiment: str, condition: str, label: str
+    ) -> None:
+        path = write_csv(COLUMNS[RESPONSES], self.rows([condition]))
+        assert bring(path, dataset=experiment)["perturbation"].to_list() == [label]
+
+    def test_what_the_caller_says_comes_first(self, bring: Any, write_csv: Write) -> None:
+        path = write_csv(COLUMNS[RESPONSES], self.rows(["c100", "c50"]), "contrast_net.csv")
+        frame = bring(path, conditions={"c50": "fog:5"})
+        assert frame["perturbation"].to_list() == ["clean", "fog-5"]
+        frame = bring(path, dataset="other", perturbation="grey")
+        assert frame["perturbation"].to_list() == ["grey-50", "grey-100"]
+
+    def test_several_are_datasets_of_their_own(
+        self, bring: Any, write_csv: Write, tmp_path: Path, caplog: Any
+    ) -> None:
+        for name, cases in (("colour", ["cr", "bw"]), ("edge", ["NaN"])):
+            write_csv(COLUMNS[RESPONSES], self.rows(cases), f"raw/{name}_net_session-1.csv")
+        with caplog.at_level("INFO", "clipsyn"):
+            frame = bring(tmp_path / "raw", by_experiment=True)
+        assert frame["dataset"].to_list() == ["colour", "colour", "edge"]
+        assert "colour: cr is clean, bw is grayscale-1" in caplog.text
+        write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "raw/mine.csv")
+        with pytest.raises(
+            UsageError, match=r"mine\.csv is called after no experiment .*--dataset"
+        ):
+            bring(tmp_path / "raw", by_experiment=True)
+
+    def test_backbones_may_be_called_otherwise(self, bring: Any, write_csv: Write) -> None:
+        path = write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "edge_net.csv")
+        assert bring(path, names={"net": "ViT-B-32"})["backbone"].to_list() == ["ViT-B-32"]
+
+
+class TestShapeBias:
+    """Files of vlm-shapebias: predictions with their confidences, under several prompt sets."""
+
+    ROWS = (("cat1-dog2", "dog", "dog", 0.75), ("dog3-cat1", "dog", "dog", 0.5))
+
+    @pytest.fixture
+    def files(self, write_csv: Write, tmp_path: Path) -> Path:
+        for number, ending in enumerate(("CLS", "a_photo_of_a_CLS.", "None")):
+            rows = [[*row[:3], row[3] + number / 8] for row in self.ROWS]
+            write_csv(COLUMNS[SHAPE_BIAS], rows, f"raw/net_None_{ending}.csv")
+        return tmp_path / "raw"
+
+    def test_a_folder_as_it_is(self, bring: Any, files: Path, tmp_path: Path) -> None:
+        frame = bring(files)
+        assert frame.select("backbone", "prompts", "kind", "acc1").rows() == [
+            ("net_None", prompts, "predictions", 0.5)
+            for prompts in ("80 templates", "CLS", "a photo of a CLS.")
+        ]
+        store = FeatureStore.open(tmp_path / "store")
+        (key,) = store.keys()
+        assert store.prompt_sets(key) == ["80 templates", "CLS", "a photo of a CLS."]
+        table = store.samples("toy", "test")
+        assert [table.class_names[label] for label in table.labels] == ["cat", "dog"]
+        assert store.confidences(key, "CLS").tolist() == [0.75, 0.5]
+        assert store.confidences(key, "80 templates").tolist() == [1.0, 0.75]
+        assert store.fingerprint(key, "CLS") != store.fingerprint(key, "80 templates")
+        with pytest.raises(MissingCell, match=r"imported with the prompts .*, not 'own'"):
+            store.predictions(key, "own")
+
+    def test_is_whole_and_can_be_removed(self, bring: Any, files: Path, tmp_path: Path) -> None:
+        bring(files)
+        store = FeatureStore.open(tmp_path / "store")
+        groups = find_groups(store, {"backbone": {"net_None"}})
+        assert [group.kind for group in groups] == ["prompted"] * 3
+        assert [*chain(*(damage(store, group) for group in groups))] == []
+        chunk = groups[0].path / "confidence" / "c.0"
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+        assert len([*damage(store, groups[0])]) == 1
+        remove(store, groups)
+        assert store.keys() == []
+
+    def test_prompts_may_be_said(self, bring: Any, mine: Path, tmp_path: Path) -> None:
+        assert bring(mine, prompts="mine")["prompts"].to_list() == ["mine"]
+        with pytest.raises(StaleCell, match=r"under a prompt set: .*another name with --backbone"):
+            bring(mine)
+        store = FeatureStore.open(tmp_path / "store")
+        with pytest.raises(MissingCell, match="imported as predictions, without confidences"):
+            store.confidences(KEY, "mine")
+
+    def test_a_name_without_the_shape(self, bring: Any, write_csv: Write) -> None:
+        path = write_csv(COLUMNS[SHAPE_BIAS], [["photo", "cat", "cat", 1]])
+        with pytest.raises(DatasetError, match="image 'photo' does not say its shape"):
+            bring(path)
+
+    @pytest.mark.parametrize(
+        ("confidence", "sentence"),
+        [("1.5", "lies in 0 to 1, not 1.5"), ("", "have no confidence"), ("high", "no number")],
+    )
+    def test_a_confidence_that_cannot_be(
+        self, bring: Any, write_csv: Write, confidence: str, sentence: str
+    ) -> None:
+        rows = [["a", "cat", "cat", 0.5], ["b", "cat", "cat", confidence], ["c", "cat", "cat", 0.5]]
+        with pytest.raises(DatasetError, match=sentence):
+            bring(write_csv(["id", "prediction", "label", "confidence"], rows))
 
 
 class TestAgain:
