@@ -215,6 +215,27 @@ class TestResponses:
             only(path, format="model-vs-human")
 
 
+class TestConfidence:
+    @pytest.mark.parametrize(
+        ("header", "row"),
+        [
+            (["id", "prediction", "confidence"], ["a", "cat", 0.25]),
+            (["id", "class", "class_index", "probability"], ["a", "cat", 0, 0.25]),
+            (["image", "response", "pred_label", "pred_conf"], ["cat1-dog1", "dog", "cat", 0.25]),
+        ],
+    )
+    def test_stands_beside_the_prediction(
+        self, write_csv: Write, header: list[str], row: list[object]
+    ) -> None:
+        part = only(write_csv(header, [row]))
+        assert (part.kind, part.values.tolist()) == ("predictions", ["cat"])
+        assert part.confidence is not None
+        assert part.confidence.tolist() == [0.25]
+
+    def test_there_need_be_none(self, write_csv: Write) -> None:
+        assert only(write_csv(["id", "prediction"], [["a", "cat"]])).confidence is None
+
+
 class TestBadInput:
     def test_no_ids_names_the_columns_found(self, write_csv: Write) -> None:
         path = write_csv(["key", "prediction"], [["a", "cat"]])
