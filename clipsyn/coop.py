@@ -7,7 +7,6 @@ the one class that may stand in it is replaced by a plain container, all others 
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.documents import parse_json
 from clipsyn.errors import DatasetError
 from clipsyn.store.samples import SampleTable
 
@@ -107,7 +107,7 @@ def _without_suffix(path: PurePosixPath) -> str:
 def _items(path: Path) -> list[Item]:
     try:
         if path.suffix == ".json":
-            train = json.loads(path.read_text(encoding="utf-8"))["train"]
+            train = parse_json(path.read_text(encoding="utf-8"))["train"]
             items = train["data"] if isinstance(train, dict) else train
             return [_json_item(item) for item in items]
         with path.open("rb") as file:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EISDIR, ENOENT
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 
 from clipsyn.errors import UsageError
+from clipsyn.printable import printable
 
 
 def to_json(frame: pl.DataFrame) -> str:
@@ -25,25 +28,94 @@ def to_json(frame: pl.DataFrame) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False)
 
 
+def printable_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with texts and column names that may go to a terminal."""
+    texts = frame.select(pl.col(pl.String)).columns
+    unsafe = {name: _unsafe(frame[name]) for name in texts}
+    shown = frame.with_columns(
+        pl.col(name).replace(values) for name, values in unsafe.items() if values
+    )
+    return shown.rename({name: printable(name) for name in frame.columns})
+
+
+def _unsafe(column: pl.Series) -> dict[str, str]:
+    """The values that cannot be printed as they are, and how they can."""
+    values = column.unique().drop_nulls()
+    return {value: shown for value in values if (shown := printable(value)) != value}
+
+
 def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None = None) -> None:
     """Write the frame to files, each complete or not at all; raises UsageError if it cannot."""
-    for path, method in ((csv, frame.write_csv), (parquet, frame.write_parquet)):
-        if path is None:
-            continue
-        # a name that no other process has: two that write one file must not write into each other
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        with _or_sentence(path):
-            try:
-                method(partial)
-                partial.replace(path)
-            finally:
-                with suppress(OSError):
-                    partial.unlink()
+    if csv:
+        with _or_sentence(csv), _whole(csv) as file:
+            guarded(frame).write_csv(file)
+    if parquet:
+        with _or_sentence(parquet), _whole(parquet) as file:
+            frame.write_parquet(file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete; a device or pipe as it is."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            yield device
+        return
+    # a name that no other process has: two that write one file must not write into each other
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def guarded(frame: pl.DataFrame) -> pl.DataFrame:
+    """Texts that a spreadsheet would run as formulas, in cells and names of columns, after a ``'``.
+
+    These begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return and are no number. So
+    that `unguarded` finds them again, one that has such marks before it gets one more.
+    """
+    texts = pl.col(pl.String)
+    runs = texts.str.contains(_FORMULA) & ~texts.str.contains(_NUMBER)
+    cells = frame.with_columns(pl.when(runs).then(texts.str.replace("^", "'")).otherwise(texts))
+    return cells.rename({name: f"'{name}" for name in frame.columns if _runs(name)})
+
+
+def unguarded(frame: pl.DataFrame) -> pl.DataFrame:
+    """What `guarded` was given."""
+    cells = frame.with_columns(pl.col(pl.String).str.replace(_GUARDED, "$1"))
+    return cells.rename({name: re.sub(_GUARDED, r"\1", name) for name in frame.columns})
+
+
+_FORMULA, _GUARDED = r"^'*[=+\-@\t\r]", r"^'('*[=+\-@\t\r])"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+def _runs(text: str) -> bool:
+    return bool(re.search(_FORMULA, text)) and not re.search(_NUMBER, text)
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError unless a file can be written there: its folder exists and is not closed."""
+    with _or_sentence(path):
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+        is_device = path.exists() and not path.is_file()
+        place = path if is_device else path.parent
+        if not place.exists():
+            raise FileNotFoundError(ENOENT, f"there is no folder {place}")
+        if not os.access(place, os.W_OK):
+            raise PermissionError(EACCES, "you may not write there")
 
 
 def make_folder_of(path: Path) -> None:
     """Make the folder that a file is to be in; raises UsageError if it cannot."""
     with _or_sentence(path):
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
 
 

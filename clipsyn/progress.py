@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
+from clipsyn.printable import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -50,7 +52,7 @@ def _rich_bars(unit: str) -> RichProgress:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
 
     return rich.Progress(
-        rich.TextColumn("{task.description}"),
+        rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(bar_width=24),
         rich.MofNCompleteColumn(),
         Rate(),
@@ -66,7 +68,7 @@ class _Bars:
         self._tasks: list[TaskID] = []
 
     def add(self, name: str, total: int, done: int = 0) -> int:
-        self._tasks.append(self._bars.add_task(name, total=total, completed=done))
+        self._tasks.append(self._bars.add_task(printable(name), total=total, completed=done))
         return len(self._tasks) - 1
 
     def advance(self, counter: int, amount: int) -> None:

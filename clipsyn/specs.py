@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from clipsyn.errors import UsageError
 
+# The most that may be asked for: of what is counted, which results hold in 32 bits; of what makes
+# as many tasks, or processes.
+MOST, MOST_SEEDS, MOST_WORKERS = 10**9, 10_000, 1024
 Identity = dict[str, Any]  # JSON values only: what decides the bytes of a cell
 
 
@@ -26,8 +29,16 @@ def canonical_json(value: Any) -> str:
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the canonical JSON of `identity`."""
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+    """SHA-256 (hex) of the canonical JSON of `identity`.
+
+    Raises UsageError for a name that is no text: one of bytes that are not UTF-8.
+    """
+    try:
+        content = canonical_json(identity).encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end + 20]
+        raise UsageError(f"a name is not UTF-8 (…{near}…): give it another") from None
+    return hashlib.sha256(content).hexdigest()
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -206,6 +217,23 @@ def by_severity(label: str) -> tuple[bool, str, int, str]:
     """What labels of perturbations are sorted by: clean first, severity 3 before 10."""
     perturbation = parse_perturbation(label)
     return perturbation != CLEAN, perturbation.name, perturbation.severity, label
+
+
+def listed(texts: Iterable[str], option: str) -> tuple[str, ...]:
+    """The names of comma lists; raises UsageError for a text that names nothing.
+
+    Such a text is a mistake, most often a variable that is not set, and never means "all".
+    """
+    names: list[str] = []
+    for text in texts:
+        here = [part.strip() for part in text.split(",")]
+        if not any(here):
+            raise UsageError(
+                f"{option} '{text}' is empty, perhaps a variable that is not set: name some, with "
+                "commas for several"
+            )
+        names += filter(None, here)
+    return tuple(names)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.frames import locked, make_folder_of, to_json, write
+from clipsyn.frames import (
+    check_place,
+    guarded,
+    locked,
+    make_folder_of,
+    printable_frame,
+    to_json,
+    unguarded,
+    write,
+)
 
 
 @pytest.fixture
@@ -90,3 +102,55 @@ def test_a_lock_that_was_left_behind_holds_nothing(tmp_path):
     with locked(tmp_path / "r.parquet"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "'=1", "''@x"]
+HARMLESS = ["-1", "+1.5e3", "-.5", "a=b", "", "'tis", "crème", "1-2", None]
+
+
+def test_a_spreadsheet_runs_no_text(tmp_path):
+    """https://owasp.org/www-community/attacks/CSV_Injection; numbers stay numbers."""
+    frame = pl.DataFrame({"=id": FORMULAS + HARMLESS, "n": [-1.5] * 16})
+    write(frame, csv=tmp_path / "f.csv")
+    read = pl.read_csv(tmp_path / "f.csv", schema_overrides={"'=id": pl.String})
+    assert read["n"].to_list() == frame["n"].to_list()
+    assert read["'=id"].to_list() == [f"'{text}" for text in FORMULAS] + HARMLESS
+    assert unguarded(read).equals(frame)
+    assert unguarded(guarded(frame)).equals(frame)
+
+
+def test_other_files_hold_texts_as_they_are(tmp_path):
+    frame = pl.DataFrame({"=id": FORMULAS})
+    write(frame, parquet=tmp_path / "f.parquet")
+    assert pl.read_parquet(tmp_path / "f.parquet").equals(frame)
+    assert json.loads(to_json(frame)) == frame.to_dicts()
+
+
+def test_what_is_printed_has_no_controls():
+    frame = pl.DataFrame({"a\x1b": ["b\n", "c", None], "n": [1, 2, 3]})
+    assert printable_frame(frame).to_dict(as_series=False) == {
+        "a\\u001b": ["b\\u000a", "c", None],
+        "n": [1, 2, 3],
+    }
+
+
+@pytest.mark.parametrize("name", ["", "/", "folder", "nowhere/r.csv", "n" * 300])
+def test_a_place_for_a_file_is_looked_at_first(results, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*choose an existing folder"):
+        check_place(Path(name))
+    with pytest.raises(UsageError):
+        write(results, csv=Path(name))
+    check_place(Path("r.csv"))
+
+
+def test_a_device_is_written_to_and_stays_one(results, tmp_path):
+    """A pipe stands for /dev/stdout: a file that took its place would hide it from everybody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as other:
+        read = other.submit(pipe.read_text)
+        write(results, csv=pipe)
+        assert read.result(timeout=60).startswith("backbones,value,n")
+    assert pipe.is_fifo()

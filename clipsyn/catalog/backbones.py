@@ -13,7 +13,7 @@ from pathlib import Path
 from clipsyn import catalog
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
-from clipsyn.specs import Backbone
+from clipsyn.specs import Backbone, listed
 
 CONFIG_FILE = "open_clip_config.json"
 
@@ -97,7 +97,7 @@ def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
 
 def _entries(text: str) -> Iterator[str]:
     """Cut a comma list, rejoining ``ARCHITECTURE,TAG``."""
-    tokens = [token.strip() for token in text.split(",") if token.strip()]
+    tokens = [*listed([text], "--backbones")]
     while tokens:
         token = tokens.pop(0)
         if not _is_architecture(token):
@@ -141,7 +141,8 @@ def _from_list(path: Path) -> Iterator[Backbone]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the list of backbones {path} cannot be read: {error}") from error
     for line in lines:
-        for entry in _entries(line.partition("#")[0]):
+        named = line.partition("#")[0]
+        for entry in _entries(named) if named.strip() else ():
             if entry.endswith(".txt"):
                 raise UsageError(f"{path} lists another list, {entry}: lists do not nest")
             yield from _backbones(entry)

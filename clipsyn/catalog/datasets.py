@@ -12,6 +12,7 @@ from typing import Any
 from clipsyn.catalog import data_dir
 from clipsyn.errors import UnknownName
 from clipsyn.registry import unknown_name
+from clipsyn.specs import listed
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,11 @@ def resolve_datasets(texts: Sequence[str]) -> list[str]:
     """
     resolved: list[str] = []
     for text in texts:
-        whole = "," not in text or Path(text.partition("=")[2] or text).exists()
-        for part in [text] if whole else text.split(","):
-            name = part.strip()
+        whole = bool(text.strip()) and Path(text.partition("=")[2] or text).exists()
+        for name in [text.strip()] if whole else listed([text], "--dataset"):
             info = find_dataset(name)
             resolved += collections().get(name, (info.name if info else name,))
-    return [name for name in dict.fromkeys(resolved) if name]
+    return list(dict.fromkeys(resolved))
 
 
 @cache

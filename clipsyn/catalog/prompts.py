@@ -6,7 +6,6 @@ package pulls in transformers. The ImageNet templates of open_clip are `extract.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog.datasets import find_dataset
+from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import PromptSet
@@ -72,7 +72,7 @@ def _benchmark_json(file: str) -> dict[str, list[str]]:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "datasets" / file
         if path.is_file():
-            content: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, list[str]] = parse_json(path.read_text(encoding="utf-8"))
             return content
     return {}
 
@@ -84,7 +84,7 @@ def _from_file(spec: str, dataset: str, class_names: Sequence[str]) -> PromptSet
             raise UsageError(f"there is no prompt file '{spec}'")
         raise unknown_name("prompt set", spec, NAMED, "A JSON file works too.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UsageError(f"prompt file '{spec}' is not JSON: {error}") from error
     return _parse(content, path, dataset, class_names)

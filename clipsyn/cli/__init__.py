@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,52 +20,36 @@ from clipsyn.cli.extract import extract
 from clipsyn.cli.fit import fit
 from clipsyn.cli.import_ import import_
 from clipsyn.cli.oracle import oracle
+from clipsyn.cli.output import say
 from clipsyn.cli.perturbations import perturbations
 from clipsyn.cli.predict import predict
 from clipsyn.cli.representation import representation
 from clipsyn.cli.robustness import robustness
 from clipsyn.cli.run import run
+from clipsyn.cli.sentences import sentences
 from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
-from clipsyn.errors import ClipsynError, Interrupted
-
-_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm"}
 
 
 class _Group(click.Group):
     """Shows what the user can act on as one sentence, with its own exit code."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with sentences(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("NO_COLOR"):  # no-color.org; tables see to it themselves
             ctx.color = False
-        try:
+        with sentences(ctx):
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            resumable = ctx.invoked_subcommand in ("extract", "run")
-            kept = "; finished blocks are kept, run the same command again" if resumable else ""
-            self._fail(Interrupted(f"interrupted{kept}"))
-        except ClipsynError as error:
-            self._fail(error)
-        except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in _EXTRACT_ONLY:
-                raise
-            self._fail(
-                ClipsynError(f"this needs {error.name}: run `pip install 'clipsyn[extract]'` first")
-            )
-        return None
-
-    @staticmethod
-    def _fail(error: ClipsynError) -> None:
-        click.secho("Error: ", fg="red", err=True, nl=False)
-        click.echo(" ".join([str(error), *getattr(error, "__notes__", [])]), err=True)
-        sys.exit(error.exit_code)
 
 
 class _Stderr(logging.Handler):
     """Looks standard error up for each line: progress bars, for one, replace it for a while."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        say(self.format(record), err=True)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import click
+
+from clipsyn.cli.output import say, say_json, say_lines
 
 
 @click.command(short_help="List known backbones with what they cost.")
@@ -19,15 +20,15 @@ def backbones(as_json: bool) -> None:
     """
     rows = _rows()
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        say_json(rows)
         return
     import polars
 
     from clipsyn.report.tables import show
 
     shown = [{name: _text(value) for name, value in row.items()} for row in rows]
-    click.echo(show(polars.DataFrame(shown), headers=_HEADERS, right=list(_HEADERS)))
-    click.echo("GFLOPs are for one image or one text, 2 per multiply-add; M is millions.", err=True)
+    say_lines(show(polars.DataFrame(shown), headers=_HEADERS, right=list(_HEADERS)))
+    say("GFLOPs are for one image or one text, 2 per multiply-add; M is millions.", err=True)
 
 
 _HEADERS = {

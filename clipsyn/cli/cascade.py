@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from clipsyn.cli.options import (
+    COUNT,
+    SEED,
     Report,
     cell_options,
     joined,
@@ -63,12 +65,10 @@ from clipsyn.errors import UsageError
     metavar="SPLIT",
     help="Split to fit and choose on.",
 )
-@click.option(
-    "--shots", type=click.IntRange(1), help="Images of each class to fit on.  [default: all]"
-)
+@click.option("--shots", type=COUNT, help="Images of each class to fit on.  [default: all]")
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Of the images drawn by --shots, and of ensembles with a random start.",
@@ -105,7 +105,7 @@ def cascade(
     options["thresholds"] = _numbers(options["thresholds"]) or evaluate.THRESHOLDS
     opened = FeatureStore.open(store)
     frame = evaluate.cascade(opened, **options, within=within / 100)
-    report.show(frame, lambda: joined(tables(frame, details=details)))
+    report.show(frame, lambda frame: joined(tables(frame, details=details)))
     if options["datasets"] is None:
         say_left_out(opened, frame)
 

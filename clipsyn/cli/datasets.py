@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from clipsyn.cli.output import say, say_json, say_lines
 
 if TYPE_CHECKING:
     from clipsyn.catalog.datasets import DatasetInfo
@@ -25,15 +26,15 @@ def datasets(as_json: bool) -> None:
 
     if as_json:
         rows = [{**asdict(info), "where": info.where} for info in catalogue()]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        say_json(rows)
         return
     import polars
 
     from clipsyn.report.tables import show
 
     frame = polars.DataFrame([_row(info) for info in catalogue()], infer_schema_length=None)
-    click.echo(show(frame))
-    click.echo(
+    say_lines(show(frame))
+    say(
         "torchvision, webdataset: found under --data-root; --json adds aliases, all splits, "
         "how to get the images, and what to watch out for.",
         err=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from clipsyn.cli.options import Report, cell_options, joined, report_options, say_left_out
+from clipsyn.cli.output import say
 
 
 @click.command(short_help="How differently the backbones err.")
@@ -52,12 +53,12 @@ def diversity(
 
     opened = FeatureStore.open(store)
     frame = measure(opened, **filters, results=results, head=head, shots=shots)
-    shown = tables(frame)
-    report.show(frame, lambda: joined(shown))
+    report.show(frame, lambda frame: joined(tables(frame)))
     if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, a second backbone")
-    if results and "pearson" not in shown:
-        click.echo(
+    correlations = frame.filter(frame["dataset"].is_null())
+    if results and correlations["value"].is_nan().all():  # of nothing, too
+        say(
             "no correlation with gains: it takes three datasets whose diversity and gains differ",
             err=True,
         )

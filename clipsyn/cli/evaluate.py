@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.options import Report, cell_options, list_option, report_options
+from clipsyn.cli.options import (
+    SEEDS,
+    WORKERS,
+    Report,
+    cell_options,
+    list_option,
+    report_options,
+)
+from clipsyn.cli.output import say
 
 
 @click.command(short_help="Fit and measure every ensemble, by number of shots.")
@@ -29,7 +37,7 @@ from clipsyn.cli.options import Report, cell_options, list_option, report_option
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(1),
+    type=SEEDS,
     default=3,
     show_default=True,
     help="Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
@@ -51,7 +59,7 @@ from clipsyn.cli.options import Report, cell_options, list_option, report_option
     "-o", "--output", type=click.Path(path_type=Path), help="Parquet file to add the results to."
 )
 @click.option("--replace", is_flag=True, help="Replace results of other inputs in that file.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--workers", type=WORKERS, default=1, show_default=True, help="Processes.")
 @report_options
 def evaluate(
     store: Path,
@@ -94,9 +102,9 @@ def evaluate(
     options["seeds"] = range(first, first + seeds)
     with progress("tasks") as counters:
         frame = run(FeatureStore.open(store), progress=counters, **options)
-    report.show(frame, lambda: method_tables(frame))
+    report.show(frame, method_tables)
     if options["output"]:
-        click.echo(f"{len(frame):,} results, all of them in {options['output']}", err=True)
+        say(f"{len(frame):,} results, all of them in {options['output']}", err=True)
 
 
 def _refuse_one_file(report: Report, output: Path | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from clipsyn.cli.options import store_argument
+from clipsyn.cli.output import say, say_lines
 from clipsyn.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -136,12 +137,10 @@ def _show(plan: Plan, *, as_result: bool) -> None:
     from clipsyn.report.tables import show
 
     for note in plan.notes:
-        click.secho(f"note: {note}", fg="yellow", err=True)
+        say(f"note: {note}", fg="yellow", err=True)
     text = f"{show(plan.table())}\n{plan.summary()}"
-    if as_result:
-        click.echo(text)
-    else:
-        _LOG.info(text)
+    if as_result or _LOG.isEnabledFor(logging.INFO):
+        say_lines(text, err=not as_result)
 
 
 def _outcome(plan: Plan) -> str:

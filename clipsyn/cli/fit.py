@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsyn.cli.options import list_option, store_argument
+from clipsyn.cli.options import SEED, list_option, store_argument
+from clipsyn.cli.output import say
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _METHOD = "NAME or NAME:parameter=value:…"
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Of the images drawn by --shots, and of methods with a random start.",
@@ -107,7 +108,8 @@ def fit(
         views=views or (),
     )
     write(output, router, replace=replace)
-    click.echo(_outcome(router, output))
+    say(_outcome(router))
+    say(f"written to {output}: next, `clipsyn predict {output} IMAGES`")
 
 
 def _shots(text: str) -> int | None:
@@ -118,8 +120,8 @@ def _shots(text: str) -> int | None:
     return int(text)
 
 
-def _outcome(router: FittedRouter, output: Path) -> str:
-    """What it was fitted on, what the support lacks, where it is."""
+def _outcome(router: FittedRouter) -> str:
+    """What it was fitted on, and what the support lacks."""
     support = router.support
     shots = f"{support.shots} shots, seed {support.seed}" if support.shots else "all there are"
     lines = [
@@ -135,4 +137,4 @@ def _outcome(router: FittedRouter, output: Path) -> str:
             f"it gets {100 * support.accuracy:.1f} % of these very images right, which says little "
             "about others"
         )
-    return "; ".join(lines) + f"\nwritten to {output}: next, `clipsyn predict {output} IMAGES`"
+    return "; ".join(lines)

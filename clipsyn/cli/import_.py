@@ -130,7 +130,7 @@ def import_(
         **options,
     )
     frame = import_files(store, files, wanted)
-    report.show(frame, lambda: imported_table(frame))
+    report.show(frame, imported_table)
 
 
 def _pairs(option: str, texts: tuple[str, ...] | None, example: str) -> dict[str, str]:

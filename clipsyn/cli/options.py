@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import wraps
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from clipsyn.cli.output import say, say_lines
+from clipsyn.specs import MOST, MOST_SEEDS, MOST_WORKERS, listed
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -20,9 +24,27 @@ Command = Callable[..., Any]
 store_argument = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
 
 
-def listed(texts: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Comma lists flattened; None, no filter, where nothing is given."""
-    return tuple(part.strip() for text in texts for part in text.split(",") if part) or None
+COUNT, SEED = click.IntRange(1, MOST), click.IntRange(0, MOST)
+SEEDS, WORKERS = click.IntRange(1, MOST_SEEDS), click.IntRange(1, MOST_WORKERS)
+
+
+class Destination(click.Path):
+    """A file that is to be written: refused before the work that would be lost, not after it."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from clipsyn.frames import check_place
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_place(path)
+        return path
+
+
+def _names(
+    _context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    return listed(texts, max(parameter.opts, key=len)) or None
 
 
 def list_option(
@@ -34,7 +56,7 @@ def list_option(
         multiple=True,
         default=default,
         show_default=bool(default),
-        callback=lambda _, __, texts: listed(texts),
+        callback=_names,
         **settings,
     )
 
@@ -78,12 +100,15 @@ class Report:
     csv: Path | None
     parquet: Path | None
 
-    def show(self, frame: DataFrame, tables: Callable[[], str]) -> None:
-        """Write `frame` to the files that are wanted, and print it: as JSON, or as `tables`."""
+    def show(self, frame: DataFrame, tables: Callable[[DataFrame], str]) -> None:
+        """Write `frame` to the files that are wanted, and print it: as JSON, or as `tables`.
+
+        `tables` are made of the frame with names that are fit to be printed.
+        """
         from clipsyn import frames
 
         frames.write(frame, csv=self.csv, parquet=self.parquet)
-        click.echo(frames.to_json(frame) if self.as_json else tables())
+        say_lines(frames.to_json(frame) if self.as_json else tables(frames.printable_frame(frame)))
         say_written(frame, self.csv, self.parquet)
 
 
@@ -96,11 +121,11 @@ def report_options(command: Command) -> Command:
     ) -> Any:
         return command(report=Report(as_json, csv, parquet), **parameters)
 
-    path = click.Path(path_type=Path)
+    file = Destination()
     options = (
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-        click.option("--csv", type=path, help="Also write the numbers to this file."),
-        click.option("--parquet", type=path, help="The same as Parquet."),
+        click.option("--csv", type=file, help="Also write the numbers to this file."),
+        click.option("--parquet", type=file, help="The same as Parquet."),
     )
     return _with(with_report, options)
 
@@ -112,14 +137,14 @@ def joined(tables: Mapping[str, str]) -> str:
 def say_written(frame: Sized, *paths: Path | None) -> None:
     for path in paths:
         if path:
-            click.echo(f"{len(frame):,} rows written to {path}", err=True)
+            say(f"{len(frame):,} rows written to {path}", err=True)
 
 
 def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels") -> None:
     """Say which datasets of the store have no row in a frame of results."""
     there = {key.dataset for key in store.keys(split=set(frame["split"]))}
     if missing := ", ".join(sorted(there - set(frame["dataset"]))):
-        click.echo(f"not shown, for want of {lacking} or such cells: {missing}", err=True)
+        say(f"not shown, for want of {lacking} or such cells: {missing}", err=True)
 
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsyn.cli.options import (
+    COUNT,
+    Destination,
     Report,
     cell_options,
     joined,
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
 @click.option(
     "--top",
-    type=click.IntRange(1),
+    type=COUNT,
     default=10,
     show_default=True,
     help="Regions, and numbers of backbones, in a table.",
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--samples",
-    type=click.Path(path_type=Path),
+    type=Destination(),
     help="Write what each backbone says of each image to this .csv or .parquet.",
 )
 @click.option(
     "--subsets",
-    type=click.Path(path_type=Path),
+    type=Destination(),
     help="Write the oracle of every subset of backbones to this .csv or .parquet.",
 )
 @report_options
@@ -74,7 +76,7 @@ def oracle(
         _check(path)
     opened = FeatureStore.open(store)
     frame = evaluate.oracle(opened, **filters, weights=weights)
-    report.show(frame, lambda: joined(tables(frame, top=top, details=details or None)))
+    report.show(frame, lambda frame: joined(tables(frame, top=top, details=details or None)))
     if filters["datasets"] is None:
         say_left_out(opened, frame)
     if samples:

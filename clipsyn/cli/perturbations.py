@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from clipsyn.cli.output import say_json, say_lines
 
 
 @click.command(short_help="List perturbations and their groups.")
@@ -30,10 +30,10 @@ def perturbations(as_json: bool) -> None:
         for name, info in REGISTRY.items()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        say_json(rows)
         return
     import polars
 
     from clipsyn.report.tables import show
 
-    click.echo(show(polars.DataFrame(rows).drop("version")))
+    say_lines(show(polars.DataFrame(rows).drop("version")))

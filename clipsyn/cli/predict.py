@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.options import Report, report_options
+from clipsyn.cli.output import say
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def predict(
     else:
         settings = {"splits": [split], "perturbations": [label], **settings}
         found = _of_images(fitted, images, keep, settings)
-    report.show(found.frame, lambda: _tables(fitted, found))
+    report.show(found.frame, lambda frame: _tables(fitted, replace(found, frame=frame)))
 
 
 def _in_store(
@@ -156,7 +158,7 @@ def _extract(
         with progress() as counters:
             run_job(plan, how, counters)
     for note in plan.splits[0].source.notes:
-        click.secho(f"note: {note}", fg="yellow", err=True)
+        say(f"note: {note}", fg="yellow", err=True)
     return next(plan.cells).key
 
 

@@ -7,21 +7,22 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.options import Report, cell_options, joined, report_options
+from clipsyn.cli.options import COUNT, SEED, Report, cell_options, joined, report_options
+from clipsyn.cli.output import say
 
 
 @click.command(short_help="How alike embeddings are, how sure logits.")
 @cell_options(perturbations=["clean"])
 @click.option(
     "--samples",
-    type=click.IntRange(1),
+    type=COUNT,
     default=2000,
     show_default=True,
     help="Images, drawn at random from those that every backbone could read.",
 )
 @click.option(
     "--neighbours",
-    type=click.IntRange(1),
+    type=COUNT,
     default=10,
     show_default=True,
     help="Nearest images that two backbones should agree on.",
@@ -29,9 +30,7 @@ from clipsyn.cli.options import Report, cell_options, joined, report_options
 @click.option(
     "--support", help="Split that temperatures are fitted on.  [default: train, if there is one]"
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which images are drawn."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Which images are drawn.")
 @report_options
 def representation(
     store: Path,
@@ -63,7 +62,7 @@ def representation(
     frame = measure(
         opened, **filters, samples=samples, neighbours=neighbours, support=support, seed=seed
     )
-    report.show(frame, lambda: joined(tables(frame)))
+    report.show(frame, lambda frame: joined(tables(frame)))
     scored = set(frame.filter(frame["metric"] == "nll")["dataset"])
     if silent := sorted(set(frame["dataset"]) - scored):
-        click.echo(f"no logit statistics, for want of labels: {', '.join(silent)}", err=True)
+        say(f"no logit statistics, for want of labels: {', '.join(silent)}", err=True)

@@ -56,6 +56,6 @@ def robustness(
 
     opened = FeatureStore.open(store)
     frame = measure(opened, **filters, reference=reference, results=results, head=head, shots=shots)
-    report.show(frame, lambda: joined(tables(frame, details=details)))
+    report.show(frame, lambda frame: joined(tables(frame, details=details)))
     if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, perturbed images")

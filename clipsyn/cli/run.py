@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsyn.cli.extract import terminate
+from clipsyn.cli.output import say, say_lines
 
 if TYPE_CHECKING:
     from clipsyn.pipeline.stages import Outcome
@@ -39,12 +40,13 @@ def run(recipe: str | None) -> None:
     checked = find_recipe(recipe)
 
     def started(number: int, name: str) -> None:
-        _LOG.info(click.style(f"[{number}/{len(checked.stages)}] {name}", bold=True))
+        if _LOG.isEnabledFor(logging.INFO):
+            say(f"[{number}/{len(checked.stages)}] {name}", err=True, bold=True)
 
     outcomes = run_recipe(checked, started)
     for outcome in outcomes:
         if outcome.report:
-            click.echo(outcome.report)
+            say_lines(outcome.report)
     _summarise(checked.store, outcomes)
 
 
@@ -58,7 +60,7 @@ def _list_shipped() -> None:
         {"recipe": name, "what it does": read_recipe(path).description}
         for name, path in shipped_recipes().items()
     ]
-    click.echo(show(pl.DataFrame(rows)))
+    say_lines(show(pl.DataFrame(rows)))
 
 
 def _summarise(store: Path, outcomes: list[Outcome]) -> None:
@@ -75,5 +77,5 @@ def _summarise(store: Path, outcomes: list[Outcome]) -> None:
         }
         for outcome in outcomes
     ]
-    click.echo(show(pl.DataFrame(rows)))
-    click.echo(f"store: {store}")
+    say_lines(show(pl.DataFrame(rows)))
+    say(f"store: {store}")

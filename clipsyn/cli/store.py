@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import store_argument
+from clipsyn.cli.options import list_option, store_argument
+from clipsyn.cli.output import say, say_json, say_lines
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.specs import parse_perturbation
 
@@ -28,11 +28,11 @@ def ls(store: Path, as_json: bool) -> None:
 
     rows = cell_rows(FeatureStore.open(store))
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        say_json(rows)
     elif rows:
         _print_grouped(rows)
     else:
-        click.echo(f"{store} is empty: fill it with `clipsyn extract {store} …`")
+        say(f"{store} is empty: fill it with `clipsyn extract {store} …`")
 
 
 def _print_grouped(rows: list[dict[str, Any]]) -> None:
@@ -51,12 +51,12 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
             (pl.col("bytes").sum() / 1e6).alias("MB"),
         )
     )
-    click.echo(show(grouped))
+    say_lines(show(grouped))
     names = sorted({row["backbone"] for row in rows})
-    click.echo(f"cells: {len(rows):,}; backbones: {', '.join(names)}")
+    say(f"cells: {len(rows):,}; backbones: {', '.join(names)}")
     for kind in sorted({row["imported"] for row in rows if row["imported"]}):
         imported = sorted({row["backbone"] for row in rows if row["imported"] == kind})
-        click.echo(f"imported {kind}: {', '.join(imported)}")
+        say(f"imported {kind}: {', '.join(imported)}")
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")
@@ -74,7 +74,7 @@ def info(store: Path, group: str | None) -> None:
 
     opened = FeatureStore.open(store)
     found = describe_group(opened, group) if group else describe(opened)
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    say_json(found)
 
 
 @click.command(short_help="Show unfinished work and leftovers.")
@@ -92,17 +92,17 @@ def status(store: Path, as_json: bool) -> None:
     if as_json:
         shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
         found = {"finished": finished, "unfinished": shown, "leftovers": left}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found)
         return
     counts = (f"{_COUNTED[kind]} {count:,}" for kind, count in finished.items())
-    click.echo(f"finished: {', '.join(counts)}")
+    say(f"finished: {', '.join(counts)}")
     for draft in drafts:
-        click.echo(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
+        say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
     if drafts:
-        click.echo("the command that started them goes on with them if it is run again;")
-        click.echo(f"`clipsyn rm {store} --unfinished` drops them")
+        say("the command that started them goes on with them if it is run again;")
+        say(f"`clipsyn rm {store} --unfinished` drops them")
     if left:
-        click.echo(
+        say(
             f"leftovers in .wip of commands that were killed, or are running: {left}; rm drops "
             "them too"
         )
@@ -140,11 +140,12 @@ def verify(store: Path, as_json: bool) -> None:
             counters.advance(counter, 1)
     if as_json:
         found = {"groups": len(groups), "problems": problems}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say_json(found)
     elif problems:
-        click.echo("\n".join(problems))
+        for problem in problems:
+            say(problem)
     else:
-        click.echo(f"{len(groups):,} groups of {store} are as they were written")
+        say(f"{len(groups):,} groups of {store} are as they were written")
     if problems:
         raise DamagedStore(
             f"damage found in {store} (see above, {len(problems)} in all): remove the damaged "
@@ -154,16 +155,14 @@ def verify(store: Path, as_json: bool) -> None:
 
 @click.command(short_help="Remove cells from a store.")
 @store_argument
-@click.option("-d", "--dataset", multiple=True, help="Repeated or with commas, as all filters.")
-@click.option("-s", "--split", multiple=True, help="For instance train.")
-@click.option(
-    "-p", "--perturb", "perturbation", multiple=True, help="clean, or for instance jpeg-3."
-)
-@click.option("-b", "--backbones", "backbone", multiple=True, help="For instance ViT-B-32/openai.")
-@click.option("--prompts", multiple=True, help="Class embeddings and logits of a prompt set.")
+@list_option("-d", "--dataset", help="Repeated or with commas, as all filters.")
+@list_option("-s", "--split", help="For instance train.")
+@list_option("-p", "--perturb", "perturbation", help="clean, or for instance jpeg-3.")
+@list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai.")
+@list_option("--prompts", help="Class embeddings and logits of a prompt set.")
 @click.option("--unfinished", is_flag=True, help="Remove what interrupted runs left, instead.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> None:
+def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...] | None) -> None:
     """Remove from STORE what every given filter matches, having listed it and asked.
 
     \b
@@ -175,7 +174,7 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> 
     from clipsyn.store.inventory import find_groups, remove
 
     opened = FeatureStore.open(store)
-    wanted = {name: _listed(name, texts) for name, texts in filters.items() if texts}
+    wanted = {name: _as_stored(name, names) for name, names in filters.items() if names}
     if unfinished:
         if wanted:
             raise UsageError("rm --unfinished removes all that is unfinished: give it no filter")
@@ -188,18 +187,17 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...]) -> 
     if not groups:
         raise MissingCell(f"nothing in {store} matches; `clipsyn ls {store}` shows what is there")
     for group in groups:
-        click.echo(group.path.relative_to(store))
+        say(str(group.path.relative_to(store)))
     if not yes:
         click.confirm(f"Remove {len(groups)} groups from {store}?", abort=True)
     remove(opened, groups)
-    click.echo(f"removed {len(groups)} groups from {store}")
+    say(f"removed {len(groups)} groups from {store}")
 
 
-def _listed(dimension: str, texts: tuple[str, ...]) -> list[str]:
-    """Comma lists flattened, as the store calls them: ``jpeg:3`` is ``jpeg-3``."""
-    names = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+def _as_stored(dimension: str, names: tuple[str, ...]) -> list[str]:
+    """As the store calls them: ``jpeg:3`` is ``jpeg-3``."""
     if dimension != "perturbation":
-        return names
+        return [*names]
     return [parse_perturbation(name).label if ":" in name else name for name in names]
 
 
@@ -222,11 +220,11 @@ def _remove_unfinished(store: FeatureStore, yes: bool) -> None:
 
     drafts, left = unfinished(store.path), leftovers(store.path)
     if not (drafts or left):
-        click.echo(f"nothing in {store.path} is unfinished")
+        say(f"nothing in {store.path} is unfinished")
         return
     for draft in drafts:
-        click.echo(f"{draft.target}, {draft.done} of {draft.total} blocks done")
+        say(f"{draft.target}, {draft.done} of {draft.total} blocks done")
     if not yes:
         what = f"Remove {len(drafts)} unfinished groups and {len(left)} leftovers"
         click.confirm(f"{what}? (Commands that are running still need theirs.)", abort=True)
-    click.echo(f"removed {remove_unfinished(store)} unfinished groups and leftovers")
+    say(f"removed {remove_unfinished(store)} unfinished groups and leftovers")

@@ -37,6 +37,6 @@ def zeroshot(
     opened = FeatureStore.open(store)
     frame = evaluate.zeroshot(opened, **filters)
     table = tables.accuracy_table if summary else tables.backbone_tables
-    report.show(frame, lambda: table(frame))
+    report.show(frame, table)
     if filters["datasets"] is None:
         say_left_out(opened, frame)

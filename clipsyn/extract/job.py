@@ -21,6 +21,7 @@ from clipsyn.errors import UsageError
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
+from clipsyn.specs import MOST, MOST_WORKERS, listed
 from clipsyn.store.features import FeatureStore, is_vacant
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class ExtractJob(BaseModel):
     download: bool = False
     device: str = "auto"
     precision: str = "auto"
-    batch_size: int | None = Field(None, ge=1)
-    workers: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=MOST)
+    workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     shard: str | None = None
     max_bad: float = Field(0.001, ge=0, le=1)
     logits: bool = True
@@ -113,8 +114,8 @@ def _wanted(job: ExtractJob) -> Wanted:
     from clipsyn.extract.plan import Wanted
     from clipsyn.extract.sources import open_source
 
-    datasets, splits = resolve_datasets(job.datasets), _listed(job.splits)
-    perturbations = expand(_listed(job.perturbations))
+    datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "--split")
+    perturbations = expand(_distinct(job.perturbations, "--perturb"))
     for option, named in (("dataset", datasets), ("split", splits), ("perturb", perturbations)):
         if not named:
             raise UsageError(f"--{option} is empty, perhaps a variable that is not set: name one")
@@ -147,9 +148,8 @@ def settings_for(job: ExtractJob) -> Settings:
     )
 
 
-def _listed(texts: Sequence[str]) -> list[str]:
-    """Comma lists flattened, in order, without duplicates."""
-    return list(dict.fromkeys(part.strip() for text in texts for part in text.split(",") if part))
+def _distinct(texts: Sequence[str], option: str) -> list[str]:
+    return list(dict.fromkeys(listed(texts, option)))
 
 
 def _refuse_repeated(names: list[str]) -> None:

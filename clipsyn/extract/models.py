@@ -7,7 +7,6 @@ weights are checked.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import open_clip
 import torch
 from open_clip.pretrained import download_pretrained_from_hf
 
+from clipsyn.documents import parse_json
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.weights import (
     checkpoint_shapes,
@@ -114,7 +114,7 @@ def _weights_in(folder: Path) -> Path:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing: it describes the model, {{'model_cfg': …, 'preprocess_cfg': …}}, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.catalog.experiments import categories
+from clipsyn.documents import parse_json
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import NOTHING, Part, found
 from clipsyn.registry import unknown_name
@@ -29,7 +29,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     """Class names by index: a JSON list, or a text file with one a line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if path.suffix == ".json" else text.rstrip().splitlines()
+        names = parse_json(text) if path.suffix == ".json" else text.rstrip().splitlines()
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as class names: {error}") from error
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.frames import unguarded
 from clipsyn.importing.formats import (
     RESPONSES,
     SHAPE_BIAS,
@@ -121,7 +122,7 @@ class _Table:
             if self.path.suffix == ".parquet":
                 frame = pl.read_parquet(self.path, glob=False)
             else:  # every cell as it is written: 007 keeps its zeros
-                frame = pl.read_csv(self.path, infer_schema=False, glob=False)
+                frame = unguarded(pl.read_csv(self.path, infer_schema=False, glob=False))
         except (OSError, pl.exceptions.PolarsError) as error:
             reason = str(error).splitlines()[0]
             raise DatasetError(f"{self.path} cannot be read as a table: {reason}") from error

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsyn.catalog import recipes_dir
+from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
 from clipsyn.pipeline.analyses import (
     CascadeStage,
@@ -75,11 +75,11 @@ def _without_document(stage: Stage) -> Stage:
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe; raises UsageError that names the line or the field."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no recipe: write store: and stages:, see docs/recipes.md")
     try:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from clipsyn import __version__
+from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
 from clipsyn.pipeline.stages import Outcome
-from clipsyn.specs import fingerprint
+from clipsyn.specs import MOST, fingerprint
 from clipsyn.store.features import FeatureStore
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Analysis(BaseModel):
     document: Path | None = None  # Markdown whose tables are renewed
 
     def run(self, store: Path) -> Outcome:
-        from clipsyn.frames import make_folder_of, write
+        from clipsyn.frames import make_folder_of, printable_frame, write
         from clipsyn.report.document import renew
 
         opened = FeatureStore.open(store)
@@ -56,10 +57,11 @@ class Analysis(BaseModel):
             frame = self.measure(opened, self.model_dump(exclude=_NO_SETTINGS))
             write(frame, csv=csv, parquet=table)
             _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
+        shown = printable_frame(frame)
         if self.document:
-            plain = self.tables(frame, terminal=False).items()
+            plain = self.tables(shown, terminal=False).items()
             renew(self.document, {f"{self.stage}: {name}": text for name, text in plain})
-        report = "\n\n".join(self.tables(frame, terminal=None).values())
+        report = "\n\n".join(self.tables(shown, terminal=None).values())
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
@@ -150,10 +152,10 @@ class RepresentationStage(Analysis):
 
     stage: Literal["representation"]
     perturbations: Sequence[str] | None = ("clean",)
-    samples: int = Field(2000, ge=2)
-    neighbours: int = Field(10, ge=1)
+    samples: int = Field(2000, ge=2, le=MOST)
+    neighbours: int = Field(10, ge=1, le=MOST)
     support: str | None = None  # train, where there is one
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST)
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.representation import representation
@@ -196,8 +198,8 @@ class CascadeStage(Analysis):
     costs: Mapping[str, _Cost] = {}  # GFLOPs an image of backbones that nobody knows
     within: float = Field(0.01, ge=0)
     support: str = "train"
-    shots: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
+    shots: int | None = Field(None, ge=1, le=MOST)
+    seed: int = Field(0, ge=0, le=MOST)
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.cascade import cascade
@@ -244,7 +246,7 @@ def _made_from_file(output: Path) -> Path:
 
 def _was_made_from(output: Path, expected: str) -> bool:
     try:
-        recorded: Any = json.loads(_made_from_file(output).read_bytes())
+        recorded: Any = parse_json(_made_from_file(output).read_bytes())
     except (FileNotFoundError, ValueError):
         return False
     return isinstance(recorded, dict) and recorded.get("fingerprint") == expected

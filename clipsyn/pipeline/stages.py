@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clipsyn.extract.job import ExtractJob, plan_job, run_job
 from clipsyn.progress import progress
+from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
 from clipsyn.store.features import FeatureStore
 
 _LOG = logging.getLogger("clipsyn")
@@ -65,12 +66,12 @@ class EvaluateStage(BaseModel):
     heads: Sequence[str] = ("zero-shot",)
     ensembles: Sequence[str] = ("all",)
     shots: Sequence[int | Literal["full"]] = (1, 2, 4, 8, 16, "full")
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(3, ge=1, le=MOST_SEEDS)
     support: str = "train"
     support_prompts: str | None = None
     views: Sequence[str] = ()
     base_to_new: bool = False
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=MOST_WORKERS)
     output: Path
     compare: Sequence[str] = ()  # ensembles whose gains are set against disagreement
     document: Path | None = None  # Markdown whose tables are renewed
@@ -78,6 +79,7 @@ class EvaluateStage(BaseModel):
     def run(self, store: Path) -> Outcome:
         from clipsyn.evaluate.choice import read_shots
         from clipsyn.evaluate.loop import evaluate
+        from clipsyn.frames import printable_frame
         from clipsyn.report.document import renew
         from clipsyn.report.gains import gain_table
         from clipsyn.report.methods import method_tables, named_tables
@@ -89,12 +91,13 @@ class EvaluateStage(BaseModel):
         settings["seeds"] = range(self.seeds)
         with progress("tasks") as counters:
             frame = evaluate(FeatureStore.open(store), output=table, progress=counters, **settings)
+        shown = printable_frame(frame)
         gains = {
-            f"gains, {head}": gain_table(frame, head, [*self.compare], terminal=False)
-            for head in (frame["head"].unique(maintain_order=True) if self.compare else ())
+            f"gains, {head}": gain_table(shown, head, [*self.compare], terminal=False)
+            for head in (shown["head"].unique(maintain_order=True) if self.compare else ())
         }
         if self.document:
-            renew(self.document, named_tables(frame, terminal=False) | gains)
+            renew(self.document, named_tables(shown, terminal=False) | gains)
         skipped = before is not None and table.stat().st_mtime_ns == before
-        report = "\n\n".join([method_tables(frame), *gains.values()])
+        report = "\n\n".join([method_tables(shown), *gains.values()])
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)

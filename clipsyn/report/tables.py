@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clipsyn.frames import is_nan
+from clipsyn.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +56,7 @@ def show(
     for name in frame.columns:
         numeric = frame.schema[name].is_numeric() or name in right
         table.add_column(
-            (headers or {}).get(name, name),
+            printable_lines((headers or {}).get(name, name)),
             justify="right" if numeric else "left",
             no_wrap=numeric or max(map(len, columns[name]), default=0) <= _LONG,
             overflow="fold",
@@ -63,7 +64,7 @@ def show(
     for row in range(len(frame)):
         table.add_row(*(_cell(texts[row], (row, name) in bold) for name, texts in columns.items()))
     text = _render(table, terminal)
-    return f"{title}\n{text}" if title else text
+    return f"{printable_lines(title)}\n{text}" if title else text
 
 
 def accuracy_frame(tidy: pl.DataFrame) -> pl.DataFrame:
@@ -311,6 +312,7 @@ def _render(table: Table, terminal: bool) -> str:
         force_terminal=terminal,
         color_system="standard" if terminal else None,
         highlight=False,
+        markup=False,  # [red] in a name is no colour
         legacy_windows=False,
     )
     if terminal:  # never narrower than the numbers and the longest words
@@ -338,7 +340,7 @@ def _text(value: Any, decimals: int) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{round(value, decimals) + 0.0:,.{decimals}f}"  # no -0.0
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _decimals(values: list[Any]) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn import __version__
+from clipsyn.documents import parse_json
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import DamagedStore, InputError, UnsupportedFormat, UsageError
@@ -132,7 +133,7 @@ def _move(draft: Path, path: Path) -> None:
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
     try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
+        content: dict[str, Any] = parse_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{path} is no router: make one with `clipsyn fit STORE -d DATASET -o {path}`"

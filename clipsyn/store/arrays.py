@@ -23,6 +23,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore
 from clipsyn.schema import ArraySpec
 
@@ -256,7 +257,7 @@ def _write_all(descriptor: int, buffer: memoryview) -> None:
 def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     try:
-        metadata: dict[str, Any] = json.loads(file.read_bytes())
+        metadata: dict[str, Any] = parse_json(file.read_bytes())
     except FileNotFoundError:
         raise DamagedStore(f"{file} is missing") from None
     except ValueError as error:

@@ -28,6 +28,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.schema import GROUPS
 from clipsyn.specs import Identity, differences, fingerprint
@@ -181,7 +182,7 @@ class Draft:
 
     def _notes(self) -> list[Note]:
         folder = self._folder / "done"
-        return [json.loads((folder / str(b)).read_bytes()) for b in range(self.blocks.count)]
+        return [parse_json((folder / str(b)).read_bytes()) for b in range(self.blocks.count)]
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.documents import parse_json
 from clipsyn.errors import MissingCell, StaleCell, StoreError, UnsupportedFormat
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
@@ -103,7 +104,7 @@ class FeatureStore:
 
     def marker(self) -> dict[str, Any]:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
-        marker: dict[str, Any] = json.loads((self.path / _MARKER).read_bytes())
+        marker: dict[str, Any] = parse_json((self.path / _MARKER).read_bytes())
         return marker
 
     # Where things are

@@ -100,7 +100,7 @@ def test_collections() -> None:
 
 
 def test_resolving_expands_canonicalises_and_keeps_first_mentions() -> None:
-    texts = ["dtd, mnist", "emoji-food,emoji", "vtab/dtd", "mine=./folder", "", "typo"]
+    texts = ["dtd, mnist", "emoji-food,emoji", "vtab/dtd", "mine=./folder", "typo"]
     assert resolve_datasets(texts) == [
         "vtab/dtd",
         "mnist",

@@ -83,7 +83,7 @@ def test_the_help_names_every_head_and_ensemble():
         (["--shots", "many"], 2, "shots are numbers or full"),
         (["--shots", "0"], 2, "at least 1, or full; not 0"),
         (["--shots", "3000000000"], 2, "more images than any class has"),
-        (["--heads", ""], 2, "no head is asked for"),
+        (["--heads", ""], 2, "--heads '' is empty"),
         (["-s", "*"], 2, "train is both fitted on and measured on"),
         (["--support", "test"], 2, "both fitted on and measured on"),
         (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),

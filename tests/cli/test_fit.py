@@ -80,7 +80,11 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
         (2, ["--ensemble", "ncl"], "unknown ensemble 'ncl': did you mean nlc"),
         (2, ["--head", "tip"], "unknown head 'tip'"),
         (2, ["--shots", "0"], "--shots 0: write a number from 1 on, or full"),
-        (2, ["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range x>=0"),
+        (
+            2,
+            ["--seed", "-1"],
+            "'--seed': -1 is not in the range 0<=x<=1000000000",
+        ),
         (2, ["--shots", "some"], "--shots some: write a number from 1 on, or full"),
         (2, ["--support", "test"], "was given the test split of toy to fit"),
         (2, ["-b", "fake/six"], "unknown backbone 'fake/six'"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsyn.documents import parse_json
 from clipsyn.errors import DatasetError
 
 
@@ -46,7 +46,7 @@ def check_count(names: Sequence[str], classes: int, path: Path, what: str) -> No
 
 def _from_json(path: Path, dataset: str, folders: Sequence[str]) -> tuple[str, ...]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"'{path}' is not JSON: {error}") from error
     if isinstance(content, dict) and dataset in content:

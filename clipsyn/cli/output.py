@@ -1,0 +1,32 @@
+"""Where commands speak: nothing that a stranger wrote steers the terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from clipsyn.printable import printable, printable_lines
+
+
+def say(text: str, *, err: bool = False, **style: Any) -> None:
+    """Write one line to standard output or error; `style` as `click.style` has it."""
+    _echo(click.style(printable(text), **style), err)
+
+
+def say_lines(text: str, *, err: bool = False) -> None:
+    """Write lines, a table for instance, whose names went through `printable`."""
+    _echo(printable_lines(text), err)
+
+
+def say_json(value: Any) -> None:
+    say_lines(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _echo(text: str, err: bool) -> None:
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        error.filename = error.filename or f"standard {'error' if err else 'output'}"
+        raise

@@ -1,0 +1,94 @@
+"""How a command ends that cannot go on: one sentence on standard error, and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import click
+
+from clipsyn.cli.output import say
+from clipsyn.errors import ClipsynError, Interrupted
+from clipsyn.printable import printable
+
+_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm"}
+_ADVICE = {
+    errno.EACCES: "give yourself the right to it, or choose another place",
+    errno.EPERM: "give yourself the right to it, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "make room there and run the same command again",
+    errno.EDQUOT: "make room there and run the same command again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "allow more open files, `ulimit -n 4096`",
+}
+_MEMORY = (  # how libraries call the lack of it where it is no MemoryError
+    "failed to map segment",
+    "cannot allocate memory",
+    "can't start new thread",
+    "can't spawn worker thread",
+)
+
+
+@contextmanager
+def sentences(context: click.Context) -> Iterator[None]:
+    """Within it what the user, or the machine's owner, can act on ends the process orderly."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)  # it stands on a line of its own
+        raise
+    except ClipsynError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        resumable = context.invoked_subcommand in ("extract", "run")
+        kept = "; finished blocks are kept, run the same command again" if resumable else ""
+        _fail(Interrupted(f"interrupted{kept}"))
+    except (click.Abort, click.exceptions.Exit, SystemExit):
+        raise
+    except BaseException as error:  # Rust's panics are no Exception
+        if (known := _of_machine(error)) is None:
+            raise
+        _fail(known)
+
+
+def _of_machine(error: BaseException) -> ClipsynError | None:
+    """What the operating system refused, as a sentence; None for all that is our own mistake."""
+    if isinstance(error, ModuleNotFoundError):
+        if (error.name or "").split(".")[0] not in _EXTRACT_ONLY:
+            return None
+        return ClipsynError(f"this needs {error.name}: run `pip install 'clipsyn[extract]'` first")
+    if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _MEMORY):
+        return ClipsynError(
+            "there is not enough memory: allow more (`ulimit -v`, or what your cluster's job asks "
+            "for), or ask for less at once, as with --dataset and --backbones"
+        )
+    if not isinstance(error, OSError) or error.errno == errno.EPIPE:  # a reader that has enough
+        return None
+    paths = (error.filename, error.filename2)
+    names = [os.fsdecode(path) for path in paths if isinstance(path, str | bytes)]
+    where = " and ".join(names) or "the operating system refused"
+    advice = _ADVICE.get(error.errno or 0, "check the paths that the command was given")
+    return ClipsynError(f"{where}: {error.strerror or error}; {advice}")
+
+
+def _fail(error: ClipsynError) -> NoReturn:
+    message = " ".join([str(error), *getattr(error, "__notes__", [])])
+    with suppress(OSError):  # standard error may be what cannot be written to
+        click.secho("Error: ", fg="red", err=True, nl=False)
+        say(printable(message), err=True)
+    _close_broken()
+    sys.exit(error.exit_code)
+
+
+def _close_broken() -> None:
+    """Python would try again to write what is left, and complain, when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,33 @@
+"""Text from strangers on its way to a terminal: nothing in it may steer the terminal.
+
+Class names, ids, datasets and backbones come from files and stores of others. A control character
+in one could move the cursor, rewrite lines above or break a table; an override of the direction of
+writing could show another name than the one that is there. Files that programs read, CSV, JSON and
+Parquet, keep every name as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+# controls, line and paragraph separators, overrides of the direction of writing, lone surrogates
+_UNSAFE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_TEXT = re.compile(rf"[\t\n{_UNSAFE}]")
+_IN_LINES = re.compile(rf"(\x1b\[[0-9;]*m)|[{_UNSAFE}]")
+
+
+def printable(text: str) -> str:
+    """A name or a sentence: unsafe characters become ``\\u001b``, a line break is one of them.
+
+    That is what JSON writes for them too: JSON stays JSON of the same data.
+    """
+    return _IN_TEXT.sub(_escaped, text)
+
+
+def printable_lines(text: str) -> str:
+    """Lines of our own, from names that went through `printable`: line breaks and colours stay."""
+    return _IN_LINES.sub(lambda match: match[1] or _escaped(match), text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"

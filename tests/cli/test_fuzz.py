@@ -1,0 +1,194 @@
+"""Hostile values for every option and argument of every command: a sentence, never a traceback.
+
+Commands and options are found in the command line itself, so that a new one is tried too; a command
+that is new needs its line in `BASES`, a run that works and ends soon.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from clipsyn.cli import main
+from clipsyn.cli.options import Destination
+
+DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/cli.md, and `clipsyn.errors`
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+TEXTS = (
+    "",
+    ",",
+    "-1",
+    "0",
+    "99999999999999999999",
+    "nan",
+    "٣",  # a digit, and not one of ours
+    "=",
+    "a=b:c=d",
+    "[",
+    "*",
+    "{c}",
+    "..",
+    "/",
+    "/dev/null/x",
+    "~nobody/x",
+    "n" * 300,
+    "é" * 100,  # 200 bytes as they are, 600 in a path of a store
+    "red\x1b[31m\nnext\u202eback",
+    "\udcff",  # what an argument that is not UTF-8 becomes
+    "zarr.json",
+)
+FILES = (  # each of them hostile to who reads it
+    "folder",
+    "empty.csv",
+    "noise.csv",
+    "noise.parquet",
+    "noise.npy",
+    "noise.npz",
+    "noise.pt",
+    "deep.json",
+    "deep.yaml",
+)
+BASES: dict[str, dict[str, Any]] = {
+    "extract": {
+        "store": "store",
+        "backbones": "fake=local-dir:fake",
+        "datasets": "photos",
+        "dry_run": True,
+    },
+    "import": {"store": "imported", "files": "mine.csv", "dataset": "toy", "backbone": "mine"},
+    "zeroshot": {"store": "store"},
+    "evaluate": {"store": "store", "ensembles": "log-avg", "shots": "1", "seeds": "1"},
+    "fit": {"store": "store", "dataset": "toy", "ensemble": "log-avg", "output": "other-router"},
+    "predict": {"router": "router", "images": "store"},
+    "oracle": {"store": "store"},
+    "diversity": {"store": "store"},
+    "representation": {"store": "store"},
+    "robustness": {"store": "store"},
+    "cascade": {"store": "store"},
+    "ls": {"store": "store"},
+    "info": {"store": "store"},
+    "status": {"store": "store"},
+    "verify": {"store": "store"},
+    "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should
+    "backbones": {},
+    "datasets": {},
+    "perturbations": {},
+    "run": {"recipe": "recipe.yaml"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+    """A folder with all that the commands of `BASES` need, and the files of `FILES`."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [fakes.Source(split="test"), fakes.Source(split="train", count=11)]
+    fakes.fill(folder / "store", encoders, sources, ("clean", "jpeg:3"))
+    rows = "\n".join(f"im{row:03d}.png,cat" for row in range(20))
+    (folder / "mine.csv").write_text(f"id,prediction\n{rows}\n")
+    (folder / "recipe.yaml").write_text("store: store\nstages: [{stage: zeroshot, output: out}]\n")
+    (folder / "photos" / "cat").mkdir(parents=True)
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(folder / "photos" / "cat" / "one.png")
+    _make_hostile(folder)
+    return folder
+
+
+def _make_hostile(folder: Path) -> None:
+    noise = np.random.default_rng(0).bytes(2000)
+    (folder / "folder").mkdir()
+    for name in FILES:
+        if name.startswith("noise."):
+            (folder / name).write_bytes(noise)
+    (folder / "empty.csv").touch()
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "deep.yaml").write_text("[" * 100_000)
+
+
+@pytest.fixture
+def run(
+    place: Path, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Result]:
+    """Run a command line there, with a backbone that needs no weights, and no network."""
+    from clipsyn.extract import encoder
+
+    real = encoder.load_encoder
+
+    def load(backbone: Any, **settings: Any) -> Any:
+        fake = backbone.source == "local-dir:fake"
+        return fakes.Encoder() if fake else real(backbone, **settings)
+
+    monkeypatch.setattr(encoder, "load_encoder", load)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
+    monkeypatch.delenv("CLIPSYN_DATA", raising=False)
+    folder = tmp_path / "place"
+    shutil.copytree(place, folder)
+    monkeypatch.chdir(folder)
+    return lambda *arguments: CliRunner().invoke(main, [*arguments])
+
+
+@pytest.mark.parametrize("name", sorted(BASES))
+def test_no_value_makes_a_traceback(name: str, run: Callable[..., Result]) -> None:
+    command = main.commands[name]
+    faults = [
+        f"clipsyn {name} {arguments}: {fault}"
+        for arguments in _command_lines(command, BASES[name])
+        if (fault := _fault(run(name, *arguments)))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_every_command_has_a_base() -> None:
+    assert BASES.keys() == main.commands.keys()
+
+
+def _command_lines(command: click.Command, base: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The base, and for each option and argument the base with each value in its place."""
+    yield _arguments(command, base)
+    for parameter in command.params:
+        assert parameter.name
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            yield _arguments(command, {**base, parameter.name: True})
+            continue
+        is_written = isinstance(parameter.type, Destination)  # and not read
+        for value in TEXTS if is_written else (*TEXTS, *FILES):
+            yield _arguments(command, {**base, parameter.name: value})
+
+
+def _arguments(command: click.Command, values: Mapping[str, Any]) -> list[str]:
+    options, positional = [], []
+    for parameter in command.params:
+        value = values.get(str(parameter.name))
+        if value is None:
+            continue
+        if isinstance(parameter, click.Argument):
+            positional.append(value)
+        elif value is True:
+            options.append(parameter.opts[-1])
+        else:
+            options.append(f"{max(parameter.opts, key=len)}={value}")
+    return [*options, "--", *positional]
+
+
+def _fault(result: Result) -> str:
+    """What is wrong with how a command ended; "" if nothing is."""
+    if result.exception and not isinstance(result.exception, SystemExit):
+        return f"{result.exception!r}"
+    if result.exit_code not in DOCUMENTED:
+        return f"exit code {result.exit_code}"
+    if result.exit_code and not result.stderr.strip():
+        return "it fails without a word"
+    if unsafe := UNSAFE.search(result.output):
+        return f"{unsafe[0]!r} reaches the terminal"
+    return ""

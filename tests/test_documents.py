@@ -1,0 +1,41 @@
+"""JSON and YAML from others."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipsyn.documents import parse_json, parse_yaml
+
+
+def test_documents_are_read() -> None:
+    assert parse_json(b'{"a": [1, "b", null]}') == {"a": [1, "b", None]}
+    text = "a: [1, b, null]\nb: &x {c: 1}\nd: {<<: *x, e: 2}\n1: {a: 1}"
+    assert parse_yaml(text) == {
+        "a": [1, "b", None],
+        "b": {"c": 1},
+        "d": {"c": 1, "e": 2},
+        1: {"a": 1},
+    }
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_yaml])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_nesting_ends_in_a_sentence(parse: object, text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse(text)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "{a: 1, 'a': 1}", "x: [{1: a, 1: b}]"])
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"the key '.' stands twice.* line "):
+        parse_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "!!python/object:os.system {}", "2024-13-45", "!!bool x", "!!int ''", "9" * 5000],
+)
+def test_what_is_no_yaml_is_a_value_error_on_one_line(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_yaml(text)
+    assert "\n" not in str(caught.value)
