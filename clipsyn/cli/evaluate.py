@@ -42,7 +42,7 @@ from clipsyn.cli.output import say
     show_default=True,
     help="Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
 )
-@click.option("--support", default="train", show_default=True, help="Split that is fitted on.")
+@click.option("--support", help="Split that is fitted on.  [default: train, if it is needed]")
 @click.option(
     "--support-prompts", help="Prompt set that is fitted on, if another (prompt transfer)."
 )

@@ -35,6 +35,7 @@ class Ensemble(Estimator):
     learns: ClassVar[bool] = True  # False: the formula has nothing to fit
     knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
     needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
+    needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
 
     backbones_: tuple[str, ...]

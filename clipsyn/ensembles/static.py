@@ -16,6 +16,7 @@ from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.logits import log_mixture, softmax
 from clipsyn.loss import cross_entropy
 from clipsyn.pool import Pool
+from clipsyn.schema import NO_PREDICTION
 
 
 class BestSingle(Router):
@@ -79,6 +80,7 @@ class VoteTop1(_Vote):
     ``z_c = log((votes_c + mean_b p_b(c)) / (B + 1))``
     """
 
+    needs_logits: ClassVar[bool] = False
     _choices: ClassVar[int] = 1
 
 
@@ -141,6 +143,18 @@ def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
     np.put_along_axis(odds, best, 0, axis=2)
     chosen: NDArray[np.intp] = odds.sum(axis=2).argmin(axis=1)
     return chosen
+
+
+def tied_votes(predictions: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """(sample,) whether several classes have the most votes: predictions (backbone, sample).
+
+    Not where some backbone predicts nothing.
+    """
+    votes = (predictions[:, None] == predictions[None]).sum(axis=0)  # for what each backbone says
+    most = votes == votes.max(axis=0)
+    classes = (most / votes).sum(axis=0)  # each counted by as many backbones as vote for it
+    known = (predictions != NO_PREDICTION).all(axis=0)
+    return np.asarray(known & (classes > 1.5))
 
 
 def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:

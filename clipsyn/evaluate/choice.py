@@ -40,34 +40,70 @@ def spread(texts: Sequence[str], registry: Registry) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def usable(
-    protocol: Protocol, by_name: Collection[str], lacking: Sequence[str] = ()
-) -> tuple[Protocol, list[str]]:
-    """The protocol without what cannot work here, and what is to be said of it.
+class Unit(NamedTuple):
+    """What is measured together: one dataset and prompt set."""
 
-    by_name: heads and ensembles that stay, so that they are refused. lacking: backbones without
-    embeddings.
+    dataset: str
+    places: tuple[Place, ...]
+    backbones: tuple[str, ...]
+    prompts: str
+    support: str | None  # the split that is fitted on, if any
+    lacking: tuple[str, ...]  # backbones without embeddings
+    silent: tuple[str, ...]  # backbones of which there are predictions alone
+
+
+def learning(protocol: Protocol) -> set[str]:
+    """The heads and ensembles that need labelled samples to learn from."""
+    heads = {text for text in protocol.heads if from_text(HEADS, text).learns}
+    return heads | {text for text in protocol.ensembles if from_text(ENSEMBLES, text).learns}
+
+
+def usable(
+    protocol: Protocol, by_name: Collection[str], unit: Unit | None = None
+) -> tuple[Protocol, list[str]]:
+    """The protocol without what cannot work (in a unit), and what is to be said of it.
+
+    by_name: heads and ensembles that stay, so that they are refused. Of predictions alone what can
+    be made is: it is an error only where nothing is left.
     """
-    bound: dict[str, set[str]] = {}
-    learning = {text for text in protocol.heads if from_text(HEADS, text).learns}
+    heads = {text for text in protocol.heads if from_text(HEADS, text).learns}
     ensembles = {text: from_text(ENSEMBLES, text) for text in protocol.ensembles}
+    bound: dict[str, set[str]] = {}
     if protocol.base_to_new:
-        knowing = (text for text, of in ensembles.items() if of.knows_classes)
-        bound["base-to-new cannot use what learns the classes"] = learning.union(knowing)
-    if lacking:
-        needing = (text for text, of in ensembles.items() if of.needs_embeddings)
-        bound[f"there are no embeddings of {', '.join(lacking)}"] = learning.union(needing)
+        knowing = {text for text, of in ensembles.items() if of.knows_classes}
+        bound["base-to-new cannot use what learns the classes"] = (heads | knowing) - set(by_name)
+    if unit and unit.lacking:
+        needing = {text for text, of in ensembles.items() if of.needs_embeddings}
+        why = f"there are no embeddings of {', '.join(unit.lacking)}"
+        bound[why] = (heads | needing) - set(by_name)
+    if unit and unit.support is None:
+        bound["there are no labelled images to learn from (--support)"] = learning(protocol)
+    if unit and unit.silent:
+        needing = {text for text, of in ensembles.items() if of.needs_logits}
+        bound[f"there are predictions alone of {', '.join(unit.silent)}"] = heads | needing
     notes, kept = [], protocol
     for why, texts in bound.items():
-        out = [t for t in (*kept.heads, *kept.ensembles) if t in texts and t not in by_name]
-        if out:
+        if out := [text for text in (*kept.heads, *kept.ensembles) if text in texts]:
             notes.append(f"{', '.join(out)} left out: {why}")
         kept = replace(
             kept,
-            heads=tuple(text for text in kept.heads if text not in out),
-            ensembles=tuple(text for text in kept.ensembles if text not in out),
+            heads=tuple(text for text in kept.heads if text not in texts),
+            ensembles=tuple(text for text in kept.ensembles if text not in texts),
         )
+    if unit and unit.silent:
+        _check_silent(unit, protocol, kept)
     return kept, notes
+
+
+def _check_silent(unit: Unit, asked: Protocol, kept: Protocol) -> None:
+    """Refuse what predictions alone cannot do at all."""
+    votes = [name for name in ENSEMBLES if not from_text(ENSEMBLES, name).needs_logits]
+    if asked.base_to_new or not kept.heads or (asked.ensembles and not kept.ensembles):
+        raise UsageError(
+            f"of {', '.join(unit.silent)} on {unit.dataset} there are predictions alone: they can "
+            f"be compared and combined by {', '.join(votes)}, on the zero-shot head, and nothing "
+            "else; import logits, or choose other cells with --backbones"
+        )
 
 
 def check(protocol: Protocol) -> None:
@@ -101,42 +137,40 @@ def _check_shots(shots: Sequence[Shots]) -> None:
         )
 
 
-class Unit(NamedTuple):
-    """What is measured together: one dataset and prompt set."""
-
-    dataset: str
-    places: tuple[Place, ...]
-    backbones: tuple[str, ...]
-    prompts: str
-    lacking: tuple[str, ...]  # backbones without embeddings
-
-
 @dataclass(frozen=True)
 class Choice:
-    """Which datasets, splits, perturbations, backbones and prompt sets the filters leave."""
+    """Which datasets, splits, perturbations, backbones and prompt sets the filters leave.
+
+    support: the split to learn from, None where nothing learns. optional: what learns may be left
+    out where no dataset has such a split.
+    """
 
     store: FeatureStore
     splits: Names
     perturbations: Names
     backbones: Names
     prompts: Names
-    support: str
+    support: str | None
+    optional: bool
 
     def units(self, datasets: Names) -> Iterator[Unit]:
-        for dataset, of_dataset in groupby(self._cells(datasets), key=lambda key: key.dataset):
+        cells, support = self._cells(datasets)
+        for dataset, of_dataset in groupby(cells, key=lambda key: key.dataset):
             places: dict[str, list[Place]] = {}  # by prompt set
-            cells: dict[str, FeatureKey] = {}  # by backbone
+            found: dict[str, FeatureKey] = {}  # by backbone
             for split, of_split in groupby(of_dataset, key=lambda key: key.split):
                 for (perturbation, prompt_set), keys in groups(self.store, of_split, self.prompts):
                     places.setdefault(prompt_set, []).append((split, perturbation))
-                    cells |= {key.backbone: key for key in keys}
-            lacking = tuple(name for name in sorted(cells) if self.store.imported(cells[name]))
+                    found |= {key.backbone: key for key in keys}
+            names = tuple(sorted(found))
+            lacking = tuple(name for name in names if self.store.imported(found[name]))
+            silent = tuple(name for name in lacking if not self.store.has_logits(found[name]))
             for prompt_set in sorted(places):
                 of = tuple(places[prompt_set])
-                yield Unit(dataset, of, tuple(sorted(cells)), prompt_set, lacking)
+                yield Unit(dataset, of, names, prompt_set, support, lacking, silent)
 
-    def _cells(self, datasets: Names) -> list[FeatureKey]:
-        """Those of labelled splits, of datasets whose support has labels too."""
+    def _cells(self, datasets: Names) -> tuple[list[FeatureKey], str | None]:
+        """Those of labelled splits, of datasets whose support has labels too; and that support."""
         keys = select(
             self.store,
             dataset=datasets,
@@ -151,14 +185,24 @@ class Choice:
             )
         bare = self._bare((key.dataset, key.split) for key in keys)
         left = [key for key in keys if (key.dataset, key.split) not in bare]
-        bare |= self._bare((key.dataset, self.support) for key in left)
-        left = [key for key in left if (key.dataset, self.support) not in bare]
+        support = self._support_of(left)
+        if support is not None:
+            bare |= self._bare((key.dataset, support) for key in left)
+            left = [key for key in left if (key.dataset, support) not in bare]
         names = ", ".join("/".join(place) for place in sorted(bare))
         if bare and (datasets is not None or not left):
             raise DatasetError(no_labels(names))
         if bare:
             _LOG.info("note: %s left out: no labels", names)
-        return left
+        return left, support
+
+    def _support_of(self, keys: Sequence[FeatureKey]) -> str | None:
+        """The support split, unless no dataset has labels in it and none are needed."""
+        if self.support is None or not self.optional:
+            return self.support
+        of = {(key.dataset, self.support) for key in keys}
+        there = {place for place in of if self.store.samples_path(*place).exists()}
+        return self.support if there - self._bare(there) else None
 
     def _bare(self, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those of the datasets and splits that have no label."""

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from clipsyn.blocks import work_alone
 from clipsyn.coop import read_indices
 from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles.static import tied_votes
 from clipsyn.errors import DatasetError
-from clipsyn.evaluate.choice import ALL, Choice, Place, check, no_labels, spread, usable
+from clipsyn.evaluate.choice import ALL, Choice, Place, check, learning, no_labels, spread, usable
 from clipsyn.evaluate.results import ResultsFile
 from clipsyn.evaluate.study import Batch, Protocol, Shots, Study, Target
 from clipsyn.fewshot import halves, shortfall
@@ -37,7 +39,7 @@ class _Task:
     places: tuple[Place, ...]  # measured on
     backbones: tuple[str, ...]
     prompts: str
-    support: str
+    support: str | None
     support_prompts: str
     views: tuple[str, ...]
     coop: Path | None
@@ -46,22 +48,27 @@ class _Task:
 
     def study(self) -> Study:
         store = FeatureStore.open(self.store)
-        support = PoolReader(
-            store,
-            self.dataset,
-            self.support,
-            backbones=self.backbones,
-            prompts=self.support_prompts,
-            views=self.views,
-        )
+        support = self._support(store, self.support) if self.support else None
         targets = [
             target
             for split, perturbation in self.places
             for target in self._targets(store, split, perturbation)
         ]
         wanted = [(k, s) for k in self.protocol.shots if k for s in self.protocol.seeds]
-        indices = read_indices(self.coop, support.samples, wanted) if self.coop else None
+        indices = None
+        if self.coop and support:
+            indices = read_indices(self.coop, support.samples, wanted)
         return Study(support, targets, self.protocol, indices)
+
+    def _support(self, store: FeatureStore, split: str) -> PoolReader:
+        return PoolReader(
+            store,
+            self.dataset,
+            split,
+            backbones=self.backbones,
+            prompts=self.support_prompts,
+            views=self.views,
+        )
 
     def _targets(self, store: FeatureStore, split: str, perturbation: str) -> Iterator[Target]:
         reader = PoolReader(
@@ -71,6 +78,7 @@ class _Task:
             perturbation=perturbation,
             backbones=self.backbones,
             prompts=self.prompts,
+            votes=True,
         )
         if not self.protocol.base_to_new:
             yield Target(reader)
@@ -92,7 +100,7 @@ def evaluate(
     ensembles: Sequence[str] | None = None,
     shots: Sequence[Shots] = SHOTS,
     seeds: Sequence[int] = (0, 1, 2),
-    support: str = "train",
+    support: str | None = None,
     support_prompts: str | None = None,
     views: Sequence[str] = (),
     base_to_new: bool = False,
@@ -108,11 +116,15 @@ def evaluate(
     splits are left out unless datasets are asked for. heads, ensembles: names, or
     ``NAME:parameter=value`` (`clipsyn.heads`, `clipsyn.ensembles`); "all", for ensembles None too,
     leaves out what cannot work for classes never seen, or without embeddings. shots: images of each
-    class, None for the whole support split. Always fitted on the clean images of `support`, so more
-    `perturbations` are a shift transfer; `support_prompts` other than `prompts` make a prompt
-    transfer; `base_to_new` fits on the first half of the classes and measures on each half among
-    its own classes. coop: a folder with CoOp's ``shot_K-seed_S.pkl``, S being 1, 2, 3 there, which
-    replace the drawing of samples. views: perturbations of the support that are augmented views.
+    class, None for the whole support split. support: None is train, or nothing where no dataset has
+    a labelled train split: then what learns is left out of "all". Always fitted on its clean
+    images, so more `perturbations` are a shift transfer; `support_prompts` other than `prompts`
+    make a prompt transfer; `base_to_new` fits on the first half of the classes and measures on each
+    half among its own classes. coop: a folder with CoOp's ``shot_K-seed_S.pkl``, S being 1, 2, 3
+    there, which replace the drawing of samples. views: perturbations of the support that are
+    augmented views.
+
+    Of backbones that were imported as predictions alone there are accuracies, the oracle and votes.
 
     output: a Parquet file to which results are added as they come, by several processes if need be;
     what it already holds from the same inputs is not computed again. workers: processes side by
@@ -132,11 +144,15 @@ def evaluate(
     )
     by_name = {*heads, *(ensembles or ())}
     check(usable(methods, by_name)[0])
-    chosen = Choice(store, splits, perturbations, backbones, prompts, support)
+    learners = learning(methods)
+    optional = support is None and not learners & by_name
+    split = (support or "train") if learners else None
+    chosen = Choice(store, splits, perturbations, backbones, prompts, split, optional)
     tasks, notes = [], []
     for unit in chosen.units(datasets):
-        protocol, left_out = usable(methods, by_name, unit.lacking)
+        protocol, left_out = usable(methods, by_name, unit)
         notes += left_out
+        fits = unit.support if learning(protocol) else None
         tasks += [
             _Task(
                 store.path,
@@ -144,14 +160,14 @@ def evaluate(
                 unit.places,
                 unit.backbones,
                 unit.prompts,
-                support,
+                fits,
                 support_prompts or unit.prompts,
                 tuple(views),
                 coop,
                 protocol,
                 seed,
             )
-            for seed in (None, *protocol.seeds)
+            for seed in (None, *(protocol.seeds if fits else ()))
         ]
     for note in dict.fromkeys((*notes, *_notes(tasks))):
         _LOG.info("note: %s", note)
@@ -208,19 +224,22 @@ def _one_thread() -> None:
 
 
 def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
-    """What the support sets cannot give, once for each dataset."""
+    """What the support sets, and votes of predictions, cannot give; once for each dataset."""
     for task in tasks:
         if task.seed is not None:
             continue
         study = task.study()
-        labels = study.labels()
-        classes = len(study.support.samples.class_names)
+        classes = len(study.targets[0].reader.samples.class_names)
         where = f"{task.dataset}/{task.support}"
         if task.protocol.base_to_new and classes < 3:
             raise DatasetError(
                 f"{task.dataset} has too few classes for base-to-new ({classes}), which needs two "
                 "to learn and a new one: choose others with --dataset"
             )
+        yield from _ties(study)
+        if study.support is None:
+            continue
+        labels = study.labels()
         if not (labels >= 0).any():
             raise DatasetError(no_labels(where))
         _, empty = shortfall(labels, None, classes)
@@ -234,3 +253,19 @@ def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
                     f"{shots} shots on they give all they have"
                 )
                 break
+
+
+def _ties(study: Study) -> Iterator[str]:
+    """On how many images backbones that give predictions alone vote for several classes alike."""
+    for target in study.targets:
+        reader = target.reader
+        if study.protocol.ensembles and len(reader.silent) == len(reader.backbones) > 1:
+            store, prompts = reader.store, reader.prompts
+            votes = np.stack([store.predictions(key, prompts) for key in reader.keys])
+            if tied := int(np.count_nonzero(tied_votes(votes))):
+                samples = reader.samples
+                yield (
+                    f"{samples.dataset}/{samples.split} · {reader.perturbation}: on {tied:,} of "
+                    f"{len(samples):,} images no class has the most votes; without logits to "
+                    "decide, the class that comes first in the list of classes wins"
+                )

@@ -70,14 +70,16 @@ class Scorer:
         right: NDArray[np.bool_] = judged.prediction[self._rows] == self._labels
         return right
 
-    def metrics(self, judged: Judged) -> Iterator[Measured]:
-        """acc1, mean_per_class_recall, nll, brier, ece.
+    def metrics(self, judged: Judged, *, probabilities: bool = True) -> Iterator[Measured]:
+        """acc1, mean_per_class_recall, and where there are probabilities nll, brier, ece.
 
         They depend on other backbones by the samples that count alone.
         """
         correct = self.correct(judged)
         yield self._mean("acc1", correct)
         yield self._per_class(judged, correct)
+        if not probabilities:
+            return
         yield self._mean("nll", judged.nll[self._rows])
         yield self._mean("brier", judged.brier[self._rows])
         yield self._calibration(judged.confidence[self._rows], correct)

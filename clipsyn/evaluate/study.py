@@ -10,7 +10,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,18 +220,20 @@ class Number(NamedTuple):
 class Study:
     """All numbers of one dataset and prompt set under a protocol.
 
-    indices: rows of the support for (shots, seed), where they are not to be drawn.
+    support: None where nothing is fitted. indices: rows of the support for (shots, seed), where
+    they are not to be drawn.
     """
 
     def __init__(
         self,
-        support: PoolReader,
+        support: PoolReader | None,
         targets: Sequence[Target],
         protocol: Protocol,
         indices: Mapping[tuple[int, int], NDArray[np.intp]] | None = None,
     ) -> None:
         self.support = support
         self.targets = targets
+        self._reader = support or targets[0].reader  # of a target no sample is read to fit
         self.protocol = protocol
         self._indices = indices or {}
         self._measured: dict[str, list[Number]] = {}  # several shots can be the same samples
@@ -248,15 +250,17 @@ class Study:
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""
-        labels = self.support.samples.labels
+        labels = self._reader.samples.labels
         if not self.protocol.base_to_new:
             return labels
-        base, _ = halves(len(self.support.samples.class_names))
+        base, _ = halves(len(self._reader.samples.class_names))
         return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
 
     def _draws(self, seed: int | None) -> Iterator[Draw]:
         if seed is None:
             yield Draw(0, None, np.empty(0, np.intp))
+        if self.support is None:
+            return
         for shots in self.protocol.shots:
             if shots is None:
                 yield Draw(None, seed, few_shot(self.labels(), None, 0))
@@ -289,7 +293,7 @@ class Study:
         try:
             numbers = self._numbers(draw, head, todo)
         except TooFewSamples as error:
-            samples = self.support.samples
+            samples = self._reader.samples
             shots = "all" if draw.shots is None else draw.shots
             return Batch(notes=[f"{samples.dataset}, {shots} shots, {head} left out: {error}"])
         rows = [
@@ -302,7 +306,7 @@ class Study:
     def _subjects(self, names: Sequence[str | None]) -> Iterator[Subject]:
         for target in range(len(self.targets)):
             for name in names:
-                for backbone in self.support.backbones if name is None else [None]:
+                for backbone in self._reader.backbones if name is None else [None]:
                     yield Subject(target, name, backbone)
 
     def _numbers(self, draw: Draw, head: str, names: Sequence[str | None]) -> list[Number]:
@@ -317,7 +321,9 @@ class Study:
         return self._measured[key]
 
     def _pool(self, draw: Draw) -> Pool:
-        pool = self.support.read(draw.rows)
+        pool = self._reader.read(draw.rows)
+        if self.support is None:
+            pool = replace(pool, split="")  # empty: nothing of the target, which a fit refuses
         if not self.protocol.base_to_new:
             return pool
         return pool.of_classes(halves(pool.n_classes)[0])
@@ -326,7 +332,7 @@ class Study:
         goal = self.targets[subject.target]
         support = None
         if learns(head, subject.ensemble):
-            support = {"of": _origin(self.support, subject.backbone), **draw.identity()}
+            support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
         return fingerprint(
             {
                 "clipsyn": __version__,
@@ -342,7 +348,7 @@ class Study:
     def _row(self, draw: Draw, head: str, number: Number, print_: str) -> Row:
         goal = self.targets[number.target]
         metric, score, interval = number.measured
-        of = self.support.samples
+        of = self._reader
         learned = learns(head, number.ensemble)
         return {
             "dataset": goal.reader.samples.dataset,
@@ -354,7 +360,7 @@ class Study:
             "backbones": "+".join(number.backbones),
             "prompts": goal.reader.prompts,
             "classes": goal.classes,
-            "support": f"{of.split}, {self.support.prompts}" if learned else None,
+            "support": f"{of.samples.split}, {of.prompts}" if learned else None,
             "shots": draw.shots,
             "seed": draw.seed,
             "metric": metric,
@@ -380,11 +386,11 @@ def _measure(
     """All metrics of `names` on a target."""
     verdict = predict(fitted, target)
     scorer = Scorer(verdict.labels, verdict.singles, target.n_classes)
-    everyone = tuple(verdict.singles)
+    everyone, silent = tuple(verdict.singles), target.reader.silent
     chosen = None if fitted.chosen is None else scorer.single(fitted.chosen)
     if None in names:
         for backbone, judged in verdict.singles.items():
-            for measured in scorer.metrics(judged):
+            for measured in scorer.metrics(judged, probabilities=backbone not in silent):
                 yield Number(index, None, (backbone,), measured)
     if ORACLE in names and len(everyone) > 1:
         for measured in (*scorer.oracle(), *scorer.diversity()):
@@ -393,5 +399,6 @@ def _measure(
         spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
         asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
         judged = verdict.ensembles[text]
-        for measured in (*scorer.metrics(judged), *scorer.gains(judged, chosen), spent, asked):
+        metrics = scorer.metrics(judged, probabilities=not silent)
+        for measured in (*metrics, *scorer.gains(judged, chosen), spent, asked):
             yield Number(index, text, everyone, measured)

@@ -67,7 +67,7 @@ class EvaluateStage(BaseModel):
     ensembles: Sequence[str] = ("all",)
     shots: Sequence[int | Literal["full"]] = (1, 2, 4, 8, 16, "full")
     seeds: int = Field(3, ge=1, le=MOST_SEEDS)
-    support: str = "train"
+    support: str | None = None  # train, if it is needed
     support_prompts: str | None = None
     views: Sequence[str] = ()
     base_to_new: bool = False

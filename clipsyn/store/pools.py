@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.pool import Pool
+from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore, replaced_meanwhile
@@ -23,13 +24,16 @@ from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
 _BLOCK_BYTES = 256 << 20  # of logits in one block of a streamed pool
+_SURE = 1000.0  # a logit beside which the others' probabilities are 0
 
 
 class PoolReader:
     """Pools of one dataset, split, perturbation and prompt set, whole or in blocks of rows.
 
     backbones: names, patterns, or None for all with a cell there. prompts: a name, or None where
-    the store has only one. Raises MissingCell with the extract line that helps.
+    the store has only one. votes: backbones that were imported as predictions alone are there too,
+    as if they were sure of these; `silent` says which. Raises MissingCell with the extract line
+    that helps.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class PoolReader:
         backbones: Names = None,
         prompts: str | None = None,
         views: Sequence[str] = (),
+        votes: bool = False,
     ) -> None:
         self.store = store
         self.samples: SampleTable = store.samples(dataset, split)
@@ -51,6 +56,8 @@ class PoolReader:
         self.prompts = prompts or self._only_prompts()
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
+        logits = (key.backbone for key in self.keys if store.has_logits(key))
+        self.silent = frozenset(self.backbones).difference(logits) if votes else frozenset()
         self._extracted = [key for key in self.keys if not store.imported(key)]
         labels = fingerprint({"labels": self.samples.labels.tolist()})
         # fingerprints of everything the pool is read from: by backbone, and of the labels
@@ -147,8 +154,7 @@ class PoolReader:
         for column, key in enumerate(self.keys):
             start = 0
             for span, at in parts:
-                block = self.store.logits(key, self.prompts, span)
-                logits[start : start + len(at), column] = block[at]
+                logits[start : start + len(at), column] = self._logits(key, span)[at]
                 start += len(at)
         embeddings = self._embeddings(self._extracted, parts)
         views = tuple(self._embeddings(view, parts) for view in self.views)
@@ -170,6 +176,15 @@ class PoolReader:
             origin=self.origin,
             provenance=self.provenance,
         )
+
+    def _logits(self, key: FeatureKey, rows: range) -> NDArray[np.float32]:
+        """(sample, class); of predictions alone `_SURE` for what is predicted, and 0."""
+        if key.backbone not in self.silent:
+            return self.store.logits(key, self.prompts, rows)
+        predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
+        sure = np.equal.outer(predicted, np.arange(self._n_classes)) * np.float32(_SURE)
+        sure[predicted == NO_PREDICTION] = np.nan
+        return np.asarray(sure)
 
     def blocks(self) -> Iterator[Pool]:
         """All samples, in order, a bounded number at a time."""

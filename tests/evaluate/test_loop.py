@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles.static import VoteTop1
 from clipsyn.errors import (
     ConflictingResults,
     DatasetError,
@@ -28,6 +29,7 @@ from clipsyn.heads import HEADS
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files
 from clipsyn.logits import log_softmax
+from clipsyn.pool import Pool
 from clipsyn.store.features import FeatureStore
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -116,6 +118,109 @@ def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
     for column, name in enumerate(test.backbones):
         right = test.logits[:, column].argmax(axis=1) == test.labels
         assert accuracy(frame, ensemble=None, backbones=name) == pytest.approx(right.mean())
+
+
+STATIC = ["vote-1", "vote-3", "conf", "log-avg", "prob-avg"]
+
+
+@pytest.fixture
+def alone(fakes, tmp_path) -> FeatureStore:
+    """The same test split, and no other."""
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    source = fakes.Source(split="test", count=40, class_names=CLASSES)
+    return fakes.fill(tmp_path / "alone", encoders, [source])
+
+
+def test_what_learns_nothing_needs_no_support(store, alone, tmp_path):
+    """The numbers are those of a store with a train split, and its results file knows them."""
+    output = tmp_path / "results.parquet"
+    found = run(alone, ensembles=STATIC, output=output)
+    assert set(found["ensemble"]) == {None, "oracle", *STATIC}
+    assert timeless(found).equals(timeless(run(store, ensembles=STATIC)))
+    again = run(store, ensembles=[*STATIC, "super-learner"], output=output)
+    assert found["fingerprint"].is_in(again["fingerprint"].implode()).all()
+
+
+def test_all_is_what_learns_nothing_where_nothing_can_be_learned_from(alone, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        found = run(alone, ensembles=None, heads=["all"])
+    assert set(found["head"]) == {"zero-shot"}
+    assert set(found["ensemble"]) == {None, "oracle", *STATIC}
+    assert "left out: there are no labelled images to learn from" in caplog.text
+    assert set(found["metric"]) >= {"gain", "acc1"}
+    assert "gain_over_chosen" not in found["metric"]
+    with pytest.raises(MissingCell, match="--split train"):
+        run(alone, support="train", ensembles=None)
+    with pytest.raises(MissingCell, match="--split train"):
+        run(alone, ensembles=["nlc"])
+
+
+def test_means_are_over_the_same_datasets_for_every_method(store):
+    """A dataset without support is left out beside one that has some, as before."""
+    found = run(store, datasets=None, ensembles=None, shots=(1,))
+    assert set(found["dataset"]) == {"toy"}
+    assert set(run(store, datasets=None, ensembles=["log-avg"])["dataset"]) == {"toy", "bare"}
+
+
+class TestPredictionsAlone:
+    VOTES = ("cat cat dog", "ant bee dog", "cat dog dog", "bee bee bee", "dog ant cat")
+    LABELS = ("cat", "dog", "cat", "bee", "ant")
+
+    @pytest.fixture
+    def answers(self, tmp_path) -> FeatureStore:
+        """Three backbones' answers to five images, of which two are ties of three classes."""
+        rows = [
+            {"id": f"{row}", "model": name, "prediction": answer, "label": label}
+            for row, (votes, label) in enumerate(zip(self.VOTES, self.LABELS, strict=True))
+            for name, answer in zip("xyz", votes.split(), strict=True)
+        ]
+        pl.DataFrame(rows).write_csv(tmp_path / "answers.csv")
+        import_files(tmp_path / "answers", [tmp_path / "answers.csv"], Wanted("quiz"))
+        return FeatureStore.open(tmp_path / "answers")
+
+    def test_are_combined_by_votes(self, answers, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            found = run(answers, datasets="quiz", ensembles=["log-avg", "vote-1"])
+        # cat, a tie (ant comes first), dog, bee, a tie (ant)
+        assert accuracy(found, ensemble="vote-1") == pytest.approx(3 / 5)
+        assert accuracy(found, ensemble="oracle") == pytest.approx(5 / 5)
+        assert accuracy(found, ensemble=None, backbones="x") == pytest.approx(3 / 5)
+        assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
+        assert not set(found["metric"]) & {"nll", "brier", "ece"}
+        assert "log-avg left out: there are predictions alone of x, y, z" in caplog.text
+        assert "on 2 of 5 images no class has the most votes" in caplog.text
+
+    def test_all_is_votes(self, answers):
+        found = run(answers, datasets=None, ensembles=None, heads=["all"])
+        assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"ensembles": ["log-avg"]},
+            {"ensembles": ["vote-1"], "base_to_new": True},
+            {"heads": ["lda"], "ensembles": ["vote-1"], "support": "test", "splits": "*"},
+        ],
+    )
+    def test_what_they_cannot_do_is_refused(self, answers, changes):
+        with pytest.raises(UsageError, match=r"predictions alone|both fitted"):
+            run(answers, datasets="quiz", **changes)
+
+    def test_beside_logits(self, store, tmp_path):
+        """A vote like any other, and ties go by the probabilities of those that have some."""
+        table, test = store.samples("toy", "test"), store.pool("toy", "test")
+        said = [CLASSES[row % 3] for row in range(len(table))]
+        frame = pl.DataFrame({"id": list(table.ids), "prediction": said})
+        frame.write_csv(tmp_path / "z.csv")
+        import_files(store.path, [tmp_path / "z.csv"], Wanted("toy"))
+        found = run(store, ensembles=["vote-1"])
+        sure = np.zeros((len(table), 1, 4), np.float32)
+        sure[np.arange(len(table)), 0, [CLASSES.index(name) for name in said]] = 1e3
+        pool = Pool.of(np.concatenate([test.logits, sure], axis=1), test.labels)
+        assert accuracy(found, ensemble="vote-1") == pytest.approx(VoteTop1().score(pool))
+        likely = found.filter(pl.col("metric") == "nll")
+        assert set(likely["backbones"]) == {"fake/one", "fake/two"}
+        assert likely["ensemble"].is_null().all()
 
 
 def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
