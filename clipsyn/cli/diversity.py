@@ -6,12 +6,20 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import Report, cell_options, joined, report_options, say_left_out
+from clipsyn.cli.options import (
+    Report,
+    cell_options,
+    joined,
+    pooled_option,
+    report_options,
+    say_left_out,
+)
 from clipsyn.cli.output import say
 
 
 @click.command(short_help="How differently the backbones err.")
 @cell_options()
+@pooled_option
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -26,6 +34,7 @@ from clipsyn.cli.output import say
 def diversity(
     store: Path,
     *,
+    pooled: bool,
     results: Path | None,
     head: str,
     shots: str | None,
@@ -52,7 +61,7 @@ def diversity(
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)
-    frame = measure(opened, **filters, results=results, head=head, shots=shots)
+    frame = measure(opened, **filters, pooled=pooled, results=results, head=head, shots=shots)
     report.show(frame, lambda frame: joined(tables(frame)))
     if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, a second backbone")

@@ -92,6 +92,13 @@ def cell_options(*, perturbations: Sequence[str] = ()) -> Callable[[Command], Co
     return lambda command: _with(command, options)
 
 
+pooled_option = click.option(
+    "--pooled",
+    is_flag=True,
+    help="All perturbations of a dataset together, where each image was shown under one.",
+)
+
+
 @dataclass(frozen=True)
 class Report:
     """How a command tells its numbers."""

@@ -13,6 +13,7 @@ from clipsyn.cli.options import (
     Report,
     cell_options,
     joined,
+    pooled_option,
     report_options,
     say_left_out,
     say_written,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="How far the best choice of backbones could go.")
 @cell_options()
+@pooled_option
 @click.option("--details", is_flag=True, help="All tables of each dataset and perturbation.")
 @click.option(
     "--top",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 def oracle(
     store: Path,
     *,
+    pooled: bool,
     details: bool,
     top: int,
     weights: bool,
@@ -75,14 +78,14 @@ def oracle(
     for path in (samples, subsets):
         _check(path)
     opened = FeatureStore.open(store)
-    frame = evaluate.oracle(opened, **filters, weights=weights)
+    frame = evaluate.oracle(opened, **filters, pooled=pooled, weights=weights)
     report.show(frame, lambda frame: joined(tables(frame, top=top, details=details or None)))
     if filters["datasets"] is None:
         say_left_out(opened, frame)
     if samples:
-        _write(evaluate.sample_table(opened, **filters), samples)
+        _write(evaluate.sample_table(opened, **filters, pooled=pooled), samples)
     if subsets:
-        _write(evaluate.subset_table(opened, **filters), subsets)
+        _write(evaluate.subset_table(opened, **filters, pooled=pooled), subsets)
 
 
 def _check(path: Path | None) -> None:

@@ -6,17 +6,25 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import Report, cell_options, report_options, say_left_out
+from clipsyn.cli.options import (
+    Report,
+    cell_options,
+    pooled_option,
+    report_options,
+    say_left_out,
+)
 
 
 @click.command(short_help="Zero-shot accuracy of what a store holds.")
 @cell_options()
+@pooled_option
 @click.option("--summary", is_flag=True, help="One table for everything: a line a dataset.")
 @report_options
 def zeroshot(
     store: Path,
     *,
     summary: bool,
+    pooled: bool,
     report: Report,
     **filters: tuple[str, ...] | None,
 ) -> None:
@@ -35,7 +43,7 @@ def zeroshot(
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)
-    frame = evaluate.zeroshot(opened, **filters)
+    frame = evaluate.zeroshot(opened, **filters, pooled=pooled)
     table = tables.accuracy_table if summary else tables.backbone_tables
     report.show(frame, table)
     if filters["datasets"] is None:

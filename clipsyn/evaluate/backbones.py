@@ -42,10 +42,12 @@ def zeroshot(
     perturbations: Names = None,
     backbones: Names = None,
     prompts: Names = None,
+    pooled: bool = False,
 ) -> pl.DataFrame:
     """Zero-shot accuracy of every backbone in the store, and of the oracle over them.
 
-    Filters are names or patterns with ``*`` ("emoji-*", "*/zoo"); None takes all there is.
+    Filters are names or patterns with ``*`` ("emoji-*", "*/zoo"); None takes all there is. pooled:
+    over all perturbations of a dataset together, where each image was shown under one.
     Returns a tidy frame with the columns of `RESULT`. Metrics of a backbone (`ensemble` null):
 
     - acc1, with Wilson's 95 % interval;
@@ -71,6 +73,7 @@ def zeroshot(
         perturbations=perturbations,
         backbones=backbones,
         prompts=prompts,
+        pooled=pooled,
     )
     return pl.DataFrame([row for group in groups for row in _evaluate(group)], schema=RESULT)
 
@@ -93,7 +96,7 @@ def _metrics(
     labels, classes = group.labels, group.n_classes
     top1 = accuracy(predictions, labels)
     yield Measured("acc1", top1, _wilson(top1))
-    if classes > 5 and group.store.has_logits(key):
+    if classes > 5 and group.has_logits(key):
         top5 = _top5(group, key)
         yield Measured("acc5", top5, _wilson(top5))
     counted = scored(predictions, labels)

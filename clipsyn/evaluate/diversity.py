@@ -46,15 +46,18 @@ def diversity(
     perturbations: Names = None,
     backbones: Names = None,
     prompts: Names = None,
+    pooled: bool = False,
     results: Path | None = None,
     head: str = "zero-shot",
     shots: str | None = None,
 ) -> pl.DataFrame:
     """Diversity of the backbones on each dataset, split, perturbation and prompt set.
 
-    Filters are names or patterns with ``*``; None takes all there is. Returns a tidy frame with
-    the columns of `RESULT`, over the samples that every backbone has a prediction for, `ensemble`
-    null. Intervals are bootstrap ones over samples, the same resamples for all numbers of a group.
+    Filters are names or patterns with ``*``; None takes all there is. pooled: over all
+    perturbations of a dataset together, where each image was shown under one. Returns a tidy frame
+    with the columns of `RESULT`, over the samples that every backbone has a prediction for,
+    `ensemble` null. Intervals are bootstrap ones over samples, the same resamples for all numbers
+    of a group.
 
     - of a pair of backbones: each measure of `PAIRWISE`; mcnemar_p, the exact p-value that the two
       are equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group;
@@ -77,6 +80,7 @@ def diversity(
         perturbations=perturbations,
         backbones=backbones,
         prompts=prompts,
+        pooled=pooled,
     )
     rows: list[Row] = []
     alone: dict[str, str] = {}  # place -> the only backbone there

@@ -6,6 +6,7 @@ Reads predictions and labels; logits for the weight oracle alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -54,12 +55,15 @@ def oracle(
     perturbations: Names = None,
     backbones: Names = None,
     prompts: Names = None,
+    pooled: bool = False,
     weights: bool = False,
 ) -> pl.DataFrame:
     """The oracle of all backbones and of the best subsets of them, and each backbone's part in it.
 
-    Filters are names or patterns with ``*``; None takes all there is. Returns a tidy frame with
-    the columns of `RESULT`, all of it over the samples that every backbone has a prediction for.
+    Filters are names or patterns with ``*``; None takes all there is. pooled: over all
+    perturbations of a dataset together, where each image was shown under one. Returns a tidy frame
+    with the columns of `RESULT`, all of it over the samples that every backbone has a prediction
+    for.
     Metrics of a backbone (`ensemble` null):
 
     - acc1, with Wilson's 95 % interval, as all shares;
@@ -100,11 +104,14 @@ def oracle(
         perturbations=perturbations,
         backbones=backbones,
         prompts=prompts,
+        pooled=pooled,
     )
+    if pooled and weights:
+        raise UsageError("logits are not pooled: ask for weights without pooling")
     return pl.DataFrame([row for group in groups for row in _rows(group, weights)], schema=RESULT)
 
 
-def sample_table(store: FeatureStore, **filters: Names) -> pl.DataFrame:
+def sample_table(store: FeatureStore, **filters: Any) -> pl.DataFrame:
     """What every backbone says of every image, so that one can go and look.
 
     Filters and errors are those of `oracle`. A row a sample, in the order of the store. Columns:
@@ -115,7 +122,7 @@ def sample_table(store: FeatureStore, **filters: Names) -> pl.DataFrame:
     return pl.concat(map(_samples, predicted(store, **filters)), how="diagonal")
 
 
-def subset_table(store: FeatureStore, **filters: Names) -> pl.DataFrame:
+def subset_table(store: FeatureStore, **filters: Any) -> pl.DataFrame:
     """The oracle of every subset of the backbones, a row each but for the empty one.
 
     Filters and errors are those of `oracle`, and UsageError beyond `MOST_BACKBONES` backbones.

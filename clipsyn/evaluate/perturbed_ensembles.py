@@ -11,8 +11,9 @@ import polars as pl
 
 from clipsyn.analysis.robustness import relative_robustness
 from clipsyn.errors import UsageError
+from clipsyn.evaluate.predicted import ALL
 from clipsyn.evaluate.results import Row, ensembles_in
-from clipsyn.evaluate.trials import ALL, Setting, Trial
+from clipsyn.evaluate.trials import Setting, Trial
 from clipsyn.specs import CLEAN, fingerprint
 from clipsyn.store.features import FeatureStore
 

@@ -5,7 +5,7 @@ Most analyses need predictions and labels alone: two bytes a sample and backbone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -13,12 +13,15 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DatasetError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.evaluate.results import Measured, Row
+from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.store.features import FeatureStore, replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, groups, select
+
+ALL = "all"  # what stands for the perturbation of numbers about several
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,13 @@ class Predicted:
     def perturbation(self) -> str:
         return self.keys[0].perturbation
 
+    @property
+    def severity(self) -> int | None:
+        return parse_perturbation(self.perturbation).severity
+
+    def has_logits(self, key: FeatureKey) -> bool:
+        return self.store.has_logits(key)
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Of the cell of each backbone, as they are before it is read."""
@@ -77,7 +87,7 @@ class Predicted:
             "dataset": self.samples.dataset,
             "split": self.samples.split,
             "perturbation": self.perturbation,
-            "severity": parse_perturbation(self.perturbation).severity,
+            "severity": self.severity,
             "head": "zero-shot",
             "ensemble": ensemble,
             "backbones": "+".join(backbones),
@@ -95,6 +105,53 @@ class Predicted:
         }
 
 
+@dataclass(frozen=True)
+class Pooled(Predicted):
+    """The same backbones under several conditions, of which each image was shown under one."""
+
+    parts: tuple[Predicted, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[Predicted]) -> Pooled:
+        """Raises UsageError where the parts have other backbones or an image twice."""
+        first = parts[0]
+        for part in parts:
+            if odd := sorted(set(first.backbones) ^ set(part.backbones)):
+                raise UsageError(
+                    f"{first.samples.dataset}/{first.samples.split} has {odd[0]} either under "
+                    f"{first.perturbation} or under {part.perturbation}, not both, so they cannot "
+                    "be pooled: choose with --backbones or --perturb"
+                )
+        return cls(first.store, first.samples, first.keys, first.prompts, tuple(parts))
+
+    @cached_property
+    def predictions(self) -> NDArray[np.uint16]:
+        found = np.stack([part.predictions for part in self.parts])
+        if ((found != NO_PREDICTION).sum(axis=0) > 1).any():
+            raise UsageError(
+                f"{self.samples.dataset}/{self.samples.split} has the same images under several "
+                "perturbations: what can be pooled is conditions, each image shown under one"
+            )
+        pooled: NDArray[np.uint16] = found.min(axis=0)  # NO_PREDICTION is the largest number
+        return pooled
+
+    @property
+    def perturbation(self) -> str:
+        return ALL
+
+    @property
+    def severity(self) -> None:
+        return None
+
+    def has_logits(self, key: FeatureKey) -> bool:
+        """Logits are not pooled."""
+        return False
+
+    def _fingerprints(self) -> dict[str, str]:
+        of = {name: [part.fingerprints[name] for part in self.parts] for name in self.backbones}
+        return {name: fingerprint({"cells": cells}) for name, cells in of.items()}
+
+
 def predicted(
     store: FeatureStore,
     *,
@@ -103,12 +160,15 @@ def predicted(
     perturbations: Names = None,
     backbones: Names = None,
     prompts: Names = None,
+    pooled: bool = False,
 ) -> Iterator[Predicted]:
     """Every group of cells that passes the filters, clean images first.
 
-    Filters are names or patterns with ``*``; None takes all there is. Unlabelled datasets are
-    left out unless they are asked for by name. Raises MissingCell with the extract line that
-    helps, UnknownName with near matches, and DatasetError where nothing has labels.
+    Filters are names or patterns with ``*``; None takes all there is. pooled: one group for all
+    perturbations of a dataset, split and prompt set, where each image was shown under one (else
+    UsageError). Unlabelled datasets are left out unless they are asked for by name. Raises
+    MissingCell with the extract line that helps, UnknownName with near matches, and DatasetError
+    where nothing has labels.
     """
     keys = select(
         store, dataset=datasets, split=splits, perturbation=perturbations, backbone=backbones
@@ -120,10 +180,21 @@ def predicted(
             unlabelled.append(f"{dataset}/{split}")
             continue
         any_labels = True
-        for (_, prompt_set), group in groups(store, cells, prompts):
-            yield Predicted(store, samples, tuple(group), prompt_set)
+        found = [
+            Predicted(store, samples, tuple(group), prompt_set)
+            for (_, prompt_set), group in groups(store, cells, prompts)
+        ]
+        yield from _pooled(found) if pooled else found
     if unlabelled and (datasets is not None or not any_labels):
         raise DatasetError(
             f"{', '.join(unlabelled)} has no labels, so nothing can be right or wrong: extract a "
             "labelled folder or a manifest with a label column"
         )
+
+
+def _pooled(found: Sequence[Predicted]) -> Iterator[Predicted]:
+    by_prompts: dict[str, list[Predicted]] = {}
+    for group in found:
+        by_prompts.setdefault(group.prompts, []).append(group)
+    for parts in by_prompts.values():
+        yield Pooled.of(parts)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from clipsyn.analysis.robustness import kendall_tau, relative_robustness
 from clipsyn.errors import UsageError
 from clipsyn.evaluate.perturbed_ensembles import ensemble_rows
+from clipsyn.evaluate.predicted import ALL
 from clipsyn.evaluate.results import RESULT, Measured, Row
-from clipsyn.evaluate.trials import ALL, Setting, Trial, means, trials
+from clipsyn.evaluate.trials import Setting, Trial, means, trials
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, fingerprint

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.analysis.oracle import class_accuracy, correctness, independent_oracle
 from clipsyn.analysis.robustness import corruption_error, families
 from clipsyn.errors import DatasetError, MissingCell, UsageError
-from clipsyn.evaluate.predicted import Predicted, predicted
+from clipsyn.evaluate.predicted import ALL, Predicted, predicted
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.metrics import scored
 from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
@@ -24,7 +24,6 @@ from clipsyn.stats import bootstrap_means
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import Names, matching, select, terms_of
 
-ALL = "all"  # stands for the mean over all perturbations
 _Place = tuple[str, str]  # dataset, split
 
 

@@ -20,11 +20,12 @@ from clipsyn.pipeline.analyses import (
     RobustnessStage,
     ZeroshotStage,
 )
-from clipsyn.pipeline.stages import EvaluateStage, ExtractStage, Outcome
+from clipsyn.pipeline.stages import EvaluateStage, ExtractStage, ImportStage, Outcome
 from clipsyn.registry import unknown_name
 
 Stage = Annotated[
     ExtractStage
+    | ImportStage
     | ZeroshotStage
     | EvaluateStage
     | OracleStage
@@ -106,6 +107,7 @@ def _problem(error: ValidationError) -> str:
 
 STAGES: dict[str, type[BaseModel]] = {
     "extract": ExtractStage,
+    "import": ImportStage,
     "zeroshot": ZeroshotStage,
     "evaluate": EvaluateStage,
     "oracle": OracleStage,

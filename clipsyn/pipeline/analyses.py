@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
 _MADE_FROM = ".made-from.json"
-_NO_SETTINGS = {"stage", "output", "document"}  # of what is measured
+_NO_SETTINGS = {"stage", "output", "document", "section"}  # of what is measured
 
 
 class Analysis(BaseModel):
@@ -41,6 +41,7 @@ class Analysis(BaseModel):
     prompts: Sequence[str] | None = None
     output: Path
     document: Path | None = None  # Markdown whose tables are renewed
+    section: str | None = None  # with which their marks begin, if not with the stage
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.frames import make_folder_of, printable_frame, write
@@ -60,7 +61,8 @@ class Analysis(BaseModel):
         shown = printable_frame(frame)
         if self.document:
             plain = self.tables(shown, terminal=False).items()
-            renew(self.document, {f"{self.stage}: {name}": text for name, text in plain})
+            section = self.section or self.stage
+            renew(self.document, {f"{section}: {name}": text for name, text in plain})
         report = "\n\n".join(self.tables(shown, terminal=None).values())
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
@@ -77,7 +79,7 @@ class Analysis(BaseModel):
         return ()
 
     def _made_from(self, store: FeatureStore) -> str:
-        settings = self.model_dump(mode="json", exclude={"document"})
+        settings = self.model_dump(mode="json", exclude={"document", "section"})
         files = [_content(path) for path in self.files()]
         return fingerprint({"settings": settings, "files": files, "store": digest(store)})
 
@@ -86,6 +88,7 @@ class ZeroshotStage(Analysis):
     """`clipsyn zeroshot`."""
 
     stage: Literal["zeroshot"]
+    pooled: bool = False
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate import zeroshot
@@ -102,6 +105,7 @@ class OracleStage(Analysis):
     """`clipsyn oracle`."""
 
     stage: Literal["oracle"]
+    pooled: bool = False
     weights: bool = False
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
@@ -135,6 +139,7 @@ class DiversityStage(WithResults):
     """`clipsyn diversity`."""
 
     stage: Literal["diversity"]
+    pooled: bool = False
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
         from clipsyn.evaluate.diversity import diversity

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.errors import StaleCell
+from clipsyn.errors import StaleCell, UsageError
 from clipsyn.evaluate import zeroshot
 from clipsyn.evaluate.diversity import diversity
 from clipsyn.evaluate.oracle import oracle, sample_table, subset_table
 from clipsyn.evaluate.predicted import predicted
 from clipsyn.evaluate.robustness import robustness
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import import_files
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.store.features import FeatureStore
 
@@ -89,3 +91,68 @@ def test_other_images_under_the_same_name_are_refused(
     other: Any = fakes.Source(count=COUNT - 1)
     with pytest.raises(StaleCell, match="toy/test"):
         fakes.fill(store.path, [fakes.Encoder("fake/three")], [other])
+
+
+class TestPooled:
+    """Ten images, six clean and four under fog; two backbones, one without an answer to one."""
+
+    ANSWERS: ClassVar[dict[str, str]] = {"a": "xxxxxyxyxy", "b": "xyxyxyxyx-"}
+    TRUTH = "xxxxxxyyyy"
+
+    @pytest.fixture
+    def shown(self, tmp_path: Path) -> FeatureStore:
+        rows = [
+            {"id": f"{row}", "model": name, "pred": answer.strip("-"), "label": self.TRUTH[row]}
+            | {"severity": 0 if row < 6 else 2}
+            for name, answers in self.ANSWERS.items()
+            for row, answer in enumerate(answers)
+        ]
+        pl.DataFrame(rows).write_csv(tmp_path / "long.csv")
+        import_files(tmp_path / "s", [tmp_path / "long.csv"], Wanted("toy", perturbation="fog"))
+        return FeatureStore.open(tmp_path / "s")
+
+    def test_accuracies_are_of_all_conditions_together(self, shown: FeatureStore) -> None:
+        frame = zeroshot(shown, pooled=True).filter(pl.col("metric") == "acc1")
+        found = {
+            row["backbones"]: (row["perturbation"], row["severity"], row["value"], row["n"])
+            for row in frame.iter_rows(named=True)
+            if row["ensemble"] != "chance"
+        }
+        a, b = (sum(map(str.__eq__, self.ANSWERS[name], self.TRUTH)) for name in "ab")
+        assert found == {
+            "a": ("all", None, a / 10, 10),
+            "b": ("all", None, b / 9, 9),
+            "a+b": (
+                "all",
+                None,
+                pytest.approx(
+                    sum(
+                        self.TRUTH[row] in (self.ANSWERS["a"][row], self.ANSWERS["b"][row])
+                        for row in range(9)
+                    )
+                    / 9
+                ),
+                9,
+            ),
+        }
+
+    @pytest.mark.parametrize("analysis", [oracle, diversity, subset_table])
+    def test_every_analysis_is_over_what_all_predict(
+        self, shown: FeatureStore, analysis: Callable[..., pl.DataFrame]
+    ) -> None:
+        assert set(analysis(shown, pooled=True)["n"]) == {9}
+
+    def test_one_condition_pooled_is_that_condition(self, shown: FeatureStore) -> None:
+        values = [
+            zeroshot(shown, perturbations="fog-2", pooled=pooled)["value"].to_list()
+            for pooled in (True, False)
+        ]
+        assert values[0] == values[1]
+
+    def test_the_same_images_twice_cannot_be(self, store: FeatureStore) -> None:
+        with pytest.raises(UsageError, match="the same images under several perturbations"):
+            zeroshot(store, pooled=True)
+
+    def test_weights_need_logits(self, shown: FeatureStore) -> None:
+        with pytest.raises(UsageError, match="logits are not pooled"):
+            oracle(shown, pooled=True, weights=True)

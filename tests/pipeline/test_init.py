@@ -243,3 +243,43 @@ class TestRunning:
         frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
         ours = frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
         assert set(ours["value"]) == expected
+
+
+class TestImport:
+    """A miniature of what pipelines/real.yaml imports."""
+
+    @pytest.fixture
+    def recipe(self, tmp_path: Path) -> Recipe:
+        header = "subj,session,trial,rt,object_response,category,condition,imagename"
+        rows = [
+            f"clip,1,{n},NaN,cat,{'cat' if n % 3 else 'dog'},{c},{n:04d}_x_dnn_{c}_{n}.png"
+            for n, c in enumerate(("cr", "bw") * 4)
+        ]
+        (tmp_path / "colour_clip_session-1.csv").write_text("\n".join([header, *rows]))
+        stages = [
+            {
+                "stage": "import",
+                "files": [tmp_path / "colour_clip_session-1.csv"],
+                "names": {"clip": "ViT-B-32"},
+            },
+            {
+                "stage": "zeroshot",
+                "pooled": True,
+                "output": tmp_path / "accuracy",
+                "document": tmp_path / "page.md",
+                "section": "people",
+            },
+        ]
+        mark = "<!-- clipsyn: people: accuracy -->\n<!-- clipsyn end -->\n"
+        (tmp_path / "page.md").write_text(mark)
+        return Recipe.model_validate({"store": tmp_path / "store", "stages": stages})
+
+    def test_fills_the_store_and_is_skipped_then(self, recipe: Recipe, tmp_path: Path) -> None:
+        first, second = (run_recipe(recipe, lambda *_: None) for _ in range(2))
+        assert [outcome.skipped for outcome in first] == [False, False]
+        assert first[0].did == "2 of 2 cells imported"
+        assert [outcome.skipped for outcome in second] == [True, True]
+        assert "62.5" in (tmp_path / "page.md").read_text()
+        frame = pl.read_parquet(tmp_path / "accuracy.parquet")
+        assert {*frame["dataset"]} == {"colour"}
+        assert "ViT-B-32" in {*frame["backbones"]}
