@@ -16,6 +16,7 @@ ClipsynError                 exit code 1
 │   ├── StaleCell            4   something that decides the numbers has changed
 │   ├── DamagedStore         4   bytes that are not the ones written
 │   └── UnsupportedFormat    4   written by a newer clipsyn, or not a store at all
+├── PluginError              1   what another package offers clipsyn cannot be used
 └── Interrupted            130   stopped by Ctrl-C or SIGTERM; the same command resumes
 
 A message is one sentence (two at most): what is wrong, where, and what to run instead.
@@ -98,6 +99,10 @@ class DamagedStore(StoreError):
 
 
 class UnsupportedFormat(StoreError):
+    pass
+
+
+class PluginError(ClipsynError):
     pass
 
 

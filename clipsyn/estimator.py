@@ -90,7 +90,7 @@ def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
     Raises UnknownName with near matches for a name or parameter, UsageError for a value.
     """
     name, *settings = (part.strip() for part in text.split(":"))
-    estimator = registry.load(name)()
+    estimator = registry.create(name)
     known = inspect.signature(type(estimator)).parameters
     if seed is not None and "random_state" in known:
         estimator.set_params(random_state=seed)  # before what the text sets, which wins
@@ -100,9 +100,14 @@ def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:
             raise UsageError(f"'{text}': write {name}:PARAMETER=VALUE, not '{setting}'")
         if parameter not in known:
             raise unknown_name(f"parameter of {name}", parameter, known)
-        kinds = str(known[parameter].annotation).split(" | ")
+        kinds = _text(known[parameter].annotation).split(" | ")
         estimator.set_params(**{parameter: _value(text, kinds, value)})
     return estimator
+
+
+def _text(annotation: Any) -> str:
+    """As it is written, whether or not annotations are texts where the class is defined."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _value(text: str, kinds: list[str], value: str) -> Any:
@@ -111,8 +116,10 @@ def _value(text: str, kinds: list[str], value: str) -> Any:
             return _READERS[kind][1](value)
         except (KeyError, ValueError):
             continue
-    wanted = " or ".join(_READERS[kind][0] for kind in kinds)
-    raise UsageError(f"'{text}': {value or 'nothing'} is not {wanted}")
+    wanted = " or ".join(_READERS[kind][0] for kind in kinds if kind in _READERS)
+    raise UsageError(
+        f"'{text}': {value or 'nothing'} is not {wanted or 'a value of this parameter'}"
+    )
 
 
 def _finite(value: str) -> float:

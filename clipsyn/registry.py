@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from clipsyn.errors import UnknownName
+from clipsyn.plugins import Plugins
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
@@ -28,6 +29,9 @@ class Registry:
 
     Registering a name twice is an error; asking for an unknown one answers with near matches, for
     a name that something had earlier (`former`, old name to new) with its name now.
+
+    Names that other packages offer (`plugins`) can be loaded too. They are not among those that it
+    iterates over, so that "all" does not depend on what else is installed.
     """
 
     def __init__(
@@ -35,8 +39,10 @@ class Registry:
         kind: str,
         targets: dict[str, str] | None = None,
         former: dict[str, str] | None = None,
+        plugins: Plugins | None = None,
     ) -> None:
         self.kind = kind
+        self._plugins = plugins
         self._former = former or {}
         self._targets: dict[str, str] = {}
         for name, target in (targets or {}).items():
@@ -50,14 +56,33 @@ class Registry:
         self._targets[name] = target
 
     def load(self, name: str) -> Any:
-        """The object that `name` stands for; raises UnknownName with near matches."""
-        if name not in self._targets:
-            if name in self._former:
-                now = self._former[name]
-                raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
-            raise unknown_name(self.kind, name, self._targets)
-        module, attribute = self._targets[name].split(":")
-        return getattr(import_module(module), attribute)
+        """The object that `name` stands for.
+
+        Raises UnknownName with near matches, PluginError for what another package offers under
+        this name and cannot be used.
+        """
+        if name in self._targets:
+            module, attribute = self._targets[name].split(":")
+            return getattr(import_module(module), attribute)
+        if name in self._former:
+            now = self._former[name]
+            raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
+        offered = self._plugins.names() if self._plugins else []
+        if self._plugins and name in offered:
+            return self._plugins.load(name)
+        raise unknown_name(self.kind, name, [*self._targets, *offered])
+
+    def create(self, name: str) -> Any:
+        """An instance of the class that `name` stands for, with default parameters."""
+        found = self.load(name)
+        if self._plugins is None or name in self._targets:
+            return found()
+        with self._plugins.blamed(name):
+            return found()
+
+    def package(self, name: str) -> str:
+        """Name and version of the other package that offers `name`; empty for our own."""
+        return self._plugins.package(name) if self._plugins and name not in self._targets else ""
 
     def name_of(self, thing: type) -> str:
         """The name that a class is registered under, found without importing any other."""
@@ -65,6 +90,8 @@ class Registry:
         for name, registered in self._targets.items():
             if registered == target:
                 return name
+        if self._plugins and (name_there := self._plugins.name_of(thing)):
+            return name_there
         raise UnknownName(f"{target} is not registered as {self.kind}: register it under a name")
 
     def __contains__(self, name: object) -> bool:

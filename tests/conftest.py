@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,6 +239,32 @@ def tiny_store(_filled: Path, tmp_path: Path) -> FeatureStore:
     path = tmp_path / "tiny"
     shutil.copytree(_filled, path)
     return FeatureStore.open(path)
+
+
+@pytest.fixture
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Function (module, its code, {group: {name: object in it}}): a package is installed."""
+    offered = []
+
+    def install(module: str, code: str, groups: dict[str, dict[str, str]]) -> None:
+        site = tmp_path / "site" / module
+        info = site / f"{module}_pack-1.5.dist-info"
+        info.mkdir(parents=True)
+        (site / f"{module}.py").write_text(code, encoding="utf-8")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {module}-pack\nVersion: 1.5\n"
+        )
+        lines = []
+        for group, names in groups.items():
+            lines.append(f"[clipsyn.{group}]")
+            lines += [f"{name} = {module}:{thing}" for name, thing in names.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(site)
+        offered.append(module)
+
+    yield install
+    for module in offered:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

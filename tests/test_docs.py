@@ -204,7 +204,8 @@ def documented(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace)
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/analysis.md", "docs/python.md", "docs/fitting.md"]
+    "name",
+    ["README.md", "docs/analysis.md", "docs/python.md", "docs/fitting.md", "docs/extending.md"],
 )
 def test_python_in_the_documentation_runs(
     name: str, documented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog import data_dir
-from clipsyn.errors import UnknownName
+from clipsyn.errors import PluginError, UnknownName
+from clipsyn.plugins import Plugins
 from clipsyn.registry import unknown_name
 from clipsyn.specs import listed
+
+_LOG = logging.getLogger("clipsyn")
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,18 @@ class DatasetInfo:
     get: str = ""
     warning: str = ""
     shipped: bool = False
+    source: str = ""  # of another package: see `open_source` in clipsyn.extract.sources
 
     @property
     def where(self) -> str:
-        """Where its images can come from, besides a webdataset under ``--data-root``."""
+        """Where its images can come from, besides a webdataset under ``--data-root``.
+
+        For one of another package, that package.
+        """
         if self.shipped:
             return "shipped"
+        if self.source:
+            return self.source.partition(".")[0].partition(":")[0]
         return "torchvision" if self.torchvision else "webdataset"
 
     @property
@@ -70,16 +80,50 @@ class DatasetInfo:
         return [f"{self.name}: {remark}{advice}" for remark in found]
 
 
+_PLUGINS = Plugins("dataset", "clipsyn.datasets", "clipsyn.catalog.datasets:DatasetInfo")
+blamed = _PLUGINS.blamed
+
+
 @cache
 def catalogue() -> tuple[DatasetInfo, ...]:
-    """All known datasets: the paper's, then those that ship."""
+    """The datasets of clipsyn's own catalogue: the paper's, then those that ship."""
     text = (Path(__file__).parent / "datasets.toml").read_text(encoding="utf-8")
     return tuple(_row(entry) for entry in tomllib.loads(text)["dataset"])
 
 
 def find_dataset(name: str) -> DatasetInfo | None:
-    """The dataset called `name`, an alias of it or its webdataset folder (``wds_vtab-dtd``)."""
+    """The dataset called `name`, an alias of it or its webdataset folder (``wds_vtab-dtd``).
+
+    One of another package is found once `look_up` has been asked for it.
+    """
     return _index().get(_plain(name))
+
+
+def look_up(name: str) -> DatasetInfo | None:
+    """Like `find_dataset`, in other packages too: for a name that the user gave, and no other.
+
+    Raises PluginError for a dataset of another package that cannot be used.
+    """
+    if find_dataset(name) is None and name in _PLUGINS.names():
+        info = _PLUGINS.load(name)
+        with _PLUGINS.blamed(name):
+            if info.name != name or ":" not in info.source:
+                raise ValueError(f"it is called {info.name}, and its source is '{info.source}'")
+        _index()[_plain(name)] = info
+    return find_dataset(name)
+
+
+def available() -> list[DatasetInfo]:
+    """The catalogue, then what other packages offer; what cannot be used of it is a warning."""
+    found = [*catalogue()]
+    for name in _PLUGINS.names():
+        try:
+            info = look_up(name)
+        except PluginError as error:
+            _LOG.warning("note: %s", error)
+        else:
+            found += [info] if info and info not in found else []
+    return found
 
 
 def get_dataset(name: str, hint: str = "") -> DatasetInfo:
@@ -92,7 +136,7 @@ def get_dataset(name: str, hint: str = "") -> DatasetInfo:
 
 def unknown_dataset(name: str, hint: str = "") -> UnknownName:
     known = {alias for info in catalogue() for alias in (info.name, *info.aliases)}
-    return unknown_name("dataset", name, known | set(collections()), hint)
+    return unknown_name("dataset", name, known.union(collections(), _PLUGINS.names()), hint)
 
 
 def collections() -> dict[str, tuple[str, ...]]:
@@ -114,7 +158,7 @@ def resolve_datasets(texts: Sequence[str]) -> list[str]:
     for text in texts:
         whole = bool(text.strip()) and Path(text.partition("=")[2] or text).exists()
         for name in [text.strip()] if whole else listed([text], "--dataset"):
-            info = find_dataset(name)
+            info = look_up(name)
             resolved += collections().get(name, (info.name if info else name,))
     return list(dict.fromkeys(resolved))
 

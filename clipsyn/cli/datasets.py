@@ -22,17 +22,17 @@ def datasets(as_json: bool) -> None:
     .parquet manifest (path, label, split, id), or of a webdataset. The names emoji, shipped and
     paper stand for several datasets. Nothing is downloaded unless an extraction says --download.
     """
-    from clipsyn.catalog.datasets import catalogue
+    from clipsyn.catalog.datasets import available
 
     if as_json:
-        rows = [{**asdict(info), "where": info.where} for info in catalogue()]
+        rows = [{**asdict(info), "where": info.where} for info in available()]
         say_json(rows)
         return
     import polars
 
     from clipsyn.report.tables import show
 
-    frame = polars.DataFrame([_row(info) for info in catalogue()], infer_schema_length=None)
+    frame = polars.DataFrame([_row(info) for info in available()], infer_schema_length=None)
     say_lines(show(frame))
     say(
         "torchvision, webdataset: found under --data-root; --json adds aliases, all splits, "

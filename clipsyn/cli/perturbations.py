@@ -17,7 +17,7 @@ def perturbations(as_json: bool) -> None:
     GROUP:SEVERITY    all of a group
     GROUP             all of a group at all severities
     """
-    from clipsyn.perturb import REGISTRY
+    from clipsyn.perturb import available
 
     rows = [
         {
@@ -27,7 +27,7 @@ def perturbations(as_json: bool) -> None:
             "version": info.version,
             "what it does": info.doc,
         }
-        for name, info in REGISTRY.items()
+        for name, info in available().items()
     ]
     if as_json:
         say_json(rows)

@@ -53,6 +53,9 @@ _SHOWN = 10  # rows, and classes
     show_default=True,
     help="Share of the images that may be impossible to decode; they get no prediction.",
 )
+@click.option(
+    "--plugins", is_flag=True, help="Let the router use an ensemble or head of another package."
+)
 @report_options
 def predict(
     router: Path,
@@ -62,6 +65,7 @@ def predict(
     split: str,
     perturb: str,
     keep: Path | None,
+    plugins: bool,
     report: Report,
     **settings: Any,
 ) -> None:
@@ -79,7 +83,7 @@ def predict(
     from clipsyn.specs import parse_perturbation
     from clipsyn.store.features import is_store
 
-    fitted = load_router(router)
+    fitted = load_router(router, plugins=plugins)
     label = parse_perturbation(perturb).label
     if is_store(Path(images)):
         if keep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipsyn.plugins import Plugins
 from clipsyn.registry import Registry
 
 ENSEMBLES = Registry(
@@ -25,4 +26,5 @@ ENSEMBLES = Registry(
         "nlc": "clipsyn.ensembles.nlc:NLC",
         "residual-router": "clipsyn.ensembles.residual:ResidualRouter",
     },
+    plugins=Plugins("ensemble", "clipsyn.ensembles", "clipsyn.ensembles.base:Ensemble"),
 )

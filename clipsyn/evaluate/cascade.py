@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn import __version__
 from clipsyn.analysis.cascade import cascade_curve, exit_stages, pareto_front
 from clipsyn.errors import UsageError
 from clipsyn.evaluate.candidates import Fitted, Settings, along, fit, measure
@@ -22,6 +21,7 @@ from clipsyn.evaluate.costs import Spent, spent
 from clipsyn.evaluate.predicted import Predicted, predicted
 from clipsyn.evaluate.results import RESULT, Measured, Row
 from clipsyn.evaluate.stages import PLAIN, Candidate, make_ensemble
+from clipsyn.evaluate.study import versions
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, fingerprint
@@ -250,7 +250,7 @@ class _Sheet:
             ],
         }
         decisive = {
-            "clipsyn": __version__,
+            "clipsyn": " ".join(versions("zero-shot", candidate.ensemble)),
             "target": self.reader.origin,
             "ensemble": candidate.ensemble,
             "backbones": candidate.backbones,

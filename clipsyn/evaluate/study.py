@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,6 +101,16 @@ class Target:
     def n_classes(self) -> int:
         names = self.reader.samples.class_names
         return len(names if self.subset is None else self.subset)
+
+
+@cache
+def versions(head: str, ensemble: str | None) -> list[str]:
+    """Of clipsyn, and of the other packages that a head and an ensemble come from."""
+    names = (
+        (registry, text.partition(":")[0])
+        for registry, text in ((HEADS, head), (ENSEMBLES, ensemble or ORACLE))
+    )
+    return [__version__, *filter(None, (registry.package(name) for registry, name in names))]
 
 
 def learns(head: str, name: str | None) -> bool:
@@ -335,7 +346,7 @@ class Study:
             support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
         return fingerprint(
             {
-                "clipsyn": __version__,
+                "clipsyn": " ".join(versions(head, subject.ensemble)),
                 "target": _origin(goal.reader, subject.backbone),
                 "classes": goal.classes,
                 "head": head,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipsyn.plugins import Plugins
 from clipsyn.registry import Registry
 
 HEADS = Registry(
@@ -15,4 +16,5 @@ HEADS = Registry(
         "anchored-probe": "clipsyn.heads.anchored:AnchoredProbe",
     },
     former={"lp++": "anchored-probe"},  # it never was the published LP++
+    plugins=Plugins("head", "clipsyn.heads", "clipsyn.heads.base:Head"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import UnknownName, UsageError
+from clipsyn.errors import PluginError, UnknownName, UsageError
 from clipsyn.perturb.builtin import BUILT_IN, EVEN
+from clipsyn.plugins import Plugins
 from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, Perturbation, canonical_json, parse_perturbation
 
 SEVERITIES = range(1, 6)
+_LOG = logging.getLogger("clipsyn")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class PerturbationInfo:
 
 
 REGISTRY: dict[str, PerturbationInfo] = {}
+_PLUGINS = Plugins("perturbation", "clipsyn.perturbations", "clipsyn.perturb:PerturbationInfo")
 
 
 def register(
@@ -75,6 +79,28 @@ for _group, _named in BUILT_IN.items():
     for _name, (_module, _doc) in _named.items():
         _target = f"clipsyn.perturb.{_module}:{_name}"
         register(_name, _target, doc=_doc, group=_group, graded=_name not in EVEN)
+
+
+def available() -> dict[str, PerturbationInfo]:
+    """All by name, those of other packages last; one of these that cannot be used is a warning."""
+    for name in _PLUGINS.names():
+        try:
+            _is_known(name)
+        except PluginError as error:
+            _LOG.warning("note: %s", error)
+    return REGISTRY
+
+
+def _is_known(name: str) -> bool:
+    """Whether there is a perturbation `name`; one of another package is registered by this.
+
+    Without its group: those are clipsyn's own. Raises PluginError.
+    """
+    if name not in REGISTRY and name in _PLUGINS.names():
+        info = _PLUGINS.load(name)
+        with _PLUGINS.blamed(name):
+            register(name, info.target, info.version, info.doc, graded=info.graded)
+    return name in REGISTRY
 
 
 def expand(texts: Iterable[str]) -> list[Perturbation]:
@@ -130,13 +156,14 @@ def resolve(spec: str | Perturbation) -> Perturbation:
     """The registered perturbation that `spec` describes, with its current version.
 
     Raises UnknownName with near matches, UsageError for a severity outside 1..5 or an empty
-    canvas.
+    canvas, PluginError for a perturbation of another package that cannot be used.
     """
     asked = parse_perturbation(spec) if isinstance(spec, str) else spec
     if asked.name == CLEAN.name:
         return CLEAN
-    if asked.name not in REGISTRY:
-        raise unknown_name("perturbation", asked.name, [CLEAN.name, *REGISTRY, *groups()])
+    if not _is_known(asked.name):
+        known = [CLEAN.name, *REGISTRY, *groups(), *_PLUGINS.names()]
+        raise unknown_name("perturbation", asked.name, known)
     if asked.severity not in SEVERITIES:
         raise UsageError(
             f"perturbation '{asked.name}' has severities 1 to 5, not {asked.severity}: "

@@ -1,7 +1,8 @@
 """A fitted router as a folder: `router.json` says what it is, `router.safetensors` has its arrays.
 
 The folder is complete or not there. Reading it runs no code of it: classes are found by their
-names in the registries, and what they learned is numbers, texts and arrays.
+names in the registries, and what they learned is numbers, texts and arrays. Nor does a name in it
+run what else is installed: classes of other packages are for the user to allow.
 """
 
 from __future__ import annotations
@@ -95,11 +96,12 @@ def check_vacant(path: Path, *, replace: bool) -> None:
         raise UsageError(f"{path} holds a router already: add --replace, or choose another folder")
 
 
-def load_router(path: Path | str) -> FittedRouter:
+def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
     """The router in a folder.
 
-    Raises InputError if it is none, UnsupportedFormat if it was written by a newer clipsyn,
-    DamagedStore if it is not what was written.
+    plugins: whether it may use an ensemble or head of another package, if it says so.
+    Raises InputError if it is none, UsageError for one that needs `plugins`, UnsupportedFormat if
+    it was written by a newer clipsyn, DamagedStore if it is not what was written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -117,9 +119,22 @@ def load_router(path: Path | str) -> FittedRouter:
         )
     try:
         # copies: what numpy allocates is aligned as it was after fitting, and can be written to
-        return _router(content, {name: array.copy() for name, array in load(binary).items()})
+        arrays = {name: array.copy() for name, array in load(binary).items()}
+        if not plugins:
+            _refuse_plugins(path, content)
+        return _router(content, arrays)
     except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedStore(f"{path / DESCRIPTION} describes no router: {error!r}") from error
+
+
+def _refuse_plugins(path: Path, content: Mapping[str, Any]) -> None:
+    for registry in (ENSEMBLES, HEADS):
+        name = content[registry.kind]["name"]
+        if package := registry.package(name):
+            raise UsageError(
+                f"{path} was fitted with the {registry.kind} '{name}' of the package {package}, "
+                "whose code would run: if you trust both, add --plugins (in Python, plugins=True)"
+            )
 
 
 def _move(draft: Path, path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
-from clipsyn.catalog.datasets import DatasetInfo, find_dataset, unknown_dataset
+from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.extract.sources.base import ImageSource
 from clipsyn.extract.sources.folder import open_folder
@@ -23,11 +24,14 @@ def open_source(
     `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
     ``.csv`` or ``.parquet`` manifest, or a webdataset folder. A catalogue name wins over a folder
     of that name in the working directory: write ``./NAME`` for the latter. A catalogue name is
-    looked for under `root` as webdataset, then in what ships, then through torchvision.
+    looked for under `root` as webdataset, then in what ships, then through torchvision. What
+    another package offers is opened by the function that its `source` names, which is called with
+    split, root and download.
 
-    Raises UnknownName for a name that is neither, DatasetError for what cannot be read.
+    Raises UnknownName for a name that is neither, DatasetError for what cannot be read, PluginError
+    for what another package should open and cannot.
     """
-    if info := find_dataset(dataset):
+    if info := look_up(dataset):
         return _open_known(info, split, root, download)
     name, path = _split_name(dataset)
     if path.is_dir():
@@ -46,6 +50,8 @@ def open_source(
 
 
 def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
+    if info.source:
+        return _open_elsewhere(info, split, root, download)
     cleaned = info.name.replace("/", "-")
     for folder in (root / f"wds_{cleaned}", root / cleaned) if root else ():
         if folder.is_dir() and is_webdataset(folder, split):
@@ -58,6 +64,15 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
             "clipsyn, or check the data folder out again"
         )
     return open_webdataset(info.shipped_path, info.name, split)
+
+
+def _open_elsewhere(
+    info: DatasetInfo, split: str, root: Path | None, download: bool
+) -> ImageSource:
+    module, function = info.source.split(":")
+    with blamed(info.name):
+        source: ImageSource = getattr(import_module(module), function)(split, root, download)
+    return source
 
 
 def _split_name(text: str) -> tuple[str, Path]:

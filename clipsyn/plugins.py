@@ -1,0 +1,100 @@
+"""What other packages add to clipsyn through entry points, found and loaded by name.
+
+Names are read from the metadata of what is installed, and only when a user asks for a name that is
+not clipsyn's own, or for a list. Code is imported for a name that the user wrote: what a store or
+a router says is not the user's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from clipsyn.errors import ClipsynError, PluginError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+
+class Plugins:
+    """The entry points of one group; the name of an entry point is the name that users write."""
+
+    def __init__(self, kind: str, group: str, base: str) -> None:
+        """kind: what users call one of them, ``ensemble``. group: ``clipsyn.ensembles``.
+
+        base: ``module:class`` of what they are, subclasses or instances.
+        """
+        self.kind = kind
+        self._group = group
+        self._base = base
+
+    def names(self) -> list[str]:
+        """All that are offered, broken ones among them: nothing is imported."""
+        return sorted(self._entries().names)
+
+    def package(self, name: str) -> str:
+        """Name and version of the package that offers `name`; empty if none does."""
+        found = list(self._entries().select(name=name))
+        if len(found) > 1:
+            raise PluginError(
+                f"{self.kind} '{name}' is offered by {' and '.join(sorted(map(_package, found)))}: "
+                "uninstall all but one"
+            )
+        return _package(found[0]) if found else ""
+
+    def load(self, name: str) -> Any:
+        """What is offered as `name`, imported; raises PluginError."""
+        module, attribute = self._base.split(":")
+        base = getattr(import_module(module), attribute)
+        with self.blamed(name):
+            (entry,) = self._entries().select(name=name)
+            found = entry.load()
+            if isinstance(found, type) and issubclass(found, base):
+                _check_home(entry, found)
+            elif not isinstance(found, base):
+                raise TypeError(f"{entry.value} is no {module}.{attribute}")
+        return found
+
+    @contextmanager
+    def blamed(self, name: str) -> Iterator[None]:
+        """What goes wrong inside is the fault of the package that offers `name`, and says so.
+
+        Errors of clipsyn's own pass: they are about what the user gave.
+        """
+        package = self.package(name)
+        try:
+            yield
+        except ClipsynError:
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PluginError(
+                f"{self.kind} '{name}' of the package {package} does not work ({what}): mend or "
+                "uninstall that package"
+            ) from error
+
+    def name_of(self, thing: type) -> str | None:
+        """The name that a class is offered under; nothing is imported."""
+        home = _home(thing)
+        return next((entry.name for entry in self._entries() if entry.value == home), None)
+
+    def _entries(self) -> EntryPoints:
+        from importlib.metadata import entry_points  # 14 ms, which no command needs to start
+
+        return entry_points(group=self._group)
+
+
+def _home(thing: type) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _check_home(entry: EntryPoint, thing: type) -> None:
+    """A fitted router finds the name of its class by this."""
+    if entry.value != _home(thing):
+        raise TypeError(f"the entry point says {entry.value}, the class is {_home(thing)}")
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
