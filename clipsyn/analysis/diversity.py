@@ -33,7 +33,6 @@ PAIRWISE = Registry(
         "error_consistency": "clipsyn.analysis.diversity:error_consistency",
     },
 )
-_EXACT_IN_SINGLE = 2**24
 
 
 class Counts(NamedTuple):
@@ -69,16 +68,17 @@ class PairMeasure:
 
 
 def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
-    """Counts of all pairs of backbones, from one matrix product of what is right."""
+    """Counts of all pairs of backbones, a pair of rows at a time: they stay in a core's cache."""
     right = correctness(predictions, labels)
     b, n = right.shape
-    # sums of 0 and 1 are exact in single precision, and twice as fast, while they are this few
-    exact: NDArray[Any] = right.astype(np.float32 if n < _EXACT_IN_SINGLE else np.float64)
-    both = np.asarray(exact @ exact.T, np.float64)
-    kept = predictions[:, scored(predictions, labels)]
-    same = np.full((b, b), float(n))
-    for i, j in zip(*np.triu_indices(b, 1), strict=True):
-        same[i, j] = same[j, i] = np.count_nonzero(kept[i] == kept[j])
+    kept = predictions
+    if n < len(labels):
+        kept = np.compress(scored(predictions, labels), predictions, axis=1)
+    both, same = np.empty((b, b)), np.full((b, b), float(n))
+    for i, j in zip(*np.triu_indices(b), strict=True):
+        both[i, j] = both[j, i] = np.count_nonzero(right[i] & right[j])
+        if i != j:
+            same[i, j] = same[j, i] = np.count_nonzero(kept[i] == kept[j])
     return Counts(n, both.diagonal().copy(), both, same)
 
 

@@ -31,7 +31,9 @@ def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.b
     if predictions.ndim != 2 or len(predictions) == 0:
         raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
     counted = scored(predictions, labels)
-    return np.ascontiguousarray((predictions == labels)[:, counted])
+    right: NDArray[np.bool_] = predictions == labels
+    # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
+    return np.ascontiguousarray(right if counted.all() else np.compress(counted, right, axis=1))
 
 
 @dataclass(frozen=True, eq=False)

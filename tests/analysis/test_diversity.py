@@ -218,13 +218,6 @@ def test_one_backbone_has_no_pairs():
     assert math.isnan(vote_entropy(predictions, labels))
 
 
-def test_many_samples_are_counted_in_double_precision(many, monkeypatch):
-    whole = pair_counts(*many)
-    monkeypatch.setattr(diversity, "_EXACT_IN_SINGLE", 10)
-    for one, other in zip(whole, pair_counts(*many), strict=True):
-        assert np.array_equal(one, other)
-
-
 def test_resampled_counts_are_those_of_drawn_rows(many):
     """Mean and interval of kappa and entropy over the naive bootstrap."""
     predictions, labels = many
