@@ -165,7 +165,8 @@ def plain_counts(rng: np.random.Generator, right: Right, part: int) -> NDArray[n
     n = right.shape[1]
     columns = right.T.astype(np.float32)
     times = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(part)]
-    return np.asarray(np.stack(times).astype(np.float32) @ columns, float) / n
+    sums: NDArray[Any] = np.stack(times).astype(np.float32) @ columns
+    return np.asarray(sums / float(n), np.float64)
 
 
 def index_each(rng: np.random.Generator, right: Right, part: int) -> NDArray[np.float64]:
@@ -219,8 +220,9 @@ def against(
     *,
     rounds: int,
 ) -> list[Measured]:
-    check(ours(2_000), right)
     rng = np.random.default_rng(1)
+    for means in (ours(2_000), plain_counts(rng, right, 2_000)):
+        check(means, right)
     times = interleaved(
         {
             "ours": lambda: ours(RESAMPLES),
