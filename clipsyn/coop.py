@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.documents import parse_json
+from clipsyn.documents import check_pickle, parse_json
 from clipsyn.errors import DatasetError
 from clipsyn.store.samples import SampleTable
 
@@ -110,8 +111,9 @@ def _items(path: Path) -> list[Item]:
             train = parse_json(path.read_text(encoding="utf-8"))["train"]
             items = train["data"] if isinstance(train, dict) else train
             return [_json_item(item) for item in items]
-        with path.open("rb") as file:
-            content = _Reader(file).load()
+        pickled = path.read_bytes()
+        check_pickle(pickled)
+        content = _Reader(BytesIO(pickled)).load()
         return [(str(d["_impath"]), int(d["_label"])) for d in map(vars, content["train"])]
     except _FOREIGN as error:
         why = str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""JSON and YAML that others wrote: what is no document, or one made to do harm, is a ValueError."""
+"""JSON, YAML and pickles that others wrote: what is none, or made to do harm, is a ValueError."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError) as error:  # these of a `!!bool x`, a day 32
         raise ValueError(" ".join(str(error).split())) from None
+
+
+def check_pickle(content: bytes) -> None:
+    """Raise ValueError for a pickle that would take far more memory than it has bytes.
+
+    A place in the unpickler's list of what it has seen costs eight bytes, and so do all before it.
+    """
+    from pickletools import genops  # checks what is said of lengths too
+
+    for opcode, argument, _ in genops(content):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(content):
+            raise ValueError(f"its pickle asks for place {argument}")
 
 
 @cache

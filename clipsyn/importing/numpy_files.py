@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.declared import check_declared
 from clipsyn.importing.parts import Part, Wanted, as_logits, found, one_backbone
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_column
@@ -103,6 +104,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         return {path.name: read_tensor(path)}
     try:
         with path.open("rb") as file:  # numpy leaves a damaged archive open
+            check_declared(file)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {path.name: loaded}

@@ -7,10 +7,12 @@ a file is ever run.
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from clipsyn.documents import check_pickle
 from clipsyn.errors import DatasetError
 
 SUFFIXES = (".pt", ".pth")
@@ -34,7 +37,7 @@ _STORAGES = {
 }
 _SPOILT = (  # what a file that is cut or forged may raise
     *(OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, NotImplementedError),
-    *(LookupError, ValueError, TypeError, AttributeError, RuntimeError),
+    *(LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError),
 )
 
 
@@ -46,9 +49,10 @@ def read_tensor(path: Path) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(path) as file:
             (record,) = (name for name in file.namelist() if name.endswith("/data.pkl"))
-            folder = record.removesuffix("data.pkl")
-            with file.open(record) as stream:
-                found = _Tensors(stream, file, folder).load()
+            _check_sizes(path, file)
+            pickled = file.read(record)
+            check_pickle(pickled)
+            found = _Tensors(BytesIO(pickled), file, record.removesuffix("data.pkl")).load()
         if isinstance(found, np.ndarray):
             return found
         reason = f"it holds a {type(found).__name__}"
@@ -59,6 +63,14 @@ def read_tensor(path: Path) -> NDArray[Any]:
         f"\"import numpy, torch; numpy.save('{path.stem}.npy', torch.load('{path}', "
         'weights_only=True).float().cpu().numpy())"'
     )
+
+
+def _check_sizes(path: Path, file: zipfile.ZipFile) -> None:
+    """Raise ValueError for what is not as large as it says: torch compresses nothing."""
+    on_disk = path.stat().st_size
+    for member in file.infolist():
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > on_disk:
+            raise ValueError(f"{member.filename} would be {member.file_size:,} bytes, compressed")
 
 
 class _Tensors(pickle.Unpickler):
@@ -91,7 +103,12 @@ class _Tensors(pickle.Unpickler):
 def _tensor(
     storage: NDArray[Any], offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
 ) -> NDArray[Any]:
-    """The view of a storage that a tensor is, copied. Raises ValueError where it leaves it."""
+    """The view of a storage that a tensor is, copied.
+
+    Raises ValueError where it leaves it, and where it has more numbers: a stride of 0 repeats them.
+    """
+    if math.prod(size) > len(storage):
+        raise ValueError(f"{len(storage):,} numbers cannot fill {tuple(size)}")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or (0 not in size and last >= len(storage)):
         raise ValueError("its shape does not fit its numbers")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,55 @@ class TestFeatureCache:
             DatasetError, match=r"no features_dev\.pt: .* test, train, val with --s"
         ):
             cached_features(cache, "dev")
+
+
+class TestDeclaredSizes:
+    """What a header says is held against what there is before numpy makes room for it."""
+
+    @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+    @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**62, 8), (5, 3), (-2, -3)])
+    def test_an_array_larger_than_its_file(
+        self, tmp_path: Path, shape: tuple[int, int], version: tuple[int, int]
+    ) -> None:
+        path = tmp_path / "mine.npy"
+        path.write_bytes(_header(shape, version) + bytes(56))  # of the 60 that (5, 3) takes
+        with pytest.raises(DatasetError, match=r"mine\.npy cannot be read.*declares"):
+            read(path, kind="logits")
+
+    def test_an_array_larger_than_its_member(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "mine.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("logits.npy", _header((10**6, 10**6)) + bytes(64))
+        with pytest.raises(DatasetError, match="4,000,000,000,000 bytes, and 64 follow"):
+            read(tmp_path / "mine.npz")
+
+    def test_a_zip_bomb(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("clipsyn.importing.declared._MOST_BYTES", 1 << 20)
+        rng = np.random.default_rng(0)
+        np.savez_compressed(tmp_path / "a.npz", logits=rng.normal(size=(1 << 16, 3)))
+        assert read(tmp_path / "a.npz").values.shape == (1 << 16, 3)
+        np.savez_compressed(tmp_path / "b.npz", logits=np.zeros((1 << 16, 3)))
+        with pytest.raises(DatasetError, match=r"1,572,992 bytes of 1,\d+ compressed"):
+            read(tmp_path / "b.npz")
+        np.savez(tmp_path / "c.npz", logits=np.zeros((1 << 16, 3)))
+        assert read(tmp_path / "c.npz", kind="logits").values.shape == (1 << 16, 3)
+
+    def test_an_archive_behind_an_array_is_not_looked_at(self, tmp_path: Path) -> None:
+        stream = io.BytesIO()
+        np.savez(stream, logits=LOGITS)
+        (tmp_path / "mine.npy").write_bytes(_header((10**6, 10**6)) + stream.getvalue())
+        with pytest.raises(DatasetError, match="declares"):
+            read(tmp_path / "mine.npy")
+
+    @pytest.mark.parametrize("text", [b"(" * 9000, b"{'descr': '<f4'", b"[", b"\xff", b"1" * 9000])
+    def test_a_header_that_is_none(self, tmp_path: Path, text: bytes) -> None:
+        head = np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little")
+        (tmp_path / "mine.npy").write_bytes(head + text)
+        with pytest.raises(DatasetError, match="cannot be read"):
+            read(tmp_path / "mine.npy")
+
+
+def _header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
+    stream = io.BytesIO()
+    write = getattr(np.lib.format, f"write_array_header_{version[0]}_0")
+    write(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return stream.getvalue()

@@ -88,13 +88,16 @@ class _Forger(pickle.Pickler):
         return NotImplemented
 
 
-def forged(path: Path, thing: Any) -> Path:
+NUMBERS = np.arange(4, dtype="<f4").tobytes()
+
+
+def forged(path: Path, thing: Any, numbers: bytes = NUMBERS, how: int = zipfile.ZIP_STORED) -> Path:
     """A file of torch's form with four numbers, and a pickle of anything."""
     stream = io.BytesIO()
     _Forger(stream, protocol=2).dump(thing)
-    with zipfile.ZipFile(path / "a.pt", "w") as file:
-        file.writestr("a/data.pkl", stream.getvalue())
-        file.writestr("a/data/0", np.arange(4, dtype="<f4").tobytes())
+    with zipfile.ZipFile(path / "a.pt", "w", how) as file:
+        file.writestr("a/data.pkl", thing if isinstance(thing, bytes) else stream.getvalue())
+        file.writestr("a/data/0", numbers)
     return path / "a.pt"
 
 
@@ -122,3 +125,34 @@ def test_a_file_that_is_cut(tmp_path: Path) -> None:
         read_tensor(path)
     with pytest.raises(DatasetError, match="No such file"):
         read_tensor(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("size", [(10**6, 10**6), (5,), (2**62, 2**62)])
+def test_numbers_that_stand_for_many(size: tuple[int, ...], tmp_path: Path) -> None:
+    """A stride of 0 says again what is there: 10^12 numbers of one."""
+    path = forged(tmp_path, _Named("numbers", 0, size, (0,) * len(size)))
+    with pytest.raises(DatasetError, match="4 numbers cannot fill"):
+        read_tensor(path)
+
+
+def test_a_zip_bomb(tmp_path: Path) -> None:
+    tensor = _Named("numbers", 0, (4,), (1,))
+    assert len(read_tensor(forged(tmp_path, tensor))) == 4
+    path = forged(tmp_path, tensor, bytes(10**7), zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(DatasetError, match=r"would be [0-9,]+ bytes, compressed"):
+        read_tensor(path)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",
+        b"]p99999999999\n.",
+        b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",
+    ],
+    ids=["LONG_BINPUT", "PUT", "BYTEARRAY8"],
+)
+def test_a_pickle_that_takes_all_memory(pickled: bytes, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"asks for place|expected 1099511627776 bytes"):
+        read_tensor(forged(tmp_path, pickled))
