@@ -80,7 +80,8 @@ def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Probabilities over the last axis, in the dtype of `logits`."""
-    values: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # a difference too large for the dtype: a probability of 0
+        values: NDArray[Any] = logits - logits.max(axis=-1, keepdims=True)
     np.exp(values, out=values)
     values /= values.sum(axis=-1, keepdims=True)
     return values

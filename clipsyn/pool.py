@@ -101,8 +101,10 @@ class Pool:
         # one sum a row is cheaper than looking at every value, and BLAS sums three times as fast
         # as numpy; inf - inf is NaN too. A pass over the memory, so only once for a pool.
         rows = self.logits.reshape(len(self), math.prod(self.logits.shape[1:]))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             finite: NDArray[np.bool_] = np.isfinite(rows @ np.ones(rows.shape[1], rows.dtype))
+        doubtful = np.flatnonzero(~finite)  # a sum of finite numbers may be too large, too
+        finite[doubtful] = np.isfinite(rows[doubtful]).all(axis=1)
         return finite
 
     def labelled(self) -> Pool:

@@ -125,3 +125,9 @@ def test_features_need_embeddings():
 def test_what_does_not_fit_together_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         pool(**changes)
+
+
+def test_large_numbers_are_readable_though_their_sum_is_not():
+    logits = np.full((3, 2, 4), 3e38, np.float32)
+    logits[1, 1, 3] = np.inf
+    assert Pool.of(logits).readable.tolist() == [True, False, True]

@@ -18,6 +18,7 @@ formula (`_fit`, and `_combine` or `_weights`):
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,6 +30,8 @@ from clipsyn.estimator import Estimator
 from clipsyn.logits import predictions, softmax, weighted_sum
 from clipsyn.metrics import accuracy
 from clipsyn.pool import Pool
+
+_FAR = 1000.0  # beyond it a logit has less than four decimals in single precision
 
 
 class Ensemble(Estimator):
@@ -57,7 +60,7 @@ class Ensemble(Estimator):
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
         """Scores (sample, class) whose softmax are the ensemble's probabilities."""
         pool = self._aligned(as_pool(pool))
-        compute = self._combine if len(pool.backbones) > 1 else _only_backbone
+        compute = self._combine_near if len(pool.backbones) > 1 else _only_backbone
         return _by_blocks(pool, compute, pool.n_classes)
 
     def predict(self, pool: Pool | ArrayLike) -> NDArray[np.uint16]:
@@ -130,6 +133,28 @@ class Ensemble(Estimator):
         """(sample, class) scores of samples that are all readable."""
         raise NotImplementedError
 
+    def _combine_near(self, pool: Pool) -> NDArray[Any]:
+        near = self._near(pool)
+        scores = self._combine(near)
+        return scores if near is pool else np.maximum(scores, np.finfo(np.float32).min)
+
+    def _near(self, pool: Pool) -> Pool:
+        """`pool` with logits near 0, for a formula that learns nothing.
+
+        A number added to all logits of a backbone changes no probability. Single precision has
+        few digits left for the differences between numbers that are large: such logits are
+        centred. Double precision it is where a difference is larger than single precision holds.
+        """
+        logits = pool.logits
+        # one class tells of a number below 0 that was added to all: half the time of a minimum
+        if self.learns or (logits.max() <= _FAR and logits[:, :, 0].min() >= -_FAR):
+            return pool
+        centred: NDArray[Any] = logits.astype(np.float64)
+        centred -= centred.max(axis=2, keepdims=True)
+        if centred.min() >= np.finfo(np.float32).min:
+            centred = centred.astype(np.float32)
+        return replace(pool, logits=centred)
+
 
 class Router(Ensemble):
     """An ensemble that is a weighted sum of logits, with weights (sample, backbone)."""
@@ -143,7 +168,8 @@ class Router(Ensemble):
 
     def _spread_weights(self, pool: Pool) -> NDArray[Any]:
         one = len(pool.backbones) == 1
-        return np.broadcast_to(1.0 if one else self._weights(pool), pool.logits.shape[:2])
+        weights = 1.0 if one else self._weights(self._near(pool))
+        return np.broadcast_to(weights, pool.logits.shape[:2])
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         """(sample, backbone), or (backbone,) if they are the same for all samples."""

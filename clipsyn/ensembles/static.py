@@ -69,7 +69,7 @@ class _Vote(Ensemble):
                 np.put_along_axis(left, best[:, :, None], -np.inf, axis=2)
         votes /= choices * count + 1
         # far from every backbone's choice a probability is 0 in float32: keep its logarithm finite
-        np.maximum(votes, np.finfo(votes.dtype).tiny, out=votes)
+        np.maximum(votes, np.finfo(np.float32).tiny, out=votes)
         scores: NDArray[Any] = np.log(votes, out=votes)
         return scores
 
@@ -172,7 +172,8 @@ def _right_and_losses(pool: Pool) -> tuple[NDArray[np.bool_], NDArray[np.float32
         for column in range(len(pool.backbones)):
             scores = pool.logits[rows, column]
             right[rows, column] = scores.argmax(axis=1) == labels
-            losses[rows, column] = cross_entropy(scores.copy(), labels)[0]
+            with np.errstate(over="ignore"):  # infinitely wrong
+                losses[rows, column] = cross_entropy(scores.copy(), labels)[0]
 
     in_blocks(block, pool.logits.shape)
     return right, losses
