@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
-import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from io import StringIO
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from clipsyn.frames import is_nan
 from clipsyn.printable import printable, printable_lines
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from clipsyn.report.layout import NOTE, Column, broken, drawn, fitted, is_whole, width_of, wrapped
 
 NOTHING = "\N{EN DASH}"  # for null and NaN
 Cell = tuple[int, str]  # row, column
 _MANY = 6  # backbones, beyond which columns are narrow
 _NUMBERED = 12  # backbones, from which on columns have numbers
 WIDTH = 100  # characters of a paragraph
-_LONG = 40  # characters; longer texts may be folded
 _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
 _ORACLES = ("oracle", "independent", "gain")
 _GROUP = ("dataset", "split", "perturbation", "prompts")  # what one table, or row, is about
@@ -40,31 +34,28 @@ def show(
     bold: Collection[Cell] = (),
     terminal: bool | None = None,
 ) -> str:
-    """`frame` as an aligned text table, nothing cut off.
+    """`frame` as an aligned text table, nothing cut off; on a terminal it fits the width.
 
     percent: columns of fractions to show as percent with one decimal. headers: other texts above
     columns. right: text columns to align right as numbers are. bold: cells to set in bold on
-    a terminal. terminal: None asks standard output; on a terminal long texts are folded to
-    its width.
+    a terminal. terminal: None asks standard output. See `clipsyn.report.layout` for what becomes
+    of a table that is wider than the terminal; `layout.NOTE` stands below it.
     """
-    if terminal is None:
-        terminal = sys.stdout.isatty()
-    columns = {
-        name: _texts(frame[name], name in percent) if len(frame) else [] for name in frame.columns
-    }
-    table = _empty_table()
-    for name in frame.columns:
-        numeric = frame.schema[name].is_numeric() or name in right
-        table.add_column(
+    terminal = sys.stdout.isatty() if terminal is None else terminal
+    columns = [
+        Column(
             printable_lines((headers or {}).get(name, name)),
-            justify="right" if numeric else "left",
-            no_wrap=numeric or max(map(len, columns[name]), default=0) <= _LONG,
-            overflow="fold",
+            tuple(_texts(frame[name], name in percent)) if len(frame) else (),
+            frame.schema[name].is_numeric() or name in right,
+            frozenset(row for row, column in bold if column == name),
         )
-    for row in range(len(frame)):
-        table.add_row(*(_cell(texts[row], (row, name) in bold) for name, texts in columns.items()))
-    text = _render(table, terminal)
-    return f"{printable_lines(title)}\n{text}" if title else text
+        for name in frame.columns
+    ]
+    width = width_of(terminal)
+    tables = fitted(columns, width)
+    parts = [broken(printable_lines(title), width)] if title else []
+    parts.append("\n\n".join(drawn(table, terminal) for table in tables))
+    return "\n".join(parts if is_whole(columns, tables) else [*parts, NOTE])
 
 
 def accuracy_frame(tidy: pl.DataFrame) -> pl.DataFrame:
@@ -182,7 +173,7 @@ def column_heads(short: Mapping[str, str]) -> dict[str, str]:
     if len(short) >= _NUMBERED:
         return {name: str(number) for number, name in enumerate(short, 1)}
     width = 9 if len(short) <= _MANY else 7
-    return {name: _wrapped(text, width) for name, text in short.items()}
+    return {name: wrapped(text, width) for name, text in short.items()}
 
 
 def legend(short: Mapping[str, str]) -> str:
@@ -191,16 +182,6 @@ def legend(short: Mapping[str, str]) -> str:
         return ""
     numbers = (f"{number}\N{NO-BREAK SPACE}{text}" for number, text in enumerate(short.values(), 1))
     return "\n" + fill(", ".join(numbers) + ".", WIDTH).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def _wrapped(name: str, width: int) -> str:
-    """A long name on several lines, broken after hyphens: for the head of a narrow column."""
-    lines = [""]
-    for part in re.findall(r"[^-]+-?|-", name):
-        if lines[-1] and len(lines[-1] + part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
 
 
 def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> str:
@@ -285,42 +266,6 @@ def _pattern(names: Sequence[str]) -> tuple[str, str]:
             prefix = longer
     tags = {"/" + name.rpartition("/")[2] if "/" in name else "" for name in names}
     return prefix, tags.pop() if len(tags) == 1 else ""
-
-
-def _empty_table() -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=""
-    )
-
-
-def _cell(text: str, bold: bool) -> Any:
-    from rich.text import Text
-
-    return Text(text, "bold" if bold else "")
-
-
-def _render(table: Table, terminal: bool) -> str:
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console = Console(
-        file=StringIO(),
-        width=100_000,
-        force_terminal=terminal,
-        color_system="standard" if terminal else None,
-        highlight=False,
-        markup=False,  # [red] in a name is no colour
-        legacy_windows=False,
-    )
-    if terminal:  # never narrower than the numbers and the longest words
-        least = Measurement.get(console, console.options, table).minimum
-        console.width = max(shutil.get_terminal_size().columns, least)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
 
 def _texts(column: pl.Series, percent: bool) -> list[str]:

@@ -1,0 +1,240 @@
+"""Tables and paragraphs within the width of a terminal: nothing breaks in the middle of a word.
+
+A table that is too wide gets, in this order and only as far as it needs: heads of several lines;
+long texts of several lines; then it becomes several tables, each of which begins with the names of
+the rows; and a name that takes too much room loses its middle. No column and no row is left out.
+Files and pipes have no width: there a table is as wide as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from textwrap import wrap
+from typing import Literal
+
+GAP = 2  # spaces between columns
+_LEAST = 40  # columns; a terminal that is narrower breaks lines as it likes
+_LONG = 40  # characters; longer texts may take several lines
+_NARROW = 9  # characters of a head that stays on one line
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+NOTE = "Narrowed to fit this terminal: a wider one, or `| less -S`, shows it whole."
+
+
+@dataclass(frozen=True)
+class Column:
+    head: str
+    texts: tuple[str, ...]
+    right: bool  # aligned, as numbers are
+    bold: frozenset[int] = frozenset()  # rows
+
+    @property
+    def body(self) -> int:
+        return max(map(_cells, self.texts), default=0)
+
+    @property
+    def width(self) -> int:
+        return max(_cells(self.head), self.body)
+
+    @property
+    def least(self) -> int:
+        """The width below which a word would break."""
+        if self.right or self.body <= _LONG:
+            return self.width
+        words = max(_cells("\n".join(text.split())) for text in self.texts)
+        return max(_cells(self.head), words, _LONG // 2)
+
+    def of_width(self, width: int) -> Column:
+        """Texts of several lines where that is enough, and else without their middles."""
+        if self.width <= width:
+            return self
+        if self.least <= width:
+            return replace(self, texts=tuple("\n".join(_words(t, width)) for t in self.texts))
+        head = "\n".join(_cut(line, width) for line in self.head.split("\n"))
+        return replace(self, head=head, texts=_told_apart(self.texts, width))
+
+
+def width_of(terminal: bool | None) -> int | None:
+    """Characters of a line; None for as many as there are. terminal: None asks standard output."""
+    if not (sys.stdout.isatty() if terminal is None else terminal):
+        return None
+    return max(_LEAST, shutil.get_terminal_size().columns)
+
+
+def fitted(columns: Sequence[Column], width: int | None) -> list[list[Column]]:
+    """The tables that the columns become."""
+    if width is None or _total(columns) <= width:
+        return [list(columns)]
+    columns = [replace(column, head=_narrow_head(column)) for column in columns]
+    spare = width - _gaps(columns) - sum(column.least for column in columns)
+    if spare >= 0:
+        wanted = _shares([column.width - column.least for column in columns], spare)
+        pairs = zip(columns, wanted, strict=True)
+        return [[column.of_width(column.least + more) for column, more in pairs]]
+    return _split(columns, width)
+
+
+def is_whole(columns: Sequence[Column], tables: Sequence[Sequence[Column]]) -> bool:
+    """Whether `fitted` has left all the columns' texts in one table."""
+    if len(tables) > 1:
+        return False
+    pairs = zip(columns, tables[0], strict=True)
+    return all(map(_same_words, ((one.texts, other.texts) for one, other in pairs)))
+
+
+def drawn(columns: Sequence[Column], terminal: bool) -> str:
+    """The columns side by side, a line below their heads; bold on a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=""
+    )
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.head, justify=justify, no_wrap=True)
+    for row, texts in enumerate(zip(*(column.texts for column in columns), strict=True)):
+        styles = ("bold" if row in column.bold else "" for column in columns)
+        table.add_row(*(Text(*pair) for pair in zip(texts, styles, strict=True)))
+    console = Console(
+        file=StringIO(),
+        width=100_000,
+        force_terminal=terminal,
+        color_system="standard" if terminal else None,
+        highlight=False,
+        markup=False,  # [red] in a name is no colour
+        legacy_windows=False,
+    )
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+
+
+def paragraphs(text: str, width: int | None) -> str:
+    """Lines that are too long, broken between words, together with the line that each runs on in.
+
+    Of several notes on narrow tables only the last stays.
+    """
+    if width is None:
+        return text
+    lines = text.split("\n")
+    notes = [number for number, line in enumerate(lines) if line == NOTE][:-1]
+    kept = (line for number, line in enumerate(lines) if number not in notes)
+    return "\n".join(_reflowed(kept, width))
+
+
+def broken(text: str, width: int | None) -> str:
+    """One paragraph, with lines between whose words it is broken."""
+    return text if width is None else "\n".join(_cut(line, width) for line in _words(text, width))
+
+
+def _reflowed(lines: Iterator[str], width: int) -> Iterator[str]:
+    long: list[str] = []
+    for line in lines:
+        is_long = _cells(line) > width
+        if is_long or (long and line):
+            long.append(line)
+        if not is_long:
+            yield from _words(" ".join(long), width) if long else ()
+            if not (long and line):
+                yield line
+            long = []
+    yield from _words(" ".join(long), width) if long else ()
+
+
+def _split(columns: Sequence[Column], width: int) -> list[list[Column]]:
+    """Tables with the same first columns, which say what a row is about, and some of the others."""
+    of_numbers = [place for place, column in enumerate(columns) if column.right]
+    count = max(1, of_numbers[0] if of_numbers else 0)
+    names, others = columns[:count], columns[count:]
+    room = max(width // 2, width - _total(others) - GAP if others else width)
+    shares = _shares([column.width for column in names], room - _gaps(names))
+    names = [column.of_width(share) for column, share in zip(names, shares, strict=True)]
+    tables: list[list[Column]] = [list(names)]
+    for column in others:
+        narrow = column.of_width(width - _total(names) - GAP)
+        if _total([*tables[-1], narrow]) > width:
+            tables.append(list(names))
+        tables[-1].append(narrow)
+    return tables
+
+
+def _shares(wanted: Sequence[int], room: int) -> list[int]:
+    """What each gets of the room: what it wants, or as much as the others that want more."""
+    shares = [0] * len(wanted)
+    for done, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        shares[index] = min(wanted[index], room // (len(wanted) - done))
+        room -= shares[index]
+    return shares
+
+
+def _narrow_head(column: Column) -> str:
+    width = max(_NARROW, column.body)
+    return "\n".join(wrapped(line, width, "-_/ ") for line in column.head.split("\n"))
+
+
+def wrapped(name: str, width: int, after: str = "-") -> str:
+    """A long name on several lines, broken after hyphens: for the head of a narrow column."""
+    lines = [""]
+    for part in re.findall(rf"[^{after}]*[{after}]|[^{after}]+", name):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _words(text: str, width: int) -> list[str]:
+    lines = (
+        wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+        for line in text.split("\n")
+    )
+    return [line for some in lines for line in some]
+
+
+def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:
+    """Texts without their middles; with a number where others differ in their middles alone."""
+    shown: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        cut, number = _cut(text, width), 1
+        while cut in shown.values():
+            number += 1
+            cut = _cut(text, width - len(f"#{number}")) + f"#{number}"
+        shown[text] = cut
+    return tuple(shown[text] for text in texts)
+
+
+def _cut(text: str, width: int) -> str:
+    """The text with … for its middle if it is too long."""
+    from rich.cells import set_cell_size
+
+    if _cells(text) <= width:
+        return text
+    first = (width - 1) // 2
+    last = set_cell_size(text[::-1], width - 1 - first)[::-1]
+    return f"{set_cell_size(text, first)}…{last}"
+
+
+def _same_words(texts: tuple[Sequence[str], Sequence[str]]) -> bool:
+    one, other = texts
+    return one is other or all(a.split() == b.split() for a, b in zip(one, other, strict=True))
+
+
+def _total(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns) + _gaps(columns)
+
+
+def _gaps(columns: Sequence[Column]) -> int:
+    return GAP * (len(columns) - 1)
+
+
+def _cells(text: str) -> int:
+    """The width of the widest line on a terminal: some characters are two columns wide."""
+    from rich.cells import cell_len
+
+    return max(cell_len(line) for line in _COLOUR.sub("", text).split("\n"))
