@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.output import say, say_lines
+from clipsyn.cli.output import say, say_document, say_lines
 from clipsyn.specs import MOST, MOST_SEEDS, MOST_WORKERS, listed
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class Report:
         from clipsyn import frames
 
         frames.write(frame, csv=self.csv, parquet=self.parquet)
-        say_lines(frames.to_json(frame) if self.as_json else tables(frames.printable_frame(frame)))
+        if self.as_json:
+            say_document(frames.to_json(frame))
+        else:
+            say_lines(tables(frames.printable_frame(frame)))
         say_written(frame, self.csv, self.parquet)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from clipsyn.printable import printable, printable_lines
+from clipsyn.report.layout import paragraphs, width_of
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:
@@ -16,12 +17,17 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
-    """Write lines, a table for instance, whose names went through `printable`."""
-    _echo(printable_lines(text), err)
+    """Write tables and paragraphs whose names went through `printable`, as wide as the terminal."""
+    _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
 
 
 def say_json(value: Any) -> None:
-    say_lines(json.dumps(value, indent=2, ensure_ascii=False))
+    say_document(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say_document(text: str) -> None:
+    """Write lines that are for programs as well: no terminal changes where they break."""
+    _echo(printable_lines(text), err=False)
 
 
 def _echo(text: str, err: bool) -> None:

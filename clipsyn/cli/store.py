@@ -10,6 +10,7 @@ import click
 from clipsyn.cli.options import list_option, store_argument
 from clipsyn.cli.output import say, say_json, say_lines
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
+from clipsyn.printable import printable
 from clipsyn.specs import parse_perturbation
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
     )
     say_lines(show(grouped))
     names = sorted({row["backbone"] for row in rows})
-    say(f"cells: {len(rows):,}; backbones: {', '.join(names)}")
+    say_lines(f"cells: {len(rows):,}; backbones: {', '.join(map(printable, names))}")
     for kind in sorted({row["imported"] for row in rows if row["imported"]}):
         imported = sorted({row["backbone"] for row in rows if row["imported"] == kind})
-        say(f"imported {kind}: {', '.join(imported)}")
+        say_lines(f"imported {kind}: {', '.join(map(printable, imported))}")
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")
@@ -95,7 +96,7 @@ def status(store: Path, as_json: bool) -> None:
         say_json(found)
         return
     counts = (f"{_COUNTED[kind]} {count:,}" for kind, count in finished.items())
-    say(f"finished: {', '.join(counts)}")
+    say_lines(f"finished: {', '.join(counts)}")
     for draft in drafts:
         say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
     if drafts:
