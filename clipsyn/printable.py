@@ -12,6 +12,7 @@ import re
 
 # controls, line and paragraph separators, overrides of the direction of writing, lone surrogates
 _UNSAFE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _IN_TEXT = re.compile(rf"[\t\n{_UNSAFE}]")
 _IN_LINES = re.compile(rf"(\x1b\[[0-9;]*m)|[{_UNSAFE}]")
 
@@ -27,6 +28,24 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Lines of our own, from names that went through `printable`: line breaks and colours stay."""
     return _IN_LINES.sub(lambda match: match[1] or _escaped(match), text)
+
+
+def cells(text: str) -> int:
+    """The width of the widest line on a terminal: some characters are two columns wide."""
+    from rich.cells import cell_len
+
+    return max(cell_len(line) for line in _COLOUR.sub("", text).split("\n"))
+
+
+def cut(text: str, width: int) -> str:
+    """The text with … for its middle if it is too long."""
+    from rich.cells import set_cell_size
+
+    if cells(text) <= width:
+        return text
+    first = (width - 1) // 2
+    last = set_cell_size(text[::-1], width - 1 - first)[::-1]
+    return f"{set_cell_size(text, first)}…{last}"
 
 
 def _escaped(match: re.Match[str]) -> str:

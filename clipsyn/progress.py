@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
-from clipsyn.printable import printable
+from clipsyn.printable import cut, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("clipsyn")
 _LOG_EVERY = 10.0  # seconds
+_BAR, _NAME = 24, 12  # characters: of a bar, of a name at least
+_NORMAL, _WIDE = 80, 120  # columns of a terminal with room for rates, and for long bars
 
 
 class Progress(Protocol):
@@ -43,21 +45,32 @@ def progress(unit: str = "images") -> Iterator[Progress]:
 
 
 def _rich_bars(unit: str) -> RichProgress:
+    """Bars of one line each: a narrow terminal cuts names, a narrower one has no rates."""
     from rich import progress as rich
     from rich.console import Console
     from rich.text import Text
+
+    console = Console(stderr=True)
+    bar = _BAR if console.width >= _WIDE else _BAR // 2
+    rate = len(f"99,999 {unit}/s ") if console.width >= _NORMAL else 0
+    beside = bar + rate + len("  0:00:00  ")
+
+    class Name(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> Text:
+            counts = 2 * len(f"{task.total:.0f}/")
+            return Text(cut(task.description, max(_NAME, console.width - beside - counts)))
 
     class Rate(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
 
     return rich.Progress(
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(bar_width=24),
+        Name(),
+        rich.BarColumn(bar_width=bar),
         rich.MofNCompleteColumn(),
-        Rate(),
+        *([Rate()] if rate else []),
         rich.TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
     )
 

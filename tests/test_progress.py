@@ -7,6 +7,7 @@ import logging
 import sys
 
 import pytest
+from rich.progress import ProgressSample
 
 from clipsyn import progress as module
 from clipsyn.progress import progress
@@ -72,6 +73,11 @@ def test_what_comes_after_the_end_is_passed_over(
     assert caplog.messages == ["one: 0 of 5 images in 0.0 s", "two: 0 of 3 images in 0.0 s"]
 
 
+@pytest.fixture(autouse=True)
+def _talkative(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -105,3 +111,29 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
         counters.finish(counter)
     assert "verifying" in terminal.getvalue()
     assert "2/3" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_bar_takes_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bars = module._rich_bars("images")
+    counters = module._Bars(bars)
+    names = [
+        f"a-dataset-of-textures/test · jpeg-{n} · coca_ViT-L-14/laion2b_s13b" for n in range(3)
+    ]
+    for name in names:
+        counters.advance(counters.add(name, 1_000_000), 999_000)
+    for task in bars.tasks:  # an hour left, at 10,000 images/s
+        task._progress.clear()
+        task._progress.extend(ProgressSample(time, count) for time, count in ((1, 0), (2, 10_000)))
+    with bars.console.capture() as capture:
+        bars.console.print(bars.get_renderable())
+    lines = capture.get().rstrip("\n").split("\n")
+    assert len(lines) == 3
+    assert all(len(line) <= columns for line in lines)
+    assert all("999000/1000000" in line for line in lines)
+    assert all(("10,000 images/s" in line) == (columns >= 80) for line in lines)
+    ends = [
+        line.index("laion2b_s13b") if columns == 200 else line.index("b_s13b") for line in lines
+    ]
+    assert len(set(ends)) == 1

@@ -17,11 +17,12 @@ from io import StringIO
 from textwrap import wrap
 from typing import Literal
 
+from clipsyn.printable import cells, cut
+
 GAP = 2  # spaces between columns
 _LEAST = 40  # columns; a terminal that is narrower breaks lines as it likes
 _LONG = 40  # characters; longer texts may take several lines
 _NARROW = 9  # characters of a head that stays on one line
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 NOTE = "Narrowed to fit this terminal: a wider one, or `| less -S`, shows it whole."
 
 
@@ -34,19 +35,19 @@ class Column:
 
     @property
     def body(self) -> int:
-        return max(map(_cells, self.texts), default=0)
+        return max(map(cells, self.texts), default=0)
 
     @property
     def width(self) -> int:
-        return max(_cells(self.head), self.body)
+        return max(cells(self.head), self.body)
 
     @property
     def least(self) -> int:
         """The width below which a word would break."""
         if self.right or self.body <= _LONG:
             return self.width
-        words = max(_cells("\n".join(text.split())) for text in self.texts)
-        return max(_cells(self.head), words, _LONG // 2)
+        words = max(cells("\n".join(text.split())) for text in self.texts)
+        return max(cells(self.head), words, _LONG // 2)
 
     def of_width(self, width: int) -> Column:
         """Texts of several lines where that is enough, and else without their middles."""
@@ -54,7 +55,7 @@ class Column:
             return self
         if self.least <= width:
             return replace(self, texts=tuple("\n".join(_words(t, width)) for t in self.texts))
-        head = "\n".join(_cut(line, width) for line in self.head.split("\n"))
+        head = "\n".join(cut(line, width) for line in self.head.split("\n"))
         return replace(self, head=head, texts=_told_apart(self.texts, width))
 
 
@@ -131,13 +132,13 @@ def paragraphs(text: str, width: int | None) -> str:
 
 def broken(text: str, width: int | None) -> str:
     """One paragraph, with lines between whose words it is broken."""
-    return text if width is None else "\n".join(_cut(line, width) for line in _words(text, width))
+    return text if width is None else "\n".join(cut(line, width) for line in _words(text, width))
 
 
 def _reflowed(lines: Iterator[str], width: int) -> Iterator[str]:
     long: list[str] = []
     for line in lines:
-        is_long = _cells(line) > width
+        is_long = cells(line) > width
         if is_long or (long and line):
             long.append(line)
         if not is_long:
@@ -201,23 +202,12 @@ def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:
     """Texts without their middles; with a number where others differ in their middles alone."""
     shown: dict[str, str] = {}
     for text in dict.fromkeys(texts):
-        cut, number = _cut(text, width), 1
-        while cut in shown.values():
+        short, number = cut(text, width), 1
+        while short in shown.values():
             number += 1
-            cut = _cut(text, width - len(f"#{number}")) + f"#{number}"
-        shown[text] = cut
+            short = cut(text, width - len(f"#{number}")) + f"#{number}"
+        shown[text] = short
     return tuple(shown[text] for text in texts)
-
-
-def _cut(text: str, width: int) -> str:
-    """The text with … for its middle if it is too long."""
-    from rich.cells import set_cell_size
-
-    if _cells(text) <= width:
-        return text
-    first = (width - 1) // 2
-    last = set_cell_size(text[::-1], width - 1 - first)[::-1]
-    return f"{set_cell_size(text, first)}…{last}"
 
 
 def _same_words(texts: tuple[Sequence[str], Sequence[str]]) -> bool:
@@ -231,10 +221,3 @@ def _total(columns: Sequence[Column]) -> int:
 
 def _gaps(columns: Sequence[Column]) -> int:
     return GAP * (len(columns) - 1)
-
-
-def _cells(text: str) -> int:
-    """The width of the widest line on a terminal: some characters are two columns wide."""
-    from rich.cells import cell_len
-
-    return max(cell_len(line) for line in _COLOUR.sub("", text).split("\n"))

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import Result
 
-from clipsyn.report.layout import _cells as cells
+from clipsyn.printable import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"
 BACKBONES = (

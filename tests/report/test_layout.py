@@ -5,7 +5,7 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.report import layout
+from clipsyn.printable import cells
 from clipsyn.report.layout import NOTE, paragraphs
 from clipsyn.report.tables import show
 
@@ -103,7 +103,7 @@ def test_long_names_lose_their_middle_and_stay_apart():
 def test_a_wide_character_takes_two_columns():
     frame = pl.DataFrame({"class": ["日本語の長い名前のクラス" * 5], "images": [3]})
     text = show(frame, terminal=True).split("\n")
-    assert layout._cells("\n".join(text)) == 80
+    assert cells("\n".join(text)) == 80
     assert text[2].endswith(" 3")
 
 
