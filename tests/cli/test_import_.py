@@ -234,21 +234,27 @@ class TestPredictionsAreNotEnoughFor:
         said = fails(4, "oracle", answered, "--weights")
         assert "was imported as predictions, without logits" in said
 
-    def test_evaluate_and_fit(self, fails: Any, answered: Path, tmp_path: Path) -> None:
+    def test_fit_and_cascade(self, fails: Any, answered: Path, tmp_path: Path) -> None:
         wanted = "no samples of contrast/train: run `clipsyn import"
-        assert wanted in fails(4, "evaluate", answered)
         assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
         assert wanted in fails(4, "cascade", answered)
 
-    def test_evaluate_fit_and_cascade_with_a_train_split(
+    def test_fit_and_cascade_with_a_train_split(
         self, clipsyn: Any, fails: Any, answered: Path, contrast: Path, tmp_path: Path
     ) -> None:
         options = ("-s", "train", "-p", "contrast", "--conditions", "c100=clean")
         clipsyn("import", answered, contrast, "-d", "contrast", *options)
         wanted = "was imported as predictions, without logits: choose other cells with --backbones"
-        assert wanted in fails(4, "evaluate", answered)
         assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")
         assert wanted in fails(4, "cascade", answered)
+
+    def test_any_ensemble_but_votes(self, clipsyn: Any, answered: Path) -> None:
+        result = clipsyn("evaluate", answered)
+        assert result.exit_code == 0
+        assert "vote-1 " in result.stdout
+        assert "vote-3, conf, log-avg, prob-avg left out: there are predictions alone" in (
+            result.stderr
+        )
 
     def test_representation(self, fails: Any, answered: Path) -> None:
         said = fails(4, "representation", answered)
