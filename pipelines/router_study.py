@@ -3,17 +3,19 @@
     python pipelines/router_study.py STORE
 
 STORE is what `clipsyn run pipelines/router-study.yaml` extracts. Everything is fitted on train and
-judged on test, once: on clean images for every perturbation ("clean"), and on the perturbation that
-it is judged on ("same"). The sets whose images are distinct are also taken as one, all their
+judged on test: on clean images for every perturbation, and on the perturbation that it is judged
+on. What has a setting takes the one with the lowest cross-validated loss on the support, and is
+shown as shipped beside that. The sets whose images are distinct are also taken as one, all their
 classes told apart at once, clean and with each image under a perturbation of its own. Prints the
-paired tables of docs/router.md.
+tables of docs/router.md.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,20 +28,59 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.estimator import from_text
 from clipsyn.fewshot import few_shot
+from clipsyn.heads.base import stratified_folds
 from clipsyn.logits import log_softmax, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.stats import bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
-SETS = ("animals", "category", "faces", "food", "objects", "travel")
-DATASETS = (*(f"emoji-{name}" for name in SETS), "fashion-mnist")
-PERTURBATIONS = ("clean", "gaussian_noise-3", "jpeg-4")
-SHOTS = (1, 2, 4, 8, 16, None)
+DISTINCT = tuple(f"emoji-{name}" for name in ("animals", "faces", "food", "objects", "travel"))
+DISTINCT += ("fashion-mnist",)
+DATASETS = (*DISTINCT, "emoji-category")  # which has the others' images, so is in no mean
+CLEAN, *PERTURBED = PERTURBATIONS = ("clean", "gaussian_noise-3", "jpeg-4")
+SHOTS = (1, None)  # most sets have two images a class: there is hardly anything between
 SEEDS = (0, 1, 2)
-DISTINCT = tuple(name for name in DATASETS if name != "emoji-category")  # it has the others' images
 UNION = "union"
-RIVALS = ("nlc", "super-learner", "log-avg", "c-log-avg", "best-single")
 ROUTER = "residual-router"
+SETTINGS = {  # the default is among them
+    ROUTER: [f"{ROUTER}:shrinkage={value}" for value in (1, 3, 10, 30, 100)],
+    "nlc": [f"nlc:holdout=0:epochs=0:steps={steps}" for steps in (75, 150, 300, 600, 1200)],
+    "super-learner": [f"super-learner:penalty={value}" for value in (0.1, 0.3, 1, 3, 10, 30, 100)],
+}
+SHIPPED = " as shipped"
+NLC_300 = "nlc of 300 steps"  # most supports choose these, and the shipped settings of the others
+METHODS = {name: [name] for name in ("log-avg", "c-log-avg", "best-single")}
+METHODS = (
+    SETTINGS
+    | {name + SHIPPED: [name] for name in SETTINGS}
+    | {NLC_300: ["nlc:holdout=0:epochs=0:steps=300"]}
+    | METHODS
+)
+PAIRS = [(ROUTER, name) for name in ("nlc", "super-learner", "log-avg", "c-log-avg", "best-single")]
+PAIRS += [
+    (ROUTER + SHIPPED, name) for name in (NLC_300, "nlc" + SHIPPED, "super-learner" + SHIPPED)
+]
+FOLDS = 4
+
+
+class Column(NamedTuple):
+    """A column of the tables over sets."""
+
+    title: str
+    support: str  # perturbation fitted on
+    perturbation: str  # judged on
+    shots: int | None
+
+
+COLUMNS = [
+    Column("clean, 1 shot", CLEAN, CLEAN, 1),
+    Column("clean, whole support", CLEAN, CLEAN, None),
+]
+for _name in PERTURBED:
+    COLUMNS += [
+        Column(f"{_name}, fitted on clean", CLEAN, _name, None),
+        Column(f"{_name}, fitted on the same", _name, _name, None),
+    ]
 
 
 class Case(NamedTuple):
@@ -51,7 +92,14 @@ class Case(NamedTuple):
     method: str
 
 
-Outcome = NDArray[np.float64]  # (2, sample): whether right, and loss in nats
+Values = NDArray[np.float64]  # (2, sample): whether right, and loss in nats
+
+
+class Outcome(NamedTuple):
+    values: Values
+    setting: str  # what was fitted
+
+
 Results = dict[Case, Outcome]
 
 
@@ -59,7 +107,7 @@ def measure(store: FeatureStore, dataset: str) -> Iterator[tuple[Case, Outcome]]
     tests = {p: store.pool(dataset, "test", perturbation=p) for p in PERTURBATIONS}
     for support in PERTURBATIONS:
         train = store.pool(dataset, "train", perturbation=support)
-        judged = tests if support == "clean" else {support: tests[support]}
+        judged = tests if support == CLEAN else {support: tests[support]}
         yield from compare(dataset, support, train, judged)
 
 
@@ -69,7 +117,7 @@ def measure_union(store: FeatureStore) -> Iterator[tuple[Case, Outcome]]:
             p: union([store.pool(name, split, perturbation=p) for name in DISTINCT])
             for p in PERTURBATIONS
         }
-        return {"clean": every["clean"], "mixed": mixed(list(every.values()))}
+        return {CLEAN: every[CLEAN], "mixed": mixed(list(every.values()))}
 
     train, test = pools("train"), pools("test")
     for name, support in train.items():
@@ -79,12 +127,33 @@ def measure_union(store: FeatureStore) -> Iterator[tuple[Case, Outcome]]:
 def compare(
     dataset: str, support: str, train: Pool, judged: Mapping[str, Pool]
 ) -> Iterator[tuple[Case, Outcome]]:
-    for shots, seed in itertools.product(SHOTS, SEEDS):
-        few = train.take(few_shot(train.labels, shots, seed))
-        for method in (ROUTER, *RIVALS):
-            fitted = fit(method, few, seed)
+    for shots, (method, settings) in itertools.product(SHOTS, METHODS.items()):
+        setting = None
+        for seed in SEEDS:
+            few = train.take(few_shot(train.labels, shots, seed))
+            if setting is None or shots is not None:  # the whole support is the same for all seeds
+                setting = chosen(settings, few)
+            fitted = fit(setting, few, seed)
             for name, pool in judged.items():
-                yield Case(dataset, support, name, shots, seed, method), judge(fitted, pool)
+                outcome = Outcome(judge(fitted, pool), setting)
+                yield Case(dataset, support, name, shots, seed, method), outcome
+
+
+def chosen(settings: Sequence[str], support: Pool) -> str:
+    """The setting with the lowest loss of held-out samples, in `FOLDS` stratified folds."""
+    if len(settings) == 1:
+        return settings[0]
+    folds = stratified_folds(support.labels, FOLDS, 0)
+    parts = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in range(FOLDS)]
+
+    def loss(setting: str) -> float:
+        losses = [
+            judge(fit(setting, support.take(kept), 0), support.take(held))[1]
+            for kept, held in parts
+        ]
+        return float(np.concatenate(losses).sum())
+
+    return min(settings, key=loss)
 
 
 def union(pools: Sequence[Pool]) -> Pool:
@@ -118,47 +187,80 @@ def fit(method: str, support: Pool, seed: int) -> Ensemble:
     return ensemble.fit(support)
 
 
-def judge(ensemble: Ensemble, pool: Pool) -> Outcome:
+def judge(ensemble: Ensemble, pool: Pool) -> Values:
     log_p = log_softmax(ensemble.combine(pool).astype(np.float64))
     loss = -log_p[np.arange(len(pool)), pool.labels]
     return np.stack([log_p.argmax(axis=1) == pool.labels, loss])
 
 
-def differences(
-    results: Results,
-    rival: str,
-    dataset: str,
-    support: str,
-    name: str,
-    *,
-    shots: Sequence[int | None],
-) -> Outcome:
-    """(2, sample): router minus rival, means over shots and seeds."""
-    where = support if support == "clean" else name
-    cases = [(dataset, where, name, k, seed) for k in shots for seed in SEEDS]
-    pairs = [results[Case(*c, ROUTER)] - results[Case(*c, rival)] for c in cases]
-    return np.asarray(np.mean(pairs, axis=0))
+def values(results: Results, method: str, dataset: str, column: Column) -> Values:
+    """(2, sample): means over seeds."""
+    where = (dataset, column.support, column.perturbation, column.shots)
+    found = [results[Case(*where, seed, method)].values for seed in SEEDS]
+    return np.asarray(np.mean(found, axis=0))
 
 
-def by_set(results: Results, support: str, rival: str) -> Iterator[str]:
-    """A line a set, a column pair a perturbation: difference with its interval over samples."""
-    yield (
-        f"| vs {rival}, fitted on {support} | "
-        + " | ".join(f"{name}: accuracy | nats" for name in PERTURBATIONS)
-        + " |"
-    )
-    yield "| --- |" + " ---: | ---: |" * len(PERTURBATIONS)
-    verdicts = []
+def difference(results: Results, pair: tuple[str, str], dataset: str, column: Column) -> Values:
+    """(2, sample): the first method minus the second."""
+    one, other = (values(results, method, dataset, column) for method in pair)
+    return one - other
+
+
+def absolute(results: Results, metric: int) -> Iterator[str]:
+    """A line a method, a column a setting: mean over the sets with images of their own."""
+    yield heading("", (column.title for column in COLUMNS))
+    for method in METHODS:
+        means = [
+            np.mean([values(results, method, name, column)[metric].mean() for name in DISTINCT])
+            for column in COLUMNS
+        ]
+        shown = (f"{100 * mean:.1f}" if metric == 0 else f"{mean:.3f}" for mean in means)
+        yield f"| {method} | " + " | ".join(shown) + " |"
+
+
+def over_sets(results: Results, metric: int) -> Iterator[str]:
+    """A line a pair of methods: mean difference over these sets, half a 95 % t interval."""
+    yield heading("", (column.title for column in COLUMNS))
+    factor, digits = (100, 1) if metric == 0 else (1, 3)
+    for pair in PAIRS:
+        cells = []
+        for column in COLUMNS:
+            means = [
+                factor * difference(results, pair, name, column)[metric].mean() for name in DISTINCT
+            ]
+            half = t.ppf(0.975, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5
+            cells.append(f"{np.mean(means):+.{digits}f} ± {half:.{digits}f}")
+        yield f"| {' minus '.join(pair)} | " + " | ".join(cells) + " |"
+
+
+def by_set(results: Results, shots: int | None) -> Iterator[str]:
+    """A line a set, on clean images: differences with their intervals over samples."""
+    rivals = ("nlc", "super-learner")
+    titles = [f"{rival}: {kind}" for rival in rivals for kind in ("points", "nats")]
+    yield heading(f"{ROUTER} minus", titles)
     for dataset in DATASETS:
         cells = []
-        for name in PERTURBATIONS:
-            right, loss = differences(results, rival, dataset, support, name, shots=SHOTS)
+        for rival in rivals:
+            column = Column("", CLEAN, CLEAN, shots)
+            right, loss = difference(results, (ROUTER, rival), dataset, column)
             cells += [over_samples(100 * right, 1), over_samples(loss, 3)]
-            verdicts.append((verdict(right, 1), verdict(loss, -1)))
         yield f"| {dataset} | " + " | ".join(cells) + " |"
-    for kind, found in zip(("accuracy", "nats"), zip(*verdicts, strict=True), strict=True):
-        wins, losses = found.count(1), found.count(-1)
-        yield f"<!-- {kind}: {wins} wins, {losses} losses, {len(found) - wins - losses} ties -->"
+
+
+def counted(results: Results) -> Iterator[str]:
+    """A line a pair: on how many sets and perturbations the interval is on one side of zero."""
+    yield heading("won / lost / level", ("points", "nats"))
+    columns = [column for column in COLUMNS if column.shots is None]
+    for pair in PAIRS:
+        verdicts = []
+        for dataset, column in itertools.product(DISTINCT, columns):
+            right, loss = difference(results, pair, dataset, column)
+            verdicts.append((verdict(right, 1), verdict(loss, -1)))
+        cells = []
+        for found in zip(*verdicts, strict=True):
+            won, lost = found.count(1), found.count(-1)
+            cells.append(f"{won} / {lost} / {len(found) - won - lost}")
+        yield f"| {' over '.join(pair)} | " + " | ".join(cells) + " |"
 
 
 def over_samples(values: NDArray[np.float64], digits: int) -> str:
@@ -172,66 +274,55 @@ def verdict(values: NDArray[np.float64], better: int) -> int:
     return int(low > 0) - int(high < 0)
 
 
-def over_sets(results: Results, support: str, metric: int) -> Iterator[str]:
-    """A line a rival and perturbation, a column a number of shots: mean over sets, t interval."""
-    yield "| vs | judged on | " + " | ".join(f"{k or 'full'}" for k in SHOTS) + " | all |"
-    yield "| --- | --- |" + " ---: |" * (len(SHOTS) + 1)
-    factor, digits = (100, 1) if metric == 0 else (1, 3)
-    for rival, name in itertools.product(RIVALS, PERTURBATIONS):
-        cells = []
-        for shots in (*((k,) for k in SHOTS), SHOTS):
-            means = [
-                factor * differences(results, rival, d, support, name, shots=shots)[metric].mean()
-                for d in DATASETS
-            ]
-            half = t.ppf(0.975, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5
-            cells.append(f"{np.mean(means):+.{digits}f} ± {half:.{digits}f}")
-        yield f"| {rival} | {name} | " + " | ".join(cells) + " |"
-
-
 def over_union(results: Results) -> Iterator[str]:
-    """A line a rival, clean and mixed: differences with their intervals over samples."""
-    yield "| router minus | images | accuracy, 1 shot | all shots | nats, 1 shot | all shots |"
-    yield "| --- | --- |" + " ---: |" * 4
-    for rival, name in itertools.product(RIVALS, ("clean", "mixed")):
-        few, all_ = (
-            differences(results, rival, UNION, "same", name, shots=shots) for shots in ((1,), SHOTS)
-        )
-        cells = [over_samples(100 * part[0], 1) for part in (few, all_)]
-        cells += [over_samples(part[1], 3) for part in (few, all_)]
-        yield f"| {rival} | {name} | " + " | ".join(cells) + " |"
-
-
-def absolute(results: Results, support: str, metric: int) -> Iterator[str]:
-    """A line a method, a column a number of shots on clean, then all shots elsewhere."""
-    yield "| | " + " | ".join(f"{k or 'full'}" for k in SHOTS) + " | noise | jpeg |"
-    yield "| --- |" + " ---: |" * (len(SHOTS) + 2)
-    factor, digits = (100, 1) if metric == 0 else (1, 3)
-    columns = [("clean", (k,)) for k in SHOTS] + [(name, SHOTS) for name in PERTURBATIONS[1:]]
-    for method in (ROUTER, *RIVALS):
+    """A line a pair and kind of images: differences with their intervals over samples."""
+    titles = [f"{kind}, {k or 'whole support'}" for k in SHOTS for kind in ("points", "nats")]
+    yield heading("", ["images", *(title.replace(", 1", ", 1 shot") for title in titles)])
+    for pair, name in itertools.product(PAIRS, (CLEAN, "mixed")):
         cells = []
-        for name, shots in columns:
-            where = support if support == "clean" else name
-            values = [
-                results[Case(d, where, name, k, seed, method)][metric].mean()
-                for d, k, seed in itertools.product(DATASETS, shots, SEEDS)
-            ]
-            cells.append(f"{factor * np.mean(values):.{digits}f}")
-        yield f"| {method} | " + " | ".join(cells) + " |"
+        for shots in SHOTS:
+            right, loss = difference(results, pair, UNION, Column("", name, name, shots))
+            cells += [over_samples(100 * right, 1), over_samples(loss, 3)]
+        yield f"| {' minus '.join(pair)} | {name} | " + " | ".join(cells) + " |"
+
+
+def settings_chosen(results: Results) -> Iterator[str]:
+    """A line a setting: how many supports of all sets, clean and perturbed, chose it."""
+    yield heading("chosen by so many supports", ("1 shot", "whole support"))
+    picked = {
+        (case.dataset, case.support, case.shots, case.seed if case.shots else 0, outcome.setting)
+        for case, outcome in results.items()
+        if case.method in SETTINGS and case.dataset in DISTINCT
+    }
+    times = Counter((shots, setting) for _, _, shots, _, setting in picked)
+    for setting in itertools.chain(*SETTINGS.values()):
+        name = setting.replace(":holdout=0:epochs=0", "")
+        yield f"| {name} | " + " | ".join(str(times[shots, setting]) for shots in SHOTS) + " |"
+
+
+def heading(first: str, titles: Iterable[str]) -> str:
+    names = list(titles)
+    return f"| {first} | " + " | ".join(names) + " |\n| --- |" + " ---: |" * len(names)
 
 
 def report(results: Results) -> Iterator[str]:
-    for support, metric in itertools.product(("clean", "same"), (0, 1)):
-        title = ("Accuracy in points", "Loss in nats")[metric]
-        yield f"\n{title}, mean over sets, fitted on {support}\n"
-        yield from absolute(results, support, metric)
-        yield f"\n{title}, router minus rival, over sets, fitted on {support}\n"
-        yield from over_sets(results, support, metric)
-    for support, rival in itertools.product(("clean", "same"), RIVALS[:3]):
-        yield ""
-        yield from by_set(results, support, rival)
-    yield f"\nThe union of {', '.join(DISTINCT)}\n"
-    yield from over_union(results)
+    over = "mean over six sets"
+    tables = {
+        "Settings": settings_chosen(results),
+        f"Accuracy in %, {over}": absolute(results, 0),
+        f"Loss in nats, {over}": absolute(results, 1),
+        f"Accuracy in points, difference, {over}": over_sets(results, 0),
+        f"Loss in nats, difference, {over}": over_sets(results, 1),
+        "Every set, whole support": by_set(results, None),
+        "Every set, 1 shot": by_set(results, 1),
+        "Counted over six sets, clean, noise and jpeg, fitted on clean and on the same": counted(
+            results
+        ),
+        "Six sets as one": over_union(results),
+    }
+    for title, lines in tables.items():
+        yield f"\n**{title}**\n"
+        yield from lines
 
 
 def main() -> None:

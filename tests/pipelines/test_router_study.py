@@ -1,6 +1,7 @@
 """The paired comparison of docs/router.md: what it counts as won, lost and level."""
 
 import importlib.util
+import re
 from itertools import product
 from pathlib import Path
 
@@ -20,24 +21,15 @@ def results():
     """Made up: the router is right on the first 60 of 100 samples, its rivals on the first 40, but
     on two sets all are right on the first 50. Its loss is 0.1 lower everywhere."""
     found = {}
-    for name, support, judged, shots, seed, method in product(
-        study.DATASETS,
-        study.PERTURBATIONS,
-        study.PERTURBATIONS,
-        study.SHOTS,
-        study.SEEDS,
-        (study.ROUTER, *study.RIVALS),
-    ):
+    places = [*product(study.DATASETS, study.PERTURBATIONS, study.PERTURBATIONS)]
+    places += [(study.UNION, judged, judged) for judged in ("clean", "mixed")]
+    for place, shots, seed, method in product(places, study.SHOTS, study.SEEDS, study.METHODS):
         router = method == study.ROUTER
-        level = name in study.DATASETS[:2]
+        level = place[0] in (*study.DISTINCT[:2], study.UNION)
         right = np.arange(100) < (50 if level else 60 if router else 40)
-        loss = np.full(100, 1.4 if router else 1.5)
-        case = study.Case(name, support, judged, shots, seed, method)
-        found[case] = np.stack([right, loss])
-    for judged, shots, seed, method in product(
-        ("clean", "mixed"), study.SHOTS, study.SEEDS, (study.ROUTER, *study.RIVALS)
-    ):
-        found[study.Case(study.UNION, judged, judged, shots, seed, method)] = np.zeros((2, 100))
+        values = np.stack([right, np.full(100, 1.4 if router else 1.5)])
+        setting = study.METHODS[method][0 if shots else -1]
+        found[study.Case(*place, shots, seed, method)] = study.Outcome(values, setting)
     return found
 
 
@@ -76,33 +68,63 @@ def test_a_mixture_takes_whole_samples():
         np.testing.assert_array_equal(mixture.embeddings["a"][n], pools[source].embeddings["a"][n])
 
 
+def column(shots=None):
+    return study.Column("", "clean", "jpeg-4", shots)
+
+
 def test_differences_are_router_minus_rival_for_each_sample(results):
-    right, loss = study.differences(
-        results, "nlc", "fashion-mnist", "clean", "jpeg-4", shots=(1, None)
-    )
+    pair = (study.ROUTER, "nlc")
+    right, loss = study.difference(results, pair, "fashion-mnist", column())
     np.testing.assert_array_equal(np.flatnonzero(right), np.arange(40, 60))
     np.testing.assert_allclose(loss, -0.1)
 
 
 def test_wins_losses_and_ties_are_counted_by_interval(results):
-    lines = list(study.by_set(results, "clean", "nlc"))
-    # 7 sets x 3 perturbations, two of the sets level in accuracy; a lower loss is a win
-    assert lines[-2:] == [
-        "<!-- accuracy: 15 wins, 0 losses, 6 ties -->",
-        "<!-- nats: 21 wins, 0 losses, 0 ties -->",
-    ]
-    assert lines[-3].startswith("| fashion-mnist | +20.0 (")
+    line = next(text for text in study.counted(results) if "over nlc |" in text)
+    # six sets x five settings, two of the sets level in accuracy; a lower loss is a win
+    assert line == "| residual-router over nlc | 20 / 0 / 10 | 30 / 0 / 0 |"
 
 
-def test_means_over_sets_have_an_interval_over_sets(results):
-    line = next(text for text in study.over_sets(results, "same", 0) if "| nlc | clean" in text)
-    # five sets at +20, two at 0: mean 14.3, sd 9.76, t(6) 2.447
-    assert line.endswith("| +14.3 ± 9.0 |")
+def test_means_over_sets_have_an_interval_over_the_sets_with_images_of_their_own(results):
+    line = next(text for text in study.over_sets(results, 0) if "minus nlc |" in text)
+    # four sets at +20, two at 0: mean 13.3, sd 10.3, t(5) 2.571
+    assert line.endswith("| +13.3 ± 10.8 |")
+
+
+def test_supports_that_chose_a_setting_are_counted_once(results):
+    lines = list(study.settings_chosen(results))
+    # six sets, clean and two perturbations: three draws of one shot, one whole support
+    assert "| nlc:steps=75 | 54 | 0 |" in lines
+    assert "| nlc:steps=1200 | 0 | 18 |" in lines
+
+
+def test_the_setting_is_the_one_with_the_lowest_loss_of_held_out_samples():
+    """With all backbones alike log-avg is the truth and weights of their own are noise."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 60).astype(np.int32)
+    logits = 2 * np.eye(4)[labels][:, None] + rng.normal(size=(60, 8, 4)) * 2
+    pool = Pool.of(logits.astype(np.float32), labels)
+    settings = ["super-learner:penalty=0.001", "super-learner:penalty=30"]
+    assert study.chosen(settings, pool.take(np.arange(20))) == settings[1]
+    sharp = Pool.of(logits.astype(np.float32) / 20, labels)  # log-avg is far too flat here
+    assert study.chosen(settings, sharp) == settings[0]
+    assert study.chosen(["log-avg"], pool) == "log-avg"
 
 
 def test_every_table_of_the_report_is_rectangular(results):
-    tables = "\n".join(study.report(results)).split("\n\n")
-    lines = [[x for x in table.splitlines() if x.startswith("|")] for table in tables]
-    for table in filter(None, lines):
-        assert len({line.count("|") for line in table}) == 1
-        assert len(table) > 3
+    tables = "\n".join(study.report(results)).split("**\n\n")[1:]
+    assert len(tables) == 9
+    for table in tables:
+        lines = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) == 1
+        assert len(lines) > 3
+
+
+def test_numbers_in_the_sentences_of_the_page_are_in_its_tables():
+    page = (PATH.parents[1] / "docs" / "router.md").read_text(encoding="utf-8")
+    tables = "\n".join(line for line in page.splitlines() if line.startswith("|"))
+    summary = page[: page.index("## In five lines")]
+    conclusions = page[page.index("## What this shows") : page.index("## Cost")]
+    said = re.findall(r"\d+\.\d+", summary + conclusions)
+    assert len(said) > 10
+    assert [number for number in said if number not in tables] == []
