@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.pool import Pool
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore, replaced_meanwhile
@@ -182,6 +182,11 @@ class PoolReader:
         if key.backbone not in self.silent:
             return self.store.logits(key, self.prompts, rows)
         predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
+        if none := np.count_nonzero(predicted == NO_CLASS):
+            raise UsageError(
+                f"{key}: {none:,} answers are none of the classes, as na of model-vs-human's, and "
+                "no vote: import it with --na left-out, or choose others with --backbones"
+            )
         sure = np.equal.outer(predicted, np.arange(self._n_classes)) * np.float32(_SURE)
         sure[predicted == NO_PREDICTION] = np.nan
         return np.asarray(sure)

@@ -1,0 +1,246 @@
+"""pipelines/real.yaml and docs/real.md, on made-up answers, and on the real ones where they are.
+
+CLIPSYN_REAL names the folder that docs/real.md calls runs/real/data.
+"""
+
+import csv
+import importlib.util
+import os
+import random
+import re
+import shutil
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.catalog.experiments import categories, conditions, experiments
+from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
+from clipsyn.pipeline import read_recipe, run_recipe
+from clipsyn.store.features import FeatureStore
+
+ROOT = Path(__file__).parents[2]
+NAMES = {"clip": "ViT-B-32", "clip-16": "ViT-B-16", "clip-14": "ViT-L-14"}
+PROMPTS = {"CLS": "CLS", "a_photo_of_a_CLS.": "a photo of a CLS.", "None": "80 templates"}
+SHOWN = ("sketch", "stylized", "cue-conflict")  # on the first screen of README
+FOLDER = os.environ.get("CLIPSYN_REAL")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "pipelines" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path, header, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def make_up(folder):
+    """Files of the shape of both sources: 32 images a condition, or 64 in all; some are guesses."""
+    generator = random.Random(0)
+    people, shapes = folder / "model-vs-human", folder / "vlm-shapebias"
+    people.mkdir(parents=True)
+    shapes.mkdir()
+    header = COLUMNS[RESPONSES]
+
+    def answer(truth):
+        return truth if generator.random() < 0.6 else generator.choice(categories())
+
+    for experiment in experiments():
+        shown = [c for c in conditions(experiment) or ["NaN"] for _ in range(32)]
+        for subject in NAMES:
+            rows = [
+                [subject.replace("-", "_"), 1, n, "NaN", answer(truth), truth, condition, image]
+                for n, condition in enumerate(shown)
+                for truth in [categories()[n % 16]]
+                for image in [f"{n:04d}_x_dnn_{condition}_{n}.png"]
+            ]
+            write(people / f"{experiment}_{subject}_session-1.csv", header, rows)
+    images = [f"{a}{n}-{b}{n}" for n, (a, b) in enumerate(list(combinations(categories(), 2))[:64])]
+    for model in read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names:
+        for prompts in PROMPTS:
+            said = [answer(image.split("-")[0].rstrip("0123456789")) for image in images]
+            rows = [[i, a, a, generator.uniform(0.1, 1)] for i, a in zip(images, said, strict=True)]
+            write(
+                shapes / f"{model}_{prompts}.csv",
+                COLUMNS[SHAPE_BIAS],
+                rows,
+            )
+
+
+@pytest.fixture(scope="module", params=["made up", "real"])
+def run(request, tmp_path_factory):
+    """A folder in which pipelines/real.yaml was run."""
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "runs" / "real").mkdir(parents=True)
+    (folder / "docs").mkdir()
+    if request.param == "made up":
+        make_up(folder / "runs" / "real" / "data")
+    elif FOLDER is None:
+        pytest.skip("CLIPSYN_REAL names no folder with the answers that docs/real.md is about")
+    else:
+        (folder / "runs" / "real" / "data").symlink_to(Path(FOLDER).absolute())
+    shutil.copy(ROOT / "docs" / "real.md", folder / "docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_recipe(read_recipe(ROOT / "pipelines" / "real.yaml"), lambda *_: None)
+    return folder
+
+
+def answers_to_experiments(run):
+    """Experiment, backbones, right (backbone, image), true classes; read without clipsyn."""
+    for experiment in experiments():
+        right, truth = {}, {}
+        for subject, name in NAMES.items():
+            path = run / f"runs/real/data/model-vs-human/{experiment}_{subject}_session-1.csv"
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    image = row["imagename"].split("_", 1)[-1]
+                    truth[image] = row["category"]
+                    right[name, image] = row["object_response"] == row["category"]
+        names, images = list(NAMES.values()), sorted(truth)
+        hits = np.array([[right[name, image] for image in images] for name in names])
+        yield experiment, names, hits, [truth[image] for image in images]
+
+
+def answers_to_shapes(run, names):
+    for ending, prompts in PROMPTS.items():
+        hits = []
+        for model in names:
+            path = run / f"runs/real/data/vlm-shapebias/{model}_{ending}.csv"
+            with path.open(newline="") as file:
+                rows = {row["image"]: row["pred_label"] for row in csv.DictReader(file)}
+            truth = [image.split("-")[0].rstrip("0123456789") for image in sorted(rows)]
+            hits.append([rows[i] == t for i, t in zip(sorted(rows), truth, strict=True)])
+        yield prompts, list(names.values()), np.array(hits), truth
+
+
+def agreement(run):
+    """Percent of the images to which ViT-L/14 says the same in both sources, by prompt set."""
+    data = run / "runs/real/data"
+    with (data / "model-vs-human/cue-conflict_clip-14_session-1.csv").open(newline="") as file:
+        one = {row["imagename"][:-4]: row["object_response"] for row in csv.DictReader(file)}
+    for ending in PROMPTS:
+        path = data / f"vlm-shapebias/ViT_L_14_openai_{ending}.csv"
+        with path.open(newline="") as file:
+            other = {row["image"]: row["pred_label"] for row in csv.DictReader(file)}
+        yield 100 * np.mean([one[image] == other[image] for image in one])
+
+
+def independent(hits, truth):
+    classes = defaultdict(list)
+    for column, name in zip(hits.T, truth, strict=True):
+        classes[name].append(column)
+    missed = sum(len(of) * np.prod(1 - np.mean(of, axis=0)) for of in classes.values())
+    return 1 - missed / len(truth)
+
+
+def kappa(one, other):
+    p, q = one.mean(), other.mean()
+    expected = p * q + (1 - p) * (1 - q)
+    return ((one == other).mean() - expected) / (1 - expected)
+
+
+def value(frame, **where):
+    found = frame.filter(*(pl.col(name).eq_missing(pl.lit(of)) for name, of in where.items()))
+    assert len(found) == 1, (where, len(found))
+    return found["value"][0]
+
+
+def compare(accuracy, pairs, names, hits, truth, **where):
+    """All that the frames of one group say, against plain counting."""
+    for name, row in zip(names, hits, strict=True):
+        said = value(accuracy, metric="acc1", ensemble=None, backbones=name, **where)
+        assert said == pytest.approx(row.mean())
+    oracle = {"ensemble": "oracle", **where}
+    assert value(accuracy, metric="acc1", **oracle) == pytest.approx(hits.any(axis=0).mean())
+    said = value(accuracy, metric="acc1_independent", **oracle)
+    assert said == pytest.approx(independent(hits, truth))
+    for (a, one), (b, other) in combinations(sorted(zip(names, hits, strict=True), key=str), 2):
+        said = value(pairs, metric="error_consistency", backbones="+".join(sorted((a, b))), **where)
+        assert said == pytest.approx(kappa(one, other))
+
+
+def read(run, name):
+    return pl.read_parquet(run / f"runs/real/{name}.parquet")
+
+
+def test_experiments_are_what_plain_counting_finds(run):
+    accuracy, pairs = read(run, "experiments"), read(run, "experiments-diversity")
+    for experiment, *found in answers_to_experiments(run):
+        compare(accuracy, pairs, *found, dataset=experiment)
+    assert set(accuracy["dataset"]) == set(experiments())
+
+
+def test_shapes_are_what_plain_counting_finds(run):
+    accuracy, pairs = read(run, "shape-bias"), read(run, "shape-bias-diversity")
+    names = read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names
+    for prompts, *found in answers_to_shapes(run, names):
+        compare(accuracy, pairs, *found, prompts=prompts)
+
+
+def test_every_table_of_the_page_is_renewed(run):
+    """On the real answers it stays as it is, with what the scripts print."""
+    before, after = ((folder / "docs" / "real.md").read_text("utf-8") for folder in (ROOT, run))
+    unsolved = script("unsolved")
+    table = unsolved.table(unsolved.unsolved(FeatureStore.open(run / "runs/real/store")))
+    if (run / "runs/real/data").is_symlink():
+        assert after == before
+        assert table in before
+        return
+    tables = [
+        re.findall(r"<!-- clipsyn: (.*?)<!-- clipsyn end -->", t, re.S) for t in (before, after)
+    ]
+    assert [one == other for one, other in zip(*tables, strict=True)] == [False] * len(tables[0])
+
+
+def test_numbers_in_sentences(run):
+    """Those that no table of the page shows."""
+    if not (run / "runs/real/data").is_symlink():
+        pytest.skip("CLIPSYN_REAL names no folder with the answers that docs/real.md is about")
+    text = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
+    hits = np.concatenate([found[1] for _, *found in answers_to_experiments(run)], axis=1)
+    low, middle, high = (f"{100 * share:.1f}" for share in hits.mean(axis=1))
+    oracle = f"{100 * hits.any(axis=0).mean():.1f} %"
+    agreed = [*agreement(run)]
+    assert f"on only {min(agreed):.0f} to {max(agreed):.0f} % of the cue-conflict images" in text
+    assert f"all {hits.shape[1]:,} images the three get {low}, {middle} and {high} %" in text
+    assert f"their oracle {oracle}" in text
+    names = read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names
+    *_, (_, backbones, hits, truth) = answers_to_shapes(run, names)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    some = [(name, *of[1:]) for name, *of in answers_to_experiments(run) if name in SHOWN]
+    for name, right, classes in [*some, ("shape-bias", hits, truth)]:
+        shown = [right.mean(axis=1).max(), right.any(axis=0).mean(), independent(right, classes)]
+        mean = np.mean([kappa(*pair) for pair in combinations(right, 2)])
+        row = " | ".join([f"{len(classes):,}", *(f"{100 * x:.1f}" for x in shown), f"{mean:.2f} |"])
+        assert row in readme, name
+    shares = defaultdict(list)
+    for (a, one), (b, other) in combinations(zip(backbones, hits, strict=True), 2):
+        p, q = sorted((one.mean(), other.mean()))
+        best = kappa(np.arange(1280) < 1280 * p, np.arange(1280) < 1280 * q)
+        shares[a.startswith("RN") + b.startswith("RN")].append(100 * kappa(one, other) / best)
+        if (a, b) == ("RN50", "ViT-L-14"):
+            assert (
+                f"{100 * p:.1f} and {100 * q:.1f} % of the images kappa is at most {best:.2f}"
+                in text
+            )
+    said = [f"{min(shares[k]):.0f} to {max(shares[k]):.0f} %" for k in (1, 0)]
+    assert f"transformers have {said[0]} of what" in text
+    assert f"the two ResNets {shares[2][0]:.0f} %" in text
+    assert f"among themselves {said[1]}" in text
+
+
+def test_the_class_oracle_of_the_page():
+    table = Path(FOLDER or "nowhere") / "class_accuracy.parquet"
+    if not table.is_file():
+        pytest.skip("CLIPSYN_REAL names no folder with class_accuracy.parquet")
+    study = script("class_oracle")
+    printed = study.table(study.class_oracles(study.read(table), "ensemble"))
+    assert printed in (ROOT / "docs" / "real.md").read_text("utf-8")
