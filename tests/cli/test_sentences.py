@@ -26,7 +26,6 @@ def _shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=folder,
-        timeout=120,
     )
 
 
