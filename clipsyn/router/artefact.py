@@ -17,6 +17,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clipsyn import __version__
 from clipsyn.documents import parse_json
 from clipsyn.ensembles import ENSEMBLES
@@ -63,6 +65,11 @@ def write(path: Path, router: FittedRouter, *, replace: bool = False) -> None:
     check_vacant(path, replace=replace)
     arrays: Arrays = {}
     content = _description(router, arrays)
+    if name := _not_finite(arrays):
+        raise UsageError(
+            f"{router.method} has learned numbers in {name} that are not finite: fit it with less "
+            "extreme parameters"
+        )
     binary = save(arrays)
     content["arrays"] = hashlib.sha256(binary).hexdigest()
     content["fingerprint"] = fingerprint(content)
@@ -112,7 +119,7 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
         binary = (path / ARRAYS).read_bytes()
     except OSError as error:
         raise DamagedStore(f"{path / ARRAYS} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(binary).hexdigest() != content["arrays"]:
+    if hashlib.sha256(binary).hexdigest() != content.get("arrays"):
         raise DamagedStore(
             f"{path / ARRAYS} is damaged or of another router: its SHA-256 is not the one in "
             f"{DESCRIPTION}"
@@ -122,9 +129,20 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
         arrays = {name: array.copy() for name, array in load(binary).items()}
         if not plugins:
             _refuse_plugins(path, content)
-        return _router(content, arrays)
+        router = _router(content, arrays)
     except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedStore(f"{path / DESCRIPTION} describes no router: {error!r}") from error
+    if name := _not_finite(arrays):
+        raise DamagedStore(
+            f"{path / ARRAYS} has numbers in {name} that are not finite, which predict "
+            "nothing: fit the router again"
+        )
+    return router
+
+
+def _not_finite(arrays: Arrays) -> str | None:
+    """The first array with a NaN or an infinite number in it."""
+    return next((name for name in sorted(arrays) if not np.isfinite(arrays[name]).all()), None)
 
 
 def _refuse_plugins(path: Path, content: Mapping[str, Any]) -> None:
@@ -164,12 +182,20 @@ def _read_description(path: Path) -> dict[str, Any]:
             "pip install --upgrade clipsyn"
         )
     stated = content.pop("fingerprint", None)
-    if stated != fingerprint(content):
+    if stated != _fingerprint(content):
         raise DamagedStore(
             f"{file} is damaged or was edited: its content does not have the fingerprint that it "
             "states; fit the router again"
         )
     return content
+
+
+def _fingerprint(content: Mapping[str, Any]) -> str | None:
+    """None of what JSON cannot hold, though Python reads it: NaN and 1e999."""
+    try:
+        return fingerprint(content)
+    except ValueError:
+        return None
 
 
 def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
@@ -222,12 +248,14 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
 
 
 def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:
-    name = content["name"]
+    name, scale = content["name"], content["logit_scale"]
+    if scale is not None and not (isinstance(scale, int | float) and scale > 0):
+        raise ValueError(f"the logit scale of {name} is {scale}")
     return FittedBackbone(
         name,
         content["source"],
         content["identity"],
-        content["logit_scale"],
+        scale,
         arrays.get(_class_array(name)),
     )
 

@@ -176,8 +176,11 @@ class FittedRouter:
         return {name: scale for name, scale in known.items() if scale is not None}
 
     def combine(self, pool: Pool) -> NDArray[np.float32]:
-        """Scores (sample, class); raises RouterMismatch for a pool it cannot be applied to."""
-        return self.ensemble.combine(self._transformed(pool))
+        """Scores (sample, class); raises RouterMismatch for a pool it cannot be applied to.
+
+        NaN where an image could not be read; InputError where the scores of others are not finite.
+        """
+        return self._scores(self._transformed(pool))
 
     def predict(self, pool: Pool) -> NDArray[np.uint16]:
         """(sample,) class index; NO_PREDICTION where an image could not be read."""
@@ -201,7 +204,7 @@ class FittedRouter:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """`combine` and, of a router that has them, `weights`; the head is applied once."""
         transformed = self._transformed(pool)
-        scores = self.ensemble.combine(transformed)
+        scores = self._scores(transformed)
         if not isinstance(self.ensemble, Router):
             return scores, None
         return scores, self.ensemble.weights(transformed.of_backbones(pool.backbones))
@@ -243,6 +246,17 @@ class FittedRouter:
             raise RouterMismatch("prompts", self.prompts["name"], prompts["name"])
         for name, fitted, given in differences(self.prompts, prompts):
             raise RouterMismatch(f"prompts ({name})", _short(fitted), _short(given))
+
+    def _scores(self, transformed: Pool) -> NDArray[np.float32]:
+        scores = self.ensemble.combine(transformed)
+        lost = transformed.readable & ~np.isfinite(scores).all(axis=1)
+        if lost.any():
+            raise InputError(
+                f"{self.method} has no finite scores for {np.count_nonzero(lost):,} of "
+                f"{len(lost):,} images that were read: the router is damaged or was fitted on "
+                "something else; fit it again"
+            )
+        return scores
 
     def _transformed(self, pool: Pool) -> Pool:
         self.check(pool)

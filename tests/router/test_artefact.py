@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,4 +302,64 @@ def test_a_missing_array(folder: Path, support: Pool) -> None:
 
     edit(folder, point)
     with pytest.raises(DamagedStore, match="describes no router: KeyError"):
+        load_router(folder)
+
+
+def resigned(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    """Other arrays, with the digest and the fingerprint that belong to them."""
+    arrays = load_file(folder / ARRAYS)
+    change(arrays)
+    binary = save(arrays)
+    (folder / ARRAYS).write_bytes(binary)
+    edit(folder, lambda content: content.update(arrays=hashlib.sha256(binary).hexdigest()))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["super-learner", "nlc"])
+def test_numbers_that_are_not_finite(
+    name: str, value: float, tmp_path: Path, support: Pool
+) -> None:
+    save_router(tmp_path / "r", ENSEMBLES.load(name)().fit(support), support)
+    names = [
+        n for n, array in load_file(tmp_path / "r" / ARRAYS).items() if array.dtype.kind == "f"
+    ]
+    assert len(names) > 3  # the classes of three backbones, and what was learned
+    for spoilt in names:
+        path = tmp_path / spoilt.replace("/", "-")
+        shutil.copytree(tmp_path / "r", path)
+        resigned(path, lambda arrays, spoilt=spoilt: np.put(arrays[spoilt], 0, value))
+        with pytest.raises(DamagedStore, match=f"numbers in {spoilt} that are not finite"):
+            load_router(path)
+
+
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, support: Pool) -> None:
+    ensemble = ENSEMBLES.load("super-learner")().fit(support)
+    ensemble.unused_ = np.array([np.nan])
+    with pytest.raises(UsageError, match=r"learned numbers in ensemble/unused_ .* not finite"):
+        save_router(tmp_path / "r", ensemble, support)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("scale", ["NaN", "1e999", "-1", "0", '"100"'])
+def test_a_scale_that_is_none(scale: str, folder: Path) -> None:
+    edit(folder, lambda content: content["backbones"][0].update(logit_scale="HERE"))
+    file = folder / DESCRIPTION
+    content = json.loads(file.read_text().replace('"HERE"', scale))
+    del content["fingerprint"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()  # as a forger would
+    file.write_text(json.dumps(content | {"fingerprint": digest}))
+    with pytest.raises(DamagedStore, match=r"is damaged or was edited|the logit scale of fake/one"):
+        load_router(folder)
+
+
+def test_a_description_without_a_digest(folder: Path) -> None:
+    edit(folder, lambda content: content.pop("arrays"))
+    with pytest.raises(DamagedStore, match="is damaged or of another router"):
+        load_router(folder)
+
+
+def test_nesting_ends_in_a_sentence(folder: Path) -> None:
+    (folder / DESCRIPTION).write_text("[" * 100_000)
+    with pytest.raises(DamagedStore, match="nested too deeply"):
         load_router(folder)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.static import LogAverage, ProbabilityAverage
 from clipsyn.errors import InputError, RouterMismatch, UsageError
@@ -200,3 +201,23 @@ def test_a_router_of_plain_arrays_cannot_vouch_for_stored_embeddings() -> None:
     ):
         with pytest.raises(InputError, match="was fitted on plain arrays or imported logits"):
             use()
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_scores_that_are_not_finite_are_refused(value: float, support: Pool, unseen: Pool) -> None:
+    """Whatever the reason, a number beside the arrays of a forged router for one."""
+    ensemble = ENSEMBLES.load("c-log-avg")().fit(support)
+    router = FittedRouter.of(ensemble, support)
+    assert np.isfinite(router.combine(unseen)).all()
+    ensemble.temperatures_ = np.full(3, value)
+    for apply in (router.combine, router.predict, router.score, router.combine_and_weigh):
+        with np.errstate(all="ignore"), pytest.raises(InputError, match="no finite scores for 23"):
+            apply(unseen)
+
+
+def test_images_that_were_not_read_have_no_scores(support: Pool, unseen: Pool) -> None:
+    logits = unseen.logits.copy()
+    logits[3, 1] = np.nan
+    router = FittedRouter.of(ENSEMBLES.load("log-avg")().fit(support), support)
+    lost = np.isnan(router.combine(replace(unseen, logits=logits))).all(axis=1)
+    assert np.flatnonzero(lost).tolist() == [3]
