@@ -64,12 +64,12 @@ class Registry:
         if name in self._targets:
             module, attribute = self._targets[name].split(":")
             return getattr(import_module(module), attribute)
-        if name in self._former:
-            now = self._former[name]
-            raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
         offered = self._plugins.names() if self._plugins else []
         if self._plugins and name in offered:
             return self._plugins.load(name)
+        if name in self._former:
+            now = self._former[name]
+            raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
         raise unknown_name(self.kind, name, [*self._targets, *offered])
 
     def create(self, name: str) -> Any:
