@@ -40,7 +40,7 @@ class Stub:
     def predictions(self, key: FeatureKey, prompts: str) -> np.ndarray:
         return self.of[key.backbone]
 
-    def fingerprint(self, key: FeatureKey) -> str:
+    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
         return f"of {key.backbone}"
 
 

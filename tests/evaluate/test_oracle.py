@@ -41,7 +41,7 @@ class Stub:
         self.read.append(rows)
         return self.logits_of[key.backbone][rows.start : rows.stop]
 
-    def fingerprint(self, key: FeatureKey) -> str:
+    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
         return f"of {key.backbone}"
 
 
