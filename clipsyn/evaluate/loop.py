@@ -245,6 +245,13 @@ def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
         _, empty = shortfall(labels, None, classes)
         if empty and not task.protocol.base_to_new:
             yield f"{where}: {empty} of {classes} classes have no image to learn from"
+        drawn = study.drawn(next(iter(task.protocol.seeds), None))
+        if gone := [k for k in task.protocol.shots if k and k not in drawn and task.protocol.seeds]:
+            most = list(drawn)[-1]
+            yield (
+                f"{where}: {', '.join(map(str, gone))} shots are the same {len(drawn[most])} "
+                f"images as {most or 'full'}: fitted once"
+            )
         for shots in task.protocol.shots:
             short, _ = shortfall(labels, shots, classes)
             if short:

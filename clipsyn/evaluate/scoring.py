@@ -65,6 +65,12 @@ class Scorer:
         references = [self.single(name) for name in self.singles]
         return max(references, key=lambda reference: int(reference.correct.sum()))
 
+    @cached_property
+    def anyone(self) -> NDArray[np.bool_]:
+        """(counted sample,) whether any backbone is right."""
+        right = [self.correct(single) for single in self.singles.values()]
+        return np.asarray(np.logical_or.reduce(right))
+
     def correct(self, judged: Judged) -> NDArray[np.bool_]:
         """(counted sample,) whether the prediction is right."""
         right: NDArray[np.bool_] = judged.prediction[self._rows] == self._labels
@@ -87,13 +93,19 @@ class Scorer:
     def gains(self, judged: Judged, chosen: Reference | None = None) -> Iterator[Measured]:
         """Gains of an ensemble in accuracy, as fractions.
 
-        gain: over the best single backbone of these samples (the paper's reference, an optimistic
-        one). gain_relative: the same divided by its accuracy. gain_over_chosen: over `chosen`,
-        the backbone that was best on the support.
+        gain: over the best single backbone of these samples (the paper's reference, which was
+        chosen on what it is measured on). gain_relative: the same divided by its accuracy.
+        gain_over_chosen: over `chosen`, the backbone that was best on the support.
         """
         correct = self.correct(judged)
         yield self._gain("gain", correct, self.best.correct)
         yield self._relative(correct, self.best.correct)
+        yield from self.over_chosen(correct, chosen)
+
+    def over_chosen(
+        self, correct: NDArray[np.bool_], chosen: Reference | None
+    ) -> Iterator[Measured]:
+        """gain_over_chosen, if a backbone was chosen."""
         if chosen is not None:
             yield self._gain("gain_over_chosen", correct, chosen.correct)
 
@@ -102,12 +114,11 @@ class Scorer:
         were independent within each class (acc1_independent), and its gain.
         """
         right = np.stack([self.correct(single) for single in self.singles.values()])
-        anyone = np.asarray(right.any(axis=0))
-        yield self._mean("acc1", anyone)
+        yield self._mean("acc1", self.anyone)
         mark = independent_oracle(*class_accuracy(right, self._labels))
         yield Measured("acc1_independent", Score(mark, self.n), None)
-        yield self._gain("gain", anyone, self.best.correct)
-        yield self._relative(anyone, self.best.correct)
+        yield self._gain("gain", self.anyone, self.best.correct)
+        yield self._relative(self.anyone, self.best.correct)
 
     def diversity(self) -> Iterator[Measured]:
         """How differently the backbones predict: means over all pairs of them.

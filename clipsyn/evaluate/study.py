@@ -29,11 +29,12 @@ from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
 from clipsyn.metrics import Judged, Score, join, judge
 from clipsyn.pool import NO_LABEL, Pool
-from clipsyn.specs import canonical_json, fingerprint, parse_perturbation
+from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.store.pools import PoolReader
 
 Shots = int | None  # None is the whole support split
 ORACLE = "oracle"
+CHOSEN = "best-single"  # what all else is compared with: the backbone that is best on the support
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _chosen(combiner: Pool) -> str | None:
     """The backbone that is best on the support, if there is one to choose on."""
     if not len(combiner) or len(combiner.backbones) == 1:
         return combiner.backbones[0] if len(combiner) else None
-    best: str = from_text(ENSEMBLES, "best-single").fit(combiner).best_
+    best: str = from_text(ENSEMBLES, CHOSEN).fit(combiner).best_
     return best
 
 
@@ -247,7 +248,6 @@ class Study:
         self._reader = support or targets[0].reader  # of a target no sample is read to fit
         self.protocol = protocol
         self._indices = indices or {}
-        self._measured: dict[str, list[Number]] = {}  # several shots can be the same samples
 
     def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
         """Everything with this seed; None is for all that no seed makes a difference to.
@@ -272,23 +272,40 @@ class Study:
             yield Draw(0, None, np.empty(0, np.intp))
         if self.support is None:
             return
-        for shots in self.protocol.shots:
-            if shots is None:
-                yield Draw(None, seed, few_shot(self.labels(), None, 0))
-            elif seed is not None:
-                drawn = self._indices.get((shots, seed))
-                rows = few_shot(self.labels(), shots, seed) if drawn is None else drawn
-                yield Draw(shots, seed, rows)
+        for shots, rows in self.drawn(seed).items():
+            yield Draw(shots, seed, rows)
+
+    def drawn(self, seed: int | None) -> dict[Shots, NDArray[np.intp]]:
+        """Rows of the support for each number of shots; without a seed for all of it alone.
+
+        Where several numbers give the same rows, as all do that no class has, the largest stands
+        for all: the same fit is made, and counts in a mean, once.
+        """
+        found: dict[Shots, NDArray[np.intp]] = {}
+        for shots in sorted(self.protocol.shots, key=lambda k: (k is None, k)):
+            if shots is None or seed is not None:
+                rows = self._rows(shots, seed or 0)
+                found = {k: of for k, of in found.items() if not np.array_equal(of, rows)}
+                found[shots] = rows
+        return found
+
+    def _rows(self, shots: Shots, seed: int) -> NDArray[np.intp]:
+        given = None if shots is None else self._indices.get((shots, seed))
+        return few_shot(self.labels(), shots, seed) if given is None else given
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
-        """What to measure on a draw, None for the backbones: each thing once over all draws."""
-        names: list[str | None] = [None, ORACLE, *self.protocol.ensembles]
+        """What to measure on a draw, None for the backbones: each thing once over all draws.
+
+        On each draw there is the backbone that is chosen there, and what learns nothing, which is
+        measured without a draw, is compared with it.
+        """
+        names = list(dict.fromkeys([None, ORACLE, *self.protocol.ensembles, CHOSEN]))
         if draw.shots == 0:
             return [name for name in names if not learns(head, name)]
-        learned = [name for name in names if learns(head, name)]
+        names = [name for name in names if name is not None or learns(head, None)]
         if draw.shots is None:
-            return [name for name in learned if is_random(head, name) == (draw.seed is not None)]
-        return learned
+            return [name for name in names if is_random(head, name) == (draw.seed is not None)]
+        return names
 
     def _run_unit(
         self, draw: Draw, head: str, names: Sequence[str | None], known: Container[str]
@@ -321,15 +338,13 @@ class Study:
                     yield Subject(target, name, backbone)
 
     def _numbers(self, draw: Draw, head: str, names: Sequence[str | None]) -> list[Number]:
-        key = canonical_json([head, list(names), draw.identity()])
-        if key not in self._measured:
-            fitted = fit_methods(self._pool(draw), head, _ensembles(names), draw.seed)
-            self._measured[key] = [
-                number
-                for index, target in enumerate(self.targets)
-                for number in _measure(index, target, fitted, names)
-            ]
-        return self._measured[key]
+        fitted = fit_methods(self._pool(draw), head, _ensembles(names), draw.seed)
+        known = [] if draw.shots == 0 else [name for name in names if not learns(head, name)]
+        return [
+            number
+            for index, target in enumerate(self.targets)
+            for number in _measure(index, target, fitted, names, known)
+        ]
 
     def _pool(self, draw: Draw) -> Pool:
         pool = self._reader.read(draw.rows)
@@ -342,7 +357,7 @@ class Study:
     def _fingerprint(self, draw: Draw, head: str, subject: Subject) -> str:
         goal = self.targets[subject.target]
         support = None
-        if learns(head, subject.ensemble):
+        if draw.shots != 0:
             support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
         return fingerprint(
             {
@@ -360,7 +375,6 @@ class Study:
         goal = self.targets[number.target]
         metric, score, interval = number.measured
         of = self._reader
-        learned = learns(head, number.ensemble)
         return {
             "dataset": goal.reader.samples.dataset,
             "split": goal.reader.samples.split,
@@ -371,7 +385,7 @@ class Study:
             "backbones": "+".join(number.backbones),
             "prompts": goal.reader.prompts,
             "classes": goal.classes,
-            "support": f"{of.samples.split}, {of.prompts}" if learned else None,
+            "support": f"{of.samples.split}, {of.prompts}" if draw.shots != 0 else None,
             "shots": draw.shots,
             "seed": draw.seed,
             "metric": metric,
@@ -392,9 +406,13 @@ def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:
 
 
 def _measure(
-    index: int, target: Target, fitted: Fitted, names: Sequence[str | None]
+    index: int,
+    target: Target,
+    fitted: Fitted,
+    names: Sequence[str | None],
+    known: Sequence[str | None],
 ) -> Iterator[Number]:
-    """All metrics of `names` on a target."""
+    """All metrics of `names` on a target; of those `known` the gain over the backbone chosen."""
     verdict = predict(fitted, target)
     scorer = Scorer(verdict.labels, verdict.singles, target.n_classes)
     everyone, silent = tuple(verdict.singles), target.reader.silent
@@ -404,9 +422,17 @@ def _measure(
             for measured in scorer.metrics(judged, probabilities=backbone not in silent):
                 yield Number(index, None, (backbone,), measured)
     if ORACLE in names and len(everyone) > 1:
-        for measured in (*scorer.oracle(), *scorer.diversity()):
+        if ORACLE not in known:
+            for measured in (*scorer.oracle(), *scorer.diversity()):
+                yield Number(index, ORACLE, everyone, measured)
+        for measured in scorer.over_chosen(scorer.anyone, chosen):
             yield Number(index, ORACLE, everyone, measured)
     for text, method in fitted.methods.items():
+        if text in known:
+            correct = scorer.correct(verdict.ensembles[text])
+            for measured in scorer.over_chosen(correct, chosen):
+                yield Number(index, text, everyone, measured)
+            continue
         spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
         asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
         judged = verdict.ensembles[text]

@@ -1,16 +1,25 @@
-"""Tables that compare ensembles: by dataset, and by number of shots."""
+"""Tables that compare ensembles: by dataset, and by number of shots.
+
+The reference is `CHOSEN`, the backbone that is best on the support: what can be had without a
+combination. What knows the labels of the test images stands below: the backbone that is best on
+them, the oracle, and its mark.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 import polars as pl
 
-from clipsyn.report.tables import show
+from clipsyn.report.tables import WIDTH, show
 from clipsyn.specs import CLEAN
 
-BEST = "best single on test"
+CHOSEN = "best-single"
+BEST = "best on test"
+INDEPENDENT = "independent"
+_KNOW_TEST = (BEST, "oracle", INDEPENDENT)
 _FULL = "full"
 
 
@@ -20,9 +29,16 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     tidy: what `clipsyn.evaluate.evaluate` returns. Columns: head, split, perturbation, prompts,
     classes, dataset, method, shots ("full" is the whole support, null where nothing is learned),
     value, sd (over seeds), ci_low, ci_high (means of the intervals over samples), seeds, n.
-    The best single backbone on test stands beside the ensembles, as `BEST`.
+    The best single backbone on test stands beside the ensembles, as `BEST`; beside accuracies also
+    the upper mark of the oracle, as `INDEPENDENT`.
     """
-    wanted = tidy.filter(pl.col("metric") == metric).with_columns(
+    marked = tidy.filter(pl.col("metric") == f"{metric}_independent")
+    wanted = pl.concat(
+        [
+            tidy.filter(pl.col("metric") == metric),
+            marked.with_columns(ensemble=pl.lit(INDEPENDENT)),
+        ]
+    ).with_columns(
         shots=pl.when(pl.col("shots").is_null())
         .then(pl.lit(_FULL))
         .when(pl.col("shots") > 0)
@@ -66,20 +82,15 @@ def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[st
     """
     where = ["head", "split", "prompts", "classes"]
     tables = {}
-    frame, gains = method_frame(tidy), method_frame(tidy, "gain")
-    for keys, every in frame.group_by(where, maintain_order=True):
+    for keys, every in method_frame(tidy).group_by(where, maintain_order=True):
         labels = every["perturbation"].unique(maintain_order=True).to_list()
         one = CLEAN.label if CLEAN.label in labels else labels[0]
         part = every.filter(pl.col("perturbation") == one)
-        gain = gains.filter(
-            pl.col("perturbation") == one,
-            *(pl.col(name) == value for name, value in zip(where, keys, strict=True)),
-        )
         head, split, prompts, classes = keys
         title = f"head {head} · {split} · {one} · prompts {prompts}"
         title += "" if classes == "all" else f" · {classes} classes"
         name = f"{head}, {split}, {prompts}, {classes}"
-        tables[f"by dataset, {name}"] = by_dataset(part, gain, title=title, terminal=terminal)
+        tables[f"by dataset, {name}"] = by_dataset(part, title=title, terminal=terminal)
         if len(_shots(part)) > 1:
             tables[f"by shots, {name}"] = by_shots(part, title=title, terminal=terminal)
         if len(labels) > 1:
@@ -90,74 +101,98 @@ def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[st
     return tables
 
 
-_NOTE = (
-    "top-1 accuracy in %, means over seeds. gain: in points over the best single backbone of each "
-    "dataset,\nchosen on these very test images (least: on the dataset where it is smallest). "
-    "best-single is chosen\non the support. oracle: share of images that at least one backbone "
-    "gets right."
-)
+_NOTE = """\
+Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
+over it, in points; least: on the dataset where it is smallest. best on test: the backbone that is
+best on these very images, so that its accuracy is too high and the gain over it too low. oracle:
+share of images that at least one backbone gets right; independent: what it would be if errors were
+independent within each class. Numbers of shots that give a dataset the same images as more do are
+left out; datasets that have the same numbers stand together."""
 
 
-def by_dataset(
-    frame: pl.DataFrame, gains: pl.DataFrame, *, title: str, terminal: bool | None = None
-) -> str:
-    """A line a method, a column a dataset, at the most shots there are."""
+def by_dataset(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
+    """A line a method, a column a dataset, at the most shots there are of it, and mean gains."""
     shots = _shots(frame)
-    last = shots[-1] if shots else None
-    table = _at(frame, last).pivot(on="dataset", index="method", values="value")
+    table = at_most_shots(frame).pivot(on="dataset", index="method", values="value")
     datasets = [name for name in table.columns if name != "method"]
     table = table.with_columns(mean=pl.mean_horizontal(datasets))
-    gain = (
-        _at(gains, last)
-        .group_by("method")
-        .agg(gain=pl.col("value").mean(), least=pl.col("value").min())
-    )
-    table = _ordered(table.join(gain, on="method", how="left"))
-    gained = ["gain", "least"]
-    table = table.with_columns(  # the reference gains nothing over itself
-        pl.when(pl.col("method") == BEST).then(0.0).otherwise(pl.col(gained)).name.keep()
-    )
     columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
-    table = table.select("method", *columns, "gain", *(["least"] if len(datasets) > 1 else []))
+    gained = []
+    for name, reference in (("gain", CHOSEN), ("over it", BEST)):
+        if reference in table["method"]:
+            gains = _gains(table, datasets, reference)
+            table = table.with_columns(gains.mean_horizontal().alias(name))
+            gained.append(name)
+            if reference == CHOSEN and len(datasets) > 1:
+                table = table.with_columns(gains.min_horizontal().alias("least"))
+                gained.append("least")
+    table = _ordered(table.select("method", *columns, *gained))
     return show(
         table,
         title=title + _said(shots),
-        percent=[*columns, "gain", "least"],
+        percent=[*columns, *gained],
+        headers={"over it": "over best\non test"},
         bold=_best_cells(table, columns),
         terminal=terminal,
     )
 
 
+def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.DataFrame:
+    """Accuracies (method, dataset) less those of a method."""
+    base = table.filter(method=reference)
+    return table.select(pl.col(name) - base[name][0] for name in datasets)
+
+
 def by_shots(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
-    """A line a method, a column a number of shots: means over datasets."""
-    shots = _shots(frame)
-    columns = {name: _at(frame, name) for name in shots}
-    return _means(frame, columns, f"{title} · by shots", terminal)
+    """A line a method, a column a number of shots: means over the datasets that have all of them.
+
+    Where a dataset lacks some, because they give it the same images as more do, it stands in a
+    table with others of its kind.
+    """
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for (dataset,), part in frame.group_by("dataset", maintain_order=True):
+        kinds.setdefault(tuple(_shots(part)), []).append(str(dataset))
+    texts = []
+    for shots, datasets in kinds.items():
+        part = frame.filter(pl.col("dataset").is_in(datasets))
+        columns = {name: _at(part, name) for name in shots}
+        text = _means(part, columns, f"{title} · by shots", terminal, named=len(kinds) > 1)
+        texts.append(text)
+    return "\n\n".join(texts)
 
 
 def by_perturbation(
     frame: pl.DataFrame, labels: Sequence[str], *, title: str, terminal: bool | None = None
 ) -> str:
     """A line a method, a column a perturbation: means over datasets, at the most shots."""
-    shots = _shots(frame)
-    last = _at(frame, shots[-1] if shots else None)
+    last = at_most_shots(frame)
     columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
-    return _means(frame, columns, f"{title} · by perturbation{_said(shots)}", terminal)
+    return _means(frame, columns, f"{title} · by perturbation{_said(_shots(frame))}", terminal)
 
 
 def _means(
-    frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str, terminal: bool | None
+    frame: pl.DataFrame,
+    columns: dict[str, pl.DataFrame],
+    title: str,
+    terminal: bool | None,
+    *,
+    named: bool = False,
 ) -> str:
-    """Methods by columns, each the mean over the datasets of some rows."""
+    """Methods by columns, each the mean over the datasets of some rows; named: which they are."""
     table = frame.select(pl.col("method").unique())
     for name, rows in columns.items():
         mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
         table = table.join(mean, on="method", how="left")
     table = _ordered(table)
-    n = frame["dataset"].n_unique()
+    datasets = frame["dataset"].unique(maintain_order=True).to_list()
+    several = len(datasets) > 1
+    if named:
+        title += f"\n{fill('mean over ' * several + ', '.join(datasets), WIDTH)}"
+    elif several:
+        title += f" · mean over {len(datasets)} datasets"
     return show(
         table,
-        title=title + (f" · mean over {n} datasets" if n > 1 else ""),
+        title=title,
         percent=list(columns),
         bold=_best_cells(table, list(columns)),
         terminal=terminal,
@@ -168,6 +203,15 @@ def _said(shots: Sequence[str]) -> str:
     if not shots:
         return ""
     return " · the whole support" if shots[-1] == _FULL else f" · {shots[-1]} shots"
+
+
+def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
+    """Methods at the most shots there are of each dataset."""
+    parts = [
+        _at(part, shots[-1] if (shots := _shots(part)) else None)
+        for _, part in frame.group_by("dataset", maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else frame
 
 
 def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
@@ -181,13 +225,15 @@ def _shots(frame: pl.DataFrame) -> list[str]:
 
 
 def _ordered(table: pl.DataFrame) -> pl.DataFrame:
-    """Registry order, the reference first and the oracle last."""
+    """Registry order, the reference first, and what knows the test labels last."""
     from clipsyn.ensembles import ENSEMBLES
 
-    order = [BEST, *ENSEMBLES]
+    order = [CHOSEN, *(name for name in ENSEMBLES if name != CHOSEN)]
 
     def place(method: str) -> tuple[int, str]:
         name = method.split(":", maxsplit=1)[0]
+        if method in _KNOW_TEST:
+            return len(order) + 1 + _KNOW_TEST.index(method), method
         return (order.index(name) if name in order else len(order), method)
 
     rank = sorted(table["method"].to_list(), key=place)
@@ -203,8 +249,8 @@ def _ordered(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> set[tuple[int, str]]:
-    """The largest value of each column, the reference and the oracle aside."""
-    fair = [row for row, name in enumerate(table["method"]) if name not in (BEST, "oracle")]
+    """The largest value of each column, what knows the test labels aside."""
+    fair = [row for row, name in enumerate(table["method"]) if name not in _KNOW_TEST]
     cells = set()
     for column in columns:
         values = table[column].to_list()

@@ -32,7 +32,7 @@ def test_it_prints_accuracy_and_the_few_shot_curve(run):
     assert result.exit_code == 0, result.stderr
     assert "head zero-shot · test · clean · prompts simple · the whole support" in result.stdout
     assert "by shots" in result.stdout
-    for name in ("best single on test", "log-avg", "super-learner", "oracle"):
+    for name in ("best-single", "best on test", "log-avg", "super-learner", "oracle"):
         assert name in result.stdout
 
 
@@ -54,13 +54,18 @@ def test_results_are_added_to_the_output(run, tmp_path):
     assert len(pl.read_parquet(output)) > before
     csv = tmp_path / "r.csv"
     run(*QUICK, "-o", output, "--csv", csv)
-    assert set(pl.read_csv(csv)["ensemble"].drop_nulls()) == {"log-avg", "super-learner", "oracle"}
+    assert set(pl.read_csv(csv)["ensemble"].drop_nulls()) == {
+        "best-single",
+        "log-avg",
+        "super-learner",
+        "oracle",
+    }
 
 
 def test_lists_take_commas_and_repetition(run):
     result = run("--ensembles", "log-avg", "--ensembles", "vote-1,vote-3", "--json")
     names = {row["ensemble"] for row in json.loads(result.stdout)}
-    assert names == {None, "oracle", "log-avg", "vote-1", "vote-3"}
+    assert names == {None, "oracle", "best-single", "log-avg", "vote-1", "vote-3"}
 
 
 def test_parameters_of_a_method_make_it_another_one(run):

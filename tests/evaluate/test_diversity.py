@@ -300,7 +300,7 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     )
     frame = diversity(store, results=path)
     found = frame.filter(pl.col("dataset").is_null())
-    assert set(found["ensemble"]) == {"oracle", "log-avg", "super-learner"}
+    assert set(found["ensemble"]) == {"oracle", "best-single", "log-avg", "super-learner"}
     assert set(found.filter(ensemble="super-learner")["shots"]) == {2}
     assert set(found["n"]) == {3}
     values = frame.filter(metric="mean_error_inconsistency")["value"].to_list()

@@ -99,8 +99,12 @@ def test_one_row_a_number(store):
     drawn = frame.filter(pl.col("ensemble") == "super-learner").select("shots", "seed").unique()
     # nothing in it is random: with the whole support every seed gives the same
     assert set(drawn.rows()) == {(1, 0), (1, 1), (4, 0), (4, 1), (None, None)}
-    unlearned = frame.filter(pl.col("ensemble") == "log-avg").select("shots", "seed", "support")
-    assert set(unlearned.rows()) == {(0, None, None)}
+    unlearned = frame.filter(pl.col("ensemble") == "log-avg")
+    measured = unlearned.filter(pl.col("metric") != "gain_over_chosen")
+    assert set(measured.select("shots", "seed", "support").rows()) == {(0, None, None)}
+    # against the backbone that is chosen on each draw
+    chosen = unlearned.filter(metric="gain_over_chosen").select("shots", "seed")
+    assert set(chosen.rows()) == set(drawn.rows())
 
 
 def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
@@ -524,10 +528,34 @@ def test_base_to_new_refuses_what_learns_classes(store):
         run(store, base_to_new=True, heads=["tip-adapter"])
 
 
-def test_shots_that_are_the_same_images_give_the_same_numbers(store):
-    frame = run(store, shots=(16, None), seeds=(0,))  # no class has more than eight
-    sixteen = accuracy(frame, ensemble="super-learner", shots=16)
-    assert sixteen == accuracy(frame, ensemble="super-learner", shots=None)
+@pytest.mark.parametrize(("shots", "kept"), [((16, 2, None), {2, None}), ((8, 2, 16), {2, 16})])
+def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, kept, monkeypatch):
+    """No class has more than eight."""
+    fitted, fit = [], study.fit_methods
+    monkeypatch.setattr(
+        study, "fit_methods", lambda pool, *rest: fitted.append(len(pool)) or fit(pool, *rest)
+    )
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, shots=shots, seeds=(0,), ensembles=["super-learner"])
+    assert set(frame.filter(ensemble="super-learner")["shots"]) == kept
+    assert sorted(fitted) == [0, 8, 30]
+    gone = next(k for k in shots if k not in kept)
+    most = "full" if None in kept else "16"
+    assert f"toy/train: {gone} shots are the same 30 images as {most}: fitted once" in caplog.text
+
+
+def test_what_learns_nothing_is_compared_with_the_backbone_chosen_on_each_draw(store):
+    frame = run(store, ensembles=["log-avg", "best-single"], seeds=(0, 1))
+    gains = frame.filter(metric="gain_over_chosen")
+    assert len(gains) == 3 * 5  # log-avg, the oracle and best-single; 1 and 4 shots twice, full
+    for row in gains.iter_rows(named=True):
+        draw = {"shots": row["shots"], "seed": row["seed"]}
+        single = accuracy(frame, ensemble="best-single", **draw)
+        learned = row["ensemble"] == "best-single"
+        own = single if learned else accuracy(frame, ensemble=row["ensemble"], shots=0)
+        assert row["value"] == pytest.approx(own - single, abs=1e-6)
+        assert row["support"] == "train, simple"
+    assert gains["fingerprint"].n_unique() == len(gains)
 
 
 def test_what_the_support_lacks_is_said(store, caplog):

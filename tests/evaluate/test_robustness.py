@@ -558,7 +558,12 @@ def test_ensembles_of_a_file(birds, results):
 def test_shots_can_be_chosen(birds, results):
     frame = robustness(birds, datasets="birds", results=results, shots="1")
     assert set(frame.filter(ensemble="super-learner")["shots"]) == {1}
-    assert set(frame["ensemble"].drop_nulls()) == {"reference", "oracle", *ENSEMBLES}
+    assert set(frame["ensemble"].drop_nulls()) == {
+        "reference",
+        "oracle",
+        "best-single",
+        *ENSEMBLES,
+    }
 
 
 def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path):

@@ -34,11 +34,17 @@ def tidy() -> pl.DataFrame:
     rows = []
     for dataset, differ, gain in (("x", 0.5, 0.02), ("y", 0.7, 0.05), ("z", 0.9, 0.04)):
         rows.append(row(dataset, "oracle", "error_inconsistency", differ))
-        rows.append(row(dataset, "oracle", "gain", 0.3))
-        rows.append(row(dataset, "log-avg", "gain", gain))
-        rows.append(row(dataset, "nlc", "gain", 0.9, shots=1, seed=0))
-        rows.append(row(dataset, "nlc", "gain", gain + 0.01, shots=None, seed=0))
-        rows.append(row(dataset, "nlc", "gain", gain - 0.01, shots=None, seed=1))
+        rows.append(row(dataset, None, "acc1", 0.4))
+        rows.append(row(dataset, None, "acc1", 0.3) | {"backbones": "b"})
+        rows.append(row(dataset, "best-single", "acc1", 0.4, shots=1, seed=0))
+        rows.append(row(dataset, "best-single", "acc1", 0.3, shots=None))
+        rows.append(row(dataset, "log-avg", "gain", gain - 0.5))  # over the best on test
+        rows.append(row(dataset, "oracle", "gain_over_chosen", 0.2, shots=1, seed=0))
+        rows.append(row(dataset, "oracle", "gain_over_chosen", 0.3, shots=None))
+        rows.append(row(dataset, "log-avg", "gain_over_chosen", gain, shots=None))
+        rows.append(row(dataset, "nlc", "gain_over_chosen", 0.9, shots=1, seed=0))
+        rows.append(row(dataset, "nlc", "gain_over_chosen", gain + 0.01, shots=None, seed=0))
+        rows.append(row(dataset, "nlc", "gain_over_chosen", gain - 0.01, shots=None, seed=1))
     return pl.DataFrame(rows, schema=RESULT)
 
 
@@ -50,6 +56,8 @@ def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
     assert first["nlc low"] == pytest.approx(0.0)
     assert first["log-avg"] == pytest.approx(0.02)
     assert first["inconsistency"] == 0.5
+    assert first["oracle"] == pytest.approx(0.3)
+    assert first["best on test"] == pytest.approx(0.1)  # over the one chosen on the support
 
 
 def test_the_table_says_gain_interval_and_correlation(tidy):
