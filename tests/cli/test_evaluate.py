@@ -65,7 +65,7 @@ def test_results_are_added_to_the_output(run, tmp_path):
 def test_lists_take_commas_and_repetition(run):
     result = run("--ensembles", "log-avg", "--ensembles", "vote-1,vote-3", "--json")
     names = {row["ensemble"] for row in json.loads(result.stdout)}
-    assert names == {None, "oracle", "best-single", "log-avg", "vote-1", "vote-3"}
+    assert names == {None, "oracle", "log-avg", "vote-1", "vote-3"}
 
 
 def test_parameters_of_a_method_make_it_another_one(run):
