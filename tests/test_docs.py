@@ -39,7 +39,7 @@ What `clipsyn COMMAND --help` says, written by `python tests/test_docs.py`.
 | exit status | |
 | --- | --- |
 | 0 | done, or there was nothing to do |
-| 1 | you said no, the `extract` extra is missing, a full disk, no memory, no permission |
+| 1 | you said no; no `extract` extra, disk space, memory or permission; another package fails |
 | 2 | an option, name or recipe that cannot work |
 | 3 | images, labels, class names or a checkpoint that are not what they should be |
 | 4 | the store: nothing there yet, made from something else, damaged, of a newer format |
