@@ -63,6 +63,6 @@ def representation(
         opened, **filters, samples=samples, neighbours=neighbours, support=support, seed=seed
     )
     report.show(frame, lambda frame: joined(tables(frame)))
-    scored = set(frame.filter(frame["metric"] == "nll")["dataset"])
+    scored = set(frame.filter(frame["metric"] == "ece")["dataset"])
     if silent := sorted(set(frame["dataset"]) - scored):
         say(f"no logit statistics, for want of labels: {', '.join(silent)}", err=True)

@@ -39,6 +39,7 @@ class Ensemble(Estimator):
     knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
     needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
     needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
+    needs_confidences: ClassVar[bool] = False  # True: with the probability of that
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
 
     backbones_: tuple[str, ...]

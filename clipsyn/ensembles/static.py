@@ -101,6 +101,8 @@ class Confidence(Router):
     """
 
     learns: ClassVar[bool] = False
+    needs_logits: ClassVar[bool] = False
+    needs_confidences: ClassVar[bool] = True
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         return one_hot(most_confident(pool.logits), len(pool.backbones))

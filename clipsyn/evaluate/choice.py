@@ -50,6 +50,7 @@ class Unit(NamedTuple):
     support: str | None  # the split that is fitted on, if any
     lacking: tuple[str, ...]  # backbones without embeddings
     silent: tuple[str, ...]  # backbones of which there are predictions alone
+    unsure: tuple[str, ...]  # of these the ones without confidences
 
 
 def learning(protocol: Protocol) -> set[str]:
@@ -78,6 +79,9 @@ def usable(
         bound[why] = (heads | needing) - set(by_name)
     if unit and unit.support is None:
         bound["there are no labelled images to learn from (--support)"] = learning(protocol)
+    if unit and unit.unsure:
+        needing = {text for text, of in ensembles.items() if of.needs_confidences}
+        bound[f"there are no confidences of {', '.join(unit.unsure)}"] = needing
     if unit and unit.silent:
         needing = {text for text, of in ensembles.items() if of.needs_logits}
         bound[f"there are predictions alone of {', '.join(unit.silent)}"] = heads | needing
@@ -97,7 +101,9 @@ def usable(
 
 def _check_silent(unit: Unit, asked: Protocol, kept: Protocol) -> None:
     """Refuse what predictions alone cannot do at all."""
-    votes = [name for name in ENSEMBLES if not from_text(ENSEMBLES, name).needs_logits]
+    every = {name: from_text(ENSEMBLES, name) for name in ENSEMBLES}
+    needing = {name for name, of in every.items() if unit.unsure and of.needs_confidences}
+    votes = [name for name, of in every.items() if not of.needs_logits and name not in needing]
     if asked.base_to_new or not kept.heads or (asked.ensembles and not kept.ensembles):
         raise UsageError(
             f"of {', '.join(unit.silent)} on {unit.dataset} there are predictions alone: they can "
@@ -165,9 +171,10 @@ class Choice:
             names = tuple(sorted(found))
             lacking = tuple(name for name in names if self.store.imported(found[name]))
             silent = tuple(name for name in lacking if not self.store.has_logits(found[name]))
+            unsure = tuple(name for name in silent if not self.store.has_confidences(found[name]))
             for prompt_set in sorted(places):
                 of = tuple(places[prompt_set])
-                yield Unit(dataset, of, names, prompt_set, support, lacking, silent)
+                yield Unit(dataset, of, names, prompt_set, support, lacking, silent, unsure)
 
     def _cells(self, datasets: Names) -> tuple[list[FeatureKey], str | None]:
         """Those of labelled splits, of datasets whose support has labels too; and that support."""

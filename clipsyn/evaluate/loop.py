@@ -266,7 +266,7 @@ def _ties(study: Study) -> Iterator[str]:
     """On how many images backbones that give predictions alone vote for several classes alike."""
     for target in study.targets:
         reader = target.reader
-        if study.protocol.ensembles and len(reader.silent) == len(reader.backbones) > 1:
+        if study.protocol.ensembles and len(reader.unsure) == len(reader.backbones) > 1:
             store, prompts = reader.store, reader.prompts
             votes = np.stack([store.predictions(key, prompts) for key in reader.keys])
             if tied := int(np.count_nonzero(tied_votes(votes))):

@@ -79,7 +79,8 @@ def representation(
       ``logits / temperature``. They are missing where that split has no labelled images of the
       backbone, and for the split itself.
 
-    Imported cells have a part in what they hold: embeddings in similarities, logits in the rest.
+    Imported cells have a part in what they hold: embeddings in similarities, logits in the rest;
+    predictions with confidences in acc1, both means of confidence, and ece.
 
     Raises MissingCell with the extract line that helps, UnknownName with near matches, LeakError
     where temperatures are to be fitted on "test", and UsageError for numbers below 1 and where
@@ -117,9 +118,13 @@ def _support(store: FeatureStore, wanted: str | None) -> str:
 
 
 def _useful(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey]:
-    """Those with embeddings or logits. Raises MissingCell if there is none."""
+    """Those with embeddings, logits or confidences. Raises MissingCell if there is none."""
     imported = ((key, store.imported(key)) for key in keys)
-    silent = {key: cell for key, cell in imported if cell and cell.kind == "predictions"}
+    silent = {
+        key: cell
+        for key, cell in imported
+        if cell and cell.kind == "predictions" and not cell.has_confidences
+    }
     if len(silent) == len(keys):
         silent[keys[0]].array("image_embedding")  # says what is missing
     for name in sorted({key.backbone for key in silent}):
@@ -159,14 +164,16 @@ class _Study:
         for row in self._similarities(Predicted(self.store, table, tuple(embedded), ""), readable):
             settings = decisive | {"neighbours": self.neighbours}
             yield row | {"fingerprint": fingerprint(settings)}
-        scoring = [key for key in keys if self.store.has_logits(key)]
-        labelled = self._draw(readable & (table.labels >= 0))
+        scoring = [key for key in keys if self.store.has_confidences(key)]
         if not scoring or not (table.labels >= 0).any():
             return
         for (_, prompt_set), members in groups(self.store, scoring, prompts):
             of = Predicted(self.store, table, tuple(members), prompt_set)
-            for row in self._logit_statistics(of, labelled):
-                settings = decisive | {"support": row["fingerprint"]}
+            valid = [self.store.valid(key, prompt_set) for key in members]
+            usable = np.logical_and.reduce([readable, table.labels >= 0, *valid])
+            cells = [of.fingerprints.get(key.backbone, self.store.fingerprint(key)) for key in keys]
+            for row in self._logit_statistics(of, self._draw(usable)):
+                settings = decisive | {"cells": cells, "support": row["fingerprint"]}
                 yield row | {"fingerprint": fingerprint(settings)}
 
     def _draw(self, usable: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -194,6 +201,10 @@ class _Study:
         """All metrics of each backbone over the samples at `rows`."""
         resamples, labels = Resamples(len(rows)), group.labels[rows]
         for key in group.keys:
+            if not self.store.has_logits(key):
+                for one in _of_confidences(group, key, rows, resamples):
+                    yield group.row(one, (key.backbone,)) | {"fingerprint": None}
+                continue
             logits, scale = _logits(self.store, key, group.prompts, rows)
             judged = judge(logits, labels)
             measured = [*_confidence(judged, labels, resamples)]
@@ -294,6 +305,21 @@ def _confidence(
         some = weight > 1e-9  # a resample may have none
         interval = percentiles(total[some] / weight[some]) if n else UNKNOWN
         yield Measured(metric, Score(value, n), interval)
+
+
+def _of_confidences(
+    group: Predicted, key: FeatureKey, rows: NDArray[np.intp], resamples: Resamples
+) -> Iterator[Measured]:
+    """Of predictions that were imported with their confidences: all but likelihoods."""
+    labels = group.labels[rows]
+    prediction = group.store.predictions(key, group.prompts)[rows]
+    confidence = group.store.confidences(key, group.prompts)[rows]
+    unknown = np.full(len(rows), np.nan, np.float32)
+    yield from _confidence(Judged(prediction, unknown, unknown, confidence), labels, resamples)
+    right = prediction == labels
+    gaps = resamples.means(calibration_gaps(confidence, right))
+    ece = expected_calibration_error(confidence, right)
+    yield Measured("ece", ece, percentiles(np.abs(gaps).sum(axis=1)))
 
 
 def _calibration(

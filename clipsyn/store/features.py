@@ -279,6 +279,11 @@ class FeatureStore:
         """(sample,) probability of the predicted class, as it was imported without logits."""
         return arrays.read(self._cell(key, "confidence", prompts))
 
+    def has_confidences(self, key: FeatureKey) -> bool:
+        """Whether it is known how sure each prediction is: from logits, or imported with it."""
+        cell = self.imported(key)
+        return self.has_logits(key) or (cell is not None and cell.has_confidences)
+
     def has_logits(self, key: FeatureKey) -> bool:
         """Whether there are logits beside the predictions; only imported cells may lack them."""
         cell = self.imported(key)

@@ -25,6 +25,7 @@ from clipsyn.store.select import Names, prompt_sets, select
 
 _BLOCK_BYTES = 256 << 20  # of logits in one block of a streamed pool
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
+_LEAST = 1e-6  # what is predicted stays the first, were its confidence rounded to 1 / classes
 
 
 class PoolReader:
@@ -32,7 +33,8 @@ class PoolReader:
 
     backbones: names, patterns, or None for all with a cell there. prompts: a name, or None where
     the store has only one. votes: backbones that were imported as predictions alone are there too,
-    as if they were sure of these; `silent` says which. Raises MissingCell with the extract line
+    `silent`: with logits that have the imported confidence, all other classes being equal, or, of
+    the `unsure`, which have none, as if they were sure. Raises MissingCell with the extract line
     that helps.
     """
 
@@ -58,6 +60,8 @@ class PoolReader:
         self.views = self._read_views(views)
         logits = (key.backbone for key in self.keys if store.has_logits(key))
         self.silent = frozenset(self.backbones).difference(logits) if votes else frozenset()
+        unsure = (key.backbone for key in self.keys if not store.has_confidences(key))
+        self.unsure = self.silent.intersection(unsure)
         self._extracted = [key for key in self.keys if not store.imported(key)]
         labels = fingerprint({"labels": self.samples.labels.tolist()})
         # fingerprints of everything the pool is read from: by backbone, and of the labels
@@ -178,7 +182,7 @@ class PoolReader:
         )
 
     def _logits(self, key: FeatureKey, rows: range) -> NDArray[np.float32]:
-        """(sample, class); of predictions alone `_SURE` for what is predicted, and 0."""
+        """(sample, class); of predictions alone a number for what is predicted, and 0."""
         if key.backbone not in self.silent:
             return self.store.logits(key, self.prompts, rows)
         predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
@@ -187,9 +191,21 @@ class PoolReader:
                 f"{key}: {none:,} answers are none of the classes, as na of model-vs-human's, and "
                 "no vote: import it with --na left-out, or choose others with --backbones"
             )
-        sure = np.equal.outer(predicted, np.arange(self._n_classes)) * np.float32(_SURE)
-        sure[predicted == NO_PREDICTION] = np.nan
-        return np.asarray(sure)
+        sure = self._log_odds(key, rows)[:, None]
+        logits = np.where(np.equal.outer(predicted, np.arange(self._n_classes)), sure, 0)
+        logits[predicted == NO_PREDICTION] = np.nan
+        return np.asarray(logits, np.float32)
+
+    def _log_odds(self, key: FeatureKey, rows: range) -> NDArray[np.float64]:
+        """(sample,) of the predicted class against each other one, which are equal: above 0."""
+        if key.backbone in self.unsure:
+            return np.full(len(rows), _SURE)
+        found = self.store.confidences(key, self.prompts)[rows.start : rows.stop]
+        p = found.astype(np.float64)
+        with np.errstate(divide="ignore"):
+            odds = np.log(p * max(1, self._n_classes - 1)) - np.log1p(-p)
+        clipped: NDArray[np.float64] = np.clip(odds, _LEAST, _SURE)
+        return clipped
 
     def blocks(self) -> Iterator[Pool]:
         """All samples, in order, a bounded number at a time."""

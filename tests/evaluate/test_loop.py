@@ -198,10 +198,35 @@ class TestPredictionsAlone:
         found = run(answers, datasets=None, ensembles=None, heads=["all"])
         assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
 
+    def test_confidences_decide_ties_and_who_is_asked(self, tmp_path, caplog):
+        """A tie of three is cat's, the surest; bee, though two say so, is least sure."""
+        rows = [
+            {"id": f"{row}", "model": name, "prediction": said, "label": label, "confidence": p}
+            for row, (votes, label, sure) in enumerate(
+                [("ant bee cat", "cat", (0.5, 0.4, 0.9)), ("bee cat bee", "cat", (0.3, 0.8, 0.3))]
+            )
+            for name, said, p in zip("xyz", votes.split(), sure, strict=True)
+        ]
+        pl.DataFrame(rows).write_csv(tmp_path / "sure.csv")
+        import_files(tmp_path / "sure", [tmp_path / "sure.csv"], Wanted("quiz"))
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            found = run(FeatureStore.open(tmp_path / "sure"), datasets="quiz", ensembles=None)
+        assert accuracy(found, ensemble="vote-1") == 1 / 2
+        assert accuracy(found, ensemble="conf") == 1
+        assert "no class has the most votes" not in caplog.text
+        assert not set(found["metric"]) & {"nll", "brier", "ece"}
+
+    def test_without_confidences_none_is_the_surest(self, answers, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            found = run(answers, datasets="quiz", ensembles=["vote-1", "conf"])
+        assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
+        assert "conf left out: there are no confidences of x, y, z" in caplog.text
+
     @pytest.mark.parametrize(
         "changes",
         [
             {"ensembles": ["log-avg"]},
+            {"ensembles": ["conf"]},
             {"ensembles": ["vote-1"], "base_to_new": True},
             {"heads": ["lda"], "ensembles": ["vote-1"], "support": "test", "splits": "*"},
         ],

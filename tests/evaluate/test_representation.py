@@ -408,3 +408,57 @@ class TestImported:
             import_files(tmp_path / "new", [file], Wanted("toy", kind="embeddings"))
         frame = representation(FeatureStore.open(tmp_path / "new"))
         assert frame["metric"].to_list() == OF_PAIRS
+
+
+class TestConfidences:
+    """Predictions imported with the probability of each are calibrated or not, like logits."""
+
+    @pytest.fixture
+    def judged(self, tmp_path):
+        """A store, and labels, predictions and confidences by prompt set, of forty images."""
+        rng, found = np.random.default_rng(0), {}
+        labels = [SIX[row % 6] for row in range(40)]
+        for prompts in ("long", "short"):
+            said = [label if rng.random() < 0.6 else SIX[0] for label in labels]
+            sure = rng.uniform(0.2, 1, 40).astype(np.float32)
+            rows = zip(map(str, range(40)), said, labels, sure.tolist(), strict=True)
+            frame = pl.DataFrame(
+                list(rows), ["id", "prediction", "label", "confidence"], orient="row"
+            )
+            frame.write_csv(tmp_path / "net.csv")
+            import_files(tmp_path / "s", [tmp_path / "net.csv"], Wanted("birds", prompts=prompts))
+            found[prompts] = np.array(said) == np.array(labels), sure
+        return FeatureStore.open(tmp_path / "s"), found
+
+    def test_are_what_plain_bins_find(self, judged):
+        store, found = judged
+        frame = representation(store)
+        for prompts, (right, sure) in found.items():
+            of = dict(frame.filter(prompts=prompts).select("metric", "value").iter_rows())
+            assert set(of) == {"acc1", "confidence_right", "confidence_wrong", "ece"}
+            assert of["acc1"] == pytest.approx(right.mean())
+            assert of["confidence_right"] == pytest.approx(sure[right].mean(), rel=1e-6)
+            assert of["confidence_wrong"] == pytest.approx(sure[~right].mean(), rel=1e-6)
+            gaps = [
+                abs(sum((sure - right)[(sure > b / 15) & (sure <= (b + 1) / 15)])) / 40
+                for b in range(15)
+            ]
+            assert of["ece"] == pytest.approx(sum(gaps), rel=1e-5)
+
+    def test_of_a_prompt_set_depend_on_its_cell_alone(self, judged, tmp_path):
+        store, _ = judged
+        before = representation(store)
+        frame = pl.read_csv(tmp_path / "net.csv").with_columns(confidence=pl.lit(0.5))
+        frame.write_csv(tmp_path / "net.csv")
+        wanted = Wanted("birds", prompts="short", replace=True)
+        import_files(store.path, [tmp_path / "net.csv"], wanted)
+        after = representation(store)
+        for prompts, changed in (("long", False), ("short", True)):
+            one, other = (frame.filter(prompts=prompts)["fingerprint"] for frame in (before, after))
+            assert (one != other).all() == changed
+
+    def test_without_them_there_is_nothing_to_say(self, tmp_path):
+        pl.DataFrame({"id": ["a"], "pred": ["x"], "label": ["x"]}).write_csv(tmp_path / "net.csv")
+        import_files(tmp_path / "s", [tmp_path / "net.csv"], Wanted("toy"))
+        with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
+            representation(FeatureStore.open(tmp_path / "s"))

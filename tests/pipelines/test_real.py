@@ -133,6 +133,19 @@ def agreement(run):
         yield 100 * np.mean([one[image] == other[image] for image in one])
 
 
+def of_textures(run, names):
+    """Percent of the images to which each backbone answers the texture; images where both agree."""
+    shares = []
+    for model in names:
+        path = run / f"runs/real/data/vlm-shapebias/{model}_None.csv"
+        with path.open(newline="") as file:
+            rows = [(row["image"], row["pred_label"]) for row in csv.DictReader(file)]
+        classes = [re.fullmatch(r"([a-z]+)\d+-([a-z]+)\d+", image).groups() for image, _ in rows]
+        said = [a == texture for (_, a), (_, texture) in zip(rows, classes, strict=True)]
+        shares.append(100 * np.mean(said))
+    return shares, sum(shape == texture for shape, texture in classes)
+
+
 def independent(hits, truth):
     classes = defaultdict(list)
     for column, name in zip(hits.T, truth, strict=True):
@@ -221,6 +234,10 @@ def test_numbers_in_sentences(run):
         mean = np.mean([kappa(*pair) for pair in combinations(right, 2)])
         row = " | ".join([f"{len(classes):,}", *(f"{100 * x:.1f}" for x in shown), f"{mean:.2f} |"])
         assert row in readme, name
+    textures, both = of_textures(run, names)
+    assert f"{textures[0]:.0f} % (RN50) and {textures[1]:.0f} % (RN101)" in text
+    assert f"transformers on {min(textures[2:]):.0f} to {max(textures[2:]):.0f} %;" in text
+    assert f"on {both} images shape and texture are of one class" in text
     shares = defaultdict(list)
     for (a, one), (b, other) in combinations(zip(backbones, hits, strict=True), 2):
         p, q = sorted((one.mean(), other.mean()))
