@@ -34,6 +34,11 @@ What `clipsyn COMMAND --help` says, written by `python tests/test_docs.py`.
 
 - Results go to standard output, all else to standard error; `clipsyn -q` drops progress and plans.
 - Progress is a bar for each cell on a terminal, and a line every ten seconds elsewhere.
+- Names come from whoever made a store. On a terminal and in JSON, control characters, line breaks
+  and overrides of the direction of writing in them are written out (`\\u001b`). CSV and Parquet
+  hold names as they are, with one exception: in CSV a text that a spreadsheet would run (it begins
+  with `=`, `+`, `-` or `@` and is no number) stands after a `'`, which `clipsyn import` takes off.
+- Files that a command is to write are looked at before it starts to work.
 - `CLIPSYN_STORE` is the store where a command names none, `CLIPSYN_DATA` the `--data-root`.
 
 | exit status | |

@@ -52,27 +52,44 @@ def sentences(context: click.Context) -> Iterator[None]:
     except BaseException as error:  # Rust's panics are no Exception
         if (known := _of_machine(error)) is None:
             raise
-        _fail(known)
+        _fail(ClipsynError(known))
 
 
-def _of_machine(error: BaseException) -> ClipsynError | None:
+def _of_machine(error: BaseException) -> str | None:
     """What the operating system refused, as a sentence; None for all that is our own mistake."""
     if isinstance(error, ModuleNotFoundError):
-        if (error.name or "").split(".")[0] not in _EXTRACT_ONLY:
-            return None
-        return ClipsynError(f"this needs {error.name}: run `pip install 'clipsyn[extract]'` first")
+        return _of_package((error.name or "").split(".")[0])
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _MEMORY):
-        return ClipsynError(
+        return (
             "there is not enough memory: allow more (`ulimit -v`, or what your cluster's job asks "
             "for), or ask for less at once, as with --dataset and --backbones"
         )
-    if not isinstance(error, OSError) or error.errno == errno.EPIPE:  # a reader that has enough
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"'{error.object[error.start : error.end]}' cannot be written as {error.encoding}: "
+            "take it out of the name, or set PYTHONUTF8=1 if it is for the terminal"
+        )
+    if isinstance(error, ValueError) and str(error) == "embedded null byte":
+        return "a name has a NUL character in it, which no path can: take it out"
+    return None
+
+
+def _of_package(name: str) -> str | None:
+    if name not in _EXTRACT_ONLY:
+        return None
+    return f"this needs {name}: run `pip install 'clipsyn[extract]'` first"
+
+
+def _of_system(error: OSError) -> str | None:
+    if error.errno == errno.EPIPE:  # a reader that has enough: click ends in silence
         return None
     paths = (error.filename, error.filename2)
     names = [os.fsdecode(path) for path in paths if isinstance(path, str | bytes)]
     where = " and ".join(names) or "the operating system refused"
     advice = _ADVICE.get(error.errno or 0, "check the paths that the command was given")
-    return ClipsynError(f"{where}: {error.strerror or error}; {advice}")
+    return f"{where}: {error.strerror or error}; {advice}"
 
 
 def _fail(error: ClipsynError) -> NoReturn:

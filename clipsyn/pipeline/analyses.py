@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from clipsyn import __version__
 from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
-from clipsyn.pipeline.stages import Outcome
+from clipsyn.pipeline.stages import Outcome, OutputPath
 from clipsyn.specs import MOST, fingerprint
 from clipsyn.store.features import FeatureStore
 
@@ -39,7 +39,7 @@ class Analysis(BaseModel):
     perturbations: Sequence[str] | None = None
     backbones: Sequence[str] | None = None
     prompts: Sequence[str] | None = None
-    output: Path
+    output: OutputPath
     document: Path | None = None  # Markdown whose tables are renewed
     section: str | None = None  # with which their marks begin, if not with the stage
 
@@ -201,7 +201,7 @@ class CascadeStage(Analysis):
     ensembles: Sequence[str] = ("log-avg",)
     order: Literal["cost", "greedy", "given"] = "cost"
     costs: Mapping[str, _Cost] = {}  # GFLOPs an image of backbones that nobody knows
-    within: float = Field(0.01, ge=0)
+    within: float = Field(0.01, ge=0, allow_inf_nan=False)
     support: str = "train"
     shots: int | None = Field(None, ge=1, le=MOST)
     seed: int = Field(0, ge=0, le=MOST)

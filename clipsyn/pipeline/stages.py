@@ -6,16 +6,26 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from clipsyn.errors import UsageError
 from clipsyn.extract.job import ExtractJob, plan_job, run_job
 from clipsyn.progress import progress
 from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
 from clipsyn.store.features import FeatureStore
 
 _LOG = logging.getLogger("clipsyn")
+
+
+def _named(path: Path) -> Path:
+    if not path.name:
+        raise UsageError(f"output '{path}' names no file: write a path such as runs/results")
+    return path
+
+
+OutputPath = Annotated[Path, AfterValidator(_named)]
 
 
 @dataclass(frozen=True)
@@ -109,9 +119,19 @@ class EvaluateStage(BaseModel):
     views: Sequence[str] = ()
     base_to_new: bool = False
     workers: int = Field(1, ge=1, le=MOST_WORKERS)
-    output: Path
+    output: OutputPath
     compare: Sequence[str] = ()  # ensembles whose gains are set against disagreement
     document: Path | None = None  # Markdown whose tables are renewed
+
+    @field_validator("compare")
+    @classmethod
+    def _known(cls, names: Sequence[str]) -> Sequence[str]:
+        from clipsyn.ensembles import ENSEMBLES
+        from clipsyn.estimator import from_text
+
+        for name in names:
+            from_text(ENSEMBLES, name)  # an unknown one is refused before anything is fitted
+        return list(dict.fromkeys(names))
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.evaluate.choice import read_shots

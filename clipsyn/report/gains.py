@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from clipsyn.registry import unknown_name
 from clipsyn.report.methods import BEST, CHOSEN, at_most_shots, method_frame
 from clipsyn.report.tables import show
 from clipsyn.stats import holm, spearman, wilcoxon
@@ -22,6 +23,9 @@ def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFram
     keys = ["dataset", "perturbation"]
     differ = method_frame(part, "error_inconsistency")
     table = differ.group_by(keys, maintain_order=True).agg(inconsistency=pl.col("value").mean())
+    known = gains["method"].unique().drop_nulls()
+    if absent := [method for method in methods if method not in known]:
+        raise unknown_name("ensemble", absent[0], known, "These have a gain to compare.")
     for method in ["oracle", *methods]:
         column = (
             gains.filter(pl.col("method") == method)

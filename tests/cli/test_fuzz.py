@@ -16,10 +16,12 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination
+from clipsyn.pipeline import STAGES
 
 DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/cli.md, and `clipsyn.errors`
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -146,6 +148,28 @@ def test_no_value_makes_a_traceback(name: str, run: Callable[..., Result]) -> No
         for arguments in _command_lines(command, BASES[name])
         if (fault := _fault(run(name, *arguments)))
     ]
+    assert not faults, "\n".join(faults)
+
+
+IN_RECIPES = (None, "", "\0", "/", 10**30, float("nan"), [""], {"a": "b"})
+STAGE_BASES: dict[str, dict[str, Any]] = {  # where a stage cannot do without a field
+    "extract": {"datasets": ["nowhere/at/all"]},
+    "import": {"files": ["mine.csv"], "dataset": "toy", "backbone": "mine"},
+    "evaluate": {"ensembles": ["log-avg"], "shots": [1], "seeds": 1},
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_field_of_a_recipe_makes_a_traceback(stage: str, run: Callable[..., Result]) -> None:
+    faults = []
+    for field in STAGES[stage].model_fields:
+        for value in IN_RECIPES:
+            content = {"stage": stage, **STAGE_BASES.get(stage, {}), field: value}
+            if "output" in STAGES[stage].model_fields:
+                content = {"output": "out", **content}
+            Path("r.yaml").write_text(yaml.safe_dump({"store": "store", "stages": [content]}))
+            if fault := _fault(run("run", "r.yaml")):
+                faults.append(f"{stage}: {field}: {value!r}: {fault}")
     assert not faults, "\n".join(faults)
 
 

@@ -465,3 +465,22 @@ def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
     digest = hashlib.sha256(mine.read_bytes()).hexdigest()
     assert attributes["source"] == [{"file": "mine.csv", "sha256": digest}]
     assert attributes["kind"] == "imported-predictions"
+
+
+def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
+    """What `--csv` writes is what `import` reads, marks and all; so is a plain file."""
+    from clipsyn.frames import write as write_frame
+
+    classes = ["=1+1", "@x", "'=y", "-b", "+a"]
+    frame = pl.DataFrame(
+        {"id": [f"-{row}.png" for row in range(5)], "prediction": classes, "label": classes[::-1]}
+    )
+    write_frame(frame, csv=tmp_path / "guarded.csv")
+    assert "'-0.png,'=1+1," in (tmp_path / "guarded.csv").read_text()
+    frame.with_columns(pl.col("label").replace("'=y", "''=y")).write_csv(tmp_path / "plain.csv")
+    for name in ("guarded", "plain"):
+        where = Wanted(dataset=name, backbone="mine", kind="predictions")
+        import_files(tmp_path / "store", [tmp_path / f"{name}.csv"], where)
+        samples = FeatureStore.open(tmp_path / "store").samples(name, "test")
+        assert samples.ids == tuple(frame["id"])
+        assert [samples.class_names[label] for label in samples.labels] == classes[::-1]
