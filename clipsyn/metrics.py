@@ -9,6 +9,7 @@ Class identity is an index, and ties go to the lowest one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -77,8 +78,7 @@ def calibration_gaps(
     (Guo et al. 2017): bins of equal width, closed on the right.
     """
     gaps = np.zeros((len(confidence), bins), np.float32)
-    number = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
-    gaps[np.arange(len(confidence)), number] = confidence - correct
+    gaps[np.arange(len(confidence)), _bins(confidence, bins)] = confidence - correct
     return gaps
 
 
@@ -90,6 +90,35 @@ def expected_calibration_error(
     if n == 0:
         return Score(float("nan"), 0)
     return Score(float(np.abs(calibration_gaps(confidence, correct, bins).mean(axis=0)).sum()), n)
+
+
+def calibration_floor(confidence: NDArray[Any], bins: int = CALIBRATION_BINS) -> Score:
+    """The calibration error to expect of a perfectly calibrated model with these confidences (n,).
+
+    Its labels would be drawn with these probabilities, and the accuracy of a bin is then off by
+    chance: with few samples, or many bins, by a good part of what is measured. In a bin of m
+    samples and mean confidence p it is off by E|X - mp| / m on average, X binomial, which de Moivre
+    (1730) has in closed form: 2 k (1 - p) P(X = k) with k = floor(mp) + 1. NaN for n = 0.
+    """
+    n = len(confidence)
+    sums = np.bincount(_bins(confidence, bins), confidence.astype(np.float64), minlength=bins)
+    sizes = np.bincount(_bins(confidence, bins), minlength=bins)
+    off = [_mean_deviation(int(m), total / m) for m, total in zip(sizes, sums, strict=True) if m]
+    return Score(math.fsum(off) / n if n else float("nan"), n)
+
+
+def _mean_deviation(m: int, p: float) -> float:
+    """E|X - mp| of a binomial X of m samples."""
+    k = math.floor(m * p) + 1
+    if p <= 0 or p >= 1 or k > m:
+        return 0.0
+    choose = math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)
+    return 2 * k * (1 - p) * math.exp(choose + k * math.log(p) + (m - k) * math.log1p(-p))
+
+
+def _bins(confidence: NDArray[Any], bins: int) -> NDArray[np.intp]:
+    """(sample,) number of the bin, of equal width and closed on the right."""
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1))
 
 
 def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 from clipsyn import metrics
 from clipsyn.metrics import (
     accuracy,
+    calibration_floor,
     expected_calibration_error,
     judge,
     mean_per_class_recall,
@@ -239,3 +240,34 @@ def test_huge_logits_do_not_overflow():
     assert judged.nll[0] == pytest.approx(6000)
     assert judged.brier[0] == pytest.approx(2)
     assert judged.confidence[0] == 1
+
+
+@pytest.mark.parametrize(("n", "bins"), [(1, 15), (60, 15), (60, 3), (2000, 15)])
+def test_the_calibration_error_of_a_perfectly_calibrated_model(n, bins):
+    """Against labels that are drawn with the confidences."""
+    rng = np.random.default_rng(0)
+    confidence = rng.beta(2, 2, n)
+    drawn = [
+        expected_calibration_error(confidence, rng.uniform(size=n) < confidence, bins).value
+        for _ in range(4000)
+    ]
+    spread = np.std(drawn) / np.sqrt(len(drawn))
+    # in a bin of width 1/3 not all confidences are their mean, which makes it a few percent less
+    slack = 0.05 * np.mean(drawn) if bins == 3 else 0.02 * np.mean(drawn)
+    found = calibration_floor(confidence, bins)
+    assert found.value == pytest.approx(np.mean(drawn), abs=slack + 4 * spread)
+    assert found.n == n
+
+
+def test_a_coin_that_is_tossed_four_times():
+    """Six of sixteen ways are even, eight are off by one, two by two."""
+    assert calibration_floor(np.full(4, 0.5), 1).value == pytest.approx((8 + 2 * 2) / 16 / 4)
+
+
+@pytest.mark.parametrize("sure", [0.0, 1.0])
+def test_what_is_sure_is_not_off_by_chance(sure):
+    assert calibration_floor(np.full(9, sure)).value == 0
+
+
+def test_no_sample_has_no_calibration_floor():
+    assert np.isnan(calibration_floor(np.zeros(0)).value)

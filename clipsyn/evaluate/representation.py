@@ -24,6 +24,7 @@ from clipsyn.evaluate.results import RESULT, Measured, Row
 from clipsyn.metrics import (
     Judged,
     Score,
+    calibration_floor,
     calibration_gaps,
     expected_calibration_error,
     judge,
@@ -325,7 +326,7 @@ def _of_confidences(
 def _calibration(
     judged: Judged, labels: NDArray[np.int32], resamples: Resamples, suffix: str
 ) -> Iterator[Measured]:
-    """nll and ece."""
+    """nll, ece and its floor."""
     right, n = judged.prediction == labels, len(labels)
     gaps = calibration_gaps(judged.confidence, right)
     means = resamples.means(np.column_stack([judged.nll, gaps]))
@@ -333,3 +334,4 @@ def _calibration(
     yield Measured(f"nll{suffix}", Score(nll, n), percentiles(means[:, 0]))
     ece = expected_calibration_error(judged.confidence, right)
     yield Measured(f"ece{suffix}", ece, percentiles(np.abs(means[:, 1:]).sum(axis=1)))
+    yield Measured(f"ece{suffix}_floor", calibration_floor(judged.confidence), None)

@@ -17,6 +17,7 @@ from clipsyn.evaluate.results import Measured
 from clipsyn.metrics import (
     Judged,
     Score,
+    calibration_floor,
     calibration_gaps,
     expected_calibration_error,
     mean_per_class_recall,
@@ -77,7 +78,8 @@ class Scorer:
         return right
 
     def metrics(self, judged: Judged, *, probabilities: bool = True) -> Iterator[Measured]:
-        """acc1, mean_per_class_recall, and where there are probabilities nll, brier, ece.
+        """acc1, mean_per_class_recall, and where there are probabilities nll, brier, ece
+        and ece_floor.
 
         They depend on other backbones by the samples that count alone.
         """
@@ -89,6 +91,8 @@ class Scorer:
         yield self._mean("nll", judged.nll[self._rows])
         yield self._mean("brier", judged.brier[self._rows])
         yield self._calibration(judged.confidence[self._rows], correct)
+        floor = calibration_floor(judged.confidence[self._rows])
+        yield Measured("ece_floor", floor, None)
 
     def gains(self, judged: Judged, chosen: Reference | None = None) -> Iterator[Measured]:
         """Gains of an ensemble in accuracy, as fractions.

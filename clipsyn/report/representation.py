@@ -20,16 +20,20 @@ _OF_LOGITS = {  # metrics in the order of columns
     "nll": "NLL",
     "nll_calibrated": "NLL after",
     "ece": "ECE",
+    "ece_floor": "chance",
     "ece_calibrated": "ECE after",
+    "ece_calibrated_floor": "chance after",
     "temperature": "T",
 }
-_SHARES = ["top-1", "right", "wrong", "ECE", "ECE after"]  # in percent
+_SHARES = ["top-1", "right", "wrong", "ECE", "chance", "ECE after", "chance after"]  # in percent
 _WITH_INTERVAL = ("acc1", "ece", "ece_calibrated")
 _HEADS = {
     "right": "sure:\nright",
     "wrong": "sure:\nwrong",
     "NLL after": "NLL\nafter",
     "ECE after": "ECE\nafter",
+    "chance": "by\nchance",
+    "chance after": "by\nchance",
     **{f"95 % of {name}": "95 %" for name in (*_OF_PAIRS.values(), *_OF_LOGITS.values())},
 }
 _NOTES = {
@@ -48,8 +52,8 @@ images. neighbours: share of each image's nearest that both agree on, in %.""",
     "logits": """\
 scale: what cosines are multiplied by. sure: mean confidence (largest probability) where the
 prediction is right, and where it is wrong, in %. NLL: cross-entropy in nats. ECE: calibration
-error, in %; with few images too high, and its interval more so. after: with logits divided by T,
-the temperature fitted on the support.""",
+error, in %; by chance: that of a perfectly calibrated model on as many images. after: with logits
+divided by T, the temperature fitted on the support.""",
 }
 
 

@@ -88,6 +88,7 @@ def test_one_row_a_number(store):
         "nll",
         "brier",
         "ece",
+        "ece_floor",
         "gain",
         "gain_relative",
         "gain_over_chosen",
@@ -420,7 +421,7 @@ def test_sets_of_backbones_share_a_file(three, tmp_path, head):
     assert not timeless(together).select(names).is_duplicated().any()
     singles = together.filter(pl.col("ensemble").is_null())
     assert set(singles["backbones"]) == {"fake/one", "fake/two", "fake/three"}
-    assert len(singles) == 3 * 5  # each metric once
+    assert len(singles) == 3 * 6  # each metric once
     run_alone = run(three, **settings | {"output": None})
     assert timeless(all_three).sort(pl.all()).equals(timeless(run_alone).sort(pl.all()))
     again = run(three, backbones=["fake/one", "fake/two"], **settings)

@@ -17,14 +17,16 @@ from clipsyn.evaluate.representation import representation
 from clipsyn.evaluate.results import NAMES, RESULT
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files
+from clipsyn.metrics import calibration_floor
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 PAIRS = ("cnx/c+rn/b", "cnx/c+vit/a", "rn/b+vit/a")
 OF_PAIRS = ["cka", "procrustes", "mutual_knn"]
-CALIBRATED = ["temperature", "nll_calibrated", "ece_calibrated"]
-OF_LOGITS = ["acc1", "confidence_right", "confidence_wrong", "nll", "ece", "logit_scale"]
+CALIBRATED = ["temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor"]
+OF_LOGITS = ["acc1", "confidence_right", "confidence_wrong", "nll", "ece", "ece_floor"]
+OF_LOGITS += ["logit_scale"]
 SIX = tuple(f"class {c}" for c in range(6))
 NEIGHBOURS = 7
 
@@ -198,6 +200,7 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
         ("confidence_wrong", np.mean([s for s, r in zip(sure, right, strict=True) if not r]), None),
         ("nll", cross_entropy(logits, labels), 88),
         ("ece", calibration_error(logits, labels), 88),
+        ("ece_floor", calibration_floor(sure).value, 88),
         ("temperature", temperature, 60),
         ("nll_calibrated", cross_entropy(logits / temperature, labels), 88),
         ("ece_calibrated", calibration_error(logits / temperature, labels), 88),
@@ -206,7 +209,7 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
         tolerance = 2e-3 if metric in CALIBRATED else 1e-5  # where the search ends
         assert found["value"] == pytest.approx(expected, rel=tolerance), metric
         assert n is None or found["n"] == n
-        if metric in ("temperature", "logit_scale"):
+        if metric in ("temperature", "logit_scale", "ece_floor"):
             assert found["ci_low"] is None
         elif not metric.startswith("ece"):  # whose bootstrap is biased upwards
             assert found["ci_low"] < expected < found["ci_high"]
