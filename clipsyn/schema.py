@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = "1.0"  # readers refuse another major version
+FORMAT_VERSION = "1.1"  # of a store; readers refuse another major version
+IDENTITY_VERSION = "1.0"  # of what decides the numbers: with another one all is made again
 CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
 
 

@@ -269,5 +269,9 @@ class FeatureKey:
     perturbation: str
     backbone: str
 
+    @property
+    def names(self) -> tuple[str, str, str, str]:
+        return self.dataset, self.split, self.perturbation, self.backbone
+
     def __str__(self) -> str:
         return f"{self.dataset}/{self.split} · {self.perturbation} · {self.backbone}"

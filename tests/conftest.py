@@ -18,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from clipsyn.specs import Backbone, FeatureKey
+from clipsyn.specs import Backbone, FeatureKey, fingerprint
+from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.groups import sealed
 
 # How fast an example is says something of the machine and of its other work, nothing of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -190,7 +192,8 @@ def contents(path: Path) -> dict[str, Any]:
         if file.suffix == ".json":
             content = found[name] = json.loads(found[name])
             content.pop("store_id", None)
-            content.get("attributes", {}).pop("provenance", None)
+            for name in ("provenance", "digest"):  # the digest is also of the provenance
+                content.get("attributes", {}).pop(name, None)
     return found
 
 
@@ -203,6 +206,19 @@ def unlike(one: Path, other: Path) -> list[str]:
 
 def draft_folders(path: Path) -> list[str]:
     return sorted(folder.name for folder in (path / ".wip").glob("*"))
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Give a published group other attributes, signed as if it had been published with them."""
+    attributes = {**arrays.read_attributes(path), **changes}
+    attributes["fingerprint"] = fingerprint(attributes["identity"])
+    arrays.write_attributes(path, sealed(attributes))
+
+
+def of_format_1_0(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes as they were published before groups had a digest."""
+    new = ("place", "arrays", "digest")
+    return {name: value for name, value in attributes.items() if name not in new}
 
 
 KEY = FeatureKey("toy", "test", "clean", "fake/one")
@@ -220,6 +236,8 @@ def fakes() -> SimpleNamespace:
         unlike=unlike,
         draft_folders=draft_folders,
         key=KEY,
+        rewrite=rewrite,
+        of_format_1_0=of_format_1_0,
         classes=CLASSES,
     )
 

@@ -81,7 +81,7 @@ def predict(
     """
     from clipsyn.router import load_router
     from clipsyn.specs import parse_perturbation
-    from clipsyn.store.features import is_store
+    from clipsyn.store.marker import is_store
 
     fitted = load_router(router, plugins=plugins)
     label = parse_perturbation(perturb).label

@@ -14,6 +14,7 @@ from clipsyn.printable import printable
 from clipsyn.specs import parse_perturbation
 
 if TYPE_CHECKING:
+    from clipsyn.store.drafts import Unfinished
     from clipsyn.store.features import FeatureStore
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -82,21 +83,51 @@ def info(store: Path, group: str | None) -> None:
 @store_argument
 @_JSON
 def status(store: Path, as_json: bool) -> None:
-    """Show what of STORE is finished and what an interrupted run left to do."""
+    """Show what of STORE is finished, what an interrupted run left to do, and what is lost.
+
+    Exit status 4 if a part of a group is missing or may not be read; `verify` also reads the rest.
+    """
     from clipsyn.store.drafts import leftovers, unfinished
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.folders import KINDS
+    from clipsyn.store.inventory import find_groups
+    from clipsyn.store.verify import debris
 
     opened = FeatureStore.open(store)
-    finished = {kind: sum(1 for _ in opened.groups(kind)) for kind in KINDS}
+    damaged: list[str] = []
+    groups = find_groups(opened, {}, lambda error: damaged.append(str(error)))
+    damaged += debris(opened, groups)
+    finished = {kind: sum(group.kind == kind for group in groups) for kind in KINDS}
     drafts, left = unfinished(store), len(leftovers(store))
     if as_json:
         shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
-        found = {"finished": finished, "unfinished": shown, "leftovers": left}
-        say_json(found)
-        return
+        say_json(
+            {
+                "finished": finished,
+                "damaged": damaged,
+                "unfinished": shown,
+                "leftovers": left,
+            }
+        )
+    else:
+        _print_status(store, finished, damaged, drafts, left)
+    if damaged:
+        raise DamagedStore(
+            f"parts of {store} are lost or may not be read: `clipsyn verify {store}` reads it all"
+        )
+
+
+def _print_status(
+    store: Path,
+    finished: dict[str, int],
+    damaged: list[str],
+    drafts: list[Unfinished],
+    left: int,
+) -> None:
     counts = (f"{_COUNTED[kind]} {count:,}" for kind, count in finished.items())
     say_lines(f"finished: {', '.join(counts)}")
+    for problem in damaged:
+        say(f"damaged: {problem}")
     for draft in drafts:
         say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
     if drafts:
@@ -122,31 +153,40 @@ _COUNTED = {
 @click.command(short_help="Re-read everything and name what is damaged.")
 @store_argument
 @_JSON
-def verify(store: Path, as_json: bool) -> None:
-    """Re-read every chunk of STORE against its checksum, every group against its fingerprint.
+@click.option("--deep", is_flag=True, help="Also compute logits and predictions again.")
+def verify(store: Path, as_json: bool, deep: bool) -> None:
+    """Re-read every chunk of STORE, and whether each group is whole and where it belongs.
 
     Exit status 4 if anything is not as it was written.
     """
     from clipsyn.progress import progress
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import damage, find_groups
+    from clipsyn.store.inventory import find_groups
+    from clipsyn.store.verify import damage, debris, without_digest
 
     opened = FeatureStore.open(store)
-    groups = find_groups(opened, {})
     problems: list[str] = []
+    groups = find_groups(opened, {}, lambda error: problems.append(str(error)))
+    problems += debris(opened, groups)
     with progress("groups") as counters:
         counter = counters.add("verifying", len(groups))
         for group in groups:
-            problems += damage(opened, group)
+            problems += damage(opened, group, deep=deep)
             counters.advance(counter, 1)
+    problems = list(dict.fromkeys(problems))
+    old = without_digest(opened, groups)
     if as_json:
-        found = {"groups": len(groups), "problems": problems}
-        say_json(found)
+        say_json({"groups": len(groups), "without_digest": old, "problems": problems})
     elif problems:
         for problem in problems:
             say(problem)
     else:
         say(f"{len(groups):,} groups of {store} are as they were written")
+    if old and not as_json:
+        say(
+            f"{old:,} of the {len(groups):,} groups are of format 1.0 and have no digest: whether "
+            "chunks were exchanged between them cannot be said"
+        )
     if problems:
         raise DamagedStore(
             f"damage found in {store} (see above, {len(problems)} in all): remove the damaged "

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
 from clipsyn.specs import FeatureKey
-from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 
 
@@ -70,7 +69,7 @@ def _recorded(store: FeatureStore, key: FeatureKey) -> Mapping[str, Any]:
     """The provenance of a cell; nothing of one that was imported."""
     if store.imported(key):
         return {}
-    return arrays.read_attributes(store.features_path(key)).get("provenance") or {}
+    return store.found(key).attributes.get("provenance") or {}
 
 
 def _milliseconds(
@@ -79,4 +78,4 @@ def _milliseconds(
     seconds = recorded.get("encode_seconds")
     if not seconds:
         return None
-    return 1000 * float(seconds) / arrays.layout(store.features_path(key) / "valid").shape[0]
+    return 1000 * float(seconds) / store.found(key).layout("valid").shape[0]

@@ -17,7 +17,8 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
-from clipsyn.store.features import FeatureStore, replaced_meanwhile
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, groups, select
 
@@ -42,7 +43,9 @@ class Predicted:
         before = self.fingerprints
         found = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
         if self._fingerprints() != before:
-            raise replaced_meanwhile(self.store.path, self.samples.dataset, self.samples.split)
+            raise replaced_meanwhile(
+                self.store.path, f"{self.samples.dataset}/{self.samples.split}"
+            )
         return found
 
     @property

@@ -127,7 +127,7 @@ def _useful(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey]:
         if cell and cell.kind == "predictions" and not cell.has_confidences
     }
     if len(silent) == len(keys):
-        silent[keys[0]].array("image_embedding")  # says what is missing
+        silent[keys[0]].holding("image_embedding")  # says what is missing
     for name in sorted({key.backbone for key in silent}):
         _LOG.info(f"left out: {name}, of which there are imported predictions alone")
     return [key for key in keys if key not in silent]

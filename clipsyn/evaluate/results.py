@@ -14,7 +14,7 @@ from clipsyn.frames import locked, make_folder_of, write
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.stats import Interval
-from clipsyn.store.arrays import file_at
+from clipsyn.store.files import file_at
 
 RESULT = {
     "dataset": pl.String,

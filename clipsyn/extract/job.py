@@ -22,7 +22,8 @@ from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import MOST, MOST_WORKERS, listed
-from clipsyn.store.features import FeatureStore, is_vacant
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.marker import is_vacant
 
 if TYPE_CHECKING:
     from clipsyn.extract.plan import Plan, Wanted

@@ -21,7 +21,7 @@ from clipsyn.extract.images import PIXELS_VERSION
 from clipsyn.extract.prompts import source_prompts
 from clipsyn.extract.sources.base import ImageSource
 from clipsyn.progress import Progress
-from clipsyn.schema import FORMAT_VERSION
+from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet, parse_perturbation
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
@@ -265,7 +265,7 @@ def _plan_classes(
     store: FeatureStore, encoder: Encoder, table: SampleTable, prompts: PromptSet
 ) -> ClassesPlan:
     identity: Identity = {
-        "format": FORMAT_VERSION,
+        "format": IDENTITY_VERSION,
         "backbone": encoder.identity,
         "dataset": table.dataset,
         "class_names": list(table.class_names),
@@ -303,7 +303,7 @@ def _logit_draft(
     store: FeatureStore, key: FeatureKey, features: Draft, classes: ClassesPlan
 ) -> Draft:
     identity: Identity = {
-        "format": FORMAT_VERSION,
+        "format": IDENTITY_VERSION,
         "features": features.fingerprint,
         "classes": classes.draft.fingerprint,
         "prompts": classes.prompts.name,

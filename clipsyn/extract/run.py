@@ -31,8 +31,8 @@ from clipsyn.extract.text import class_embeddings
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.progress import Progress
 from clipsyn.specs import Perturbation, canonical_json
-from clipsyn.store import arrays
 from clipsyn.store.drafts import Note
+from clipsyn.store.features import FeatureStore
 
 _T = TypeVar("_T")
 _BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
@@ -202,7 +202,7 @@ class _Run:
             _publish_classes(cell.classes, self.plan.replace)
         published = cell.draft.publish(describe, replace=self.plan.replace)
         if published:
-            _write_logits(cell, self.plan.replace)
+            _write_logits(self.plan.store, cell, self.plan.replace)
         return published
 
     def _check_bad(self, cell: CellPlan, errors: Mapping[str, str]) -> None:
@@ -334,15 +334,17 @@ def _publish_classes(classes: ClassesPlan, replace: bool) -> None:
     classes.draft.publish(lambda _: attributes, replace=replace)
 
 
-def _write_logits(cell: CellPlan, replace: bool) -> None:
+def _write_logits(store: FeatureStore, cell: CellPlan, replace: bool) -> None:
     """Logits and predictions from the stored embeddings, unless other workers still make those."""
     if cell.logits is None or cell.classes is None or not cell.draft.is_published():
         return
-    embedding, scale = cell.draft.target / "image_embedding", cell.encoder.logit_scale
-    weights = arrays.read(cell.classes.draft.target / "class_embedding")
+    features, scale = store.group(cell.draft.target), cell.encoder.logit_scale
+    weights = store.group(cell.classes.draft.target).read("class_embedding")
     for block in cell.logits.pending():
         rows = cell.logits.blocks.range(block)
-        logits = zero_shot_logits(arrays.read(embedding, rows), weights, scale, rows=len(rows))
+        logits = zero_shot_logits(
+            features.read("image_embedding", rows), weights, scale, rows=len(rows)
+        )
         cell.logits.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
     cell.logits.publish(lambda _: {}, replace=replace)
 

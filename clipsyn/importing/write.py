@@ -25,11 +25,13 @@ from clipsyn.importing.parts import Part, Wanted
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.metrics import accuracy
-from clipsyn.schema import FORMAT_VERSION, NO_CLASS
+from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
 from clipsyn.store.drafts import Draft
-from clipsyn.store.features import FeatureStore, is_vacant
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import exists
 from clipsyn.store.imports import ELSEWHERE, content_digest
+from clipsyn.store.marker import is_vacant
 from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
@@ -188,7 +190,7 @@ def _check_conditions(parts: Sequence[Part], wanted: Wanted) -> None:
 
 
 def _stored_table(store: FeatureStore | None, wanted: Wanted) -> SampleTable | None:
-    if store is None or not store.samples_path(wanted.dataset, wanted.split).exists():
+    if store is None or not exists(store.samples_path(wanted.dataset, wanted.split)):
         return None
     return store.samples(wanted.dataset, wanted.split)
 
@@ -231,7 +233,7 @@ def _check_classes(cells: Sequence[Cell], table: SampleTable) -> None:
 
 def _draft(store: FeatureStore, cell: Cell, table: SampleTable) -> Draft:
     identity = {
-        "format": FORMAT_VERSION,
+        "format": IDENTITY_VERSION,
         "kind": cell.kind,
         "content": content_digest(cell.arrays),
         "dataset": cell.key.dataset,
@@ -253,7 +255,7 @@ def _draft(store: FeatureStore, cell: Cell, table: SampleTable) -> Draft:
 
 def _state(store: FeatureStore, cell: Cell, draft: Draft, replace: bool) -> str:
     """What is there under the cell's name; raises StaleCell if it may not be replaced."""
-    if store.features_path(cell.key).exists():
+    if exists(store.features_path(cell.key)):
         raise StaleCell(
             f"{cell.key} was extracted into {store.path}: call what is imported something else "
             "with --backbone NAME"

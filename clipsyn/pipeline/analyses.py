@@ -221,7 +221,7 @@ def digest(store: FeatureStore) -> str:
     """Changes whenever anything in the store that a table could depend on does."""
     from clipsyn.store.inventory import find_groups, group_digest
 
-    groups = {str(group.path): group_digest(group) for group in find_groups(store, {})}
+    groups = {str(group.path): group_digest(store, group) for group in find_groups(store, {})}
     return fingerprint({"clipsyn": __version__, "groups": groups})
 
 

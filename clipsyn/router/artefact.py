@@ -32,7 +32,7 @@ from clipsyn.registry import Registry
 from clipsyn.router.fitted import FittedBackbone, FittedRouter, Support
 from clipsyn.router.values import Arrays, decode, encode
 from clipsyn.specs import fingerprint
-from clipsyn.store.arrays import write_file
+from clipsyn.store.files import write_file
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"

@@ -22,6 +22,7 @@ from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import exists
 from clipsyn.store.samples import SampleTable
 
 _BLOCK_BYTES = 256 << 20  # of logits held at a time
@@ -90,7 +91,7 @@ class _Images:
                     "in Python, load_router(ROUTER).predict(store.pool(DATASET, SPLIT)) takes "
                     "imported logits"
                 )
-            if not self.store.features_path(key).exists():
+            if not exists(self.store.features_path(key)):
                 line = self.store.extract_line(replace(key, backbone=backbone.text))
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
             backbone.check(self.store.encoder(key)[0])

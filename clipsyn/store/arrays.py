@@ -1,39 +1,35 @@
 """Named arrays in Zarr v3 groups on a file system; the only module that imports zarr.
 
-zarr makes the metadata and reads any layout but ours. Chunks of ours (little-endian numbers or
-length-prefixed UTF-8, then a crc32c, cut along the first axis only) are read and written here:
-zarr-python needs three times as long for them (`benchmarks/README.md`) and 0.3 s to import, and a
-missing chunk, which zarr reads as fill values, is damage to us.
+zarr makes the metadata and reads any layout but ours. Ours, whole rows in a file a chunk (see
+`clipsyn.store.chunks`), is read and written without it: zarr-python needs three times as long for
+it (`benchmarks/README.md`) and 0.3 s to import, and a missing chunk, which zarr reads as fill
+values, is damage to us.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from clipsyn.documents import parse_json
-from clipsyn.errors import DamagedStore
+from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.schema import ArraySpec
+from clipsyn.store import files
+from clipsyn.store.chunks import OF_ANOTHER, checksum, read_chunk, stored_checksum, write_chunk
 
 METADATA = "zarr.json"
-PARTIAL = ".partial"
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
-_CHECKSUM_BYTES = 4
 # What zarr and its codecs raise on damaged metadata and chunks.
 _DECODING = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-_LENGTH = struct.Struct("<I")
 _FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
 
 
@@ -57,6 +53,31 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What the attributes of a group say of one of its arrays since it was published."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    rows: int  # of one block: of one chunk, unless the array was copied in another layout
+    checksums: tuple[int, ...]  # of each block, padded: crc32c
+
+    @classmethod
+    def parse(cls, value: Any) -> Listed:
+        """Read what `json` has written; raises DamagedStore."""
+        try:
+            digits = bytes.fromhex(value["checksums"])
+            checksums = struct.unpack(f">{len(digits) // 4}I", digits)
+            return cls(tuple(value["shape"]), value["dtype"], value["rows"], checksums)
+        except (KeyError, TypeError, ValueError, struct.error) as error:
+            raise DamagedStore(f"the list of its arrays is damaged: {error!r}") from error
+
+    def json(self) -> dict[str, Any]:
+        digits = struct.pack(f">{len(self.checksums)}I", *self.checksums).hex()
+        shape = list(self.shape)
+        return {"shape": shape, "dtype": self.dtype, "rows": self.rows, "checksums": digits}
+
+
+@dataclass(frozen=True)
 class Layout:
     """What an array's metadata says."""
 
@@ -64,10 +85,19 @@ class Layout:
     rows: int  # of one chunk
     dtype: np.dtype[Any]  # object for strings
     ours: bool  # written by this module: whole rows, one file a chunk, crc32c
+    listed: Listed | None = None  # what its group says of it, if that is to be compared
 
     @property
     def blocks(self) -> Blocks:
         return Blocks(self.shape[0], self.rows)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its chunks are others than its group lists: copied in another layout."""
+        return self.listed is not None and not (self.ours and self.rows == self.listed.rows)
+
+    def expected(self, block: int) -> int | None:
+        return self.listed.checksums[block] if self.listed else None
 
 
 def create_group(
@@ -122,15 +152,27 @@ def write_attributes(
 ) -> None:
     """Replace all attributes of the group at `path`, atomically."""
     metadata = _metadata(path) | {"attributes": dict(attributes)}
-    write_file(path / METADATA, json.dumps(metadata, indent=2).encode(), scratch=scratch)
+    files.write_file(path / METADATA, json.dumps(metadata, indent=2).encode(), scratch=scratch)
 
 
-def layout(path: Path) -> Layout:
+def layout(path: Path, listed: Listed | None = None) -> Layout:
+    """What the metadata of the array at `path` says; raises DamagedStore if not what is listed."""
     metadata = _metadata(path)
     try:
-        return _layout(metadata)
+        spec = _layout(metadata)
     except (KeyError, TypeError, IndexError) as error:
         raise DamagedStore(f"{path / METADATA} describes no array: {error!r}") from error
+    return _compared(path, spec, listed) if listed else spec
+
+
+def _compared(path: Path, spec: Layout, listed: Listed) -> Layout:
+    there, said = (spec.shape, dtype_name(spec.dtype)), (listed.shape, listed.dtype)
+    if there != said or len(listed.checksums) != Blocks(spec.shape[0], listed.rows).count:
+        raise DamagedStore(
+            f"{path / METADATA} is damaged: an array of {there[1]} {there[0]}, where its group "
+            f"lists {said[1]} {said[0]}"
+        )
+    return replace(spec, listed=listed)
 
 
 def _layout(metadata: Mapping[str, Any]) -> Layout:
@@ -155,19 +197,23 @@ def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | No
     rows = spec.blocks.range(block)
     if values.shape != (len(rows), *spec.shape[1:]):
         raise ValueError(f"{path}: block {block} is {len(rows)} rows, not {values.shape}")
-    padding = spec.rows - len(rows)  # Zarr chunks are never short: the last one is padded
-    data = _encode(np.asarray(values, spec.dtype), padding)
-    checksum = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
-    write_file(_chunk_path(path, spec, block), data, checksum, scratch=scratch)
+    write_chunk(_chunk_path(path, spec, block), np.asarray(values, spec.dtype), spec.rows, scratch)
 
 
-def read(path: Path, rows: range | None = None) -> NDArray[Any]:
+def read(path: Path, rows: range | None = None, listed: Listed | None = None) -> NDArray[Any]:
     """The array at `path`, or the `rows` of it, checked against its checksums.
 
-    Raises DamagedStore for a missing, cut or altered chunk.
+    With `listed` it must also be the array that its group lists, block by block. Raises
+    DamagedStore for a missing, cut or altered chunk, and for one of another array.
     """
-    spec = layout(path)
+    spec = layout(path, listed)
     rows = range(spec.shape[0]) if rows is None else rows
+    if listed and spec.is_copy:
+        return _read_copy(path, rows, spec, listed)
+    return _read_rows(path, rows, spec)
+
+
+def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
     if not spec.ours:
         return _read_through_zarr(path, rows)
     out = np.empty((len(rows), *spec.shape[1:]), spec.dtype)
@@ -186,19 +232,84 @@ def read(path: Path, rows: range | None = None) -> NDArray[Any]:
     return out
 
 
-def damage(path: Path) -> Iterator[str]:
-    """One sentence for every chunk of the array at `path` that is not what was written."""
+def _read_copy(path: Path, rows: range, spec: Layout, listed: Listed) -> NDArray[Any]:
+    """What was copied in another layout: whole blocks, their checksums taken of the values."""
+    blocks = Blocks(spec.shape[0], listed.rows)
+    needed = range(rows.start // blocks.rows, -(-rows.stop // blocks.rows))
+    first, last = needed.start * blocks.rows, min(needed.stop * blocks.rows, spec.shape[0])
+    values = _read_rows(path, range(first, last), replace(spec, listed=None))
+    for block in needed:
+        inside = blocks.range(block)
+        part = values[inside.start - first : inside.stop - first]
+        if checksum(part, blocks.rows) != listed.checksums[block]:
+            raise DamagedStore(f"rows {inside.start}-{inside.stop - 1} of {path} {OF_ANOTHER}")
+    return values[rows.start - first : rows.stop - first]
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    return "string" if dtype.hasobject else dtype.name
+
+
+def listing(path: Path) -> Listed:
+    """What is on disk of an array that this module has written: its layout and all checksums.
+
+    Raises DamagedStore where a chunk is missing; what is in them is not looked at.
+    """
+    spec = layout(path)
+    chunks = (_chunk_path(path, spec, block) for block in range(spec.blocks.count))
+    return Listed(
+        spec.shape, dtype_name(spec.dtype), spec.rows, tuple(map(stored_checksum, chunks))
+    )
+
+
+def relisted(listed: Listed, values: NDArray[Any]) -> Listed:
+    """The list entry of an array of the same layout with other values."""
+    blocks = Blocks(listed.shape[0], listed.rows)
+    parts = (blocks.range(block) for block in range(blocks.count))
+    sums = (checksum(values[rows.start : rows.stop], blocks.rows) for rows in parts)
+    return replace(listed, checksums=tuple(sums))
+
+
+def damage(path: Path, listed: Listed | None = None) -> list[str]:
+    """One sentence for every block of the array at `path` that is not what was written."""
     try:
-        blocks = layout(path).blocks
-    except DamagedStore as error:
-        yield str(error)
-        return
-    for block in range(blocks.count):
-        rows = blocks.range(block)
+        spec = layout(path, listed)
+    except StoreError as error:
+        return [str(error)]
+    ours = spec.ours and not spec.is_copy
+    blocks = Blocks(spec.shape[0], listed.rows if listed else spec.rows)
+    lanes = min(_READ_THREADS, blocks.count) if ours else 1
+
+    def look(lane: int) -> dict[int, str]:
+        found = {}
+        chunk = np.empty((spec.rows, *spec.shape[1:]), spec.dtype) if ours else None
+        for block in range(lane, blocks.count, lanes):
+            try:
+                if chunk is None:
+                    read(path, blocks.range(block), listed)
+                else:  # the same memory again and again: it stays in the cache
+                    read_chunk(_chunk_path(path, spec, block), chunk, spec.expected(block))
+            except StoreError as error:
+                rows = blocks.range(block)
+                found[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
+        return found
+
+    with ThreadPoolExecutor(max(1, lanes)) as pool:
+        found = {block: one for part in pool.map(look, range(lanes)) for block, one in part.items()}
+    return [found[block] for block in sorted(found)]
+
+
+def differing_blocks(path: Path, values: NDArray[Any], listed: Listed | None) -> list[int]:
+    """Blocks of an array that are damaged, or hold something else than `values`."""
+    blocks = layout(path).blocks
+
+    def differs(rows: range) -> bool:
         try:
-            read(path, rows)
-        except DamagedStore as error:
-            yield f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
+            return not np.array_equal(read(path, rows, listed), values[rows.start : rows.stop])
+        except DamagedStore:
+            return True
+
+    return [block for block in range(blocks.count) if differs(blocks.range(block))]
 
 
 def group_blocks(path: Path) -> int:
@@ -206,59 +317,17 @@ def group_blocks(path: Path) -> int:
     return max((layout(path / name).blocks.count for name in array_names(path)), default=0)
 
 
-def file_at(path: Path) -> tuple[int, int] | None:
-    """Changes when another file takes the place of the one at `path`; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_ctime_ns  # numbers alone are used again
-
-
 def array_names(path: Path) -> list[str]:
     """Names of the arrays in the group at `path`."""
-    return sorted(child.parent.name for child in path.glob(f"*/{METADATA}"))
-
-
-def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
-    """Write a file so that, after a crash, it is there as a whole or not at all.
-
-    Until it is whole it lies in `scratch`, a folder of the same file system, or else beside `path`.
-    """
-    partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        for buffer in buffers:
-            _write_all(descriptor, memoryview(buffer))
-        os.fsync(descriptor)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    partial.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or what was created in or renamed into a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, buffer: memoryview) -> None:
-    while buffer.nbytes:
-        buffer = buffer[os.write(descriptor, buffer) :]
+    return [name for name in files.folders(path) if files.exists(path / name / METADATA)]
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     try:
-        metadata: dict[str, Any] = parse_json(file.read_bytes())
-    except FileNotFoundError:
+        with files.reading(file):
+            metadata: dict[str, Any] = parse_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise DamagedStore(f"{file} is missing") from None
     except ValueError as error:
         raise DamagedStore(f"{file} is damaged: {error}") from error
@@ -271,65 +340,17 @@ def _chunk_path(path: Path, spec: Layout, block: int) -> Path:
     return path / ".".join(["c", str(block), *["0"] * (len(spec.shape) - 1)])
 
 
-def _bytes_of(values: NDArray[Any]) -> memoryview:
-    return values.reshape(-1).view(np.uint8).data
-
-
-def _encode(values: NDArray[Any], padding: int) -> bytes | memoryview:
-    if values.dtype == object:
-        texts = [text.encode() for text in values] + [b""] * padding
-        parts = (_LENGTH.pack(len(text)) + text for text in texts)
-        return _LENGTH.pack(len(texts)) + b"".join(parts)
-    if padding:
-        values = np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)])
-    return _bytes_of(np.ascontiguousarray(values))
-
-
-def _decode_texts(data: memoryview, out: NDArray[Any]) -> None:
-    offset = _LENGTH.size  # past the number of texts
-    for row in range(len(out)):
-        start = offset + _LENGTH.size
-        offset = start + _LENGTH.unpack_from(data, offset)[0]
-        out[row] = str(data[start:offset], "utf-8")
-
-
 def _read_chunk_into(out: NDArray[Any], rows: range, path: Path, spec: Layout, block: int) -> None:
     """Copy what chunk `block` has of `rows` into `out`, without a copy where it is all of it."""
-    start = block * spec.rows
+    file, start = _chunk_path(path, spec, block), block * spec.rows
     first, last = max(start, rows.start), min(start + spec.rows, rows.stop)
     target = out[first - rows.start : last - rows.start]
     if len(target) == spec.rows:
-        _read_chunk(_chunk_path(path, spec, block), target)
+        read_chunk(file, target, spec.expected(block))
         return
     chunk = np.empty((spec.rows, *spec.shape[1:]), spec.dtype)
-    _read_chunk(_chunk_path(path, spec, block), chunk)
+    read_chunk(file, chunk, spec.expected(block))
     target[...] = chunk[first - start : last - start]
-
-
-def _read_chunk(file: Path, chunk: NDArray[Any]) -> None:
-    """Fill `chunk` with what `file` holds; raises DamagedStore if that is not what was written."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY)
-    except FileNotFoundError:
-        raise DamagedStore(f"chunk {file} is missing") from None
-    try:
-        length = os.fstat(descriptor).st_size - _CHECKSUM_BYTES
-        text = chunk.dtype == object
-        data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
-        checksum = bytearray(_CHECKSUM_BYTES)
-        if length == data.nbytes:
-            os.readv(descriptor, [data, checksum])
-    finally:
-        os.close(descriptor)
-    if length != data.nbytes:
-        raise DamagedStore(f"chunk {file} has {length} bytes instead of {data.nbytes}")
-    if crc32c(data) != int.from_bytes(checksum, "little"):
-        raise DamagedStore(f"chunk {file} does not match its checksum")
-    if text:
-        try:
-            _decode_texts(data, chunk)
-        except (struct.error, UnicodeDecodeError) as error:
-            raise DamagedStore(f"chunk {file} is no list of texts: {error}") from error
 
 
 def _read_through_zarr(path: Path, rows: range) -> NDArray[Any]:

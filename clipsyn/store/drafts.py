@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.schema import GROUPS
 from clipsyn.specs import Identity, differences, fingerprint
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
+from clipsyn.store.folders import place
+from clipsyn.store.groups import sealed
 
 WIP = ".wip"
 _NEW, _TRASH = "new-", "trash-"
@@ -73,9 +75,13 @@ class Draft:
 
     def changes(self) -> list[tuple[str, Any, Any]]:
         """(field, there, asked for) wherever the group at `target` differs; [] if none is there."""
-        if not self.target.exists():
+        if not files.exists(self.target):
             return []
-        return list(differences(read_identity(self.target), self.identity))
+        try:
+            return list(differences(read_identity(self.target), self.identity))
+        except DamagedStore as error:
+            error.add_note("Add --replace to make it again.")
+            raise
 
     def is_published(self) -> bool:
         try:
@@ -120,7 +126,7 @@ class Draft:
                     arrays.write_block(self._group / name, block, rows, self._folder)
                 marker = self._folder / "done" / str(block)
                 content = json.dumps(note, ensure_ascii=False).encode()
-                arrays.write_file(marker, content, scratch=self._folder)
+                files.write_file(marker, content, scratch=self._folder)
             except (FileNotFoundError, DamagedStore) as error:
                 if not self._is_published_soon():  # else nothing is lost: it wrote the same bytes
                     raise self._vanished() from error
@@ -153,10 +159,10 @@ class Draft:
         )
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
-        attributes = arrays.read_attributes(self._group) | {**describe(self._notes())}
+        attributes = self._sealed(self._group, describe(self._notes()))
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
-        old = self._make_way() if replace and self.changes() else None
+        old = self._make_way() if replace and self._is_taken() else None
         try:
             self._group.rename(self.target)
         except OSError as error:
@@ -164,9 +170,29 @@ class Draft:
                 raise
             if changes := self.changes():
                 raise stale(self.store, self.target, changes) from None
-        arrays.sync(self.target.parent)
+        files.sync(self.target.parent)
+        self._seal_again(attributes)
         if old:  # deleted last: a reader finds nothing for the moment between two renames only
             _delete(old)
+
+    def _seal_again(self, attributes: Mapping[str, Any]) -> None:
+        """Once nobody can write into the group any more: a slower worker may have been the last."""
+        with suppress(FileNotFoundError, DamagedStore):  # replaced by now
+            if (there := self._sealed(self.target, {})) != attributes:
+                arrays.write_attributes(self.target, there, scratch(self.store))
+
+    def _sealed(self, group: Path, more: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes of the finished group, with its place, its arrays and a digest."""
+        listed = {spec.name: arrays.listing(group / spec.name).json() for spec in GROUPS[self.kind]}
+        there = {**arrays.read_attributes(group), **more}
+        return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
+
+    def _is_taken(self) -> bool:
+        """Whether something else is at the target, or what is left of it."""
+        try:
+            return bool(self.changes())
+        except DamagedStore:
+            return files.exists(self.target)
 
     def _make_way(self) -> Path | None:
         """Move away what is at the target, unless a faster worker has replaced it; where to."""
@@ -175,9 +201,10 @@ class Draft:
             self.target.rename(trash)
         except FileNotFoundError:
             return None
-        if read_fingerprint(trash) == self.fingerprint:
-            trash.rename(self.target)
-            return None
+        with suppress(DamagedStore):
+            if read_fingerprint(trash) == self.fingerprint:
+                trash.rename(self.target)
+                return None
         return trash
 
     def _notes(self) -> list[Note]:
@@ -280,7 +307,7 @@ def make_groups(store: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents):
         if not (path / arrays.METADATA).exists():
-            arrays.write_file(path / arrays.METADATA, _EMPTY_GROUP, scratch=scratch(store))
+            files.write_file(path / arrays.METADATA, _EMPTY_GROUP, scratch=scratch(store))
         if path == store:
             return
 

@@ -12,8 +12,7 @@ Reading never writes. `docs/store.md` specifies the format.
 
 from __future__ import annotations
 
-import json
-import secrets
+import time
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -22,35 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.documents import parse_json
-from clipsyn.errors import MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
-from clipsyn.schema import CHUNK_ROWS, FORMAT_VERSION
+from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import FeatureKey, Identity, differences
-from clipsyn.store import arrays
-from clipsyn.store.drafts import WIP, make_groups, scratch, writing
+from clipsyn.store import files
+from clipsyn.store.drafts import scratch, writing
 from clipsyn.store.folders import KINDS, folder_name, name_of_folder
+from clipsyn.store.groups import Groups, Refuse, StoredGroup
 from clipsyn.store.imports import FOLDERS as IMPORTS
 from clipsyn.store.imports import PROMPTS, Imported, chosen_of, prompt_sets_in
-from clipsyn.store.samples import SampleTable
+from clipsyn.store.marker import is_store, is_vacant, read_marker, write_marker
+from clipsyn.store.samples import SampleTable, correct
 
-_MARKER = "clipsyn.json"
-
-
-def _other_thing(path: Path) -> StoreError:
-    return StoreError(f"{path} holds something else than a feature store: give another path")
-
-
-def is_vacant(path: Path) -> bool:
-    """Whether a store can be made there: nothing is, or a folder with no file that is whole."""
-    if not path.exists():
-        return True
-    return path.is_dir() and all(file.name == WIP for file in path.iterdir())
-
-
-def is_store(path: Path) -> bool:
-    return (path / _MARKER).is_file()
+_WITH_CELLS = ("features", *IMPORTS, "logits")
+_LOOKS = 4
 
 
 class FeatureStore:
@@ -59,84 +45,62 @@ class FeatureStore:
     def __init__(self, path: Path, chunk_rows: int) -> None:
         self.path = path
         self.chunk_rows = chunk_rows
+        self._groups = Groups(path)
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
         """Open a store; raises StoreError if none is there, UnsupportedFormat if it is newer."""
         path = Path(path)
-        try:
-            marker = cls(path, CHUNK_ROWS).marker()
-            version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
-        except (FileNotFoundError, NotADirectoryError):
-            if is_store(path):  # made by another process between the two looks
-                return cls.open(path)
-            if not is_vacant(path):
-                raise _other_thing(path) from None
-            raise StoreError(
-                f"{path} is no feature store: make one with `clipsyn extract {path} …`"
-            ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UnsupportedFormat(f"{path / _MARKER} cannot be read: {error}") from error
-        if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
-            raise UnsupportedFormat(
-                f"{path} has format {version}, this clipsyn reads {FORMAT_VERSION}: "
-                "pip install --upgrade clipsyn"
-            )
-        return cls(path, chunk_rows)
+        return cls(path, int(read_marker(path)["chunk_rows"]))
 
     @classmethod
     def create(cls, path: Path | str, chunk_rows: int = CHUNK_ROWS) -> FeatureStore:
         """Open the store at `path`, making it first if nothing is there."""
         path = Path(path)
-        if is_store(path) or not is_vacant(path):
-            return cls.open(path)
-        marker = {
-            "format": FORMAT_VERSION,
-            "store_id": secrets.token_hex(16),
-            "chunk_rows": chunk_rows,
-        }
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(marker, indent=2).encode()
-            arrays.write_file(path / _MARKER, content, scratch=scratch(path))
-            make_groups(path, path)
+        if not is_store(path) and is_vacant(path):
+            write_marker(path, chunk_rows)
         return cls.open(path)
 
     def marker(self) -> dict[str, Any]:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
-        marker: dict[str, Any] = parse_json((self.path / _MARKER).read_bytes())
-        return marker
+        return read_marker(self.path)
 
     # Where things are
 
     def samples_path(self, dataset: str, split: str) -> Path:
-        return self._path("samples", dataset, split)
+        return self._groups.at("samples", dataset, split)
 
     def classes_path(self, dataset: str, prompts: str, backbone: str) -> Path:
-        return self._path("classes", dataset, prompts, backbone)
+        return self._groups.at("classes", dataset, prompts, backbone)
 
     def features_path(self, key: FeatureKey) -> Path:
-        return self._path("features", key.dataset, key.split, key.perturbation, key.backbone)
+        return self._groups.at("features", *key.names)
 
     def logits_path(self, key: FeatureKey, prompts: str) -> Path:
-        return self._path("logits", key.dataset, key.split, key.perturbation, key.backbone, prompts)
+        return self._groups.at("logits", *key.names, prompts)
 
     def imports_path(self, key: FeatureKey, prompts: str | None = None) -> Path:
-        kind, of_prompts = ("imports", ()) if prompts is None else ("prompted", (prompts,))
-        names = key.dataset, key.split, key.perturbation, key.backbone
-        return self._path(kind, *names, *of_prompts)
-
-    def _path(self, kind: str, *names: str) -> Path:
-        return self.path.joinpath(kind, *map(folder_name, names))
+        if prompts is None:
+            return self._groups.at("imports", *key.names)
+        return self._groups.at("prompted", *key.names, prompts)
 
     # What there is
 
-    def groups(self, kind: str) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every finished group of a kind, sorted."""
-        depth = "*/" * len(KINDS[kind])
-        for file in sorted(self.path.glob(f"{kind}/{depth}{arrays.METADATA}")):
-            names = file.parent.relative_to(self.path / kind).parts
-            yield tuple(map(name_of_folder, names)), file.parent
+    def groups(
+        self, kind: str, refuse: Refuse | None = None
+    ) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Names and path of every group of a kind, and of what is left of one, sorted.
+
+        `refuse` is told of folders that cannot be read; without it they are an error.
+        """
+        return self._groups.find(kind, refuse)
+
+    def group(self, path: Path) -> StoredGroup:
+        """The group in a folder of the store; raises DamagedStore if it is not what belongs there.
+
+        All that is read of a store is read through this.
+        """
+        return self._groups.open(path)
 
     def keys(
         self,
@@ -146,10 +110,12 @@ class FeatureStore:
         perturbation: Collection[str] | None = None,
         backbone: Collection[str] | None = None,
     ) -> list[FeatureKey]:
-        """Keys of the finished cells, extracted and imported, sorted; None is no filter."""
+        """Keys of the finished cells, extracted and imported, sorted; None is no filter.
+
+        Logits without the features that they were made from are a cell of which a part is lost.
+        """
         filters = (dataset, split, perturbation, backbone)
-        kinds = ("features", *IMPORTS)
-        there = {names[:4] for kind in kinds for names, _ in self.groups(kind)}
+        there = {names[:4] for kind in _WITH_CELLS for names, _ in self.groups(kind)}
         return [
             FeatureKey(*names)
             for names in sorted(there)
@@ -165,14 +131,14 @@ class FeatureStore:
         Raises MissingCell where there are others than `prompts`.
         """
         path = self.imports_path(key)
-        if not path.exists():
+        if not files.exists(path):
             if not (there := prompt_sets_in(self.imports_path(key, "any").parent)):
                 return None
             path = self.imports_path(key, chosen_of(key, prompts, there))
-        return Imported(key, path, self.samples_path(key.dataset, key.split))
+        return Imported(key, path, self.samples_path(key.dataset, key.split), self.group)
 
     def prompt_sets(self, key: FeatureKey) -> list[str]:
-        """Prompt sets with class embeddings for this backbone and dataset.
+        """Prompt sets with class embeddings, or logits, for this backbone and dataset.
 
         Imported predictions of no known set stand beside those of every set of the dataset.
         """
@@ -181,35 +147,38 @@ class FeatureStore:
         cell = self.imported(key)
         if cell and not cell.has_predictions:
             return []
-        found = {
-            prompts
-            for (dataset, prompts, name), _ in self.groups("classes")
-            if dataset == key.dataset and (cell or name == key.backbone)
-        }
-        return sorted(found) or ([PROMPTS] if cell else [])
+        of_dataset = self._groups.at("classes", key.dataset)
+        if cell:
+            found = [name for name in files.folders(of_dataset) if files.folders(of_dataset / name)]
+            return sorted(map(name_of_folder, found)) or [PROMPTS]
+        own = folder_name(key.backbone)
+        found = [
+            name for name in files.folders(of_dataset) if files.exists(of_dataset / name / own)
+        ]
+        with_logits = self._groups.at("logits", *key.names)
+        return sorted(map(name_of_folder, {*found, *files.folders(with_logits)}))
 
     # Reading
 
     def samples(self, dataset: str, split: str) -> SampleTable:
+        """The sample table of a split; raises MissingCell if there is none.
+
+        Labels that another command corrects just now are looked at again.
+        """
         path = self.samples_path(dataset, split)
-        if not path.exists():
+        if not files.exists(path):
             elsewhere = dataset in self._only_imported("dataset")
             verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
             raise MissingCell(
                 f"{self.path} has no samples of {dataset}/{split}: run "
                 f"`clipsyn {verb} --dataset {dataset} --split {split}`"
             )
-        attributes = arrays.read_attributes(path)
-        return SampleTable(
-            dataset=dataset,
-            split=split,
-            ids=tuple(arrays.read(path / "sample_id")),
-            labels=arrays.read(path / "label"),
-            content=arrays.read(path / "content_hash"),
-            class_names=tuple(attributes["class_names"]),
-            metric=attributes["metric"],
-            licence=attributes["licence"],
-        )
+        for _ in range(_LOOKS):
+            try:
+                return SampleTable.read(dataset, split, self.group(path))
+            except (DamagedStore, StaleCell):
+                time.sleep(0.05)
+        return SampleTable.read(dataset, split, self.group(path))
 
     def pool(self, dataset: str, split: str, **which: Any) -> Pool:
         """Several backbones on the same samples, in memory.
@@ -224,60 +193,57 @@ class FeatureStore:
 
     def embeddings(self, key: FeatureKey, rows: range | None = None) -> NDArray[np.float16]:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        return arrays.read(self._cell(key, "image_embedding"), rows)
+        return self.cell(key, "image_embedding").read("image_embedding", rows)
 
     def valid(self, key: FeatureKey, prompts: str | None = None) -> NDArray[np.bool_]:
-        return arrays.read(self._cell(key, "valid", prompts))
+        return self.cell(key, "valid", prompts).read("valid")
 
     def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
         """Of a cell; prompts: which, where it was imported with several sets."""
-        path = self._cell(key, "valid", prompts).parent
-        return str(arrays.read_attributes(path)["fingerprint"])
+        return str(self.cell(key, "valid", prompts)["fingerprint"])
 
     def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
-        return str(arrays.read_attributes(self._classes(dataset, prompts, backbone))["fingerprint"])
+        return str(self._classes(dataset, prompts, backbone)["fingerprint"])
 
     def encoder(self, key: FeatureKey) -> tuple[Identity, str]:
         """What of a cell's backbone decides its embeddings, and where that was loaded from."""
-        attributes = arrays.read_attributes(self._features(key))
-        identity = attributes["identity"]
-        decisive = {**identity["backbone"], "pixels": identity["pixels"]}
-        return decisive, _source_of(attributes, key.backbone)
+        cell = self._features(key)
+        decisive = {**cell["identity"]["backbone"], "pixels": cell["identity"]["pixels"]}
+        return decisive, _source_of(cell, key.backbone)
 
     def prompts_identity(self, dataset: str, prompts: str, backbone: str) -> Identity:
         """Name, templates and texts per class that class embeddings were made from."""
-        path = self._classes(dataset, prompts, backbone)
-        found: Identity = arrays.read_attributes(path)["identity"]["prompts"]
+        found: Identity = self._classes(dataset, prompts, backbone)["identity"]["prompts"]
         return found
 
     def class_embeddings(
         self, dataset: str, prompts: str, backbone: str
     ) -> tuple[NDArray[np.float32], float]:
         """(class, embed) unit norm, and the backbone's logit scale."""
-        path = self._classes(dataset, prompts, backbone)
-        return arrays.read(path / "class_embedding"), arrays.read_attributes(path)["logit_scale"]
+        classes = self._classes(dataset, prompts, backbone)
+        return classes.read("class_embedding"), classes["logit_scale"]
 
     def logits(
         self, key: FeatureKey, prompts: str, rows: range | None = None
     ) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
         if cell := self.imported(key, prompts):
-            return arrays.read(cell.array("logit"), rows)
-        if (stored := self._logits(key, prompts)) is not None:
-            return arrays.read(stored / "logit", rows)
+            return cell.holding("logit").read("logit", rows)
+        if stored := self._logits(key, prompts):
+            return stored.read("logit", rows)
         return self._derived_logits(key, prompts, rows)
 
     def predictions(self, key: FeatureKey, prompts: str) -> NDArray[np.uint16]:
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
         if cell := self.imported(key, prompts):
-            return arrays.read(cell.array("prediction"))
-        if (stored := self._logits(key, prompts)) is not None:
-            return arrays.read(stored / "prediction")
+            return cell.holding("prediction").read("prediction")
+        if stored := self._logits(key, prompts):
+            return stored.read("prediction")
         return predictions(self._derived_logits(key, prompts, None))
 
     def confidences(self, key: FeatureKey, prompts: str) -> NDArray[np.float32]:
         """(sample,) probability of the predicted class, as it was imported without logits."""
-        return arrays.read(self._cell(key, "confidence", prompts))
+        return self.cell(key, "confidence", prompts).read("confidence")
 
     def has_confidences(self, key: FeatureKey) -> bool:
         """Whether it is known how sure each prediction is: from logits, or imported with it."""
@@ -289,58 +255,85 @@ class FeatureStore:
         cell = self.imported(key)
         return cell is None or cell.kind == "logits"
 
-    def _cell(self, key: FeatureKey, array: str, prompts: str | None = None) -> Path:
-        """Where an array of a cell is, extracted or imported."""
-        cell = self.imported(key, prompts)
-        return cell.array(array) if cell else self._features(key) / array
+    def cell(
+        self, key: FeatureKey, array: str = "valid", prompts: str | None = None
+    ) -> StoredGroup:
+        """The cell, extracted or imported, of the images that the store's sample table lists.
 
-    def _features(self, key: FeatureKey) -> Path:
+        Raises MissingCell if it is not there or has not the array, StaleCell if it is of others.
+        """
+        imported = self.imported(key, prompts)
+        return imported.holding(array) if imported else self._features(key)
+
+    def found(self, key: FeatureKey) -> StoredGroup:
+        """The group of a cell, extracted or imported, whatever it was made from."""
+        if imported := self.imported(key):
+            return imported.group
         path = self.features_path(key)
-        if not path.exists():
+        if not files.exists(path):
+            if files.exists(self._groups.at("logits", *key.names)):
+                raise self._lost(key, "features")
             raise MissingCell(f"{self.path} has no {key}: run `{self.extract_line(key)}`")
-        of_samples = arrays.read_attributes(self.samples_path(key.dataset, key.split))["identity"]
-        of_cell = arrays.read_attributes(path)["identity"]
-        if of_cell["samples"] != of_samples["samples"]:
+        return self.group(path)
+
+    def _lost(self, key: FeatureKey, what: str) -> DamagedStore:
+        return DamagedStore(
+            f"{self.path} has logits of {key}, but the {what} that they were made from are lost: "
+            f"put them back, or run `{self.extract_line(key)}`"
+        )
+
+    def _features(self, key: FeatureKey) -> StoredGroup:
+        cell = self.found(key)
+        listed = self.group(self.samples_path(key.dataset, key.split))["identity"]["samples"]
+        if cell["identity"]["samples"] != listed:
             raise StaleCell(
                 f"{key} was extracted from other images than the store's sample table lists now "
                 f"(samples): run `{self.extract_line(key)} --replace`",
                 ("samples",),
             )
-        return path
+        return cell
 
-    def _classes(self, dataset: str, prompts: str, backbone: str) -> Path:
+    def _classes(self, dataset: str, prompts: str, backbone: str) -> StoredGroup:
         path = self.classes_path(dataset, prompts, backbone)
-        if not path.exists():
+        if not files.exists(path):
             source = self._sources.get(backbone, backbone)
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
                 f"'{prompts}': run `clipsyn extract {self.path} --dataset {dataset} "
                 f"--backbones {source} --prompts {prompts}`"
             )
-        return path
+        return self.group(path)
 
-    def _logits(self, key: FeatureKey, prompts: str) -> Path | None:
-        """Where the stored logits are, if they are, having checked what logits are made from."""
+    def _logits(self, key: FeatureKey, prompts: str) -> StoredGroup | None:
+        """The stored logits, if they are there, having checked what logits are made from."""
         features = self._features(key)
+        path = self.logits_path(key, prompts)
+        stored = self.group(path) if files.exists(path) else None
+        if stored and not files.exists(self.classes_path(key.dataset, prompts, key.backbone)):
+            raise self._lost(key, f"class embeddings of prompts '{prompts}'")
         classes = self._classes(key.dataset, prompts, key.backbone)
         self._check_class_names(key, prompts, classes)
-        path = self.logits_path(key, prompts)
-        if not path.exists():
+        if stored is None:
             self._check_encoders(key, prompts, features, classes)
             return None
-        identity = arrays.read_attributes(path)["identity"]
         for name, source in (("features", features), ("classes", classes)):
-            if identity[name] != arrays.read_attributes(source)["fingerprint"]:
+            if stored["identity"][name] != source["fingerprint"]:
                 raise StaleCell(
                     f"the logits of {key} were made from other {name} than stored now ({name}): "
                     f"run `{self.extract_line(key)} --prompts {prompts} --replace`",
                     (name,),
                 )
-        return path
+        return stored
 
-    def _check_encoders(self, key: FeatureKey, prompts: str, features: Path, classes: Path) -> None:
+    def check_sources(self, key: FeatureKey, prompts: str) -> None:
+        """Raise StaleCell where logits are not of the embeddings that are stored beside them."""
+        self._logits(key, prompts)
+
+    def _check_encoders(
+        self, key: FeatureKey, prompts: str, features: StoredGroup, classes: StoredGroup
+    ) -> None:
         """Refuse embeddings of images and of classes that other weights of one name have made."""
-        of = [arrays.read_attributes(path)["identity"]["backbone"] for path in (features, classes)]
+        of = [group["identity"]["backbone"] for group in (features, classes)]
         if changes := tuple(name for name, _, _ in differences(of[0], of[1], "backbone")):
             raise StaleCell(
                 f"image and class embeddings of {key} are not of the same backbone "
@@ -349,10 +342,9 @@ class FeatureStore:
                 changes,
             )
 
-    def _check_class_names(self, key: FeatureKey, prompts: str, classes: Path) -> None:
-        named = arrays.read_attributes(classes)["identity"]["class_names"]
-        samples = self.samples_path(key.dataset, key.split)
-        if named != arrays.read_attributes(samples)["class_names"]:
+    def _check_class_names(self, key: FeatureKey, prompts: str, classes: StoredGroup) -> None:
+        samples = self.group(self.samples_path(key.dataset, key.split))
+        if classes["identity"]["class_names"] != samples["class_names"]:
             raise StaleCell(
                 f"class embeddings of {key.dataset} for {key.backbone} are of other class names "
                 f"(class_names): run `{self.extract_line(key)} --prompts {prompts} --replace`",
@@ -362,10 +354,11 @@ class FeatureStore:
     def _derived_logits(
         self, key: FeatureKey, prompts: str, rows: range | None
     ) -> NDArray[np.float32]:
-        array = self._features(key) / "image_embedding"
+        features = self._features(key)
         classes, scale = self.class_embeddings(key.dataset, prompts, key.backbone)
-        block_rows = arrays.layout(array).rows
-        return zero_shot_logits(arrays.read(array, rows), classes, scale, rows=block_rows)
+        block_rows = features.layout("image_embedding").rows
+        images = features.read("image_embedding", rows)
+        return zero_shot_logits(images, classes, scale, rows=block_rows)
 
     def extract_line(self, key: FeatureKey) -> str:
         """The command that makes a cell; of a backbone known from imports alone, another import."""
@@ -382,7 +375,7 @@ class FeatureStore:
         found = {}
         for (*_, backbone), path in self.groups("features"):
             if backbone not in found:
-                source = _source_of(arrays.read_attributes(path), backbone)
+                source = _source_of(self.group(path), backbone)
                 found[backbone] = backbone if source == backbone else f"{backbone}={source}"
         return found
 
@@ -396,26 +389,11 @@ class FeatureStore:
 
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""
-        path = self.samples_path(table.dataset, table.split)
-        label = path / "label"
-        blocks = arrays.layout(label).blocks
+        group = self.group(self.samples_path(table.dataset, table.split))
         with writing(self.path):
-            for block in range(blocks.count):
-                rows = blocks.range(block)
-                labels = table.labels[rows.start : rows.stop]
-                if not np.array_equal(arrays.read(label, rows), labels):
-                    arrays.write_block(label, block, labels, scratch(self.path))
-            attributes = arrays.read_attributes(path)
-            if attributes != (corrected := attributes | table.attributes()):
-                arrays.write_attributes(path, corrected, scratch(self.path))
+            correct(group, table, scratch(self.path))
 
 
-def replaced_meanwhile(store: Path, dataset: str, split: str) -> StaleCell:
-    """The error for what another command replaces while it is read in parts."""
-    return StaleCell(
-        f"{dataset}/{split} in {store} was replaced while it was read: run the same command again"
-    )
-
-
-def _source_of(attributes: dict[str, Any], default: str) -> str:
-    return str(attributes.get("provenance", {}).get("encoder", {}).get("source", default))
+def _source_of(group: StoredGroup, default: str) -> str:
+    provenance = group.attributes.get("provenance", {})
+    return str(provenance.get("encoder", {}).get("source", default))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from clipsyn.errors import UsageError
+from clipsyn.specs import Perturbation
 from clipsyn.store.arrays import METADATA
 
 _LONGEST = 255  # bytes
@@ -21,6 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
 }
 
 
+@lru_cache(4096)
 def folder_name(name: str) -> str:
     """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``.
 
@@ -39,5 +45,37 @@ def folder_name(name: str) -> str:
     return folder
 
 
+@lru_cache(4096)
 def name_of_folder(folder: str) -> str:
     return unquote(folder.replace("--", "/"), errors="surrogatepass")
+
+
+def place(store: Path, path: Path) -> list[str]:
+    """Kind and names of the group in the folder at `path`."""
+    kind, *folders = path.relative_to(store).parts
+    return [kind, *map(name_of_folder, folders)]
+
+
+def place_said(path: list[str], attributes: Mapping[str, Any]) -> list[str]:
+    """Kind and names that a group has by its attributes; what they leave open is as in `path`.
+
+    A group that was published before format 1.1 says where it belongs in parts: backbones were
+    described by their weights.
+    """
+    if "place" in attributes:
+        return [str(name) for name in attributes["place"]]
+    kind, identity = attributes["kind"], attributes["identity"]
+    if kind.startswith("imported-"):
+        kind = "prompted" if "prompts" in identity else "imports"
+    dimensions = KINDS.get(path[0], ())
+    said = {dim: _name(dim, identity.get(dim)) for dim in dimensions}
+    return [kind, *(said[dim] or name for dim, name in zip(dimensions, path[1:], strict=True))]
+
+
+def _name(dimension: str, described: Any) -> str | None:
+    """What a field of an identity says of a name, if anything."""
+    if isinstance(described, Mapping):
+        if dimension == "perturbation":
+            return Perturbation(**described).label
+        described = described.get("name")
+    return None if described is None else str(described)

@@ -10,7 +10,7 @@ embeddings, so a reader may ask for what is not there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from clipsyn.errors import MissingCell, StaleCell
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey
-from clipsyn.store import arrays
+from clipsyn.store import files
 from clipsyn.store.folders import name_of_folder
+from clipsyn.store.groups import StoredGroup
 
 PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
 KINDS = ("predictions", "logits", "embeddings")
@@ -47,8 +48,7 @@ def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
 
 def prompt_sets_in(folder: Path) -> list[str]:
     """Those with a cell in the folder `prompted/…/<backbone>/`, sorted; [] if there is none."""
-    found = folder.glob(f"*/{arrays.METADATA}")
-    return sorted(name_of_folder(file.parent.name) for file in found)
+    return sorted(map(name_of_folder, files.folders(folder)))
 
 
 def chosen_of(key: FeatureKey, prompts: str | None, there: list[str]) -> str:
@@ -60,51 +60,57 @@ def chosen_of(key: FeatureKey, prompts: str | None, there: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Imported:
-    """One imported cell, and where the sample table of its split is."""
+    """One imported cell, where the sample table of its split is, and how both are opened."""
 
     key: FeatureKey
     path: Path
     samples: Path
+    opened: Callable[[Path], StoredGroup]
+
+    @property
+    def group(self) -> StoredGroup:
+        return self.opened(self.path)
 
     @property
     def kind(self) -> str:
-        return str(self._attributes["identity"]["kind"])
+        return str(self.group["identity"]["kind"])
 
     @property
     def has_predictions(self) -> bool:
         return self.kind != "embeddings"
 
     @property
+    def is_of_prompts(self) -> bool:
+        """Whether it was imported with a prompt set: there may be others beside it."""
+        return "prompts" in self.group["identity"]
+
+    @property
     def has_confidences(self) -> bool:
         """Whether each prediction has a probability beside it, though there are no logits."""
-        return bool(self._attributes["kind"] == "imported-confidences")
+        return bool(self.group["kind"] == "imported-confidences")
 
-    def array(self, name: str) -> Path:
-        """Where an array is; raises MissingCell if the cell lacks it, StaleCell if it is stale."""
-        self.check()
-        if not self._holds(name):
+    def holding(self, array: str) -> StoredGroup:
+        """The cell; raises MissingCell if it is not of a kind with that array, StaleCell if stale.
+
+        Stale is a cell of other samples or classes than the store lists now.
+        """
+        group = self.group
+        self._check(group)
+        if array not in {spec.name for spec in GROUPS[group["kind"]]}:
             raise MissingCell(
-                f"{self.key} was imported as {self.kind}, without {_HOLDERS[name]}: choose other "
-                f"cells with --backbones, or import {_HOLDERS[name]} under another name"
+                f"{self.key} was imported as {self.kind}, without {_HOLDERS[array]}: choose other "
+                f"cells with --backbones, or import {_HOLDERS[array]} under another name"
             )
-        return self.path / name
+        return group
 
-    def _holds(self, name: str) -> bool:
-        return any(spec.name == name for spec in GROUPS.get(self._attributes["kind"], ()))
-
-    def check(self) -> None:
-        """Refuse a cell of other samples or classes than the store lists now."""
-        identity, there = self._attributes["identity"], arrays.read_attributes(self.samples)
+    def _check(self, group: StoredGroup) -> None:
+        there = self.opened(self.samples)
         listed = {"samples": there["identity"]["samples"], "class_names": there["class_names"]}
         for field, value in listed.items():
-            if identity[field] not in (value, None):
+            if group["identity"][field] not in (value, None):
                 raise StaleCell(
                     f"{self.key} was imported for other {field.replace('_', ' ')} than the "
                     f"store's sample table lists now ({field}): import it again with --replace, or "
                     "choose other cells with --backbones",
                     (field,),
                 )
-
-    @property
-    def _attributes(self) -> dict[str, Any]:
-        return arrays.read_attributes(self.path)

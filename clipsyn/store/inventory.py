@@ -1,21 +1,21 @@
-"""What a store holds, as rows for tables; whether it is whole; and how parts of it are removed."""
+"""What a store holds, as rows for tables, and how parts of it are removed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsyn.errors import DamagedStore, MissingCell
-from clipsyn.schema import GROUPS
+from clipsyn.errors import MissingCell
 from clipsyn.specs import FeatureKey, by_severity, fingerprint
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
-from clipsyn.store.imports import ELSEWHERE, content_digest
+from clipsyn.store.groups import Refuse
+from clipsyn.store.imports import ELSEWHERE
 from clipsyn.store.imports import FOLDERS as IMPORTS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -23,7 +23,7 @@ Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missin
 
 @dataclass(frozen=True)
 class Group:
-    """One finished group: its kind, its names by dimension, where it is."""
+    """One group, or what is left of one: its kind, its names by dimension, where it is."""
 
     kind: str
     names: Mapping[str, str]
@@ -32,23 +32,20 @@ class Group:
     @property
     def size(self) -> int:
         """Bytes on disk; of a group that another command takes away meanwhile, what is left."""
-        found = 0
-        with suppress(FileNotFoundError):
-            for file in self.path.rglob("*"):
-                found += file.stat().st_size if file.is_file() else 0
-        return found
+        return files.size(self.path)
 
 
-def find_groups(store: FeatureStore, filters: Filters) -> list[Group]:
-    """Groups whose names pass; a kind without a filtered dimension is passed over.
+def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = None) -> list[Group]:
+    """Groups, and what is left of some, whose names pass; kinds without a filter are passed over.
 
     So a filter on backbones finds features, logits and class embeddings, and leaves the samples.
+    `refuse` is told of folders that cannot be read; without it they are an error.
     """
     found = []
     for kind, dimensions in KINDS.items():
         if not set(filters) <= set(dimensions):
             continue
-        for names, path in store.groups(kind):
+        for names, path in store.groups(kind, refuse):
             named = dict(zip(dimensions, names, strict=True))
             if all(named[dimension] in wanted for dimension, wanted in filters.items()):
                 found.append(Group(kind, named, path))
@@ -71,24 +68,22 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
 
 def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
     imported = store.imported(key)
-    path = imported.path if imported else store.features_path(key)
+    cell = store.found(key)
     embeds = not imported or imported.kind == "embeddings"
     logits = store.path / "logits" / store.features_path(key).relative_to(store.path / "features")
-    attributes = arrays.read_attributes(path)
-    invalid = dict(attributes["invalid"]) if imported else {}
+    invalid = dict(cell["invalid"]) if imported else {}
     elsewhere = invalid.pop(ELSEWHERE, 0)
-    whole = path if path in (store.imports_path(key), store.features_path(key)) else path.parent
-    bad = sum(invalid.values()) if imported else len(attributes.get("errors", {}))
+    whole = cell.path.parent if imported and imported.is_of_prompts else cell.path
+    bad = sum(invalid.values()) if imported else len(cell.attributes.get("errors", {}))
     return {
         **asdict(key),
         "imported": imported.kind if imported else None,
         "prompts": store.prompt_sets(key),
-        "images": arrays.layout(path / "valid").shape[0] - elsewhere,
+        "images": cell.layout("valid").shape[0] - elsewhere,
         "bad": bad,
-        "embed": arrays.layout(path / "image_embedding").shape[1] if embeds else None,
-        "bytes": Group("cell", {}, whole).size
-        + (0 if imported else Group("logits", {}, logits).size),
-        "fingerprint": attributes["fingerprint"],
+        "embed": cell.layout("image_embedding").shape[1] if embeds else None,
+        "bytes": files.size(whole) + (0 if imported else files.size(logits)),
+        "fingerprint": cell["fingerprint"],
     }
 
 
@@ -98,31 +93,27 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     backbones: dict[str, Any] = {}
     for (*_, backbone), path in store.groups("features"):
         if backbone not in backbones:
-            attributes = arrays.read_attributes(path)
-            identity, encoder = (
-                attributes["identity"]["backbone"],
-                attributes["provenance"]["encoder"],
-            )
+            group = store.group(path)
+            identity, encoder = group["identity"]["backbone"], group["provenance"]["encoder"]
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
     elsewhere = [group for kind in IMPORTS for group in store.groups(kind)]
     for (_, _, _, backbone, *_), path in elsewhere:
-        attributes = arrays.read_attributes(path)
-        kind = attributes["identity"]["kind"]
+        group = store.group(path)
         found = imports.setdefault(backbone, {"kinds": [], "files": []})
-        for field, values in (("kinds", [kind]), ("files", attributes["source"])):
+        for field, values in (("kinds", [group["identity"]["kind"]]), ("files", group["source"])):
             found[field] += [value for value in values if value not in found[field]]
     datasets = {}
     for (dataset, split), path in store.groups("samples"):
-        attributes = arrays.read_attributes(path)
+        group = store.group(path)
         datasets[f"{dataset}/{split}"] = {
-            "images": arrays.layout(path / "label").shape[0],
-            "classes": len(attributes["class_names"]),
-            "metric": attributes["metric"],
-            "licence": attributes["licence"],
-            "samples": attributes["identity"]["samples"],
-            "imported": attributes.get("imported", False),
+            "images": group.layout("label").shape[0],
+            "classes": len(group["class_names"]),
+            "metric": group["metric"],
+            "licence": group["licence"],
+            "samples": group["identity"]["samples"],
+            "imported": group.attributes.get("imported", False),
         }
     return {**marker, "backbones": backbones, "imports": imports, "datasets": datasets}
 
@@ -132,72 +123,19 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     path = store.path / name
     if not (path / arrays.METADATA).is_file() or "kind" not in arrays.read_attributes(path):
         raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
-    layouts = {array: arrays.layout(path / array) for array in arrays.array_names(path)}
+    group = store.group(path)
+    layouts = {array: group.layout(array) for array in arrays.array_names(path)}
     shapes = {array: [str(found.dtype), *found.shape] for array, found in layouts.items()}
-    return {"arrays": shapes, **arrays.read_attributes(path)}
+    return {**group.attributes, "arrays": shapes}
 
 
-def group_digest(group: Group) -> str:
+def group_digest(store: FeatureStore, group: Group) -> str:
     """Changes with whatever a reader could see of the group, corrected labels included."""
-    attributes = arrays.read_attributes(group.path)
-    attributes.pop("provenance", None)
+    stored = store.group(group.path)
+    seen = {name: stored[name] for name in stored.attributes.keys() - {"provenance", "digest"}}
     if group.kind == "samples":
-        attributes["labels"] = arrays.read(group.path / "label").tolist()
-    return fingerprint(attributes)
-
-
-def damage(store: FeatureStore, group: Group) -> Iterator[str]:
-    """One sentence for everything in a group that is not as it was written."""
-    where, metadata = group.path.relative_to(store.path), group.path / arrays.METADATA
-    looked_at = arrays.file_at(metadata)
-    problems = list(_damaged_metadata(store, group))
-    for name in arrays.array_names(group.path):
-        problems += arrays.damage(group.path / name)
-    if not problems and group.kind == "samples":
-        problems += _wrong_digest(store, group)
-    if not problems and group.kind in IMPORTS:
-        problems += _wrong_content(group)
-    if (
-        problems and arrays.file_at(metadata) != looked_at
-    ):  # replaced or removed meanwhile: no damage
-        return
-    yield from (f"{where}: {problem}" for problem in dict.fromkeys(problems))
-
-
-def _damaged_metadata(store: FeatureStore, group: Group) -> Iterator[str]:
-    """What of a group's attributes, or of its arrays' types and shapes, cannot be."""
-    try:
-        attributes = arrays.read_attributes(group.path)
-        if fingerprint(attributes["identity"]) != attributes["fingerprint"]:
-            yield "its identity does not match its fingerprint"
-        sizes = {"byte": 32}
-        if {"dataset", "split"} <= set(group.names):
-            label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
-            sizes["sample"] = arrays.layout(label).shape[0]
-        kind = attributes["kind"] if group.kind in IMPORTS else group.kind
-        for spec in GROUPS.get(kind, ()):
-            found = arrays.layout(group.path / spec.name)
-            expected = tuple(
-                sizes.setdefault(dim, length)
-                for dim, length in zip(spec.dims, found.shape, strict=False)
-            )
-            dtype = "object" if spec.dtype == "str" else spec.dtype
-            if found.shape != expected or len(expected) != len(spec.dims) or found.dtype != dtype:
-                yield f"array {spec.name} is {found.dtype} {found.shape}, not {dtype} {spec.dims}"
-    except DamagedStore as error:
-        yield str(error)
-
-
-def _wrong_digest(store: FeatureStore, group: Group) -> Iterator[str]:
-    samples = store.samples(group.names["dataset"], group.names["split"])
-    if samples.digest != arrays.read_attributes(group.path)["identity"]["samples"]:
-        yield "ids and content hashes do not match the digest"
-
-
-def _wrong_content(group: Group) -> Iterator[str]:
-    values = {name: arrays.read(group.path / name) for name in arrays.array_names(group.path)}
-    if content_digest(values) != arrays.read_attributes(group.path)["identity"]["content"]:
-        yield "its arrays do not match the digest of its content"
+        seen["labels"] = stored.read("label").tolist()
+    return fingerprint(seen)
 
 
 def remove_unfinished(store: FeatureStore) -> int:
@@ -214,8 +152,12 @@ def remove_unfinished(store: FeatureStore) -> int:
 
 
 def remove(store: FeatureStore, groups: Collection[Group]) -> None:
-    """Take groups out of the store; each goes as a whole or stays."""
+    """Take groups out of the store; each goes as a whole or stays.
+
+    What others are made from goes last, so that whoever is stopped leaves no part of a cell.
+    """
+    order = ("logits", "features", *IMPORTS, "classes", "samples")
     with writing(store.path):
-        for group in groups:
+        for group in sorted(groups, key=lambda group: order.index(group.kind)):
             with suppress(FileNotFoundError):  # another command was faster
                 discard(store.path, group.path)

@@ -19,7 +19,8 @@ from clipsyn.pool import Pool
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
-from clipsyn.store.features import FeatureStore, replaced_meanwhile
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
@@ -97,7 +98,9 @@ class PoolReader:
     def _check_same(self) -> None:
         """Raise StaleCell if anything is replaced that `origin` tells of."""
         if not self._stored().items() <= self.origin.items():
-            raise replaced_meanwhile(self.store.path, self.samples.dataset, self.samples.split)
+            raise replaced_meanwhile(
+                self.store.path, f"{self.samples.dataset}/{self.samples.split}"
+            )
 
     def origin_of(self, backbone: str) -> dict[str, Any]:
         """What decides the numbers of one backbone alone: of the others only what counts for none.

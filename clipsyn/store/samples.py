@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError
-from clipsyn.schema import FORMAT_VERSION
+from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import Identity
+from clipsyn.store import arrays
+from clipsyn.store.groups import StoredGroup, sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,19 @@ class SampleTable:
                 "give as many class names as there are classes"
             )
 
+    @classmethod
+    def read(cls, dataset: str, split: str, group: StoredGroup) -> SampleTable:
+        return cls(
+            dataset=dataset,
+            split=split,
+            ids=tuple(group.read("sample_id")),
+            labels=group.read("label"),
+            content=group.read("content_hash"),
+            class_names=tuple(group["class_names"]),
+            metric=group["metric"],
+            licence=group["licence"],
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -58,7 +74,7 @@ class SampleTable:
 
     def identity(self) -> Identity:
         return {
-            "format": FORMAT_VERSION,
+            "format": IDENTITY_VERSION,
             "dataset": self.dataset,
             "split": self.split,
             "samples": self.digest,
@@ -71,6 +87,25 @@ class SampleTable:
             "metric": self.metric,
             "licence": self.licence,
         }
+
+
+def correct(group: StoredGroup, table: SampleTable, scratch: Path) -> None:
+    """Bring labels and attributes of a published table up to date.
+
+    Attributes first: whoever is stopped before all labels are written leaves what readers refuse
+    and the same command mends.
+    """
+    label, listed = group.path / "label", group.listed("label")
+    corrected = {**group.attributes, **table.attributes()}
+    if listed:
+        listed = arrays.relisted(listed, table.labels)
+        corrected = sealed({**corrected, "arrays": {**group["arrays"], "label": listed.json()}})
+    if corrected != group.attributes:
+        arrays.write_attributes(group.path, corrected, scratch)
+    blocks = arrays.layout(label).blocks
+    for block in arrays.differing_blocks(label, table.labels, listed):
+        rows = blocks.range(block)
+        arrays.write_block(label, block, table.labels[rows.start : rows.stop], scratch)
 
 
 def changed_samples(old: SampleTable, new: SampleTable) -> str:

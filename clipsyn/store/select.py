@@ -115,7 +115,7 @@ def _predicting(store: FeatureStore, cells: list[FeatureKey]) -> list[FeatureKey
 def prompt_sets(store: FeatureStore, key: FeatureKey, prompts: Names) -> list[str]:
     there = store.prompt_sets(key)
     if not there and (cell := store.imported(key)):
-        cell.array("prediction")  # says what is missing
+        cell.holding("prediction")  # says what is missing
     if not there:
         raise MissingCell(
             f"{store.path} has no class embeddings of {key.dataset} for {key.backbone}: run "

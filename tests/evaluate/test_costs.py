@@ -8,7 +8,6 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluate.costs import Spent, read_costs, spent
-from clipsyn.store import arrays
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def recorded(tiny_store, fakes):
 
     def cost(provenance: object, given: dict[str, float] | None = None) -> Spent:
         path = tiny_store.features_path(fakes.key)
-        arrays.write_attributes(path, arrays.read_attributes(path) | {"provenance": provenance})
+        fakes.rewrite(path, provenance=provenance)
         return spent(tiny_store, fakes.key, given or {})
 
     return cost

@@ -20,7 +20,8 @@ from clipsyn.importing.write import IMPORTED, import_files
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import damage, find_groups, remove
+from clipsyn.store.inventory import find_groups, remove
+from clipsyn.store.verify import damage
 
 Write = Callable[..., Path]
 KEY = FeatureKey("toy", "test", "clean", "mine")

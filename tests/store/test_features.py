@@ -17,8 +17,9 @@ from clipsyn.cli.extract import extract
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
-from clipsyn.store.features import FeatureStore, is_vacant
+from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import remove_unfinished
+from clipsyn.store.marker import is_vacant
 
 # Opening and making
 
@@ -182,6 +183,9 @@ def test_class_embeddings_that_were_removed_are_missed(
     tiny_store: FeatureStore, fakes: Any
 ) -> None:
     shutil.rmtree(tiny_store.classes_path("toy", "simple", "fake/one"))
+    with pytest.raises(DamagedStore, match=r"logits of .*class embeddings .* are lost"):
+        tiny_store.logits(fakes.key, "simple")
+    shutil.rmtree(tiny_store.path / "logits")
     with pytest.raises(MissingCell):
         tiny_store.logits(fakes.key, "simple")
 
@@ -190,9 +194,9 @@ def test_class_embeddings_that_were_removed_are_missed(
 
 
 def test_a_cell_of_other_samples_is_stale(tiny_store: FeatureStore, fakes: Any) -> None:
-    attributes = arrays.read_attributes(tiny_store.samples_path("toy", "test"))
-    attributes["identity"]["samples"] = "0" * 64
-    arrays.write_attributes(tiny_store.samples_path("toy", "test"), attributes)
+    path = tiny_store.samples_path("toy", "test")
+    identity = arrays.read_attributes(path)["identity"]
+    fakes.rewrite(path, identity=identity | {"samples": "0" * 64})
     for read in (tiny_store.embeddings, tiny_store.valid, tiny_store.fingerprint):
         with pytest.raises(StaleCell, match=r"\(samples\)") as caught:
             read(fakes.key)
@@ -208,8 +212,8 @@ def test_logits_of_other_features_or_classes_are_stale(
         "features": tiny_store.features_path(fakes.key),
         "classes": tiny_store.classes_path("toy", "simple", "fake/one"),
     }[name]
-    attributes = arrays.read_attributes(path) | {"fingerprint": "0" * 64}
-    arrays.write_attributes(path, attributes)
+    identity = arrays.read_attributes(path)["identity"]
+    fakes.rewrite(path, identity=identity | {"more": "of it"})
     for read in (tiny_store.logits, tiny_store.predictions):
         with pytest.raises(StaleCell, match=rf"\({name}\)") as caught:
             read(fakes.key, "simple")

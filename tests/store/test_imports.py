@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -16,8 +17,9 @@ from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.imports import content_digest
-from clipsyn.store.inventory import cell_rows, damage, describe, find_groups, remove
+from clipsyn.store.inventory import cell_rows, describe, find_groups, remove
 from clipsyn.store.select import groups
+from clipsyn.store.verify import damage
 
 
 def key(backbone: str, perturbation: str = "clean") -> FeatureKey:
@@ -93,9 +95,7 @@ class TestReading:
                 read(key(name))
 
     def test_other_class_names_make_it_stale(self, store: FeatureStore) -> None:
-        path = store.samples_path("toy", "test")
-        attributes = arrays.read_attributes(path)
-        arrays.write_attributes(path, attributes | {"class_names": ["x", "y", "z"]})
+        store.annotate(replace(store.samples("toy", "test"), class_names=("x", "y", "z")))
         with pytest.raises(
             StaleCell, match=r"other class names .* \(class_names\): import it again"
         ):
@@ -149,15 +149,21 @@ class TestInventory:
         assert len(every) == 6
         assert [problem for group in every for problem in damage(store, group)] == []
 
-    def test_altered_numbers_are_found(self, store: FeatureStore) -> None:
-        """With a checksum that fits: by the digest of the content."""
+    def test_altered_numbers_are_found(self, store: FeatureStore, fakes: Any) -> None:
+        """With checksums that fit, in the file and in the group: by the digest of the content."""
         path = store.imports_path(key("guess"))
         values = np.array([1, 1, 2, 65535], np.uint16)
         arrays.write_block(path / "prediction", 0, values, store.path / ".wip")
         (group,) = (g for g in find_groups(store, {}) if g.path == path)
-        assert list(damage(store, group)) == [
-            "imports/toy/test/clean/guess: its arrays do not match the digest of its content"
-        ]
+        (problem,) = damage(store, group)
+        assert "prediction/c.0 is whole, but another than its group lists" in problem
+        attributes = arrays.read_attributes(path)
+        there = arrays.listing(path / "prediction").json()
+        fakes.rewrite(path, arrays=attributes["arrays"] | {"prediction": there})
+        content = "imports/toy/test/clean/guess: its arrays do not match the digest of its content"
+        assert list(damage(store, group, deep=True)) == [content]
+        arrays.write_attributes(path, fakes.of_format_1_0(attributes))
+        assert list(damage(store, group)) == [content]
 
     def test_a_cut_chunk_is_found(self, store: FeatureStore) -> None:
         path = store.imports_path(key("guess"))

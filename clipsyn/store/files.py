@@ -1,0 +1,114 @@
+"""Files and folders of a store: what the operating system refuses becomes one sentence.
+
+A permission that is lacking is never an empty folder, nor a file that is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipsyn.errors import StoreError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise StoreError for whatever forbids to read `path`, but for that it is not there."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except PermissionError as error:
+        raise StoreError(
+            f"you may not read {error.filename or path}: ask its owner for the permission "
+            "(`chmod -R a+rX` gives it)"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+
+
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Changes when another file takes the place of the one at `path`; None where there is none."""
+    try:
+        with reading(path):
+            found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_ino, found.st_ctime_ns  # numbers alone are used again
+
+
+def exists(path: Path) -> bool:
+    return file_at(path) is not None
+
+
+def entries(path: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, sorted by name; nothing where there is no folder."""
+    try:
+        with reading(path), os.scandir(path) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted: without hidden ones, with links that lead nowhere.
+
+    The names of a store give no folder that is hidden.
+    """
+    with reading(path):
+        return [
+            entry.name
+            for entry in entries(path)
+            if not entry.name.startswith(".") and (entry.is_dir() or entry.is_symlink())
+        ]
+
+
+def size(path: Path) -> int:
+    """Bytes of all files under a folder; of what another command takes away, what is left."""
+    found = 0
+    for entry in entries(path):
+        try:
+            with reading(path):
+                found += size(Path(entry)) if entry.is_dir() else entry.stat().st_size
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
+    """Write a file so that, after a crash, it is there as a whole or not at all.
+
+    Until it is whole it lies in `scratch`, a folder of the same file system, or else beside `path`.
+    """
+    partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        for buffer in buffers:
+            _write_all(descriptor, memoryview(buffer))
+        os.fsync(descriptor)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or what was created in or renamed into a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, buffer: memoryview) -> None:
+    while buffer.nbytes:
+        buffer = buffer[os.write(descriptor, buffer) :]

@@ -1,0 +1,172 @@
+"""Groups of a store as readers meet them: found by their folders, trusted by what they say.
+
+Every reader opens a group here, and reads its arrays through what it gets. So none is given a group
+that stands in another place than it was written for, attributes that were altered, or a chunk that
+belongs to another group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.specs import fingerprint
+from clipsyn.store import arrays, files
+from clipsyn.store.folders import KINDS, folder_name, name_of_folder, place, place_said
+
+_SEALED = ("place", "arrays", "digest")  # what a group has since format 1.1: all or nothing
+_SETTLED_NS = 100_000_000  # the clock of a file system is coarse: younger files may change unseen
+_MOST_KNOWN = 1024
+
+Refuse = Callable[[StoreError], None]
+
+
+def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes with the digest over them, by which a reader sees that they are all there."""
+    return {**attributes, "digest": _digest(attributes)}
+
+
+def _digest(attributes: Mapping[str, Any]) -> str:
+    """Of all but the identity, which the fingerprint stands for."""
+    covered = {name: attributes[name] for name in attributes.keys() - {"identity", "digest"}}
+    return fingerprint(covered)
+
+
+def replaced_meanwhile(store: Path, what: str) -> StaleCell:
+    """The error for what another command replaces while it is read in parts."""
+    return StaleCell(
+        f"{what} in {store} was replaced while it was read: run the same command again"
+    )
+
+
+@dataclass(frozen=True)
+class StoredGroup:
+    """One published group whose attributes are whole and say that it belongs where it is."""
+
+    store: Path
+    path: Path
+    attributes: arrays.Attributes  # shared: read only
+    seen: tuple[int, int] | None  # which file they were read from
+
+    def __getitem__(self, name: str) -> Any:
+        return self.attributes[name]
+
+    @property
+    def name(self) -> str:
+        return str(self.path.relative_to(self.store))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has a digest; groups of format 1.0 have none."""
+        return "digest" in self.attributes
+
+    def listed(self, array: str) -> arrays.Listed | None:
+        """What the group says of one of its arrays; None where it has no digest."""
+        if not self.is_sealed:
+            return None
+        if array not in self["arrays"]:
+            raise DamagedStore(f"{self.name} in {self.store} lists no array {array}")
+        return arrays.Listed.parse(self["arrays"][array])
+
+    def read(self, array: str, rows: range | None = None) -> NDArray[Any]:
+        """An array, or some rows of it.
+
+        Raises DamagedStore if they are not those that were published, StaleCell if another command
+        has replaced the group since it was opened.
+        """
+        try:
+            return arrays.read(self.path / array, rows, self.listed(array))
+        except DamagedStore:
+            if files.file_at(self.path / arrays.METADATA) != self.seen:
+                raise replaced_meanwhile(self.store, self.name) from None
+            raise
+
+    def layout(self, array: str) -> arrays.Layout:
+        return arrays.layout(self.path / array, self.listed(array))
+
+    def check(self) -> None:
+        """Raise DamagedStore for attributes that were altered or belong elsewhere."""
+        try:
+            altered = self._altered()
+            said = place_said(place(self.store, self.path), self.attributes)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            altered = f"its attributes cannot be ({error})"
+        if altered:
+            raise DamagedStore(f"{self.path / arrays.METADATA} is damaged: {altered}")
+        belongs = Path(said[0], *map(folder_name, said[1:]))
+        if belongs != self.path.relative_to(self.store):
+            raise DamagedStore(
+                f"{self.name} in {self.store} is what belongs in {belongs}: move it back there, "
+                f"or remove it with `clipsyn rm` and make it again"
+            )
+
+    def _altered(self) -> str | None:
+        """What of the attributes is not as it was written, in words."""
+        if fingerprint(self["identity"]) != self["fingerprint"]:
+            return "its identity does not match its fingerprint"
+        there = [name in self.attributes for name in _SEALED]
+        if any(there) and not (all(there) and _digest(self.attributes) == self["digest"]):
+            return "its attributes do not match their digest"
+        return None
+
+
+class Groups:
+    """All groups of one store."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._known: dict[Path, StoredGroup] = {}
+
+    def at(self, kind: str, *names: str) -> Path:
+        return self.store.joinpath(kind, *map(folder_name, names))
+
+    def find(
+        self, kind: str, refuse: Refuse | None = None
+    ) -> Iterator[tuple[tuple[str, ...], Path]]:
+        """Names and path of every folder where a group of a kind belongs, sorted.
+
+        There is a group in each, or what is left of one. `refuse` is told of folders that cannot
+        be read; without it they are an error.
+        """
+        for folders in _below(self.store / kind, len(KINDS[kind]), refuse):
+            yield tuple(map(name_of_folder, folders)), self.store.joinpath(kind, *folders)
+
+    def open(self, path: Path) -> StoredGroup:
+        """The group at `path`; raises DamagedStore, StoreError where it may not be read.
+
+        Groups are remembered for as long as their file stays the same.
+        """
+        seen = files.file_at(path / arrays.METADATA)
+        known = self._known.get(path)
+        if known and seen and known.seen == seen:
+            return known
+        group = StoredGroup(self.store, path, arrays.read_attributes(path), seen)
+        group.check()
+        if seen and time.time_ns() - seen[1] > _SETTLED_NS:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[path] = group
+        return group
+
+
+def _below(folder: Path, depth: int, refuse: Refuse | None) -> Iterator[tuple[str, ...]]:
+    """Names of the folders `depth` levels below, each with those it lies in."""
+    try:
+        names = files.folders(folder)
+    except StoreError as error:
+        if refuse is None:
+            raise
+        refuse(error)
+        return
+    for name in names:
+        if depth == 1:
+            yield (name,)
+        else:
+            for rest in _below(folder / name, depth - 1, refuse):
+                yield (name, *rest)

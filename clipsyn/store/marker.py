@@ -1,0 +1,72 @@
+"""`clipsyn.json`, the file that makes a folder a feature store."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from clipsyn.errors import StoreError, UnsupportedFormat
+from clipsyn.schema import FORMAT_VERSION
+from clipsyn.store import files
+from clipsyn.store.drafts import WIP, make_groups, scratch, writing
+
+_MARKER = "clipsyn.json"
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether a store can be made there: nothing is, or a folder with no file that is whole."""
+    if not files.exists(path):
+        return True
+    return path.is_dir() and all(entry.name == WIP for entry in files.entries(path))
+
+
+def is_store(path: Path) -> bool:
+    return files.exists(path / _MARKER)
+
+
+def read_marker(path: Path) -> dict[str, Any]:
+    """What the marker says: format version, id of the store, rows of a chunk.
+
+    Raises StoreError if there is none, UnsupportedFormat if it cannot be read or is newer.
+    """
+    file = path / _MARKER
+    try:
+        with files.reading(file):
+            marker: dict[str, Any] = json.loads(file.read_bytes())
+        version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
+        if chunk_rows < 1:
+            raise ValueError(f"a chunk has no {chunk_rows} rows")
+    except (FileNotFoundError, NotADirectoryError):
+        if is_store(path):  # made by another process between the two looks
+            return read_marker(path)
+        raise _no_store(path) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UnsupportedFormat(f"{file} cannot be read: {error}") from error
+    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise UnsupportedFormat(
+            f"{path} has format {version}, this clipsyn reads {FORMAT_VERSION}: "
+            "pip install --upgrade clipsyn"
+        )
+    return marker
+
+
+def write_marker(path: Path, chunk_rows: int) -> None:
+    """Make an empty store."""
+    marker = {
+        "format": FORMAT_VERSION,
+        "store_id": secrets.token_hex(16),
+        "chunk_rows": chunk_rows,
+    }
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(marker, indent=2).encode()
+        files.write_file(path / _MARKER, content, scratch=scratch(path))
+        make_groups(path, path)
+
+
+def _no_store(path: Path) -> StoreError:
+    if not is_vacant(path):
+        return StoreError(f"{path} holds something else than a feature store: give another path")
+    return StoreError(f"{path} is no feature store: make one with `clipsyn extract {path} …`")

@@ -1,0 +1,195 @@
+"""Whether a store is whole: all of it read again, and what is left of groups that are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import ClipsynError, StaleCell, StoreError
+from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.schema import GROUPS
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays, files
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import KINDS
+from clipsyn.store.groups import StoredGroup
+from clipsyn.store.imports import FOLDERS as IMPORTS
+from clipsyn.store.imports import content_digest
+from clipsyn.store.inventory import Group
+
+
+def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
+    """One sentence for whatever has lost a part that it cannot be read without.
+
+    groups: all of the store's. Folders are looked at, and no chunk.
+    """
+    for group in groups:
+        metadata = group.path / arrays.METADATA
+        try:
+            if not files.exists(metadata) and files.exists(group.path):
+                yield f"{_where(store, group)}: {metadata} is missing"
+        except StoreError as error:
+            yield f"{_where(store, group)}: {error}"
+    there = {group.path for group in groups}
+    parents = {parent for path in there for parent in path.parents}
+    for group in groups:
+        for source, what in _sources(store, group):
+            if source in there | parents:
+                continue
+            if not files.exists(source) and files.exists(group.path):  # not removed meanwhile
+                yield f"{_where(store, group)}: the {what} that it needs are lost"
+    for name in files.folders(store.path):
+        if name not in KINDS and files.exists(store.path / name / arrays.METADATA):
+            yield f"{name}: a folder that is no part of a store: was it moved here, or renamed?"
+
+
+def _where(store: FeatureStore, group: Group) -> str:
+    return str(group.path.relative_to(store.path))
+
+
+def _sources(store: FeatureStore, group: Group) -> Iterator[tuple[Path, str]]:
+    """Where that lies which a group is made from or read with, and what it is."""
+    names = group.names
+    if "split" in names and group.kind != "samples":
+        yield store.samples_path(names["dataset"], names["split"]), "samples"
+    if group.kind == "classes":
+        yield store.path / "samples" / group.path.relative_to(store.path).parts[1], "samples"
+    if group.kind == "logits":
+        yield store.features_path(_key(group)), "image embeddings"
+        classes = store.classes_path(names["dataset"], names["prompts"], names["backbone"])
+        yield classes, "class embeddings"
+
+
+def _key(group: Group) -> FeatureKey:
+    return FeatureKey(*(group.names[dimension] for dimension in KINDS["features"]))
+
+
+def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
+    """How many groups were published before format 1.1: their chunks could be each other's."""
+    found = 0
+    for group in groups:
+        try:
+            found += not store.group(group.path).is_sealed
+        except StoreError:  # said by `damage`
+            continue
+    return found
+
+
+def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
+    """One sentence for everything in a group that is not as it was written.
+
+    With `deep` also for numbers that do not follow from those that they were made from.
+    """
+    metadata = group.path / arrays.METADATA
+    try:
+        looked_at = files.file_at(metadata)
+        problems = list(_problems(store, group, deep))
+        gone = not files.exists(group.path) or files.file_at(metadata) != looked_at
+    except StoreError as error:
+        problems, gone = [str(error)], False
+    if not gone:  # else replaced or removed meanwhile: no damage
+        yield from (f"{_where(store, group)}: {problem}" for problem in dict.fromkeys(problems))
+
+
+def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
+    stored, sound = None, True
+    try:
+        stored = store.group(group.path)
+    except StoreError as error:
+        yield str(error)
+    for problem in (*_wrong_types(store, group, stored), *_wrong_bytes(group, stored)):
+        sound = False
+        yield problem
+    if stored and sound:
+        try:
+            yield from _wrong_numbers(store, group, stored, deep)
+        except StaleCell:  # another part of the store was made again: readers say so
+            pass
+        except ClipsynError as error:
+            yield str(error)
+
+
+def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) -> Iterator[str]:
+    """What of the types and shapes of a group's arrays cannot be."""
+    try:
+        sizes = {"byte": 32}
+        if "split" in group.names:
+            label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
+            sizes["sample"] = arrays.layout(label).shape[0]
+        for spec in GROUPS.get(stored["kind"] if stored else group.kind, ()):
+            found = arrays.layout(group.path / spec.name)
+            expected = tuple(
+                sizes.setdefault(dim, length)
+                for dim, length in zip(spec.dims, found.shape, strict=False)
+            )
+            dtype = "object" if spec.dtype == "str" else spec.dtype
+            if found.shape != expected or len(expected) != len(spec.dims) or found.dtype != dtype:
+                yield f"array {spec.name} is {found.dtype} {found.shape}, not {dtype} {spec.dims}"
+    except StoreError as error:
+        yield str(error)
+
+
+def _wrong_bytes(group: Group, stored: StoredGroup | None) -> Iterator[str]:
+    """Chunks that are not those that were written, and folders that were never part of it."""
+    known = [spec.name for spec in GROUPS[stored["kind"]]] if stored else []
+    for name in files.folders(group.path):
+        if stored and name not in known:
+            yield f"folder {name} is no part of it: was it moved there?"
+        elif files.exists(group.path / name / arrays.METADATA):
+            listed = stored.listed(name) if stored else None
+            yield from arrays.damage(group.path / name, listed)
+
+
+def _wrong_numbers(
+    store: FeatureStore, group: Group, stored: StoredGroup, deep: bool
+) -> Iterator[str]:
+    """Where intact arrays are not what the identity tells of, or do not follow from others."""
+    if group.kind == "samples":
+        samples = store.samples(group.names["dataset"], group.names["split"])
+        if samples.digest != stored["identity"]["samples"]:
+            yield "ids and content hashes do not match the digest"
+    if group.kind in IMPORTS and (deep or not stored.is_sealed):
+        values = {name: stored.read(name) for name in arrays.array_names(group.path)}
+        if content_digest(values) != stored["identity"]["content"]:
+            yield "its arrays do not match the digest of its content"
+    if deep and "logit" in arrays.array_names(group.path):
+        yield from _wrong_logits(store, group, stored)
+
+
+def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
+    """Logits that are not those of the stored embeddings, predictions that are not their largest.
+
+    Another processor may add the terms of a product in another order: see `_rounding`.
+    """
+    blocks = stored.layout("logit").blocks
+    for number in range(blocks.count):
+        rows = blocks.range(number)
+        where = f"block {number} (rows {rows.start}-{rows.stop - 1})"
+        logits = stored.read("logit", rows)
+        if not np.array_equal(predictions(logits), stored.read("prediction", rows)):
+            yield f"{where}: predictions are not the largest logits"
+        if group.kind == "logits" and not _follow(store, group, logits, rows):
+            yield f"{where}: logits do not follow from the stored embeddings"
+
+
+def _follow(store: FeatureStore, group: Group, logits: NDArray[np.float32], rows: range) -> bool:
+    key, prompts = _key(group), group.names["prompts"]
+    store.check_sources(key, prompts)
+    classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
+    again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
+    if logits.tobytes() == again.tobytes():
+        return True
+    within = _rounding(classes.shape[1], scale)
+    return bool(np.allclose(logits, again, rtol=0, atol=within, equal_nan=True))
+
+
+def _rounding(width: int, scale: float) -> float:
+    """The most by which two orders of adding may differ: each errs by width x 2^-24 at most.
+
+    Of a product of vectors of unit norm in float32; Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd edition, section 3.1.
+    """
+    return 2 * width * 2.0**-24 * scale

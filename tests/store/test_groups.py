@@ -1,0 +1,332 @@
+"""`clipsyn.store.groups`: a group is read where it belongs, as it was published, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.errors import ClipsynError, DamagedStore, StaleCell
+from clipsyn.specs import fingerprint
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.groups import sealed
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.verify import damage, debris
+
+
+def swap(store: FeatureStore, one: str, other: str) -> None:
+    first, second, aside = store.path / one, store.path / other, store.path / "aside"
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+def move(store: FeatureStore, one: str, other: str) -> None:
+    shutil.rmtree(store.path / other)
+    (store.path / one).rename(store.path / other)
+
+
+def problems(store: FeatureStore) -> list[str]:
+    groups = find_groups(store, {})
+    return [*debris(store, groups), *(one for group in groups for one in damage(store, group))]
+
+
+def without_digests(store: FeatureStore, fakes: Any) -> None:
+    for group in find_groups(store, {}):
+        attributes = arrays.read_attributes(group.path)
+        arrays.write_attributes(group.path, fakes.of_format_1_0(attributes))
+
+
+PLACES: dict[str, tuple[Callable[..., None], list[tuple[str, str]]]] = {
+    "perturbations swapped": (
+        swap,
+        [(f"{kind}/toy/test/clean", f"{kind}/toy/test/jpeg-3") for kind in ("features", "logits")],
+    ),
+    "a perturbation renamed": (
+        move,
+        [(f"{kind}/toy/test/jpeg-3", f"{kind}/toy/test/clean") for kind in ("features", "logits")],
+    ),
+    "splits swapped": (
+        swap,
+        [(f"{kind}/toy/test", f"{kind}/toy/train") for kind in ("features", "logits", "samples")],
+    ),
+    "prompts renamed": (
+        move,
+        [
+            ("classes/toy/simple", "classes/toy/other"),
+            *(
+                (
+                    f"logits/toy/test/clean/fake--{name}/simple",
+                    f"logits/toy/test/clean/fake--{name}/other",
+                )
+                for name in ("one", "two")
+            ),
+        ],
+    ),
+    "a dataset renamed": (
+        move,
+        [(f"{kind}/toy", f"{kind}/other") for kind in ("samples", "classes", "features", "logits")],
+    ),
+}
+
+
+def rearrange(store: FeatureStore, name: str) -> None:
+    how, pairs = PLACES[name]
+    for one, other in pairs:
+        if how is move and not (store.path / other).exists():
+            (store.path / other).mkdir(parents=True)
+        how(store, one, other)
+
+
+def answers(store: FeatureStore) -> dict[str, Any]:
+    """Everything that a reader gets, or the class of the error that it gets instead."""
+    found: dict[str, Any] = {}
+
+    def ask(what: str, reader: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            found[what] = reader(*arguments)
+        except ClipsynError as error:
+            found[what] = type(error)
+
+    for key in store.keys():  # noqa: SIM118 (a store is no dict)
+        ask(f"{key} embeddings", store.embeddings, key)
+        for prompts in store.prompt_sets(key):
+            ask(f"{key} {prompts} predictions", store.predictions, key, prompts)
+            ask(f"{key} {prompts} logits", store.logits, key, prompts)
+        ask(f"{key} labels", lambda key=key: store.samples(key.dataset, key.split).labels)
+    return found
+
+
+@pytest.mark.parametrize("digests", [True, False])
+@pytest.mark.parametrize("name", PLACES)
+def test_what_stands_elsewhere_is_refused(
+    tiny_store: FeatureStore, fakes: Any, name: str, digests: bool
+) -> None:
+    if not digests:
+        without_digests(tiny_store, fakes)
+    sound = answers(tiny_store)
+    rearrange(tiny_store, name)
+    store = FeatureStore.open(tiny_store.path)
+    for what, answer in answers(store).items():
+        if isinstance(answer, np.ndarray):
+            np.testing.assert_array_equal(answer, sound[what])
+    assert any("is what belongs in" in problem for problem in problems(store))
+
+
+@pytest.mark.parametrize("prompts", [[], ["--prompts", "simple"]])
+def test_an_analysis_names_both_places(tiny_store: FeatureStore, prompts: list[str]) -> None:
+    rearrange(tiny_store, "perturbations swapped")
+    result = CliRunner().invoke(
+        main, ["zeroshot", str(tiny_store.path), "--perturb", "clean", *prompts]
+    )
+    assert result.exit_code == 4
+    assert "features/toy/test/clean/fake--one in" in result.stderr
+    assert "belongs in features/toy/test/jpeg-3/fake--one: move it back there" in result.stderr
+
+
+def test_backbones_swapped_in_everything_are_refused(tmp_path: Path, fakes: Any) -> None:
+    """Weights from a folder have no name in their identity: the place says it."""
+    store = fakes.fill(tmp_path / "store", [fakes.Encoder("fake/one"), fakes.Encoder("fake/two")])
+    swap(store, "classes/toy/simple/fake--one", "classes/toy/simple/fake--two")
+    for kind in ("features", "logits"):
+        swap(store, f"{kind}/toy/test/clean/fake--one", f"{kind}/toy/test/clean/fake--two")
+    for read in (store.embeddings, store.valid, store.fingerprint):
+        with pytest.raises(DamagedStore, match=r"clean/fake--one in .* belongs in .*fake--two"):
+            read(fakes.key)
+    with pytest.raises(DamagedStore, match="belongs in"):
+        store.class_embeddings("toy", "simple", "fake/one")
+    with pytest.raises(DamagedStore, match="belongs in"):
+        store.predictions(fakes.key, "simple")
+
+
+def test_datasets_of_the_same_images_are_not_each_other(tmp_path: Path, fakes: Any) -> None:
+    sources = [fakes.Source("toy"), fakes.Source("yot", class_names=("dog", "cat", "fox"))]
+    store = fakes.fill(tmp_path / "store", sources=sources)
+    assert store.samples("toy", "test").digest == store.samples("yot", "test").digest
+    swap(store, "features/toy", "features/yot")
+    for key in store.keys():  # noqa: SIM118 (a store is no dict)
+        with pytest.raises(DamagedStore, match="belongs in"):
+            store.embeddings(key)
+    swap(store, "features/toy", "features/yot")
+    swap(store, "samples/toy", "samples/yot")
+    with pytest.raises(DamagedStore, match=r"samples/toy/test in .* belongs in samples/yot/test"):
+        store.samples("toy", "test")
+
+
+def test_a_copy_under_another_name_is_refused(tiny_store: FeatureStore, fakes: Any) -> None:
+    cell = tiny_store.features_path(fakes.key)
+    shutil.copytree(cell, cell.parent.parent / "jpeg-4" / cell.name)
+    with pytest.raises(DamagedStore, match="belongs in features/toy/test/clean/fake--one"):
+        tiny_store.embeddings(replace(fakes.key, perturbation="jpeg-4"))
+    shutil.copytree(cell, cell.parent / "fake%2Fone")  # another way to write the same name
+    assert any("fake%2Fone in" in problem for problem in problems(tiny_store))
+
+
+# Attributes
+
+
+def test_no_bit_of_attributes_is_flipped_unseen(tiny_store: FeatureStore, fakes: Any) -> None:
+    """Each answers as before, or says that the store is damaged; never a KeyError."""
+    classes = tiny_store.classes_path("toy", "simple", "fake/one")
+    for path in (
+        tiny_store.samples_path("toy", "test"),
+        tiny_store.features_path(fakes.key),
+        classes,
+    ):
+        sound = (path / "zarr.json").read_bytes()
+        expected = tiny_store.group(path).attributes
+        for position in range(sound.index(b"attributes"), len(sound), 7):
+            data = bytearray(sound)
+            data[position] ^= 1 << (position % 8)
+            (path / "zarr.json").write_bytes(data)
+            try:
+                found = FeatureStore.open(tiny_store.path).group(path).attributes
+            except DamagedStore:
+                continue
+            assert found == expected, (path, position)
+        (path / "zarr.json").write_bytes(sound)
+
+
+def test_a_flipped_key_of_an_old_identity_is_damage(tiny_store: FeatureStore, fakes: Any) -> None:
+    without_digests(tiny_store, fakes)
+    file = tiny_store.features_path(fakes.key) / "zarr.json"
+    file.write_bytes(file.read_bytes().replace(b'"samples"', b'"sampleq"'))
+    with pytest.raises(DamagedStore, match="identity does not match its fingerprint"):
+        tiny_store.embeddings(fakes.key)
+
+
+@pytest.mark.parametrize("name", ["place", "arrays", "digest"])
+def test_a_digest_cannot_be_lost_in_part(tiny_store: FeatureStore, fakes: Any, name: str) -> None:
+    path = tiny_store.features_path(fakes.key)
+    attributes = arrays.read_attributes(path)
+    del attributes[name]
+    arrays.write_attributes(path, attributes)
+    with pytest.raises(DamagedStore, match="attributes do not match their digest"):
+        tiny_store.embeddings(fakes.key)
+
+
+def test_another_tool_computes_the_digest(tiny_store: FeatureStore, fakes: Any) -> None:
+    """As docs/store.md says: from `zarr.json` and the ends of the chunk files alone."""
+    path = tiny_store.features_path(fakes.key)
+    attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
+    assert attributes["place"] == ["features", "toy", "test", "clean", "fake/one"]
+    chunks = [path / f"image_embedding/c.{block}.0" for block in range(3)]
+    ends = [int.from_bytes(chunk.read_bytes()[-4:], "little") for chunk in chunks]
+    assert attributes["arrays"]["image_embedding"] == {
+        "shape": [20, 12],
+        "dtype": "float16",
+        "rows": 7,
+        "checksums": "".join(f"{end:08x}" for end in ends),
+    }
+    covered = {key: value for key, value in attributes.items() if key not in ("identity", "digest")}
+    assert fingerprint(covered) == attributes["digest"]
+
+
+def test_what_is_remembered_is_never_old(tiny_store: FeatureStore, fakes: Any) -> None:
+    path = tiny_store.features_path(fakes.key)
+    for number in range(50):
+        attributes = arrays.read_attributes(path)
+        arrays.write_attributes(path, sealed({**attributes, "errors": {"im": str(number)}}))
+        assert tiny_store.group(path)["errors"] == {"im": str(number)}
+
+
+# Chunks
+
+CELL = "features/toy/test/clean/fake--one"
+CHUNKS = {
+    "of two perturbations": (f"{CELL}/image_embedding/c.1.0", CELL.replace("clean", "jpeg-3")),
+    "of one array": (f"{CELL}/image_embedding/c.1.0", f"{CELL}/image_embedding/c.0.0"),
+    "of logits": (
+        "logits/toy/test/clean/fake--one/simple/logit/c.1.0",
+        "logits/toy/test/clean/fake--two/simple/logit/c.1.0",
+    ),
+    "of predictions": (
+        "logits/toy/test/clean/fake--one/simple/prediction/c.1",
+        "logits/toy/test/clean/fake--two/simple/prediction/c.1",
+    ),
+    "of labels": ("samples/toy/test/label/c.0", "samples/toy/test/label/c.1"),
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_swapped_chunks_are_refused_and_named(tiny_store: FeatureStore, name: str) -> None:
+    one, other = CHUNKS[name]
+    other = other if "/c." in other else other + one.removeprefix(CELL)
+    sound = answers(tiny_store)
+    swap(tiny_store, one, other)
+    store = FeatureStore.open(tiny_store.path)
+    found = answers(store)
+    assert any(answer is DamagedStore for answer in found.values())
+    for what, answer in found.items():
+        if isinstance(answer, np.ndarray):
+            np.testing.assert_array_equal(answer, sound[what])
+    named = [problem for problem in problems(store) if "another than its group lists" in problem]
+    assert {problem.split(":")[0] for problem in named} == {
+        str(Path(chunk).parent.parent) for chunk in (one, other)
+    }
+
+
+def test_a_recompressed_copy_is_compared_by_its_values(
+    tiny_store: FeatureStore, fakes: Any
+) -> None:
+    """Other chunks, compressed, as for an object store; the group's attributes are the same."""
+    import zarr
+
+    path = tiny_store.features_path(fakes.key)
+    values = tiny_store.embeddings(fakes.key)
+
+    def copy(numbers: np.ndarray) -> None:
+        shutil.rmtree(path / "image_embedding")
+        array = zarr.create_array(
+            path / "image_embedding", shape=(20, 12), dtype="float16", chunks=(3, 12)
+        )
+        array[:] = numbers
+
+    copy(values)
+    assert np.array_equal(tiny_store.embeddings(fakes.key), values)
+    assert np.array_equal(tiny_store.embeddings(fakes.key, range(5, 16)), values[5:16])
+    assert problems(tiny_store) == []
+    copy(np.roll(values, 1, axis=0))
+    with pytest.raises(DamagedStore, match="another than its group lists"):
+        tiny_store.embeddings(fakes.key, range(15, 16))
+    assert len(problems(tiny_store)) == 3
+
+
+def test_a_cell_replaced_between_two_reads_is_not_damaged(
+    tiny_store: FeatureStore, fakes: Any
+) -> None:
+    cell = tiny_store.group(tiny_store.features_path(fakes.key))
+    cell.read("valid")
+    encoder = fakes.Encoder(weights="others")
+    fakes.fill(tiny_store.path, [encoder], [fakes.Source()], replace=True)
+    with pytest.raises(StaleCell, match="was replaced while it was read"):
+        cell.read("image_embedding")
+
+
+def test_labels_half_corrected_are_refused_and_mended(
+    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tiny_store.samples("toy", "test")
+    corrected = replace(table, labels=(table.labels + 1) % 3)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "write_block", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_store.annotate(corrected)
+    with pytest.raises(DamagedStore, match="another than its group lists"):
+        tiny_store.samples("toy", "test")
+    tiny_store.annotate(corrected)
+    assert np.array_equal(tiny_store.samples("toy", "test").labels, corrected.labels)
+    assert problems(tiny_store) == []
