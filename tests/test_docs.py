@@ -5,20 +5,27 @@ docs/cli.md is what the commands' ``--help`` says; to write it anew: ``python te
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+import numpy as np
+import polars as pl
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from clipsyn.cli import main
 
@@ -195,35 +202,175 @@ def test_every_field_of_a_recipe_is_documented() -> None:
         assert not missing, model.__name__
 
 
+class Block(NamedTuple):
+    """A fenced block of a page, and the HTML comment before it, which says what to do with it.
+
+    ``<!-- not run: REASON -->`` leaves it out; ``<!-- file: NAME -->`` makes a file of it.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    comment: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+_BLOCK = re.compile(r"^(?:<!-- (.*?) -->\n+)?```(\w+)\n(.*?)^```", re.M | re.S)
+BLOCKS = [
+    Block(page, text.count("\n", 0, found.start(2)) + 1, found[2], found[3], found[1] or "")
+    for page in PAGES
+    for text in [page.read_text("utf-8")]
+    for found in _BLOCK.finditer(text)
+]
+TO_RUN = [block for block in BLOCKS if block.language in ("sh", "python")]
+NOT_RUN = {  # blocks of each page that need what a test cannot have; each says what
+    "README.md": 3,
+    "analysis.md": 1,
+    "datasets.md": 1,
+    "extracting.md": 3,
+    "recipes.md": 1,
+    "results.md": 1,
+    "router.md": 1,
+}
+
+
+def test_blocks_that_are_not_run_are_few_and_say_why() -> None:
+    left_out = [block for block in TO_RUN if block.comment]
+    for block in left_out:
+        assert re.fullmatch(r"not run: \w.*", block.comment), block
+    assert Counter(block.page.name for block in left_out) == NOT_RUN
+
+
 @pytest.fixture(scope="module")
-def documented(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
-    """A store with the names that the documentation uses, but for the backbones'."""
-    path = tmp_path_factory.mktemp("documented") / "store"
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    sources = [
-        fakes.Source("emoji-food", split, templates=("a drawing of a {c}.",))
-        for split in ("train", "test")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the documentation is about: a store, images, and what others predicted.
+
+    The store is one that the quickstart makes, of five classes.
+    """
+    folder = tmp_path_factory.mktemp("given")
+    shipped = ROOT / "data" / "eval"
+    for name in ("emoji-food", "emoji-animals"):
+        _webdataset(shipped / name, folder / name)
+    shutil.copytree(folder / "emoji-food", folder / "wds_pets")
+    _photos(shipped / "emoji-food", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        backbones = "tiny-ConvNeXt/zoo,tiny-RN/zoo,tiny-ViT-16/zoo"
+        datasets = "emoji-food=emoji-food,emoji-animals=emoji-animals"
+        cells = ["-d", datasets, "-s", "train,test", "-p", "clean,jpeg:3,fog:3"]
+        _clipsyn(["extract", "store", "-b", backbones, *cells])
+    (folder / "runs" / "quickstart").mkdir(parents=True)
+    (folder / "runs" / "quickstart" / "store").symlink_to("../../store")
+    _predictions(folder)
+    return folder
+
+
+def _members(source: Path, split: str) -> Iterator[tuple[str, bytes, int]]:
+    """Name, content and label of each member of a shipped webdataset, of its first five classes."""
+    with tarfile.open(source / split / "0.tar") as tar:
+        content = {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    for name, data in content.items():
+        if (label := int(content[f"{Path(name).stem}.cls"])) < 5:
+            yield name, data, label
+
+
+def _webdataset(source: Path, target: Path) -> None:
+    names = (source / "classnames.txt").read_text("utf-8").splitlines()[:5]
+    for split in ("train", "test"):
+        (target / split).mkdir(parents=True)
+        with tarfile.open(target / split / "0.tar", "w") as tar:
+            for name, data, _ in _members(source, split):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    (target / "classnames.txt").write_text("\n".join(names), "utf-8")
+    shutil.copy(source / "zeroshot_classification_templates.txt", target)
+
+
+def _photos(source: Path, folder: Path) -> None:
+    """Images as a folder for each split and class, and as a manifest."""
+    lines = ["path,label,split"]
+    for split in ("train", "test"):
+        for name, data, label in _members(source, split):
+            if name.endswith(".webp"):
+                path = folder / "photos" / split / f"class {label}" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+                lines.append(f"{path.relative_to(folder).as_posix()},class {label},{split}")
+    (folder / "photos.csv").write_text("\n".join(lines), "utf-8")
+
+
+def _predictions(folder: Path) -> None:
+    """What the pages import: tables, arrays, and files in the form of others' studies."""
+    import torch
+
+    from clipsyn.store.features import FeatureStore
+
+    table = FeatureStore.open(folder / "store").samples("emoji-food", "test")
+    said = [
+        (name, table.class_names[0], table.class_names[y])
+        for name, y in zip(table.ids, table.labels, strict=True)
     ]
-    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
-    return path
+    pl.DataFrame(said, schema=["id", "prediction", "label"], orient="row").write_csv(
+        folder / "answers.csv"
+    )
+    shutil.copy(folder / "answers.csv", folder / "mine.csv")
+    np.save(folder / "logits.npy", np.eye(len(table), 5, dtype=np.float32))
+    (folder / "ids.txt").write_text("\n".join(table.ids), "utf-8")
+    (folder / "raw-data" / "contrast").mkdir(parents=True)
+    header = "subj,session,trial,rt,object_response,category,condition,imagename"
+    for subject in ("subject-01", "vit"):
+        lines = [
+            f"{subject},1,{row},0.9,cat,{category},{condition},{row}_cop_x_{condition}_{category}_10_n0{row}_1.png"
+            for row, (category, condition) in enumerate(product(("cat", "dog"), ("c100", "c30")))
+        ]
+        path = folder / "raw-data" / "contrast" / f"contrast_{subject}_session_1.csv"
+        path.write_text("\n".join([header, *lines]), "utf-8")
+    (folder / "raw-data" / "clip").mkdir()
+    for model in ("RN50", "RN101"):
+        path = folder / "raw-data" / "clip" / f"clip_{model}_openai_CLS.csv"
+        path.write_text(
+            "image,response,pred_label,pred_conf\nairplane1-bicycle2,airplane,airplane,0.9\n"
+        )
+    cache = folder / "features" / "Food101-ViT-B-32"
+    cache.mkdir(parents=True)
+    for split in ("train", "test"):
+        torch.save(torch.randn(4, 3), cache / f"features_{split}.pt")
+        torch.save(torch.arange(4), cache / f"targets_{split}.pt")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["README.md", "docs/analysis.md", "docs/python.md", "docs/fitting.md", "docs/extending.md"],
-)
-def test_python_in_the_documentation_runs(
-    name: str, documented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_in_their_order(
+    page: Path, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("store", "runs/quickstart/store"):
-        shutil.copytree(documented, tmp_path / place)
+    shutil.copytree(given, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIPSYN_STORE", raising=False)
     monkeypatch.setattr("builtins.print", lambda *_: None)
     namespace: dict[str, Any] = {}
-    found = list(blocks(ROOT / name, "python"))
-    assert found
-    for block in found:
-        exec(compile(block, name, "exec"), namespace)
+    for block in BLOCKS:
+        if block.page != page:
+            continue
+        if block.comment.startswith("file: "):
+            Path(block.comment.removeprefix("file: ")).write_text(block.text, "utf-8")
+        elif block.language == "python" and not block.comment:
+            exec(compile(block.text, str(block), "exec"), namespace)
+        elif block.language == "sh" and not block.comment:
+            for line in block.text.replace("\\\n", " ").splitlines():
+                program, *words = shlex.split(line, comments=True)
+                assert program == "clipsyn", f"{block}: {line}"
+                _clipsyn(words, f"{block}: {line}")
+
+
+def _clipsyn(words: Sequence[str], what: str = "") -> None:
+    """Run a command in this process; what it asks is answered with yes."""
+    handler = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(main, words, input="y\n")
+    signal.signal(signal.SIGTERM, handler)
+    assert result.exit_code == 0, f"{what}\n{result.output}\n{result.exception!r}"
 
 
 if __name__ == "__main__":
