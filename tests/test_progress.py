@@ -137,3 +137,10 @@ def test_a_bar_takes_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> 
         line.index("laion2b_s13b") if columns == 200 else line.index("b_s13b") for line in lines
     ]
     assert len(set(ends)) == 1
+
+
+def test_a_name_neither_colours_nor_steers_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    with progress() as counters:
+        counters.add("[red]evil\x1b]0;title\x07\u202e", 5)
+    assert "[red]evil\\u001b]0;title\\u0007\\u202e" in terminal.getvalue()

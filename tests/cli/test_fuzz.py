@@ -59,6 +59,7 @@ FILES = (  # each of them hostile to who reads it
     "deep.json",
     "deep.yaml",
 )
+EVIL = "\x1b[2J\u202e"  # in names of the store that all commands read
 BASES: dict[str, dict[str, Any]] = {
     "extract": {
         "store": "store",
@@ -92,8 +93,11 @@ BASES: dict[str, dict[str, Any]] = {
 def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
     """A folder with all that the commands of `BASES` need, and the files of `FILES`."""
     folder = tmp_path_factory.mktemp("fuzz")
-    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    sources = [fakes.Source(split="test"), fakes.Source(split="train", count=11)]
+    encoders = [fakes.Encoder(), fakes.Encoder(f"fake/two{EVIL}", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(split=split, count=count, class_names=("cat", EVIL, "=bee"))
+        for split, count in (("test", 20), ("train", 11))
+    ]
     fakes.fill(folder / "store", encoders, sources, ("clean", "jpeg:3"))
     rows = "\n".join(f"im{row:03d}.png,cat" for row in range(20))
     (folder / "mine.csv").write_text(f"id,prediction\n{rows}\n")
