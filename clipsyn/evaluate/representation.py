@@ -321,6 +321,7 @@ def _of_confidences(
     gaps = resamples.means(calibration_gaps(confidence, right))
     ece = expected_calibration_error(confidence, right)
     yield Measured("ece", ece, percentiles(np.abs(gaps).sum(axis=1)))
+    yield Measured("ece_floor", calibration_floor(confidence), None)
 
 
 def _calibration(

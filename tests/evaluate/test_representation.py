@@ -438,7 +438,8 @@ class TestConfidences:
         frame = representation(store)
         for prompts, (right, sure) in found.items():
             of = dict(frame.filter(prompts=prompts).select("metric", "value").iter_rows())
-            assert set(of) == {"acc1", "confidence_right", "confidence_wrong", "ece"}
+            assert set(of) == {"acc1", "confidence_right", "confidence_wrong", "ece", "ece_floor"}
+            assert of["ece_floor"] == calibration_floor(sure).value
             assert of["acc1"] == pytest.approx(right.mean())
             assert of["confidence_right"] == pytest.approx(sure[right].mean(), rel=1e-6)
             assert of["confidence_wrong"] == pytest.approx(sure[~right].mean(), rel=1e-6)
