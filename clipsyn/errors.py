@@ -19,7 +19,8 @@ ClipsynError                 exit code 1
 ├── PluginError              1   what another package offers clipsyn cannot be used
 └── Interrupted            130   stopped by Ctrl-C or SIGTERM; the same command resumes
 
-A message is one sentence (two at most): what is wrong, where, and what to run instead.
+A message is one sentence (two at most): what is wrong, where, and what to run instead. It names a
+Python argument, as ``backbones=…`` or ``replace=True``; the command line shows its own flag for it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
+from clipsyn.printable import html_table
 from clipsyn.registry import unknown_name
 
 NO_LABEL = -1
@@ -90,6 +91,20 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    def __repr__(self) -> str:
+        where = [self.dataset, self.split, self.perturbation, self.prompts]
+        place = " · ".join(name for name in where if name)
+        samples, backbones, classes = self.logits.shape
+        return f"<Pool {place}: {samples:,} samples, {backbones} backbones, {classes:,} classes>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: each backbone with its top-1 accuracy, of the labelled samples."""
+        known = self.labelled()
+        right = (known.logits.argmax(axis=2) == known.labels[:, None]).sum(axis=0).tolist()
+        cells = [f"{100 * hits / len(known):.1f}" if len(known) else "" for hits in right]
+        rows = list(zip(self.backbones, cells, strict=True))
+        return html_table(repr(self), ("backbone", "top-1 in %"), rows)
 
     @property
     def n_classes(self) -> int:

@@ -9,6 +9,8 @@ Parquet, keep every name as it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from html import escape
 
 # controls, line and paragraph separators, overrides of the direction of writing, lone surrogates
 _UNSAFE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -28,6 +30,16 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Lines of our own, from names that went through `printable`: line breaks and colours stay."""
     return _IN_LINES.sub(lambda match: match[1] or _escaped(match), text)
+
+
+def html_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table for notebooks; every name in it is escaped."""
+    lines = [
+        "".join(f"<{tag}>{escape(printable(str(cell)))}</{tag}>" for cell in row)
+        for tag, row in (("th", heads), *(("td", row) for row in rows))
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><caption>{escape(printable(caption))}</caption>{body}</table>"
 
 
 def cells(text: str) -> int:

@@ -61,6 +61,10 @@ def test_type_checkers_are_told_of_the_same_names_in_the_same_modules() -> None:
     assert Path(clipsyn.__file__).with_name("py.typed").is_file()
 
 
+def test_dir_lists_the_api_alone() -> None:
+    assert dir(clipsyn) == sorted(clipsyn.__all__)
+
+
 @pytest.mark.parametrize("registry", [ENSEMBLES, HEADS], ids=lambda registry: registry.kind)
 def test_every_ensemble_and_head_is_public(registry) -> None:
     for name in registry:

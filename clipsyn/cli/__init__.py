@@ -69,15 +69,24 @@ def _narrating(level: int) -> Iterator[None]:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="clipsyn")
 @click.option("-q", "--quiet", is_flag=True, help="Results, notes and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Also what each step reads, and how long.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="The same by name: info, the default; -v is debug, -q warning.",
+)
 @click.pass_context
-def main(context: click.Context, quiet: bool) -> None:
+def main(context: click.Context, quiet: bool, verbose: bool, log_level: str | None) -> None:
     """Extract CLIP backbones once into a feature store; analyse and combine them for ever after.
 
     \b
     clipsyn extract STORE --backbones zoo --dataset emoji-animals --split test
     clipsyn zeroshot STORE
     """
-    context.with_resource(_narrating(logging.WARNING if quiet else logging.INFO))
+    if quiet + verbose + bool(log_level) > 1:
+        raise click.UsageError("give one of -q, -v and --log-level")
+    name = log_level or ("warning" if quiet else "debug" if verbose else "info")
+    context.with_resource(_narrating(getattr(logging, name.upper())))
     # Before numpy. After a product OpenBLAS's threads keep spinning for milliseconds, on cores
     # that other threads could use: an eighth of the time of fitting NLC on two cores.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")

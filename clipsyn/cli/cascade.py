@@ -41,7 +41,7 @@ from clipsyn.errors import UsageError
 )
 @click.option(
     "--within",
-    type=float,
+    type=click.FloatRange(0),
     default=1.0,
     show_default=True,
     metavar="POINTS",

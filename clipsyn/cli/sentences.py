@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -25,6 +26,8 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "allow more open files, `ulimit -n 4096`",
 }
+# not within a command line, a quoted name or an ensemble's parameters
+_ARGUMENT = re.compile(r"`[^`]*`|(?<![\w:='/])(?P<name>[a-z_]+)=(?P<value>…|[\w-]+)")
 _MEMORY = (  # how libraries call the lack of it where it is no MemoryError
     "failed to map segment",
     "cannot allocate memory",
@@ -42,7 +45,7 @@ def sentences(context: click.Context) -> Iterator[None]:
         vars(error)["message"] = printable(error.message)  # it stands on a line of its own
         raise
     except ClipsynError as error:
-        _fail(error)
+        _fail(error, _flags(context))
     except KeyboardInterrupt:
         resumable = context.invoked_subcommand in ("extract", "run")
         kept = "; finished blocks are kept, run the same command again" if resumable else ""
@@ -92,8 +95,28 @@ def _of_system(error: OSError) -> str | None:
     return f"{where}: {error.strerror or error}; {advice}"
 
 
-def _fail(error: ClipsynError) -> NoReturn:
-    message = " ".join([str(error), *getattr(error, "__notes__", [])])
+def _flags(context: click.Context) -> dict[str, str]:
+    """What the options of the command that failed are called in Python: argument -> flag."""
+    group, name = context.command, context.invoked_subcommand
+    command = group.get_command(context, name) if isinstance(group, click.Group) and name else None
+    options = [it for it in command.params if isinstance(it, click.Option)] if command else []
+    return {option.name or "": max(option.opts, key=len) for option in options}
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """The library's ``backbones=…``, ``shots=4`` and ``replace=True`` as whoever typed them did."""
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        if name not in flags:
+            return match[0]
+        return flags[name] if value in ("…", "True") else f"{flags[name]} {value}"
+
+    return _ARGUMENT.sub(flag, message)
+
+
+def _fail(error: ClipsynError, flags: Mapping[str, str] | None = None) -> NoReturn:
+    message = with_flags(" ".join([str(error), *getattr(error, "__notes__", [])]), flags or {})
     with suppress(OSError):  # standard error may be what cannot be written to
         click.secho("Error: ", fg="red", err=True, nl=False)
         say(printable(message), err=True)

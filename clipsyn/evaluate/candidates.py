@@ -209,7 +209,7 @@ def _support(group: Predicted, settings: Settings) -> tuple[PoolReader, NDArray[
     if len(group.backbones) < 2:
         raise UsageError(
             f"a cascade needs at least two backbones, and {group.samples.dataset}/"
-            f"{group.samples.split} has {group.backbones[0]} alone: name more with --backbones, "
+            f"{group.samples.split} has {group.backbones[0]} alone: name more with backbones=…, "
             "or extract them"
         )
     reader = PoolReader(
@@ -224,6 +224,6 @@ def _support(group: Predicted, settings: Settings) -> tuple[PoolReader, NDArray[
     if not len(pool):
         raise DatasetError(
             f"{where} has no labelled, readable image, so no threshold can be chosen: give "
-            "another --support"
+            "another support=…"
         )
     return reader, rows, pool

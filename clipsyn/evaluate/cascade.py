@@ -281,20 +281,18 @@ def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> No
     if settings.order not in ORDERS:
         raise unknown_name("order", settings.order, ORDERS)
     if settings.order == "given" and not settings.given:
-        raise UsageError("--order given follows --backbones: name them in the order wanted")
+        raise UsageError("order=given follows backbones=…: name them in the order wanted")
     if any(matching(term, [settings.support]) for term in splits):
         raise UsageError(
-            f"{settings.support} is both fitted on and measured on: give another --support or "
-            "--split"
+            f"{settings.support} is both fitted on and measured on: choose another support=… "
+            "or splits=…"
         )
     if bad := [t for t in settings.thresholds if not 0 <= t <= 1]:
         raise UsageError(f"a threshold is a probability, from 0 to 1; not {bad[0]:g}")
     if settings.shots is not None and settings.shots < 1:
-        raise UsageError(f"--shots is a number of images a class, at least 1; not {settings.shots}")
+        raise UsageError(f"shots=… is a number of images a class, at least 1; not {settings.shots}")
     if not (math.isfinite(settings.within) and settings.within >= 0):
-        raise UsageError(
-            f"--within is a number of points, at least 0; not {100 * settings.within:g}"
-        )
+        raise UsageError(f"within=… is a share of the images, at least 0; not {settings.within:g}")
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
     for name in settings.costs:
         if name not in known:

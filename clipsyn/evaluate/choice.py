@@ -78,7 +78,7 @@ def usable(
         why = f"there are no embeddings of {', '.join(unit.lacking)}"
         bound[why] = (heads | needing) - set(by_name)
     if unit and unit.support is None:
-        bound["there are no labelled images to learn from (--support)"] = learning(protocol)
+        bound["there are no labelled images to learn from (support=…)"] = learning(protocol)
     if unit and unit.unsure:
         needing = {text for text, of in ensembles.items() if of.needs_confidences}
         bound[f"there are no confidences of {', '.join(unit.unsure)}"] = needing
@@ -108,7 +108,7 @@ def _check_silent(unit: Unit, asked: Protocol, kept: Protocol) -> None:
         raise UsageError(
             f"of {', '.join(unit.silent)} on {unit.dataset} there are predictions alone: they can "
             f"be compared and combined by {', '.join(votes)}, on the zero-shot head, and nothing "
-            "else; import logits, or choose other cells with --backbones"
+            "else; import logits, or choose other cells with backbones=…"
         )
 
 
@@ -187,8 +187,8 @@ class Choice:
         )
         if any(key.split == self.support for key in keys):
             raise UsageError(
-                f"{self.support} is both fitted on and measured on: give another --support or "
-                "--split"
+                f"{self.support} is both fitted on and measured on: choose another support=… "
+                "or splits=…"
             )
         bare = self._bare((key.dataset, key.split) for key in keys)
         left = [key for key in keys if (key.dataset, key.split) not in bare]

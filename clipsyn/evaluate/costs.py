@@ -36,8 +36,8 @@ def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> S
         gflops = known.image_gflops
     if gflops is None:
         raise UsageError(
-            f"what an image costs {key.backbone} is not known: give the GFLOPs of its image tower, "
-            f"--cost {key.backbone}=GFLOPS"
+            f"what an image costs {key.backbone} is not known: give the GFLOPs of its image tower "
+            f"with costs=…, as {key.backbone}=GFLOPS"
         )
     parameters = encoder.get("image_parameters")
     params_m = known.image_params_m if known else None

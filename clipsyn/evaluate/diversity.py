@@ -105,7 +105,7 @@ def _refuse(alone: dict[str, str], frame: pl.DataFrame, *, every: bool) -> None:
         place, name = next(iter(lacking.items()))
         raise UsageError(
             f"{place} has only one backbone here, {name}, and it takes two to differ: choose more "
-            "with --backbones, or add one with `clipsyn extract`"
+            "with backbones=…, or add one with `clipsyn extract`"
         )
 
 

@@ -16,6 +16,7 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.static import tied_votes
 from clipsyn.errors import DatasetError
 from clipsyn.evaluate.choice import ALL, Choice, Place, check, learning, no_labels, spread, usable
+from clipsyn.evaluate.estimate import Estimate
 from clipsyn.evaluate.results import ResultsFile
 from clipsyn.evaluate.study import Batch, Protocol, Shots, Study, Target
 from clipsyn.fewshot import halves, shortfall
@@ -173,6 +174,7 @@ def evaluate(
         _LOG.info("note: %s", note)
     results = ResultsFile(output, replace=replace)
     counter = progress.add("fits", len(tasks)) if progress else 0
+    estimate = Estimate((task.seed is not None for task in tasks), workers)
     said: set[str] = set()
     wanted: set[str] = set()
     for batch, finished in _run(tasks, results.known, workers):
@@ -182,6 +184,7 @@ def evaluate(
             if note not in said:
                 _LOG.info("note: %s", note)
                 said.add(note)
+        estimate.count(new=bool(batch.rows), finished=finished)
         if progress and finished:
             progress.advance(counter, 1)
     return results.frame.filter(pl.col("fingerprint").is_in(wanted))
@@ -234,7 +237,7 @@ def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
         if task.protocol.base_to_new and classes < 3:
             raise DatasetError(
                 f"{task.dataset} has too few classes for base-to-new ({classes}), which needs two "
-                "to learn and a new one: choose others with --dataset"
+                "to learn and a new one: choose others with datasets=…"
             )
         yield from _ties(study)
         if study.support is None:

@@ -278,7 +278,7 @@ def _subsets(group: Predicted) -> pl.DataFrame:
     if count > MOST_BACKBONES:
         raise UsageError(
             f"{group.samples.dataset}/{group.samples.split} has {count} backbones, too many "
-            f"for all their subsets: choose up to {MOST_BACKBONES} with --backbones"
+            f"for all their subsets: choose up to {MOST_BACKBONES} with backbones=…"
         )
     right = correctness(group.predictions, group.labels)
     hits, n = subset_hits(right), right.shape[1]

@@ -123,7 +123,7 @@ class Pooled(Predicted):
                 raise UsageError(
                     f"{first.samples.dataset}/{first.samples.split} has {odd[0]} either under "
                     f"{first.perturbation} or under {part.perturbation}, not both, so they cannot "
-                    "be pooled: choose with --backbones or --perturb"
+                    "be pooled: choose with backbones=… or perturbations=…"
                 )
         return cls(first.store, first.samples, first.keys, first.prompts, tuple(parts))
 

@@ -107,7 +107,7 @@ def representation(
 def _support(store: FeatureStore, wanted: str | None) -> str:
     if wanted == "test":
         raise LeakError(
-            "temperatures are fitted on images that nothing is measured on: give --support "
+            "temperatures are fitted on images that nothing is measured on: give support=… "
             "another split than test"
         )
     every = store.keys()

@@ -111,7 +111,7 @@ class ResultsFile:
             f"{self.path} already holds {row['ensemble'] or row['backbones']} on {row['dataset']}/"
             f"{row['split']} ({row['perturbation']}, head {row['head']}) from other features, "
             "labels, prompts or settings, or on other samples (fingerprint): write to another "
-            "file, or give --replace"
+            "file, or give replace=True"
         )
 
 
@@ -152,7 +152,7 @@ def _shots(labels: pl.Series, wanted: str | None, line: str) -> str:
         return fitted[-1] if fitted else "0"
     if wanted not in {*fitted, "0"}:
         raise UsageError(
-            f"there are no ensembles with --shots {wanted}, but with "
+            f"there are no ensembles with shots={wanted}, but with "
             f"{', '.join(fitted) or 'none'}: `{line} --shots {wanted}` adds them"
         )
     return wanted

@@ -108,7 +108,7 @@ def _reference(found: Sequence[Trial], wanted: str | None) -> str:
     if not shared:
         raise UsageError(
             "no backbone is there for every dataset, so errors have no common reference: choose "
-            "datasets with --dataset"
+            "them with datasets=…"
         )
     clean = {
         name: sum(float(trial.accuracy[0, 0, trial.backbones.index(name)]) for trial in found)

@@ -221,7 +221,8 @@ def _refuse_gaps(store: FeatureStore, places: dict[_Place, list[str]], backbones
                 if key not in there:
                     raise MissingCell(
                         f"{store.path} has no {key}, so that backbone cannot be compared: run "
-                        f"`{store.extract_line(key)}`, or choose with --backbones and --perturb"
+                        f"`{store.extract_line(key)}`, or choose with backbones=… and "
+                        "perturbations=…"
                     )
 
 
@@ -236,12 +237,12 @@ def _refuse_mixed(groups: Sequence[Predicted]) -> None:
     first = groups[0]
     where = f"{first.samples.dataset}/{first.samples.split} with prompts {first.prompts}"
     if first.perturbation != CLEAN.label:
-        raise UsageError(f"{where} has no clean images to compare with: choose with --prompts")
+        raise UsageError(f"{where} has no clean images to compare with: choose with prompts=…")
     for group in groups:
         if odd := sorted(set(first.backbones) ^ set(group.backbones)):
             raise UsageError(
                 f"{where} has {odd[0]} either clean or under {group.perturbation}, not both: "
-                "choose with --backbones, --perturb or --prompts"
+                "choose with backbones=…, perturbations=… or prompts=…"
             )
 
 

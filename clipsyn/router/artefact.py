@@ -100,7 +100,9 @@ def check_vacant(path: Path, *, replace: bool) -> None:
     if not (path / DESCRIPTION).is_file():
         raise UsageError(f"{path} holds something else than a router: choose another folder")
     if not replace:
-        raise UsageError(f"{path} holds a router already: add --replace, or choose another folder")
+        raise UsageError(
+            f"{path} holds a router already: add replace=True, or choose another folder"
+        )
 
 
 def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
@@ -151,7 +153,7 @@ def _refuse_plugins(path: Path, content: Mapping[str, Any]) -> None:
         if package := registry.package(name):
             raise UsageError(
                 f"{path} was fitted with the {registry.kind} '{name}' of the package {package}, "
-                "whose code would run: if you trust both, add --plugins (in Python, plugins=True)"
+                "whose code would run: if you trust both, add plugins=True"
             )
 
 

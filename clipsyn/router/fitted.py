@@ -20,6 +20,7 @@ from clipsyn.heads.zero_shot import ZeroShot
 from clipsyn.logits import predictions, softmax, zero_shot_logits
 from clipsyn.metrics import accuracy
 from clipsyn.pool import Pool
+from clipsyn.printable import html_table
 from clipsyn.specs import Identity, differences, fingerprint
 
 _DIGEST = 64  # characters of a SHA-256
@@ -105,6 +106,19 @@ class FittedRouter:
     class_names: tuple[str, ...]
     prompts: Identity
     support: Support
+
+    def __repr__(self) -> str:
+        support = self.support
+        place = "/".join(name for name in (support.dataset, support.split) if name)
+        return (
+            f"<FittedRouter {self.method}: {len(self.backbones)} backbones, {self.n_classes:,} "
+            f"classes, fitted on {support.samples:,} images{f' of {place}' if place else ''}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: each backbone and where it comes from."""
+        rows = [(backbone.name, backbone.source) for backbone in self.backbones]
+        return html_table(repr(self), ("backbone", "source"), rows)
 
     @classmethod
     def of(

@@ -13,6 +13,7 @@ Reading never writes. `docs/store.md` specifies the format.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
+from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store import files
@@ -60,6 +62,15 @@ class FeatureStore:
         if not is_store(path) and is_vacant(path):
             write_marker(path, chunk_rows)
         return cls.open(path)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the number of cells of each dataset, split and perturbation."""
+        counts = Counter((key.dataset, key.split, key.perturbation) for key in self.keys())
+        heads = ("dataset", "split", "perturbation", "backbones")
+        return html_table(repr(self), heads, [(*where, n) for where, n in counts.items()])
 
     def marker(self) -> dict[str, Any]:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""

@@ -99,7 +99,7 @@ class Imported:
         if array not in {spec.name for spec in GROUPS[group["kind"]]}:
             raise MissingCell(
                 f"{self.key} was imported as {self.kind}, without {_HOLDERS[array]}: choose other "
-                f"cells with --backbones, or import {_HOLDERS[array]} under another name"
+                f"cells with backbones=…, or import {_HOLDERS[array]} under another name"
             )
         return group
 
@@ -110,7 +110,7 @@ class Imported:
             if group["identity"][field] not in (value, None):
                 raise StaleCell(
                     f"{self.key} was imported for other {field.replace('_', ' ')} than the "
-                    f"store's sample table lists now ({field}): import it again with --replace, or "
-                    "choose other cells with --backbones",
+                    f"store's sample table lists now ({field}): import it again with "
+                    "`clipsyn import --replace`, or choose other cells with backbones=…",
                     (field,),
                 )

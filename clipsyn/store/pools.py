@@ -6,6 +6,8 @@ with the same number are the same image.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -24,6 +26,7 @@ from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 
+_LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 256 << 20  # of logits in one block of a streamed pool
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 _LEAST = 1e-6  # what is predicted stays the first, were its confidence rounded to 1 / classes
@@ -156,6 +159,7 @@ class PoolReader:
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         if not len(chosen):
             return self.read(np.arange(1)).take(chosen)
+        start_time = time.monotonic()
         parts = [(span, chosen[a:b] - span.start) for span, a, b in self._spans(chosen)]
         logits = np.empty((len(chosen), len(self.keys), self._n_classes), np.float32)
         for column, key in enumerate(self.keys):
@@ -166,6 +170,11 @@ class PoolReader:
         embeddings = self._embeddings(self._extracted, parts)
         views = tuple(self._embeddings(view, parts) for view in self.views)
         self._check_same()
+        _LOG.debug(
+            f"read {len(chosen):,} samples of {self.samples.dataset}/{self.samples.split} · "
+            f"{self.perturbation} · {self.prompts}, {len(self.keys)} backbones, in "
+            f"{time.monotonic() - start_time:.2f} s"
+        )
         return Pool(
             logits,
             self.samples.labels[chosen],
@@ -192,7 +201,8 @@ class PoolReader:
         if none := np.count_nonzero(predicted == NO_CLASS):
             raise UsageError(
                 f"{key}: {none:,} answers are none of the classes, as na of model-vs-human's, and "
-                "no vote: import it with --na left-out, or choose others with --backbones"
+                "no vote: import it with `clipsyn import --na left-out`, or choose others "
+                "with backbones=…"
             )
         sure = self._log_odds(key, rows)[:, None]
         logits = np.where(np.equal.outer(predicted, np.arange(self._n_classes)), sure, 0)
@@ -225,7 +235,7 @@ class PoolReader:
             found = ", ".join(sorted(common)) or "none in common"
             raise UsageError(
                 f"{self.store.path} has more than one prompt set for {self.samples.dataset} or "
-                f"none that all backbones share ({found}): say which with --prompts"
+                f"none that all backbones share ({found}): say which with prompts=…"
             )
         return common.pop()
 

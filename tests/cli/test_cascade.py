@@ -93,7 +93,7 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["--order", "price"], 2, "--order"),
         (["--thresholds", "0.5,x"], 2, "--thresholds 0.5,x: could not convert"),
         (["--thresholds", "-1"], 2, "a threshold is a probability, from 0 to 1; not -1"),
-        (["--within", "-1"], 2, "--within is a number of points, at least 0; not -1"),
+        (["--within", "-1"], 2, "'--within': -1.0 is not in the range x>=0"),
         (["--cost", "fake/one"], 2, "--cost fake/one: write NAME=GFLOPS"),
         (["--cost", "fake/three=1"], 2, "unknown backbone 'fake/three'"),
         (["--support", "test"], 2, "test is both fitted on and measured on"),

@@ -279,7 +279,7 @@ class TestLogits:
     def test_are_enough_for_cascades_and_calibration(
         self, clipsyn: Any, fails: Any, scored: Path
     ) -> None:
-        assert "--cost one=GFLOPS" in fails(2, "cascade", scored)
+        assert "--cost, as one=GFLOPS" in fails(2, "cascade", scored)
         said = clipsyn("cascade", scored, "--cost", "one=1,two=2,three=3").stdout
         assert "top-1" in said
         assert "ECE" in clipsyn("representation", scored).stdout

@@ -119,3 +119,24 @@ def test_json_is_all_there_is_on_standard_output(terminal: Any, tiny_store: Feat
         json.loads(done.stdout)
     for command in ("backbones", "datasets"):
         assert json.loads(terminal(command, "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown", "hidden"),
+    [
+        (["-v"], ["read 11 samples of toy/train", "note: "], []),
+        (["--log-level", "debug"], ["read 11 samples of toy/train"], []),
+        (["--log-level", "info"], ["note: "], ["read 11"]),
+        (["--log-level", "warning"], [], ["note: ", "read 11"]),
+        (["-q"], [], ["note: ", "read 11"]),
+    ],
+)
+def test_how_much_is_said(clipsyn, tiny_store, options, shown, hidden):
+    command = ["evaluate", tiny_store.path, "--ensembles", "c-log-avg", "--shots", "9,full"]
+    said = clipsyn(*options, *command, "--seeds", 1).stderr
+    assert all(text in said for text in shown), said
+    assert not any(text in said for text in hidden), said
+
+
+def test_one_level_at_a_time(clipsyn):
+    assert "one of -q, -v and --log-level" in clipsyn("-q", "-v", "datasets").stderr

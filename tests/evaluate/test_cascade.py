@@ -350,9 +350,9 @@ class TestRefused:
                 UsageError,
                 "a threshold is a probability, from 0 to 1; not nan",
             ),
-            ({"within": -0.01}, UsageError, "--within is a number of points, .* not -1"),
-            ({"within": math.inf}, UsageError, "--within"),
-            ({"shots": 0}, UsageError, "--shots"),
+            ({"within": -0.01}, UsageError, "within=… is a share of the images, .* not -0.01"),
+            ({"within": math.inf}, UsageError, "within=…"),
+            ({"shots": 0}, UsageError, "shots=…"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
             ({"splits": ["train"]}, UsageError, "train is both fitted on and measured on"),
             ({"splits": ["test", "tr*"]}, UsageError, "train is both fitted on and measured on"),
@@ -376,7 +376,7 @@ class TestRefused:
         encoders[0].provenance.pop("gflops")
         sources = [fakes.Source(split=split) for split in ("test", "train")]
         store = fakes.fill(tmp_path, encoders, sources)
-        with pytest.raises(UsageError, match=r"costs one/x is not known.*--cost one/x=GFLOPS"):
+        with pytest.raises(UsageError, match=r"costs one/x is not known.*costs=…, as one/x=GFLOPS"):
             cascade(store)
         found = cascade(store, costs={"one/x": 0.1}, thresholds=[])
         assert value(found, "mean_gflops", "log-avg", "one/x+two/x") == 0.6
@@ -445,5 +445,5 @@ def test_four_images_by_hand(four, threshold, accuracy, cost, first):
 
 
 def test_imports_cost_what_is_given(four):
-    with pytest.raises(UsageError, match=r"costs first is not known.*--cost first=GFLOPS"):
+    with pytest.raises(UsageError, match=r"costs first is not known.*costs=…, as first=GFLOPS"):
         cascade(four)

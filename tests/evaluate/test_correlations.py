@@ -125,7 +125,7 @@ def test_a_perturbation_has_its_own(means, write):
         ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
         ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
-        ({}, {"shots": "4"}, "with --shots 4, but with 1, 16, full: .*--shots 4"),
+        ({}, {"shots": "4"}, "with shots=4, but with 1, 16, full: .*--shots 4"),
         (
             {"backbones": "a+b"},
             {},

@@ -38,7 +38,7 @@ def test_what_is_given_comes_first(recorded):
 
 @pytest.mark.parametrize("provenance", [None, {}, {"encoder": {"gflops": None}}])
 def test_an_unknown_cost_is_said_with_what_helps(recorded, provenance):
-    with pytest.raises(UsageError, match=r"fake/one is not known.* --cost fake/one=GFLOPS"):
+    with pytest.raises(UsageError, match=r"fake/one is not known.* costs=…, as fake/one=GFLOPS"):
         recorded(provenance)
 
 

@@ -343,7 +343,7 @@ def test_changed_inputs_do_not_mix(store, tmp_path):
     samples = store.samples("toy", "train")
     samples.labels[:] = np.roll(samples.labels, 1)
     store.annotate(samples)
-    with pytest.raises(ConflictingResults, match="write to another file, or give --replace"):
+    with pytest.raises(ConflictingResults, match="write to another file, or give replace=True"):
         run(store, shots=(4,), output=output)
     replaced = run(store, shots=(4,), output=output, replace=True)
     assert timeless(replaced).sort(pl.all()).equals(timeless(run(store, shots=(4,))).sort(pl.all()))

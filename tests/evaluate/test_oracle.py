@@ -363,7 +363,7 @@ def test_many_backbones_have_no_subsets(given, monkeypatch):
     given(one_hot([[0, 1], [1, 1], [2, 0]]), [0, 1])
     frame = oracle(None).filter(ensemble="oracle", metric="acc1")
     assert frame["backbones"].to_list() == ["a+b+c"]
-    with pytest.raises(UsageError, match=r"toy/test has 3 backbones.*up to 2 with --backbones"):
+    with pytest.raises(UsageError, match=r"toy/test has 3 backbones.*up to 2 with backbones=…"):
         subset_table(None)
 
 

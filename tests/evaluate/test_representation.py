@@ -338,7 +338,7 @@ def test_no_image_that_all_could_read(fakes, encoders, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"support": "test"}, LeakError, r"nothing is measured on: give --support another split"),
+        ({"support": "test"}, LeakError, r"nothing is measured on: give support=… another split"),
         ({"support": "trian"}, UnknownName, "unknown split 'trian': did you mean train"),
         ({"datasets": "brids"}, UnknownName, "unknown dataset 'brids': did you mean birds"),
         ({"backbones": "rn/x"}, UnknownName, "unknown backbone 'rn/x'"),

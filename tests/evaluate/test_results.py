@@ -60,7 +60,9 @@ def test_results_differ_by_every_name(tmp_path, name):
 def test_other_numbers_under_the_same_names_are_refused(tmp_path):
     path = tmp_path / "r.parquet"
     ResultsFile(path).add([row()])
-    with pytest.raises(ConflictingResults, match=r"already holds nlc on birds/test \(clean.*--rep"):
+    with pytest.raises(
+        ConflictingResults, match=r"already holds nlc on birds/test \(clean.*replace=True"
+    ):
         ResultsFile(path).add([row(value=0.7, fingerprint="f2")])
     assert ResultsFile(path).frame["value"].to_list() == [0.5]
     ResultsFile(path, replace=True).add([row(value=0.7, fingerprint="f2")])

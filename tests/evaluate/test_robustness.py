@@ -437,7 +437,7 @@ def test_a_backbone_that_is_missing_somewhere(fakes, tmp_path, lacking, options)
         f"{store.path} has no toy/test · {lacking} · fake/two, so that backbone cannot be "
         f"compared: run `clipsyn extract {store.path} "
         "--backbones fake/two=local-dir:checkpoints/fake/two --dataset toy --split test"
-        f"{perturb}`, or choose with --backbones and --perturb"
+        f"{perturb}`, or choose with backbones=… and perturbations=…"
     )
     assert len(robustness(store, backbones="fake/one"))
 
@@ -506,7 +506,7 @@ def test_prompt_sets_that_some_cells_lack(fakes, mixed):
     """Imported predictions stand beside every prompt set, extracted cells beside their own."""
     two = fakes.Encoder("fake/two", size=12)
     store = fakes.fill(mixed, [two], [fakes.Source(split="train")])
-    with pytest.raises(UsageError, match=r"prompts simple has no clean images.*with --prompts"):
+    with pytest.raises(UsageError, match=r"prompts simple has no clean images.*with prompts=…"):
         robustness(store)
     store = fakes.fill(mixed, [two], perturbations=["clean", "jpeg:1"])
     with pytest.raises(UsageError, match=r"prompts simple has fake/one either clean or under jpeg"):
@@ -610,7 +610,7 @@ def test_means_over_what_the_file_lacks_are_left_out(birds, some):
         (
             pl.lit(True),
             {"shots": "16"},
-            "no ensembles with --shots 16, but with 1, 2: `clipsyn evaluate",
+            "no ensembles with shots=16, but with 1, 2: `clipsyn evaluate",
         ),
         (
             pl.lit(True),

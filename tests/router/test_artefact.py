@@ -142,7 +142,7 @@ def test_plain_arrays_will_do(tmp_path: Path) -> None:
 
 def test_it_overwrites_a_router_only_when_told_to(folder: Path, support: Pool) -> None:
     ensemble = LogAverage().fit(support)
-    with pytest.raises(UsageError, match="mine holds a router already: add --replace"):
+    with pytest.raises(UsageError, match="mine holds a router already: add replace=True"):
         save_router(folder, ensemble, support)
     assert load_router(folder).support.shots == 8
     save_router(folder, ensemble, support, shots=4, replace=True)

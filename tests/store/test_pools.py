@@ -111,7 +111,7 @@ def test_several_prompt_sets_need_a_choice(fakes, tmp_path):
     store = fakes.fill(tmp_path / "s", prompts="simple")
     source = fakes.Source(templates=("drawing of {c}",))
     fakes.fill(store.path, sources=[source], prompts="own")
-    with pytest.raises(UsageError, match=r"more than one prompt set .*\(own, simple\).*--prompts"):
+    with pytest.raises(UsageError, match=r"more than one prompt set .*\(own, simple\).*prompts=…"):
         store.pool("toy", "test")
     assert store.pool("toy", "test", prompts="simple").prompts == "simple"
 

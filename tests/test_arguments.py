@@ -1,0 +1,53 @@
+"""Messages of what Python calls name Python's arguments: flags are the command line's own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import clipsyn
+
+ROOT = Path(clipsyn.__file__).parent
+CALLED = ("store", "evaluate", "router", "ensembles", "heads", "analysis", "stats")
+FILES = sorted(file for name in CALLED for file in (ROOT / name).rglob("*.py"))
+ELSEWHERE = {  # for commands that Python has no function for
+    "evaluate/costs.py": "--cost",  # read_costs, of the command line and of recipes
+    "store/drafts.py": "--replace",  # of an extraction
+}
+
+
+def texts(tree: ast.AST) -> list[str]:
+    """Every text of a file, f-strings whole, with … for what is put into them."""
+    inside = {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }  # fmt: skip
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (it.value if isinstance(it, ast.Constant) else "…" for it in node.values)
+            found.append("".join(map(str, parts)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [] if id(node) in inside else [node.value]
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_a_flag_stands_in_a_command_line_alone(file: Path) -> None:
+    allowed = ELSEWHERE.get(file.relative_to(ROOT).as_posix())
+    for text in texts(ast.parse(file.read_text("utf-8"))):
+        if text.startswith(("clipsyn ", " --", "--dataset")):  # the parts of a command line
+            continue
+        flags = set(
+            re.findall(r"--[a-z][a-z-]*", re.sub(r"`[^`]*`|pip install --upgrade", "", text))
+        )
+        assert flags <= {allowed}, text
+
+
+def test_what_is_read_has_flags() -> None:
+    """Or the test above would look in the wrong place."""
+    lines = texts(ast.parse((ROOT / "store/features.py").read_text("utf-8")))
+    assert any("--dataset" in line for line in lines)
