@@ -129,6 +129,7 @@ def extract(store: Path, dry_run: bool, **options: Any) -> None:
         return
     with progress() as counters:
         run_job(plan, settings, counters)
+    _say_alike(plan)
     _LOG.info(_outcome(plan))
 
 
@@ -141,6 +142,19 @@ def _show(plan: Plan, *, as_result: bool) -> None:
     text = f"{show(plan.table())}\n{plan.summary()}"
     if as_result or _LOG.isEnabledFor(logging.INFO):
         say_lines(text, err=not as_result)
+
+
+def _say_alike(plan: Plan) -> None:
+    """Which classes the backbones cannot tell apart, by the class embeddings that are there."""
+    from clipsyn.store.alike import alike_notes
+
+    backbones: dict[tuple[str, str], list[str]] = {}
+    for classes in plan.classes:
+        group = classes.draft.identity["dataset"], classes.prompts.name
+        backbones.setdefault(group, []).append(classes.encoder.backbone.name)
+    for (dataset, prompts), names in backbones.items():
+        for note in alike_notes(plan.store, dataset, prompts, names):
+            say(f"note: {note}", fg="yellow", err=True)
 
 
 def _outcome(plan: Plan) -> str:

@@ -23,6 +23,7 @@ from clipsyn.fewshot import halves, shortfall
 from clipsyn.heads import HEADS
 from clipsyn.progress import Progress
 from clipsyn.specs import CLEAN
+from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import Names
@@ -152,7 +153,10 @@ def evaluate(
     tasks, notes = [], []
     for unit in chosen.units(datasets):
         protocol, left_out = usable(methods, by_name, unit)
-        notes += left_out
+        notes += [
+            *left_out,
+            *alike_notes(store, unit.dataset, unit.prompts, unit.backbones),
+        ]
         fits = unit.support if learning(protocol) else None
         tasks += [
             _Task(

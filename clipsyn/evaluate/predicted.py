@@ -5,6 +5,7 @@ Most analyses need predictions and labels alone: two bytes a sample and backbone
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +18,15 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.evaluate.results import Measured, Row
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
+from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, groups, select
 
 ALL = "all"  # what stands for the perturbation of numbers about several
+
+_LOG = logging.getLogger("clipsyn")
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ def predicted(
         store, dataset=datasets, split=splits, perturbation=perturbations, backbone=backbones
     )
     unlabelled, any_labels = [], False
+    said: set[str] = set()
     for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
         samples = store.samples(dataset, split)
         if not (samples.labels >= 0).any():
@@ -187,12 +192,26 @@ def predicted(
             Predicted(store, samples, tuple(group), prompt_set)
             for (_, prompt_set), group in groups(store, cells, prompts)
         ]
+        _say_alike(found, said)
         yield from _pooled(found) if pooled else found
     if unlabelled and (datasets is not None or not any_labels):
         raise DatasetError(
             f"{', '.join(unlabelled)} has no labels, so nothing can be right or wrong: extract a "
             "labelled folder or a manifest with a label column"
         )
+
+
+def _say_alike(found: Sequence[Predicted], said: set[str]) -> None:
+    """Which classes backbones cannot tell apart, once for each dataset and prompt set."""
+    backbones: dict[str, tuple[str, ...]] = {}
+    for group in found:
+        backbones.setdefault(group.prompts, group.backbones)
+    for prompts, names in backbones.items():
+        dataset = found[0].samples.dataset
+        if f"{dataset}/{prompts}" not in said:
+            said.add(f"{dataset}/{prompts}")
+            for note in alike_notes(found[0].store, dataset, prompts, names):
+                _LOG.info("note: %s", note)
 
 
 def _pooled(found: Sequence[Predicted]) -> Iterator[Predicted]:

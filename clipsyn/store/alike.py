@@ -1,0 +1,72 @@
+"""Classes that a backbone cannot tell apart: accuracies on them depend on how ties fall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+
+_EQUAL = 1e-5  # of elements of unit-norm embeddings: what rounding in another order can do
+_DIRECTIONS = 4
+_SHOWN = 3  # pairs of names in a note
+
+
+def alike(embeddings: NDArray[Any]) -> list[tuple[int, int]]:
+    """Pairs of rows that are equal to 1e-5: embeddings (class, embed), unit norm.
+
+    Each class that is like an earlier one stands beside the first such. Only rows that are close in
+    a few random directions are compared, so thousands of classes take milliseconds.
+    """
+    values = np.asarray(embeddings, np.float64)
+    directions = np.random.default_rng(0).normal(size=(values.shape[1], _DIRECTIONS))
+    along = values @ directions
+    order = np.argsort(along[:, 0], kind="stable")
+    within = _EQUAL * np.abs(directions).sum(axis=0)  # no farther apart are rows that are equal
+    first = np.arange(len(values))
+    for step in range(1, len(values)):
+        left, right = order[:-step], order[step:]
+        if not (along[right, 0] - along[left, 0] <= within[0]).any():
+            break
+        near = (np.abs(along[right] - along[left]) <= within).all(axis=1)
+        left, right = left[near], right[near]
+        equal = (np.abs(values[left] - values[right]) <= _EQUAL).all(axis=1)
+        low, high = np.minimum(left, right)[equal], np.maximum(left, right)[equal]
+        np.minimum.at(first, high, low)
+    return [(int(one), other) for other, one in enumerate(first) if one != other]
+
+
+def alike_notes(
+    store: FeatureStore, dataset: str, prompts: str, backbones: Sequence[str]
+) -> Iterator[str]:
+    """A sentence about the classes that some of the backbones cannot tell apart, if there are any.
+
+    Nothing is known of backbones without class embeddings, such as imported ones.
+    """
+    found: dict[tuple[int, int], list[str]] = {}
+    names: Sequence[str] = ()
+    for backbone in backbones:
+        if store.classes_path(dataset, prompts, backbone).exists():
+            for pair in alike(store.class_embeddings(dataset, prompts, backbone)[0]):
+                found.setdefault(pair, []).append(backbone)
+            names = names or _class_names(store.classes_path(dataset, prompts, backbone))
+    if found:
+        concerned = len({index for pair in found for index in pair})
+        of = sorted({backbone for by in found.values() for backbone in by})
+        shown = ", ".join(f"{names[one]} = {names[other]}" for one, other in list(found)[:_SHOWN])
+        yield (
+            f"{dataset} (prompts {prompts}): {concerned} of {len(names)} classes cannot be told "
+            f"apart by {', '.join(of)}, whose class embeddings are equal ({shown}"
+            f"{', …' if len(found) > _SHOWN else ''}): accuracies depend on which of them comes "
+            "first; other class names or prompts would tell them apart"
+        )
+
+
+def _class_names(classes: Path) -> list[str]:
+    names: list[str] = arrays.read_attributes(classes)["identity"]["class_names"]
+    return names

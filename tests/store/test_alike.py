@@ -1,0 +1,77 @@
+"""`clipsyn.store.alike`: classes with the same embedding are found, and said by every command."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from clipsyn.evaluate import evaluate, zeroshot
+from clipsyn.evaluate.oracle import oracle
+from clipsyn.store.alike import alike, alike_notes
+from clipsyn.store.features import FeatureStore
+
+
+def unit(classes: int, embed: int = 16) -> np.ndarray:
+    rows = np.random.default_rng(1).normal(size=(classes, embed))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+class TestPairs:
+    def test_every_equal_row_stands_beside_the_first(self) -> None:
+        rows = unit(40)
+        rows[[7, 31]] = rows[3]
+        rows[20] = rows[11] + np.float32(9e-6)
+        assert alike(rows) == [(3, 7), (11, 20), (3, 31)]
+
+    def test_rows_that_differ_in_one_element_are_told_apart(self) -> None:
+        rows = unit(5)
+        rows[4] = rows[1]
+        rows[4, 2] += 2e-5
+        assert alike(rows) == []
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_as_comparing_all_with_all(self, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        rows = unit(60)[generator.integers(0, 45, 60)]
+        rows = rows + generator.uniform(-4e-6, 4e-6, rows.shape).astype(np.float32)
+        equal = (np.abs(rows[:, None].astype(float) - rows) <= 1e-5).all(axis=2)
+        expected = [(int(equal[at].argmax()), at) for at in range(60) if equal[at].argmax() < at]
+        assert alike(rows) == expected
+
+    def test_all_are_one(self) -> None:
+        assert alike(np.repeat(unit(1), 4, axis=0)) == [(0, 1), (0, 2), (0, 3)]
+
+
+@pytest.fixture
+def store(fakes: SimpleNamespace, tmp_path: Path) -> FeatureStore:
+    """Two of three classes have one name, hence one prompt."""
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    sources = [
+        fakes.Source(split=split, class_names=("crane", "cat", "crane"))
+        for split in ("train", "test")
+    ]
+    return fakes.fill(tmp_path / "store", encoders, sources)
+
+
+@pytest.mark.parametrize("command", [zeroshot, oracle, evaluate])
+def test_is_said_once_with_every_accuracy(
+    command: object, store: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        if command is evaluate:
+            evaluate(store, ensembles=["log-avg"])
+        else:
+            command(store)  # type: ignore[operator]
+    said = [line for line in caplog.messages if "told apart" in line]
+    assert len(said) == 1
+    assert "2 of 3 classes cannot be told apart by fake/one, fake/two" in said[0]
+    assert "crane = crane" in said[0]
+
+
+def test_nothing_is_said_of_classes_that_differ(tiny_store: FeatureStore) -> None:
+    (prompts,) = tiny_store.prompt_sets(tiny_store.keys()[0])
+    assert list(alike_notes(tiny_store, "toy", prompts, ["fake/one", "nobody"])) == []
