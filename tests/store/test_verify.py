@@ -1,0 +1,318 @@
+"""`clipsyn.store.verify`: what is lost, unreadable, or does not follow from the rest is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from clipsyn.cli import main
+from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.store import arrays, files
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.verify import damage, debris
+
+CELL = "features/toy/test/clean/fake--one"
+LOGITS = "logits/toy/test/clean/fake--one"
+
+
+def run(command: str, store: FeatureStore, *options: str) -> Result:
+    return CliRunner().invoke(main, [command, str(store.path), *options])
+
+
+LOST = {
+    "metadata of features": (f"{CELL}/zarr.json", CELL),
+    "features": (CELL, f"{LOGITS}/simple"),
+    "metadata of logits": (f"{LOGITS}/simple/zarr.json", f"{LOGITS}/simple"),
+    "class embeddings": ("classes/toy/simple/fake--one", f"{LOGITS}/simple"),
+    "metadata of classes": (
+        "classes/toy/simple/fake--one/zarr.json",
+        "classes/toy/simple/fake--one",
+    ),
+    "metadata of samples": ("samples/toy/test/zarr.json", "samples/toy/test"),
+    "samples": ("samples/toy/test", CELL),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_is_lost_is_damage_and_no_absence(tiny_store: FeatureStore, name: str) -> None:
+    lost, named = LOST[name]
+    path = tiny_store.path / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for command in ("zeroshot", "verify", "status"):
+        result = run(command, tiny_store)
+        assert result.exit_code == 4, (command, result.output)
+        assert isinstance(result.exception, SystemExit)
+        if command != "zeroshot":
+            assert f"{named}: " in result.stdout.replace("damaged: ", "")
+    assert run("rm", tiny_store, "-d", "toy", "-y").exit_code == 0
+    assert run("verify", tiny_store).exit_code == 0
+
+
+def test_rm_clears_what_is_left_of_one_cell(tiny_store: FeatureStore) -> None:
+    shutil.rmtree(tiny_store.path / CELL)
+    options = ("-b", "fake/one", "-p", "clean", "-s", "test", "-y")
+    assert run("rm", tiny_store, *options).exit_code == 0
+    assert run("verify", tiny_store).exit_code == 0
+
+
+def test_a_group_inside_another_or_beside_all_is_named(tiny_store: FeatureStore) -> None:
+    source = tiny_store.path / CELL
+    source.rename(source.parent / "fake--two" / "fake--one")
+    (tiny_store.path / "classes").rename(tiny_store.path / "class")
+    found = run("verify", tiny_store).stdout
+    assert "fake--two: folder fake--one is no part of it" in found
+    assert "class: a folder that is no part of a store" in found
+
+
+def test_replace_takes_the_place_of_what_is_left(tiny_store: FeatureStore, fakes: Any) -> None:
+    (tiny_store.path / CELL / "zarr.json").unlink()
+    with pytest.raises(DamagedStore) as caught:
+        fakes.fill(tiny_store.path)
+    assert "--replace" in caught.value.__notes__[0]
+    fakes.fill(tiny_store.path, replace=True)
+    assert run("verify", tiny_store).exit_code == 0
+
+
+def test_groups_of_format_1_0_are_said_to_have_no_digest(
+    tiny_store: FeatureStore, fakes: Any
+) -> None:
+    path = tiny_store.path / CELL
+    arrays.write_attributes(path, fakes.of_format_1_0(arrays.read_attributes(path)))
+    result = run("verify", tiny_store)
+    assert result.exit_code == 0
+    assert "1 of the 20 groups are of format 1.0 and have no digest" in result.stdout
+    assert json.loads(run("verify", tiny_store, "--json").stdout)["without_digest"] == 1
+    assert len(tiny_store.embeddings(fakes.key)) == 20
+
+
+# Deep
+
+
+def rewrite(store: FeatureStore, fakes: Any, name: str, values: np.ndarray) -> None:
+    """Other numbers in the first block of logits, with all checksums that they need."""
+    path = store.path / LOGITS / "simple"
+    arrays.write_block(path / name, 0, values)
+    listed = {each: arrays.listing(path / each).json() for each in ("logit", "prediction")}
+    fakes.rewrite(path, arrays=listed)
+
+
+def deep(store: FeatureStore) -> list[str]:
+    assert [one for group in find_groups(store, {}) for one in damage(store, group)] == []
+    return [one for group in find_groups(store, {}) for one in damage(store, group, deep=True)]
+
+
+def test_deep_computes_logits_and_predictions_again(tiny_store: FeatureStore, fakes: Any) -> None:
+    assert deep(tiny_store) == []
+    block = range(7)
+    logits = tiny_store.logits(fakes.key, "simple", block)
+    predictions = tiny_store.predictions(fakes.key, "simple")[:7]
+    rewrite(tiny_store, fakes, "prediction", (predictions + 1) % 3)
+    where = f"{LOGITS}/simple: block 0 (rows 0-6): "
+    assert deep(tiny_store) == [f"{where}predictions are not the largest logits"]
+    rewrite(tiny_store, fakes, "prediction", predictions)
+    rewrite(tiny_store, fakes, "logit", np.nextafter(logits, np.float32(np.inf)))
+    assert deep(tiny_store) == []  # another order of adding
+    rewrite(tiny_store, fakes, "logit", logits + np.float32(0.01))
+    assert deep(tiny_store) == [f"{where}logits do not follow from the stored embeddings"]
+    assert run("verify", tiny_store, "--deep").exit_code == 4
+
+
+# Permissions
+
+UNREADABLE = [
+    "features/toy/test",
+    CELL,
+    f"{CELL}/zarr.json",
+    f"{CELL}/image_embedding/c.1.0",
+    "samples/toy/test/label/c.0",
+    "clipsyn.json",
+]
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder outside pytest's own, which nobody else may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_another_user_is_told_what_may_not_be_read(
+    tiny_store: FeatureStore, open_to_all: Path, name: str
+) -> None:
+    store = open_to_all / "store"
+    shutil.copytree(tiny_store.path, store)
+    (store / name).chmod(0)
+    script = """
+import os, sys
+from clipsyn.cli import main
+import clipsyn.store.verify, clipsyn.evaluate.backbones, clipsyn.store.inventory
+import clipsyn.progress, clipsyn.report.tables, polars
+os.setuid(65534)
+main(sys.argv[1:])
+"""
+    for command in ("verify", "zeroshot", "status"):
+        result = subprocess.run(
+            [sys.executable, "-c", script, command, str(store)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[2],
+        )
+        looks = {
+            "verify": True,
+            "zeroshot": "embedding" not in name,
+            "status": not name.startswith((f"{CELL}/", "samples/")),
+        }
+        if not looks[command]:
+            continue
+        assert result.returncode == 4, (command, result.stderr)
+        assert "Traceback" not in result.stderr
+        assert f"you may not read {store / name}" in result.stdout + result.stderr
+
+
+def test_what_may_not_be_read_is_no_empty_folder(
+    tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As any user: the operating system's answer is made up."""
+    locked, look = str(tiny_store.path / "features" / "toy" / "test"), os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path) == locked:
+            raise PermissionError(13, "Permission denied", locked)
+        return look(path)
+
+    monkeypatch.setattr(files.os, "scandir", scandir)
+    with pytest.raises(StoreError, match=f"you may not read {locked}"):
+        tiny_store.keys()
+    told: list[str] = []
+    groups = find_groups(tiny_store, {}, lambda error: told.append(str(error)))
+    assert len(groups) == 16
+    assert len(told) == 1
+    assert list(debris(tiny_store, groups)) == []
+
+
+# 300 random damages
+
+
+def readings(store: FeatureStore) -> dict[str, Any]:
+    """Everything that a reader gets of a store; a StoreError where it is refused."""
+    found: dict[str, Any] = {}
+
+    def ask(what: str, reader: Any, *arguments: Any) -> None:
+        try:
+            found[what] = reader(*arguments)
+        except StoreError as error:
+            found[what] = error
+
+    def labels(dataset: str, split: str) -> Any:
+        table = store.samples(dataset, split)
+        return [table.ids, table.labels.tolist(), table.content.tolist(), table.class_names]
+
+    try:
+        keys = store.keys()
+    except StoreError as error:
+        return {"keys": error}
+    for key in keys:
+        ask(f"{key} valid", store.valid, key)
+        ask(f"{key} embeddings", store.embeddings, key)
+        ask(f"{key} encoder", store.encoder, key)
+        ask(f"{key.dataset}/{key.split}", labels, key.dataset, key.split)
+        ask(
+            f"{key.dataset} {key.backbone}",
+            store.class_embeddings,
+            key.dataset,
+            "simple",
+            key.backbone,
+        )
+        ask(f"{key} logits", store.logits, key, "simple")
+        ask(f"{key} predictions", store.predictions, key, "simple")
+    return found
+
+
+def spoil(store: Path, random: np.random.Generator) -> str:
+    """One accident: what it was."""
+    parts = [path for path in sorted(store.rglob("*")) if ".wip" not in path.parts]
+    kind = random.choice(["flip", "cut", "delete", "swap", "rename"])
+    if kind in ("flip", "cut"):
+        parts = [path for path in parts if path.is_file()]
+    path = parts[random.integers(len(parts))]
+    if kind == "flip":
+        data = bytearray(path.read_bytes())
+        data[random.integers(len(data))] ^= 1 << random.integers(8)
+        path.write_bytes(data)
+    elif kind == "cut":
+        os.truncate(path, random.integers(path.stat().st_size))
+    elif kind == "delete":
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    else:
+        alike = [
+            other
+            for other in parts
+            if other.is_dir() == path.is_dir() and len(other.parts) == len(path.parts)
+        ]
+        other = alike[random.integers(len(alike))]
+        if kind == "rename":
+            other = other.with_name(f"{other.name}-2")
+        aside = store / "aside"
+        path.rename(aside)
+        if other.exists():
+            other.rename(path)
+        aside.rename(other)
+        return f"{kind} {path.relative_to(store)} {other.relative_to(store)}"
+    return f"{kind} {path.relative_to(store)}"
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return all(map(same, one, other))
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return bool(one == other)
+
+
+def changed(sound: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a reader sees any of it; asserts that it gets no other number."""
+    seen = False
+    for what, answer in found.items():
+        if isinstance(answer, StoreError):
+            seen = True
+        else:
+            assert what in sound, what
+            assert same(answer, sound[what]), what
+    return seen or bool(sound.keys() - found.keys())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_thirty_accidents_give_no_wrong_number_and_are_found(
+    tiny_store: FeatureStore, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsyn.store.features._LOOKS", 0)  # nobody corrects labels meanwhile
+    sound = readings(tiny_store)
+    assert not any(isinstance(answer, StoreError) for answer in sound.values())
+    random = np.random.default_rng(seed)
+    for number in range(30):
+        path = tmp_path / f"spoilt-{number}"
+        shutil.copytree(tiny_store.path, path)
+        what = spoil(path, random)
+        try:
+            store = FeatureStore.open(path)
+        except StoreError:
+            continue
+        if changed(sound, readings(store)):
+            assert run("verify", store).exit_code == 4, what
+        shutil.rmtree(path)
