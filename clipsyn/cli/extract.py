@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from clipsyn.cli.complete import complete
 from clipsyn.cli.options import store_argument
 from clipsyn.cli.output import say, say_lines
 from clipsyn.errors import Interrupted
@@ -25,6 +26,7 @@ _LOG = logging.getLogger("clipsyn")
 @click.option(
     "-b",
     "--backbones",
+    shell_complete=complete,
     multiple=True,
     default=["zoo"],
     show_default=True,
@@ -35,6 +37,7 @@ _LOG = logging.getLogger("clipsyn")
     "-d",
     "--dataset",
     "datasets",
+    shell_complete=complete,
     multiple=True,
     required=True,
     help="A folder, a .csv or .parquet manifest or a webdataset folder, with an optional NAME=; "
@@ -53,6 +56,7 @@ _LOG = logging.getLogger("clipsyn")
     "-p",
     "--perturb",
     "perturbations",
+    shell_complete=complete,
     multiple=True,
     default=["clean"],
     show_default=True,
@@ -62,6 +66,7 @@ _LOG = logging.getLogger("clipsyn")
 )
 @click.option(
     "--prompts",
+    shell_complete=complete,
     default="auto",
     show_default=True,
     help="auto (the dataset's own, else known ones), own, clip-benchmark, openai (80 for "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsyn.cli.complete import complete
 from clipsyn.cli.options import SEED, list_option, store_argument
 from clipsyn.cli.output import say
 from clipsyn.errors import UsageError
@@ -19,10 +20,19 @@ _METHOD = "NAME or NAME:parameter=value:…"
 
 @click.command(short_help="Fit a router on labelled images of a store.")
 @store_argument
-@click.option("-d", "--dataset", required=True, help="A dataset of the store.")
-@click.option("--ensemble", default="nlc", show_default=True, help=f"{_METHOD}: the combiner.")
+@click.option(
+    "-d", "--dataset", shell_complete=complete, required=True, help="A dataset of the store."
+)
+@click.option(
+    "--ensemble",
+    shell_complete=complete,
+    default="nlc",
+    show_default=True,
+    help=f"{_METHOD}: the combiner.",
+)
 @click.option(
     "--head",
+    shell_complete=complete,
     default="zero-shot",
     show_default=True,
     help=f"{_METHOD}: what makes the logits that are combined.",
@@ -51,7 +61,9 @@ _METHOD = "NAME or NAME:parameter=value:…"
     "--backbones",
     help="Names or patterns such as '*/openai', repeated or with commas.  [default: all]",
 )
-@click.option("--prompts", help="A prompt set of the store.  [default: the only one]")
+@click.option(
+    "--prompts", shell_complete=complete, help="A prompt set of the store.  [default: the only one]"
+)
 @list_option(
     "--views",
     help="Perturbations of the store that are augmented views, for heads that use them. "

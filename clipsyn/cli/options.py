@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsyn.cli.complete import complete
 from clipsyn.cli.output import say, say_document, say_lines
 from clipsyn.specs import MOST, MOST_SEEDS, MOST_WORKERS, listed
 
@@ -57,6 +58,7 @@ def list_option(
         default=default,
         show_default=bool(default),
         callback=_names,
+        shell_complete=complete,
         **settings,
     )
 

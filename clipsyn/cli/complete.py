@@ -1,0 +1,92 @@
+"""What a shell offers for an option: names of the store on the line, or else of the catalogues."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+_PLACES = {"--dataset": 0, "--split": 1, "--perturb": 2, "--backbones": 3}  # folders of a cell
+_CELLS = ("features", "imports")
+
+
+def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names that go on from what is typed; of a list with commas, its last name."""
+    before, comma, start = incomplete.rpartition(",")
+    names = sorted(set(_names(context, max(parameter.opts, key=len))))
+    return [f"{before}{comma}{name}" for name in names if name.startswith(start)]
+
+
+def _names(context: click.Context, flag: str) -> Iterable[str]:
+    # click gives up on a line that ends in an option without a value: what it read is in args
+    typed = context.params.get("store") or next(iter(context.args), None)
+    store = typed or os.environ.get("CLIPSYN_STORE")
+    if flag in (*_PLACES, "--prompts") and store and context.info_name != "extract":
+        try:
+            return list(_in_store(Path(store), flag))
+        except OSError:  # a store that cannot be read has nothing to offer
+            return ()
+    known = _CATALOGUES.get(flag)
+    return known() if known else ()
+
+
+def _in_store(store: Path, flag: str) -> Iterable[str]:
+    """From the names of folders alone: no array is opened."""
+    from clipsyn.store.folders import name_of_folder
+
+    deep = "/".join("*" * (_PLACES[flag] + 1)) if flag in _PLACES else ""
+    globs = [f"{kind}/{deep}/" for kind in _CELLS] if deep else ["classes/*/*/"]
+    found = (path for pattern in globs for path in store.glob(pattern) if path.is_dir())
+    return {name_of_folder(path.name) for path in found}
+
+
+def _backbones() -> Iterable[str]:
+    from clipsyn.catalog.backbones import known_backbones
+
+    for collection, backbones in known_backbones().items():
+        yield collection
+        yield from (backbone.name for backbone in backbones)
+
+
+def _datasets() -> Iterable[str]:
+    from clipsyn.catalog.datasets import catalogue, collections
+
+    return [*(info.name for info in catalogue()), *collections()]
+
+
+def _perturbations() -> Iterable[str]:
+    from clipsyn.perturb import REGISTRY
+
+    return REGISTRY
+
+
+def _prompts() -> Iterable[str]:
+    from clipsyn.catalog.prompts import NAMED
+
+    return NAMED
+
+
+def _ensembles() -> Iterable[str]:
+    from clipsyn.ensembles import ENSEMBLES
+
+    return ENSEMBLES
+
+
+def _heads() -> Iterable[str]:
+    from clipsyn.heads import HEADS
+
+    return HEADS
+
+
+_CATALOGUES: dict[str, Callable[[], Iterable[str]]] = {
+    "--backbones": _backbones,
+    "--dataset": _datasets,
+    "--perturb": _perturbations,
+    "--prompts": _prompts,
+    "--ensembles": _ensembles,
+    "--ensemble": _ensembles,
+    "--heads": _heads,
+    "--head": _heads,
+}
