@@ -66,6 +66,9 @@ def read_seconds(folder: Path, embeddings: Embeddings, rounds: int) -> dict[str,
     }
     for read in sides.values():
         np.testing.assert_array_equal(read(), embeddings)
+    listed = arrays.listing(array)
+    assert arrays.damage(array, listed) == []
+    sides["verify"] = lambda: arrays.damage(array, listed)
     return interleaved(sides, rounds)
 
 
@@ -80,6 +83,12 @@ def reading(folder: Path, embeddings: Embeddings, rounds: int) -> list[Measured]
             ratio(times["clipsyn"], times["np.load"]),
             detail + spread(times["clipsyn"], times["np.load"]),
             ceiling=1.3,
+        ),
+        Measured(
+            "verify reads and compares: time over np.load",
+            ratio(times["verify"], times["np.load"]),
+            f"{rate['verify']:.2f} GB/s; " + spread(times["verify"], times["np.load"]),
+            ceiling=1 / 0.6,
         ),
         Measured(
             "zarr-python reads the same array: time over np.load",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import KINDS
+from clipsyn.store.folders import KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.imports import FOLDERS as IMPORTS
 from clipsyn.store.imports import content_digest
@@ -33,12 +32,13 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
                 yield f"{_where(store, group)}: {metadata} is missing"
         except StoreError as error:
             yield f"{_where(store, group)}: {error}"
-    there = {group.path for group in groups}
-    parents = {parent for path in there for parent in path.parents}
+    there = {(group.kind, *group.names.values()) for group in groups}
+    there |= {names[:2] for names in there if names[0] == "samples"}  # a dataset has some
     for group in groups:
-        for source, what in _sources(store, group):
-            if source in there | parents:
+        for what, *names in _sources(group):
+            if (what, *names) in there:
                 continue
+            source = store.path.joinpath(what, *map(folder_name, names))
             if not files.exists(source) and files.exists(group.path):  # not removed meanwhile
                 yield f"{_where(store, group)}: the {what} that it needs are lost"
     for name in files.folders(store.path):
@@ -50,17 +50,16 @@ def _where(store: FeatureStore, group: Group) -> str:
     return str(group.path.relative_to(store.path))
 
 
-def _sources(store: FeatureStore, group: Group) -> Iterator[tuple[Path, str]]:
-    """Where that lies which a group is made from or read with, and what it is."""
+def _sources(group: Group) -> Iterator[tuple[str, ...]]:
+    """Kind and names of what a group is made from or read with; of a dataset's splits any one."""
     names = group.names
-    if "split" in names and group.kind != "samples":
-        yield store.samples_path(names["dataset"], names["split"]), "samples"
     if group.kind == "classes":
-        yield store.path / "samples" / group.path.relative_to(store.path).parts[1], "samples"
+        yield "samples", names["dataset"]
+    elif group.kind != "samples":
+        yield "samples", names["dataset"], names["split"]
     if group.kind == "logits":
-        yield store.features_path(_key(group)), "image embeddings"
-        classes = store.classes_path(names["dataset"], names["prompts"], names["backbone"])
-        yield classes, "class embeddings"
+        yield "features", *_key(group).names
+        yield "classes", names["dataset"], names["prompts"], names["backbone"]
 
 
 def _key(group: Group) -> FeatureKey:
