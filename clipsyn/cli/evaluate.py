@@ -14,6 +14,7 @@ from clipsyn.cli.options import (
     cell_options,
     list_option,
     report_options,
+    say_shared,
 )
 from clipsyn.cli.output import say
 
@@ -100,9 +101,11 @@ def evaluate(
     options["shots"] = read_shots(options["shots"])
     first = 1 if options["coop"] else 0  # as CoOp numbers its files
     options["seeds"] = range(first, first + seeds)
+    opened = FeatureStore.open(store)
     with progress("tasks") as counters:
-        frame = run(FeatureStore.open(store), progress=counters, **options)
+        frame = run(opened, progress=counters, **options)
     report.show(frame, method_tables)
+    say_shared(opened, frame)
     if options["output"]:
         say(f"{len(frame):,} results, all of them in {options['output']}", err=True)
 

@@ -159,6 +159,15 @@ def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels")
         say(f"not shown, for want of {lacking} or such cells: {missing}", err=True)
 
 
+def say_shared(store: FeatureStore, frame: DataFrame) -> None:
+    """Say which datasets of a frame of results share images: their means are shown."""
+    from clipsyn.evaluate.shared import said, sample_tables
+
+    places = frame.filter(frame["dataset"].is_not_null()).select("dataset", "split").unique()
+    if sentence := said(sample_tables(store, sorted(places.rows()))):
+        say(f"note: {sentence}", err=True)
+
+
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
     for option in reversed(options):  # so that --help has them in this order
         command = option(command)

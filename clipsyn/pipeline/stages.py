@@ -136,6 +136,7 @@ class EvaluateStage(BaseModel):
     def run(self, store: Path) -> Outcome:
         from clipsyn.evaluate.choice import read_shots
         from clipsyn.evaluate.loop import evaluate
+        from clipsyn.evaluate.shared import apart, sample_tables
         from clipsyn.frames import printable_frame
         from clipsyn.report.document import renew
         from clipsyn.report.gains import gain_table
@@ -146,11 +147,14 @@ class EvaluateStage(BaseModel):
         settings = self.model_dump(exclude={"stage", "output", "compare", "document"})
         settings["shots"] = read_shots([str(k) for k in self.shots])
         settings["seeds"] = range(self.seeds)
+        opened = FeatureStore.open(store)
         with progress("tasks") as counters:
-            frame = evaluate(FeatureStore.open(store), output=table, progress=counters, **settings)
+            frame = evaluate(opened, output=table, progress=counters, **settings)
+        places = frame.select("dataset", "split").unique(maintain_order=True).rows()
+        independent = [of.dataset for of in apart(sample_tables(opened, places))]
         shown = printable_frame(frame)
         gains = {
-            f"gains, {head}": gain_table(shown, head, [*self.compare], terminal=False)
+            f"gains, {head}": gain_table(shown, head, [*self.compare], independent, terminal=False)
             for head in (shown["head"].unique(maintain_order=True) if self.compare else ())
         }
         if self.document:

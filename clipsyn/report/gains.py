@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import polars as pl
 
@@ -49,9 +51,17 @@ def _accuracy(tidy: pl.DataFrame, method: str) -> pl.DataFrame:
 
 
 def gain_table(
-    tidy: pl.DataFrame, head: str, methods: list[str], *, terminal: bool | None = None
+    tidy: pl.DataFrame,
+    head: str,
+    methods: list[str],
+    independent: Collection[str],
+    *,
+    terminal: bool | None = None,
 ) -> str:
-    """`gain_frame` as text, in points with 95 % intervals, and `correlations`."""
+    """`gain_frame` as text, in points with 95 % intervals, and `correlations`.
+
+    independent: datasets that share no image, which alone are tested together.
+    """
     frame = gain_frame(tidy, head, methods)
     shown = frame.select("dataset", "perturbation", "inconsistency", "oracle", BEST)
     for method in methods:
@@ -65,10 +75,13 @@ def gain_table(
         right=methods,
         terminal=terminal,
     )
+    tested = frame.filter(pl.col("dataset").is_in(independent))
     parts = [
         text,
         correlations(frame, ["oracle", *methods], terminal=terminal),
-        significance(frame, methods, terminal=terminal),
+        significance(
+            frame.filter(pl.col("dataset").is_in(independent)), methods, terminal=terminal
+        ),
     ]
     return "\n\n".join(parts)
 
@@ -98,7 +111,10 @@ def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
         p_values = holm(np.array([wilcoxon(gains) for gains in known]))
         found = dict(zip(methods, p_values.tolist(), strict=True))
         rows.append({"perturbation": name, "datasets": len(part)} | found)
-    title = "p that gains centre on 0 over datasets (Wilcoxon's signed-rank test, exact; Holm)"
+    title = (
+        "p that gains centre on 0 over datasets that share no image (Wilcoxon's signed-rank test, "
+        "exact; Holm)"
+    )
     return show(pl.DataFrame(rows), title=title, terminal=terminal)
 
 

@@ -61,7 +61,8 @@ def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
 
 
 def test_the_table_says_gain_interval_and_correlation(tidy):
-    text = gain_table(tidy, "zero-shot", ["nlc"], terminal=False)
+    text = gain_table(tidy, "zero-shot", ["nlc"], ["x", "z"], terminal=False)
+    assert text.splitlines()[-1].split()[:2] == ["clean", "2"]  # y shares images with x
     assert "+5.0 [3.0, 7.0]" in text
     last = text.split("Spearman")[1].splitlines()[3].split()
     assert last[:2] == ["clean", "3"]

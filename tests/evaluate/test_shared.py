@@ -1,0 +1,42 @@
+"""Which datasets hold the same images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsyn.evaluate.shared import apart, said, shared_images
+from clipsyn.store.samples import SampleTable
+
+
+def table(name: str, images: list[int]) -> SampleTable:
+    content = np.array([[image] * 32 for image in images], np.uint8)
+    ids = tuple(f"im{row}" for row in range(len(images)))
+    return SampleTable(name, "test", ids, np.zeros(len(images), np.int32), content, ("cat",))
+
+
+@pytest.fixture
+def sets() -> list[SampleTable]:
+    """All holds two of birds and one of cars twice; none of dogs."""
+    return [
+        table("all", [1, 2, 5, 5, 90]),
+        table("birds", [1, 2, 3]),
+        table("cars", [5, 6]),
+        table("dogs", [7, 7]),
+    ]
+
+
+def test_images_are_the_same_by_content(sets):
+    assert shared_images(sets) == {"all/test": 4, "birds/test": 2, "cars/test": 1}
+    assert shared_images(sets[1:]) == {}
+
+
+def test_those_are_left_that_share_nothing(sets):
+    assert [of.dataset for of in apart(sets)] == ["birds", "cars", "dogs"]
+    assert apart(sets[1:]) == sets[1:]
+
+
+def test_it_is_said(sets):
+    sentence = said(sets)
+    assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in sentence
+    assert said(sets[1:]) is None
