@@ -79,9 +79,7 @@ def gain_table(
     parts = [
         text,
         correlations(frame, ["oracle", *methods], terminal=terminal),
-        significance(
-            frame.filter(pl.col("dataset").is_in(independent)), methods, terminal=terminal
-        ),
+        significance(tested, methods, terminal=terminal),
     ]
     return "\n\n".join(parts)
 
