@@ -6,6 +6,7 @@ Importing this module is cheap; torch and open_clip come with the first job.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clipsyn.blocks import usable_cores
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import resolve_datasets
-from clipsyn.errors import UsageError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
@@ -28,7 +29,9 @@ from clipsyn.store.marker import is_vacant
 if TYPE_CHECKING:
     from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import Settings
+    from clipsyn.extract.sources.base import ImageSource
 
+_LOG = logging.getLogger("clipsyn")
 _CPU_BATCH, _GPU_BATCH = 64, 256
 
 
@@ -113,24 +116,45 @@ def _shard_of_environment() -> tuple[int, int]:
 def _wanted(job: ExtractJob) -> Wanted:
     from clipsyn.extract.encoder import load_encoder
     from clipsyn.extract.plan import Wanted
-    from clipsyn.extract.sources import open_source
 
     datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "--split")
     perturbations = expand(_distinct(job.perturbations, "--perturb"))
     for option, named in (("dataset", datasets), ("split", splits), ("perturb", perturbations)):
         if not named:
             raise UsageError(f"--{option} is empty, perhaps a variable that is not set: name one")
-    sources = [
-        open_source(dataset, split, root=job.data_root, download=job.download)
-        for dataset in datasets
-        for split in splits
-    ]
+    sources = _sources(job, datasets, splits)
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)
         for backbone in resolve_backbones(job.backbones)
     ]
     _refuse_repeated([encoder.backbone.name for encoder in encoders])
     return Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
+
+
+def _sources(job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]) -> list[ImageSource]:
+    """Images of every dataset and split; raises DatasetError naming all that cannot be opened."""
+    from clipsyn.extract.sources import open_source
+
+    found: list[ImageSource] = []
+    failed: dict[str, DatasetError] = {}
+    for dataset in datasets:
+        try:
+            found += [
+                open_source(dataset, split, root=job.data_root, download=job.download)
+                for split in splits
+            ]
+        except DatasetError as error:
+            failed[dataset] = error
+    if len(failed) == 1:
+        raise next(iter(failed.values()))
+    if failed:
+        for name, reason in failed.items():
+            _LOG.info("note: %s: %s", name, reason)
+        raise DatasetError(
+            f"{len(failed)} of {len(datasets)} datasets cannot be read ({', '.join(failed)}), "
+            "each for the reason above: mend that, or leave them out of --dataset"
+        )
+    return found
 
 
 def settings_for(job: ExtractJob) -> Settings:
