@@ -76,10 +76,10 @@ class Pool:
         count, width = array.shape[1], len(str(array.shape[1] - 1))
         names = tuple(backbones) or tuple(f"{index:0{width}}" for index in range(count))
         pairs = embeddings if isinstance(embeddings, Mapping) else _named(names, embeddings)
-        missing = np.full(len(array), NO_LABEL)
+        missing = np.full(len(array), NO_LABEL, np.int32)
         pool = cls(
             array,
-            np.asarray(missing if labels is None else labels, np.int32),
+            missing if labels is None else _class_indices(labels),
             names,
             {name: np.asarray(values) for name, values in pairs.items()},
             split=split,
@@ -219,6 +219,17 @@ def _check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
             f"{len(wrong):,} of {len(norms):,} embeddings of {name} are not of unit norm, one has "
             f"{wrong[0]:.3g}: divide them by np.linalg.norm(embeddings, axis=1, keepdims=True)"
         )
+
+
+def _class_indices(labels: ArrayLike) -> NDArray[np.int32]:
+    array = np.asarray(labels)
+    if array.size and array.dtype.kind in "OSU" and isinstance(array.flat[0], str | bytes):
+        raise InputError(
+            f"labels are class indices, the columns of the logits, not texts such as "
+            f"{array.flat[0]!s}: give np.unique(labels, return_inverse=True)[1] if the classes "
+            "are in alphabetical order"
+        )
+    return array.astype(np.int32)
 
 
 def _named(names: Sequence[str], embeddings: Sequence[ArrayLike]) -> Mapping[str, ArrayLike]:

@@ -131,3 +131,9 @@ def test_large_numbers_are_readable_though_their_sum_is_not():
     logits = np.full((3, 2, 4), 3e38, np.float32)
     logits[1, 1, 3] = np.inf
     assert Pool.of(logits).readable.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], np.array(["cat", "dog"], object)])
+def test_labels_that_are_texts_are_refused_in_a_sentence(labels):
+    with pytest.raises(InputError, match=r"labels are class indices.*not texts such as cat: give"):
+        Pool.of(np.zeros((2, 1, 2)), labels)
