@@ -191,11 +191,12 @@ def wrapped(name: str, width: int, after: str = "-") -> str:
 
 
 def _words(text: str, width: int) -> list[str]:
+    """Lines of whole words; a number keeps its per cent sign."""
     lines = (
         wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
-        for line in text.split("\n")
+        for line in text.replace(" %", "\N{NO-BREAK SPACE}%").split("\n")
     )
-    return [line for some in lines for line in some]
+    return [line.replace("\N{NO-BREAK SPACE}%", " %") for some in lines for line in some]
 
 
 def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ _Rows = list[dict[str, Any]]
 
 _NOTES = {
     "independent": """
-independent: the oracle if errors were independent within each class, an upper mark.""",
+independent: the oracle if errors were independent within each class, an upper mark; with few images
+a class it says little.""",
     "summary": """\
 perturbed: mean over perturbations of the mean over their severities. drop: points lost of clean.
 relative: perturbed in % of clean. mCE: mean over perturbations of the errors, summed over

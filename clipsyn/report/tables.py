@@ -125,9 +125,11 @@ def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
     return (
         f"{text}\n\n{'; '.join(notes)}.\n"
         "oracle: share of images that at least one backbone gets right. indep.: what it would "
-        "be if errors\nwere independent within each class, an upper mark. gain: the lead of the "
-        "oracle in points over the best\nsingle backbone, which is chosen row by row on these very "
-        "images." + ("" if _same_images(tidy) else _COMMON_IMAGES) + legend(short)
+        "be if errors\nwere independent within each class, an upper mark; with few images a class "
+        "it says little. gain: the\nlead of the oracle in points over the best single backbone, "
+        "which is chosen row by row on these very\nimages."
+        + ("" if _same_images(tidy) else _COMMON_IMAGES)
+        + legend(short)
     )
 
 

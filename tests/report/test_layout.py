@@ -131,5 +131,13 @@ def test_paragraphs_are_broken_anew_and_short_lines_stay():
     assert " ".join(found[6:]).split() == ["end"] * 30
 
 
+def test_a_number_keeps_its_per_cent_sign():
+    assert paragraphs("it would be 64.3 % of them", 40) == "it would be 64.3 % of them"
+    assert paragraphs("it would be, as far as we can tell, 64.3 % of them", 40).split("\n") == [
+        "it would be, as far as we can tell,",
+        "64.3 % of them",
+    ]
+
+
 def test_the_note_stands_once_below_several_tables():
     assert paragraphs(f"one\n{NOTE}\n\ntwo\n{NOTE}\n\nend", 80) == f"one\n\ntwo\n{NOTE}\n\nend"

@@ -219,7 +219,7 @@ def test_accuracy_table_in_full(results):
         "80.0",
         "12.5",
     ]
-    assert "split test; prompts simple; backbones tiny-*/zoo" in lines[-4]
+    assert "split test; prompts simple; backbones tiny-*/zoo" in lines[-5]
 
 
 def test_the_best_of_each_row_is_bold(results):
