@@ -8,6 +8,7 @@ weights are checked.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.documents import parse_json
 from clipsyn.errors import CheckpointError
+from clipsyn.extract.hub import require_answer
 from clipsyn.extract.weights import (
     checkpoint_shapes,
     first_misfit,
@@ -134,7 +136,9 @@ def _from_hub(source: str, cache_dir: Path | None) -> ModelSource:
     repository = source.removeprefix("hf-hub:")
     cache = str(cache_dir) if cache_dir else None
     try:
+        require_answer(repository, CONFIG_FILE, cache_dir)
         config_path = download_pretrained_from_hf(repository, filename=CONFIG_FILE, cache_dir=cache)
+        require_answer(repository, cache_dir=cache_dir)
         checkpoint = download_pretrained_from_hf(repository, cache_dir=cache)
     except (OSError, RuntimeError, ValueError) as error:
         raise _not_downloaded(source, repository) from error
@@ -177,6 +181,8 @@ def _from_tag(architecture: str, tag: str, cache_dir: Path | None) -> ModelSourc
         raise unknown_name(f"pretrained tag of {architecture}", tag, tags)
     quick_gelu = _resolve_quick_gelu(architecture, tag, config, pretrained)
     try:
+        if "hf_hub" in pretrained and "file" not in pretrained:
+            require_answer(*os.path.split(pretrained["hf_hub"]), cache_dir)
         checkpoint = open_clip.download_pretrained(
             pretrained, cache_dir=str(cache_dir) if cache_dir else None
         )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import open_clip.pretrained
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 from open_clip.factory import _find_checkpoint_in_dir
 
 from clipsyn.errors import CheckpointError, UnknownName
+from clipsyn.extract import models
 from clipsyn.extract.encoder import load_encoder
+from clipsyn.extract.hub import is_cached, require_answer
 from clipsyn.extract.models import locate, quiet_open_clip
 from clipsyn.specs import Backbone
 
@@ -101,17 +105,73 @@ def test_a_path_is_never_taken_for_a_tag(
         load("clipsyn-vit@plain")
 
 
-def test_offline_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(**_: Any) -> str:
-        raise ConnectionError("Network is unreachable")
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """An empty cache, and no name that can be looked up: the names that were asked for.
 
-    monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", no_network)
-    with pytest.raises(
-        CheckpointError, match=r"weights of RN50/openai.*hf download timm/resnet50_clip.openai`"
-    ):
-        load("RN50/openai")
-    with pytest.raises(CheckpointError, match=r"weights of hf-hub:a/b .*hf download a/b`"):
-        load("hf-hub:a/b")
+    Two at most: the hub's client looks up something of its own, once a process.
+    """
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> None:
+        asked.append(host)
+        if len(asked) > 2:
+            pytest.fail(f"asked again for {host}")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("source", "repository"),
+    [("RN50/openai", "timm/resnet50_clip.openai"), ("hf-hub:a/b", "a/b")],
+)
+def test_without_a_network_the_hub_is_asked_once(
+    no_network: list[str], tmp_path: Path, source: str, repository: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"weights of {source} .*hf download {repository}`"):
+        locate(Backbone.parse(source), tmp_path)
+    assert no_network
+
+
+def test_offline_the_hub_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, no_network: list[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="could not be downloaded from a/b"):
+        locate(Backbone.parse("hf-hub:a/b"), tmp_path)
+    assert not no_network
+
+
+@pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_what_is_cached_needs_no_hub(no_network: list[str], tmp_path: Path, weights: str) -> None:
+    repository = tmp_path / "models--a--b"
+    for name in ("open_clip_config.json", weights):
+        file = repository / "snapshots" / "0123" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    assert is_cached("a/b", cache_dir=tmp_path)
+    require_answer("a/b", cache_dir=tmp_path)
+    require_answer("a/b", "open_clip_config.json", tmp_path)
+    assert not no_network
+    with pytest.raises(ConnectionError):
+        require_answer("a/b", "other.bin", tmp_path)
+
+
+def test_a_hub_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Then it is open_clip that goes on, and asks for the other names."""
+    refusal = HfHubHTTPError.__new__(HfHubHTTPError)
+
+    def refuse(url: str) -> None:
+        raise refusal
+
+    monkeypatch.setattr("clipsyn.extract.hub.get_hf_file_metadata", refuse)
+    require_answer("a/b", cache_dir=tmp_path)
 
 
 def test_a_hub_repository_loads_like_the_folder_it_is(
@@ -125,6 +185,7 @@ def test_a_hub_repository_loads_like_the_folder_it_is(
         return str(folder / names.get(filename, "open_clip_model.safetensors"))
 
     monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", downloaded)
+    monkeypatch.setattr(models, "require_answer", lambda *_, **__: None)
     encoder = load("hf-hub:lab/tiny")
     assert encoder.backbone.name == "hf-hub:lab/tiny"
     assert encoder.identity == load(saved("clipsyn-vit").by_folder).identity

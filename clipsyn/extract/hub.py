@@ -1,0 +1,40 @@
+"""The Hugging Face Hub: which weights lie in its cache on this machine, and whether it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+
+def is_cached(repository: str, filename: str = "", cache_dir: Path | None = None) -> bool:
+    """Whether a file is here under one of the names that open_clip looks for; "" is weights."""
+    return any(
+        isinstance(try_to_load_from_cache(repository, name, cache_dir=cache_dir), str)
+        for name in _names(filename)
+    )
+
+
+def require_answer(repository: str, filename: str = "", cache_dir: Path | None = None) -> None:
+    """Ask the hub once for a file that is not here; raises ConnectionError if nobody answers.
+
+    To download, it asks six times, 31 s in all, for each name that a file can have.
+    """
+    if is_cached(repository, filename, cache_dir):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, _names(filename)[0]))
+    except HfHubHTTPError:
+        return  # it answers, and the download will say what it has against it
+    except Exception as error:  # of requests, httpx or httpx2, by the hub's version
+        raise ConnectionError(str(error)) from error
+
+
+def _names(filename: str) -> tuple[str, ...]:
+    if not filename or filename == HF_WEIGHTS_NAME:
+        return HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+    if filename.endswith((".bin", ".pth")):
+        return f"{filename[:-4]}.safetensors", filename
+    return (filename,)
