@@ -45,7 +45,7 @@ class GreedySelection(Ensemble):
         self.weights_ = np.bincount(order, minlength=len(pool.backbones)) / len(order)
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
-        used = np.flatnonzero(self.weights_)
+        used = self.weights_ > 0
         return log_mixture(pool.logits[:, used], np.log(self.weights_[used]))
 
 

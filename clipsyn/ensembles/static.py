@@ -41,7 +41,9 @@ class BestSingle(Router):
         self.best_ = pool.backbones[order[0]]
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
-        return np.array([name == self.best_ for name in pool.backbones], np.float32)
+        weights = np.zeros(len(pool.backbones), np.float32)
+        weights[pool.backbones.index(self.best_)] = 1
+        return weights
 
 
 class _Vote(Ensemble):

@@ -203,6 +203,8 @@ def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float)
     keys: class after class; sizes: (class,) keys of each. Sums over runs of columns are up to
     five times as fast as the product with L.
     """
+    if sizes.sum() != len(keys):
+        raise ValueError(f"classes of {sizes.sum()} keys in all have {len(keys)}")
     out = np.empty((len(embeddings), len(sizes)), np.float32)
     step = max(1, _BLOCK_VALUES // len(keys))
     for start in range(0, len(embeddings), step):

@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from clipsyn import __version__
 from clipsyn.documents import parse_json
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.errors import DamagedStore, InputError, UnsupportedFormat, UsageError
+from clipsyn.errors import ClipsynError, DamagedStore, InputError, UnsupportedFormat, UsageError
 from clipsyn.estimator import Estimator
 from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
@@ -31,11 +32,13 @@ from clipsyn.pool import Pool
 from clipsyn.registry import Registry
 from clipsyn.router.fitted import FittedBackbone, FittedRouter, Support
 from clipsyn.router.values import Arrays, decode, encode
+from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import fingerprint
 from clipsyn.store.files import write_file
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
+_NUMBERS: dict[type, type] = {int: Integral, float: Real}  # numpy's too
 
 
 def save_router(
@@ -139,6 +142,10 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
             f"{path / ARRAYS} has numbers in {name} that are not finite, which predict "
             "nothing: fit the router again"
         )
+    try:
+        router.try_out()
+    except ClipsynError as error:
+        raise DamagedStore(f"{path} holds no router that works: {error}") from error
     return router
 
 
@@ -238,27 +245,33 @@ def _licence_note(licence: str) -> str:
 def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
     """What this version knows of `content`: a newer one of the same format may say more."""
     support = {known.name: content["support"][known.name] for known in fields(Support)}
+    classes = content["n_classes"]
+    if not (isinstance(classes, int) and 0 < classes <= NO_PREDICTION):
+        raise ValueError(f"it has {classes} classes")
     return FittedRouter(
         _read_estimator(ENSEMBLES, content["ensemble"], arrays),
         _read_estimator(HEADS, content["head"], arrays),
-        tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
-        content["n_classes"],
+        tuple(_read_backbone(backbone, arrays, classes) for backbone in content["backbones"]),
+        classes,
         tuple(content["class_names"]),
         content["prompts"],
         Support(**(support | {"views": tuple(support["views"])})),
     )
 
 
-def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:
+def _read_backbone(content: Mapping[str, Any], arrays: Arrays, classes: int) -> FittedBackbone:
     name, scale = content["name"], content["logit_scale"]
     if scale is not None and not (isinstance(scale, int | float) and scale > 0):
         raise ValueError(f"the logit scale of {name} is {scale}")
+    embedding = arrays.get(_class_array(name))
+    if embedding is not None and not (embedding.ndim == 2 and len(embedding) == classes):
+        raise ValueError(f"{classes} classes of {name} have embeddings of {embedding.shape}")
     return FittedBackbone(
         name,
         content["source"],
         content["identity"],
         scale,
-        arrays.get(_class_array(name)),
+        embedding,
     )
 
 
@@ -279,8 +292,25 @@ def _estimator(registry: Registry, estimator: Estimator, arrays: Arrays) -> dict
 def _read_estimator(registry: Registry, content: Mapping[str, Any], arrays: Arrays) -> Any:
     parameters = {name: decode(value, arrays) for name, value in content["parameters"].items()}
     estimator = registry.load(content["name"])(**parameters)
-    for name, value in content["learned"].items():
+    declared = _declared(type(estimator))
+    for name, stored in content["learned"].items():
         if name.startswith("_") or not name.endswith("_"):
             raise ValueError(f"'{name}' is no learned attribute")
-        setattr(estimator, name, decode(value, arrays))
+        value, kind = decode(stored, arrays), declared.get(name)
+        if kind is not None and not isinstance(value, kind):
+            raise TypeError(f"'{name}' is a {type(value).__name__}")
+        setattr(estimator, name, value)
     return estimator
+
+
+def _declared(estimator: type) -> dict[str, type]:
+    """What each learned value is, by the annotations of the class; another package may have none.
+
+    A single number would do for an array in many a formula, and predict something else.
+    """
+    try:
+        hints = get_type_hints(estimator)
+    except NameError:
+        return {}
+    kinds = {name: get_origin(hint) or hint for name, hint in hints.items()}
+    return {name: _NUMBERS.get(kind, kind) for name, kind in kinds.items() if type(kind) is type}

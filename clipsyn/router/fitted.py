@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,12 @@ from clipsyn.heads.base import Head
 from clipsyn.heads.zero_shot import ZeroShot
 from clipsyn.logits import predictions, softmax, zero_shot_logits
 from clipsyn.metrics import accuracy
-from clipsyn.pool import Pool
+from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.printable import html_table
 from clipsyn.specs import Identity, differences, fingerprint
 
 _DIGEST = 64  # characters of a SHA-256
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,9 @@ class FittedRouter:
         """
         if not isinstance(self.ensemble, Router):
             raise UsageError(f"{type(self.ensemble).__name__} does not weigh backbones")
-        return self.ensemble.weights(self._transformed(pool).of_backbones(pool.backbones))
+        transformed = self._transformed(pool)
+        with self._applied():
+            return self.ensemble.weights(transformed.of_backbones(pool.backbones))
 
     def combine_and_weigh(
         self, pool: Pool
@@ -221,11 +225,37 @@ class FittedRouter:
         scores = self._scores(transformed)
         if not isinstance(self.ensemble, Router):
             return scores, None
-        return scores, self.ensemble.weights(transformed.of_backbones(pool.backbones))
+        with self._applied():
+            return scores, self.ensemble.weights(transformed.of_backbones(pool.backbones))
 
     def score(self, pool: Pool) -> float:
         """Accuracy over the samples with a label and a prediction; NaN if there is none."""
         return accuracy(self.predict(pool), pool.labels).value
+
+    def try_out(self) -> None:
+        """Apply it to two made-up images; raises InputError where that cannot be done.
+
+        Does nothing where it needs embeddings of widths that it does not know.
+        """
+        embed = {name: values.shape[1] for name, values in self.class_embeddings.items()}
+        by_logits = isinstance(self.head, ZeroShot) and not self.ensemble.needs_embeddings
+        if len(embed) < len(self.backbones) and not by_logits:
+            return
+        rng = np.random.default_rng(0)
+        pool = Pool(
+            rng.standard_normal((2, len(self.backbones), self.n_classes), np.float32),
+            np.full(2, NO_LABEL, np.int32),
+            self.names,
+            {name: np.full((2, width), width**-0.5, np.float16) for name, width in embed.items()},
+            class_embeddings=self.class_embeddings,
+            logit_scales=self.logit_scales,
+            class_names=self.class_names,
+        )
+        with self._applied(), np.errstate(all="ignore"):  # real images may have finite scores
+            transformed = self.head.transform(pool)
+            self.ensemble.combine(transformed)
+            if isinstance(self.ensemble, Router):
+                self.ensemble.weights(transformed)
 
     def check(self, pool: Pool) -> None:
         """Raise RouterMismatch if the pool is of other backbones, classes, prompts or weights.
@@ -262,7 +292,8 @@ class FittedRouter:
             raise RouterMismatch(f"prompts ({name})", _short(fitted), _short(given))
 
     def _scores(self, transformed: Pool) -> NDArray[np.float32]:
-        scores = self.ensemble.combine(transformed)
+        with self._applied():
+            scores = self.ensemble.combine(transformed)
         lost = transformed.readable & ~np.isfinite(scores).all(axis=1)
         if lost.any():
             raise InputError(
@@ -274,7 +305,19 @@ class FittedRouter:
 
     def _transformed(self, pool: Pool) -> Pool:
         self.check(pool)
-        return self.head.transform(pool)
+        with self._applied():
+            return self.head.transform(pool)
+
+    @contextmanager
+    def _applied(self) -> Iterator[None]:
+        """Learned values of other types or shapes than the method's fail in as many ways."""
+        try:
+            yield
+        except _UNFIT as error:
+            raise InputError(
+                f"{self.method} cannot be applied ({error!r}): the router is damaged, or was "
+                "fitted on embeddings of other widths; fit it again"
+            ) from error
 
 
 def _fitted_backbone(support: Pool, name: str) -> FittedBackbone:

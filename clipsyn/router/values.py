@@ -40,6 +40,8 @@ def encode(value: Any, name: str, arrays: Arrays) -> Any:
 
 def decode(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     """What `encode` was given; raises KeyError, TypeError or ValueError for other JSON."""
+    if isinstance(value, list):
+        raise TypeError("a list stands where a number, a text or an array belongs")
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,14 @@ from safetensors.numpy import load_file, save
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.static import LogAverage
-from clipsyn.errors import DamagedStore, InputError, UnknownName, UnsupportedFormat, UsageError
+from clipsyn.errors import (
+    ClipsynError,
+    DamagedStore,
+    InputError,
+    UnknownName,
+    UnsupportedFormat,
+    UsageError,
+)
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
 from clipsyn.pool import Pool
@@ -363,3 +370,62 @@ def test_nesting_ends_in_a_sentence(folder: Path) -> None:
     (folder / DESCRIPTION).write_text("[" * 100_000)
     with pytest.raises(DamagedStore, match="nested too deeply"):
         load_router(folder)
+
+
+def forged(folder: Path, kind: str) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """What to do to a copy of a router so that one value of its ensemble or head is another."""
+    for part in ("parameters", "learned"):
+        for name, stored in json.loads((folder / DESCRIPTION).read_text())[kind][part].items():
+            for value in ("text", 1.5, [1, 2], {"tuple": [1]}, {"mapping": {"a": 1}}, 10**400):
+                if isinstance(stored, float | int) and isinstance(value, float | int):
+                    continue  # another number is another router
+
+                def put(path: Path, part: str = part, name: str = name, value: Any = value) -> None:
+                    edit(path, lambda content: content[kind][part].update({name: value}))
+
+                yield f"{part} {name} = {str(value)[:20]}", put
+    for name, array in load_file(folder / ARRAYS).items():
+        longer = [np.concatenate([array, np.take(array, [0], axis)], axis) for axis in (0, -1)]
+        for other in (
+            *longer,
+            array[:-1],
+            np.zeros((2, 3, 4, 5), array.dtype),
+            np.zeros(0, array.dtype),
+        ):
+
+            def replaced(path: Path, name: str = name, other: np.ndarray = other) -> None:
+                resigned(path, lambda arrays: arrays.update({name: other}))
+
+            yield f"{name} of {other.shape}", replaced
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("ensemble", name) for name in ENSEMBLES] + [("head", name) for name in HEADS],
+)
+def test_learned_values_of_another_type_or_shape(
+    kind: str, name: str, tmp_path: Path, support: Pool, unseen: Pool
+) -> None:
+    """Refused in a sentence that names the folder, or of no consequence for any prediction."""
+    if kind == "ensemble":
+        save_router(tmp_path / "r", ENSEMBLES.load(name)().fit(support), support)
+    else:
+        head = HEADS.load(name)()
+        ensemble = LogAverage().fit(head.fit_transform(support))
+        save_router(tmp_path / "r", ensemble, support, head=head)
+    before = load_router(tmp_path / "r")
+    refused = []
+    for number, (what, forge) in enumerate(forged(tmp_path / "r", kind)):
+        path = tmp_path / str(number)
+        shutil.copytree(tmp_path / "r", path)
+        forge(path)
+        try:
+            after = load_router(path)
+            assert_equal(before, after, unseen)
+        except ClipsynError as error:
+            refused.append(what)
+            if str(path) not in str(error):
+                pytest.fail(f"{what}: {error}")
+        except AssertionError:
+            pytest.fail(f"{what} was not noticed")
+    assert len(refused) > 6
