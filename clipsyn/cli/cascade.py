@@ -16,6 +16,7 @@ from clipsyn.cli.options import (
     list_option,
     report_options,
     say_left_out,
+    say_shared,
 )
 from clipsyn.errors import UsageError
 
@@ -106,6 +107,7 @@ def cascade(
     opened = FeatureStore.open(store)
     frame = evaluate.cascade(opened, **options, within=within / 100)
     report.show(frame, lambda frame: joined(tables(frame, details=details)))
+    say_shared(opened, frame)
     if options["datasets"] is None:
         say_left_out(opened, frame)
 

@@ -13,6 +13,7 @@ from clipsyn.cli.options import (
     pooled_option,
     report_options,
     say_left_out,
+    say_shared,
 )
 from clipsyn.cli.output import say
 
@@ -63,6 +64,7 @@ def diversity(
     opened = FeatureStore.open(store)
     frame = measure(opened, **filters, pooled=pooled, results=results, head=head, shots=shots)
     report.show(frame, lambda frame: joined(tables(frame)))
+    say_shared(opened, frame)
     if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, a second backbone")
     correlations = frame.filter(frame["dataset"].is_null())

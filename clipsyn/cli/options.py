@@ -160,12 +160,11 @@ def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels")
 
 
 def say_shared(store: FeatureStore, frame: DataFrame) -> None:
-    """Say which datasets of a frame of results share images: their means are shown."""
-    from clipsyn.evaluate.shared import said, sample_tables
+    """Say which datasets of a frame of results share images: something over them is shown."""
+    from clipsyn.evaluate.shared import notes, sample_tables
 
-    places = frame.filter(frame["dataset"].is_not_null()).select("dataset", "split").unique()
-    if sentence := said(sample_tables(store, sorted(places.rows()))):
-        say(f"note: {sentence}", err=True)
+    for note in notes(sample_tables(store, frame)):
+        say(note, err=True)
 
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:

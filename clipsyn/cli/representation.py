@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.options import COUNT, SEED, Report, cell_options, joined, report_options
+from clipsyn.cli.options import (
+    COUNT,
+    SEED,
+    Report,
+    cell_options,
+    joined,
+    report_options,
+    say_shared,
+)
 from clipsyn.cli.output import say
 
 
@@ -63,6 +71,7 @@ def representation(
         opened, **filters, samples=samples, neighbours=neighbours, support=support, seed=seed
     )
     report.show(frame, lambda frame: joined(tables(frame)))
+    say_shared(opened, frame)
     scored = set(frame.filter(frame["metric"] == "ece")["dataset"])
     if silent := sorted(set(frame["dataset"]) - scored):
         say(f"no logit statistics, for want of labels: {', '.join(silent)}", err=True)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import Report, cell_options, joined, report_options, say_left_out
+from clipsyn.cli.options import (
+    Report,
+    cell_options,
+    joined,
+    report_options,
+    say_left_out,
+    say_shared,
+)
 
 
 @click.command(short_help="What perturbations do to accuracy, order and ensembles.")
@@ -57,5 +64,6 @@ def robustness(
     opened = FeatureStore.open(store)
     frame = measure(opened, **filters, reference=reference, results=results, head=head, shots=shots)
     report.show(frame, lambda frame: joined(tables(frame, details=details)))
+    say_shared(opened, frame)
     if filters["datasets"] is None:
         say_left_out(opened, frame, "labels, perturbed images")

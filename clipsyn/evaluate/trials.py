@@ -18,10 +18,12 @@ from clipsyn.analysis.robustness import corruption_error, families
 from clipsyn.errors import DatasetError, MissingCell, UsageError
 from clipsyn.evaluate.predicted import ALL, Predicted, predicted
 from clipsyn.evaluate.results import Measured, Row
+from clipsyn.evaluate.shared import image_numbers, linked
 from clipsyn.metrics import scored
 from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
-from clipsyn.stats import bootstrap_means
+from clipsyn.stats import bootstrap_means, bootstrap_sets
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, matching, select, terms_of
 
 _Place = tuple[str, str]  # dataset, split
@@ -38,7 +40,8 @@ class Trial:
 
     clean: Predicted
     labels: tuple[str, ...]  # of the perturbations, clean first
-    counted: NDArray[np.bool_]  # (perturbation, sample), without samples that count nowhere
+    columns: NDArray[np.bool_]  # (perturbation, method + 1, sample): who is right, what counts
+    images: NDArray[np.uint8]  # (sample, 32): content, without samples that count nowhere
     accuracy: NDArray[np.float64]  # (1 + resample, perturbation, method): backbones, then oracle
     independent: dict[str, float]  # by perturbation: oracle of errors independent within a class
     cells: list[str]  # fingerprints of all that is read
@@ -54,27 +57,30 @@ class Trial:
         right = np.stack([group.predictions[:, somewhere] for group in groups]) == labels[somewhere]
         right &= counted[:, None]
         columns = np.concatenate([right, right.any(axis=1, keepdims=True), counted[:, None]], 1)
-        flat = columns.reshape(-1, columns.shape[-1])
-        where = f"{groups[0].samples.dataset}/{groups[0].samples.split}"
-        drawn = bootstrap_means(flat.T, seed=crc32(where.encode()))  # datasets independently
-        shares = np.concatenate([_mean(flat)[None], drawn]).reshape(-1, *columns.shape[:2])
+        rows = columns.reshape(-1, columns.shape[-1])
+        drawn = bootstrap_means(rows.T, seed=_seed(groups[0].samples))
         return cls(
             groups[0],
             tuple(group.perturbation for group in groups),
-            counted,
-            _share(shares[..., :-1], shares[..., -1:]),
+            columns,
+            groups[0].samples.content[somewhere],
+            _accuracy(np.concatenate([_mean(rows)[None], drawn]), columns),
             _independent(groups, labels),
             [cell for group in groups for cell in group.fingerprints.values()],
         )
 
     @classmethod
     def mean(cls, members: Sequence[Trial]) -> Trial:
-        """Over datasets, of equal weight, that have the same backbones and perturbations."""
+        """Over datasets, of equal weight, that have the same backbones and perturbations.
+
+        Resamples are independent, but of datasets that share images: there images are drawn.
+        """
         return cls(
             members[0].clean,
             members[0].labels,
-            np.concatenate([trial.counted for trial in members], axis=1),
-            np.mean([trial.accuracy for trial in members], axis=0),
+            np.concatenate([trial.columns for trial in members], axis=-1),
+            np.concatenate([trial.images for trial in members]),
+            np.mean(_drawn_by_image(members), axis=0),
             _means([trial.independent for trial in members]),
             [cell for trial in members for cell in trial.cells],
             tuple(members),
@@ -116,7 +122,7 @@ class Trial:
     def n(self, labels: Sequence[str]) -> int:
         """Samples that count under any of these perturbations."""
         places = [self.labels.index(label) for label in labels]
-        return int(np.count_nonzero(self.counted[places].any(axis=0)))
+        return int(np.count_nonzero(self.columns[places, -1].any(axis=0)))
 
 
 class Setting(NamedTuple):
@@ -262,6 +268,34 @@ def _independent(groups: Sequence[Predicted], labels: NDArray[np.int32]) -> dict
 
 def _means(found: Sequence[dict[str, float]]) -> dict[str, float]:
     return {label: float(np.mean([of[label] for of in found])) for label in found[0]}
+
+
+def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
+    """The accuracy of each, with resamples that draw an image in all datasets that hold it."""
+    images = image_numbers([trial.images for trial in members])
+    accuracy = [trial.accuracy for trial in members]
+    for places in linked(images):
+        if len(places) > 1:
+            columns = [members[place].columns for place in places]
+            drawn = bootstrap_sets(
+                [of.reshape(-1, of.shape[-1]).T for of in columns],
+                [images[place] for place in places],
+                seed=_seed(members[places[0]].clean.samples),
+            )
+            for place, means, of in zip(places, drawn, columns, strict=True):
+                accuracy[place] = np.concatenate([accuracy[place][:1], _accuracy(means, of)])
+    return accuracy
+
+
+def _seed(samples: SampleTable) -> int:
+    """Datasets are drawn independently."""
+    return crc32(f"{samples.dataset}/{samples.split}".encode())
+
+
+def _accuracy(means: NDArray[np.float64], columns: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(…, perturbation, method) of means (…, perturbation x (method + 1)) of a trial's columns."""
+    shares = means.reshape(-1, *columns.shape[:2])
+    return _share(shares[..., :-1], shares[..., -1:])
 
 
 def _mean(rows: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
@@ -33,6 +33,8 @@ class Analysis(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    over_datasets: ClassVar[bool] = True  # whether tables have means or correlations over them
+
     stage: str
     datasets: Sequence[str] | None = None
     splits: Sequence[str] = ("test",)
@@ -44,6 +46,7 @@ class Analysis(BaseModel):
     section: str | None = None  # with which their marks begin, if not with the stage
 
     def run(self, store: Path) -> Outcome:
+        from clipsyn.evaluate.shared import notes, sample_tables
         from clipsyn.frames import make_folder_of, printable_frame, write
         from clipsyn.report.document import renew
 
@@ -63,7 +66,8 @@ class Analysis(BaseModel):
             plain = self.tables(shown, terminal=False).items()
             section = self.section or self.stage
             renew(self.document, {f"{section}: {name}": text for name, text in plain})
-        report = "\n\n".join(self.tables(shown, terminal=None).values())
+        said = notes(sample_tables(opened, frame)) if self.over_datasets else []
+        report = "\n\n".join([*self.tables(shown, terminal=None).values(), *said])
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
     def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
@@ -87,6 +91,7 @@ class Analysis(BaseModel):
 class ZeroshotStage(Analysis):
     """`clipsyn zeroshot`."""
 
+    over_datasets = False
     stage: Literal["zeroshot"]
     pooled: bool = False
 
@@ -104,6 +109,7 @@ class ZeroshotStage(Analysis):
 class OracleStage(Analysis):
     """`clipsyn oracle`."""
 
+    over_datasets = False
     stage: Literal["oracle"]
     pooled: bool = False
     weights: bool = False

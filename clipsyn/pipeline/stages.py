@@ -136,7 +136,7 @@ class EvaluateStage(BaseModel):
     def run(self, store: Path) -> Outcome:
         from clipsyn.evaluate.choice import read_shots
         from clipsyn.evaluate.loop import evaluate
-        from clipsyn.evaluate.shared import apart, sample_tables
+        from clipsyn.evaluate.shared import apart, notes, sample_tables
         from clipsyn.frames import printable_frame
         from clipsyn.report.document import renew
         from clipsyn.report.gains import gain_table
@@ -150,8 +150,8 @@ class EvaluateStage(BaseModel):
         opened = FeatureStore.open(store)
         with progress("tasks") as counters:
             frame = evaluate(opened, output=table, progress=counters, **settings)
-        places = frame.select("dataset", "split").unique(maintain_order=True).rows()
-        independent = [of.dataset for of in apart(sample_tables(opened, places))]
+        samples = sample_tables(opened, frame)
+        independent = [of.dataset for of in apart(samples)]
         shown = printable_frame(frame)
         gains = {
             f"gains, {head}": gain_table(shown, head, [*self.compare], independent, terminal=False)
@@ -160,5 +160,5 @@ class EvaluateStage(BaseModel):
         if self.document:
             renew(self.document, named_tables(shown, terminal=False) | gains)
         skipped = before is not None and table.stat().st_mtime_ns == before
-        report = "\n\n".join([method_tables(shown), *gains.values()])
+        report = "\n\n".join([method_tables(shown), *gains.values(), *notes(samples)])
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)

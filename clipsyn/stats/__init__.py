@@ -3,7 +3,8 @@
 - of a proportion: `wilson_interval`;
 - of a mean over samples, of differences and of ratios: the paired bootstrap, `bootstrap_mean`,
   `bootstrap_means`, and `Resamples` for what is no mean;
-- of a mean over seeds and samples: `bootstrap_seeds`;
+- of a mean over seeds and samples: `bootstrap_seeds`; over sets that share images:
+  `bootstrap_sets`;
 - of a correlation over datasets, by Fisher's transform: `pearson`, `spearman`;
 - two methods on the same samples: `mcnemar`; on the same datasets: `wilcoxon`; many pairs: `holm`.
 
@@ -19,6 +20,7 @@ from clipsyn.stats.bootstrap import (
     bootstrap_mean_per_class,
     bootstrap_means,
     bootstrap_seeds,
+    bootstrap_sets,
     patterns,
 )
 from clipsyn.stats.correlation import Correlation, pearson, spearman
@@ -38,6 +40,7 @@ __all__ = [
     "bootstrap_mean_per_class",
     "bootstrap_means",
     "bootstrap_seeds",
+    "bootstrap_sets",
     "holm",
     "mcnemar",
     "patterns",

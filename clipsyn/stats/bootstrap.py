@@ -134,6 +134,42 @@ def bootstrap_means(
     return Resamples(found.size, resamples, seed).means(values[found.first])
 
 
+def bootstrap_sets(
+    values: Sequence[NDArray[Any]],
+    images: Sequence[NDArray[np.integer[Any]]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[NDArray[np.float64]]:
+    """(resample, m) for each set: means of its `values` (n, m), of sets that share images.
+
+    images: (n,) for each set, the same number in rows that show the same image. Images are drawn,
+    out of all that the sets hold, and each brings all of its rows in all sets (a cluster
+    bootstrap). Sets that are the same thus have the same means in every resample; how many rows a
+    set has varies. NaN where a resample has none.
+    """
+    distinct, image = np.unique(np.concatenate(images), return_inverse=True)
+    ends = np.cumsum([len(rows) for rows in values])[:-1]
+    sums = [
+        _sums_by_image(np.column_stack([rows, np.ones(len(rows), rows.dtype)]), of, len(distinct))
+        for rows, of in zip(values, np.split(image, ends), strict=True)
+    ]
+    means = bootstrap_means(np.concatenate(sums, axis=1), resamples=resamples, seed=seed)
+    parts = np.split(means, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
+    return [part[:, :-1] / np.where(part[:, -1:] > 0, part[:, -1:], np.nan) for part in parts]
+
+
+def _sums_by_image(rows: NDArray[Any], image: NDArray[np.intp], count: int) -> NDArray[Any]:
+    """(image, m): sums of the rows (n, m) of each image; booleans are counted in few bytes."""
+    order = np.argsort(image, kind="stable")
+    there, first, size = np.unique(image[order], return_index=True, return_counts=True)
+    small = np.min_scalar_type(size.max(initial=0))
+    sums = np.zeros((count, rows.shape[1]), small if rows.dtype == np.bool_ else np.float64)
+    if len(rows):
+        sums[there] = np.add.reduceat(rows[order], first, axis=0, dtype=sums.dtype)
+    return sums
+
+
 def bootstrap_mean(
     values: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
 ) -> Interval:

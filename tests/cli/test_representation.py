@@ -59,7 +59,8 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
 
 def test_an_unlabelled_dataset_is_compared_and_mentioned(fakes, tiny_store, run):
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    fakes.fill(tiny_store.path, encoders, [fakes.Source("photos", class_names=())])
+    photos = fakes.Source("photos", class_names=(), changed=set(range(20)))
+    fakes.fill(tiny_store.path, encoders, [photos])
     result = run()
     assert result.exit_code == 0
     assert "photos" in result.stdout

@@ -40,7 +40,8 @@ def test_one_dataset_has_six_tables(run):
 
 def test_several_datasets_are_shown_by_their_mean(fakes, tiny_store, run):
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
-    fakes.fill(tiny_store.path, encoders, [fakes.Source("more")], ("clean", "jpeg:3"))
+    more = fakes.Source("more", changed=set(range(20)))
+    fakes.fill(tiny_store.path, encoders, [more], ("clean", "jpeg:3"))
     fakes.fill(tiny_store.path, encoders, [fakes.Source("still")])
     result = run()
     assert heads(result.stdout) == ["dataset", "clean", *["perturbation"] * 5]

@@ -190,7 +190,7 @@ def birds(fakes, tmp_path_factory) -> FeatureStore:
     bad = {3: "truncated", 41: "empty file"}
     sources = [
         fakes.Source("birds", count=90, class_names=six, bad=bad),
-        fakes.Source("flags", count=40, class_names=six),
+        fakes.Source("flags", count=40, class_names=six, changed=set(range(40))),
     ]
     perturbations = ("clean", "jpeg:1", "jpeg:3", "pixelate:2")
     fakes.fill(path, encoders, sources, perturbations, max_bad=0.1)
@@ -261,6 +261,35 @@ def test_datasets_are_resampled_independently(give):
     (mean,) = width.values()
     assert alone == pytest.approx(other, rel=0.15)
     assert mean == pytest.approx(alone / 2**0.5, rel=0.15)
+
+
+def test_of_a_set_that_is_there_twice_the_mean_is_as_sure_as_the_set(fakes, tmp_path):
+    """Not surer by the root of two: the images of both are drawn together."""
+    encoders = [fakes.Encoder(name) for name in ("cnx/d", "rn/b", "vit/a")]
+    sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
+    store = fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:1", "pixelate:3"))
+    no_share = (pl.col("metric") != "acc1") | pl.col("severity").is_null()  # those have Wilson's
+    frame = robustness(store).filter(no_share)
+    names = ["metric", "perturbation", "backbones", "ensemble"]
+    mean = frame.filter(pl.col("dataset").is_null())
+    alone = frame.filter(dataset="birds")
+    both = alone.join(mean, on=names, how="full", nulls_equal=True, suffix=" of mean")
+    assert len(both) == len(mean) == len(alone)
+    for end in ("value", "ci_low", "ci_high"):
+        assert both[f"{end} of mean"].to_list() == pytest.approx(both[end].to_list(), nan_ok=True)
+    assert (both["ci_high"] - both["ci_low"] > 0.05).sum() > 20
+
+
+def test_a_set_that_shares_no_image_is_drawn_apart_from_those_that_do(fakes, tmp_path):
+    """Two equal sets and another one: variances add, those of the equal two as of one."""
+    encoders = [fakes.Encoder(name) for name in ("rn/b", "vit/a")]
+    sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
+    sources += [fakes.Source("flags", count=60, changed=set(range(60)))]
+    frame = robustness(fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:1")))
+    of = frame.filter(metric="acc1", perturbation="jpeg", backbones="rn/b")
+    width = dict(of.select("dataset", pl.col("ci_high") - pl.col("ci_low")).iter_rows())
+    expected = math.hypot(2 * width["birds"], width["flags"]) / 3
+    assert width[None] == pytest.approx(expected, rel=0.1)
 
 
 def test_intervals_are_those_of_stats(birds):

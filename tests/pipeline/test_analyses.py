@@ -110,6 +110,18 @@ class TestEveryAnalysis:
         assert "\x1b" not in page
         assert "None" not in page
 
+    def test_sets_that_share_images(
+        self, name: str, tiny_store: FeatureStore, fakes: SimpleNamespace, tmp_path: Path
+    ) -> None:
+        encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+        sources = [fakes.Source("again", split) for split in ("train", "test")]
+        fakes.fill(tiny_store.path, encoders, sources, ("clean", "jpeg:3"))
+        for datasets, is_said in ((["toy", "again"], True), (["toy"], False)):
+            stage = settings(name) | {"output": tmp_path / "out", "datasets": datasets}
+            (outcome,) = run(tiny_store.path, stage)
+            note = "note: images stand in several of these sets, again/test (20 of 20), toy/test"
+            assert (note in outcome.report) == (is_said and name not in ("oracle", "zeroshot"))
+
     def test_a_misspelt_dataset(self, name: str, store: Path, tmp_path: Path) -> None:
         with pytest.raises(Exception, match="did you mean toy") as caught:
             run(store, settings(name) | {"datasets": ["toyy"], "output": tmp_path / "numbers"})

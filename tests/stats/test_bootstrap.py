@@ -15,6 +15,7 @@ from clipsyn.stats import (
     bootstrap_mean_per_class,
     bootstrap_means,
     bootstrap_seeds,
+    bootstrap_sets,
     patterns,
 )
 
@@ -276,3 +277,54 @@ def test_seeds_and_samples_are_drawn_independently():
     both = bootstrap_seeds(values[:, None] + values, resamples=4000)
     one = bootstrap_mean(values, resamples=4000)
     assert (both.high - both.low) / (one.high - one.low) == pytest.approx(2**0.5, rel=0.05)
+
+
+class TestSetsThatShareImages:
+    def test_of_sets_that_are_the_same_every_mean_is_that_of_one(self):
+        values = np.random.default_rng(20).random((120, 3)) < [0.3, 0.5, 0.8]
+        images = np.arange(120)
+        alone = bootstrap_means(values, seed=4)
+        one, two = bootstrap_sets([values, values], [images, images], seed=4)
+        assert one == pytest.approx(alone)
+        assert two == pytest.approx(alone)
+
+    def test_the_order_of_rows_is_no_matter(self):
+        values = np.random.default_rng(21).random((50, 2))
+        images, shuffled = np.arange(50) + 7, np.random.default_rng(22).permutation(50)
+        one, two = bootstrap_sets([values, values[shuffled]], [images, images[shuffled]])
+        assert one == pytest.approx(two)
+
+    def test_by_hand(self):
+        """Image 9 is right in the first set and twice in the second; 3 is wrong, 5 in none."""
+        first, second = np.array([[1.0], [0.0]]), np.array([[1.0], [1.0], [0.0]])
+        images = [np.array([9, 3]), np.array([9, 9, 5])]
+        one, two = bootstrap_sets([first, second], images, resamples=300)
+        found = {tuple(pair) for pair in np.nan_to_num(np.hstack([one, two]), nan=-1).round(6)}
+        drawn = [(a, b, 3 - a - b) for a in range(4) for b in range(4 - a)]  # of 9, 3 and 5
+        share = lambda right, of: round(right / of, 6) if of else -1.0  # noqa: E731
+        assert found == {(share(a, a + b), share(2 * a, 2 * a + c)) for a, b, c in drawn}
+
+    @pytest.mark.parametrize("kind", [np.bool_, np.float64])
+    def test_a_mean_over_sets_agrees_with_naive_draws_of_images(self, kind):
+        """Sets of 90, 60 and 40 of 140 images, overlapping, and one image twice in a set."""
+        rng = np.random.default_rng(23)
+        skill = rng.random(140)
+        images = [rng.choice(140, size, replace=False) for size in (90, 60, 40)]
+        images[2][0] = images[2][1]
+        values = [(rng.random(len(of)) < skill[of]).astype(kind) for of in images]
+
+        def mean(drawn: np.ndarray) -> float:
+            means = []
+            for of, right in zip(images, values, strict=True):
+                rows = [row for image in drawn for row in np.flatnonzero(of == image)]
+                means.append(right[rows].mean())
+            return float(np.mean(means))
+
+        union = np.unique(np.concatenate(images))
+        expected = naive_bootstrap(lambda rows: mean(union[rows]), len(union), resamples=600)
+        drawn = bootstrap_sets([of[:, None] for of in values], images, resamples=4000)
+        found = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+        assert found == pytest.approx(expected, abs=0.015)
+        apart = np.mean([bootstrap_means(of[:, None], seed=n) for n, of in enumerate(values)], 0)
+        narrow = np.quantile(apart, [0.025, 0.975])
+        assert np.ptp(found) > 1.1 * np.ptp(narrow)

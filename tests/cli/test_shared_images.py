@@ -1,0 +1,51 @@
+"""Commands that show something over datasets say which of them hold the same images."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+
+NOTE = (
+    "note: images stand in several of these sets, birds/test (20 of 20), more/test (20 of 24): "
+    "means and correlations over datasets count them more than once\n"
+)
+OVER_DATASETS = [
+    ["cascade", "--cost", "fake/one=1", "--cost", "fake/two=2"],
+    ["diversity"],
+    ["evaluate", "--ensembles", "log-avg", "-p", "clean"],
+    ["representation"],
+    ["robustness"],
+]
+
+
+@pytest.fixture(scope="module")
+def store(fakes, tmp_path_factory):
+    """Birds are in more, too; cars are not."""
+    path = tmp_path_factory.mktemp("shared") / "store"
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [fakes.Source("birds"), fakes.Source("more", count=24)]
+    sources += [fakes.Source("cars", changed=set(range(20)))]
+    sources += [fakes.Source(of.name, "train", changed=of.changed) for of in sources]
+    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    return path
+
+
+def said(store, command: list[str], *options: str) -> str:
+    result = CliRunner().invoke(main, [command[0], str(store), *command[1:], *options])
+    assert result.exit_code == 0, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("command", OVER_DATASETS, ids=lambda command: command[0])
+def test_it_is_said(store, command):
+    assert NOTE in said(store, command)
+    assert NOTE in said(store, command, "--json")
+    for datasets in ("birds,cars", "more,cars", "birds"):
+        assert "several of these sets" not in said(store, command, "-d", datasets)
+
+
+@pytest.mark.parametrize("command", ["oracle", "zeroshot"])
+def test_what_shows_each_dataset_alone_says_nothing(store, command):
+    assert "several of these sets" not in said(store, [command])
