@@ -69,7 +69,8 @@ def robustness(
     row of metric error and ensemble "reference" names it.
 
     Intervals are of the paired bootstrap over samples, the same resamples for everything; of
-    acc1 at one severity Wilson's.
+    acc1 at one severity of a dataset Wilson's. Of means over datasets that share images, images
+    are drawn, in all of them together.
 
     results: a file of `clipsyn evaluate -o`, whose ensembles of these backbones, on `head` at
     `shots` images a class ("full" is the whole support; None the most there are), get acc1, gain,
