@@ -73,7 +73,7 @@ def known_backbones() -> dict[str, list[Backbone]]:
 
 
 def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
-    """Read what a command was given for --backbones, in order, duplicates dropped.
+    """Read the backbones that a command was given, in order, duplicates dropped.
 
     Each text is a comma list of backbone ids (`Backbone.parse`), collections (`openai`, `zoo`),
     names of the shipped zoo (`tiny-RN/zoo`) and .txt files with one such entry a line. An
@@ -97,7 +97,7 @@ def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
 
 def _entries(text: str) -> Iterator[str]:
     """Cut a comma list, rejoining ``ARCHITECTURE,TAG``."""
-    tokens = [*listed([text], "--backbones")]
+    tokens = [*listed([text], "backbones=…")]
     while tokens:
         token = tokens.pop(0)
         if not _is_architecture(token):

@@ -54,7 +54,7 @@ class DatasetInfo:
 
     @property
     def where(self) -> str:
-        """Where its images can come from, besides a webdataset under ``--data-root``.
+        """Where its images can come from, besides a webdataset in the root of data.
 
         For one of another package, that package.
         """
@@ -157,7 +157,7 @@ def resolve_datasets(texts: Sequence[str]) -> list[str]:
     resolved: list[str] = []
     for text in texts:
         whole = bool(text.strip()) and Path(text.partition("=")[2] or text).exists()
-        for name in [text.strip()] if whole else listed([text], "--dataset"):
+        for name in [text.strip()] if whole else listed([text], "datasets=…"):
             info = look_up(name)
             resolved += collections().get(name, (info.name if info else name,))
     return list(dict.fromkeys(resolved))

@@ -43,10 +43,10 @@ def resolve_prompts(
     if spec in (None, "auto"):
         return SIMPLE, (
             f"{dataset}: no templates of its own and none from clip-benchmark, so the only prompt "
-            f"is '{SIMPLE.templates[0]}'; --prompts FILE.json gives others"
+            f"is '{SIMPLE.templates[0]}'; prompts=FILE.json gives others"
         )
     raise UsageError(
-        f"there are no '{spec}' prompts for dataset '{dataset}': use --prompts auto, or a JSON file"
+        f"there are no '{spec}' prompts for dataset '{dataset}': use prompts=auto, or a JSON file"
     )
 
 

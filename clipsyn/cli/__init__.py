@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from clipsyn.cli.predict import predict
 from clipsyn.cli.representation import representation
 from clipsyn.cli.robustness import robustness
 from clipsyn.cli.run import run
-from clipsyn.cli.sentences import sentences
+from clipsyn.cli.sentences import flags_of, sentences, with_flags
 from clipsyn.cli.store import info, ls, rm, status, verify
 from clipsyn.cli.zeroshot import zeroshot
 
@@ -48,14 +48,18 @@ class _Group(click.Group):
 class _Stderr(logging.Handler):
     """Looks standard error up for each line: progress bars, for one, replace it for a while."""
 
+    def __init__(self, flags: Mapping[str, str]) -> None:
+        super().__init__()
+        self._flags = flags
+
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record), err=True)
+        say(with_flags(self.format(record), self._flags), err=True)
 
 
 @contextmanager
-def _narrating(level: int) -> Iterator[None]:
+def _narrating(level: int, flags: Mapping[str, str]) -> Iterator[None]:
     """Log lines of clipsyn go to standard error, once: open_clip may set up the root logger."""
-    logger, handler = logging.getLogger("clipsyn"), _Stderr()
+    logger, handler = logging.getLogger("clipsyn"), _Stderr(flags)
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
@@ -86,7 +90,7 @@ def main(context: click.Context, quiet: bool, verbose: bool, log_level: str | No
     if quiet + verbose + bool(log_level) > 1:
         raise click.UsageError("give one of -q, -v and --log-level")
     name = log_level or ("warning" if quiet else "debug" if verbose else "info")
-    context.with_resource(_narrating(getattr(logging, name.upper())))
+    context.with_resource(_narrating(getattr(logging, name.upper()), flags_of(context)))
     # Before numpy. After a product OpenBLAS's threads keep spinning for milliseconds, on cores
     # that other threads could use: an eighth of the time of fitting NLC on two cores.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.output import say, say_json, say_lines
+from clipsyn.cli.sentences import with_flags
 
 if TYPE_CHECKING:
     from clipsyn.catalog.datasets import DatasetInfo
+
+_FLAGS = {"download": "--download"}  # of `clipsyn extract`
 
 
 @click.command(short_help="List known datasets with size, metric and licence.")
@@ -25,7 +28,10 @@ def datasets(as_json: bool) -> None:
     from clipsyn.catalog.datasets import available
 
     if as_json:
-        rows = [{**asdict(info), "where": info.where} for info in available()]
+        rows = [
+            {**asdict(info), "where": info.where, "get": with_flags(info.get, _FLAGS)}
+            for info in available()
+        ]
         say_json(rows)
         return
     import polars

@@ -13,6 +13,7 @@ import click
 from clipsyn.cli.complete import complete
 from clipsyn.cli.options import store_argument
 from clipsyn.cli.output import say, say_lines
+from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -142,8 +143,9 @@ def _show(plan: Plan, *, as_result: bool) -> None:
     """What is there and what will be made: on standard output if that is all the command does."""
     from clipsyn.report.tables import show
 
+    flags = flags_of(click.get_current_context().find_root())
     for note in plan.notes:
-        say(f"note: {note}", fg="yellow", err=True)
+        say(f"note: {with_flags(note, flags)}", fg="yellow", err=True)
     text = f"{show(plan.table())}\n{plan.summary()}"
     if as_result or _LOG.isEnabledFor(logging.INFO):
         say_lines(text, err=not as_result)

@@ -45,7 +45,7 @@ def sentences(context: click.Context) -> Iterator[None]:
         vars(error)["message"] = printable(error.message)  # it stands on a line of its own
         raise
     except ClipsynError as error:
-        _fail(error, _flags(context))
+        _fail(error, flags_of(context))
     except KeyboardInterrupt:
         resumable = context.invoked_subcommand in ("extract", "run")
         kept = "; finished blocks are kept, run the same command again" if resumable else ""
@@ -95,12 +95,16 @@ def _of_system(error: OSError) -> str | None:
     return f"{where}: {error.strerror or error}; {advice}"
 
 
-def _flags(context: click.Context) -> dict[str, str]:
-    """What the options of the command that failed are called in Python: argument -> flag."""
+def flags_of(context: click.Context) -> dict[str, str]:
+    """What the options of the command that runs are called in Python: argument -> flag.
+
+    One dataset, split or perturbation is a list of one for the functions that take several.
+    """
     group, name = context.command, context.invoked_subcommand
     command = group.get_command(context, name) if isinstance(group, click.Group) and name else None
     options = [it for it in command.params if isinstance(it, click.Option)] if command else []
-    return {option.name or "": max(option.opts, key=len) for option in options}
+    flags = {option.name or "": max(option.opts, key=len) for option in options}
+    return {f"{name}s": flag for name, flag in flags.items()} | flags
 
 
 def with_flags(message: str, flags: Mapping[str, str]) -> str:

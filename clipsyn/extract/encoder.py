@@ -119,7 +119,7 @@ def resolve_device(name: str) -> torch.device:
         "mps": int(torch.backends.mps.is_available()),
     }.get(device.type, 0)
     if (device.index or 0) >= count:
-        raise UsageError(f"device '{name}' is not to be had here: use --device auto or cpu")
+        raise UsageError(f"device '{name}' is not to be had here: use device=auto or cpu")
     return device
 
 
@@ -247,7 +247,7 @@ class OpenClipEncoder:
         if bad:
             raise CheckpointError(
                 f"'{self.backbone.name}' gives NaN or Inf for {bad} of {len(joined)} images in "
-                f"precision {self._precision}: try --precision fp32"
+                f"precision {self._precision}: try precision=fp32"
             )
         host: NDArray[np.float16] = joined.cpu().numpy()
         return host

@@ -63,8 +63,9 @@ def read_job(options: Mapping[str, Any]) -> ExtractJob:
         return ExtractJob.model_validate(options)
     except ValidationError as error:
         problem = error.errors()[0]
-        option = str(problem["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {problem['msg']}, not {problem['input']}") from None
+        raise UsageError(
+            f"{problem['loc'][0]}=…: {problem['msg']}, not {problem['input']}"
+        ) from None
 
 
 def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Settings]:
@@ -94,7 +95,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
         return _shard_of_environment()
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"--shard {text}: write I/N with 1 <= I <= N, for instance 2/8, or auto")
+        raise UsageError(f"shard={text}: write I/N with 1 <= I <= N, for instance 2/8, or auto")
     return int(index) - 1, int(count)
 
 
@@ -109,7 +110,7 @@ def _shard_of_environment() -> tuple[int, int]:
         if rank in environment and size in environment:
             return int(environment[rank]), int(environment[size])
     raise UsageError(
-        "--shard auto found neither SLURM_ARRAY_TASK_ID nor RANK in the environment: write I/N"
+        "shard=auto found neither SLURM_ARRAY_TASK_ID nor RANK in the environment: write I/N"
     )
 
 
@@ -117,11 +118,15 @@ def _wanted(job: ExtractJob) -> Wanted:
     from clipsyn.extract.encoder import load_encoder
     from clipsyn.extract.plan import Wanted
 
-    datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "--split")
-    perturbations = expand(_distinct(job.perturbations, "--perturb"))
-    for option, named in (("dataset", datasets), ("split", splits), ("perturb", perturbations)):
+    datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
+    perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
+    for name, named in (
+        ("datasets", datasets),
+        ("splits", splits),
+        ("perturbations", perturbations),
+    ):
         if not named:
-            raise UsageError(f"--{option} is empty, perhaps a variable that is not set: name one")
+            raise UsageError(f"{name}=… is empty, perhaps a variable that is not set: name one")
     sources = _sources(job, datasets, splits)
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)
@@ -152,7 +157,7 @@ def _sources(job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]) ->
             _LOG.info("note: %s: %s", name, reason)
         raise DatasetError(
             f"{len(failed)} of {len(datasets)} datasets cannot be read ({', '.join(failed)}), "
-            "each for the reason above: mend that, or leave them out of --dataset"
+            "each for the reason above: mend that, or leave them out of datasets=…"
         )
     return found
 

@@ -327,7 +327,7 @@ def _check_class_names(sources: Sequence[ImageSource]) -> None:
 
 
 def _refuse_imported(plan: Plan) -> None:
-    """A name stands for one cell: what was imported is not extracted over, --replace or not."""
+    """A name stands for one cell: what was imported is never extracted over."""
     for cell in plan.cells:
         if plan.store.imported(cell.key):
             raise StaleCell(
@@ -343,8 +343,8 @@ def _refuse_stale(plan: Plan) -> None:
             old = plan.store.samples(split.table.dataset, split.table.split)
             raise StaleCell(
                 f"{old.dataset}/{old.split} in {plan.store.path} was made from other images: "
-                f"{changed_samples(old, split.table)}; add --replace to extract it again, or give "
-                "the new images another name (NAME=PATH)",
+                f"{changed_samples(old, split.table)}; add replace=True to extract it again, or "
+                "give the new images another name (NAME=PATH)",
                 ("samples",),
             )
     drafts = [*(classes.draft for classes in plan.classes), *(cell.draft for cell in plan.cells)]

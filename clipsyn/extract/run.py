@@ -295,7 +295,7 @@ def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], samples: int, max_bad
     enough = math.ceil(1000 * len(errors) / samples) / 1000
     raise BadImages(
         f"{len(errors)} of {samples:,} images of {cell.key.dataset}/{cell.key.split} cannot be "
-        f"decoded ({shown}): mend or remove them, or run again with --max-bad {enough:g} to keep "
+        f"decoded ({shown}): mend or remove them, or run again with max_bad={enough:g} to keep "
         "them as rows without an embedding"
     )
 

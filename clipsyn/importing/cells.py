@@ -145,7 +145,7 @@ def _join(group: list[Part]) -> Part:
     if len(shapes) > 1 or any(part.ids is None for part in group):
         raise DatasetError(
             f"{whole}: files of one backbone and perturbation must hold the same, with ids: give "
-            "each its own import with --backbone"
+            "each its own import with backbone=…"
         )
     unlabelled = any(part.labels is None for part in group)
     joined = replace(
@@ -184,7 +184,7 @@ def _row_ids(part: Part, table: SampleTable) -> tuple[str, ...]:
     if part.rows != len(table):
         raise DatasetError(
             f"{part}: {part.rows:,} rows in the store's order, which has {len(table):,} samples of "
-            f"{table.dataset}/{table.split}: give --ids FILE instead of --row-order"
+            f"{table.dataset}/{table.split}: give ids=FILE instead of row_order=True"
         )
     return table.ids
 
@@ -214,7 +214,8 @@ def _check_ids(
         if names
     ]
     raise DatasetError(
-        f"{part}: {' and '.join(problems)}: mend the ids, or take those in common with --intersect"
+        f"{part}: {' and '.join(problems)}: mend the ids, or take those in common with "
+        "intersect=True"
     )
 
 

@@ -22,7 +22,7 @@ from clipsyn.schema import NO_CLASS
 _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")
 _NAMES_ONLY = "Its classes are called by numbers: write these, not indices."
-_FIRST = "The first import of a dataset decides on its classes: --classes FILE would name them all."
+_FIRST = "The first import of a dataset decides on its classes: classes=FILE would name them all."
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     """
     named = {part.columns for part in parts if part.kind == "logits" and part.columns}
     if len(named) > 1:
-        raise DatasetError("the files have different classes as columns: give --classes FILE")
+        raise DatasetError("the files have different classes as columns: give classes=FILE")
     if named:
         (columns,) = named
         _check_columns(columns, parts)
@@ -67,13 +67,13 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     numbers = {text for text in texts if _INDEX.fullmatch(text)}
     if numbers and numbers != texts:
         raise DatasetError(
-            f"classes are names and indices at once ({found(sorted(texts))}): give --classes FILE"
+            f"classes are names and indices at once ({found(sorted(texts))}): give classes=FILE"
         )
     if numbers:
         names = _numbers(max(int(float(text)) for text in texts) + 1)
     else:
         names = tuple(sorted(texts))
-    _LOG.info(f"classes: the {len(names)} that occur; --classes FILE would name them all")
+    _LOG.info(f"classes: the {len(names)} that occur; classes=FILE would name them all")
     return names
 
 
@@ -133,7 +133,7 @@ def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
     if strange and labels and not all(map(_INDEX.fullmatch, labels)):
         raise DatasetError(
             f"no label calls the columns {found(strange)} a class: drop what is none, or say with "
-            "--classes FILE which classes there are"
+            "classes=FILE which classes there are"
         )
 
 

@@ -46,8 +46,8 @@ def read_numpy(path: Path, wanted: Wanted, known: Sequence[str]) -> Part:
     labels = read_texts(beside, "label", wanted) if beside else _inside(path, arrays, _LABELS)
     if ids is None and not wanted.row_order:
         raise UsageError(
-            f"{path} has no ids: give --ids FILE (one a line, an npy, or a table with them), or "
-            "--row-order if its rows are the samples in the store's order"
+            f"{path} has no ids: give ids=FILE (one a line, an npy, or a table with them), or "
+            "row_order=True if its rows are the samples in the store's order"
         )
     if ids and "" in ids:
         raise DatasetError(f"{path}: row {ids.index('')} has no id")
@@ -74,7 +74,7 @@ def cached_features(folder: Path, split: str) -> Path | None:
         if name in there:
             return there[name]
     raise DatasetError(
-        f"{folder} has no features_{split}.pt: choose one of {found(sorted(there))} with --split"
+        f"{folder} has no features_{split}.pt: choose one of {found(sorted(there))} with split=…"
     )
 
 
@@ -133,7 +133,7 @@ def _find(
     if len(there) != 1:
         asked = "logits, embeddings or predictions" if wanted.kind == "auto" else wanted.kind
         which = (
-            f"several ({', '.join(there)}): choose with --kind" if there else "none of that name"
+            f"several ({', '.join(there)}): choose with kind=…" if there else "none of that name"
         )
         raise DatasetError(
             f"{path} should hold one array of {asked}, and holds {which}; its arrays are "
@@ -189,8 +189,8 @@ def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     if values.ndim == 2 and values.shape[1] == len(known):
         return "auto"
     raise DatasetError(
-        f"{path}: {values.shape} could be logits or embeddings: say --kind logits, --kind "
-        "probabilities or --kind embeddings"
+        f"{path}: {values.shape} could be logits or embeddings: say kind=logits, "
+        "kind=probabilities or kind=embeddings"
     )
 
 

@@ -82,8 +82,8 @@ def perturbation_label(
 ) -> str:
     """The label of the perturbation that a condition, or a severity, stands for.
 
-    ``--conditions`` decides; then, unless there is a ``--perturb``, what is known of the
-    experiment; else a number N, perhaps after letters (``c30``), is severity N of ``--perturb``,
+    `wanted.conditions` decides; then, unless it has a perturbation, what is known of the
+    experiment; else a number N, perhaps after letters (``c30``), is severity N of that one,
     and 0 or nothing is clean.
     """
     condition = condition.strip()
@@ -98,7 +98,7 @@ def perturbation_label(
     if match is None:
         raise DatasetError(
             f"{where}: condition '{condition}' is no whole number: say which perturbation it is, "
-            f"--conditions {condition}=NAME:1 (or =clean), with commas for several"
+            f"conditions=… with {condition}=NAME:1 (or {condition}=clean) in it"
         )
     severity = int(match[1])
     if not severity:
@@ -106,8 +106,8 @@ def perturbation_label(
     name = wanted.perturbation
     if name == CLEAN.label or not _NAME.fullmatch(name):
         raise UsageError(
-            f"{where}: condition '{condition}' is a severity, of what? Add --perturb NAME (a-z, "
-            "0-9 and _), for instance --perturb contrast"
+            f"{where}: condition '{condition}' is a severity, of what? Add perturbation=NAME (a-z, "
+            "0-9 and _), for instance perturbation=contrast"
         )
     return parse_perturbation(f"{name}:{severity}").label
 
@@ -133,7 +133,7 @@ def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.
         )
     if len(wrong):
         row = int(np.flatnonzero(finite)[wrong[0]])
-        advice = " (or are they --kind logits?)" if kind == "auto" else ""
+        advice = " (or are they kind=logits?)" if kind == "auto" else ""
         raise DatasetError(
             f"{where}: the probabilities of {len(wrong):,} rows do not sum to 1 (row {row}: "
             f"{sums[wrong[0]]:.4g}): give those of all classes, or logits{advice}"

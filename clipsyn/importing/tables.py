@@ -212,7 +212,7 @@ class _Table:
         if wanted and len(set(names)) > 1:
             raise UsageError(
                 f"{self.path} has several backbones ({found(sorted(set(names)))}), called as its "
-                "column says: leave --backbone away"
+                "column says: leave backbone=… away"
             )
         if "" in names:
             raise DatasetError(
@@ -296,7 +296,7 @@ class _Table:
             raise DatasetError(
                 f"{self.path}: no class is called after the columns of numbers ({found(named)}), "
                 f"and {found(texts)} may be what was predicted: name that column with "
-                "--prediction-column, or the classes with --classes FILE"
+                "--prediction-column, or the classes with classes=FILE"
             )
 
     def _is_text(self, name: str) -> bool:

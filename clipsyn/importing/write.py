@@ -57,7 +57,7 @@ def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataF
     """
     for what in ("split",) if wanted.by_experiment else ("dataset", "split"):
         if not getattr(wanted, what).strip():
-            raise UsageError(f"the {what} has no name: give one with --{what}")
+            raise UsageError(f"the {what} has no name: give one with {what}=…")
     there = None if is_vacant(store) else FeatureStore.open(store)
     paths = _expanded(files, wanted.split)
     found = [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
@@ -91,7 +91,7 @@ def _by_dataset(paths: Sequence[Path], wanted: Wanted) -> Iterator[tuple[list[Pa
     if None in names:
         raise UsageError(
             f"{paths[names.index(None)]} is called after no experiment of model-vs-human "
-            f"({', '.join(experiments())}): say what it is of with --dataset"
+            f"({', '.join(experiments())}): say what it is of with dataset=…"
         )
     for name in dict.fromkeys(filter(None, names)):
         of = [path for path, own in zip(paths, names, strict=True) if own == name]
@@ -171,7 +171,7 @@ def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
     if path.suffix in TABLES:
         if wanted.ids or wanted.labels:
             raise UsageError(
-                f"{path} has ids and labels in its columns: leave --ids, --labels away"
+                f"{path} has ids and labels in its columns: leave ids=…, labels=… away"
             )
         return read_table(path, wanted, known)
     if path.suffix in NUMPY:
@@ -180,11 +180,11 @@ def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
 
 
 def _check_conditions(parts: Sequence[Part], wanted: Wanted) -> None:
-    """Refuse a condition that --conditions speaks of and no file has."""
+    """Refuse a condition that `wanted` speaks of and no file has."""
     there = frozenset[str]().union(*(part.conditions for part in parts))
     if unused := sorted(wanted.conditions.keys() - there):
         raise UsageError(
-            f"--conditions {unused[0]}=…: no row has that condition; "
+            f"conditions=… names {unused[0]}, and no row has that condition; "
             + (f"there are {', '.join(sorted(there))}" if there else "no column has conditions")
         )
 
@@ -198,7 +198,7 @@ def _stored_table(store: FeatureStore | None, wanted: Wanted) -> SampleTable | N
 def _known_names(
     store: FeatureStore | None, table: SampleTable | None, wanted: Wanted
 ) -> tuple[str, ...]:
-    """Class names of the split, else of another split of the dataset, else of --classes."""
+    """Class names of the split, else of another split of the dataset, else those given."""
     given = read_names(wanted.classes) if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
@@ -208,7 +208,7 @@ def _known_names(
     if given and there and given != there:
         raise DatasetError(
             f"{wanted.classes} lists other classes than {store.path if store else ''} has for "
-            f"{wanted.dataset} ({len(given)} and {len(there)}): leave --classes away"
+            f"{wanted.dataset} ({len(given)} and {len(there)}): leave classes=… away"
         )
     return there or given
 
@@ -258,21 +258,21 @@ def _state(store: FeatureStore, cell: Cell, draft: Draft, replace: bool) -> str:
     if exists(store.features_path(cell.key)):
         raise StaleCell(
             f"{cell.key} was extracted into {store.path}: call what is imported something else "
-            "with --backbone NAME"
+            "with backbone=NAME"
         )
     other = store.imported(cell.key)
     if other and (other.path == store.imports_path(cell.key)) != (cell.prompts is None):
         has = "no" if cell.prompts else "a"
         raise StaleCell(
             f"{cell.key} was imported into {store.path} under {has} prompt set: give what is "
-            "imported another name with --backbone NAME"
+            "imported another name with backbone=NAME"
         )
     changes = draft.changes()
     if changes and not replace:
         fields = tuple(name for name, _, _ in changes)
         raise StaleCell(
             f"{cell.key} was imported into {store.path} with other content "
-            f"({', '.join(fields)}): add --replace, or give it another name with --backbone NAME",
+            f"({', '.join(fields)}): add replace=True, or give it another name with backbone=NAME",
             fields,
         )
     return "replaced" if changes else "there" if draft.is_published() else "new"
@@ -356,7 +356,7 @@ def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
     )
     if late:
         _LOG.info(
-            f"{late:,} answers na count as wrong, as model-vs-human has it; --na left-out makes "
+            f"{late:,} answers na count as wrong, as model-vs-human has it; na=left-out makes "
             "them no predictions"
         )
     if reasons:

@@ -80,7 +80,7 @@ class Draft:
         try:
             return list(differences(read_identity(self.target), self.identity))
         except DamagedStore as error:
-            error.add_note("Add --replace to make it again.")
+            error.add_note("Add replace=True to make it again.")
             raise
 
     def is_published(self) -> bool:
@@ -291,7 +291,7 @@ def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> Sta
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return StaleCell(
         f"{target.relative_to(store)} in {store} was made from something else ({shown}{more}): "
-        "add --replace to make it again, or give the new backbone, dataset or prompts a name of "
+        "add replace=True to make it again, or give the new backbone, dataset or prompts a name of "
         "their own (NAME=SOURCE)",
         fields=tuple(name for name, _, _ in changes),
     )

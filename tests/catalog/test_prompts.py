@@ -73,7 +73,7 @@ def test_else_one_simple_prompt_and_a_note(spec: str | None, clip_benchmark: Non
     assert prompt_set == PromptSet("simple", ("a photo of a {c}.",))
     assert "my-own-images" in note
     assert "a photo of a {c}." in note
-    assert "--prompts" in note
+    assert "prompts=" in note
 
 
 def test_simple_when_asked_for_is_no_news() -> None:

@@ -177,7 +177,7 @@ class TestResponses:
         path = contrast / "net.csv"
         path.write_text(path.read_text().replace(",c30,", ",bw,"))
         said = fails(3, "import", tmp_path / "store", path, "-d", "contrast", "-p", "contrast")
-        assert "--conditions bw=NAME:1" in said
+        assert "--conditions with bw=NAME:1" in said
 
     def test_a_condition_of_nothing(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
         said = fails(2, "import", tmp_path / "store", contrast, "-d", "other")

@@ -211,7 +211,7 @@ def test_what_has_changed_is_named_and_replaced_on_demand(
         fakes.fill(tmp_path / "store", **wanted(change(fakes)))
     assert field in caught.value.fields
     assert words in str(caught.value) or "classes/" in str(caught.value)
-    assert "--replace" in str(caught.value)
+    assert "replace=True" in str(caught.value)
     assert fakes.contents(tmp_path / "store") == before
     fakes.fill(tmp_path / "store", **wanted(change(fakes)), replace=True)
     fakes.fill(tmp_path / "fresh", **wanted(change(fakes)))

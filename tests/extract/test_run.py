@@ -224,7 +224,7 @@ def test_too_many_bad_images_fail_the_run_and_keep_what_is_done(tmp_path: Path, 
     encoder = fakes.Encoder()
     with pytest.raises(BadImages, match=r"4 of 40 images of toy/test.*im009.png: torn") as caught:
         fakes.fill(tmp_path, [encoder], [fakes.Source(count=40, bad=bad)], max_bad=0.05)
-    assert "--max-bad 0.1 " in str(caught.value)
+    assert "max_bad=0.1 " in str(caught.value)
     store = FeatureStore.open(tmp_path)
     assert store.keys() == []
     encoded = sum(encoder.encoded)

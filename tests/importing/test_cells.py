@@ -91,7 +91,7 @@ class TestIds:
         assert "2 samples are not in it (c, d) and 2 of its ids are unknown (x, y)" in str(
             caught.value
         )
-        assert "--intersect" in str(caught.value)
+        assert "intersect=True" in str(caught.value)
 
     def test_those_in_common(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level("INFO", "clipsyn"):

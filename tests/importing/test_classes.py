@@ -63,7 +63,7 @@ class TestClassNames:
 
     def test_a_column_that_no_label_knows_may_be_no_class(self) -> None:
         logits = part("logits", [[0.9, 0, 1], [1, 1, 0]], ("b", "a"), ("confidence", "a", "b"))
-        with pytest.raises(DatasetError, match=r"the columns confidence a class: drop .*--classes"):
+        with pytest.raises(DatasetError, match=r"the columns confidence a class: drop .*classes="):
             class_names([logits])
 
     def test_the_number_of_columns(self) -> None:
@@ -85,7 +85,7 @@ class TestClassNames:
 
     def test_columns_that_differ(self) -> None:
         parts = [part("logits", [[0, 1]], None, columns) for columns in (("a", "b"), ("a", "c"))]
-        with pytest.raises(DatasetError, match="different classes as columns: give --classes"):
+        with pytest.raises(DatasetError, match="different classes as columns: give classes="):
             class_names(parts)
 
 

@@ -67,7 +67,7 @@ class TestArrays:
             (
                 np.zeros((2, 4)),
                 "auto",
-                r"\(2, 4\) could be logits or embeddings: say --kind logits",
+                r"\(2, 4\) could be logits or embeddings: say kind=logits",
             ),
             (np.zeros((2, 4)), "logits", r"logits of 3 classes are \(row, 3\), not \(2, 4\)"),
             (np.zeros((2, 3, 1)), "embeddings", r"\(row, embed\), not float64 \(2, 3, 1\)"),
@@ -113,7 +113,7 @@ class TestArrays:
 
 class TestIds:
     def test_rows_without_ids_must_be_said_to_be_in_order(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"has no ids: give --ids FILE .* or --row-order"):
+        with pytest.raises(UsageError, match=r"has no ids: give ids=FILE .* or row_order=True"):
             read(npy(tmp_path, LOGITS), row_order=False)
 
     def test_from_text_npy_or_table(self, tmp_path: Path) -> None:
@@ -159,9 +159,7 @@ class TestArchives:
     def test_several_kinds_are_chosen_from(self, tmp_path: Path) -> None:
         path = tmp_path / "mine.npz"
         np.savez(path, logits=LOGITS, features=LOGITS[:, :2])
-        with pytest.raises(
-            DatasetError, match=r"several \(logits, embeddings\): choose with --kin"
-        ):
+        with pytest.raises(DatasetError, match=r"several \(logits, embeddings\): choose with kin"):
             read(path)
         assert read(path, kind="embeddings").values.shape == (2, 2)
         with pytest.raises(DatasetError, match="one array of predictions, and holds none"):
@@ -202,9 +200,7 @@ class TestFeatureCache:
         assert cached_features(cache.parent, "train") is None
         (cache / "features_test.pt").touch()
         assert cached_features(cache, "test") == cache / "features_test.pt"
-        with pytest.raises(
-            DatasetError, match=r"no features_dev\.pt: .* test, train, val with --s"
-        ):
+        with pytest.raises(DatasetError, match=r"no features_dev\.pt: .* test, train, val with s"):
             cached_features(cache, "dev")
 
 

@@ -37,11 +37,11 @@ class TestPerturbationLabel:
     def test_one_that_is_no_whole_number(self, condition: str) -> None:
         with pytest.raises(DatasetError, match="is no whole number") as caught:
             perturbation_label(condition, CONTRAST, FILE)
-        assert f"--conditions {condition}=NAME:1" in str(caught.value)
+        assert f"conditions=… with {condition}=NAME:1" in str(caught.value)
 
     @pytest.mark.parametrize("perturbation", ["clean", "Contrast", "contrast-3"])
     def test_a_severity_of_nothing(self, perturbation: str) -> None:
-        with pytest.raises(UsageError, match=r"'30' is a severity, of what\? Add --perturb NAME"):
+        with pytest.raises(UsageError, match=r"'30' is a severity, .* Add perturbation=NAME"):
             perturbation_label("30", Wanted("toy", perturbation=perturbation), FILE)
 
 
@@ -70,7 +70,7 @@ class TestAsLogits:
         values = np.array([[np.nan, 1], [0.5, 0.5], [0.5, 0.4], [0.1, 0.1]], np.float32)
         with pytest.raises(DatasetError, match=r"2 rows do not sum to 1 \(row 2: 0\.9\)") as caught:
             as_logits(values, kind, "x")
-        assert ("or are they --kind logits?" in str(caught.value)) == (kind == "auto")
+        assert ("or are they kind=logits?" in str(caught.value)) == (kind == "auto")
 
     def test_rounded_ones_are_accepted(self) -> None:
         values = np.array([[0.333, 0.333, 0.333]], np.float32)

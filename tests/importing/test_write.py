@@ -218,7 +218,7 @@ class TestExperiments:
         assert "colour: cr is clean, bw is grayscale-1" in caplog.text
         write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "raw/mine.csv")
         with pytest.raises(
-            UsageError, match=r"mine\.csv is called after no experiment .*--dataset"
+            UsageError, match=r"mine\.csv is called after no experiment .*dataset=…"
         ):
             bring(tmp_path / "raw", by_experiment=True)
 
@@ -270,7 +270,7 @@ class TestShapeBias:
 
     def test_prompts_may_be_said(self, bring: Any, mine: Path, tmp_path: Path) -> None:
         assert bring(mine, prompts="mine")["prompts"].to_list() == ["mine"]
-        with pytest.raises(StaleCell, match=r"under a prompt set: .*another name with --backbone"):
+        with pytest.raises(StaleCell, match=r"under a prompt set: .*another name with backbone="):
             bring(mine)
         store = FeatureStore.open(tmp_path / "store")
         with pytest.raises(MissingCell, match="imported as predictions, without confidences"):
@@ -309,7 +309,7 @@ class TestAgain:
     ) -> None:
         bring(mine)
         other = write_csv(["id", "prediction"], [["a", "dog"], ["b", "dog"], ["c", "cat"]])
-        with pytest.raises(StaleCell, match=r"with other content .*--replace, or .* --backbone NA"):
+        with pytest.raises(StaleCell, match=r"other content .*replace=True, or .*backbone=NA"):
             bring(other)
         assert bring(other, backbone="other")["was"].to_list() == ["new"]
         assert bring(other, replace=True)["was"].to_list() == ["replaced"]
@@ -330,7 +330,7 @@ class TestAgain:
         self, bring: Any, mine: Path, write_csv: Write
     ) -> None:
         bring(mine)
-        with pytest.raises(DatasetError, match=r"unknown class 'cow'.*--classes FILE would name"):
+        with pytest.raises(DatasetError, match=r"unknown class 'cow'.*classes=FILE would name"):
             bring(write_csv(["id", "prediction"], [[x, "cow"] for x in "abc"], "two.csv"))
 
 
@@ -379,7 +379,7 @@ class TestNothingIsWrittenWhere:
         assert bring(path, backbone="mine")["backbone"].to_list() == ["mine"]
 
     def test_a_dataset_or_split_without_a_name(self, bring: Any, mine: Path) -> None:
-        with pytest.raises(UsageError, match="the dataset has no name: give one with --dataset"):
+        with pytest.raises(UsageError, match="the dataset has no name: give one with dataset=…"):
             bring(mine, dataset="")
         with pytest.raises(UsageError, match="the split has no name"):
             bring(mine, split=" ")
@@ -391,14 +391,14 @@ class TestNothingIsWrittenWhere:
     def test_a_condition_that_no_row_has(
         self, bring: Any, mine: Path, responses: tuple[Path, Any], tmp_path: Path
     ) -> None:
-        with pytest.raises(UsageError, match=r"--conditions 100=…: .* there are c05, c100, c30"):
+        with pytest.raises(UsageError, match=r"conditions=… names 100.* there are c05, c100, c30"):
             bring(responses[0], perturbation="contrast", conditions={"100": "clean"})
         with pytest.raises(UsageError, match="no column has conditions"):
             bring(mine, conditions={"c100": "clean"})
         assert not (tmp_path / "store").exists()
 
     def test_a_table_and_ids(self, bring: Any, mine: Path) -> None:
-        with pytest.raises(UsageError, match="leave --ids, --labels away"):
+        with pytest.raises(UsageError, match="leave ids=…, labels=… away"):
             bring(mine, ids=mine)
 
 
@@ -423,7 +423,7 @@ class TestBesideExtractedCells:
     def test_the_name_of_an_extracted_cell_is_taken(
         self, bring: Any, theirs: Path, tiny_store: FeatureStore
     ) -> None:
-        with pytest.raises(StaleCell, match=r"was extracted into .* --backbone NAME"):
+        with pytest.raises(StaleCell, match=r"was extracted into .* backbone=NAME"):
             bring(theirs, store=tiny_store.path, backbone="fake/one", replace=True)
 
     def test_extraction_does_not_write_over_imports(
@@ -454,7 +454,9 @@ class TestBesideExtractedCells:
         bring(theirs, store=tiny_store.path)
         fakes.fill(tiny_store.path, [fakes.Encoder()], [fakes.Source(count=19)], replace=True)
         key = FeatureKey("toy", "test", "clean", "theirs")
-        with pytest.raises(StaleCell, match=r"imported for other samples .* again with --replace"):
+        with pytest.raises(
+            StaleCell, match=r"imported for other samples .* again with `clipsyn import --replace"
+        ):
             FeatureStore.open(tiny_store.path).predictions(key, "simple")
 
 

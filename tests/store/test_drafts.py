@@ -113,7 +113,7 @@ def test_another_identity_is_stale_and_names_the_field(store: Path) -> None:
     other = draft(store, backbone={"weights": "bb", "precision": "fp32"})
     assert other.changes() == [("backbone.weights", "aa", "bb")]
     write(other, 0, 1, 2)
-    with pytest.raises(StaleCell, match=r"backbone\.weights: aa → bb.*--replace") as caught:
+    with pytest.raises(StaleCell, match=r"backbone\.weights: aa → bb.*replace=True") as caught:
         publish(other)
     assert caught.value.fields == ("backbone.weights",)
     assert "features/toy/test/clean/a" in str(caught.value)

@@ -71,7 +71,7 @@ def _split_root(path: Path, split: str) -> Path:
     if folders and is_split_layout:
         raise DatasetError(
             f"'{path}' has no split '{split}'; it has {', '.join(sorted(folders))} "
-            "(give one with --split)"
+            "(give one with splits=…)"
         )
     return path
 

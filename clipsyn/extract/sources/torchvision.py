@@ -53,7 +53,7 @@ class TorchvisionSource(BaseSource):
 def open_torchvision(
     info: DatasetInfo, split: str, root: Path | None, download: bool
 ) -> TorchvisionSource:
-    """A dataset of the catalogue, from ``--data-root``.
+    """A dataset of the catalogue, from the folder `root`.
 
     Raises DatasetError with the way to get it if torchvision lacks the dataset or the split, or if
     the files are not there. The network is used only with `download`.
@@ -61,7 +61,7 @@ def open_torchvision(
     args = _arguments(info, split)
     if root is None:
         raise DatasetError(
-            f"dataset '{info.name}' does not ship: say where it is with --data-root ROOT "
+            f"dataset '{info.name}' does not ship: say where it is with data_root=ROOT "
             f"(torchvision's layout, or a webdataset in ROOT/{_folder(info)}); {info.get}"
         )
     dataset = _construct(info, args, root, download)
@@ -86,7 +86,7 @@ def _folder(info: DatasetInfo) -> str:
 def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
     if not info.torchvision:
         raise DatasetError(
-            f"dataset '{info.name}' is not in torchvision and not in --data-root as "
+            f"dataset '{info.name}' is not in torchvision and not in data_root=… as "
             f"{_folder(info)}; {info.get}"
         )
     offered = [name for name, entry in info.splits.items() if entry.args is not None]
@@ -96,7 +96,7 @@ def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
     if offered == ["all"]:
         raise DatasetError(
             f"torchvision has no splits of '{info.name}', so train and test would be the same "
-            f"images: use --split all, or the webdataset form in --data-root as {_folder(info)}"
+            f"images: use splits=all, or the webdataset form in data_root=… as {_folder(info)}"
         )
     raise DatasetError(
         f"dataset '{info.name}' has no split '{split}' in torchvision; it has {', '.join(offered)}"

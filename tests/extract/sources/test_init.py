@@ -43,7 +43,7 @@ def test_a_catalogue_name_wins_over_a_folder(
 ) -> None:
     folder = write_images("a/1.png", "b/1.png", root="mnist")
     monkeypatch.chdir(folder.parent)
-    with pytest.raises(DatasetError, match="--data-root"):
+    with pytest.raises(DatasetError, match="data_root="):
         open_source("mnist", "test")
     source = open_source("./mnist", "test")
     assert source.ids == ("a/1.png", "b/1.png")

@@ -158,7 +158,7 @@ def test_a_bad_image_keeps_its_row(write_images: WriteImages) -> None:
 
 @pytest.mark.parametrize("name", ["eurosat", "sun397", "caltech101"])
 def test_no_split_is_made_up(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no splits of .* use --split all, or the webdataset"):
+    with pytest.raises(DatasetError, match=r"no splits of .* use splits=all, or the webdataset"):
         open_in(tmp_path, name, "test")
 
 
@@ -170,7 +170,7 @@ def test_an_unknown_split(tmp_path: Path) -> None:
 
 
 def test_no_root() -> None:
-    with pytest.raises(DatasetError, match=r"--data-root ROOT .*ROOT/wds_vtab-dtd"):
+    with pytest.raises(DatasetError, match=r"data_root=ROOT .*ROOT/wds_vtab-dtd"):
         open_source("dtd", "test")
 
 
