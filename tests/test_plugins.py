@@ -16,7 +16,7 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import ClipsynError, PluginError, UnknownName, UsageError
 from clipsyn.estimator import from_text
 from clipsyn.evaluate import evaluate
-from clipsyn.evaluate.study import versions
+from clipsyn.evaluate.methods import versions
 from clipsyn.extract.sources import open_source
 from clipsyn.heads import HEADS
 from clipsyn.router import load_router, save_router

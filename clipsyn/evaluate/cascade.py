@@ -18,10 +18,10 @@ from clipsyn.analysis.cascade import cascade_curve, exit_stages, pareto_front
 from clipsyn.errors import UsageError
 from clipsyn.evaluate.candidates import Fitted, Settings, along, fit, measure
 from clipsyn.evaluate.costs import Spent, spent
+from clipsyn.evaluate.methods import versions
 from clipsyn.evaluate.predicted import Predicted, predicted
 from clipsyn.evaluate.results import RESULT, Measured, Row
 from clipsyn.evaluate.stages import PLAIN, Candidate, make_ensemble
-from clipsyn.evaluate.study import versions
 from clipsyn.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.specs import CLEAN, fingerprint

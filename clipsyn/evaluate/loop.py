@@ -17,8 +17,9 @@ from clipsyn.ensembles.static import tied_votes
 from clipsyn.errors import DatasetError
 from clipsyn.evaluate.choice import ALL, Choice, Place, check, learning, no_labels, spread, usable
 from clipsyn.evaluate.estimate import Estimate
+from clipsyn.evaluate.methods import Target
 from clipsyn.evaluate.results import ResultsFile
-from clipsyn.evaluate.study import Batch, Protocol, Shots, Study, Target
+from clipsyn.evaluate.study import Batch, Protocol, Shots, Study
 from clipsyn.fewshot import halves, shortfall
 from clipsyn.heads import HEADS
 from clipsyn.progress import Progress
