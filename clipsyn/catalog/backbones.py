@@ -159,6 +159,16 @@ def cost(name: str) -> BackboneCost | None:
     return _openai().get(f"{architecture}/openai")
 
 
+def cost_of(backbone: Backbone) -> BackboneCost | None:
+    """Like `cost`, by what the backbone is made from and not by what it is called."""
+    kind, _, place = backbone.source.partition(":")
+    if kind == "hf-hub":
+        return None
+    if kind == "local-dir":
+        return _zoo_cost(Path(place)) if Path(place) in _zoo_folders().values() else None
+    return cost(backbone.source.partition("@")[0])
+
+
 @cache
 def _zoo_cost(folder: Path) -> BackboneCost:
     """From the shipped configuration; `cost` in it is ours, and open_clip ignores it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +18,7 @@ from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import Interrupted
 
 if TYPE_CHECKING:
+    from clipsyn.extract.outline import Outline
     from clipsyn.extract.plan import Plan
 
 _LOG = logging.getLogger("clipsyn")
@@ -112,7 +114,11 @@ _LOG = logging.getLogger("clipsyn")
     is_flag=True,
     help="Make again, instead of refusing, what other weights, images or prompts made.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the plan and stop; without weights or images, from the catalogue.",
+)
 def extract(store: Path, dry_run: bool, **options: Any) -> None:
     """Run backbones over images into STORE: image embeddings, class embeddings and logits.
 
@@ -123,10 +129,13 @@ def extract(store: Path, dry_run: bool, **options: Any) -> None:
     clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root /data
     clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
     """
-    from clipsyn.extract.job import plan_job, read_job, run_job
+    from clipsyn.extract.job import outline_job, plan_job, read_job, run_job
     from clipsyn.progress import progress
 
     job = read_job(options)
+    if dry_run and (outline := outline_job(store, job)):
+        _show_outline(outline)
+        return
     signal.signal(signal.SIGTERM, terminate)
     with progress() as counters:
         plan, settings = plan_job(store, job, counters)
@@ -143,12 +152,26 @@ def _show(plan: Plan, *, as_result: bool) -> None:
     """What is there and what will be made: on standard output if that is all the command does."""
     from clipsyn.report.tables import show
 
-    flags = flags_of(click.get_current_context().find_root())
-    for note in plan.notes:
-        say(f"note: {with_flags(note, flags)}", fg="yellow", err=True)
+    _say_notes(plan.notes)
     text = f"{show(plan.table())}\n{plan.summary()}"
     if as_result or _LOG.isEnabledFor(logging.INFO):
         say_lines(text, err=not as_result)
+
+
+def _show_outline(outline: Outline) -> None:
+    from clipsyn.report.tables import show
+
+    _say_notes(dict.fromkeys(split.missing for split in outline.splits if split.missing))
+    for table in (outline.backbone_table(), outline.table()):
+        say_lines(f"{show(table)}\n")
+    for paragraph in (outline.summary(), outline.unchecked()):
+        say_lines(paragraph)
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    flags = flags_of(click.get_current_context().find_root())
+    for note in notes:
+        say(f"note: {with_flags(note, flags)}", fg="yellow", err=True)
 
 
 def _say_alike(plan: Plan) -> None:

@@ -9,12 +9,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 
-def is_cached(repository: str, filename: str = "", cache_dir: Path | None = None) -> bool:
-    """Whether a file is here under one of the names that open_clip looks for; "" is weights."""
-    return any(
-        isinstance(try_to_load_from_cache(repository, name, cache_dir=cache_dir), str)
-        for name in _names(filename)
+def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -> Path | None:
+    """A file that is here, under one of the names that open_clip looks for; "" is weights."""
+    found = (
+        try_to_load_from_cache(repository, name, cache_dir=cache_dir) for name in _names(filename)
     )
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def require_answer(repository: str, filename: str = "", cache_dir: Path | None = None) -> None:
@@ -22,7 +22,7 @@ def require_answer(repository: str, filename: str = "", cache_dir: Path | None =
 
     To download, it asks six times, 31 s in all, for each name that a file can have.
     """
-    if is_cached(repository, filename, cache_dir):
+    if cached(repository, filename, cache_dir):
         return
     try:
         get_hf_file_metadata(hf_hub_url(repository, _names(filename)[0]))

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsyn.blocks import usable_cores
-from clipsyn.catalog.backbones import resolve_backbones
-from clipsyn.catalog.datasets import resolve_datasets
+from clipsyn.catalog.backbones import cost_of, resolve_backbones
+from clipsyn.catalog.datasets import find_dataset, resolve_datasets
+from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
-from clipsyn.specs import MOST, MOST_WORKERS, listed
+from clipsyn.specs import MOST, MOST_WORKERS, Backbone, Perturbation, listed
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
 
 if TYPE_CHECKING:
+    from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit
     from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import Settings
     from clipsyn.extract.sources.base import ImageSource
@@ -79,6 +81,31 @@ def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Set
     return make_plan(store, wanted, progress), settings
 
 
+def outline_job(path: Path, job: ExtractJob) -> Outline | None:
+    """What the job would do, where weights or images are missing; None where they are all here.
+
+    Loads and downloads nothing, and writes nothing. Raises as `plan_job` does for all that cannot
+    be, whatever is here.
+    """
+    settle_process()
+    from clipsyn.extract.encoder import resolve_device, resolve_precision
+    from clipsyn.extract.outline import Outline
+
+    settings_for(job)
+    resolve_precision(job.precision, resolve_device(job.device))
+    datasets, splits, perturbations = _asked(job)
+    backbones = resolve_backbones(job.backbones)
+    _refuse_repeated([backbone.name for backbone in backbones])
+    outline = Outline(
+        [_outlined_backbone(backbone) for backbone in backbones],
+        _outlined_splits(job, datasets, splits),
+        perturbations,
+        () if is_vacant(path) else FeatureStore.open(path).keys(),
+        job.logits,
+    )
+    return None if outline.is_complete else outline
+
+
 def run_job(plan: Plan, settings: Settings, progress: Progress) -> None:
     """Make the store if it is not there, and carry out the plan."""
     from clipsyn.extract.run import run
@@ -114,10 +141,8 @@ def _shard_of_environment() -> tuple[int, int]:
     )
 
 
-def _wanted(job: ExtractJob) -> Wanted:
-    from clipsyn.extract.encoder import load_encoder
-    from clipsyn.extract.plan import Wanted
-
+def _asked(job: ExtractJob) -> tuple[list[str], list[str], list[Perturbation]]:
+    """Datasets, splits and perturbations; raises UsageError where one is empty."""
     datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
     perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
     for name, named in (
@@ -127,6 +152,14 @@ def _wanted(job: ExtractJob) -> Wanted:
     ):
         if not named:
             raise UsageError(f"{name}=… is empty, perhaps a variable that is not set: name one")
+    return datasets, splits, perturbations
+
+
+def _wanted(job: ExtractJob) -> Wanted:
+    from clipsyn.extract.encoder import load_encoder
+    from clipsyn.extract.plan import Wanted
+
+    datasets, splits, perturbations = _asked(job)
     sources = _sources(job, datasets, splits)
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)
@@ -134,6 +167,50 @@ def _wanted(job: ExtractJob) -> Wanted:
     ]
     _refuse_repeated([encoder.backbone.name for encoder in encoders])
     return Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
+
+
+def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
+    from clipsyn.extract.models import look_for
+    from clipsyn.extract.outline import OutlinedBackbone
+
+    is_here, width = look_for(backbone)
+    known = cost_of(backbone)
+    return OutlinedBackbone(backbone.name, is_here, width, known.image_gflops if known else None)
+
+
+def _outlined_splits(
+    job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]
+) -> list[OutlinedSplit]:
+    """Raises DatasetError naming all that are neither here nor in the catalogue."""
+    found: list[OutlinedSplit] = []
+    failed: dict[str, DatasetError] = {}
+    for dataset in datasets:
+        try:
+            found += [_outlined_split(job, dataset, split) for split in splits]
+        except DatasetError as error:
+            failed[dataset] = error
+    _refuse_failed(failed, len(datasets))
+    return found
+
+
+def _outlined_split(job: ExtractJob, dataset: str, split: str) -> OutlinedSplit:
+    """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
+    from clipsyn.extract.outline import OutlinedSplit
+    from clipsyn.extract.prompts import source_prompts
+    from clipsyn.extract.sources import open_source
+
+    try:
+        source = open_source(dataset, split, root=job.data_root)
+    except DatasetError as error:
+        info = find_dataset(dataset)
+        if info is None or info.shipped or split not in info.splits:
+            raise
+        if job.prompts not in NAMED:  # a file is looked at, though the class names are not here
+            resolve_prompts(job.prompts, info.name, (), ())
+        return OutlinedSplit(info.name, split, info.splits[split].n, info.classes, str(error))
+    if source.class_names:
+        source_prompts(source, job.prompts)
+    return OutlinedSplit(source.name, split, len(source), len(source.class_names))
 
 
 def _sources(job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]) -> list[ImageSource]:
@@ -150,16 +227,20 @@ def _sources(job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]) ->
             ]
         except DatasetError as error:
             failed[dataset] = error
+    _refuse_failed(failed, len(datasets))
+    return found
+
+
+def _refuse_failed(failed: Mapping[str, DatasetError], asked: int) -> None:
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
         for name, reason in failed.items():
             _LOG.info("note: %s: %s", name, reason)
         raise DatasetError(
-            f"{len(failed)} of {len(datasets)} datasets cannot be read ({', '.join(failed)}), "
+            f"{len(failed)} of {asked} datasets cannot be read ({', '.join(failed)}), "
             "each for the reason above: mend that, or leave them out of datasets=…"
         )
-    return found
 
 
 def settings_for(job: ExtractJob) -> Settings:

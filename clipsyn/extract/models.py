@@ -21,7 +21,7 @@ from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.documents import parse_json
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.hub import require_answer
+from clipsyn.extract.hub import cached, require_answer
 from clipsyn.extract.weights import (
     checkpoint_shapes,
     first_misfit,
@@ -88,6 +88,34 @@ def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
         return _from_file(architecture, Path(path))
     architecture, _, tag = source.partition("/")
     return _from_tag(architecture, tag, cache_dir)
+
+
+def look_for(backbone: Backbone) -> tuple[bool, int | None]:
+    """Whether its weights are here, and the width of its embeddings, None where only they tell.
+
+    Neither loads nor downloads anything. Raises what `locate` raises, but for a download.
+    """
+    source = backbone.source
+    if source.startswith("hf-hub:"):
+        repository = source.removeprefix("hf-hub:")
+        config = cached(repository, CONFIG_FILE)
+        width = int(_read_config(config)["embed_dim"]) if config else None
+        return bool(config and cached(repository)), width
+    if source.startswith("local-dir:") or "@" in source:
+        found = locate(backbone)
+        checkpoint_shapes(found.checkpoint)
+        return True, int(found.config["embed_dim"])
+    architecture, _, tag = source.partition("/")
+    width = int(_architecture(architecture)["embed_dim"])
+    return _is_downloaded(_pretrained(architecture, tag)), width
+
+
+def _is_downloaded(pretrained: dict[str, Any]) -> bool:
+    if "file" in pretrained:
+        return True
+    if "hf_hub" in pretrained:
+        return cached(*os.path.split(pretrained["hf_hub"])) is not None
+    return (Path("~/.cache/clip").expanduser() / Path(pretrained["url"]).name).is_file()
 
 
 def _from_folder(folder: Path) -> ModelSource:
@@ -173,12 +201,17 @@ def _from_file(architecture: str, path: Path) -> ModelSource:
     )
 
 
-def _from_tag(architecture: str, tag: str, cache_dir: Path | None) -> ModelSource:
-    config = _architecture(architecture)
-    pretrained = open_clip.get_pretrained_cfg(architecture, tag)
-    if not pretrained:
+def _pretrained(architecture: str, tag: str) -> dict[str, Any]:
+    found: dict[str, Any] | None = open_clip.get_pretrained_cfg(architecture, tag)
+    if not found:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         raise unknown_name(f"pretrained tag of {architecture}", tag, tags)
+    return found
+
+
+def _from_tag(architecture: str, tag: str, cache_dir: Path | None) -> ModelSource:
+    config = _architecture(architecture)
+    pretrained = _pretrained(architecture, tag)
     quick_gelu = _resolve_quick_gelu(architecture, tag, config, pretrained)
     try:
         if "hf_hub" in pretrained and "file" not in pretrained:

@@ -5,7 +5,7 @@ Planning reads images (to hash them) and the store, and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -64,9 +64,9 @@ class CellPlan:
     def bytes(self) -> int:
         """On disk, for what is not there yet."""
         samples = self.draft.blocks.samples
-        size = samples * (2 * self.encoder.embed_dim + 1) if self.images_left else 0
+        size = features_bytes(samples, self.encoder.embed_dim) if self.images_left else 0
         if self.logits and self.classes and not self.logits.is_published():
-            size += samples * (4 * len(self.classes.class_names) + 2)
+            size += logits_bytes(samples, len(self.classes.class_names))
         return size
 
     @property
@@ -132,7 +132,7 @@ class Plan:
                     {
                         "dataset": split.table.dataset,
                         "split": split.table.split,
-                        "perturbation": _severities(cells),
+                        "perturbation": severities(cell.key.perturbation for cell in cells),
                         "images": len(split.table),
                         "cells": len(cells),
                         "done": sum(not cell.is_needed for cell in cells),
@@ -161,9 +161,19 @@ def _without_severity(cell: CellPlan) -> Perturbation:
     return replace(parse_perturbation(cell.key.perturbation), severity=0)
 
 
-def _severities(cells: Sequence[CellPlan]) -> str:
-    """The label of one perturbation at all severities of the cells."""
-    first, *others = dict.fromkeys(cell.key.perturbation for cell in cells)
+def features_bytes(images: int, embed_dim: int) -> int:
+    """Embeddings in float16, and whether each is valid."""
+    return images * (2 * embed_dim + 1)
+
+
+def logits_bytes(images: int, classes: int) -> int:
+    """Logits in float32, and the prediction of each image."""
+    return images * (4 * classes + 2)
+
+
+def severities(labels: Iterable[str]) -> str:
+    """One label, "jpeg-1,2,3", for those of one perturbation at several severities."""
+    first, *others = dict.fromkeys(labels)
     if not others:
         return first
     found = sorted(parse_perturbation(label).severity for label in (first, *others))

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from clipsyn import catalog
-from clipsyn.catalog.backbones import BackboneCost, cost, known_backbones, resolve_backbones
+from clipsyn.catalog.backbones import (
+    BackboneCost,
+    cost,
+    cost_of,
+    known_backbones,
+    resolve_backbones,
+)
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.specs import Backbone
 
@@ -163,3 +169,12 @@ def test_reading_backbones_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_what_a_backbone_is_called_does_not_change_what_it_costs() -> None:
+    (miniature,) = resolve_backbones(["RN50/openai=tiny-RN/zoo"])
+    assert cost_of(miniature) == cost("tiny-RN/zoo")
+    assert cost_of(Backbone("RN50/openai", "local-dir:elsewhere")) is None
+    assert cost_of(Backbone("RN50/openai", "hf-hub:org/repo")) is None
+    for source in ("RN50/yfcc15m", "RN50@mine/weights.pt"):
+        assert cost_of(Backbone("mine", source)) == cost("RN50")

@@ -10,7 +10,7 @@ from clipsyn.catalog.datasets import collections
 
 
 def test_every_missing_dataset_is_named(clipsyn: Callable[..., Any], tmp_path: Path) -> None:
-    line = ("extract", tmp_path / "s", "-b", "openai", "-d", "paper,emoji-food", "--dry-run")
+    line = ("extract", tmp_path / "s", "-b", "openai", "-d", "paper,emoji-food")
     result = clipsyn(*line, "--data-root", tmp_path)
     assert result.exit_code == 3
     names = collections()["paper"]

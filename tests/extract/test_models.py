@@ -18,8 +18,8 @@ from open_clip.factory import _find_checkpoint_in_dir
 from clipsyn.errors import CheckpointError, UnknownName
 from clipsyn.extract import models
 from clipsyn.extract.encoder import load_encoder
-from clipsyn.extract.hub import is_cached, require_answer
-from clipsyn.extract.models import locate, quiet_open_clip
+from clipsyn.extract.hub import cached, require_answer
+from clipsyn.extract.models import locate, look_for, quiet_open_clip
 from clipsyn.specs import Backbone
 
 
@@ -155,12 +155,38 @@ def test_what_is_cached_needs_no_hub(no_network: list[str], tmp_path: Path, weig
         file.touch()
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
-    assert is_cached("a/b", cache_dir=tmp_path)
+    assert cached("a/b", cache_dir=tmp_path) == repository / "snapshots" / "0123" / weights
     require_answer("a/b", cache_dir=tmp_path)
     require_answer("a/b", "open_clip_config.json", tmp_path)
     assert not no_network
     with pytest.raises(ConnectionError):
         require_answer("a/b", "other.bin", tmp_path)
+
+
+def test_weights_are_looked_for_without_a_network(
+    monkeypatch: pytest.MonkeyPatch, no_network: list[str], tmp_path: Path, saved: Any
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = {"url": "https://example.org/weights.pt"}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "elsewhere", url)
+    elsewhere, hub = Backbone.parse("ViT-B-32/elsewhere"), Backbone.parse("ViT-B-32/openai")
+    assert look_for(elsewhere) == look_for(hub) == (False, 512)
+    weights = tmp_path / ".cache" / "clip" / "weights.pt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert look_for(elsewhere) == (True, 512)
+    assert look_for(Backbone.parse("hf-hub:a/b")) == (False, None)
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0123")
+    config = saved("clipsyn-vit").folder / "open_clip_config.json"
+    shutil.copy(config, snapshot)
+    width = json.loads(config.read_text())["model_cfg"]["embed_dim"]
+    assert look_for(Backbone.parse("hf-hub:a/b")) == (False, width)
+    (snapshot / "open_clip_model.safetensors").touch()
+    assert look_for(Backbone.parse("hf-hub:a/b")) == (True, width)
+    assert not no_network
 
 
 def test_a_hub_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
