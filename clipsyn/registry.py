@@ -11,11 +11,17 @@ from clipsyn.errors import UnknownName
 from clipsyn.plugins import Plugins
 
 
+def near_matches(name: str, known: Iterable[str], alike: float = 0.5) -> list[str]:
+    """Up to three of the `known` names that are `alike`, from 0 to 1, in whichever case."""
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=alike)
+    return [k for k in known if k.lower() in near]
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
     """The error for a name that is not known, with the nearest ones that are."""
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
-    matches = [k for k in known if k.lower() in near]
+    matches = near_matches(name, known)
     if matches:
         advice = f"did you mean {', '.join(matches)}?"
     else:

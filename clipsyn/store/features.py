@@ -26,6 +26,7 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
+from clipsyn.registry import near_matches
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store import files
@@ -39,6 +40,7 @@ from clipsyn.store.samples import SampleTable, correct
 
 _WITH_CELLS = ("features", *IMPORTS, "logits")
 _LOOKS = 4
+_ALIKE = 0.8  # of 1: what is missing may as well be a name that is still to be extracted
 
 
 class FeatureStore:
@@ -180,8 +182,10 @@ class FeatureStore:
         if not files.exists(path):
             elsewhere = dataset in self._only_imported("dataset")
             verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
+            there = [FeatureKey(of, part, "", "") for (of, part), _ in self.groups("samples")]
+            near = _did_you_mean(FeatureKey(dataset, split, "", ""), there)
             raise MissingCell(
-                f"{self.path} has no samples of {dataset}/{split}: run "
+                f"{self.path} has no samples of {dataset}/{split}{near}: run "
                 f"`clipsyn {verb} --dataset {dataset} --split {split}`"
             )
         for _ in range(_LOOKS):
@@ -284,7 +288,8 @@ class FeatureStore:
         if not files.exists(path):
             if files.exists(self._groups.at("logits", *key.names)):
                 raise self._lost(key, "features")
-            raise MissingCell(f"{self.path} has no {key}: run `{self.extract_line(key)}`")
+            near = _did_you_mean(key, self.keys())
+            raise MissingCell(f"{self.path} has no {key}{near}: run `{self.extract_line(key)}`")
         return self.group(path)
 
     def _lost(self, key: FeatureKey, what: str) -> DamagedStore:
@@ -308,9 +313,14 @@ class FeatureStore:
         path = self.classes_path(dataset, prompts, backbone)
         if not files.exists(path):
             source = self._sources.get(backbone, backbone)
+            there = [names for names, _ in self.groups("classes")]
+            sets = {name for of, name, by in there if (of, by) == (dataset, backbone)}
+            known = [FeatureKey(of, "", "", by) for of, _, by in there]
+            near = _did_you_mean(FeatureKey(dataset, "", "", backbone), known)
+            near = f" (there are {', '.join(sorted(sets))})" if sets else near
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}': run `clipsyn extract {self.path} --dataset {dataset} "
+                f"'{prompts}'{near}: run `clipsyn extract {self.path} --dataset {dataset} "
                 f"--backbones {source} --prompts {prompts}`"
             )
         return self.group(path)
@@ -403,6 +413,16 @@ class FeatureStore:
         group = self.group(self.samples_path(table.dataset, table.split))
         with writing(self.path):
             correct(group, table, scratch(self.path))
+
+
+def _did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
+    """Names of the store that a name of a key may have been meant for, to stand in a message."""
+    found: list[str] = []
+    for field, name in vars(key).items():
+        known = {getattr(other, field) for other in there}
+        if name not in known:
+            found += near_matches(name, sorted(known), _ALIKE)
+    return f" (did you mean {', '.join(found)}?)" if found else ""
 
 
 def _source_of(group: StoredGroup, default: str) -> str:

@@ -315,3 +315,27 @@ def test_embeddings_take_half_of_float32_npy(tmp_path: Path, fakes: Any) -> None
     files = store.features_path(key).rglob("*")
     size = sum(file.stat().st_size for file in files if file.is_file())
     assert size <= 0.52 * (tmp_path / "plain.npy").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("names", "near"),
+    [
+        (("toi", "test", "clean", "fake/one"), ""),  # as unlike as many a name that is new
+        (("toy", "tests", "clean", "fake/one"), " (did you mean test?)"),
+        (("toy", "test", "clear", "fake/onee"), " (did you mean clean, fake/one?)"),
+    ],
+)
+def test_a_missing_cell_has_near_matches(tiny_store: FeatureStore, names, near):
+    key = FeatureKey(*names)
+    with pytest.raises(MissingCell) as caught:
+        tiny_store.embeddings(key)
+    assert f"has no {key}{near}: run `clipsyn extract" in str(caught.value)
+
+
+def test_missing_samples_and_classes_have_near_matches(tiny_store: FeatureStore):
+    with pytest.raises(MissingCell, match=r"no samples of toy/tests \(did you mean test\?\): run"):
+        tiny_store.samples("toy", "tests")
+    with pytest.raises(MissingCell, match=r"with prompts 'simpel' \(there are simple\): run"):
+        tiny_store.class_embeddings("toy", "simpel", "fake/one")
+    with pytest.raises(MissingCell, match=r"prompts 'simple' \(did you mean fake/one\?\): run"):
+        tiny_store.class_embeddings("toy", "simple", "fake/onee")

@@ -95,8 +95,8 @@ def test_what_is_missing_says_how_to_make_it(tiny_store, fakes, tmp_path):
         tiny_store.pool("toy", "test", perturbation="jpeg-5")
     with pytest.raises(UnknownName, match="clipsyn extract"):
         tiny_store.pool("toy", "test", backbones=["fake/three"])
-    with pytest.raises(MissingCell, match=r"clipsyn extract .* --dataset birds"):
-        tiny_store.pool("birds", "test")
+    with pytest.raises(UnknownName, match=r"unknown dataset 'tyo': did you mean toy\?"):
+        tiny_store.pool("tyo", "test")
     store = fakes.fill(
         tmp_path / "uneven", [fakes.Encoder(), fakes.Encoder("fake/two")], [fakes.Source()]
     )
