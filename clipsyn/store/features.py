@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +24,20 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
-from clipsyn.registry import near_matches
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store import files
+from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.drafts import scratch, writing
-from clipsyn.store.folders import KINDS, folder_name, name_of_folder
-from clipsyn.store.groups import Groups, Refuse, StoredGroup
-from clipsyn.store.imports import FOLDERS as IMPORTS
-from clipsyn.store.imports import PROMPTS, Imported, chosen_of, prompt_sets_in
+from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, is_vacant, read_marker, write_marker
 from clipsyn.store.samples import SampleTable, correct
 
-_WITH_CELLS = ("features", *IMPORTS, "logits")
 _LOOKS = 4
-_ALIKE = 0.8  # of 1: what is missing may as well be a name that is still to be extracted
 
 
-class FeatureStore:
+class FeatureStore(Contents):
     """A folder of cells. Open one with `open`, make one with `create`."""
-
-    def __init__(self, path: Path, chunk_rows: int) -> None:
-        self.path = path
-        self.chunk_rows = chunk_rows
-        self._groups = Groups(path)
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
@@ -78,99 +66,6 @@ class FeatureStore:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
         return read_marker(self.path)
 
-    # Where things are
-
-    def samples_path(self, dataset: str, split: str) -> Path:
-        return self._groups.at("samples", dataset, split)
-
-    def classes_path(self, dataset: str, prompts: str, backbone: str) -> Path:
-        return self._groups.at("classes", dataset, prompts, backbone)
-
-    def features_path(self, key: FeatureKey) -> Path:
-        return self._groups.at("features", *key.names)
-
-    def logits_path(self, key: FeatureKey, prompts: str) -> Path:
-        return self._groups.at("logits", *key.names, prompts)
-
-    def imports_path(self, key: FeatureKey, prompts: str | None = None) -> Path:
-        if prompts is None:
-            return self._groups.at("imports", *key.names)
-        return self._groups.at("prompted", *key.names, prompts)
-
-    # What there is
-
-    def groups(
-        self, kind: str, refuse: Refuse | None = None
-    ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every group of a kind, and of what is left of one, sorted.
-
-        `refuse` is told of folders that cannot be read; without it they are an error.
-        """
-        return self._groups.find(kind, refuse)
-
-    def group(self, path: Path) -> StoredGroup:
-        """The group in a folder of the store; raises DamagedStore if it is not what belongs there.
-
-        All that is read of a store is read through this.
-        """
-        return self._groups.open(path)
-
-    def keys(
-        self,
-        *,
-        dataset: Collection[str] | None = None,
-        split: Collection[str] | None = None,
-        perturbation: Collection[str] | None = None,
-        backbone: Collection[str] | None = None,
-    ) -> list[FeatureKey]:
-        """Keys of the finished cells, extracted and imported, sorted; None is no filter.
-
-        Logits without the features that they were made from are a cell of which a part is lost.
-        """
-        filters = (dataset, split, perturbation, backbone)
-        there = {names[:4] for kind in _WITH_CELLS for names, _ in self.groups(kind)}
-        return [
-            FeatureKey(*names)
-            for names in sorted(there)
-            if all(
-                wanted is None or name in wanted
-                for name, wanted in zip(names, filters, strict=True)
-            )
-        ]
-
-    def imported(self, key: FeatureKey, prompts: str | None = None) -> Imported | None:
-        """The cell, if it was made elsewhere; of several prompt sets the asked-for, or first, one.
-
-        Raises MissingCell where there are others than `prompts`.
-        """
-        path = self.imports_path(key)
-        if not files.exists(path):
-            if not (there := prompt_sets_in(self.imports_path(key, "any").parent)):
-                return None
-            path = self.imports_path(key, chosen_of(key, prompts, there))
-        return Imported(key, path, self.samples_path(key.dataset, key.split), self.group)
-
-    def prompt_sets(self, key: FeatureKey) -> list[str]:
-        """Prompt sets with class embeddings, or logits, for this backbone and dataset.
-
-        Imported predictions of no known set stand beside those of every set of the dataset.
-        """
-        if there := prompt_sets_in(self.imports_path(key, "any").parent):
-            return there
-        cell = self.imported(key)
-        if cell and not cell.has_predictions:
-            return []
-        of_dataset = self._groups.at("classes", key.dataset)
-        if cell:
-            found = [name for name in files.folders(of_dataset) if files.folders(of_dataset / name)]
-            return sorted(map(name_of_folder, found)) or [PROMPTS]
-        own = folder_name(key.backbone)
-        found = [
-            name for name in files.folders(of_dataset) if files.exists(of_dataset / name / own)
-        ]
-        with_logits = self._groups.at("logits", *key.names)
-        return sorted(map(name_of_folder, {*found, *files.folders(with_logits)}))
-
     # Reading
 
     def samples(self, dataset: str, split: str) -> SampleTable:
@@ -183,7 +78,7 @@ class FeatureStore:
             elsewhere = dataset in self._only_imported("dataset")
             verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
             there = [FeatureKey(of, part, "", "") for (of, part), _ in self.groups("samples")]
-            near = _did_you_mean(FeatureKey(dataset, split, "", ""), there)
+            near = did_you_mean(FeatureKey(dataset, split, "", ""), there)
             raise MissingCell(
                 f"{self.path} has no samples of {dataset}/{split}{near}: run "
                 f"`clipsyn {verb} --dataset {dataset} --split {split}`"
@@ -224,7 +119,7 @@ class FeatureStore:
         """What of a cell's backbone decides its embeddings, and where that was loaded from."""
         cell = self._features(key)
         decisive = {**cell["identity"]["backbone"], "pixels": cell["identity"]["pixels"]}
-        return decisive, _source_of(cell, key.backbone)
+        return decisive, source_of(cell, key.backbone)
 
     def prompts_identity(self, dataset: str, prompts: str, backbone: str) -> Identity:
         """Name, templates and texts per class that class embeddings were made from."""
@@ -288,7 +183,7 @@ class FeatureStore:
         if not files.exists(path):
             if files.exists(self._groups.at("logits", *key.names)):
                 raise self._lost(key, "features")
-            near = _did_you_mean(key, self.keys())
+            near = did_you_mean(key, self.keys())
             raise MissingCell(f"{self.path} has no {key}{near}: run `{self.extract_line(key)}`")
         return self.group(path)
 
@@ -316,7 +211,7 @@ class FeatureStore:
             there = [names for names, _ in self.groups("classes")]
             sets = {name for of, name, by in there if (of, by) == (dataset, backbone)}
             known = [FeatureKey(of, "", "", by) for of, _, by in there]
-            near = _did_you_mean(FeatureKey(dataset, "", "", backbone), known)
+            near = did_you_mean(FeatureKey(dataset, "", "", backbone), known)
             near = f" (there are {', '.join(sorted(sets))})" if sets else near
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
@@ -381,31 +276,6 @@ class FeatureStore:
         images = features.read("image_embedding", rows)
         return zero_shot_logits(images, classes, scale, rows=block_rows)
 
-    def extract_line(self, key: FeatureKey) -> str:
-        """The command that makes a cell; of a backbone known from imports alone, another import."""
-        perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
-        cells = f"--dataset {key.dataset} --split {key.split}{perturb}"
-        if key.backbone in self._only_imported("backbone"):
-            return f"clipsyn import {self.path} FILE… --backbone {key.backbone} {cells}"
-        backbone = self._sources.get(key.backbone, key.backbone)
-        return f"clipsyn extract {self.path} --backbones {backbone} {cells}"
-
-    @cached_property
-    def _sources(self) -> dict[str, str]:
-        """[NAME=]SOURCE of every backbone in the store, as it was when it was extracted."""
-        found = {}
-        for (*_, backbone), path in self.groups("features"):
-            if backbone not in found:
-                source = _source_of(self.group(path), backbone)
-                found[backbone] = backbone if source == backbone else f"{backbone}={source}"
-        return found
-
-    def _only_imported(self, dimension: str) -> set[str]:
-        """Datasets, or backbones, that nothing was extracted of."""
-        at = KINDS["features"].index(dimension)
-        elsewhere = {names[at] for kind in IMPORTS for names, _ in self.groups(kind)}
-        return elsewhere - {names[at] for names, _ in self.groups("features")}
-
     # Changing
 
     def annotate(self, table: SampleTable) -> None:
@@ -413,18 +283,3 @@ class FeatureStore:
         group = self.group(self.samples_path(table.dataset, table.split))
         with writing(self.path):
             correct(group, table, scratch(self.path))
-
-
-def _did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
-    """Names of the store that a name of a key may have been meant for, to stand in a message."""
-    found: list[str] = []
-    for field, name in vars(key).items():
-        known = {getattr(other, field) for other in there}
-        if name not in known:
-            found += near_matches(name, sorted(known), _ALIKE)
-    return f" (did you mean {', '.join(found)}?)" if found else ""
-
-
-def _source_of(group: StoredGroup, default: str) -> str:
-    provenance = group.attributes.get("provenance", {})
-    return str(provenance.get("encoder", {}).get("source", default))
