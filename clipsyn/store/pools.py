@@ -55,10 +55,10 @@ class PoolReader:
         votes: bool = False,
     ) -> None:
         self.store = store
-        self.keys = select(  # first: it has near matches for every name
+        self.samples: SampleTable = store.samples(dataset, split)
+        self.keys = select(
             store, dataset=dataset, split=split, perturbation=perturbation, backbone=backbones
         )
-        self.samples: SampleTable = store.samples(dataset, split)
         self.prompts = prompts or self._only_prompts()
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)

@@ -89,7 +89,7 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
         (2, ["--support", "test"], "was given the test split of toy to fit"),
         (2, ["-b", "fake/six"], "unknown backbone 'fake/six'"),
         (4, ["--support", "val"], "has no samples of toy/val: run `clipsyn extract"),
-        (4, ["--prompts", "openai"], "with prompts 'openai': run `clipsyn extract"),
+        (4, ["--prompts", "openai"], "with prompts 'openai' (there are simple): run"),
     ],
 )
 def test_what_cannot_be(

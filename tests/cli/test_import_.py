@@ -252,9 +252,8 @@ class TestPredictionsAreNotEnoughFor:
         result = clipsyn("evaluate", answered)
         assert result.exit_code == 0
         assert "vote-1 " in result.stdout
-        assert "vote-3, conf, log-avg, prob-avg left out: there are predictions alone" in (
-            result.stderr
-        )
+        assert "conf left out: there are no confidences" in result.stderr
+        assert "vote-3, log-avg, prob-avg left out: there are predictions alone" in result.stderr
 
     def test_representation(self, fails: Any, answered: Path) -> None:
         said = fails(4, "representation", answered)

@@ -95,8 +95,10 @@ def test_what_is_missing_says_how_to_make_it(tiny_store, fakes, tmp_path):
         tiny_store.pool("toy", "test", perturbation="jpeg-5")
     with pytest.raises(UnknownName, match="clipsyn extract"):
         tiny_store.pool("toy", "test", backbones=["fake/three"])
-    with pytest.raises(UnknownName, match=r"unknown dataset 'tyo': did you mean toy\?"):
-        tiny_store.pool("tyo", "test")
+    with pytest.raises(MissingCell, match=r"clipsyn extract .* --dataset birds"):
+        tiny_store.pool("birds", "test")
+    with pytest.raises(MissingCell, match=r"no samples of toys/test \(did you mean toy\?\): run"):
+        tiny_store.pool("toys", "test")
     store = fakes.fill(
         tmp_path / "uneven", [fakes.Encoder(), fakes.Encoder("fake/two")], [fakes.Source()]
     )

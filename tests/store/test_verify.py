@@ -80,7 +80,7 @@ def test_replace_takes_the_place_of_what_is_left(tiny_store: FeatureStore, fakes
     (tiny_store.path / CELL / "zarr.json").unlink()
     with pytest.raises(DamagedStore) as caught:
         fakes.fill(tiny_store.path)
-    assert "--replace" in caught.value.__notes__[0]
+    assert "replace=True" in caught.value.__notes__[0]
     fakes.fill(tiny_store.path, replace=True)
     assert run("verify", tiny_store).exit_code == 0
 
