@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -20,9 +20,10 @@ def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -
 def require_answer(repository: str, filename: str = "", cache_dir: Path | None = None) -> None:
     """Ask the hub once for a file that is not here; raises ConnectionError if nobody answers.
 
-    To download, it asks six times, 31 s in all, for each name that a file can have.
+    To download, it asks six times, 31 s in all, for each name that a file can have. Offline by
+    wish nobody is asked, and the download says so at once.
     """
-    if cached(repository, filename, cache_dir):
+    if constants.HF_HUB_OFFLINE or cached(repository, filename, cache_dir):
         return
     try:
         get_hf_file_metadata(hf_hub_url(repository, _names(filename)[0]))
