@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from clipsyn.printable import printable, printable_lines
-from clipsyn.report.layout import paragraphs, width_of
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:
@@ -18,6 +17,8 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
 
 def say_lines(text: str, *, err: bool = False) -> None:
     """Write tables and paragraphs whose names went through `printable`, as wide as the terminal."""
+    from clipsyn.report.layout import paragraphs, width_of  # not for every start
+
     _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
 
 
