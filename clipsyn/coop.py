@@ -79,9 +79,7 @@ def _rows(path: Path, samples: SampleTable, rows: dict[str, int]) -> NDArray[np.
     for image, label in _items(path):
         row = next((rows[name] for name in _endings(image) if name in rows), None)
         if row is None:
-            raise DatasetError(
-                f"{path}: {image} is not among the images of {samples.dataset}/{samples.split}"
-            )
+            raise DatasetError(f"{path}: {image} is not among the images of {samples.name}")
         truth = int(samples.labels[row])
         if ours.setdefault(label, truth) != truth:
             raise DatasetError(

@@ -86,7 +86,7 @@ def diversity(
     alone: dict[str, str] = {}  # place -> the only backbone there
     for group in groups:
         if len(group.keys) == 1:
-            alone[f"{group.samples.dataset}/{group.samples.split}"] = group.backbones[0]
+            alone[group.samples.name] = group.backbones[0]
         else:
             rows += _rows(group)
     frame = pl.DataFrame(rows, schema=RESULT)

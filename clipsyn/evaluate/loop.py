@@ -280,7 +280,7 @@ def _ties(study: Study) -> Iterator[str]:
             if tied := int(np.count_nonzero(tied_votes(votes))):
                 samples = reader.samples
                 yield (
-                    f"{samples.dataset}/{samples.split} · {reader.perturbation}: on {tied:,} of "
+                    f"{samples.name} · {reader.perturbation}: on {tied:,} of "
                     f"{len(samples):,} images no class has the most votes; without logits to "
                     "decide, the class that comes first in the list of classes wins"
                 )

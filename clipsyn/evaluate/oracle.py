@@ -277,7 +277,7 @@ def _subsets(group: Predicted) -> pl.DataFrame:
     count = len(group.keys)
     if count > MOST_BACKBONES:
         raise UsageError(
-            f"{group.samples.dataset}/{group.samples.split} has {count} backbones, too many "
+            f"{group.samples.name} has {count} backbones, too many "
             f"for all their subsets: choose up to {MOST_BACKBONES} with backbones=…"
         )
     right = correctness(group.predictions, group.labels)

@@ -47,9 +47,7 @@ class Predicted:
         before = self.fingerprints
         found = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
         if self._fingerprints() != before:
-            raise replaced_meanwhile(
-                self.store.path, f"{self.samples.dataset}/{self.samples.split}"
-            )
+            raise replaced_meanwhile(self.store.path, self.samples.name)
         return found
 
     @property
@@ -125,7 +123,7 @@ class Pooled(Predicted):
         for part in parts:
             if odd := sorted(set(first.backbones) ^ set(part.backbones)):
                 raise UsageError(
-                    f"{first.samples.dataset}/{first.samples.split} has {odd[0]} either under "
+                    f"{first.samples.name} has {odd[0]} either under "
                     f"{first.perturbation} or under {part.perturbation}, not both, so they cannot "
                     "be pooled: choose with backbones=… or perturbations=…"
                 )
@@ -136,7 +134,7 @@ class Pooled(Predicted):
         found = np.stack([part.predictions for part in self.parts])
         if ((found != NO_PREDICTION).sum(axis=0) > 1).any():
             raise UsageError(
-                f"{self.samples.dataset}/{self.samples.split} has the same images under several "
+                f"{self.samples.name} has the same images under several "
                 "perturbations: what can be pooled is conditions, each image shown under one"
             )
         pooled: NDArray[np.uint16] = found.min(axis=0)  # NO_PREDICTION is the largest number

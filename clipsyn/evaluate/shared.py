@@ -56,7 +56,7 @@ def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
     images = [numbers.tolist() for numbers in image_numbers([table.content for table in tables])]
     holders = Counter(image for numbers in images for image in set(numbers))
     counts = {
-        f"{table.dataset}/{table.split}": sum(holders[image] > 1 for image in numbers)
+        table.name: sum(holders[image] > 1 for image in numbers)
         for table, numbers in zip(tables, images, strict=True)
     }
     return {name: count for name, count in counts.items() if count}
@@ -67,13 +67,13 @@ def apart(tables: Sequence[SampleTable]) -> list[SampleTable]:
     left = list(tables)
     while shared := shared_images(left):
         most = max(shared, key=lambda name: shared[name])
-        left = [table for table in left if f"{table.dataset}/{table.split}" != most]
+        left = [table for table in left if table.name != most]
     return left
 
 
 def notes(tables: Sequence[SampleTable]) -> list[str]:
     """A sentence, where any images are shared: for all that is shown over datasets."""
-    sizes = {f"{table.dataset}/{table.split}": len(table) for table in tables}
+    sizes = {table.name: len(table) for table in tables}
     shared = [f"{name} ({n:,} of {sizes[name]:,})" for name, n in shared_images(tables).items()]
     if not shared:
         return []

@@ -241,7 +241,7 @@ def _predicts(store: FeatureStore, key: FeatureKey) -> bool:
 def _refuse_mixed(groups: Sequence[Predicted]) -> None:
     """Cells of one backbone that were extracted and imported may have other prompt sets."""
     first = groups[0]
-    where = f"{first.samples.dataset}/{first.samples.split} with prompts {first.prompts}"
+    where = f"{first.samples.name} with prompts {first.prompts}"
     if first.perturbation != CLEAN.label:
         raise UsageError(f"{where} has no clean images to compare with: choose with prompts=…")
     for group in groups:
@@ -289,7 +289,7 @@ def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
 
 def _seed(samples: SampleTable) -> int:
     """Datasets are drawn independently."""
-    return crc32(f"{samples.dataset}/{samples.split}".encode())
+    return crc32(samples.name.encode())
 
 
 def _accuracy(means: NDArray[np.float64], columns: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -184,7 +184,7 @@ def _row_ids(part: Part, table: SampleTable) -> tuple[str, ...]:
     if part.rows != len(table):
         raise DatasetError(
             f"{part}: {part.rows:,} rows in the store's order, which has {len(table):,} samples of "
-            f"{table.dataset}/{table.split}: give ids=FILE instead of row_order=True"
+            f"{table.name}: give ids=FILE instead of row_order=True"
         )
     return table.ids
 

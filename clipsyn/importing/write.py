@@ -219,7 +219,7 @@ def _check_classes(cells: Sequence[Cell], table: SampleTable) -> None:
             continue
         if not table.class_names:
             raise DatasetError(
-                f"{table.dataset}/{table.split} has no class names in the store: extract it with "
+                f"{table.name} has no class names in the store: extract it with "
                 "class names first, or import under another dataset name"
             )
         if cell.kind == "logits" and (width := cell.arrays["logit"].shape[1]) != len(
@@ -371,7 +371,7 @@ def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
 
 def _say_labels(table: SampleTable, store: Path) -> None:
     """How many samples have no label: nothing can be right or wrong about these."""
-    where, labelled = f"{table.dataset}/{table.split}", int(np.count_nonzero(table.labels >= 0))
+    where, labelled = table.name, int(np.count_nonzero(table.labels >= 0))
     if not labelled:
         _LOG.info(
             f"note: no image of {where} has a label, so there is no accuracy and no oracle: to "

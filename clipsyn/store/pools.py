@@ -101,9 +101,7 @@ class PoolReader:
     def _check_same(self) -> None:
         """Raise StaleCell if anything is replaced that `origin` tells of."""
         if not self._stored().items() <= self.origin.items():
-            raise replaced_meanwhile(
-                self.store.path, f"{self.samples.dataset}/{self.samples.split}"
-            )
+            raise replaced_meanwhile(self.store.path, self.samples.name)
 
     def origin_of(self, backbone: str) -> dict[str, Any]:
         """What decides the numbers of one backbone alone: of the others only what counts for none.
@@ -171,7 +169,7 @@ class PoolReader:
         views = tuple(self._embeddings(view, parts) for view in self.views)
         self._check_same()
         _LOG.debug(
-            f"read {len(chosen):,} samples of {self.samples.dataset}/{self.samples.split} · "
+            f"read {len(chosen):,} samples of {self.samples.name} · "
             f"{self.perturbation} · {self.prompts}, {len(self.keys)} backbones, in "
             f"{time.monotonic() - start_time:.2f} s"
         )

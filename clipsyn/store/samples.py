@@ -37,7 +37,7 @@ class SampleTable:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        where = f"{self.dataset}/{self.split}"
+        where = self.name
         if not self.ids:
             raise DatasetError(f"{where} has no images")
         if repeated := _first_repeated(self.ids):
@@ -47,6 +47,11 @@ class SampleTable:
                 f"{where}: label {top} is beyond its {len(self.class_names)} class names; "
                 "give as many class names as there are classes"
             )
+
+    @property
+    def name(self) -> str:
+        """Its dataset and split, as messages and tables name them."""
+        return f"{self.dataset}/{self.split}"
 
     @classmethod
     def read(cls, dataset: str, split: str, group: StoredGroup) -> SampleTable:
