@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import click
 import polars as pl
 
-from clipsyn.blocks import usable_cores
-from clipsyn.report.tables import show
+from clipsyn.numerics.blocks import usable_cores
+from clipsyn.show.tables import show
 
 PACKAGES = ("torch", "open_clip_torch", "timm", "pillow", "numpy", "zarr", "polars", "clipsyn")
 

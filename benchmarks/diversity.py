@@ -20,8 +20,8 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start
 from numpy.typing import NDArray
 
-from clipsyn.analysis.diversity import PAIRWISE, pair_counts, resampled
-from clipsyn.analysis.oracle import Overlap, members
+from clipsyn.analyses.diversity.measures import PAIRWISE, pair_counts, resampled
+from clipsyn.analyses.oracle.measures import Overlap, members
 from clipsyn.stats import Resamples, bootstrap_means
 
 BACKBONES, METHODS, CLASSES = 9, 30, 1_000

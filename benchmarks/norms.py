@@ -19,12 +19,12 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from clipsyn.analysis.representation import compare
+from clipsyn.analyses.representation.measures import compare
 from clipsyn.extract.encoder import OpenClipEncoder, load_encoder
 from clipsyn.extract.models import build, locate
 from clipsyn.extract.sources import open_source
-from clipsyn.metrics import judge
-from clipsyn.report.tables import show
+from clipsyn.numerics.metrics import judge
+from clipsyn.show.tables import show
 from clipsyn.specs import Backbone, FeatureKey
 from clipsyn.store.features import FeatureStore
 

@@ -22,7 +22,7 @@ from PIL import Image
 from skimage import data
 
 from clipsyn import perturb
-from clipsyn.blocks import usable_cores
+from clipsyn.numerics.blocks import usable_cores
 from clipsyn.specs import Perturbation
 
 SIDE = 224

@@ -19,7 +19,7 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start
 from numpy.typing import NDArray
 
-from clipsyn.analysis.representation import compare
+from clipsyn.analyses.representation.measures import compare
 
 WIDTHS = (1024, 512, 640, 768, 1024, 512, 512, 768, 768)
 SHARED = 64  # directions that all have in common

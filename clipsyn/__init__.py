@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "clipsyn.store.features": ("FeatureStore",),
     "clipsyn.pool": ("Pool",),
-    "clipsyn.fewshot": ("few_shot",),
+    "clipsyn.numerics.fewshot": ("few_shot",),
     "clipsyn.ensembles.static": (
         *("BestSingle", "VoteTop1", "VoteTop3", "Confidence", "LogAverage", "ProbabilityAverage"),
     ),

@@ -17,13 +17,13 @@ from clipsyn.ensembles.static import ProbabilityAverage as ProbabilityAverage
 from clipsyn.ensembles.static import VoteTop1 as VoteTop1
 from clipsyn.ensembles.static import VoteTop3 as VoteTop3
 from clipsyn.ensembles.super_learner import SuperLearner as SuperLearner
-from clipsyn.fewshot import few_shot as few_shot
 from clipsyn.heads.anchored import AnchoredProbe as AnchoredProbe
 from clipsyn.heads.lda import ShrinkageLDA as ShrinkageLDA
 from clipsyn.heads.linear import LinearProbe as LinearProbe
 from clipsyn.heads.tip import TipAdapter as TipAdapter
 from clipsyn.heads.tip import TipAdapterF as TipAdapterF
 from clipsyn.heads.zero_shot import ZeroShot as ZeroShot
+from clipsyn.numerics.fewshot import few_shot as few_shot
 from clipsyn.pool import Pool as Pool
 from clipsyn.router import FittedRouter as FittedRouter
 from clipsyn.router import fit_router as fit_router

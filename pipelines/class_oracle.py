@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clipsyn.analysis.oracle import class_oracle
+from clipsyn.analyses.oracle.measures import class_oracle
 from clipsyn.errors import ClipsynError, DatasetError
-from clipsyn.report.tables import show
+from clipsyn.show.tables import show
 
 _ENDING = "_results.json"
 

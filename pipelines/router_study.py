@@ -27,9 +27,9 @@ from scipy.stats import t
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.estimator import from_text
-from clipsyn.fewshot import few_shot
 from clipsyn.heads.base import stratified_folds
-from clipsyn.logits import log_softmax, zero_shot_logits
+from clipsyn.numerics.fewshot import few_shot
+from clipsyn.numerics.logits import log_softmax, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.stats import bootstrap_mean
 from clipsyn.store.features import FeatureStore

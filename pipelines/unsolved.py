@@ -15,10 +15,10 @@ from pathlib import Path
 
 import polars as pl
 
+from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import ClipsynError
-from clipsyn.evaluate.predicted import Predicted, predicted
-from clipsyn.metrics import scored
-from clipsyn.report.tables import show
+from clipsyn.numerics.metrics import scored
+from clipsyn.show.tables import show
 from clipsyn.store.features import FeatureStore
 
 

@@ -187,14 +187,14 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_in_the_documentation_are_recipes(page: Path) -> None:
-    from clipsyn.pipeline import Recipe
+    from clipsyn.recipe import Recipe
 
     for block in blocks(page, "yaml"):
         Recipe.model_validate(yaml.safe_load(block))
 
 
 def test_every_field_of_a_recipe_is_documented() -> None:
-    from clipsyn.pipeline import STAGES, Recipe
+    from clipsyn.recipe import STAGES, Recipe
 
     text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     for model in (Recipe, *STAGES.values()):

@@ -15,10 +15,10 @@ from clipsyn.catalog import datasets
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import ClipsynError, PluginError, UnknownName, UsageError
 from clipsyn.estimator import from_text
-from clipsyn.evaluate import evaluate
-from clipsyn.evaluate.methods import versions
 from clipsyn.extract.sources import open_source
 from clipsyn.heads import HEADS
+from clipsyn.protocol.loop import evaluate
+from clipsyn.protocol.methods import versions
 from clipsyn.router import load_router, save_router
 from clipsyn.store.features import FeatureStore
 

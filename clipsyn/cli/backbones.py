@@ -24,7 +24,7 @@ def backbones(as_json: bool) -> None:
         return
     import polars
 
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     shown = [{name: _text(value) for name, value in row.items()} for row in rows]
     say_lines(show(polars.DataFrame(shown), headers=_HEADERS, right=list(_HEADERS)))

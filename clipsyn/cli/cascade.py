@@ -96,9 +96,9 @@ def cascade(
     clipsyn cascade store --ensembles nlc,super-learner --order greedy --within 0.5
     clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 --csv out.csv
     """
-    from clipsyn.evaluate import cascade as evaluate
-    from clipsyn.evaluate.costs import read_costs
-    from clipsyn.report.cascade import tables
+    from clipsyn.analyses.cascade import measure as evaluate
+    from clipsyn.analyses.cascade.costs import read_costs
+    from clipsyn.analyses.cascade.tables import tables
     from clipsyn.store.features import FeatureStore
 
     options["ensembles"] = options["ensembles"] or ()

@@ -15,8 +15,14 @@ _CELLS = ("features", "imports")
 def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names that go on from what is typed; of a list with commas, its last name."""
     before, comma, start = incomplete.rpartition(",")
-    names = sorted(set(_names(context, max(parameter.opts, key=len))))
+    names = sorted(set(_names(context, flag_of(parameter))))
     return [f"{before}{comma}{name}" for name in names if name.startswith(start)]
+
+
+def flag_of(parameter: click.Parameter) -> str:
+    """The long spelling of an option, as help shows it."""
+    spellings: list[str] = getattr(parameter, "shown", parameter.opts)
+    return max(spellings, key=len)
 
 
 def _names(context: click.Context, flag: str) -> Iterable[str]:

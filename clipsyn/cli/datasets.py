@@ -36,7 +36,7 @@ def datasets(as_json: bool) -> None:
         return
     import polars
 
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     frame = polars.DataFrame([_row(info) for info in available()], infer_schema_length=None)
     say_lines(show(frame))

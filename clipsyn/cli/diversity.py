@@ -57,8 +57,8 @@ def diversity(
     clipsyn diversity store -d emoji-food -p clean
     clipsyn diversity store --results results.parquet --shots 16 --csv diversity.csv
     """
-    from clipsyn.evaluate.diversity import diversity as measure
-    from clipsyn.report.diversity import tables
+    from clipsyn.analyses.diversity.measure import diversity as measure
+    from clipsyn.analyses.diversity.tables import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)

@@ -89,10 +89,10 @@ def evaluate(
     clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots 1,16,full
     clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5
     """
-    from clipsyn.evaluate.choice import read_shots
-    from clipsyn.evaluate.loop import evaluate as run
     from clipsyn.progress import progress
-    from clipsyn.report.methods import method_tables
+    from clipsyn.protocol.choice import read_shots
+    from clipsyn.protocol.loop import evaluate as run
+    from clipsyn.protocol.tables import method_tables
     from clipsyn.store.features import FeatureStore
 
     _refuse_one_file(report, options["output"])

@@ -150,7 +150,7 @@ def extract(store: Path, dry_run: bool, **options: Any) -> None:
 
 def _show(plan: Plan, *, as_result: bool) -> None:
     """What is there and what will be made: on standard output if that is all the command does."""
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     _say_notes(plan.notes)
     text = f"{show(plan.table())}\n{plan.summary()}"
@@ -159,7 +159,7 @@ def _show(plan: Plan, *, as_result: bool) -> None:
 
 
 def _show_outline(outline: Outline) -> None:
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     _say_notes(dict.fromkeys(split.missing for split in outline.splits if split.missing))
     for table in (outline.backbone_table(), outline.table()):

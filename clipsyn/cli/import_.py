@@ -115,8 +115,8 @@ def import_(
     clipsyn import store raw-data/contrast
     """
     from clipsyn.importing.parts import Wanted
+    from clipsyn.importing.summary import imported_table
     from clipsyn.importing.write import import_files
-    from clipsyn.report.imported import imported_table
 
     columns = {role: options.pop(f"{role}_column") for role in _ROLES}
     named = {role: name for role, name in columns.items() if name}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.complete import complete
+from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.output import say, say_document, say_lines
 from clipsyn.specs import MOST, MOST_SEEDS, MOST_WORKERS, listed
 
@@ -42,10 +43,35 @@ class Destination(click.Path):
         return path
 
 
-def _names(
+class DeclaredOption(click.Option):
+    """An option that help and messages call by some of its spellings alone, its `shown` ones."""
+
+    def __init__(self, *decls: Any, shown: Sequence[str], **about: Any) -> None:
+        super().__init__(*decls, **about)
+        self.shown = list(shown)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        with self._of_shown():
+            return super().get_help_record(ctx)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        with self._of_shown():
+            return super().get_error_hint(ctx)
+
+    @contextmanager
+    def _of_shown(self) -> Iterator[None]:
+        every, self.opts = self.opts, self.shown
+        try:
+            yield
+        finally:
+            self.opts = every
+
+
+def names_of(
     _context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[str, ...] | None:
-    return listed(texts, max(parameter.opts, key=len)) or None
+    """The names of an option that is repeated or has commas; None without any."""
+    return listed(texts, flag_of(parameter)) or None
 
 
 def list_option(
@@ -57,7 +83,7 @@ def list_option(
         multiple=True,
         default=default,
         show_default=bool(default),
-        callback=_names,
+        callback=names_of,
         shell_complete=complete,
         **settings,
     )
@@ -121,7 +147,7 @@ class Report:
             say_document(frames.to_json(frame))
         else:
             say_lines(tables(frames.printable_frame(frame)))
-        say_written(frame, self.csv, self.parquet)
+        say_written(len(frame), self.csv, self.parquet)
 
 
 def report_options(command: Command) -> Command:
@@ -146,10 +172,10 @@ def joined(tables: Mapping[str, str]) -> str:
     return "\n\n".join(tables.values())
 
 
-def say_written(frame: Sized, *paths: Path | None) -> None:
+def say_written(rows: int, *paths: Path | None) -> None:
     for path in paths:
         if path:
-            say(f"{len(frame):,} rows written to {path}", err=True)
+            say(f"{rows:,} rows written to {path}", err=True)
 
 
 def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels") -> None:
@@ -161,7 +187,7 @@ def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels")
 
 def say_shared(store: FeatureStore, frame: DataFrame) -> None:
     """Say which datasets of a frame of results share images: something over them is shown."""
-    from clipsyn.evaluate.shared import notes, sample_tables
+    from clipsyn.analyses.shared_images import notes, sample_tables
 
     for note in notes(sample_tables(store, frame)):
         say(note, err=True)

@@ -71,8 +71,8 @@ def oracle(
     clipsyn oracle store -d emoji-food -p clean --samples food.csv
     clipsyn oracle store -b '*/openai' --details --weights --csv oracle.csv
     """
-    from clipsyn.evaluate import oracle as evaluate
-    from clipsyn.report.oracle import tables
+    from clipsyn.analyses.oracle import measure as evaluate
+    from clipsyn.analyses.oracle.tables import tables
     from clipsyn.store.features import FeatureStore
 
     for path in (samples, subsets):
@@ -101,4 +101,4 @@ def _write(frame: DataFrame, path: Path) -> None:
         csv=path if path.suffix == ".csv" else None,
         parquet=path if path.suffix == ".parquet" else None,
     )
-    say_written(frame, path)
+    say_written(len(frame), path)

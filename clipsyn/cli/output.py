@@ -17,7 +17,7 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
 
 def say_lines(text: str, *, err: bool = False) -> None:
     """Write tables and paragraphs whose names went through `printable`, as wide as the terminal."""
-    from clipsyn.report.layout import paragraphs, width_of  # not for every start
+    from clipsyn.show.layout import paragraphs, width_of  # not for every start
 
     _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
 

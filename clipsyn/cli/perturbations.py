@@ -34,6 +34,6 @@ def perturbations(as_json: bool) -> None:
         return
     import polars
 
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     say_lines(show(polars.DataFrame(rows).drop("version")))

@@ -170,7 +170,7 @@ def _tables(router: FittedRouter, found: Predictions) -> str:
     """The first rows, how many images each class got, and how many of them are right."""
     import polars as pl
 
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     frame = found.frame
     names = router.class_names
@@ -197,7 +197,7 @@ def _wrapped(column: str) -> str:
 
 
 def _accuracy(found: Predictions) -> Iterator[str]:
-    from clipsyn.report.tables import interval_text
+    from clipsyn.show.tables import interval_text
     from clipsyn.stats import wilson_interval
 
     if found.accuracy is not None:

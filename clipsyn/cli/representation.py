@@ -62,8 +62,8 @@ def representation(
     clipsyn representation store -d emoji-food --neighbours 5
     clipsyn representation store -b '*/openai' --samples 10000 --csv representation.csv
     """
-    from clipsyn.evaluate.representation import representation as measure
-    from clipsyn.report.representation import tables
+    from clipsyn.analyses.representation.measure import representation as measure
+    from clipsyn.analyses.representation.tables import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)

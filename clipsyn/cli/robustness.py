@@ -57,8 +57,8 @@ def robustness(
     clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*' --details
     clipsyn robustness store --reference tiny-RN/zoo --results results.parquet --csv robustness.csv
     """
-    from clipsyn.evaluate.robustness import robustness as measure
-    from clipsyn.report.robustness import tables
+    from clipsyn.analyses.robustness.measure import robustness as measure
+    from clipsyn.analyses.robustness.tables import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)

@@ -13,7 +13,7 @@ from clipsyn.cli.extract import terminate
 from clipsyn.cli.output import say, say_lines
 
 if TYPE_CHECKING:
-    from clipsyn.pipeline.stages import Outcome
+    from clipsyn.recipe.stages import Outcome
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -31,7 +31,7 @@ def run(recipe: str | None) -> None:
     clipsyn run quickstart
     clipsyn run path/to/recipe.yaml
     """
-    from clipsyn.pipeline import find_recipe, run_recipe
+    from clipsyn.recipe import find_recipe, run_recipe
 
     if recipe is None:
         _list_shipped()
@@ -53,8 +53,8 @@ def run(recipe: str | None) -> None:
 def _list_shipped() -> None:
     import polars as pl
 
-    from clipsyn.pipeline import read_recipe, shipped_recipes
-    from clipsyn.report.tables import show
+    from clipsyn.recipe import read_recipe, shipped_recipes
+    from clipsyn.show.tables import show
 
     rows = [
         {"recipe": name, "what it does": read_recipe(path).description}
@@ -66,7 +66,7 @@ def _list_shipped() -> None:
 def _summarise(store: Path, outcomes: list[Outcome]) -> None:
     import polars as pl
 
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     rows = [
         {

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from clipsyn.cli.complete import flag_of
 from clipsyn.cli.output import say
 from clipsyn.errors import ClipsynError, Interrupted
 from clipsyn.printable import printable
@@ -103,7 +104,7 @@ def flags_of(context: click.Context) -> dict[str, str]:
     group, name = context.command, context.invoked_subcommand
     command = group.get_command(context, name) if isinstance(group, click.Group) and name else None
     options = [it for it in command.params if isinstance(it, click.Option)] if command else []
-    flags = {option.name or "": max(option.opts, key=len) for option in options}
+    flags = {option.name or "": flag_of(option) for option in options}
     return {f"{name}s": flag for name, flag in flags.items()} | flags
 
 

@@ -40,7 +40,7 @@ def ls(store: Path, as_json: bool) -> None:
 def _print_grouped(rows: list[dict[str, Any]]) -> None:
     import polars as pl
 
-    from clipsyn.report.tables import show
+    from clipsyn.show.tables import show
 
     grouped = (
         pl.DataFrame(rows)

@@ -38,8 +38,8 @@ def zeroshot(
     clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary
     clipsyn zeroshot store --json --csv results.csv
     """
-    from clipsyn import evaluate
-    from clipsyn.report import tables
+    from clipsyn.analyses.accuracy import measure as evaluate
+    from clipsyn.analyses.accuracy import tables
     from clipsyn.store.features import FeatureStore
 
     opened = FeatureStore.open(store)

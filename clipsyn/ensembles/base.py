@@ -24,11 +24,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.blocks import in_blocks
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.estimator import Estimator
-from clipsyn.logits import predictions, softmax, weighted_sum
-from clipsyn.metrics import accuracy
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.logits import predictions, softmax, weighted_sum
+from clipsyn.numerics.metrics import accuracy
 from clipsyn.pool import Pool
 
 _FAR = 1000.0  # beyond it a logit has less than four decimals in single precision

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.static import most_confident, one_hot
-from clipsyn.loss import cross_entropy
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in

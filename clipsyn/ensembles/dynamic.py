@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.static import one_hot
 from clipsyn.errors import RouterMismatch, UsageError
-from clipsyn.logits import softmax
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
 
 

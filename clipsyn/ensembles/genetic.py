@@ -15,7 +15,7 @@ from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import UsageError
 from clipsyn.estimator import check_range
-from clipsyn.logits import weighted_sum
+from clipsyn.numerics.logits import weighted_sum
 from clipsyn.pool import Pool
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures

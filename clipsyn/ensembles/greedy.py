@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import UsageError
-from clipsyn.logits import log_mixture, log_softmax
+from clipsyn.numerics.logits import log_mixture, log_softmax
 from clipsyn.pool import Pool
 
 

@@ -21,10 +21,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.blocks import equal_slices
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import RouterMismatch
 from clipsyn.estimator import check_range
+from clipsyn.numerics.blocks import equal_slices
 from clipsyn.pool import Pool
 
 # (rows, outputs (sample, seed, output)) -> losses (sample, seed), gradients like the outputs

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.mlp import Loss, PerceptronRouter
-from clipsyn.logits import log_mixture, log_softmax, softmax
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.logits import log_mixture, log_softmax, softmax
 from clipsyn.pool import Pool
 
 

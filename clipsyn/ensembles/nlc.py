@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.mlp import Loss, PerceptronRouter
-from clipsyn.logits import softmax
-from clipsyn.loss import weighted_cross_entropy
+from clipsyn.numerics.logits import softmax
+from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 from clipsyn.registry import unknown_name
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import UsageError
-from clipsyn.logits import log_softmax, softmax, weighted_sum
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.logits import log_softmax, softmax, weighted_sum
 from clipsyn.pool import Pool
 
 STATISTICS = ("margin", "spread", "divergence")

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import UsageError
-from clipsyn.logistic import Linear, fit_logistic
-from clipsyn.logits import log_softmax
-from clipsyn.loss import cross_entropy
+from clipsyn.numerics.logistic import Linear, fit_logistic
+from clipsyn.numerics.logits import log_softmax
+from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
 
 _GRID = (1.0, 10.0, 100.0)  # inverse penalties tried, the strongest penalty first

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.blocks import in_blocks
 from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.logits import log_mixture, softmax
-from clipsyn.loss import cross_entropy
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.logits import log_mixture, softmax
+from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_PREDICTION
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import UsageError
-from clipsyn.loss import weighted_cross_entropy
+from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clipsyn.blocks import usable_cores
 from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
 from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.numerics.blocks import usable_cores
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS

@@ -14,12 +14,12 @@ from itertools import groupby
 import numpy as np
 import polars as pl
 
-from clipsyn.blocks import usable_cores
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
 from clipsyn.extract.prompts import source_prompts
 from clipsyn.extract.sources.base import ImageSource
+from clipsyn.numerics.blocks import usable_cores
 from clipsyn.progress import Progress
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet, parse_perturbation

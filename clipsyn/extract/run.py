@@ -28,7 +28,7 @@ from clipsyn.extract.images import Batch, Images, batches
 from clipsyn.extract.meter import Used, measured
 from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
 from clipsyn.extract.text import class_embeddings
-from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.progress import Progress
 from clipsyn.specs import Perturbation, canonical_json
 from clipsyn.store.drafts import Note

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.heads.base import Head, backbone_logits, cross_fitted, image_embeddings
-from clipsyn.logistic import fit_logistic
+from clipsyn.numerics.logistic import fit_logistic
 from clipsyn.pool import Pool
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.estimator import Estimator
-from clipsyn.logits import log_softmax
+from clipsyn.numerics.logits import log_softmax
 from clipsyn.pool import Pool
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import TooFewSamples
 from clipsyn.heads.base import Head, held_out, image_embeddings, mean_loss, repeated
-from clipsyn.logistic import Linear, fit_logistic
+from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.pool import Pool
 
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # tried in this order, until the held-out loss rises

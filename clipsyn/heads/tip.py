@@ -20,7 +20,7 @@ from clipsyn.heads.base import (
     mean_loss,
     repeated,
 )
-from clipsyn.loss import cross_entropy
+from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clipsyn.catalog.experiments import conditions as conditions_of
 from clipsyn.catalog.experiments import spelt
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.logits import predictions
+from clipsyn.numerics.logits import predictions
 from clipsyn.specs import CLEAN, parse_perturbation
 
 KINDS = ("auto", "predictions", "logits", "probabilities", "embeddings")
@@ -143,7 +143,7 @@ def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.
 
 
 def predicted_class(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """As `clipsyn.logits.predictions`, of rows where any value is not finite too."""
+    """As `clipsyn.numerics.logits.predictions`, of rows where any value is not finite too."""
     finite = np.isfinite(logits).all(axis=1, keepdims=True)
     return predictions(np.where(finite, logits, np.float32(np.nan)))
 

@@ -24,7 +24,7 @@ from clipsyn.importing.numpy_files import cached_features, read_numpy
 from clipsyn.importing.parts import Part, Wanted
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
-from clipsyn.metrics import accuracy
+from clipsyn.numerics.metrics import accuracy
 from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
 from clipsyn.store.drafts import Draft

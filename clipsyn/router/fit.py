@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
 from clipsyn.estimator import from_text
-from clipsyn.fewshot import few_shot
 from clipsyn.heads import HEADS
+from clipsyn.numerics.fewshot import few_shot
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader

@@ -14,12 +14,12 @@ from clipsyn.catalog.backbones import known_backbones
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.errors import InputError, RouterMismatch, UsageError
-from clipsyn.fewshot import shortfall
 from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
 from clipsyn.heads.zero_shot import ZeroShot
-from clipsyn.logits import predictions, softmax, zero_shot_logits
-from clipsyn.metrics import accuracy
+from clipsyn.numerics.fewshot import shortfall
+from clipsyn.numerics.logits import predictions, softmax, zero_shot_logits
+from clipsyn.numerics.metrics import accuracy
 from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.printable import html_table
 from clipsyn.specs import Identity, differences, fingerprint

@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, RouterMismatch
-from clipsyn.logits import predictions, softmax
-from clipsyn.metrics import Score, accuracy
+from clipsyn.numerics.logits import predictions, softmax
+from clipsyn.numerics.metrics import Score, accuracy
 from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.schema import NO_PREDICTION

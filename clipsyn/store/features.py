@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
-from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS

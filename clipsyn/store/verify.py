@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, StaleCell, StoreError
-from clipsyn.logits import predictions, zero_shot_logits
+from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files

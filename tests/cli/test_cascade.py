@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from clipsyn.analyses.cascade.measure import THRESHOLDS, cascade
 from clipsyn.cli import main
-from clipsyn.evaluate.cascade import THRESHOLDS, cascade
-from clipsyn.evaluate.results import RESULT
+from clipsyn.results.frame import RESULT
 
 
 @pytest.fixture

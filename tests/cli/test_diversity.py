@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from clipsyn.analyses.diversity.measure import diversity
 from clipsyn.cli import main
-from clipsyn.evaluate.diversity import diversity
-from clipsyn.evaluate.results import RESULT
+from clipsyn.results.frame import RESULT
 
 NAMES = "fake/one+fake/two"
 SIX = tuple(f"class {c}" for c in range(6))

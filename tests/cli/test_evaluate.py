@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.evaluate import RESULT, evaluate
 from clipsyn.heads import HEADS
+from clipsyn.protocol.loop import evaluate
+from clipsyn.results.frame import RESULT
 
 QUICK = ["--ensembles", "log-avg,super-learner", "--shots", "1,full", "--seeds", "2"]
 
@@ -120,7 +121,7 @@ def test_results_that_are_added_to_are_not_written_over(run, tmp_path, option):
 
 def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("clipsyn.evaluate.study.fit_methods", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("clipsyn.protocol.study.fit_methods", lambda *_: pytest.fail("measured"))
     result = run(*QUICK, "-o", tmp_path / "file" / "r.parquet")
     assert result.exit_code == 2
     assert re.search(r"cannot write .*file/r\.parquet: .*; choose", result.stderr)

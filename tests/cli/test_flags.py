@@ -8,10 +8,10 @@ import click
 import numpy as np
 import pytest
 
+from clipsyn.analyses.cascade.measure import cascade
 from clipsyn.cli import main
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import UsageError
-from clipsyn.evaluate.cascade import cascade
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files
 from clipsyn.store.features import FeatureStore

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination
-from clipsyn.pipeline import STAGES
+from clipsyn.recipe import STAGES
 
 DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/cli.md, and `clipsyn.errors`
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

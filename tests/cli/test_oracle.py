@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from clipsyn.analyses.oracle.measure import oracle, sample_table, subset_table
 from clipsyn.cli import main
-from clipsyn.evaluate.oracle import oracle, sample_table, subset_table
-from clipsyn.evaluate.results import RESULT
+from clipsyn.results.frame import RESULT
 
 CLEAN = {"perturbations": "clean"}
 

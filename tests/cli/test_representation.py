@@ -6,8 +6,8 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.evaluate.representation import representation
-from clipsyn.evaluate.results import RESULT
+from clipsyn.analyses.representation.measure import representation
+from clipsyn.results.frame import RESULT
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from clipsyn.analyses.robustness.measure import robustness
 from clipsyn.cli import main
-from clipsyn.evaluate.loop import evaluate
-from clipsyn.evaluate.results import RESULT
-from clipsyn.evaluate.robustness import robustness
+from clipsyn.protocol.loop import evaluate
+from clipsyn.results.frame import RESULT
 
 
 @pytest.fixture

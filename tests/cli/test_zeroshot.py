@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from clipsyn.analyses.accuracy.measure import zeroshot
 from clipsyn.cli import main
-from clipsyn.evaluate import RESULT, zeroshot
+from clipsyn.results.frame import RESULT
 
 
 @pytest.fixture

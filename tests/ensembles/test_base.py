@@ -8,7 +8,7 @@ import pytest
 from clipsyn.ensembles.base import Ensemble, Router, as_pool
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
-from clipsyn.logits import softmax
+from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_PREDICTION
 
@@ -134,8 +134,10 @@ def test_weights_are_those_of_the_sum_in_the_order_of_the_pool():
 
 
 def test_combine_is_given_only_readable_samples_in_blocks(monkeypatch):
-    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 5 * 3 * 4)
-    monkeypatch.setattr("clipsyn.blocks._thread.works_alone", True, raising=False)  # in order
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 5 * 3 * 4)
+    monkeypatch.setattr(  # in order
+        "clipsyn.numerics.blocks._thread.works_alone", True, raising=False
+    )
     logits = logits_of()
     logits[[0, 1, 2, 3, 4, 6]] = np.nan
     pool = Pool.of(logits, labels_of(), [np.eye(12)] * 3)

@@ -15,7 +15,7 @@ from clipsyn.ensembles.calibrated import (
     fit_temperatures,
     tempered_cross_entropy,
 )
-from clipsyn.logits import softmax
+from clipsyn.numerics.logits import softmax
 
 TRUE = np.array([0.4, 1.0, 2.5])
 
@@ -63,7 +63,7 @@ def test_slopes_are_those_of_autograd():
 def test_blocks_change_nothing(monkeypatch):
     logits, labels = miscalibrated(40)
     whole = tempered_cross_entropy(logits, TRUE, labels)
-    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 7 * 3 * 5)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 3 * 5)
     for one, other in zip(tempered_cross_entropy(logits, TRUE, labels), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 

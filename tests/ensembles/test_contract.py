@@ -379,7 +379,7 @@ def does_not_depend_on_blocks(make):
     support, other = pool_of(), pool_of(seed=1)
     whole = make().fit(support).combine(other)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clipsyn.blocks._BLOCK_VALUES", 7 * 3 * 4)
+        patch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 3 * 4)
         blocks = make().fit(support).combine(other)
     np.testing.assert_allclose(blocks, whole, rtol=1e-3, atol=1e-3)
 

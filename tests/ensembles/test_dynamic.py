@@ -140,7 +140,7 @@ def test_permuting_backbones_samples_and_classes_permutes_the_result(method):
 def test_blocks_of_rows_give_what_one_block_gives(method, monkeypatch):
     support, pool = problem(), problem(50, seed=1)
     whole = method().fit(support).combine(pool)
-    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 60 * 7)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 60 * 7)
     assert method().fit(support).combine(pool) == pytest.approx(whole, abs=1e-6)
 
 

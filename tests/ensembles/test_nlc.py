@@ -11,7 +11,7 @@ from clipsyn.ensembles.mlp import Network
 from clipsyn.ensembles.nlc import NLC, WEIGHT_MAPS
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UnknownName, UsageError
 from clipsyn.estimator import from_text
-from clipsyn.loss import weighted_cross_entropy
+from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 
 TORCH_MAPS = {

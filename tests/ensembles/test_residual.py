@@ -148,7 +148,7 @@ def test_statistics_are_those_of_the_definitions():
 def test_statistics_in_blocks_are_those_of_the_whole(monkeypatch):
     logits, _ = sample(n=50)
     whole = statistics(logits, 1.0)
-    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 7 * logits[0].size)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * logits[0].size)
     np.testing.assert_allclose(statistics(logits, 1.0), whole, atol=1e-12)
 
 

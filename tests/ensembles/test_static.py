@@ -163,7 +163,7 @@ def test_the_best_of_one_backbone_is_that_one():
 def test_best_single_counts_in_blocks(monkeypatch):
     logits = logits_of(50, 3)
     labels = logits[:, 2].argmax(axis=1)
-    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 7 * 3 * 6)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 3 * 6)
     assert BestSingle().fit(logits, labels).best_ == "2"
 
 
@@ -174,9 +174,9 @@ def test_best_single_counts_in_blocks(monkeypatch):
 )
 def test_memory_beside_the_logits_is_bounded(ensemble, monkeypatch):
     pool = Pool.of(logits_of(4000, 5, 50))
-    monkeypatch.setattr("clipsyn.blocks._BLOCK_VALUES", 50_000)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 50_000)
     with ThreadPoolExecutor(2) as threads:
-        monkeypatch.setattr("clipsyn.blocks._threads", lambda: threads)
+        monkeypatch.setattr("clipsyn.numerics.blocks._threads", lambda: threads)
         tracemalloc.start()
         scores = ensemble.combine(pool)
         _, peak = tracemalloc.get_traced_memory()

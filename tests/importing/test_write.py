@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.catalog.experiments import categories, conditions, experiments
 from clipsyn.errors import DatasetError, MissingCell, StaleCell, UsageError
-from clipsyn.evaluate.oracle import sample_table
 from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import IMPORTED, import_files

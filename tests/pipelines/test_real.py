@@ -19,7 +19,7 @@ import pytest
 
 from clipsyn.catalog.experiments import categories, conditions, experiments
 from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
-from clipsyn.pipeline import read_recipe, run_recipe
+from clipsyn.recipe import read_recipe, run_recipe
 from clipsyn.store.features import FeatureStore
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from clipsyn.logits import zero_shot_logits
+from clipsyn.numerics.logits import zero_shot_logits
 from clipsyn.pool import Pool
 
 CLASSES = ("missile", "tabby", "missile", "crane", "beacon")

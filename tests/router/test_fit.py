@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluate import study
-from clipsyn.fewshot import few_shot
+from clipsyn.numerics.fewshot import few_shot
+from clipsyn.protocol import study
 from clipsyn.router import fit_router
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader

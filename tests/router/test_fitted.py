@@ -15,7 +15,7 @@ from clipsyn.ensembles.static import LogAverage, ProbabilityAverage
 from clipsyn.errors import InputError, RouterMismatch, UsageError
 from clipsyn.heads.base import Head
 from clipsyn.heads.tip import TipAdapter
-from clipsyn.logits import softmax
+from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
 from clipsyn.router import FittedRouter
 from clipsyn.schema import NO_PREDICTION

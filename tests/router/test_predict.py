@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import MissingCell, RouterMismatch
-from clipsyn.logits import softmax
+from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
 from clipsyn.router import FittedRouter, fit_router
 from clipsyn.router.predict import predict_store

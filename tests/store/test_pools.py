@@ -9,7 +9,7 @@ import pytest
 from clipsyn.errors import MissingCell, StaleCell, UnknownName, UsageError
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files
-from clipsyn.logits import softmax
+from clipsyn.numerics.logits import softmax
 from clipsyn.specs import FeatureKey
 from clipsyn.store import pools
 from clipsyn.store.features import FeatureStore

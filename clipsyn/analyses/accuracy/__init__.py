@@ -1,0 +1,37 @@
+"""Zero-shot accuracy of every backbone of a store, and of the oracle over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipsyn.analyses.spec import Analysis, Selection, pooled
+from clipsyn.settings import FLAG, setting
+
+
+@dataclass(frozen=True)
+class ZeroshotSettings(Selection):
+    """What `clipsyn zeroshot` is asked for."""
+
+    pooled: bool = pooled()
+    summary: bool = setting(
+        False, FLAG, "One table for everything: a line a dataset.", display=True
+    )
+
+
+zeroshot = Analysis(
+    name="zeroshot",
+    short="Zero-shot accuracy of what a store holds.",
+    about="""\
+Zero-shot accuracy of every backbone in STORE: top-1 with a 95 % interval, top-5, mean per class, n;
+and of the oracle, which for each image knows a backbone that gets it right.
+
+Needs no image, no model and no GPU.""",
+    examples=(
+        "clipsyn zeroshot store",
+        "clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary",
+        "clipsyn zeroshot store --json --csv results.csv",
+    ),
+    settings=ZeroshotSettings,
+    home="clipsyn.analyses.accuracy",
+    over_datasets=False,
+)

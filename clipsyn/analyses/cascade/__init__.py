@@ -1,0 +1,113 @@
+"""Cascades: backbones run one after the other, until an answer is confident enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipsyn.analyses.spec import Analysis, Selection, details, perturbations
+from clipsyn.settings import (
+    COSTS,
+    FLAG,
+    NAMES,
+    NUMBER,
+    NUMBERS,
+    SHOTS,
+    TEXT,
+    WHOLE,
+    Shots,
+    setting,
+)
+from clipsyn.specs import MOST
+
+PLAIN = "log-avg"  # the ensemble of the original cascade
+
+
+@dataclass(frozen=True)
+class CascadeSettings(Selection):
+    """What `clipsyn cascade` is asked for."""
+
+    former: ClassVar[Mapping[str, str]] = {
+        "within": "it was a fraction, write within_points, in points of accuracy (0.01 is 1 point)"
+    }
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    ensembles: tuple[str, ...] = setting(
+        (PLAIN,),
+        NAMES,
+        "What combines the first k backbones, beside log-avg: NAME, NAME:parameter=value, or "
+        "masked-NAME for one ensemble fitted for all stages; repeated or with commas.",
+    )
+    order: str = setting(
+        "cost",
+        TEXT,
+        "Cheapest backbone first; most accuracy gained on the support per GFLOP; or as "
+        "--backbones has them.",
+        choices=("cost", "greedy", "given"),
+    )
+    thresholds: tuple[float, ...] = setting(
+        (*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.99),
+        NUMBERS,
+        "Confidences to leave at, repeated or with commas.",
+        least=0,
+        most=1,
+    )
+    within_points: float = setting(
+        1.0,
+        NUMBER,
+        "Accuracy that the threshold chosen on the support may lose there.",
+        flag="--within",
+        metavar="POINTS",
+        least=0,
+    )
+    all_subsets: bool = setting(
+        False,
+        FLAG,
+        "Fit ensembles for every subset of up to nine backbones, for the Pareto front; slow.",
+    )
+    costs: Mapping[str, float] = setting(
+        {},
+        COSTS,
+        "What an image costs a backbone, where that is not known or another number is wanted.",
+        flag="--cost",
+        metavar="NAME=GFLOPS",
+        least=0,
+    )
+    support: str = setting("train", TEXT, "Split to fit and choose on.", metavar="SPLIT")
+    shots: Shots = setting(
+        "full",
+        SHOTS,
+        "Images of each class to fit on, or full for all.",
+        least=1,
+        most=MOST,
+    )
+    seed: int = setting(
+        0,
+        WHOLE,
+        "Of the images drawn by --shots, and of ensembles with a random start.",
+        least=0,
+        most=MOST,
+    )
+    details: bool = details()
+
+
+cascade = Analysis(
+    name="cascade",
+    short="What backbones cost, and what stopping early saves.",
+    about="""\
+What the backbones in STORE cost, and cascades of them.
+
+A cascade runs one backbone after the other, combines what it has, and stops at the first answer
+that is confident enough. Accuracy against mean cost at each threshold, beside single backbones and
+ensembles of all their subsets; which of them are on the Pareto front. Everything is fitted and
+chosen on the support split.""",
+    examples=(
+        "clipsyn cascade store",
+        "clipsyn cascade store --ensembles nlc,super-learner --order greedy --within 0.5",
+        "clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 --csv "
+        "out.csv",
+    ),
+    settings=CascadeSettings,
+    home="clipsyn.analyses.cascade",
+)

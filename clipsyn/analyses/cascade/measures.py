@@ -1,0 +1,154 @@
+"""Cascades: run backbones one after the other, and stop at the first confident answer.
+
+Stage k has combined the first k backbones. A sample leaves at
+
+    stage(x) = min { k : confidence_k(x) >= threshold, or k is the last }
+
+and costs what the backbones up to there cost. Paper section 9, the reading recommended there;
+Wang et al., Wisdom of Committees (ICLR 2022), with the average of the logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.numerics.blocks import in_blocks
+
+NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages
+_ROUNDING = 1e-9  # accuracies closer than this are equal
+
+
+class Curve(NamedTuple):
+    """A cascade at each of several thresholds; NaN where there is no sample."""
+
+    accuracy: NDArray[np.float64]  # (threshold,)
+    cost: NDArray[np.float64]  # (threshold,) mean over samples
+    shares: NDArray[np.float64]  # (threshold, stage) of the samples that leave there
+
+
+def exit_stages(confidence: NDArray[Any], threshold: float) -> NDArray[np.intp]:
+    """(sample,) index of the stage at which each sample leaves: confidence (stage, sample)."""
+    passes = np.asarray(confidence, np.float64) >= threshold
+    passes[-1] = True
+    leaves: NDArray[np.intp] = passes.argmax(axis=0)
+    return leaves
+
+
+def cascade_curve(
+    confidence: NDArray[Any],
+    correct: NDArray[np.bool_],
+    costs: NDArray[Any],
+    thresholds: NDArray[Any],
+) -> Curve:
+    """Accuracy, mean cost and exit shares at all thresholds at once.
+
+    confidence, correct: (stage, sample). costs: (stage,) of each stage alone, on top of those
+    before it. thresholds: (threshold,). A threshold of 0 is the first stage alone, one above 1
+    the last stage for everyone.
+
+    A sample has left by stage k where the largest confidence up to there reaches the threshold,
+    so each stage needs one sort, and no array (threshold, sample).
+    """
+    _check(confidence, correct, costs)
+    reached = np.maximum.accumulate(np.asarray(confidence, np.float64), axis=0)
+    reached[-1] = np.inf  # nobody stays
+    stages, n = reached.shape
+    asked = np.asarray(thresholds, np.float64)
+    gone = np.zeros((len(asked), stages + 1), np.int64)  # by each stage; the first column is none
+    right = np.zeros(len(asked), np.int64)
+    for stage in range(stages):
+        gone[:, stage + 1] = _at_least(reached[stage], asked)
+        here = correct[stage]
+        right += _at_least(reached[stage][here], asked)
+        if stage:
+            right -= _at_least(reached[stage - 1][here], asked)
+    with np.errstate(invalid="ignore"):  # 0/0 without samples
+        shares = np.diff(gone, axis=1) / np.int64(n)
+        accuracy = right / np.int64(n)
+    return Curve(accuracy, shares @ np.cumsum(costs, dtype=np.float64), shares)
+
+
+def smallest_threshold(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], within: float
+) -> float:
+    """The smallest threshold from which on accuracy stays within `within` of the last stage's.
+
+    confidence, correct: (stage, sample); within: a fraction of the samples. All that makes a
+    difference is tried: 0, every confidence, and NEVER. *From which on*: a smaller one that is
+    good enough by luck, with worse ones above it, is not taken. NEVER where there is no sample.
+    """
+    _check(confidence, correct, np.zeros(len(confidence)))
+    reached = np.maximum.accumulate(np.asarray(confidence, np.float64)[:-1], axis=0)
+    tried = np.unique(np.append(reached.ravel(), [0.0, NEVER]))
+    curve = cascade_curve(confidence, correct, np.zeros(len(confidence)), tried)
+    enough = curve.accuracy >= curve.accuracy[-1] - within - _ROUNDING
+    failed = np.flatnonzero(~enough)
+    return float(tried[min(failed[-1] + 1, len(tried) - 1)] if len(failed) else tried[0])
+
+
+def pareto_front(costs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """(point,) whether no other point costs as little and is as good, with one of them better.
+
+    costs, values: (point,). Equal points are both in front, or neither. A NaN never is.
+    """
+    if costs.ndim != 1 or costs.shape != values.shape:
+        raise ValueError(f"a cost and a value a point, not {costs.shape} and {values.shape}")
+    front = np.zeros(len(costs), bool)
+    known = np.flatnonzero(~(np.isnan(costs) | np.isnan(values)))
+    order = known[np.lexsort((-values[known], costs[known]))]  # the best of each cost first
+    best, paid = -np.inf, np.nan
+    for point in order:
+        equal = costs[point] == paid and values[point] == best
+        if values[point] > best or equal:
+            front[point] = True
+            best, paid = values[point], costs[point]
+    return front
+
+
+def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """What the average of the logits of every subset of backbones predicts, the lowest of equals.
+
+    logits: (sample, backbone, class), all finite. Returns (subset, sample): backbone b is in
+    subset s if ``s >> b & 1``; the empty one predicts 0. A subset costs one sum and one search
+    more than the one it extends.
+    """
+    _, count, classes = logits.shape
+    found = np.zeros((1 << count, len(logits)), np.uint16)
+
+    def block(rows: slice) -> None:
+        part = np.ascontiguousarray(logits[rows].transpose(1, 0, 2))
+        sums = np.zeros((count + 1, *part.shape[1:]), part.dtype)  # of subsets that are extended
+
+        def extend(subset: int, size: int, first: int) -> None:
+            for b in range(first, count):
+                np.add(sums[size], part[b], out=sums[size + 1])
+                found[subset | 1 << b, rows] = sums[size + 1].argmax(axis=1)
+                extend(subset | 1 << b, size + 1, b + 1)
+
+        extend(0, 0, 0)
+
+    in_blocks(block, (len(logits), 2 * count, classes))
+    return found
+
+
+def _at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.intp]:
+    """(threshold,) how many of the values reach each threshold."""
+    below: NDArray[np.intp] = np.searchsorted(np.sort(values), thresholds, side="left")
+    return len(values) - below
+
+
+def _check(confidence: NDArray[Any], correct: NDArray[Any], costs: NDArray[Any]) -> None:
+    if confidence.ndim != 2 or len(confidence) == 0 or confidence.shape != correct.shape:
+        raise ValueError(
+            "confidence and correctness are (stage, sample), with at least one stage, "
+            f"not {confidence.shape} and {correct.shape}"
+        )
+    if costs.shape != confidence.shape[:1]:
+        raise ValueError(f"{len(confidence)} stages have as many costs, not {costs.shape}")
+    if not (np.isfinite(costs).all() and (costs >= 0).all()):
+        raise ValueError("what a stage costs is a number, and not negative")
+    if np.isnan(confidence).any():
+        raise ValueError("a confidence is NaN: leave out samples without a prediction")

@@ -1,0 +1,52 @@
+"""How differently the backbones of a store err, and whether ensembles gain by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.analyses.spec import (
+    Analysis,
+    Selection,
+    head_of_results,
+    pooled,
+    results,
+    shots_of_results,
+)
+from clipsyn.settings import Shots
+
+
+@dataclass(frozen=True)
+class DiversitySettings(Selection):
+    """What `clipsyn diversity` is asked for."""
+
+    pooled: bool = pooled()
+    results: Path | None = results(
+        "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets."
+    )
+    head: str = head_of_results()
+    shots: Shots | None = shots_of_results()
+
+
+diversity = Analysis(
+    name="diversity",
+    short="How differently the backbones err.",
+    about="""\
+How differently the backbones in STORE err, with zero-shot predictions.
+
+Error inconsistency, disagreement, double fault, Yule's Q and error consistency (Cohen's kappa) of
+every pair of backbones, and their means; Fleiss' kappa, the entropy of votes, and what only one
+backbone gets right. One dataset and perturbation is shown pair by pair, several by their means;
+--csv, --parquet and --json have all pairs with intervals.
+
+With --results also whether ensembles gain more where the backbones differ more: correlations of
+each measure with the gain over the best single backbone, over datasets, with 95 % intervals.""",
+    examples=(
+        "clipsyn diversity store",
+        "clipsyn diversity store -d emoji-food -p clean",
+        "clipsyn diversity store --results results.parquet --shots 16 --csv diversity.csv",
+    ),
+    settings=DiversitySettings,
+    home="clipsyn.analyses.diversity",
+    lacking="labels, a second backbone",
+)

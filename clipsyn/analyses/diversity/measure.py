@@ -1,0 +1,168 @@
+"""How differently the backbones of a store err, and whether ensembles gain by it.
+
+Reads predictions and labels; no logit, no embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn.analyses.diversity.correlations import correlations
+from clipsyn.analyses.diversity.measures import (
+    PAIRWISE,
+    Counts,
+    PairMeasure,
+    fleiss_kappa,
+    over_pairs,
+    pair_counts,
+    resampled,
+    unique_correct,
+    unique_correct_floor,
+    vote_entropy,
+)
+from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.errors import UsageError
+from clipsyn.numerics.metrics import Score
+from clipsyn.results.frame import RESULT, Measured, Row
+from clipsyn.specs import fingerprint
+from clipsyn.stats import holm, mcnemar, percentiles, wilson_interval
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.select import Names
+
+MEANS = (*(f"mean_{name}" for name in PAIRWISE), "fleiss_kappa", "vote_entropy")
+
+
+def diversity(
+    store: FeatureStore,
+    *,
+    datasets: Names = None,
+    splits: Names = ("test",),
+    perturbations: Names = None,
+    backbones: Names = None,
+    prompts: Names = None,
+    pooled: bool = False,
+    results: Path | None = None,
+    head: str = "zero-shot",
+    shots: str | None = None,
+) -> pl.DataFrame:
+    """Diversity of the backbones on each dataset, split, perturbation and prompt set.
+
+    Filters are names or patterns with ``*``; None takes all there is. pooled: over all
+    perturbations of a dataset together, where each image was shown under one. Returns a tidy frame
+    with the columns of `RESULT`, over the samples that every backbone has a prediction for,
+    `ensemble` null. Intervals are bootstrap ones over samples, the same resamples for all numbers
+    of a group.
+
+    - of a pair of backbones: each measure of `PAIRWISE`; mcnemar_p, the exact p-value that the two
+      are equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group;
+    - of all backbones: mean_NAME over pairs for each of those measures (over those that have one),
+      fleiss_kappa and vote_entropy;
+    - of a backbone: unique_correct, with Wilson's interval, and unique_correct_floor, what a guess
+      in its place would have.
+
+    With `results`, a file of `clipsyn evaluate`, beside them what `correlations` has to say of
+    `MEANS` and the gains there, on `head`, at `shots`.
+
+    Groups of one backbone are left out. Raises UsageError where no group has two, or a dataset that
+    is asked for has none that does, and where the results are of other samples or backbones;
+    MissingCell, UnknownName and DatasetError as `zeroshot` does.
+    """
+    groups = predicted(
+        store,
+        datasets=datasets,
+        splits=splits,
+        perturbations=perturbations,
+        backbones=backbones,
+        prompts=prompts,
+        pooled=pooled,
+    )
+    rows: list[Row] = []
+    alone: dict[str, str] = {}  # place -> the only backbone there
+    for group in groups:
+        if len(group.keys) == 1:
+            alone[group.samples.name] = group.backbones[0]
+        else:
+            rows += _rows(group)
+    frame = pl.DataFrame(rows, schema=RESULT)
+    _refuse(alone, frame, every=datasets is not None)
+    if results is None:
+        return frame
+    means = frame.filter(pl.col("metric").is_in(MEANS))
+    return pl.concat([frame, correlations(means, results, head=head, shots=shots)])
+
+
+def _refuse(alone: dict[str, str], frame: pl.DataFrame, *, every: bool) -> None:
+    """Raise UsageError where one backbone is all there is; every: for any dataset and split."""
+    there = set(map("/".join, frame.select("dataset", "split").iter_rows()))
+    lacking = {place: name for place, name in alone.items() if place not in there}
+    if lacking and (every or frame.is_empty()):
+        place, name = next(iter(lacking.items()))
+        raise UsageError(
+            f"{place} has only one backbone here, {name}, and it takes two to differ: choose more "
+            "with backbones=…, or add one with `clipsyn extract`"
+        )
+
+
+def _rows(group: Predicted) -> Iterator[Row]:
+    whole = fingerprint({"cells": list(group.fingerprints.values())})
+    for backbones, measured in _measures(group):
+        names = tuple(group.backbones[b] for b in backbones)
+        yield group.row(measured, names) | {"fingerprint": whole}
+
+
+def _measures(group: Predicted) -> Iterator[tuple[tuple[int, ...], Measured]]:
+    """Everything measured of one group, with the indices of the backbones it is about."""
+    predictions, labels = group.predictions, group.labels
+    counts = pair_counts(predictions, labels)
+    draws, entropies = resampled(predictions, labels)
+    every = tuple(range(len(predictions)))
+    for name in PAIRWISE:
+        measure = PAIRWISE.load(name)
+        values, drawn = _matrices(measure, group, counts, draws)
+        for i, j in combinations(every, 2):
+            of = None if drawn is None else drawn[:, i, j]
+            yield (i, j), _measured(name, values[i, j], counts.n, of)
+        means = None if drawn is None else over_pairs(drawn)
+        yield every, _measured(f"mean_{name}", over_pairs(values), counts.n, means)
+    yield every, _measured("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
+    entropy = vote_entropy(predictions, labels)
+    yield every, _measured("vote_entropy", entropy, counts.n, entropies)
+    for b, share in enumerate(unique_correct(predictions, labels)):
+        interval = wilson_interval(round(share * counts.n) if counts.n else 0, counts.n)
+        yield (b,), Measured("unique_correct", Score(float(share), counts.n), interval)
+    for b, share in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
+        yield (b,), _measured("unique_correct_floor", share, counts.n, None)
+    yield from _significance(counts)
+
+
+def _matrices(
+    measure: Callable[..., NDArray[np.float64]], group: Predicted, counts: Counts, draws: Counts
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Values (backbone, backbone) of a measure, and those of all resamples where it has any."""
+    if isinstance(measure, PairMeasure):
+        return measure.formula(counts), measure.formula(draws)
+    return measure(group.predictions, group.labels), None
+
+
+def _significance(counts: Counts) -> Iterator[tuple[tuple[int, ...], Measured]]:
+    pairs = list(combinations(range(len(counts.right)), 2))
+    only = counts.only.astype(int)
+    nan = float("nan")
+    p = np.array([mcnemar(only[i, j], only[j, i]) if counts.n else nan for i, j in pairs])
+    for name, values in (("mcnemar_p", p), ("mcnemar_p_holm", holm(p))):
+        for pair, value in zip(pairs, values, strict=True):
+            yield pair, _measured(name, value, counts.n, None)
+
+
+def _measured(
+    metric: str, value: float | NDArray[np.float64], n: int, drawn: NDArray[np.float64] | None
+) -> Measured:
+    """Resamples in which the measure is 0/0 are left out of its interval."""
+    interval = None if drawn is None else percentiles(drawn[~np.isnan(drawn)])
+    return Measured(metric, Score(float(value), n), interval)

@@ -1,0 +1,241 @@
+"""How differently backbones err: measures of pairs of them, and of all together.
+
+predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
+prediction of every backbone. Write r_i for the share that backbone i gets right, r_ij for the share
+that i and j both get right. A measure that is 0/0 is NaN: of backbones that are right everywhere,
+say, no chance agreement can be taken away.
+
+The vocabulary is that of Kuncheva and Whitaker, "Measures of Diversity in Classifier Ensembles",
+Machine Learning 51 (2003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.analyses.oracle.measures import Overlap, correctness
+from clipsyn.numerics.metrics import scored
+from clipsyn.registry import Registry
+from clipsyn.stats import RESAMPLES, Resamples, patterns
+
+PAIRWISE = Registry(
+    "diversity measure",
+    {
+        "error_inconsistency": "clipsyn.analyses.diversity.measures:error_inconsistency",
+        "disagreement": "clipsyn.analyses.diversity.measures:disagreement",
+        "double_fault": "clipsyn.analyses.diversity.measures:double_fault",
+        "yules_q": "clipsyn.analyses.diversity.measures:yules_q",
+        "error_consistency": "clipsyn.analyses.diversity.measures:error_consistency",
+    },
+)
+
+
+class Counts(NamedTuple):
+    """What all measures of pairs are made of; whole numbers, so that 0/0 is 0/0.
+
+    The arrays of all resamples at once have one more axis, in front.
+    """
+
+    n: int
+    right: NDArray[np.float64]  # (backbone,) samples that it gets right
+    both: NDArray[np.float64]  # (backbone, backbone) samples that both get right
+    same: NDArray[np.float64]  # (backbone, backbone) samples with the same prediction
+
+    @property
+    def only(self) -> NDArray[np.float64]:
+        """(first, second): samples that the first gets right and the second does not."""
+        return self.right[..., :, None] - self.both
+
+    @property
+    def neither(self) -> NDArray[np.float64]:
+        """(first, second): samples that both get wrong."""
+        return self.n - self.right[..., :, None] - self.only.swapaxes(-1, -2)
+
+
+@dataclass(frozen=True)
+class PairMeasure:
+    """A measure (backbone, backbone) of predictions and labels, by a formula of `Counts`."""
+
+    formula: Callable[[Counts], NDArray[np.float64]]
+
+    def __call__(self, predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+        return self.formula(pair_counts(predictions, labels))
+
+
+def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
+    """Counts of all pairs of backbones, a pair of rows at a time: they stay in a core's cache."""
+    right = correctness(predictions, labels)
+    b, n = right.shape
+    kept = predictions
+    if n < len(labels):
+        kept = np.compress(scored(predictions, labels), predictions, axis=1)
+    both, same = np.empty((b, b)), np.full((b, b), float(n))
+    for i, j in zip(*np.triu_indices(b), strict=True):
+        both[i, j] = both[j, i] = np.count_nonzero(right[i] & right[j])
+        if i != j:
+            same[i, j] = same[j, i] = np.count_nonzero(kept[i] == kept[j])
+    return Counts(n, both.diagonal().copy(), both, same)
+
+
+@PairMeasure
+def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
+    """Share of samples that exactly one of the two gets right: r_i + r_j - 2 r_ij.
+
+    The paper's likely measure (section 2); 0 on the diagonal. NaN for n = 0, as all shares.
+    """
+    return _ratio(counts.only + counts.only.swapaxes(-1, -2), counts.n)
+
+
+@PairMeasure
+def disagreement(counts: Counts) -> NDArray[np.float64]:
+    """Share of samples with two different predictions, both wrong or not; 0 on the diagonal."""
+    return _ratio(counts.n - counts.same, counts.n)
+
+
+@PairMeasure
+def double_fault(counts: Counts) -> NDArray[np.float64]:
+    """Share of samples that both get wrong: 1 - r_i - r_j + r_ij (Giacinto and Roli 2001).
+
+    No selection between the two can be right there.
+    """
+    return _ratio(counts.neither, counts.n)
+
+
+@PairMeasure
+def yules_q(counts: Counts) -> NDArray[np.float64]:
+    """Yule's (1900) Q of right and wrong: (ad - bc) / (ad + bc); 1 on the diagonal.
+
+    a: both right, d: both wrong, b and c: one of them. 0 where they err independently, 1 where the
+    errors of one are all errors of the other. NaN where ad + bc = 0: where one of the two is right,
+    or wrong, everywhere.
+    """
+    agree = counts.both * counts.neither
+    differ = counts.only * counts.only.swapaxes(-1, -2)
+    return _ratio(agree - differ, agree + differ)
+
+
+@PairMeasure
+def error_consistency(counts: Counts) -> NDArray[np.float64]:
+    """Cohen's (1960) kappa of right and wrong: (o - e) / (1 - e); 1 on the diagonal.
+
+    o: share of samples on which both are right or both wrong; e: what two backbones of these
+    accuracies that err independently would have of them, r_i r_j + (1 - r_i)(1 - r_j). 1 for the
+    same errors, 0 for as many common ones as by chance (Geirhos et al., NeurIPS 2020). NaN where
+    e = 1: both right, or both wrong, everywhere.
+    """
+    right, wrong = counts.right, counts.n - counts.right
+    expected = right[..., :, None] * right[..., None, :] + wrong[..., :, None] * wrong[..., None, :]
+    observed = counts.n * (counts.both + counts.neither)
+    return _ratio(observed - expected, counts.n**2 - expected)
+
+
+def over_pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(...,) mean over the pairs of different backbones that have a value; NaN where none has."""
+    first, second = np.triu_indices(matrix.shape[-1], 1)
+    pairs = matrix[..., first, second]
+    known = ~np.isnan(pairs)
+    return _ratio(np.where(known, pairs, 0).sum(axis=-1), known.sum(axis=-1))
+
+
+def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
+    """(...,) Fleiss' (1971) kappa of right and wrong over all backbones: `error_consistency` of
+    more than two.
+
+    With the mean accuracy r and the mean error inconsistency e over pairs, 1 - e / (2 r (1 - r)).
+    Expected agreement is that of one accuracy for all, so with two backbones of different
+    accuracies it is a little below Cohen's kappa. NaN where r is 0 or 1.
+    """
+    r = counts.right.mean(axis=-1) / max(1, counts.n)
+    e = over_pairs(error_inconsistency.formula(counts))
+    return 1 - _ratio(e, 2 * r * (1 - r))
+
+
+def vote_entropy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean over samples of the entropy of the backbones' votes, divided by log B.
+
+    0 where all predict the same, 1 where all predict differently. NaN for n = 0 or B = 1.
+    """
+    kept = predictions[:, scored(predictions, labels)]
+    return float(_ratio(_entropy(kept).sum(dtype=np.float64), kept.shape[1]))
+
+
+def unique_correct(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """(backbone,) share of samples that it alone gets right; NaN for n = 0."""
+    overlap = Overlap.of(correctness(predictions, labels))
+    return _ratio(overlap.only(), overlap.n)
+
+
+def unique_correct_floor(
+    predictions: NDArray[Any], labels: NDArray[Any], classes: int
+) -> NDArray[np.float64]:
+    """(backbone,) share of samples that a guess in its place would be alone right on.
+
+    (1 - oracle of the others) / classes: what is no higher than this may be luck.
+    """
+    overlap = Overlap.of(correctness(predictions, labels))
+    return overlap.mean(overlap.guessed(classes))
+
+
+def resampled(
+    predictions: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Counts, NDArray[np.float64]]:
+    """Counts of all pairs, and vote entropy (resample,), in bootstrap resamples of the samples.
+
+    All pairs, and all measures, are of the same resamples, so their differences are paired:
+    intervals of kappa as in arXiv 2507.06645, and of means over pairs.
+    """
+    right = correctness(predictions, labels)
+    kept = predictions[:, scored(predictions, labels)]
+    b, n = right.shape
+    first, second = np.triu_indices(b, 1)
+    found = patterns(np.concatenate([right, kept[first] == kept[second]]).T)
+    right, kept = right[:, found.first], kept[:, found.first]
+    of_pairs = [right[first] & right[second], kept[first] == kept[second]]
+    values = np.concatenate([right, *of_pairs, _entropy(kept)[None]], dtype=np.float32).T
+    means = Resamples(found.size, resamples, seed).means(values)
+    whole = np.rint(n * means[:, :-1])  # single precision may be off by a little
+    right_, both, same = np.split(whole, [b, b + len(first)], axis=1)
+    counts = Counts(n, right_, _matrices(both, right_), _matrices(same, np.full_like(right_, n)))
+    return counts, means[:, -1]
+
+
+def _matrices(pairs: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(resample, pair), (resample, backbone) -> (resample, backbone, backbone)."""
+    b = diagonal.shape[1]
+    first, second = np.triu_indices(b, 1)
+    matrices = np.empty((len(pairs), b, b))
+    matrices[:, first, second] = matrices[:, second, first] = pairs
+    matrices[:, np.arange(b), np.arange(b)] = diagonal
+    return matrices
+
+
+def _entropy(predictions: NDArray[Any]) -> NDArray[np.float32]:
+    """(sample,) entropy of the votes (backbone, sample) over log B; NaN for one backbone.
+
+    A backbone whose prediction v of B share adds -log(v / B) / B, so no votes are sorted.
+    """
+    b, n = predictions.shape
+    votes = np.ones((b, n), np.intp)
+    for i, j in zip(*np.triu_indices(b, 1), strict=True):
+        agree = predictions[i] == predictions[j]
+        votes[i] += agree
+        votes[j] += agree
+    if b == 1:
+        return np.full(n, np.nan, np.float32)
+    part = 1 - np.log(np.arange(1, b + 1)) / np.log(b)  # of a backbone, by its votes
+    return np.asarray(part[votes - 1].mean(axis=0), np.float32)
+
+
+def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
+    """NaN where the denominator is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))

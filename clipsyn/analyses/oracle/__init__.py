@@ -1,0 +1,62 @@
+"""The oracle, which for each image knows a backbone that gets it right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.analyses.spec import Analysis, Selection, details, pooled
+from clipsyn.settings import FLAG, PATH, WHOLE, setting
+from clipsyn.specs import MOST
+
+
+@dataclass(frozen=True)
+class OracleSettings(Selection):
+    """What `clipsyn oracle` is asked for."""
+
+    pooled: bool = pooled()
+    details: bool = details()
+    top: int = setting(
+        10,
+        WHOLE,
+        "Regions, and numbers of backbones, in a table.",
+        least=1,
+        most=MOST,
+        display=True,
+    )
+    weights: bool = setting(
+        False, FLAG, "What weighted sums of logits could reach; reads the logits."
+    )
+    samples: Path | None = setting(
+        None,
+        PATH,
+        "Write what each backbone says of each image to this .csv or .parquet.",
+        instead_of_none="none",
+        writes="sample_table",
+    )
+    subsets: Path | None = setting(
+        None,
+        PATH,
+        "Write the oracle of every subset of backbones to this .csv or .parquet.",
+        instead_of_none="none",
+        writes="subset_table",
+    )
+
+
+oracle = Analysis(
+    name="oracle",
+    short="How far the best choice of backbones could go.",
+    about="""\
+The oracle of the backbones in STORE, which for each image knows one that gets it right.
+
+Its gain over the best single backbone; the best backbones of each number; what each backbone adds;
+which images only one gets right, or none; which backbones are right together.""",
+    examples=(
+        "clipsyn oracle store",
+        "clipsyn oracle store -d emoji-food -p clean --samples food.csv",
+        "clipsyn oracle store -b '*/openai' --details --weights --csv oracle.csv",
+    ),
+    settings=OracleSettings,
+    home="clipsyn.analyses.oracle",
+    over_datasets=False,
+)

@@ -1,0 +1,259 @@
+"""How far a selector that always knew which backbone to ask could go, and what each is worth to it.
+
+All follows from *regions*: which backbones are right together, on how many samples. The oracle of a
+set of backbones is right where any of them is. It rewards guessing: a backbone that guesses raises
+it, and is alone right now and then. So beside it stand an upper mark, the oracle of errors that are
+independent within each class (`independent_oracle`), and beside what a backbone adds the floor,
+what a guess in its place would add (`Overlap.guessed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.numerics.metrics import scored
+from clipsyn.stats import patterns
+
+MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
+
+
+def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(backbone, counted sample): which predictions are right.
+
+    predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
+    prediction of every backbone.
+    """
+    if predictions.ndim != 2 or len(predictions) == 0:
+        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
+    counted = scored(predictions, labels)
+    right: NDArray[np.bool_] = predictions == labels
+    # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
+    return np.ascontiguousarray(right if counted.all() else np.compress(counted, right, axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """The non-empty regions of the Venn diagram of right predictions, largest first."""
+
+    right: NDArray[np.bool_]  # (region, backbone) which backbones are right there
+    counts: NDArray[np.int64]  # (region,) samples
+
+    @classmethod
+    def of(cls, right: NDArray[np.bool_]) -> Overlap:
+        """right: (backbone, sample). Of equal regions the one comes first in which the first
+        backbone is right, then the second, …
+        """
+        _check(right)
+        found = patterns(~right.T)
+        order = np.argsort(-found.size, kind="stable")
+        return cls(right[:, found.first[order]].T, found.size[order])
+
+    @property
+    def n(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def agreeing(self) -> NDArray[np.int64]:
+        """(region,) how many backbones are right there."""
+        return np.asarray(self.right.sum(axis=1, dtype=np.int64))
+
+    def hits(self) -> NDArray[np.int64]:
+        """(backbone,) samples that each gets right."""
+        return np.asarray(self.counts @ self.right)
+
+    def only(self) -> NDArray[np.int64]:
+        """(backbone,) samples that it alone gets right: what the oracle loses without it."""
+        return np.asarray(self.counts @ (self.right & (self.agreeing == 1)[:, None]))
+
+    def none(self) -> int:
+        """Samples that no backbone gets right."""
+        return int(self.counts[self.agreeing == 0].sum())
+
+    def every(self) -> int:
+        """Samples that all backbones get right."""
+        return int(self.counts[self.agreeing == self.right.shape[1]].sum())
+
+    def any_of(self, backbones: NDArray[Any]) -> NDArray[np.bool_]:
+        """(region,) where the oracle of these backbones (indices) is right."""
+        return np.asarray(self.right[:, backbones].any(axis=1))
+
+    def credit(self) -> NDArray[np.float64]:
+        """(region, backbone): a sample's one point, shared equally by the backbones that get it
+        right. Its mean over samples is each backbone's Shapley value.
+
+        The Shapley value (Shapley 1953) is what a backbone adds to the oracle's accuracy, averaged
+        over all orders in which backbones could join. For one sample the first of its right
+        backbones to join adds 1 and all others nothing, and each is the first equally often; values
+        of sums of games are sums of values. So it is exact for any number of backbones. Values sum
+        to the accuracy of the oracle.
+        """
+        return self.right / np.maximum(self.agreeing, 1)[:, None]
+
+    def guessed(self, classes: int) -> NDArray[np.float64]:
+        """(region, backbone): the point of a guess in place of this backbone, where no other is
+        right.
+
+        A guess is right on one of `classes` images, whatever the others are. Its mean over samples
+        is the floor of what a backbone alone gets right: (1 - oracle of the others) / classes.
+        """
+        return np.asarray((self._others() == 0) / classes)
+
+    def guessed_credit(self, classes: int) -> NDArray[np.float64]:
+        """(region, backbone): `credit` of a guess in place of this backbone: the floor of its
+        Shapley value.
+        """
+        return 1 / (self._others() + 1) / classes
+
+    def _others(self) -> NDArray[np.int64]:
+        """(region, backbone) how many other backbones are right there."""
+        return self.agreeing[:, None] - self.right
+
+    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Mean over samples of `values` (region, m): (m,), NaN without samples."""
+        if self.n == 0:
+            return np.full(values.shape[1], np.nan)
+        return np.asarray(self.counts @ values / self.n, np.float64)
+
+
+def class_accuracy(
+    right: NDArray[np.bool_], labels: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Accuracy (backbone, class) and samples (class,) of the classes that have any.
+
+    right: (backbone, sample), labels: (sample,) >= 0.
+    """
+    hits, sizes = _class_hits(right, labels), np.bincount(labels)
+    there = sizes > 0
+    return hits[:, there] / sizes[there], sizes[there]
+
+
+def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+    """The oracle that errors independent within each class would give, a fraction.
+
+    accuracy: (backbone, class), fractions; sizes: (class,) samples of each, None for as many in
+    all. In a class an image is then lost by all backbones with the product of their error rates:
+    the mean of the oracle over all ways to shuffle each backbone's hits within each class. Easy
+    and hard images make backbones err together, so that an oracle is below this mark; the nearer it
+    is, the less a lead of the oracle says that backbones know different things. NaN without
+    samples.
+    """
+    return _mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
+
+
+def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+    """The best backbone for each class: between one for all images and one for each image.
+
+    accuracy: (backbone, class), in any unit; sizes: (class,) samples of each, None for as many in
+    all (mean per class). The best are chosen on the very samples that they are judged on, so it is
+    too high, and the more the smaller the classes: see `class_choice`. NaN without samples.
+    """
+    return _mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
+
+
+def class_choice(
+    right: NDArray[np.bool_], labels: NDArray[Any], *, left_out: bool = False
+) -> NDArray[np.bool_]:
+    """(sample,): is the backbone right that is best on the sample's class? Mean: `class_oracle`.
+
+    left_out: that is best on the *other* samples of the class, so that the mean is what choosing by
+    class brings on samples that the choice has not seen, without selection bias. right: (backbone,
+    sample), labels: (sample,) >= 0. Of equals the one that is best on all (other) samples, then the
+    first; left out, a class of one sample has the backbone that is best on the rest.
+    """
+    seen = right & left_out
+    of_class = _class_hits(right, labels)[:, labels] - seen
+    of_all = right.sum(axis=1, keepdims=True) - seen
+    chosen = (of_class * (right.shape[1] + 1) + of_all).argmax(axis=0)
+    return np.asarray(np.take_along_axis(right, chosen[None], axis=0)[0])
+
+
+def _class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """(backbone, class): samples of each class that each backbone gets right."""
+    _check(right)
+    if labels.shape != right.shape[1:]:
+        raise ValueError(f"one label a sample, not {labels.shape} for {right.shape}")
+    classes = int(labels.max(initial=-1)) + 1
+    return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
+
+
+def _mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
+    weights = np.ones(len(values)) if sizes is None else sizes
+    return float(values @ weights / weights.sum()) if weights.sum() else float("nan")
+
+
+def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(2^backbone,): samples that the oracle of each subset gets right.
+
+    right: (backbone, sample). Backbone b is in subset s if bit b of s is set. Samples are counted
+    by the set of backbones that get them right; the subset-sum (zeta) transform of the counts says
+    how many have no right backbone outside s, so n minus that is the hits of the complement of s.
+    Time and memory do not depend on the number of samples but for one pass over them.
+    """
+    _check(right)
+    count, n = right.shape
+    if count > MOST_BACKBONES:
+        raise ValueError(f"at most {MOST_BACKBONES} backbones have all subsets, not {count}")
+    sums = np.bincount(_masks(right), minlength=1 << count).astype(np.int32)
+    for bit in range(count):
+        halves = sums.reshape(-1, 2, 1 << bit)  # without the bit, with it
+        halves[:, 1] += halves[:, 0]
+    return np.subtract(n, sums[::-1], dtype=np.int32)  # reversed: the complements
+
+
+def subset_sizes(count: int) -> NDArray[np.uint8]:
+    """(2^count,): how many backbones each subset has."""
+    sizes = np.zeros(1, np.uint8)
+    for _ in range(count):
+        sizes = np.concatenate([sizes, sizes + np.uint8(1)])
+    return sizes
+
+
+def members(subset: int, count: int) -> NDArray[np.intp]:
+    """The backbones (indices) of a subset."""
+    return np.flatnonzero(subset >> np.arange(count) & 1)
+
+
+def best_subsets(hits: NDArray[np.int32]) -> list[int]:
+    """The subset of each size, from 1 to all, whose oracle gets most right.
+
+    hits: what `subset_hits` returns. Of equals the one that lacks the later backbones.
+    """
+    count = len(hits).bit_length() - 1
+    sizes = subset_sizes(count)
+    best = []
+    for size in range(1, count + 1):
+        subsets = np.flatnonzero(sizes == size)
+        best.append(int(subsets[hits[subsets].argmax()]))
+    return best
+
+
+def _masks(right: NDArray[np.bool_]) -> NDArray[Any]:
+    """(sample,): bit b is set where backbone b is right."""
+    rows = right.view(np.uint8)
+    parts = [_byte(rows[start : start + 8]) for start in range(0, len(rows), 8)]
+    masks: NDArray[Any] = parts[-1].astype(np.uint16 if len(rows) <= 16 else np.uint32)
+    for byte in parts[-2::-1]:
+        masks <<= 8
+        masks |= byte
+    return masks
+
+
+def _byte(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n,): bit b is row b, of up to eight rows of 0 and 1. Arithmetic on bytes is the fastest."""
+    byte = np.array(rows[-1])
+    for row in rows[-2::-1]:
+        byte += byte
+        byte += row
+    return byte
+
+
+def _check(right: NDArray[np.bool_]) -> None:
+    if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
+        raise ValueError(
+            f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"
+        )

@@ -1,0 +1,54 @@
+"""How alike the embeddings of a store's backbones are, and how sure their logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipsyn.analyses.spec import Analysis, Selection, perturbations
+from clipsyn.settings import TEXT, WHOLE, setting
+from clipsyn.specs import MOST
+
+
+@dataclass(frozen=True)
+class RepresentationSettings(Selection):
+    """What `clipsyn representation` is asked for."""
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    samples: int = setting(  # a pool of neighbours as large as in the literature, and seconds
+        2000,
+        WHOLE,
+        "Images, drawn at random from those that every backbone could read.",
+        least=2,
+        most=MOST,
+    )
+    neighbours: int = setting(
+        10, WHOLE, "Nearest images that two backbones should agree on.", least=1, most=MOST
+    )
+    support: str | None = setting(
+        None,
+        TEXT,
+        "Split that temperatures are fitted on.",
+        instead_of_none="train, if there is one",
+    )
+    seed: int = setting(0, WHOLE, "Which images are drawn.", least=0, most=MOST)
+
+
+representation = Analysis(
+    name="representation",
+    short="How alike embeddings are, how sure logits.",
+    about="""\
+How alike the embeddings of the backbones in STORE are, and how sure their logits.
+
+Linear CKA, Procrustes distance and mutual nearest neighbours of every pair of backbones: they need
+no labels. With labels, for each backbone: confidence where it is right and where it is wrong,
+cross-entropy and calibration error before and after temperature scaling. --csv, --parquet and
+--json have every dataset and pair with intervals.""",
+    examples=(
+        "clipsyn representation store",
+        "clipsyn representation store -d emoji-food --neighbours 5",
+        "clipsyn representation store -b '*/openai' --samples 10000 --csv representation.csv",
+    ),
+    settings=RepresentationSettings,
+    home="clipsyn.analyses.representation",
+    lacking="",
+)

@@ -1,0 +1,56 @@
+"""What perturbations do to the backbones of a store, to their order, their oracle and ensembles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.analyses.spec import (
+    Analysis,
+    Selection,
+    details,
+    head_of_results,
+    results,
+    shots_of_results,
+)
+from clipsyn.settings import TEXT, Shots, setting
+
+
+@dataclass(frozen=True)
+class RobustnessSettings(Selection):
+    """What `clipsyn robustness` is asked for."""
+
+    reference: str | None = setting(
+        None,
+        TEXT,
+        "Backbone that corruption errors are divided by.",
+        instead_of_none="the weakest on clean images",
+    )
+    results: Path | None = results(
+        "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
+    )
+    head: str = head_of_results()
+    shots: Shots | None = shots_of_results()
+    details: bool = details()
+
+
+robustness = Analysis(
+    name="robustness",
+    short="What perturbations do to accuracy, order and ensembles.",
+    about="""\
+What perturbations do to the backbones in STORE, with zero-shot predictions.
+
+Accuracy, its drop, relative robustness and corruption error (mCE); which backbone is best under
+which perturbation, and whether their order changes; the gain of the oracle, and with --results of
+ensembles, under perturbation; curves by severity. Several datasets are shown by their mean; --csv,
+--parquet and --json have everything with intervals.""",
+    examples=(
+        "clipsyn robustness store",
+        "clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*' --details",
+        "clipsyn robustness store --reference tiny-RN/zoo --results results.parquet --csv "
+        "robustness.csv",
+    ),
+    settings=RobustnessSettings,
+    home="clipsyn.analyses.robustness",
+    lacking="labels, perturbed images",
+)

@@ -1,0 +1,308 @@
+"""The same backbones on the same samples, clean and perturbed: what robustness is measured on.
+
+Reads predictions and labels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
+from clipsyn.analyses.predicted import ALL, Predicted, predicted
+from clipsyn.analyses.robustness.measures import corruption_error, families
+from clipsyn.analyses.shared_images import image_numbers, linked
+from clipsyn.errors import DatasetError, MissingCell, UsageError
+from clipsyn.numerics.metrics import scored
+from clipsyn.results.frame import Measured, Row
+from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
+from clipsyn.stats import bootstrap_means, bootstrap_sets
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.select import Names, matching, select, terms_of
+
+_Place = tuple[str, str]  # dataset, split
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The backbones of one dataset, split and prompt set, clean and under perturbations.
+
+    Or their mean accuracies over several datasets, the `members`; `clean` is then the first one's.
+    A sample counts under a perturbation where it has a label and a prediction of every backbone.
+    Mostly those are the same samples everywhere; imported studies may show each image once.
+    """
+
+    clean: Predicted
+    labels: tuple[str, ...]  # of the perturbations, clean first
+    columns: NDArray[np.bool_]  # (perturbation, method + 1, sample): who is right, what counts
+    images: NDArray[np.uint8]  # (sample, 32): content, without samples that count nowhere
+    accuracy: NDArray[np.float64]  # (1 + resample, perturbation, method): backbones, then oracle
+    independent: dict[str, float]  # by perturbation: oracle of errors independent within a class
+    cells: list[str]  # fingerprints of all that is read
+    members: tuple[Trial, ...] = ()
+
+    @classmethod
+    def of(cls, groups: Sequence[Predicted]) -> Trial:
+        """From one group for each perturbation, clean images first."""
+        labels = groups[0].labels
+        counted = np.stack([scored(group.predictions, labels) for group in groups])
+        somewhere = counted.any(axis=0)
+        counted = counted[:, somewhere]
+        right = np.stack([group.predictions[:, somewhere] for group in groups]) == labels[somewhere]
+        right &= counted[:, None]
+        columns = np.concatenate([right, right.any(axis=1, keepdims=True), counted[:, None]], 1)
+        rows = columns.reshape(-1, columns.shape[-1])
+        drawn = bootstrap_means(rows.T, seed=_seed(groups[0].samples))
+        return cls(
+            groups[0],
+            tuple(group.perturbation for group in groups),
+            columns,
+            groups[0].samples.content[somewhere],
+            _accuracy(np.concatenate([_mean(rows)[None], drawn]), columns),
+            _independent(groups, labels),
+            [cell for group in groups for cell in group.fingerprints.values()],
+        )
+
+    @classmethod
+    def mean(cls, members: Sequence[Trial]) -> Trial:
+        """Over datasets, of equal weight, that have the same backbones and perturbations.
+
+        Resamples are independent, but of datasets that share images: there images are drawn.
+        """
+        return cls(
+            members[0].clean,
+            members[0].labels,
+            np.concatenate([trial.columns for trial in members], axis=-1),
+            np.concatenate([trial.images for trial in members]),
+            np.mean(_drawn_by_image(members), axis=0),
+            _means([trial.independent for trial in members]),
+            [cell for trial in members for cell in trial.cells],
+            tuple(members),
+        )
+
+    @property
+    def dataset(self) -> str | None:
+        """None for a mean over datasets."""
+        return None if self.members else self.clean.samples.dataset
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        return self.clean.backbones
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.clean.samples.split}"
+
+    def row(self, measured: Measured, names: tuple[str, ...], ensemble: str | None) -> Row:
+        return self.clean.row(measured, names, ensemble) | {"dataset": self.dataset}
+
+    def settings(self, accuracy: NDArray[np.float64], reference: int) -> Iterator[Setting]:
+        """Every perturbation, their means over severities, and the mean of those.
+
+        accuracy: (…, perturbation, method), as `labels` has them; reference: a method.
+        """
+        for place, label in enumerate(self.labels[1:], 1):
+            severity, n = parse_perturbation(label).severity, self.n([label])
+            yield Setting(label, severity, n, accuracy[..., place, :])
+        means, errors = [], []
+        for name, members in families(self.labels).items():
+            several = accuracy[..., [self.labels.index(label) for label in members], :]
+            means.append(several.mean(axis=-2))
+            errors.append(corruption_error(several, reference))
+            yield Setting(name, None, self.n(members), means[-1], errors[-1])
+        overall = np.mean(means, axis=0), np.mean(errors, axis=0)
+        yield Setting(ALL, None, self.n(self.labels[1:]), *overall)
+
+    def n(self, labels: Sequence[str]) -> int:
+        """Samples that count under any of these perturbations."""
+        places = [self.labels.index(label) for label in labels]
+        return int(np.count_nonzero(self.columns[places, -1].any(axis=0)))
+
+
+class Setting(NamedTuple):
+    """One perturbation at one severity, or a mean over some: arrays (…, method)."""
+
+    label: str
+    severity: int | None  # None for a mean
+    n: int
+    accuracy: NDArray[np.float64]
+    error: NDArray[np.float64] | None = None  # the same of a mean: ce, or mce
+
+
+def trials(
+    store: FeatureStore,
+    *,
+    datasets: Names = None,
+    splits: Names = ("test",),
+    perturbations: Names = None,
+    backbones: Names = None,
+    prompts: Names = None,
+) -> list[Trial]:
+    """Of every dataset, split and prompt set that has perturbed images.
+
+    Filters are names or patterns with ``*``; None takes all there is, and clean images are always
+    taken. Raises MissingCell with the extract line where clean images, or a backbone under a
+    perturbation, are missing; UnknownName with near matches; DatasetError without labels.
+    """
+    places = _places(store, datasets, splits, perturbations, backbones)
+    _refuse_gaps(store, places, backbones)
+    if perturbations is not None:
+        perturbations = (*terms_of("perturbation", perturbations), CLEAN.label)
+    groups = predicted(
+        store,
+        datasets=datasets,
+        splits=splits,
+        perturbations=perturbations,
+        backbones=backbones,
+        prompts=prompts,
+    )
+    by_prompts: dict[tuple[_Place, str], list[Predicted]] = {}
+    for group in groups:
+        place = group.samples.dataset, group.samples.split
+        if place in places:
+            by_prompts.setdefault((place, group.prompts), []).append(group)
+    if not by_prompts:
+        names = ", ".join("/".join(place) for place in places)
+        raise DatasetError(
+            f"{names} has no labels, so nothing can be right or wrong: extract a labelled folder "
+            "or a manifest with a label column"
+        )
+    for members in by_prompts.values():
+        _refuse_mixed(members)
+    return [Trial.of(members) for members in by_prompts.values()]
+
+
+def means(found: Sequence[Trial]) -> list[Trial]:
+    """For each split and prompt set the mean over datasets, the most that can be compared."""
+    alike: dict[tuple[str, str], dict[tuple[tuple[str, ...], ...], list[Trial]]] = {}
+    for trial in found:
+        kinds = alike.setdefault((trial.clean.samples.split, trial.clean.prompts), {})
+        kinds.setdefault((trial.backbones, trial.labels), []).append(trial)
+    most = (max(kinds.values(), key=len) for kinds in alike.values())
+    return [Trial.mean(members) for members in most if len(members) > 1]
+
+
+def _places(
+    store: FeatureStore, datasets: Names, splits: Names, perturbations: Names, backbones: Names
+) -> dict[_Place, list[str]]:
+    """Where there are perturbed images of what is asked for, and their perturbations and clean."""
+    keys = select(
+        store, dataset=datasets, split=splits, perturbation=perturbations, backbone=backbones
+    )
+    places: dict[_Place, list[str]] = {}
+    for key in keys:
+        if key.perturbation != CLEAN.label:
+            labels = places.setdefault((key.dataset, key.split), [CLEAN.label])
+            labels += [key.perturbation] if key.perturbation not in labels else []
+    perturbed = {dataset for dataset, _ in places}
+    for term in ["*"] if datasets is None else terms_of("dataset", datasets):
+        if not matching(term, perturbed):
+            clean = next(key for key in keys if matching(term, [key.dataset]))
+            raise MissingCell(
+                f"{store.path} has clean images only of {clean.dataset}/{clean.split}: run "
+                f"`{store.extract_line(clean)} --perturb jpeg:3`"
+            )
+    return places
+
+
+def _refuse_gaps(store: FeatureStore, places: dict[_Place, list[str]], backbones: Names) -> None:
+    """Every backbone is needed on clean images and under every perturbation of a place."""
+    terms = ("*",) if backbones is None else terms_of("backbone", backbones)
+    there = set(store.keys())
+    for (dataset, split), labels in places.items():
+        names = {
+            key.backbone
+            for key in store.keys(dataset=[dataset], split=[split], perturbation=labels)
+            if any(matching(term, [key.backbone]) for term in terms) and _predicts(store, key)
+        }
+        for label in labels:
+            for name in sorted(names):
+                key = FeatureKey(dataset, split, label, name)
+                if key not in there:
+                    raise MissingCell(
+                        f"{store.path} has no {key}, so that backbone cannot be compared: run "
+                        f"`{store.extract_line(key)}`, or choose with backbones=… and "
+                        "perturbations=…"
+                    )
+
+
+def _predicts(store: FeatureStore, key: FeatureKey) -> bool:
+    """Imported embeddings alone do not, and are left out by `predicted`."""
+    cell = store.imported(key)
+    return cell is None or cell.has_predictions
+
+
+def _refuse_mixed(groups: Sequence[Predicted]) -> None:
+    """Cells of one backbone that were extracted and imported may have other prompt sets."""
+    first = groups[0]
+    where = f"{first.samples.name} with prompts {first.prompts}"
+    if first.perturbation != CLEAN.label:
+        raise UsageError(f"{where} has no clean images to compare with: choose with prompts=…")
+    for group in groups:
+        if odd := sorted(set(first.backbones) ^ set(group.backbones)):
+            raise UsageError(
+                f"{where} has {odd[0]} either clean or under {group.perturbation}, not both: "
+                "choose with backbones=…, perturbations=… or prompts=…"
+            )
+
+
+def _independent(groups: Sequence[Predicted], labels: NDArray[np.int32]) -> dict[str, float]:
+    """Of each perturbation at its severity, of means over severities, and of the mean of those."""
+    found = {}
+    for group in groups:
+        right = correctness(group.predictions, labels)
+        accuracy = class_accuracy(right, labels[scored(group.predictions, labels)])
+        found[group.perturbation] = independent_oracle(*accuracy)
+    over = {
+        name: float(np.mean([found[label] for label in members]))
+        for name, members in families(tuple(found)).items()
+    }
+    return found | over | {ALL: float(np.mean(list(over.values())))}
+
+
+def _means(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {label: float(np.mean([of[label] for of in found])) for label in found[0]}
+
+
+def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
+    """The accuracy of each, with resamples that draw an image in all datasets that hold it."""
+    images = image_numbers([trial.images for trial in members])
+    accuracy = [trial.accuracy for trial in members]
+    for places in linked(images):
+        if len(places) > 1:
+            columns = [members[place].columns for place in places]
+            drawn = bootstrap_sets(
+                [of.reshape(-1, of.shape[-1]).T for of in columns],
+                [images[place] for place in places],
+                seed=_seed(members[places[0]].clean.samples),
+            )
+            for place, means, of in zip(places, drawn, columns, strict=True):
+                accuracy[place] = np.concatenate([accuracy[place][:1], _accuracy(means, of)])
+    return accuracy
+
+
+def _seed(samples: SampleTable) -> int:
+    """Datasets are drawn independently."""
+    return crc32(samples.name.encode())
+
+
+def _accuracy(means: NDArray[np.float64], columns: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(…, perturbation, method) of means (…, perturbation x (method + 1)) of a trial's columns."""
+    shares = means.reshape(-1, *columns.shape[:2])
+    return _share(shares[..., :-1], shares[..., -1:])
+
+
+def _mean(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(row,) of (row, sample); NaN without samples."""
+    n = rows.shape[1]
+    return rows.sum(axis=1) / n if n else np.full(len(rows), np.nan)
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(part / np.where(whole > 0, whole, np.nan))

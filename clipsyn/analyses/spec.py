@@ -1,0 +1,195 @@
+"""What an analysis is: its settings, the function that measures, the function that shows.
+
+The folder of an analysis declares one `Analysis`, and its line in `clipsyn.analyses` registers it.
+The command, the stage of a recipe, the Python function and the table in the documentation follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipsyn.settings import FLAG, NAMES, PATH, SHOTS, TEXT, Settings, declared, defaults, setting
+from clipsyn.specs import MOST
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from clipsyn.specs import FeatureKey
+    from clipsyn.store.features import FeatureStore
+
+_PATTERNS = "Names or patterns such as '{}', repeated or with commas."
+
+
+def perturbations(default: tuple[str, ...] | None) -> Any:
+    """The setting of that name, whose default is not the same for all."""
+    help = _PATTERNS.format("jpeg-*")
+    return setting(default, NAMES, help, flag="--perturb", letter="-p", instead_of_none="all")
+
+
+@dataclass(frozen=True)
+class Selection(Settings):
+    """Which cells of a store are measured: names or patterns with ``*``; None takes all."""
+
+    datasets: tuple[str, ...] | None = setting(
+        None,
+        NAMES,
+        _PATTERNS.format("emoji-*"),
+        flag="--dataset",
+        letter="-d",
+        instead_of_none="all",
+    )
+    splits: tuple[str, ...] | None = setting(
+        ("test",),
+        NAMES,
+        "Measured on; repeated or with commas.",
+        flag="--split",
+        letter="-s",
+        instead_of_none="all",
+    )
+    perturbations: tuple[str, ...] | None = perturbations(None)
+    backbones: tuple[str, ...] | None = setting(
+        None, NAMES, _PATTERNS.format("*/openai"), letter="-b", instead_of_none="all"
+    )
+    prompts: tuple[str, ...] | None = setting(None, NAMES, "Prompt sets.", instead_of_none="all")
+
+    def keys(self, store: FeatureStore) -> list[FeatureKey]:
+        """The cells, of any prompt set; raises what `clipsyn.store.select.select` does."""
+        from clipsyn.store.select import select
+
+        return select(
+            store,
+            dataset=self.datasets,
+            split=self.splits,
+            perturbation=self.perturbations,
+            backbone=self.backbones,
+        )
+
+
+def pooled() -> Any:
+    return setting(
+        False,
+        FLAG,
+        "All perturbations of a dataset together, where each image was shown under one.",
+    )
+
+
+def details() -> Any:
+    return setting(False, FLAG, "All tables of each dataset and perturbation.", display=True)
+
+
+def results(help: str) -> Any:
+    return setting(None, PATH, help, instead_of_none="none")
+
+
+def head_of_results() -> Any:
+    return setting("zero-shot", TEXT, "Head of the results.")
+
+
+def shots_of_results() -> Any:
+    return setting(
+        None,
+        SHOTS,
+        "Images a class of the results, or full for the whole support.",
+        least=1,
+        most=MOST,
+        instead_of_none="the most",
+    )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis of a store.
+
+    home: its package, with ``measure.measure(store, settings)``, a tidy frame, and
+    ``tables.tables(frame, settings, terminal=…)``, texts by name. ``tables.notes(frame, settings)``
+    gives sentences to say beside them, if it is there.
+    """
+
+    name: str  # of the command, of the stage of a recipe, and of the Python function
+    short: str  # what the list of commands says
+    about: str  # what its help says
+    examples: tuple[str, ...]  # command lines
+    settings: type[Settings]
+    home: str
+    over_datasets: bool = True  # whether tables have means or correlations over datasets
+    lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
+
+    def __call__(self, store: FeatureStore, **settings: Any) -> DataFrame:
+        """Measure `store`; files that settings ask for are written too."""
+        chosen = self.settings.of(settings)
+        frame = self.measure(store, chosen)
+        self.write_files(store, chosen)
+        return frame
+
+    def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
+        """The tidy frame, with at least the columns of `clipsyn.results.frame.RESULT`."""
+        self._check_files(settings)
+        frame: DataFrame = import_module(f"{self.home}.measure").measure(store, settings)
+        return frame
+
+    def tables(
+        self, frame: DataFrame, settings: Any, *, terminal: bool | None = None
+    ) -> dict[str, str]:
+        """What is shown of the frame, by name."""
+        module = import_module(f"{self.home}.tables")
+        shown: dict[str, str] = module.tables(frame, settings, terminal=terminal)
+        return shown
+
+    def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
+        """What is to be said beside the tables."""
+        from clipsyn.analyses.shared_images import notes, sample_tables
+
+        if self.over_datasets:
+            yield from notes(sample_tables(store, frame))
+        own = getattr(import_module(f"{self.home}.tables"), "notes", None)
+        yield from own(frame, settings) if own else ()
+        if self.lacking and settings.datasets is None:
+            there = {key.dataset for key in store.keys(split=set(frame["split"]))}
+            if missing := ", ".join(sorted(there - set(frame["dataset"]))):
+                yield f"not shown, for want of {self.lacking} or such cells: {missing}"
+
+    def write_files(self, store: FeatureStore, settings: Any) -> list[tuple[Path, int]]:
+        """Write what settings name a file for; the paths, and how many rows each has."""
+        from clipsyn.frames import write
+
+        written = []
+        for path, function in self._files(settings):
+            frame = getattr(import_module(f"{self.home}.measure"), function)(store, settings)
+            write(frame, **{path.suffix.removeprefix("."): path})
+            written.append((path, len(frame)))
+        return written
+
+    def _check_files(self, settings: Any) -> None:
+        """Raise UsageError for a place that cannot be written to, before anything is measured."""
+        from clipsyn.errors import UsageError
+        from clipsyn.frames import check_place
+
+        for path, _ in self._files(settings):
+            if path.suffix not in (".csv", ".parquet"):
+                raise UsageError(
+                    f"{path} is neither CSV nor Parquet: end its name in .csv or .parquet"
+                )
+            check_place(path)
+
+    def _files(self, settings: Any) -> Sequence[tuple[Path, str]]:
+        asked = ((getattr(settings, name), it.writes) for name, it in self.declared.items())
+        return [(path, function) for path, function in asked if function and path]
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        return declared(self.settings)
+
+    @property
+    def __signature__(self) -> Signature:
+        """For `help` and notebooks: each setting by name, with its default."""
+        of = [Parameter("store", Parameter.POSITIONAL_OR_KEYWORD)]
+        of += [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default)
+            for name, default in defaults(self.settings).items()
+        ]
+        return Signature(of)

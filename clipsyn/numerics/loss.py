@@ -1,0 +1,72 @@
+"""Cross-entropy of scores, and of a weighted sum of logits, with gradients.
+
+    z_n = sum_b w_nb Z_nb        loss_n = logsumexp(z_n) - z_n[y_n]
+    d loss_n / d w_nb = sum_c p_nc Z_nbc - Z_nb[y_n]          p_n = softmax(z_n)
+
+Every fitted weighting needs just this. A block of rows is read from memory once: forward and
+backward while it is in the cache, on all cores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.numerics.blocks import in_blocks
+
+
+def cross_entropy(
+    scores: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Losses (sample,) in nats, and their gradients (sample, class) to the scores.
+
+    scores: (sample, class), overwritten by the gradients.
+
+    Probabilities below exp(-40) of the largest are rounded up to that: numbers near the smallest
+    that single precision has slow the products that follow down many times.
+    """
+    rows = np.arange(len(scores))
+    scores -= scores.max(axis=1, keepdims=True)
+    true = scores[rows, labels]
+    np.maximum(scores, -40, out=scores)
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=1, keepdims=True)
+    scores /= total
+    scores[rows, labels] -= 1
+    return np.log(total[:, 0]) - true, scores
+
+
+def weighted_cross_entropy(
+    logits: NDArray[Any], weights: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Losses (sample,) in nats, and their gradients (sample, backbone) to the weights.
+
+    logits: (sample, backbone, class); weights: (sample, backbone) or (backbone,). Several
+    weightings at once, (sample, weighting, backbone), have losses (sample, weighting) and
+    gradients like the weights; the logits are still read once.
+    """
+    n, backbones, classes = logits.shape
+    if weights.ndim < 3:
+        weights = np.broadcast_to(weights, (n, backbones))
+    weights = weights.astype(logits.dtype, copy=False)
+    gradient = np.empty(weights.shape, logits.dtype)
+    losses = np.empty(weights.shape[:-1], logits.dtype)
+    count = weights.shape[1] if weights.ndim == 3 else 1
+    several = weights.reshape(n, count, backbones)
+    several_losses, several_slopes = losses.reshape(n, count), gradient.reshape(several.shape)
+
+    def block(rows: slice) -> None:
+        scores = several[rows] @ logits[rows]
+        values, residual = cross_entropy(
+            scores.reshape(-1, classes), np.repeat(labels[rows], count)
+        )
+        several_losses[rows] = values.reshape(-1, count)
+        transposed = residual.reshape(scores.shape).transpose(0, 2, 1)
+        # on short vectors OpenBLAS can set this flag though all that goes in and out is finite
+        with np.errstate(invalid="ignore"):
+            several_slopes[rows] = (logits[rows] @ transposed).transpose(0, 2, 1)
+
+    in_blocks(block, logits.shape)
+    return losses, gradient

@@ -1,0 +1,221 @@
+"""How often are the predictions right, and how well do the probabilities say so?
+
+Pure functions of predictions or logits, and labels.
+
+A sample counts when it has a label (>= 0) and a prediction (its image could be read); every
+score says over how many samples it is. Where none is left the score is NaN.
+Class identity is an index, and ties go to the lowest one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.numerics.logits import predictions as predicted_classes
+from clipsyn.schema import NO_PREDICTION
+
+BLOCK_ROWS = 4096  # rows of logits compared at once: 4 MB of booleans at 1,000 classes
+CALIBRATION_BINS = 15  # as Guo et al. 2017
+
+
+class Score(NamedTuple):
+    value: float  # a fraction, NaN where n is 0
+    n: int  # samples it is over
+
+
+class Judged(NamedTuple):
+    """What each sample contributes to the metrics: arrays (sample,); NaN where none."""
+
+    prediction: NDArray[np.uint16]  # NO_PREDICTION where there is none
+    nll: NDArray[np.float32]  # -log probability of the true class, nats
+    brier: NDArray[np.float32]  # sum over classes of (probability - truth)^2: 0 to 2
+    confidence: NDArray[np.float32]  # probability of the predicted class
+
+
+def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+    """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
+    _check_logits(scores, labels)
+    parts = [
+        _judge_block(scores[start : start + BLOCK_ROWS], labels[start : start + BLOCK_ROWS])
+        for start in range(0, len(labels), BLOCK_ROWS)
+    ]
+    return join(parts)
+
+
+def join(parts: Sequence[Judged]) -> Judged:
+    """Consecutive blocks of samples as one."""
+    if not parts:
+        empty = np.empty(0, np.float32)
+        return Judged(np.empty(0, np.uint16), empty, empty, empty)
+    return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+    known = np.maximum(labels, 0)[:, None]
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    total = np.exp(shifted).sum(axis=1, keepdims=True)
+    log_total = np.log(total)
+    nll = (log_total - np.take_along_axis(shifted, known, axis=1))[:, 0]
+    squares = (np.exp(2 * shifted).sum(axis=1, keepdims=True) / total**2)[:, 0]
+    brier = squares - 2 * np.exp(-nll) + 1
+    confidence = 1 / total[:, 0]  # the largest score is 0 now
+    for values in (nll, brier):
+        values[labels < 0] = np.nan
+    return Judged(predicted_classes(scores), nll, brier, confidence)
+
+
+def calibration_gaps(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> NDArray[np.float32]:
+    """(sample, bin): confidence minus correctness of each sample, in the bin of its confidence.
+
+    The expected calibration error is the sum over bins of the absolute mean of these columns
+    (Guo et al. 2017): bins of equal width, closed on the right.
+    """
+    gaps = np.zeros((len(confidence), bins), np.float32)
+    gaps[np.arange(len(confidence)), _bins(confidence, bins)] = confidence - correct
+    return gaps
+
+
+def expected_calibration_error(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> Score:
+    """Mean over samples of |confidence - accuracy| of their bin of confidence; NaN for n = 0."""
+    n = len(confidence)
+    if n == 0:
+        return Score(float("nan"), 0)
+    return Score(float(np.abs(calibration_gaps(confidence, correct, bins).mean(axis=0)).sum()), n)
+
+
+def calibration_floor(confidence: NDArray[Any], bins: int = CALIBRATION_BINS) -> Score:
+    """The calibration error to expect of a perfectly calibrated model with these confidences (n,).
+
+    Its labels would be drawn with these probabilities, and the accuracy of a bin is then off by
+    chance: with few samples, or many bins, by a good part of what is measured. In a bin of m
+    samples and mean confidence p it is off by E|X - mp| / m on average, X binomial, which de Moivre
+    (1730) has in closed form: 2 k (1 - p) P(X = k) with k = floor(mp) + 1. NaN for n = 0.
+    """
+    n = len(confidence)
+    sums = np.bincount(_bins(confidence, bins), confidence.astype(np.float64), minlength=bins)
+    sizes = np.bincount(_bins(confidence, bins), minlength=bins)
+    off = [_mean_deviation(int(m), total / m) for m, total in zip(sizes, sums, strict=True) if m]
+    return Score(math.fsum(off) / n if n else float("nan"), n)
+
+
+def _mean_deviation(m: int, p: float) -> float:
+    """E|X - mp| of a binomial X of m samples."""
+    k = math.floor(m * p) + 1
+    if p <= 0 or p >= 1 or k > m:
+        return 0.0
+    choose = math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)
+    return 2 * k * (1 - p) * math.exp(choose + k * math.log(p) + (m - k) * math.log1p(-p))
+
+
+def _bins(confidence: NDArray[Any], bins: int) -> NDArray[np.intp]:
+    """(sample,) number of the bin, of equal width and closed on the right."""
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1))
+
+
+def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which samples count: labelled, and predicted by everyone.
+
+    predictions: (n,) or (backbone, n); labels: (n,). Returns (n,).
+    """
+    if predictions.ndim not in (1, 2) or predictions.shape[-1:] != labels.shape:
+        raise ValueError(
+            "predictions are (sample,) or (backbone, sample) beside labels (sample,), "
+            f"not {predictions.shape} and {labels.shape}"
+        )
+    present: NDArray[np.bool_] = np.not_equal(predictions, NO_PREDICTION)
+    return (labels >= 0) & (present if present.ndim == 1 else present.all(axis=0))
+
+
+def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
+    """Top-1 accuracy: predictions (n,), labels (n,)."""
+    _one_backbone(predictions)
+    return _share(predictions == labels, scored(predictions, labels))
+
+
+def oracle_accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
+    """Share of samples that at least one backbone gets right: predictions (backbone, n).
+
+    The accuracy of a selector that always knew which backbone to ask: a bound on selection.
+    It is over the samples that every backbone has a prediction for.
+    """
+    if predictions.ndim != 2 or len(predictions) == 0:
+        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
+    return _share((predictions == labels).any(axis=0), scored(predictions, labels))
+
+
+def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], classes: int) -> Score:
+    """Mean over classes of the share of their samples that are recognised: (n,), (n,).
+
+    Classes without samples have no recall (0/0) and are left out of the mean.
+    """
+    _one_backbone(predictions)
+    counted = scored(predictions, labels)
+    truth = labels[counted]
+    if counted.any() and truth.max() >= classes:
+        raise ValueError(f"label {truth.max()} is beyond the {classes} classes")
+    right = np.bincount(truth[predictions[counted] == truth], minlength=classes)
+    size = np.bincount(truth, minlength=classes)
+    recalls = right[size > 0] / size[size > 0]
+    return Score(float(recalls.mean()) if len(recalls) else float("nan"), len(truth))
+
+
+def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """How many classes come before the true one: logits (n, class), labels (n,) -> (n,).
+
+    0 where the prediction is right. Among equal logits the lower index comes first. -1 where
+    there is no label or a NaN.
+    """
+    _check_logits(logits, labels)
+    ranks = np.full(len(labels), -1, np.int64)
+    for start in range(0, len(labels), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        ranks[rows] = _rank_block(logits[rows], labels[rows])
+    return ranks
+
+
+def topk_accuracy(logits: NDArray[Any], labels: NDArray[Any], k: int) -> Score:
+    """Share of samples whose true class is among the `k` first: logits (n, class), labels (n,)."""
+    if k < 1:
+        raise ValueError(f"k is at least 1, not {k}")
+    ranks = true_class_rank(logits, labels)
+    return _share(ranks < k, ranks >= 0)
+
+
+def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    index = np.maximum(labels, 0)[:, None]
+    true = np.take_along_axis(logits, index, axis=1)
+    larger = np.count_nonzero(logits > true, axis=1)
+    equal_before = (logits == true) & (np.arange(logits.shape[1]) < index)
+    ranks = larger + np.count_nonzero(equal_before, axis=1)
+    # a row with any NaN has a NaN sum; infinities of both signs do not occur in logits
+    unknown = (labels < 0) | np.isnan(logits.sum(axis=1))
+    return np.where(unknown, -1, ranks)
+
+
+def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:
+    if logits.ndim != 2 or logits.shape[:1] != labels.shape or logits.shape[1] == 0:
+        raise ValueError(
+            f"logits are (sample, class) beside labels (sample,), "
+            f"not {logits.shape} and {labels.shape}"
+        )
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise ValueError(f"label {labels.max()} is beyond the {logits.shape[1]} classes")
+
+
+def _one_backbone(predictions: NDArray[Any]) -> None:
+    if predictions.ndim != 1:
+        raise ValueError(f"predictions are those of one backbone, (sample,): {predictions.shape}")
+
+
+def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Score:
+    n = int(np.count_nonzero(counted))
+    return Score(int(np.count_nonzero(right & counted)) / n if n else float("nan"), n)

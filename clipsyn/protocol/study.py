@@ -1,0 +1,298 @@
+"""One dataset under the protocol: what is fitted on its support and judged on its targets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import TooFewSamples
+from clipsyn.numerics.fewshot import few_shot, halves
+from clipsyn.numerics.metrics import Score
+from clipsyn.pool import NO_LABEL, Pool
+from clipsyn.protocol.methods import (
+    CHOSEN,
+    ORACLE,
+    Fitted,
+    Target,
+    fit_methods,
+    is_random,
+    learns,
+    predict,
+    versions,
+)
+from clipsyn.protocol.scoring import Scorer
+from clipsyn.results.frame import Measured, Row
+from clipsyn.specs import fingerprint, parse_perturbation
+from clipsyn.store.pools import PoolReader
+
+Shots = int | None  # None is the whole support split
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared: heads x ensembles x shots x seeds."""
+
+    heads: tuple[str, ...]
+    ensembles: tuple[str, ...]
+    shots: tuple[Shots, ...]
+    seeds: tuple[int, ...]
+    base_to_new: bool = False
+
+
+class Draw(NamedTuple):
+    """Which labelled samples are learned from; `seed` is None where nothing is random."""
+
+    shots: Shots
+    seed: int | None
+    rows: NDArray[np.intp]
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+        return {"rows": digest, "seed": self.seed}
+
+
+@dataclass
+class Batch:
+    """Rows that are finished together, and what there is to say about them."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    wanted: set[str] = field(default_factory=set)  # fingerprints, of known results too
+
+
+class Subject(NamedTuple):
+    """What has a fingerprint: an ensemble of all backbones on a target, or one on its own."""
+
+    target: int
+    ensemble: str | None
+    backbone: str | None
+
+
+class Number(NamedTuple):
+    """A measurement before it has a name: of an ensemble, or of backbones on their own."""
+
+    target: int
+    ensemble: str | None
+    backbones: tuple[str, ...]
+    measured: Measured
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.target, self.ensemble, None if self.ensemble else self.backbones[0])
+
+
+class Study:
+    """All numbers of one dataset and prompt set under a protocol.
+
+    support: None where nothing is fitted. indices: rows of the support for (shots, seed), where
+    they are not to be drawn.
+    """
+
+    def __init__(
+        self,
+        support: PoolReader | None,
+        targets: Sequence[Target],
+        protocol: Protocol,
+        indices: Mapping[tuple[int, int], NDArray[np.intp]] | None = None,
+    ) -> None:
+        self.support = support
+        self.targets = targets
+        self._reader = support or targets[0].reader  # of a target no sample is read to fit
+        self.protocol = protocol
+        self._indices = indices or {}
+
+    def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
+        """Everything with this seed; None is for all that no seed makes a difference to.
+
+        Results whose fingerprint is in `known` are neither computed nor given again.
+        """
+        for draw in self._draws(seed):
+            for head in self.protocol.heads:
+                if names := self._names(draw, head):
+                    yield self._run_unit(draw, head, names, known)
+
+    def labels(self) -> NDArray[np.int32]:
+        """Labels of the support split that may be learned from: not those of new classes."""
+        labels = self._reader.samples.labels
+        if not self.protocol.base_to_new:
+            return labels
+        base, _ = halves(len(self._reader.samples.class_names))
+        return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
+
+    def _draws(self, seed: int | None) -> Iterator[Draw]:
+        if seed is None:
+            yield Draw(0, None, np.empty(0, np.intp))
+        if self.support is None:
+            return
+        for shots, rows in self.drawn(seed).items():
+            yield Draw(shots, seed, rows)
+
+    def drawn(self, seed: int | None) -> dict[Shots, NDArray[np.intp]]:
+        """Rows of the support for each number of shots; without a seed for all of it alone.
+
+        Where several numbers give the same rows, as all do that no class has, the largest stands
+        for all: the same fit is made, and counts in a mean, once.
+        """
+        found: dict[Shots, NDArray[np.intp]] = {}
+        for shots in sorted(self.protocol.shots, key=lambda k: (k is None, k)):
+            if shots is None or seed is not None:
+                rows = self._rows(shots, seed or 0)
+                found = {k: of for k, of in found.items() if not np.array_equal(of, rows)}
+                found[shots] = rows
+        return found
+
+    def _rows(self, shots: Shots, seed: int) -> NDArray[np.intp]:
+        given = None if shots is None else self._indices.get((shots, seed))
+        return few_shot(self.labels(), shots, seed) if given is None else given
+
+    def _names(self, draw: Draw, head: str) -> list[str | None]:
+        """What to measure on a draw, None for the backbones: each thing once over all draws.
+
+        On each draw there is the backbone that is chosen there, and what learns nothing, which is
+        measured without a draw, is compared with it.
+        """
+        names = list(dict.fromkeys([None, ORACLE, *self.protocol.ensembles, CHOSEN]))
+        if draw.shots == 0:
+            return [name for name in names if not learns(head, name)]
+        names = [name for name in names if name is not None or learns(head, None)]
+        if draw.shots is None:
+            return [name for name in names if is_random(head, name) == (draw.seed is not None)]
+        return names
+
+    def _run_unit(
+        self, draw: Draw, head: str, names: Sequence[str | None], known: Container[str]
+    ) -> Batch:
+        prints = {
+            subject: self._fingerprint(draw, head, subject) for subject in self._subjects(names)
+        }
+        missing = {subject.ensemble for subject, one in prints.items() if one not in known}
+        todo = sorted(missing, key=str)
+        wanted = set(prints.values())
+        if not todo:
+            return Batch(wanted=wanted)
+        try:
+            numbers = self._numbers(draw, head, todo)
+        except TooFewSamples as error:
+            samples = self._reader.samples
+            shots = "all" if draw.shots is None else draw.shots
+            return Batch(notes=[f"{samples.dataset}, {shots} shots, {head} left out: {error}"])
+        rows = [
+            self._row(draw, head, number, prints[number.subject])
+            for number in numbers
+            if prints[number.subject] not in known
+        ]
+        return Batch(rows, wanted=wanted)
+
+    def _subjects(self, names: Sequence[str | None]) -> Iterator[Subject]:
+        for target in range(len(self.targets)):
+            for name in names:
+                for backbone in self._reader.backbones if name is None else [None]:
+                    yield Subject(target, name, backbone)
+
+    def _numbers(self, draw: Draw, head: str, names: Sequence[str | None]) -> list[Number]:
+        fitted = fit_methods(self._pool(draw), head, _ensembles(names), draw.seed)
+        known = [] if draw.shots == 0 else [name for name in names if not learns(head, name)]
+        return [
+            number
+            for index, target in enumerate(self.targets)
+            for number in _measure(index, target, fitted, names, known)
+        ]
+
+    def _pool(self, draw: Draw) -> Pool:
+        pool = self._reader.read(draw.rows)
+        if self.support is None:
+            pool = replace(pool, split="")  # empty: nothing of the target, which a fit refuses
+        if not self.protocol.base_to_new:
+            return pool
+        return pool.of_classes(halves(pool.n_classes)[0])
+
+    def _fingerprint(self, draw: Draw, head: str, subject: Subject) -> str:
+        goal = self.targets[subject.target]
+        support = None
+        if draw.shots != 0:
+            support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
+        return fingerprint(
+            {
+                "clipsyn": " ".join(versions(head, subject.ensemble)),
+                "target": _origin(goal.reader, subject.backbone),
+                "classes": goal.classes,
+                "head": head,
+                "ensemble": subject.ensemble,
+                "support": support,
+                "shots": draw.shots,
+            }
+        )
+
+    def _row(self, draw: Draw, head: str, number: Number, print_: str) -> Row:
+        goal = self.targets[number.target]
+        metric, score, interval = number.measured
+        of = self._reader
+        return {
+            "dataset": goal.reader.samples.dataset,
+            "split": goal.reader.samples.split,
+            "perturbation": goal.reader.perturbation,
+            "severity": parse_perturbation(goal.reader.perturbation).severity,
+            "head": head,
+            "ensemble": number.ensemble,
+            "backbones": "+".join(number.backbones),
+            "prompts": goal.reader.prompts,
+            "classes": goal.classes,
+            "support": f"{of.samples.split}, {of.prompts}" if draw.shots != 0 else None,
+            "shots": draw.shots,
+            "seed": draw.seed,
+            "metric": metric,
+            "value": score.value,
+            "ci_low": interval.low if interval else None,
+            "ci_high": interval.high if interval else None,
+            "n": score.n,
+            "fingerprint": print_,
+        }
+
+
+def _ensembles(names: Iterable[str | None]) -> list[str]:
+    return [name for name in names if name is not None and name != ORACLE]
+
+
+def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:
+    return reader.origin if backbone is None else reader.origin_of(backbone)
+
+
+def _measure(
+    index: int,
+    target: Target,
+    fitted: Fitted,
+    names: Sequence[str | None],
+    known: Sequence[str | None],
+) -> Iterator[Number]:
+    """All metrics of `names` on a target; of those `known` the gain over the backbone chosen."""
+    verdict = predict(fitted, target)
+    scorer = Scorer(verdict.labels, verdict.singles, target.n_classes)
+    everyone, silent = tuple(verdict.singles), target.reader.silent
+    chosen = None if fitted.chosen is None else scorer.single(fitted.chosen)
+    if None in names:
+        for backbone, judged in verdict.singles.items():
+            for measured in scorer.metrics(judged, probabilities=backbone not in silent):
+                yield Number(index, None, (backbone,), measured)
+    if ORACLE in names and len(everyone) > 1:
+        if ORACLE not in known:
+            for measured in (*scorer.oracle(), *scorer.diversity()):
+                yield Number(index, ORACLE, everyone, measured)
+        for measured in scorer.over_chosen(scorer.anyone, chosen):
+            yield Number(index, ORACLE, everyone, measured)
+    for text, method in fitted.methods.items():
+        if text in known:
+            correct = scorer.correct(verdict.ensembles[text])
+            for measured in scorer.over_chosen(correct, chosen):
+                yield Number(index, text, everyone, measured)
+            continue
+        spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
+        asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
+        judged = verdict.ensembles[text]
+        metrics = scorer.metrics(judged, probabilities=not silent)
+        for measured in (*metrics, *scorer.gains(judged, chosen), spent, asked):
+            yield Number(index, text, everyone, measured)

@@ -1,0 +1,261 @@
+"""Tables that compare ensembles: by dataset, and by number of shots.
+
+The reference is `CHOSEN`, the backbone that is best on the support: what can be had without a
+combination. What knows the labels of the test images stands below: the backbone that is best on
+them, the oracle, and its mark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from textwrap import fill
+
+import polars as pl
+
+from clipsyn.show.tables import WIDTH, show
+from clipsyn.specs import CLEAN
+
+CHOSEN = "best-single"
+BEST = "best on test"
+INDEPENDENT = "independent"
+_KNOW_TEST = (BEST, "oracle", INDEPENDENT)
+_FULL = "full"
+
+
+def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
+    """A row for each method and dataset: mean over seeds of a metric, and its spread.
+
+    tidy: what `evaluate` returns. Columns: head, split, perturbation, prompts, classes,
+    dataset, method, shots ("full" is the whole support, null where nothing is learned),
+    value, sd (over seeds), ci_low, ci_high (means of the intervals over samples), seeds, n.
+    The best single backbone on test stands beside the ensembles, as `BEST`; beside accuracies also
+    the upper mark of the oracle, as `INDEPENDENT`.
+    """
+    marked = tidy.filter(pl.col("metric") == f"{metric}_independent")
+    wanted = pl.concat(
+        [
+            tidy.filter(pl.col("metric") == metric),
+            marked.with_columns(ensemble=pl.lit(INDEPENDENT)),
+        ]
+    ).with_columns(
+        shots=pl.when(pl.col("shots").is_null())
+        .then(pl.lit(_FULL))
+        .when(pl.col("shots") > 0)
+        .then(pl.col("shots").cast(pl.String)),
+    )
+    keys = ["head", "split", "perturbation", "prompts", "classes", "dataset", "shots"]
+    singles = wanted.filter(pl.col("ensemble").is_null())
+    best = (
+        singles.sort("value", descending=True, nulls_last=True)
+        .group_by([*keys, "seed"], maintain_order=True)
+        .first()
+        .with_columns(ensemble=pl.lit(BEST))
+    )
+    ensembles = wanted.filter(pl.col("ensemble").is_not_null())
+    rows = pl.concat([ensembles.select(tidy.columns), best.select(tidy.columns)])
+    return (
+        rows.rename({"ensemble": "method"})
+        .group_by([*keys, "method"], maintain_order=True)
+        .agg(
+            pl.col("value").mean(),
+            pl.col("value").std().alias("sd"),
+            pl.col("ci_low").mean(),
+            pl.col("ci_high").mean(),
+            pl.len().alias("seeds"),
+            pl.col("n").first(),
+        )
+    )
+
+
+def method_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
+    """The tables of `named_tables`, one below the other, and what they mean."""
+    tables = named_tables(tidy, terminal=terminal)
+    return "\n\n".join([*tables.values(), _NOTE]) if tables else "no ensemble to show"
+
+
+def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
+    """For each head, split and prompt set: accuracy by dataset, by shots, by perturbation.
+
+    The first two are of clean images, or of the only perturbation there is. Keys are "by dataset",
+    "by shots" and "by perturbation" with the head behind a comma, and what else differs.
+    """
+    where = ["head", "split", "prompts", "classes"]
+    tables = {}
+    for keys, every in method_frame(tidy).group_by(where, maintain_order=True):
+        labels = every["perturbation"].unique(maintain_order=True).to_list()
+        one = CLEAN.label if CLEAN.label in labels else labels[0]
+        part = every.filter(pl.col("perturbation") == one)
+        head, split, prompts, classes = keys
+        title = f"head {head} · {split} · {one} · prompts {prompts}"
+        title += "" if classes == "all" else f" · {classes} classes"
+        name = f"{head}, {split}, {prompts}, {classes}"
+        tables[f"by dataset, {name}"] = by_dataset(part, title=title, terminal=terminal)
+        if len(_shots(part)) > 1:
+            tables[f"by shots, {name}"] = by_shots(part, title=title, terminal=terminal)
+        if len(labels) > 1:
+            title = title.replace(f" · {one} · ", " · ")
+            tables[f"by perturbation, {name}"] = by_perturbation(
+                every, labels, title=title, terminal=terminal
+            )
+    return tables
+
+
+_NOTE = """\
+Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
+over it, in points; least: on the dataset where it is smallest. best on test: the backbone that is
+best on these very images, so that its accuracy is too high and the gain over it too low. oracle:
+share of images that at least one backbone gets right; independent: what it would be if errors were
+independent within each class. Numbers of shots that give a dataset the same images as more do are
+left out; datasets that have the same numbers stand together."""
+
+
+def by_dataset(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
+    """A line a method, a column a dataset, at the most shots there are of it, and mean gains."""
+    shots = _shots(frame)
+    table = at_most_shots(frame).pivot(on="dataset", index="method", values="value")
+    datasets = [name for name in table.columns if name != "method"]
+    table = table.with_columns(mean=pl.mean_horizontal(datasets))
+    columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
+    gained = []
+    for name, reference in (("gain", CHOSEN), ("over it", BEST)):
+        if reference in table["method"]:
+            gains = _gains(table, datasets, reference)
+            table = table.with_columns(gains.mean_horizontal().alias(name))
+            gained.append(name)
+            if reference == CHOSEN and len(datasets) > 1:
+                table = table.with_columns(gains.min_horizontal().alias("least"))
+                gained.append("least")
+    table = _ordered(table.select("method", *columns, *gained))
+    return show(
+        table,
+        title=title + _said(shots),
+        percent=[*columns, *gained],
+        headers={"over it": "over best\non test"},
+        bold=_best_cells(table, columns),
+        terminal=terminal,
+    )
+
+
+def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.DataFrame:
+    """Accuracies (method, dataset) less those of a method."""
+    base = table.filter(method=reference)
+    return table.select(pl.col(name) - base[name][0] for name in datasets)
+
+
+def by_shots(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
+    """A line a method, a column a number of shots: means over the datasets that have all of them.
+
+    Where a dataset lacks some, because they give it the same images as more do, it stands in a
+    table with others of its kind.
+    """
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for (dataset,), part in frame.group_by("dataset", maintain_order=True):
+        kinds.setdefault(tuple(_shots(part)), []).append(str(dataset))
+    texts = []
+    for shots, datasets in kinds.items():
+        part = frame.filter(pl.col("dataset").is_in(datasets))
+        columns = {name: _at(part, name) for name in shots}
+        text = _means(part, columns, f"{title} · by shots", terminal, named=len(kinds) > 1)
+        texts.append(text)
+    return "\n\n".join(texts)
+
+
+def by_perturbation(
+    frame: pl.DataFrame, labels: Sequence[str], *, title: str, terminal: bool | None = None
+) -> str:
+    """A line a method, a column a perturbation: means over datasets, at the most shots."""
+    last = at_most_shots(frame)
+    columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
+    return _means(frame, columns, f"{title} · by perturbation{_said(_shots(frame))}", terminal)
+
+
+def _means(
+    frame: pl.DataFrame,
+    columns: dict[str, pl.DataFrame],
+    title: str,
+    terminal: bool | None,
+    *,
+    named: bool = False,
+) -> str:
+    """Methods by columns, each the mean over the datasets of some rows; named: which they are."""
+    table = frame.select(pl.col("method").unique())
+    for name, rows in columns.items():
+        mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
+        table = table.join(mean, on="method", how="left")
+    table = _ordered(table)
+    datasets = frame["dataset"].unique(maintain_order=True).to_list()
+    several = len(datasets) > 1
+    if named:
+        title += f"\n{fill('mean over ' * several + ', '.join(datasets), WIDTH)}"
+    elif several:
+        title += f" · mean over {len(datasets)} datasets"
+    return show(
+        table,
+        title=title,
+        percent=list(columns),
+        bold=_best_cells(table, list(columns)),
+        terminal=terminal,
+    )
+
+
+def _said(shots: Sequence[str]) -> str:
+    if not shots:
+        return ""
+    return " · the whole support" if shots[-1] == _FULL else f" · {shots[-1]} shots"
+
+
+def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
+    """Methods at the most shots there are of each dataset."""
+    parts = [
+        _at(part, shots[-1] if (shots := _shots(part)) else None)
+        for _, part in frame.group_by("dataset", maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else frame
+
+
+def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
+    """Methods at this number of shots, beside those that learn nothing."""
+    return frame.filter(pl.col("shots").is_null() | pl.col("shots").eq_missing(shots))
+
+
+def _shots(frame: pl.DataFrame) -> list[str]:
+    there = set(frame["shots"].drop_nulls())
+    return [*sorted(there - {_FULL}, key=int), *(there & {_FULL})]
+
+
+def _ordered(table: pl.DataFrame) -> pl.DataFrame:
+    """Registry order, the reference first, and what knows the test labels last."""
+    from clipsyn.ensembles import ENSEMBLES
+
+    order = [CHOSEN, *(name for name in ENSEMBLES if name != CHOSEN)]
+
+    def place(method: str) -> tuple[int, str]:
+        name = method.split(":", maxsplit=1)[0]
+        if method in _KNOW_TEST:
+            return len(order) + 1 + _KNOW_TEST.index(method), method
+        return (order.index(name) if name in order else len(order), method)
+
+    rank = sorted(table["method"].to_list(), key=place)
+    return (
+        table.with_columns(
+            _rank=pl.col("method").replace_strict(
+                {m: i for i, m in enumerate(rank)}, return_dtype=pl.Int32
+            )
+        )
+        .sort("_rank")
+        .drop("_rank")
+    )
+
+
+def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> set[tuple[int, str]]:
+    """The largest value of each column, what knows the test labels aside."""
+    fair = [row for row, name in enumerate(table["method"]) if name not in _KNOW_TEST]
+    cells = set()
+    for column in columns:
+        values = table[column].to_list()
+        known = [
+            values[row] for row in fair if values[row] is not None and not math.isnan(values[row])
+        ]
+        cells |= {(row, column) for row in fair if known and values[row] == max(known)}
+    return cells

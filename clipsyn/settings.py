@@ -1,0 +1,200 @@
+"""Settings, declared once: the fields of a frozen dataclass, each with its help, range and unit.
+
+From a field come the option on the command line, the field of a recipe's stage, the check of what
+Python is given, and the row of the table in the documentation. All have its name, its default and
+its unit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from clipsyn.errors import UsageError
+from clipsyn.registry import unknown_name
+from clipsyn.specs import MOST
+
+FULL = "full"  # the whole support split, where a number of shots is asked for
+Shots = int | Literal["full"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting takes; `read` gives the value as it is kept, or raises ValueError."""
+
+    words: str
+    annotation: Any  # in a recipe
+    read: Callable[[Any], Any]
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(map(_text, _several(value)))
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    return tuple(map(_number, _several(value)))
+
+
+def _several(value: Any) -> Iterable[Any]:
+    if isinstance(value, str | Mapping) or not isinstance(value, Collection):
+        raise ValueError
+    return value
+
+
+def _costs(value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ValueError
+    return {_text(name): _number(cost) for name, cost in value.items()}
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError
+    return Path(value)
+
+
+def _shots(value: Any) -> Shots:
+    return "full" if value == FULL else _whole(value)
+
+
+FLAG = Kind("true or false", bool, _flag)
+WHOLE = Kind("a whole number", int, _whole)
+NUMBER = Kind("a number", float, _number)
+TEXT = Kind("a text", str, _text)
+NAMES = Kind("names, or patterns with *", tuple[str, ...], _names)
+NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
+COSTS = Kind("numbers by name", dict[str, float], _costs)
+PATH = Kind("a path", Path, _path)
+SHOTS = Kind("a number of images a class, or full", Shots, _shots)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a setting is called, explained and bounded.
+
+    flag, letter: the option that help shows, where it is not ``--name``, which works too.
+    instead_of_none: what is taken where the default is None. display: it decides what is shown and
+    not what is measured. writes: the function of the analysis's `measure` that makes the file.
+    """
+
+    kind: Kind
+    help: str
+    flag: str = ""
+    letter: str = ""
+    least: float = -math.inf
+    most: float = math.inf
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+    instead_of_none: str = ""
+    display: bool = False
+    writes: str = ""
+
+    def accepted(self, name: str, value: Any) -> Any:
+        """The value as it is kept; raises UsageError for one that the setting does not take."""
+        if value is None and self.instead_of_none:
+            return None
+        try:
+            read = self.kind.read(value)
+        except ValueError:
+            raise UsageError(f"{name}=… is {self.kind.words}, not {value!r}") from None
+        if self.choices and read not in self.choices:
+            raise unknown_name(name, read, self.choices)
+        for number in _of(read):
+            if not self.least <= number <= self.most:
+                raise UsageError(f"{name}=… is {self.kind.words} {self.range}, not {number:g}")
+        return read
+
+    @property
+    def range(self) -> str:
+        """ "from 1 to 9", "at least 1", or nothing."""
+        if math.isfinite(self.least) and math.isfinite(self.most) and self.most != MOST:
+            return f"from {self.least:g} to {self.most:g}"
+        return f"of at least {self.least:g}" if math.isfinite(self.least) else ""
+
+
+def _of(value: Any) -> Iterable[float]:
+    """The numbers in a value."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    values = value if isinstance(value, tuple) else [value]
+    return [it for it in values if isinstance(it, int | float) and not isinstance(it, bool)]
+
+
+def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
+    """A field of a subclass of `Settings`; `about` are fields of `Setting`."""
+    metadata = {"setting": Setting(kind, help, **about)}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of all that is declared here: a value is checked when it is made."""
+
+    former: ClassVar[Mapping[str, str]] = {}  # a name that is gone: what to write now
+
+    def __post_init__(self) -> None:
+        for name, about in declared(type(self)).items():
+            object.__setattr__(self, name, about.accepted(name, getattr(self, name)))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From values by name; raises UsageError for a name that is none."""
+        known = declared(cls)
+        for name in values:
+            if name not in known:
+                raise cls.refusal(name)
+        return cls(**values)
+
+    @classmethod
+    def refusal(cls, name: str) -> UsageError:
+        """Of a name that is none, or none any more."""
+        if name in cls.former:
+            return UsageError(f"'{name}' is gone: {cls.former[name]}")
+        return unknown_name("setting", name, declared(cls))
+
+
+def declared(settings: type[Settings]) -> dict[str, Setting]:
+    """What is declared of each field, by name, in order."""
+    return {it.name: it.metadata["setting"] for it in fields(settings)}
+
+
+def defaults(settings: type[Settings]) -> dict[str, Any]:
+    """The default of each field, by name."""
+    return {it.name: _default(it) for it in fields(settings)}
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()

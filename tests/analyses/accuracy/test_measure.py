@@ -1,0 +1,305 @@
+"""`zeroshot` against plain loops over what the store holds."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from math import prod
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.analyses.accuracy.measure import zeroshot
+from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
+from clipsyn.results.frame import RESULT
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.specs import FeatureKey
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.select import matching, select, terms_of
+
+BACKBONES = ("vit/a", "rn/b", "cnx/c")
+SEVEN = tuple(f"class {c}" for c in range(7))
+
+
+@pytest.fixture(scope="module")
+def birds(fakes, tmp_path_factory) -> FeatureStore:
+    """Two labelled datasets, three backbones, clean and jpeg-3; two undecodable birds."""
+
+    class Varied(fakes.Encoder):
+        def encode_images(self, pixels):
+            return super().encode_images(pixels.astype(int) - 127)
+
+    path = tmp_path_factory.mktemp("evaluate") / "store"
+    encoders = [Varied(name) for name in BACKBONES]
+    bad = {3: "truncated", 41: "empty file"}
+    sources = [
+        fakes.Source("birds", count=90, class_names=SEVEN, bad=bad),
+        fakes.Source("birds", split="train", count=11, class_names=SEVEN),
+    ]
+    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"), max_bad=0.1)
+    return fakes.fill(path, encoders, [fakes.Source("flags", count=30)])
+
+
+@pytest.fixture(scope="module")
+def results(birds) -> pl.DataFrame:
+    return zeroshot(birds)
+
+
+def number(frame: pl.DataFrame, **where) -> dict:
+    """The one row that has these values; None matches null."""
+    tests = [pl.col(c).is_null() if v is None else pl.col(c) == v for c, v in where.items()]
+    rows = frame.filter(*tests).to_dicts()
+    assert len(rows) == 1, where
+    return rows[0]
+
+
+def loop_over(store: FeatureStore, key: FeatureKey, prompts: str) -> dict[str, float]:
+    """Top-1, top-5 and mean per class, one sample after the other."""
+    logits, labels = store.logits(key, prompts).tolist(), store.samples("birds", "test").labels
+    top1, top5, per_class = [], [], {}
+    for row, label in zip(logits, labels.tolist(), strict=True):
+        if math.isnan(row[0]):
+            continue
+        order = sorted(range(len(row)), key=lambda c: (-row[c], c))
+        top1.append(order[0] == label)
+        top5.append(label in order[:5])
+        per_class.setdefault(label, []).append(order[0] == label)
+    recalls = [sum(hits) / len(hits) for hits in per_class.values()]
+    return {
+        "acc1": sum(top1) / len(top1),
+        "acc5": sum(top5) / len(top5),
+        "mean_per_class_recall": sum(recalls) / len(recalls),
+    }
+
+
+def test_the_frame_has_the_columns_of_a_result(results):
+    assert results.schema == pl.Schema(RESULT)
+    assert set(results["split"]) == {"test"}
+    assert set(results["head"]) == {"zero-shot"}
+    assert set(results["shots"]) == {0}
+    described = ["dataset", "split", "perturbation", "prompts", "ensemble", "backbones", "metric"]
+    assert results.select(described).is_duplicated().sum() == 0
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
+def test_metrics_equal_a_plain_loop(birds, results, backbone, perturbation):
+    key = FeatureKey("birds", "test", perturbation, backbone)
+    (prompts,) = birds.prompt_sets(key)
+    for metric, expected in loop_over(birds, key, prompts).items():
+        row = number(
+            results,
+            dataset="birds",
+            perturbation=perturbation,
+            backbones=backbone,
+            metric=metric,
+            ensemble=None,
+        )
+        assert row["value"] == pytest.approx(expected, abs=1e-12)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert row["ci_high"] - row["ci_low"] > 0.02
+        assert row["n"] == 88  # two of the ninety cannot be decoded
+        assert row["fingerprint"] == birds.fingerprint(key)
+        assert row["severity"] == (3 if perturbation == "jpeg-3" else 0)
+
+
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
+def test_the_oracle_is_right_where_anyone_is(birds, results, perturbation):
+    keys = birds.keys(dataset=["birds"], split=["test"], perturbation=[perturbation])
+    labels = birds.samples("birds", "test").labels.tolist()
+    prompts = birds.prompt_sets(keys[0])[0]
+    columns = [birds.predictions(key, prompts).tolist() for key in keys]
+    rows = [
+        [p == label for p in predicted]
+        for *predicted, label in zip(*columns, labels, strict=True)
+        if NO_PREDICTION not in predicted
+    ]
+    oracle = sum(map(any, rows)) / len(rows)
+    best = max(sum(column) / len(rows) for column in zip(*rows, strict=True))
+    where = {"dataset": "birds", "perturbation": perturbation, "ensemble": "oracle"}
+    found = number(results, metric="acc1", **where)
+    assert found["value"] == pytest.approx(oracle, abs=1e-12)
+    assert found["backbones"] == "cnx/c+rn/b+vit/a"
+    mark = number(results, metric="acc1_independent", **where)
+    readable = [NO_PREDICTION not in of for of in zip(*columns, strict=True)]
+    truth = [label for label, read in zip(labels, readable, strict=True) if read]
+    lost = 0.0
+    for c in set(truth):
+        of_class = [row for row, label in zip(rows, truth, strict=True) if label == c]
+        rates = [sum(column) / len(of_class) for column in zip(*of_class, strict=True)]
+        lost += len(of_class) * prod(1 - rate for rate in rates)
+    assert mark["value"] == pytest.approx(1 - lost / len(rows), abs=1e-12)
+    assert (mark["n"], mark["ci_low"]) == (len(rows), None)
+    gain = number(results, metric="oracle_gain", **where)
+    assert gain["value"] == pytest.approx(oracle - best, abs=1e-12)
+    assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"]
+    assert found["n"] == gain["n"] == 88
+
+
+def test_top_five_needs_more_than_five_classes(results):
+    assert set(results.filter(metric="acc5")["dataset"]) == {"birds"}
+
+
+def test_chance_is_one_in_so_many_classes(results):
+    chance = results.filter(ensemble="chance")
+    assert chance.select("dataset", "perturbation", "value").rows() == [
+        ("birds", "clean", 1 / 7),
+        ("birds", "jpeg-3", 1 / 7),
+        ("flags", "clean", 1 / 3),
+    ]
+
+
+def test_derived_logits_give_the_same_numbers(birds, fakes, tmp_path, results):
+    class Varied(fakes.Encoder):
+        def encode_images(self, pixels):
+            return super().encode_images(pixels.astype(int) - 127)
+
+    encoders = [Varied(name) for name in BACKBONES]
+    source = fakes.Source("birds", count=90, class_names=SEVEN, bad={3: "x", 41: "y"})
+    store = fakes.fill(tmp_path / "s", encoders, [source], logits=False, max_bad=0.1)
+    same = results.filter(dataset="birds", perturbation="clean").drop("fingerprint")
+    assert zeroshot(store).drop("fingerprint").equals(same)
+
+
+def test_the_same_call_twice_gives_the_same_numbers(birds, results):
+    assert zeroshot(birds).equals(results)
+
+
+def test_a_single_backbone_has_no_oracle(birds):
+    found = zeroshot(birds, backbones="rn/b")
+    assert "oracle" not in set(found["ensemble"])
+    assert set(found["backbones"]) == {"rn/b", ""}
+
+
+@pytest.mark.parametrize(
+    ("filters", "cells"),
+    [
+        ({"datasets": "flags"}, 3),
+        ({"datasets": ["birds"], "splits": ["train"]}, 6),
+        ({"datasets": "b*", "perturbations": ["jpeg:3"], "splits": None}, 6),
+        ({"perturbations": ["jpeg-*"]}, 3),
+        ({"backbones": ["*/a", "rn/b"], "perturbations": ("clean",)}, 4),
+    ],
+)
+def test_filters_are_names_or_patterns(birds, filters, cells):
+    found = zeroshot(birds, **filters).filter(pl.col("ensemble").is_null(), metric="acc1")
+    assert len(found) == cells
+
+
+def test_clean_comes_first(results):
+    assert results.filter(dataset="birds")["perturbation"].unique(
+        maintain_order=True
+    ).to_list() == [
+        "clean",
+        "jpeg-3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"datasets": "brids"}, "unknown dataset 'brids': did you mean birds"),
+        ({"splits": "tset"}, "unknown split 'tset': did you mean test"),
+        ({"perturbations": ["jpg:3"]}, "unknown perturbation 'jpg-3': did you mean jpeg-3"),
+        ({"backbones": ["vit/b"]}, "unknown backbone 'vit/b': did you mean"),
+        ({"backbones": ["vit/a", "zoo*"]}, "unknown backbone 'zoo\\*'"),
+        ({"prompts": "sinple"}, "unknown prompt set 'sinple'.*clipsyn extract .* --prompts sinple"),
+    ],
+)
+def test_filters_that_match_nothing_are_answered_with_near_names(birds, filters, message):
+    with pytest.raises(UnknownName, match=message):
+        zeroshot(birds, **filters)
+
+
+def test_a_perturbation_that_cannot_be_read_is_refused(birds):
+    with pytest.raises(UsageError, match="is no perturbation"):
+        zeroshot(birds, perturbations="jpeg:strong")
+
+
+def test_a_combination_that_was_never_extracted_names_its_command(birds):
+    with pytest.raises(MissingCell, match="--dataset flags --split test --perturb jpeg-3"):
+        zeroshot(birds, datasets="flags", perturbations="jpeg-3")
+    with pytest.raises(MissingCell, match="--dataset flags --split train"):
+        zeroshot(birds, datasets=["birds", "flags"], splits=["train"])
+
+
+def test_an_empty_store_says_how_to_fill_it(tmp_path):
+    store = FeatureStore.create(tmp_path / "store")
+    with pytest.raises(MissingCell, match=r"holds no features yet: run `clipsyn extract .*store"):
+        zeroshot(store)
+
+
+def test_unlabelled_datasets_are_an_error_only_when_asked_for(fakes, tmp_path):
+    path = tmp_path / "store"
+    fakes.fill(path, sources=[fakes.Source("photos", class_names=())])
+    with pytest.raises(DatasetError, match="photos/test has no labels"):
+        zeroshot(FeatureStore.open(path))
+    store = fakes.fill(path, sources=[fakes.Source("toy")])
+    assert set(zeroshot(store)["dataset"]) == {"toy"}
+    with pytest.raises(DatasetError, match="photos/test has no labels"):
+        zeroshot(store, datasets=["photos", "toy"])
+
+
+def test_every_prompt_set_has_its_own_rows(fakes, tmp_path):
+    path = tmp_path / "store"
+    own = fakes.Source("toy", templates=("a {c}.", "the {c}."))
+    encoders = [fakes.Encoder("a"), fakes.Encoder("b")]
+    fakes.fill(path, encoders, [own])
+    store = fakes.fill(path, encoders, [own], prompts="simple")
+    sets = store.prompt_sets(store.keys()[0])
+    assert len(sets) == 2
+    found = zeroshot(store).filter(metric="oracle_gain")
+    assert sorted(found["prompts"]) == sets
+    assert set(zeroshot(store, prompts="simple")["prompts"]) == {"simple"}
+
+
+def test_a_split_whose_images_are_all_bad_scores_nan(fakes, tmp_path):
+    source = fakes.Source("toy", count=6, bad=dict.fromkeys(range(6), "empty file"))
+    encoders = [fakes.Encoder("a"), fakes.Encoder("b")]
+    store = fakes.fill(tmp_path / "store", encoders, [source], max_bad=1.0)
+    found = zeroshot(store).filter(
+        (pl.col("ensemble") == "chance").not_() | pl.col("ensemble").is_null()
+    )
+    assert set(found["n"]) == {0}
+    assert found["value"].is_nan().all()
+    assert found["ci_low"].is_nan().all()
+
+
+def test_select_sorts_and_filters(birds):
+    keys = select(birds, dataset=None, split="test", perturbation="clean", backbone="*/b")
+    assert keys == [
+        FeatureKey("birds", "test", "clean", "rn/b"),
+        FeatureKey("flags", "test", "clean", "rn/b"),
+    ]
+
+
+def test_top5_reads_logits_a_few_blocks_at_a_time(birds, monkeypatch):
+    sizes = []
+    read = birds.logits
+
+    def counting(key, prompts, rows=None):
+        sizes.append(len(rows))
+        return read(key, prompts, rows)
+
+    monkeypatch.setattr(birds, "logits", counting)
+    zeroshot(birds, datasets="birds", perturbations="clean", backbones="rn/b")
+    assert sum(sizes) == 90
+    assert max(sizes) <= 4 * birds.chunk_rows
+
+
+def test_evaluation_imports_nothing_heavy():
+    code = (
+        "import sys, clipsyn.analyses.accuracy.measure, clipsyn.show.tables\n"
+        "heavy = {'torch', 'torchvision', 'open_clip', 'sklearn', 'scipy', 'PIL', 'zarr', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_names_may_be_one_string_or_many():
+    assert terms_of("dataset", "birds") == ("birds",)
+    assert terms_of("perturbation", ["jpeg:3", "jpeg-*"]) == ("jpeg-3", "jpeg-*")
+    assert np.array_equal(matching("b*", ["b2", "a", "b1"]), ["b1", "b2"])

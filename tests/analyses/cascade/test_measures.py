@@ -1,0 +1,196 @@
+"""Cascades against four images by hand and against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipsyn.analyses.cascade.measures import (
+    NEVER,
+    average_predictions,
+    cascade_curve,
+    exit_stages,
+    pareto_front,
+    smallest_threshold,
+)
+
+# Three stages, four images.                A     B     C     D
+CONFIDENCE = np.array([[0.9, 0.4, 0.6, 0.1], [0.2, 0.7, 0.5, 0.3], [0.1, 0.2, 0.3, 0.1]])
+CORRECT = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]], bool)
+COSTS = np.array([1.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "leaves", "accuracy", "cost"),
+    [
+        (0.0, [0, 0, 0, 0], 1 / 4, 1.0),
+        (0.1, [0, 0, 0, 0], 1 / 4, 1.0),  # D's 0.1 reaches it
+        (0.3, [0, 0, 0, 1], 1 / 4, (1 + 1 + 1 + 3) / 4),
+        (0.5, [0, 1, 0, 2], 2 / 4, (1 + 3 + 1 + 7) / 4),
+        (0.65, [0, 1, 2, 2], 3 / 4, (1 + 3 + 7 + 7) / 4),
+        (0.95, [2, 2, 2, 2], 2 / 4, 7.0),
+        (1.5, [2, 2, 2, 2], 2 / 4, 7.0),
+    ],
+)
+def test_four_images_by_hand(threshold, leaves, accuracy, cost):
+    assert exit_stages(CONFIDENCE, threshold).tolist() == leaves
+    curve = cascade_curve(CONFIDENCE, CORRECT, COSTS, np.array([threshold]))
+    assert curve.accuracy[0] == accuracy
+    assert curve.cost[0] == pytest.approx(cost, abs=1e-15)
+    assert curve.shares[0].tolist() == [leaves.count(stage) / 4 for stage in range(3)]
+
+
+def looped(confidence, correct, costs, threshold):
+    """One sample after the other."""
+    right = spent = 0.0
+    for sample in range(confidence.shape[1]):
+        for stage in range(len(confidence)):
+            spent += costs[stage]
+            if confidence[stage, sample] >= threshold or stage == len(confidence) - 1:
+                right += correct[stage, sample]
+                break
+    return right / confidence.shape[1], spent / confidence.shape[1]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 5])
+def test_all_thresholds_at_once_equal_a_loop_with_ties(stages):
+    rng = np.random.default_rng(stages)
+    confidence = rng.integers(0, 8, (stages, 60)) / 7  # many are equal, some are 0 and 1
+    correct, costs = rng.random((stages, 60)) < 0.6, rng.random(stages)
+    thresholds = np.array([0.0, 1 / 7, 0.5, 4 / 7, 1.0, NEVER, 0.2])  # in no order
+    curve = cascade_curve(confidence, correct, costs, thresholds)
+    for row, threshold in enumerate(thresholds):
+        accuracy, cost = looped(confidence, correct, costs, threshold)
+        assert curve.accuracy[row] == pytest.approx(accuracy, abs=1e-12)
+        assert curve.cost[row] == pytest.approx(cost, abs=1e-12)
+    assert curve.shares.sum(axis=1) == pytest.approx(1, abs=1e-12)
+
+
+def test_thresholds_are_compared_in_double_precision():
+    """0.9 is not a float32: as one it would be 0.89999998, as a double it is not reached."""
+    confidence = np.array([[0.9], [0.9]], np.float32)
+    correct = np.array([[True], [False]])
+    assert exit_stages(confidence, 0.9).tolist() == [1]
+    assert cascade_curve(confidence, correct, np.ones(2), np.array([0.9])).cost.tolist() == [2]
+
+
+def test_stages_may_cost_nothing_or_the_same():
+    for costs in (np.zeros(3), np.ones(3)):
+        curve = cascade_curve(CONFIDENCE, CORRECT, costs, np.array([0.5]))
+        assert curve.cost[0] == pytest.approx(looped(CONFIDENCE, CORRECT, costs, 0.5)[1])
+
+
+def test_no_sample_is_nan():
+    curve = cascade_curve(np.empty((2, 0)), np.empty((2, 0), bool), np.ones(2), np.array([0.5]))
+    assert np.isnan([*curve.accuracy, *curve.cost, *curve.shares[0]]).all()
+
+
+def test_the_smallest_threshold_by_hand():
+    # at 0.4 B leaves with its wrong first answer (1/4); from 0.6 on 2/4 or more are right
+    assert smallest_threshold(CONFIDENCE, CORRECT, within=0.0) == 0.6
+    assert smallest_threshold(CONFIDENCE, CORRECT, within=1.0) == 0.0
+
+
+def test_a_threshold_that_is_good_enough_by_luck_is_not_taken():
+    # first stage: right, wrong, right by falling confidence; the second is right but for one
+    confidence = np.array([[0.9, 0.8, 0.7], [0.5, 0.5, 0.5]])
+    correct = np.array([[True, False, True], [True, True, False]])
+    accuracy = [looped(confidence, correct, np.ones(2), t)[0] for t in (0.0, 0.8, 0.9, NEVER)]
+    assert accuracy == pytest.approx([2 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert smallest_threshold(confidence, correct, within=0.0) == 0.9
+
+
+@given(seed=st.integers(0, 10_000), within=st.sampled_from([0.0, 0.05, 0.1, 0.3]))
+def test_the_smallest_threshold_against_trying_all(seed, within):
+    rng = np.random.default_rng(seed)
+    confidence, correct = rng.integers(0, 6, (3, 12)) / 5, rng.random((3, 12)) < 0.5
+    tried = sorted({0.0, NEVER, *np.maximum(confidence[0], confidence[1]), *confidence[0]})
+    full = correct[-1].mean()
+    good = [looped(confidence, correct, COSTS, t)[0] >= full - within - 1e-9 for t in tried]
+    expected = next(t for t, rest in zip(tried, range(len(tried)), strict=True) if all(good[rest:]))
+    assert smallest_threshold(confidence, correct, within) == expected
+
+
+def test_one_stage_never_goes_on():
+    assert smallest_threshold(CONFIDENCE[:1], CORRECT[:1], within=0.0) == 0.0
+
+
+def test_where_nothing_may_be_lost_and_every_exit_loses_nobody_leaves():
+    confidence, correct = np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([[0, 0], [1, 1]], bool)
+    assert smallest_threshold(confidence, correct, within=0.0) == NEVER
+    assert exit_stages(confidence, NEVER).tolist() == [1, 1]
+
+
+def test_without_samples_nobody_leaves_early():
+    empty = np.empty((2, 0))
+    assert smallest_threshold(empty, empty.astype(bool), within=0.1) == NEVER
+
+
+def test_the_front_by_hand():
+    #                  a    b    c    d    e    f
+    costs = np.array([1.0, 2.0, 2.0, 3.0, 3.0, 4.0])
+    values = np.array([0.5, 0.7, 0.6, 0.7, 0.8, 0.8])
+    assert pareto_front(costs, values).tolist() == [True, True, False, False, True, False]
+
+
+def test_equal_points_are_in_front_together():
+    assert pareto_front(np.array([1.0, 1.0, 2.0]), np.array([0.5, 0.5, 0.5])).tolist() == [
+        True,
+        True,
+        False,
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
+def test_the_front_against_every_pair(points):
+    costs, values = np.array(points, float).reshape(-1, 2).T
+    expected = [
+        not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
+        for cost, value in points
+    ]
+    assert pareto_front(costs, values).tolist() == expected
+
+
+def test_nan_is_never_in_front():
+    costs, values = np.array([1.0, np.nan, 2.0]), np.array([np.nan, 0.9, 0.1])
+    assert pareto_front(costs, values).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "correct", "costs", "message"),
+    [
+        (CONFIDENCE[0], CORRECT[0], COSTS, r"\(stage, sample\).*not \(4,\)"),
+        (CONFIDENCE, CORRECT[:2], COSTS, "not .3, 4. and .2, 4."),
+        (CONFIDENCE[:0], CORRECT[:0], COSTS[:0], "at least one stage"),
+        (CONFIDENCE, CORRECT, COSTS[:2], "3 stages have as many costs"),
+        (CONFIDENCE, CORRECT, -COSTS, "not negative"),
+        (CONFIDENCE, CORRECT, COSTS * np.nan, "is a number"),
+        (np.where(CONFIDENCE > 0.8, np.nan, CONFIDENCE), CORRECT, COSTS, "a confidence is NaN"),
+    ],
+)
+def test_what_cannot_be_a_cascade_is_refused(confidence, correct, costs, message):
+    with pytest.raises(ValueError, match=message):
+        cascade_curve(confidence, correct, costs, np.array([0.5]))
+
+
+def test_points_need_a_cost_and_a_value_each():
+    with pytest.raises(ValueError, match="a cost and a value a point"):
+        pareto_front(np.ones(2), np.ones(3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (300, 3, 5), (40, 4, 1000), (0, 3, 4)])
+def test_averages_of_every_subset_against_a_loop(shape):
+    logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found = average_predictions(logits)
+    assert found.shape == (2 ** shape[1], shape[0])
+    for subset in range(1, 2 ** shape[1]):
+        chosen = [b for b in range(shape[1]) if subset >> b & 1]
+        expected = logits[:, chosen].mean(axis=1).argmax(axis=1)
+        assert found[subset].tolist() == expected.tolist()
+
+
+def test_of_equal_averages_the_first_class_is_predicted():
+    logits = np.array([[[0, 1, 0], [1, 0, 0]]], np.float32)
+    assert average_predictions(logits)[:, 0].tolist() == [0, 1, 0, 0]

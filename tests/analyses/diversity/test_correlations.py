@@ -1,0 +1,159 @@
+"""`correlations` against scipy on made-up measures, and results that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import pearsonr, spearmanr
+
+from clipsyn.analyses.diversity.correlations import correlations
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.results.frame import NAMES, RESULT
+
+ALL = "cnx/c+rn/b+vit/a"
+DATASETS = ("birds", "cars", "dogs", "flags")
+METRICS = ("mean_disagreement", "fleiss_kappa")
+COMMON = dict.fromkeys(RESULT) | {
+    "split": "test",
+    "perturbation": "clean",
+    "severity": 0,
+    "head": "zero-shot",
+    "backbones": ALL,
+    "prompts": "own",
+    "classes": "all",
+    "n": 40,
+}
+
+
+@pytest.fixture
+def means() -> pl.DataFrame:
+    """Two measures of three backbones on four datasets."""
+    rng = np.random.default_rng(6)
+    rows = [
+        COMMON | {"dataset": name, "metric": metric, "value": rng.normal(), "fingerprint": name}
+        for name in DATASETS
+        for metric in METRICS
+    ]
+    return pl.DataFrame(rows, schema=RESULT)
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[..., Path]:
+    """Function (changes of columns) -> a file of gains of two ensembles on the four datasets."""
+
+    def make(**changes) -> Path:
+        rng, rows = np.random.default_rng(0), []
+        for dataset in DATASETS:
+            row = COMMON | {"dataset": dataset, "metric": "gain"}
+            learned = {"ensemble": "nlc", "support": "train, own"}
+            rows.append(row | {"ensemble": "log-avg", "shots": 0, "value": rng.normal()})
+            for shots, seed in ((1, 0), (16, 0), (16, 1), (None, 0)):
+                rows.append(row | learned | {"shots": shots, "seed": seed, "value": rng.normal()})
+        frame = pl.DataFrame([row | changes for row in rows], schema=RESULT)
+        frame = frame.with_row_index("at").with_columns(pl.col("at").cast(str).alias("fingerprint"))
+        frame.drop("at").write_parquet(tmp_path / "gains.parquet")
+        return tmp_path / "gains.parquet"
+
+    return make
+
+
+def gains_of(path: Path, ensemble: str, shots: int | None) -> list[float]:
+    """Mean over seeds, dataset by dataset."""
+    rows = pl.read_parquet(path).filter(
+        pl.col("shots").eq_missing(pl.lit(shots, pl.Int32)), ensemble=ensemble
+    )
+    return [rows.filter(dataset=name)["value"].mean() for name in DATASETS]
+
+
+@pytest.mark.parametrize(("text", "shots"), [("16", 16), ("1", 1), ("full", None), (None, None)])
+def test_correlations_with_gains_are_scipys(means, write, text, shots):
+    path = write()
+    found = correlations(means, path, shots=text)
+    assert len(found) == 2 * 2 * len(METRICS)
+    assert set(found["n"]) == {4}
+    assert found["dataset"].null_count() == len(found)
+    assert found.select(NAMES).is_duplicated().sum() == 0
+    for metric in METRICS:
+        values = means.filter(metric=metric)["value"].to_list()
+        for ensemble, at in (("log-avg", 0), ("nlc", shots)):
+            gains = gains_of(path, ensemble, at)
+            for kind, scipys in (("pearson", pearsonr), ("spearman", spearmanr)):
+                name = f"{kind}_{metric.removeprefix('mean_')}"
+                (row,) = found.filter(metric=name, ensemble=ensemble).to_dicts()
+                assert row["value"] == pytest.approx(scipys(values, gains)[0]), name
+                assert row["shots"] == at
+                assert row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+def test_gains_of_other_backbones_are_not_mixed_in(means, write, tmp_path):
+    alike = correlations(means, write())
+    others = pl.read_parquet(write(backbones="cnx/c+rn/b")).with_columns(pl.col("value") * -3)
+    both = pl.concat([others, pl.read_parquet(write(backbones="vit/a+rn/b+cnx/c"))])
+    both.write_parquet(tmp_path / "both.parquet")
+    found = correlations(means, tmp_path / "both.parquet")
+    assert found["value"].to_list() == alike["value"].to_list()
+
+
+def test_fewer_than_three_datasets_have_no_correlation(means, write):
+    two = means.filter(pl.col("dataset").is_in(["birds", "cars"]))
+    found = correlations(two, write())
+    assert set(found["n"]) == {2}
+    assert found["value"].is_nan().all()
+
+
+def test_equal_gains_have_no_correlation(means, write):
+    found = correlations(means, write(value=0.1))
+    assert set(found["n"]) == {4}
+    assert found["value"].is_nan().all()
+
+
+def test_a_perturbation_has_its_own(means, write):
+    jpeg = means.with_columns(perturbation=pl.lit("jpeg-3"), value=-pl.col("value"))
+    found = correlations(pl.concat([means, jpeg]), write())
+    assert set(found["perturbation"]) == {"clean"}  # the file has no gains of the other
+    assert found.equals(correlations(means, write()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"metric": "acc1"}, {}, "has no gain of any ensemble.*clipsyn evaluate STORE"),
+        ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
+        ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
+        ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
+        ({}, {"shots": "4"}, "with shots=4, but with 1, 16, full: .*--shots 4"),
+        (
+            {"backbones": "a+b"},
+            {},
+            "has no gains of cnx/c.rn/b.vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
+        ),
+        ({"split": "val"}, {}, "has no gains of"),
+        ({"n": 7}, {}, "is of other samples: 7 of birds/test, here 40"),
+    ],
+)
+def test_results_that_do_not_fit_are_answered(means, write, changes, options, message):
+    error = UnknownName if "unknown" in message else UsageError
+    with pytest.raises(error, match=message):
+        correlations(means, write(**changes), **options)
+
+
+def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
+    frames = [pl.read_parquet(write(support=support)) for support in ("train, own", "val, own")]
+    path = tmp_path / "both.parquet"
+    pl.concat(frames).write_parquet(path)
+    with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
+        correlations(means, path)
+
+
+def test_what_is_no_file_of_results_is_refused(means, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"does not exist: make it with `clipsyn evaluate STORE -o"
+    ):
+        correlations(means, tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    with pytest.raises(UsageError, match="cannot be read as results"):
+        correlations(means, tmp_path / "text.parquet")

@@ -1,0 +1,332 @@
+"""`diversity` against plain loops, scikit-learn and scipy, on stores and on four images by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import binomtest, pearsonr
+from sklearn.metrics import cohen_kappa_score
+
+from clipsyn.analyses.diversity import measure as module
+from clipsyn.analyses.diversity.measure import MEANS, diversity
+from clipsyn.analyses.diversity.measures import PAIRWISE
+from clipsyn.analyses.predicted import Predicted
+from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.protocol.loop import evaluate
+from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.specs import FeatureKey
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+
+BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
+ALL = "+".join(BACKBONES)
+SIX = tuple(f"class {c}" for c in range(6))
+
+
+class Stub:
+    """What `Predicted` asks of a store."""
+
+    path = Path("stub")
+
+    def __init__(self, predictions: dict[str, np.ndarray]) -> None:
+        self.of = predictions
+
+    def predictions(self, key: FeatureKey, prompts: str) -> np.ndarray:
+        return self.of[key.backbone]
+
+    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
+        return f"of {key.backbone}"
+
+
+def group(predictions, labels, names, dataset="toy") -> Predicted:
+    """Clean images without a store. None is no prediction, and no label."""
+    rows = [[NO_PREDICTION if p is None else p for p in row] for row in predictions]
+    store = Stub(dict(zip(names, np.array(rows, np.uint16), strict=True)))
+    truth = np.array([-1 if label is None else label for label in labels], np.int32)
+    ids, content = tuple(map(str, range(len(truth)))), np.zeros((len(truth), 32), np.uint8)
+    samples = SampleTable(dataset, "test", ids, truth, content, SIX)
+    keys = tuple(FeatureKey(dataset, "test", "clean", name) for name in names)
+    return Predicted(store, samples, keys, "own")
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Function (predictions of each backbone, labels) -> what `diversity` makes of this group."""
+
+    def give(predictions, labels) -> pl.DataFrame:
+        of = group(predictions, labels, "abcde"[: len(predictions)])
+        monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([of]))
+        return diversity(of.store)
+
+    return give
+
+
+def one(frame: pl.DataFrame, metric: str, backbones: str, **where) -> dict:
+    rows = frame.filter(metric=metric, backbones=backbones, **where).to_dicts()
+    assert len(rows) == 1, (metric, backbones)
+    return rows[0]
+
+
+@pytest.fixture(scope="module")
+def birds(fakes, tmp_path_factory) -> FeatureStore:
+    """Three backbones of different weights, two undecodable birds, clean and jpeg-3."""
+
+    class Varied(fakes.Encoder):
+        def encode_images(self, pixels):
+            return super().encode_images(pixels.astype(int) - 127)
+
+    path = tmp_path_factory.mktemp("diversity") / "store"
+    encoders = [Varied(name) for name in BACKBONES]
+    bad = {3: "truncated", 41: "empty file"}
+    source = fakes.Source("birds", count=90, class_names=SIX, bad=bad)
+    return fakes.fill(path, encoders, [source], ("clean", "jpeg:3"), max_bad=0.1)
+
+
+@pytest.fixture(scope="module")
+def results(birds) -> pl.DataFrame:
+    return diversity(birds)
+
+
+def counted(store: FeatureStore, dataset: str, perturbation: str) -> np.ndarray:
+    """(backbone and label, sample) of the samples that have all predictions."""
+    keys = store.keys(dataset=[dataset], split=["test"], perturbation=[perturbation])
+    labels = store.samples(dataset, "test").labels
+    columns = [store.predictions(key, store.prompt_sets(key)[0]) for key in keys]
+    table = np.stack([*columns, labels]).astype(int)
+    return table[:, (table != NO_PREDICTION).all(axis=0)]
+
+
+def test_the_frame_has_the_columns_of_a_result(results):
+    assert results.schema == pl.Schema(RESULT)
+    assert results.select(NAMES).is_duplicated().sum() == 0
+    assert results["fingerprint"].null_count() == 0
+    assert results["ensemble"].null_count() == len(results)
+    groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
+    assert groups == [("birds", "clean"), ("birds", "jpeg-3")]
+    assert set(results["metric"]) == {*PAIRWISE, *MEANS, "unique_correct"} | {
+        "unique_correct_floor",
+        "mcnemar_p",
+        "mcnemar_p_holm",
+    }
+
+
+def test_four_images_by_hand(given):
+    """Right: a on 0, 1, 2; b on 0, 1, 3; c on 3. Two more images have no label, no prediction."""
+    frame = given(
+        [[0, 1, 2, 0, 0, 2], [0, 1, 1, 3, 0, 2], [3, 2, 1, 3, 0, None]], [0, 1, 2, 3, None, 2]
+    )
+    assert set(frame["n"]) == {4}
+    for metric, pairs in {
+        "error_inconsistency": (2 / 4, 4 / 4, 2 / 4),
+        "disagreement": (2 / 4, 4 / 4, 2 / 4),
+        "double_fault": (0, 0, 1 / 4),
+        "yules_q": (-1, -1, 1),
+        "error_consistency": (-2 / 6, -6 / 10, 2 / 10),
+        "mcnemar_p": (1, 0.625, 0.5),  # 1:1, 3:1, 2:0
+        "mcnemar_p_holm": (1, 1, 1),
+    }.items():
+        found = [one(frame, metric, pair)["value"] for pair in ("a+b", "a+c", "b+c")]
+        assert found == pytest.approx(pairs), metric
+        if metric in PAIRWISE:
+            assert one(frame, f"mean_{metric}", "a+b+c")["value"] == pytest.approx(sum(pairs) / 3)
+    assert [one(frame, "unique_correct", name)["value"] for name in "abc"] == [1 / 4, 0, 0]
+    # b and c miss one of the four images together, the other pairs none; six classes
+    floors = [one(frame, "unique_correct_floor", name)["value"] for name in "abc"]
+    assert floors == pytest.approx([1 / 4 / 6, 0, 0])
+    # mean accuracy 7/12, mean inconsistency 2/3; two of three votes alike on every image
+    fleiss = 1 - (2 / 3) / (2 * 7 / 12 * 5 / 12)
+    assert one(frame, "fleiss_kappa", "a+b+c")["value"] == pytest.approx(fleiss)
+    entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
+    assert one(frame, "vote_entropy", "a+b+c")["value"] == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
+def test_pairs_of_a_store_equal_loops_scikit_learn_and_scipy(birds, results, perturbation):
+    *predictions, labels = counted(birds, "birds", perturbation)
+    frame = results.filter(dataset="birds", perturbation=perturbation)
+    assert len(labels) == 88  # two of the ninety cannot be decoded
+    assert set(frame["n"]) == {88}
+    for i, j in combinations(range(3), 2):
+        first, second = predictions[i] == labels, predictions[j] == labels
+        a, d = (first & second).sum(), (~first & ~second).sum()
+        b, c = (first & ~second).sum(), (~first & second).sum()
+        for metric, expected in {
+            "error_inconsistency": np.mean(first != second),
+            "disagreement": np.mean(predictions[i] != predictions[j]),
+            "double_fault": d / 88,
+            "yules_q": (a * d - b * c) / (a * d + b * c),
+            "error_consistency": cohen_kappa_score(first, second),
+            "mcnemar_p": binomtest(int(b), int(b + c)).pvalue,
+        }.items():
+            row = one(frame, metric, f"{BACKBONES[i]}+{BACKBONES[j]}")
+            assert row["value"] == pytest.approx(expected), metric
+            if metric != "mcnemar_p":
+                assert row["ci_low"] < expected < row["ci_high"], metric
+
+
+def test_all_together_equal_dumb_versions(birds, results):
+    *predictions, labels = counted(birds, "birds", "clean")
+    right = np.array(predictions) == labels
+    frame = results.filter(dataset="birds", perturbation="clean")
+    for metric, expected in (
+        ("fleiss_kappa", fleiss_of_the_table(right)),
+        ("vote_entropy", np.mean([entropy(votes) for votes in zip(*predictions, strict=True)])),
+    ):
+        row = one(frame, metric, ALL)
+        assert row["value"] == pytest.approx(expected), metric
+        assert row["ci_low"] < expected < row["ci_high"], metric
+    for b, name in enumerate(BACKBONES):
+        alone = np.mean([bool(column[b]) and column.sum() == 1 for column in right.T])
+        row = one(frame, "unique_correct", name)
+        assert row["value"] == pytest.approx(alone)
+        assert row["ci_low"] <= alone <= row["ci_high"]
+
+
+def fleiss_of_the_table(right: np.ndarray) -> float:
+    """As Fleiss (1971) has it: counts of the votes for right and wrong, sample by sample."""
+    raters = len(right)
+    table = np.stack([right.sum(axis=0), raters - right.sum(axis=0)], axis=1)
+    agreement = ((table**2).sum(axis=1) - raters) / (raters * (raters - 1))
+    expected = ((table.sum(axis=0) / table.sum()) ** 2).sum()
+    return float((agreement.mean() - expected) / (1 - expected))
+
+
+def entropy(votes: tuple[int, ...]) -> float:
+    shares = [votes.count(vote) / len(votes) for vote in set(votes)]
+    return -sum(share * math.log(share) for share in shares) / math.log(len(votes))
+
+
+def test_the_interval_of_kappa_is_that_of_drawn_rows(birds, results):
+    *predictions, labels = counted(birds, "birds", "clean")
+    first, second = predictions[0] == labels, predictions[1] == labels
+    rng = np.random.default_rng(5)
+    drawn = [rng.integers(0, 88, 88) for _ in range(400)]
+    kappas = [cohen_kappa_score(first[rows], second[rows]) for rows in drawn]
+    row = one(results, "error_consistency", "cnx/c+rn/b", dataset="birds", perturbation="clean")
+    expected = np.quantile(kappas, [0.025, 0.975])
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("predictions", [[[0, 0], [0, 0]], [[1, 1], [1, 1]]])
+def test_all_right_and_all_wrong_have_no_kappa(given, predictions):
+    """0/0: there is no chance agreement to take away."""
+    frame = given(predictions, [0, 0])
+    for metric, backbones in [
+        ("yules_q", "a+b"),
+        ("error_consistency", "a+b"),
+        ("mean_error_consistency", "a+b"),
+        ("fleiss_kappa", "a+b"),
+    ]:
+        row = one(frame, metric, backbones)
+        assert all(math.isnan(row[name]) for name in ("value", "ci_low", "ci_high")), metric
+    for metric in ("error_inconsistency", "disagreement"):
+        row = one(frame, metric, "a+b")
+        assert (row["value"], row["ci_low"], row["ci_high"]) == (0, 0, 0)
+    assert one(frame, "double_fault", "a+b")["value"] == predictions[0][0]
+    assert one(frame, "mcnemar_p", "a+b")["value"] == 1
+
+
+def test_one_image(given):
+    frame = given([[0], [1]], [0])
+    assert set(frame["n"]) == {1}
+    assert one(frame, "error_inconsistency", "a+b")["value"] == 1
+    assert one(frame, "error_consistency", "a+b")["value"] == 0  # as chance has it: o = e = 0
+    assert math.isnan(one(frame, "yules_q", "a+b")["value"])
+    assert one(frame, "unique_correct", "a")["value"] == 1
+
+
+def test_no_image_that_counts(given):
+    frame = given([[None, 0], [0, None]], [0, 0])
+    assert set(frame["n"]) == {0}
+    assert frame["value"].is_nan().all()
+    intervals = frame.filter(~pl.col("metric").str.starts_with("mcnemar"))
+    assert intervals["ci_low"].is_nan().all()
+
+
+def test_one_class(fakes, tmp_path):
+    """All are right: nothing to divide by, and nothing breaks."""
+    source = fakes.Source("same", count=9, class_names=("only",))
+    store = fakes.fill(tmp_path / "s", [fakes.Encoder("a"), fakes.Encoder("b")], [source])
+    frame = diversity(store)
+    assert one(frame, "error_inconsistency", "a+b")["value"] == 0
+    assert math.isnan(one(frame, "error_consistency", "a+b")["value"])
+    assert one(frame, "vote_entropy", "a+b")["value"] == 0
+
+
+def test_a_measure_of_ones_own_has_no_interval(given, monkeypatch):
+    """What is registered as a plain function of predictions and labels."""
+    monkeypatch.setitem(PAIRWISE._targets, "mine", f"{__name__}:mine")
+    frame = given([[0, 1], [0, 0]], [0, 0])
+    row = one(frame, "mine", "a+b")
+    assert (row["value"], row["ci_low"]) == (7, None)
+    assert one(frame, "mean_mine", "a+b")["value"] == 7
+
+
+def mine(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.full((len(predictions), len(predictions)), 7.0)
+
+
+def test_the_fingerprint_is_that_of_all_backbones(birds):
+    """Samples count that all of them have predictions for."""
+    prints = []
+    for names in (None, ["rn/b", "vit/a"]):
+        frame = diversity(birds, datasets="birds", perturbations="clean", backbones=names)
+        assert frame["fingerprint"].n_unique() == 1
+        prints.append(one(frame, "disagreement", "rn/b+vit/a")["fingerprint"])
+    assert prints[0] != prints[1]
+
+
+def test_the_same_call_twice_gives_the_same_frame(birds, results):
+    assert diversity(birds).equals(results)
+
+
+def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
+    path = tmp_path / "results.parquet"
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(f"set{number}", split, count=20 + 7 * number, class_names=SIX[:4])
+        for number in range(3)
+        for split in ("train", "test")
+    ]
+    store = fakes.fill(tmp_path / "store", encoders, sources)
+    gains = evaluate(
+        store, ensembles=["log-avg", "super-learner"], shots=(1, 2), seeds=(0,), output=path
+    )
+    frame = diversity(store, results=path)
+    found = frame.filter(pl.col("dataset").is_null())
+    assert set(found["ensemble"]) == {"oracle", "best-single", "log-avg", "super-learner"}
+    assert set(found.filter(ensemble="super-learner")["shots"]) == {2}
+    assert set(found["n"]) == {3}
+    values = frame.filter(metric="mean_error_inconsistency")["value"].to_list()
+    oracle = gains.filter(metric="gain", ensemble="oracle").sort("dataset")["value"].to_list()
+    names = "fake/one+fake/two"
+    row = one(found, "pearson_error_inconsistency", names, ensemble="oracle")
+    assert row["value"] == pytest.approx(pearsonr(values, oracle)[0])
+    assert math.isnan(row["ci_low"])  # three datasets are too few for one
+
+
+def test_one_backbone_is_refused(birds, fakes, tmp_path):
+    with pytest.raises(UsageError, match="birds/test has only one backbone here, rn/b, and it tak"):
+        diversity(birds, backbones="rn/b")
+    path = tmp_path / "s"
+    fakes.fill(path, [fakes.Encoder("a"), fakes.Encoder("b")], [fakes.Source("toy")])
+    store = fakes.fill(path, [fakes.Encoder("a")], [fakes.Source("other", count=5)])
+    assert set(diversity(store)["dataset"]) == {"toy"}
+    with pytest.raises(UsageError, match="other/test has only one backbone here, a"):
+        diversity(store, datasets=["toy", "other"])
+
+
+def test_bad_names_and_unlabelled_splits_are_answered(birds, fakes, tmp_path):
+    with pytest.raises(UnknownName, match="unknown dataset 'brids': did you mean birds"):
+        diversity(birds, datasets="brids")
+    with pytest.raises(UnknownName, match="unknown backbone 'rn/c'"):
+        diversity(birds, backbones="rn/c")
+    photos = fakes.fill(tmp_path / "s", sources=[fakes.Source("photos", class_names=())])
+    with pytest.raises(DatasetError, match="photos/test has no labels"):
+        diversity(photos)

@@ -1,0 +1,279 @@
+"""Measures of diversity against hand-counted samples, loops, and scikit-learn."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from clipsyn.analyses.diversity import measures as diversity
+from clipsyn.analyses.diversity.measures import (
+    PAIRWISE,
+    PairMeasure,
+    fleiss_kappa,
+    over_pairs,
+    pair_counts,
+    resampled,
+    unique_correct,
+    unique_correct_floor,
+    vote_entropy,
+)
+from clipsyn.schema import NO_PREDICTION
+
+every_measure = pytest.mark.parametrize("name", PAIRWISE)
+
+
+def measure(name: str) -> PairMeasure:
+    return PAIRWISE.load(name)
+
+
+@pytest.fixture
+def four() -> tuple[np.ndarray, np.ndarray]:
+    """Four images that count, and two that do not: without a label, without a prediction.
+
+    The first backbone is right on images 0, 1, 2; the second on 0, 1, 3; the third on 3.
+    """
+    labels = np.array([0, 1, 2, 3, -1, 2], np.int32)
+    predictions = np.array(
+        [[0, 1, 2, 0, 0, 2], [0, 1, 1, 3, 0, 2], [3, 2, 1, 3, 0, NO_PREDICTION]], np.uint16
+    )
+    return predictions, labels
+
+
+@pytest.fixture
+def many() -> tuple[np.ndarray, np.ndarray]:
+    """Four backbones of different accuracy that share what is hard; some rows do not count."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 300).astype(np.int32)
+    hard = rng.random(300)
+    predictions = np.stack(
+        [
+            np.where(hard + rng.normal(0, 0.3, 300) < level, labels, rng.integers(0, 6, 300))
+            for level in (0.3, 0.5, 0.6, 0.8)
+        ]
+    ).astype(np.uint16)
+    labels[:5] = -1
+    predictions[1, 7] = NO_PREDICTION
+    return predictions, labels
+
+
+def rows(predictions: np.ndarray, labels: np.ndarray) -> list[tuple[int, ...]]:
+    """Predictions and the label of the samples that count, one after the other."""
+    return [
+        row
+        for row in zip(*predictions.tolist(), labels.tolist(), strict=True)
+        if row[-1] >= 0 and NO_PREDICTION not in row
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [  # pairs 01, 02, 12: both right 2, 0, 1; one right 2, 4, 2; both wrong 0, 0, 1
+        ("error_inconsistency", (2 / 4, 4 / 4, 2 / 4)),
+        ("disagreement", (2 / 4, 4 / 4, 2 / 4)),
+        ("double_fault", (0 / 4, 0 / 4, 1 / 4)),
+        ("yules_q", ((0 - 1) / (0 + 1), (0 - 3) / (0 + 3), (1 - 0) / (1 + 0))),
+        # accuracies 3/4, 3/4, 1/4: by chance 10/16, 6/16, 6/16 right or wrong together
+        ("error_consistency", ((8 - 10) / 6, (0 - 6) / 10, (8 - 6) / 10)),
+    ],
+)  # fmt: skip
+def test_by_hand(four, name, expected):
+    matrix = measure(name)(*four)
+    assert matrix[[0, 0, 1], [1, 2, 2]] == pytest.approx(expected)
+    assert over_pairs(matrix) == pytest.approx(sum(expected) / 3)
+
+
+def test_all_together_by_hand(four):
+    counts = pair_counts(*four)
+    assert counts.n == 4
+    # mean accuracy 7/12, mean inconsistency 2/3
+    assert fleiss_kappa(counts) == pytest.approx(1 - (2 / 3) / (2 * 7 / 12 * 5 / 12))
+    # votes 2:1 on images 0 to 3, but for image 1: 2:1 too
+    entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
+    assert vote_entropy(*four) == pytest.approx(entropy)
+    assert unique_correct(*four) == pytest.approx([1 / 4, 0, 0])
+    # the second and third miss one of the four images together, the other pairs none
+    assert unique_correct_floor(*four, 5) == pytest.approx([1 / 4 / 5, 0, 0])
+
+
+LOOPS = {  # of (first, second, label)
+    "error_inconsistency": lambda a, b, y: (a == y) != (b == y),
+    "disagreement": lambda a, b, y: a != b,
+    "double_fault": lambda a, b, y: y not in (a, b),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_shares_equal_a_loop(many, name):
+    matrix, of = measure(name)(*many), rows(*many)
+    for i, j in itertools.product(range(4), repeat=2):
+        hits = [LOOPS[name](row[i], row[j], row[-1]) for row in of]
+        assert matrix[i, j] == pytest.approx(sum(hits) / len(of), abs=1e-12)
+
+
+def test_error_consistency_is_scikit_learns_kappa(many):
+    matrix = measure("error_consistency")(*many)
+    right = np.array([[p == row[-1] for p in row[:-1]] for row in rows(*many)])
+    for i, j in itertools.combinations(range(4), 2):
+        assert matrix[i, j] == pytest.approx(cohen_kappa_score(right[:, i], right[:, j]))
+
+
+def test_yules_q_is_that_of_the_odds_ratio(many):
+    matrix = measure("yules_q")(*many)
+    for i, j in itertools.combinations(range(4), 2):
+        table = Counter((row[i] == row[-1], row[j] == row[-1]) for row in rows(*many))
+        odds = table[True, True] * table[False, False] / table[True, False] / table[False, True]
+        assert matrix[i, j] == pytest.approx((odds - 1) / (odds + 1))
+
+
+def test_fleiss_kappa_is_that_of_the_published_table(many):
+    """Fleiss' own formula: how many raters chose each category, subject by subject."""
+    b, of = 4, rows(*many)
+    table = np.array([[sum(p == row[-1] for p in row[:-1]), 0] for row in of])
+    table[:, 1] = b - table[:, 0]
+    observed = ((table**2).sum(axis=1) - b).mean() / (b * (b - 1))
+    expected = ((table.sum(axis=0) / table.sum()) ** 2).sum()
+    found = fleiss_kappa(pair_counts(*many))
+    assert found == pytest.approx((observed - expected) / (1 - expected))
+
+
+def test_fleiss_kappa_of_two_of_one_accuracy_is_cohens():
+    labels = np.zeros(40, np.int32)
+    predictions = np.stack([np.arange(40) < 25, np.arange(40) % 8 < 5]).astype(np.uint16)
+    counts = pair_counts(predictions, labels)
+    assert fleiss_kappa(counts) == pytest.approx(measure("error_consistency").formula(counts)[0, 1])
+
+
+def test_vote_entropy_is_that_of_histograms(many):
+    entropies = []
+    for *votes, _ in rows(*many):
+        shares = [count / len(votes) for count in Counter(votes).values()]
+        entropies.append(-sum(p * math.log(p) for p in shares) / math.log(len(votes)))
+    assert vote_entropy(*many) == pytest.approx(sum(entropies) / len(entropies), abs=1e-6)
+
+
+@every_measure
+def test_order_of_samples_and_backbones(many, name):
+    predictions, labels = many
+    matrix = measure(name)(predictions, labels)
+    assert matrix.shape == (4, 4)
+    assert np.array_equal(matrix, matrix.T)
+    order = np.random.default_rng(1).permutation(300)
+    assert np.array_equal(measure(name)(predictions[:, order], labels[order]), matrix)
+    assert np.array_equal(measure(name)(predictions[::-1], labels), matrix[::-1, ::-1])
+
+
+@every_measure
+def test_the_diagonal_is_a_backbone_with_itself(many, name):
+    predictions, labels = many
+    double = measure(name)(np.concatenate([predictions, predictions]), labels)
+    assert np.array_equal(np.diag(double[:4, 4:]), np.diag(double[:4, :4]))
+
+
+@every_measure
+def test_right_everywhere(name):
+    """Nothing to agree on beyond chance; one that errs now and then beside one that never does."""
+    labels = np.arange(10, dtype=np.int32)
+    right, errs = labels.astype(np.uint16), np.where(labels < 3, 9, labels).astype(np.uint16)
+    matrix = measure(name)(np.stack([right, right, errs]), labels)
+    expected = {  # of the two, of each with the third, and the mean of the pairs that have one
+        "error_inconsistency": (0, 0.3, 0.2),
+        "disagreement": (0, 0.3, 0.2),
+        "double_fault": (0, 0, 0),
+        "yules_q": (math.nan, math.nan, math.nan),
+        "error_consistency": (math.nan, 0, 0),
+    }[name]
+    found = (matrix[0, 1], matrix[0, 2], over_pairs(matrix))
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert matrix[1, 2] == pytest.approx(matrix[0, 2], nan_ok=True)
+
+
+def test_wrong_everywhere_has_no_kappa():
+    predictions, labels = np.zeros((2, 5), np.uint16), np.ones(5, np.int32)
+    assert math.isnan(measure("error_consistency")(predictions, labels)[0, 1])
+    assert math.isnan(fleiss_kappa(pair_counts(predictions, labels)))
+    assert measure("double_fault")(predictions, labels)[0, 1] == 1
+
+
+@every_measure
+def test_no_sample_is_nan(name):
+    nothing = np.zeros((3, 2), np.uint16), np.full(2, -1, np.int32)
+    assert np.isnan(measure(name)(*nothing)).all()
+    assert math.isnan(vote_entropy(*nothing))
+    assert np.isnan(unique_correct(*nothing)).all()
+    counts, entropy = resampled(*nothing, resamples=5)
+    assert np.isnan(measure(name).formula(counts)).all()
+    assert np.isnan(entropy).all()
+
+
+def test_one_backbone_has_no_pairs():
+    predictions, labels = np.zeros((1, 4), np.uint16), np.arange(4, dtype=np.int32)
+    counts = pair_counts(predictions, labels)
+    assert math.isnan(over_pairs(measure("disagreement").formula(counts)))
+    assert math.isnan(fleiss_kappa(counts))
+    assert math.isnan(vote_entropy(predictions, labels))
+
+
+def test_resampled_counts_are_those_of_drawn_rows(many):
+    """Mean and interval of kappa and entropy over the naive bootstrap."""
+    predictions, labels = many
+    kept = np.array(rows(*many)).T
+    rng = np.random.default_rng(2)
+    naive: list[tuple[float, ...]] = []
+    for _ in range(800):
+        drawn = kept[:, rng.integers(0, kept.shape[1], kept.shape[1])]
+        matrices = [measure(name)(drawn[:-1], drawn[-1]) for name in PAIRWISE]
+        naive.append((*(m[1, 3] for m in matrices), vote_entropy(drawn[:-1], drawn[-1])))
+    counts, entropy = resampled(predictions, labels, resamples=2000)
+    found = [measure(name).formula(counts)[:, 1, 3] for name in PAIRWISE]
+    for ours, theirs in zip([*found, entropy], np.array(naive).T, strict=True):
+        expected = np.quantile(theirs, [0.025, 0.975])
+        assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(expected, abs=0.03)
+        assert ours.std() == pytest.approx(theirs.std(), rel=0.1)
+
+
+def test_resampled_counts_are_counts(many):
+    counts, _ = resampled(*many, resamples=50)
+    assert counts.both.shape == counts.same.shape == (50, 4, 4)
+    assert np.array_equal(counts.both, counts.both.swapaxes(1, 2))
+    assert np.array_equal(np.diagonal(counts.both, axis1=1, axis2=2), counts.right)
+    assert (counts.only >= 0).all()
+    assert (counts.neither >= 0).all()
+    assert (counts.both <= counts.same).all()
+    assert (np.diagonal(counts.same, axis1=1, axis2=2) == counts.n).all()
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels"),
+    [
+        (np.zeros(4, np.uint16), np.zeros(4, np.int32)),
+        (np.zeros((0, 4), np.uint16), np.zeros(4, np.int32)),
+        (np.zeros((2, 4), np.uint16), np.zeros(3, np.int32)),
+    ],
+)
+def test_bad_input_is_refused(predictions, labels):
+    for function in (measure("disagreement"), pair_counts, unique_correct, resampled):
+        with pytest.raises(ValueError, match="predictions are"):
+            function(predictions, labels)
+
+
+def test_intervals_of_kappa_cover_as_promised():
+    """Two backbones of 70 and 60 %, right together on half of the images: kappa is known."""
+    shares, rng = np.array([0.5, 0.2, 0.1, 0.2]), np.random.default_rng(2)
+    expected = 0.7 * 0.6 + 0.3 * 0.4
+    kappa, hits = (0.7 - expected) / (1 - expected), 0
+    labels = np.zeros(250, np.int32)
+    for _ in range(2000):
+        both, only_first, only_second, _ = rng.multinomial(250, shares)
+        first, second = np.ones((2, 250), np.uint16)
+        first[: both + only_first] = 0
+        second[:both] = second[both + only_first :][:only_second] = 0
+        counts, _ = resampled(np.stack([first, second]), labels, resamples=400)
+        drawn = diversity.error_consistency.formula(counts)[:, 0, 1]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        hits += low <= kappa <= high
+    assert 0.93 <= hits / 2000 <= 0.97

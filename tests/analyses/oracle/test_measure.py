@@ -1,0 +1,446 @@
+"""`oracle` and its tables against plain loops, on a store and on four images by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.analyses.oracle import measure as module
+from clipsyn.analyses.oracle.measure import oracle, sample_table, subset_table
+from clipsyn.analyses.predicted import Predicted
+from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.specs import FeatureKey
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+
+BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
+SIX = tuple(f"class {c}" for c in range(6))
+
+
+class Stub:
+    """What `Predicted` asks of a store, from logits (backbone, sample, class)."""
+
+    chunk_rows = 3
+
+    def __init__(self, logits: np.ndarray, names: tuple[str, ...]) -> None:
+        self.logits_of = dict(zip(names, logits.astype(np.float32), strict=True))
+        self.read: list[range] = []
+
+    def predictions(self, key: FeatureKey, prompts: str) -> np.ndarray:
+        logits = self.logits_of[key.backbone]
+        missing = np.isnan(logits).any(axis=1)
+        return np.where(missing, NO_PREDICTION, np.nan_to_num(logits).argmax(1)).astype(np.uint16)
+
+    def logits(self, key: FeatureKey, prompts: str, rows: range) -> np.ndarray:
+        self.read.append(rows)
+        return self.logits_of[key.backbone][rows.start : rows.stop]
+
+    def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
+        return f"of {key.backbone}"
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Function (logits, labels): `oracle` and the others find this one group; returns its stub."""
+
+    def give(logits, labels, names=("a", "b", "c")) -> Stub:
+        array, truth = np.asarray(logits, float), np.asarray(labels, np.int32)
+        names = names[: len(array)]
+        store = Stub(array, names)
+        content = np.zeros((len(truth), 32), np.uint8)
+        ids = tuple(f"im{row}" for row in range(len(truth)))
+        classes = tuple(f"class {c}" for c in range(array.shape[2]))
+        samples = SampleTable("toy", "test", ids, truth, content, classes)
+        keys = tuple(FeatureKey("toy", "test", "clean", name) for name in names)
+        group = Predicted(store, samples, keys, "own")
+        monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([group]))
+        return store
+
+    return give
+
+
+def one_hot(predictions, classes: int = 3) -> np.ndarray:
+    """Logits (backbone, sample, class) of predictions; NaN for None."""
+    return np.array(
+        [
+            [[np.nan if p is None else p == c for c in range(classes)] for p in row]
+            for row in predictions
+        ],
+        float,
+    )
+
+
+def value(frame: pl.DataFrame, metric: str, backbones: str, ensemble: str | None) -> dict:
+    rows = frame.filter(
+        pl.col("metric") == metric,
+        pl.col("backbones") == backbones,
+        pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
+    ).to_dicts()
+    assert len(rows) == 1, (metric, backbones, ensemble)
+    return rows[0]
+
+
+@pytest.fixture(scope="module")
+def birds(fakes, tmp_path_factory) -> FeatureStore:
+    """Three backbones of different weights, two undecodable birds, clean and jpeg-3; flags."""
+
+    class Varied(fakes.Encoder):
+        def encode_images(self, pixels):
+            return super().encode_images(pixels.astype(int) - 127)
+
+    path = tmp_path_factory.mktemp("oracle") / "store"
+    encoders = [Varied(name) for name in BACKBONES]
+    bad = {3: "truncated", 41: "empty file"}
+    source = fakes.Source("birds", count=90, class_names=SIX, bad=bad)
+    fakes.fill(path, encoders, [source], ("clean", "jpeg:3"), max_bad=0.1)
+    return fakes.fill(path, encoders, [fakes.Source("flags", count=30)])
+
+
+@pytest.fixture(scope="module")
+def results(birds) -> pl.DataFrame:
+    return oracle(birds, weights=True)
+
+
+def right_of(store: FeatureStore, dataset: str, perturbation: str) -> list[tuple[bool, ...]]:
+    """For each sample that counts, which backbones are right."""
+    keys = store.keys(dataset=[dataset], split=["test"], perturbation=[perturbation])
+    labels = store.samples(dataset, "test").labels.tolist()
+    columns = [store.predictions(key, store.prompt_sets(key)[0]).tolist() for key in keys]
+    return [
+        tuple(p == label for p in predicted)
+        for *predicted, label in zip(*columns, labels, strict=True)
+        if NO_PREDICTION not in predicted
+    ]
+
+
+def test_the_frame_has_the_columns_of_a_result(results):
+    assert results.schema == pl.Schema(RESULT)
+    assert results.select(NAMES).is_duplicated().sum() == 0
+    assert results["fingerprint"].null_count() == 0
+    groups = results.select("dataset", "perturbation").unique(maintain_order=True).rows()
+    assert groups == [("birds", "clean"), ("birds", "jpeg-3"), ("flags", "clean")]
+
+
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
+def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
+    rows = right_of(birds, "birds", perturbation)
+    frame = results.filter(dataset="birds", perturbation=perturbation)
+    assert len(rows) == 88  # two of the ninety cannot be decoded
+    assert set(frame["n"]) == {88}
+    accuracy = [sum(column) / 88 for column in zip(*rows, strict=True)]
+    for b, name in enumerate(BACKBONES):
+        credit = sum(row[b] / sum(row) for row in rows if any(row)) / 88
+        alone = sum(row[b] and sum(row) == 1 for row in rows) / 88
+        for metric, expected in (
+            ("acc1", accuracy[b]),
+            ("shapley", credit),
+            ("unique_correct", alone),
+        ):
+            found = value(frame, metric, name, None)
+            assert found["value"] == pytest.approx(expected, abs=1e-12)
+            assert found["ci_low"] <= expected <= found["ci_high"]
+            assert found["ci_high"] - found["ci_low"] > 0.02
+    everyone = "+".join(BACKBONES)
+    oracle_accuracy = sum(map(any, rows)) / 88
+    for metric, expected in (
+        ("acc1", oracle_accuracy),
+        ("gain", oracle_accuracy - max(accuracy)),
+        ("gain_relative", oracle_accuracy / max(accuracy) - 1),
+        ("none_correct", sum(not any(row) for row in rows) / 88),
+        ("all_correct", sum(map(all, rows)) / 88),
+    ):
+        found = value(frame, metric, everyone, "oracle")
+        assert found["value"] == pytest.approx(expected, abs=1e-12)
+        assert 0 <= found["ci_low"] <= expected <= found["ci_high"]
+
+
+@pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
+def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
+    rows = right_of(birds, "birds", perturbation)
+    key = birds.keys(dataset=["birds"], split=["test"], perturbation=[perturbation])[0]
+    truth = birds.samples("birds", "test").labels
+    readable = birds.predictions(key, birds.prompt_sets(key)[0]) != NO_PREDICTION
+    labels = truth[readable].tolist()
+    frame, everyone = (
+        results.filter(dataset="birds", perturbation=perturbation),
+        "+".join(BACKBONES),
+    )
+    by_class = {c: [row for row, of in zip(rows, labels, strict=True) if of == c] for c in labels}
+    lost = hits = 0.0
+    for of in by_class.values():
+        rates = [sum(column) / len(of) for column in zip(*of, strict=True)]
+        lost += len(of) * math.prod(1 - rate for rate in rates)
+        hits += len(of) * max(rates)
+    mark = value(frame, "acc1_independent", everyone, "oracle")
+    assert mark["value"] == pytest.approx(1 - lost / 88, abs=1e-12)
+    best = max(map(sum, zip(*rows, strict=True))) / 88
+    for end, expected in (("", hits / 88), ("_left_out", left_out_by_loops(rows, labels))):
+        accuracy = value(frame, f"acc1{end}", everyone, "class-oracle")
+        gain = value(frame, f"gain{end}", everyone, "class-oracle")
+        assert accuracy["value"] == pytest.approx(expected, abs=1e-12)
+        assert gain["value"] == pytest.approx(expected - best, abs=1e-12)
+        assert gain["ci_low"] < gain["value"] < gain["ci_high"]
+    for b, name in enumerate(BACKBONES):
+        others = sum(any(right for o, right in enumerate(row) if o != b) for row in rows) / 88
+        floor = value(frame, "unique_correct_floor", name, None)
+        assert floor["value"] == pytest.approx((1 - others) / len(SIX))
+        shared = sum(1 / (1 + sum(row) - row[b]) for row in rows) / 88 / len(SIX)
+        assert value(frame, "shapley_floor", name, None)["value"] == pytest.approx(shared)
+
+
+def left_out_by_loops(rows: list[tuple[bool, ...]], labels: list[int]) -> float:
+    hits = 0
+    for image, row in enumerate(rows):
+        rest = [i for i in range(len(rows)) if i != image]
+        ranks = [
+            (
+                sum(rows[i][b] for i in rest if labels[i] == labels[image]),
+                sum(rows[i][b] for i in rest),
+            )
+            for b in range(len(row))
+        ]
+        hits += row[ranks.index(max(ranks))]
+    return hits / len(rows)
+
+
+def test_every_subset_has_the_mark_of_its_backbones(given):
+    given(one_hot([[0, 0, 1, 2], [0, 1, 1, 2], [2, 2, 1, 1]]), [0, 0, 1, 1])
+    frame = oracle(None)
+    # class 0: a gets all; class 1: each gets a half, c gets all
+    assert value(frame, "acc1_independent", "a+c", "oracle")["value"] == pytest.approx(1)
+    assert value(frame, "acc1_independent", "a+b+c", "oracle")["value"] == pytest.approx(1)
+
+
+def test_the_best_pair_equals_a_search(birds, results):
+    rows = right_of(birds, "birds", "clean")
+    found = {
+        "+".join(BACKBONES[b] for b in pair): sum(any(row[b] for b in pair) for row in rows) / 88
+        for pair in combinations(range(3), 2)
+    }
+    pairs = results.filter(
+        pl.col("backbones").str.count_matches(r"\+") == 1,
+        dataset="birds",
+        perturbation="clean",
+        ensemble="oracle",
+        metric="acc1",
+    )
+    assert len(pairs) == 1
+    assert pairs["value"][0] == pytest.approx(max(found.values()), abs=1e-12)
+    assert found[pairs["backbones"][0]] == max(found.values())
+
+
+def test_regions_equal_a_count(birds, results):
+    rows = right_of(birds, "birds", "jpeg-3")
+    expected = {}
+    for row in rows:
+        name = "+".join(b for b, hit in zip(BACKBONES, row, strict=True) if hit)
+        expected[name] = expected.get(name, 0) + 1
+    regions = results.filter(dataset="birds", perturbation="jpeg-3", metric="region")
+    counts = (regions["value"] * regions["n"]).round().cast(int)
+    assert dict(zip(regions["backbones"], counts, strict=True)) == expected
+    assert counts.is_sorted(descending=True)
+
+
+def test_four_images_by_hand(given):
+    """b is never right alone; the images: a alone, a and b, none, all."""
+    given(one_hot([[0, 1, 1, 0], [1, 1, 1, 0], [2, 0, 2, 0]]), [0, 1, 0, 0])
+    frame = oracle(None)
+    assert value(frame, "acc1", "a", None)["value"] == 0.75
+    assert value(frame, "unique_correct", "a", None)["value"] == 0.25
+    assert value(frame, "shapley", "b", None)["value"] == pytest.approx((1 / 2 + 1 / 3) / 4)
+    assert value(frame, "acc1", "a+b", "oracle")["value"] == 0.75
+    assert value(frame, "gain", "a+b+c", "oracle")["value"] == 0
+    assert value(frame, "none_correct", "a+b+c", "oracle")["value"] == 0.25
+    regions = frame.filter(metric="region").select("backbones", "value").rows()
+    assert regions == [("a+b+c", 0.25), ("a+b", 0.25), ("a", 0.25), ("", 0.25)]
+
+
+def test_samples_without_a_label_or_a_prediction_do_not_count(given):
+    given(one_hot([[0, 1, 0, None, 2], [0, 0, 0, 0, 1]]), [0, 1, -1, 0, 2])
+    frame = oracle(None)
+    assert set(frame["n"]) == {3}
+    assert value(frame, "acc1", "a", None)["value"] == 1
+    assert value(frame, "acc1", "b", None)["value"] == pytest.approx(1 / 3)
+
+
+def test_the_best_pair_may_lack_the_best_backbone(given):
+    """Of twelve images a gets 0-4 right, b 0, 1, 5, 6 and c 2, 3, 7, 8."""
+    sets = [{0, 1, 2, 3, 4}, {0, 1, 5, 6}, {2, 3, 7, 8}]
+    given(
+        one_hot([[0 if image in right else 1 for image in range(12)] for right in sets]), [0] * 12
+    )
+    frame = oracle(None)
+    assert value(frame, "acc1", "b+c", "oracle")["value"] == pytest.approx(8 / 12)
+    gain = value(frame, "gain", "b+c", "oracle")
+    assert gain["value"] == pytest.approx(3 / 12)
+    assert gain["ci_low"] < 0  # in some resamples a is better
+    assert value(frame, "gain_relative", "b+c", "oracle")["value"] == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "accuracy", "relative"), [([[0, 0], [0, 0]], 1, 0), ([[1, 1], [1, 1]], 0, None)]
+)
+def test_all_right_and_all_wrong(given, predictions, accuracy, relative):
+    given(one_hot(predictions), [0, 0])
+    frame = oracle(None)
+    assert value(frame, "acc1", "a+b", "oracle")["value"] == accuracy
+    assert value(frame, "gain", "a+b", "oracle")["value"] == 0
+    found = value(frame, "gain_relative", "a+b", "oracle")
+    if relative is None:  # 0/0
+        assert all(math.isnan(found[name]) for name in ("value", "ci_low", "ci_high"))
+    else:
+        assert (found["value"], found["ci_low"], found["ci_high"]) == (0, 0, 0)
+
+
+def test_one_backbone_one_class_one_image(given):
+    given(np.zeros((1, 1, 1)), [0])
+    frame = oracle(None, weights=True)
+    assert value(frame, "shapley", "a", None)["value"] == 1
+    assert value(frame, "gain", "a", "oracle")["value"] == 0
+    assert value(frame, "acc1", "a", "weight-oracle")["value"] == 1
+    assert frame.select(NAMES).is_duplicated().sum() == 0
+    assert subset_table(None).select("size", "hits", "a").rows() == [(1, 1, True)]
+
+
+def test_no_image_that_counts(given):
+    given(np.full((2, 3, 3), np.nan), [0, 1, 2])
+    frame = oracle(None, weights=True)
+    assert set(frame["n"]) == {0}
+    for column in ("value", "ci_low", "ci_high"):
+        assert frame[column].is_nan().all(), column
+    assert subset_table(None)["acc1"].is_nan().all()
+
+
+def test_the_weight_oracle_mixes_logits(given):
+    """Image 0 is right already; in 1, 4 and 6 each backbone is misled by another class, in 2 by the
+    same; 3 has no label, 5 no prediction. Blocks of the store are of three or two rows."""
+    first = [[2, 1, 0], [2, 3, 0], [2, 3, 0], [2, 3, 0], [2, 3, 0], [np.nan] * 3, [2, 3, 0]]
+    other = [[0, 1, 2], [2, 0, 3], [2, 3, 0], [2, 0, 3], [2, 0, 3], [2, 0, 3], [2, 0, 3]]
+    store = given([first, other], [0, 0, 0, -1, 0, 0, 0])
+    frame = oracle(None, weights=True)
+    assert value(frame, "acc1", "a+b", "oracle")["value"] == pytest.approx(1 / 5)
+    assert value(frame, "acc1", "a+b", "weight-oracle")["value"] == pytest.approx(4 / 5)
+    gain = value(frame, "gain", "a+b", "weight-oracle")
+    assert gain["value"] == pytest.approx(3 / 5)
+    assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"] <= 1
+    assert max(len(rows) for rows in store.read) == 3
+    store.read.clear()
+    assert "weight-oracle" not in oracle(None)["ensemble"].to_list()
+    assert store.read == []
+
+
+def test_the_weight_oracle_of_a_store_is_no_worse_than_selection(results):
+    oracles = results.filter(metric="acc1", backbones="+".join(BACKBONES))
+    selection = oracles.filter(ensemble="oracle")["value"].to_list()
+    weights = oracles.filter(ensemble="weight-oracle")["value"].to_list()
+    assert all(w >= s for s, w in zip(selection, weights, strict=True))
+    assert max(w - s for s, w in zip(selection, weights, strict=True)) > 0.02
+
+
+def test_what_depends_on_all_backbones_has_the_fingerprint_of_all(birds):
+    def prints(metric: str, **filters) -> set[str]:
+        frame = oracle(birds, datasets="flags", **filters)
+        return set(frame.filter(metric=metric, backbones="rn/b")["fingerprint"])
+
+    pair = ["rn/b", "vit/a"]
+    for metric in ("acc1", "shapley", "unique_correct"):
+        assert prints(metric) != prints(metric, backbones=pair)
+        assert prints(metric) == prints(metric)
+
+
+def test_the_same_call_twice_gives_the_same_frame(birds, results):
+    assert oracle(birds, weights=True).equals(results)
+
+
+def test_many_backbones_have_no_subsets(given, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BACKBONES", 2)
+    given(one_hot([[0, 1], [1, 1], [2, 0]]), [0, 1])
+    frame = oracle(None).filter(ensemble="oracle", metric="acc1")
+    assert frame["backbones"].to_list() == ["a+b+c"]
+    with pytest.raises(UsageError, match=r"toy/test has 3 backbones.*up to 2 with backbones=…"):
+        subset_table(None)
+
+
+def test_no_more_regions_than_are_asked_for(given, monkeypatch):
+    monkeypatch.setattr(module, "MOST_REGIONS", 2)
+    given(one_hot([[0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]), [0, 1, 0, 0, 0])
+    regions = oracle(None).filter(metric="region")
+    assert regions.select("backbones", "value").rows() == [("a+b", 0.6), ("a", 0.2)]
+
+
+def test_the_samples_of_a_store(birds):
+    table = sample_table(birds, datasets="birds")
+    labels = birds.samples("birds", "test").labels
+    assert len(table) == 2 * 90
+    clean = table.filter(perturbation="clean")
+    assert tuple(clean["id"]) == birds.samples("birds", "test").ids
+    assert clean["label"].to_list() == labels.tolist()
+    assert clean["class"].to_list() == [SIX[label] for label in labels]
+    rows = right_of(birds, "birds", "clean")
+    assert clean["right"].drop_nulls().to_list() == [sum(row) for row in rows]
+    assert clean.filter(pl.col("right").is_null())["id"].to_list() == ["im003.png", "im041.png"]
+    for b, name in enumerate(BACKBONES):
+        hits = clean[f"{name} right"]
+        assert hits.drop_nulls().to_list() == [row[b] for row in rows]
+        assert clean[name].drop_nulls().to_list() == [
+            SIX[label] for label in clean[f"{name} label"].drop_nulls()
+        ]
+        assert hits.null_count() == clean[name].null_count() == 2
+
+
+def test_samples_without_a_label_or_a_prediction_have_nulls(given):
+    given(one_hot([[0, None, 2]]), [0, 1, -1])
+    table = sample_table(None)
+    shown = table.select("label", "class", "right", "a", "a label", "a right").rows()
+    assert shown == [
+        (0, "class 0", 1, "class 0", 0, True),
+        (1, "class 1", None, None, None, None),
+        (None, None, None, "class 2", 2, None),
+    ]
+
+
+def test_groups_of_other_backbones_share_a_table(fakes, birds, tmp_path):
+    fakes.fill(tmp_path / "s", [fakes.Encoder("a"), fakes.Encoder("b")], [fakes.Source("toy")])
+    fakes.fill(tmp_path / "s", [fakes.Encoder("a")], [fakes.Source("other", count=5)])
+    store = FeatureStore.open(tmp_path / "s")
+    table = sample_table(store)
+    assert len(table) == 25
+    assert table.filter(dataset="other")["b right"].null_count() == 5
+    subsets = subset_table(store)
+    assert subsets.select("dataset", "size", "a", "b").rows() == [
+        ("other", 1, True, None),
+        ("toy", 1, True, False),
+        ("toy", 1, False, True),
+        ("toy", 2, True, True),
+    ]
+
+
+def test_all_subsets_of_a_store(birds):
+    rows = right_of(birds, "birds", "clean")
+    table = subset_table(birds, datasets="birds", perturbations="clean")
+    assert len(table) == 7
+    best = max(sum(column) for column in zip(*rows, strict=True)) / 88
+    for row in table.iter_rows(named=True):
+        chosen = [b for b, name in enumerate(BACKBONES) if row[name]]
+        hits = sum(any(right[b] for b in chosen) for right in rows)
+        assert (row["size"], row["hits"], row["n"]) == (len(chosen), hits, 88)
+        assert row["acc1"] == pytest.approx(hits / 88)
+        assert row["gain"] == pytest.approx(hits / 88 - best)
+    assert table.select(BACKBONES).is_duplicated().sum() == 0
+
+
+@pytest.mark.parametrize("table", [oracle, sample_table, subset_table])
+def test_bad_names_and_unlabelled_splits_are_answered(birds, fakes, tmp_path, table):
+    with pytest.raises(UnknownName, match="unknown dataset 'brids': did you mean birds"):
+        table(birds, datasets="brids")
+    with pytest.raises(UnknownName, match="unknown backbone 'rn/c'"):
+        table(birds, backbones="rn/c")
+    photos = fakes.fill(tmp_path / "s", sources=[fakes.Source("photos", class_names=())])
+    with pytest.raises(DatasetError, match="photos/test has no labels"):
+        table(photos)

@@ -1,0 +1,111 @@
+"""`reachable` against scipy's linear programming, by hand, and on bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from clipsyn.analyses.oracle import reachable as module
+from clipsyn.analyses.oracle.reachable import reachable
+
+
+def by_linprog(logits: np.ndarray, label: int) -> bool:
+    """logits (backbone, class): is the largest smallest margin of any mixture positive?"""
+    backbones, classes = logits.shape
+    margins = logits[:, [label]] - np.delete(logits, label, axis=1)
+    found = linprog(
+        [*[0] * backbones, -1],
+        A_ub=np.column_stack([-margins.T, np.ones(classes - 1)]),
+        b_ub=np.zeros(classes - 1),
+        A_eq=[[*[1] * backbones, 0]],
+        b_eq=[1],
+        bounds=[(0, None)] * backbones + [(None, None)],
+    )
+    assert found.status == 0
+    return -found.fun > 1e-9
+
+
+def random_logits(
+    rng: np.random.Generator, shape: tuple[int, int, int], lead: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Backbones that agree in part, and the true class ahead by up to `lead`."""
+    backbones, n, classes = shape
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(size=(1, n, classes)) + rng.normal(size=shape)
+    logits[:, np.arange(n), labels] += rng.uniform(0, lead, (backbones, n))
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("backbones", "classes", "lead"), [(1, 4, 2), (2, 3, 1), (2, 40, 4), (3, 10, 2), (9, 60, 2)]
+)
+def test_it_agrees_with_linear_programming(backbones, classes, lead):
+    rng = np.random.default_rng(backbones)
+    logits, labels = random_logits(rng, (backbones, 120, classes), lead)
+    found = reachable(logits, labels)
+    expected = [by_linprog(logits[:, i].astype(float), labels[i]) for i in range(len(labels))]
+    assert found.tolist() == expected
+    anyone = (logits.argmax(axis=2) == labels).any(axis=0)
+    assert not (anyone & ~found).any()
+    assert (found > anyone).any() or backbones == 1  # there was something to find
+    assert not found.all()
+
+
+def test_small_batches_change_nothing(monkeypatch):
+    logits, labels = random_logits(np.random.default_rng(0), (4, 200, 30), 2)
+    whole = reachable(logits, labels)
+    monkeypatch.setattr(module, "_CELLS", 500)
+    np.testing.assert_array_equal(reachable(logits, labels), whole)
+
+
+def test_four_images_by_hand():
+    """True class 0. Right itself; second to a different class in each; behind one class in both;
+    behind by more than the other backbone can give."""
+    logits = np.array(
+        [
+            [[2, 1, 0], [2, 3, 0], [2, 3, 0], [2, 5, 0]],
+            [[0, 1, 2], [2, 0, 3], [2, 3, 0], [2, 1, 4]],
+        ],
+        np.float32,
+    )
+    assert reachable(logits, np.zeros(4, int)).tolist() == [True, True, False, False]
+
+
+def test_ties_go_to_the_lowest_class():
+    """Two classes with the same logits everywhere, as classes of one name have."""
+    logits = np.array([[[3, 3, 5, 0]], [[3, 3, 0, 5]]], np.float32)
+    assert reachable(logits, np.array([0])).tolist() == [True]
+    assert reachable(logits, np.array([1])).tolist() == [False]
+
+
+def test_a_value_of_zero_is_not_reachable():
+    """The margins are +1 and -1 against each other: no mixture leaves both positive."""
+    logits = np.array([[[0, 1, -1]], [[0, -1, 1]]], np.float32)
+    assert reachable(logits, np.array([0])).tolist() == [False]
+
+
+def test_the_scale_of_a_backbone_changes_nothing():
+    logits, labels = random_logits(np.random.default_rng(3), (3, 150, 12), 2)
+    scaled = logits * np.array([100, 1, 0.01], np.float32)[:, None, None]
+    np.testing.assert_array_equal(reachable(scaled, labels), reachable(logits, labels))
+
+
+def test_one_class_and_no_images():
+    assert reachable(np.zeros((2, 3, 1), np.float32), np.zeros(3, int)).all()
+    assert reachable(np.zeros((2, 0, 5), np.float32), np.zeros(0, int)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels"),
+    [((2, 3), [0, 0, 0]), ((2, 3, 4), [0, 0]), ((0, 3, 4), [0, 0, 0]), ((2, 3, 0), [0, 0, 0])],
+)
+def test_other_shapes_are_refused(shape, labels):
+    with pytest.raises(ValueError, match="logits are"):
+        reachable(np.zeros(shape, np.float32), np.array(labels))
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_that_are_none_are_refused(label):
+    with pytest.raises(ValueError, match="labels are from 0 to 3"):
+        reachable(np.zeros((2, 1, 4), np.float32), np.array([label]))

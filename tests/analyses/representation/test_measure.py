@@ -1,0 +1,468 @@
+"""`representation` against explicit kernels, plain loops and a generic solver, on small stores."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.linalg import orthogonal_procrustes
+from scipy.optimize import minimize_scalar
+
+from clipsyn.analyses.representation.measure import representation
+from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import import_files
+from clipsyn.numerics.metrics import calibration_floor
+from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.specs import FeatureKey
+from clipsyn.store.features import FeatureStore
+
+BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
+PAIRS = ("cnx/c+rn/b", "cnx/c+vit/a", "rn/b+vit/a")
+OF_PAIRS = ["cka", "procrustes", "mutual_knn"]
+CALIBRATED = ["temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor"]
+OF_LOGITS = ["acc1", "confidence_right", "confidence_wrong", "nll", "ece", "ece_floor"]
+OF_LOGITS += ["logit_scale"]
+SIX = tuple(f"class {c}" for c in range(6))
+NEIGHBOURS = 7
+
+
+@pytest.fixture(scope="module")
+def encoders(fakes):
+    """Three of different widths; logits of a scale at which they are not all sure."""
+
+    class Varied(fakes.Encoder):
+        def __init__(self, name: str, embed_dim: int) -> None:
+            super().__init__(name, embed_dim=embed_dim)
+            self.logit_scale = 4.0
+
+        def encode_images(self, pixels):
+            return super().encode_images(pixels.astype(int) - 127)
+
+    return [Varied(name, width) for name, width in zip(BACKBONES, (12, 20, 16), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def path(fakes, encoders, tmp_path_factory):
+    """Two birds of ninety cannot be read; photos have no labels; jpeg-3 is of two backbones.
+
+    Labels are what the backbones say together, with noise: each is right more often than not.
+    """
+    path = tmp_path_factory.mktemp("representation") / "store"
+    bad = {3: "truncated", 41: "empty file"}
+    birds = fakes.Source("birds", count=90, class_names=SIX, bad=bad)
+    support = fakes.Source("birds", "train", count=60, class_names=SIX)
+    fakes.fill(path, encoders, [birds, support], max_bad=0.1)
+    fakes.fill(path, encoders[1:], [birds], ("jpeg:3",), max_bad=0.1)
+    fakes.fill(path, encoders, [fakes.Source("photos", count=30, class_names=())])
+    store, rng = FeatureStore.open(path), np.random.default_rng(0)
+    for split in ("test", "train"):
+        table = store.samples("birds", split)
+        keys = [key_of(name, split) for name in BACKBONES]
+        said = sum(store.logits(key, store.prompt_sets(key)[0]) for key in keys)
+        labels = np.nan_to_num(said + rng.normal(size=said.shape)).argmax(axis=1)
+        store.annotate(replace(table, labels=labels.astype(np.int32)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(path) -> FeatureStore:
+    return FeatureStore.open(path)
+
+
+@pytest.fixture(scope="module")
+def results(store) -> pl.DataFrame:
+    return representation(store, neighbours=NEIGHBOURS)
+
+
+@pytest.fixture
+def small(fakes, encoders, tmp_path):
+    """Function (source, …) -> a store of its own, of three backbones."""
+
+    def make(*sources, backbones: int = 3) -> FeatureStore:
+        return fakes.fill(tmp_path / "small", encoders[:backbones], sources)
+
+    return make
+
+
+def value(frame: pl.DataFrame, metric: str, backbones: str) -> dict:
+    (row,) = frame.filter(metric=metric, backbones=backbones).to_dicts()
+    return row
+
+
+def key_of(backbone: str, split: str = "test", dataset: str = "birds") -> FeatureKey:
+    return FeatureKey(dataset, split, "clean", backbone)
+
+
+def read(store: FeatureStore, backbone: str, split: str = "test"):
+    """Embeddings, logits and labels of the images that all could read, as plain arrays."""
+    key = key_of(backbone, split)
+    kept = store.valid(key)
+    assert kept.sum() == {"test": 88, "train": 60}[split]
+    labels = store.samples("birds", split).labels
+    arrays = store.embeddings(key), store.logits(key, store.prompt_sets(key)[0])
+    return *(array[kept].astype(float) for array in arrays), labels[kept]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(softmax(logits)[np.arange(len(labels)), labels]).mean())
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Bins of 1/15, closed on the right."""
+    bins: dict[int, list[float]] = {}
+    for row, label in zip(softmax(logits), labels, strict=True):
+        gap = row.max() - (row.argmax() == label)
+        bins.setdefault(math.ceil(15 * row.max()), []).append(gap)
+    return sum(abs(sum(gaps)) for gaps in bins.values()) / len(labels)
+
+
+def test_the_frame_has_the_columns_of_a_result(results):
+    assert results.schema == pl.Schema(RESULT)
+    assert results.select(NAMES).is_duplicated().sum() == 0
+    assert results["fingerprint"].null_count() == 0
+    assert set(results["perturbation"]) == {"clean"}
+    birds = results.filter(dataset="birds")
+    assert set(birds["metric"]) == {*OF_PAIRS, *OF_LOGITS, *CALIBRATED}
+    pairs = birds.filter(pl.col("metric").is_in(OF_PAIRS))
+    assert pairs.select("head", "prompts", "shots").null_count().row(0) == (9, 9, 9)
+    assert set(birds.filter(metric="temperature")["support"]) == {"train, simple"}
+    assert set(birds.filter(metric="nll")["support"]) == {None}
+
+
+def test_similarities_equal_a_dumb_implementation(store, results):
+    arrays = {name: read(store, name)[0] for name in BACKBONES}
+    for pair in PAIRS:
+        x, y = (arrays[name] for name in pair.split("+"))
+        for metric, expected in (
+            ("cka", kernel_alignment(x, y)),
+            ("procrustes", distance(x, y)),
+            ("mutual_knn", agreement(x, y)),
+        ):
+            found = value(results.filter(dataset="birds"), metric, pair)
+            assert found["value"] == pytest.approx(expected, abs=2e-4), (metric, pair)
+            assert found["ci_low"] < expected < found["ci_high"]
+            assert found["n"] == 88
+
+
+def kernel_alignment(x: np.ndarray, y: np.ndarray) -> float:
+    """Song et al. 2012, equation 5, with n x n matrices."""
+
+    def hsic(k, m):
+        n = len(k)
+        k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+        total = k.sum() * m.sum() / ((n - 1) * (n - 2))
+        return (np.trace(k @ m) + total - 2 / (n - 2) * (k @ m).sum()) / (n * (n - 3))
+
+    k, m = x @ x.T, y @ y.T
+    return hsic(k, m) / math.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def distance(x: np.ndarray, y: np.ndarray) -> float:
+    width = max(x.shape[1], y.shape[1])
+    x, y = (np.pad(z - z.mean(axis=0), ((0, 0), (0, width - z.shape[1]))) for z in (x, y))
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    return float(np.linalg.norm(x @ orthogonal_procrustes(x, y)[0] - y))
+
+
+def agreement(x: np.ndarray, y: np.ndarray) -> float:
+    def near(z, row):
+        others = [other for other in range(len(z)) if other != row]
+        return set(sorted(others, key=lambda other: -z[row] @ z[other])[:NEIGHBOURS])
+
+    return float(np.mean([len(near(x, r) & near(y, r)) / NEIGHBOURS for r in range(len(x))]))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_logit_statistics_equal_plain_loops(store, results, backbone):
+    _, logits, labels = read(store, backbone)
+    _, fitted_on, their_labels = read(store, backbone, "train")
+    best = minimize_scalar(
+        lambda log: cross_entropy(fitted_on / math.exp(log), their_labels), (-2.0, 2.0)
+    )
+    temperature = math.exp(best.x)
+    probabilities = softmax(logits)
+    right = [bool(p.argmax() == y) for p, y in zip(probabilities, labels, strict=True)]
+    sure = probabilities.max(axis=1)
+    for metric, expected, n in (
+        ("acc1", sum(right) / 88, 88),
+        ("logit_scale", 4.0, 88),
+        ("confidence_right", np.mean([s for s, r in zip(sure, right, strict=True) if r]), None),
+        ("confidence_wrong", np.mean([s for s, r in zip(sure, right, strict=True) if not r]), None),
+        ("nll", cross_entropy(logits, labels), 88),
+        ("ece", calibration_error(logits, labels), 88),
+        ("ece_floor", calibration_floor(sure).value, 88),
+        ("temperature", temperature, 60),
+        ("nll_calibrated", cross_entropy(logits / temperature, labels), 88),
+        ("ece_calibrated", calibration_error(logits / temperature, labels), 88),
+    ):
+        found = value(results.filter(dataset="birds"), metric, backbone)
+        tolerance = 2e-3 if metric in CALIBRATED else 1e-5  # where the search ends
+        assert found["value"] == pytest.approx(expected, rel=tolerance), metric
+        assert n is None or found["n"] == n
+        if metric in ("temperature", "logit_scale", "ece_floor"):
+            assert found["ci_low"] is None
+        elif not metric.startswith("ece"):  # whose bootstrap is biased upwards
+            assert found["ci_low"] < expected < found["ci_high"]
+    counts = [value(results, f"confidence_{kind}", backbone)["n"] for kind in ("right", "wrong")]
+    assert counts == [sum(right), 88 - sum(right)]
+
+
+def test_intervals_equal_those_of_resampled_rows(store, results):
+    _, logits, labels = read(store, "rn/b")
+    sure, right = softmax(logits).max(axis=1), softmax(logits).argmax(axis=1) == labels
+    rng, found = np.random.default_rng(1), {"confidence_right": [], "nll": [], "ece": []}
+    for _ in range(1000):
+        rows = rng.integers(0, 88, 88)
+        found["confidence_right"].append(sure[rows][right[rows]].mean())
+        found["nll"].append(cross_entropy(logits[rows], labels[rows]))
+        found["ece"].append(calibration_error(logits[rows], labels[rows]))
+    for metric, draws in found.items():
+        row = value(results.filter(dataset="birds"), metric, "rn/b")
+        low, high = np.percentile(draws, [2.5, 97.5])
+        close = 0.15 * (high - low)  # of a thousand draws on each side
+        assert row["ci_low"] == pytest.approx(low, abs=close), metric
+        assert row["ci_high"] == pytest.approx(high, abs=close), metric
+
+
+def test_without_labels_there_are_similarities_alone(results):
+    photos = results.filter(dataset="photos")
+    assert set(photos["metric"]) == set(OF_PAIRS)
+    assert set(photos["n"]) == {30}
+
+
+def test_images_without_a_label_count_for_similarities_alone(small, fakes):
+    store = small(fakes.Source(count=20))
+    table = store.samples("toy", "test")
+    labels = table.labels.copy()
+    labels[:5] = -1
+    store.annotate(replace(table, labels=labels))
+    frame = representation(store)
+    assert set(frame.filter(pl.col("metric").is_in(OF_PAIRS))["n"]) == {20}
+    assert set(frame.filter(metric="nll")["n"]) == {15}
+    assert frame.filter(metric="temperature").is_empty()  # no train split
+
+
+def test_a_sample_of_the_images_is_the_same_for_all(store):
+    frame = representation(store, datasets="birds", samples=25, neighbours=3)
+    assert set(frame.filter(pl.col("metric").is_in([*OF_PAIRS, "nll", "temperature"]))["n"]) == {25}
+    kept = np.flatnonzero(store.valid(key_of("vit/a")))
+    rows = np.random.default_rng(0).choice(kept, 25, replace=False)
+    x, y = (store.embeddings(key_of(b))[rows].astype(float) for b in ("cnx/c", "vit/a"))
+    found = value(frame, "cka", "cnx/c+vit/a")["value"]
+    assert found == pytest.approx(kernel_alignment(x, y), abs=2e-4)
+    assert representation(store, datasets="birds", samples=25, neighbours=3).equals(frame)
+    other = representation(store, datasets="birds", samples=25, neighbours=3, seed=1)
+    assert value(other, "cka", PAIRS[0])["value"] != value(frame, "cka", PAIRS[0])["value"]
+
+
+def test_the_support_itself_and_perturbed_images(store):
+    """The temperature of clean images of the support serves both; the support has none."""
+    frame = representation(
+        store, datasets="birds", splits=None, perturbations=None, backbones=BACKBONES[1:]
+    )
+    groups = frame.select("split", "perturbation").unique(maintain_order=True).rows()
+    assert groups == [("test", "clean"), ("test", "jpeg-3"), ("train", "clean")]
+    temperatures = frame.filter(metric="temperature", backbones="rn/b")
+    assert temperatures["perturbation"].to_list() == ["clean", "jpeg-3"]
+    assert temperatures["value"].n_unique() == 1
+    assert set(frame.filter(split="train")["metric"]) == {*OF_PAIRS, *OF_LOGITS}
+
+
+def test_fingerprints_depend_on_what_decides(store, results):
+    def prints(**options) -> dict[str, str]:
+        frame = representation(store, datasets="birds", **options)
+        rows = frame.filter(pl.col("backbones").is_in(["rn/b", "cnx/c+rn/b"]))
+        return dict(rows.select("metric", "fingerprint").iter_rows())
+
+    before = prints(neighbours=NEIGHBOURS)
+    birds = set(results.filter(dataset="birds")["fingerprint"])
+    assert set(before.values()) <= birds
+    # the images that all backbones could read depend on which they are
+    for options in ({"seed": 1}, {"samples": 80}, {"backbones": BACKBONES[:2]}):
+        assert not set(prints(neighbours=NEIGHBOURS, **options).values()) & birds
+    other = prints(neighbours=3)
+    assert {name for name in before if other[name] != before[name]} == set(OF_PAIRS)
+    assert len({before[name] for name in ("cka", "nll", "temperature")}) == 3
+
+
+def test_one_backbone_has_logit_statistics_alone(store):
+    frame = representation(store, backbones="rn/b")
+    assert set(frame["metric"]) == {*OF_LOGITS, *CALIBRATED}
+    assert set(frame["dataset"]) == {"birds"}
+    with pytest.raises(UsageError, match="only one backbone there and no labels: name more"):
+        representation(store, datasets="photos", backbones="rn/b")
+
+
+def test_one_image(small, fakes):
+    frame = representation(small(fakes.Source(count=1)))
+    pairs = frame.filter(pl.col("metric").is_in(OF_PAIRS))
+    assert len(pairs) == 9
+    for column in ("value", "ci_low", "ci_high"):
+        assert pairs[column].is_nan().all(), column
+    assert set(frame.filter(metric="acc1")["value"]) <= {0, 1}
+    sure = frame.filter(pl.col("metric").str.starts_with("confidence"))
+    assert sure["value"].is_nan().sum() == 3  # each backbone is either right or wrong
+    assert sure.filter(pl.col("value").is_nan())["n"].to_list() == [0, 0, 0]
+
+
+def test_one_class(small, fakes):
+    """All right and sure, whatever the temperature."""
+    sources = [fakes.Source(split=split, class_names=("cat",)) for split in ("test", "train")]
+    frame = representation(small(*sources))
+    for metric in ("nll", "ece", "nll_calibrated", "ece_calibrated"):
+        assert frame.filter(metric=metric)["value"].to_list() == [0, 0, 0], metric
+    assert frame.filter(metric="confidence_right")["value"].to_list() == [1, 1, 1]
+    assert frame.filter(metric="confidence_wrong")["value"].is_nan().all()
+    assert frame.filter(metric="temperature")["value"].is_finite().all()
+
+
+def test_no_image_that_all_could_read(fakes, encoders, tmp_path):
+    bad = dict.fromkeys(range(4), "truncated")
+    source = fakes.Source(count=4, bad=bad)
+    frame = representation(fakes.fill(tmp_path / "s", encoders, [source], max_bad=1))
+    unknown = frame.filter(pl.col("metric") != "logit_scale")
+    assert unknown["value"].is_nan().all()
+    assert set(frame.filter(metric="cka")["n"]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"support": "test"}, LeakError, r"nothing is measured on: give support=… another split"),
+        ({"support": "trian"}, UnknownName, "unknown split 'trian': did you mean train"),
+        ({"datasets": "brids"}, UnknownName, "unknown dataset 'brids': did you mean birds"),
+        ({"backbones": "rn/x"}, UnknownName, "unknown backbone 'rn/x'"),
+        ({"prompts": "mine"}, UnknownName, "unknown prompt set 'mine'"),
+        ({"perturbations": "fog-1"}, UnknownName, "unknown perturbation 'fog-1'"),
+        ({"samples": 0}, UsageError, "at least one image and neighbour, not 0, 10"),
+        ({"neighbours": 0}, UsageError, "at least one image and neighbour, not 2000, 0"),
+        (
+            {"perturbations": "jpeg-3", "backbones": ("cnx/c", "rn/b")},
+            MissingCell,
+            r"has no birds/test.*jpeg-3.*cnx/c: run `clipsyn extract",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said(store, options, error, message):
+    with pytest.raises(error, match=message):
+        representation(store, **options)
+
+
+def test_a_store_with_nothing_in_it(tmp_path):
+    with pytest.raises(MissingCell, match="holds no features yet: run `clipsyn extract"):
+        representation(FeatureStore.create(tmp_path / "empty"))
+
+
+class TestImported:
+    @pytest.fixture
+    def bring(self, small, fakes, tmp_path):
+        """Function (kind, values) of a cell called after its kind; the store is of one backbone."""
+        store = small(fakes.Source(count=20), fakes.Source(split="train", count=9), backbones=1)
+
+        def write(kind: str, values: np.ndarray, split: str = "test") -> FeatureStore:
+            file = tmp_path / f"{kind}.npz"
+            np.savez(file, **{kind: values})
+            import_files(store.path, [file], Wanted("toy", split, kind=kind, row_order=True))
+            return store
+
+        return write
+
+    def test_embeddings_have_similarities_alone(self, bring):
+        store = bring("embeddings", np.random.default_rng(0).normal(size=(20, 5)))
+        frame = representation(store)
+        assert set(frame.filter(backbones="cnx/c+embeddings")["metric"]) == set(OF_PAIRS)
+        assert frame.filter(backbones="embeddings").is_empty()
+        assert len(frame.filter(backbones="cnx/c", metric="nll")) == 1
+
+    def test_logits_have_statistics_without_a_scale(self, bring):
+        values = np.random.default_rng(0).normal(size=(20, 3))
+        bring("logits", values)
+        frame = representation(bring("logits", values[:9], "train"))
+        of_logits = set(frame.filter(backbones="logits")["metric"])
+        assert of_logits == {*OF_LOGITS, *CALIBRATED} - {"logit_scale"}
+        assert frame.filter(metric="cka").is_empty()
+
+    def test_predictions_are_left_out_and_it_is_said(self, bring, caplog):
+        store = bring("predictions", np.arange(20) % 3)
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = representation(store)
+        assert set(frame["backbones"]) == {"cnx/c"}
+        assert caplog.messages == [
+            "left out: predictions, of which there are imported predictions alone"
+        ]
+        with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
+            representation(store, backbones="predictions")
+
+    def test_embeddings_alone(self, tmp_path):
+        for number in range(2):
+            file = tmp_path / f"e{number}.npz"
+            values = np.random.default_rng(number).normal(size=(20, 5 + number))
+            np.savez(file, embeddings=values, ids=[f"im{r}" for r in range(20)], labels=["a"] * 20)
+            import_files(tmp_path / "new", [file], Wanted("toy", kind="embeddings"))
+        frame = representation(FeatureStore.open(tmp_path / "new"))
+        assert frame["metric"].to_list() == OF_PAIRS
+
+
+class TestConfidences:
+    """Predictions imported with the probability of each are calibrated or not, like logits."""
+
+    @pytest.fixture
+    def judged(self, tmp_path):
+        """A store, and labels, predictions and confidences by prompt set, of forty images."""
+        rng, found = np.random.default_rng(0), {}
+        labels = [SIX[row % 6] for row in range(40)]
+        for prompts in ("long", "short"):
+            said = [label if rng.random() < 0.6 else SIX[0] for label in labels]
+            sure = rng.uniform(0.2, 1, 40).astype(np.float32)
+            rows = zip(map(str, range(40)), said, labels, sure.tolist(), strict=True)
+            frame = pl.DataFrame(
+                list(rows), ["id", "prediction", "label", "confidence"], orient="row"
+            )
+            frame.write_csv(tmp_path / "net.csv")
+            import_files(tmp_path / "s", [tmp_path / "net.csv"], Wanted("birds", prompts=prompts))
+            found[prompts] = np.array(said) == np.array(labels), sure
+        return FeatureStore.open(tmp_path / "s"), found
+
+    def test_are_what_plain_bins_find(self, judged):
+        store, found = judged
+        frame = representation(store)
+        for prompts, (right, sure) in found.items():
+            of = dict(frame.filter(prompts=prompts).select("metric", "value").iter_rows())
+            assert set(of) == {"acc1", "confidence_right", "confidence_wrong", "ece", "ece_floor"}
+            assert of["ece_floor"] == calibration_floor(sure).value
+            assert of["acc1"] == pytest.approx(right.mean())
+            assert of["confidence_right"] == pytest.approx(sure[right].mean(), rel=1e-6)
+            assert of["confidence_wrong"] == pytest.approx(sure[~right].mean(), rel=1e-6)
+            gaps = [
+                abs(sum((sure - right)[(sure > b / 15) & (sure <= (b + 1) / 15)])) / 40
+                for b in range(15)
+            ]
+            assert of["ece"] == pytest.approx(sum(gaps), rel=1e-5)
+
+    def test_of_a_prompt_set_depend_on_its_cell_alone(self, judged, tmp_path):
+        store, _ = judged
+        before = representation(store)
+        frame = pl.read_csv(tmp_path / "net.csv").with_columns(confidence=pl.lit(0.5))
+        frame.write_csv(tmp_path / "net.csv")
+        wanted = Wanted("birds", prompts="short", replace=True)
+        import_files(store.path, [tmp_path / "net.csv"], wanted)
+        after = representation(store)
+        for prompts, changed in (("long", False), ("short", True)):
+            one, other = (frame.filter(prompts=prompts)["fingerprint"] for frame in (before, after))
+            assert (one != other).all() == changed
+
+    def test_without_them_there_is_nothing_to_say(self, tmp_path):
+        pl.DataFrame({"id": ["a"], "pred": ["x"], "label": ["x"]}).write_csv(tmp_path / "net.csv")
+        import_files(tmp_path / "s", [tmp_path / "net.csv"], Wanted("toy"))
+        with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
+            representation(FeatureStore.open(tmp_path / "s"))

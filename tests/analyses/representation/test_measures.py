@@ -1,0 +1,271 @@
+"""CKA against explicit kernels, Procrustes against scipy, neighbours against brute force."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy.linalg import orthogonal_procrustes
+from scipy.stats import ortho_group
+
+from clipsyn.analyses.representation.measures import compare, mutual_neighbours
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def normal(n: int, *widths: int, seed: int = 0, shared: float = 1.0) -> list[np.ndarray]:
+    """Embeddings of the same samples that have something in common, and are off centre."""
+    draw = rng(seed)
+    common = shared * draw.normal(size=(n, 4))
+    return [
+        common @ draw.normal(size=(4, width)) + draw.normal(size=(n, width)) + 0.5
+        for width in widths
+    ]
+
+
+def explicit_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
+    """Song et al. 2012, equation 5, with n x n matrices."""
+    n = len(k)
+    k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
+    one = np.ones(n)
+    first = np.trace(k @ l)
+    second = (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
+    third = 2 / (n - 2) * (one @ k @ l @ one)
+    return (first + second - third) / (n * (n - 3))
+
+
+def explicit_cka(x: np.ndarray, y: np.ndarray) -> float:
+    k, l = x @ x.T, y @ y.T  # noqa: E741
+    return explicit_hsic(k, l) / np.sqrt(explicit_hsic(k, k) * explicit_hsic(l, l))
+
+
+def explicit_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Rotate the narrower one, widened by zeros, onto the other."""
+    width = max(x.shape[1], y.shape[1])
+    x, y = (np.pad(z - z.mean(axis=0), ((0, 0), (0, width - z.shape[1]))) for z in (x, y))
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    rotation, _ = orthogonal_procrustes(x, y)
+    return float(np.linalg.norm(x @ rotation - y))
+
+
+def test_unbiased_hsic_is_the_mean_over_all_ordered_quadruples() -> None:
+    """The formula itself: Song et al. 2012, equation 4, counted out on five samples."""
+    x, y = normal(5, 2, 3)
+    k, l = x @ x.T, y @ y.T  # noqa: E741
+    terms = [
+        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
+        for i in range(5)
+        for j in range(5)
+        for q in range(5)
+        for r in range(5)
+        if len({i, j, q, r}) == 4
+    ]
+    assert explicit_hsic(k, l) == pytest.approx(np.mean(terms))
+
+
+@pytest.mark.parametrize("n", [4, 5, 23, 150])
+@pytest.mark.parametrize("scale", [1, 100])
+def test_cka_is_that_of_explicit_kernels(n: int, scale: float) -> None:
+    arrays = [scale * x for x in normal(n, 6, 17, 3)]
+    found = compare(arrays, ["cka"])["cka"].value
+    for i, j in combinations(range(3), 2):
+        assert found[i, j] == pytest.approx(explicit_cka(arrays[i], arrays[j]), abs=2e-4)
+        assert found[j, i] == found[i, j]
+    assert np.diag(found) == pytest.approx(1)
+
+
+def test_more_columns_than_samples_and_half_precision() -> None:
+    arrays = [x.astype(np.float16) for x in normal(30, 50, 80)]
+    exact = explicit_cka(*(x.astype(np.float64) for x in arrays))
+    assert compare(arrays)["cka"].value[0, 1] == pytest.approx(exact, abs=1e-4)
+
+
+def test_hsic_is_that_of_another_package() -> None:
+    """Not of repsim 0.1.5, whose estimator "song" is another number."""
+    peer = pytest.importorskip("ckatorch.hsic", exc_type=ImportError)
+    import torch
+
+    x, y = normal(60, 6, 17)
+    k, l = (torch.tensor(z @ z.T)[None] for z in (x, y))  # noqa: E741
+    assert explicit_hsic(k[0].numpy(), l[0].numpy()) == pytest.approx(float(peer.hsic1(k, l)))
+
+
+def test_rotation_scale_and_shift_change_nothing() -> None:
+    x, y = normal(80, 7, 7)
+    moved = 3.0 * x @ ortho_group.rvs(7, random_state=0) + 5.0
+    before, after = compare([x, y]), compare([moved, y])
+    for name in before:
+        for old, new in zip(before[name], after[name], strict=True):
+            assert new == pytest.approx(old, abs=2e-4)
+    same = compare([x, moved])
+    assert same["cka"].value[0, 1] == pytest.approx(1, abs=1e-5)
+    assert same["procrustes"].value[0, 1] == pytest.approx(0, abs=2e-3)
+
+
+def test_an_arbitrary_linear_map_does_change_it() -> None:
+    (x,) = normal(80, 7)
+    stretched = x @ np.diag([30.0, 1, 1, 1, 1, 1, 1])
+    found = compare([x, stretched])
+    assert found["cka"].value[0, 1] < 0.8
+    assert found["procrustes"].value[0, 1] > 0.3
+
+
+def test_independent_embeddings_have_a_cka_around_zero_whatever_their_width() -> None:
+    """The biased estimator would say 0.5 and more here."""
+    values = []
+    for seed in range(30):
+        x, y = normal(60, 100, 100, seed=seed, shared=0)
+        values.append(compare([x, y], ["cka"])["cka"].value[0, 1])
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(30)
+    assert max(np.abs(values)) < 0.2
+    assert min(values) < 0 < max(values)
+
+
+@pytest.mark.parametrize("widths", [(5, 5), (4, 9), (9, 4)])
+def test_procrustes_is_that_of_scipy(widths: tuple[int, int]) -> None:
+    x, y = normal(40, *widths)
+    found = compare([x, y], ["procrustes"])["procrustes"].value
+    assert found[0, 1] == pytest.approx(explicit_distance(x, y), abs=1e-5)
+    assert found[1, 0] == found[0, 1]
+    assert np.diag(found) == pytest.approx(0, abs=1e-7)
+
+
+def exact_jackknife(x: np.ndarray, y: np.ndarray, measure) -> tuple[float, float]:
+    """Value and standard error, each sample left out in turn."""
+    n = len(x)
+    left_out = np.array([measure(np.delete(x, i, 0), np.delete(y, i, 0)) for i in range(n)])
+    return measure(x, y), float(np.sqrt((n - 1) * left_out.var()))
+
+
+@pytest.mark.parametrize(
+    ("name", "measure", "tolerance"),
+    [("cka", explicit_cka, 1e-3), ("procrustes", explicit_distance, 0.1)],
+)
+def test_intervals_are_those_of_leaving_out_samples(name, measure, tolerance) -> None:
+    """Procrustes leaves them out to first order only."""
+    x, y = normal(60, 5, 8)
+    value, error = exact_jackknife(x, y, measure)
+    found = compare([x, y], groups=60)[name]
+    t = 2.00100  # Student's, 59 degrees of freedom
+    assert found.low[0, 1] == pytest.approx(value - t * error, abs=tolerance * t * error)
+    assert found.high[0, 1] == pytest.approx(value + t * error, abs=tolerance * t * error)
+
+
+def test_intervals_of_cka_cover_the_truth() -> None:
+    """||S_xy||^2 / (||S_xx|| ||S_yy||) of the covariances; 95 % give or take two errors of 300."""
+    draw = rng(1)
+    a, b = draw.normal(size=(3, 5)), draw.normal(size=(3, 6))
+    covariance = [a.T @ b, a.T @ a + np.eye(5), b.T @ b + np.eye(6)]
+    cross, own, other = (np.linalg.norm(c) for c in covariance)
+    truth = cross**2 / (own * other)
+    covered = 0
+    for seed in range(300):
+        draw = rng(seed)
+        common = draw.normal(size=(200, 3))
+        x = common @ a + draw.normal(size=(200, 5))
+        y = common @ b + draw.normal(size=(200, 6))
+        found = compare([x, y], ["cka"], seed=seed)["cka"]
+        covered += found.low[0, 1] <= truth <= found.high[0, 1]
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_samples_that_come_class_by_class_are_mixed() -> None:
+    """Groups of one class each would differ far more than random ones do."""
+    draw = rng(0)
+    centres = draw.normal(size=(20, 5)).repeat(10, axis=0) * 3
+    x, y = (centres @ draw.normal(size=(5, 5)) + draw.normal(size=(200, 5)) for _ in range(2))
+    mixed = draw.permutation(200)
+    one, two = compare([x, y], ["cka"])["cka"], compare([x[mixed], y[mixed]], ["cka"])["cka"]
+    width = (one.high - one.low)[0, 1] / (two.high - two.low)[0, 1]
+    assert 0.5 < width < 2
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    arrays = normal(50, 4, 6)
+    one, two = compare(arrays, seed=3), compare(arrays, seed=3)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    other = compare(arrays, seed=4)
+    assert other["cka"].low[0, 1] != one["cka"].low[0, 1]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_too_few_samples_are_nan(n: int) -> None:
+    arrays = [x[:n] for x in normal(5, 4, 6)]
+    found = compare(arrays)
+    assert np.isnan(found["cka"]).all()
+    assert np.isnan(found["procrustes"].value).all() == (n < 2)
+    assert np.isnan(mutual_neighbours(arrays, 2)).all()
+
+
+def test_four_samples_have_a_value_but_no_interval() -> None:
+    found = compare(normal(4, 4, 6))["cka"]
+    assert np.isfinite(found.value).all()
+    assert np.isnan(found.low).all()
+
+
+def test_embeddings_that_are_all_the_same_are_nan() -> None:
+    (x,) = normal(40, 4)
+    found = compare([x, np.ones((40, 3))])
+    assert np.isnan(found["cka"].value[1]).all()
+    assert np.isnan(found["procrustes"].value[0, 1])
+    assert found["cka"].value[0, 0] == pytest.approx(1)
+
+
+def brute_neighbours(x: np.ndarray, k: int) -> list[set[int]]:
+    similar = x @ x.T
+    return [
+        set(sorted((j for j in range(len(x)) if j != i), key=lambda j: (-similar[i, j], j))[:k])
+        for i in range(len(x))
+    ]
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("at_once", [40, 10_000])
+def test_mutual_neighbours_are_those_of_brute_force(k: int, at_once: int, monkeypatch) -> None:
+    monkeypatch.setattr("clipsyn.analyses.representation.measures._SIMILARITIES_AT_ONCE", at_once)
+    arrays = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in normal(33, 5, 8, 6)]
+    sets = [brute_neighbours(x, k) for x in arrays]
+    found = mutual_neighbours(arrays, k)
+    for i in range(3):
+        for j in range(3):
+            expected = [len(a & b) / k for a, b in zip(sets[i], sets[j], strict=True)]
+            assert found[i, j] == pytest.approx(expected)
+    assert (found[0, 0] == 1).all()
+
+
+def test_equally_near_samples_count_from_the_lowest_row() -> None:
+    x = np.eye(4)[[0, 0, 0, 0, 1, 1]]  # the first four are one, and so are the last two
+    y = np.eye(4)[[0, 1, 0, 1, 0, 1]]
+    found = mutual_neighbours([x, y], 2)
+    near_x = [{1, 2}, {0, 2}, {0, 1}, {0, 1}, {0, 5}, {0, 4}]
+    near_y = [{2, 4}, {3, 5}, {0, 4}, {1, 5}, {0, 2}, {1, 3}]
+    expected = [len(a & b) / 2 for a, b in zip(near_x, near_y, strict=True)]
+    assert found[0, 1].tolist() == expected
+
+
+def test_what_is_no_set_of_embeddings_is_refused() -> None:
+    x = np.ones((5, 3))
+    for wrong in ([], [x, x[:4]], [x[0]]):
+        with pytest.raises(ValueError, match="embeddings are"):
+            compare(wrong)
+        with pytest.raises(ValueError, match="embeddings are"):
+            mutual_neighbours(wrong)
+    with pytest.raises(ValueError, match="no measure is called svcca"):
+        compare([x, x], ["svcca"])
+    with pytest.raises(ValueError, match="at least one neighbour"):
+        mutual_neighbours([x, x], 0)
+
+
+def test_no_matrix_of_all_samples_by_all_samples_is_made() -> None:
+    import tracemalloc
+
+    arrays = [x.astype(np.float16) for x in normal(6000, 8, 8)]
+    tracemalloc.start()
+    compare(arrays)
+    mutual_neighbours(arrays, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6000 * 6000 * 4  # 144 MB

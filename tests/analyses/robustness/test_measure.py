@@ -1,0 +1,688 @@
+"""`robustness` against numbers by hand and plain loops, on stores of imported predictions."""
+
+from __future__ import annotations
+
+import math
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import kendalltau
+
+from clipsyn.analyses.robustness.measure import robustness
+from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import import_files
+from clipsyn.protocol.loop import evaluate
+from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.stats import Resamples, bootstrap_difference, percentiles, wilson_interval
+from clipsyn.store.features import FeatureStore
+
+LABELS = ("clean", "fog-2", "jpeg-1", "jpeg-3")
+
+
+@pytest.fixture
+def give(tmp_path):
+    """Function (answers, dataset): a store of what is right, "1", wrong, "0", or missing, "."."""
+
+    def write(answers: dict[tuple[str, str], str], dataset: str = "toy") -> FeatureStore:
+        for (backbone, label), text in answers.items():
+            truth = ["cat" if row % 2 else "dog" for row in range(len(text))]
+            other = {"cat": "dog", "dog": "cat"}
+            lines = [
+                f"im{row},{true if text[row] == '1' else other[true]},{true}"
+                for row, true in enumerate(truth)
+                if text[row] != "."
+            ]
+            file = tmp_path / "answers.csv"
+            file.write_text("\n".join(["id,prediction,label", *lines]))
+            wanted = Wanted(
+                dataset=dataset, backbone=backbone, perturbation=label, intersect="." in text
+            )
+            import_files(tmp_path / "given", [file], wanted)
+        return FeatureStore.open(tmp_path / "given")
+
+    return write
+
+
+@pytest.fixture
+def eight(give) -> FeatureStore:
+    """Two backbones, eight images: a falls from 6/8 to 4, 2, 0; b from 5/8 to 4, 4, 5."""
+    return give(
+        {
+            ("a", "clean"): "11111100",
+            ("b", "clean"): "11111000",
+            ("a", "jpeg-1"): "11110000",
+            ("b", "jpeg-1"): "01111000",
+            ("a", "jpeg-3"): "11000000",
+            ("b", "jpeg-3"): "01111000",
+            ("a", "fog-2"): "00000000",
+            ("b", "fog-2"): "11111000",
+        }
+    )
+
+
+def value(
+    frame: pl.DataFrame, metric: str, perturbation: str, backbones: str, ensemble: str | None = None
+) -> dict:
+    rows = frame.filter(
+        pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
+        metric=metric,
+        perturbation=perturbation,
+        backbones=backbones,
+    ).to_dicts()
+    assert len(rows) == 1, (metric, perturbation, backbones, ensemble)
+    return rows[0]
+
+
+def numbers(frame: pl.DataFrame, metric: str, backbones: str, ensemble=None) -> dict[str, float]:
+    rows = frame.filter(
+        pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
+        metric=metric,
+        backbones=backbones,
+    )
+    return dict(rows.select("perturbation", "value").iter_rows())
+
+
+def test_the_frame_has_the_columns_of_a_result(eight):
+    frame = robustness(eight)
+    assert frame.schema == pl.Schema(RESULT)
+    assert frame.select(NAMES).is_duplicated().sum() == 0
+    assert frame["fingerprint"].null_count() == 0
+    settings = frame.select("perturbation", "severity").unique(maintain_order=True).rows()
+    assert settings[0] == ("clean", 0)
+    assert set(settings[1:4]) == {("fog-2", 2), ("jpeg-1", 1), ("jpeg-3", 3)}
+    assert settings[4:] == [("fog", None), ("jpeg", None), ("all", None)]
+
+
+def test_backbones_by_hand(eight):
+    frame = robustness(eight)
+    assert numbers(frame, "acc1", "a") == {
+        "clean": 6 / 8,
+        "fog-2": 0,
+        "jpeg-1": 4 / 8,
+        "jpeg-3": 2 / 8,
+        "fog": 0,
+        "jpeg": 3 / 8,
+        "all": 3 / 16,
+    }
+    assert numbers(frame, "drop", "b") == pytest.approx(
+        {"fog-2": 0, "jpeg-1": 1 / 8, "jpeg-3": 1 / 8, "fog": 0, "jpeg": 1 / 8, "all": 1 / 16}
+    )
+    relative = numbers(frame, "relative_robustness", "a")
+    assert relative["jpeg"] == pytest.approx(3 / 6)
+    assert relative["all"] == pytest.approx(3 / 16 / (6 / 8))
+    assert set(frame["n"]) == {8}
+
+
+def test_corruption_errors_are_divided_by_the_weakest(eight):
+    """b is weaker on clean images; errors under jpeg are 4 + 6 of a, 4 + 4 of b."""
+    frame = robustness(eight)
+    assert value(frame, "error", "clean", "b", "reference")["value"] == pytest.approx(3 / 8)
+    assert numbers(frame, "ce", "b") == {"fog": 1, "jpeg": 1}
+    assert numbers(frame, "ce", "a") == pytest.approx({"fog": 8 / 3, "jpeg": 10 / 8})
+    assert numbers(frame, "mce", "a") == pytest.approx({"all": (8 / 3 + 10 / 8) / 2})
+    assert numbers(frame, "mce", "b") == {"all": 1}
+
+
+def test_another_reference(eight):
+    frame = robustness(eight, reference="a")
+    assert numbers(frame, "ce", "b") == pytest.approx({"fog": 3 / 8, "jpeg": 8 / 10})
+    assert frame.filter(ensemble="reference")["backbones"].to_list() == ["a"]
+    prints = set(frame["fingerprint"])
+    assert not prints & set(robustness(eight)["fingerprint"])
+
+
+def test_the_oracle_under_perturbation(eight):
+    frame = robustness(eight)
+    accuracy = numbers(frame, "acc1", "a+b", "oracle")
+    assert accuracy == pytest.approx(
+        {
+            "clean": 6 / 8,
+            "fog-2": 5 / 8,
+            "jpeg-1": 5 / 8,
+            "jpeg-3": 5 / 8,
+            "fog": 5 / 8,
+            "jpeg": 5 / 8,
+            "all": 5 / 8,
+        }
+    )
+    gain = numbers(frame, "gain", "a+b", "oracle")
+    assert gain["clean"] == 0
+    assert gain["jpeg"] == pytest.approx(5 / 8 - 4 / 8)  # b is best over both severities
+    assert numbers(frame, "drop", "a+b", "oracle")["all"] == pytest.approx(1 / 8)
+    assert numbers(frame, "ce", "a+b", "oracle")["jpeg"] == pytest.approx(6 / 8)
+
+
+def test_which_backbone_is_best_and_by_how_much(eight):
+    frame = robustness(eight)
+    assert numbers(frame, "lead", "a") == pytest.approx({"clean": 1 / 8, "jpeg-1": 0})
+    lead = numbers(frame, "lead", "b")
+    assert lead == pytest.approx(
+        {"jpeg-3": 2 / 8, "fog-2": 5 / 8, "fog": 5 / 8, "jpeg": 1 / 8} | {"all": 9 / 16 - 3 / 16}
+    )
+    assert numbers(frame, "switch", "b") == pytest.approx(lead)  # a is best on clean images
+    assert numbers(frame, "switch", "a") == {"jpeg-1": 0}
+    tau = numbers(frame, "kendall_tau", "a+b")
+    assert tau.pop("jpeg-1") is not None
+    assert math.isnan(value(frame, "kendall_tau", "jpeg-1", "a+b")["value"])  # a tie
+    assert tau == {"jpeg-3": -1, "fog-2": -1, "jpeg": -1, "fog": -1, "all": -1}
+
+
+def test_of_equal_backbones_the_first_is_best(give):
+    store = give({(b, p): "10" for b in ("a", "b") for p in ("clean", "jpeg-1")})
+    frame = robustness(store)
+    assert numbers(frame, "lead", "a") == {"clean": 0, "jpeg-1": 0, "jpeg": 0, "all": 0}
+
+
+@pytest.fixture(scope="module")
+def birds(fakes, tmp_path_factory) -> FeatureStore:
+    """Four backbones of different weights, clean and perturbed, two undecodable birds; flags."""
+
+    class Varied(fakes.Encoder):
+        def encode_images(self, pixels):
+            return super().encode_images(pixels.astype(int) - 127)
+
+    path = tmp_path_factory.mktemp("robustness") / "store"
+    encoders = [Varied(name) for name in ("cnx/d", "rn/b", "rn/c", "vit/a")]
+    six = tuple(f"class {c}" for c in range(6))
+    bad = {3: "truncated", 41: "empty file"}
+    sources = [
+        fakes.Source("birds", count=90, class_names=six, bad=bad),
+        fakes.Source("flags", count=40, class_names=six, changed=set(range(40))),
+    ]
+    perturbations = ("clean", "jpeg:1", "jpeg:3", "pixelate:2")
+    fakes.fill(path, encoders, sources, perturbations, max_bad=0.1)
+    return fakes.fill(path, encoders, [fakes.Source("birds", "train", count=30, class_names=six)])
+
+
+def right_of(store: FeatureStore, dataset: str) -> dict[str, np.ndarray]:
+    """(backbone, counted sample) of each perturbation."""
+    samples = store.samples(dataset, "test")
+    found: dict[str, list[np.ndarray]] = {}
+    for key in store.keys(dataset=[dataset], split=["test"]):
+        found.setdefault(key.perturbation, []).append(store.predictions(key, "simple"))
+    right = {label: np.stack(rows) == samples.labels for label, rows in found.items()}
+    rows = np.arange(len(samples.labels))
+    keep = ~np.isin(rows, [3, 41]) if dataset == "birds" else rows >= 0
+    return {label: array[:, keep] for label, array in right.items()}
+
+
+def independent(right: np.ndarray, labels: np.ndarray) -> float:
+    """An oracle whose backbones have nothing in common but the class of an image."""
+    missed = 0.0
+    for c in set(labels.tolist()):
+        missed += (labels == c).sum() * np.prod([1 - row[labels == c].mean() for row in right])
+    return 1 - missed / len(labels)
+
+
+def test_a_store_against_plain_loops(birds):
+    truth = birds.samples("birds", "test").labels
+    right = right_of(birds, "birds")
+    names = ("cnx/d", "rn/b", "rn/c", "vit/a")
+    frame = robustness(birds, datasets="birds")
+    clean = right["clean"].mean(axis=1)
+    jpeg = (right["jpeg-1"].mean(axis=1) + right["jpeg-3"].mean(axis=1)) / 2
+    weakest = int(clean.argmin())
+    for b, name in enumerate(names):
+        assert value(frame, "acc1", "clean", name)["value"] == pytest.approx(clean[b])
+        assert value(frame, "acc1", "jpeg", name)["value"] == pytest.approx(jpeg[b])
+        ce = (1 - jpeg[b]) / (1 - jpeg[weakest])
+        assert value(frame, "ce", "jpeg", name)["value"] == pytest.approx(ce)
+        over = (jpeg[b] + right["pixelate-2"].mean(axis=1)[b]) / 2
+        assert value(frame, "acc1", "all", name)["value"] == pytest.approx(over)
+    tau = value(frame, "kendall_tau", "pixelate-2", "+".join(names))["value"]
+    expected = kendalltau(clean, right["pixelate-2"].mean(axis=1)).statistic
+    assert tau == pytest.approx(expected)
+    oracle = value(frame, "acc1", "jpeg-3", "+".join(names), "oracle")["value"]
+    assert oracle == pytest.approx(right["jpeg-3"].any(axis=0).mean())
+    marks = numbers(frame, "acc1_independent", "+".join(names), "oracle")
+    for label, array in right.items():
+        assert marks[label] == pytest.approx(independent(array, np.delete(truth, [3, 41])))
+    assert marks["jpeg"] == pytest.approx((marks["jpeg-1"] + marks["jpeg-3"]) / 2)
+    assert marks["all"] == pytest.approx((marks["jpeg"] + marks["pixelate-2"]) / 2)
+    assert set(frame["n"]) == {88}  # two birds cannot be decoded
+
+
+def test_datasets_are_resampled_independently(give):
+    """Of two sets with the same answers the mean's interval is the root of two narrower."""
+    answers = {
+        ("a", "clean"): "1" * 60 + "0" * 40,
+        ("a", "jpeg-1"): "01" * 50,
+        ("b", "clean"): "01" * 50,
+        ("b", "jpeg-1"): "1" * 30 + "0" * 70,
+    }
+    for dataset in ("one", "two"):
+        store = give(answers, dataset)
+    frame = robustness(store).filter(metric="drop", perturbation="jpeg-1", backbones="a")
+    width = dict(frame.select("dataset", pl.col("ci_high") - pl.col("ci_low")).iter_rows())
+    alone, other = width.pop("one"), width.pop("two")
+    (mean,) = width.values()
+    assert alone == pytest.approx(other, rel=0.15)
+    assert mean == pytest.approx(alone / 2**0.5, rel=0.15)
+
+
+def test_of_a_set_that_is_there_twice_the_mean_is_as_sure_as_the_set(fakes, tmp_path):
+    """Not surer by the root of two: the images of both are drawn together."""
+    encoders = [fakes.Encoder(name) for name in ("cnx/d", "rn/b", "vit/a")]
+    sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
+    store = fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:1", "pixelate:3"))
+    no_share = (pl.col("metric") != "acc1") | pl.col("severity").is_null()  # those have Wilson's
+    frame = robustness(store).filter(no_share)
+    names = ["metric", "perturbation", "backbones", "ensemble"]
+    mean = frame.filter(pl.col("dataset").is_null())
+    alone = frame.filter(dataset="birds")
+    both = alone.join(mean, on=names, how="full", nulls_equal=True, suffix=" of mean")
+    assert len(both) == len(mean) == len(alone)
+    for end in ("value", "ci_low", "ci_high"):
+        assert both[f"{end} of mean"].to_list() == pytest.approx(both[end].to_list(), nan_ok=True)
+    assert (both["ci_high"] - both["ci_low"] > 0.05).sum() > 20
+
+
+def test_a_set_that_shares_no_image_is_drawn_apart_from_those_that_do(fakes, tmp_path):
+    """Two equal sets and another one: variances add, those of the equal two as of one."""
+    encoders = [fakes.Encoder(name) for name in ("rn/b", "vit/a")]
+    sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
+    sources += [fakes.Source("flags", count=60, changed=set(range(60)))]
+    frame = robustness(fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:1")))
+    of = frame.filter(metric="acc1", perturbation="jpeg", backbones="rn/b")
+    width = dict(of.select("dataset", pl.col("ci_high") - pl.col("ci_low")).iter_rows())
+    expected = math.hypot(2 * width["birds"], width["flags"]) / 3
+    assert width[None] == pytest.approx(expected, rel=0.1)
+
+
+def test_intervals_are_those_of_stats(birds):
+    """Shares have Wilson's, a drop that of the paired bootstrap, means over severities theirs."""
+    right = right_of(birds, "birds")
+    frame = robustness(birds, datasets="birds")
+    found = value(frame, "acc1", "jpeg-3", "rn/b")
+    hits = int(right["jpeg-3"][1].sum())
+    assert (found["ci_low"], found["ci_high"]) == wilson_interval(hits, 88)
+    seed = crc32(b"birds/test")
+    for label in ("jpeg-1", "pixelate-2"):
+        drop = value(frame, "drop", label, "rn/b")
+        expected = bootstrap_difference(right["clean"][1], right[label][1], seed=seed)
+        # not the same draws, which are of all methods at once
+        assert (drop["ci_low"], drop["ci_high"]) == pytest.approx(expected, abs=0.03)
+        assert drop["ci_low"] <= drop["value"] <= drop["ci_high"]
+    jpeg = value(frame, "relative_robustness", "jpeg", "rn/b")
+    both = (right["jpeg-1"][1] + right["jpeg-3"][1].astype(float)) / 2
+    means = Resamples(88).means(np.stack([both, right["clean"][1]], axis=1))
+    expected = percentiles(means[:, 0] / means[:, 1])
+    assert (jpeg["ci_low"], jpeg["ci_high"]) == pytest.approx(expected, abs=0.1)
+
+
+def test_several_datasets_have_their_mean(birds):
+    frame = robustness(birds)
+    apart = {name: robustness(birds, datasets=name) for name in ("birds", "flags")}
+    for name, part in apart.items():
+        metrics = ~pl.col("metric").is_in(["ce", "mce", "error"])  # the reference may be another
+        assert (
+            frame.filter(metrics, dataset=name)
+            .drop("fingerprint")
+            .equals(part.filter(metrics).drop("fingerprint"))
+        )
+    mean = frame.filter(pl.col("dataset").is_null())
+    for label in ("clean", "jpeg", "all"):
+        of_each = [value(part, "acc1", label, "rn/c") for part in apart.values()]
+        found = value(mean, "acc1", label, "rn/c")
+        assert found["value"] == pytest.approx(np.mean([row["value"] for row in of_each]))
+        assert found["n"] == 128
+        marks = [
+            numbers(part, "acc1_independent", "cnx/d+rn/b+rn/c+vit/a", "oracle")[label]
+            for part in (*apart.values(), mean)
+        ]
+        assert marks[-1] == pytest.approx(np.mean(marks[:2]))
+        if label == "jpeg":  # independent: variances add
+            width = [row["ci_high"] - row["ci_low"] for row in of_each]
+            assert found["ci_high"] - found["ci_low"] == pytest.approx(
+                math.hypot(*width) / 2, rel=0.15
+            )
+    assert len(mean) == len(frame.filter(dataset="flags"))
+    assert frame.select(NAMES).is_duplicated().sum() == 0
+
+
+def test_datasets_of_other_perturbations_are_not_in_the_mean(give):
+    give({("a", p): "10" for p in ("clean", "jpeg-1")}, "one")
+    give({("a", p): "11" for p in ("clean", "jpeg-1")}, "two")
+    frame = robustness(give({("a", p): "00" for p in ("clean", "fog-1")}, "three"))
+    mean = frame.filter(pl.col("dataset").is_null())
+    assert numbers(mean, "acc1", "a") == {"clean": 0.75, "jpeg-1": 0.75, "jpeg": 0.75, "all": 0.75}
+
+
+def test_the_same_call_twice_gives_the_same_frame(birds):
+    assert robustness(birds).equals(robustness(birds))
+
+
+def test_filters_keep_the_clean_images(birds):
+    frame = robustness(birds, datasets="birds", perturbations="jpeg:3", backbones=["rn/*"])
+    assert set(frame["perturbation"]) == {"clean", "jpeg-3", "jpeg", "all"}
+    assert set(frame["backbones"]) == {"rn/b", "rn/c", "rn/b+rn/c"}
+
+
+def test_one_backbone_has_no_oracle_and_no_order(give):
+    frame = robustness(give({("a", "clean"): "1110", ("a", "jpeg-1"): "1000"}))
+    assert set(frame["metric"]) == {"error", "acc1", "drop", "relative_robustness", "ce", "mce"}
+    assert value(frame, "mce", "all", "a")["value"] == 1
+    assert set(frame["ensemble"].drop_nulls()) == {"reference"}
+
+
+def test_all_wrong_on_clean_images(give):
+    frame = robustness(give({("a", "clean"): "0000", ("a", "jpeg-1"): "1000"}))
+    found = value(frame, "relative_robustness", "all", "a")
+    assert all(math.isnan(found[name]) for name in ("value", "ci_low", "ci_high"))
+    assert value(frame, "drop", "all", "a")["value"] == -0.25
+
+
+def test_a_reference_without_errors(give):
+    frame = robustness(give({("a", p): "1111" for p in ("clean", "jpeg-1")}))
+    assert math.isnan(value(frame, "mce", "all", "a")["value"])
+    assert value(frame, "acc1", "jpeg-1", "a")["ci_low"] == wilson_interval(4, 4).low
+
+
+def test_images_that_are_missing_under_one_perturbation(give):
+    """They still count under the others: n says so."""
+    frame = robustness(
+        give(
+            {
+                ("a", "clean"): "1110",
+                ("b", "clean"): "1000",
+                ("a", "jpeg-1"): "110.",
+                ("b", "jpeg-1"): "1.11",
+            }
+        )
+    )
+    assert value(frame, "acc1", "clean", "a")["n"] == 4
+    found = value(frame, "acc1", "jpeg-1", "b")
+    assert (found["value"], found["n"]) == (1, 2)
+    assert value(frame, "acc1", "jpeg-1", "a")["value"] == 0.5
+
+
+def test_a_study_that_shows_each_image_once(tmp_path):
+    """As model-vs-human's: every condition has images of its own, and their mean has them all."""
+    shown = {"c100": "110", "c30": "1000", "c05": "110"}
+    answers = [(condition, right) for condition, text in shown.items() for right in text]
+    lines = [
+        f"im{row},{'cat' if right == '1' else 'dog'},cat,{condition}"
+        for row, (condition, right) in enumerate(answers)
+    ]
+    file = tmp_path / "a.csv"
+    file.write_text("\n".join(["id,prediction,label,condition", *lines]))
+    wanted = Wanted(dataset="toy", perturbation="contrast", conditions={"c100": "clean"})
+    import_files(tmp_path / "s", [file], wanted)
+    frame = robustness(FeatureStore.open(tmp_path / "s"))
+    assert numbers(frame, "acc1", "a") == pytest.approx(
+        {"clean": 2 / 3, "contrast-5": 2 / 3, "contrast-30": 1 / 4, "contrast": 11 / 24}
+        | {"all": 11 / 24}
+    )
+    assert value(frame, "acc1", "contrast", "a")["n"] == 7
+    assert value(frame, "acc1", "contrast-30", "a")["n"] == 4
+    drop = value(frame, "drop", "contrast", "a")
+    assert drop["ci_low"] < 0 < drop["value"] < drop["ci_high"]
+
+
+def test_a_store_without_perturbed_images(give, tiny_store):
+    give({("a", "clean"): "10"})
+    with pytest.raises(MissingCell, match=r"has clean images only of toy/test: run `clipsyn "):
+        robustness(give({("b", "clean"): "10"}))
+    line = (
+        f"clipsyn extract {tiny_store.path} --backbones fake/one=local-dir:checkpoints/fake/one "
+        "--dataset toy --split test --perturb jpeg:3"
+    )
+    with pytest.raises(MissingCell) as error:
+        robustness(tiny_store, perturbations="clean")
+    assert f"`{line}`" in str(error.value)
+
+
+def test_a_dataset_without_perturbed_images_is_refused_by_name_alone(give):
+    give({("a", "clean"): "10"}, "still")
+    store = give({("a", p): "10" for p in ("clean", "jpeg-1")})
+    assert set(robustness(store)["dataset"]) == {"toy"}
+    assert set(robustness(store, datasets="*")["dataset"]) == {"toy"}
+    with pytest.raises(MissingCell, match="clean images only of still/test"):
+        robustness(store, datasets=["toy", "still"])
+
+
+@pytest.mark.parametrize(
+    ("lacking", "options"),
+    [
+        ("jpeg-3", {}),
+        ("clean", {}),
+        ("clean", {"perturbations": "jpeg-*"}),
+        ("jpeg-3", {"perturbations": "jpeg-*", "backbones": ["fake/one", "fake/two"]}),
+    ],
+)
+def test_a_backbone_that_is_missing_somewhere(fakes, tmp_path, lacking, options):
+    one, two = fakes.Encoder(), fakes.Encoder("fake/two", size=12)
+    every = ["clean", "jpeg:1", "jpeg:3"]
+    fakes.fill(tmp_path / "s", [one], perturbations=every)
+    rest = [text for text in every if text.replace(":", "-") != lacking]
+    store = fakes.fill(tmp_path / "s", [two], perturbations=rest)
+    perturb = "" if lacking == "clean" else f" --perturb {lacking}"
+    with pytest.raises(MissingCell) as error:
+        robustness(store, **options)
+    assert str(error.value) == (
+        f"{store.path} has no toy/test · {lacking} · fake/two, so that backbone cannot be "
+        f"compared: run `clipsyn extract {store.path} "
+        "--backbones fake/two=local-dir:checkpoints/fake/two --dataset toy --split test"
+        f"{perturb}`, or choose with backbones=… and perturbations=…"
+    )
+    assert len(robustness(store, backbones="fake/one"))
+
+
+def test_a_backbone_that_is_there_on_clean_images_alone(fakes, tmp_path):
+    fakes.fill(tmp_path / "s", [fakes.Encoder("fake/two")])
+    store = fakes.fill(tmp_path / "s", [fakes.Encoder()], perturbations=["clean", "jpeg:3"])
+    with pytest.raises(MissingCell, match=r"has no toy/test · jpeg-3 · fake/two.*--perturb jpeg-3"):
+        robustness(store, perturbations="jpeg-3")
+
+
+def test_unknown_names(birds):
+    with pytest.raises(UnknownName, match=r"unknown reference 'rn/x': did you mean .*rn/b"):
+        robustness(birds, reference="rn/x")
+    with pytest.raises(UnknownName, match=r"unknown reference 'vit/a'.*Looked for in birds/test"):
+        robustness(birds, reference="vit/a", backbones="rn/*")
+    with pytest.raises(UnknownName, match="unknown perturbation 'jpgeg-3': did you mean"):
+        robustness(birds, perturbations="jpgeg-3")
+
+
+def test_datasets_without_a_common_backbone(give):
+    give({("a", p): "10" for p in ("clean", "jpeg-1")}, "one")
+    store = give({("b", p): "10" for p in ("clean", "jpeg-1")}, "two")
+    with pytest.raises(UsageError, match="no backbone is there for every dataset"):
+        robustness(store)
+    assert len(robustness(store, datasets="one"))
+
+
+def test_nothing_labelled(fakes, tmp_path):
+    photos = fakes.Source("photos", class_names=())
+    store = fakes.fill(tmp_path / "s", sources=[photos], perturbations=["clean", "jpeg:3"])
+    with pytest.raises(DatasetError, match="photos/test has no labels"):
+        robustness(store)
+    fakes.fill(tmp_path / "s", sources=[fakes.Source("still")])
+    with pytest.raises(DatasetError, match="photos/test has no labels"):
+        robustness(store)  # the labelled dataset has no perturbed images
+
+
+def test_imported_embeddings_are_left_out(tiny_store, tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(20, 4)))
+    wanted = Wanted(dataset="toy", kind="embeddings", row_order=True)
+    import_files(tiny_store.path, [tmp_path / "mine.npy"], wanted)
+    frame = robustness(FeatureStore.open(tiny_store.path))
+    assert set(frame["backbones"]) == {"fake/one", "fake/two", "fake/one+fake/two"}
+
+
+@pytest.fixture
+def mixed(fakes, tmp_path):
+    """fake/one is extracted clean with prompts of its own, and imported under jpeg-1."""
+    (tmp_path / "mine.json").write_text('["a {c}."]')
+    prompts = str(tmp_path / "mine.json")
+    fakes.fill(tmp_path / "s", [fakes.Encoder()], prompts=prompts)
+    ids = "\n".join(f"im{row:03d}.png,cat" for row in range(20))
+    (tmp_path / "more.csv").write_text(f"id,prediction\n{ids}\n")
+    wanted = Wanted(dataset="toy", backbone="fake/one", perturbation="jpeg-1")
+    import_files(tmp_path / "s", [tmp_path / "more.csv"], wanted)
+    return tmp_path / "s"
+
+
+def test_a_backbone_that_is_extracted_clean_and_imported_perturbed(mixed):
+    frame = robustness(FeatureStore.open(mixed))
+    assert value(frame, "acc1", "jpeg", "fake/one")["value"] == pytest.approx(7 / 20)
+
+
+def test_prompt_sets_that_some_cells_lack(fakes, mixed):
+    """Imported predictions stand beside every prompt set, extracted cells beside their own."""
+    two = fakes.Encoder("fake/two", size=12)
+    store = fakes.fill(mixed, [two], [fakes.Source(split="train")])
+    with pytest.raises(UsageError, match=r"prompts simple has no clean images.*with prompts=…"):
+        robustness(store)
+    store = fakes.fill(mixed, [two], perturbations=["clean", "jpeg:1"])
+    with pytest.raises(UsageError, match=r"prompts simple has fake/one either clean or under jpeg"):
+        robustness(store)
+
+
+ENSEMBLES = ("log-avg", "super-learner")
+
+
+@pytest.fixture(scope="module")
+def results(birds, tmp_path_factory):
+    """A file of `clipsyn evaluate`: two ensembles, two seeds, all perturbations of birds."""
+    path = tmp_path_factory.mktemp("results") / "results.parquet"
+    common = {"datasets": "birds", "ensembles": ENSEMBLES, "seeds": (0, 1), "output": path}
+    evaluate(birds, **common, perturbations="*", shots=(1, 2))
+    return path
+
+
+def test_ensembles_of_a_file(birds, results):
+    frame = robustness(birds, datasets="birds", results=results)
+    assert frame.select(NAMES).is_duplicated().sum() == 0
+    file = pl.read_parquet(results)
+    learner = frame.filter(ensemble="super-learner", seed=1)
+    assert set(learner["shots"]) == {2}  # the most there are
+    there = file.filter(ensemble="super-learner", seed=1, shots=2, metric="acc1")
+    by_label = dict(there.select("perturbation", "value").iter_rows())
+    for label, accuracy in by_label.items():
+        row = learner.filter(metric="acc1", perturbation=label)
+        assert row.equals(there.filter(perturbation=label))
+        if label != "clean":
+            drop = learner.filter(metric="drop", perturbation=label)["value"][0]
+            assert drop == pytest.approx(by_label["clean"] - accuracy)
+    jpeg = (by_label["jpeg-1"] + by_label["jpeg-3"]) / 2
+    over = (jpeg + by_label["pixelate-2"]) / 2
+    mean = {row["metric"]: row["value"] for row in learner.filter(perturbation="all").to_dicts()}
+    assert mean["acc1"] == pytest.approx(over)
+    assert mean["relative_robustness"] == pytest.approx(over / by_label["clean"])
+    assert set(mean) == {"acc1", "gain", "drop", "relative_robustness", "mce"}
+    singles = frame.filter(pl.col("ensemble").is_null(), metric="acc1", perturbation="all")
+    assert mean["gain"] == pytest.approx(over - singles["value"].max())
+    (reference,) = frame.filter(ensemble="reference")["backbones"]
+    weakest = value(frame, "acc1", "jpeg", reference)["value"]
+    ce = learner.filter(metric="ce", perturbation="jpeg")
+    assert ce["value"][0] == pytest.approx((1 - jpeg) / (1 - weakest))
+    assert ce["ci_low"][0] is None
+    assert set(frame.filter(ensemble="log-avg")["shots"]) == {0}
+
+
+def test_shots_can_be_chosen(birds, results):
+    frame = robustness(birds, datasets="birds", results=results, shots="1")
+    assert set(frame.filter(ensemble="super-learner")["shots"]) == {1}
+    assert set(frame["ensemble"].drop_nulls()) == {
+        "reference",
+        "oracle",
+        "best-single",
+        *ENSEMBLES,
+    }
+
+
+def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path):
+    path = tmp_path / "more.parquet"
+    pl.read_parquet(results).write_parquet(path)
+    flags = (
+        pl.read_parquet(path)
+        .filter(ensemble="log-avg")
+        .with_columns(dataset=pl.lit("flags"), n=pl.lit(40, pl.Int64), value=pl.col("value") / 2)
+    )
+    pl.concat([pl.read_parquet(path), flags]).write_parquet(path)
+    frame = robustness(birds, results=path)
+    mean = frame.filter(pl.col("dataset").is_null(), ensemble="log-avg", metric="acc1")
+    of_birds = frame.filter(dataset="birds", ensemble="log-avg", metric="acc1")
+    assert mean["perturbation"].to_list() == of_birds["perturbation"].to_list()
+    np.testing.assert_allclose(mean["value"], 0.75 * of_birds["value"].to_numpy())
+    assert set(mean["n"]) == {128}
+    assert frame.filter(pl.col("dataset").is_null(), ensemble="super-learner").is_empty()
+    assert frame.select(NAMES).is_duplicated().sum() == 0
+
+
+@pytest.fixture
+def some(results, tmp_path):
+    """Function (condition): a file of those of the results for which it holds."""
+
+    def write(keep: pl.Expr):
+        path = tmp_path / "some.parquet"
+        pl.read_parquet(results).filter(keep).write_parquet(path)
+        return path
+
+    return write
+
+
+def test_means_over_what_the_file_lacks_are_left_out(birds, some):
+    path = some(pl.col("perturbation") != "jpeg-3")
+    frame = robustness(birds, datasets="birds", results=path).filter(ensemble="log-avg")
+    assert set(frame["perturbation"]) == {"clean", "jpeg-1", "pixelate-2", "pixelate"}
+
+
+@pytest.mark.parametrize(
+    ("keep", "options", "message"),
+    [
+        (pl.lit(True), {"head": "linear-prob"}, "unknown head 'linear-prob'"),
+        (
+            pl.lit(True),
+            {"shots": "16"},
+            "no ensembles with shots=16, but with 1, 2: `clipsyn evaluate",
+        ),
+        (
+            pl.lit(True),
+            {"backbones": "rn/*"},
+            "no ensemble of these backbones on both clean and perturbed images",
+        ),
+        (
+            pl.col("perturbation") == "clean",
+            {},
+            r"run `clipsyn evaluate .*store --perturb 'clean,jpeg-\*,pixelate-\*' -o .*parquet`",
+        ),
+        (pl.col("perturbation") != "clean", {}, "both clean and perturbed images"),
+        (pl.lit(False), {}, "no acc1 or gain of any ensemble"),
+    ],
+)
+def test_results_that_do_not_fit(some, birds, keep, options, message):
+    path = some(keep)
+    with pytest.raises(UsageError, match=message):
+        robustness(birds, datasets="birds", results=path, **options)
+
+
+def test_results_of_other_samples(birds, results, tmp_path):
+    path = tmp_path / "other.parquet"
+    pl.read_parquet(results).with_columns(n=pl.col("n") - 1).write_parquet(path)
+    with pytest.raises(UsageError, match=r"is of other samples: 87 of birds/test \(clean\), here"):
+        robustness(birds, datasets="birds", results=path)
+
+
+def test_results_fitted_on_several_supports(birds, results, tmp_path):
+    path = tmp_path / "several.parquet"
+    frame = pl.read_parquet(results)
+    other = frame.filter(pl.col("support").is_not_null()).with_columns(support=pl.lit("val, own"))
+    pl.concat([frame, other]).write_parquet(path)
+    with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
+        robustness(birds, datasets="birds", results=path)
+
+
+def test_results_that_are_no_results(birds, tmp_path):
+    path = tmp_path / "none.parquet"
+    with pytest.raises(
+        UsageError, match=r"none.parquet does not exist: make it with `clipsyn evaluate "
+    ):
+        robustness(birds, results=path)
+    path.write_text("nothing")
+    with pytest.raises(UsageError, match=r"none.parquet cannot be read as results"):
+        robustness(birds, results=path)

@@ -1,0 +1,101 @@
+"""Measures of accuracies under perturbation: by hand, and Kendall's tau against scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from clipsyn.analyses.robustness.measures import (
+    corruption_error,
+    families,
+    kendall_tau,
+    relative_robustness,
+)
+from clipsyn.errors import UsageError
+
+
+def test_families_are_perturbations_without_their_severity():
+    labels = ["jpeg-5", "clean", "fog-2", "jpeg-10", "jpeg-1", "fog-2-seed1", "fog-1-seed1"]
+    assert families(labels) == {
+        "fog": ["fog-2"],
+        "fog-seed1": ["fog-1-seed1", "fog-2-seed1"],
+        "jpeg": ["jpeg-1", "jpeg-5", "jpeg-10"],
+    }
+    assert list(families(labels)) == ["fog", "fog-seed1", "jpeg"]
+
+
+def test_another_canvas_is_another_family():
+    assert families(["jpeg-3-canvas64", "jpeg-0", "jpeg-3"]) == {
+        "jpeg": ["jpeg-0", "jpeg-3"],
+        "jpeg-canvas64": ["jpeg-3-canvas64"],
+    }
+
+
+def test_clean_images_are_no_family():
+    assert families(["clean"]) == {}
+    with pytest.raises(UsageError, match="'jpeg' is no perturbation"):
+        families(["jpeg"])
+
+
+def test_relative_robustness_is_a_ratio_and_nan_of_nothing():
+    found = relative_robustness(np.array([0.2, 0.0, 0.3, 0.0]), np.array([0.8, 0.5, 0.0, 0.0]))
+    np.testing.assert_array_equal(found, [0.25, 0, np.nan, np.nan])
+
+
+def test_corruption_error_by_hand():
+    """Two severities; the errors of the methods sum to 0.5, 1.0 and 0."""
+    accuracy = np.array([[0.9, 0.7, 1.0], [0.6, 0.3, 1.0]])
+    np.testing.assert_allclose(corruption_error(accuracy, 1), [0.5, 1, 0])
+    np.testing.assert_allclose(corruption_error(accuracy, 0), [1, 2, 0])
+    assert np.isnan(corruption_error(accuracy, 2)).all()  # x / 0 and 0 / 0
+
+
+def test_corruption_error_of_the_published_definition():
+    """(E_1 + … + E_5) / (E_1 + … + E_5 of AlexNet), in a loop over resamples."""
+    rng = np.random.default_rng(0)
+    accuracy = rng.random((7, 5, 3))
+    found = corruption_error(accuracy, 2)
+    assert found.shape == (7, 3)
+    for resample in range(7):
+        for method in range(3):
+            errors = sum(1 - accuracy[resample, s, method] for s in range(5))
+            of_reference = sum(1 - accuracy[resample, s, 2] for s in range(5))
+            assert found[resample, method] == pytest.approx(errors / of_reference)
+
+
+def test_a_reference_that_errs_by_rounding_alone_makes_no_error():
+    accuracy = np.array([[0.5, 1 - 1e-16], [0.5, 1.0]])
+    assert np.isnan(corruption_error(accuracy, 1)).all()
+
+
+def test_kendall_tau_equals_scipy():
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 4, (2, 200, 6)) / 10  # many ties, some rows all tied
+    found = kendall_tau(first, second)
+    expected = [kendalltau(x, y).statistic for x, y in zip(first, second, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.isnan(kendall_tau(np.zeros((1, 6)), second[:1])).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tau"),
+    [
+        ([1, 2, 3], [4, 5, 9], 1),
+        ([1, 2, 3], [3, 2, 1], -1),
+        ([1, 2, 3, 4], [1, 2, 4, 3], 4 / 6),  # one of six pairs swapped
+        ([1, 2, 3], [1, 1, 2], 2 / np.sqrt(6)),  # two pairs agree, one is tied
+        ([1, 1], [1, 2], np.nan),
+        ([1], [1], np.nan),
+        ([1, np.nan], [1, 2], np.nan),
+    ],
+)
+def test_kendall_tau_by_hand(first, second, tau):
+    found = kendall_tau(np.array(first, float), np.array(second, float))
+    assert found == pytest.approx(tau, nan_ok=True)
+
+
+def test_means_that_differ_by_rounding_are_tied():
+    first = np.array([0.1 + 0.2, 0.3, 0.5])
+    assert first[0] != first[1]
+    assert kendall_tau(first, np.array([1.0, 2, 3])) == pytest.approx(2 / np.sqrt(6))

@@ -1,0 +1,158 @@
+"""Which images count where backbones lack different ones, in every analysis of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.analyses.accuracy.measure import zeroshot
+from clipsyn.analyses.diversity.measure import diversity
+from clipsyn.analyses.oracle.measure import oracle, sample_table, subset_table
+from clipsyn.analyses.predicted import predicted
+from clipsyn.analyses.robustness.measure import robustness
+from clipsyn.errors import StaleCell, UsageError
+from clipsyn.importing.parts import Wanted
+from clipsyn.importing.write import import_files
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.store.features import FeatureStore
+
+COUNT = 40
+MISSING = {"fake/one": {3, 7}, "fake/two": {7, 20}}  # rows without a prediction
+
+
+@pytest.fixture(scope="module")
+def store(fakes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Two backbones on the same forty images, of which each could not read two."""
+    path = tmp_path_factory.mktemp("predicted") / "store"
+    for name, rows in MISSING.items():
+        source = fakes.Source(count=COUNT, bad=dict.fromkeys(rows, "cut off"))
+        fakes.fill(path, [fakes.Encoder(name)], [source], ("clean", "jpeg:3"), max_bad=0.1)
+    return FeatureStore.open(path)
+
+
+def test_backbones_share_rows_whatever_they_lack(store: FeatureStore) -> None:
+    for group in predicted(store):
+        assert group.backbones == tuple(MISSING)
+        assert group.predictions.shape == (2, COUNT)
+        lacking = [set(np.flatnonzero(row == NO_PREDICTION)) for row in group.predictions]
+        assert lacking == list(MISSING.values())
+
+
+@pytest.mark.parametrize("analysis", [oracle, diversity, robustness, subset_table])
+def test_images_count_that_all_backbones_predict(
+    store: FeatureStore, analysis: Callable[..., pl.DataFrame]
+) -> None:
+    assert set(analysis(store)["n"]) == {COUNT - 3}
+
+
+def test_a_backbone_on_its_own_has_all_that_it_predicts(store: FeatureStore) -> None:
+    frame = zeroshot(store, perturbations="clean").filter(metric="acc1")
+    found = dict(
+        frame.with_columns(pl.col("ensemble").fill_null("")).select("backbones", "n").rows()
+    )
+    assert found == {"fake/one": 38, "fake/two": 38, "fake/one+fake/two": 37, "": COUNT}
+
+
+def test_what_is_replaced_while_it_is_read_is_not_mixed(
+    fakes: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fakes.fill(tmp_path / "store", [fakes.Encoder(), fakes.Encoder("fake/two")])
+    read = FeatureStore.predictions
+
+    def read_and_replace(self: FeatureStore, *which: Any) -> Any:
+        found = read(self, *which)
+        monkeypatch.undo()
+        fakes.fill(self.path, [fakes.Encoder(weights="others")], replace=True)
+        return found
+
+    monkeypatch.setattr(FeatureStore, "predictions", read_and_replace)
+    with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
+        zeroshot(store)
+    assert zeroshot(store).equals(zeroshot(FeatureStore.open(store.path)))
+
+
+def test_the_table_of_samples_has_them_all(store: FeatureStore) -> None:
+    table = sample_table(store, perturbations="clean")
+    assert len(table) == COUNT
+    lacking = table.with_row_index("row").filter(pl.col("right").is_null())
+    assert set(lacking["row"]) == {3, 7, 20}
+
+
+def test_other_images_under_the_same_name_are_refused(
+    store: FeatureStore, fakes: SimpleNamespace
+) -> None:
+    """So that the cells of a dataset and split always have the same rows."""
+    other: Any = fakes.Source(count=COUNT - 1)
+    with pytest.raises(StaleCell, match="toy/test"):
+        fakes.fill(store.path, [fakes.Encoder("fake/three")], [other])
+
+
+class TestPooled:
+    """Ten images, six clean and four under fog; two backbones, one without an answer to one."""
+
+    ANSWERS: ClassVar[dict[str, str]] = {"a": "xxxxxyxyxy", "b": "xyxyxyxyx-"}
+    TRUTH = "xxxxxxyyyy"
+
+    @pytest.fixture
+    def shown(self, tmp_path: Path) -> FeatureStore:
+        rows = [
+            {"id": f"{row}", "model": name, "pred": answer.strip("-"), "label": self.TRUTH[row]}
+            | {"severity": 0 if row < 6 else 2}
+            for name, answers in self.ANSWERS.items()
+            for row, answer in enumerate(answers)
+        ]
+        pl.DataFrame(rows).write_csv(tmp_path / "long.csv")
+        import_files(tmp_path / "s", [tmp_path / "long.csv"], Wanted("toy", perturbation="fog"))
+        return FeatureStore.open(tmp_path / "s")
+
+    def test_accuracies_are_of_all_conditions_together(self, shown: FeatureStore) -> None:
+        frame = zeroshot(shown, pooled=True).filter(pl.col("metric") == "acc1")
+        found = {
+            row["backbones"]: (row["perturbation"], row["severity"], row["value"], row["n"])
+            for row in frame.iter_rows(named=True)
+            if row["ensemble"] != "chance"
+        }
+        a, b = (sum(map(str.__eq__, self.ANSWERS[name], self.TRUTH)) for name in "ab")
+        assert found == {
+            "a": ("all", None, a / 10, 10),
+            "b": ("all", None, b / 9, 9),
+            "a+b": (
+                "all",
+                None,
+                pytest.approx(
+                    sum(
+                        self.TRUTH[row] in (self.ANSWERS["a"][row], self.ANSWERS["b"][row])
+                        for row in range(9)
+                    )
+                    / 9
+                ),
+                9,
+            ),
+        }
+
+    @pytest.mark.parametrize("analysis", [oracle, diversity, subset_table])
+    def test_every_analysis_is_over_what_all_predict(
+        self, shown: FeatureStore, analysis: Callable[..., pl.DataFrame]
+    ) -> None:
+        assert set(analysis(shown, pooled=True)["n"]) == {9}
+
+    def test_one_condition_pooled_is_that_condition(self, shown: FeatureStore) -> None:
+        values = [
+            zeroshot(shown, perturbations="fog-2", pooled=pooled)["value"].to_list()
+            for pooled in (True, False)
+        ]
+        assert values[0] == values[1]
+
+    def test_the_same_images_twice_cannot_be(self, store: FeatureStore) -> None:
+        with pytest.raises(UsageError, match="the same images under several perturbations"):
+            zeroshot(store, pooled=True)
+
+    def test_weights_need_logits(self, shown: FeatureStore) -> None:
+        with pytest.raises(UsageError, match="logits are not pooled"):
+            oracle(shown, pooled=True, weights=True)

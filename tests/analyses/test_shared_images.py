@@ -1,0 +1,65 @@
+"""Which datasets hold the same images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsyn.analyses.shared_images import apart, image_numbers, linked, notes, shared_images
+from clipsyn.store.samples import SampleTable
+
+
+def table(name: str, images: list[int]) -> SampleTable:
+    content = np.array([[image] * 32 for image in images], np.uint8)
+    ids = tuple(f"im{row}" for row in range(len(images)))
+    return SampleTable(name, "test", ids, np.zeros(len(images), np.int32), content, ("cat",))
+
+
+@pytest.fixture
+def sets() -> list[SampleTable]:
+    """All holds two of birds and one of cars twice; none of dogs."""
+    return [
+        table("all", [1, 2, 5, 5, 90]),
+        table("birds", [1, 2, 3]),
+        table("cars", [5, 6]),
+        table("dogs", [7, 7]),
+    ]
+
+
+def test_images_are_the_same_by_content(sets):
+    assert shared_images(sets) == {"all/test": 4, "birds/test": 2, "cars/test": 1}
+    assert shared_images(sets[1:]) == {}
+
+
+def test_those_are_left_that_share_nothing(sets):
+    assert [of.dataset for of in apart(sets)] == ["birds", "cars", "dogs"]
+    assert apart(sets[1:]) == sets[1:]
+
+
+def test_it_is_said(sets):
+    (sentence,) = notes(sets)
+    assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in sentence
+    assert notes(sets[1:]) == []
+
+
+def test_images_that_were_never_seen_are_like_no_other():
+    imported = [table("one", [0, 0, 1]), table("two", [0, 1])]
+    assert shared_images(imported) == {"one/test": 1, "two/test": 1}
+    assert shared_images([table("one", [0, 0]), table("two", [0])]) == {}
+    one, two = image_numbers([of.content for of in imported])
+    assert one[2] == two[1]
+    assert len({*one.tolist(), *two.tolist()}) == 4
+
+
+def test_contents_that_end_in_zeros_are_contents():
+    content = np.zeros((3, 32), np.uint8)
+    content[1:, 0] = 1
+    content[2, 1] = 1
+    (numbers,) = image_numbers([content])
+    assert len(set(numbers.tolist())) == 3
+
+
+def test_sets_are_linked_by_way_of_a_third():
+    images = [np.array(of) for of in ([1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9])]
+    assert linked(images) == [[0, 2, 4], [1, 5], [3]]
+    assert linked([]) == []

@@ -1,0 +1,95 @@
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from clipsyn.numerics.blocks import in_blocks, usable_cores, work_alone
+
+
+@pytest.fixture(autouse=True)
+def few_values(monkeypatch):
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 5 * 6)
+
+
+@pytest.mark.parametrize(("rows", "blocks"), [(0, 0), (1, 1), (5, 1), (6, 2), (11, 4), (41, 16)])
+def test_blocks_cover_every_row_once(rows, blocks):
+    seen = np.zeros(rows, int)
+    calls = []
+
+    def work(part):
+        seen[part] += 1
+        calls.append(part.stop - part.start)
+
+    in_blocks(work, (rows, 2, 3))
+    assert (seen == 1).all()
+    assert len(calls) == blocks
+    assert not calls or max(calls) <= min(5, min(calls) + 1)
+    del calls[:]
+    in_blocks(work, (rows, 1000))  # never less than a row
+    assert len(calls) == rows
+
+
+def test_what_goes_wrong_in_a_block_is_raised():
+    def work(part):
+        raise KeyError(part.start)
+
+    with pytest.raises(KeyError):
+        in_blocks(work, (40, 2))
+
+
+def test_blocks_within_blocks_end():
+    """As many blocks as there are threads, all of which have blocks of their own."""
+    count = 8 * usable_cores()
+    seen = np.zeros((count, 50), int)
+
+    def outer(rows):
+        def inner(columns):
+            seen[rows, columns] += 1
+
+        in_blocks(inner, (50, 30))
+
+    in_blocks(outer, (count, 30))
+    assert (seen == 1).all()
+
+
+def test_blocks_run_in_other_threads_unless_one_works_alone():
+    def threads():
+        found = set()
+        in_blocks(lambda rows: found.add(threading.get_ident()), (40, 30))
+        return found, threading.get_ident()
+
+    found, here = threads()
+    assert here not in found
+    with ThreadPoolExecutor(1, "alone", work_alone) as alone:
+        found, there = alone.submit(threads).result()
+    assert found == {there}
+    assert there != here
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_blocks_go_on_in_a_forked_process():
+    in_blocks(lambda rows: None, (40, 30))  # starts the threads
+    process = os.fork()
+    if not process:
+        seen = np.zeros(40, int)
+
+        def work(rows):
+            seen[rows] += 1
+
+        in_blocks(work, (40, 30))
+        os._exit(0 if (seen == 1).all() else 1)
+    assert os.waitpid(process, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    assert usable_cores() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -1,0 +1,83 @@
+"""Gains against disagreement."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from clipsyn.protocol.gains import gain_frame, gain_table, significance
+from clipsyn.results.frame import RESULT
+
+
+def row(dataset, ensemble, metric, value, *, shots=0, seed=None):
+    return {
+        "dataset": dataset,
+        "split": "test",
+        "perturbation": "clean",
+        "head": "zero-shot",
+        "ensemble": ensemble,
+        "backbones": "a+b",
+        "prompts": "own",
+        "classes": "all",
+        "shots": shots,
+        "seed": seed,
+        "metric": metric,
+        "value": value,
+        "ci_low": value - 0.02,
+        "ci_high": value + 0.02,
+        "n": 50,
+    }
+
+
+@pytest.fixture
+def tidy() -> pl.DataFrame:
+    rows = []
+    for dataset, differ, gain in (("x", 0.5, 0.02), ("y", 0.7, 0.05), ("z", 0.9, 0.04)):
+        rows.append(row(dataset, "oracle", "error_inconsistency", differ))
+        rows.append(row(dataset, None, "acc1", 0.4))
+        rows.append(row(dataset, None, "acc1", 0.3) | {"backbones": "b"})
+        rows.append(row(dataset, "best-single", "acc1", 0.4, shots=1, seed=0))
+        rows.append(row(dataset, "best-single", "acc1", 0.3, shots=None))
+        rows.append(row(dataset, "log-avg", "gain", gain - 0.5))  # over the best on test
+        rows.append(row(dataset, "oracle", "gain_over_chosen", 0.2, shots=1, seed=0))
+        rows.append(row(dataset, "oracle", "gain_over_chosen", 0.3, shots=None))
+        rows.append(row(dataset, "log-avg", "gain_over_chosen", gain, shots=None))
+        rows.append(row(dataset, "nlc", "gain_over_chosen", 0.9, shots=1, seed=0))
+        rows.append(row(dataset, "nlc", "gain_over_chosen", gain + 0.01, shots=None, seed=0))
+        rows.append(row(dataset, "nlc", "gain_over_chosen", gain - 0.01, shots=None, seed=1))
+    return pl.DataFrame(rows, schema=RESULT)
+
+
+def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
+    frame = gain_frame(tidy, "zero-shot", ["log-avg", "nlc"])
+    first = frame.row(0, named=True)
+    assert first["dataset"] == "x"
+    assert first["nlc"] == pytest.approx(0.02)
+    assert first["nlc low"] == pytest.approx(0.0)
+    assert first["log-avg"] == pytest.approx(0.02)
+    assert first["inconsistency"] == 0.5
+    assert first["oracle"] == pytest.approx(0.3)
+    assert first["best on test"] == pytest.approx(0.1)  # over the one chosen on the support
+
+
+def test_the_table_says_gain_interval_and_correlation(tidy):
+    text = gain_table(tidy, "zero-shot", ["nlc"], ["x", "z"], terminal=False)
+    assert text.splitlines()[-1].split()[:2] == ["clean", "2"]  # y shares images with x
+    assert "+5.0 [3.0, 7.0]" in text
+    last = text.split("Spearman")[1].splitlines()[3].split()
+    assert last[:2] == ["clean", "3"]
+    assert last[2] == "\N{EN DASH}"  # the oracle gains the same everywhere
+    assert float(last[3]) == pytest.approx(0.5)
+
+
+def test_without_everything_fitted_the_most_shots_count(tidy):
+    few = tidy.filter(pl.col("shots").is_not_null())
+    assert gain_frame(few, "zero-shot", ["nlc"])["nlc"].to_list() == [0.9] * 3
+
+
+def test_gains_over_datasets_are_tested_together(tidy):
+    """Three gains above 0: 2 of 8 signs are as far out, for each of two methods."""
+    frame = gain_frame(tidy, "zero-shot", ["log-avg", "nlc"])
+    title, _, _, last = significance(frame, ["log-avg", "nlc"], terminal=False).splitlines()
+    assert "Wilcoxon" in title
+    assert last.split() == ["clean", "3", "0.5", "0.5"]

@@ -1,0 +1,145 @@
+"""Results files: added to, never mixed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import ConflictingResults, UsageError
+from clipsyn.results.files import ResultsFile
+from clipsyn.results.frame import NAMES, RESULT
+
+
+def row(**changes) -> dict:
+    content = {
+        "dataset": "birds",
+        "split": "test",
+        "perturbation": "clean",
+        "severity": 0,
+        "head": "zero-shot",
+        "ensemble": "nlc",
+        "backbones": "a+b",
+        "prompts": "own",
+        "classes": "all",
+        "support": "train, own",
+        "shots": None,
+        "seed": 0,
+        "metric": "acc1",
+        "value": 0.5,
+        "ci_low": 0.4,
+        "ci_high": 0.6,
+        "n": 100,
+        "fingerprint": "f1",
+    }
+    assert set(content) == set(RESULT)
+    return content | changes
+
+
+def test_rows_are_added_and_found_again(tmp_path):
+    path = tmp_path / "new" / "r.parquet"
+    ResultsFile(path).add([row()])
+    again = ResultsFile(path)
+    assert again.known == {"f1"}
+    again.add([row(seed=1, fingerprint="f2")])
+    assert ResultsFile(path).frame["fingerprint"].to_list() == ["f1", "f2"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["r.parquet"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "metric"])
+def test_results_differ_by_every_name(tmp_path, name):
+    other = {"severity": 3, "shots": 4, "seed": 5}.get(name, "other")
+    results = ResultsFile(tmp_path / "r.parquet")
+    results.add([row()])
+    results.add([row(**{name: other}, fingerprint="f2")])
+    assert len(results.frame) == 2
+
+
+def test_other_numbers_under_the_same_names_are_refused(tmp_path):
+    path = tmp_path / "r.parquet"
+    ResultsFile(path).add([row()])
+    with pytest.raises(
+        ConflictingResults, match=r"already holds nlc on birds/test \(clean.*replace=True"
+    ):
+        ResultsFile(path).add([row(value=0.7, fingerprint="f2")])
+    assert ResultsFile(path).frame["value"].to_list() == [0.5]
+    ResultsFile(path, replace=True).add([row(value=0.7, fingerprint="f2")])
+    assert ResultsFile(path).frame["value"].to_list() == [0.7]
+
+
+def test_what_others_have_added_meanwhile_stays(tmp_path):
+    path = tmp_path / "r.parquet"
+    ours, theirs = ResultsFile(path), ResultsFile(path)
+    theirs.add([row(value=0.25), row(metric="nll")])
+    ours.add([row(seed=1, fingerprint="f2")])
+    ours.add([row(), row(metric="nll"), row(seed=2, fingerprint="f3")])
+    assert ResultsFile(path).frame.equals(ours.frame)
+    assert ours.frame["fingerprint"].to_list() == ["f1", "f1", "f2", "f3"]
+    assert ours.frame["value"].to_list() == [0.25, 0.5, 0.5, 0.5]  # measured once
+    assert ours.known == {"f1", "f2", "f3"}
+    with pytest.raises(ConflictingResults):
+        theirs.add([row(seed=2, fingerprint="f4")])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_two_processes_add_to_one_file(tmp_path):
+    path = tmp_path / "r.parquet"
+    script = f"""
+import sys
+from pathlib import Path
+from clipsyn.results.files import ResultsFile
+
+results = ResultsFile(Path({str(path)!r}))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(20):
+    name = f"{{sys.argv[1]}}-{{number}}"
+    results.add([{row()!r} | {{"head": name, "fingerprint": name}}])
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, name],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    expected = {f"{name}-{number}" for name in ("one", "two") for number in range(20)}
+    assert sorted(ResultsFile(path).frame["head"]) == sorted(expected)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write .*file/r\.parquet: .*choose"):
+        ResultsFile(tmp_path / "file" / "r.parquet")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "r.parquet"
+    pl.DataFrame({"x": [1]}).write_parquet(path)
+    with pytest.raises(UsageError, match="holds something else than results"):
+        ResultsFile(path)
+    path.write_bytes(b"text")
+    with pytest.raises(UsageError, match="cannot be read as results"):
+        ResultsFile(path)
+
+
+def test_without_a_file_results_are_in_memory_only():
+    results = ResultsFile(None)
+    results.add([])
+    results.add([row()])
+    assert len(results.frame) == 1

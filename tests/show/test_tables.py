@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+import re
+
+import polars as pl
+import pytest
+
+from clipsyn.show.tables import interval_text, show
+
+DASH = "\N{EN DASH}"
+BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_numbers_line_up_on_the_right_and_texts_on_the_left():
+    frame = pl.DataFrame({"name": ["a", "long name"], "images": [5, 1234567], "MB": [0.5, 1234.25]})
+    assert show(frame, terminal=False).split("\n") == [
+        "name          images       MB",
+        "─────────────────────────────",
+        "a                  5      0.5",
+        "long name  1,234,567  1,234.2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([8.82, 529.11], ["8.8", "529.1"]),
+        ([1.0, 25.0], ["1", "25"]),
+        ([0.5, 0.25], ["0.50", "0.25"]),
+        ([0.12345], ["0.123"]),
+        ([None, 1.5, math.nan], [DASH, "1.5", DASH]),
+        ([-3.25], ["-3.25"]),
+        ([0.0], ["0"]),
+        ([True, False, None], ["yes", "no", DASH]),
+        ([["a", "b"], [], None], ["a, b", "", DASH]),
+        (["[red]no markup[/red]"], ["[red]no markup[/red]"]),
+        ([":smile:"], [":smile:"]),
+    ],
+)
+def test_values_become_texts(values, texts):
+    lines = show(pl.DataFrame({"x": values}, strict=False), terminal=False).split("\n")[2:]
+    assert [line.strip() for line in lines] == texts
+
+
+def test_fractions_become_percent_with_one_decimal():
+    frame = pl.DataFrame({"top-1": [0.7125, 1.0, None, math.nan]})
+    assert show(frame, percent=["top-1"], terminal=False).split()[2:] == [
+        "71.2",
+        "100.0",
+        DASH,
+        DASH,
+    ]
+
+
+def test_nothing_is_cut_off_and_no_line_ends_in_spaces():
+    frame = pl.DataFrame({"text": ["word " * 60 + "end", "x"], "path": ["/" + "p" * 300, "y"]})
+    text = show(frame, terminal=False)
+    assert "word " * 60 + "end" in text
+    assert "p" * 300 in text
+    assert all(line == line.rstrip() for line in text.split("\n"))
+
+
+def test_on_a_terminal_long_texts_fold_and_numbers_do_not(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    frame = pl.DataFrame(
+        {"what": ["word " * 30] * 2, "name": ["gaussian_noise-3"] * 2, "n": [1, 2]}
+    )
+    lines = show(frame, terminal=True).split("\n")
+    assert max(map(len, lines)) <= 60
+    assert sum("gaussian_noise-3" in line for line in lines) == 2
+    assert " ".join(lines).count("word") == 60
+
+
+def test_a_narrow_terminal_never_cuts_numbers_or_names(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    frame = pl.DataFrame({"dataset": ["emoji-animals"], "n": [1234567], "m": [7654321]})
+    text = show(frame, terminal=True)
+    assert all(whole in text for whole in ("emoji-animals", "1,234,567", "7,654,321"))
+
+
+def test_empty_frames_show_their_head():
+    assert show(pl.DataFrame({"a": [], "b": []}), terminal=False).split("\n")[0].split() == [
+        "a",
+        "b",
+    ]
+
+
+def test_bold_is_for_terminals():
+    frame = pl.DataFrame({"x": [1, 2]})
+    assert BOLD.findall(show(frame, bold=[(1, "x")], terminal=True)) == ["2"]
+    assert "\x1b" not in show(frame, bold=[(1, "x")], terminal=False)
+
+
+def test_without_a_word_standard_output_decides(capsys):
+    assert "\x1b" not in show(pl.DataFrame({"x": [1]}), bold=[(0, "x")])
+
+
+def test_titles_and_headers():
+    text = show(pl.DataFrame({"x": [1]}), title="Things", headers={"x": "count"}, terminal=False)
+    assert text.split("\n")[0] == "Things"
+    assert text.split("\n")[1] == "count"
+
+
+def test_intervals():
+    assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
+    assert interval_text(-0.02, 0.031) == "-2.0 to 3.1"
+    assert interval_text(-0.02, -0.01) == "-2.0 to -1.0"
+    assert interval_text(None, None) == interval_text(math.nan, math.nan) == DASH
+
+
+# the accuracy table
