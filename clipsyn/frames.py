@@ -33,9 +33,13 @@ def printable_frame(frame: pl.DataFrame) -> pl.DataFrame:
     texts = frame.select(pl.col(pl.String)).columns
     unsafe = {name: _unsafe(frame[name]) for name in texts}
     shown = frame.with_columns(
-        pl.col(name).replace(values) for name, values in unsafe.items() if values
+        *(pl.col(name).replace(values) for name, values in unsafe.items() if values),
+        _LISTS.list.eval(pl.element().map_elements(printable, pl.String)),
     )
     return shown.rename({name: printable(name) for name in frame.columns})
+
+
+_LISTS = pl.col(pl.List(pl.String))
 
 
 def _unsafe(column: pl.Series) -> dict[str, str]:
@@ -48,7 +52,7 @@ def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None 
     """Write the frame to files, each complete or not at all; raises UsageError if it cannot."""
     if csv:
         with _or_sentence(csv), _whole(csv) as file:
-            guarded(frame).write_csv(file)
+            guarded(flat(frame)).write_csv(file)
     if parquet:
         with _or_sentence(parquet), _whole(parquet) as file:
             frame.write_parquet(file)
@@ -70,6 +74,20 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame for a CSV file: a list of names is the text of a JSON list, ``["a", "b"]``."""
+    names = [name for name, kind in frame.schema.items() if kind == pl.List(pl.String)]
+    texts = {
+        name: pl.Series(name, [_json_list(names) for names in frame[name]], pl.String)
+        for name in names
+    }
+    return frame.with_columns(**texts)
+
+
+def _json_list(names: pl.Series | None) -> str | None:
+    return None if names is None else json.dumps(names.to_list(), ensure_ascii=False)
 
 
 def guarded(frame: pl.DataFrame) -> pl.DataFrame:

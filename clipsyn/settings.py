@@ -151,6 +151,11 @@ def _of(value: Any) -> Iterable[float]:
     return [it for it in values if isinstance(it, int | float) and not isinstance(it, bool)]
 
 
+def images_of(shots: Shots | None) -> int | None:
+    """How many images a class; None for the whole support split."""
+    return shots if isinstance(shots, int) else None
+
+
 def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
     """A field of a subclass of `Settings`; `about` are fields of `Setting`."""
     metadata = {"setting": Setting(kind, help, **about)}

@@ -14,15 +14,16 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.analyses.spec import Selection
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.results.frame import Measured, Row
+from clipsyn.results.frame import Measured, Row, row
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.select import Names, groups, select
+from clipsyn.store.select import groups
 
 ALL = "all"  # what stands for the perturbation of numbers about several
 
@@ -86,28 +87,18 @@ class Predicted:
         self, measured: Measured, backbones: tuple[str, ...], ensemble: str | None = None
     ) -> Row:
         """A row of results about some of the backbones, with zero-shot logits."""
-        interval = measured.interval
         of = [self.fingerprints[name] for name in backbones]
-        return {
-            "dataset": self.samples.dataset,
-            "split": self.samples.split,
-            "perturbation": self.perturbation,
-            "severity": self.severity,
-            "head": "zero-shot",
-            "ensemble": ensemble,
-            "backbones": "+".join(backbones),
-            "prompts": self.prompts,
-            "classes": "all",
-            "support": None,
-            "shots": 0,
-            "seed": None,
-            "metric": measured.metric,
-            "value": measured.score.value,
-            "ci_low": interval.low if interval else None,
-            "ci_high": interval.high if interval else None,
-            "n": measured.score.n,
-            "fingerprint": (of[0] if len(of) == 1 else fingerprint({"cells": of})) if of else None,
-        }
+        return row(
+            measured,
+            dataset=self.samples.dataset,
+            split=self.samples.split,
+            perturbation=self.perturbation,
+            severity=self.severity,
+            ensemble=ensemble,
+            backbones=list(backbones),
+            prompts=self.prompts,
+            fingerprint=(of[0] if len(of) == 1 else fingerprint({"cells": of})) if of else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -159,25 +150,19 @@ class Pooled(Predicted):
 
 def predicted(
     store: FeatureStore,
+    selection: Selection,
     *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = None,
-    backbones: Names = None,
-    prompts: Names = None,
     pooled: bool = False,
 ) -> Iterator[Predicted]:
     """Every group of cells that passes the filters, clean images first.
 
-    Filters are names or patterns with ``*``; None takes all there is. pooled: one group for all
+    pooled: one group for all
     perturbations of a dataset, split and prompt set, where each image was shown under one (else
     UsageError). Unlabelled datasets are left out unless they are asked for by name. Raises
     MissingCell with the extract line that helps, UnknownName with near matches, and DatasetError
     where nothing has labels.
     """
-    keys = select(
-        store, dataset=datasets, split=splits, perturbation=perturbations, backbone=backbones
-    )
+    keys = selection.keys(store)
     unlabelled, any_labels = [], False
     said: set[str] = set()
     for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
@@ -188,11 +173,11 @@ def predicted(
         any_labels = True
         found = [
             Predicted(store, samples, tuple(group), prompt_set)
-            for (_, prompt_set), group in groups(store, cells, prompts)
+            for (_, prompt_set), group in groups(store, cells, selection.prompts)
         ]
         _say_alike(found, said)
         yield from _pooled(found) if pooled else found
-    if unlabelled and (datasets is not None or not any_labels):
+    if unlabelled and (selection.datasets is not None or not any_labels):
         raise DatasetError(
             f"{', '.join(unlabelled)} has no labels, so nothing can be right or wrong: extract a "
             "labelled folder or a manifest with a label column"

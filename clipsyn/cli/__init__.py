@@ -11,24 +11,20 @@ from typing import Any
 import click
 
 from clipsyn import __version__
+from clipsyn.analyses import ANALYSES
+from clipsyn.cli.analysis import command_of
 from clipsyn.cli.backbones import backbones
-from clipsyn.cli.cascade import cascade
 from clipsyn.cli.datasets import datasets
-from clipsyn.cli.diversity import diversity
 from clipsyn.cli.evaluate import evaluate
 from clipsyn.cli.extract import extract
 from clipsyn.cli.fit import fit
 from clipsyn.cli.import_ import import_
-from clipsyn.cli.oracle import oracle
 from clipsyn.cli.output import say
 from clipsyn.cli.perturbations import perturbations
 from clipsyn.cli.predict import predict
-from clipsyn.cli.representation import representation
-from clipsyn.cli.robustness import robustness
 from clipsyn.cli.run import run
 from clipsyn.cli.sentences import flags_of, sentences, with_flags
 from clipsyn.cli.store import info, ls, rm, status, verify
-from clipsyn.cli.zeroshot import zeroshot
 
 
 class _Group(click.Group):
@@ -97,19 +93,7 @@ def main(context: click.Context, quiet: bool, verbose: bool, log_level: str | No
 
 
 _READING = (ls, info, status, verify, rm, backbones, datasets, perturbations)
-for _command in (
-    extract,
-    import_,
-    zeroshot,
-    evaluate,
-    fit,
-    predict,
-    oracle,
-    diversity,
-    representation,
-    robustness,
-    cascade,
-    *_READING,
-    run,
-):
+for _command in (extract, import_, evaluate, fit, predict, *_READING, run):
     main.add_command(_command)
+for _name in ANALYSES:
+    main.add_command(command_of(ANALYSES.load(_name)))

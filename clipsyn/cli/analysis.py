@@ -28,8 +28,9 @@ def command_of(analysis: Analysis) -> click.Command:
             say_written(rows, path)
 
     command: Command = report_options(run)
-    for option in reversed([store_argument, *settings_options(analysis.settings)]):
+    for option in reversed(settings_options(analysis.settings)):
         command = option(command)
     examples = "\n".join(["\b", *analysis.examples])
     help = f"{analysis.about}\n\n{examples}"
+    command = store_argument(command)
     return click.command(analysis.name, short_help=analysis.short, help=help)(command)

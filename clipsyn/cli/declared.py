@@ -61,12 +61,11 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
     if default is None and it.kind is not PATH:
         about["help"] += f"  [default: {it.instead_of_none}]"
     if it.kind in _LISTS:
-        shown_default = ",".join(f"{value}" for value in default or ())
         return click.option(
             *decls,
             multiple=True,
             default=default if it.kind is not COSTS else (),
-            show_default=shown_default or False,
+            show_default=bool(default),
             callback=_LISTS[it.kind],
             shell_complete=complete,
             **about,
@@ -85,8 +84,8 @@ def _type(it: Setting) -> Any:
         return _ShotsType()
     bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]
     if it.kind is WHOLE:
-        return click.IntRange(*(None if bound is None else int(bound) for bound in bounds))
-    return click.FloatRange(*bounds) if it.kind is NUMBER else str
+        return click.IntRange(*(None if it is None else int(it) for it in bounds))  # type: ignore[arg-type]
+    return click.FloatRange(bounds[0], bounds[1]) if it.kind is NUMBER else str
 
 
 def _numbers(

@@ -5,36 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipsyn.catalog import recipes_dir
 from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
-from clipsyn.recipe.analyses import (
-    CascadeStage,
-    DiversityStage,
-    OracleStage,
-    RepresentationStage,
-    RobustnessStage,
-    ZeroshotStage,
-)
+from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.stages import EvaluateStage, ExtractStage, ImportStage, Outcome
 from clipsyn.registry import unknown_name
 
-Stage = Annotated[
-    ExtractStage
-    | ImportStage
-    | ZeroshotStage
-    | EvaluateStage
-    | OracleStage
-    | DiversityStage
-    | RepresentationStage
-    | RobustnessStage
-    | CascadeStage,
-    Field(discriminator="stage"),
-]
+STAGES: dict[str, type[BaseModel]] = {
+    "extract": ExtractStage,
+    "import": ImportStage,
+    "evaluate": EvaluateStage,
+    **ANALYSIS_STAGES,
+}
+if TYPE_CHECKING:
+    Stage = ExtractStage | ImportStage | EvaluateStage | AnalysisStage
+else:
+    Stage = Annotated[Union[tuple(STAGES.values())], Field(discriminator="stage")]  # noqa: UP007
 
 
 class Recipe(BaseModel):
@@ -100,26 +91,18 @@ def _problem(error: ValidationError) -> str:
         where, place = f"stage {int(place[1]) + 1}{kind}: ", place[3:]
     field = ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
+        if issubclass(model, AnalysisStage) and field in model.analysis.settings.former:
+            return where + str(model.analysis.settings.refusal(field))
         return where + str(unknown_name("field", field, model.model_fields))
     text = _WORDS.get(first["type"], first["msg"])
     return f"{where}{field}: {text}" if field else where + text
 
 
-STAGES: dict[str, type[BaseModel]] = {
-    "extract": ExtractStage,
-    "import": ImportStage,
-    "zeroshot": ZeroshotStage,
-    "evaluate": EvaluateStage,
-    "oracle": OracleStage,
-    "diversity": DiversityStage,
-    "representation": RepresentationStage,
-    "robustness": RobustnessStage,
-    "cascade": CascadeStage,
-}
 _STAGE_WORDS = f"write stage: {' or stage: '.join(STAGES)}"
 _WORDS = {  # for pydantic's types of error, in a recipe's terms
     "missing": "is missing",
     "model_attributes_type": _STAGE_WORDS,
+    "tuple_type": "is no list: write one, such as [train, test]",
     "sequence_str": "is a single text: write a list, such as [train, test]",
     "is_instance_of": "is not a list",
     "too_short": "is empty: it takes at least one stage",

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from clipsyn import __version__
+from clipsyn.analyses import ANALYSES
+from clipsyn.analyses.spec import Analysis
 from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
 from clipsyn.recipe.stages import Outcome, OutputPath
-from clipsyn.specs import MOST, fingerprint
+from clipsyn.settings import PATH, defaults
+from clipsyn.specs import fingerprint
 from clipsyn.store.features import FeatureStore
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
 _MADE_FROM = ".made-from.json"
-_NO_SETTINGS = {"stage", "output", "document", "section"}  # of what is measured
 
 
-class Analysis(BaseModel):
-    """What all have in common; docs/recipes.md says what each field is.
+class AnalysisStage(BaseModel):
+    """What stages that measure a store have in common; docs/recipes.md says what each field is.
 
     Skipped where OUTPUT.csv and OUTPUT.parquet are there, made with the same settings from the
     same store and files by the same version of clipsyn.
@@ -33,24 +35,32 @@ class Analysis(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    over_datasets: ClassVar[bool] = True  # whether tables have means or correlations over them
+    analysis: ClassVar[Analysis]
 
     stage: str
-    datasets: Sequence[str] | None = None
-    splits: Sequence[str] = ("test",)
-    perturbations: Sequence[str] | None = None
-    backbones: Sequence[str] | None = None
-    prompts: Sequence[str] | None = None
     output: OutputPath
     document: Path | None = None  # Markdown whose tables are renewed
     section: str | None = None  # with which their marks begin, if not with the stage
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            self.settings()
+        except UsageError as error:
+            raise PydanticCustomError("setting", "{said}", {"said": str(error)}) from None
+        return self
+
+    def settings(self) -> Any:
+        """The settings of the analysis."""
+        return self.analysis.settings(
+            **{name: getattr(self, name) for name in self.analysis.declared}
+        )
+
     def run(self, store: Path) -> Outcome:
-        from clipsyn.analyses.shared_images import notes, sample_tables
         from clipsyn.frames import make_folder_of, printable_frame, write
         from clipsyn.show.document import renew
 
-        opened = FeatureStore.open(store)
+        opened, settings = FeatureStore.open(store), self.settings()
         csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
         made_from = self._made_from(opened)
         is_current = csv.exists() and _was_made_from(self.output, made_from)
@@ -58,169 +68,47 @@ class Analysis(BaseModel):
         frame = _read(table) if is_current else None
         skipped = frame is not None
         if frame is None:
-            frame = self.measure(opened, self.model_dump(exclude=_NO_SETTINGS))
+            frame = self.analysis.measure(opened, settings)
             write(frame, csv=csv, parquet=table)
+            self.analysis.write_files(opened, settings)
             _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
         shown = printable_frame(frame)
         if self.document:
-            plain = self.tables(shown, terminal=False).items()
+            plain = self.analysis.tables(shown, settings, terminal=False).items()
             section = self.section or self.stage
             renew(self.document, {f"{section}: {name}": text for name, text in plain})
-        said = notes(sample_tables(opened, frame)) if self.over_datasets else []
-        report = "\n\n".join([*self.tables(shown, terminal=None).values(), *said])
+        said = self.analysis.notes(opened, frame, settings)
+        report = "\n\n".join([*self.analysis.tables(shown, settings).values(), *said])
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        """The tidy frame. settings: all fields but those that say where it goes."""
-        raise NotImplementedError
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        """What is shown of the frame, by name."""
-        raise NotImplementedError
-
-    def files(self) -> Sequence[Path]:
-        """What is read beside the store."""
-        return ()
-
     def _made_from(self, store: FeatureStore) -> str:
-        settings = self.model_dump(mode="json", exclude={"document", "section"})
-        files = [_content(path) for path in self.files()]
-        return fingerprint({"settings": settings, "files": files, "store": digest(store)})
+        """Changes whenever anything that decides the numbers does."""
+        declared = self.analysis.declared
+        decisive = {name for name, it in declared.items() if not it.display}
+        settings = self.model_dump(mode="json", include={"stage", "output", *decisive})
+        paths = (getattr(self, name) for name, it in declared.items() if it.kind is PATH)
+        read = [_content(path) for path in paths if path and path not in self._written]
+        return fingerprint({"settings": settings, "files": read, "store": digest(store)})
+
+    @property
+    def _written(self) -> set[Path]:
+        declared = self.analysis.declared
+        return {getattr(self, name) for name, it in declared.items() if it.writes}
 
 
-class ZeroshotStage(Analysis):
-    """`clipsyn zeroshot`."""
-
-    over_datasets = False
-    stage: Literal["zeroshot"]
-    pooled: bool = False
-
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        from clipsyn.analyses.accuracy.measure import zeroshot
-
-        return zeroshot(store, **settings)
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        from clipsyn.analyses.accuracy.tables import accuracy_table
-
-        return {"accuracy": accuracy_table(frame, terminal=terminal)}
+def stage_of(analysis: Analysis) -> type[AnalysisStage]:
+    """The stage of a recipe with a field for each setting of the analysis."""
+    values = defaults(analysis.settings)
+    fields: dict[str, Any] = {"stage": (Literal[analysis.name], ...)}
+    for name, it in analysis.declared.items():
+        annotation = it.kind.annotation
+        fields[name] = (annotation | None if it.instead_of_none else annotation, values[name])
+    made = create_model(f"{analysis.name.title()}Stage", __base__=AnalysisStage, **fields)
+    made.analysis = analysis
+    return made
 
 
-class OracleStage(Analysis):
-    """`clipsyn oracle`."""
-
-    over_datasets = False
-    stage: Literal["oracle"]
-    pooled: bool = False
-    weights: bool = False
-
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        from clipsyn.analyses.oracle.measure import oracle
-
-        return oracle(store, **settings)
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        from clipsyn.analyses.oracle.tables import tables
-
-        return tables(frame, terminal=terminal)
-
-
-class WithResults(Analysis):
-    """An analysis that can take in the results of an evaluate stage."""
-
-    results: Path | None = None
-    head: str = "zero-shot"
-    shots: int | Literal["full"] | None = None
-
-    @field_serializer("shots")
-    def _as_asked_for(self, shots: int | str | None) -> str | None:
-        """As on the command line, where it is a text."""
-        return None if shots is None else str(shots)
-
-    def files(self) -> Sequence[Path]:
-        return [self.results] if self.results else []
-
-
-class DiversityStage(WithResults):
-    """`clipsyn diversity`."""
-
-    stage: Literal["diversity"]
-    pooled: bool = False
-
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        from clipsyn.analyses.diversity.measure import diversity
-
-        return diversity(store, **settings)
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        from clipsyn.analyses.diversity.tables import tables
-
-        return tables(frame, terminal=terminal)
-
-
-class RepresentationStage(Analysis):
-    """`clipsyn representation`."""
-
-    stage: Literal["representation"]
-    perturbations: Sequence[str] | None = ("clean",)
-    samples: int = Field(2000, ge=2, le=MOST)
-    neighbours: int = Field(10, ge=1, le=MOST)
-    support: str | None = None  # train, where there is one
-    seed: int = Field(0, ge=0, le=MOST)
-
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        from clipsyn.analyses.representation.measure import representation
-
-        return representation(store, **settings)
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        from clipsyn.analyses.representation.tables import tables
-
-        return tables(frame, terminal=terminal)
-
-
-class RobustnessStage(WithResults):
-    """`clipsyn robustness`."""
-
-    stage: Literal["robustness"]
-    reference: str | None = None
-
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        from clipsyn.analyses.robustness.measure import robustness
-
-        return robustness(store, **settings)
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        from clipsyn.analyses.robustness.tables import tables
-
-        return tables(frame, terminal=terminal)
-
-
-_Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class CascadeStage(Analysis):
-    """`clipsyn cascade`."""
-
-    stage: Literal["cascade"]
-    perturbations: Sequence[str] | None = ("clean",)
-    ensembles: Sequence[str] = ("log-avg",)
-    order: Literal["cost", "greedy", "given"] = "cost"
-    costs: Mapping[str, _Cost] = {}  # GFLOPs an image of backbones that nobody knows
-    within: float = Field(0.01, ge=0, allow_inf_nan=False)
-    support: str = "train"
-    shots: int | None = Field(None, ge=1, le=MOST)
-    seed: int = Field(0, ge=0, le=MOST)
-
-    def measure(self, store: FeatureStore, settings: dict[str, Any]) -> DataFrame:
-        from clipsyn.analyses.cascade.measure import cascade
-
-        return cascade(store, **settings)
-
-    def tables(self, frame: DataFrame, *, terminal: bool | None) -> Mapping[str, str]:
-        from clipsyn.analyses.cascade.tables import tables
-
-        return tables(frame, terminal=terminal)
+ANALYSIS_STAGES = {name: stage_of(ANALYSES.load(name)) for name in ANALYSES}
 
 
 def digest(store: FeatureStore) -> str:

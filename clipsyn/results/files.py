@@ -12,9 +12,8 @@ from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.frames import locked, make_folder_of, write
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import NAMES, RESULT, Row
+from clipsyn.settings import FULL, Shots
 from clipsyn.store.files import file_at
-
-FULL = "full"  # the whole support, where numbers of shots are texts
 
 
 class ResultsFile:
@@ -85,7 +84,7 @@ class ResultsFile:
 
 
 def ensembles_in(
-    path: Path, metrics: Sequence[str], head: str, shots: str | None, line: str
+    path: Path, metrics: Sequence[str], head: str, shots: Shots | None, line: str
 ) -> pl.DataFrame:
     """What a file of results says of ensembles over all classes, on one head and number of shots.
 
@@ -114,12 +113,12 @@ def ensembles_in(
     return found.filter(label.is_in(["0", _shots(found.select(label).to_series(), shots, line)]))
 
 
-def _shots(labels: pl.Series, wanted: str | None, line: str) -> str:
+def _shots(labels: pl.Series, asked: Shots | None, line: str) -> str:
     """The number of shots asked for, or the most there are: the whole support before all."""
     fitted = sorted(set(labels) - {"0"}, key=lambda text: (text == FULL, text.zfill(9)))
-    if wanted is None:
+    if asked is None:
         return fitted[-1] if fitted else "0"
-    if wanted not in {*fitted, "0"}:
+    if (wanted := str(asked)) not in {*fitted, "0"}:
         raise UsageError(
             f"there are no ensembles with shots={wanted}, but with "
             f"{', '.join(fitted) or 'none'}: `{line} --shots {wanted}` adds them"

@@ -18,10 +18,11 @@ RESULT: dict[str, Any] = {
     "severity": pl.Int32,
     "head": pl.String,
     "ensemble": pl.String,  # null for a backbone on its own; "oracle", "chance", …
-    "backbones": pl.String,  # joined by "+"
+    "backbones": pl.List(pl.String),
     "prompts": pl.String,
     "classes": pl.String,  # all, or base or new of base-to-new
-    "support": pl.String,  # split, prompts fitted on: "train, own"; null where nothing is fitted
+    "support": pl.String,  # split that is fitted on; null where nothing is fitted
+    "support_prompts": pl.String,  # prompt set that is fitted on
     "shots": pl.Int32,  # a class; 0 where nothing is fitted, null for the whole split
     "seed": pl.Int32,  # null where nothing is drawn
     "metric": pl.String,
@@ -40,6 +41,7 @@ _ZERO_SHOT = {
     "ensemble": None,
     "classes": "all",
     "support": None,
+    "support_prompts": None,
     "shots": 0,
     "seed": None,
 }

@@ -30,13 +30,11 @@ def pair_matrix(
 ) -> str:
     """A line and a column a backbone: means over datasets, in whichever order a pair is named.
 
-    part: a tidy frame, rows of pairs with two names in `backbones`. short: what each name is shown
+    part: a tidy frame, rows of pairs have two names in `backbones`. short: what each name is shown
     as. diagonal: the text for each name.
     """
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    of = {
-        (metric, frozenset(joined.split("+"))): value for metric, joined, value in means.iter_rows()
-    }
+    of = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
     names, rows = list(short), []
     for i, one in enumerate(names):
         cells = {"backbone": short[one]}

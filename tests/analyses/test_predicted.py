@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.accuracy.measure import zeroshot
-from clipsyn.analyses.diversity.measure import diversity
-from clipsyn.analyses.oracle.measure import oracle, sample_table, subset_table
+from clipsyn.analyses.accuracy import zeroshot
+from clipsyn.analyses.diversity import diversity
+from clipsyn.analyses.oracle import oracle, sample_table, subset_table
 from clipsyn.analyses.predicted import predicted
-from clipsyn.analyses.robustness.measure import robustness
+from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.cascade.measure import THRESHOLDS, cascade
+from clipsyn.analyses.cascade import cascade
 from clipsyn.cli import main
 from clipsyn.results.frame import RESULT
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.diversity.measure import diversity
+from clipsyn.analyses.diversity import diversity
 from clipsyn.cli import main
 from clipsyn.results.frame import RESULT
 

@@ -8,7 +8,7 @@ import click
 import numpy as np
 import pytest
 
-from clipsyn.analyses.cascade.measure import cascade
+from clipsyn.analyses.cascade import cascade
 from clipsyn.cli import main
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import UsageError

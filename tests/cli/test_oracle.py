@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.oracle.measure import oracle, sample_table, subset_table
+from clipsyn.analyses.oracle import oracle, sample_table, subset_table
 from clipsyn.cli import main
 from clipsyn.results.frame import RESULT
 

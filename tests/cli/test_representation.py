@@ -6,7 +6,7 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.analyses.representation.measure import representation
+from clipsyn.analyses.representation import representation
 from clipsyn.results.frame import RESULT
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.robustness.measure import robustness
+from clipsyn.analyses.robustness import robustness
 from clipsyn.cli import main
 from clipsyn.protocol.loop import evaluate
 from clipsyn.results.frame import RESULT

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.accuracy.measure import zeroshot
+from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.cli import main
 from clipsyn.results.frame import RESULT
 

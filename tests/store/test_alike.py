@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clipsyn.analyses.accuracy.measure import zeroshot
-from clipsyn.analyses.oracle.measure import oracle
+from clipsyn.analyses.accuracy import zeroshot
+from clipsyn.analyses.oracle import oracle
 from clipsyn.protocol.loop import evaluate
 from clipsyn.store.alike import alike, alike_notes
 from clipsyn.store.features import FeatureStore

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.oracle.measures import class_accuracy, independent_oracle
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.numerics.metrics import (
@@ -21,7 +22,7 @@ from clipsyn.numerics.metrics import (
     scored,
     true_class_rank,
 )
-from clipsyn.results.frame import RESULT, Measured, Row
+from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import FeatureKey
 from clipsyn.stats import (
     Interval,
@@ -31,19 +32,9 @@ from clipsyn.stats import (
 )
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import Names
 
 
-def zeroshot(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = None,
-    backbones: Names = None,
-    prompts: Names = None,
-    pooled: bool = False,
-) -> pl.DataFrame:
+def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:
     """Zero-shot accuracy of every backbone in the store, and of the oracle over them.
 
     Filters are names or patterns with ``*`` ("emoji-*", "*/zoo"); None takes all there is. pooled:
@@ -56,7 +47,7 @@ def zeroshot(
 
     Beside them, for every dataset, split, perturbation and prompt set: acc1 of "chance", and
     with two or more backbones of the "oracle" (any backbone right), acc1_independent, what errors
-    independent within each class would give (`independent_oracle`), and its "oracle_gain" over the
+    independent within each class would give (`independent_oracle`), and its gain over the
     best single backbone, a fraction, with a paired bootstrap interval. The best single
     backbone is the one with the highest accuracy *on these very test samples*, as the paper's
     phrase "best single backbone" implies: an optimistic opponent, the gain over a backbone that
@@ -66,16 +57,8 @@ def zeroshot(
     Raises MissingCell with the extract line that helps, UnknownName with near matches, and
     DatasetError where nothing has labels.
     """
-    groups = predicted(
-        store,
-        datasets=datasets,
-        splits=splits,
-        perturbations=perturbations,
-        backbones=backbones,
-        prompts=prompts,
-        pooled=pooled,
-    )
-    return pl.DataFrame([row for group in groups for row in _evaluate(group)], schema=RESULT)
+    groups = predicted(store, settings, pooled=settings.pooled)
+    return frame(row for group in groups for row in _evaluate(group))
 
 
 def _evaluate(group: Predicted) -> Iterator[Row]:
@@ -116,7 +99,7 @@ def _oracle(predictions: NDArray[np.uint16], labels: NDArray[np.int32]) -> Itera
     yield Measured("acc1_independent", Score(mark, oracle.n), None)
     anyone, best = correct.any(axis=0), correct[correct.sum(axis=1).argmax()]
     gain = Score(float(anyone.mean() - best.mean()) if oracle.n else float("nan"), oracle.n)
-    yield Measured("oracle_gain", gain, bootstrap_difference(anyone, best))
+    yield Measured("gain", gain, bootstrap_difference(anyone, best))
 
 
 def _top5(group: Predicted, key: FeatureKey) -> Score:

@@ -7,7 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.frames import is_nan
+from clipsyn.results.view import singles
 from clipsyn.show.tables import column_heads, interval_text, legend, shortened, show
 
 _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
@@ -23,32 +25,41 @@ def accuracy_frame(tidy: pl.DataFrame) -> pl.DataFrame:
     independent (the oracle of errors independent within each class), gain (of the oracle over the
     best). Null where a backbone or the oracle is missing.
     """
-    single, oracle, chance = _is_single(), pl.col("ensemble") == "oracle", _is_chance()
+    oracle, chance = pl.col("ensemble") == "oracle", _is_chance()
     top1, mark = pl.col("metric") == "acc1", pl.col("metric") == "acc1_independent"
     value = pl.col("value")
-    names = tidy.filter(single)["backbones"].unique(maintain_order=True).sort()
+    names = singles(tidy)["backbone"].unique().sort()
     rows = []
     for keys, group in tidy.group_by(*_GROUP, maintain_order=True):
-        singles = group.filter(single & top1).sort("backbones")
-        if singles.is_empty():
+        of_one = singles(group).filter(top1).sort("backbone")
+        if of_one.is_empty():
             continue
-        found = dict(singles.select("backbones", "value").iter_rows())
+        found = dict(of_one.select("backbone", "value").iter_rows())
         rows.append(
             {
                 **dict(zip(_GROUP, keys, strict=True)),
-                "n": singles["n"].max(),
+                "n": of_one["n"].max(),
                 "chance": _only(group.filter(chance & top1).select(value)),
                 **{name: found.get(name) for name in names},
                 "best": max(found, key=lambda name: _nan_last(found[name])),
                 "oracle": _only(group.filter(oracle & top1).select(value)),
                 "independent": _only(group.filter(oracle & mark).select(value)),
-                "gain": _only(group.filter(pl.col("metric") == "oracle_gain").select(value)),
+                "gain": _only(group.filter(oracle & (pl.col("metric") == "gain")).select(value)),
             }
         )
     kinds = dict.fromkeys(["chance", *names, *_ORACLES], pl.Float64)
     schema = {**dict.fromkeys(_GROUP, pl.String), "n": pl.Int64, **kinds, "best": pl.String}
     order = [*_GROUP, "n", "chance", *names, "best", *_ORACLES]
     return pl.DataFrame(rows, schema={name: schema[name] for name in order})
+
+
+def tables(
+    frame: pl.DataFrame, settings: ZeroshotSettings, *, terminal: bool | None = None
+) -> dict[str, str]:
+    """A table for all, or one for each dataset, split, perturbation and prompt set."""
+    if settings.summary:
+        return {"accuracy": accuracy_table(frame, terminal=terminal)}
+    return {"backbones": backbone_tables(frame, terminal=terminal)}
 
 
 def accuracy_table(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
@@ -109,7 +120,7 @@ def backbone_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
 def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> str:
     rows = [
         _backbone_row(name, part)
-        for (name,), part in group.filter(_is_single()).group_by("backbones", maintain_order=True)
+        for (name,), part in singles(group).group_by("backbone", maintain_order=True)
     ]
     best = max(rows, key=lambda row: _nan_last(row["top-1"]))
     oracle = group.filter(pl.col("ensemble") == "oracle")
@@ -126,7 +137,7 @@ def _backbone_table(group: pl.DataFrame, title: str, terminal: bool | None) -> s
         bold={(r, "top-1") for r, row in enumerate(rows) if row["top-1"] == best["top-1"]},
         terminal=terminal,
     )
-    if marks and not is_nan((gain := marks["oracle_gain"])["value"]):
+    if marks and not is_nan((gain := marks["gain"])["value"]):
         interval = interval_text(gain["ci_low"], gain["ci_high"])
         over = f"here, {best['backbone']}" if _same_images(group) else "on the images that all have"
         text += (
@@ -154,10 +165,6 @@ def _backbone_row(name: str, part: pl.DataFrame) -> dict[str, Any]:
         "mean per class": by_metric.get("mean_per_class_recall", {}).get("value"),
         "n": top1["n"],
     }
-
-
-def _is_single() -> pl.Expr:
-    return pl.col("ensemble").is_null()
 
 
 def _is_chance() -> pl.Expr:

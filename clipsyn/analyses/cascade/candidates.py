@@ -12,11 +12,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.analyses.cascade import PLAIN, CascadeSettings
 from clipsyn.analyses.cascade.costs import spent
 from clipsyn.analyses.cascade.measures import average_predictions, smallest_threshold
 from clipsyn.analyses.cascade.stages import (
     MASKED,
-    PLAIN,
     Candidate,
     Seen,
     Stage,
@@ -30,26 +30,11 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.estimator import from_text
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.pool import Pool
+from clipsyn.settings import images_of
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import matching
 
 MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How cascades are made; see `cascade`."""
-
-    ensembles: tuple[str, ...]
-    order: str
-    given: tuple[str, ...]  # backbones, or patterns, in the order wanted
-    thresholds: tuple[float, ...]
-    within: float
-    all_subsets: bool
-    costs: Mapping[str, float]
-    support: str
-    shots: int | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,7 @@ class Fitted:
     rows: str  # digest of the samples learned from
 
 
-def fit(group: Predicted, settings: Settings) -> Fitted:
+def fit(group: Predicted, settings: CascadeSettings) -> Fitted:
     """Order the backbones, and fit every candidate, on the support."""
     reader, rows, pool = _support(group, settings)
     gflops = {key.backbone: spent(group.store, key, settings.costs).gflops for key in group.keys}
@@ -91,7 +76,7 @@ def fit(group: Predicted, settings: Settings) -> Fitted:
         stages,
         Outcome(seen, averages(pool, order)),
         {
-            text: smallest_threshold(*along(seen, text, order), settings.within)
+            text: smallest_threshold(*along(seen, text, order), settings.within_points / 100)
             for text in settings.ensembles
         },
         reader,
@@ -99,7 +84,7 @@ def fit(group: Predicted, settings: Settings) -> Fitted:
     )
 
 
-def measure(fitted: Fitted, reader: PoolReader) -> Outcome:
+def shown(fitted: Fitted, reader: PoolReader) -> Outcome:
     """Show the labelled samples of other cells to all that is fitted, a block at a time."""
     pools = (block.labelled() for block in reader.blocks())
     parts = [(watch(fitted.stages, pool), averages(pool, fitted.order)) for pool in pools]
@@ -163,7 +148,9 @@ def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, NDArray[np.boo
     }
 
 
-def backbone_order(pool: Pool, gflops: Mapping[str, float], settings: Settings) -> tuple[str, ...]:
+def backbone_order(
+    pool: Pool, gflops: Mapping[str, float], settings: CascadeSettings
+) -> tuple[str, ...]:
     """The order in which a cascade runs the backbones of a support pool.
 
     Equal costs are in order of their names. "greedy": next is always the backbone with the largest
@@ -174,7 +161,9 @@ def backbone_order(pool: Pool, gflops: Mapping[str, float], settings: Settings) 
     if settings.order == "cost":
         return tuple(by_cost)
     if settings.order == "given":
-        wanted = (name for term in settings.given for name in matching(term, pool.backbones))
+        wanted = (
+            name for term in settings.backbones or () for name in matching(term, pool.backbones)
+        )
         return tuple(dict.fromkeys(wanted))
     chosen: list[str] = []
     reached = 0.0
@@ -203,7 +192,9 @@ def _subsets(text: str, order: Sequence[str]) -> Iterator[Candidate]:
                     yield Candidate(text, names)
 
 
-def _support(group: Predicted, settings: Settings) -> tuple[PoolReader, NDArray[np.intp], Pool]:
+def _support(
+    group: Predicted, settings: CascadeSettings
+) -> tuple[PoolReader, NDArray[np.intp], Pool]:
     """The support of one dataset: where from, which rows, and what can be learned from of them."""
     where = f"{group.samples.dataset}/{settings.support}"
     if len(group.backbones) < 2:
@@ -219,7 +210,7 @@ def _support(group: Predicted, settings: Settings) -> tuple[PoolReader, NDArray[
         backbones=group.backbones,
         prompts=group.prompts,
     )
-    rows = few_shot(reader.samples.labels, settings.shots, settings.seed)
+    rows = few_shot(reader.samples.labels, images_of(settings.shots), settings.seed)
     pool = reader.read(rows).labelled()
     if not len(pool):
         raise DatasetError(

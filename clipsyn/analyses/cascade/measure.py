@@ -6,7 +6,8 @@ Everything is fitted and chosen on the support split, and measured on others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 
@@ -15,45 +16,28 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.analyses.cascade.candidates import Fitted, Settings, along, fit, measure
+from clipsyn.analyses.cascade import PLAIN, CascadeSettings
+from clipsyn.analyses.cascade.candidates import Fitted, along, fit, shown
 from clipsyn.analyses.cascade.costs import Spent, spent
 from clipsyn.analyses.cascade.measures import cascade_curve, exit_stages, pareto_front
-from clipsyn.analyses.cascade.stages import PLAIN, Candidate, make_ensemble
+from clipsyn.analyses.cascade.stages import Candidate, make_ensemble
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
 from clipsyn.registry import unknown_name
-from clipsyn.results.frame import RESULT, Measured, Row
-from clipsyn.specs import CLEAN, fingerprint
+from clipsyn.results.frame import Measured, Row, frame
+from clipsyn.settings import images_of
+from clipsyn.specs import fingerprint
 from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean, wilson_interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
-from clipsyn.store.select import Names, matching
+from clipsyn.store.select import matching
 
-ORDERS = ("cost", "greedy", "given")
 _Value = tuple[str, float, Interval | None]  # metric, value, interval
-THRESHOLDS = (*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.99)
 
 
-def cascade(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Sequence[str] = ("test",),
-    perturbations: Names = (CLEAN.label,),
-    backbones: Sequence[str] | None = None,
-    prompts: Names = None,
-    ensembles: Sequence[str] = (PLAIN,),
-    order: str = "cost",
-    thresholds: Sequence[float] = THRESHOLDS,
-    within: float = 0.01,
-    all_subsets: bool = False,
-    costs: Mapping[str, float] | None = None,
-    support: str = "train",
-    shots: int | None = None,
-    seed: int = 0,
-) -> pl.DataFrame:
+def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     """Cascades of all backbones, and every fixed choice of backbones to compare them with.
 
     Filters are names or patterns with ``*``; None takes all there is. ensembles: names, or
@@ -86,27 +70,10 @@ def cascade(
     Raises UsageError for settings that cannot work or an unknown cost, LeakError where `support`
     is the test split, and what `clipsyn.analyses.accuracy.measure.zeroshot` raises.
     """
-    settings = Settings(
-        tuple(dict.fromkeys((PLAIN, *ensembles))),
-        order,
-        tuple(backbones or ()),
-        tuple(dict.fromkeys(thresholds)),
-        within,
-        all_subsets,
-        costs or {},
-        support,
-        shots,
-        seed,
-    )
-    _check(store, settings, splits)
-    groups = predicted(
-        store,
-        datasets=datasets,
-        splits=splits,
-        perturbations=perturbations,
-        backbones=backbones,
-        prompts=prompts,
-    )
+    if PLAIN not in settings.ensembles:
+        settings = replace(settings, ensembles=(PLAIN, *settings.ensembles))
+    _check(store, settings)
+    groups = predicted(store, settings)
     rows: list[Row] = []
     for _, of_one in groupby(groups, key=lambda group: group.samples.dataset):
         models: dict[object, Fitted] = {}  # splits and perturbations share what is fitted
@@ -115,13 +82,13 @@ def cascade(
             if of not in models:
                 models[of] = fit(group, settings)
             rows += _Sheet(group, models[of], settings).rows()
-    return pl.DataFrame(rows, schema=RESULT)
+    return frame(rows)
 
 
 class _Sheet:
     """The rows of one dataset, split, perturbation and prompt set."""
 
-    def __init__(self, group: Predicted, fitted: Fitted, settings: Settings) -> None:
+    def __init__(self, group: Predicted, fitted: Fitted, settings: CascadeSettings) -> None:
         self.group, self.fitted, self.settings = group, fitted, settings
         samples = group.samples
         self.reader = PoolReader(
@@ -132,7 +99,7 @@ class _Sheet:
             backbones=group.backbones,
             prompts=group.prompts,
         )
-        self.outcome = measure(fitted, self.reader)
+        self.outcome = shown(fitted, self.reader)
         self.gflops = dict(zip(fitted.order, fitted.gflops.tolist(), strict=True))
         self.n = len(self.outcome.correct[Candidate(None, fitted.order[:1])])
 
@@ -158,7 +125,7 @@ class _Sheet:
         for threshold in self.settings.thresholds:
             yield f"cascade:{text}@{threshold:g}", threshold
         chosen = self.fitted.thresholds[text]
-        yield f"cascade:{text}@within-{100 * self.settings.within:g}", chosen
+        yield f"cascade:{text}@within-{self.settings.within_points:g}", chosen
 
     def _fixed(self, candidate: Candidate) -> Iterator[_Value]:
         correct = self.outcome.correct[candidate]
@@ -229,8 +196,9 @@ class _Sheet:
         changed: Row = {"fingerprint": self._fingerprint(candidate, learned)}
         if learned:
             of = self.fitted.reader
-            changed["support"] = f"{of.samples.split}, {of.prompts}"
-            changed["shots"], changed["seed"] = self.settings.shots, self.settings.seed
+            changed["support"], changed["support_prompts"] = of.samples.split, of.prompts
+            changed["shots"] = images_of(self.settings.shots)
+            changed["seed"] = self.settings.seed
         for metric, value, interval in values:
             measured = Measured(metric, Score(value, self.n), interval)
             yield self.group.row(measured, candidate.backbones, candidate.ensemble) | changed
@@ -246,7 +214,7 @@ class _Sheet:
             "compared": [
                 settings.ensembles,
                 settings.thresholds,
-                settings.within,
+                settings.within_points / 100,
                 settings.all_subsets,
             ],
         }
@@ -281,25 +249,17 @@ def _gain(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, I
     return _mean(first) - _mean(second), bootstrap_difference(first, second)
 
 
-def _check(store: FeatureStore, settings: Settings, splits: Sequence[str]) -> None:
+def _check(store: FeatureStore, settings: CascadeSettings) -> None:
     """Refuse settings that cannot work before anything is read."""
     for text in settings.ensembles:
         make_ensemble(text)
-    if settings.order not in ORDERS:
-        raise unknown_name("order", settings.order, ORDERS)
-    if settings.order == "given" and not settings.given:
+    if settings.order == "given" and not settings.backbones:
         raise UsageError("order=given follows backbones=…: name them in the order wanted")
-    if any(matching(term, [settings.support]) for term in splits):
+    if any(matching(term, [settings.support]) for term in settings.splits or ["*"]):
         raise UsageError(
             f"{settings.support} is both fitted on and measured on: choose another support=… "
             "or splits=…"
         )
-    if bad := [t for t in settings.thresholds if not 0 <= t <= 1]:
-        raise UsageError(f"a threshold is a probability, from 0 to 1; not {bad[0]:g}")
-    if settings.shots is not None and settings.shots < 1:
-        raise UsageError(f"shots=… is a number of images a class, at least 1; not {settings.shots}")
-    if not (math.isfinite(settings.within) and settings.within >= 0):
-        raise UsageError(f"within=… is a share of the images, at least 0; not {settings.within:g}")
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
     for name in settings.costs:
         if name not in known:

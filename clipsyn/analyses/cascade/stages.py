@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.analyses.cascade import PLAIN
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
@@ -19,7 +20,6 @@ from clipsyn.numerics.blocks import usable_cores, work_alone
 from clipsyn.numerics.metrics import judge
 from clipsyn.pool import Pool
 
-PLAIN = "log-avg"  # the ensemble of the original cascade
 MASKED = "masked-"  # before the name of an ensemble: one for all stages
 MASKABLE = ("moe", "nlc", "residual-router", "super-learner")  # weighted sums fitted by their loss
 FOLDS = 5

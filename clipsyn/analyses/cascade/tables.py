@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from clipsyn.analyses.cascade import CascadeSettings
 from clipsyn.analyses.cascade.measures import pareto_front
 from clipsyn.show.tables import column_heads, interval_text, legend, shortened, show
 
@@ -67,7 +68,7 @@ _NOTES = {
 
 
 def tables(
-    frame: pl.DataFrame, *, details: bool | None = None, terminal: bool | None = None
+    frame: pl.DataFrame, settings: CascadeSettings, *, terminal: bool | None = None
 ) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.cascade.measure` returns, by name.
 
@@ -89,7 +90,7 @@ def tables(
     if len(parts) > 1:
         found["chosen"] = _chosen(frame, parts, short, terminal)
         found |= _of_parts(parts, f"{_mean_over(frame, len(parts))}{said}", short, terminal)
-    for name, part in groups.items() if details or len(parts) == 1 else ():
+    for name, part in groups.items() if settings.details or len(parts) == 1 else ():
         title = f"{_name(part)}{said} · best on support {short[part.best]}"
         of_one = _of_parts([part], title, short, terminal)
         end = f", {name}" if len(parts) > 1 else ""
@@ -149,13 +150,13 @@ class _Part:
 
 def _read(part: pl.DataFrame) -> _Part:
     measured = part.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
-    singles: dict[str, _Rows] = {name: {} for name in measured["backbones"]}
+    singles: dict[str, _Rows] = {name: {} for name in measured["backbones"].list.first()}
     others: dict[_Choice, _Rows] = {}
     for row in part.iter_rows(named=True):
         if row["ensemble"] is None:
-            singles[row["backbones"]][row["metric"]] = row
+            singles[row["backbones"][0]][row["metric"]] = row
         else:
-            names = tuple(row["backbones"].split("+"))
+            names = tuple(row["backbones"])
             others.setdefault((row["ensemble"], names), {})[row["metric"]] = row
     return _Part({key: part[key][0] for key in [*_WHERE, "n"]}, singles, others)
 
@@ -187,7 +188,7 @@ def _costs(frame: pl.DataFrame, short: Mapping[str, str], terminal: bool | None)
     singles = frame.filter(pl.col("ensemble").is_null()).group_by("backbones", "metric")
     found = {
         (name, metric): {"mean": mean, "max": largest}
-        for name, metric, mean, largest in singles.agg(
+        for (name,), metric, mean, largest in singles.agg(
             pl.col("value").mean().alias("mean"), pl.col("value").max().alias("max")
         ).iter_rows()
     }

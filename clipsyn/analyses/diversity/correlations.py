@@ -10,7 +10,8 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.results.files import ensembles_in
-from clipsyn.results.frame import RESULT, Row
+from clipsyn.results.frame import Row, frame
+from clipsyn.settings import Shots
 from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.stats import Interval, pearson, spearman
 
@@ -19,11 +20,11 @@ _GROUP = ["split", "perturbation", "prompts"]
 
 
 def correlations(
-    means: pl.DataFrame, results: Path, *, head: str = "zero-shot", shots: str | None = None
+    means: pl.DataFrame, path: Path, head: str = "zero-shot", shots: Shots | None = None
 ) -> pl.DataFrame:
     """Correlations over datasets of measures of diversity with the gains of ensembles.
 
-    means: rows of `RESULT`, of one measure of all backbones of a dataset each. results: a file of
+    means: rows of `RESULT`, of one measure of all backbones of a dataset each. path: a file of
     `clipsyn evaluate`, of which the gains over the best single backbone count, of the same
     backbones and on `head`: means over seeds, at `shots` images a class ("full" is the whole
     support; None takes the most there are), and those of ensembles that learn nothing.
@@ -35,8 +36,7 @@ def correlations(
     Raises UsageError where the results are no such gains, or of other samples; UnknownName for a
     head that is not there.
     """
-    rows = _rows(means, _gains(results, head, shots), results)
-    return pl.DataFrame(rows, schema=RESULT)
+    return frame(_rows(means, _gains(path, head, shots), path))
 
 
 class _Gains(NamedTuple):
@@ -44,7 +44,7 @@ class _Gains(NamedTuple):
     head: str
 
 
-def _gains(path: Path, head: str, shots: str | None) -> _Gains:
+def _gains(path: Path, head: str, shots: Shots | None) -> _Gains:
     """Gains over the best single backbone: a row each dataset and ensemble, means over seeds."""
     line = f"clipsyn evaluate STORE -o {path}"
     gains = ensembles_in(path, ("gain",), head, shots, line).with_columns(_sorted("backbones"))
@@ -52,7 +52,7 @@ def _gains(path: Path, head: str, shots: str | None) -> _Gains:
     found = gains.group_by(*keys, maintain_order=True).agg(
         pl.col("shots", "n").first(),
         gain=pl.col("value").mean(),
-        supports=pl.col("support").n_unique(),
+        supports=pl.struct("support", "support_prompts").n_unique(),
         prints=pl.col("fingerprint"),
     )
     if (found["supports"] > 1).any():
@@ -75,8 +75,8 @@ def _rows(means: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Row]:
     if both.is_empty():
         names, dataset, split = means.select("backbones", "dataset", "split").row(0)
         raise UsageError(
-            f"{path} has no gains of {names} on {dataset}/{split}, nor on what else is shown: add "
-            f"them with `clipsyn evaluate STORE --backbones {names.replace('+', ',')} -o {path}`"
+            f"{path} has no gains of {', '.join(names)} on {dataset}/{split}, nor on what else is "
+            f"shown: add them with `clipsyn evaluate STORE --backbones {','.join(names)} -o {path}`"
         )
     other = both.filter(pl.col("n") != pl.col("n there"))
     if not other.is_empty():
@@ -93,7 +93,7 @@ def _rows(means: pl.DataFrame, gains: _Gains, path: Path) -> Iterator[Row]:
 
 
 def _sorted(column: str) -> pl.Expr:
-    return pl.col(column).str.split("+").list.sort().list.join("+")
+    return pl.col(column).list.sort()
 
 
 def _row(part: pl.DataFrame, head: str, kind: str, value: float, interval: Interval) -> Row:
@@ -107,6 +107,7 @@ def _row(part: pl.DataFrame, head: str, kind: str, value: float, interval: Inter
         "head": head,
         "ensemble": first["ensemble there"],
         "support": None,
+        "support_prompts": None,
         "shots": first["shots there"],
         "seed": None,
         "metric": f"{kind}_{first['metric'].removeprefix('mean_')}",

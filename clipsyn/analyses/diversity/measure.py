@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity.correlations import correlations
 from clipsyn.analyses.diversity.measures import (
     PAIRWISE,
@@ -29,28 +29,16 @@ from clipsyn.analyses.diversity.measures import (
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
-from clipsyn.results.frame import RESULT, Measured, Row
+from clipsyn.results.frame import Measured, Row
+from clipsyn.results.frame import frame as framed
 from clipsyn.specs import fingerprint
 from clipsyn.stats import holm, mcnemar, percentiles, wilson_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import Names
 
 MEANS = (*(f"mean_{name}" for name in PAIRWISE), "fleiss_kappa", "vote_entropy")
 
 
-def diversity(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = None,
-    backbones: Names = None,
-    prompts: Names = None,
-    pooled: bool = False,
-    results: Path | None = None,
-    head: str = "zero-shot",
-    shots: str | None = None,
-) -> pl.DataFrame:
+def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
     """Diversity of the backbones on each dataset, split, perturbation and prompt set.
 
     Filters are names or patterns with ``*``; None takes all there is. pooled: over all
@@ -73,15 +61,7 @@ def diversity(
     is asked for has none that does, and where the results are of other samples or backbones;
     MissingCell, UnknownName and DatasetError as `zeroshot` does.
     """
-    groups = predicted(
-        store,
-        datasets=datasets,
-        splits=splits,
-        perturbations=perturbations,
-        backbones=backbones,
-        prompts=prompts,
-        pooled=pooled,
-    )
+    groups = predicted(store, settings, pooled=settings.pooled)
     rows: list[Row] = []
     alone: dict[str, str] = {}  # place -> the only backbone there
     for group in groups:
@@ -89,12 +69,12 @@ def diversity(
             alone[group.samples.name] = group.backbones[0]
         else:
             rows += _rows(group)
-    frame = pl.DataFrame(rows, schema=RESULT)
-    _refuse(alone, frame, every=datasets is not None)
-    if results is None:
+    frame = framed(rows)
+    _refuse(alone, frame, every=settings.datasets is not None)
+    if settings.results is None:
         return frame
     means = frame.filter(pl.col("metric").is_in(MEANS))
-    return pl.concat([frame, correlations(means, results, head=head, shots=shots)])
+    return pl.concat([frame, correlations(means, settings.results, settings.head, settings.shots)])
 
 
 def _refuse(alone: dict[str, str], frame: pl.DataFrame, *, every: bool) -> None:

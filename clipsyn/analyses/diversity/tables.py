@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from textwrap import fill
 from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.frames import is_nan
+from clipsyn.results.view import backbones, singles
 from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.tables import NOTHING, WIDTH, interval_text, shortened, show
 
@@ -50,7 +53,9 @@ single backbone. Q and kappas are high where backbones are alike. *: the 95 % in
 }
 
 
-def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
+def tables(
+    frame: pl.DataFrame, settings: DiversitySettings, *, terminal: bool | None = None
+) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.diversity.measure` returns, by name.
 
     One group of dataset, split, perturbation and prompt set: "means" and "pairs", a line a pair.
@@ -72,6 +77,13 @@ def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, st
     for kind in ("pearson", "spearman"):
         found[kind] = _correlations(correlations, kind, terminal)
     return found
+
+
+def notes(frame: pl.DataFrame, settings: DiversitySettings) -> Iterator[str]:
+    """Why correlations with gains that were asked for are not shown."""
+    correlations = frame.filter(pl.col("dataset").is_null())
+    if settings.results and correlations["value"].is_nan().all():  # of nothing, too
+        yield "no correlation with gains: it takes three datasets whose diversity and gains differ"
 
 
 def _means(frame: pl.DataFrame, note: str, terminal: bool | None) -> str:
@@ -106,7 +118,7 @@ def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
     rows = []
     for (names,), part in pairs.group_by("backbones", maintain_order=True):
         of = {row["metric"]: row for row in part.to_dicts()}
-        one, other = (short[name] for name in str(names).split("+"))
+        one, other = (short[name] for name in names)
         values = _columns(of, _OF_PAIRS, ["error_inconsistency", "error_consistency"])
         p = of["mcnemar_p_holm"]["value"]
         rows.append({"backbone": one, "and": other} | values | {"p": _p_value(p)})
@@ -128,7 +140,7 @@ def _guess(frame: pl.DataFrame) -> str:
 
 def _unique(frame: pl.DataFrame, metric: str = "unique_correct") -> dict[str, float | None]:
     """Backbone -> share of samples that it alone gets right, mean over groups."""
-    rows = frame.filter(metric=metric).group_by("backbones", maintain_order=True)
+    rows = singles(frame).filter(metric=metric).group_by("backbone", maintain_order=True)
     return dict(rows.agg(pl.col("value").fill_nan(None).mean()).iter_rows())
 
 
@@ -242,8 +254,7 @@ def _place(ensemble: str) -> int:
 
 
 def _short(frame: pl.DataFrame) -> tuple[dict[str, str], str]:
-    names = frame.filter(pl.col("metric") == "unique_correct")["backbones"]
-    return shortened(names.unique(maintain_order=True).to_list())
+    return shortened(backbones(singles(frame)))
 
 
 def _said(pattern: str) -> str:

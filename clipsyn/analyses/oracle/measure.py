@@ -6,12 +6,12 @@ Reads predictions and labels; logits for the weight oracle alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle.measures import (
     MOST_BACKBONES,
     Overlap,
@@ -28,7 +28,7 @@ from clipsyn.analyses.oracle.reachable import reachable
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score, scored
-from clipsyn.results.frame import RESULT, Measured, Row
+from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import fingerprint
 from clipsyn.stats import (
@@ -41,23 +41,12 @@ from clipsyn.stats import (
 )
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import Names
 
 MOST_REGIONS = 1000  # of one group in the frame: all there can be of nine backbones
 _WHERE = ("dataset", "split", "perturbation", "prompts")
 
 
-def oracle(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = None,
-    backbones: Names = None,
-    prompts: Names = None,
-    pooled: bool = False,
-    weights: bool = False,
-) -> pl.DataFrame:
+def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     """The oracle of all backbones and of the best subsets of them, and each backbone's part in it.
 
     Filters are names or patterns with ``*``; None takes all there is. pooled: over all
@@ -97,21 +86,13 @@ def oracle(
     Raises MissingCell with the extract line that helps, UnknownName with near matches, and
     DatasetError where nothing has labels.
     """
-    groups = predicted(
-        store,
-        datasets=datasets,
-        splits=splits,
-        perturbations=perturbations,
-        backbones=backbones,
-        prompts=prompts,
-        pooled=pooled,
-    )
-    if pooled and weights:
+    groups = predicted(store, settings, pooled=settings.pooled)
+    if settings.pooled and settings.weights:
         raise UsageError("logits are not pooled: ask for weights without pooling")
-    return pl.DataFrame([row for group in groups for row in _rows(group, weights)], schema=RESULT)
+    return frame(row for group in groups for row in _rows(group, settings.weights))
 
 
-def sample_table(store: FeatureStore, **filters: Any) -> pl.DataFrame:
+def sample_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     """What every backbone says of every image, so that one can go and look.
 
     Filters and errors are those of `oracle`. A row a sample, in the order of the store. Columns:
@@ -119,17 +100,21 @@ def sample_table(store: FeatureStore, **filters: Any) -> pl.DataFrame:
     backbones; null where the sample does not count), and for each backbone NAME: "NAME" (the class
     it predicts), "NAME label" and "NAME right", null where it has no prediction, or no label.
     """
-    return pl.concat(map(_samples, predicted(store, **filters)), how="diagonal")
+    return pl.concat(
+        map(_samples, predicted(store, settings, pooled=settings.pooled)), how="diagonal"
+    )
 
 
-def subset_table(store: FeatureStore, **filters: Any) -> pl.DataFrame:
+def subset_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     """The oracle of every subset of the backbones, a row each but for the empty one.
 
     Filters and errors are those of `oracle`, and UsageError beyond `MOST_BACKBONES` backbones.
     Columns: dataset, split, perturbation, prompts, size, hits (samples), acc1, gain (over the best
     single backbone), n, and a Boolean column for each backbone: is it in the subset.
     """
-    return pl.concat(map(_subsets, predicted(store, **filters)), how="diagonal")
+    return pl.concat(
+        map(_subsets, predicted(store, settings, pooled=settings.pooled)), how="diagonal"
+    )
 
 
 def _rows(group: Predicted, weights: bool) -> Iterator[Row]:
@@ -269,8 +254,8 @@ def _named(
 
 
 def _nullable(name: str, values: NDArray[np.generic], known: NDArray[np.bool_]) -> pl.Series:
-    frame = pl.DataFrame({name: values, "known": known})
-    return frame.select(pl.when(pl.col("known")).then(pl.col(name)).alias(name)).to_series()
+    table = pl.DataFrame({name: values, "known": known})
+    return table.select(pl.when(pl.col("known")).then(pl.col(name)).alias(name)).to_series()
 
 
 def _subsets(group: Predicted) -> pl.DataFrame:
@@ -284,7 +269,7 @@ def _subsets(group: Predicted) -> pl.DataFrame:
     hits, n = subset_hits(right), right.shape[1]
     accuracy = hits / n if n else np.full(len(hits), np.nan)
     subsets = np.arange(len(hits), dtype=np.uint32)
-    frame = pl.DataFrame(
+    table = pl.DataFrame(
         [
             *_where(group, len(hits)),
             pl.Series("size", subset_sizes(count)),
@@ -295,7 +280,7 @@ def _subsets(group: Predicted) -> pl.DataFrame:
             *(pl.Series(name, subsets >> b & 1 == 1) for b, name in enumerate(group.backbones)),
         ]
     )
-    return frame[1:]
+    return table[1:]
 
 
 def _where(group: Predicted, length: int) -> Iterable[pl.Series]:

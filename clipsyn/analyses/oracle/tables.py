@@ -7,11 +7,12 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.frames import is_nan
+from clipsyn.results.view import backbones, singles
 from clipsyn.show.tables import NOTHING, column_heads, interval_text, legend, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
-TOP = 10  # regions, and sizes of subsets
 _OF_SUBSETS = ["acc1", "acc1_independent", "gain", "gain_relative"]
 RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 
@@ -43,11 +44,7 @@ negative and free for each image."""
 
 
 def tables(
-    frame: pl.DataFrame,
-    *,
-    top: int = TOP,
-    details: bool | None = None,
-    terminal: bool | None = None,
+    frame: pl.DataFrame, settings: OracleSettings, *, terminal: bool | None = None
 ) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.oracle.measure` returns, by name.
 
@@ -60,11 +57,12 @@ def tables(
         ", ".join([f"{dataset}/{split}", *rest]): part
         for (dataset, split, *rest), part in frame.group_by(_WHERE, maintain_order=True)
     }
-    if len(groups) == 1 and details is not False:
+    top = settings.top
+    if len(groups) == 1:
         (part,) = groups.values()
         return _details(part, top, terminal)
     found = _overview(frame, top, terminal) if groups else {}
-    for name, part in groups.items() if details else ():
+    for name, part in groups.items() if settings.details else ():
         found |= {f"{kind}, {name}": text for kind, text in _details(part, top, terminal).items()}
     return found
 
@@ -92,13 +90,11 @@ def _by_backbone(
     frame: pl.DataFrame, metric: str, keys: list[str], short: dict[str, str], terminal: bool | None
 ) -> str:
     """A line a group, a column a backbone, and the floor."""
-    singles = frame.filter(pl.col("ensemble").is_null())
-    floors = (
-        singles.filter(metric=f"{metric}_floor").group_by(keys).agg(guess=pl.col("value").max())
-    )
+    alone = singles(frame)
+    floors = alone.filter(metric=f"{metric}_floor").group_by(keys).agg(guess=pl.col("value").max())
     table = (
-        singles.filter(metric=metric)
-        .pivot(on="backbones", index=keys, values="value", maintain_order=True)
+        alone.filter(metric=metric)
+        .pivot(on="backbone", index=keys, values="value", maintain_order=True)
         .join(floors, on=keys, how="left", maintain_order="left")
         .select(*keys, *short, "guess")
     )
@@ -123,7 +119,7 @@ def _oracles(
             {
                 **{key: part[key][0] for key in keys},
                 "n": best["n"],
-                "best": None if is_nan(best["value"]) else short[best["backbones"]],
+                "best": None if is_nan(best["value"]) else short[best["backbone"]],
                 "top-1": best["value"],
                 "oracle": whole["acc1"]["value"],
                 "indep.": whole["acc1_independent"]["value"],
@@ -203,7 +199,7 @@ def _backbones(part: pl.DataFrame, short: dict[str, str], terminal: bool | None)
     """A line a backbone, the oracle below."""
     rows = []
     for name, text in short.items():
-        of = _by_metric(part.filter(pl.col("ensemble").is_null(), pl.col("backbones") == name))
+        of = _by_metric(singles(part).filter(backbone=name))
         shapley, only = of["shapley"], of["unique_correct"]
         rows.append(
             {
@@ -233,7 +229,7 @@ def _backbones(part: pl.DataFrame, short: dict[str, str], terminal: bool | None)
         bold={(row, "top-1") for row in range(len(short)) if rows[row]["top-1"] == best["value"]},
         terminal=terminal,
     )
-    return "\n".join([text, *_said(part, short[best["backbones"]])])
+    return "\n".join([text, *_said(part, short[best["backbone"]])])
 
 
 def _said(part: pl.DataFrame, best: str) -> list[str]:
@@ -319,7 +315,7 @@ def _regions(part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool
     """A line a region, a column a backbone."""
     every = part.filter(pl.col("metric") == "region")
     shown = [
-        {"images": _images(row), "%": row["value"]} | _marks(row["backbones"].split("+"), short)
+        {"images": _images(row), "%": row["value"]} | _marks(row["backbones"], short)
         for row in every.head(top).iter_rows(named=True)
     ]
     kinds = {"images": pl.Int64, "%": pl.Float64, **dict.fromkeys(short, pl.String)}
@@ -344,10 +340,10 @@ def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, A
     """Size, names and rows by metric of the best single backbone and the best of each size."""
     single = _best(part)
     found: list[tuple[int, tuple[str, ...], dict[str, Any]]]
-    found = [(1, (str(single["backbones"]),), {"acc1": single})]
+    found = [(1, (str(single["backbone"]),), {"acc1": single})]
     oracles = part.filter(pl.col("ensemble") == "oracle", pl.col("metric").is_in(_OF_SUBSETS))
-    for (joined,), rows in oracles.group_by("backbones", maintain_order=True):
-        chosen = tuple(str(joined).split("+"))
+    for (names,), rows in oracles.group_by("backbones", maintain_order=True):
+        chosen = tuple(names)
         if len(chosen) > 1:
             found.append((len(chosen), chosen, _by_metric(rows)))
     return found
@@ -355,17 +351,17 @@ def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, A
 
 def _best(part: pl.DataFrame) -> dict[str, Any]:
     """The accuracy of the best single backbone, the first of equals."""
-    singles = part.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
-    return max(singles.to_dicts(), key=lambda row: -1 if is_nan(row["value"]) else row["value"])
+    accuracies = singles(part).filter(metric="acc1")
+    return max(accuracies.to_dicts(), key=lambda row: -1 if is_nan(row["value"]) else row["value"])
 
 
 def _whole(part: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """The rows of the oracle of all backbones, by metric."""
-    joined = "+".join(_short(part)[0])
+    count = len(backbones(singles(part)))
     return _by_metric(
         part.filter(
             pl.col("ensemble") == "oracle",
-            pl.col("backbones") == joined,
+            pl.col("backbones").list.len() == count,
             pl.col("metric") != "region",
         )
     )
@@ -381,8 +377,7 @@ def _by_metric(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _short(part: pl.DataFrame) -> tuple[dict[str, str], str]:
-    singles = part.filter(pl.col("ensemble").is_null())
-    return shortened(singles["backbones"].unique(maintain_order=True).to_list())
+    return shortened(backbones(singles(part)))
 
 
 def _images(row: dict[str, Any]) -> int | None:

@@ -17,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.analyses.representation.measures import NEIGHBOURS, compare, mutual_neighbours
+from clipsyn.analyses.representation import RepresentationSettings
+from clipsyn.analyses.representation.measures import compare, mutual_neighbours
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.numerics.metrics import (
@@ -29,31 +30,18 @@ from clipsyn.numerics.metrics import (
     judge,
 )
 from clipsyn.registry import unknown_name
-from clipsyn.results.frame import RESULT, Measured, Row
+from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.stats import UNKNOWN, Interval, Resamples, bootstrap_mean, percentiles
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
-from clipsyn.store.select import Names, groups, select
+from clipsyn.store.select import Names, groups
 
-SAMPLES = 2000  # a pool of neighbours as large as in the literature, and seconds for nine backbones
 SUPPORT = "train"
 _LOG = logging.getLogger("clipsyn")
 
 
-def representation(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = (CLEAN.label,),
-    backbones: Names = None,
-    prompts: Names = None,
-    samples: int = SAMPLES,
-    neighbours: int = NEIGHBOURS,
-    support: str | None = None,
-    seed: int = 0,
-) -> pl.DataFrame:
+def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFrame:
     """Similarity of all pairs of backbones, and what the logits of each say.
 
     Filters are names or patterns with ``*``; None takes all there is. Everything is over the same
@@ -87,21 +75,17 @@ def representation(
     where temperatures are to be fitted on "test", and UsageError for numbers below 1 and where
     there is nothing to compare.
     """
-    if min(samples, neighbours) < 1:
-        raise UsageError(f"it takes at least one image and neighbour, not {samples}, {neighbours}")
-    keys = select(
-        store, dataset=datasets, split=splits, perturbation=perturbations, backbone=backbones
-    )
-    study = _Study(store, samples, neighbours, _support(store, support), seed)
+    keys = settings.keys(store)
+    study = _Study(store, settings, _support(store, settings.support))
     rows: list[Row] = []
     for _, cells in groupby(sorted(_useful(store, keys), key=_place), key=_place):
-        rows += study.of_cells(list(cells), prompts)
+        rows += study.of_cells(list(cells), settings.prompts)
     if not rows:
         raise UsageError(
             f"{store.path} has only one backbone there and no labels: name more backbones, or add "
             "one with `clipsyn extract`"
         )
-    return pl.DataFrame(rows, schema=RESULT)
+    return frame(rows)
 
 
 def _support(store: FeatureStore, wanted: str | None) -> str:
@@ -147,10 +131,8 @@ class _Study:
     """Settings, and the temperatures that were fitted so far."""
 
     store: FeatureStore
-    samples: int
-    neighbours: int
+    settings: RepresentationSettings
     support: str
-    seed: int
 
     def of_cells(self, keys: list[FeatureKey], prompts: Names) -> Iterator[Row]:
         """All rows about the backbones of one dataset, split and perturbation."""
@@ -158,12 +140,12 @@ class _Study:
         readable = np.logical_and.reduce([self.store.valid(key) for key in keys])
         decisive = {
             "cells": [self.store.fingerprint(key) for key in keys],
-            "samples": self.samples,
-            "seed": self.seed,
+            "samples": self.settings.samples,
+            "seed": self.settings.seed,
         }
         embedded = [key for key in keys if _has_embeddings(self.store, key)]
         for row in self._similarities(Predicted(self.store, table, tuple(embedded), ""), readable):
-            settings = decisive | {"neighbours": self.neighbours}
+            settings = decisive | {"neighbours": self.settings.neighbours}
             yield row | {"fingerprint": fingerprint(settings)}
         scoring = [key for key in keys if self.store.has_confidences(key)]
         if not scoring or not (table.labels >= 0).any():
@@ -180,17 +162,21 @@ class _Study:
     def _draw(self, usable: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Row numbers, ascending: of all usable samples, or as many of them as are wanted."""
         rows = np.flatnonzero(usable)
-        if len(rows) <= self.samples:
+        if len(rows) <= self.settings.samples:
             return rows
-        return np.sort(np.random.default_rng(self.seed).choice(rows, self.samples, replace=False))
+        return np.sort(
+            np.random.default_rng(self.settings.seed).choice(
+                rows, self.settings.samples, replace=False
+            )
+        )
 
     def _similarities(self, group: Predicted, readable: NDArray[np.bool_]) -> Iterator[Row]:
         if len(group.keys) < 2:
             return
         rows = self._draw(readable)
         embeddings = [self.store.embeddings(key)[rows] for key in group.keys]
-        shares = mutual_neighbours(embeddings, self.neighbours)
-        estimates = compare(embeddings, seed=self.seed)
+        shares = mutual_neighbours(embeddings, self.settings.neighbours)
+        estimates = compare(embeddings, seed=self.settings.seed)
         for i, j in combinations(range(len(embeddings)), 2):
             for name, found in estimates.items():
                 score = Score(float(found.value[i, j]), len(rows))
@@ -218,7 +204,8 @@ class _Study:
                 continue
             judged = judge(logits / np.float32(fitted.temperature.value), labels)
             said = {
-                "support": f"{self.support}, {group.prompts}",
+                "support": self.support,
+                "support_prompts": group.prompts,
                 "shots": None,
                 "fingerprint": fitted.fingerprint,
             }

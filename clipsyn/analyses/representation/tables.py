@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.frames import is_nan
+from clipsyn.results.view import backbones
 from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.tables import NOTHING, interval_text, shortened, show
 
@@ -57,7 +59,9 @@ divided by T, the temperature fitted on the support.""",
 }
 
 
-def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
+def tables(
+    frame: pl.DataFrame, settings: RepresentationSettings, *, terminal: bool | None = None
+) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.representation.measure` returns, by name.
 
     One dataset, split and perturbation: "similarity", a matrix of pairs, and "pairs", a line a
@@ -77,6 +81,13 @@ def tables(frame: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, st
     return found
 
 
+def notes(frame: pl.DataFrame, _: RepresentationSettings) -> Iterator[str]:
+    """Which datasets have no logit statistics."""
+    scored = set(frame.filter(metric="ece")["dataset"])
+    if silent := sorted(set(frame["dataset"]) - scored):
+        yield f"no logit statistics, for want of labels: {', '.join(silent)}"
+
+
 def _similarities(pairs: pl.DataFrame, names: list[str], terminal: bool | None) -> dict[str, str]:
     short, pattern = shortened(names)
     groups = pairs.partition_by(["dataset", "split", "perturbation"], maintain_order=True)
@@ -94,8 +105,7 @@ def _similarities(pairs: pl.DataFrame, names: list[str], terminal: bool | None) 
 
 def _names(pairs: pl.DataFrame) -> list[str]:
     """All backbones, in order."""
-    joined = pairs["backbones"].unique(maintain_order=True)
-    return list(dict.fromkeys(name for text in joined for name in text.split("+")))
+    return backbones(pairs)
 
 
 def _overview(
@@ -141,7 +151,7 @@ def _extreme(alike: pl.DataFrame, row: int, short: dict[str, str]) -> str | None
     if alike.is_empty():
         return None
     found = alike.row(row, named=True)
-    both = " ".join(short[name] for name in found["backbones"].split("+"))
+    both = " ".join(short[name] for name in found["backbones"])
     return f"{both} {_number(found['value'])}"
 
 
@@ -162,9 +172,8 @@ def _matrix(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: b
 def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:
     """A line a pair, the most alike first."""
     rows = []
-    for (joined,), of_pair in part.group_by("backbones", maintain_order=True):
+    for ((one, other),), of_pair in part.group_by("backbones", maintain_order=True):
         of = {row["metric"]: row for row in of_pair.to_dicts()}
-        one, other = str(joined).split("+")
         row = {"backbone": short[one], "and": short[other], "by": of["cka"]["value"]}
         for metric, name in _OF_PAIRS.items():
             share = metric == "mutual_knn"
@@ -187,11 +196,11 @@ def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bo
 
 def _logits(part: pl.DataFrame, terminal: bool | None) -> str:
     """A line a backbone; intervals where there is one dataset, else means over datasets."""
-    short, pattern = shortened(part["backbones"].unique(maintain_order=True).to_list())
+    short, pattern = shortened(backbones(part))
     one = part["dataset"].n_unique() == 1
     rows = []
     for name, text in short.items():
-        of = dict(_by_metric(part.filter(pl.col("backbones") == name), one))
+        of = dict(_by_metric(part.filter(pl.col("backbones").list.first() == name), one))
         rows.append({"backbone": text} | of)
     table = pl.DataFrame(rows, infer_schema_length=None)
     there = [name for name in table.columns if table[name].null_count() < len(table)]

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from clipsyn.analyses.predicted import ALL
+from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.measures import relative_robustness
 from clipsyn.analyses.robustness.trials import Setting, Trial
 from clipsyn.errors import UsageError
@@ -25,20 +26,18 @@ def ensemble_rows(
     store: FeatureStore,
     trials: Sequence[Trial],
     reference: str,
-    path: Path,
-    *,
-    head: str,
-    shots: str | None,
+    settings: RobustnessSettings,
 ) -> list[Row]:
     """Of the ensembles in a file of `clipsyn evaluate -o`, on one head and number of shots.
 
-    shots: images a class, "full" for the whole support, None for the most there are; ensembles
-    that learn nothing are there anyway. Means over severities of which the file lacks some are
-    left out. Raises UsageError where there is no such ensemble of the trials' backbones and
-    samples, and UnknownName with near matches for a head.
+    Ensembles that learn nothing are there with any number of shots. Means over severities of which
+    the file lacks some are left out. Raises UsageError where there is no such
+    ensemble of the trials' backbones and samples, and UnknownName with near matches for a head.
     """
+    assert settings.results is not None
+    path = settings.results
     line = _evaluate_line(store, trials, path)
-    frame = ensembles_in(path, ("acc1", "gain"), head, shots, line)
+    frame = ensembles_in(path, ("acc1", "gain"), settings.head, settings.shots, line)
     frame = frame.filter(pl.col("ensemble") != "oracle")
     if frame["support"].drop_nulls().n_unique() > 1:
         raise UsageError(
@@ -107,13 +106,13 @@ def _mean(methods: Sequence[_Method]) -> _Method:
 
 def _of(trial: Trial, frame: pl.DataFrame) -> pl.DataFrame:
     """The results of a trial: of its samples, perturbations and backbones in any order."""
-    of_these = pl.col("backbones").str.split("+").list.sort()
+    of_these = pl.col("backbones").list.sort()
     return frame.filter(
         pl.col("dataset") == trial.clean.samples.dataset,
         pl.col("split") == trial.clean.samples.split,
         pl.col("prompts") == trial.clean.prompts,
         pl.col("perturbation").is_in(trial.labels),
-        of_these == sorted(trial.backbones),
+        of_these == pl.lit(sorted(trial.backbones), pl.List(pl.String)),
     )
 
 

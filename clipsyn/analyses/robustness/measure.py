@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import ALL
+from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.ensembles import ensemble_rows
 from clipsyn.analyses.robustness.measures import kendall_tau, relative_robustness
 from clipsyn.analyses.robustness.trials import Setting, Trial, means, trials
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
 from clipsyn.registry import unknown_name
-from clipsyn.results.frame import RESULT, Measured, Row
+from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import CLEAN, fingerprint
 from clipsyn.stats import UNKNOWN, Interval, percentiles, wilson_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import Names
 
 _Found = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble and number
 
 
-def robustness(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = None,
-    backbones: Names = None,
-    prompts: Names = None,
-    reference: str | None = None,
-    results: Path | None = None,
-    head: str = "zero-shot",
-    shots: str | None = None,
-) -> pl.DataFrame:
+def measure(store: FeatureStore, settings: RobustnessSettings) -> pl.DataFrame:
     """Accuracy of backbones, oracle and ensembles under perturbation, against clean images.
 
     Filters are names or patterns with ``*``; None takes all there is, and clean images are always
@@ -81,20 +68,13 @@ def robustness(
     perturbation, are missing; UnknownName with near matches; DatasetError where nothing has
     labels; UsageError for results of no such ensemble, or of other samples.
     """
-    found = trials(
-        store,
-        datasets=datasets,
-        splits=splits,
-        perturbations=perturbations,
-        backbones=backbones,
-        prompts=prompts,
-    )
-    chosen = _reference(found, reference)
+    found = trials(store, settings)
+    chosen = _reference(found, settings.reference)
     found += means(found)
     rows = [row for trial in found for row in _rows(trial, chosen)]
-    if results is not None:
-        rows += ensemble_rows(store, found, chosen, results, head=head, shots=shots)
-    return pl.DataFrame(rows, schema=RESULT)
+    if settings.results is not None:
+        rows += ensemble_rows(store, found, chosen, settings)
+    return frame(rows)
 
 
 def _reference(found: Sequence[Trial], wanted: str | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ALL, CLEAN, ORACLE, Part, names, parts
 from clipsyn.frames import is_nan
 from clipsyn.show.tables import NOTHING, column_heads, interval_text, legend, show
@@ -51,7 +52,7 @@ Kendall's, of the order of the backbones clean and perturbed.""",
 
 
 def tables(
-    frame: pl.DataFrame, *, details: bool = False, terminal: bool | None = None
+    frame: pl.DataFrame, settings: RobustnessSettings, *, terminal: bool | None = None
 ) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.robustness.measure` returns, by name.
 
@@ -61,6 +62,7 @@ def tables(
     too, its name behind a comma ("order, birds/test, own"), and "drop", "relative_robustness" and
     "every severity".
     """
+    details = settings.details
     single, shown = parts(frame)
     found: dict[str, str] = {}
     if len(single) > 1:
@@ -167,7 +169,7 @@ def _order(part: Part, terminal: bool | None) -> str:
     rows = []
     for setting in (CLEAN, *part.severities, ALL):
         lead, switch, tau = (part.only(m, setting) for m in ("lead", "switch", "kendall_tau"))
-        best = lead["backbones"]
+        best = lead["backbones"][0]
         accuracy = part.value("acc1", setting, best)
         rows.append(
             {
@@ -246,8 +248,8 @@ def _datasets(found: Sequence[Part], terminal: bool | None) -> str:
     rows = []
     for part in found:
         best, under = part.only("lead", CLEAN), part.only("lead", ALL)
-        first = best.get("backbones") or part.backbones[0]
-        second = under.get("backbones") or part.backbones[0]
+        first = (best.get("backbones") or part.backbones)[0]
+        second = (under.get("backbones") or part.backbones)[0]
         drop = part.row("drop", ALL, first)
         rows.append(
             {

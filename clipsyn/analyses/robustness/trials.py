@@ -6,7 +6,7 @@ Reads predictions and labels alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from zlib import crc32
 
@@ -17,6 +17,7 @@ from clipsyn.analyses.oracle.measures import class_accuracy, correctness, indepe
 from clipsyn.analyses.predicted import ALL, Predicted, predicted
 from clipsyn.analyses.robustness.measures import corruption_error, families
 from clipsyn.analyses.shared_images import image_numbers, linked
+from clipsyn.analyses.spec import Selection
 from clipsyn.errors import DatasetError, MissingCell, UsageError
 from clipsyn.numerics.metrics import scored
 from clipsyn.results.frame import Measured, Row
@@ -24,7 +25,7 @@ from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.stats import bootstrap_means, bootstrap_sets
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.select import Names, matching, select, terms_of
+from clipsyn.store.select import Names, matching, terms_of
 
 _Place = tuple[str, str]  # dataset, split
 
@@ -135,33 +136,19 @@ class Setting(NamedTuple):
     error: NDArray[np.float64] | None = None  # the same of a mean: ce, or mce
 
 
-def trials(
-    store: FeatureStore,
-    *,
-    datasets: Names = None,
-    splits: Names = ("test",),
-    perturbations: Names = None,
-    backbones: Names = None,
-    prompts: Names = None,
-) -> list[Trial]:
+def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
     """Of every dataset, split and prompt set that has perturbed images.
 
-    Filters are names or patterns with ``*``; None takes all there is, and clean images are always
-    taken. Raises MissingCell with the extract line where clean images, or a backbone under a
-    perturbation, are missing; UnknownName with near matches; DatasetError without labels.
+    Clean images are always taken. Raises MissingCell with the extract line where clean images, or a
+    backbone under a perturbation, are missing; UnknownName with near matches; DatasetError
+    without labels.
     """
-    places = _places(store, datasets, splits, perturbations, backbones)
-    _refuse_gaps(store, places, backbones)
-    if perturbations is not None:
-        perturbations = (*terms_of("perturbation", perturbations), CLEAN.label)
-    groups = predicted(
-        store,
-        datasets=datasets,
-        splits=splits,
-        perturbations=perturbations,
-        backbones=backbones,
-        prompts=prompts,
-    )
+    places = _places(store, selection)
+    _refuse_gaps(store, places, selection.backbones)
+    if selection.perturbations is not None:
+        wanted = (*terms_of("perturbation", selection.perturbations), CLEAN.label)
+        selection = replace(selection, perturbations=wanted)
+    groups = predicted(store, selection)
     by_prompts: dict[tuple[_Place, str], list[Predicted]] = {}
     for group in groups:
         place = group.samples.dataset, group.samples.split
@@ -188,13 +175,9 @@ def means(found: Sequence[Trial]) -> list[Trial]:
     return [Trial.mean(members) for members in most if len(members) > 1]
 
 
-def _places(
-    store: FeatureStore, datasets: Names, splits: Names, perturbations: Names, backbones: Names
-) -> dict[_Place, list[str]]:
+def _places(store: FeatureStore, selection: Selection) -> dict[_Place, list[str]]:
     """Where there are perturbed images of what is asked for, and their perturbations and clean."""
-    keys = select(
-        store, dataset=datasets, split=splits, perturbation=perturbations, backbone=backbones
-    )
+    keys, datasets = selection.keys(store), selection.datasets
     places: dict[_Place, list[str]] = {}
     for key in keys:
         if key.perturbation != CLEAN.label:

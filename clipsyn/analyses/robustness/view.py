@@ -11,6 +11,7 @@ import polars as pl
 
 from clipsyn.analyses.robustness.measures import families
 from clipsyn.frames import is_nan
+from clipsyn.results.view import backbones, singles
 from clipsyn.show.tables import shortened
 
 ALL, CLEAN = "all", "clean"
@@ -57,8 +58,7 @@ class Part:
 
     @cached_property
     def backbones(self) -> tuple[str, ...]:
-        singles = self.frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
-        return tuple(singles["backbones"].unique(maintain_order=True))
+        return tuple(backbones(singles(self.frame).filter(metric="acc1")))
 
     @cached_property
     def short(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Part:
 
     @property
     def reference(self) -> str:
-        return str(self.frame.filter(ensemble=_REFERENCE)["backbones"][0])
+        return str(self.frame.filter(ensemble=_REFERENCE)["backbones"][0][0])
 
     @cached_property
     def severities(self) -> dict[str, dict[int, str]]:
@@ -103,7 +103,7 @@ class Part:
     def _rows(self) -> dict[tuple[str, str, str], _Row]:
         rows: dict[tuple[str, str, str], list[_Row]] = {}
         for row in self.frame.iter_rows(named=True):
-            key = row["metric"], row["perturbation"], row["ensemble"] or row["backbones"]
+            key = row["metric"], row["perturbation"], row["ensemble"] or row["backbones"][0]
             rows.setdefault(key, []).append(row)
         return {key: _mean(of) for key, of in rows.items()}
 

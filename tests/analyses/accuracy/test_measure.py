@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.accuracy.measure import zeroshot
+from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
 from clipsyn.results.frame import RESULT
 from clipsyn.schema import NO_PREDICTION

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.cascade import stages
-from clipsyn.analyses.cascade.measure import cascade
+from clipsyn.analyses.cascade import cascade
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.parts import Wanted

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.oracle import measure as module
-from clipsyn.analyses.oracle.measure import oracle, sample_table, subset_table
+from clipsyn.analyses.oracle import oracle, sample_table, subset_table
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.results.frame import NAMES, RESULT

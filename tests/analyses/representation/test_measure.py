@@ -12,7 +12,7 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize_scalar
 
-from clipsyn.analyses.representation.measure import representation
+from clipsyn.analyses.representation import representation
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files

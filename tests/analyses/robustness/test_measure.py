@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import kendalltau
 
-from clipsyn.analyses.robustness.measure import robustness
+from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.parts import Wanted
 from clipsyn.importing.write import import_files

@@ -1,0 +1,44 @@
+"""Rows of a tidy frame, found by what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from clipsyn.results.frame import Row
+
+WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or one line, is about
+Numbers = dict[str, Row]  # rows by metric
+
+
+def parts(frame: pl.DataFrame, columns: tuple[str, ...] = WHERE) -> Iterator[pl.DataFrame]:
+    """The rows of each dataset, split, perturbation and prompt set, in order."""
+    yield from frame.partition_by(columns, maintain_order=True)
+
+
+def numbers(frame: pl.DataFrame) -> Numbers:
+    """Rows by metric, of a frame that has each once."""
+    return {row["metric"]: row for row in frame.iter_rows(named=True)}
+
+
+def numbers_by(frame: pl.DataFrame, column: str) -> dict[Any, Numbers]:
+    """Rows by metric, for each value of a column in order; a list of names as a tuple."""
+    found: dict[Any, Numbers] = {}
+    for row in frame.iter_rows(named=True):
+        value = row[column]
+        key = tuple(value) if isinstance(value, list) else value
+        found.setdefault(key, {})[row["metric"]] = row
+    return found
+
+
+def singles(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows about a backbone on its own, with its name in a column `backbone`."""
+    alone = pl.col("ensemble").is_null() & (pl.col("backbones").list.len() == 1)
+    return frame.filter(alone).with_columns(backbone=pl.col("backbones").list.first())
+
+
+def backbones(frame: pl.DataFrame) -> list[str]:
+    """Every backbone that a row is about, in order."""
+    return frame["backbones"].explode().drop_nulls().unique(maintain_order=True).to_list()
