@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.cascade import stages
-from clipsyn.analyses.cascade import cascade
+from clipsyn.analyses.cascade import cascade, stages
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.parts import Wanted

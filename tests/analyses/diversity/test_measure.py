@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import binomtest, pearsonr
 from sklearn.metrics import cohen_kappa_score
 
-from clipsyn.analyses.diversity import measure as module
 from clipsyn.analyses.diversity import diversity
+from clipsyn.analyses.diversity import measure as module
 from clipsyn.analyses.diversity.measure import MEANS
 from clipsyn.analyses.diversity.measures import PAIRWISE
 from clipsyn.analyses.predicted import Predicted
