@@ -75,7 +75,7 @@ def test_a_given_order_is_that_of_the_backbones(run):
 def test_files_of_the_numbers(run, tmp_path, tiny_store):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
     result = run("--csv", csv, "--parquet", parquet)
-    expected = cascade(tiny_store, thresholds=THRESHOLDS)
+    expected = cascade(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
     assert pl.read_csv(csv, schema=RESULT)["value"].to_list() == expected["value"].to_list()
     assert f"{len(expected)} rows written to {csv}" in result.stderr
