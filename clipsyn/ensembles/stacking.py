@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import UsageError
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.numerics.loss import cross_entropy
@@ -97,10 +98,9 @@ def _chosen(inputs: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
     sizes = np.bincount(labels)
     if len(sizes) < 2 or np.mean(sizes > 1) < 0.5:
         return _FIXED
-    folds = _folds(labels, sizes)
     losses = np.zeros(len(_GRID))
-    for fold in range(folds.max() + 1):
-        kept, held = folds != fold, folds == fold
+    for held in stratified_folds(labels, _FOLDS, keep_classes=True):
+        kept = ~held
         # what lies outside the space of the samples kept has no coefficient
         rotation = np.linalg.svd(inputs[kept], full_matrices=False)[2]
         coordinates = inputs @ rotation.T
@@ -109,17 +109,6 @@ def _chosen(inputs: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
             scores = coordinates[held] @ found.coef.T + found.intercept
             losses[number] += cross_entropy(scores, labels[held])[0].sum()
     return _GRID[int(losses.argmin())]
-
-
-def _folds(labels: NDArray[np.int32], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """(sample,) the fold that holds it out: the samples of a class go to one after the other.
-
-    -1 for the only sample of a class, which is never held out: no fold lacks a class.
-    """
-    order = np.argsort(labels, kind="stable")
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[labels[order]]
-    return np.where(sizes[labels] > 1, position % _FOLDS, -1)
 
 
 def _solve(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.estimator import Estimator
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.pool import Pool
 
@@ -117,33 +118,6 @@ def repeated(labels: NDArray[Any]) -> bool:
     return bool(np.mean(sizes[sizes > 0] >= 2) > 0.5)
 
 
-def stratified_folds(labels: NDArray[Any], folds: int, random_state: int) -> NDArray[np.intp]:
-    """(sample,) fold of each sample, 0 to folds - 1, of sizes that differ by at most one.
-
-    The samples of a class are spread over as many folds as there can be. The same labels and
-    random state give the same folds.
-    """
-    fold = np.empty(len(labels), np.intp)
-    fold[_by_class(labels, random_state)] = np.arange(len(labels)) % folds
-    return fold
-
-
-def held_out(labels: NDArray[Any], share: float, random_state: int) -> NDArray[np.bool_]:
-    """(sample,) which samples to hold out: `share` of those whose class has two or more.
-
-    They are spread evenly over the classes, and every class keeps at least one sample. None where
-    all classes have one sample, else at least one. share: above 0 and at most 0.5.
-    """
-    if not 0 < share <= 0.5:
-        raise UsageError(f"the part held out is above 0 and at most 0.5, not {share}")
-    order = _by_class(labels, random_state)
-    order = order[np.bincount(labels)[labels[order]] > 1]
-    position = np.arange(len(order))
-    out = np.zeros(len(labels), np.bool_)
-    out[order[np.floor(position * share) > np.floor((position - 1) * share)]] = True
-    return out
-
-
 def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
     """`support` with logits from heads like `head`, each fitted without the fold it is used on.
 
@@ -151,18 +125,10 @@ def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Po
     """
     if folds < 2:
         raise UsageError(f"cross-fitting needs at least two folds, not {folds}")
-    fold = stratified_folds(support.labels, folds, random_state)
     logits = support.logits.copy()
-    for number in range(min(folds, len(support))):
-        inside = np.flatnonzero(fold == number)
-        outside = np.flatnonzero(fold != number)
-        if len(inside) and len(outside):
+    for held in stratified_folds(support.labels, folds, random_state=random_state):
+        inside, outside = np.flatnonzero(held), np.flatnonzero(~held)
+        if len(outside):
             part = type(head)(**head.get_params()).fit(support.take(outside))
             logits[inside] = part.transform(support.take(inside)).logits
     return support.with_logits(logits)
-
-
-def _by_class(labels: NDArray[Any], random_state: int) -> NDArray[np.intp]:
-    """Row numbers, class after class, in random order within each."""
-    order = np.random.default_rng(random_state).permutation(len(labels))
-    return order[np.argsort(labels[order], kind="stable")]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import TooFewSamples
-from clipsyn.heads.base import Head, held_out, image_embeddings, mean_loss, repeated
+from clipsyn.errors import TooFewSamples, UsageError
+from clipsyn.heads.base import Head, image_embeddings, mean_loss, repeated
+from clipsyn.numerics.folds import held_out
 from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.pool import Pool
 
@@ -82,6 +83,8 @@ class LinearProbe(Head):
         return self.transform(support.take(np.flatnonzero(self._held_out(support))))
 
     def _held_out(self, pool: Pool) -> NDArray[np.bool_]:
+        if not 0 < self.holdout <= 0.5:
+            raise UsageError(f"the part held out is above 0 and at most 0.5, not {self.holdout}")
         rows = held_out(pool.labels, self.holdout, self.random_state)
         if not rows.any():
             raise TooFewSamples(

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.ensembles.stacking import Stacking, _folds
+from clipsyn.ensembles.stacking import Stacking
 from clipsyn.errors import InputError, LeakError, UsageError
 from clipsyn.pool import Pool
 
@@ -104,16 +104,6 @@ def test_the_penalty_is_chosen_on_folds_that_have_every_class(bias, seed, order)
 def test_the_penalty_is_fixed_unless_half_of_the_classes_have_two_samples(shots):
     logits, labels = problem(5 * shots, bias=0.1)
     assert (Stacking().fit(logits, labels).inverse_penalty_ == 10.0) == (shots == 1)
-
-
-def test_folds_never_lose_a_class():
-    labels = np.array([0, 1, 1, 2, 2, 2, 2, 1, 3, 2])
-    folds = _folds(labels, np.bincount(labels))
-    assert folds[[0, 8]].tolist() == [-1, -1]
-    assert folds[labels == 1].tolist() == [0, 1, 2]
-    assert folds[labels == 2].tolist() == [0, 1, 2, 0, 1]
-    for fold in range(3):
-        assert set(labels[folds != fold]) == {0, 1, 2, 3}
 
 
 def test_classes_not_in_the_support_set_come_last_in_the_order_of_the_backbones():

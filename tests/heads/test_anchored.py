@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clipsyn.heads.anchored import AnchoredProbe
-from clipsyn.heads.base import stratified_folds
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.pool import Pool
 
 
@@ -91,9 +91,8 @@ def test_a_class_is_not_preferred_for_having_more_images():
 def test_the_combiner_gets_logits_of_probes_fitted_on_the_other_folds(sizes):
     support = clusters(sizes)
     found = AnchoredProbe(folds=3, random_state=4).fit_transform(support).logits
-    fold = stratified_folds(support.labels, 3, 4)
-    for number in range(3):
-        inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+    for held in stratified_folds(support.labels, 3, random_state=4):
+        inside, outside = np.flatnonzero(held), np.flatnonzero(~held)
         part = AnchoredProbe().fit(support.take(outside)).transform(support.take(inside))
         np.testing.assert_array_equal(found[inside], part.logits)
 

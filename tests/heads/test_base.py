@@ -10,19 +10,10 @@ import pytest
 import torch
 
 from clipsyn.errors import InputError, UsageError
-from clipsyn.heads.base import (
-    Head,
-    cross_fitted,
-    held_out,
-    image_embeddings,
-    mean_loss,
-    repeated,
-    stratified_folds,
-)
+from clipsyn.heads.base import Head, cross_fitted, image_embeddings, mean_loss, repeated
 from clipsyn.heads.zero_shot import ZeroShot
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.pool import Pool
-
-LABELS = np.repeat(np.arange(7), [1, 2, 3, 10, 0, 5, 26]).astype(np.int32)
 
 
 class Recorder(Head):
@@ -47,46 +38,6 @@ def numbered(count: int, classes: int = 3) -> Pool:
     return replace(pool, embeddings={"0": 2.0 ** np.arange(count)[:, None]})
 
 
-@pytest.mark.parametrize("folds", [2, 3, 5, 50])
-def test_folds_are_even_and_spread_every_class(folds):
-    fold = stratified_folds(LABELS, folds, 0)
-    sizes = np.bincount(fold, minlength=folds)
-    assert sizes.max() - sizes.min() <= 1
-    for label in np.unique(LABELS):
-        counts = np.bincount(fold[label == LABELS], minlength=folds)
-        assert counts.max() - counts.min() <= 1
-
-
-def test_folds_depend_on_labels_and_random_state_alone():
-    np.testing.assert_array_equal(stratified_folds(LABELS, 5, 1), stratified_folds(LABELS, 5, 1))
-    assert (stratified_folds(LABELS, 5, 1) != stratified_folds(LABELS, 5, 2)).any()
-
-
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.3, 0.5])
-@pytest.mark.parametrize("seed", range(5))
-def test_every_class_keeps_a_sample_when_some_are_held_out(share, seed):
-    out = held_out(LABELS, share, seed)
-    sizes = np.bincount(LABELS)
-    kept = np.bincount(LABELS[~out], minlength=7)
-    assert (kept[sizes > 0] > 0).all()
-    assert not out[sizes[LABELS] == 1].any()
-    assert abs(out.sum() - share * (len(LABELS) - 1)) <= 1
-    assert (np.abs((sizes - kept) - share * sizes) <= 1).all()
-
-
-def test_nothing_is_held_out_of_single_samples_and_something_of_two():
-    assert not held_out(np.arange(5, dtype=np.int32), 0.1, 0).any()
-    out = held_out(np.array([0, 1, 2, 2], np.int32), 0.1, 0)
-    assert out.sum() == 1
-    assert out[2:].any()
-
-
-@pytest.mark.parametrize("share", [0, -0.1, 0.51, 1])
-def test_more_than_half_cannot_be_held_out(share):
-    with pytest.raises(UsageError, match=r"at most 0\.5"):
-        held_out(LABELS, share, 0)
-
-
 def test_most_classes_repeated():
     assert repeated(np.array([0, 0, 3, 3, 5]))
     assert not repeated(np.array([0, 0, 3]))
@@ -96,12 +47,11 @@ def test_most_classes_repeated():
 @pytest.mark.parametrize("count", [2, 3, 11])
 def test_cross_fitted_logits_come_from_everybody_else(count):
     support = numbered(count)
-    fold = stratified_folds(support.labels, 4, 3)
-    found = cross_fitted(Recorder(0.5), support, 4, 3)
-    for row in range(count):
-        expected = 0.5 * sum(2.0**other for other in range(count) if fold[other] != fold[row])
-        assert found.logits[row, 0, 0] == expected
-    np.testing.assert_array_equal(found.labels, support.labels)
+    fitted = cross_fitted(Recorder(0.5), support, 4, 3)
+    for held in stratified_folds(support.labels, 4, random_state=3):
+        expected = 0.5 * sum(2.0**other for other in np.flatnonzero(~held))
+        assert (fitted.logits[held, 0, 0] == expected).all()
+    np.testing.assert_array_equal(fitted.labels, support.labels)
 
 
 def test_a_single_sample_keeps_its_logits():

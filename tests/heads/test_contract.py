@@ -15,6 +15,7 @@ from clipsyn.errors import InputError, LeakError, RouterMismatch, TooFewSamples,
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS, base
 from clipsyn.heads.base import Head
+from clipsyn.numerics.folds import held_out, stratified_folds
 from clipsyn.pool import Pool
 
 NAMES = list(HEADS)
@@ -156,9 +157,9 @@ def test_a_label_does_not_change_its_own_logits(name, monkeypatch):
     """
     support = pool(4)
     settings = FIXED.get(name, name)
-    folds = base.stratified_folds(support.labels, 5, 0)
-    monkeypatch.setattr(base, "stratified_folds", lambda *_: folds)
-    part = base.held_out(support.labels, 0.1, 0)
+    folds = list(stratified_folds(support.labels, 5, random_state=0))
+    monkeypatch.setattr(base, "stratified_folds", lambda *_, **__: folds)
+    part = held_out(support.labels, 0.1, 0)
     monkeypatch.setattr("clipsyn.heads.linear.held_out", lambda *_: part)
     monkeypatch.setattr("clipsyn.heads.linear._weights", lambda _, kept: np.ones(kept.sum()))
     combiner = np.flatnonzero(part) if name == "linear-probe" else np.arange(len(support))

@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from clipsyn.errors import TooFewSamples, UsageError
-from clipsyn.heads.base import held_out
 from clipsyn.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
+from clipsyn.numerics.folds import held_out
 from clipsyn.pool import Pool
 
 
