@@ -27,8 +27,8 @@ from scipy.stats import t
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.estimator import from_text
-from clipsyn.heads.base import stratified_folds
 from clipsyn.numerics.fewshot import few_shot
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.stats import bootstrap_mean
@@ -143,8 +143,8 @@ def chosen(settings: Sequence[str], support: Pool) -> str:
     """The setting with the lowest loss of held-out samples, in `FOLDS` stratified folds."""
     if len(settings) == 1:
         return settings[0]
-    folds = stratified_folds(support.labels, FOLDS, 0)
-    parts = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in range(FOLDS)]
+    folds = stratified_folds(support.labels, FOLDS, random_state=0)
+    parts = [(np.flatnonzero(~held), np.flatnonzero(held)) for held in folds]
 
     def loss(setting: str) -> float:
         losses = [
