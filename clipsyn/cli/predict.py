@@ -197,7 +197,7 @@ def _wrapped(column: str) -> str:
 
 
 def _accuracy(found: Predictions) -> Iterator[str]:
-    from clipsyn.show.tables import interval_text
+    from clipsyn.show.numbers import interval_text
     from clipsyn.stats import wilson_interval
 
     if found.accuracy is not None:

@@ -28,3 +28,13 @@ ENSEMBLES = Registry(
     },
     plugins=Plugins("ensemble", "clipsyn.ensembles", "clipsyn.ensembles.base:Ensemble"),
 )
+
+
+def place_of(text: str) -> int:
+    """Where an ensemble, ``NAME`` or ``NAME:parameter=value``, stands in the registry.
+
+    After all others for one that is not ours.
+    """
+    names = [*ENSEMBLES]
+    name = text.partition(":")[0]
+    return names.index(name) if name in names else len(names)

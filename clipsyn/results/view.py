@@ -18,6 +18,14 @@ def parts(frame: pl.DataFrame, columns: tuple[str, ...] = WHERE) -> Iterator[pl.
     yield from frame.partition_by(columns, maintain_order=True)
 
 
+def named_parts(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The parts by what tells them apart: "birds/test, clean, own"."""
+    return {
+        ", ".join([f"{dataset}/{split}", *others]): part
+        for (dataset, split, *others), part in frame.group_by(WHERE, maintain_order=True)
+    }
+
+
 def numbers(frame: pl.DataFrame) -> Numbers:
     """Rows by metric, of a frame that has each once."""
     return {row["metric"]: row for row in frame.iter_rows(named=True)}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from clipsyn.frames import is_nan
 from clipsyn.printable import printable, printable_lines
 from clipsyn.show.layout import NOTE, Column, broken, drawn, fitted, is_whole, width_of, wrapped
+from clipsyn.show.numbers import NOTHING, interval
 
-NOTHING = "\N{EN DASH}"  # for null and NaN
 Cell = tuple[int, str]  # row, column
 _MANY = 6  # backbones, beyond which columns are narrow
 _NUMBERED = 12  # backbones, from which on columns have numbers
@@ -22,55 +22,110 @@ WIDTH = 100  # characters of a paragraph
 
 
 def show(
-    frame: pl.DataFrame,
+    table: pl.DataFrame | Sequence[Mapping[str, Any]],
     *,
     title: str = "",
     percent: Collection[str] = (),
+    digits: Mapping[str, int] | None = None,
     headers: Mapping[str, str] | None = None,
     right: Collection[str] = (),
     bold: Collection[Cell] = (),
     terminal: bool | None = None,
 ) -> str:
-    """`frame` as an aligned text table, nothing cut off; on a terminal it fits the width.
+    """A frame, or rows, as an aligned text table, nothing cut off; on a terminal it fits the width.
 
-    percent: columns of fractions to show as percent with one decimal. headers: other texts above
-    columns. right: text columns to align right as numbers are. bold: cells to set in bold on
-    a terminal. terminal: None asks standard output. See `clipsyn.show.layout` for what becomes
-    of a table that is wider than the terminal; `layout.NOTE` stands below it.
+    percent: columns of shares, shown as percent with one decimal. digits: decimals of columns of
+    numbers that shall have so many; others have as many as their largest number needs. headers:
+    other texts above columns; `interval_of` another column is headed "95 %" without. right:
+    text columns to align right as numbers are. bold: cells to set in bold on a terminal.
+    terminal: None asks standard output. See `clipsyn.show.layout` for what becomes of a table that
+    is wider than the terminal; `layout.NOTE` stands below it.
     """
     terminal = sys.stdout.isatty() if terminal is None else terminal
+    if not isinstance(table, pl.DataFrame):
+        table = pl.DataFrame(table, infer_schema_length=None)
+    intervals = {interval_of(name) for name in table.columns}
+    heads = dict.fromkeys(intervals, "95 %") | dict(headers or {})
+    decimals = dict(digits or {})
+    numbers = {*percent, *decimals, *intervals, *right}
     columns = [
         Column(
-            printable_lines((headers or {}).get(name, name)),
-            tuple(_texts(frame[name], name in percent)) if len(frame) else (),
-            frame.schema[name].is_numeric() or name in right,
+            printable_lines(heads.get(name, name)),
+            tuple(_texts(table[name].to_list(), name in percent, decimals.get(name))),
+            table.schema[name].is_numeric() or name in numbers,
             frozenset(row for row, column in bold if column == name),
         )
-        for name in frame.columns
+        for name in table.columns
     ]
     width = width_of(terminal)
     tables = fitted(columns, width)
     parts = [broken(printable_lines(title), width)] if title else []
-    parts.append("\n\n".join(drawn(table, terminal) for table in tables))
+    parts.append("\n\n".join(drawn(columns, terminal) for columns in tables))
     return "\n".join(parts if is_whole(columns, tables) else [*parts, NOTE])
 
 
-def interval_text(low: float | None, high: float | None) -> str:
-    """Two fractions as percent, with an en dash between them, or "to" beside a minus sign."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return NOTHING
-    between = " to " if low < 0 else "\N{EN DASH}"
-    return f"{100 * low:.1f}{between}{100 * high:.1f}"
+def interval_of(column: str) -> str:
+    """The name of the column with the 95 % intervals of a column."""
+    return f"95 % of {column}"
 
 
-def shortened(names: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Short names of backbones, and what was cut off: "tiny-*/zoo", or nothing.
+def measured(
+    column: str, row: Mapping[str, Any], digits: int | None = None
+) -> dict[str, float | str | None]:
+    """Two cells of a line: the value of a row of results, and its interval beside it.
 
-    Cut off is what all names begin with, up to a hyphen, and end with, from a slash.
+    digits: as `clipsyn.show.numbers.interval` takes them. The row may be empty.
     """
+    return {column: row.get("value"), interval_of(column): interval(row, digits)}
+
+
+def best_of_columns(
+    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, least: bool = False
+) -> set[Cell]:
+    """The cells with the largest number of each column, or the least; all of equal ones."""
+    return {
+        cell
+        for column in columns
+        for cell in _best({(at, column): row.get(column) for at, row in enumerate(rows)}, least)
+    }
+
+
+def best_of_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, least: bool = False
+) -> set[Cell]:
+    """The cells with the largest number of each row among some columns, or the least."""
+    return {
+        cell
+        for at, row in enumerate(rows)
+        for cell in _best({(at, column): row.get(column) for column in columns}, least)
+    }
+
+
+def _best(cells: Mapping[Cell, float | None], least: bool) -> set[Cell]:
+    known = {
+        cell: value for cell, value in cells.items() if value is not None and not is_nan(value)
+    }
+    best = (min if least else max)(known.values(), default=None)
+    return {cell for cell, value in known.items() if value == best}
+
+
+class ShortNames(NamedTuple):
+    """What backbones are shown as, by name in order, and what was cut off: "tiny-*/zoo"."""
+
+    short: dict[str, str]
+    pattern: str
+
+    @property
+    def phrase(self) -> str:
+        """ "backbones tiny-*/zoo" for a title; empty where nothing was cut off."""
+        return f"backbones {self.pattern}" if self.pattern else ""
+
+
+def shortened(names: Sequence[str]) -> ShortNames:
+    """Names without what all begin with, up to a hyphen, and end with, from a slash."""
     prefix, tag = _pattern(names)
     short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
-    return short, f"{prefix}*{tag}" if prefix or tag else ""
+    return ShortNames(short, f"{prefix}*{tag}" if prefix or tag else "")
 
 
 def column_heads(short: Mapping[str, str]) -> dict[str, str]:
@@ -110,12 +165,12 @@ def _pattern(names: Sequence[str]) -> tuple[str, str]:
     return prefix, tags.pop() if len(tags) == 1 else ""
 
 
-def _texts(column: pl.Series, percent: bool) -> list[str]:
+def _texts(values: list[Any], percent: bool, digits: int | None) -> list[str]:
     if percent:
-        return [_text(value, 1) for value in (100.0 * column).to_list()]
-    values = column.to_list()
-    decimals = _decimals(values)
-    return [_text(value, decimals) for value in values]
+        values, digits = [None if value is None else 100 * value for value in values], 1
+    if digits is None:
+        digits = _decimals(values)
+    return [_text(value, digits) for value in values]
 
 
 def _text(value: Any, decimals: int) -> str:

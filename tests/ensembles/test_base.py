@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from clipsyn.ensembles import ENSEMBLES, place_of
 from clipsyn.ensembles.base import Ensemble, Router, as_pool
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
@@ -199,3 +200,10 @@ def test_no_samples_have_no_scores():
 def test_an_ensemble_without_a_formula_is_told():
     with pytest.raises(NotImplementedError):
         Nothing().combine(logits_of())
+
+
+def test_places_are_those_of_the_registry():
+    names = [*ENSEMBLES]
+    assert [place_of(name) for name in names] == list(range(len(names)))
+    assert place_of("nlc:hidden=3") == place_of("nlc")
+    assert place_of("somebody's") == len(names)

@@ -6,7 +6,14 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.show.tables import interval_text, show
+from clipsyn.show.tables import (
+    best_of_columns,
+    best_of_rows,
+    interval_of,
+    measured,
+    shortened,
+    show,
+)
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
@@ -106,11 +113,44 @@ def test_titles_and_headers():
     assert text.split("\n")[1] == "count"
 
 
-def test_intervals():
-    assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
-    assert interval_text(-0.02, 0.031) == "-2.0 to 3.1"
-    assert interval_text(-0.02, -0.01) == "-2.0 to -1.0"
-    assert interval_text(None, None) == interval_text(math.nan, math.nan) == DASH
+def test_rows_that_lack_a_column_have_nothing_there():
+    rows = [{"a": 1.5, "b": 0.25}, {"a": 2.5}]
+    assert show(rows, terminal=False).split("\n")[2:] == ["1.5  0.25", "2.5     " + DASH]
 
 
-# the accuracy table
+def test_columns_have_the_decimals_that_are_asked_for():
+    rows = [{"kappa": 0.5}, {"kappa": -0.001}, {"kappa": None}]
+    lines = show(rows, digits={"kappa": 2}, terminal=False).split("\n")[2:]
+    assert [line.strip() for line in lines] == ["0.50", "0.00", DASH]
+
+
+def test_a_column_of_numbers_that_nobody_knows_lines_up_on_the_right():
+    rows = [{"top-1": None, "kappa": None, "name": "x"}]
+    text = show(rows, percent=["top-1"], digits={"kappa": 2}, terminal=False)
+    assert text.split("\n")[2] == f"    {DASH}      {DASH}  x"
+
+
+def test_a_value_and_its_interval_stand_side_by_side():
+    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    rows = [measured("top-1", row) | measured("tau", row, digits=2), measured("top-1", {})]
+    lines = show(rows, percent=["top-1"], digits={"tau": 2}, terminal=False).split("\n")
+    assert re.split("  +", lines[0]) == ["top-1", "95 %", "tau", "95 %"]
+    assert re.split("  +", lines[2]) == [" 50.0", f"25.0{DASH}75.0", "0.50", "0.25 to 0.75"]
+    assert lines[3].split() == [DASH] * 4
+    other = show(rows, headers={interval_of("tau"): "of tau"}, terminal=False)
+    assert re.split("  +", other.split("\n")[0]) == ["top-1", "95 %", "tau", "of tau"]
+
+
+def test_the_best_cells_of_columns_and_of_rows():
+    rows = [{"a": 1.0, "b": 3.0}, {"a": 2.0, "b": 3.0}, {"a": math.nan}]
+    assert best_of_columns(rows, ["a", "b"]) == {(1, "a"), (0, "b"), (1, "b")}
+    assert best_of_columns(rows, ["a"], least=True) == {(0, "a")}
+    assert best_of_rows(rows, ["a", "b"]) == {(0, "b"), (1, "b")}
+    assert best_of_rows(rows, ["a", "b"], least=True) == {(0, "a"), (1, "a")}
+
+
+def test_what_all_names_share_is_cut_off_and_said():
+    names = shortened(["tiny-RN/zoo", "tiny-ViT/zoo"])
+    assert names.short == {"tiny-RN/zoo": "RN", "tiny-ViT/zoo": "ViT"}
+    assert names.phrase == "backbones tiny-*/zoo"
+    assert shortened(["a", "b"]).phrase == ""

@@ -10,7 +10,8 @@ import polars as pl
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.frames import is_nan
 from clipsyn.results.view import singles
-from clipsyn.show.tables import column_heads, interval_text, legend, shortened, show
+from clipsyn.show.numbers import interval_text
+from clipsyn.show.tables import column_heads, legend, shortened, show
 
 _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
 _ORACLES = ("oracle", "independent", "gain")

@@ -12,7 +12,8 @@ import polars as pl
 
 from clipsyn.analyses.cascade import CascadeSettings
 from clipsyn.analyses.cascade.measures import pareto_front
-from clipsyn.show.tables import column_heads, interval_text, legend, shortened, show
+from clipsyn.show.numbers import interval_text
+from clipsyn.show.tables import column_heads, legend, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 _Rows = dict[str, Any]  # of one choice, by metric

@@ -11,8 +11,9 @@ import polars as pl
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.frames import is_nan
 from clipsyn.results.view import backbones, singles
+from clipsyn.show.numbers import NOTHING, interval_text
 from clipsyn.show.pairs import Side, pair_matrix
-from clipsyn.show.tables import NOTHING, WIDTH, interval_text, shortened, show
+from clipsyn.show.tables import WIDTH, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 _OF_PAIRS = {  # metrics in the order of columns

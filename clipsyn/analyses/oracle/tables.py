@@ -10,7 +10,8 @@ import polars as pl
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.frames import is_nan
 from clipsyn.results.view import backbones, singles
-from clipsyn.show.tables import NOTHING, column_heads, interval_text, legend, shortened, show
+from clipsyn.show.numbers import NOTHING, interval_text
+from clipsyn.show.tables import column_heads, legend, shortened, show
 
 _WHERE = ["dataset", "split", "perturbation", "prompts"]
 _OF_SUBSETS = ["acc1", "acc1_independent", "gain", "gain_relative"]

@@ -10,8 +10,9 @@ import polars as pl
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.frames import is_nan
 from clipsyn.results.view import backbones
+from clipsyn.show.numbers import NOTHING, interval_text
 from clipsyn.show.pairs import Side, pair_matrix
-from clipsyn.show.tables import NOTHING, interval_text, shortened, show
+from clipsyn.show.tables import shortened, show
 
 _OF_PAIRS = {"cka": "CKA", "procrustes": "Procrustes", "mutual_knn": "neighbours"}
 _OF_LOGITS = {  # metrics in the order of columns

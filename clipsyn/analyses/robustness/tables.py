@@ -11,7 +11,8 @@ import polars as pl
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ALL, CLEAN, ORACLE, Part, names, parts
 from clipsyn.frames import is_nan
-from clipsyn.show.tables import NOTHING, column_heads, interval_text, legend, show
+from clipsyn.show.numbers import NOTHING, interval_text
+from clipsyn.show.tables import column_heads, legend, show
 
 BARS = "▁▂▃▄▅▆▇█"
 _FEW = 6  # backbones whose curves stand beside the numbers

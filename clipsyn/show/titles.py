@@ -1,0 +1,47 @@
+"""What a table is about, as text: its title, and what all its lines have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+_PHRASES = {"prompts": "prompts {}", "head": "head {}", "n": "n {:,}"}
+_PLURALS = {"prompts": "prompt sets"}
+
+
+def title(*phrases: str | None) -> str:
+    """ "birds/test · clean · prompts own": phrases that are empty are left out."""
+    return " · ".join(phrase for phrase in phrases if phrase)
+
+
+def where(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """What a row of results is about, a phrase for each of the columns, null left out.
+
+    "birds/test" for dataset and split together, "prompts own", "head zero-shot", "n 1,500"; values
+    of other columns stand for themselves.
+    """
+    about = {name: row[name] for name in columns if row[name] is not None}
+    if "dataset" in about and "split" in about:
+        about["dataset"] = f"{about['dataset']}/{about.pop('split')}"
+    return [_PHRASES.get(name, "{}").format(value) for name, value in about.items()]
+
+
+def common(frame: pl.DataFrame, columns: Sequence[str]) -> dict[str, str]:
+    """Those of the columns that have one value in all rows, with that value."""
+    return {name: str(frame[name][0]) for name in columns if frame[name].n_unique() == 1}
+
+
+def mean_over(frame: pl.DataFrame, columns: Sequence[str]) -> str:
+    """ "mean over 3 datasets": what differs between the rows; empty where nothing does.
+
+    "mean over 6 combinations of dataset, split" where several columns differ.
+    """
+    kinds = [name for name in columns if frame[name].n_unique() > 1]
+    if not kinds:
+        return ""
+    count = frame.select(kinds).n_unique()
+    if len(kinds) > 1:
+        return f"mean over {count} combinations of {', '.join(kinds)}"
+    return f"mean over {count} {_PLURALS.get(kinds[0], f'{kinds[0]}s')}"
