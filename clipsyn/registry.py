@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -36,6 +36,8 @@ class Registry:
     Registering a name twice is an error; asking for an unknown one answers with near matches, for
     a name that something had earlier (`former`, old name to new) with its name now.
 
+    A target beside one of the `groups` is listed in that group by help and documentation.
+
     Names that other packages offer (`plugins`) can be loaded too. They are not among those that it
     iterates over, so that "all" does not depend on what else is installed.
     """
@@ -43,23 +45,30 @@ class Registry:
     def __init__(
         self,
         kind: str,
-        targets: dict[str, str] | None = None,
+        targets: Mapping[str, str | tuple[str, str]] | None = None,
         former: dict[str, str] | None = None,
         plugins: Plugins | None = None,
+        groups: Iterable[str] = (),
     ) -> None:
         self.kind = kind
         self._plugins = plugins
         self._former = former or {}
         self._targets: dict[str, str] = {}
+        self.groups: dict[str, list[str]] = {group: [] for group in groups}  # names of each
         for name, target in (targets or {}).items():
-            self.register(name, target)
+            if isinstance(target, str):
+                self.register(name, target)
+            else:
+                self.register(name, *target)
 
-    def register(self, name: str, target: str) -> None:
+    def register(self, name: str, target: str, group: str | None = None) -> None:
         if name in self._targets:
             raise ValueError(f"{self.kind} '{name}' is registered twice")
         if target.count(":") != 1:
             raise ValueError(f"{self.kind} '{name}': '{target}' is not 'module:attribute'")
         self._targets[name] = target
+        if group is not None:
+            self.groups[group].append(name)
 
     def load(self, name: str) -> Any:
         """The object that `name` stands for.

@@ -22,6 +22,14 @@ def test_a_name_is_imported_on_first_use() -> None:
         registry.load("broken")
 
 
+def test_help_and_docs_list_names_by_group() -> None:
+    targets = {"sqrt": ("math:sqrt", "roots"), "pi": "math:pi", "sin": ("math:sin", "waves")}
+    registry = Registry("function", targets, groups=("waves", "roots", "rest"))
+    assert list(registry) == ["sqrt", "pi", "sin"]
+    assert registry.groups == {"waves": ["sin"], "roots": ["sqrt"], "rest": []}
+    assert registry.load("sqrt")(9) == 3
+
+
 def test_registering_imports_nothing() -> None:
     code = (
         "import sys; from clipsyn.registry import Registry;"

@@ -20,13 +20,15 @@ from clipsyn.pool import Pool
 
 
 class _LocalCompetence(Ensemble):
-    needs_embeddings: ClassVar[bool] = True
+    """Neighbours of each sample, and which backbones are right on them.
 
-    """What both have: `k` neighbours (all support samples if there are fewer).
+    k: how many neighbours; all support samples where there are fewer. Needs embeddings.
 
-    Needs embeddings. Learned: `support_` (support, sum of embed) float16; `right_` (support,
-    backbone), whether the backbone is right there.
+    Learned: `support_` (support, sum of embed) float16; `right_` (support, backbone), whether the
+    backbone is right there.
     """
+
+    needs_embeddings: ClassVar[bool] = True
 
     support_: NDArray[np.float16]
     right_: NDArray[np.bool_]

@@ -304,6 +304,7 @@ class PerceptronRouter(Router):
     """
 
     needs_embeddings: ClassVar[bool] = True
+    maskable: ClassVar[bool] = True
 
     hidden_weight_: NDArray[np.float32]
     hidden_bias_: NDArray[np.float32]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class ResidualRouter(Router):
     Why it can help, how it was chosen, wins and losses: docs/router.md. Leave-one-out by a Newton
     step: Beirami et al., "On optimal generalizability in parametric learning", 2017.
     """
+
+    maskable: ClassVar[bool] = True
 
     temperature_: float
     weights_: Array

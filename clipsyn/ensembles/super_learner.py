@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class SuperLearner(Router):
 
     `weights_`: (backbone,), in the order of `backbones_`; unset for one backbone.
     """
+
+    maskable: ClassVar[bool] = True
 
     weights_: NDArray[np.float64]
 

@@ -539,3 +539,12 @@ def test_the_largest_numbers_there_are(name):
     assert np.isfinite(ensemble.predict_proba(Pool.of(huge))).all()
     expected = ENSEMBLES.load(name)().fit(Pool.of(units, labels)).combine(Pool.of(units))
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+
+
+def test_every_ensemble_is_in_one_group_and_static_ones_learn_nothing():
+    grouped = [name for names in ENSEMBLES.groups.values() for name in names]
+    assert sorted(grouped) == sorted(ENSEMBLES)
+    assert {name for name in ENSEMBLES if not ENSEMBLES.load(name).learns} == set(
+        ENSEMBLES.groups["Static"]
+    )
+
