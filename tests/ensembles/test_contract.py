@@ -547,4 +547,3 @@ def test_every_ensemble_is_in_one_group_and_static_ones_learn_nothing():
     assert {name for name in ENSEMBLES if not ENSEMBLES.load(name).learns} == set(
         ENSEMBLES.groups["Static"]
     )
-
