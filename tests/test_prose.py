@@ -1,0 +1,124 @@
+"""The pages are laid out as agreed, and what they name exists.
+
+Prose wraps at 120 characters, links and anchors lead somewhere, and every file and every
+``clipsyn.module.name`` that stands in a page is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WIDTH = 120
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
+    *(ROOT / name for name in ("benchmarks/README.md", "pipelines/zoo/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+_BLOCK = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
+_FORMULA = re.compile(r"^\$\$.*?\$\$$", re.M | re.S)
+_FOLDERS = "clipsyn|tests|docs|pipelines|benchmarks|data"
+_PATH = re.compile(rf"(?<![\w./-])(?:(?:{_FOLDERS})/[\w.*/-]*[\w*/]|[\w-]+(?:/[\w-]+)*/\w+\.py)")
+_NAME = re.compile(r"\bclipsyn(?:\.[A-Za-z_]\w*)+")
+
+
+def each(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+each_page = each(PAGES)
+# decisions.md tells of what was, files that are gone among it
+each_page_of_today = each([page for page in PAGES if page.name != "decisions.md"])
+
+
+def prose(text: str) -> str:
+    """A page without code, formulas that stand alone, tables, comments, headings and pictures."""
+    lines = _FORMULA.sub("", _BLOCK.sub("", text)).splitlines()
+    return "\n".join(x for x in lines if not x.lstrip().startswith(("|", "<!--", "#", "![")))
+
+
+def spans(text: str) -> list[str]:
+    """What stands between backquotes in the lines of a page."""
+    return re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
+
+
+def paths(text: str) -> Iterator[str]:
+    """Files and folders of the repository that a page names in backquotes."""
+    for span in spans(text):
+        yield from (match[0] for match in _PATH.finditer(span))
+
+
+def is_there(path: str) -> bool:
+    return any(ROOT.glob(path.rstrip("/")))
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def resolve(name: str) -> object:
+    """The module, class or function of a dotted name; raises ImportError or AttributeError."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value: object = import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            value = getattr(value, part)
+        return value
+    raise ModuleNotFoundError(name)
+
+
+@each_page_of_today
+def test_prose_is_wrapped(page: Path) -> None:
+    lines = prose(page.read_text("utf-8")).splitlines()
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = _BLOCK.sub("", page.read_text("utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = page.parent / file if file else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+@each_page_of_today
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    assert [path for path in paths(page.read_text("utf-8")) if not is_there(path)] == []
+
+
+@each_page_of_today
+def test_names_that_a_page_names_can_be_imported(page: Path) -> None:
+    ours = [name for span in spans(page.read_text("utf-8")) for name in _NAME.findall(span)]
+    endings = ("json", "heads", "ensembles", "perturbations", "datasets")  # files, entry points
+    for name in ours:
+        if name not in {f"clipsyn.{ending}" for ending in endings}:
+            resolve(name)
+
+
+def test_what_is_wrong_is_noticed() -> None:
+    page = "`clipsyn/nowhere.py`, `heads/gone.py`, `a/b`\n\n```\n`docs/x.md`\n```\n"
+    assert [*paths(page)] == ["clipsyn/nowhere.py", "heads/gone.py"]
+    assert is_there("tests/test_prose.py")
+    assert is_there("pipelines/*.yaml")
+    assert not is_there("clipsyn/nowhere.py")
+    with pytest.raises(AttributeError):
+        resolve("clipsyn.errors.Nothing")
+
+
+def test_prose_is_what_is_no_code_formula_or_table() -> None:
+    page = "# Title\n\nshort\n| a | table |\n```sh\ncode\n```\n$$x$$\n<!-- mark -->\nlong\n"
+    assert prose(page).split() == ["short", "long"]
