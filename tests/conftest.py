@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 import time
@@ -221,6 +222,61 @@ def of_format_1_0(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if name not in new}
 
 
+@dataclass(frozen=True)
+class ShownTable:
+    """What `clipsyn.show.tables.show` has written, cell by cell."""
+
+    rows: list[dict[str, str]]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.rows[0])
+
+    def column(self, name: str) -> list[str]:
+        return [row[name] for row in self.rows]
+
+    def row(self, *first: str) -> dict[str, str]:
+        """The only row whose first cells these are."""
+        (row,) = (row for row in self.rows if tuple(row.values())[: len(first)] == first)
+        return row
+
+
+def read_table(text: str, number: int = 0) -> ShownTable:
+    """The table of that number in a text, cell by cell.
+
+    A head of several lines is one text: "double fault", "incon-sistency". The head of an interval
+    is that of `interval_of` the column before it: "95 % of top-1".
+    """
+    lines = text.split("\n")
+    rule = [at for at, line in enumerate(lines) if line and set(line) == {"─"}][number]
+    width = len(lines[rule])
+    gaps = _gaps([lines[rule - 1], lines[rule + 1]], width)
+    heads, body = [lines[rule - 1]], [lines[rule + 1]]
+    for part, others in ((body, lines[rule + 2 :]), (heads, lines[: rule - 1][::-1])):
+        for line in others:
+            narrower = _gaps([*heads, *body, line], width)
+            if not line or len(line) > width or len(narrower) < len(gaps):
+                break
+            part.append(line)
+            gaps = narrower
+    starts, ends = [0, *(end for _, end in gaps)], [*(start for start, _ in gaps), width]
+    places = list(zip(starts, ends, strict=True))
+    names: list[str] = []
+    for start, end in places:
+        head = " ".join(line[start:end].strip() for line in heads[::-1]).strip()
+        head = head.replace("- ", "-").replace("/ ", "/")
+        names.append(f"{head} of {names[-1]}" if head == "95 %" or head in names else head)
+    cells = [[line[start:end].strip() for start, end in places] for line in body]
+    return ShownTable([dict(zip(names, row, strict=True)) for row in cells])
+
+
+def _gaps(lines: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """Where all lines have two blanks and more, between columns: from, to."""
+    filled = ["".join(line.ljust(width)[at] for line in lines).strip() for at in range(width)]
+    marks = "".join("x" if column else " " for column in filled)
+    return [match.span() for match in re.finditer("(?<=x) {2,}(?=x)", marks)]
+
+
 KEY = FeatureKey("toy", "test", "clean", "fake/one")
 
 
@@ -240,6 +296,12 @@ def fakes() -> SimpleNamespace:
         of_format_1_0=of_format_1_0,
         classes=CLASSES,
     )
+
+
+@pytest.fixture(scope="session", name="read_table")
+def _read_table() -> Callable[..., ShownTable]:
+    """Function (text, number of the table in it) -> its cells, by the names of rows and columns."""
+    return read_table
 
 
 @pytest.fixture(scope="session")

@@ -154,3 +154,20 @@ def test_what_all_names_share_is_cut_off_and_said():
     assert names.short == {"tiny-RN/zoo": "RN", "tiny-ViT/zoo": "ViT"}
     assert names.phrase == "backbones tiny-*/zoo"
     assert shortened(["a", "b"]).phrase == ""
+
+
+def test_tables_can_be_read_cell_by_cell(read_table):
+    """What the tests of all tables use."""
+    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    rows = [
+        {"backbone": "RN", "and": "ViT-16"} | measured("top-1", row) | measured("gain", row),
+        {"backbone": "ViT-16", "and": "ViT-8", "top-1": 0.125},
+    ]
+    heads = {"backbone": "back-\nbone", "gain": "a\ngain"}
+    text = show(rows, title="birds/test · clean", headers=heads, percent=["top-1"], terminal=False)
+    table = read_table(f"{text}\na sentence that stands right below it")
+    names = ["back-bone", "and", "top-1", "95 % of top-1", "a gain", "95 % of a gain"]
+    assert table.columns == names
+    assert table.row("ViT-16")["top-1"] == table.row("ViT-16", "ViT-8")["top-1"] == "12.5"
+    assert table.column("95 % of a gain") == [f"25.0{DASH}75.0", DASH]
+    assert read_table(f"{text}\n\n{text}", 1) == table
