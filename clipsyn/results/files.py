@@ -75,8 +75,9 @@ class ResultsFile:
 
     def _conflict(self, same: pl.DataFrame) -> str:
         row = same.row(0, named=True)
+        what = row["ensemble"] or ", ".join(row["backbones"])
         return (
-            f"{self.path} already holds {row['ensemble'] or row['backbones']} on {row['dataset']}/"
+            f"{self.path} already holds {what} on {row['dataset']}/"
             f"{row['split']} ({row['perturbation']}, head {row['head']}) from other features, "
             "labels, prompts or settings, or on other samples (fingerprint): write to another "
             "file, or give replace=True"

@@ -16,7 +16,7 @@ def row(dataset, ensemble, metric, value, *, shots=0, seed=None):
         "perturbation": "clean",
         "head": "zero-shot",
         "ensemble": ensemble,
-        "backbones": "a+b",
+        "backbones": ["a", "b"],
         "prompts": "own",
         "classes": "all",
         "shots": shots,
@@ -35,7 +35,7 @@ def tidy() -> pl.DataFrame:
     for dataset, differ, gain in (("x", 0.5, 0.02), ("y", 0.7, 0.05), ("z", 0.9, 0.04)):
         rows.append(row(dataset, "oracle", "error_inconsistency", differ))
         rows.append(row(dataset, None, "acc1", 0.4))
-        rows.append(row(dataset, None, "acc1", 0.3) | {"backbones": "b"})
+        rows.append(row(dataset, None, "acc1", 0.3) | {"backbones": ["b"]})
         rows.append(row(dataset, "best-single", "acc1", 0.4, shots=1, seed=0))
         rows.append(row(dataset, "best-single", "acc1", 0.3, shots=None))
         rows.append(row(dataset, "log-avg", "gain", gain - 0.5))  # over the best on test

@@ -32,6 +32,7 @@ from clipsyn.protocol.choice import read_shots
 from clipsyn.protocol.loop import evaluate
 from clipsyn.results.files import ResultsFile
 from clipsyn.results.frame import RESULT
+from clipsyn.results.view import singles
 from clipsyn.store.features import FeatureStore
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -72,10 +73,11 @@ def timeless(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def accuracy(frame: pl.DataFrame, **names) -> float:
-    found = frame.filter(
-        pl.col("metric") == "acc1", *(pl.col(k).eq_missing(v) for k, v in names.items())
-    )
-    return found["value"].item()
+    """names: by column; backbone is one on its own."""
+    if backbone := names.pop("backbone", None):
+        frame = singles(frame).filter(backbone=backbone)
+    same = (pl.col(name).eq_missing(value) for name, value in names.items())
+    return frame.filter(pl.col("metric") == "acc1", *same)["value"].item()
 
 
 def test_one_row_a_number(store):
@@ -124,7 +126,7 @@ def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
     assert accuracy(frame, ensemble="log-avg") == pytest.approx((mean == test.labels).mean())
     for column, name in enumerate(test.backbones):
         right = test.logits[:, column].argmax(axis=1) == test.labels
-        assert accuracy(frame, ensemble=None, backbones=name) == pytest.approx(right.mean())
+        assert accuracy(frame, backbone=name) == pytest.approx(right.mean())
 
 
 STATIC = ["vote-1", "vote-3", "conf", "log-avg", "prob-avg"]
@@ -191,7 +193,7 @@ class TestPredictionsAlone:
         # cat, a tie (ant comes first), dog, bee, a tie (ant)
         assert accuracy(found, ensemble="vote-1") == pytest.approx(3 / 5)
         assert accuracy(found, ensemble="oracle") == pytest.approx(5 / 5)
-        assert accuracy(found, ensemble=None, backbones="x") == pytest.approx(3 / 5)
+        assert accuracy(found, backbone="x") == pytest.approx(3 / 5)
         assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
         assert not set(found["metric"]) & {"nll", "brier", "ece"}
         assert "log-avg left out: there are predictions alone of x, y, z" in caplog.text
@@ -251,7 +253,7 @@ class TestPredictionsAlone:
         pool = Pool.of(np.concatenate([test.logits, sure], axis=1), test.labels)
         assert accuracy(found, ensemble="vote-1") == pytest.approx(VoteTop1().score(pool))
         likely = found.filter(pl.col("metric") == "nll")
-        assert set(likely["backbones"]) == {"fake/one", "fake/two"}
+        assert set(singles(likely)["backbone"]) == {"fake/one", "fake/two"}
         assert likely["ensemble"].is_null().all()
 
 
@@ -421,9 +423,9 @@ def test_sets_of_backbones_share_a_file(three, tmp_path, head):
     assert together.head(len(before)).equals(before)
     names = [name for name in RESULT if name != "fingerprint"]
     assert not timeless(together).select(names).is_duplicated().any()
-    singles = together.filter(pl.col("ensemble").is_null())
-    assert set(singles["backbones"]) == {"fake/one", "fake/two", "fake/three"}
-    assert len(singles) == 3 * 6  # each metric once
+    alone = singles(together)
+    assert set(alone["backbone"]) == {"fake/one", "fake/two", "fake/three"}
+    assert len(alone) == 3 * 6  # each metric once
     run_alone = run(three, **settings | {"output": None})
     assert timeless(all_three).sort(pl.all()).equals(timeless(run_alone).sort(pl.all()))
     again = run(three, backbones=["fake/one", "fake/two"], **settings)
@@ -470,7 +472,8 @@ def test_prompt_transfer_fits_on_other_prompts(store, fakes):
     fakes.fill(store.path, encoders, sources, prompts="own")
     frame = run(store, prompts="own", support_prompts="simple", shots=(None,))
     assert set(frame["prompts"]) == {"own"}
-    assert set(frame["support"].drop_nulls()) == {"train, simple"}
+    fitted = frame.select("support", "support_prompts").drop_nulls()
+    assert set(fitted.rows()) == {("train", "simple")}
     from clipsyn.ensembles.super_learner import SuperLearner
 
     learner = SuperLearner().fit(store.pool("toy", "train", prompts="simple"))
@@ -582,7 +585,7 @@ def test_what_learns_nothing_is_compared_with_the_backbone_chosen_on_each_draw(s
         learned = row["ensemble"] == "best-single"
         own = single if learned else accuracy(frame, ensemble=row["ensemble"], shots=0)
         assert row["value"] == pytest.approx(own - single, abs=1e-6)
-        assert row["support"] == "train, simple"
+        assert (row["support"], row["support_prompts"]) == ("train", "simple")
     assert gains["fingerprint"].n_unique() == len(gains)
 
 

@@ -23,11 +23,11 @@ BASE = {
 }
 
 
-def rows(dataset, ensemble, values, metric="acc1", backbones="a+b", **more):
+def rows(dataset, ensemble, values, metric="acc1", backbones=("a", "b"), **more):
     """values: {(shots, seed): value}."""
     return [
         BASE
-        | {"dataset": dataset, "ensemble": ensemble, "backbones": backbones, "metric": metric}
+        | {"dataset": dataset, "ensemble": ensemble, "backbones": [*backbones], "metric": metric}
         | {"shots": shots, "seed": seed, "value": value}
         | more
         for (shots, seed), value in values.items()
@@ -39,8 +39,8 @@ def tidy() -> pl.DataFrame:
     drawn = {(1, 0): 0.50, (1, 1): 0.60, (4, 0): 0.70, (4, 1): 0.72, (None, None): 0.80}
     content = []
     for dataset, plus in (("birds", 0.0), ("cars", 0.1)):
-        content += rows(dataset, None, {(0, None): 0.40 + plus}, backbones="a")
-        content += rows(dataset, None, {(0, None): 0.45}, backbones="b")
+        content += rows(dataset, None, {(0, None): 0.40 + plus}, backbones=("a",))
+        content += rows(dataset, None, {(0, None): 0.45}, backbones=("b",))
         content += rows(dataset, "log-avg", {(0, None): 0.55 + plus})
         content += rows(dataset, "oracle", {(0, None): 0.95})
         content += rows(dataset, "oracle", {(0, None): 0.97}, metric="acc1_independent")

@@ -12,13 +12,13 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.recipe import STAGES, Recipe, run_recipe
-from clipsyn.recipe.analyses import Analysis, digest
+from clipsyn.recipe.analyses import AnalysisStage, digest
 from clipsyn.recipe.stages import Outcome
 from clipsyn.results.frame import RESULT
 from clipsyn.store.features import FeatureStore
 
 SETTINGS = {"cascade": {"costs": {"fake/one": 0.5, "fake/two": 2}}}
-NAMES = sorted(name for name, stage in STAGES.items() if issubclass(stage, Analysis))
+NAMES = sorted(name for name, stage in STAGES.items() if issubclass(stage, AnalysisStage))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,10 @@ class TestEveryAnalysis:
     def test_it_writes_its_numbers(self, name: str, store: Path, tmp_path: Path) -> None:
         (outcome,) = run(store, settings(name) | {"output": tmp_path / "new" / "some.numbers"})
         frame = pl.read_parquet(tmp_path / "new" / "some.numbers.parquet")
-        assert dict(frame.schema) == dict(pl.Schema(RESULT))
+        shared = {column: kind for column, kind in frame.schema.items() if column in RESULT}
+        assert list(shared.items()) == list(RESULT.items())
+        own = [place for place, column in enumerate(frame.columns) if column not in RESULT]
+        assert all(place < frame.columns.index("metric") for place in own)
         assert len(frame) == len(pl.read_csv(tmp_path / "new" / "some.numbers.csv")) > 0
         measured = frame.filter(pl.col("ensemble").is_null() | (pl.col("ensemble") != "chance"))
         assert measured["fingerprint"].null_count() == 0

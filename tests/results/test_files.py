@@ -22,10 +22,11 @@ def row(**changes) -> dict:
         "severity": 0,
         "head": "zero-shot",
         "ensemble": "nlc",
-        "backbones": "a+b",
+        "backbones": ["a", "b"],
         "prompts": "own",
         "classes": "all",
-        "support": "train, own",
+        "support": "train",
+        "support_prompts": "own",
         "shots": None,
         "seed": 0,
         "metric": "acc1",
@@ -51,7 +52,7 @@ def test_rows_are_added_and_found_again(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "metric"])
 def test_results_differ_by_every_name(tmp_path, name):
-    other = {"severity": 3, "shots": 4, "seed": 5}.get(name, "other")
+    other = {"severity": 3, "shots": 4, "seed": 5, "backbones": ["a"]}.get(name, "other")
     results = ResultsFile(tmp_path / "r.parquet")
     results.add([row()])
     results.add([row(**{name: other}, fingerprint="f2")])
