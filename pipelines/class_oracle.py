@@ -1,11 +1,11 @@
-"""How far the best backbone for each class could go, from accuracies by class alone.
+"""The accuracy of the best backbone for each class, from published accuracies by class.
 
     python pipelines/class_oracle.py FOLDER [PROMPTS]
 
-FOLDER has the files DATASET_PROMPTS_results.json of frequency_determines_performance, a repository
-of bethgelab's, in its zero_shot_evaluations/; docs/real.md says how to fetch them. A Parquet file
-with the columns dataset, prompts, architecture, pretrained, class and accuracy will do as well.
-Prints the table of docs/real.md for one prompt set, the source's "ensemble" if none is given.
+FOLDER is zero_shot_evaluations/ of bethgelab's repository frequency_determines_performance, with
+files DATASET_PROMPTS_results.json; docs/real.md says how to fetch it. A Parquet file with the
+columns dataset, prompts, architecture, pretrained, class and accuracy will do as well. Prints the
+table of docs/real.md for one prompt set, the source's "ensemble" if none is given.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENDING = "_results.json"
 
 
 def read(path: Path) -> pl.DataFrame:
-    """A row a dataset, prompt set, model and class; accuracy in percent."""
+    """A row for each dataset, prompt set, model and class; accuracy in percent."""
     if path.is_file():
         return pl.read_parquet(path).with_columns(
             model=pl.concat_str("architecture", "pretrained", separator="/")
@@ -40,21 +40,22 @@ def read(path: Path) -> pl.DataFrame:
 
 def _rows(file: Path) -> Iterator[tuple[str, str, str, str, float]]:
     dataset, _, prompts = file.name.removesuffix(_ENDING).rpartition("_")
-    for key, found in json.loads(file.read_bytes()).items():
+    for key, results in json.loads(file.read_bytes()).items():
         model = key.removeprefix("backbone").replace("_pretrained", "/")
-        for name, accuracy in found["classwise"].items():
+        for name, accuracy in results["classwise"].items():
             yield dataset, prompts, model, name, accuracy
 
 
 def class_oracles(frame: pl.DataFrame, prompts: str) -> pl.DataFrame:
-    """A row a dataset: means over classes of the best model and of the best for each class.
+    """A row for each dataset: mean accuracy over classes of the best model for all classes, and of
+    the best model for each class.
 
-    Raises DatasetError where a model lacks a class.
+    Raises DatasetError where a model lacks a class, and for unknown prompts.
     """
     rows = []
     chosen = frame.filter(prompts=prompts).sort("dataset", maintain_order=True)
-    for (dataset,), of in chosen.group_by("dataset", maintain_order=True):
-        wide = of.pivot("class", index="model", values="accuracy", maintain_order=True)
+    for (dataset,), rows_of_one in chosen.group_by("dataset", maintain_order=True):
+        wide = rows_of_one.pivot("class", index="model", values="accuracy", maintain_order=True)
         accuracy = wide.drop("model").to_numpy()  # (backbone, class)
         if np.isnan(accuracy.astype(float)).any():
             raise DatasetError(
@@ -79,8 +80,8 @@ def class_oracles(frame: pl.DataFrame, prompts: str) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def table(found: pl.DataFrame) -> str:
-    return show(found, percent=["mean per class", "class oracle", "gain"])
+def table(oracles: pl.DataFrame) -> str:
+    return show(oracles, percent=["mean per class", "class oracle", "gain"])
 
 
 def main(arguments: list[str]) -> None:
@@ -88,10 +89,10 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(__doc__)
     path, prompts = Path(arguments[0]), [*arguments[1:], "ensemble"][0]
     try:
-        found = class_oracles(read(path), prompts)
+        oracles = class_oracles(read(path), prompts)
     except (ClipsynError, OSError) as error:
         raise SystemExit(f"Error: {error}") from None
-    sys.stdout.write(table(found) + "\n")
+    sys.stdout.write(table(oracles) + "\n")
 
 
 if __name__ == "__main__":

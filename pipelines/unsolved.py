@@ -1,10 +1,11 @@
-"""Which images no backbone gets: by true class, in every dataset of a store.
+"""The share of images that no backbone gets right, by true class, over all datasets of a store.
 
     python pipelines/unsolved.py STORE
 
-STORE has answers or predictions with labels, such as `clipsyn run pipelines/real.yaml` imports.
-Perturbations of a dataset are taken together, each image having been shown under one. Prints the
-table of docs/real.md: a row a class, a column a prompt set, whose datasets are taken together.
+STORE holds predictions with labels, such as those that `clipsyn run pipelines/real.yaml` imports.
+Each image must have been shown under one perturbation; all perturbations of a dataset are taken
+together. Prints the table of docs/real.md: a row for each class, a column for each prompt set.
+A column covers all datasets of its prompt set.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.spec import Selection
 from clipsyn.errors import ClipsynError
 from clipsyn.numerics.metrics import scored
 from clipsyn.show.tables import show
@@ -23,10 +25,14 @@ from clipsyn.store.features import FeatureStore
 
 
 def unsolved(store: FeatureStore) -> pl.DataFrame:
-    """A row a class and prompt set: images that count, and the share that nobody gets right."""
-    rows = [row for group in predicted(store, pooled=True) for row in _rows(group)]
-    found = pl.DataFrame(rows, schema=["prompts", "class", "images", "none"], orient="row")
-    return found.group_by("prompts", "class", maintain_order=True).agg(
+    """A row for each class and prompt set: how many images count, and the share nobody gets right.
+
+    Columns: prompts, class, images, none (a fraction).
+    """
+    groups = predicted(store, Selection(), pooled=True)
+    rows = [row for group in groups for row in _rows(group)]
+    counts = pl.DataFrame(rows, schema=["prompts", "class", "images", "none"], orient="row")
+    return counts.group_by("prompts", "class", maintain_order=True).agg(
         pl.col("images").sum(), pl.col("none").sum() / pl.col("images").sum()
     )
 
@@ -39,10 +45,10 @@ def _rows(group: Predicted) -> Iterator[tuple[str, str, int, int]]:
         yield group.prompts, text, int(of_class.sum()), int((of_class & ~right).sum())
 
 
-def table(found: pl.DataFrame) -> str:
-    """The shares in percent, the class that is missed most often first."""
-    groups = found["prompts"].unique(maintain_order=True).to_list()
-    wide = found.pivot("prompts", index="class", values="none", maintain_order=True)
+def table(shares: pl.DataFrame) -> str:
+    """The shares in percent; the class that is missed most often comes first."""
+    groups = shares["prompts"].unique(maintain_order=True).to_list()
+    wide = shares.pivot("prompts", index="class", values="none", maintain_order=True)
     return show(wide.sort(groups[0], descending=True), percent=groups)
 
 
@@ -50,10 +56,10 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         raise SystemExit(__doc__)
     try:
-        found = unsolved(FeatureStore.open(Path(arguments[0])))
+        shares = unsolved(FeatureStore.open(Path(arguments[0])))
     except ClipsynError as error:
         raise SystemExit(f"Error: {error}") from None
-    sys.stdout.write(table(found) + "\n")
+    sys.stdout.write(table(shares) + "\n")
 
 
 if __name__ == "__main__":

@@ -161,22 +161,27 @@ def kappa(one, other):
 
 
 def value(frame, **where):
-    found = frame.filter(*(pl.col(name).eq_missing(pl.lit(of)) for name, of in where.items()))
-    assert len(found) == 1, (where, len(found))
-    return found["value"][0]
+    """Of the one row with these values; `backbones` may be in any order."""
+    rows = [
+        row
+        for row in frame.with_columns(pl.col("backbones").list.sort()).iter_rows(named=True)
+        if all(row[name] == wanted for name, wanted in where.items())
+    ]
+    assert len(rows) == 1, (where, len(rows))
+    return rows[0]["value"]
 
 
 def compare(accuracy, pairs, names, hits, truth, **where):
     """All that the frames of one group say, against plain counting."""
     for name, row in zip(names, hits, strict=True):
-        said = value(accuracy, metric="acc1", ensemble=None, backbones=name, **where)
+        said = value(accuracy, metric="acc1", ensemble=None, backbones=[name], **where)
         assert said == pytest.approx(row.mean())
     oracle = {"ensemble": "oracle", **where}
     assert value(accuracy, metric="acc1", **oracle) == pytest.approx(hits.any(axis=0).mean())
     said = value(accuracy, metric="acc1_independent", **oracle)
     assert said == pytest.approx(independent(hits, truth))
     for (a, one), (b, other) in combinations(sorted(zip(names, hits, strict=True), key=str), 2):
-        said = value(pairs, metric="error_consistency", backbones="+".join(sorted((a, b))), **where)
+        said = value(pairs, metric="error_consistency", backbones=sorted((a, b)), **where)
         assert said == pytest.approx(kappa(one, other))
 
 
