@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.router import save_router
@@ -21,10 +22,10 @@ HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "
 
 # Every command: arguments for a run that succeeds, and what that must not import.
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
+    **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in ANALYSES},
     "backbones": ([], READING | {"zarr", "PIL"}),
     "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "datasets": ([], READING | {"zarr", "PIL"}),
-    "diversity": (["STORE"], READING | {"zarr", "PIL"}),
     "evaluate": (
         ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
         TORCH | {"sklearn", "zarr", "PIL"},
@@ -42,11 +43,9 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
-    "robustness": (["STORE"], READING | {"zarr", "PIL"}),
     "run": (["RECIPE"], READING | {"zarr"}),
     "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
-    "zeroshot": (["STORE"], READING | {"zarr", "PIL"}),
 }
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 
 NOTE = (
     "note: images stand in several of these sets, birds/test (20 of 20), more/test (20 of 24): "
     "means and correlations over datasets count them more than once\n"
 )
+OF_EACH = [name for name in ANALYSES if not ANALYSES.load(name).over_datasets]
 OVER_DATASETS = [
-    ["cascade", "--cost", "fake/one=1", "--cost", "fake/two=2"],
-    ["diversity"],
+    *([name] for name in ANALYSES if name not in OF_EACH),
     ["evaluate", "--ensembles", "log-avg", "-p", "clean"],
-    ["representation"],
-    ["robustness"],
 ]
 
 
@@ -46,6 +45,6 @@ def test_it_is_said(store, command):
         assert "several of these sets" not in said(store, command, "-d", datasets)
 
 
-@pytest.mark.parametrize("command", ["oracle", "zeroshot"])
-def test_what_shows_each_dataset_alone_says_nothing(store, command):
-    assert "several of these sets" not in said(store, [command])
+@pytest.mark.parametrize("name", OF_EACH)
+def test_what_shows_each_dataset_alone_says_nothing(store, name):
+    assert "several of these sets" not in said(store, [name])

@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import Result
 
+from clipsyn.analyses import ANALYSES
 from clipsyn.printable import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"
@@ -25,6 +26,7 @@ BACKBONES = (
     "xlm-roberta-large-ViT-H-14/frozen_laion5b_s13b_b90k",
     "MobileCLIP-S2-OpenCLIP/datacompdr",
 )
+DETAILED = [name for name in ANALYSES if "details" in ANALYSES.load(name).declared]
 CLASSES = ("a class that has quite a long name of its own, with a comma", "dog", "日本語の長い名前")
 
 
@@ -66,16 +68,10 @@ def shown(clipsyn: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Ca
     [
         ["ls"],
         ["status"],
-        ["zeroshot"],
-        ["zeroshot", "-d", LONG, "-p", "clean"],
-        ["oracle"],
+        *([name, "-p", "clean,*-5"] for name in ANALYSES),
+        *([name, "-d", LONG, "-p", "clean,*-5", "--details"] for name in DETAILED),
+        *([name, "-d", LONG, "-p", "clean"] for name in ANALYSES if name not in DETAILED),
         ["oracle", "--details", "--weights"],
-        ["diversity"],
-        ["diversity", "-d", LONG, "-p", "clean"],
-        ["representation"],
-        ["representation", "-d", LONG, "-p", "clean"],
-        ["robustness", "--details"],
-        ["cascade", "--details", "-p", "clean"],
         ["evaluate", "-p", "clean,*-5", "--shots", "1,full", "--seeds", "1",
          "--ensembles", "vote-1,log-avg,super-learner,c-log-avg"],
     ],
