@@ -78,23 +78,23 @@ def pooled() -> Any:
     )
 
 
-def details() -> Any:
-    return setting(False, FLAG, "All tables of each dataset and perturbation.", display=True)
+def details(help: str = "All tables of each dataset and perturbation.") -> Any:
+    return setting(False, FLAG, help, display=True)
 
 
 def results(help: str) -> Any:
     return setting(None, PATH, help, instead_of_none="none")
 
 
-def head_of_results() -> Any:
-    return setting("zero-shot", TEXT, "Head of the results.")
+def head_of_results(what: str) -> Any:
+    return setting("zero-shot", TEXT, f"Head of those {what}.")
 
 
-def shots_of_results() -> Any:
+def shots_of_results(what: str) -> Any:
     return setting(
         None,
         SHOTS,
-        "Images a class of the results, or full for the whole support.",
+        f"Images a class of those {what}, or full for the whole support.",
         least=1,
         most=MOST,
         instead_of_none="the most",

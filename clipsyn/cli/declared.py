@@ -36,7 +36,7 @@ def settings_options(settings: type[Settings]) -> list[Callable[[Command], Comma
 
 
 class _ShotsType(click.ParamType):  # type: ignore[type-arg]
-    name = f"number|{FULL}"
+    name = "text"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -64,7 +64,7 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
         return click.option(
             *decls,
             multiple=True,
-            default=default if it.kind is not COSTS else (),
+            default=(",".join(map(str, default)),) if default else (),
             show_default=bool(default),
             callback=_LISTS[it.kind],
             shell_complete=complete,

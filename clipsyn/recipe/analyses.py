@@ -47,7 +47,8 @@ class AnalysisStage(BaseModel):
         try:
             self.settings()
         except UsageError as error:
-            raise PydanticCustomError("setting", "{said}", {"said": str(error)}) from None
+            said = str(error).replace("=…", "")
+            raise PydanticCustomError("setting", "{said}", {"said": said}) from None
         return self
 
     def settings(self) -> Any:

@@ -20,7 +20,7 @@ def recipe(tmp_path: Path, checkpoint: Path, write_images: Any) -> Path:
         "store: runs/store\n"
         "stages:\n"
         f"  - {{stage: extract, datasets: [photos], backbones: ['local-dir:{checkpoint}']}}\n"
-        "  - {stage: zeroshot, output: runs/zeroshot}\n"
+        "  - {stage: zeroshot, summary: true, output: runs/zeroshot}\n"
     )
     return path
 

@@ -13,6 +13,7 @@ import yaml
 from clipsyn.errors import UsageError
 from clipsyn.recipe import Recipe, find_recipe, read_recipe, run_recipe, shipped_recipes
 from clipsyn.recipe.stages import Outcome
+from clipsyn.results.view import backbones
 from clipsyn.store.features import FeatureStore
 
 ROOT = Path(__file__).parents[2]
@@ -82,15 +83,15 @@ class TestReading:
             ([EXTRACT, {"stage": "zeroshot"}], "stage 2 (zeroshot): output: is missing"),
             (
                 [{"stage": "representation", "output": "x", "seed": -1}],
-                "stage 1 (representation): seed: Input should be greater than or equal to 0",
+                "stage 1 (representation): seed is a whole number of at least 0, not -1",
             ),
             (
                 [{"stage": "cascade", "output": "x", "order": "cheapest"}],
-                "stage 1 (cascade): order: Input should be 'cost', 'greedy' or 'given'",
+                "stage 1 (cascade): unknown order 'cheapest': did you mean cost?",
             ),
             (
                 [{"stage": "cascade", "output": "x", "costs": {"a": -1}}],
-                "stage 1 (cascade): costs.a: Input should be greater than or equal to 0",
+                "stage 1 (cascade): costs is numbers by name of at least 0, not -1",
             ),
             (
                 [EXTRACT | {"split": ["train"]}],
@@ -265,6 +266,7 @@ class TestImport:
             {
                 "stage": "zeroshot",
                 "pooled": True,
+                "summary": True,
                 "output": tmp_path / "accuracy",
                 "document": tmp_path / "page.md",
                 "section": "people",
@@ -282,4 +284,4 @@ class TestImport:
         assert "62.5" in (tmp_path / "page.md").read_text()
         frame = pl.read_parquet(tmp_path / "accuracy.parquet")
         assert {*frame["dataset"]} == {"colour"}
-        assert "ViT-B-32" in {*frame["backbones"]}
+        assert "ViT-B-32" in backbones(frame)

@@ -24,8 +24,8 @@ class DiversitySettings(Selection):
     results: Path | None = results(
         "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets."
     )
-    head: str = head_of_results()
-    shots: Shots | None = shots_of_results()
+    head: str = head_of_results("gains")
+    shots: Shots | None = shots_of_results("gains")
 
 
 diversity = Analysis(

@@ -29,9 +29,9 @@ class RobustnessSettings(Selection):
     results: Path | None = results(
         "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
     )
-    head: str = head_of_results()
-    shots: Shots | None = shots_of_results()
-    details: bool = details()
+    head: str = head_of_results("ensembles")
+    shots: Shots | None = shots_of_results("ensembles")
+    details: bool = details("All tables, of each dataset too.")
 
 
 robustness = Analysis(
