@@ -128,8 +128,9 @@ class Setting:
             read = self.kind.read(value)
         except ValueError:
             raise UsageError(f"{name}=… is {self.kind.words}, not {value!r}") from None
-        if self.choices and read not in self.choices:
-            raise unknown_name(name, read, self.choices)
+        for one in read if isinstance(read, tuple) else (read,):
+            if self.choices and one not in self.choices:
+                raise unknown_name(name, one, self.choices)
         for number in _of(read):
             if not self.least <= number <= self.most:
                 raise UsageError(f"{name}=… is {self.kind.words} {self.range}, not {number:g}")

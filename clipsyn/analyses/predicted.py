@@ -22,6 +22,7 @@ from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
+from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
 
@@ -82,6 +83,20 @@ class Predicted:
 
     def _fingerprints(self) -> dict[str, str]:
         return {key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys}
+
+    def reader(
+        self, split: str | None = None, perturbation: str | None = None, *, votes: bool = False
+    ) -> PoolReader:
+        """Pools of the same backbones and prompts, of this or another split or perturbation."""
+        return PoolReader(
+            self.store,
+            self.samples.dataset,
+            split or self.samples.split,
+            perturbation=perturbation or self.perturbation,
+            backbones=self.backbones,
+            prompts=self.prompts,
+            votes=votes,
+        )
 
     def row(
         self, measured: Measured, backbones: tuple[str, ...], ensemble: str | None = None

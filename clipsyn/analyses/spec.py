@@ -13,7 +13,19 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipsyn.settings import FLAG, NAMES, PATH, SHOTS, TEXT, Settings, declared, defaults, setting
+from clipsyn.settings import (
+    FLAG,
+    FULL,
+    NAMES,
+    PATH,
+    SHOTS,
+    TEXT,
+    WHOLE,
+    Settings,
+    declared,
+    defaults,
+    setting,
+)
 from clipsyn.specs import MOST
 
 if TYPE_CHECKING:
@@ -76,6 +88,21 @@ def pooled() -> Any:
         FLAG,
         "All perturbations of a dataset together, where each image was shown under one.",
     )
+
+
+def support() -> Any:
+    return setting("train", TEXT, "Split to fit and choose on.", metavar="SPLIT")
+
+
+def shots() -> Any:
+    return setting(
+        FULL, SHOTS, "Images of each class to fit on, or full for all.", least=1, most=MOST
+    )
+
+
+def seed() -> Any:
+    help = "Of the images drawn by --shots, and of ensembles with a random start."
+    return setting(0, WHOLE, help, least=0, most=MOST)
 
 
 def details(help: str = "All tables of each dataset and perturbation.") -> Any:

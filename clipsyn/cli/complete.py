@@ -10,12 +10,14 @@ import click
 
 _PLACES = {"--dataset": 0, "--split": 1, "--perturb": 2, "--backbones": 3}  # folders of a cell
 _CELLS = ("features", "imports")
+_NAMED = {"DATASET": "--dataset", "SPLIT": "--split", "BACKBONE": "--backbones"}  # by metavar
 
 
 def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names that go on from what is typed; of a list with commas, its last name."""
     before, comma, start = incomplete.rpartition(",")
-    names = sorted(set(_names(context, flag_of(parameter))))
+    flag = _NAMED.get(parameter.metavar or "", flag_of(parameter))
+    names = sorted(set(getattr(parameter, "offered", ()) or _names(context, flag)))
     return [f"{before}{comma}{name}" for name in names if name.startswith(start)]
 
 

@@ -21,6 +21,7 @@ from clipsyn.settings import (
     NUMBERS,
     PATH,
     SHOTS,
+    TEXT,
     WHOLE,
     Setting,
     Settings,
@@ -54,6 +55,7 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
     shown = [*filter(None, [it.letter]), it.flag or own]
     decls = [*shown, *([own] if it.flag else []), name]
     about: dict[str, Any] = {"help": it.help, "cls": DeclaredOption, "shown": shown}
+    about["offered"] = it.choices
     if it.metavar:
         about["metavar"] = it.metavar
     if it.kind is FLAG:
@@ -70,6 +72,8 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
             shell_complete=complete,
             **about,
         )
+    if it.kind is TEXT and not it.choices:
+        about["shell_complete"] = complete
     return click.option(
         *decls, type=_type(it), default=default, show_default=default is not None, **about
     )

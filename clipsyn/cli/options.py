@@ -44,11 +44,16 @@ class Destination(click.Path):
 
 
 class DeclaredOption(click.Option):
-    """An option that help and messages call by some of its spellings alone, its `shown` ones."""
+    """An option that help and messages call by some of its spellings alone, its `shown` ones.
 
-    def __init__(self, *decls: Any, shown: Sequence[str], **about: Any) -> None:
+    offered: the names that a list is made of, where they are known.
+    """
+
+    def __init__(
+        self, *decls: Any, shown: Sequence[str], offered: Sequence[str] = (), **about: Any
+    ) -> None:
         super().__init__(*decls, **about)
-        self.shown = list(shown)
+        self.shown, self.offered = list(shown), tuple(offered)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         with self._of_shown():

@@ -59,3 +59,9 @@ def test_a_key_press_loads_no_array_library(tiny_store: FeatureStore):
         "assert not {'torch', 'sklearn', 'zarr', 'polars'} & set(sys.modules), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_declared_setting_names(tiny_store: FeatureStore):
+    """A split by its metavar, and names of a list that is given with the setting."""
+    assert offered("cascade", tiny_store.path, "--support", "t") == ["test", "train"]
+    assert offered("cascade", tiny_store.path, "--order", "g") == ["greedy", "given"]
