@@ -182,14 +182,6 @@ def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.in
     return ranks
 
 
-def topk_accuracy(logits: NDArray[Any], labels: NDArray[Any], k: int) -> Score:
-    """Share of samples whose true class is among the `k` first: logits (n, class), labels (n,)."""
-    if k < 1:
-        raise ValueError(f"k is at least 1, not {k}")
-    ranks = true_class_rank(logits, labels)
-    return _share(ranks < k, ranks >= 0)
-
-
 def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
     index = np.maximum(labels, 0)[:, None]
     true = np.take_along_axis(logits, index, axis=1)

@@ -3,8 +3,7 @@
 - of a proportion: `wilson_interval`;
 - of a mean over samples, of differences and of ratios: the paired bootstrap, `bootstrap_mean`,
   `bootstrap_means`, and `Resamples` for what is no mean;
-- of a mean over seeds and samples: `bootstrap_seeds`; over sets that share images:
-  `bootstrap_sets`;
+- of means over sets that share images: `bootstrap_sets`;
 - of a correlation over datasets, by Fisher's transform: `pearson`, `spearman`;
 - two methods on the same samples: `mcnemar`; on the same datasets: `wilcoxon`; many pairs: `holm`.
 
@@ -19,7 +18,6 @@ from clipsyn.stats.bootstrap import (
     bootstrap_mean,
     bootstrap_mean_per_class,
     bootstrap_means,
-    bootstrap_seeds,
     bootstrap_sets,
     patterns,
 )
@@ -39,7 +37,6 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_mean_per_class",
     "bootstrap_means",
-    "bootstrap_seeds",
     "bootstrap_sets",
     "holm",
     "mcnemar",

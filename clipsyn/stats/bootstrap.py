@@ -1,4 +1,4 @@
-"""The paired bootstrap over samples, and over seeds and samples.
+"""The paired bootstrap over samples.
 
 Samples that contribute the same to all that is measured are interchangeable: a resample is how
 often each *pattern* of samples occurs in it, and what all methods share. Where the patterns are
@@ -65,7 +65,7 @@ class Resamples:
         self,
         sizes: NDArray[np.integer[Any]] | int,
         count: int = RESAMPLES,
-        seed: int | Sequence[int] = 0,
+        seed: int = 0,
     ) -> None:
         self.sizes = np.ones(sizes, np.int64) if isinstance(sizes, int) else sizes
         self.n = int(self.sizes.sum())
@@ -188,26 +188,6 @@ def bootstrap_difference(
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths, not {first.shape} and {second.shape}")
     return bootstrap_mean(np.subtract(first, second, dtype=np.float64), seed=seed, level=level)
-
-
-def bootstrap_seeds(
-    values: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> Interval:
-    """Interval of the mean of `values` (seed, n), seeds and samples both drawn with replacement.
-
-    Every seed is judged on the same samples, so a resample of them is shared by all seeds. NaN
-    without seeds or samples. The bootstrap takes the variance of S seeds for (S - 1) / S of what
-    it is: with three of them the part of the width that is theirs is a fifth too small.
-    """
-    check_level(level)
-    if values.ndim != 2:
-        raise ValueError(f"values are (seed, sample), not {values.shape}")
-    if values.size == 0:
-        return UNKNOWN
-    of_seeds = bootstrap_means(values.T, resamples=resamples, seed=seed)
-    draws = Resamples(len(values), resamples, (seed, 1)).times()
-    means = (np.concatenate(list(draws)) * of_seeds).sum(axis=1) / len(values)
-    return percentiles(means, level)
 
 
 def bootstrap_mean_per_class(

@@ -19,7 +19,6 @@ from clipsyn.numerics.metrics import (
     mean_per_class_recall,
     oracle_accuracy,
     scored,
-    topk_accuracy,
     true_class_rank,
 )
 from clipsyn.schema import NO_PREDICTION
@@ -65,16 +64,13 @@ def test_mean_per_class_recall_is_scikit_learns_macro_recall(drawn):
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 9])
-def test_topk_is_scikit_learns(k):
+def test_ranks_give_scikit_learns_top_k_accuracy(k):
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(300, 9)).astype(np.float32)
     labels = rng.integers(0, 9, 300).astype(np.int32)
     expected = 1.0 if k == 9 else top_k_accuracy_score(labels, logits, k=k, labels=np.arange(9))
-    assert topk_accuracy(logits, labels, k) == (pytest.approx(expected, abs=1e-12), 300)
-
-
-def test_topk_beyond_the_classes_is_certain():
-    assert topk_accuracy(np.zeros((3, 2), np.float32), int32(0, 1, -1), 5) == (1.0, 2)
+    found = (true_class_rank(logits, labels) < k).mean()
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=80)
@@ -116,7 +112,9 @@ def test_rank_zero_is_the_prediction():
     rng = np.random.default_rng(3)
     logits = rng.integers(0, 5, (400, 8)).astype(np.float32)
     labels = rng.integers(0, 8, 400).astype(np.int32)
-    assert topk_accuracy(logits, labels, 1) == accuracy(predictions(logits), labels)
+    np.testing.assert_array_equal(
+        true_class_rank(logits, labels) == 0, predictions(logits) == labels
+    )
 
 
 def test_the_oracle_by_hand():
@@ -159,7 +157,6 @@ def test_nothing_to_score_is_nan_over_none():
         accuracy(predictions, labels),
         mean_per_class_recall(predictions, labels, 3),
         oracle_accuracy(predictions[None], labels),
-        topk_accuracy(np.full((2, 3), np.nan, np.float32), labels, 2),
         accuracy(uint16(), int32()),
     ):
         assert math.isnan(score.value)
@@ -182,8 +179,7 @@ def test_scores_are_plain_numbers(drawn):
         (lambda: oracle_accuracy(uint16(1), int32(1)), "predictions are"),
         (lambda: oracle_accuracy(np.zeros((0, 1), np.uint16), int32(1)), "predictions are"),
         (lambda: mean_per_class_recall(uint16(1), int32(3), 3), "label 3 is beyond the 3 classes"),
-        (lambda: topk_accuracy(np.zeros((1, 3)), int32(3), 1), "label 3 is beyond"),
-        (lambda: topk_accuracy(np.zeros((1, 3)), int32(0), 0), "k is at least 1"),
+        (lambda: true_class_rank(np.zeros((1, 3)), int32(3)), "label 3 is beyond"),
         (lambda: true_class_rank(np.zeros(3), int32(0, 1, 2)), "logits are"),
         (lambda: true_class_rank(np.zeros((2, 3)), int32(0)), "logits are"),
         (lambda: true_class_rank(np.zeros((2, 0)), int32(-1, -1)), "logits are"),

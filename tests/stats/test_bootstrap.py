@@ -14,7 +14,6 @@ from clipsyn.stats import (
     bootstrap_mean,
     bootstrap_mean_per_class,
     bootstrap_means,
-    bootstrap_seeds,
     bootstrap_sets,
     patterns,
 )
@@ -112,8 +111,6 @@ def test_memory_is_bounded_without_a_change_in_the_result(monkeypatch, few):
 def test_no_sample_no_interval():
     nothing = np.zeros(0)
     for interval in (
-        bootstrap_seeds(np.zeros((0, 5))),
-        bootstrap_seeds(np.zeros((5, 0))),
         bootstrap_mean(nothing),
         bootstrap_difference(nothing, nothing),
         bootstrap_mean_per_class(nothing.astype(bool), nothing.astype(int)),
@@ -130,8 +127,6 @@ def test_one_sample_has_an_interval_without_width():
     "call",
     [
         lambda: bootstrap_means(np.zeros(3)),
-        lambda: bootstrap_seeds(np.zeros(3)),
-        lambda: bootstrap_seeds(np.zeros((2, 3)), level=1.0),
         lambda: bootstrap_mean(np.zeros((2, 2))),
         lambda: bootstrap_mean(np.zeros(3), level=0),
         lambda: bootstrap_difference(np.zeros(3), np.zeros(2)),
@@ -244,39 +239,6 @@ def test_the_mean_of_many_values_is_covered_as_promised():
         truth=0.2,
     )
     assert 0.93 <= share <= 0.97
-
-
-def test_the_mean_over_seeds_and_samples_is_covered_as_promised():
-    """Twenty seeds, with spread of their own, on the same samples, with spread of theirs."""
-
-    def draw(rng: np.random.Generator) -> np.ndarray:
-        seeds, samples = rng.normal(0, 0.2, (20, 1)), rng.normal(0, 1, 30)
-        return seeds + samples + rng.normal(0, 1, (20, 30))
-
-    share = covered(lambda values: bootstrap_seeds(values, resamples=300), draw, truth=0.0)
-    assert 0.92 <= share <= 0.97
-
-
-def test_seeds_that_agree_leave_the_interval_of_the_samples():
-    values = np.random.default_rng(11).random(100) < 0.7
-    same = np.stack([values] * 5)
-    assert bootstrap_seeds(same) == pytest.approx(bootstrap_mean(values), abs=1e-12)
-
-
-def test_samples_that_agree_leave_the_interval_of_the_seeds():
-    seeds = np.array([0.1, 0.5, 0.6, 0.9])
-    expected = naive_bootstrap(lambda rows: seeds[rows].mean(), 4)
-    found = bootstrap_seeds(np.repeat(seeds[:, None], 50, axis=1), resamples=4000)
-    assert found == pytest.approx(expected, abs=0.03)
-
-
-def test_seeds_and_samples_are_drawn_independently():
-    """With as many samples as seeds the same draws for both would add up: their sum is twice as
-    wide, where independent ones give the root of two."""
-    values = np.random.default_rng(12).normal(size=60)
-    both = bootstrap_seeds(values[:, None] + values, resamples=4000)
-    one = bootstrap_mean(values, resamples=4000)
-    assert (both.high - both.low) / (one.high - one.low) == pytest.approx(2**0.5, rel=0.05)
 
 
 class TestSetsThatShareImages:
