@@ -43,7 +43,6 @@ WIDTHS = (512, 1024, 512, 512, 640, 768, 768, 768, 1024)  # the paper's nine bac
 CLASSES = 1_000
 BATCH, HIDDEN = 512, 128  # NLC's own for sets of this size
 SHORT, LONG = 1, 5  # epochs
-SEEDS = range(10)
 
 
 def random_pool(samples: int) -> Pool:
@@ -75,8 +74,8 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float16]:
     return rows.astype(np.float16)
 
 
-def fit(pool: Pool, epochs: int, seeds: Sequence[int] = (0,)) -> None:
-    NLC(steps=1, epochs=epochs, holdout=0, batch_size=BATCH).fit_seeds(pool, seeds)
+def fit(pool: Pool, epochs: int) -> None:
+    NLC(steps=1, epochs=epochs, holdout=0, batch_size=BATCH).fit(pool)
 
 
 def products(pool: Pool, features: NDArray[np.float32]) -> Callable[[], None]:
@@ -161,12 +160,9 @@ def fitting(pool: Pool, rounds: int) -> list[Measured]:
         "products": products(pool, features),
         "plain": plain_torch(pool, features),
         "loader": loader_torch(pool, features),
-        "short, seeds": partial(fit, pool, SHORT, SEEDS),
-        "long, seeds": partial(fit, pool, LONG, SEEDS),
     }
     times = interleaved(sides, rounds)
     epoch = difference(times["long"], times["short"])
-    seeds = difference(times["long, seeds"], times["short, seeds"])
     bare, loop, loader = times["products"], times["plain"], times["loader"]
     shown = f"{1e3 * statistics.median(epoch):.0f} ms"
     return [
@@ -185,17 +181,6 @@ def fitting(pool: Pool, rounds: int) -> list[Measured]:
             "PyTorch with a DataLoader over ours",
             ratio(loader, epoch),
             f"{1e3 * statistics.median(loader):.0f} ms; {spread(loader, epoch)}",
-        ),
-        Measured(
-            f"{len(SEEDS)} seeds over one, an epoch",
-            ratio(seeds, epoch),
-            f"{1e3 * statistics.median(seeds):.0f} ms against {shown}; {spread(seeds, epoch)}",
-            ceiling=6,
-        ),
-        Measured(
-            f"{len(SEEDS)} seeds over one of PyTorch's on whole tensors",
-            ratio(seeds, loop),
-            spread(seeds, loop),
         ),
     ]
 

@@ -1,24 +1,37 @@
 """scikit-learn's manners for heads and ensembles, without importing it (0.85 s).
 
 `__init__` only stores its arguments, what `fit` learns ends in an underscore, and `get_params`,
-`set_params` and so `sklearn.base.clone` work. What is learned is arrays, numbers, texts and
-tuples of them, or dicts of arrays: it can be written to a file without pickle.
+`set_params` and so `sklearn.base.clone` work. What each parameter may be stands in `constraints`,
+beside the constructor; `fit` checks it. What is learned is arrays, numbers, texts and tuples of
+them, or dicts of arrays: it can be written to a file without pickle.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from clipsyn.errors import UsageError
 from clipsyn.registry import Registry, unknown_name
+from clipsyn.settings import WHOLE, Constraint
 
 
 class Estimator:
+    # of the parameters that a class adds to those of its bases; no None as random state: a fit
+    # can be done again
+    constraints: ClassVar[Mapping[str, Constraint]] = {"random_state": Constraint(WHOLE, least=0)}
+
+    @classmethod
+    def constraints_by_parameter(cls) -> dict[str, Constraint]:
+        """What each parameter may be, declared by this class or by one of its bases."""
+        declared: dict[str, Constraint] = {}
+        for base in reversed(cls.__mro__):
+            declared |= vars(base).get("constraints", {})
+        return {name: declared[name] for name in cls._parameters() if name in declared}
+
     @classmethod
     def _parameters(cls) -> list[str]:
         parameters = inspect.signature(cls).parameters.values()
@@ -47,10 +60,10 @@ class Estimator:
             vars(self).update(before)
             raise
 
-    def _check_random_state(self) -> None:
-        value = self.get_params().get("random_state", 0)
-        if not isinstance(value, Integral) or value < 0:  # nor None: a fit can be done again
-            raise UsageError(f"random_state is a whole number from 0 on, not {value}")
+    def _check_parameters(self) -> None:
+        """Raise UsageError for a parameter that is not what `constraints` say."""
+        for name, constraint in self.constraints_by_parameter().items():
+            constraint.accepted(name, getattr(self, name))
 
     def learned(self) -> dict[str, Any]:
         """What `fit` has learned, by attribute name."""
@@ -71,15 +84,6 @@ class Estimator:
             if value != defaults[name]
         )
         return f"{type(self).__name__}({', '.join(changed)})"
-
-
-def check_range(owner: object, names: Iterable[str], least: float, most: float = math.inf) -> None:
-    """Raise UsageError for a parameter of `owner` that is out of range; None never is."""
-    bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and not least <= value <= most:
-            raise UsageError(f"{name} is {bounds}, not {value}")
 
 
 def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:

@@ -100,52 +100,72 @@ SHOTS = Kind("a number of images a class, or full", Shots, _shots)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How a setting is called, explained and bounded.
+class Constraint:
+    """What a setting, or a parameter of an estimator, may be.
 
-    flag, letter: the option that help shows, where it is not ``--name``, which works too.
-    instead_of_none: what is taken where the default is None. display: it decides what is shown and
-    not what is measured. writes: the function of the analysis's `measure` that makes the file.
+    above: a bound that is not itself allowed. instead_of_none: what is taken for None, which is
+    refused where this is empty.
     """
 
     kind: Kind
-    help: str
-    flag: str = ""
-    letter: str = ""
     least: float = -math.inf
     most: float = math.inf
+    above: float = -math.inf
     choices: tuple[str, ...] = ()
-    metavar: str = ""
     instead_of_none: str = ""
-    display: bool = False
-    writes: str = ""
+
+    _in_messages: ClassVar[str] = "{}"
 
     def accepted(self, name: str, value: Any) -> Any:
-        """The value as it is kept; raises UsageError for one that the setting does not take."""
+        """The value as it is kept; raises UsageError for one that is not allowed."""
         if value is None and self.instead_of_none:
             return None
         try:
             read = self.kind.read(value)
         except ValueError:
-            raise UsageError(f"{name}=… is {self.kind.words}, not {value!r}") from None
+            raise self._refusal(name, self.kind.words, repr(value)) from None
         for one in read if isinstance(read, tuple) else (read,):
             if self.choices and one not in self.choices:
                 raise unknown_name(name, one, self.choices)
-        for number in _of(read):
-            if not self.least <= number <= self.most:
-                raise UsageError(f"{name}=… is {self.kind.words} {self.range}, not {number:g}")
+        for number in _numbers_in(read):
+            if not (self.least <= number <= self.most and number > self.above):
+                raise self._refusal(name, f"{self.kind.words} {self.range}", f"{number:g}")
         return read
 
     @property
     def range(self) -> str:
-        """ "from 1 to 9", "at least 1", or nothing."""
-        if math.isfinite(self.least) and math.isfinite(self.most) and self.most != MOST:
+        """ "from 1 to 9", "of at least 1", "above 0", "above 0 and at most 1", or nothing."""
+        bounded = math.isfinite(self.most) and self.most != MOST
+        if math.isfinite(self.above):
+            return f"above {self.above:g}" + (f" and at most {self.most:g}" if bounded else "")
+        if math.isfinite(self.least) and bounded:
             return f"from {self.least:g} to {self.most:g}"
         return f"of at least {self.least:g}" if math.isfinite(self.least) else ""
 
+    def _refusal(self, name: str, wanted: str, given: str) -> UsageError:
+        return UsageError(f"{self._in_messages.format(name)} is {wanted}, not {given}")
 
-def _of(value: Any) -> Iterable[float]:
-    """The numbers in a value."""
+
+@dataclass(frozen=True)
+class Setting(Constraint):
+    """How a setting is called and explained, and what it may be.
+
+    flag, letter: the option that help shows, where it is not ``--name``, which works too.
+    display: it decides what is shown and not what is measured. writes: the function of the
+    analysis's `measure` that makes the file.
+    """
+
+    help: str = ""
+    flag: str = ""
+    letter: str = ""
+    metavar: str = ""
+    display: bool = False
+    writes: str = ""
+
+    _in_messages: ClassVar[str] = "{}=…"  # an argument of Python: the command line shows its flag
+
+
+def _numbers_in(value: Any) -> Iterable[float]:
     if isinstance(value, Mapping):
         return list(value.values())
     values = value if isinstance(value, tuple) else [value]
@@ -159,7 +179,7 @@ def images_of(shots: Shots | None) -> int | None:
 
 def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
     """A field of a subclass of `Settings`; `about` are fields of `Setting`."""
-    metadata = {"setting": Setting(kind, help, **about)}
+    metadata = {"setting": Setting(kind, help=help, **about)}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -98,7 +98,7 @@ class Ensemble(Estimator):
 
     def _admit(self, pool: Pool) -> Pool:
         """What may be learned from of `pool`; forgets an earlier fit."""
-        self._check_random_state()
+        self._check_parameters()
         if pool.split == "test":
             raise LeakError(
                 f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "

@@ -17,6 +17,7 @@ from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.static import most_confident, one_hot
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.loss import cross_entropy
+from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in
@@ -61,22 +62,15 @@ def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray
     L-BFGS on log T from 0, all backbones at once: their losses add up, so each has its own
     minimum. In 1/T each loss is convex, so in log T it has no other minimum.
     """
-    from scipy.optimize import minimize
 
     def objective(log_temperatures: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         losses, slopes = tempered_cross_entropy(logits, np.exp(log_temperatures), labels)
         total = losses.mean(axis=0, dtype=np.float64).sum()
         return float(total), slopes.mean(axis=0, dtype=np.float64)
 
-    found = minimize(
-        objective,
-        np.zeros(logits.shape[1]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(np.log(LOWEST), np.log(HIGHEST))] * logits.shape[1],
-        options={"maxiter": 100, "ftol": 1e-8, "gtol": 1e-6},
-    )
-    return np.asarray(np.exp(found.x))
+    bounds = (float(np.log(LOWEST)), float(np.log(HIGHEST)))
+    solution = minimise(objective, np.zeros(logits.shape[1]), bounds=bounds, iterations=100)
+    return np.asarray(np.exp(solution))
 
 
 def tempered_cross_entropy(

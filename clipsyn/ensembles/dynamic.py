@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.static import one_hot
-from clipsyn.errors import RouterMismatch, UsageError
+from clipsyn.errors import RouterMismatch
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
+from clipsyn.settings import WHOLE, Constraint
 
 
 class _LocalCompetence(Ensemble):
@@ -29,6 +30,7 @@ class _LocalCompetence(Ensemble):
     """
 
     needs_embeddings: ClassVar[bool] = True
+    constraints: ClassVar = {"k": Constraint(WHOLE, least=1)}
 
     support_: NDArray[np.float16]
     right_: NDArray[np.bool_]
@@ -37,8 +39,6 @@ class _LocalCompetence(Ensemble):
         self.k = k
 
     def _fit(self, pool: Pool) -> None:
-        if self.k < 1:
-            raise UsageError(f"k is at least 1, not {self.k}")
         self.support_ = pool.features().astype(np.float16)
         self.right_ = pool.logits.argmax(axis=2) == pool.labels[:, None]
 

@@ -6,17 +6,16 @@ general use.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.calibrated import fit_temperatures
-from clipsyn.errors import UsageError
-from clipsyn.estimator import check_range
 from clipsyn.numerics.logits import weighted_sum
 from clipsyn.pool import Pool
+from clipsyn.settings import WHOLE, Constraint
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 _TOURNAMENT = 3
@@ -45,6 +44,12 @@ class GeneticAlgorithm(Router):
     for tau = 1; `evaluations_`, vectors whose accuracy was computed.
     """
 
+    constraints: ClassVar = {
+        "population": Constraint(WHOLE, least=_ELITE + 1),
+        "generations": Constraint(WHOLE, least=0),
+        "patience": Constraint(WHOLE, least=1),
+    }
+
     temperatures_: NDArray[np.float64]
     weights_: NDArray[np.float64]
     evaluations_: int
@@ -62,10 +67,6 @@ class GeneticAlgorithm(Router):
         self.random_state = random_state
 
     def _fit(self, pool: Pool) -> None:
-        if self.population <= _ELITE:
-            raise UsageError(f"population is above {_ELITE}, not {self.population}")
-        check_range(self, ("generations",), 0)
-        check_range(self, ("patience",), 1)
         fitness = _Fitness(pool.logits, pool.labels, self.population)
         best = _rescaled(self._evolve(fitness, _seeds(pool)), pool)
         self.temperatures_ = np.exp(best)

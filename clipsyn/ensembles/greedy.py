@@ -6,15 +6,15 @@ Models", ICML 2004, sections 2 and 2.1 (selection with replacement).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.errors import UsageError
 from clipsyn.numerics.logits import log_mixture, log_softmax
 from clipsyn.pool import Pool
+from clipsyn.settings import WHOLE, Constraint
 
 
 class GreedySelection(Ensemble):
@@ -31,6 +31,8 @@ class GreedySelection(Ensemble):
     often each was chosen, divided by how many were.
     """
 
+    constraints: ClassVar = {"rounds": Constraint(WHOLE, least=1)}
+
     weights_: NDArray[np.float64]
     chosen_: tuple[str, ...]
 
@@ -38,8 +40,6 @@ class GreedySelection(Ensemble):
         self.rounds = rounds
 
     def _fit(self, pool: Pool) -> None:
-        if self.rounds < 1:
-            raise UsageError(f"rounds is at least 1, not {self.rounds}")
         order = _select(pool.logits, pool.labels, self.rounds)
         self.chosen_ = tuple(pool.backbones[index] for index in order)
         self.weights_ = np.bincount(order, minlength=len(pool.backbones)) / len(order)

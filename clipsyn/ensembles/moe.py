@@ -35,7 +35,7 @@ class MixtureOfExperts(PerceptronRouter):
         return np.zeros(backbones, np.float32)
 
     def _loss(self, pool: Pool) -> Loss:
-        true = _log_probability_of_label(pool)[:, None]  # (sample, 1, backbone)
+        true = _log_probability_of_label(pool)
 
         def loss(rows: slice, outputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
             log_gate = log_softmax(outputs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,88 +17,13 @@ from clipsyn.ensembles.mlp import Loss, PerceptronRouter
 from clipsyn.numerics.logits import softmax
 from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
-from clipsyn.registry import unknown_name
+from clipsyn.settings import TEXT, Constraint
 
 _LEAST_TEMPERATURE = 1e-3  # of `divide`: what keeps the multiplier finite
 
 # outputs (…, backbone) -> multipliers, and the function that takes a gradient back to the outputs
 Slope = Callable[[NDArray[Any]], NDArray[Any]]
 WeightMap = Callable[[NDArray[Any]], tuple[NDArray[Any], Slope]]
-
-
-class NLC(PerceptronRouter):
-    """``z(x) = (1/B) sum over b of a_b(x) Z_b(x)``, with ``a(x) = weight_map(t(x))``.
-
-        t(x) = relu([f_1(x) … f_B(x)] W1 + b1) W2 + b2      f_b: unit-norm embeddings
-
-    minimises the cross-entropy of z by Adam (2e-4, weight decay 0.01 as a part of the gradient).
-    W2 starts as zero and b2 such that every multiplier a_b is 1, so the fit starts exactly at
-    log-avg: `weights` are a_b/B. The mean matters, for it sets how sharp the start is.
-
-    weight_map: the paper does not say which one it uses.
-
-    - ``softplus``: a = log(1 + exp t), positive. The default.
-    - ``linear``: a = t, of either sign. With more backbones than classes hardly a selection
-      any more: the weights can then spell out almost any scores.
-    - ``divide``: a = 1 / (softplus(t) + 0.001), a temperature for each backbone and image.
-    - ``softmax``: a = B softmax(t), so the weights sum to 1 and the scale stays as it is.
-
-    The other parameters, and what is learned, are those of `PerceptronRouter`.
-
-    Raises UnknownName for another weight map, InputError for a pool without embeddings.
-    """
-
-    def __init__(
-        self,
-        weight_map: str = "softplus",
-        *,
-        hidden: int = 128,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 0.01,
-        batch_size: int = 512,
-        steps: int = 600,
-        epochs: int = 10,
-        patience: int = 200,
-        holdout: float = 0.1,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden=hidden,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            steps=steps,
-            epochs=epochs,
-            patience=patience,
-            holdout=holdout,
-            random_state=random_state,
-        )
-        self.weight_map = weight_map
-
-    def _weights(self, pool: Pool) -> NDArray[Any]:
-        multipliers, _ = self._map()(self._outputs(pool))
-        return multipliers / len(pool.backbones)
-
-    def _start(self, backbones: int) -> NDArray[np.float32]:
-        self._map()
-        return np.full(backbones, _START[self.weight_map], np.float32)
-
-    def _loss(self, pool: Pool) -> Loss:
-        weight_map, count = self._map(), len(pool.backbones)
-
-        def loss(rows: slice, outputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-            multipliers, slope = weight_map(outputs)
-            losses, gradient = weighted_cross_entropy(
-                pool.logits[rows], multipliers / count, pool.labels[rows]
-            )
-            return losses, slope(gradient / count)
-
-        return loss
-
-    def _map(self) -> WeightMap:
-        if self.weight_map not in WEIGHT_MAPS:
-            raise unknown_name("weight map", self.weight_map, WEIGHT_MAPS)
-        return WEIGHT_MAPS[self.weight_map]
 
 
 def _softplus(outputs: NDArray[Any]) -> tuple[NDArray[Any], Slope]:
@@ -141,3 +66,74 @@ _START = {  # the output whose multiplier is 1
     "divide": math.log(math.exp(1 - _LEAST_TEMPERATURE) - 1),
     "softmax": 0.0,
 }
+
+
+class NLC(PerceptronRouter):
+    """``z(x) = (1/B) sum over b of a_b(x) Z_b(x)``, with ``a(x) = weight_map(t(x))``.
+
+        t(x) = relu([f_1(x) … f_B(x)] W1 + b1) W2 + b2      f_b: unit-norm embeddings
+
+    minimises the cross-entropy of z by Adam (2e-4, weight decay 0.01 as a part of the gradient).
+    W2 starts as zero and b2 such that every multiplier a_b is 1, so the fit starts exactly at
+    log-avg: `weights` are a_b/B. The mean matters, for it sets how sharp the start is.
+
+    weight_map: the paper does not say which one it uses.
+
+    - ``softplus``: a = log(1 + exp t), positive. The default.
+    - ``linear``: a = t, of either sign. With more backbones than classes hardly a selection
+      any more: the weights can then spell out almost any scores.
+    - ``divide``: a = 1 / (softplus(t) + 0.001), a temperature for each backbone and image.
+    - ``softmax``: a = B softmax(t), so the weights sum to 1 and the scale stays as it is.
+
+    The other parameters, and what is learned, are those of `PerceptronRouter`.
+
+    Raises UnknownName for another weight map, InputError for a pool without embeddings.
+    """
+
+    constraints: ClassVar = {"weight_map": Constraint(TEXT, choices=tuple(WEIGHT_MAPS))}
+
+    def __init__(
+        self,
+        weight_map: str = "softplus",
+        *,
+        hidden: int = 128,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 0.01,
+        batch_size: int = 512,
+        steps: int = 600,
+        epochs: int = 10,
+        patience: int = 200,
+        holdout: float = 0.1,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            hidden=hidden,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            steps=steps,
+            epochs=epochs,
+            patience=patience,
+            holdout=holdout,
+            random_state=random_state,
+        )
+        self.weight_map = weight_map
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        multipliers, _ = WEIGHT_MAPS[self.weight_map](self._outputs(pool))
+        return multipliers / len(pool.backbones)
+
+    def _start(self, backbones: int) -> NDArray[np.float32]:
+        return np.full(backbones, _START[self.weight_map], np.float32)
+
+    def _loss(self, pool: Pool) -> Loss:
+        weight_map, count = WEIGHT_MAPS[self.weight_map], len(pool.backbones)
+
+        def loss(rows: slice, outputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+            multipliers, slope = weight_map(outputs)
+            losses, gradient = weighted_cross_entropy(
+                pool.logits[rows], multipliers / count, pool.labels[rows]
+            )
+            return losses, slope(gradient / count)
+
+        return loss

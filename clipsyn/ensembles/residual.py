@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
-from clipsyn.errors import UsageError
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import log_softmax, softmax, weighted_sum
+from clipsyn.numerics.optimise import newton
 from clipsyn.pool import Pool
+from clipsyn.settings import NUMBER, Constraint
 
 STATISTICS = ("margin", "spread", "divergence")
 PENALTIES = (1e9, 300.0, 100.0, 30.0, 10.0)  # of the residual; the first leaves nothing of it
 
 _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
-_STEPS = 50
-_TOLERANCE = 1e-7  # of the squared Newton decrement, in nats
 
 Array = NDArray[np.float64]
 
@@ -53,6 +52,10 @@ class ResidualRouter(Router):
     """
 
     maskable: ClassVar[bool] = True
+    constraints: ClassVar = {
+        "shrinkage": Constraint(NUMBER, above=0),
+        "penalty": Constraint(NUMBER, above=0, instead_of_none="an average over several"),
+    }
 
     temperature_: float
     weights_: Array
@@ -67,11 +70,6 @@ class ResidualRouter(Router):
 
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
-        if not all(0 < value < math.inf for value in (self.shrinkage, *penalties)):
-            raise UsageError(
-                "shrinkage and penalty of a residual router are finite and above 0, "
-                f"not {self.shrinkage} and {self.penalty}"
-            )
         count = len(pool.backbones)
         self.temperature_ = common_temperature(pool.logits.mean(axis=1), pool.labels)
         found = statistics(pool.logits, self.temperature_)
@@ -188,24 +186,8 @@ class Problem:
         return losses, self.unit * gradient, self.unit**2 * hessian
 
     def solve(self, precision: Array, start: Array) -> Array:
-        """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``.
-
-        Newton's method; a step that goes too far is halved.
-        """
-        parameters = start
-        value, slope, curvature = self._penalised(parameters, precision)
-        for _ in range(_STEPS):
-            step = np.linalg.solve(curvature, slope)
-            decrement = float(slope @ step)
-            if decrement < _TOLERANCE:
-                break
-            for size in 0.5 ** np.arange(30):
-                nearer = self._penalised(parameters - size * step, precision)
-                if nearer[0] <= value - 1e-4 * size * decrement:
-                    break
-            parameters = parameters - size * step
-            value, slope, curvature = nearer
-        return parameters
+        """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``."""
+        return newton(lambda parameters: self._penalised(parameters, precision), start)
 
     def leave_one_out(self, parameters: Array, precision: Array) -> Array:
         """(sample,) loss of each sample at the parameters fitted without it, about.

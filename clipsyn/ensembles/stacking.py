@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.errors import UsageError
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
+from clipsyn.settings import NUMBER, Constraint
 
 _GRID = (1.0, 10.0, 100.0)  # inverse penalties tried, the strongest penalty first
 _FIXED = 10.0  # where the support set is too small to choose
@@ -52,6 +52,9 @@ class Stacking(Ensemble):
     """
 
     knows_classes: ClassVar[bool] = True
+    constraints: ClassVar = {
+        "inverse_penalty": Constraint(NUMBER, above=0, instead_of_none="chosen on the support")
+    }
 
     seen_: NDArray[np.int32]
     coefficients_: NDArray[np.float32]
@@ -62,8 +65,6 @@ class Stacking(Ensemble):
         self.inverse_penalty = inverse_penalty
 
     def _fit(self, pool: Pool) -> None:
-        if self.inverse_penalty is not None and not 0 < self.inverse_penalty < np.inf:
-            raise UsageError(f"inverse_penalty is finite and above 0, not {self.inverse_penalty}")
         self.seen_, positions = np.unique(pool.labels, return_inverse=True)
         labels = positions.astype(np.int32)
         inputs = log_softmax(pool.logits).reshape(len(pool), -1).astype(np.float64)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
-from clipsyn.errors import UsageError
 from clipsyn.numerics.loss import weighted_cross_entropy
+from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
+from clipsyn.settings import FLAG, NUMBER, Constraint
 
 
 class SuperLearner(Router):
@@ -31,6 +32,7 @@ class SuperLearner(Router):
     """
 
     maskable: ClassVar[bool] = True
+    constraints: ClassVar = {"simplex": Constraint(FLAG), "penalty": Constraint(NUMBER, least=0)}
 
     weights_: NDArray[np.float64]
 
@@ -39,8 +41,6 @@ class SuperLearner(Router):
         self.penalty = penalty
 
     def _fit(self, pool: Pool) -> None:
-        if not self.penalty >= 0:
-            raise UsageError(f"the penalty of a super learner is at least 0, not {self.penalty}")
         self.weights_ = fit_weights(
             pool.logits, pool.labels, penalty=self.penalty, simplex=self.simplex
         )
@@ -56,8 +56,6 @@ def fit_weights(
 
     logits: (sample, backbone, class), all finite. labels: (sample,), all known.
     """
-    from scipy.optimize import minimize
-
     count = logits.shape[1]
 
     def free(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -68,14 +66,9 @@ def fit_weights(
         value, gradient = free(weights)
         return value, weights * (gradient - weights @ gradient)
 
-    found = minimize(
-        on_simplex if simplex else free,
-        np.zeros(count) if simplex else np.full(count, 1 / count),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 200, "ftol": 1e-8, "gtol": 1e-6},
-    )
-    return np.asarray(_simplex(found.x) if simplex else found.x)
+    if simplex:
+        return _simplex(minimise(on_simplex, np.zeros(count)))
+    return minimise(free, np.full(count, 1 / count))
 
 
 def penalised_loss(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.heads.base import Head, backbone_logits, cross_fitted, image_embeddings
 from clipsyn.numerics.logistic import fit_logistic
 from clipsyn.pool import Pool
+from clipsyn.settings import NUMBER, WHOLE, Constraint
 
 
 class AnchoredProbe(Head):
@@ -31,6 +34,11 @@ class AnchoredProbe(Head):
     are cross-fitted: of `folds` stratified parts, drawn with `random_state`, each gets logits
     from a probe fitted on the others.
     """
+
+    constraints: ClassVar = {
+        "penalty": Constraint(NUMBER, above=0),
+        "folds": Constraint(WHOLE, least=2),
+    }
 
     delta_: dict[str, NDArray[np.float32]]  # (class, embed)
 

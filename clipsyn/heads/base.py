@@ -38,7 +38,7 @@ class Head(Estimator):
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from or too little. Where it raises, an earlier fit stays.
         """
-        self._check_random_state()
+        self._check_parameters()
         if support.split == "test":
             raise LeakError(
                 f"{type(self).__name__} was given the test split of "
@@ -123,8 +123,6 @@ def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Po
 
     A support of one sample has nothing to be fitted on: its logits stay.
     """
-    if folds < 2:
-        raise UsageError(f"cross-fitting needs at least two folds, not {folds}")
     logits = support.logits.copy()
     for held in stratified_folds(support.labels, folds, random_state=random_state):
         inside, outside = np.flatnonzero(held), np.flatnonzero(~held)

@@ -5,13 +5,14 @@ Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
 from clipsyn.pool import Pool
+from clipsyn.settings import NUMBER, Constraint
 
 ALPHAS = (0.0, *(10 ** (exponent / 2) for exponent in range(-6, 5)))  # 0, 0.001 to 100
 DEFAULT_ALPHA = 0.01  # cosines then weigh 0.01 embed / trace(S), of the order of a logit scale
@@ -48,6 +49,10 @@ class ShrinkageLDA(Head):
     its expectation over that of k images is given back. An image alone in its class keeps its
     zero-shot logits: without it the classifier cannot know the class.
     """
+
+    constraints: ClassVar = {
+        "alpha": Constraint(NUMBER, least=0, instead_of_none="chosen on the support")
+    }
 
     coef_: dict[str, NDArray[np.float32]]  # (class, embed)
     intercept_: dict[str, NDArray[np.float32]]  # (class,)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import TooFewSamples, UsageError
+from clipsyn.errors import TooFewSamples
 from clipsyn.heads.base import Head, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import held_out
 from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.pool import Pool
+from clipsyn.settings import NUMBER, Constraint
 
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # tried in this order, until the held-out loss rises
 DEFAULT_PENALTY = 0.1
@@ -40,6 +41,11 @@ class LinearProbe(Head):
 
     Raises TooFewSamples where no class has two images.
     """
+
+    constraints: ClassVar = {
+        "penalty": Constraint(NUMBER, above=0, instead_of_none="chosen on the support"),
+        "holdout": Constraint(NUMBER, above=0, most=0.5),
+    }
 
     coef_: dict[str, NDArray[np.float32]]  # (class, embed)
     intercept_: dict[str, NDArray[np.float32]]  # (class,)
@@ -83,8 +89,6 @@ class LinearProbe(Head):
         return self.transform(support.take(np.flatnonzero(self._held_out(support))))
 
     def _held_out(self, pool: Pool) -> NDArray[np.bool_]:
-        if not 0 < self.holdout <= 0.5:
-            raise UsageError(f"the part held out is above 0 and at most 0.5, not {self.holdout}")
         rows = held_out(pool.labels, self.holdout, self.random_state)
         if not rows.any():
             raise TooFewSamples(

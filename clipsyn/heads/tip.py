@@ -6,13 +6,11 @@ Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classifi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.estimator import check_range
 from clipsyn.heads.base import (
     Head,
     backbone_logits,
@@ -21,7 +19,9 @@ from clipsyn.heads.base import (
     repeated,
 )
 from clipsyn.numerics.loss import cross_entropy
+from clipsyn.numerics.optimise import adamw
 from clipsyn.pool import Pool
+from clipsyn.settings import FLAG, NUMBER, WHOLE, Constraint
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -56,6 +56,12 @@ class TipAdapter(Head):
     label: the combiner then learns that the cache is always right.
     """
 
+    constraints: ClassVar = {
+        "alpha": Constraint(NUMBER, 0, _HIGHEST, instead_of_none="chosen on the support"),
+        "beta": Constraint(NUMBER, 0, _HIGHEST, instead_of_none="chosen on the support"),
+        "leave_one_out": Constraint(FLAG),
+    }
+
     keys_: dict[str, Array]  # (support, embed), class after class
     sizes_: NDArray[np.int64]  # (class,) keys of each
     alpha_: NDArray[np.float64]  # (backbone,)
@@ -69,7 +75,6 @@ class TipAdapter(Head):
         self.leave_one_out = leave_one_out
 
     def _fit(self, pool: Pool) -> None:
-        check_range(self, ("alpha", "beta"), 0, _HIGHEST)
         pool = _class_after_class(pool)
         self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
         self.keys_ = {name: support_keys(pool, name) for name in pool.backbones}
@@ -135,6 +140,12 @@ class TipAdapterF(TipAdapter):
     training adds is thus unknown to the combiner.
     """
 
+    constraints: ClassVar = {
+        "epochs": Constraint(WHOLE, least=0),
+        "learning_rate": Constraint(NUMBER, least=0, most=1),
+        "batch_size": Constraint(WHOLE, least=1),
+    }
+
     def __init__(
         self,
         alpha: float | None = None,
@@ -153,9 +164,6 @@ class TipAdapterF(TipAdapter):
         self.random_state = random_state
 
     def _fit(self, pool: Pool) -> None:
-        check_range(self, ("epochs",), 0)
-        check_range(self, ("batch_size",), 1)
-        check_range(self, ("learning_rate",), 0, 1)
         super()._fit(pool)
         pool = _class_after_class(pool)
         for name in pool.backbones:
@@ -264,32 +272,6 @@ def cache_loss(
     residual *= alpha * beta / len(labels)
     affinities *= (residual * _values(sizes, residual.dtype))[:, key_labels]
     return float(losses.mean(dtype=np.float64)), affinities.T @ embeddings
-
-
-def adamw(
-    start: Array,
-    gradient: Callable[[Array, NDArray[np.intp]], Array],
-    batches: list[NDArray[np.intp]],
-    learning_rate: float,
-    *,
-    weight_decay: float = 0.01,
-    eps: float = 1e-4,
-) -> Array:
-    """Parameters after a step for each batch: AdamW, the rate falling to 0 as half a cosine.
-
-    In double precision, where squares of small gradients are still numbers.
-    """
-    parameters = start.astype(np.float64)
-    first, second = np.zeros_like(parameters), np.zeros_like(parameters)
-    for step, batch in enumerate(batches):
-        rate = learning_rate * (1 + np.cos(np.pi * step / len(batches))) / 2
-        slope = gradient(parameters.astype(start.dtype), batch).astype(np.float64)
-        first += 0.1 * (slope - first)
-        second += 0.001 * (slope * slope - second)
-        parameters *= 1 - rate * weight_decay
-        scale = np.sqrt(second / (1 - 0.999 ** (step + 1))) + eps
-        parameters -= rate / (1 - 0.9 ** (step + 1)) * first / scale
-    return parameters.astype(start.dtype)
 
 
 def _affinities(embeddings: NDArray[Any], keys: NDArray[Any], beta: float) -> NDArray[Any]:

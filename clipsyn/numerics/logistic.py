@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import UsageError
 from clipsyn.numerics.loss import cross_entropy
+from clipsyn.numerics.optimise import minimise
 
 
 class Linear(NamedTuple):
@@ -44,10 +44,6 @@ def fit_logistic(
     the products is that of `features`. Stops when a step lowers the mean loss by less than
     `tolerance` nats (less than that part of it, where it is above 1), or after `max_iterations`.
     """
-    if not penalty > 0:
-        raise UsageError(f"a penalty is above 0, not {penalty}")
-    from scipy.optimize import minimize  # 0.2 s
-
     centre = features.mean(axis=0) if intercept else np.zeros_like(features[0])
     axes = _axes(features - centre, penalty / len(labels), base.shape[1])
     columns = (features - centre) @ axes
@@ -70,15 +66,16 @@ def fit_logistic(
         value = float(shares @ losses) + 0.5 * float(np.vdot(shrunk, parameters))
         return value, gradient.ravel()
 
-    found = minimize(
+    solution = minimise(
         objective,
         np.zeros(shape[0] * shape[1]),
-        method="L-BFGS-B",
-        jac=True,
-        options={"gtol": 1e-9, "ftol": tolerance, "maxiter": max_iterations, "maxls": 50},
-    ).x.reshape(shape)
-    coef = found[:, : axes.shape[1]] @ axes.T
-    bias = found[:, -1] - coef @ centre if intercept else np.zeros(len(coef))
+        tolerance=tolerance,
+        slope=1e-9,
+        iterations=max_iterations,
+        searches=50,
+    ).reshape(shape)
+    coef = solution[:, : axes.shape[1]] @ axes.T
+    bias = solution[:, -1] - coef @ centre if intercept else np.zeros(len(coef))
     return Linear(coef.astype(np.float32), bias.astype(np.float32))
 
 

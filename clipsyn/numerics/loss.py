@@ -43,30 +43,18 @@ def weighted_cross_entropy(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Losses (sample,) in nats, and their gradients (sample, backbone) to the weights.
 
-    logits: (sample, backbone, class); weights: (sample, backbone) or (backbone,). Several
-    weightings at once, (sample, weighting, backbone), have losses (sample, weighting) and
-    gradients like the weights; the logits are still read once.
+    logits: (sample, backbone, class); weights: (sample, backbone) or (backbone,).
     """
-    n, backbones, classes = logits.shape
-    if weights.ndim < 3:
-        weights = np.broadcast_to(weights, (n, backbones))
-    weights = weights.astype(logits.dtype, copy=False)
+    weights = np.broadcast_to(weights, logits.shape[:2]).astype(logits.dtype, copy=False)
     gradient = np.empty(weights.shape, logits.dtype)
-    losses = np.empty(weights.shape[:-1], logits.dtype)
-    count = weights.shape[1] if weights.ndim == 3 else 1
-    several = weights.reshape(n, count, backbones)
-    several_losses, several_slopes = losses.reshape(n, count), gradient.reshape(several.shape)
+    losses = np.empty(len(logits), logits.dtype)
 
     def block(rows: slice) -> None:
-        scores = several[rows] @ logits[rows]
-        values, residual = cross_entropy(
-            scores.reshape(-1, classes), np.repeat(labels[rows], count)
-        )
-        several_losses[rows] = values.reshape(-1, count)
-        transposed = residual.reshape(scores.shape).transpose(0, 2, 1)
+        scores = (weights[rows, None, :] @ logits[rows])[:, 0]
+        losses[rows], residual = cross_entropy(scores, labels[rows])
         # on short vectors OpenBLAS can set this flag though all that goes in and out is finite
         with np.errstate(invalid="ignore"):
-            several_slopes[rows] = (logits[rows] @ transposed).transpose(0, 2, 1)
+            gradient[rows] = (logits[rows] @ residual[:, :, None])[:, :, 0]
 
     in_blocks(block, logits.shape)
     return losses, gradient

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 
 from clipsyn.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _largest
-from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.errors import InputError, LeakError, RouterMismatch
 from clipsyn.pool import Pool
 
 BOTH = [OverallLocalAccuracy, KnoraUnion]
@@ -158,8 +158,6 @@ def test_degenerate_support_gives_finite_scores(method, scale, samples):
 @pytest.mark.parametrize("method", BOTH)
 def test_refuses_bad_input(method):
     support = problem(12)
-    with pytest.raises(UsageError, match="k is at least 1, not 0"):
-        method(k=0).fit(support)
     with pytest.raises(InputError, match="there are no embeddings of a, b, c"):
         method().fit(Pool.of(support.logits, support.labels, backbones=NAMES))
     with pytest.raises(LeakError):

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from clipsyn.ensembles.calibrated import CalibratedLogAverage
 from clipsyn.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
 from clipsyn.ensembles.static import LogAverage
-from clipsyn.errors import InputError, LeakError, UsageError
+from clipsyn.errors import InputError, LeakError
 from clipsyn.pool import Pool
 
 
@@ -242,8 +242,6 @@ def test_a_population_smaller_than_what_it_starts_from():
 
 def test_refuses_bad_input():
     logits, labels = problem(10)
-    with pytest.raises(UsageError, match="population is above 2, not 2"):
-        GeneticAlgorithm(population=2).fit(logits, labels)
     with pytest.raises(InputError, match="no labelled, readable sample"):
         GeneticAlgorithm().fit(logits)
     with pytest.raises(LeakError):

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 
 from clipsyn.ensembles.greedy import GreedySelection
-from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.errors import InputError, LeakError, RouterMismatch
 from clipsyn.pool import Pool
 
 
@@ -138,8 +138,6 @@ def test_probabilities_too_small_for_floats_keep_their_order():
 
 def test_refuses_bad_input():
     logits, labels = problem(n=6)
-    with pytest.raises(UsageError, match="rounds is at least 1, not 0"):
-        GreedySelection(rounds=0).fit(logits, labels)
     with pytest.raises(InputError, match="no labelled, readable sample"):
         GreedySelection().fit(logits)
     with pytest.raises(LeakError):

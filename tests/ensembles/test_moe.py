@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.mlp import Network
@@ -54,18 +53,18 @@ def test_gradient_is_that_of_autograd():
     rng = np.random.default_rng(0)
     x, logits = rng.normal(size=(7, 9)), rng.normal(size=(7, 3, 4)).astype(np.float32)
     pool = Pool.of(logits, rng.integers(0, 4, 7))
-    network = Network(9, 5, np.zeros(3), [0], np.float64)
+    network = Network(9, 5, np.zeros(3), 0, np.float64)
     network.values += rng.normal(size=network.values.shape)
     losses, slope = MixtureOfExperts()._loss(pool)(slice(None), network.forward(x))
     network.backward(x, slope / len(x))
     weights = {
-        key: torch.tensor(value, requires_grad=True) for key, value in network.weights(0).items()
+        key: torch.tensor(value, requires_grad=True) for key, value in network.weights.items()
     }
     tensors = (torch.tensor(x), torch.tensor(logits.astype(float)), torch.tensor(pool.labels))
     loss = torch_loss(weights, *tensors)
     loss.backward()
     np.testing.assert_allclose(losses.mean(), loss.item(), rtol=1e-6)
-    for key, gradient in network.gradients(0).items():
+    for key, gradient in network.gradients.items():
         np.testing.assert_allclose(gradient, weights[key].grad, rtol=1e-5, atol=1e-6)
 
 
@@ -73,7 +72,7 @@ def test_fit_reaches_what_torch_reaches():
     """The same start and the same two batches in the same order, which come from seed 0."""
     pool = pool_of(40)
     router = MixtureOfExperts(steps=150, learning_rate=2e-3, hidden=16).fit(pool)
-    start = Network(21, 16, np.zeros(3), [0], np.float32).weights(0)
+    start = Network(21, 16, np.zeros(3), 0, np.float32).weights
     weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
     x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
     optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
@@ -129,15 +128,6 @@ def test_equal_embeddings_give_every_sample_the_best_fixed_mixture():
         shares = (responsible / responsible.sum(axis=1, keepdims=True)).mean(axis=0)
     best = -np.log(true @ shares).mean()
     assert best - 1e-6 <= mean_loss(router, pool) < best + 1e-3
-
-
-def test_seeds_together_are_seeds_alone():
-    pool, test = pool_of(1100), pool_of(50, seed=1)
-    template = MixtureOfExperts(learning_rate=2e-3, steps=150, patience=50)
-    for router in template.fit_seeds(pool, [3, 0]):
-        alone = clone(router).fit(pool)
-        assert alone.steps_ == router.steps_
-        np.testing.assert_allclose(router.weights(test), alone.weights(test), atol=2e-5)
 
 
 def test_same_seed_gives_the_same_bytes():

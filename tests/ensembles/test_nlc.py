@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.mlp import Network
 from clipsyn.ensembles.nlc import NLC, WEIGHT_MAPS
-from clipsyn.errors import InputError, LeakError, RouterMismatch, UnknownName, UsageError
+from clipsyn.errors import InputError, RouterMismatch, UnknownName
 from clipsyn.estimator import from_text
 from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
@@ -51,17 +51,17 @@ def test_gradient_is_that_of_autograd(name):
     labels = rng.integers(0, 4, 7).astype(np.int32)
     pool = Pool.of(logits, labels)
     object.__setattr__(pool, "logits", logits)  # float64, which a pool never holds
-    network = Network(9, 5, np.zeros(3), [0], np.float64)
+    network = Network(9, 5, np.zeros(3), 0, np.float64)
     network.values += rng.normal(size=network.values.shape)
     losses, slope = NLC(name)._loss(pool)(slice(None), network.forward(x))
     network.backward(x, slope / len(x))
     weights = {
-        key: torch.tensor(value, requires_grad=True) for key, value in network.weights(0).items()
+        key: torch.tensor(value, requires_grad=True) for key, value in network.weights.items()
     }
     loss = torch_loss(name, weights, torch.tensor(x), torch.tensor(logits), torch.tensor(labels))
     loss.backward()
     np.testing.assert_allclose(losses.mean(), loss.item(), rtol=1e-10)
-    for key, gradient in network.gradients(0).items():
+    for key, gradient in network.gradients.items():
         np.testing.assert_allclose(gradient, weights[key].grad, rtol=1e-5, atol=1e-10)
 
 
@@ -77,7 +77,7 @@ def test_fit_reaches_what_torch_reaches(name):
     """The same start and the same two batches in the same order, which come from seed 0."""
     pool = pool_of(40)
     router = NLC(name, steps=150, learning_rate=2e-3, hidden=16, batch_size=64).fit(pool)
-    start = Network(21, 16, router._start(3), [0], np.float32).weights(0)
+    start = Network(21, 16, router._start(3), 0, np.float32).weights
     weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
     x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
     optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
@@ -170,29 +170,6 @@ def test_held_out_loss_decides_what_is_kept():
     assert mean_loss(kept, fresh) < mean_loss(last, fresh) - 1
 
 
-def test_seeds_together_are_seeds_alone():
-    pool, test = pool_of(1100), pool_of(50, seed=1)
-    template = NLC(learning_rate=2e-3, steps=150, patience=50)
-    routers = template.fit_seeds(pool, [3, 0, 11])
-    assert [router.random_state for router in routers] == [3, 0, 11]
-    assert template.learned() == {}
-    for router in routers:
-        alone = clone(router).fit(pool)
-        assert alone.steps_ == router.steps_
-        np.testing.assert_allclose(router.weights(test), alone.weights(test), atol=2e-5)
-    assert abs(routers[0].weights(test) - routers[1].weights(test)).max() > 1e-3
-
-
-def test_seeds_keep_the_promises_of_fit():
-    template = NLC()
-    assert template.fit_seeds(pool_of(), []) == []
-    with pytest.raises(LeakError):
-        template.fit_seeds(pool_of(split="test"), [0])
-    one = pool_of(backbones=1)
-    [router] = template.fit_seeds(one, [0])
-    np.testing.assert_array_equal(router.combine(one), one.logits[:, 0])
-
-
 def test_same_seed_gives_the_same_bytes():
     first, again, other = (NLC(random_state=s).fit(pool_of()) for s in (1, 1, 2))
     for name, value in first.learned().items():
@@ -248,8 +225,6 @@ def test_what_cannot_be_fitted_is_refused():
         NLC("softpluss").fit(pool)
     with pytest.raises(InputError, match="no embeddings"):
         NLC().fit(pool.logits, pool.labels)
-    with pytest.raises(UsageError, match="hidden"):
-        NLC(hidden=0).fit(pool)
     wider = Pool.of(pool.logits, pool.labels, [np.full((60, 50), 50**-0.5)] * 3)
     with pytest.raises(RouterMismatch, match="width"):
         NLC().fit(pool).weights(wider)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import replace
 
@@ -18,7 +17,6 @@ from clipsyn.ensembles.residual import (
     statistics,
 )
 from clipsyn.ensembles.super_learner import SuperLearner
-from clipsyn.errors import UsageError
 from clipsyn.pool import Pool
 
 
@@ -278,11 +276,3 @@ def test_unreadable_images_have_no_weights():
     weights = ResidualRouter().fit(pool).weights(replace(pool, logits=logits))
     assert np.isnan(weights[3]).all()
     assert np.isfinite(np.delete(weights, 3, axis=0)).all()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"shrinkage": 0.0}, {"penalty": -1.0}, {"penalty": math.inf}, {"shrinkage": math.nan}]
-)
-def test_refuses_settings_that_leave_no_single_minimum(wrong):
-    with pytest.raises(UsageError, match="above 0"):
-        ResidualRouter(**wrong).fit(Pool.of(*sample()))

@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from clipsyn.ensembles.stacking import Stacking
-from clipsyn.errors import InputError, LeakError, UsageError
+from clipsyn.errors import InputError, LeakError
 from clipsyn.pool import Pool
 
 
@@ -178,13 +178,6 @@ def test_one_class_seen_is_always_predicted():
     others = [0, 1, 2, 4]
     expected = softmax(mean[:, others], axis=-1)
     assert softmax(fitted.combine(logits)[:, others], -1) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_refuses_a_penalty_that_is_none(value):
-    logits, labels = problem()
-    with pytest.raises(UsageError, match="inverse_penalty is finite and above 0"):
-        Stacking(value).fit(logits, labels)
 
 
 def test_refuses_a_support_set_that_cannot_be_used():

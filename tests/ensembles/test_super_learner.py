@@ -6,7 +6,6 @@ import torch
 from scipy.optimize import minimize
 
 from clipsyn.ensembles.super_learner import SuperLearner, fit_weights, penalised_loss
-from clipsyn.errors import UsageError
 from clipsyn.pool import Pool
 
 
@@ -160,10 +159,3 @@ def test_weights_go_with_the_names():
     router = SuperLearner().fit(pool)
     assert router.backbones_ == ("a", "b", "c", "d")
     np.testing.assert_allclose(router.weights(pool)[0], router.weights_[[3, 0, 2, 1]], 1e-6)
-
-
-@pytest.mark.parametrize("penalty", [-1.0, float("nan")])
-def test_a_penalty_below_zero_is_refused(penalty):
-    logits, labels = sample()
-    with pytest.raises(UsageError, match="at least 0"):
-        SuperLearner(penalty=penalty).fit(logits, labels)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.errors import InputError, UsageError
+from clipsyn.errors import InputError
 from clipsyn.heads.base import Head, cross_fitted, image_embeddings, mean_loss, repeated
 from clipsyn.heads.zero_shot import ZeroShot
 from clipsyn.numerics.folds import stratified_folds
@@ -59,11 +59,6 @@ def test_a_single_sample_keeps_its_logits():
     found = cross_fitted(Recorder(), numbered(1), 5, 0)
     assert not Recorder.seen
     assert (found.logits == 0).all()
-
-
-def test_one_fold_is_refused():
-    with pytest.raises(UsageError, match="two folds"):
-        cross_fitted(Recorder(), numbered(4), 1, 0)
 
 
 def test_embeddings_are_float32_or_named_as_missing():

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from clipsyn.errors import TooFewSamples, UsageError
+from clipsyn.errors import TooFewSamples
 from clipsyn.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
 from clipsyn.numerics.folds import held_out
 from clipsyn.pool import Pool
@@ -138,9 +138,3 @@ def test_classes_weigh_as_much_as_in_the_whole_support():
     pool = Pool.of(np.zeros((7, 1, 2)), labels, [np.ones((7, 4)) / 2])
     logits = LinearProbe(holdout=0.3).fit(pool).transform(pool).logits[0, 0]
     assert logits[1] - logits[0] == pytest.approx(np.log(4 / 3), abs=1e-2)
-
-
-@pytest.mark.parametrize("holdout", [0.0, 0.7])
-def test_a_part_is_held_out_but_never_most(holdout):
-    with pytest.raises(UsageError, match="held out"):
-        LinearProbe(holdout=holdout).fit(clusters())

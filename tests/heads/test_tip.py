@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 
 import numpy as np
 import pytest
 import torch
 
-from clipsyn.errors import InputError, UsageError
+from clipsyn.errors import InputError
 from clipsyn.heads import tip
-from clipsyn.heads.tip import TipAdapter, TipAdapterF, adamw, cache_loss, cache_sums, left_out_sums
+from clipsyn.heads.tip import TipAdapter, TipAdapterF, cache_loss, cache_sums, left_out_sums
 from clipsyn.pool import Pool
 
 
@@ -192,27 +191,6 @@ def test_the_gradient_is_autograds():
     np.testing.assert_allclose(gradient, keys.grad.numpy(), atol=1e-12)
 
 
-def test_the_optimiser_is_torchs():
-    rng = np.random.default_rng(0)
-    start, target = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
-    batches = [rng.permutation(5)[:2] for _ in range(30)]
-
-    def slope(parameters, rows):
-        out = np.zeros_like(parameters)
-        out[rows] = parameters[rows] - target[rows]
-        return out
-
-    found = adamw(start, slope, batches, 0.05)
-    parameter = torch.nn.Parameter(torch.tensor(start))
-    optimiser = torch.optim.AdamW([parameter], lr=0.05, eps=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, len(batches))
-    for rows in batches:
-        parameter.grad = torch.tensor(slope(parameter.detach().numpy(), rows))
-        optimiser.step()
-        schedule.step()
-    np.testing.assert_allclose(found, parameter.detach().numpy(), atol=1e-12)
-
-
 @pytest.mark.parametrize("batch_size", [256, 7])
 def test_training_ends_where_a_torch_loop_ends(batch_size):
     """The publication's loop, on shuffles of its own: the same loss where a batch is everything."""
@@ -246,28 +224,6 @@ def test_training_ends_where_a_torch_loop_ends(batch_size):
     before = loss(TipAdapter(alpha=1.0, beta=5.5))
     assert expected < before - 0.1
     assert trained == pytest.approx(expected, abs=1e-4 if batch_size == 256 else 0.02)
-
-
-@pytest.mark.parametrize(
-    ("method", "name", "value"),
-    [
-        (TipAdapter, "beta", -1000.0),
-        (TipAdapter, "beta", np.inf),
-        (TipAdapter, "alpha", -1.0),
-        (TipAdapterF, "alpha", 1e30),
-        (TipAdapterF, "batch_size", 0),
-        (TipAdapterF, "epochs", -1),
-        (TipAdapterF, "learning_rate", 1e30),
-        (TipAdapterF, "random_state", -1),
-        (TipAdapterF, "random_state", None),
-    ],
-)
-def test_numbers_that_cannot_be_are_refused(method, name, value):
-    head = method(**{name: value})
-    with pytest.raises(UsageError, match=rf"^{name} is .*, not {re.escape(str(value))}$"):
-        head.fit(clusters())
-    with pytest.raises(UsageError, match="not fitted yet"):
-        head.transform(clusters())
 
 
 def test_a_fit_that_is_refused_leaves_the_earlier_one():

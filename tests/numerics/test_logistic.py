@@ -5,7 +5,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.errors import UsageError
 from clipsyn.numerics.logistic import fit_logistic
 
 
@@ -82,13 +81,6 @@ def test_rows_of_the_correction_sum_to_zero():
     features, labels, base, _ = problem()
     found = fit_logistic(features, labels, base, 0.5, tolerance=1e-12)
     np.testing.assert_allclose(found.coef.sum(axis=0), 0, atol=1e-4)
-
-
-@pytest.mark.parametrize("penalty", [0.0, -1.0, float("nan")])
-def test_the_penalty_is_positive(penalty):
-    features, labels, base, _ = problem()
-    with pytest.raises(UsageError, match="penalty is above 0"):
-        fit_logistic(features, labels, base, penalty)
 
 
 def test_equal_features_leave_the_class_shares():

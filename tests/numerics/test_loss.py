@@ -14,15 +14,13 @@ def sample(n=23, backbones=4, classes=7, scale=3.0, seed=0):
 
 
 def by_autograd(logits, weights, labels):
-    """Losses (sample,) or (sample, weighting), and the gradient of their sum to `weights`."""
+    """Losses (sample,), and the gradient of their sum to `weights`."""
     w = torch.tensor(weights, requires_grad=True)
-    shared = w.expand(len(logits), logits.shape[1]) if w.ndim == 1 else w
-    several = shared if shared.ndim == 3 else shared[:, None]
-    z = torch.einsum("nwb,nbc->nwc", several, torch.tensor(logits))
-    target = torch.tensor(labels).long()[:, None].expand(z.shape[:2])
-    losses = torch.nn.functional.cross_entropy(z.transpose(1, 2), target, reduction="none")
+    z = torch.einsum("nb,nbc->nc", w.expand(logits.shape[:2]), torch.tensor(logits))
+    target = torch.tensor(labels).long()
+    losses = torch.nn.functional.cross_entropy(z, target, reduction="none")
     losses.sum().backward()
-    return losses.detach().numpy().reshape(weights.shape[:-1] or (len(logits),)), w.grad.numpy()
+    return losses.detach().numpy(), w.grad.numpy()
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
@@ -38,7 +36,7 @@ def test_cross_entropy_is_that_of_torch(scale):
     np.testing.assert_allclose(gradient, scores.grad.numpy(), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(4,), (23, 4), (23, 3, 4), (23, 1, 4)])
+@pytest.mark.parametrize("shape", [(4,), (23, 4)])
 def test_gradients_to_weights_are_those_of_autograd(shape):
     logits, labels, rng = sample()
     weights = rng.normal(size=shape)
@@ -59,7 +57,7 @@ def test_float32_stays_float32_and_close():
     np.testing.assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(4,), (23, 4), (23, 2, 4)])
+@pytest.mark.parametrize("shape", [(4,), (23, 4)])
 def test_blocks_change_nothing(shape, monkeypatch):
     logits, labels, rng = sample()
     weights = rng.normal(size=shape)

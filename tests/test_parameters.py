@@ -1,0 +1,142 @@
+"""What parameters of heads and ensembles may be: one table on each class, and what `fit` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.errors import UsageError
+from clipsyn.estimator import Estimator
+from clipsyn.heads import HEADS
+from clipsyn.pool import Pool
+from clipsyn.settings import FLAG, NUMBER, TEXT, WHOLE, Constraint
+
+REGISTERED = {name: registry.load(name) for registry in (HEADS, ENSEMBLES) for name in registry}
+PARAMETERS = [(name, it) for name, make in REGISTERED.items() for it in make().get_params()]
+OF_ANOTHER_KIND = {
+    FLAG: [1, 0.5, "true"],
+    WHOLE: [2.5, True, "3", math.nan],
+    NUMBER: ["0.5", True, math.nan, math.inf, -math.inf, 1j],
+    TEXT: [3, True],
+}
+
+
+def support() -> Pool:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(2, 24, 5))
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    return Pool.of(rng.normal(size=(24, 2, 3)), np.arange(24) % 3, embeddings, split="train")
+
+
+def invalid(constraint: Constraint) -> Iterator[Any]:
+    """Values that are of another kind, and the nearest beyond each bound."""
+    yield from OF_ANOTHER_KIND[constraint.kind]
+    if not constraint.instead_of_none:
+        yield None
+    if constraint.choices:
+        yield constraint.choices[0] + "x"
+    if math.isfinite(constraint.least):
+        yield beyond(constraint, constraint.least, -math.inf)
+    if math.isfinite(constraint.most):
+        yield beyond(constraint, constraint.most, math.inf)
+    if math.isfinite(constraint.above):
+        yield constraint.above
+
+
+def beyond(constraint: Constraint, bound: float, towards: float) -> float:
+    if constraint.kind is WHOLE:
+        return int(bound + math.copysign(1, towards))
+    return math.nextafter(bound, towards)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_parameter_has_a_constraint_and_no_constraint_is_of_nothing(name):
+    make = REGISTERED[name]
+    assert list(make.constraints_by_parameter()) == list(make().get_params())
+    assert set(vars(make).get("constraints", {})) <= set(make().get_params())
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_defaults_are_what_parameters_may_be(name):
+    for parameter, constraint in REGISTERED[name].constraints_by_parameter().items():
+        default = REGISTERED[name]().get_params()[parameter]
+        assert constraint.accepted(parameter, default) == default
+
+
+@pytest.mark.parametrize(("name", "parameter"), PARAMETERS)
+def test_values_that_cannot_be_are_refused_by_fit(name, parameter):
+    make = REGISTERED[name]
+    for value in invalid(make.constraints_by_parameter()[parameter]):
+        estimator = make().set_params(**{parameter: value})
+        refusal = f"{parameter} is .*, not |unknown {parameter} '"
+        with pytest.raises(UsageError, match=f"^({refusal})"):
+            estimator.fit(support())
+        assert not estimator.learned()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("nlc", {"hidden": 0}, "hidden is a whole number of at least 1, not 0"),
+        ("nlc", {"patience": -1}, "patience is a whole number of at least 1, not -1"),
+        ("nlc", {"holdout": 0.9999}, "holdout is a number from 0 to 0.5, not 0.9999"),
+        ("nlc", {"learning_rate": 1e30}, "learning_rate is a number from 0 to 1, not 1e+30"),
+        ("moe", {"learning_rate": -2e-4}, "learning_rate is a number from 0 to 1, not -0.0002"),
+        ("moe", {"weight_decay": math.inf}, "weight_decay is a number, not inf"),
+        ("nlc", {"random_state": None}, "random_state is a whole number, not None"),
+        ("gac", {"random_state": -1}, "random_state is a whole number of at least 0, not -1"),
+        ("gac", {"population": 2}, "population is a whole number of at least 3, not 2"),
+        ("greedy", {"rounds": 0}, "rounds is a whole number of at least 1, not 0"),
+        ("knora-u", {"k": 0}, "k is a whole number of at least 1, not 0"),
+        ("stacking", {"inverse_penalty": 0.0}, "inverse_penalty is a number above 0, not 0"),
+        ("stacking", {"inverse_penalty": math.nan}, "inverse_penalty is a number, not nan"),
+        ("super-learner", {"penalty": -1.0}, "penalty is a number of at least 0, not -1"),
+        ("super-learner", {"simplex": "yes"}, "simplex is true or false, not 'yes'"),
+        ("residual-router", {"shrinkage": 0.0}, "shrinkage is a number above 0, not 0"),
+        ("residual-router", {"penalty": math.inf}, "penalty is a number, not inf"),
+        ("linear-probe", {"holdout": 0}, "holdout is a number above 0 and at most 0.5, not 0"),
+        ("linear-probe", {"holdout": 0.7}, "holdout is a number above 0 and at most 0.5, not 0.7"),
+        ("linear-probe", {"penalty": 0.0}, "penalty is a number above 0, not 0"),
+        ("anchored-probe", {"folds": 1}, "folds is a whole number of at least 2, not 1"),
+        ("tip-adapter", {"beta": -1000.0}, "beta is a number from 0 to 10000, not -1000"),
+        ("tip-adapter-f", {"alpha": 1e30}, "alpha is a number from 0 to 10000, not 1e+30"),
+        ("tip-adapter-f", {"epochs": -1}, "epochs is a whole number of at least 0, not -1"),
+    ],
+)
+def test_a_refusal_is_one_clear_sentence(name, parameters, message):
+    with pytest.raises(UsageError) as error:
+        REGISTERED[name](**parameters).fit(support())
+    assert str(error.value) == message
+
+
+def test_a_refused_fit_leaves_an_earlier_one():
+    ensemble = REGISTERED["super-learner"]().fit(support())
+    before = ensemble.learned()
+    with pytest.raises(UsageError, match="penalty"):
+        ensemble.set_params(penalty=-1.0).fit(support())
+    assert ensemble.learned() == before
+
+
+class Base(Estimator):
+    constraints = {"size": Constraint(WHOLE, least=1), "gone": Constraint(FLAG)}  # noqa: RUF012
+
+
+class Derived(Base):
+    constraints = {"size": Constraint(WHOLE, least=5)}  # noqa: RUF012
+
+    def __init__(self, size: int = 7, random_state: int = 0, free: str = "") -> None:
+        self.size = size
+        self.random_state = random_state
+        self.free = free
+
+
+def test_a_class_adds_to_what_its_bases_say():
+    assert Derived.constraints_by_parameter() == {
+        "size": Constraint(WHOLE, least=5),
+        "random_state": Constraint(WHOLE, least=0),
+    }
