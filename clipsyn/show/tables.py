@@ -44,9 +44,9 @@ def show(
     terminal = sys.stdout.isatty() if terminal is None else terminal
     if not isinstance(table, pl.DataFrame):
         table = pl.DataFrame(table, infer_schema_length=None)
-    intervals = {interval_of(name) for name in table.columns}
-    heads = dict.fromkeys(intervals, "95 %") | dict(headers or {})
     decimals = dict(digits or {})
+    intervals = [interval_of(name) for name in (*table.columns, *percent, *decimals)]
+    heads = dict.fromkeys(intervals, "95 %") | dict(headers or {})
     numbers = {*percent, *decimals, *intervals, *right}
     columns = [
         Column(

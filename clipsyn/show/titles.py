@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.show.numbers import shots_text
+
 _PHRASES = {"prompts": "prompts {}", "head": "head {}", "n": "n {:,}"}
 _PLURALS = {"prompts": "prompt sets"}
 
@@ -45,3 +47,9 @@ def mean_over(frame: pl.DataFrame, columns: Sequence[str]) -> str:
     if len(kinds) > 1:
         return f"mean over {count} combinations of {', '.join(kinds)}"
     return f"mean over {count} {_PLURALS.get(kinds[0], f'{kinds[0]}s')}"
+
+
+def fitted_on(frame: pl.DataFrame) -> str:
+    """ "16 shots": what the ensembles of a frame were fitted on; empty where nothing is fitted."""
+    shots = frame.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))["shots"]
+    return "" if shots.is_empty() else shots_text(shots[0])

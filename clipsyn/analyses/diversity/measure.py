@@ -29,23 +29,20 @@ from clipsyn.analyses.diversity.measures import (
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
-from clipsyn.results.frame import Measured, Row
-from clipsyn.results.frame import frame as framed
+from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import fingerprint
 from clipsyn.stats import holm, mcnemar, percentiles, wilson_interval
 from clipsyn.store.features import FeatureStore
 
-MEANS = (*(f"mean_{name}" for name in PAIRWISE), "fleiss_kappa", "vote_entropy")
+_Places = tuple[int, ...]  # of the backbones that a number is about
 
 
 def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
     """Diversity of the backbones on each dataset, split, perturbation and prompt set.
 
-    Filters are names or patterns with ``*``; None takes all there is. pooled: over all
-    perturbations of a dataset together, where each image was shown under one. Returns a tidy frame
-    with the columns of `RESULT`, over the samples that every backbone has a prediction for,
-    `ensemble` null. Intervals are bootstrap ones over samples, the same resamples for all numbers
-    of a group.
+    Returns a tidy frame with the columns of `RESULT`, over the samples that every backbone has a
+    prediction for, `ensemble` null. Intervals are bootstrap ones over samples, of the same
+    resamples for all numbers of a group.
 
     - of a pair of backbones: each measure of `PAIRWISE`; mcnemar_p, the exact p-value that the two
       are equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group;
@@ -54,34 +51,32 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
     - of a backbone: unique_correct, with Wilson's interval, and unique_correct_floor, what a guess
       in its place would have.
 
-    With `results`, a file of `clipsyn evaluate`, beside them what `correlations` has to say of
-    `MEANS` and the gains there, on `head`, at `shots`.
+    With `results`, a file of `clipsyn evaluate`, the rows of `correlations` come after these.
 
     Groups of one backbone are left out. Raises UsageError where no group has two, or a dataset that
     is asked for has none that does, and where the results are of other samples or backbones;
-    MissingCell, UnknownName and DatasetError as `zeroshot` does.
+    MissingCell, UnknownName and DatasetError as `predicted` does.
     """
-    groups = predicted(store, settings, pooled=settings.pooled)
     rows: list[Row] = []
-    alone: dict[str, str] = {}  # place -> the only backbone there
-    for group in groups:
+    alone: dict[str, str] = {}  # dataset/split -> the only backbone there
+    for group in predicted(store, settings, pooled=settings.pooled):
         if len(group.keys) == 1:
             alone[group.samples.name] = group.backbones[0]
         else:
             rows += _rows(group)
-    frame = framed(rows)
-    _refuse(alone, frame, every=settings.datasets is not None)
+    measured = frame(rows)
+    _refuse(alone, measured, every=settings.datasets is not None)
     if settings.results is None:
-        return frame
-    means = frame.filter(pl.col("metric").is_in(MEANS))
-    return pl.concat([frame, correlations(means, settings.results, settings.head, settings.shots)])
+        return measured
+    gained = correlations(measured, settings.results, settings.head, settings.shots)
+    return pl.concat([measured, gained])
 
 
-def _refuse(alone: dict[str, str], frame: pl.DataFrame, *, every: bool) -> None:
+def _refuse(alone: dict[str, str], measured: pl.DataFrame, *, every: bool) -> None:
     """Raise UsageError where one backbone is all there is; every: for any dataset and split."""
-    there = set(map("/".join, frame.select("dataset", "split").iter_rows()))
+    there = set(map("/".join, measured.select("dataset", "split").iter_rows()))
     lacking = {place: name for place, name in alone.items() if place not in there}
-    if lacking and (every or frame.is_empty()):
+    if lacking and (every or measured.is_empty()):
         place, name = next(iter(lacking.items()))
         raise UsageError(
             f"{place} has only one backbone here, {name}, and it takes two to differ: choose more "
@@ -91,58 +86,63 @@ def _refuse(alone: dict[str, str], frame: pl.DataFrame, *, every: bool) -> None:
 
 def _rows(group: Predicted) -> Iterator[Row]:
     whole = fingerprint({"cells": list(group.fingerprints.values())})
-    for backbones, measured in _measures(group):
-        names = tuple(group.backbones[b] for b in backbones)
-        yield group.row(measured, names) | {"fingerprint": whole}
+    for places, number in _numbers(group):
+        names = tuple(group.backbones[place] for place in places)
+        yield group.row(number, names) | {"fingerprint": whole}
 
 
-def _measures(group: Predicted) -> Iterator[tuple[tuple[int, ...], Measured]]:
-    """Everything measured of one group, with the indices of the backbones it is about."""
+def _numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
+    """Everything that is measured of one group, with the backbones that it is about."""
     predictions, labels = group.predictions, group.labels
     counts = pair_counts(predictions, labels)
     draws, entropies = resampled(predictions, labels)
     every = tuple(range(len(predictions)))
     for name in PAIRWISE:
-        measure = PAIRWISE.load(name)
-        values, drawn = _matrices(measure, group, counts, draws)
+        values, drawn = _matrices(PAIRWISE.load(name), group, counts, draws)
         for i, j in combinations(every, 2):
-            of = None if drawn is None else drawn[:, i, j]
-            yield (i, j), _measured(name, values[i, j], counts.n, of)
+            yield (i, j), _drawn(name, values[i, j], counts.n, _at(drawn, i, j))
         means = None if drawn is None else over_pairs(drawn)
-        yield every, _measured(f"mean_{name}", over_pairs(values), counts.n, means)
-    yield every, _measured("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
+        yield every, _drawn(f"mean_{name}", over_pairs(values), counts.n, means)
+    yield every, _drawn("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
     entropy = vote_entropy(predictions, labels)
-    yield every, _measured("vote_entropy", entropy, counts.n, entropies)
+    yield every, _drawn("vote_entropy", entropy, counts.n, entropies)
     for b, share in enumerate(unique_correct(predictions, labels)):
         interval = wilson_interval(round(share * counts.n) if counts.n else 0, counts.n)
         yield (b,), Measured("unique_correct", Score(float(share), counts.n), interval)
     for b, share in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
-        yield (b,), _measured("unique_correct_floor", share, counts.n, None)
+        yield (b,), _drawn("unique_correct_floor", share, counts.n)
     yield from _significance(counts)
 
 
 def _matrices(
     measure: Callable[..., NDArray[np.float64]], group: Predicted, counts: Counts, draws: Counts
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Values (backbone, backbone) of a measure, and those of all resamples where it has any."""
+    """A measure (backbone, backbone) of the samples, and of all resamples if it is of counts."""
     if isinstance(measure, PairMeasure):
         return measure.formula(counts), measure.formula(draws)
     return measure(group.predictions, group.labels), None
 
 
-def _significance(counts: Counts) -> Iterator[tuple[tuple[int, ...], Measured]]:
+def _at(drawn: NDArray[np.float64] | None, i: int, j: int) -> NDArray[np.float64] | None:
+    return None if drawn is None else drawn[:, i, j]
+
+
+def _significance(counts: Counts) -> Iterator[tuple[_Places, Measured]]:
     pairs = list(combinations(range(len(counts.right)), 2))
     only = counts.only.astype(int)
     nan = float("nan")
     p = np.array([mcnemar(only[i, j], only[j, i]) if counts.n else nan for i, j in pairs])
     for name, values in (("mcnemar_p", p), ("mcnemar_p_holm", holm(p))):
         for pair, value in zip(pairs, values, strict=True):
-            yield pair, _measured(name, value, counts.n, None)
+            yield pair, _drawn(name, value, counts.n)
 
 
-def _measured(
-    metric: str, value: float | NDArray[np.float64], n: int, drawn: NDArray[np.float64] | None
+def _drawn(
+    metric: str,
+    value: float | NDArray[np.float64],
+    n: int,
+    draws: NDArray[np.float64] | None = None,
 ) -> Measured:
-    """Resamples in which the measure is 0/0 are left out of its interval."""
-    interval = None if drawn is None else percentiles(drawn[~np.isnan(drawn)])
+    """A number with the interval of its resamples, without those in which it is 0/0."""
+    interval = None if draws is None else percentiles(draws[~np.isnan(draws)])
     return Measured(metric, Score(float(value), n), interval)

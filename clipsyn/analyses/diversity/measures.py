@@ -33,6 +33,10 @@ PAIRWISE = Registry(
         "error_consistency": "clipsyn.analyses.diversity.measures:error_consistency",
     },
 )
+# metric over all backbones: the measure that it is of
+MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
+    name: name for name in ("fleiss_kappa", "vote_entropy")
+}
 
 
 class Counts(NamedTuple):
@@ -197,14 +201,14 @@ def resampled(
     kept = predictions[:, scored(predictions, labels)]
     b, n = right.shape
     first, second = np.triu_indices(b, 1)
-    found = patterns(np.concatenate([right, kept[first] == kept[second]]).T)
-    right, kept = right[:, found.first], kept[:, found.first]
+    distinct = patterns(np.concatenate([right, kept[first] == kept[second]]).T)
+    right, kept = right[:, distinct.first], kept[:, distinct.first]
     of_pairs = [right[first] & right[second], kept[first] == kept[second]]
     values = np.concatenate([right, *of_pairs, _entropy(kept)[None]], dtype=np.float32).T
-    means = Resamples(found.size, resamples, seed).means(values)
+    means = Resamples(distinct.size, resamples, seed).means(values)
     whole = np.rint(n * means[:, :-1])  # single precision may be off by a little
-    right_, both, same = np.split(whole, [b, b + len(first)], axis=1)
-    counts = Counts(n, right_, _matrices(both, right_), _matrices(same, np.full_like(right_, n)))
+    hits, both, same = np.split(whole, [b, b + len(first)], axis=1)
+    counts = Counts(n, hits, _matrices(both, hits), _matrices(same, np.full_like(hits, n)))
     return counts, means[:, -1]
 
 

@@ -27,7 +27,7 @@ MEASURES = ("cka", "procrustes")
 _SIMILARITIES_AT_ONCE = 8_000_000  # 32 MB
 
 
-class Estimate(NamedTuple):
+class Similarity(NamedTuple):
     """Arrays (backbone, backbone), symmetric; NaN where there are too few samples."""
 
     value: NDArray[np.float64]
@@ -41,7 +41,7 @@ def compare(
     *,
     groups: int = GROUPS,
     seed: int = 0,
-) -> dict[str, Estimate]:
+) -> dict[str, Similarity]:
     """CKA and Procrustes distance between all pairs of embeddings of the same samples.
 
     embeddings: (sample, embed) of each backbone, of any width and float type, all finite.
@@ -267,7 +267,7 @@ def _polar(matrix: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
     return float(sizes.sum()), root @ matrix
 
 
-def _jackknife(replicates: NDArray[np.float64]) -> Estimate:
+def _jackknife(replicates: NDArray[np.float64]) -> Similarity:
     """From (backbone, backbone, 1 + group): all samples, then without each group.
 
     ``se^2 = (g - 1) / g * sum over groups (theta_(g) - their mean)^2``, Student's t for g - 1.
@@ -278,11 +278,11 @@ def _jackknife(replicates: NDArray[np.float64]) -> Estimate:
     groups = without.shape[-1]
     if groups < 2:
         unknown = np.full_like(value, np.nan)
-        return Estimate(value, unknown, unknown)
+        return Similarity(value, unknown, unknown)
     spread = without - without.mean(axis=-1, keepdims=True)
     error = np.sqrt((groups - 1) / groups * (spread**2).sum(axis=-1))
     half = stdtrit(groups - 1, (1 + LEVEL) / 2) * error
-    return Estimate(value, value - half, value + half)
+    return Similarity(value, value - half, value + half)
 
 
 def _without_each(parts: NDArray[Any]) -> NDArray[np.float64]:

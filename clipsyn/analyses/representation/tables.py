@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.frames import is_nan
-from clipsyn.results.view import backbones
-from clipsyn.show.numbers import NOTHING, interval_text
+from clipsyn.results.view import WHERE, backbones, numbers_by, parts
+from clipsyn.show.numbers import interval, number, percent
 from clipsyn.show.pairs import Side, pair_matrix
-from clipsyn.show.tables import shortened, show
+from clipsyn.show.tables import ShortNames, interval_of, measured, shortened, show
+from clipsyn.show.titles import common, mean_over, title, where
 
 _OF_PAIRS = {"cka": "CKA", "procrustes": "Procrustes", "mutual_knn": "neighbours"}
-_OF_LOGITS = {  # metrics in the order of columns
+_OF_LOGITS = {  # metric: column, in order
     "acc1": "top-1",
     "logit_scale": "scale",
     "confidence_right": "right",
@@ -28,7 +29,8 @@ _OF_LOGITS = {  # metrics in the order of columns
     "ece_calibrated_floor": "chance after",
     "temperature": "T",
 }
-_SHARES = ["top-1", "right", "wrong", "ECE", "chance", "ECE after", "chance after"]  # in percent
+_SHARES = ["neighbours", "top-1", "right", "wrong", "ECE", "chance", "ECE after", "chance after"]
+_DIGITS = {"CKA": 2, "Procrustes": 2}
 _WITH_INTERVAL = ("acc1", "ece", "ece_calibrated")
 _HEADS = {
     "right": "sure:\nright",
@@ -37,7 +39,6 @@ _HEADS = {
     "ECE after": "ECE\nafter",
     "chance": "by\nchance",
     "chance after": "by\nchance",
-    **{f"95 % of {name}": "95 %" for name in (*_OF_PAIRS.values(), *_OF_LOGITS.values())},
 }
 _NOTES = {
     "overview": """\
@@ -73,13 +74,12 @@ def tables(
     """
     pairs = frame.filter(pl.col("metric").is_in(list(_OF_PAIRS)))
     logits = frame.filter(pl.col("metric").is_in(list(_OF_LOGITS)))
-    found = _similarities(pairs, _names(pairs), terminal) if len(pairs) else {}
-    where = ["split", "perturbation", "prompts"]
-    several = logits.select(where).n_unique() > 1
-    for keys, part in logits.group_by(where, maintain_order=True):
-        name = f"logits, {', '.join(map(str, keys))}" if several else "logits"
-        found[name] = _logits(part, terminal)
-    return found
+    shown = _similarities(pairs, terminal) if len(pairs) else {}
+    several = logits.select(WHERE[1:]).n_unique() > 1
+    for keys, part in logits.group_by(WHERE[1:], maintain_order=True):
+        name = ", ".join(["logits", *map(str, keys)]) if several else "logits"
+        shown[name] = _logits(part, terminal)
+    return shown
 
 
 def notes(frame: pl.DataFrame, _: RepresentationSettings) -> Iterator[str]:
@@ -89,53 +89,41 @@ def notes(frame: pl.DataFrame, _: RepresentationSettings) -> Iterator[str]:
         yield f"no logit statistics, for want of labels: {', '.join(silent)}"
 
 
-def _similarities(pairs: pl.DataFrame, names: list[str], terminal: bool | None) -> dict[str, str]:
-    short, pattern = shortened(names)
-    groups = pairs.partition_by(["dataset", "split", "perturbation"], maintain_order=True)
-    if len(groups) == 1:
+def _similarities(pairs: pl.DataFrame, terminal: bool | None) -> dict[str, str]:
+    names = shortened(backbones(pairs))
+    if pairs.select(WHERE).n_unique() == 1:
         return {
-            "similarity": _matrix(pairs, short, pattern, terminal),
-            "pairs": _pairs(pairs, short, pattern, terminal),
+            "similarity": _matrix(pairs, names, terminal),
+            "pairs": _pairs(pairs, names, terminal),
         }
-    found = {"similarity": _overview(groups, short, pattern, terminal)}
-    for keys, part in pairs.group_by(["split", "perturbation"], maintain_order=True):
-        name = f"matrix, {', '.join(map(str, keys))}"
-        found[name] = _matrix(part, short, pattern, terminal)
-    return found
+    shown = {"similarity": _overview(pairs, names, terminal)}
+    for (split, perturbation, _), part in pairs.group_by(WHERE[1:], maintain_order=True):
+        shown[f"matrix, {split}, {perturbation}"] = _matrix(part, names, terminal)
+    return shown
 
 
-def _names(pairs: pl.DataFrame) -> list[str]:
-    """All backbones, in order."""
-    return backbones(pairs)
-
-
-def _overview(
-    groups: list[pl.DataFrame], short: dict[str, str], pattern: str, terminal: bool | None
-) -> str:
+def _overview(pairs: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
     """A line a group: means over pairs, and the pairs that are least and most alike."""
-    every = pl.concat(groups)
-    keys = [
-        name
-        for name in ("dataset", "split", "perturbation")
-        if name == "dataset" or every[name].n_unique() > 1
-    ]
-    rows = []
-    for part in groups:
-        alike = part.filter(pl.col("metric") == "cka").sort("value", maintain_order=True)
-        known = alike.filter(pl.col("value").is_not_nan())
-        rows.append(
-            {key: part[key][0] for key in keys}
-            | {"n": part["n"][0], "CKA": _number(_mean(part, "cka"))}
-            | {"least alike": _extreme(known, 0, short), "most alike": _extreme(known, -1, short)}
-            | {"Procrustes": _number(_mean(part, "procrustes"))}
-            | {"neighbours": _mean(part, "mutual_knn")}
+    shared = common(pairs, ("split", "perturbation"))
+    lines = []
+    for part in parts(pairs):
+        alike = part.filter(pl.col("value").is_not_nan(), metric="cka")
+        alike = alike.sort("value", maintain_order=True)
+        lines.append(
+            {key: part[key][0] for key in (*WHERE[:3], "n") if key not in shared}
+            | {"CKA": _mean(part, "cka")}
+            | {
+                "least alike": _pair(alike.head(1), names),
+                "most alike": _pair(alike.tail(1), names),
+            }
+            | {"Procrustes": _mean(part, "procrustes"), "neighbours": _mean(part, "mutual_knn")}
         )
-    said = [f"{name} {every[name][0]}" for name in ("split", "perturbation") if name not in keys]
+    phrases = [f"{name} {value}" for name, value in shared.items()]
     text = show(
-        pl.DataFrame(rows, infer_schema_length=None),
-        title=" · ".join(["similarity of embeddings", *said, *_said(pattern)]),
+        lines,
+        title=title("similarity of embeddings", *phrases, names.phrase),
         percent=["neighbours"],
-        right=["CKA", "Procrustes"],
+        digits=_DIGITS,
         headers={"Procrustes": "Pro-\ncrustes", "neighbours": "neigh-\nbours"},
         terminal=terminal,
     )
@@ -143,53 +131,46 @@ def _overview(
 
 
 def _mean(part: pl.DataFrame, metric: str) -> float | None:
-    """Over what is known."""
-    values = part.filter(pl.col("metric") == metric)["value"].fill_nan(None)
+    """Over the pairs whose value is known."""
+    values = part.filter(metric=metric)["value"].fill_nan(None)
     return values.mean()  # type: ignore[return-value]
 
 
-def _extreme(alike: pl.DataFrame, row: int, short: dict[str, str]) -> str | None:
-    if alike.is_empty():
-        return None
-    found = alike.row(row, named=True)
-    both = " ".join(short[name] for name in found["backbones"])
-    return f"{both} {_number(found['value'])}"
+def _pair(rows: pl.DataFrame, names: ShortNames) -> str | None:
+    """The only row as "RN ViT-16 0.25"; None where there is none."""
+    for row in rows.iter_rows(named=True):
+        return " ".join([*map(names.short.__getitem__, row["backbones"]), number(row["value"])])
+    return None
 
 
-def _matrix(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:
+def _matrix(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
     """CKA above the diagonal and mutual neighbours below: means over datasets."""
     return pair_matrix(
         part,
-        short,
-        above=Side("cka", _number),
-        below=Side("mutual_knn", lambda value: _number(value, 1, 100)),
-        diagonal=dict.fromkeys(short, ""),
-        title=_title(part, pattern),
+        names.short,
+        above=Side("cka", number),
+        below=Side("mutual_knn", percent),
+        diagonal=dict.fromkeys(names.short, ""),
+        title=_title(part, names),
         note=_NOTES["matrix"],
         terminal=terminal,
     )
 
 
-def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bool | None) -> str:
+def _pairs(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
     """A line a pair, the most alike first."""
-    rows = []
-    for ((one, other),), of_pair in part.group_by("backbones", maintain_order=True):
-        of = {row["metric"]: row for row in of_pair.to_dicts()}
-        row = {"backbone": short[one], "and": short[other], "by": of["cka"]["value"]}
-        for metric, name in _OF_PAIRS.items():
-            share = metric == "mutual_knn"
-            value = of[metric]["value"]
-            row[name] = value if share else _number(value)
-            row[f"95 % of {name}"] = _interval(of[metric], share)
-        rows.append(row)
-    rows.sort(key=lambda row: 1 if is_nan(row["by"]) else -row["by"])
-    numbers = [name for name in rows[0] if name not in ("backbone", "and", "by")]
+    lines = []
+    for (one, other), of_pair in numbers_by(part, "backbones").items():
+        line: dict[str, Any] = {"backbone": names.short[one], "and": names.short[other]}
+        for metric, column in _OF_PAIRS.items():
+            line |= measured(column, of_pair[metric], _DIGITS.get(column))
+        lines.append(line)
+    lines.sort(key=lambda line: 1 if is_nan(line["CKA"]) else -line["CKA"])
     text = show(
-        pl.DataFrame(rows).drop("by"),
-        title=_title(part, pattern),
+        lines,
+        title=_title(part, names),
         percent=["neighbours"],
-        headers=_HEADS,
-        right=numbers,
+        digits=_DIGITS,
         terminal=terminal,
     )
     return f"{text}\n\n{_NOTES['pairs']}"
@@ -197,64 +178,47 @@ def _pairs(part: pl.DataFrame, short: dict[str, str], pattern: str, terminal: bo
 
 def _logits(part: pl.DataFrame, terminal: bool | None) -> str:
     """A line a backbone; intervals where there is one dataset, else means over datasets."""
-    short, pattern = shortened(backbones(part))
-    one = part["dataset"].n_unique() == 1
-    rows = []
-    for name, text in short.items():
-        of = dict(_by_metric(part.filter(pl.col("backbones").list.first() == name), one))
-        rows.append({"backbone": text} | of)
-    table = pl.DataFrame(rows, infer_schema_length=None)
-    there = [name for name in table.columns if table[name].null_count() < len(table)]
+    names = shortened(backbones(part))
+    lines = [
+        {"backbone": text} | _cells(part.filter(pl.col("backbones").list.first() == name))
+        for name, text in names.short.items()
+    ]
+    known = [name for name in lines[0] if any(line[name] is not None for line in lines)]
     text = show(
-        table.select(there),
-        title=_title(part, pattern),
+        pl.DataFrame(lines, infer_schema_length=None).select(known),
+        title=_title(part, names),
         percent=_SHARES,
         headers=_HEADS,
-        right=[name for name in there if name != "backbone"],
         terminal=terminal,
     )
-    return "\n\n".join([text, "\n".join([_NOTES["logits"], *_fitted(part)])])
+    return "\n\n".join([text, "\n".join([_NOTES["logits"], *_incomplete(part)])])
 
 
-def _by_metric(of_backbone: pl.DataFrame, one: bool) -> Iterable[tuple[str, Any]]:
-    for metric, name in _OF_LOGITS.items():
-        rows = of_backbone.filter(pl.col("metric") == metric)
+def _cells(of_backbone: pl.DataFrame) -> dict[str, Any]:
+    """Means over datasets, of the temperature the median; of one dataset also intervals."""
+    one = of_backbone["dataset"].n_unique() == 1
+    cells: dict[str, Any] = {}
+    for metric, column in _OF_LOGITS.items():
+        rows = of_backbone.filter(metric=metric)
         values = rows["value"].fill_nan(None)
-        yield name, values.median() if metric == "temperature" else values.mean()
+        cells[column] = values.median() if metric == "temperature" else values.mean()
         if one and metric in _WITH_INTERVAL:
-            yield f"95 % of {name}", _interval(rows.row(0, named=True), True) if len(rows) else None
+            beside = interval(rows.row(0, named=True)) if len(rows) else None
+            cells[interval_of(column)] = beside
+    return cells
 
 
-def _fitted(part: pl.DataFrame) -> Iterable[str]:
-    """What means over datasets leave out."""
+def _incomplete(part: pl.DataFrame) -> Iterator[str]:
+    """What is no mean over all datasets."""
     datasets = part["dataset"].n_unique()
-    fitted = part.filter(pl.col("metric") == "temperature")["dataset"].n_unique()
+    fitted = part.filter(metric="temperature")["dataset"].n_unique()
     if datasets > 1:
         yield "T: median over datasets, all else their mean."
     if 0 < fitted < datasets:
         yield f"Only {fitted} of the datasets have such a split: compare before and after there."
 
 
-def _title(part: pl.DataFrame, pattern: str) -> str:
-    row = part.row(0, named=True)
-    datasets = part["dataset"].n_unique()
-    about = row["split"] if datasets > 1 else f"{row['dataset']}/{row['split']}"
-    said = [about, row["perturbation"]]
-    said += [f"prompts {row['prompts']}"] if row["prompts"] else []
-    said.append(f"mean over {datasets} datasets" if datasets > 1 else f"n {row['n']:,}")
-    return " · ".join([*said, *_said(pattern)])
-
-
-def _said(pattern: str) -> list[str]:
-    return [f"backbones {pattern}"] if pattern else []
-
-
-def _interval(row: dict[str, Any], percent: bool) -> str:
-    low, high = row["ci_low"], row["ci_high"]
-    if percent or low is None or is_nan(low):
-        return interval_text(low, high)
-    return f"{low:.2f} to {high:.2f}"
-
-
-def _number(value: float | None, digits: int = 2, factor: float = 1) -> str:
-    return NOTHING if value is None or is_nan(value) else f"{factor * value:.{digits}f}"
+def _title(part: pl.DataFrame, names: ShortNames) -> str:
+    over = mean_over(part, ["dataset"])
+    about = where(part.row(0, named=True), WHERE[1:] if over else (*WHERE, "n"))
+    return title(*about, over, names.phrase)

@@ -11,10 +11,11 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from clipsyn.analyses.diversity.correlations import correlations
+from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.results.frame import NAMES, RESULT
 
-ALL = "cnx/c+rn/b+vit/a"
+ALL = ["cnx/c", "rn/b", "vit/a"]
 DATASETS = ("birds", "cars", "dogs", "flags")
 METRICS = ("mean_disagreement", "fleiss_kappa")
 COMMON = dict.fromkeys(RESULT) | {
@@ -49,7 +50,7 @@ def write(tmp_path) -> Callable[..., Path]:
         rng, rows = np.random.default_rng(0), []
         for dataset in DATASETS:
             row = COMMON | {"dataset": dataset, "metric": "gain"}
-            learned = {"ensemble": "nlc", "support": "train, own"}
+            learned = {"ensemble": "nlc", "support": "train", "support_prompts": "own"}
             rows.append(row | {"ensemble": "log-avg", "shots": 0, "value": rng.normal()})
             for shots, seed in ((1, 0), (16, 0), (16, 1), (None, 0)):
                 rows.append(row | learned | {"shots": shots, "seed": seed, "value": rng.normal()})
@@ -69,10 +70,10 @@ def gains_of(path: Path, ensemble: str, shots: int | None) -> list[float]:
     return [rows.filter(dataset=name)["value"].mean() for name in DATASETS]
 
 
-@pytest.mark.parametrize(("text", "shots"), [("16", 16), ("1", 1), ("full", None), (None, None)])
-def test_correlations_with_gains_are_scipys(means, write, text, shots):
+@pytest.mark.parametrize(("asked", "shots"), [(16, 16), (1, 1), ("full", None), (None, None)])
+def test_correlations_with_gains_are_scipys(means, write, asked, shots):
     path = write()
-    found = correlations(means, path, shots=text)
+    found = correlations(means, path, shots=asked)
     assert len(found) == 2 * 2 * len(METRICS)
     assert set(found["n"]) == {4}
     assert found["dataset"].null_count() == len(found)
@@ -82,7 +83,7 @@ def test_correlations_with_gains_are_scipys(means, write, text, shots):
         for ensemble, at in (("log-avg", 0), ("nlc", shots)):
             gains = gains_of(path, ensemble, at)
             for kind, scipys in (("pearson", pearsonr), ("spearman", spearmanr)):
-                name = f"{kind}_{metric.removeprefix('mean_')}"
+                name = f"{kind}_{MEANS[metric]}"
                 (row,) = found.filter(metric=name, ensemble=ensemble).to_dicts()
                 assert row["value"] == pytest.approx(scipys(values, gains)[0]), name
                 assert row["shots"] == at
@@ -91,8 +92,8 @@ def test_correlations_with_gains_are_scipys(means, write, text, shots):
 
 def test_gains_of_other_backbones_are_not_mixed_in(means, write, tmp_path):
     alike = correlations(means, write())
-    others = pl.read_parquet(write(backbones="cnx/c+rn/b")).with_columns(pl.col("value") * -3)
-    both = pl.concat([others, pl.read_parquet(write(backbones="vit/a+rn/b+cnx/c"))])
+    others = pl.read_parquet(write(backbones=["cnx/c", "rn/b"])).with_columns(pl.col("value") * -3)
+    both = pl.concat([others, pl.read_parquet(write(backbones=["vit/a", "rn/b", "cnx/c"]))])
     both.write_parquet(tmp_path / "both.parquet")
     found = correlations(means, tmp_path / "both.parquet")
     assert found["value"].to_list() == alike["value"].to_list()
@@ -125,11 +126,11 @@ def test_a_perturbation_has_its_own(means, write):
         ({"classes": "new"}, {}, "has no gain of any ensemble over all classes"),
         ({}, {"head": "zeroshot"}, "unknown head 'zeroshot': did you mean zero-shot"),
         ({}, {"head": "lda"}, "unknown head 'lda'.*`clipsyn evaluate STORE -o .* --heads lda`"),
-        ({}, {"shots": "4"}, "with shots=4, but with 1, 16, full: .*--shots 4"),
+        ({}, {"shots": 4}, "with shots=4, but with 1, 16, full: .*--shots 4"),
         (
-            {"backbones": "a+b"},
+            {"backbones": ["a", "b"]},
             {},
-            "has no gains of cnx/c.rn/b.vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
+            "has no gains of cnx/c, rn/b, vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
         ),
         ({"split": "val"}, {}, "has no gains of"),
         ({"n": 7}, {}, "is of other samples: 7 of birds/test, here 40"),
@@ -142,7 +143,7 @@ def test_results_that_do_not_fit_are_answered(means, write, changes, options, me
 
 
 def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
-    frames = [pl.read_parquet(write(support=support)) for support in ("train, own", "val, own")]
+    frames = [pl.read_parquet(write(support=support)) for support in ("train", "val")]
     path = tmp_path / "both.parquet"
     pl.concat(frames).write_parquet(path)
     with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import polars as pl
 
+from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.tables import tables
 from clipsyn.results.frame import RESULT
 
@@ -12,6 +14,7 @@ DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
 CKA = (0.5, 0.25, 0.75)  # of the pairs in order
 NAN = float("nan")
+AFTER = ("temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor")
 UNKNOWN = {"value": NAN, "ci_low": NAN, "ci_high": NAN}
 VALUES = {
     "acc1": 0.4,
@@ -28,29 +31,26 @@ VALUES = {
 }
 
 
-def row(metric: str, value: float, backbones: str, prompts: str | None = None, **where) -> dict:
+def row(metric: str, value: float, backbones: Sequence[str], **where) -> dict:
     common = {
         "dataset": "birds",
         "split": "test",
         "perturbation": "clean",
         "severity": 0,
         "classes": "all",
+        "prompts": None,
         "ci_low": value - 0.01,
         "ci_high": value + 0.02,
         "n": 40,
         "fingerprint": "f",
     }
-    return (
-        common
-        | {"metric": metric, "value": value, "backbones": backbones, "prompts": prompts}
-        | where
-    )
+    return common | {"metric": metric, "value": value, "backbones": list(backbones)} | where
 
 
 def pairs(names=NAMES, cka=CKA, **where) -> list[dict]:
     """Procrustes is 1 - CKA, and neighbours half of it."""
     return [
-        row(metric, value, "+".join(pair), **where)
+        row(metric, value, pair, **where)
         for pair, alike in zip(combinations(names, 2), cka, strict=True)
         for metric, value in (("cka", alike), ("procrustes", 1 - alike), ("mutual_knn", alike / 2))
     ]
@@ -60,157 +60,203 @@ def logits(names=NAMES, *, without: tuple[str, ...] = (), **where) -> list[dict]
     """Each backbone a tenth better than the one before."""
     where = {"prompts": "own", "n": 35} | where
     return [
-        row(metric, value + number / 10 * (metric == "acc1"), name, **where)
+        row(metric, value + number / 10 * (metric == "acc1"), [name], **where)
         for number, name in enumerate(names)
         for metric, value in VALUES.items()
         if metric not in without
     ]
 
 
-def frame(*rows: dict) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=RESULT)
-
-
-def line(text: str, start: str) -> str:
-    (found,) = (line for line in text.split("\n") if line.startswith(start))
-    return found
+def shown(*rows: dict) -> dict[str, str]:
+    settings = RepresentationSettings()
+    return tables(pl.DataFrame(list(rows), schema=RESULT), settings, terminal=False)
 
 
 def test_one_dataset_has_a_matrix_its_pairs_and_its_logits():
-    found = tables(frame(*pairs(), *logits()), terminal=False)
-    assert list(found) == ["similarity", "pairs", "logits"]
+    texts = shown(*pairs(), *logits())
+    assert list(texts) == ["similarity", "pairs", "logits"]
     title = "birds/test · clean · n 40 · backbones tiny-*/zoo\n"
-    assert found["similarity"].startswith(title)
-    assert found["pairs"].startswith(title)
-    assert found["logits"].startswith(
+    assert texts["similarity"].startswith(title)
+    assert texts["pairs"].startswith(title)
+    assert texts["logits"].startswith(
         "birds/test · clean · prompts own · n 35 · backbones tiny-*/zoo\n"
     )
 
 
-def test_the_matrix_has_cka_above_and_neighbours_below_the_diagonal():
-    text = tables(frame(*pairs()), terminal=False)["similarity"]
-    assert line(text, "RN ").split() == ["RN", "0.50", "0.25"]
-    assert line(text, "ViT-16 ").split() == ["ViT-16", "25.0", "0.75"]
-    assert line(text, "ViT-8 ").split() == ["ViT-8", "12.5", "37.5"]
-    assert line(text, "backbone").split() == ["backbone", "RN", "ViT-16", "ViT-8"]
+def test_the_matrix_has_cka_above_and_neighbours_below_the_diagonal(read_table):
+    matrix = read_table(shown(*pairs())["similarity"])
+    assert matrix.row("RN")["ViT-16"] == "0.50"
+    assert matrix.row("RN")["ViT-8"] == "0.25"
+    assert matrix.row("ViT-16") == {
+        "backbone": "ViT-16",
+        "RN": "25.0",
+        "ViT-16": "",
+        "ViT-8": "0.75",
+    }
+    assert matrix.row("ViT-8")["RN"] == "12.5"
+    assert matrix.row("ViT-8")["ViT-16"] == "37.5"
 
 
-def test_pairs_have_intervals_the_most_alike_first():
-    text = tables(frame(*pairs()), terminal=False)["pairs"]
-    lines = [line.split() for line in text.split("\n")[3:6]]
-    assert [words[:3] for words in lines] == [
-        ["ViT-16", "ViT-8", "0.75"],
-        ["RN", "ViT-16", "0.50"],
-        ["RN", "ViT-8", "0.25"],
-    ]
-    procrustes, neighbours = ["0.25", "0.24", "to", "0.27"], ["37.5", f"36.5{DASH}39.5"]
-    assert lines[0][3:] == ["0.74", "to", "0.77", *procrustes, *neighbours]
+def test_pairs_have_intervals_the_most_alike_first(read_table):
+    table = read_table(shown(*pairs())["pairs"])
+    assert table.column("backbone") == ["ViT-16", "RN", "RN"]
+    assert table.column("and") == ["ViT-8", "ViT-16", "ViT-8"]
+    assert table.column("CKA") == ["0.75", "0.50", "0.25"]
+    assert table.row("ViT-16", "ViT-8") == {
+        "backbone": "ViT-16",
+        "and": "ViT-8",
+        "CKA": "0.75",
+        "95 % of CKA": "0.74 to 0.77",
+        "Procrustes": "0.25",
+        "95 % of Procrustes": "0.24 to 0.27",
+        "neighbours": "37.5",
+        "95 % of neighbours": f"36.5{DASH}39.5",
+    }
 
 
-def test_a_line_a_backbone():
-    text = tables(frame(*logits()), terminal=False)["logits"]
-    ece = ["20.0", f"19.0{DASH}22.0", "5.0", "10.0", f"9.0{DASH}12.0", "4.0"]
-    assert line(text, "ViT-16 ").split() == [
-        *["ViT-16", "50.0", f"49.0{DASH}52.0", "15", "70.0", "50.0", "1.5", "1.4"],
-        *ece,
-        "1.25",
-    ]
+def test_a_line_a_backbone(read_table):
+    text = shown(*logits())["logits"]
+    assert read_table(text).row("ViT-16") == {
+        "backbone": "ViT-16",
+        "top-1": "50.0",
+        "95 % of top-1": f"49.0{DASH}52.0",
+        "scale": "15",
+        "sure: right": "70.0",
+        "sure: wrong": "50.0",
+        "NLL": "1.5",
+        "NLL after": "1.4",
+        "ECE": "20.0",
+        "95 % of ECE": f"19.0{DASH}22.0",
+        "by chance": "5.0",
+        "ECE after": "10.0",
+        "95 % of ECE after": f"9.0{DASH}12.0",
+        "by chance of 95 % of ECE after": "4.0",
+        "T": "1.25",
+    }
     assert "median" not in text
 
 
-def test_without_a_support_there_is_nothing_after():
-    without = ("temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor")
-    text = tables(frame(*logits(without=without)), terminal=False)["logits"]
-    assert line(text, "backbone").split() == [
-        *["backbone", "top-1", "95", "%", "scale", "right", "wrong", "NLL", "ECE", "95", "%"],
-        "chance",
+def test_without_a_support_there_is_nothing_after(read_table):
+    table = read_table(shown(*logits(without=AFTER))["logits"])
+    assert table.columns == [
+        *["backbone", "top-1", "95 % of top-1", "scale", "sure: right", "sure: wrong", "NLL"],
+        *["ECE", "95 % of ECE", "by chance"],
     ]
 
 
-def test_several_groups_have_an_overview_and_a_mean_matrix():
+def test_several_groups_have_an_overview_and_a_mean_matrix(read_table):
     other = pairs(dataset="flags", cka=(0.7, 0.45, 0.35), n=20)
-    found = tables(frame(*pairs(), *other), terminal=False)
-    assert list(found) == ["similarity", "matrix, test, clean"]
-    text = found["similarity"]
+    texts = shown(*pairs(), *other)
+    assert list(texts) == ["similarity", "matrix, test, clean"]
+    text = texts["similarity"]
     assert text.startswith("similarity of embeddings · split test · perturbation clean · back")
-    assert line(text, "birds ").split() == [
-        *["birds", "40", "0.50", "RN", "ViT-8", "0.25", "ViT-16", "ViT-8", "0.75", "0.50", "25.0"]
-    ]
-    assert line(text, "flags ").split()[3:9] == ["ViT-16", "ViT-8", "0.35", "RN", "ViT-16", "0.70"]
-    matrix = found["matrix, test, clean"]
+    overview = read_table(text)
+    assert overview.row("birds") == {
+        "dataset": "birds",
+        "n": "40",
+        "CKA": "0.50",
+        "least alike": "RN ViT-8 0.25",
+        "most alike": "ViT-16 ViT-8 0.75",
+        "Pro-crustes": "0.50",
+        "neigh-bours": "25.0",
+    }
+    assert overview.row("flags")["least alike"] == "ViT-16 ViT-8 0.35"
+    assert overview.row("flags")["most alike"] == "RN ViT-16 0.70"
+    matrix = texts["matrix, test, clean"]
     assert matrix.startswith("test · clean · mean over 2 datasets · backbones tiny-*/zoo\n")
-    assert line(matrix, "RN ").split() == ["RN", "0.60", "0.35"]
+    assert read_table(matrix).row("RN") == {
+        "backbone": "RN",
+        "RN": "",
+        "ViT-16": "0.60",
+        "ViT-8": "0.35",
+    }
 
 
-def test_perturbations_have_a_matrix_each():
+def test_perturbations_have_a_matrix_each(read_table):
     noisy = pairs(perturbation="jpeg-3", cka=(0.6, 0.6, 0.6))
-    found = tables(frame(*pairs(), *noisy), terminal=False)
-    assert list(found) == ["similarity", "matrix, test, clean", "matrix, test, jpeg-3"]
-    assert line(found["similarity"], "birds    jpeg-3").split()[2:4] == ["40", "0.60"]
-    assert line(found["matrix, test, jpeg-3"], "RN ").split() == ["RN", "0.60", "0.60"]
+    texts = shown(*pairs(), *noisy)
+    assert list(texts) == ["similarity", "matrix, test, clean", "matrix, test, jpeg-3"]
+    line = read_table(texts["similarity"]).row("birds", "jpeg-3")
+    assert (line["n"], line["CKA"]) == ("40", "0.60")
+    matrix = read_table(texts["matrix, test, jpeg-3"])
+    assert (matrix.row("RN")["ViT-16"], matrix.row("RN")["ViT-8"]) == ("0.60", "0.60")
 
 
-def test_logits_are_means_over_datasets_and_temperature_the_median():
+def test_logits_are_means_over_datasets_and_temperature_the_median(read_table):
     rows = [
         r | ({"value": temperature} if r["metric"] == "temperature" else {})
         for dataset, temperature in (("birds", 1.0), ("flags", 1.5), ("food", 100.0))
         for r in logits(dataset=dataset)
     ]
-    text = tables(frame(*rows), terminal=False)["logits"]
+    text = shown(*rows)["logits"]
     assert text.startswith("test · clean · prompts own · mean over 3 datasets · backbones")
-    words = line(text, "ViT-16 ").split()
-    assert words == [
-        "ViT-16",
-        "50.0",
-        "15",
-        "70.0",
-        "50.0",
-        *["1.5", "1.4"],
-        *["20.0", "5.0", "10.0", "4.0", "1.5"],
-    ]
+    assert read_table(text).row("ViT-16") == {
+        "backbone": "ViT-16",
+        "top-1": "50.0",
+        "scale": "15",
+        "sure: right": "70.0",
+        "sure: wrong": "50.0",
+        "NLL": "1.5",
+        "NLL after": "1.4",
+        "ECE": "20.0",
+        "by chance": "5.0",
+        "ECE after": "10.0",
+        "by chance of ECE after": "4.0",
+        "T": "1.5",
+    }
     assert "T: median over datasets" in text
     assert "Only" not in text
 
 
 def test_datasets_without_a_support_are_counted():
-    without = ("temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor")
-    rows = [*logits(), *logits(dataset="flags", without=without)]
-    text = tables(frame(*rows), terminal=False)["logits"]
+    text = shown(*logits(), *logits(dataset="flags", without=AFTER))["logits"]
     assert "Only 1 of the datasets have such a split" in text
 
 
 def test_prompt_sets_and_perturbations_have_logits_of_their_own():
     rows = [*logits(), *logits(prompts="simple"), *logits(perturbation="jpeg-3")]
-    assert list(tables(frame(*rows), terminal=False)) == [
+    assert list(shown(*rows)) == [
         "logits, test, clean, own",
         "logits, test, clean, simple",
         "logits, test, jpeg-3, own",
     ]
 
 
-def test_numbers_that_are_unknown_are_dashes():
+def test_numbers_that_are_unknown_are_dashes(read_table):
     few = [r | UNKNOWN for r in pairs()]
-    found = tables(frame(*few, *[r | UNKNOWN for r in logits()]), terminal=False)
-    assert line(found["similarity"], "RN ").split() == ["RN", DASH, DASH]
-    assert line(found["pairs"], "RN        ViT-16").split() == ["RN", "ViT-16", *[DASH] * 6]
-    assert DASH in line(found["logits"], "RN ")
-    two = tables(frame(*few, *pairs(dataset="flags")), terminal=False)
-    assert line(two["similarity"], "birds ").split() == ["birds", "40", *[DASH] * 5]
-    assert line(two["matrix, test, clean"], "RN ").split() == ["RN", "0.50", "0.25"]
+    texts = shown(*few, *[r | UNKNOWN for r in logits()])
+    first = read_table(texts["similarity"]).row("RN")
+    assert (first["ViT-16"], first["ViT-8"]) == (DASH, DASH)
+    line = read_table(texts["pairs"]).row("RN", "ViT-16")
+    assert list(line.values())[2:] == [DASH] * 6
+    assert read_table(texts["logits"]).row("RN")["95 % of backbone"] == DASH
+    both = shown(*few, *pairs(dataset="flags"))
+    line = read_table(both["similarity"]).row("birds", "40")
+    assert list(line.values())[2:] == [DASH] * 5
+    matrix = read_table(both["matrix, test, clean"])
+    assert matrix.row("RN")["ViT-16"] == "0.50"
 
 
-def test_datasets_of_other_backbones_share_a_matrix():
+def test_no_negative_zero():
+    texts = shown(*pairs(cka=(-0.001, 0.5, 0.5)), *logits())
+    assert "-0.00" not in "".join(texts.values())
+
+
+def test_datasets_of_other_backbones_share_a_matrix(read_table):
     few = pairs(("A", "C"), CKA[:1], dataset="flags")
     rows = [*few, *pairs(("A", "B", "C"), dataset="pets")]
-    found = tables(frame(*rows), terminal=False)["matrix, test, clean"]
-    assert line(found, "backbone").split() == ["backbone", "A", "C", "B"]
-    shown = [line(found, f"{name}   ").split() for name in "ACB"]
-    assert all(DASH not in cells and len(cells) == 3 for cells in shown)  # but for the diagonal
-    assert "A pair that some datasets lack: mean over the others." in found
+    text = shown(*rows)["matrix, test, clean"]
+    matrix = read_table(text)
+    assert matrix.columns == ["backbone", "A", "C", "B"]
+    for line in matrix.rows:
+        for name in "ABC":
+            assert (line[name] == "") == (name == line["backbone"])
+            assert line[name] != DASH
+    assert "A pair that some datasets lack: mean over the others." in text
 
 
 def test_an_empty_frame_has_no_tables():
-    assert tables(pl.DataFrame(schema=RESULT)) == {}
+    assert shown() == {}
 
 
 def test_nine_backbones_fit_the_page():
@@ -222,5 +268,5 @@ def test_nine_backbones_fit_the_page():
     one = [*pairs(names, cka, **where), *logits(names, **where)]
     several = [*one, *(r | {"perturbation": "gaussian_noise-3"} for r in one)]
     for rows in (one, several):
-        found = tables(frame(*rows), terminal=False)
-        assert max(len(line) for text in found.values() for line in text.split("\n")) <= 125
+        texts = shown(*rows)
+        assert max(len(line) for text in texts.values() for line in text.split("\n")) <= 125
