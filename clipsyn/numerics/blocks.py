@@ -14,27 +14,26 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
+_R = TypeVar("_R")
 _BLOCK_VALUES = 1_250_000  # 5 MB in single precision
 
 _thread = threading.local()
 
 
-def in_blocks(work: Callable[[slice], None], shape: tuple[int, ...]) -> None:
+def in_blocks(work: Callable[[slice], _R], shape: tuple[int, ...]) -> list[_R]:
     """work(rows) for all rows of an array of `shape`, all cores at once; one block stays here.
 
-    The number of blocks is a power of two, so that as many cores end together, and does not depend
-    on the machine, so that no rounding does.
+    Returns what it gives for each block, in order. The number of blocks is a power of two, so that
+    as many cores end together, and does not depend on the machine, so that no rounding does.
     """
     blocks = _blocks(shape)
     if len(blocks) <= 1 or getattr(_thread, "works_alone", False):
-        for rows in blocks:
-            work(rows)
-    else:
-        for _ in _threads().map(work, blocks):
-            pass
+        return [work(rows) for rows in blocks]
+    return list(_threads().map(work, blocks))
 
 
 def work_alone() -> None:

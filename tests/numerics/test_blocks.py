@@ -31,6 +31,12 @@ def test_blocks_cover_every_row_once(rows, blocks):
     assert len(calls) == rows
 
 
+def test_what_blocks_give_is_in_their_order():
+    parts = in_blocks(lambda rows: np.arange(41)[rows], (41, 2, 3))
+    assert np.concatenate(parts).tolist() == list(range(41))
+    assert in_blocks(lambda rows: rows, (0, 3)) == []
+
+
 def test_what_goes_wrong_in_a_block_is_raised():
     def work(part):
         raise KeyError(part.start)
