@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from clipsyn.frames import is_nan
 from clipsyn.results.frame import Row
 
 WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or one line, is about
@@ -45,6 +46,12 @@ def singles(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows about a backbone on its own, with its name in a column `backbone`."""
     alone = pl.col("ensemble").is_null() & (pl.col("backbones").list.len() == 1)
     return frame.filter(alone).with_columns(backbone=pl.col("backbones").list.first())
+
+
+def best_single(frame: pl.DataFrame) -> Row:
+    """The acc1 of the backbone that is best on its own; of equals the first, NaN is below all."""
+    accuracies = singles(frame).filter(metric="acc1").iter_rows(named=True)
+    return max(accuracies, key=lambda row: -1 if is_nan(row["value"]) else row["value"])
 
 
 def backbones(frame: pl.DataFrame) -> list[str]:

@@ -120,6 +120,17 @@ class ShortNames(NamedTuple):
         """ "backbones tiny-*/zoo" for a title; empty where nothing was cut off."""
         return f"backbones {self.pattern}" if self.pattern else ""
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """By name, the column about each backbone, whose name no other column has."""
+        return {name: f"backbone {number}" for number, name in enumerate(self.short, 1)}
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """What stands above these columns: `column_heads`."""
+        heads = column_heads(self.short)
+        return {column: heads[name] for name, column in self.columns.items()}
+
 
 def shortened(names: Sequence[str]) -> ShortNames:
     """Names without what all begin with, up to a hyphen, and end with, from a slash."""

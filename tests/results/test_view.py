@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from clipsyn.results.view import WHERE, named_parts
+from clipsyn.results.frame import RESULT
+from clipsyn.results.view import WHERE, best_single, named_parts
 
 
 def test_parts_by_name():
@@ -11,3 +12,18 @@ def test_parts_by_name():
     found = named_parts(pl.concat([frame, frame]))
     assert list(found) == ["birds/test, clean, own", "cars/test, jpeg-3, own"]
     assert [part["dataset"].to_list() for part in found.values()] == [["birds"] * 2, ["cars"] * 2]
+
+
+def test_the_best_single_backbone_is_the_first_of_equals_and_never_nan():
+    def best(*accuracies: float) -> list[str]:
+        rows = [
+            {"backbones": [name], "metric": "acc1", "value": value}
+            for name, value in zip("abc", accuracies, strict=True)
+        ]
+        oracle = {"backbones": [*"abc"], "ensemble": "oracle", "metric": "acc1", "value": 1.0}
+        return best_single(pl.DataFrame([oracle, *rows], schema=RESULT))["backbones"]
+
+    nan = float("nan")
+    assert best(0.1, 0.5, 0.5) == ["b"]
+    assert best(nan, 0.0, nan) == ["b"]
+    assert best(nan, nan, nan) == ["a"]

@@ -171,3 +171,11 @@ def test_tables_can_be_read_cell_by_cell(read_table):
     assert table.row("ViT-16")["top-1"] == table.row("ViT-16", "ViT-8")["top-1"] == "12.5"
     assert table.column("95 % of a gain") == [f"25.0{DASH}75.0", DASH]
     assert read_table(f"{text}\n\n{text}", 1) == table
+
+
+def test_columns_about_backbones_are_called_like_no_other():
+    names = shortened(["tiny-RN/zoo", "tiny-oracle/zoo"])
+    assert names.columns == {"tiny-RN/zoo": "backbone 1", "tiny-oracle/zoo": "backbone 2"}
+    assert names.heads == {"backbone 1": "RN", "backbone 2": "oracle"}
+    many = shortened([f"model-{letter}" for letter in "abcdefghijkl"])
+    assert many.heads["backbone 12"] == "12"
