@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from clipsyn.results.frame import RESULT
+
+NAMES = pl.List(pl.String)
 CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
@@ -96,3 +100,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(content))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
+
+
+@pytest.fixture
+def read_results() -> Callable[[Path], pl.DataFrame]:
+    """Function (a CSV file of results): the frame it was written from."""
+
+    def read(path: Path) -> pl.DataFrame:
+        kinds = {name: pl.String if kind == NAMES else kind for name, kind in RESULT.items()}
+        return pl.read_csv(path, schema=kinds).with_columns(
+            pl.col(name).str.json_decode(NAMES) for name, kind in RESULT.items() if kind == NAMES
+        )
+
+    return read

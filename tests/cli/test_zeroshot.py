@@ -60,7 +60,7 @@ def test_filters(run):
     def cells(*arguments: str) -> list[tuple[str, ...]]:
         rows = json.loads(run("--json", *arguments).stdout)
         return sorted(
-            {(r["split"], r["perturbation"], r["backbones"]) for r in rows if not r["ensemble"]}
+            {(r["split"], r["perturbation"], *r["backbones"]) for r in rows if not r["ensemble"]}
         )
 
     assert cells("-s", "train", "-p", "clean") == [
@@ -72,13 +72,13 @@ def test_filters(run):
     assert len(cells("-d", "toy", "-d", "t*")) == 4
 
 
-def test_files_are_written_and_said_on_stderr(run, tmp_path, tiny_store):
+def test_files_are_written_and_said_on_stderr(run, tmp_path, tiny_store, read_results):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
     result = run("--csv", csv, "--parquet", parquet, "--json")
     assert result.exit_code == 0
     expected = zeroshot(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
-    assert pl.read_csv(csv, schema=RESULT).equals(expected)
+    assert read_results(csv).equals(expected)
     json.loads(result.stdout)
     assert f"{len(expected)} rows written to {csv}" in result.stderr
 

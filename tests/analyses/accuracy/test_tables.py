@@ -2,50 +2,61 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from functools import partial
 
 import polars as pl
 import pytest
 
-from clipsyn.analyses.accuracy.tables import accuracy_frame, accuracy_table, backbone_tables
+from clipsyn.analyses.accuracy import ZeroshotSettings
+from clipsyn.analyses.accuracy.tables import tables
 from clipsyn.results.frame import RESULT
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
+TWO = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
 
 
 def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
+def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
+    (found,) = tables(
+        frame, ZeroshotSettings(summary=name == "accuracy"), terminal=terminal
+    ).items()
+    assert found[0] == name
+    return found[1]
+
+
+summary, by_backbone = partial(shown, "accuracy"), partial(shown, "backbones")
+
+
 def row(
-    backbones: str,
+    backbones: Sequence[str],
     value: float,
     *,
     metric: str = "acc1",
     ensemble: str | None = None,
-    dataset: str = "birds",
-    perturbation: str = "clean",
-    split: str = "test",
-    prompts: str = "simple",
-    n: int = 1500,
+    **where,
 ) -> dict:
     return {
-        "dataset": dataset,
-        "split": split,
-        "perturbation": perturbation,
+        "dataset": "birds",
+        "split": "test",
+        "perturbation": "clean",
         "severity": 0,
         "head": "zero-shot",
         "ensemble": ensemble,
-        "backbones": backbones,
-        "prompts": prompts,
+        "backbones": list(backbones),
+        "prompts": "simple",
         "shots": 0,
-        "seed": None,
         "metric": metric,
         "value": value,
         "ci_low": value - 0.02,
         "ci_high": value + 0.0209,
-        "n": n,
+        "n": 1500,
         "fingerprint": "f",
+        **where,
     }
 
 
@@ -53,18 +64,19 @@ def tidy(*rows: dict) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=RESULT)
 
 
-def block(first: float, second: float, oracle: float, **where) -> list[dict]:
+def block(
+    first: float, second: float, oracle: float, names: Sequence[str] = TWO, **where
+) -> list[dict]:
     """What zeroshot makes of two backbones."""
-    both = "tiny-RN/zoo+tiny-ViT-8/zoo"
     return [
-        row("tiny-RN/zoo", first, **where),
-        row("tiny-RN/zoo", first + 0.2, metric="acc5", **where),
-        row("tiny-RN/zoo", first - 0.01, metric="mean_per_class_recall", **where),
-        row("tiny-ViT-8/zoo", second, **where),
-        row(both, oracle, ensemble="oracle", **where),
-        row(both, oracle + 0.05, ensemble="oracle", metric="acc1_independent", **where),
-        row(both, oracle - max(first, second), ensemble="oracle", metric="oracle_gain", **where),
-        row("", 0.125, ensemble="chance", **where),
+        row(names[:1], first, **where),
+        row(names[:1], first + 0.2, metric="acc5", **where),
+        row(names[:1], first - 0.01, metric="mean_per_class_recall", **where),
+        row(names[1:], second, **where),
+        row(names, oracle, ensemble="oracle", **where),
+        row(names, oracle + 0.05, ensemble="oracle", metric="acc1_independent", **where),
+        row(names, oracle - max(first, second), ensemble="oracle", metric="gain", **where),
+        row([], 0.125, ensemble="chance", **where),
     ]
 
 
@@ -77,119 +89,121 @@ def results() -> pl.DataFrame:
     )
 
 
-# show
+# a line for each dataset
 
 
-def test_accuracy_frame_is_a_pivot(results):
-    frame = accuracy_frame(results)
-    assert frame.columns == [
-        "dataset", "split", "perturbation", "prompts", "n", "chance",
-        "tiny-RN/zoo", "tiny-ViT-8/zoo", "best", "oracle", "independent", "gain",
-    ]  # fmt: skip
-    assert frame.select("dataset", "perturbation", "n", "best").rows() == [
-        ("birds", "clean", 1500, "tiny-ViT-8/zoo"),
-        ("birds", "jpeg-3", 1500, "tiny-RN/zoo"),
-        ("flags", "clean", 90, "tiny-RN/zoo"),  # the first of equals
-    ]
-    assert frame["independent"].to_list() == pytest.approx([0.8, 0.6, 0.55])
-    assert frame["gain"].to_list() == pytest.approx([0.125, 0.15, 0.2])
-    assert frame["tiny-RN/zoo"].to_list() == [0.5, 0.4, 0.3]
-
-
-def test_accuracy_table_in_full(results):
-    lines = accuracy_table(results, terminal=False).split("\n")
-    assert lines[0].split() == [
-        "dataset", "perturbation", "n", "chance", "RN", "ViT-8", "best", "oracle", "indep.", "gain",
-    ]  # fmt: skip
-    assert lines[2].split() == [
-        "birds",
-        "clean",
-        "1,500",
-        "12.5",
-        "50.0",
-        "62.5",
-        "ViT-8",
-        "75.0",
-        "80.0",
-        "12.5",
-    ]
-    assert "split test; prompts simple; backbones tiny-*/zoo" in lines[-5]
+def test_the_summary_has_a_line_for_each_group(results, read_table):
+    text = summary(results)
+    table = read_table(text)
+    assert table.row("birds", "clean") == {
+        "dataset": "birds",
+        "perturbation": "clean",
+        "n": "1,500",
+        "chance": "12.5",
+        "RN": "50.0",
+        "ViT-8": "62.5",
+        "best": "ViT-8",
+        "oracle": "75.0",
+        "indep.": "80.0",
+        "gain": "12.5",
+    }
+    assert table.column("RN") == ["50.0", "40.0", "30.0"]
+    assert table.column("best") == ["ViT-8", "RN", "RN"]  # the first of equals
+    assert table.column("n") == ["1,500", "1,500", "90"]
+    assert table.column("indep.") == ["80.0", "60.0", "55.0"]
+    assert table.column("gain") == ["12.5", "15.0", "20.0"]
+    assert "split test; prompts simple; backbones tiny-*/zoo" in text.split("\n")[-5]
 
 
 def test_the_best_of_each_row_is_bold(results):
-    text = accuracy_table(results, terminal=True)
+    text = summary(results, terminal=True)
     assert BOLD.findall(text) == ["62.5", "40.0", "30.0", "30.0"]
-    assert plain(text).replace(" ", "") == accuracy_table(results, terminal=False).replace(" ", "")
+    assert plain(text).replace(" ", "") == summary(results).replace(" ", "")
 
 
-def test_splits_and_prompts_stand_in_columns_where_they_differ(results):
+def test_splits_and_prompts_stand_in_columns_where_they_differ(results, read_table):
     more = tidy(*block(0.5, 0.6, 0.7, split="train"), *block(0.5, 0.6, 0.7, prompts="cupl"))
-    head = accuracy_table(pl.concat([results, more]), terminal=False).split("\n")[0]
-    assert {"split", "prompts"} <= set(head.split())
+    table = read_table(summary(pl.concat([results, more])))
+    assert table.column("split") == ["test", "test", "test", "train", "test"]
+    assert table.column("prompts") == ["simple"] * 4 + ["cupl"]
 
 
-def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle():
+def test_backbones_that_miss_a_dataset_and_a_single_one_without_oracle(read_table):
     frame = tidy(
         *block(0.5, 0.6, 0.7),
-        row("tiny-RN/zoo", 0.4, dataset="flags"),
-        row("", 0.1, ensemble="chance", dataset="flags"),
+        row(TWO[:1], 0.4, dataset="flags"),
+        row([], 0.1, ensemble="chance", dataset="flags"),
     )
-    line = accuracy_table(frame, terminal=False).split("\n")[3].split()
-    assert line == ["flags", "clean", "1,500", "10.0", "40.0", DASH, "RN", DASH, DASH, DASH]
+    line = read_table(summary(frame)).row("flags", "clean")
+    assert (line["n"], line["chance"], line["best"]) == ("1,500", "10.0", "RN")
+    assert (line["RN"], line["ViT-8"]) == ("40.0", DASH)
+    assert (line["oracle"], line["indep."], line["gain"]) == (DASH, DASH, DASH)
 
 
 def test_backbones_of_other_images_have_no_best_one_by_name():
     """The oracle's gain is over the best on the images that all have, who need not be the best."""
-    uneven = [
-        r | ({"n": 20} if r["backbones"] == "tiny-RN/zoo" else {}) for r in block(0.9, 0.8, 1)
-    ]
-    said = f"+10.0 points (8.0{DASH}12.1) over the best single backbone"
-    assert f"{said} on the images that all have" in backbone_tables(tidy(*uneven), terminal=False)
+    uneven = [r | ({"n": 20} if r["backbones"] == [TWO[0]] else {}) for r in block(0.9, 0.8, 1)]
+    gain = f"+10.0 points (8.0{DASH}12.1) over the best single backbone"
+    assert f"{gain} on the images that all have" in by_backbone(tidy(*uneven))
     note = "Oracle and gain are over the images that all backbones have a prediction for."
-    assert note in accuracy_table(tidy(*uneven), terminal=False)
+    assert note in summary(tidy(*uneven))
     even = tidy(*block(0.9, 0.8, 1))
-    assert f"{said} here, tiny-RN/zoo" in backbone_tables(even, terminal=False)
-    assert note not in accuracy_table(even, terminal=False)
+    assert f"{gain} here, tiny-RN/zoo" in by_backbone(even)
+    assert note not in summary(even)
 
 
-def test_a_dozen_backbones_are_numbers():
+@pytest.mark.parametrize("names", [("best", "n"), ("chance", "oracle"), ("backbone 2", "top-1")])
+def test_backbones_may_be_called_as_columns_are(names, read_table):
+    frame = tidy(*block(0.5, 0.625, 0.75, names))
+    (line,) = read_table(summary(frame)).rows
+    both = ["50.0", "62.5"]
+    assert list(line.values())[2:] == ["1,500", "12.5", *both, names[1], "75.0", "80.0", "12.5"]
+    assert BOLD.findall(summary(frame, terminal=True)) == ["62.5"]
+    lines = read_table(by_backbone(frame)).rows
+    assert [(line["backbone"], line["top-1"]) for line in lines] == [
+        (names[0], "50.0"),
+        (names[1], "62.5"),
+        ("oracle", "75.0"),
+    ]
+
+
+def test_a_dozen_backbones_are_numbers(read_table):
     names = [f"model-{letter}/openai" for letter in "abcdefghijkl"]
-    rows = [row(name, 0.5) for name in names] + [row("+".join(names), 0.6, ensemble="oracle")]
-    rows.append(row("+".join(names), 0.1, ensemble="oracle", metric="oracle_gain"))
-    text = accuracy_table(tidy(*rows), terminal=False)
-    head = [str(number) for number in range(1, 13)]
-    assert text.split("\n")[0].split()[4:16] == head
+    rows = [row([name], 0.5) for name in names] + [row(names, 0.6, ensemble="oracle")]
+    rows.append(row(names, 0.1, ensemble="oracle", metric="gain"))
+    text = summary(tidy(*rows))
+    (line,) = read_table(text).rows
+    assert [line[str(number)] for number in range(1, 13)] == ["50.0"] * 12
     assert text.endswith("1 a, 2 b, 3 c, 4 d, 5 e, 6 f, 7 g, 8 h, 9 i, 10 j, 11 k, 12 l.")
 
 
-def test_nan_is_never_the_best():
-    frame = tidy(row("a/x", math.nan, n=0), row("b/x", 0.1))
-    assert accuracy_frame(frame)["best"].to_list() == ["b/x"]
-    assert BOLD.findall(accuracy_table(frame, terminal=True)) == ["10.0"]
-    accuracy_table(tidy(row("a/x", math.nan, n=0)), terminal=True)
+def test_nan_is_never_the_best(read_table):
+    frame = tidy(row(["a/x"], math.nan, n=0), row(["b/x"], 0.1))
+    assert read_table(summary(frame)).column("best") == ["b"]
+    assert BOLD.findall(summary(frame, terminal=True)) == ["10.0"]
+    assert BOLD.findall(summary(tidy(row(["a/x"], math.nan, n=0)), terminal=True)) == []
 
 
 def test_six_backbones_fit_in_130_columns():
     names = ["ConvNeXt", "MobileNet", "RN", "RegNet", "ViT-16", "ViT-8"]
     rows = [
-        row(f"tiny-{name}/zoo", 0.5, dataset=dataset, perturbation=perturbation)
+        row([f"tiny-{name}/zoo"], 0.5, dataset=dataset, perturbation=perturbation)
         for dataset in ("emoji-animals", "fashion-mnist")
         for perturbation in ("clean", "gaussian_noise-3")
         for name in names
     ]
-    assert max(map(len, accuracy_table(tidy(*rows), terminal=False).split("\n"))) <= 130
+    assert max(map(len, summary(tidy(*rows)).split("\n"))) <= 130
 
 
-def test_long_names_break_after_hyphens_in_the_head():
-    rows = [row("ViT-L-14-336/openai", 0.5), row("RN50x64/openai", 0.5)]
-    head = accuracy_table(tidy(*rows), terminal=False).split("\n")[:3]
-    assert [line.split() for line in head[:1]] == [["ViT-L-14-"]]
-    assert "336" in head[1].split()
-    assert "RN50x64" in " ".join(head)
+def test_long_names_break_after_hyphens_in_the_head(read_table):
+    rows = [row(["ViT-L-14-336/openai"], 0.5), row(["RN50x64/openai"], 0.5)]
+    text = summary(tidy(*rows))
+    assert text.split("\n")[0].split() == ["ViT-L-14-"]
+    assert {"ViT-L-14-336", "RN50x64"} <= set(read_table(text).columns)
 
 
 @pytest.mark.parametrize(
-    ("names", "head", "note"),
+    ("names", "heads", "note"),
     [
         (["ViT-B-16/openai", "ViT-B-32/openai"], ["B-16", "B-32"], "backbones ViT-*/openai"),
         (["b-0/x", "b-1/x"], ["b-0", "b-1"], "backbones */x"),
@@ -197,41 +211,58 @@ def test_long_names_break_after_hyphens_in_the_head():
         (["mine"], ["mine"], None),
     ],
 )
-def test_what_all_names_share_is_said_once(names, head, note):
-    text = accuracy_table(tidy(*(row(name, 0.5) for name in names)), terminal=False)
-    assert text.split("\n")[0].split()[4:-4] == head
+def test_what_all_names_share_is_said_once(names, heads, note, read_table):
+    text = summary(tidy(*(row([name], 0.5) for name in names)))
+    columns = read_table(text).columns
+    assert columns[columns.index("chance") + 1 : columns.index("best")] == sorted(heads)
     assert (note in text) if note else ("backbones" not in text)
 
 
 def test_no_results_no_table():
-    assert accuracy_table(tidy()) == "no accuracy to show"
-    assert backbone_tables(tidy()) == "no accuracy to show"
+    assert tables(tidy(), ZeroshotSettings()) == {}
+    assert tables(tidy(), ZeroshotSettings(summary=True)) == {}
 
 
 # a table for each dataset
 
 
-def test_backbone_tables(results):
-    first, second, third = backbone_tables(results, terminal=False).split("\n\n")
-    lines = first.split("\n")
-    assert lines[0] == "birds/test · clean · prompts simple · chance 12.5 %"
-    assert lines[3].split() == ["tiny-RN/zoo", "50.0", f"48.0{DASH}52.1", "70.0", "49.0", "1,500"]
-    assert lines[5].split() == ["oracle", "75.0", f"73.0{DASH}77.1", DASH, DASH, "1,500"]
-    assert lines[6] == (
+def test_every_group_has_a_table_of_its_backbones(results, read_table):
+    text = by_backbone(results)
+    first, second, third = text.split("\n\n")
+    assert first.split("\n")[0] == "birds/test · clean · prompts simple · chance 12.5 %"
+    table = read_table(first)
+    assert table.row("tiny-RN/zoo") == {
+        "backbone": "tiny-RN/zoo",
+        "top-1": "50.0",
+        "95 % interval": f"48.0{DASH}52.1",
+        "top-5": "70.0",
+        "mean per class": "49.0",
+        "n": "1,500",
+    }
+    assert table.row("oracle") == {
+        "backbone": "oracle",
+        "top-1": "75.0",
+        "95 % interval": f"73.0{DASH}77.1",
+        "top-5": DASH,
+        "mean per class": DASH,
+        "n": "1,500",
+    }
+    gain, mark = first.split("\n")[-2:]
+    assert gain == (
         f"oracle: +12.5 points (10.5{DASH}14.6) over the best single backbone here, tiny-ViT-8/zoo;"
     )
-    assert lines[7] == "if errors were independent within each class it would be 80.0 %"
+    assert mark == "if errors were independent within each class it would be 80.0 %"
     assert second.startswith("birds/test · jpeg-3")
     assert third.startswith("flags/test")
 
 
 def test_no_readable_image_no_gain():
-    text = backbone_tables(tidy(*block(math.nan, math.nan, math.nan, n=0)), terminal=True)
+    text = by_backbone(tidy(*block(math.nan, math.nan, math.nan, n=0)), terminal=True)
     assert "points" not in text
     assert "nan" not in text
 
 
-def test_columns_without_a_number_are_left_out():
-    text = backbone_tables(tidy(row("a", 0.5)), terminal=False)
-    assert "top-5" not in text
+def test_columns_without_a_number_are_left_out(read_table):
+    text = by_backbone(tidy(row(["a"], 0.5)))
+    assert read_table(text).columns == ["backbone", "top-1", "95 % interval", "n"]
     assert "oracle" not in text
