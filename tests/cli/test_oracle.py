@@ -7,11 +7,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.oracle import oracle, sample_table, subset_table
+from clipsyn.analyses.oracle import OracleSettings, oracle
+from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.cli import main
 from clipsyn.results.frame import RESULT
-
-CLEAN = {"perturbations": "clean"}
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_weights_have_a_column_and_a_line(run):
 )
 def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
     csv, parquet = tmp_path / "table.csv", tmp_path / "table.parquet"
-    expected = table(tiny_store, **CLEAN)
+    expected = table(tiny_store, OracleSettings(perturbations="clean"))
     result = run(option, csv, "-p", "clean")
     assert result.exit_code == 0
     assert f"{len(expected)} rows written to {csv}" in result.stderr
@@ -85,12 +84,12 @@ def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
     assert pl.read_parquet(parquet).equals(expected)
 
 
-def test_files_of_the_numbers(run, tmp_path, tiny_store):
+def test_files_of_the_numbers(run, tmp_path, tiny_store, read_results):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
     result = run("--csv", csv, "--parquet", parquet)
     expected = oracle(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
-    assert pl.read_csv(csv, schema=RESULT)["value"].to_list() == expected["value"].to_list()
+    assert read_results(csv)["value"].to_list() == expected["value"].to_list()
     assert f"{len(expected)} rows written to {csv}" in result.stderr
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.catalog.experiments import categories, conditions, experiments
 from clipsyn.errors import DatasetError, MissingCell, StaleCell, UsageError
@@ -125,8 +126,8 @@ class TestANewStore:
             for image, answer in (("a", "na"), ("b", "cat"))
         ]
         bring(write_csv(COLUMNS[RESPONSES], rows, "edge_s_session_1.csv"))
-        table = sample_table(FeatureStore.open(tmp_path / "store"))
-        assert table.select("s", "s right").rows() == [(None, False), ("cat", True)]
+        table = sample_table(FeatureStore.open(tmp_path / "store"), OracleSettings())
+        assert table.select("s predicts", "s right").rows() == [(None, False), ("cat", True)]
 
     def test_na_is_an_answer_where_it_is_a_class(
         self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path

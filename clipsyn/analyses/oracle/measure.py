@@ -1,11 +1,43 @@
-"""The oracle over the backbones of a store, over every subset of them, and what each adds to it.
+"""The oracle of a store's backbones and of the best subsets of them, and what each adds to it.
 
-Reads predictions and labels; logits for the weight oracle alone.
+Reads predictions and labels; logits for the weight oracle alone. All numbers are over the samples
+that have a label and a prediction of every backbone.
+
+Metrics of a backbone (`ensemble` null):
+
+- acc1, with Wilson's 95 % interval, as all shares;
+- unique_correct: share of samples that it alone gets right, what the oracle loses without it;
+- shapley: its Shapley value in the oracle (`Overlap.credit`), with a bootstrap interval;
+- unique_correct_floor, shapley_floor: what a guess in its place would get of either.
+
+Metrics of the "oracle" of the best subset of each size from two, and of all backbones, with their
+names in `backbones` (of equal subsets the one that lacks the later backbones):
+
+- acc1; gain over the best single backbone on these samples, and gain_relative to its accuracy
+  (NaN where that is 0), with paired bootstrap intervals;
+- acc1_independent: the upper mark, what errors independent within each class would give.
+
+Metrics of the "class-oracle", the best backbone for each class, which lies between the best
+backbone for all images and the oracle, the best for each image:
+
+- acc1 and gain, the best chosen on these very images;
+- acc1_left_out and gain_left_out, chosen on the other images of each image's class.
+
+Metrics of the "oracle" of all backbones:
+
+- none_correct and all_correct: shares that no backbone, and every backbone, gets right;
+- region: share that some backbones get right and no others, with their names in `backbones`; the
+  `MOST_REGIONS` largest.
+
+And of the "weight-oracle", if `weights` are asked for, acc1 and gain: it is right where the sum of
+the backbones' logits with some weights >= 0 is (`reachable`).
+
+Beyond `MOST_BACKBONES` backbones there is the oracle of all, and none of smaller subsets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -26,65 +58,27 @@ from clipsyn.analyses.oracle.measures import (
 )
 from clipsyn.analyses.oracle.reachable import reachable
 from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.shares import gain, share
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score, scored
 from clipsyn.results.frame import Measured, Row, frame
+from clipsyn.results.view import WHERE
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import fingerprint
-from clipsyn.stats import (
-    UNKNOWN,
-    Interval,
-    Resamples,
-    bootstrap_difference,
-    percentiles,
-    wilson_interval,
-)
+from clipsyn.stats import Resamples, percentiles
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 
 MOST_REGIONS = 1000  # of one group in the frame: all there can be of nine backbones
-_WHERE = ("dataset", "split", "perturbation", "prompts")
+_About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number
 
 
 def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
-    """The oracle of all backbones and of the best subsets of them, and each backbone's part in it.
+    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
 
-    Filters are names or patterns with ``*``; None takes all there is. pooled: over all
-    perturbations of a dataset together, where each image was shown under one. Returns a tidy frame
-    with the columns of `RESULT`, all of it over the samples that every backbone has a prediction
-    for.
-    Metrics of a backbone (`ensemble` null):
-
-    - acc1, with Wilson's 95 % interval, as all shares;
-    - unique_correct: share of samples that it alone gets right, what the oracle loses without it;
-    - shapley: its Shapley value in the oracle (`Overlap.credit`), with a bootstrap interval;
-    - unique_correct_floor, shapley_floor: what a guess in its place would get of either.
-
-    Of the "oracle" of the best subset of each size from two (of equals the one that lacks the later
-    backbones), and of all, with their names in `backbones`:
-
-    - acc1; gain over the best single backbone on these samples, and gain_relative to its accuracy
-      (NaN where that is 0), with paired bootstrap intervals;
-    - acc1_independent: the upper mark, what errors independent within each class would give.
-
-    Of the "class-oracle", the best backbone for each class, between the best for all images and the
-    oracle, which is the best for each:
-
-    - acc1 and gain, the best chosen on these very images;
-    - acc1_left_out and gain_left_out, chosen on the other images of each image's class.
-
-    Of the "oracle" of all:
-
-    - none_correct and all_correct: shares that no backbone, and every backbone, gets right;
-    - region: share that some backbones get right and no others, with their names in `backbones`,
-      the `MOST_REGIONS` largest.
-
-    With `weights`, acc1 and gain of the "weight-oracle", which is right where the sum of the
-    backbones' logits with any weights >= 0 is (`reachable`).
-
-    Beyond `MOST_BACKBONES` backbones only the oracle of all is there.
-    Raises MissingCell with the extract line that helps, UnknownName with near matches, and
-    DatasetError where nothing has labels.
+    Raises MissingCell with the extract line that helps, UnknownName with near matches, DatasetError
+    where nothing has labels, and UsageError for weights of pooled predictions, which have no
+    logits.
     """
     groups = predicted(store, settings, pooled=settings.pooled)
     if settings.pooled and settings.weights:
@@ -93,53 +87,56 @@ def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
 
 
 def sample_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
-    """What every backbone says of every image, so that one can go and look.
+    """What every backbone predicts for every image, so that one can go and look.
 
-    Filters and errors are those of `oracle`. A row a sample, in the order of the store. Columns:
-    dataset, split, perturbation, prompts, id, label, class (null without a label), right (how many
-    backbones; null where the sample does not count), and for each backbone NAME: "NAME" (the class
-    it predicts), "NAME label" and "NAME right", null where it has no prediction, or no label.
+    A row a sample, in the order of the store. Columns: dataset, split, perturbation, prompts, id,
+    label, class (null without a label), right (how many backbones are; null where the sample does
+    not count); and for each backbone NAME "NAME predicts" (a class), "NAME label" (its index) and
+    "NAME right", null where it has no prediction, or no label is known. Errors are those of
+    `measure`.
     """
-    return pl.concat(
-        map(_samples, predicted(store, settings, pooled=settings.pooled)), how="diagonal"
-    )
+    groups = predicted(store, settings, pooled=settings.pooled)
+    return pl.concat(map(_samples, groups), how="diagonal")
 
 
 def subset_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
-    """The oracle of every subset of the backbones, a row each but for the empty one.
+    """The oracle of every subset of the backbones, a row each, without the empty one.
 
-    Filters and errors are those of `oracle`, and UsageError beyond `MOST_BACKBONES` backbones.
     Columns: dataset, split, perturbation, prompts, size, hits (samples), acc1, gain (over the best
-    single backbone), n, and a Boolean column for each backbone: is it in the subset.
+    single backbone), n; and for each backbone NAME "with NAME": whether the subset has it. Errors
+    are those of `measure`, and UsageError beyond `MOST_BACKBONES` backbones.
     """
-    return pl.concat(
-        map(_subsets, predicted(store, settings, pooled=settings.pooled)), how="diagonal"
-    )
+    groups = predicted(store, settings, pooled=settings.pooled)
+    return pl.concat(map(_subsets, groups), how="diagonal")
 
 
 def _rows(group: Predicted, weights: bool) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
     whole = fingerprint({"cells": list(group.fingerprints.values())})
-    right = correctness(group.predictions, group.labels)
+    for names, ensemble, measured in _numbers(group, weights):
+        yield group.row(measured, names, ensemble) | {"fingerprint": whole}
+
+
+def _numbers(group: Predicted, weights: bool) -> Iterator[_About]:
+    every, right = group.backbones, correctness(group.predictions, group.labels)
     labels = group.labels[scored(group.predictions, group.labels)]
     overlap = Overlap.of(right)
     resamples = Resamples(overlap.counts)
     for name, measured in _singles(group, overlap, resamples):
-        yield group.row(measured, (name,)) | {"fingerprint": whole}
-    for chosen, measured in _oracles(right, labels, overlap, resamples):
-        names = tuple(group.backbones[b] for b in chosen)
-        yield group.row(measured, names, "oracle") | {"fingerprint": whole}
-    for measured in _class_oracle(right, labels):
-        yield group.row(measured, group.backbones, "class-oracle")
-    for metric, hits in (("none_correct", overlap.none()), ("all_correct", overlap.every())):
-        yield group.row(_share(metric, hits, overlap.n), group.backbones, "oracle")
+        yield (name,), None, measured
+    for subset, measured in _oracles(right, labels, overlap, resamples):
+        yield tuple(every[b] for b in subset), "oracle", measured
+    for end, left_out in (("", False), ("_left_out", True)):
+        chosen = class_choice(right, labels, left_out=left_out)
+        yield from ((every, "class-oracle", it) for it in _of_choice(chosen, right, end))
+    yield every, "oracle", share("none_correct", overlap.none(), overlap.n)
+    yield every, "oracle", share("all_correct", overlap.every(), overlap.n)
     if weights:
-        for measured in _weight_oracle(group, right):
-            yield group.row(measured, group.backbones, "weight-oracle")
+        reached = _reached(group, right)
+        yield from ((every, "weight-oracle", it) for it in _of_choice(reached, right))
     for region, count in zip(overlap.right[:MOST_REGIONS], overlap.counts, strict=False):
-        names = tuple(group.backbones[b] for b in np.flatnonzero(region))
-        measured = _share("region", int(count), overlap.n)
-        yield group.row(measured, names, "oracle") | {"fingerprint": whole}
+        names = tuple(every[b] for b in np.flatnonzero(region))
+        yield names, "oracle", share("region", int(count), overlap.n)
 
 
 def _singles(
@@ -152,10 +149,10 @@ def _singles(
         "shapley_floor": overlap.mean(overlap.guessed_credit(group.n_classes)),
     }
     for b, name in enumerate(group.backbones):
-        yield name, _share("acc1", int(overlap.hits()[b]), overlap.n)
-        yield name, _share("unique_correct", int(overlap.only()[b]), overlap.n)
+        yield name, share("acc1", int(overlap.hits()[b]), overlap.n)
+        yield name, share("unique_correct", int(overlap.only()[b]), overlap.n)
         score = Score(float(values[b]), overlap.n)
-        yield name, Measured("shapley", score, _interval(draws[:, b]))
+        yield name, Measured("shapley", score, percentiles(draws[:, b]))
         for metric, floor in floors.items():
             yield name, Measured(metric, Score(float(floor[b]), overlap.n), None)
 
@@ -166,48 +163,39 @@ def _oracles(
     """Accuracy, upper mark and gains of the best subset of each size, and of all backbones."""
     count, n = right.shape
     accuracy, sizes = class_accuracy(right, labels)
-    chosen = [np.arange(count)]
-    if count <= MOST_BACKBONES:
-        every_size = [members(subset, count) for subset in best_subsets(subset_hits(right))]
-        chosen = every_size[1:] or chosen
+    subsets = [np.arange(count)]
+    if 1 < count <= MOST_BACKBONES:
+        subsets = [members(subset, count) for subset in best_subsets(subset_hits(right))[1:]]
     best = overlap.right[:, int(overlap.hits().argmax())]
-    found = np.stack([best, *(overlap.any_of(subset) for subset in chosen)], axis=1)
-    values, draws = overlap.mean(found), resamples.means(found)
-    for column, subset in enumerate(chosen, 1):
-        yield subset, _share("acc1", int(overlap.counts @ found[:, column]), n)
+    correct = np.stack([best, *(overlap.any_of(subset) for subset in subsets)], axis=1)
+    values, draws = overlap.mean(correct), resamples.means(correct)
+    for column, subset in enumerate(subsets, 1):
+        yield subset, share("acc1", int(overlap.counts @ correct[:, column]), n)
         mark = Score(independent_oracle(accuracy[subset], sizes), n)
         yield subset, Measured("acc1_independent", mark, None)
-        gain = Score(float(values[column] - values[0]), n)
-        yield subset, Measured("gain", gain, _interval(draws[:, column] - draws[:, 0]))
+        lead = Score(float(values[column] - values[0]), n)
+        yield subset, Measured("gain", lead, percentiles(draws[:, column] - draws[:, 0]))
         relative = Score(float(_relative(values[[column]], values[[0]])[0]), n)
         ratios = _relative(draws[:, column], draws[:, 0])
-        interval = _interval(ratios[np.isfinite(ratios)])
+        interval = percentiles(ratios[np.isfinite(ratios)])
         yield subset, Measured("gain_relative", relative, interval)
 
 
-def _class_oracle(right: NDArray[np.bool_], labels: NDArray[np.int32]) -> Iterator[Measured]:
-    for end, left_out in (("", False), ("_left_out", True)):
-        yield from _over_best(class_choice(right, labels, left_out=left_out), right, end)
-
-
-def _over_best(
-    found: NDArray[np.bool_], right: NDArray[np.bool_], end: str = ""
+def _of_choice(
+    correct: NDArray[np.bool_], right: NDArray[np.bool_], end: str = ""
 ) -> Iterator[Measured]:
-    """Accuracy of what is found (sample,), and its gain over the best single backbone."""
-    n = len(found)
-    yield _share(f"acc1{end}", int(np.count_nonzero(found)), n)
-    best = right[right.sum(axis=1).argmax()]
-    gain = Score(float(found.mean() - best.mean()) if n else float("nan"), n)
-    yield Measured(f"gain{end}", gain, bootstrap_difference(found, best))
+    """Accuracy of a choice (sample,), and its gain over the best single backbone."""
+    yield share(f"acc1{end}", int(np.count_nonzero(correct)), len(correct))
+    yield gain(f"gain{end}", correct, right)
 
 
-def _weight_oracle(group: Predicted, right: NDArray[np.bool_]) -> Iterator[Measured]:
-    found = np.asarray(right.any(axis=0))
+def _reached(group: Predicted, right: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(counted sample,): whether some weights make the sum of logits right."""
+    reached = np.asarray(right.any(axis=0))
     rows = np.flatnonzero(scored(group.predictions, group.labels))  # of the counted samples
-    for places, logits in _logits(group, rows[~found]):
-        at = np.searchsorted(rows, places)
-        found[at] = reachable(logits, group.labels[places])
-    yield from _over_best(found, right)
+    for places, logits in _logits(group, rows[~reached]):
+        reached[np.searchsorted(rows, places)] = reachable(logits, group.labels[places])
+    return reached
 
 
 def _logits(
@@ -225,22 +213,23 @@ def _logits(
 def _samples(group: Predicted) -> pl.DataFrame:
     labels, classes = group.labels, group.samples.class_names
     counted = scored(group.predictions, labels)
-    columns = [
-        *_where(group, len(labels)),
-        pl.Series("id", group.samples.ids, pl.String),
-        *_named("label", "class", labels, labels >= 0, classes),
-    ]
     right = group.predictions == labels
-    columns.append(_nullable("right", right.sum(axis=0).astype(np.int32), counted))
+    index, text = _classes("label", "class", labels, labels >= 0, classes)
+    columns = [
+        pl.Series("id", group.samples.ids, pl.String),
+        index,
+        text,
+        _nullable("right", right.sum(axis=0).astype(np.int32), counted),
+    ]
     for name, predictions, hits in zip(group.backbones, group.predictions, right, strict=True):
         there = predictions != NO_PREDICTION
         named = there & (predictions != NO_CLASS)
-        label, text = _named(f"{name} label", name, predictions, named, classes)
-        columns += [text, label, _nullable(f"{name} right", hits, there & (labels >= 0))]
-    return pl.DataFrame(columns)
+        index, text = _classes(f"{name} label", f"{name} predicts", predictions, named, classes)
+        columns += [text, index, _nullable(f"{name} right", hits, there & (labels >= 0))]
+    return _about(group, columns)
 
 
-def _named(
+def _classes(
     label: str,
     text: str,
     values: NDArray[np.uint16] | NDArray[np.int32],
@@ -254,8 +243,7 @@ def _named(
 
 
 def _nullable(name: str, values: NDArray[np.generic], known: NDArray[np.bool_]) -> pl.Series:
-    table = pl.DataFrame({name: values, "known": known})
-    return table.select(pl.when(pl.col("known")).then(pl.col(name)).alias(name)).to_series()
+    return pl.select(pl.when(pl.Series(known)).then(pl.Series(name, values))).to_series()
 
 
 def _subsets(group: Predicted) -> pl.DataFrame:
@@ -269,36 +257,27 @@ def _subsets(group: Predicted) -> pl.DataFrame:
     hits, n = subset_hits(right), right.shape[1]
     accuracy = hits / n if n else np.full(len(hits), np.nan)
     subsets = np.arange(len(hits), dtype=np.uint32)
-    table = pl.DataFrame(
-        [
-            *_where(group, len(hits)),
-            pl.Series("size", subset_sizes(count)),
-            pl.Series("hits", hits),
-            pl.Series("acc1", accuracy),
-            pl.Series("gain", accuracy - accuracy[1 << np.arange(count)].max()),
-            pl.Series("n", [n], pl.Int64).new_from_index(0, len(hits)),
-            *(pl.Series(name, subsets >> b & 1 == 1) for b, name in enumerate(group.backbones)),
-        ]
-    )
-    return table[1:]
+    columns = [
+        pl.Series("size", subset_sizes(count)),
+        pl.Series("hits", hits),
+        pl.Series("acc1", accuracy),
+        pl.Series("gain", accuracy - accuracy[1 << np.arange(count)].max()),
+        pl.Series("n", [n], pl.Int64).new_from_index(0, len(hits)),
+    ]
+    for b, name in enumerate(group.backbones):
+        columns.append(pl.Series(f"with {name}", subsets >> b & 1 == 1))
+    return _about(group, columns)[1:]
 
 
-def _where(group: Predicted, length: int) -> Iterable[pl.Series]:
+def _about(group: Predicted, columns: list[pl.Series]) -> pl.DataFrame:
+    """The columns, behind those that say what they are about."""
     samples = group.samples
     values = (samples.dataset, samples.split, group.perturbation, group.prompts)
-    for name, value in zip(_WHERE, values, strict=True):
-        yield pl.Series(name, [value]).new_from_index(0, length)
-
-
-def _share(metric: str, hits: int, n: int) -> Measured:
-    return Measured(metric, Score(hits / n if n else float("nan"), n), wilson_interval(hits, n))
+    about = [pl.lit(value).alias(name) for name, value in zip(WHERE, values, strict=True)]
+    return pl.DataFrame(columns).select(*about, pl.all())
 
 
 def _relative(values: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:
     """``(values - base) / base``, NaN where the base is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(base > 0, (values - base) / base, np.nan)
-
-
-def _interval(draws: NDArray[np.float64]) -> Interval:
-    return percentiles(draws) if len(draws) else UNKNOWN

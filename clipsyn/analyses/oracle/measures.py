@@ -1,10 +1,10 @@
-"""How far a selector that always knew which backbone to ask could go, and what each is worth to it.
+"""How far a selector could go that always knew which backbone to ask, and what each adds to it.
 
-All follows from *regions*: which backbones are right together, on how many samples. The oracle of a
-set of backbones is right where any of them is. It rewards guessing: a backbone that guesses raises
-it, and is alone right now and then. So beside it stand an upper mark, the oracle of errors that are
-independent within each class (`independent_oracle`), and beside what a backbone adds the floor,
-what a guess in its place would add (`Overlap.guessed`).
+Everything follows from *regions*: which backbones are right together, and on how many samples. The
+oracle of a set of backbones is right where any of them is. It rewards guessing: a backbone that
+guesses raises it, and is now and then the only one that is right. So two marks stand beside it: an
+upper one, the oracle of errors that are independent within each class (`independent_oracle`), and a
+floor below what a backbone adds, what a guess in its place would add (`Overlap.guessed`).
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ class Overlap:
 
     @classmethod
     def of(cls, right: NDArray[np.bool_]) -> Overlap:
-        """right: (backbone, sample). Of equal regions the one comes first in which the first
-        backbone is right, then the second, …
+        """The regions of right (backbone, sample).
+
+        Of regions of one size those come first in which the first backbone is right, then those in
+        which the second is, and so on.
         """
         _check(right)
-        found = patterns(~right.T)
-        order = np.argsort(-found.size, kind="stable")
-        return cls(right[:, found.first[order]].T, found.size[order])
+        regions = patterns(~right.T)
+        order = np.argsort(-regions.size, kind="stable")
+        return cls(right[:, regions.first[order]].T, regions.size[order])
 
     @property
     def n(self) -> int:
@@ -83,29 +85,31 @@ class Overlap:
         return np.asarray(self.right[:, backbones].any(axis=1))
 
     def credit(self) -> NDArray[np.float64]:
-        """(region, backbone): a sample's one point, shared equally by the backbones that get it
-        right. Its mean over samples is each backbone's Shapley value.
+        """(region, backbone): the one point of a sample, shared by the backbones that are right.
+
+        Its mean over samples is each backbone's Shapley value.
 
         The Shapley value (Shapley 1953) is what a backbone adds to the oracle's accuracy, averaged
-        over all orders in which backbones could join. For one sample the first of its right
-        backbones to join adds 1 and all others nothing, and each is the first equally often; values
-        of sums of games are sums of values. So it is exact for any number of backbones. Values sum
-        to the accuracy of the oracle.
+        over all orders in which backbones could join. On one sample the first right backbone to
+        join adds 1 and all others add nothing, and each right backbone is the first equally often.
+        The value of a sum of games is the sum of their values, so this is exact for any number of
+        backbones. The values of all backbones sum to the accuracy of the oracle.
         """
         return self.right / np.maximum(self.agreeing, 1)[:, None]
 
     def guessed(self, classes: int) -> NDArray[np.float64]:
-        """(region, backbone): the point of a guess in place of this backbone, where no other is
-        right.
+        """(region, backbone): what a guess in place of this backbone alone would get right.
 
-        A guess is right on one of `classes` images, whatever the others are. Its mean over samples
-        is the floor of what a backbone alone gets right: (1 - oracle of the others) / classes.
+        A guess is right on one of `classes` images, whatever the other backbones answer. The mean
+        over samples is the floor of what a backbone alone gets right: (1 - oracle of the others) /
+        classes.
         """
         return np.asarray((self._others() == 0) / classes)
 
     def guessed_credit(self, classes: int) -> NDArray[np.float64]:
-        """(region, backbone): `credit` of a guess in place of this backbone: the floor of its
-        Shapley value.
+        """(region, backbone): `credit` of a guess in place of this backbone.
+
+        The mean over samples is the floor of its Shapley value.
         """
         return 1 / (self._others() + 1) / classes
 
@@ -135,22 +139,22 @@ def class_accuracy(
 def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
     """The oracle that errors independent within each class would give, a fraction.
 
-    accuracy: (backbone, class), fractions; sizes: (class,) samples of each, None for as many in
-    all. In a class an image is then lost by all backbones with the product of their error rates:
-    the mean of the oracle over all ways to shuffle each backbone's hits within each class. Easy
-    and hard images make backbones err together, so that an oracle is below this mark; the nearer it
-    is, the less a lead of the oracle says that backbones know different things. NaN without
-    samples.
+    accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
+    as many. In each class all backbones then miss an image with the product of their error rates.
+    That is the mean of the oracle over all ways to shuffle each backbone's hits within each class.
+    Images that are hard for all make backbones err together, so an oracle lies below this mark; the
+    further below it lies, the more the backbones know the same things. NaN without samples.
     """
     return _mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
 
 
 def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
-    """The best backbone for each class: between one for all images and one for each image.
+    """Accuracy of the best backbone for each class.
 
-    accuracy: (backbone, class), in any unit; sizes: (class,) samples of each, None for as many in
-    all (mean per class). The best are chosen on the very samples that they are judged on, so it is
-    too high, and the more the smaller the classes: see `class_choice`. NaN without samples.
+    It lies between that of one backbone for all images and the oracle, one for each image.
+    accuracy: (backbone, class), in any unit; sizes: (class,) samples of each class, None if all
+    have as many (mean per class). The best are chosen on the very samples that they are judged on,
+    so it is too high, the more so the smaller the classes: see `class_choice`. NaN without samples.
     """
     return _mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
 
@@ -158,12 +162,13 @@ def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> f
 def class_choice(
     right: NDArray[np.bool_], labels: NDArray[Any], *, left_out: bool = False
 ) -> NDArray[np.bool_]:
-    """(sample,): is the backbone right that is best on the sample's class? Mean: `class_oracle`.
+    """(sample,): whether the backbone is right that is best on the sample's class.
 
-    left_out: that is best on the *other* samples of the class, so that the mean is what choosing by
-    class brings on samples that the choice has not seen, without selection bias. right: (backbone,
-    sample), labels: (sample,) >= 0. Of equals the one that is best on all (other) samples, then the
-    first; left out, a class of one sample has the backbone that is best on the rest.
+    right: (backbone, sample), labels: (sample,) >= 0. The mean is `class_oracle`. left_out: the
+    backbone is the best on the *other* samples of the class, so that the mean is what choosing by
+    class brings on samples that the choice has not seen, without selection bias. Of equals the
+    backbone is taken that is best on all (other) samples, then the first; where a sample is the
+    only one of its class, the backbone that is best on all others.
     """
     seen = right & left_out
     of_class = _class_hits(right, labels)[:, labels] - seen
@@ -190,9 +195,9 @@ def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(2^backbone,): samples that the oracle of each subset gets right.
 
     right: (backbone, sample). Backbone b is in subset s if bit b of s is set. Samples are counted
-    by the set of backbones that get them right; the subset-sum (zeta) transform of the counts says
-    how many have no right backbone outside s, so n minus that is the hits of the complement of s.
-    Time and memory do not depend on the number of samples but for one pass over them.
+    by the set of backbones that get them right. The subset-sum (zeta) transform of the counts says
+    how many samples have no right backbone outside s; n minus that is the hits of the complement of
+    s. Beyond one pass over the samples, time and memory do not depend on their number.
     """
     _check(right)
     count, n = right.shape
@@ -244,7 +249,7 @@ def _masks(right: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _byte(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(n,): bit b is row b, of up to eight rows of 0 and 1. Arithmetic on bytes is the fastest."""
+    """(sample,): bit b is row b, of up to eight rows of 0 and 1; bytes are the fastest to add."""
     byte = np.array(rows[-1])
     for row in rows[-2::-1]:
         byte += byte

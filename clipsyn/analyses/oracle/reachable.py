@@ -14,7 +14,7 @@ _PIVOTS = 50  # for each backbone; 2 or 3 are usual
 
 
 def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """(sample,): is the true class first in ``sum_b a_b logits[b]`` for some weights a >= 0?
+    """(sample,): whether the true class is first in ``sum_b a_b logits[b]`` for weights a >= 0.
 
     logits: (backbone, sample, class), finite; labels: (sample,), all known. The weights may differ
     from sample to sample, so the share of reachable samples bounds the accuracy of every ensemble
@@ -22,10 +22,10 @@ def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     with softplus, and any selection of one backbone. Ties go to the lowest class, as everywhere.
 
     With margins ``m_bc = logits[b, y] - logits[b, c]`` the weights exist if the matrix game with
-    payoff m has a positive value (von Neumann). Three cases need no game: a backbone that is right
-    (all weight on it), and a wrong class that is ahead in all backbones (nothing helps); classes
-    that are ahead in none never matter. The rest is solved exactly, by the simplex method on all
-    samples at once, and the weights found are checked. A value of 0 within rounding counts as not
+    payoff m has a positive value (von Neumann). Two cases need no game: where a backbone is right,
+    all weight goes to it; where one wrong class is ahead in all backbones, no weights help. Classes
+    that are ahead in none do not matter. The other samples are solved exactly, all at once, by the
+    simplex method, and the weights are checked. A value of 0 within rounding counts as not
     reachable, except where a backbone itself is right.
     """
     _check(logits, labels)
@@ -33,16 +33,16 @@ def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     true = np.take_along_axis(logits, index, axis=2)
     lower = np.arange(logits.shape[2]) < labels[:, None]
     ahead = (logits > true) | ((logits == true) & lower)
-    found = np.asarray(~ahead.any(axis=2).all(axis=0))
+    reached = np.asarray(~ahead.any(axis=2).all(axis=0))
     hopeless = ahead.all(axis=0).any(axis=1)
-    open_cases = np.flatnonzero(~found & ~hopeless)
+    open_cases = np.flatnonzero(~reached & ~hopeless)
     rivals = ahead.any(axis=0)[open_cases]
     for rows, classes, real in _batches(rivals, len(logits)):
         samples = open_cases[rows]
-        of_rivals = np.take_along_axis(logits[:, samples], classes[None], axis=2)
-        margins = true[:, samples].astype(np.float64) - of_rivals
-        found[samples] = _winnable(margins.transpose(1, 0, 2), real)
-    return found
+        rivals_logits = np.take_along_axis(logits[:, samples], classes[None], axis=2)
+        margins = true[:, samples].astype(np.float64) - rivals_logits
+        reached[samples] = _winnable(margins.transpose(1, 0, 2), real)
+    return reached
 
 
 def _batches(

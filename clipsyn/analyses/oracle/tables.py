@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.frames import is_nan
-from clipsyn.results.view import backbones, singles
-from clipsyn.show.numbers import NOTHING, interval_text
-from clipsyn.show.tables import column_heads, legend, shortened, show
+from clipsyn.results.frame import Row
+from clipsyn.results.view import (
+    WHERE,
+    Numbers,
+    backbones,
+    best_single,
+    named_parts,
+    numbers,
+    numbers_by,
+    singles,
+)
+from clipsyn.show.numbers import interval, percent, points
+from clipsyn.show.tables import ShortNames, best_of_rows, legend, measured, shortened, show
+from clipsyn.show.titles import common, title, where
 
-_WHERE = ["dataset", "split", "perturbation", "prompts"]
-_OF_SUBSETS = ["acc1", "acc1_independent", "gain", "gain_relative"]
 RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 
 _NOTES = {
@@ -44,6 +55,53 @@ weights: share that some weighted sum of the backbones' logits gets right, with 
 negative and free for each image."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """The numbers about one dataset, split, perturbation and prompt set."""
+
+    frame: pl.DataFrame
+
+    @cached_property
+    def singles(self) -> dict[str, Numbers]:
+        """By backbone."""
+        return numbers_by(singles(self.frame), "backbone")
+
+    @cached_property
+    def best(self) -> Row:
+        """The accuracy of the best single backbone."""
+        return best_single(self.frame)
+
+    @cached_property
+    def oracles(self) -> dict[tuple[str, ...], Numbers]:
+        """By subset of the backbones: the best of each size, and all."""
+        subsets = self.frame.filter(pl.col("metric") != "region", ensemble="oracle")
+        return numbers_by(subsets, "backbones")
+
+    @property
+    def oracle(self) -> Numbers:
+        """Of all backbones."""
+        return self.oracles[tuple(self.singles)]
+
+    @cached_property
+    def by_class(self) -> Numbers:
+        return numbers(self.frame.filter(ensemble="class-oracle"))
+
+    @cached_property
+    def weights(self) -> float | None:
+        """The accuracy of the weight oracle; None where nobody has asked for it."""
+        accuracy = self.frame.filter(ensemble="weight-oracle", metric="acc1")["value"]
+        return accuracy[0] if len(accuracy) else None
+
+    @property
+    def subsets(self) -> dict[tuple[str, ...], Numbers]:
+        """The best of each size: the best single backbone has no oracle, but an accuracy."""
+        larger = {names: oracle for names, oracle in self.oracles.items() if len(names) > 1}
+        return {(self.best["backbone"],): {"acc1": self.best}, **larger}
+
+    def about(self, columns: Iterable[str]) -> dict[str, Any]:
+        return {column: self.frame[column][0] for column in columns}
+
+
 def tables(
     frame: pl.DataFrame, settings: OracleSettings, *, terminal: bool | None = None
 ) -> dict[str, str]:
@@ -54,251 +112,219 @@ def tables(
     "oracle", "choices", "shapley", "unique_correct" and "sizes"; with `details` also the tables of
     each group, its name behind a comma ("regions, birds/test, clean, own").
     """
-    groups = {
-        ", ".join([f"{dataset}/{split}", *rest]): part
-        for (dataset, split, *rest), part in frame.group_by(_WHERE, maintain_order=True)
-    }
-    top = settings.top
+    top, groups = settings.top, {name: _Group(part) for name, part in named_parts(frame).items()}
     if len(groups) == 1:
-        (part,) = groups.values()
-        return _details(part, top, terminal)
-    found = _overview(frame, top, terminal) if groups else {}
-    for name, part in groups.items() if settings.details else ():
-        found |= {f"{kind}, {name}": text for kind, text in _details(part, top, terminal).items()}
-    return found
+        (group,) = groups.values()
+        return _details(group, top, terminal)
+    shown = _overview(frame, [*groups.values()], top, terminal) if groups else {}
+    for name, group in groups.items() if settings.details else ():
+        texts = _details(group, top, terminal)
+        shown |= {f"{kind}, {name}": text for kind, text in texts.items()}
+    return shown
 
 
-def _overview(frame: pl.DataFrame, top: int, terminal: bool | None) -> dict[str, str]:
-    short, pattern = _short(frame)
-    common = [name for name in ("split", "prompts") if frame[name].n_unique() == 1]
-    about = "; ".join(
-        [f"{name} {frame[name][0]}" for name in common]
-        + ([f"backbones {pattern}"] if pattern else [])
-    )
-    about = f"\n{about}." if about else ""
-    keys = [name for name in _WHERE if name not in common]
-    found = {
-        "oracle": _oracles(frame, keys, short, terminal),
-        "choices": _choices(frame, keys, terminal),
+def _overview(
+    frame: pl.DataFrame, groups: Sequence[_Group], top: int, terminal: bool | None
+) -> dict[str, str]:
+    names = shortened(backbones(singles(frame)))
+    shared = common(frame, ("split", "prompts"))
+    keys = [name for name in WHERE if name not in shared]
+    shown = {
+        "oracle": _oracles(groups, keys, names, terminal),
+        "choices": _choices(groups, keys, terminal),
+        "shapley": _by_backbone(groups, "shapley", keys, names, terminal),
+        "unique_correct": _by_backbone(groups, "unique_correct", keys, names, terminal),
+        "sizes": _sizes(groups, keys, top, terminal),
     }
-    for metric in ("shapley", "unique_correct"):
-        found[metric] = _by_backbone(frame, metric, keys, short, terminal)
-    found["sizes"] = _sizes(frame, keys, top, terminal)
-    return {name: f"{text}{about}" for name, text in found.items()}
+    about = "; ".join(filter(None, [*(f"{k} {v}" for k, v in shared.items()), names.phrase]))
+    return {name: f"{text}\n{about}." if about else text for name, text in shown.items()}
 
 
 def _by_backbone(
-    frame: pl.DataFrame, metric: str, keys: list[str], short: dict[str, str], terminal: bool | None
+    groups: Sequence[_Group],
+    metric: str,
+    keys: Sequence[str],
+    names: ShortNames,
+    terminal: bool | None,
 ) -> str:
     """A line a group, a column a backbone, and the floor."""
-    alone = singles(frame)
-    floors = alone.filter(metric=f"{metric}_floor").group_by(keys).agg(guess=pl.col("value").max())
-    table = (
-        alone.filter(metric=metric)
-        .pivot(on="backbone", index=keys, values="value", maintain_order=True)
-        .join(floors, on=keys, how="left", maintain_order="left")
-        .select(*keys, *short, "guess")
-    )
+    columns = names.columns
+    rows = [
+        {
+            **group.about(keys),
+            **dict.fromkeys(columns.values()),
+            **{columns[name]: row[metric]["value"] for name, row in group.singles.items()},
+            "guess": max(row[f"{metric}_floor"]["value"] for row in group.singles.values()),
+        }
+        for group in groups
+    ]
     text = show(
-        table,
-        percent=[*short, "guess"],
-        headers=column_heads(short),
-        bold=_largest(table, list(short)),
+        rows,
+        percent=[*columns.values(), "guess"],
+        headers=names.heads,
+        bold=best_of_rows(rows, [*columns.values()]),
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES[metric]}{legend(short)}"
+    return f"{text}\n\n{_NOTES[metric]}{legend(names.short)}"
 
 
 def _oracles(
-    frame: pl.DataFrame, keys: list[str], short: dict[str, str], terminal: bool | None
+    groups: Sequence[_Group], keys: Sequence[str], names: ShortNames, terminal: bool | None
 ) -> str:
-    rows = []
-    for _, part in frame.group_by(_WHERE, maintain_order=True):
-        best, whole = _best(part), _whole(part)
-        gain = whole["gain"]
-        rows.append(
-            {
-                **{key: part[key][0] for key in keys},
-                "n": best["n"],
-                "best": None if is_nan(best["value"]) else short[best["backbone"]],
-                "top-1": best["value"],
-                "oracle": whole["acc1"]["value"],
-                "indep.": whole["acc1_independent"]["value"],
-                "gain": gain["value"],
-                "95 %": interval_text(gain["ci_low"], gain["ci_high"]),
-                "gain %": whole["gain_relative"]["value"],
-                "none": whole["none_correct"]["value"],
-                "all": whole["all_correct"]["value"],
-            }
-        )
-    text = show(
-        pl.DataFrame(rows, infer_schema_length=None),
-        percent=["top-1", "oracle", "indep.", "gain", "gain %", "none", "all"],
-        right=["95 %"],
-        terminal=terminal,
-    )
-    return f"{text}\n\n{_NOTES['oracle']}"
+    rows = [
+        {
+            **group.about(keys),
+            "n": group.best["n"],
+            "best": None if is_nan(group.best["value"]) else names.short[group.best["backbone"]],
+            "top-1": group.best["value"],
+            "oracle": group.oracle["acc1"]["value"],
+            "indep.": group.oracle["acc1_independent"]["value"],
+            **measured("gain", group.oracle["gain"]),
+            "gain %": group.oracle["gain_relative"]["value"],
+            "none": group.oracle["none_correct"]["value"],
+            "all": group.oracle["all_correct"]["value"],
+        }
+        for group in groups
+    ]
+    shares = ["top-1", "oracle", "indep.", "gain", "gain %", "none", "all"]
+    return f"{show(rows, percent=shares, terminal=terminal)}\n\n{_NOTES['oracle']}"
 
 
-def _choices(frame: pl.DataFrame, keys: list[str], terminal: bool | None) -> str:
+def _choices(groups: Sequence[_Group], keys: Sequence[str], terminal: bool | None) -> str:
     """A line a group: one backbone for all images, one for each class, one for each image."""
-    rows = []
-    for _, part in frame.group_by(_WHERE, maintain_order=True):
-        by_class, whole = _by_metric(part.filter(ensemble="class-oracle")), _whole(part)
-        rows.append(
-            {
-                **{key: part[key][0] for key in keys},
-                "best": _best(part)["value"],
-                "class": by_class["acc1"]["value"],
-                "left out": by_class["acc1_left_out"]["value"],
-                "oracle": whole["acc1"]["value"],
-                "share": _part(by_class["gain"], whole["gain"]),
-                "share left out": _part(by_class["gain_left_out"], whole["gain"]),
-                "weights": _weights(part),
-            }
-        )
-    table = pl.DataFrame(rows, infer_schema_length=None)
-    weighed = table["weights"].null_count() < len(table)
+    weighed = any(group.weights is not None for group in groups)
+    rows = [
+        {
+            **group.about(keys),
+            "best": group.best["value"],
+            "class": group.by_class["acc1"]["value"],
+            "left out": group.by_class["acc1_left_out"]["value"],
+            "oracle": group.oracle["acc1"]["value"],
+            "share": _ratio(group.by_class["gain"], group.oracle["gain"]),
+            "share left out": _ratio(group.by_class["gain_left_out"], group.oracle["gain"]),
+            **({"weights": group.weights} if weighed else {}),
+        }
+        for group in groups
+    ]
     text = show(
-        table if weighed else table.drop("weights"),
-        percent=[name for name in table.columns if name not in keys],
+        rows,
+        percent=[name for name in rows[0] if name not in keys],
         headers={"share left out": "share\nleft out"},
         terminal=terminal,
     )
     return f"{text}\n\n{_NOTES['choices']}{_WEIGHTS if weighed else ''}"
 
 
-def _part(gain: dict[str, Any], of: dict[str, Any]) -> float | None:
-    """The part of one gain that another is; None where there is none to have a part of."""
-    return gain["value"] / of["value"] if of["value"] > 0 else None
+def _ratio(gain: Row, whole: Row) -> float | None:
+    """Which part of the whole gain a gain is; None where the whole is nothing."""
+    return gain["value"] / whole["value"] if whole["value"] > 0 else None
 
 
-def _sizes(frame: pl.DataFrame, keys: list[str], top: int, terminal: bool | None) -> str:
-    rows = []
-    for _, part in frame.group_by(_WHERE, maintain_order=True):
-        found = {str(size): row["acc1"]["value"] for size, _, row in _subsets(part)}
-        rows.append({key: part[key][0] for key in keys} | found)
-    table = pl.DataFrame(rows, infer_schema_length=None)
-    sizes = sorted(set(table.columns) - set(keys), key=int)[:top]
-    text = show(table.select(*keys, *sizes), percent=sizes, terminal=terminal)
+def _sizes(groups: Sequence[_Group], keys: Sequence[str], top: int, terminal: bool | None) -> str:
+    by_size = [
+        {len(names): oracle["acc1"]["value"] for names, oracle in group.subsets.items()}
+        for group in groups
+    ]
+    sizes = sorted(set().union(*by_size))[:top]
+    rows = [
+        group.about(keys) | {str(size): accuracy.get(size) for size in sizes}
+        for group, accuracy in zip(groups, by_size, strict=True)
+    ]
+    text = show(rows, percent=[*map(str, sizes)], terminal=terminal)
     return f"{text}\n\n{_NOTES['sizes']}"
 
 
-def _details(part: pl.DataFrame, top: int, terminal: bool | None) -> dict[str, str]:
-    short, pattern = _short(part)
-    dataset, split, *rest = part.select(_WHERE).row(0)
-    title = f"{dataset}/{split} · {rest[0]} · prompts {rest[1]} · n {part['n'][0]:,}"
-    title += f" · backbones {pattern}" if pattern else ""
+def _details(group: _Group, top: int, terminal: bool | None) -> dict[str, str]:
+    names = shortened([*group.singles])
+    head = title(*where(group.frame.row(0, named=True), (*WHERE, "n")), names.phrase)
     return {
-        "backbones": f"{title}\n{_backbones(part, short, terminal)}",
-        "subsets": f"{title}\n{_best_subsets(part, short, top, terminal)}",
-        "regions": f"{title}\n{_regions(part, short, top, terminal)}",
+        "backbones": f"{head}\n{_backbones(group, names, terminal)}",
+        "subsets": f"{head}\n{_best_subsets(group, names, top, terminal)}",
+        "regions": f"{head}\n{_regions(group, names, top, terminal)}",
     }
 
 
-def _backbones(part: pl.DataFrame, short: dict[str, str], terminal: bool | None) -> str:
-    """A line a backbone, the oracle below."""
-    rows = []
-    for name, text in short.items():
-        of = _by_metric(singles(part).filter(backbone=name))
-        shapley, only = of["shapley"], of["unique_correct"]
-        rows.append(
-            {
-                "backbone": text,
-                "top-1": of["acc1"]["value"],
-                "95 %": interval_text(of["acc1"]["ci_low"], of["acc1"]["ci_high"]),
-                "Shapley": shapley["value"],
-                "95 % ": interval_text(shapley["ci_low"], shapley["ci_high"]),
-                "guess": of["shapley_floor"]["value"],
-                "only it right": only["value"],
-                "guess ": of["unique_correct_floor"]["value"],
-                "images": _images(only),
-            }
-        )
-    best, oracle = _best(part), _whole(part)["acc1"]
-    by_class = part.filter(ensemble="class-oracle", metric="acc1").row(0, named=True)
-    for name, row in (("class oracle", by_class), ("oracle", oracle)):
-        interval = interval_text(row["ci_low"], row["ci_high"])
-        rows.append({"backbone": name, "top-1": row["value"], "95 %": interval})
-    rows[-1]["Shapley"] = oracle["value"]
-    table = pl.DataFrame(rows, infer_schema_length=None)
+def _backbones(group: _Group, names: ShortNames, terminal: bool | None) -> str:
+    """A line a backbone, the oracles below."""
+    rows: list[dict[str, Any]] = [
+        {
+            "backbone": names.short[name],
+            **measured("top-1", metrics["acc1"]),
+            **measured("Shapley", metrics["shapley"]),
+            "guess of Shapley": metrics["shapley_floor"]["value"],
+            "only it right": metrics["unique_correct"]["value"],
+            "guess of only it right": metrics["unique_correct_floor"]["value"],
+            "images": _images(metrics["unique_correct"]),
+        }
+        for name, metrics in group.singles.items()
+    ]
+    bold = {(line, "top-1") for line, row in enumerate(rows) if row["top-1"] == group.best["value"]}
+    oracle = group.oracle["acc1"]
+    rows += [
+        {"backbone": "class oracle", **measured("top-1", group.by_class["acc1"])},
+        {"backbone": "oracle", **measured("top-1", oracle), "Shapley": oracle["value"]},
+    ]
+    guesses = ["guess of Shapley", "guess of only it right"]
     text = show(
-        table,
-        percent=["top-1", "Shapley", "guess", "only it right", "guess "],
-        headers={"only it right": "only it\nright"},
-        right=["95 %", "95 % "],
-        bold={(row, "top-1") for row in range(len(short)) if rows[row]["top-1"] == best["value"]},
+        rows,
+        percent=["top-1", "Shapley", "only it right", *guesses],
+        headers={"only it right": "only it\nright"} | dict.fromkeys(guesses, "guess"),
+        bold=bold,
         terminal=terminal,
     )
-    return "\n".join([text, *_said(part, short[best["backbone"]])])
+    return "\n".join([text, *_sentences(group, names.short[group.best["backbone"]])])
 
 
-def _said(part: pl.DataFrame, best: str) -> list[str]:
-    """What is no line of the table: gain, images that none and all get right, weights."""
-    whole = _whole(part)
-    gain, relative = whole["gain"], whole["gain_relative"]
-    none, every = whole["none_correct"], whole["all_correct"]
-    mark = whole["acc1_independent"]["value"]
+def _sentences(group: _Group, best: str) -> list[str]:
+    """What no line of the table says: gains, images that none and all get right, weights."""
+    gain, relative = group.oracle["gain"], group.oracle["gain_relative"]
+    none, every = group.oracle["none_correct"], group.oracle["all_correct"]
+    mark = group.oracle["acc1_independent"]["value"]
+    left_out = group.by_class["gain_left_out"]
     if is_nan(gain["value"]):
         return ["no image counts: none has a label and a prediction of every backbone"]
-    points = f"{100 * gain['value']:+.1f} points ({interval_text(gain['ci_low'], gain['ci_high'])})"
-    percent = ""
+    in_percent = ""
     if not is_nan(relative["value"]):
-        interval = interval_text(relative["ci_low"], relative["ci_high"])
-        percent = f", {100 * relative['value']:+.1f} % ({interval})"
-    lines = [
-        f"oracle: {points}{percent} over the best single backbone here, {best};\n"
-        f"if errors were independent within each class it would be {100 * mark:.1f} %",
-        _said_of_classes(part),
-        f"no backbone gets {_images(none):,} images right ({100 * none['value']:.1f} %), "
-        f"all get {_images(every):,} right ({100 * every['value']:.1f} %)",
+        in_percent = f", {100 * relative['value']:+.1f} % ({interval(relative)})"
+    sentences = [
+        f"oracle: {points(gain)}{in_percent} over the best single backbone here, {best};\n"
+        f"if errors were independent within each class it would be {percent(mark)} %",
+        f"class oracle: {100 * group.by_class['gain']['value']:+.1f} points, the best backbone of "
+        "each class chosen on these very images; chosen\non the other images of the class: "
+        f"{points(left_out)}",
+        f"no backbone gets {_images(none):,} images right ({percent(none['value'])} %), "
+        f"all get {_images(every):,} right ({percent(every['value'])} %)",
         "Shapley: what a backbone adds to the oracle, on average over all orders; they sum to it",
         "guess: what a backbone that guesses would have in its place",
     ]
-    if (weights := _weights(part)) is not None:
-        lines.append(
-            f"weighted sums of logits, weights not negative and free for each image, could get "
-            f"{100 * weights:.1f} %"
+    if group.weights is not None:
+        sentences.append(
+            "weighted sums of logits, weights not negative and free for each image, could get "
+            f"{percent(group.weights)} %"
         )
-    return lines
+    return sentences
 
 
-def _said_of_classes(part: pl.DataFrame) -> str:
-    of = _by_metric(part.filter(ensemble="class-oracle"))
-    gain, left_out = of["gain"]["value"], of["gain_left_out"]
-    interval = interval_text(left_out["ci_low"], left_out["ci_high"])
-    return (
-        f"class oracle: {100 * gain:+.1f} points, the best backbone of each class chosen on these "
-        f"very images; chosen\non the other images of the class: "
-        f"{100 * left_out['value']:+.1f} points ({interval})"
-    )
-
-
-def _best_subsets(
-    part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool | None
-) -> str:
+def _best_subsets(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
     """A line a size, a column a backbone."""
     rows: list[dict[str, Any]] = []
-    every = _subsets(part)
-    for size, names, of in every[:top]:
-        before = rows[-1]["oracle"] if rows and rows[-1]["size"] == size - 1 else None
-        gain = of.get("gain")
+    for subset, oracle in [*group.subsets.items()][:top]:
+        accuracy = oracle["acc1"]["value"]
+        before = rows[-1] if rows and rows[-1]["size"] == len(subset) - 1 else None
         rows.append(
             {
-                "size": size,
-                "oracle": of["acc1"]["value"],
-                "indep.": of["acc1_independent"]["value"] if gain else None,
-                "step": None if before is None else of["acc1"]["value"] - before,
-                "gain": gain["value"] if gain else None,
-                "95 %": interval_text(gain["ci_low"], gain["ci_high"]) if gain else NOTHING,
-                **_marks(names, short),
+                "size": len(subset),
+                "oracle": accuracy,
+                "indep.": oracle["acc1_independent"]["value"] if len(subset) > 1 else None,
+                "step": accuracy - before["oracle"] if before else None,
+                **measured("gain", oracle.get("gain", {})),
+                **_marks(subset, names),
             }
         )
     text = show(
-        pl.DataFrame(rows, infer_schema_length=None),
+        rows,
         percent=["oracle", "indep.", "step", "gain"],
-        headers=column_heads(short),
-        right=["95 %"],
+        headers=names.heads,
         terminal=terminal,
     )
     lines = [
@@ -307,86 +333,35 @@ def _best_subsets(
         "were, within each\nclass; step: over one backbone fewer; gain: over the best single "
         "backbone, in points",
     ]
-    if len(every) > len(rows):
-        lines.append(f"{len(every) - len(rows):,} more numbers of backbones: --top {len(every)}")
-    return "\n".join(lines) + legend(short)
+    count = len(group.subsets)
+    if count > top:
+        lines.append(f"{count - top:,} more numbers of backbones: --top {count}")
+    return "\n".join(lines) + legend(names.short)
 
 
-def _regions(part: pl.DataFrame, short: dict[str, str], top: int, terminal: bool | None) -> str:
+def _regions(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
     """A line a region, a column a backbone."""
-    every = part.filter(pl.col("metric") == "region")
-    shown = [
-        {"images": _images(row), "%": row["value"]} | _marks(row["backbones"], short)
-        for row in every.head(top).iter_rows(named=True)
+    regions = group.frame.filter(metric="region")
+    rows = [
+        {"images": _images(row), "%": row["value"], **_marks(row["backbones"], names)}
+        for row in regions.head(top).iter_rows(named=True)
     ]
-    kinds = {"images": pl.Int64, "%": pl.Float64, **dict.fromkeys(short, pl.String)}
+    kinds: dict[str, Any] = {"images": pl.Int64, "%": pl.Float64}
+    kinds |= dict.fromkeys(names.columns.values(), pl.String)
     text = show(
-        pl.DataFrame(shown, schema=kinds),
-        percent=["%"],
-        headers=column_heads(short),
-        terminal=terminal,
+        pl.DataFrame(rows, schema=kinds), percent=["%"], headers=names.heads, terminal=terminal
     )
     lines = [text, f"images that these backbones ({RIGHT}) get right, and no others"]
-    if rest := len(every) - len(shown):
-        count = every["n"][0] * every["value"][top:].sum()
-        lines.append(f"{rest:,} more regions with {count:,.0f} images: --top {len(every)}")
-    return "\n".join(lines) + legend(short)
+    if rest := len(regions) - len(rows):
+        images = regions["n"][0] * regions["value"][top:].sum()
+        lines.append(f"{rest:,} more regions with {images:,.0f} images: --top {len(regions)}")
+    return "\n".join(lines) + legend(names.short)
 
 
-def _marks(names: Sequence[str], short: dict[str, str]) -> dict[str, str]:
-    return {name: RIGHT if name in names else WRONG for name in short}
+def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, str]:
+    return {column: RIGHT if name in subset else WRONG for name, column in names.columns.items()}
 
 
-def _subsets(part: pl.DataFrame) -> list[tuple[int, tuple[str, ...], dict[str, Any]]]:
-    """Size, names and rows by metric of the best single backbone and the best of each size."""
-    single = _best(part)
-    found: list[tuple[int, tuple[str, ...], dict[str, Any]]]
-    found = [(1, (str(single["backbone"]),), {"acc1": single})]
-    oracles = part.filter(pl.col("ensemble") == "oracle", pl.col("metric").is_in(_OF_SUBSETS))
-    for (names,), rows in oracles.group_by("backbones", maintain_order=True):
-        chosen = tuple(names)
-        if len(chosen) > 1:
-            found.append((len(chosen), chosen, _by_metric(rows)))
-    return found
-
-
-def _best(part: pl.DataFrame) -> dict[str, Any]:
-    """The accuracy of the best single backbone, the first of equals."""
-    accuracies = singles(part).filter(metric="acc1")
-    return max(accuracies.to_dicts(), key=lambda row: -1 if is_nan(row["value"]) else row["value"])
-
-
-def _whole(part: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """The rows of the oracle of all backbones, by metric."""
-    count = len(backbones(singles(part)))
-    return _by_metric(
-        part.filter(
-            pl.col("ensemble") == "oracle",
-            pl.col("backbones").list.len() == count,
-            pl.col("metric") != "region",
-        )
-    )
-
-
-def _weights(part: pl.DataFrame) -> float | None:
-    found = part.filter(pl.col("ensemble") == "weight-oracle", pl.col("metric") == "acc1")
-    return found["value"][0] if len(found) else None
-
-
-def _by_metric(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    return {row["metric"]: row for row in rows.iter_rows(named=True)}
-
-
-def _short(part: pl.DataFrame) -> tuple[dict[str, str], str]:
-    return shortened(backbones(singles(part)))
-
-
-def _images(row: dict[str, Any]) -> int | None:
+def _images(row: Row) -> int | None:
     """How many images a share is."""
     return None if is_nan(row["value"]) else round(row["value"] * row["n"])
-
-
-def _largest(table: pl.DataFrame, columns: list[str]) -> set[tuple[int, str]]:
-    rows = enumerate(table.select(columns).iter_rows(named=True))
-    known = ((r, {k: v for k, v in row.items() if v is not None}) for r, row in rows)
-    return {(r, name) for r, row in known for name in row if row[name] == max(row.values())}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from collections import Counter
+from collections.abc import Iterable
+from itertools import combinations, compress
 
 import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.analyses.oracle import OracleSettings, oracle
 from clipsyn.analyses.oracle import measure as module
-from clipsyn.analyses.oracle import oracle, sample_table, subset_table
+from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, UnknownName, UsageError
 from clipsyn.results.frame import NAMES, RESULT
@@ -76,10 +79,10 @@ def one_hot(predictions, classes: int = 3) -> np.ndarray:
     )
 
 
-def value(frame: pl.DataFrame, metric: str, backbones: str, ensemble: str | None) -> dict:
+def value(frame: pl.DataFrame, metric: str, backbones: Iterable[str], ensemble: str | None) -> dict:
     rows = frame.filter(
         pl.col("metric") == metric,
-        pl.col("backbones") == backbones,
+        pl.col("backbones") == pl.lit(list(backbones), pl.List(pl.String)),
         pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
     ).to_dicts()
     assert len(rows) == 1, (metric, backbones, ensemble)
@@ -142,11 +145,10 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
             ("shapley", credit),
             ("unique_correct", alone),
         ):
-            found = value(frame, metric, name, None)
+            found = value(frame, metric, [name], None)
             assert found["value"] == pytest.approx(expected, abs=1e-12)
             assert found["ci_low"] <= expected <= found["ci_high"]
             assert found["ci_high"] - found["ci_low"] > 0.02
-    everyone = "+".join(BACKBONES)
     oracle_accuracy = sum(map(any, rows)) / 88
     for metric, expected in (
         ("acc1", oracle_accuracy),
@@ -155,7 +157,7 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
         ("none_correct", sum(not any(row) for row in rows) / 88),
         ("all_correct", sum(map(all, rows)) / 88),
     ):
-        found = value(frame, metric, everyone, "oracle")
+        found = value(frame, metric, BACKBONES, "oracle")
         assert found["value"] == pytest.approx(expected, abs=1e-12)
         assert 0 <= found["ci_low"] <= expected <= found["ci_high"]
 
@@ -167,31 +169,28 @@ def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
     truth = birds.samples("birds", "test").labels
     readable = birds.predictions(key, birds.prompt_sets(key)[0]) != NO_PREDICTION
     labels = truth[readable].tolist()
-    frame, everyone = (
-        results.filter(dataset="birds", perturbation=perturbation),
-        "+".join(BACKBONES),
-    )
+    frame = results.filter(dataset="birds", perturbation=perturbation)
     by_class = {c: [row for row, of in zip(rows, labels, strict=True) if of == c] for c in labels}
     lost = hits = 0.0
     for of in by_class.values():
         rates = [sum(column) / len(of) for column in zip(*of, strict=True)]
         lost += len(of) * math.prod(1 - rate for rate in rates)
         hits += len(of) * max(rates)
-    mark = value(frame, "acc1_independent", everyone, "oracle")
+    mark = value(frame, "acc1_independent", BACKBONES, "oracle")
     assert mark["value"] == pytest.approx(1 - lost / 88, abs=1e-12)
     best = max(map(sum, zip(*rows, strict=True))) / 88
     for end, expected in (("", hits / 88), ("_left_out", left_out_by_loops(rows, labels))):
-        accuracy = value(frame, f"acc1{end}", everyone, "class-oracle")
-        gain = value(frame, f"gain{end}", everyone, "class-oracle")
+        accuracy = value(frame, f"acc1{end}", BACKBONES, "class-oracle")
+        gain = value(frame, f"gain{end}", BACKBONES, "class-oracle")
         assert accuracy["value"] == pytest.approx(expected, abs=1e-12)
         assert gain["value"] == pytest.approx(expected - best, abs=1e-12)
         assert gain["ci_low"] < gain["value"] < gain["ci_high"]
     for b, name in enumerate(BACKBONES):
         others = sum(any(right for o, right in enumerate(row) if o != b) for row in rows) / 88
-        floor = value(frame, "unique_correct_floor", name, None)
+        floor = value(frame, "unique_correct_floor", [name], None)
         assert floor["value"] == pytest.approx((1 - others) / len(SIX))
         shared = sum(1 / (1 + sum(row) - row[b]) for row in rows) / 88 / len(SIX)
-        assert value(frame, "shapley_floor", name, None)["value"] == pytest.approx(shared)
+        assert value(frame, "shapley_floor", [name], None)["value"] == pytest.approx(shared)
 
 
 def left_out_by_loops(rows: list[tuple[bool, ...]], labels: list[int]) -> float:
@@ -213,37 +212,34 @@ def test_every_subset_has_the_mark_of_its_backbones(given):
     given(one_hot([[0, 0, 1, 2], [0, 1, 1, 2], [2, 2, 1, 1]]), [0, 0, 1, 1])
     frame = oracle(None)
     # class 0: a gets all; class 1: each gets a half, c gets all
-    assert value(frame, "acc1_independent", "a+c", "oracle")["value"] == pytest.approx(1)
-    assert value(frame, "acc1_independent", "a+b+c", "oracle")["value"] == pytest.approx(1)
+    assert value(frame, "acc1_independent", "ac", "oracle")["value"] == pytest.approx(1)
+    assert value(frame, "acc1_independent", "abc", "oracle")["value"] == pytest.approx(1)
 
 
 def test_the_best_pair_equals_a_search(birds, results):
     rows = right_of(birds, "birds", "clean")
-    found = {
-        "+".join(BACKBONES[b] for b in pair): sum(any(row[b] for b in pair) for row in rows) / 88
+    accuracy = {
+        tuple(BACKBONES[b] for b in pair): sum(any(row[b] for b in pair) for row in rows) / 88
         for pair in combinations(range(3), 2)
     }
     pairs = results.filter(
-        pl.col("backbones").str.count_matches(r"\+") == 1,
+        pl.col("backbones").list.len() == 2,
         dataset="birds",
         perturbation="clean",
         ensemble="oracle",
         metric="acc1",
     )
     assert len(pairs) == 1
-    assert pairs["value"][0] == pytest.approx(max(found.values()), abs=1e-12)
-    assert found[pairs["backbones"][0]] == max(found.values())
+    assert pairs["value"][0] == pytest.approx(max(accuracy.values()), abs=1e-12)
+    assert accuracy[tuple(pairs["backbones"][0])] == max(accuracy.values())
 
 
 def test_regions_equal_a_count(birds, results):
     rows = right_of(birds, "birds", "jpeg-3")
-    expected = {}
-    for row in rows:
-        name = "+".join(b for b, hit in zip(BACKBONES, row, strict=True) if hit)
-        expected[name] = expected.get(name, 0) + 1
+    expected = Counter(tuple(compress(BACKBONES, row)) for row in rows)
     regions = results.filter(dataset="birds", perturbation="jpeg-3", metric="region")
     counts = (regions["value"] * regions["n"]).round().cast(int)
-    assert dict(zip(regions["backbones"], counts, strict=True)) == expected
+    assert dict(zip(map(tuple, regions["backbones"]), counts, strict=True)) == expected
     assert counts.is_sorted(descending=True)
 
 
@@ -254,11 +250,16 @@ def test_four_images_by_hand(given):
     assert value(frame, "acc1", "a", None)["value"] == 0.75
     assert value(frame, "unique_correct", "a", None)["value"] == 0.25
     assert value(frame, "shapley", "b", None)["value"] == pytest.approx((1 / 2 + 1 / 3) / 4)
-    assert value(frame, "acc1", "a+b", "oracle")["value"] == 0.75
-    assert value(frame, "gain", "a+b+c", "oracle")["value"] == 0
-    assert value(frame, "none_correct", "a+b+c", "oracle")["value"] == 0.25
+    assert value(frame, "acc1", "ab", "oracle")["value"] == 0.75
+    assert value(frame, "gain", "abc", "oracle")["value"] == 0
+    assert value(frame, "none_correct", "abc", "oracle")["value"] == 0.25
     regions = frame.filter(metric="region").select("backbones", "value").rows()
-    assert regions == [("a+b+c", 0.25), ("a+b", 0.25), ("a", 0.25), ("", 0.25)]
+    assert regions == [
+        (["a", "b", "c"], 0.25),
+        (["a", "b"], 0.25),
+        (["a"], 0.25),
+        ([], 0.25),
+    ]
 
 
 def test_samples_without_a_label_or_a_prediction_do_not_count(given):
@@ -276,11 +277,11 @@ def test_the_best_pair_may_lack_the_best_backbone(given):
         one_hot([[0 if image in right else 1 for image in range(12)] for right in sets]), [0] * 12
     )
     frame = oracle(None)
-    assert value(frame, "acc1", "b+c", "oracle")["value"] == pytest.approx(8 / 12)
-    gain = value(frame, "gain", "b+c", "oracle")
+    assert value(frame, "acc1", "bc", "oracle")["value"] == pytest.approx(8 / 12)
+    gain = value(frame, "gain", "bc", "oracle")
     assert gain["value"] == pytest.approx(3 / 12)
     assert gain["ci_low"] < 0  # in some resamples a is better
-    assert value(frame, "gain_relative", "b+c", "oracle")["value"] == pytest.approx(3 / 5)
+    assert value(frame, "gain_relative", "bc", "oracle")["value"] == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +290,9 @@ def test_the_best_pair_may_lack_the_best_backbone(given):
 def test_all_right_and_all_wrong(given, predictions, accuracy, relative):
     given(one_hot(predictions), [0, 0])
     frame = oracle(None)
-    assert value(frame, "acc1", "a+b", "oracle")["value"] == accuracy
-    assert value(frame, "gain", "a+b", "oracle")["value"] == 0
-    found = value(frame, "gain_relative", "a+b", "oracle")
+    assert value(frame, "acc1", "ab", "oracle")["value"] == accuracy
+    assert value(frame, "gain", "ab", "oracle")["value"] == 0
+    found = value(frame, "gain_relative", "ab", "oracle")
     if relative is None:  # 0/0
         assert all(math.isnan(found[name]) for name in ("value", "ci_low", "ci_high"))
     else:
@@ -305,7 +306,9 @@ def test_one_backbone_one_class_one_image(given):
     assert value(frame, "gain", "a", "oracle")["value"] == 0
     assert value(frame, "acc1", "a", "weight-oracle")["value"] == 1
     assert frame.select(NAMES).is_duplicated().sum() == 0
-    assert subset_table(None).select("size", "hits", "a").rows() == [(1, 1, True)]
+    assert subset_table(None, OracleSettings()).select("size", "hits", "with a").rows() == [
+        (1, 1, True)
+    ]
 
 
 def test_no_image_that_counts(given):
@@ -314,7 +317,7 @@ def test_no_image_that_counts(given):
     assert set(frame["n"]) == {0}
     for column in ("value", "ci_low", "ci_high"):
         assert frame[column].is_nan().all(), column
-    assert subset_table(None)["acc1"].is_nan().all()
+    assert subset_table(None, OracleSettings())["acc1"].is_nan().all()
 
 
 def test_the_weight_oracle_mixes_logits(given):
@@ -324,9 +327,9 @@ def test_the_weight_oracle_mixes_logits(given):
     other = [[0, 1, 2], [2, 0, 3], [2, 3, 0], [2, 0, 3], [2, 0, 3], [2, 0, 3], [2, 0, 3]]
     store = given([first, other], [0, 0, 0, -1, 0, 0, 0])
     frame = oracle(None, weights=True)
-    assert value(frame, "acc1", "a+b", "oracle")["value"] == pytest.approx(1 / 5)
-    assert value(frame, "acc1", "a+b", "weight-oracle")["value"] == pytest.approx(4 / 5)
-    gain = value(frame, "gain", "a+b", "weight-oracle")
+    assert value(frame, "acc1", "ab", "oracle")["value"] == pytest.approx(1 / 5)
+    assert value(frame, "acc1", "ab", "weight-oracle")["value"] == pytest.approx(4 / 5)
+    gain = value(frame, "gain", "ab", "weight-oracle")
     assert gain["value"] == pytest.approx(3 / 5)
     assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"] <= 1
     assert max(len(rows) for rows in store.read) == 3
@@ -336,7 +339,8 @@ def test_the_weight_oracle_mixes_logits(given):
 
 
 def test_the_weight_oracle_of_a_store_is_no_worse_than_selection(results):
-    oracles = results.filter(metric="acc1", backbones="+".join(BACKBONES))
+    every = pl.col("backbones") == pl.lit(list(BACKBONES), pl.List(pl.String))
+    oracles = results.filter(every, metric="acc1")
     selection = oracles.filter(ensemble="oracle")["value"].to_list()
     weights = oracles.filter(ensemble="weight-oracle")["value"].to_list()
     assert all(w >= s for s, w in zip(selection, weights, strict=True))
@@ -346,7 +350,7 @@ def test_the_weight_oracle_of_a_store_is_no_worse_than_selection(results):
 def test_what_depends_on_all_backbones_has_the_fingerprint_of_all(birds):
     def prints(metric: str, **filters) -> set[str]:
         frame = oracle(birds, datasets="flags", **filters)
-        return set(frame.filter(metric=metric, backbones="rn/b")["fingerprint"])
+        return {value(frame, metric, ["rn/b"], None)["fingerprint"]}
 
     pair = ["rn/b", "vit/a"]
     for metric in ("acc1", "shapley", "unique_correct"):
@@ -362,20 +366,20 @@ def test_many_backbones_have_no_subsets(given, monkeypatch):
     monkeypatch.setattr(module, "MOST_BACKBONES", 2)
     given(one_hot([[0, 1], [1, 1], [2, 0]]), [0, 1])
     frame = oracle(None).filter(ensemble="oracle", metric="acc1")
-    assert frame["backbones"].to_list() == ["a+b+c"]
+    assert frame["backbones"].to_list() == [["a", "b", "c"]]
     with pytest.raises(UsageError, match=r"toy/test has 3 backbones.*up to 2 with backbones=…"):
-        subset_table(None)
+        subset_table(None, OracleSettings())
 
 
 def test_no_more_regions_than_are_asked_for(given, monkeypatch):
     monkeypatch.setattr(module, "MOST_REGIONS", 2)
     given(one_hot([[0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]), [0, 1, 0, 0, 0])
     regions = oracle(None).filter(metric="region")
-    assert regions.select("backbones", "value").rows() == [("a+b", 0.6), ("a", 0.2)]
+    assert regions.select("backbones", "value").rows() == [(["a", "b"], 0.6), (["a"], 0.2)]
 
 
 def test_the_samples_of_a_store(birds):
-    table = sample_table(birds, datasets="birds")
+    table = sample_table(birds, OracleSettings(datasets="birds"))
     labels = birds.samples("birds", "test").labels
     assert len(table) == 2 * 90
     clean = table.filter(perturbation="clean")
@@ -388,16 +392,15 @@ def test_the_samples_of_a_store(birds):
     for b, name in enumerate(BACKBONES):
         hits = clean[f"{name} right"]
         assert hits.drop_nulls().to_list() == [row[b] for row in rows]
-        assert clean[name].drop_nulls().to_list() == [
-            SIX[label] for label in clean[f"{name} label"].drop_nulls()
-        ]
-        assert hits.null_count() == clean[name].null_count() == 2
+        predicted, indices = clean[f"{name} predicts"], clean[f"{name} label"]
+        assert predicted.drop_nulls().to_list() == [SIX[label] for label in indices.drop_nulls()]
+        assert hits.null_count() == predicted.null_count() == 2
 
 
 def test_samples_without_a_label_or_a_prediction_have_nulls(given):
     given(one_hot([[0, None, 2]]), [0, 1, -1])
-    table = sample_table(None)
-    shown = table.select("label", "class", "right", "a", "a label", "a right").rows()
+    table = sample_table(None, OracleSettings())
+    shown = table.select("label", "class", "right", "a predicts", "a label", "a right").rows()
     assert shown == [
         (0, "class 0", 1, "class 0", 0, True),
         (1, "class 1", None, None, None, None),
@@ -409,11 +412,11 @@ def test_groups_of_other_backbones_share_a_table(fakes, birds, tmp_path):
     fakes.fill(tmp_path / "s", [fakes.Encoder("a"), fakes.Encoder("b")], [fakes.Source("toy")])
     fakes.fill(tmp_path / "s", [fakes.Encoder("a")], [fakes.Source("other", count=5)])
     store = FeatureStore.open(tmp_path / "s")
-    table = sample_table(store)
+    table = sample_table(store, OracleSettings())
     assert len(table) == 25
     assert table.filter(dataset="other")["b right"].null_count() == 5
-    subsets = subset_table(store)
-    assert subsets.select("dataset", "size", "a", "b").rows() == [
+    subsets = subset_table(store, OracleSettings())
+    assert subsets.select("dataset", "size", "with a", "with b").rows() == [
         ("other", 1, True, None),
         ("toy", 1, True, False),
         ("toy", 1, False, True),
@@ -423,24 +426,40 @@ def test_groups_of_other_backbones_share_a_table(fakes, birds, tmp_path):
 
 def test_all_subsets_of_a_store(birds):
     rows = right_of(birds, "birds", "clean")
-    table = subset_table(birds, datasets="birds", perturbations="clean")
+    table = subset_table(birds, OracleSettings(datasets="birds", perturbations="clean"))
     assert len(table) == 7
     best = max(sum(column) for column in zip(*rows, strict=True)) / 88
     for row in table.iter_rows(named=True):
-        chosen = [b for b, name in enumerate(BACKBONES) if row[name]]
+        chosen = [b for b, name in enumerate(BACKBONES) if row[f"with {name}"]]
         hits = sum(any(right[b] for b in chosen) for right in rows)
         assert (row["size"], row["hits"], row["n"]) == (len(chosen), hits, 88)
         assert row["acc1"] == pytest.approx(hits / 88)
         assert row["gain"] == pytest.approx(hits / 88 - best)
-    assert table.select(BACKBONES).is_duplicated().sum() == 0
+    assert table.select(f"with {name}" for name in BACKBONES).is_duplicated().sum() == 0
 
 
-@pytest.mark.parametrize("table", [oracle, sample_table, subset_table])
+@pytest.mark.parametrize("table", [module.measure, sample_table, subset_table])
 def test_bad_names_and_unlabelled_splits_are_answered(birds, fakes, tmp_path, table):
     with pytest.raises(UnknownName, match="unknown dataset 'brids': did you mean birds"):
-        table(birds, datasets="brids")
+        table(birds, OracleSettings(datasets="brids"))
     with pytest.raises(UnknownName, match="unknown backbone 'rn/c'"):
-        table(birds, backbones="rn/c")
+        table(birds, OracleSettings(backbones="rn/c"))
     photos = fakes.fill(tmp_path / "s", sources=[fakes.Source("photos", class_names=())])
     with pytest.raises(DatasetError, match="photos/test has no labels"):
-        table(photos)
+        table(photos, OracleSettings())
+
+
+def test_no_name_of_a_backbone_collides_with_a_column(given):
+    names = ("a label", "a", "right", "size", "with a")
+    given(one_hot([[0, 1], [1, 1], [0, 0], [2, 2], [0, 1]]), [0, 1], names)
+    samples = sample_table(None, OracleSettings())
+    assert len(samples.columns) == 8 + 3 * len(names)
+    assert samples["right"].to_list() == [3, 3]
+    assert [samples[f"{name} right"].sum() for name in names] == [2, 1, 1, 0, 2]
+    subsets = subset_table(None, OracleSettings())
+    assert len(subsets.columns) == 9 + len(names)
+    members = subsets.select(f"with {name}" for name in names)
+    assert subsets["size"].to_list() == members.sum_horizontal().to_list()
+    alone = subsets.filter(size=1)
+    hits = [alone.filter(pl.col(f"with {name}"))["hits"].item() for name in names]
+    assert hits == [2, 1, 1, 0, 2]
