@@ -1,36 +1,54 @@
 """scikit-learn's manners for heads and ensembles, without importing it (0.85 s).
 
-`__init__` only stores its arguments, what `fit` learns ends in an underscore, and `get_params`,
-`set_params` and so `sklearn.base.clone` work. What each parameter may be stands in `constraints`,
-beside the constructor; `fit` checks it. What is learned is arrays, numbers, texts and tuples of
-them, or dicts of arrays: it can be written to a file without pickle.
+The constructor only stores its arguments, what `fit` learns ends in an underscore, and
+`get_params`, `set_params` and so `sklearn.base.clone` work. Ours are dataclasses: a field is a
+parameter, declared with what it may be, which `fit` checks, or is learned. What is learned is
+arrays, numbers, texts and tuples of them, or dicts of arrays: it can be written to a file without
+pickle.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from dataclasses import field
+from typing import Any, Self
 
 from clipsyn.errors import UsageError
 from clipsyn.registry import Registry, unknown_name
-from clipsyn.settings import WHOLE, Constraint
+from clipsyn.settings import WHOLE, Constraint, Kind
+
+
+def parameter(default: Any, kind: Kind, *, keyword: bool = False, **bounds: Any) -> Any:
+    """A field of an estimator; `bounds` are those of `Constraint`. None is allowed as a default."""
+    if default is None:
+        bounds.setdefault("instead_of_none", "chosen on the support")
+    constraint = Constraint(kind, **bounds)
+    return field(default=default, kw_only=keyword, metadata={"constraint": constraint})
+
+
+def seed(*, keyword: bool = False) -> Any:
+    """The seed of all that a fit draws; never None: a fit can be done again."""
+    return parameter(0, WHOLE, least=0, keyword=keyword)
+
+
+def learned() -> Any:
+    """A field of an estimator that `fit` sets. A router's file is read by its type."""
+    return field(init=False)
 
 
 class Estimator:
-    # of the parameters that a class adds to those of its bases; no None as random state: a fit
-    # can be done again
-    constraints: ClassVar[Mapping[str, Constraint]] = {"random_state": Constraint(WHOLE, least=0)}
-
     @classmethod
-    def constraints_by_parameter(cls) -> dict[str, Constraint]:
-        """What each parameter may be, declared by this class or by one of its bases."""
-        declared: dict[str, Constraint] = {}
-        for base in reversed(cls.__mro__):
-            declared |= vars(base).get("constraints", {})
-        return {name: declared[name] for name in cls._parameters() if name in declared}
+    def constraints(cls) -> dict[str, Constraint]:
+        """What each parameter may be, by name; a class of others need not declare it."""
+        fields = {"random_state": seed(), **getattr(cls, "__dataclass_fields__", {})}
+        return {
+            name: fields[name].metadata["constraint"]
+            for name in cls._parameters()
+            if name in fields
+        }
 
     @classmethod
     def _parameters(cls) -> list[str]:
@@ -61,8 +79,8 @@ class Estimator:
             raise
 
     def _check_parameters(self) -> None:
-        """Raise UsageError for a parameter that is not what `constraints` say."""
-        for name, constraint in self.constraints_by_parameter().items():
+        """Raise UsageError for a parameter that is not what it may be."""
+        for name, constraint in self.constraints().items():
             constraint.accepted(name, getattr(self, name))
 
     def learned(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
-from clipsyn.estimator import Estimator
+from clipsyn.estimator import Estimator, parameter
 from clipsyn.heads import HEADS
 from clipsyn.pool import Pool
 from clipsyn.settings import FLAG, NUMBER, TEXT, WHOLE, Constraint
@@ -55,25 +56,24 @@ def beyond(constraint: Constraint, bound: float, towards: float) -> float:
 
 
 @pytest.mark.parametrize("name", REGISTERED)
-def test_every_parameter_has_a_constraint_and_no_constraint_is_of_nothing(name):
+def test_every_parameter_has_a_constraint_(name):
     make = REGISTERED[name]
-    assert list(make.constraints_by_parameter()) == list(make().get_params())
-    assert set(vars(make).get("constraints", {})) <= set(make().get_params())
+    assert list(make.constraints()) == list(make().get_params())
 
 
 @pytest.mark.parametrize("name", REGISTERED)
 def test_defaults_are_what_parameters_may_be(name):
-    for parameter, constraint in REGISTERED[name].constraints_by_parameter().items():
-        default = REGISTERED[name]().get_params()[parameter]
-        assert constraint.accepted(parameter, default) == default
+    defaults = REGISTERED[name]().get_params()
+    for setting, constraint in REGISTERED[name].constraints().items():
+        assert constraint.accepted(setting, defaults[setting]) == defaults[setting]
 
 
-@pytest.mark.parametrize(("name", "parameter"), PARAMETERS)
-def test_values_that_cannot_be_are_refused_by_fit(name, parameter):
+@pytest.mark.parametrize(("name", "setting"), PARAMETERS)
+def test_values_that_cannot_be_are_refused_by_fit(name, setting):
     make = REGISTERED[name]
-    for value in invalid(make.constraints_by_parameter()[parameter]):
-        estimator = make().set_params(**{parameter: value})
-        refusal = f"{parameter} is .*, not |unknown {parameter} '"
+    for value in invalid(make.constraints()[setting]):
+        estimator = make().set_params(**{setting: value})
+        refusal = f"{setting} is .*, not |unknown {setting} '"
         with pytest.raises(UsageError, match=f"^({refusal})"):
             estimator.fit(support())
         assert not estimator.learned()
@@ -122,21 +122,37 @@ def test_a_refused_fit_leaves_an_earlier_one():
     assert ensemble.learned() == before
 
 
+@dataclass(eq=False, repr=False)
 class Base(Estimator):
-    constraints = {"size": Constraint(WHOLE, least=1), "gone": Constraint(FLAG)}  # noqa: RUF012
+    size: int = parameter(7, WHOLE, least=1)
+    rate: float | None = parameter(None, NUMBER, most=1, keyword=True)
 
 
+@dataclass(eq=False, repr=False)
 class Derived(Base):
-    constraints = {"size": Constraint(WHOLE, least=5)}  # noqa: RUF012
+    size: int = parameter(9, WHOLE, least=5)
+    shape: str = parameter("round", TEXT, choices=("round", "flat"))
 
+
+class Plain(Base):
     def __init__(self, size: int = 7, random_state: int = 0, free: str = "") -> None:
         self.size = size
         self.random_state = random_state
         self.free = free
 
 
-def test_a_class_adds_to_what_its_bases_say():
-    assert Derived.constraints_by_parameter() == {
+def test_a_class_adds_to_what_its_bases_declare():
+    assert Derived(8, "flat", rate=0.5).get_params() == {"size": 8, "shape": "flat", "rate": 0.5}
+    assert Derived.constraints() == {
         "size": Constraint(WHOLE, least=5),
+        "shape": Constraint(TEXT, choices=("round", "flat")),
+        "rate": Constraint(NUMBER, most=1, instead_of_none="chosen on the support"),
+    }
+    assert repr(Derived(rate=0.5)) == "Derived(rate=0.5)"
+
+
+def test_a_class_with_a_constructor_of_its_own_declares_what_it_likes():
+    assert Plain.constraints() == {
+        "size": Constraint(WHOLE, least=1),
         "random_state": Constraint(WHOLE, least=0),
     }

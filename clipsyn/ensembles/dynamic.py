@@ -6,6 +6,7 @@ largest cosine with the sample's (those that come first in the support set where
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.static import one_hot
 from clipsyn.errors import RouterMismatch
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
-from clipsyn.settings import WHOLE, Constraint
+from clipsyn.settings import WHOLE
 
 
+@dataclass(eq=False, repr=False)
 class _LocalCompetence(Ensemble):
     """Neighbours of each sample, and which backbones are right on them.
 
@@ -30,13 +33,11 @@ class _LocalCompetence(Ensemble):
     """
 
     needs_embeddings: ClassVar[bool] = True
-    constraints: ClassVar = {"k": Constraint(WHOLE, least=1)}
 
-    support_: NDArray[np.float16]
-    right_: NDArray[np.bool_]
+    k: int = parameter(7, WHOLE, least=1)
 
-    def __init__(self, k: int = 7) -> None:
-        self.k = k
+    support_: NDArray[np.float16] = learned()
+    right_: NDArray[np.bool_] = learned()
 
     def _fit(self, pool: Pool) -> None:
         self.support_ = pool.features().astype(np.float16)

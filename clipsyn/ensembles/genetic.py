@@ -6,16 +6,18 @@ general use.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.calibrated import fit_temperatures
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.numerics.logits import weighted_sum
 from clipsyn.pool import Pool
-from clipsyn.settings import WHOLE, Constraint
+from clipsyn.settings import WHOLE
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 _TOURNAMENT = 3
@@ -26,6 +28,7 @@ _PROGRESS = 1e-3  # a cross-entropy that is lower by less than this fraction is 
 _BLOCK_VALUES = 500_000  # scores of all individuals in a block: 2 MB, which a core's cache holds
 
 
+@dataclass(eq=False, repr=False)
 class GeneticAlgorithm(Router):
     """``z = 1/B sum_b z_b / tau_b``, tau the most accurate on the support set.
 
@@ -44,27 +47,14 @@ class GeneticAlgorithm(Router):
     for tau = 1; `evaluations_`, vectors whose accuracy was computed.
     """
 
-    constraints: ClassVar = {
-        "population": Constraint(WHOLE, least=_ELITE + 1),
-        "generations": Constraint(WHOLE, least=0),
-        "patience": Constraint(WHOLE, least=1),
-    }
+    population: int = parameter(64, WHOLE, least=_ELITE + 1)
+    generations: int = parameter(100, WHOLE, least=0)
+    patience: int = parameter(10, WHOLE, least=1)
+    random_state: int = seed()
 
-    temperatures_: NDArray[np.float64]
-    weights_: NDArray[np.float64]
-    evaluations_: int
-
-    def __init__(
-        self,
-        population: int = 64,
-        generations: int = 100,
-        patience: int = 10,
-        random_state: int = 0,
-    ) -> None:
-        self.population = population
-        self.generations = generations
-        self.patience = patience
-        self.random_state = random_state
+    temperatures_: NDArray[np.float64] = learned()
+    weights_: NDArray[np.float64] = learned()
+    evaluations_: int = learned()
 
     def _fit(self, pool: Pool) -> None:
         fitness = _Fitness(pool.logits, pool.labels, self.population)

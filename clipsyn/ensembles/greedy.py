@@ -6,17 +6,20 @@ Models", ICML 2004, sections 2 and 2.1 (selection with replacement).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.logits import log_mixture, log_softmax
 from clipsyn.pool import Pool
-from clipsyn.settings import WHOLE, Constraint
+from clipsyn.settings import WHOLE
 
 
+@dataclass(eq=False, repr=False)
 class GreedySelection(Ensemble):
     """Adds, round after round, the backbone that helps the average of probabilities most.
 
@@ -31,13 +34,10 @@ class GreedySelection(Ensemble):
     often each was chosen, divided by how many were.
     """
 
-    constraints: ClassVar = {"rounds": Constraint(WHOLE, least=1)}
+    rounds: int = parameter(25, WHOLE, least=1)
 
-    weights_: NDArray[np.float64]
-    chosen_: tuple[str, ...]
-
-    def __init__(self, rounds: int = 25) -> None:
-        self.rounds = rounds
+    weights_: NDArray[np.float64] = learned()
+    chosen_: tuple[str, ...] = learned()
 
     def _fit(self, pool: Pool) -> None:
         order = _select(pool.logits, pool.labels, self.rounds)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import RouterMismatch
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.numerics.blocks import equal_slices
 from clipsyn.numerics.optimise import Adam
 from clipsyn.pool import Pool
-from clipsyn.settings import NUMBER, WHOLE, Constraint
+from clipsyn.settings import NUMBER, WHOLE
 
 # rows, outputs (sample, output) -> losses (sample,), gradients like the outputs
 Loss = Callable[[slice, NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
@@ -189,6 +191,7 @@ def _mean_loss(network: Network, features: NDArray[Any], loss: Loss, rows: slice
     return total / count
 
 
+@dataclass(eq=False, repr=False)
 class PerceptronRouter(Router):
     """A router whose weights come from a network on the unit-norm embeddings of all backbones.
 
@@ -211,46 +214,23 @@ class PerceptronRouter(Router):
 
     needs_embeddings: ClassVar[bool] = True
     maskable: ClassVar[bool] = True
-    constraints: ClassVar = {
-        "hidden": Constraint(WHOLE, least=1),
-        "learning_rate": Constraint(NUMBER, least=0, most=1),
-        "weight_decay": Constraint(NUMBER, least=0, most=1),
-        "batch_size": Constraint(WHOLE, least=1),
-        "steps": Constraint(WHOLE, least=1),
-        "epochs": Constraint(WHOLE, least=0),
-        "patience": Constraint(WHOLE, least=1),
-        "holdout": Constraint(NUMBER, least=0, most=0.5),
-    }
 
-    hidden_weight_: NDArray[np.float32]
-    hidden_bias_: NDArray[np.float32]
-    output_weight_: NDArray[np.float32]
-    output_bias_: NDArray[np.float32]
-    steps_: int
-    held_out_loss_: float
+    hidden: int = parameter(128, WHOLE, least=1, keyword=True)
+    learning_rate: float = parameter(2e-4, NUMBER, least=0, most=1, keyword=True)
+    weight_decay: float = parameter(0.01, NUMBER, least=0, most=1, keyword=True)
+    batch_size: int = parameter(512, WHOLE, least=1, keyword=True)
+    steps: int = parameter(600, WHOLE, least=1, keyword=True)
+    epochs: int = parameter(10, WHOLE, least=0, keyword=True)
+    patience: int = parameter(200, WHOLE, least=1, keyword=True)
+    holdout: float = parameter(0.1, NUMBER, least=0, most=0.5, keyword=True)
+    random_state: int = seed(keyword=True)
 
-    def __init__(
-        self,
-        *,
-        hidden: int = 128,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 0.01,
-        batch_size: int = 512,
-        steps: int = 600,
-        epochs: int = 10,
-        patience: int = 200,
-        holdout: float = 0.1,
-        random_state: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.steps = steps
-        self.epochs = epochs
-        self.patience = patience
-        self.holdout = holdout
-        self.random_state = random_state
+    hidden_weight_: NDArray[np.float32] = learned()
+    hidden_bias_: NDArray[np.float32] = learned()
+    output_weight_: NDArray[np.float32] = learned()
+    output_bias_: NDArray[np.float32] = learned()
+    steps_: int = learned()
+    held_out_loss_: float = learned()
 
     def _fit(self, pool: Pool) -> None:
         pool = pool.take(np.random.default_rng(_ORDER).permutation(len(pool)))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.mlp import Loss, PerceptronRouter
+from clipsyn.estimator import parameter
 from clipsyn.numerics.logits import softmax
 from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
-from clipsyn.settings import TEXT, Constraint
+from clipsyn.settings import TEXT
 
 _LEAST_TEMPERATURE = 1e-3  # of `divide`: what keeps the multiplier finite
 
@@ -68,6 +70,7 @@ _START = {  # the output whose multiplier is 1
 }
 
 
+@dataclass(eq=False, repr=False)
 class NLC(PerceptronRouter):
     """``z(x) = (1/B) sum over b of a_b(x) Z_b(x)``, with ``a(x) = weight_map(t(x))``.
 
@@ -90,34 +93,7 @@ class NLC(PerceptronRouter):
     Raises UnknownName for another weight map, InputError for a pool without embeddings.
     """
 
-    constraints: ClassVar = {"weight_map": Constraint(TEXT, choices=tuple(WEIGHT_MAPS))}
-
-    def __init__(
-        self,
-        weight_map: str = "softplus",
-        *,
-        hidden: int = 128,
-        learning_rate: float = 2e-4,
-        weight_decay: float = 0.01,
-        batch_size: int = 512,
-        steps: int = 600,
-        epochs: int = 10,
-        patience: int = 200,
-        holdout: float = 0.1,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden=hidden,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            steps=steps,
-            epochs=epochs,
-            patience=patience,
-            holdout=holdout,
-            random_state=random_state,
-        )
-        self.weight_map = weight_map
+    weight_map: str = parameter("softplus", TEXT, choices=tuple(WEIGHT_MAPS))
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         multipliers, _ = WEIGHT_MAPS[self.weight_map](self._outputs(pool))

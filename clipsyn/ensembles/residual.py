@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import log_softmax, softmax, weighted_sum
 from clipsyn.numerics.optimise import newton
 from clipsyn.pool import Pool
-from clipsyn.settings import NUMBER, Constraint
+from clipsyn.settings import NUMBER
 
 STATISTICS = ("margin", "spread", "divergence")
 PENALTIES = (1e9, 300.0, 100.0, 30.0, 10.0)  # of the residual; the first leaves nothing of it
@@ -27,6 +28,7 @@ _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no 
 Array = NDArray[np.float64]
 
 
+@dataclass(eq=False, repr=False)
 class ResidualRouter(Router):
     """``z(x) = sum over b of a_b(x) Z_b(x)``, with weights that are linear in few parameters:
 
@@ -52,21 +54,16 @@ class ResidualRouter(Router):
     """
 
     maskable: ClassVar[bool] = True
-    constraints: ClassVar = {
-        "shrinkage": Constraint(NUMBER, above=0),
-        "penalty": Constraint(NUMBER, above=0, instead_of_none="an average over several"),
-    }
 
-    temperature_: float
-    weights_: Array
-    coefficients_: Array
-    means_: Array
-    deviations_: Array
-    posterior_: Array
+    shrinkage: float = parameter(3.0, NUMBER, above=0)
+    penalty: float | None = parameter(None, NUMBER, above=0)
 
-    def __init__(self, shrinkage: float = 3.0, penalty: float | None = None) -> None:
-        self.shrinkage = shrinkage
-        self.penalty = penalty
+    temperature_: float = learned()
+    weights_: Array = learned()
+    coefficients_: Array = learned()
+    means_: Array = learned()
+    deviations_: Array = learned()
+    posterior_: Array = learned()
 
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)

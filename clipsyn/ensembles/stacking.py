@@ -7,24 +7,27 @@ Generalization", JAIR 10, 1999.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
-from clipsyn.settings import NUMBER, Constraint
+from clipsyn.settings import NUMBER
 
 _GRID = (1.0, 10.0, 100.0)  # inverse penalties tried, the strongest penalty first
 _FIXED = 10.0  # where the support set is too small to choose
 _FOLDS = 3
 
 
+@dataclass(eq=False, repr=False)
 class Stacking(Ensemble):
     """Logistic regression from all backbones' log-probabilities to the class.
 
@@ -52,17 +55,13 @@ class Stacking(Ensemble):
     """
 
     knows_classes: ClassVar[bool] = True
-    constraints: ClassVar = {
-        "inverse_penalty": Constraint(NUMBER, above=0, instead_of_none="chosen on the support")
-    }
 
-    seen_: NDArray[np.int32]
-    coefficients_: NDArray[np.float32]
-    intercepts_: NDArray[np.float64]
-    inverse_penalty_: float
+    inverse_penalty: float | None = parameter(None, NUMBER, above=0)
 
-    def __init__(self, inverse_penalty: float | None = None) -> None:
-        self.inverse_penalty = inverse_penalty
+    seen_: NDArray[np.int32] = learned()
+    coefficients_: NDArray[np.float32] = learned()
+    intercepts_: NDArray[np.float64] = learned()
+    inverse_penalty_: float = learned()
 
     def _fit(self, pool: Pool) -> None:
         self.seen_, positions = np.unique(pool.labels, return_inverse=True)

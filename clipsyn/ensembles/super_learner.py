@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
-from clipsyn.settings import FLAG, NUMBER, Constraint
+from clipsyn.settings import FLAG, NUMBER
 
 
+@dataclass(eq=False, repr=False)
 class SuperLearner(Router):
     """``z = sum_b w_b z_b``, with w minimising
 
@@ -32,13 +35,11 @@ class SuperLearner(Router):
     """
 
     maskable: ClassVar[bool] = True
-    constraints: ClassVar = {"simplex": Constraint(FLAG), "penalty": Constraint(NUMBER, least=0)}
 
-    weights_: NDArray[np.float64]
+    simplex: bool = parameter(False, FLAG)
+    penalty: float = parameter(1.0, NUMBER, least=0)
 
-    def __init__(self, simplex: bool = False, penalty: float = 1.0) -> None:
-        self.simplex = simplex
-        self.penalty = penalty
+    weights_: NDArray[np.float64] = learned()
 
     def _fit(self, pool: Pool) -> None:
         self.weights_ = fit_weights(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, backbone_logits, cross_fitted, image_embeddings
 from clipsyn.numerics.logistic import fit_logistic
 from clipsyn.pool import Pool
-from clipsyn.settings import NUMBER, WHOLE, Constraint
+from clipsyn.settings import NUMBER, WHOLE
 
 
+@dataclass(eq=False, repr=False)
 class AnchoredProbe(Head):
     """``z = z_0 + f D^T``: the zero-shot logits z_0, corrected by a linear classifier D.
 
@@ -33,19 +35,15 @@ class AnchoredProbe(Head):
     keeps its zero-shot logit. So one image a class will do for the combiner too, whose logits
     are cross-fitted: of `folds` stratified parts, drawn with `random_state`, each gets logits
     from a probe fitted on the others.
+
+    Learned: `delta_`, D (class, embed) of each backbone.
     """
 
-    constraints: ClassVar = {
-        "penalty": Constraint(NUMBER, above=0),
-        "folds": Constraint(WHOLE, least=2),
-    }
+    penalty: float = parameter(1.0, NUMBER, above=0)
+    folds: int = parameter(5, WHOLE, least=2)
+    random_state: int = seed()
 
-    delta_: dict[str, NDArray[np.float32]]  # (class, embed)
-
-    def __init__(self, penalty: float = 1.0, folds: int = 5, random_state: int = 0) -> None:
-        self.penalty = penalty
-        self.folds = folds
-        self.random_state = random_state
+    delta_: dict[str, NDArray[np.float32]] = learned()
 
     def _fit(self, pool: Pool) -> None:
         sizes = np.bincount(pool.labels, minlength=pool.n_classes)

@@ -5,14 +5,16 @@ Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", 
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.estimator import learned, parameter
 from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
 from clipsyn.pool import Pool
-from clipsyn.settings import NUMBER, Constraint
+from clipsyn.settings import NUMBER
 
 ALPHAS = (0.0, *(10 ** (exponent / 2) for exponent in range(-6, 5)))  # 0, 0.001 to 100
 DEFAULT_ALPHA = 0.01  # cosines then weigh 0.01 embed / trace(S), of the order of a logit scale
@@ -20,6 +22,7 @@ DEFAULT_ALPHA = 0.01  # cosines then weigh 0.01 embed / trace(S), of the order o
 Array = NDArray[np.float64]
 
 
+@dataclass(eq=False, repr=False)
 class ShrinkageLDA(Head):
     """``z = z_0 + alpha (f W^T + b)`` for the zero-shot logits z_0 and the embedding f.
 
@@ -48,18 +51,16 @@ class ShrinkageLDA(Head):
     image less, and so a mean with a larger error e, which costs it ``e^T P e / 2``; the excess of
     its expectation over that of k images is given back. An image alone in its class keeps its
     zero-shot logits: without it the classifier cannot know the class.
+
+    Learned: `coef_` W (class, embed) and `intercept_` b (class,) of each backbone; `alpha_`
+    (backbone,).
     """
 
-    constraints: ClassVar = {
-        "alpha": Constraint(NUMBER, least=0, instead_of_none="chosen on the support")
-    }
+    alpha: float | None = parameter(None, NUMBER, least=0)
 
-    coef_: dict[str, NDArray[np.float32]]  # (class, embed)
-    intercept_: dict[str, NDArray[np.float32]]  # (class,)
-    alpha_: NDArray[np.float64]  # (backbone,)
-
-    def __init__(self, alpha: float | None = None) -> None:
-        self.alpha = alpha
+    coef_: dict[str, NDArray[np.float32]] = learned()
+    intercept_: dict[str, NDArray[np.float32]] = learned()
+    alpha_: NDArray[np.float64] = learned()
 
     def _fit(self, pool: Pool) -> None:
         self.coef_, self.intercept_ = {}, {}

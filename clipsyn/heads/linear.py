@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import TooFewSamples
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import held_out
 from clipsyn.numerics.logistic import Linear, fit_logistic
 from clipsyn.pool import Pool
-from clipsyn.settings import NUMBER, Constraint
+from clipsyn.settings import NUMBER
 
 PENALTIES = (1.0, 0.1, 0.01, 0.001)  # tried in this order, until the held-out loss rises
 DEFAULT_PENALTY = 0.1
 _VALIDATION = 0.2  # of the probe's part, for choosing the penalty
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbe(Head):
     """``z = f W^T + b`` for the unit-norm embedding f, one probe for each backbone.
 
@@ -39,25 +42,20 @@ class LinearProbe(Head):
     A class without an image in the probe's part gets one less than the smallest logit of the
     others.
 
+    Learned: `coef_` W (class, embed) and `intercept_` b (class,) of each backbone; `penalty_`
+    (backbone,); `present_` (class,), the classes that the probes have seen.
+
     Raises TooFewSamples where no class has two images.
     """
 
-    constraints: ClassVar = {
-        "penalty": Constraint(NUMBER, above=0, instead_of_none="chosen on the support"),
-        "holdout": Constraint(NUMBER, above=0, most=0.5),
-    }
+    penalty: float | None = parameter(None, NUMBER, above=0)
+    holdout: float = parameter(0.1, NUMBER, above=0, most=0.5)
+    random_state: int = seed()
 
-    coef_: dict[str, NDArray[np.float32]]  # (class, embed)
-    intercept_: dict[str, NDArray[np.float32]]  # (class,)
-    present_: NDArray[np.bool_]  # (class,) those the probes have seen
-    penalty_: NDArray[np.float64]  # (backbone,)
-
-    def __init__(
-        self, penalty: float | None = None, holdout: float = 0.1, random_state: int = 0
-    ) -> None:
-        self.penalty = penalty
-        self.holdout = holdout
-        self.random_state = random_state
+    coef_: dict[str, NDArray[np.float32]] = learned()
+    intercept_: dict[str, NDArray[np.float32]] = learned()
+    present_: NDArray[np.bool_] = learned()
+    penalty_: NDArray[np.float64] = learned()
 
     def _fit(self, pool: Pool) -> None:
         kept = ~self._held_out(pool)

@@ -6,11 +6,13 @@ Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classifi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import (
     Head,
     backbone_logits,
@@ -21,7 +23,7 @@ from clipsyn.heads.base import (
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.numerics.optimise import adamw
 from clipsyn.pool import Pool
-from clipsyn.settings import FLAG, NUMBER, WHOLE, Constraint
+from clipsyn.settings import FLAG, NUMBER, WHOLE
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -33,6 +35,7 @@ _BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
 Array = NDArray[np.float32]
 
 
+@dataclass(eq=False, repr=False)
 class TipAdapter(Head):
     """``z = z_0 + alpha exp(-beta (1 - f K^T)) L``, for the zero-shot logits z_0.
 
@@ -54,25 +57,19 @@ class TipAdapter(Head):
     cache cannot know the class.
     ``leave_one_out=False`` keeps the own key, whose affinity is largest and which has the right
     label: the combiner then learns that the cache is always right.
+
+    Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
+    of each class; `alpha_` and `beta_` (backbone,).
     """
 
-    constraints: ClassVar = {
-        "alpha": Constraint(NUMBER, 0, _HIGHEST, instead_of_none="chosen on the support"),
-        "beta": Constraint(NUMBER, 0, _HIGHEST, instead_of_none="chosen on the support"),
-        "leave_one_out": Constraint(FLAG),
-    }
+    alpha: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
+    beta: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
+    leave_one_out: bool = parameter(True, FLAG)
 
-    keys_: dict[str, Array]  # (support, embed), class after class
-    sizes_: NDArray[np.int64]  # (class,) keys of each
-    alpha_: NDArray[np.float64]  # (backbone,)
-    beta_: NDArray[np.float64]  # (backbone,)
-
-    def __init__(
-        self, alpha: float | None = None, beta: float | None = None, leave_one_out: bool = True
-    ) -> None:
-        self.alpha = alpha
-        self.beta = beta
-        self.leave_one_out = leave_one_out
+    keys_: dict[str, Array] = learned()
+    sizes_: NDArray[np.int64] = learned()
+    alpha_: NDArray[np.float64] = learned()
+    beta_: NDArray[np.float64] = learned()
 
     def _fit(self, pool: Pool) -> None:
         pool = _class_after_class(pool)
@@ -126,6 +123,7 @@ class TipAdapter(Head):
         return min(losses, key=losses.__getitem__)
 
 
+@dataclass(eq=False, repr=False)
 class TipAdapterF(TipAdapter):
     """Tip-Adapter with trained keys: the same formula, K fitted to the support's labels.
 
@@ -140,28 +138,10 @@ class TipAdapterF(TipAdapter):
     training adds is thus unknown to the combiner.
     """
 
-    constraints: ClassVar = {
-        "epochs": Constraint(WHOLE, least=0),
-        "learning_rate": Constraint(NUMBER, least=0, most=1),
-        "batch_size": Constraint(WHOLE, least=1),
-    }
-
-    def __init__(
-        self,
-        alpha: float | None = None,
-        beta: float | None = None,
-        leave_one_out: bool = True,
-        *,
-        epochs: int = 20,
-        learning_rate: float = 1e-3,
-        batch_size: int = 256,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(alpha, beta, leave_one_out)
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.random_state = random_state
+    epochs: int = parameter(20, WHOLE, least=0, keyword=True)
+    learning_rate: float = parameter(1e-3, NUMBER, least=0, most=1, keyword=True)
+    batch_size: int = parameter(256, WHOLE, least=1, keyword=True)
+    random_state: int = seed(keyword=True)
 
     def _fit(self, pool: Pool) -> None:
         super()._fit(pool)
