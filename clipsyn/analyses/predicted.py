@@ -1,6 +1,6 @@
 """What the backbones of a store predict, a group of cells at a time.
 
-Most analyses need predictions and labels alone: two bytes a sample and backbone.
+Most analyses need nothing but predictions, two bytes a sample and backbone, and labels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
 
-ALL = "all"  # what stands for the perturbation of numbers about several
+ALL = "all"  # the perturbation of numbers about several perturbations
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -47,10 +47,10 @@ class Predicted:
         Raises StaleCell where another command replaces a cell while they are read.
         """
         before = self.fingerprints
-        found = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
+        read = np.stack([self.store.predictions(key, self.prompts) for key in self.keys])
         if self._fingerprints() != before:
             raise replaced_meanwhile(self.store.path, self.samples.name)
-        return found
+        return read
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -78,7 +78,7 @@ class Predicted:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Of the cell of each backbone, as they are before it is read."""
+        """Backbone -> fingerprint of its cell, before it is read."""
         return self._fingerprints()
 
     def _fingerprints(self) -> dict[str, str]:
@@ -102,7 +102,6 @@ class Predicted:
         self, measured: Measured, backbones: tuple[str, ...], ensemble: str | None = None
     ) -> Row:
         """A row of results about some of the backbones, with zero-shot logits."""
-        of = [self.fingerprints[name] for name in backbones]
         return row(
             measured,
             dataset=self.samples.dataset,
@@ -112,19 +111,26 @@ class Predicted:
             ensemble=ensemble,
             backbones=list(backbones),
             prompts=self.prompts,
-            fingerprint=(of[0] if len(of) == 1 else fingerprint({"cells": of})) if of else None,
+            fingerprint=_whole([self.fingerprints[name] for name in backbones]),
         )
+
+
+def _whole(cells: list[str]) -> str | None:
+    """The fingerprint of several cells together; None for none."""
+    if len(cells) > 1:
+        return fingerprint({"cells": cells})
+    return cells[0] if cells else None
 
 
 @dataclass(frozen=True)
 class Pooled(Predicted):
-    """The same backbones under several conditions, of which each image was shown under one."""
+    """The same backbones under several perturbations, where each image was shown under one."""
 
     parts: tuple[Predicted, ...]
 
     @classmethod
     def of(cls, parts: Sequence[Predicted]) -> Pooled:
-        """Raises UsageError where the parts have other backbones or an image twice."""
+        """Raises UsageError where the parts have other backbones than each other."""
         first = parts[0]
         for part in parts:
             if odd := sorted(set(first.backbones) ^ set(part.backbones)):
@@ -137,13 +143,14 @@ class Pooled(Predicted):
 
     @cached_property
     def predictions(self) -> NDArray[np.uint16]:
-        found = np.stack([part.predictions for part in self.parts])
-        if ((found != NO_PREDICTION).sum(axis=0) > 1).any():
+        """(backbone, sample); raises UsageError where an image was shown under several."""
+        read = np.stack([part.predictions for part in self.parts])
+        if ((read != NO_PREDICTION).sum(axis=0) > 1).any():
             raise UsageError(
                 f"{self.samples.name} has the same images under several "
                 "perturbations: what can be pooled is conditions, each image shown under one"
             )
-        pooled: NDArray[np.uint16] = found.min(axis=0)  # NO_PREDICTION is the largest number
+        pooled: NDArray[np.uint16] = read.min(axis=0)  # NO_PREDICTION is the largest number
         return pooled
 
     @property
@@ -159,39 +166,41 @@ class Pooled(Predicted):
         return False
 
     def _fingerprints(self) -> dict[str, str]:
-        of = {name: [part.fingerprints[name] for part in self.parts] for name in self.backbones}
-        return {name: fingerprint({"cells": cells}) for name, cells in of.items()}
+        return {
+            name: fingerprint({"cells": [part.fingerprints[name] for part in self.parts]})
+            for name in self.backbones
+        }
 
 
 def predicted(
-    store: FeatureStore,
-    selection: Selection,
-    *,
-    pooled: bool = False,
+    store: FeatureStore, selection: Selection, *, pooled: bool = False
 ) -> Iterator[Predicted]:
     """Every group of cells that passes the filters, clean images first.
 
-    pooled: one group for all
-    perturbations of a dataset, split and prompt set, where each image was shown under one (else
-    UsageError). Unlabelled datasets are left out unless they are asked for by name. Raises
-    MissingCell with the extract line that helps, UnknownName with near matches, and DatasetError
-    where nothing has labels.
+    pooled: all perturbations of a dataset, split and prompt set are one group, see `Pooled`.
+    Unlabelled datasets are left out unless they are asked for by name. Raises MissingCell with the
+    extract line that helps, UnknownName with near matches, DatasetError where nothing has labels,
+    and UsageError for what cannot be pooled.
     """
     keys = selection.keys(store)
     unlabelled, any_labels = [], False
-    said: set[str] = set()
+    noted: set[tuple[str, str]] = set()
     for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
         samples = store.samples(dataset, split)
         if not (samples.labels >= 0).any():
-            unlabelled.append(f"{dataset}/{split}")
+            unlabelled.append(samples.name)
             continue
         any_labels = True
-        found = [
-            Predicted(store, samples, tuple(group), prompt_set)
-            for (_, prompt_set), group in groups(store, cells, selection.prompts)
+        conditions = [
+            Predicted(store, samples, tuple(group), prompts)
+            for (_, prompts), group in groups(store, cells, selection.prompts)
         ]
-        _say_alike(found, said)
-        yield from _pooled(found) if pooled else found
+        by_prompts: dict[str, list[Predicted]] = {}
+        for condition in conditions:
+            by_prompts.setdefault(condition.prompts, []).append(condition)
+        for first, *_ in by_prompts.values():
+            _note_alike(first, noted)
+        yield from map(Pooled.of, by_prompts.values()) if pooled else conditions
     if unlabelled and (selection.datasets is not None or not any_labels):
         raise DatasetError(
             f"{', '.join(unlabelled)} has no labels, so nothing can be right or wrong: extract a "
@@ -199,22 +208,10 @@ def predicted(
         )
 
 
-def _say_alike(found: Sequence[Predicted], said: set[str]) -> None:
-    """Which classes backbones cannot tell apart, once for each dataset and prompt set."""
-    backbones: dict[str, tuple[str, ...]] = {}
-    for group in found:
-        backbones.setdefault(group.prompts, group.backbones)
-    for prompts, names in backbones.items():
-        dataset = found[0].samples.dataset
-        if f"{dataset}/{prompts}" not in said:
-            said.add(f"{dataset}/{prompts}")
-            for note in alike_notes(found[0].store, dataset, prompts, names):
-                _LOG.info("note: %s", note)
-
-
-def _pooled(found: Sequence[Predicted]) -> Iterator[Predicted]:
-    by_prompts: dict[str, list[Predicted]] = {}
-    for group in found:
-        by_prompts.setdefault(group.prompts, []).append(group)
-    for parts in by_prompts.values():
-        yield Pooled.of(parts)
+def _note_alike(group: Predicted, noted: set[tuple[str, str]]) -> None:
+    """Say which classes backbones cannot tell apart, once for each dataset and prompt set."""
+    about = group.samples.dataset, group.prompts
+    if about not in noted:
+        noted.add(about)
+        for note in alike_notes(group.store, *about, group.backbones):
+            _LOG.info("note: %s", note)

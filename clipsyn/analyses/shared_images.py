@@ -1,6 +1,4 @@
-"""Datasets that share images: means over them count those twice, and tests take them for evidence
-twice.
-"""
+"""Datasets that share images, which means and tests over datasets count more than once."""
 
 from __future__ import annotations
 
@@ -20,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def sample_tables(store: FeatureStore, frame: DataFrame) -> list[SampleTable]:
-    """Of the datasets and splits in a frame of results."""
+    """The sample tables of the datasets and splits in a frame of results."""
     places = frame.filter(frame["dataset"].is_not_null()).select("dataset", "split").unique()
     return [store.samples(*place) for place in sorted(places.rows())]
 
 
 def image_numbers(contents: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.intp]]:
-    """(sample,) of each set's contents (sample, 32): the same number for the same image.
+    """For each set's contents (sample, 32) an array (sample,): equal numbers are equal images.
 
-    An image that was never seen, of an imported set, has no content and is like no other.
+    An image of an imported set, which nobody has read, has no content and is like no other.
     """
     keys = np.ascontiguousarray(np.concatenate(contents)).view("S32").ravel()
     distinct, number = np.unique(keys, return_inverse=True)
@@ -38,21 +36,21 @@ def image_numbers(contents: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.intp
 
 
 def linked(images: Sequence[NDArray[np.intp]]) -> list[list[int]]:
-    """Places of the sets that share images with each other, if only by way of a third."""
-    found: list[tuple[set[int], list[int]]] = []
-    for place, numbers in enumerate(images):
-        held, places, others = set(numbers.tolist()), [place], []
-        for other in found:
-            if held.isdisjoint(other[0]):
-                others.append(other)
+    """Indices of the sets that share images with each other, if only by way of a third."""
+    clusters: list[tuple[set[int], list[int]]] = []  # images, indices of the sets
+    for index, numbers in enumerate(images):
+        held, members, others = set(numbers.tolist()), [index], []
+        for cluster in clusters:
+            if held.isdisjoint(cluster[0]):
+                others.append(cluster)
             else:
-                held, places = held | other[0], other[1] + places
-        found = [*others, (held, places)]
-    return sorted(sorted(places) for _, places in found)
+                held, members = held | cluster[0], cluster[1] + members
+        clusters = [*others, (held, members)]
+    return sorted(sorted(members) for _, members in clusters)
 
 
 def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
-    """By dataset/split: how many of its images others hold too, by content; those that have any."""
+    """By dataset/split: how many of its images others hold too; sets without such are left out."""
     images = [numbers.tolist() for numbers in image_numbers([table.content for table in tables])]
     holders = Counter(image for numbers in images for image in set(numbers))
     counts = {
@@ -63,7 +61,7 @@ def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
 
 
 def apart(tables: Sequence[SampleTable]) -> list[SampleTable]:
-    """Those left when, while any two share images, the one that shares the most is left out."""
+    """Sets that share no image: while any two do, the one that shares the most is left out."""
     left = list(tables)
     while shared := shared_images(left):
         most = max(shared, key=lambda name: shared[name])
@@ -72,7 +70,7 @@ def apart(tables: Sequence[SampleTable]) -> list[SampleTable]:
 
 
 def notes(tables: Sequence[SampleTable]) -> list[str]:
-    """A sentence, where any images are shared: for all that is shown over datasets."""
+    """What to say beside means and correlations over datasets: nothing where no image is shared."""
     sizes = {table.name: len(table) for table in tables}
     shared = [f"{name} ({n:,} of {sizes[name]:,})" for name, n in shared_images(tables).items()]
     if not shared:

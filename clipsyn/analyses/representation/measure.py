@@ -179,10 +179,12 @@ class _Condition:
             resamples = Resamples(len(rows))
             for key in members:
                 for number, fitted in _statistics(group, key, rows, resamples, temperatures):
-                    support = fitted.fingerprint if fitted else None
-                    about = {"fingerprint": self._fingerprint(cells, support=support)}
-                    about |= fitted.about if fitted else {}
-                    yield group.row(number, (key.backbone,)) | about
+                    about = group.row(number, (key.backbone,))
+                    if fitted:
+                        support = {"support": temperatures.support, "support_prompts": prompts}
+                        about |= {**support, "shots": None}
+                    on = fitted.fingerprint if fitted else None
+                    yield about | {"fingerprint": self._fingerprint(cells, support=on)}
 
     def _fingerprint(self, cells: list[str], **more: Any) -> str:
         drawn = {"samples": self.settings.samples, "seed": self.settings.seed}
@@ -191,14 +193,7 @@ class _Condition:
 
 class _Temperature(NamedTuple):
     score: Score  # the temperature, and the number of images that it was fitted on
-    support: str
-    prompts: str
     fingerprint: str  # of the cell that it was fitted on
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What rows say of it."""
-        return {"support": self.support, "support_prompts": self.prompts, "shots": None}
 
 
 @dataclass(frozen=True)
@@ -222,8 +217,8 @@ class _Temperatures:
                 return None
             logits, _ = _logits(self.store, key, prompts, rows)
             (temperature,) = fit_temperatures(logits[:, None], labels[rows])
-            score, print_ = Score(float(temperature), len(rows)), self.store.fingerprint(key)
-            self.fitted[key, prompts] = _Temperature(score, self.support, prompts, print_)
+            score = Score(float(temperature), len(rows))
+            self.fitted[key, prompts] = _Temperature(score, self.store.fingerprint(key))
         return self.fitted[key, prompts]
 
     @cached_property
