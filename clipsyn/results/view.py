@@ -32,13 +32,16 @@ def numbers(frame: pl.DataFrame) -> Numbers:
     return {row["metric"]: row for row in frame.iter_rows(named=True)}
 
 
-def numbers_by(frame: pl.DataFrame, column: str) -> dict[Any, Numbers]:
-    """Rows by metric, for each value of a column in order; a list of names as a tuple."""
+def numbers_by(frame: pl.DataFrame, *columns: str) -> dict[Any, Numbers]:
+    """Rows by metric, for each value of a column in order; a list of names as a tuple.
+
+    For several columns, for each tuple of their values.
+    """
     found: dict[Any, Numbers] = {}
     for row in frame.iter_rows(named=True):
-        value = row[column]
-        key = tuple(value) if isinstance(value, list) else value
-        found.setdefault(key, {})[row["metric"]] = row
+        values = (row[column] for column in columns)
+        key = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        found.setdefault(key if len(columns) > 1 else key[0], {})[row["metric"]] = row
     return found
 
 

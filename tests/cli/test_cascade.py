@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from clipsyn.analyses.cascade import cascade
+from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade
+from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.cli import main
 from clipsyn.results.frame import RESULT
 
@@ -49,27 +50,28 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
         *("--thresholds", "0.4,0.6", "--within", "5", "--cost", "fake/two=0.25"),
         *("--shots", "3", "--seed", "1", "--all-subsets"),
     )
-    found = json.loads(result.stdout)
+    rows = json.loads(result.stdout)
     expected = cascade(
         tiny_store,
         ensembles=["super-learner", "masked-super-learner"],
         order="greedy",
         thresholds=[0.4, 0.6],
-        within=0.05,
+        within_points=5,
         costs={"fake/two": 0.25},
         shots=3,
         seed=1,
         all_subsets=True,
     )
-    assert [row["value"] for row in found] == expected["value"].to_list()
-    assert list(found[0]) == list(RESULT)
-    names = {row["ensemble"] for row in found}
-    assert {"cascade:masked-super-learner@0.4", "cascade:log-avg@within-5"} <= names
+    assert [row["value"] for row in rows] == expected["value"].to_list()
+    assert list(rows[0]) == expected.columns
+    cascades = {(row["ensemble"], row["rule"], row["threshold"]) for row in rows}
+    assert ("masked-super-learner", GIVEN, 0.4) in cascades
+    assert ("log-avg", WITHIN) in {cascade[:2] for cascade in cascades}
 
 
 def test_a_given_order_is_that_of_the_backbones(run):
-    found = json.loads(run("--json", "-b", "fake/two,fake/one", "--order", "given").stdout)
-    assert "fake/two+fake/one" in {row["backbones"] for row in found}
+    rows = json.loads(run("--json", "-b", "fake/two,fake/one", "--order", "given").stdout)
+    assert ["fake/two", "fake/one"] in [row["backbones"] for row in rows]
 
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store):
@@ -77,7 +79,11 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
     result = run("--csv", csv, "--parquet", parquet)
     expected = cascade(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
-    assert pl.read_csv(csv, schema=RESULT)["value"].to_list() == expected["value"].to_list()
+    numbers = {"value": pl.Float64, "threshold": pl.Float64, "stage": pl.Int32}
+    written = pl.read_csv(csv, schema_overrides=numbers)
+    assert set(written.columns) == {*RESULT, *CASCADE}
+    for name in numbers:
+        assert written[name].to_list() == expected[name].to_list()
     assert f"{len(expected)} rows written to {csv}" in result.stderr
 
 
@@ -91,11 +97,12 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["--ensembles", "masked-conf"], 2, "can be fitted with masked backbones if it is one of"),
         (["--order", "given"], 2, "--order given follows --backbones"),
         (["--order", "price"], 2, "--order"),
-        (["--thresholds", "0.5,x"], 2, "--thresholds 0.5,x: could not convert"),
-        (["--thresholds", "-1"], 2, "a threshold is a probability, from 0 to 1; not -1"),
+        (["--thresholds", "0.5,x"], 2, "'--thresholds': could not convert string to float: 'x'"),
+        (["--thresholds", "-1"], 2, "--thresholds is numbers from 0 to 1, not -1"),
         (["--within", "-1"], 2, "'--within': -1.0 is not in the range x>=0"),
         (["--cost", "fake/one"], 2, "--cost fake/one: write NAME=GFLOPS"),
         (["--cost", "fake/three=1"], 2, "unknown backbone 'fake/three'"),
+        (["--cost", "local=dir/x=0"], 2, "unknown backbone 'local=dir/x'"),
         (["--support", "test"], 2, "test is both fitted on and measured on"),
         (["-s", "train", "--support", "test"], 2, "the test split"),
         (["--support", "val"], 4, "--split val`"),
@@ -108,6 +115,13 @@ def test_what_cannot_work_is_said_in_a_sentence(run, arguments, code, message):
     assert result.exit_code == code
     assert "Traceback" not in result.output
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=3", "a=x", "a=-1", "a=nan", "a=inf"])
+def test_what_is_no_cost(run, text):
+    result = run("--cost", text)
+    assert result.stderr.startswith("Error: --cost ")
+    assert result.exit_code == 2
 
 
 def test_an_unlabelled_dataset_is_mentioned(fakes, tiny_store, run):

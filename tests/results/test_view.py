@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 
 from clipsyn.results.frame import RESULT
-from clipsyn.results.view import WHERE, best_single, named_parts
+from clipsyn.results.view import WHERE, best_single, named_parts, numbers_by
 
 
 def test_parts_by_name():
@@ -27,3 +27,15 @@ def test_the_best_single_backbone_is_the_first_of_equals_and_never_nan():
     assert best(0.1, 0.5, 0.5) == ["b"]
     assert best(nan, 0.0, nan) == ["b"]
     assert best(nan, nan, nan) == ["a"]
+
+
+def test_numbers_by_columns():
+    about = {"ensemble": [None, None, "nlc"], "backbones": [["RN"], ["RN"], ["RN", "ViT"]]}
+    frame = pl.DataFrame(about | {"metric": ["acc1", "front", "acc1"], "value": [0.5, 1.0, 0.6]})
+    found = numbers_by(frame, "backbones")
+    assert [row["value"] for row in found["RN",].values()] == [0.5, 1.0]
+    assert numbers_by(frame, "ensemble")["nlc"]["acc1"]["value"] == 0.6
+    assert list(numbers_by(frame, "ensemble", "backbones")) == [
+        (None, ("RN",)),
+        ("nlc", ("RN", "ViT")),
+    ]

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from clipsyn.analyses.spec import Analysis, Selection, details, perturbations
-from clipsyn.settings import (
-    COSTS,
-    FLAG,
-    NAMES,
-    NUMBER,
-    NUMBERS,
-    SHOTS,
-    TEXT,
-    WHOLE,
-    Shots,
-    setting,
-)
+from clipsyn.settings import COSTS, FLAG, NAMES, NUMBER, NUMBERS, SHOTS, TEXT, WHOLE, Shots, setting
 from clipsyn.specs import MOST
 
 PLAIN = "log-avg"  # the ensemble of the original cascade
+GIVEN, WITHIN = "given", "within"  # rules for thresholds
+
+
+class Candidate(NamedTuple):
+    """What is compared: a backbone on its own, an ensemble of some backbones, or a cascade."""
+
+    ensemble: str | None  # NAME, NAME:parameter=value, masked-NAME; None for a backbone on its own
+    backbones: tuple[str, ...]  # of an ensemble or a cascade in the order they run
+    threshold: float | None = None  # confidence at which an image leaves a cascade
+    rule: str | None = None  # of a cascade: GIVEN by the settings, or chosen WITHIN points
 
 
 @dataclass(frozen=True)
 class CascadeSettings(Selection):
-    """What `clipsyn cascade` is asked for."""
+    """What cascades are made of, and what they are fitted on."""
 
     former: ClassVar[Mapping[str, str]] = {
         "within": "it was a fraction, write within_points, in points of accuracy (0.01 is 1 point)"
@@ -76,11 +75,7 @@ class CascadeSettings(Selection):
     )
     support: str = setting("train", TEXT, "Split to fit and choose on.", metavar="SPLIT")
     shots: Shots = setting(
-        "full",
-        SHOTS,
-        "Images of each class to fit on, or full for all.",
-        least=1,
-        most=MOST,
+        "full", SHOTS, "Images of each class to fit on, or full for all.", least=1, most=MOST
     )
     seed: int = setting(
         0,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from clipsyn.catalog.backbones import cost
@@ -12,8 +11,8 @@ from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 
 
-class Spent(NamedTuple):
-    """Of one backbone; None where it was neither published nor recorded."""
+class CellCost(NamedTuple):
+    """What the backbone of one cell costs; None where it was neither published nor recorded."""
 
     gflops: float  # an image, 2 per multiply-add
     image_params_m: float | None  # millions
@@ -22,7 +21,7 @@ class Spent(NamedTuple):
     process_memory_mb: float | None  # elsewhere: of the process, with all that it held
 
 
-def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> Spent:
+def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> CellCost:
     """What the backbone of a cell costs.
 
     GFLOPs are those of `given` (by name), else those recorded when the cell was extracted, else
@@ -30,18 +29,18 @@ def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> S
     """
     recorded = _recorded(store, key)
     encoder = recorded.get("encoder") or {}
-    known = cost(key.backbone)
+    published = cost(key.backbone)
     gflops = given.get(key.backbone, encoder.get("gflops"))
-    if gflops is None and known:
-        gflops = known.image_gflops
+    if gflops is None and published:
+        gflops = published.image_gflops
     if gflops is None:
         raise UsageError(
             f"what an image costs {key.backbone} is not known: give the GFLOPs of its image tower "
             f"with costs=…, as {key.backbone}=GFLOPS"
         )
     parameters = encoder.get("image_parameters")
-    params_m = known.image_params_m if known else None
-    return Spent(
+    params_m = published.image_params_m if published else None
+    return CellCost(
         gflops,
         parameters / 1e6 if parameters else params_m,
         _milliseconds(store, key, recorded),
@@ -50,23 +49,8 @@ def spent(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) -> S
     )
 
 
-def read_costs(texts: Iterable[str]) -> dict[str, float]:
-    """``NAME=GFLOPS`` each, by name; raises UsageError for what is not."""
-    found = {}
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not name or not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"--cost {text}: write NAME=GFLOPS, such as ViT-B-32/openai=8.82")
-        found[name] = value
-    return found
-
-
 def _recorded(store: FeatureStore, key: FeatureKey) -> Mapping[str, Any]:
-    """The provenance of a cell; nothing of one that was imported."""
+    """The provenance of a cell; empty for one that was imported."""
     if store.imported(key):
         return {}
     return store.found(key).attributes.get("provenance") or {}

@@ -1,26 +1,30 @@
 """Cascades of a store's backbones: accuracy against cost, beside every fixed choice of them.
 
-Everything is fitted and chosen on the support split, and measured on others.
+Everything is fitted and chosen on the support split, and measured on others. Stage k combines the
+first k backbones by an ensemble fitted for them; its confidence is the largest softmax of its
+scores, divided by a temperature. `clipsyn.analyses.cascade.stages` says what is fitted on what,
+`clipsyn.analyses.cascade.measures` has the formulas.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.analyses.cascade import PLAIN, CascadeSettings
-from clipsyn.analyses.cascade.candidates import Fitted, along, fit, shown
-from clipsyn.analyses.cascade.costs import Spent, spent
-from clipsyn.analyses.cascade.measures import cascade_curve, exit_stages, pareto_front
-from clipsyn.analyses.cascade.stages import Candidate, make_ensemble
+from clipsyn.analyses.cascade import PLAIN, Candidate, CascadeSettings
+from clipsyn.analyses.cascade.candidates import evaluate
+from clipsyn.analyses.cascade.costs import cell_cost
+from clipsyn.analyses.cascade.measures import exit_stages
+from clipsyn.analyses.cascade.stages import make_ensemble
+from clipsyn.analyses.cascade.support import FittedCascades, fit, pool_reader
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
@@ -28,202 +32,156 @@ from clipsyn.numerics.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
-from clipsyn.specs import fingerprint
+from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean, wilson_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import matching
 
-_Value = tuple[str, float, Interval | None]  # metric, value, interval
+CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
 
 
 def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     """Cascades of all backbones, and every fixed choice of backbones to compare them with.
 
-    Filters are names or patterns with ``*``; None takes all there is. ensembles: names, or
-    ``NAME:parameter=value``; the plain average of the logits is always among them. order:
-    "cost" runs the cheapest backbone first, "greedy" always the one that adds most accuracy on
-    the support per GFLOP, "given" follows `backbones`. within: how much accuracy, a fraction, the
-    threshold that is chosen on the support may lose there. costs: GFLOPs of an image by backbone,
-    where they are neither recorded nor in the catalogue. shots: images a class, drawn by `seed`,
-    None for the whole support split.
+    Returns a tidy frame with the columns of `RESULT` and three more, before `metric`:
 
-    Stage k combines the first k backbones by an ensemble fitted for them; its confidence is the
-    largest softmax of its scores, divided by a temperature. `clipsyn.analyses.cascade.stages` says
-    what is fitted on what, `clipsyn.analyses.cascade.measures` has the formulas.
+    - threshold: the confidence at which an image leaves; null for what is no cascade;
+    - rule: "given" for a threshold of the settings, "within" for the one that was chosen on the
+      support to lose at most `within_points` there; null for what is no cascade;
+    - stage: of the metric `exit`, from 1; null for all others.
 
-    Returns a tidy frame with the columns of `RESULT`; `ensemble` is
+    `ensemble` is null for a backbone on its own. An ensemble without a threshold is of the first k
+    backbones, or, where it has nothing to fit or with `all_subsets`, and there are at most nine
+    backbones, of any subset. `backbones` are in the order they run. Metrics are
 
-    - null: a backbone on its own, and what it costs: mean_gflops, image_params_m (millions),
-      encode_ms (an image), peak_memory_mb or process_memory_mb, where they are known;
-    - an ensemble: of the first k backbones, or, where it has nothing to fit or with
-      `all_subsets`, and there are at most nine backbones, of any subset;
-    - cascade:ENSEMBLE@THRESHOLD, and cascade:ENSEMBLE@within-X with the threshold chosen on the
-      support, X in points. `backbones` are in the order they are run in.
-
-    Metrics: acc1 and mean_gflops (an image) with bootstrap intervals over samples; gain_over_full
-    (over the ensemble of all, paired), gain_over_chosen (over the backbone that was best on the
-    support, paired), threshold, exit_1, exit_2, … (shares of the samples, with Wilson intervals);
-    support_acc1 and support_mean_gflops, on the support; front, 1 for what is on the Pareto front
-    of those two. The front is chosen on the support too: chosen on test it would be flattered.
+    - acc1 and mean_gflops (an image), with bootstrap intervals over samples where they vary;
+    - of a backbone what is known of image_params_m (millions), encode_ms (an image),
+      peak_memory_mb and process_memory_mb;
+    - of a cascade gain_over_full, over the ensemble of all backbones, and gain_over_chosen, over
+      the backbone that was best on the support, with paired bootstrap intervals; exit, the share
+      of samples that leave at a stage, with Wilson's interval;
+    - support_acc1 and support_mean_gflops, on the support, and front, 1 for what is on the Pareto
+      front of those two: chosen on what is measured it would be flattered.
 
     Raises UsageError for settings that cannot work or an unknown cost, LeakError where `support`
-    is the test split, and what `clipsyn.analyses.accuracy.measure.zeroshot` raises.
+    is the test split, and what `clipsyn.analyses.predicted.predicted` raises.
     """
-    if PLAIN not in settings.ensembles:
-        settings = replace(settings, ensembles=(PLAIN, *settings.ensembles))
+    settings = replace(
+        settings,
+        ensembles=tuple(dict.fromkeys((PLAIN, *settings.ensembles))),
+        thresholds=tuple(dict.fromkeys(settings.thresholds)),
+    )
     _check(store, settings)
-    groups = predicted(store, settings)
     rows: list[Row] = []
-    for _, of_one in groupby(groups, key=lambda group: group.samples.dataset):
-        models: dict[object, Fitted] = {}  # splits and perturbations share what is fitted
-        for group in of_one:
-            of = (group.prompts, group.backbones)
-            if of not in models:
-                models[of] = fit(group, settings)
-            rows += _Sheet(group, models[of], settings).rows()
-    return frame(rows)
+    groups = predicted(store, settings)
+    for _, of_dataset in groupby(groups, key=lambda group: group.samples.dataset):
+        fitted: dict[object, FittedCascades] = {}  # shared by splits and perturbations
+        for group in of_dataset:
+            key = (group.prompts, group.backbones)
+            if key not in fitted:
+                fitted[key] = fit(group, settings)
+            rows += _CascadeRows(group, fitted[key]).rows()
+    return frame(rows, CASCADE)
 
 
-class _Sheet:
+class _CascadeRows:
     """The rows of one dataset, split, perturbation and prompt set."""
 
-    def __init__(self, group: Predicted, fitted: Fitted, settings: CascadeSettings) -> None:
-        self.group, self.fitted, self.settings = group, fitted, settings
-        samples = group.samples
-        self.reader = PoolReader(
-            group.store,
-            samples.dataset,
-            samples.split,
-            perturbation=group.perturbation,
-            backbones=group.backbones,
-            prompts=group.prompts,
-        )
-        self.outcome = shown(fitted, self.reader)
-        self.gflops = dict(zip(fitted.order, fitted.gflops.tolist(), strict=True))
-        self.n = len(self.outcome.correct[Candidate(None, fitted.order[:1])])
+    def __init__(self, group: Predicted, fitted: FittedCascades) -> None:
+        self.group, self.fitted = group, fitted
+        self.reader = pool_reader(group, group.samples.split, group.perturbation)
+        self.evaluation = evaluate(fitted.candidates, fitted.order, self.reader)
+        self.best = self.evaluation.correct[Candidate(None, (fitted.best,))]  # (sample,)
+        self.n = len(self.best)
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
-            costs = spent(self.group.store, key, self.gflops)
-            yield from self._rows(Candidate(None, (key.backbone,)), _known(costs), learned=False)
-        for candidate in self.outcome.correct:
-            fitted = self.fitted.stages.get(candidate)
+            single = Candidate(None, (key.backbone,))
+            yield from self._about(single, self._costs(key), learned=False)
+        for candidate in self.evaluation.correct:
+            fitted = self.fitted.candidates.get(candidate)
             learned = fitted is not None and fitted.ensemble.learns
-            yield from self._rows(candidate, self._fixed(candidate), learned=learned)
-            yield from self._rows(candidate, self._on_support[candidate], learned=True)
-        for text in self.settings.ensembles:
-            confidence, correct = along(self.outcome.seen, text, self.fitted.order)
-            for name, threshold in self._thresholds(text):
-                stage = exit_stages(confidence, threshold)
-                found = self._cascade(stage, correct, threshold)
-                candidate = Candidate(name, self.fitted.order)
-                yield from self._rows(candidate, found, learned=True)
-                yield from self._rows(candidate, self._on_support[candidate], learned=True)
+            yield from self._about(candidate, self._fixed(candidate), learned=learned)
+            yield from self._about(candidate, self._on_support(candidate), learned=True)
+        for text, cascades in self.fitted.cascades.items():
+            confidence, correct = self.evaluation.along(text, self.fitted.order)
+            for cascade in cascades:
+                leaves = exit_stages(confidence, cascade.threshold or 0.0)
+                yield from self._about(cascade, self._cascade(leaves, correct), learned=True)
+                yield from self._exits(cascade, leaves)
+                yield from self._about(cascade, self._on_support(cascade), learned=True)
 
-    def _thresholds(self, text: str) -> Iterator[tuple[str, float]]:
-        for threshold in self.settings.thresholds:
-            yield f"cascade:{text}@{threshold:g}", threshold
-        chosen = self.fitted.thresholds[text]
-        yield f"cascade:{text}@within-{self.settings.within_points:g}", chosen
+    def _costs(self, key: FeatureKey) -> Iterator[Measured]:
+        cost = cell_cost(self.group.store, key, self.fitted.gflops)
+        for metric, value in cost._asdict().items():
+            if metric != "gflops" and value is not None:
+                yield self._measured(metric, value)
 
-    def _fixed(self, candidate: Candidate) -> Iterator[_Value]:
-        correct = self.outcome.correct[candidate]
-        yield "acc1", _mean(correct), bootstrap_mean(correct)
-        yield "mean_gflops", self._price(candidate.backbones), None
+    def _fixed(self, candidate: Candidate) -> Iterator[Measured]:
+        correct = self.evaluation.correct[candidate]
+        yield self._measured("acc1", _mean(correct), bootstrap_mean(correct))
+        yield self._measured("mean_gflops", self.fitted.price(candidate.backbones))
 
-    def _cascade(
-        self, stage: NDArray[np.intp], correct: NDArray[np.bool_], threshold: float
-    ) -> Iterator[_Value]:
-        """stage: (sample,) at which each leaves. correct: (stage, sample)."""
-        right = correct[stage, np.arange(self.n)]
-        cost = np.cumsum(self.fitted.gflops)[stage]
-        single = self.outcome.correct[Candidate(None, (self._best_on_support,))]
-        yield "acc1", _mean(right), bootstrap_mean(right)
-        yield "mean_gflops", _mean(cost), bootstrap_mean(cost)
-        yield "gain_over_full", *_gain(right, correct[-1])
-        yield "gain_over_chosen", *_gain(right, single)
-        yield "threshold", threshold, None
-        for number in range(len(self.fitted.order)):
-            left = int(np.count_nonzero(stage == number))
-            share = left / self.n if self.n else math.nan
-            yield f"exit_{number + 1}", share, wilson_interval(left, self.n)
+    def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
+        """leaves: (sample,) stage at which each does. correct: (stage, sample)."""
+        right = correct[leaves, np.arange(self.n)]
+        cost = np.cumsum(list(self.fitted.gflops.values()))[leaves]
+        yield self._measured("acc1", _mean(right), bootstrap_mean(right))
+        yield self._measured("mean_gflops", _mean(cost), bootstrap_mean(cost))
+        for metric, other in (("gain_over_full", correct[-1]), ("gain_over_chosen", self.best)):
+            gain = _mean(right) - _mean(other)
+            yield self._measured(metric, gain, bootstrap_difference(right, other))
 
-    @cached_property
-    def _on_support(self) -> dict[Candidate, list[_Value]]:
-        """Accuracy and mean cost on the support of all there is, and whether it is in front."""
-        support, order = self.fitted.support, self.fitted.order
-        found = {
-            candidate: (_mean(right), self._price(candidate.backbones))
-            for candidate, right in support.correct.items()
-        }
-        for text in self.settings.ensembles:
-            names, thresholds = zip(*self._thresholds(text), strict=True)
-            curve = cascade_curve(
-                *along(support.seen, text, order), self.fitted.gflops, np.array(thresholds)
+    def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
+        counts = np.bincount(leaves, minlength=len(cascade.backbones)).tolist()
+        shares = [
+            self._measured(
+                "exit", count / self.n if self.n else math.nan, wilson_interval(count, self.n)
             )
-            for name, accuracy, cost in zip(names, curve.accuracy, curve.cost, strict=True):
-                found[Candidate(name, order)] = (float(accuracy), float(cost))
-        accuracies, costs = np.array(list(found.values())).T
-        front = pareto_front(costs, accuracies)
-        return {
-            candidate: [
-                ("support_acc1", accuracy, None),
-                ("support_mean_gflops", cost, None),
-                ("front", float(in_front), None),
-            ]
-            for (candidate, (accuracy, cost)), in_front in zip(found.items(), front, strict=True)
-        }
+            for count in counts
+        ]
+        for stage, row in enumerate(self._about(cascade, shares, learned=True), 1):
+            yield row | {"stage": stage}
 
-    @cached_property
-    def _best_on_support(self) -> str:
-        """The backbone with the highest accuracy on the support, the cheapest of equals."""
-        correct = self.fitted.support.correct
-        return max(
-            self.fitted.order,
-            key=lambda name: (
-                int(correct[Candidate(None, (name,))].sum()),
-                -self.gflops[name],
-            ),
-        )
+    def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
+        for metric, value in self.fitted.on_support[candidate]._asdict().items():
+            yield self._measured(metric, value)
 
-    def _price(self, names: Sequence[str]) -> float:
-        return math.fsum(self.gflops[name] for name in names)
+    def _measured(self, metric: str, value: float, interval: Interval | None = None) -> Measured:
+        return Measured(metric, Score(value, self.n), interval)
 
-    def _rows(
-        self, candidate: Candidate, values: Iterable[_Value], *, learned: bool
+    def _about(
+        self, candidate: Candidate, numbers: Iterable[Measured], *, learned: bool
     ) -> Iterator[Row]:
-        changed: Row = {"fingerprint": self._fingerprint(candidate, learned)}
+        """A row for each number; learned: whether the support decides it too."""
+        about: Row = {"fingerprint": self._fingerprint(candidate, learned)}
+        about |= {"threshold": candidate.threshold, "rule": candidate.rule}
         if learned:
-            of = self.fitted.reader
-            changed["support"], changed["support_prompts"] = of.samples.split, of.prompts
-            changed["shots"] = images_of(self.settings.shots)
-            changed["seed"] = self.settings.seed
-        for metric, value, interval in values:
-            measured = Measured(metric, Score(value, self.n), interval)
-            yield self.group.row(measured, candidate.backbones, candidate.ensemble) | changed
+            support, settings = self.fitted.reader, self.fitted.settings
+            about["support"], about["support_prompts"] = support.samples.split, support.prompts
+            about["shots"], about["seed"] = images_of(settings.shots), settings.seed
+        for measured in numbers:
+            yield self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 
     def _fingerprint(self, candidate: Candidate, learned: bool) -> str:
-        settings, fitted = self.settings, self.fitted
+        fitted, settings = self.fitted, self.fitted.settings
         support = {
-            "of": fitted.reader.origin,
+            "origin": fitted.reader.origin,
             "rows": fitted.rows,
             "seed": settings.seed,
-            "order": fitted.order,
-            "gflops": fitted.gflops.tolist(),
+            "gflops": list(fitted.gflops.items()),
             "compared": [
                 settings.ensembles,
                 settings.thresholds,
-                settings.within_points / 100,
+                settings.within_points,
                 settings.all_subsets,
             ],
         }
         decisive = {
             "clipsyn": _versions(candidate.ensemble),
             "target": self.reader.origin,
-            "ensemble": candidate.ensemble,
-            "backbones": candidate.backbones,
-            "gflops": [self.gflops[name] for name in candidate.backbones],
+            "candidate": candidate._asdict(),
+            "gflops": [fitted.gflops[name] for name in candidate.backbones],
             "support": support if learned else None,
         }
         return fingerprint(decisive)
@@ -235,18 +193,8 @@ def _versions(text: str | None) -> str:
     return f"{__version__} {package}".rstrip()
 
 
-def _known(costs: Spent) -> Iterator[_Value]:
-    for metric, value in costs._asdict().items():
-        if metric != "gflops" and value is not None:
-            yield metric, value, None
-
-
 def _mean(values: NDArray[np.bool_ | np.float64]) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def _gain(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, Interval]:
-    return _mean(first) - _mean(second), bootstrap_difference(first, second)
 
 
 def _check(store: FeatureStore, settings: CascadeSettings) -> None:

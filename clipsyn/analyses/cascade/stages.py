@@ -10,36 +10,31 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.cascade import PLAIN
+from clipsyn.analyses.cascade import PLAIN, Candidate
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import TooFewSamples, UsageError
 from clipsyn.estimator import from_text
 from clipsyn.numerics.blocks import usable_cores, work_alone
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.metrics import judge
 from clipsyn.pool import Pool
 
 MASKED = "masked-"  # before the name of an ensemble: one for all stages
-MASKABLE = ("moe", "nlc", "residual-router", "super-learner")  # weighted sums fitted by their loss
 FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class Candidate(NamedTuple):
-    ensemble: str | None  # NAME, NAME:parameter=value, masked-NAME; None for a backbone on its own
-    backbones: tuple[str, ...]
-
-
-class Stage(NamedTuple):
+class FittedCandidate(NamedTuple):
     ensemble: Ensemble
     temperature: float  # its scores are divided by this before the softmax
 
 
-class Seen(NamedTuple):
-    """What a stage says of labelled samples."""
+class Answers(NamedTuple):
+    """What a candidate says of labelled samples."""
 
     confidence: NDArray[np.float32]  # (sample,) calibrated
     correct: NDArray[np.bool_]  # (sample,)
@@ -50,39 +45,44 @@ def make_ensemble(text: str, seed: int | None = None) -> Ensemble:
 
     seed: as in `from_text`.
     """
-    name = text.removeprefix(MASKED)
-    if name != text and name.partition(":")[0] not in MASKABLE:
+    ensemble: Ensemble = from_text(ENSEMBLES, text.removeprefix(MASKED), seed)
+    if is_masked(text) and not ensemble.maskable:
+        maskable = sorted(name for name in ENSEMBLES if ENSEMBLES.load(name).maskable)
         raise UsageError(
             f"'{text}': an ensemble can be fitted with masked backbones if it is one of "
-            f"{', '.join(MASKABLE)}"
+            f"{', '.join(maskable)}"
         )
-    ensemble: Ensemble = from_text(ENSEMBLES, name, seed)
     return ensemble
 
 
-def fit_stages(
+def is_masked(text: str | None) -> bool:
+    """Whether one ensemble is fitted for all stages."""
+    return text is not None and text.startswith(MASKED)
+
+
+def fit_candidates(
     candidates: Iterable[Candidate], pool: Pool, seed: int
-) -> tuple[dict[Candidate, Stage], dict[Candidate, Seen]]:
+) -> tuple[dict[Candidate, FittedCandidate], dict[Candidate, Answers]]:
     """Every candidate, fitted on all of the support `pool`, and what it says of it.
 
-    Temperatures, and what is returned as seen, are of scores that an ensemble gives samples it has
-    not been fitted on (`FOLDS` folds): those of its own support would be too sure. An ensemble
-    that learns nothing needs no folds. Raises LeakError for the test split.
+    Temperatures and the returned answers are from scores of samples that an ensemble was not
+    fitted on (`FOLDS` folds): of its own support it would be too sure. An ensemble that learns
+    nothing needs no folds. Raises LeakError for the test split.
     """
     groups = list(_groups(candidates))
-    fitted = _side_by_side(lambda group: _fit_group(group, pool, seed), groups, pool)
-    found = {candidate: both for group in fitted for candidate, both in group.items()}
+    parts = _side_by_side(lambda group: _fit_group(group, pool, seed), groups, pool)
+    both = {candidate: pair for part in parts for candidate, pair in part.items()}
     return (
-        {candidate: stage for candidate, (stage, _) in found.items()},
-        {candidate: seen for candidate, (_, seen) in found.items()},
+        {candidate: fitted for candidate, (fitted, _) in both.items()},
+        {candidate: answers for candidate, (_, answers) in both.items()},
     )
 
 
-def watch(stages: Mapping[Candidate, Stage], pool: Pool) -> dict[Candidate, Seen]:
+def answer(fitted: Mapping[Candidate, FittedCandidate], pool: Pool) -> dict[Candidate, Answers]:
     """What fitted candidates say of other samples, all labelled."""
     return {
-        candidate: _seen(stage.ensemble.combine(view(candidate, pool)), stage.temperature, pool)
-        for candidate, stage in stages.items()
+        candidate: _answers(ensemble.combine(view(candidate, pool)), temperature, pool)
+        for candidate, (ensemble, temperature) in fitted.items()
     }
 
 
@@ -92,7 +92,7 @@ def view(candidate: Candidate, pool: Pool) -> Pool:
     Masked backbones say nothing: their logits and embeddings are 0. The logits of the k that are
     left are multiplied by B/k, so that a sum with weights 1/B is their mean.
     """
-    if not _is_masked(candidate):
+    if not is_masked(candidate.ensemble):
         return pool.of_backbones(candidate.backbones)
     there = np.array([name in candidate.backbones for name in pool.backbones])
     factor = np.where(there, len(there) / np.count_nonzero(there), 0).astype(np.float32)
@@ -106,26 +106,11 @@ def view(candidate: Candidate, pool: Pool) -> Pool:
     )
 
 
-def folds(labels: NDArray[np.int32], count: int = FOLDS) -> Iterator[NDArray[np.bool_]]:
-    """(sample,) whether it is held out, fold by fold; each sample is once.
-
-    The samples of a class go to one fold after the other, and so do those of small classes.
-    """
-    number = np.empty(len(labels), np.intp)
-    number[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % count
-    for fold in range(min(count, len(labels))):
-        yield number == fold
-
-
-def _is_masked(candidate: Candidate) -> bool:
-    return (candidate.ensemble or "").startswith(MASKED)
-
-
 def _groups(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
     """Candidates that share one ensemble: all that are masked, every other on its own."""
     shared: dict[str | None, list[Candidate]] = {}
     for candidate in candidates:
-        if _is_masked(candidate):
+        if is_masked(candidate.ensemble):
             shared.setdefault(candidate.ensemble, []).append(candidate)
         else:
             yield [candidate]
@@ -133,7 +118,7 @@ def _groups(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
 
 
 def _side_by_side(work: Callable[[_T], _R], groups: Sequence[_T], pool: Pool) -> list[_R]:
-    """work(group) of each, by all cores at once where the pool is small.
+    """work(group) of each, on all cores at once where the pool is small.
 
     The threads that share a small product spend most of their time waiting for each other.
     """
@@ -147,16 +132,17 @@ def _side_by_side(work: Callable[[_T], _R], groups: Sequence[_T], pool: Pool) ->
 
 def _fit_group(
     group: Sequence[Candidate], pool: Pool, seed: int
-) -> dict[Candidate, tuple[Stage, Seen]]:
-    ensemble = _fitted(group, pool, seed)
-    found = {}
+) -> dict[Candidate, tuple[FittedCandidate, Answers]]:
+    ensemble = _fit_ensemble(group, pool, seed)
+    fitted = {}
     for candidate, scores in zip(group, _unseen_scores(group, ensemble, pool, seed), strict=True):
         temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
-        found[candidate] = Stage(ensemble, temperature), _seen(scores, temperature, pool)
-    return found
+        answers = _answers(scores, temperature, pool)
+        fitted[candidate] = FittedCandidate(ensemble, temperature), answers
+    return fitted
 
 
-def _fitted(group: Sequence[Candidate], pool: Pool, seed: int) -> Ensemble:
+def _fit_ensemble(group: Sequence[Candidate], pool: Pool, seed: int) -> Ensemble:
     """The ensemble that these candidates share, fitted on all that they see of a pool."""
     ensemble = make_ensemble(group[0].ensemble or PLAIN, seed)
     return ensemble.fit(_joined([view(candidate, pool) for candidate in group]))
@@ -173,13 +159,13 @@ def _unseen_scores(
             f"a cascade of {group[0].ensemble} needs at least two labelled samples of "
             f"{pool.dataset}/{pool.split}, to be calibrated on others than it is fitted on"
         )
-    scores = [np.empty((len(pool), pool.n_classes), np.float32) for _ in group]
-    for held in folds(pool.labels):
-        part = _fitted(group, pool.take(np.flatnonzero(~held)), seed)
+    every_scores = [np.empty((len(pool), pool.n_classes), np.float32) for _ in group]
+    for held in stratified_folds(pool.labels, FOLDS):
+        part = _fit_ensemble(group, pool.take(np.flatnonzero(~held)), seed)
         rest = pool.take(np.flatnonzero(held))
-        for candidate, of in zip(group, scores, strict=True):
-            of[held] = part.combine(view(candidate, rest))
-    return scores
+        for candidate, scores in zip(group, every_scores, strict=True):
+            scores[held] = part.combine(view(candidate, rest))
+    return every_scores
 
 
 def _joined(pools: Sequence[Pool]) -> Pool:
@@ -199,6 +185,6 @@ def _joined(pools: Sequence[Pool]) -> Pool:
     )
 
 
-def _seen(scores: NDArray[np.float32], temperature: float, pool: Pool) -> Seen:
+def _answers(scores: NDArray[np.float32], temperature: float, pool: Pool) -> Answers:
     judged = judge(scores / np.float32(temperature), pool.labels)
-    return Seen(judged.confidence, judged.prediction == pool.labels)
+    return Answers(judged.confidence, judged.prediction == pool.labels)

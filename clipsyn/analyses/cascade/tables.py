@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from clipsyn.analyses.cascade import CascadeSettings
-from clipsyn.analyses.cascade.measures import pareto_front
-from clipsyn.show.numbers import interval_text
-from clipsyn.show.tables import column_heads, legend, shortened, show
+from clipsyn.analyses.cascade import GIVEN, WITHIN, Candidate, CascadeSettings
+from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
+from clipsyn.results.frame import Row
+from clipsyn.results.view import WHERE, Numbers, named_parts, numbers_by, singles
+from clipsyn.show.numbers import interval
+from clipsyn.show.tables import column_heads, interval_of, legend, shortened, show
+from clipsyn.show.titles import mean_over, title, where
 
-_WHERE = ["dataset", "split", "perturbation", "prompts"]
-_Rows = dict[str, Any]  # of one choice, by metric
-_Choice = tuple[str, tuple[str, ...]]  # ensemble, backbones in order of the cascade
-_CASCADE = "cascade:"
-_WITHIN = "within-"
 RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
-
+_PERCENT = ("%", "top-1", "vs all", "vs best", "support")
 _COSTS = {  # column: metric, and what is shown of it
     "GFLOPs": ("mean_gflops", "mean"),
     "image M": ("image_params_m", "mean"),
@@ -78,270 +76,276 @@ def tables(
     set these are means over them, "chosen" has a line for each, and with `details` there are also
     the tables of each group, its name behind a comma ("curve, birds/test, clean, own").
     """
-    groups = {
-        ", ".join([f"{dataset}/{split}", *rest]): _read(part)
-        for (dataset, split, *rest), part in frame.group_by(_WHERE, maintain_order=True)
-    }
+    groups = {name: _Group.of(part) for name, part in named_parts(frame).items()}
     if not groups:
         return {}
-    parts = list(groups.values())
-    short, pattern = shortened(list(dict.fromkeys(name for part in parts for name in part.order)))
-    said = f" · backbones {pattern}" if pattern else ""
-    found = {"costs": _costs(frame, short, terminal)}
-    if len(parts) > 1:
-        found["chosen"] = _chosen(frame, parts, short, terminal)
-        found |= _of_parts(parts, f"{_mean_over(frame, len(parts))}{said}", short, terminal)
-    for name, part in groups.items() if settings.details or len(parts) == 1 else ():
-        title = f"{_name(part)}{said} · best on support {short[part.best]}"
-        of_one = _of_parts([part], title, short, terminal)
-        end = f", {name}" if len(parts) > 1 else ""
-        found |= {f"{kind}{end}": text for kind, text in of_one.items()}
-    return found
+    every = list(groups.values())
+    names = shortened(list(dict.fromkeys(name for group in every for name in group.order)))
+    texts = {"costs": _costs(frame, names.short, terminal)}
+    if len(every) > 1:
+        about = title(mean_over(frame, WHERE), names.phrase)
+        texts["chosen"] = _chosen(frame, every, names.short, terminal)
+        texts |= _of_groups(every, about, names.short, settings, terminal)
+    for name, group in groups.items() if settings.details or len(every) == 1 else ():
+        best = f"best on support {names.short[group.best]}"
+        about = title(*where(group.row, [*WHERE, "n"]), names.phrase, best)
+        end = f", {name}" if len(every) > 1 else ""
+        own = _of_groups([group], about, names.short, settings, terminal)
+        texts |= {f"{kind}{end}": text for kind, text in own.items()}
+    return texts
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One dataset, split, perturbation and prompt set; rows are by metric."""
+class _Group:
+    """One dataset, split, perturbation and prompt set."""
 
-    where: dict[str, Any]
-    singles: dict[str, _Rows]  # by backbone, in order of the cascade
-    others: dict[_Choice, _Rows]
+    row: Row  # one of its rows
+    order: tuple[str, ...]  # backbones as a cascade runs them
+    numbers: dict[Candidate, Numbers]  # backbones on their own first, in that order
+    exits: dict[tuple[Any, ...], Numbers]  # of cascades: by candidate and stage
 
-    @property
-    def order(self) -> tuple[str, ...]:
-        return tuple(self.singles)
+    @classmethod
+    def of(cls, part: pl.DataFrame) -> _Group:
+        by_stage = pl.col("stage").is_not_null()
+        numbers = {
+            Candidate(*about): rows
+            for about, rows in numbers_by(part.filter(~by_stage), *Candidate._fields).items()
+        }
+        exits = numbers_by(part.filter(by_stage), *Candidate._fields, "stage")
+        order = next(candidate.backbones for candidate in numbers if candidate.rule)
+        alone = [Candidate(None, (name,)) for name in order]
+        return cls(
+            part.row(0, named=True), order, {it: numbers[it] for it in [*alone, *numbers]}, exits
+        )
+
+    def of_singles(self, metric: str) -> dict[str, float]:
+        """A metric of each backbone on its own."""
+        return {
+            name: self.numbers[Candidate(None, (name,))][metric]["value"] for name in self.order
+        }
 
     @property
     def whole(self) -> float:
         """GFLOPs of all stages."""
-        return math.fsum(of["mean_gflops"]["value"] for of in self.singles.values())
+        return math.fsum(self.of_singles("mean_gflops").values())
 
     @property
     def best(self) -> str:
-        """The backbone that was best on the support, the cheapest of equals."""
-        return max(
-            self.singles,
-            key=lambda name: (
-                self.singles[name]["support_acc1"]["value"],
-                -self.singles[name]["mean_gflops"]["value"],
-            ),
+        """The backbone that was best on the support."""
+        return most_accurate(self.of_singles("support_acc1"), self.of_singles("mean_gflops"))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What a line of a table is about: a candidate as each of several groups has it."""
+
+    groups: Sequence[_Group]
+    candidates: Sequence[Candidate]  # of each group
+
+    @property
+    def first(self) -> Candidate:
+        return self.candidates[0]
+
+    @property
+    def numbers(self) -> list[Numbers]:
+        """Of each group."""
+        both = zip(self.groups, self.candidates, strict=True)
+        return [group.numbers[candidate] for group, candidate in both]
+
+    def mean(self, metric: str) -> float:
+        """Over the groups; NaN where it is NaN in one of them."""
+        return _mean(numbers[metric]["value"] for numbers in self.numbers)
+
+    def interval(self, column: str, metric: str) -> dict[str, str]:
+        """The cell beside a column; none for a mean over several groups."""
+        several = len(self.groups) > 1
+        return {} if several else {interval_of(column): interval(self.numbers[0][metric])}
+
+    def measured(self) -> dict[str, float]:
+        """Mean cost, also as a share of that of all stages, and accuracy."""
+        shares = (
+            numbers["mean_gflops"]["value"] / group.whole if group.whole else math.nan
+            for group, numbers in zip(self.groups, self.numbers, strict=True)
+        )
+        return {"GFLOPs": self.mean("mean_gflops"), "%": _mean(shares), "top-1": self.mean("acc1")}
+
+    def exits(self, stage: int) -> float:
+        """Mean share that leaves at a stage; 0 in a group whose cascades have fewer stages."""
+        return _mean(
+            group.exits[*candidate, stage]["exit"]["value"] if stage <= len(group.order) else 0.0
+            for group, candidate in zip(self.groups, self.candidates, strict=True)
         )
 
-    def cascades(self) -> dict[str, _Rows]:
-        """By ensemble@threshold."""
-        return {
-            name.removeprefix(_CASCADE): rows
-            for (name, _), rows in self.others.items()
-            if name.startswith(_CASCADE)
-        }
 
-    def fixed(self) -> dict[tuple[str, int], _Rows]:
-        """Backbones on their own, by "" and place in the order, and ensembles of the first k."""
-        found = {("", place): rows for place, rows in enumerate(self.singles.values())}
-        for (ensemble, names), rows in self.others.items():
-            if not ensemble.startswith(_CASCADE) and names == self.order[: len(names)]:
-                found[ensemble, len(names)] = rows
-        return found
+def _lines(groups: Sequence[_Group], key: Callable[[_Group, Candidate], Any]) -> Iterator[_Line]:
+    """The candidates that all groups have, in order of the first.
 
-    def choices(self) -> dict[tuple[str, frozenset[str]], _Rows]:
-        """Everything there is, by ensemble and backbones whatever their order."""
-        found = {("", frozenset([name])): rows for name, rows in self.singles.items()}
-        return found | {(of, frozenset(names)): rows for (of, names), rows in self.others.items()}
+    key: function (group, candidate) -> what is the same in all groups, None for no line.
+    """
+    by_key = [{key(group, it): it for it in group.numbers} for group in groups]
+    for name in by_key[0]:
+        if name is not None and all(name in candidates for candidates in by_key):
+            yield _Line(groups, [candidates[name] for candidates in by_key])
 
 
-def _read(part: pl.DataFrame) -> _Part:
-    measured = part.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
-    singles: dict[str, _Rows] = {name: {} for name in measured["backbones"].list.first()}
-    others: dict[_Choice, _Rows] = {}
-    for row in part.iter_rows(named=True):
-        if row["ensemble"] is None:
-            singles[row["backbones"][0]][row["metric"]] = row
-        else:
-            names = tuple(row["backbones"])
-            others.setdefault((row["ensemble"], names), {})[row["metric"]] = row
-    return _Part({key: part[key][0] for key in [*_WHERE, "n"]}, singles, others)
+def _rule(candidate: Candidate) -> tuple[str | None, str | None, float | None]:
+    """What is the same of a cascade in all groups: a threshold within reach is chosen in each."""
+    given = candidate.threshold if candidate.rule == GIVEN else None
+    return candidate.ensemble, candidate.rule, given
 
 
-def _of_parts(
-    parts: Sequence[_Part], title: str, short: Mapping[str, str], terminal: bool | None
+def _cascade(group: _Group, candidate: Candidate) -> Any:
+    return _rule(candidate) if candidate.rule else None
+
+
+def _stage(group: _Group, candidate: Candidate) -> Any:
+    """The ensemble of a stage and its size; of a backbone on its own its place in the order."""
+    names = candidate.backbones
+    if candidate.ensemble is None:
+        return None, group.order.index(names[0])
+    return (
+        (candidate.ensemble, len(names))
+        if not candidate.rule and names == group.order[: len(names)]
+        else None
+    )
+
+
+def _choice(group: _Group, candidate: Candidate) -> Any:
+    return _rule(candidate), frozenset(candidate.backbones)
+
+
+def _of_groups(
+    groups: Sequence[_Group],
+    about: str,
+    short: Mapping[str, str],
+    settings: CascadeSettings,
+    terminal: bool | None,
 ) -> dict[str, str]:
-    return {
-        "curve": f"{title}\n{_curve(parts, terminal)}\n\n{_NOTES['curve']}",
-        "fixed": f"{title}\n{_fixed(parts, short, terminal)}\n\n{_NOTES['fixed']}",
-        "front": f"{title}\n{_front(parts, short, terminal)}\n\n{_NOTES['front']}",
+    shown = {
+        "curve": _curve(groups, settings, terminal),
+        "fixed": _fixed(groups, short, terminal),
+        "front": _front(groups, short, settings, terminal),
     }
-
-
-def _name(part: _Part) -> str:
-    dataset, split, perturbation, prompts = (part.where[key] for key in _WHERE)
-    return f"{dataset}/{split} · {perturbation} · prompts {prompts} · n {part.where['n']:,}"
-
-
-def _mean_over(frame: pl.DataFrame, count: int) -> str:
-    kinds = [key for key in _WHERE if frame[key].n_unique() > 1]
-    if len(kinds) == 1:
-        return f"mean over {count} {'prompt set' if kinds == ['prompts'] else kinds[0]}s"
-    return f"mean over {count} combinations of {', '.join(kinds)}"
+    return {kind: f"{about}\n{text}\n\n{_NOTES[kind]}" for kind, text in shown.items()}
 
 
 def _costs(frame: pl.DataFrame, short: Mapping[str, str], terminal: bool | None) -> str:
     """A line a backbone, and their sum. Seconds are means over cells, memory is the largest."""
-    singles = frame.filter(pl.col("ensemble").is_null()).group_by("backbones", "metric")
-    found = {
-        (name, metric): {"mean": mean, "max": largest}
-        for (name,), metric, mean, largest in singles.agg(
-            pl.col("value").mean().alias("mean"), pl.col("value").max().alias("max")
-        ).iter_rows()
-    }
-    columns: dict[str, list[float | None]] = {
-        column: [found.get((name, metric), {}).get(kind) for name in short]
-        for column, (metric, kind) in _COSTS.items()
-    }
-    known = {name: values for name, values in columns.items() if any(v is not None for v in values)}
-    sums = {
-        name: None if name == "process MB" or None in values else math.fsum(filter(None, values))
-        for name, values in known.items()
-    }
-    table = pl.DataFrame(
-        {"backbone": [*short.values(), "all"]}
-        | {name: [*values, sums[name]] for name, values in known.items()}
+    value = pl.col("value")
+    over_cells = (
+        singles(frame).group_by("backbone", "metric").agg(mean=value.mean(), max=value.max())
     )
+    known = {(row["backbone"], row["metric"]): row for row in over_cells.iter_rows(named=True)}
+    columns: dict[str, list[float | None]] = {
+        column: [known.get((name, metric), {}).get(kind) for name in short]
+        for column, (metric, kind) in _COSTS.items()
+        if metric in over_cells["metric"]
+    }
+    for name, values in columns.items():
+        summed = name != "process MB" and None not in values
+        values.append(math.fsum(filter(None, values)) if summed else None)
+    table = pl.DataFrame({"backbone": [*short.values(), "all"]} | columns)
     text = show(table, headers=_COST_HEADS, terminal=terminal)
-    notes = [_NOTES["costs"], *(note for name, note in _MEMORY.items() if name in known)]
+    notes = [_NOTES["costs"], *(note for name, note in _MEMORY.items() if name in columns)]
     return f"{text}\n\n" + "\n".join(notes)
 
 
 def _chosen(
-    frame: pl.DataFrame, parts: Sequence[_Part], short: Mapping[str, str], terminal: bool | None
+    frame: pl.DataFrame, groups: Sequence[_Group], short: Mapping[str, str], terminal: bool | None
 ) -> str:
     """A line a group and ensemble: its cascade with the threshold that was chosen."""
-    keys = ["dataset", *(key for key in _WHERE[1:] if frame[key].n_unique() > 1)]
+    keys = ["dataset", *(key for key in WHERE[1:] if frame[key].n_unique() > 1)]
     rows = []
-    for part in parts:
-        for name, of in part.cascades().items():
-            ensemble, _, threshold = name.rpartition("@")
-            if threshold.startswith(_WITHIN):
+    for group in groups:
+        for candidate in group.numbers:
+            if candidate.rule == WITHIN:
+                line = _Line([group], [candidate])
                 rows.append(
-                    {key: part.where[key] for key in keys}
-                    | {"ensemble": ensemble, "θ": of["threshold"]["value"]}
-                    | _measured([of], [part])
-                    | _gain([of], "vs all", "gain_over_full", "95 %")
-                    | _gain([of], "vs best", "gain_over_chosen", "95 % ")
-                    | {"best": short[part.best]}
+                    {key: group.row[key] for key in keys}
+                    | {"ensemble": candidate.ensemble, "θ": candidate.threshold}
+                    | line.measured()
+                    | {"vs all": line.mean("gain_over_full")}
+                    | line.interval("vs all", "gain_over_full")
+                    | {"vs best": line.mean("gain_over_chosen")}
+                    | line.interval("vs best", "gain_over_chosen")
+                    | {"best": short[group.best]}
                 )
     return f"{_show(rows, terminal)}\n\n{_NOTES['chosen']}"
 
 
-def _curve(parts: Sequence[_Part], terminal: bool | None) -> str:
+def _curve(groups: Sequence[_Group], settings: CascadeSettings, terminal: bool | None) -> str:
     """A line an ensemble and threshold."""
-    stages = range(1, 1 + max(len(part.order) for part in parts))
-    rows = []
-    for name, of in _shared([part.cascades() for part in parts]):
-        ensemble, _, threshold = name.rpartition("@")
-        rows.append(
-            {"ensemble": ensemble, "θ": threshold}
-            | _measured(of, parts, "95 %")
-            | _gain(of, "vs all", "gain_over_full")
-            | _gain(of, "vs best", "gain_over_chosen", "95 % " if len(parts) == 1 else "")
-            | {"exits": " ".join(f"{100 * _exits(of, stage):3.0f}" for stage in stages)}
-        )
+    stages = range(1, 1 + max(len(group.order) for group in groups))
+    rows = [
+        {"ensemble": line.first.ensemble, "θ": _theta(line.first, settings)}
+        | line.measured()
+        | line.interval("top-1", "acc1")
+        | {"vs all": line.mean("gain_over_full"), "vs best": line.mean("gain_over_chosen")}
+        | line.interval("vs best", "gain_over_chosen")
+        | {"exits": " ".join(f"{100 * line.exits(stage):3.0f}" for stage in stages)}
+        for line in _lines(groups, _cascade)
+    ]
     head = "leave at stage, %\n" + " ".join(f"{stage:3}" for stage in stages)
     return _show(rows, terminal, {"exits": head})
 
 
-def _fixed(parts: Sequence[_Part], short: Mapping[str, str], terminal: bool | None) -> str:
+def _fixed(groups: Sequence[_Group], short: Mapping[str, str], terminal: bool | None) -> str:
     rows = []
-    for (ensemble, place), of in _shared([part.fixed() for part in parts]):
-        names = {ensemble or short[part.order[place]] for part in parts}
+    for line in _lines(groups, _stage):
+        names = {it.ensemble or short[it.backbones[0]] for it in line.candidates}
+        place = groups[0].order.index(line.first.backbones[-1]) + 1
         rows.append(
             {
-                "choice": names.pop() if len(names) == 1 else f"stage {place + 1} alone",
-                "backbones": place if ensemble else 1,
-                **_measured(of, parts, "95 %"),
+                "choice": names.pop() if len(names) == 1 else f"stage {place} alone",
+                "backbones": len(line.first.backbones),
+                **line.measured(),
+                **line.interval("top-1", "acc1"),
             }
         )
     return _show(rows, terminal)
 
 
-def _front(parts: Sequence[_Part], short: Mapping[str, str], terminal: bool | None) -> str:
-    """A line a choice in front, by cost: chosen by means over the support of all parts."""
-    shared = list(_shared([part.choices() for part in parts]))
+def _front(
+    groups: Sequence[_Group],
+    short: Mapping[str, str],
+    settings: CascadeSettings,
+    terminal: bool | None,
+) -> str:
+    """A line a choice in front, by cost: chosen by means over the support of all groups."""
+    lines = list(_lines(groups, _choice))
     costs, accuracies = (
-        np.array([_mean(rows[metric]["value"] for rows in of) for _, of in shared])
+        np.array([line.mean(metric) for line in lines])
         for metric in ("support_mean_gflops", "support_acc1")
     )
-    rows = []
-    for place in np.flatnonzero(pareto_front(costs, accuracies)):
-        (ensemble, names), of = shared[place]
-        rows.append(
-            {
-                **_named(ensemble),
-                **_measured(of, parts, "95 %"),
-                "support": accuracies[place],
-                **{name: RUN if name in names else LEFT_OUT for name in short},
-            }
-        )
+    rows = [
+        {
+            "ensemble": lines[place].first.ensemble,
+            "θ": _theta(lines[place].first, settings),
+            **lines[place].measured(),
+            **lines[place].interval("top-1", "acc1"),
+            "support": accuracies[place],
+            **{name: RUN if name in lines[place].first.backbones else LEFT_OUT for name in short},
+        }
+        for place in np.flatnonzero(pareto_front(costs, accuracies))
+    ]
     table = _show(sorted(rows, key=lambda row: row["GFLOPs"]), terminal, column_heads(short))
     return f"{table}{legend(short)}"
 
 
-def _named(ensemble: str) -> dict[str, str | None]:
-    """Ensemble and threshold of ``cascade:log-avg@0.5``; what is no cascade has no threshold."""
-    if ensemble.startswith(_CASCADE):
-        name, _, threshold = ensemble.removeprefix(_CASCADE).rpartition("@")
-        return {"ensemble": name, "θ": threshold}
-    return {"ensemble": ensemble or None, "θ": None}
+def _theta(candidate: Candidate, settings: CascadeSettings) -> str | None:
+    """How the threshold of a cascade is shown."""
+    if candidate.rule == WITHIN:
+        return f"within-{settings.within_points:g}"
+    return None if candidate.threshold is None else f"{candidate.threshold:g}"
 
 
 def _show(
-    rows: Sequence[Mapping[str, Any]], terminal: bool | None, heads: Mapping[str, str] | None = None
+    rows: Sequence[Row], terminal: bool | None, heads: Mapping[str, str] | None = None
 ) -> str:
-    return show(
-        pl.DataFrame(rows, infer_schema_length=None),
-        percent=["%", "top-1", "vs all", "vs best", "support"],
-        headers=heads,
-        right=["θ", "95 %", "95 % "],
-        terminal=terminal,
-    )
-
-
-def _measured(of: Sequence[_Rows], parts: Sequence[_Part], interval: str = "") -> dict[str, Any]:
-    """Mean cost and accuracy over parts; of one part its interval, under that name."""
-    pairs = [
-        (rows["mean_gflops"]["value"], part.whole) for rows, part in zip(of, parts, strict=True)
-    ]
-    found = {
-        "GFLOPs": _mean(cost for cost, _ in pairs),
-        "%": _mean(cost / whole if whole else math.nan for cost, whole in pairs),
-        "top-1": _mean(rows["acc1"]["value"] for rows in of),
-    }
-    return found | ({interval: _interval(of[0]["acc1"])} if interval and len(of) == 1 else {})
-
-
-def _gain(of: Sequence[_Rows], column: str, metric: str, interval: str = "") -> dict[str, Any]:
-    found = {column: _mean(rows[metric]["value"] for rows in of)}
-    return found | ({interval: _interval(of[0][metric])} if interval else {})
-
-
-def _exits(of: Sequence[_Rows], stage: int) -> float:
-    """Mean share that leaves there; nobody does at a stage that a shorter cascade has not."""
-    return _mean(rows[f"exit_{stage}"]["value"] if f"exit_{stage}" in rows else 0.0 for rows in of)
-
-
-def _shared(
-    found: Sequence[Mapping[Any, _Rows]],
-) -> Iterator[tuple[Any, list[_Rows]]]:
-    """What all parts have, with the rows of each part, in order of the first."""
-    for key in found[0]:
-        if all(key in of for of in found):
-            yield key, [of[key] for of in found]
-
-
-def _interval(row: dict[str, Any]) -> str:
-    return interval_text(row["ci_low"], row["ci_high"])
+    return show(rows, percent=_PERCENT, headers=heads, right=["θ"], terminal=terminal)
 
 
 def _mean(values: Iterable[float]) -> float:
     """NaN where one of them is."""
-    found = list(values)
-    return math.fsum(found) / len(found)
+    every = list(values)
+    return math.fsum(every) / len(every)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.cascade import cascade, stages
+from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade, stages
+from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.parts import Wanted
@@ -19,7 +21,7 @@ from clipsyn.store.features import FeatureStore
 
 GFLOPS = {"cnx/c": 4.0, "rn/b": 1.0, "vit/a": 2.0}
 ORDER = ("rn/b", "vit/a", "cnx/c")
-ALL = "+".join(ORDER)
+KEYS = [*NAMES, *CASCADE]  # what tells rows apart
 CLASSES = tuple(f"class {c}" for c in range(4))
 BAD = {3: "truncated", 41: "empty file"}
 
@@ -63,9 +65,9 @@ def source(fakes):
 
     def make(split: str = "test", **options):
         count = 60 if split == "test" else 40
-        found = Birds("birds", split, **{"count": count, "class_names": CLASSES} | options)
-        found.templates = ("{c}.",)
-        return found
+        birds = Birds("birds", split, **{"count": count, "class_names": CLASSES} | options)
+        birds.templates = ("{c}.",)
+        return birds
 
     return make
 
@@ -82,14 +84,32 @@ def results(birds) -> pl.DataFrame:
     return cascade(birds, ensembles=["super-learner"], thresholds=[0.3, 0.5])
 
 
-def value(frame: pl.DataFrame, metric: str, ensemble: str | None, backbones: str = ALL) -> float:
-    rows = frame.filter(
-        pl.col("metric") == metric,
-        pl.col("backbones") == backbones,
-        pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
-    )
-    assert len(rows) == 1, (metric, ensemble, backbones)
-    return float(rows["value"][0])
+def value(
+    frame: pl.DataFrame,
+    metric: str,
+    ensemble: str | None = "log-avg",
+    backbones: Sequence[str] = ORDER,
+    *,
+    at: float | str | None = None,
+    stage: int | None = None,
+) -> float:
+    """The only number of that kind; at: the threshold of a cascade, or "within"."""
+    rule = at if at in (None, WITHIN) else GIVEN
+    rows = [
+        row
+        for row in frame.iter_rows(named=True)
+        if (row["metric"], row["ensemble"], row["rule"], row["stage"])
+        == (metric, ensemble, rule, stage)
+        and row["backbones"] == list(backbones)
+        and (rule != GIVEN or row["threshold"] == at)
+    ]
+    assert len(rows) == 1, (metric, ensemble, backbones, at, stage)
+    return float(rows[0]["value"])
+
+
+def of_cascade(frame: pl.DataFrame, threshold: float) -> pl.DataFrame:
+    """Rows of the cascade of log-avg with a given threshold."""
+    return frame.filter(ensemble="log-avg", rule=GIVEN, threshold=threshold)
 
 
 class Loop:
@@ -133,38 +153,36 @@ class Loop:
 def test_against_a_loop_over_samples(birds, results, threshold):
     accuracy, cost, leaves = Loop(birds).at(threshold)
     assert 0 < leaves[0] < 1  # or there would be nothing to see
-    name = f"cascade:log-avg@{threshold}"
-    assert value(results, "acc1", name) == pytest.approx(accuracy)
-    assert value(results, "mean_gflops", name) == pytest.approx(cost)
-    found = [value(results, f"exit_{stage}", name) for stage in (1, 2, 3)]
-    assert found == pytest.approx(leaves)
-    full, single = (value(results, "acc1", *of) for of in (("log-avg",), (None, best(results))))
-    assert value(results, "gain_over_full", name) == pytest.approx(accuracy - full)
-    assert value(results, "gain_over_chosen", name) == pytest.approx(accuracy - single)
+    assert value(results, "acc1", at=threshold) == pytest.approx(accuracy)
+    assert value(results, "mean_gflops", at=threshold) == pytest.approx(cost)
+    exits = [value(results, "exit", at=threshold, stage=stage) for stage in (1, 2, 3)]
+    assert exits == pytest.approx(leaves)
+    full, single = value(results, "acc1"), value(results, "acc1", None, [best(results)])
+    assert value(results, "gain_over_full", at=threshold) == pytest.approx(accuracy - full)
+    assert value(results, "gain_over_chosen", at=threshold) == pytest.approx(accuracy - single)
 
 
 def best(frame: pl.DataFrame) -> str:
     """The backbone that is best on the support, the cheapest of equals."""
-    return max(ORDER, key=lambda name: value(frame, "support_acc1", None, name))
+    return max(ORDER, key=lambda name: value(frame, "support_acc1", None, [name]))
 
 
-@pytest.mark.parametrize("within", [0.0, 0.05, 0.2])
-def test_the_chosen_threshold_against_trying_all(birds, within):
-    frame = cascade(birds, within=within, thresholds=[])
-    name = f"cascade:log-avg@within-{100 * within:g}"
-    chosen = value(frame, "threshold", name)
+@pytest.mark.parametrize("points", [0.0, 5.0, 20.0])
+def test_the_chosen_threshold_against_trying_all(birds, points):
+    frame = cascade(birds, within_points=points, thresholds=[])
+    (chosen,) = frame.filter(rule=WITHIN)["threshold"].unique()
     support = Loop(birds, split="train")
     full = support.at(1.01)[0]
     tried = np.linspace(0.25, 1.01, 400)
-    good = [support.at(threshold)[0] >= full - within - 1e-9 for threshold in tried]
+    good = [support.at(threshold)[0] >= full - points / 100 - 1e-9 for threshold in tried]
     assert all(good[place] for place in np.flatnonzero(tried >= chosen))
     below = tried[tried < chosen - 1e-5]
     if len(below):  # confidences may lie closer to each other than what is tried
         failed = tried[np.flatnonzero(~np.array(good))]
         assert not len(failed) or chosen - failed[-1] < 0.05
     accuracy, cost, _ = Loop(birds).at(chosen - 1e-6)
-    assert value(frame, "acc1", name) == pytest.approx(accuracy)
-    assert value(frame, "mean_gflops", name) == pytest.approx(cost)
+    assert value(frame, "acc1", at=WITHIN) == pytest.approx(accuracy)
+    assert value(frame, "mean_gflops", at=WITHIN) == pytest.approx(cost)
 
 
 def test_fixed_choices(birds, results):
@@ -173,15 +191,15 @@ def test_fixed_choices(birds, results):
         for names in combinations(ORDER, size):
             columns = [pool.backbones.index(name) for name in names]
             right = pool.logits[:, columns].mean(axis=1).argmax(1) == pool.labels
-            found = ["log-avg" if size > 1 else None, "+".join(names)]
-            assert value(results, "acc1", *found) == pytest.approx(right.mean())
-            assert value(results, "mean_gflops", *found) == sum(GFLOPS[name] for name in names)
-    fitted = results.filter(pl.col("ensemble") == "super-learner")["backbones"].unique()
-    assert set(fitted) == {"rn/b+vit/a", ALL}
+            choice = "log-avg" if size > 1 else None, names
+            assert value(results, "acc1", *choice) == pytest.approx(right.mean())
+            assert value(results, "mean_gflops", *choice) == sum(GFLOPS[name] for name in names)
+    fitted = results.filter(ensemble="super-learner")["backbones"]
+    assert set(map(tuple, fitted)) == {ORDER[:2], ORDER}
 
 
 def test_the_front_is_of_the_support(results):
-    keys = ["ensemble", "backbones"]
+    keys = ["ensemble", "backbones", "threshold", "rule"]
     points = (
         results.filter(pl.col("metric").is_in(["support_acc1", "support_mean_gflops", "front"]))
         .pivot(on="metric", index=keys, values="value")
@@ -201,56 +219,73 @@ def test_the_front_is_of_the_support(results):
 
 def test_all_subsets_of_what_is_fitted(birds):
     frame = cascade(birds, ensembles=["super-learner"], thresholds=[], all_subsets=True)
-    fitted = frame.filter(pl.col("ensemble") == "super-learner")["backbones"].unique()
-    assert len(fitted) == 4
+    fitted = frame.filter(ensemble="super-learner")["backbones"]
+    assert len(set(map(tuple, fitted))) == 4
 
 
 def test_what_a_backbone_costs(results):
     for name, gflops in GFLOPS.items():
-        assert value(results, "mean_gflops", None, name) == gflops
-        assert value(results, "encode_ms", None, name) > 0
-        assert value(results, "process_memory_mb", None, name) > 20
+        assert value(results, "mean_gflops", None, [name]) == gflops
+        assert value(results, "encode_ms", None, [name]) > 0
+        assert value(results, "process_memory_mb", None, [name]) > 20
 
 
 def test_costs_may_be_given_and_change_the_order(birds):
     frame = cascade(birds, costs={"cnx/c": 0.25, "vit/a": 0.5}, thresholds=[0.5])
     order = ("cnx/c", "vit/a", "rn/b")
-    assert value(frame, "mean_gflops", "log-avg", "+".join(order)) == 1.75
+    assert value(frame, "mean_gflops", "log-avg", order) == 1.75
     accuracy, *_, leaves = Loop(birds, order).at(0.5)
-    assert value(frame, "acc1", "cascade:log-avg@0.5", "+".join(order)) == pytest.approx(accuracy)
-    assert value(frame, "exit_1", "cascade:log-avg@0.5", "+".join(order)) == leaves[0]
+    assert value(frame, "acc1", "log-avg", order, at=0.5) == pytest.approx(accuracy)
+    assert value(frame, "exit", "log-avg", order, at=0.5, stage=1) == leaves[0]
 
 
 def test_what_is_asked_twice_is_there_once(birds):
     frame = cascade(birds, ensembles=["log-avg", "conf", "conf"], thresholds=[0.5, 0.50, 0.4])
-    assert frame.select(NAMES).is_duplicated().sum() == 0
+    assert frame.select(KEYS).is_duplicated().sum() == 0
 
 
 def test_the_order_may_be_given(birds):
     frame = cascade(birds, backbones=["vit/a", "rn/*"], order="given", thresholds=[0.5])
-    names = frame.filter(pl.col("ensemble") == "cascade:log-avg@0.5")["backbones"].unique()
-    assert names.to_list() == ["vit/a+rn/b"]
+    names = of_cascade(frame, 0.5)["backbones"]
+    assert set(map(tuple, names)) == {("vit/a", "rn/b")}
 
 
 def test_the_frame_is_tidy(results):
-    assert dict(results.schema) == RESULT
-    assert results.select(NAMES).is_duplicated().sum() == 0
+    at = list(RESULT).index("metric")
+    assert results.columns == [*list(RESULT)[:at], *CASCADE, *list(RESULT)[at:]]
+    assert dict(results.schema) == RESULT | CASCADE
+    assert results.select(KEYS).is_duplicated().sum() == 0
     assert set(results["n"]) == {60 - len(BAD)}
-    chosen = results.filter(pl.col("ensemble") == "cascade:log-avg@0.5")
-    assert set(chosen["support"]) == {"train, own"}
+    chosen = of_cascade(results, 0.5)
+    assert set(chosen["support"]) == {"train"}
+    assert set(chosen["support_prompts"]) == {"own"}
     assert chosen["shots"].null_count() == len(chosen)
     single = results.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
     assert single["support"].null_count() == len(single)
     assert set(single["shots"]) == {0}
-    interval = chosen.filter(pl.col("metric").is_in(["acc1", "exit_1", "mean_gflops"]))
+    interval = chosen.filter(pl.col("metric").is_in(["acc1", "exit", "mean_gflops"]))
     assert (interval["ci_low"] <= interval["value"]).all()
     assert (interval["value"] <= interval["ci_high"]).all()
+
+
+def test_what_a_row_of_a_cascade_says_of_it(results):
+    rules = results.select("rule", pl.col("threshold").is_null().alias("none")).unique()
+    assert set(rules.rows()) == {(None, True), (GIVEN, False), (WITHIN, False)}
+    assert set(results.filter(rule=GIVEN)["threshold"]) == {0.3, 0.5}
+    within = results.filter(rule=WITHIN)
+    assert within.select("ensemble", "threshold").n_unique() == 2  # one of each ensemble
+    stages = results.filter(pl.col("metric") == "exit")["stage"]
+    assert set(stages) == {1, 2, 3}
+    assert results.filter(pl.col("metric") != "exit")["stage"].null_count() == len(results) - len(
+        stages
+    )
+    assert set(results["ensemble"]) == {None, "log-avg", "super-learner"}
 
 
 def test_perturbed_images_meet_what_was_chosen_on_clean_ones(birds):
     frame = cascade(birds, perturbations=None, thresholds=[0.5])
     assert set(frame["perturbation"]) == {"clean", "jpeg-3"}
-    chosen = frame.filter(pl.col("metric").is_in(["threshold", "front", "support_acc1"]))
+    chosen = frame.filter(pl.col("metric").is_in(["front", "support_acc1"]))
     clean, jpeg = (
         chosen.filter(pl.col("perturbation") == name).drop(
             "perturbation", "severity", "fingerprint"
@@ -267,9 +302,8 @@ def test_labels_of_the_test_split_choose_nothing(fakes, source, encoders, result
     train = source("train")
     store = fakes.fill(tmp_path, encoders, [shuffled, train], max_bad=0.1)
     other = cascade(store, ensembles=["super-learner"], thresholds=[0.3, 0.5])
-    same = ["threshold", "front", "support_acc1", "support_mean_gflops"]
-    same += ["mean_gflops", "exit_1", "exit_2", "exit_3"]
-    columns = [*NAMES, "value"]
+    same = ["front", "support_acc1", "support_mean_gflops", "mean_gflops", "exit"]
+    columns = [*KEYS, "value"]
     chosen, again = (
         frame.filter(pl.col("metric").is_in(same)).select(columns) for frame in (results, other)
     )
@@ -283,9 +317,9 @@ def test_labels_of_the_support_do(fakes, source, encoders, results, tmp_path):
     shuffled.labels = np.random.default_rng(0).permutation(shuffled.labels)
     store = fakes.fill(tmp_path, encoders, [test, shuffled], max_bad=0.1)
     other = cascade(store, ensembles=["super-learner"], thresholds=[0.3, 0.5])
-    name = "cascade:log-avg@0.3"
-    assert value(other, "exit_1", name) != value(results, "exit_1", name)  # another temperature
-    assert value(other, "acc1", None, "rn/b") == value(results, "acc1", None, "rn/b")
+    leave, again = (value(frame, "exit", at=0.3, stage=1) for frame in (results, other))
+    assert leave != again  # another temperature
+    assert value(other, "acc1", None, ["rn/b"]) == value(results, "acc1", None, ["rn/b"])
 
 
 def test_fingerprints_are_of_what_decides(birds, results):
@@ -294,28 +328,25 @@ def test_fingerprints_are_of_what_decides(birds, results):
     fewer = cascade(birds, ensembles=["super-learner"], thresholds=[0.3, 0.5], shots=5)
     dearer = cascade(birds, thresholds=[0.3], costs={"rn/b": 1.5})
 
-    def of(frame: pl.DataFrame, ensemble: str | None, names: str) -> set[str]:
-        found = frame.filter(
-            pl.col("ensemble").eq_missing(pl.lit(ensemble, pl.String)),
-            pl.col("backbones") == names,
-            pl.col("metric") == "acc1",
-        )
-        return set(found["fingerprint"])
+    def single(frame: pl.DataFrame, name: str) -> set[str]:
+        alone = frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
+        return set(alone.filter(pl.col("backbones").list.contains(name))["fingerprint"])
 
-    name = "cascade:log-avg@0.3"
-    assert of(fewer, None, "rn/b") == of(results, None, "rn/b")
-    assert of(fewer, name, ALL) != of(results, name, ALL)
-    assert of(dearer, None, "rn/b") != of(results, None, "rn/b")
-    assert of(dearer, None, "vit/a") == of(results, None, "vit/a")
+    assert single(fewer, "rn/b") == single(results, "rn/b")
+    chosen, again = (set(of_cascade(it, 0.3)["fingerprint"]) for it in (results, fewer))
+    assert len(chosen) == 1
+    assert chosen != again
+    assert chosen != set(of_cascade(results, 0.5)["fingerprint"])
+    assert single(dearer, "rn/b") != single(results, "rn/b")
+    assert single(dearer, "vit/a") == single(results, "vit/a")
 
 
 def test_shots_are_drawn_by_the_seed(birds):
     one, same, other = (cascade(birds, thresholds=[0.4], shots=2, seed=seed) for seed in (0, 0, 1))
     assert one.equals(same)
-    assert set(one.filter(pl.col("ensemble") == "cascade:log-avg@0.4")["shots"]) == {2}
-    assert value(one, "exit_1", "cascade:log-avg@0.4") != value(
-        other, "exit_1", "cascade:log-avg@0.4"
-    )
+    assert set(of_cascade(one, 0.4)["shots"]) == {2}
+    first, second = (value(frame, "exit", at=0.4, stage=1) for frame in (one, other))
+    assert first != second
 
 
 def test_without_a_readable_image_all_is_nan(fakes, source, encoders, tmp_path):
@@ -326,8 +357,13 @@ def test_without_a_readable_image_all_is_nan(fakes, source, encoders, tmp_path):
     ]
     frame = cascade(fakes.fill(tmp_path, encoders, sources, max_bad=1.0), thresholds=[0.5])
     assert set(frame["n"]) == {0}
-    for metric in ("acc1", "mean_gflops", "exit_1", "gain_over_full"):
-        assert math.isnan(value(frame, metric, "cascade:log-avg@0.5"))
+    for metric, stage in (
+        ("acc1", None),
+        ("mean_gflops", None),
+        ("exit", 1),
+        ("gain_over_full", None),
+    ):
+        assert math.isnan(value(frame, metric, at=0.5, stage=stage))
 
 
 class TestRefused:
@@ -338,19 +374,12 @@ class TestRefused:
             ({"ensembles": ["masked-conf"]}, UsageError, "can be fitted with masked backbones"),
             ({"order": "costs"}, UnknownName, "unknown order 'costs': did you mean cost"),
             ({"order": "given"}, UsageError, "name them in the order wanted"),
-            (
-                {"thresholds": [0.5, -0.1]},
-                UsageError,
-                "a threshold is a probability, from 0 to 1; not -0.1",
-            ),
-            ({"thresholds": [50]}, UsageError, "a threshold is a probability, from 0 to 1; not 50"),
-            (
-                {"thresholds": [math.nan]},
-                UsageError,
-                "a threshold is a probability, from 0 to 1; not nan",
-            ),
-            ({"within": -0.01}, UsageError, "within=… is a share of the images, .* not -0.01"),
-            ({"within": math.inf}, UsageError, "within=…"),
+            ({"thresholds": [0.5, -0.1]}, UsageError, "thresholds=… is .* from 0 to 1, not -0.1"),
+            ({"thresholds": [50]}, UsageError, "thresholds=… is .* from 0 to 1, not 50"),
+            ({"thresholds": [math.nan]}, UsageError, "thresholds=… is numbers, not"),
+            ({"within_points": -1}, UsageError, "within_points=… is .* at least 0, not -1"),
+            ({"within_points": math.inf}, UsageError, "within_points=…"),
+            ({"within": 0.01}, UsageError, "write within_points, in points"),
             ({"shots": 0}, UsageError, "shots=…"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
             ({"splits": ["train"]}, UsageError, "train is both fitted on and measured on"),
@@ -377,8 +406,8 @@ class TestRefused:
         store = fakes.fill(tmp_path, encoders, sources)
         with pytest.raises(UsageError, match=r"costs one/x is not known.*costs=…, as one/x=GFLOPS"):
             cascade(store)
-        found = cascade(store, costs={"one/x": 0.1}, thresholds=[])
-        assert value(found, "mean_gflops", "log-avg", "one/x+two/x") == 0.6
+        frame = cascade(store, costs={"one/x": 0.1}, thresholds=[])
+        assert value(frame, "mean_gflops", "log-avg", ["one/x", "two/x"]) == 0.6
 
     def test_a_backbone_without_the_support(self, fakes, source, encoders, tmp_path):
         test, train = (source(split) for split in ("test", "train"))
@@ -431,16 +460,16 @@ def four(tmp_path, monkeypatch) -> FeatureStore:
 )
 def test_four_images_by_hand(four, threshold, accuracy, cost, first):
     frame = cascade(four, costs={"first": 1.0, "second": 3.0}, thresholds=[threshold])
-    for metric, expected in {
-        "acc1": accuracy,
-        "mean_gflops": cost,
-        "exit_1": first,
-        "exit_2": 1 - first,
-        "gain_over_full": accuracy - 0.5,
-        "gain_over_chosen": accuracy - 0.5,  # both are right twice: the cheaper one
-    }.items():
-        found = value(frame, metric, f"cascade:log-avg@{threshold:g}", "first+second")
-        assert found == pytest.approx(expected), metric
+    for metric, stage, expected in (
+        ("acc1", None, accuracy),
+        ("mean_gflops", None, cost),
+        ("exit", 1, first),
+        ("exit", 2, 1 - first),
+        ("gain_over_full", None, accuracy - 0.5),
+        ("gain_over_chosen", None, accuracy - 0.5),  # both are right twice: the cheaper one
+    ):
+        number = value(frame, metric, "log-avg", ["first", "second"], at=threshold, stage=stage)
+        assert number == pytest.approx(expected), metric
 
 
 def test_imports_cost_what_is_given(four):

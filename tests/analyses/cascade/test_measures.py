@@ -12,6 +12,7 @@ from clipsyn.analyses.cascade.measures import (
     average_predictions,
     cascade_curve,
     exit_stages,
+    most_accurate,
     pareto_front,
     smallest_threshold,
 )
@@ -178,6 +179,12 @@ def test_what_cannot_be_a_cascade_is_refused(confidence, correct, costs, message
 def test_points_need_a_cost_and_a_value_each():
     with pytest.raises(ValueError, match="a cost and a value a point"):
         pareto_front(np.ones(2), np.ones(3))
+
+
+def test_the_best_single_is_the_cheapest_of_equals():
+    gflops = {"a": 3.0, "b": 2.0, "c": 1.0}
+    assert most_accurate({"a": 0.5, "b": 0.5, "c": 0.4}, gflops) == "b"
+    assert most_accurate({"a": 0.6, "b": 0.5, "c": 0.4}, gflops) == "a"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2), (300, 3, 5), (40, 4, 1000), (0, 3, 4)])

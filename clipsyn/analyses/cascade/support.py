@@ -1,0 +1,169 @@
+"""What is learned from, and chosen on, the support: ensembles, order, thresholds, Pareto front."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from clipsyn.analyses.cascade import GIVEN, PLAIN, WITHIN, Candidate, CascadeSettings
+from clipsyn.analyses.cascade.candidates import Evaluation, averages, candidates
+from clipsyn.analyses.cascade.costs import cell_cost
+from clipsyn.analyses.cascade.measures import (
+    cascade_curve,
+    greedy_order,
+    most_accurate,
+    pareto_front,
+    smallest_threshold,
+)
+from clipsyn.analyses.cascade.stages import FittedCandidate, fit_candidates
+from clipsyn.analyses.predicted import Predicted
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.estimator import from_text
+from clipsyn.numerics.fewshot import few_shot
+from clipsyn.pool import Pool
+from clipsyn.settings import images_of
+from clipsyn.specs import CLEAN
+from clipsyn.store.pools import PoolReader
+from clipsyn.store.select import matching
+
+
+class OnSupport(NamedTuple):
+    """What is known of a candidate from the support; the fields are names of metrics."""
+
+    support_acc1: float
+    support_mean_gflops: float
+    front: float  # 1 for a candidate on the Pareto front of these two, else 0
+
+
+@dataclass(frozen=True)
+class FittedCascades:
+    """All candidates and cascades of one dataset."""
+
+    settings: CascadeSettings
+    gflops: dict[str, float]  # of each backbone, in the order they run
+    candidates: dict[Candidate, FittedCandidate]
+    support: Evaluation
+    reader: PoolReader
+    rows: str  # digest of the samples learned from
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return tuple(self.gflops)
+
+    def price(self, backbones: Sequence[str]) -> float:
+        """GFLOPs of an image that all of these backbones see."""
+        return math.fsum(self.gflops[name] for name in backbones)
+
+    @cached_property
+    def best(self) -> str:
+        """The backbone with the highest accuracy on the support, the cheapest of equals."""
+        right = {name: self.support.correct[Candidate(None, (name,))].mean() for name in self.order}
+        return most_accurate(right, self.gflops)
+
+    @cached_property
+    def cascades(self) -> dict[str, list[Candidate]]:
+        """By ensemble, with each threshold of the settings, and with the one chosen here."""
+        within = self.settings.within_points / 100
+        cascades = {}
+        for text in self.settings.ensembles:
+            chosen = smallest_threshold(*self.support.along(text, self.order), within)
+            thresholds = [(threshold, GIVEN) for threshold in self.settings.thresholds]
+            thresholds.append((chosen, WITHIN))
+            cascades[text] = [Candidate(text, self.order, *threshold) for threshold in thresholds]
+        return cascades
+
+    @cached_property
+    def on_support(self) -> dict[Candidate, OnSupport]:
+        """Of every candidate; cascades come last."""
+        points = {
+            candidate: (float(right.mean()), self.price(candidate.backbones))
+            for candidate, right in self.support.correct.items()
+        }
+        gflops = np.array(list(self.gflops.values()))
+        for text, cascades in self.cascades.items():
+            thresholds = np.array([cascade.threshold for cascade in cascades])
+            curve = cascade_curve(*self.support.along(text, self.order), gflops, thresholds)
+            pairs = zip(curve.accuracy.tolist(), curve.cost.tolist(), strict=True)
+            points |= zip(cascades, pairs, strict=True)
+        accuracies, costs = np.array(list(points.values())).T
+        front = pareto_front(costs, accuracies)
+        return {
+            candidate: OnSupport(*point, float(in_front))
+            for (candidate, point), in_front in zip(points.items(), front, strict=True)
+        }
+
+
+def fit(group: Predicted, settings: CascadeSettings) -> FittedCascades:
+    """Order the backbones of a group, and fit every candidate, on the support.
+
+    Raises UsageError for a single backbone or an unknown cost, DatasetError for a support without
+    labels, LeakError for the test split.
+    """
+    if len(group.backbones) < 2:
+        raise UsageError(
+            f"a cascade needs at least two backbones, and {group.samples.dataset}/"
+            f"{group.samples.split} has {group.backbones[0]} alone: name more with backbones=…, "
+            "or extract them"
+        )
+    reader = pool_reader(group, settings.support)
+    rows = few_shot(reader.samples.labels, images_of(settings.shots), settings.seed)
+    pool = reader.read(rows).labelled()
+    if not len(pool):
+        raise DatasetError(
+            f"{reader.samples.name} has no labelled, readable image, so no threshold can be "
+            "chosen: give another support=…"
+        )
+    costs = {key.backbone: cell_cost(group.store, key, settings.costs) for key in group.keys}
+    gflops = {name: cost.gflops for name, cost in costs.items()}
+    order = backbone_order(pool, gflops, settings)
+    fitted, answers = fit_candidates(
+        candidates(order, settings.ensembles, settings.all_subsets), pool, settings.seed
+    )
+    return FittedCascades(
+        settings,
+        {name: gflops[name] for name in order},
+        fitted,
+        Evaluation(answers, averages(pool, order)),
+        reader,
+        hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
+    )
+
+
+def pool_reader(group: Predicted, split: str, perturbation: str = CLEAN.label) -> PoolReader:
+    """Pools of the backbones of a group, on a split of its dataset."""
+    return PoolReader(
+        group.store,
+        group.samples.dataset,
+        split,
+        perturbation=perturbation,
+        backbones=group.backbones,
+        prompts=group.prompts,
+    )
+
+
+def backbone_order(
+    pool: Pool, gflops: Mapping[str, float], settings: CascadeSettings
+) -> tuple[str, ...]:
+    """The order in which a cascade runs the backbones of a support pool.
+
+    "cost": the cheapest first, equals by name. "greedy": see `greedy_order`, with the accuracy of
+    the average of the logits. "given": as the settings name the backbones.
+    """
+    if settings.order == "given":
+        terms = settings.backbones or ()
+        return tuple(dict.fromkeys(n for term in terms for n in matching(term, pool.backbones)))
+    by_cost = sorted(pool.backbones, key=lambda name: (gflops[name], name))
+    if settings.order == "cost":
+        return tuple(by_cost)
+    plain = from_text(ENSEMBLES, PLAIN)
+    return greedy_order(
+        {name: gflops[name] for name in by_cost},
+        lambda names: float(plain.score(pool.of_backbones(names))),
+    )
