@@ -14,11 +14,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from clipsyn.errors import UsageError
+from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import WHOLE, Constraint, Kind
+
+if TYPE_CHECKING:
+    from clipsyn.pool import Pool
 
 
 def parameter(default: Any, kind: Kind, *, keyword: bool = False, **bounds: Any) -> Any:
@@ -40,6 +43,11 @@ def learned() -> Any:
 
 
 class Estimator:
+    learns: ClassVar[bool] = True  # False: there is nothing to fit, and no label is needed
+
+    backbones_: tuple[str, ...]
+    n_classes_: int
+
     @classmethod
     def constraints(cls) -> dict[str, Constraint]:
         """What each parameter may be, by name; a class of others need not declare it."""
@@ -78,10 +86,36 @@ class Estimator:
             vars(self).update(before)
             raise
 
-    def _check_parameters(self) -> None:
-        """Raise UsageError for a parameter that is not what it may be."""
+    def _learnable(self, support: Pool) -> Pool:
+        """The samples of `support` that can be learned from.
+
+        Raises UsageError for a parameter that is not what it may be, LeakError for a pool of the
+        test split, InputError where no sample is left.
+        """
         for name, constraint in self.constraints().items():
             constraint.accepted(name, getattr(self, name))
+        called = type(self).__name__
+        if support.split == "test":
+            raise LeakError(
+                f"{called} was given the test split of {support.dataset or 'a dataset'} to fit: "
+                "use its training or validation split"
+            )
+        pool = support.labelled()
+        if self.learns and not len(pool):
+            raise InputError(
+                f"{called} has no labelled, readable sample to fit: give a support set with labels"
+            )
+        return pool
+
+    def _aligned(self, pool: Pool) -> Pool:
+        """`pool` with the backbones in the order of `fit`; refuses other backbones or classes."""
+        if not hasattr(self, "backbones_"):
+            raise UsageError(f"{type(self).__name__} is not fitted yet: call fit(support)")
+        if set(pool.backbones) != set(self.backbones_):
+            raise RouterMismatch("backbones", self.backbones_, tuple(sorted(pool.backbones)))
+        if pool.n_classes != self.n_classes_:
+            raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
+        return pool.of_backbones(self.backbones_)
 
     def learned(self) -> dict[str, Any]:
         """What `fit` has learned, by attribute name."""

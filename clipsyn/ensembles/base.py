@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.estimator import Estimator
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import predictions, softmax, weighted_sum
@@ -35,16 +35,12 @@ _FAR = 1000.0  # beyond it a logit has less than four decimals in single precisi
 
 
 class Ensemble(Estimator):
-    learns: ClassVar[bool] = True  # False: the formula has nothing to fit
     knows_classes: ClassVar[bool] = False  # True: what is learned is about the classes seen
     needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
     needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
     needs_confidences: ClassVar[bool] = False  # True: with the probability of that
     maskable: ClassVar[bool] = False  # True: a fit can be told that some backbones say nothing
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
-
-    backbones_: tuple[str, ...]
-    n_classes_: int
 
     def fit(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Self:
         """Learn from labelled samples.
@@ -98,18 +94,7 @@ class Ensemble(Estimator):
 
     def _admit(self, pool: Pool) -> Pool:
         """What may be learned from of `pool`; forgets an earlier fit."""
-        self._check_parameters()
-        if pool.split == "test":
-            raise LeakError(
-                f"{type(self).__name__} was given the test split of {pool.dataset or 'a dataset'} "
-                "to fit: use its training or validation split"
-            )
-        pool = pool.labelled()
-        if self.learns and not len(pool):
-            raise InputError(
-                f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
-                "set with labels"
-            )
+        pool = self._learnable(pool)
         for name in self.learned():
             delattr(self, name)  # of an earlier fit, on what may have been other backbones
         self.backbones_ = tuple(sorted(pool.backbones))
@@ -117,16 +102,9 @@ class Ensemble(Estimator):
         return pool
 
     def _aligned(self, pool: Pool) -> Pool:
-        """`pool` with the backbones in the order of `fit`; refuses other backbones or classes."""
-        if not hasattr(self, "backbones_"):
-            if self.learns:
-                raise UsageError(f"{type(self).__name__} is not fitted yet: call fit(support)")
-            return pool.of_backbones(sorted(pool.backbones))
-        if set(pool.backbones) != set(self.backbones_):
-            raise RouterMismatch("backbones", self.backbones_, tuple(sorted(pool.backbones)))
-        if pool.n_classes != self.n_classes_:
-            raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
-        return pool.of_backbones(self.backbones_)
+        if self.learns or hasattr(self, "backbones_"):
+            return super()._aligned(pool)
+        return pool.of_backbones(sorted(pool.backbones))
 
     def _fit(self, pool: Pool) -> None:
         """Learn from at least two backbones and one sample, all labelled and readable."""

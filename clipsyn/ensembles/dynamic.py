@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.ensembles.static import one_hot
+from clipsyn.ensembles.static import log_shares, one_hot
 from clipsyn.errors import RouterMismatch
 from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
@@ -95,10 +95,7 @@ class KnoraUnion(_LocalCompetence):
         samples = np.arange(len(pool))
         for chosen, cast in zip(pool.logits.argmax(axis=2).T, votes.T, strict=True):
             scores[samples, chosen] += cast
-        scores /= 1 + votes.sum(axis=1, keepdims=True)
-        # far from every backbone's choice a probability is 0 in float32: keep its logarithm finite
-        np.maximum(scores, np.finfo(scores.dtype).tiny, out=scores)
-        return np.asarray(np.log(scores, out=scores))
+        return log_shares(scores, 1 + votes.sum(axis=1, keepdims=True))
 
 
 def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:

@@ -69,11 +69,11 @@ class ResidualRouter(Router):
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
         count = len(pool.backbones)
         self.temperature_ = common_temperature(pool.logits.mean(axis=1), pool.labels)
-        found = statistics(pool.logits, self.temperature_)
-        self.means_ = found.mean(axis=0)
-        self.deviations_ = found.std(axis=0)
+        measured = statistics(pool.logits, self.temperature_)
+        self.means_ = measured.mean(axis=0)
+        self.deviations_ = measured.std(axis=0)
         unit = self.temperature_ / count
-        problem = Problem(pool.logits, pool.labels, self._design(found), unit)
+        problem = Problem(pool.logits, pool.labels, self._design(measured), unit)
         parameters, solutions, losses = problem.centre, [], []
         for penalty in penalties:
             precision = np.repeat([self.shrinkage / count, penalty], [count, len(STATISTICS)])
@@ -90,12 +90,12 @@ class ResidualRouter(Router):
         weights: Array = self.temperature_ / len(pool.backbones) * (design @ parameters)
         return weights
 
-    def _design(self, found: Array) -> Array:
+    def _design(self, measured: Array) -> Array:
         """(sample, backbone, backbone + 3): what the weights are linear in."""
         varies = self.deviations_ > 1e-9 * (1 + np.abs(self.means_))
-        standard = (found - self.means_) / np.where(varies, self.deviations_, 1)
+        standard = (measured - self.means_) / np.where(varies, self.deviations_, 1)
         deviation = np.where(varies, standard, 0).clip(-_CLIP, _CLIP)
-        own = np.broadcast_to(np.eye(found.shape[1]), (*found.shape[:2], found.shape[1]))
+        own = np.broadcast_to(np.eye(measured.shape[1]), (*measured.shape[:2], measured.shape[1]))
         return np.concatenate([own, deviation], axis=2)
 
 

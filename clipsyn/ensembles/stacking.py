@@ -75,10 +75,10 @@ class Stacking(Ensemble):
         left, lengths, rotation = np.linalg.svd(inputs, full_matrices=False)
         inputs = left * lengths
         self.inverse_penalty_ = self.inverse_penalty or _chosen(inputs, labels)
-        found = _solve(inputs, labels, len(self.seen_), self.inverse_penalty_)
-        coefficients = found.coef @ rotation / scale
+        solution = _solve(inputs, labels, len(self.seen_), self.inverse_penalty_)
+        coefficients = solution.coef @ rotation / scale
         self.coefficients_ = coefficients.astype(np.float32)
-        self.intercepts_ = found.intercept - coefficients @ center
+        self.intercepts_ = solution.intercept - coefficients @ center
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         inputs = log_softmax(pool.logits)
@@ -105,8 +105,8 @@ def _chosen(inputs: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
         rotation = np.linalg.svd(inputs[kept], full_matrices=False)[2]
         coordinates = inputs @ rotation.T
         for number, inverse_penalty in enumerate(_GRID):
-            found = _solve(coordinates[kept], labels[kept], len(sizes), inverse_penalty, 1e-5)
-            scores = coordinates[held] @ found.coef.T + found.intercept
+            solution = _solve(coordinates[kept], labels[kept], len(sizes), inverse_penalty, 1e-5)
+            scores = coordinates[held] @ solution.coef.T + solution.intercept
             losses[number] += cross_entropy(scores, labels[held])[0].sum()
     return _GRID[int(losses.argmin())]
 

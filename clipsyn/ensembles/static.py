@@ -69,11 +69,7 @@ class _Vote(Ensemble):
                 votes[samples, chosen] += 1
             if choice < choices - 1:
                 np.put_along_axis(left, best[:, :, None], -np.inf, axis=2)
-        votes /= choices * count + 1
-        # far from every backbone's choice a probability is 0 in float32: keep its logarithm finite
-        np.maximum(votes, np.finfo(np.float32).tiny, out=votes)
-        scores: NDArray[Any] = np.log(votes, out=votes)
-        return scores
+        return log_shares(votes, choices * count + 1)
 
 
 class VoteTop1(_Vote):
@@ -131,6 +127,13 @@ class ProbabilityAverage(Ensemble):
     def _combine(self, pool: Pool) -> NDArray[Any]:
         count = len(pool.backbones)
         return log_mixture(pool.logits, np.full(count, -np.log(count), pool.logits.dtype))
+
+
+def log_shares(votes: NDArray[Any], total: NDArray[Any] | int) -> NDArray[Any]:
+    """``log(votes / total)`` in place, finite where the share of a class is 0 in float32."""
+    votes /= total
+    np.maximum(votes, np.finfo(np.float32).tiny, out=votes)
+    return np.asarray(np.log(votes, out=votes))
 
 
 def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:

@@ -14,12 +14,12 @@ labels.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.errors import InputError
 from clipsyn.estimator import Estimator
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax
@@ -27,29 +27,13 @@ from clipsyn.pool import Pool
 
 
 class Head(Estimator):
-    learns: ClassVar[bool] = True  # False: needs no labelled sample
-
-    backbones_: tuple[str, ...]
-    n_classes_: int
-
     def fit(self, support: Pool) -> Self:
         """Learn from labelled samples.
 
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from or too little. Where it raises, an earlier fit stays.
         """
-        self._check_parameters()
-        if support.split == "test":
-            raise LeakError(
-                f"{type(self).__name__} was given the test split of "
-                f"{support.dataset or 'a dataset'} to fit: use its training or validation split"
-            )
-        pool = support.labelled()
-        if self.learns and not len(pool):
-            raise InputError(
-                f"{type(self).__name__} has no labelled, readable sample to fit: give a support "
-                "set with labels"
-            )
+        pool = self._learnable(support)
         with self._whole_fit():
             self.backbones_ = pool.backbones
             self.n_classes_ = pool.n_classes
@@ -58,13 +42,7 @@ class Head(Estimator):
 
     def transform(self, pool: Pool) -> Pool:
         """The pool with this head's logits, (sample, backbone, class)."""
-        if not hasattr(self, "backbones_"):
-            raise UsageError(f"{type(self).__name__} is not fitted yet: call fit(support)")
-        if set(self.backbones_) != set(pool.backbones):
-            raise RouterMismatch("backbones", self.backbones_, pool.backbones)
-        if pool.n_classes != self.n_classes_:
-            raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
-        pool = pool.of_backbones(self.backbones_)
+        pool = self._aligned(pool)
         return pool.with_logits(self._transform(pool))
 
     def fit_transform(self, support: Pool) -> Pool:

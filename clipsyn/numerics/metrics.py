@@ -141,17 +141,6 @@ def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
     return _share(predictions == labels, scored(predictions, labels))
 
 
-def oracle_accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
-    """Share of samples that at least one backbone gets right: predictions (backbone, n).
-
-    The accuracy of a selector that always knew which backbone to ask: a bound on selection.
-    It is over the samples that every backbone has a prediction for.
-    """
-    if predictions.ndim != 2 or len(predictions) == 0:
-        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
-    return _share((predictions == labels).any(axis=0), scored(predictions, labels))
-
-
 def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], classes: int) -> Score:
     """Mean over classes of the share of their samples that are recognised: (n,), (n,).
 

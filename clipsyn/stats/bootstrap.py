@@ -130,8 +130,8 @@ def bootstrap_means(
     """
     if values.ndim != 2:
         raise ValueError(f"values are (sample, method), not {values.shape}")
-    found = patterns(values)
-    return Resamples(found.size, resamples, seed).means(values[found.first])
+    distinct = patterns(values)
+    return Resamples(distinct.size, resamples, seed).means(values[distinct.first])
 
 
 def bootstrap_sets(
@@ -151,8 +151,10 @@ def bootstrap_sets(
     distinct, image = np.unique(np.concatenate(images), return_inverse=True)
     ends = np.cumsum([len(rows) for rows in values])[:-1]
     sums = [
-        _sums_by_image(np.column_stack([rows, np.ones(len(rows), rows.dtype)]), of, len(distinct))
-        for rows, of in zip(values, np.split(image, ends), strict=True)
+        _sums_by_image(
+            np.column_stack([rows, np.ones(len(rows), rows.dtype)]), shown, len(distinct)
+        )
+        for rows, shown in zip(values, np.split(image, ends), strict=True)
     ]
     means = bootstrap_means(np.concatenate(sums, axis=1), resamples=resamples, seed=seed)
     parts = np.split(means, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)

@@ -17,7 +17,6 @@ from clipsyn.numerics.metrics import (
     expected_calibration_error,
     judge,
     mean_per_class_recall,
-    oracle_accuracy,
     scored,
     true_class_rank,
 )
@@ -117,27 +116,6 @@ def test_rank_zero_is_the_prediction():
     )
 
 
-def test_the_oracle_by_hand():
-    labels = int32(0, 1, 2, 1, 0, -1)
-    predictions = np.stack([uint16(0, 0, 0, 1, NO_PREDICTION, 0), uint16(1, 1, 0, 1, 0, 0)])
-    assert oracle_accuracy(predictions, labels) == (0.75, 4)  # the fifth lacks a prediction
-    assert oracle_accuracy(predictions[:1], labels) == accuracy(predictions[0], labels)
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
-def test_the_oracle_is_no_worse_than_anyone_and_blind_to_order(seed, backbones):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(-1, 4, 30).astype(np.int32)
-    predictions = rng.integers(0, 4, (backbones, 30)).astype(np.uint16)
-    oracle = oracle_accuracy(predictions, labels)
-    if oracle.n:
-        assert oracle.value >= max(accuracy(row, labels).value for row in predictions)
-    order, samples = rng.permutation(backbones), rng.permutation(30)
-    shuffled = oracle_accuracy(predictions[order][:, samples], labels[samples])
-    assert shuffled == oracle or (math.isnan(oracle.value) and shuffled.n == 0)
-
-
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_renaming_the_classes_changes_no_score(seed):
@@ -156,7 +134,6 @@ def test_nothing_to_score_is_nan_over_none():
     for score in (
         accuracy(predictions, labels),
         mean_per_class_recall(predictions, labels, 3),
-        oracle_accuracy(predictions[None], labels),
         accuracy(uint16(), int32()),
     ):
         assert math.isnan(score.value)
@@ -176,8 +153,6 @@ def test_scores_are_plain_numbers(drawn):
         (lambda: accuracy(uint16(1, 2), int32(1)), "predictions are"),
         (lambda: accuracy(np.zeros((2, 3), np.uint16), int32(0, 1, 2)), "of one backbone"),
         (lambda: scored(np.zeros((1, 2, 3), np.uint16), int32(0, 1, 2)), "predictions are"),
-        (lambda: oracle_accuracy(uint16(1), int32(1)), "predictions are"),
-        (lambda: oracle_accuracy(np.zeros((0, 1), np.uint16), int32(1)), "predictions are"),
         (lambda: mean_per_class_recall(uint16(1), int32(3), 3), "label 3 is beyond the 3 classes"),
         (lambda: true_class_rank(np.zeros((1, 3)), int32(3)), "label 3 is beyond"),
         (lambda: true_class_rank(np.zeros(3), int32(0, 1, 2)), "logits are"),
