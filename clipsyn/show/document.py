@@ -1,4 +1,4 @@
-"""Tables inside a Markdown document, renewed by the command that makes them."""
+"""Tables inside a Markdown document, replaced by those of now."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _SECTION = re.compile(
 
 
 def renew(document: Path, tables: Mapping[str, str]) -> list[str]:
-    """Put each table between the marks that bear its name; the rest of the text stays as it is.
+    """Put each table between the marks with its name; the rest of the text stays as it is.
 
-    Marks are ``<!-- clipsyn: NAME -->`` and ``<!-- clipsyn end -->``. Returns the names that were
-    found. Raises UsageError if the document cannot be read or has no mark for any of them.
+    Marks are ``<!-- clipsyn: NAME -->`` and ``<!-- clipsyn end -->``. Returns the names that have
+    marks. Raises UsageError if the document cannot be read or has no mark for any of them.
     """
     try:
         text = document.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"document {document} cannot be read: {error.strerror}") from None
-    found: list[str] = []
+    marked: list[str] = []
 
     def table(match: re.Match[str]) -> str:
         if match["name"] not in tables:
             return match[0]
-        found.append(match["name"])
+        marked.append(match["name"])
         return f"{match['start']}```text\n{tables[match['name']]}\n```\n{match['end']}"
 
     renewed = _SECTION.sub(table, text)
-    if not found:
+    if not marked:
         raise UsageError(
             f"{document} has no mark for a table: write <!-- clipsyn: NAME --> and "
             f"<!-- clipsyn end --> where one of these is to stand: {'; '.join(tables)}"
         )
     if renewed != text:
         document.write_text(renewed, encoding="utf-8")
-    return found
+    return marked

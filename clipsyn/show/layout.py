@@ -1,9 +1,9 @@
 """Tables and paragraphs within the width of a terminal: nothing breaks in the middle of a word.
 
-A table that is too wide gets, in this order and only as far as it needs: heads of several lines;
-long texts of several lines; then it becomes several tables, each of which begins with the names of
-the rows; and a name that takes too much room loses its middle. No column and no row is left out.
-Files and pipes have no width: there a table is as wide as it is.
+A table that is too wide is narrowed in this order, only as far as it must be: heads take several
+lines; long texts take several lines; the table becomes several, each of which begins with the
+columns that name the rows; names lose their middles. No column and no row is left out. Files and
+pipes have no width, so tables in them are never narrowed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 from clipsyn.printable import cells, cut
 
 GAP = 2  # spaces between columns
-_LEAST = 40  # columns; a terminal that is narrower breaks lines as it likes
+_LEAST = 40  # characters of the narrowest terminal that tables are fitted to
 _LONG = 40  # characters; longer texts may take several lines
 _NARROW = 9  # characters of a head that stays on one line
 NOTE = "Narrowed to fit this terminal: a wider one, or `| less -S`, shows it whole."
@@ -28,6 +28,8 @@ NOTE = "Narrowed to fit this terminal: a wider one, or `| less -S`, shows it who
 
 @dataclass(frozen=True)
 class Column:
+    """One column of a table, all of it text."""
+
     head: str
     texts: tuple[str, ...]
     right: bool  # aligned, as numbers are
@@ -50,7 +52,7 @@ class Column:
         return max(cells(self.head), words, _LONG // 2)
 
     def of_width(self, width: int) -> Column:
-        """Texts of several lines where that is enough, and else without their middles."""
+        """The column within a width: with texts of several lines, or without their middles."""
         if self.width <= width:
             return self
         if self.least <= width:
@@ -67,7 +69,7 @@ def width_of(terminal: bool | None) -> int | None:
 
 
 def fitted(columns: Sequence[Column], width: int | None) -> list[list[Column]]:
-    """The tables that the columns become."""
+    """The columns within a width, as one table or as several."""
     if width is None or _total(columns) <= width:
         return [list(columns)]
     columns = [replace(column, head=_narrow_head(column)) for column in columns]
@@ -80,7 +82,7 @@ def fitted(columns: Sequence[Column], width: int | None) -> list[list[Column]]:
 
 
 def is_whole(columns: Sequence[Column], tables: Sequence[Sequence[Column]]) -> bool:
-    """Whether `fitted` has left all the columns' texts in one table."""
+    """Whether `fitted` has made one table of the columns, with every word of their texts."""
     if len(tables) > 1:
         return False
     pairs = zip(columns, tables[0], strict=True)
@@ -88,7 +90,7 @@ def is_whole(columns: Sequence[Column], tables: Sequence[Sequence[Column]]) -> b
 
 
 def drawn(columns: Sequence[Column], terminal: bool) -> str:
-    """The columns side by side, a line below their heads; bold on a terminal."""
+    """The columns side by side, with a rule below their heads; bold cells on a terminal only."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -118,9 +120,9 @@ def drawn(columns: Sequence[Column], terminal: bool) -> str:
 
 
 def paragraphs(text: str, width: int | None) -> str:
-    """Lines that are too long, broken between words, together with the line that each runs on in.
+    """A text whose long lines are broken between words; the line after one continues it.
 
-    Of several notes on narrow tables only the last stays.
+    Where `NOTE` stands several times, only the last stays.
     """
     if width is None:
         return text
@@ -131,7 +133,7 @@ def paragraphs(text: str, width: int | None) -> str:
 
 
 def broken(text: str, width: int | None) -> str:
-    """One paragraph, with lines between whose words it is broken."""
+    """A text with line breaks between words where it is wider than that."""
     return text if width is None else "\n".join(cut(line, width) for line in _words(text, width))
 
 
@@ -150,9 +152,9 @@ def _reflowed(lines: Iterator[str], width: int) -> Iterator[str]:
 
 
 def _split(columns: Sequence[Column], width: int) -> list[list[Column]]:
-    """Tables with the same first columns, which say what a row is about, and some of the others."""
-    of_numbers = [place for place, column in enumerate(columns) if column.right]
-    count = max(1, of_numbers[0] if of_numbers else 0)
+    """Several tables: each has the first columns, which name the rows, and some of the others."""
+    numbers = [place for place, column in enumerate(columns) if column.right]
+    count = max(1, numbers[0] if numbers else 0)
     names, others = columns[:count], columns[count:]
     room = max(width // 2, width - _total(others) - GAP if others else width)
     shares = _shares([column.width for column in names], room - _gaps(names))
@@ -167,7 +169,7 @@ def _split(columns: Sequence[Column], width: int) -> list[list[Column]]:
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
-    """What each gets of the room: what it wants, or as much as the others that want more."""
+    """Shares of the room: what each wants, or as much as every other that wants more gets."""
     shares = [0] * len(wanted)
     for done, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         shares[index] = min(wanted[index], room // (len(wanted) - done))
@@ -200,7 +202,7 @@ def _words(text: str, width: int) -> list[str]:
 
 
 def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:
-    """Texts without their middles; with a number where others differ in their middles alone."""
+    """Texts without their middles; with a number where they differ in their middles alone."""
     shown: dict[str, str] = {}
     for text in dict.fromkeys(texts):
         short, number = cut(text, width), 1

@@ -1,4 +1,4 @@
-"""What is measured of pairs of backbones, as one matrix."""
+"""Two measures of pairs of backbones, as one matrix."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipsyn.show.tables import column_heads, legend, show
+from clipsyn.show.tables import ShortNames, show
 
 
 class Side(NamedTuple):
-    """What stands on one side of the diagonal."""
+    """The measure on one side of the diagonal, and how its values are written."""
 
     metric: str
     text: Callable[[float | None], str]
@@ -19,7 +19,7 @@ class Side(NamedTuple):
 
 def pair_matrix(
     part: pl.DataFrame,
-    short: Mapping[str, str],
+    names: ShortNames,
     *,
     above: Side,
     below: Side,
@@ -28,30 +28,29 @@ def pair_matrix(
     note: str,
     terminal: bool | None,
 ) -> str:
-    """A line and a column a backbone: means over datasets, in whichever order a pair is named.
+    """A line and a column for each backbone; means over datasets.
 
-    part: a tidy frame, rows of pairs have two names in `backbones`. short: what each name is shown
-    as. diagonal: the text for each name.
+    part: results, whose rows about a pair have both names in `backbones`, in any order. diagonal:
+    the text there for each name. note: stands below.
     """
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    of = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
-    names, rows = list(short), []
-    for i, one in enumerate(names):
-        cells = {"backbone": short[one]}
-        for j, other in enumerate(names):
+    values = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
+    lines = []
+    for i, (one, short) in enumerate(names.short.items()):
+        line = {"backbone": short}
+        for j, (other, column) in enumerate(names.columns.items()):
             side = below if j < i else above
-            pair = frozenset((one, other))
-            cells[other] = side.text(of.get((side.metric, pair))) if i != j else diagonal[one]
-        rows.append(cells)
-    text = show(
-        pl.DataFrame(rows), title=title, headers=column_heads(short), right=names, terminal=terminal
-    )
-    return f"{text}\n\n{note}{_of_fewer(part, above.metric)}{legend(short)}"
+            value = values.get((side.metric, frozenset((one, other))))
+            line[column] = diagonal[one] if i == j else side.text(value)
+        lines.append(line)
+    heads = names.heads
+    text = show(lines, title=title, headers=heads, right=list(heads), terminal=terminal)
+    return f"{text}\n\n{note}{_uneven(part, above.metric)}{names.legend}"
 
 
-def _of_fewer(part: pl.DataFrame, metric: str) -> str:
+def _uneven(part: pl.DataFrame, metric: str) -> str:
     """What to say where some datasets lack a pair."""
-    of_pairs = part.filter(pl.col("metric") == metric).group_by("backbones")
-    counts = of_pairs.agg(pl.col("dataset").n_unique())["dataset"]
-    uneven = counts.n_unique() > 1
-    return "\nA pair that some datasets lack: mean over the others." if uneven else ""
+    datasets = part.filter(metric=metric).group_by("backbones").agg(pl.col("dataset").n_unique())
+    if datasets["dataset"].n_unique() == 1:
+        return ""
+    return "\nA pair that some datasets lack: mean over the others."

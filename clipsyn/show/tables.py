@@ -122,14 +122,19 @@ class ShortNames(NamedTuple):
 
     @property
     def columns(self) -> dict[str, str]:
-        """By name, the column about each backbone, whose name no other column has."""
+        """Backbone -> the name of the column about it, which is the name of no other column."""
         return {name: f"backbone {number}" for number, name in enumerate(self.short, 1)}
 
     @property
     def heads(self) -> dict[str, str]:
-        """What stands above these columns: `column_heads`."""
+        """Column -> what stands above it, by `column_heads`."""
         heads = column_heads(self.short)
         return {column: heads[name] for name, column in self.columns.items()}
+
+    @property
+    def legend(self) -> str:
+        """A paragraph for below the table where the heads are numbers; else nothing."""
+        return legend(self.short)
 
 
 def shortened(names: Sequence[str]) -> ShortNames:

@@ -179,3 +179,18 @@ def test_columns_about_backbones_are_called_like_no_other():
     assert names.heads == {"backbone 1": "RN", "backbone 2": "oracle"}
     many = shortened([f"model-{letter}" for letter in "abcdefghijkl"])
     assert many.heads["backbone 12"] == "12"
+
+
+def test_a_backbone_may_be_called_as_a_column_is(read_table):
+    names = shortened(["backbone", "n"])
+    lines = [{"backbone": "x", "n": 1} | dict.fromkeys(names.columns.values(), 0.5)]
+    table = read_table(show(lines, headers=names.heads, terminal=False))
+    assert list(table.rows[0].values()) == ["x", "1", "0.5", "0.5"]
+
+
+def test_a_dozen_backbones_have_numbers_and_a_legend():
+    few, many = (shortened([f"RN{number}" for number in range(count)]) for count in (11, 12))
+    assert list(few.heads.values()) == list(few.short.values())
+    assert few.legend == ""
+    assert list(many.heads.values()) == [str(number) for number in range(1, 13)]
+    assert "1 RN0, 2 RN1" in many.legend

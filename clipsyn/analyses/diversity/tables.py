@@ -172,7 +172,7 @@ def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
     over = mean_over(part, ["dataset"]) or part["dataset"][0]
     return pair_matrix(
         part,
-        names.short,
+        names,
         above=Side("error_consistency", number),
         below=Side("error_inconsistency", percent),
         diagonal={name: percent(share) for name, share in _unique(part).items()},

@@ -147,7 +147,7 @@ def _matrix(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str
     """CKA above the diagonal and mutual neighbours below: means over datasets."""
     return pair_matrix(
         part,
-        names.short,
+        names,
         above=Side("cka", number),
         below=Side("mutual_knn", percent),
         diagonal=dict.fromkeys(names.short, ""),
