@@ -35,7 +35,7 @@ class Raw:
     """A backbone of the store that says what its embeddings are before they are normalised."""
 
     def __init__(self, store: FeatureStore, key: FeatureKey) -> None:
-        backbone = Backbone(key.backbone, store.encoder(key)[1])
+        backbone = Backbone(key.backbone, store.cell(key).encoder()[1])
         self.encoder: OpenClipEncoder = load_encoder(backbone, device="cpu")
         self.model = build(backbone, locate(backbone), None).eval()
 

@@ -74,7 +74,7 @@ class Predicted:
         return parse_perturbation(self.perturbation).severity
 
     def has_logits(self, key: FeatureKey) -> bool:
-        return self.store.has_logits(key)
+        return self.store.cell(key).has_logits
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

@@ -339,7 +339,7 @@ def _check_class_names(sources: Sequence[ImageSource]) -> None:
 def _refuse_imported(plan: Plan) -> None:
     """A name stands for one cell: what was imported is never extracted over."""
     for cell in plan.cells:
-        if plan.store.imported(cell.key):
+        if plan.store.cell(cell.key).imported_as:
             raise StaleCell(
                 f"{cell.key} was imported into {plan.store.path}: give the backbone another name "
                 f"(NAME=SOURCE), or remove the import, `clipsyn rm {plan.store.path} --backbones "

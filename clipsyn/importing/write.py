@@ -27,6 +27,7 @@ from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
+from clipsyn.store.cell import Imported
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
@@ -260,8 +261,8 @@ def _state(store: FeatureStore, cell: Cell, draft: Draft, replace: bool) -> str:
             f"{cell.key} was extracted into {store.path}: call what is imported something else "
             "with backbone=NAME"
         )
-    other = store.imported(cell.key)
-    if other and (other.path == store.imports_path(cell.key)) != (cell.prompts is None):
+    there = store.cell(cell.key)
+    if isinstance(there, Imported) and bool(there.sets) != (cell.prompts is not None):
         has = "no" if cell.prompts else "a"
         raise StaleCell(
             f"{cell.key} was imported into {store.path} under {has} prompt set: give what is "

@@ -169,9 +169,10 @@ class Choice:
                     places.setdefault(prompt_set, []).append((split, perturbation))
                     found |= {key.backbone: key for key in keys}
             names = tuple(sorted(found))
-            lacking = tuple(name for name in names if self.store.imported(found[name]))
-            silent = tuple(name for name in lacking if not self.store.has_logits(found[name]))
-            unsure = tuple(name for name in silent if not self.store.has_confidences(found[name]))
+            chosen = [self.store.cell(found[name]) for name in names]
+            lacking = tuple(cell.key.backbone for cell in chosen if not cell.has_embeddings)
+            silent = tuple(cell.key.backbone for cell in chosen if not cell.has_logits)
+            unsure = tuple(cell.key.backbone for cell in chosen if not cell.has_confidences)
             for prompt_set in sorted(places):
                 of = tuple(places[prompt_set])
                 yield Unit(dataset, of, names, prompt_set, support, lacking, silent, unsure)

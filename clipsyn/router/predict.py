@@ -85,7 +85,8 @@ class _Images:
         """Every backbone must have been run, with the weights that the router was fitted on."""
         for backbone in self.router.backbones:
             key = self._key(backbone.name)
-            if self.store.imported(key):
+            cell = self.store.cell(key)
+            if cell.imported_as:
                 raise MissingCell(
                     f"{key} was imported, and this predicts from embeddings that were extracted: "
                     "in Python, load_router(ROUTER).predict(store.pool(DATASET, SPLIT)) takes "
@@ -94,7 +95,7 @@ class _Images:
             if not exists(self.store.features_path(key)):
                 line = self.store.extract_line(replace(key, backbone=backbone.text))
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
-            backbone.check(self.store.encoder(key)[0])
+            backbone.check(cell.encoder()[0])
 
     def check_classes(self) -> None:
         """Refuse other classes or prompts, where the store has any for these images."""

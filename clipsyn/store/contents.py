@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from clipsyn.errors import MissingCell
 from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
 from clipsyn.store import files
-from clipsyn.store.folders import KINDS, folder_name, name_of_folder
+from clipsyn.store.folders import KINDS, name_of_folder
 from clipsyn.store.groups import Groups, Refuse, StoredGroup
 from clipsyn.store.imports import FOLDERS as IMPORTS
-from clipsyn.store.imports import PROMPTS, Imported, chosen_of, prompt_sets_in
 
 _WITH_CELLS = ("features", *IMPORTS, "logits")
 _ALIKE = 0.8  # of 1: what is missing may as well be a name that is still to be extracted
@@ -27,6 +27,10 @@ class Contents:
         self._groups = Groups(path)
 
     # Where things are
+
+    def at(self, kind: str, *names: str) -> Path:
+        """The folder of a group, or of all groups below the names that are given."""
+        return self._groups.at(kind, *names)
 
     def samples_path(self, dataset: str, split: str) -> Path:
         return self._groups.at("samples", dataset, split)
@@ -63,6 +67,23 @@ class Contents:
         """
         return self._groups.open(path)
 
+    def classes(self, dataset: str, prompts: str, backbone: str) -> StoredGroup:
+        """The class embeddings of a backbone; raises MissingCell where there are none."""
+        path = self.classes_path(dataset, prompts, backbone)
+        if not files.exists(path):
+            source = self._sources.get(backbone, backbone)
+            there = [names for names, _ in self.groups("classes")]
+            sets = {name for of, name, by in there if (of, by) == (dataset, backbone)}
+            known = [FeatureKey(of, "", "", by) for of, _, by in there]
+            near = did_you_mean(FeatureKey(dataset, "", "", backbone), known)
+            near = f" (there are {', '.join(sorted(sets))})" if sets else near
+            raise MissingCell(
+                f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
+                f"'{prompts}'{near}: run `clipsyn extract {self.path} --dataset {dataset} "
+                f"--backbones {source} --prompts {prompts}`"
+            )
+        return self.group(path)
+
     def keys(
         self,
         *,
@@ -85,39 +106,6 @@ class Contents:
                 for name, wanted in zip(names, filters, strict=True)
             )
         ]
-
-    def imported(self, key: FeatureKey, prompts: str | None = None) -> Imported | None:
-        """The cell, if it was made elsewhere; of several prompt sets the asked-for, or first, one.
-
-        Raises MissingCell where there are others than `prompts`.
-        """
-        path = self.imports_path(key)
-        if not files.exists(path):
-            if not (there := prompt_sets_in(self.imports_path(key, "any").parent)):
-                return None
-            path = self.imports_path(key, chosen_of(key, prompts, there))
-        return Imported(key, path, self.samples_path(key.dataset, key.split), self.group)
-
-    def prompt_sets(self, key: FeatureKey) -> list[str]:
-        """Prompt sets with class embeddings, or logits, for this backbone and dataset.
-
-        Imported predictions of no known set stand beside those of every set of the dataset.
-        """
-        if there := prompt_sets_in(self.imports_path(key, "any").parent):
-            return there
-        cell = self.imported(key)
-        if cell and not cell.has_predictions:
-            return []
-        of_dataset = self._groups.at("classes", key.dataset)
-        if cell:
-            found = [name for name in files.folders(of_dataset) if files.folders(of_dataset / name)]
-            return sorted(map(name_of_folder, found)) or [PROMPTS]
-        own = folder_name(key.backbone)
-        found = [
-            name for name in files.folders(of_dataset) if files.exists(of_dataset / name / own)
-        ]
-        with_logits = self._groups.at("logits", *key.names)
-        return sorted(map(name_of_folder, {*found, *files.folders(with_logits)}))
 
     # What is not there
 
@@ -145,6 +133,11 @@ class Contents:
         at = KINDS["features"].index(dimension)
         elsewhere = {names[at] for kind in IMPORTS for names, _ in self.groups(kind)}
         return elsewhere - {names[at] for names, _ in self.groups("features")}
+
+
+def names_in(folder: Path) -> list[str]:
+    """What the folders in a folder of the store are called after, sorted; [] if it is not there."""
+    return sorted(map(name_of_folder, files.folders(folder)))
 
 
 def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:

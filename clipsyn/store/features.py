@@ -21,15 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
-from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS
-from clipsyn.specs import FeatureKey, Identity, differences
+from clipsyn.specs import FeatureKey, Identity
 from clipsyn.store import files
-from clipsyn.store.contents import Contents, did_you_mean, source_of
+from clipsyn.store.cell import Cell, cell_at
+from clipsyn.store.contents import Contents, did_you_mean
 from clipsyn.store.drafts import scratch, writing
-from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, is_vacant, read_marker, write_marker
 from clipsyn.store.samples import SampleTable, correct
 
@@ -101,180 +100,60 @@ class FeatureStore(Contents):
 
         return PoolReader(self, dataset, split, **which).read()
 
+    def cell(self, key: FeatureKey) -> Cell:
+        """The cell of that name, extracted or imported, which says what it holds and reads it.
+
+        It need not be there: reading it raises MissingCell then.
+        """
+        return cell_at(self, key)
+
+    def prompt_sets(self, key: FeatureKey) -> list[str]:
+        """Prompt sets with class embeddings, or logits, for this backbone and dataset.
+
+        Imported predictions of no known set stand beside those of every set of the dataset.
+        """
+        return self.cell(key).prompt_sets()
+
     def embeddings(self, key: FeatureKey, rows: range | None = None) -> NDArray[np.float16]:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        return self.cell(key, "image_embedding").read("image_embedding", rows)
+        return self.cell(key).embeddings(rows)
 
     def valid(self, key: FeatureKey, prompts: str | None = None) -> NDArray[np.bool_]:
-        return self.cell(key, "valid", prompts).read("valid")
+        """(sample,) whether there is an embedding or a prediction."""
+        return self.cell(key).valid(prompts)
 
     def fingerprint(self, key: FeatureKey, prompts: str | None = None) -> str:
         """Of a cell; prompts: which, where it was imported with several sets."""
-        return str(self.cell(key, "valid", prompts)["fingerprint"])
-
-    def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
-        return str(self._classes(dataset, prompts, backbone)["fingerprint"])
-
-    def encoder(self, key: FeatureKey) -> tuple[Identity, str]:
-        """What of a cell's backbone decides its embeddings, and where that was loaded from."""
-        cell = self._features(key)
-        decisive = {**cell["identity"]["backbone"], "pixels": cell["identity"]["pixels"]}
-        return decisive, source_of(cell, key.backbone)
-
-    def prompts_identity(self, dataset: str, prompts: str, backbone: str) -> Identity:
-        """Name, templates and texts per class that class embeddings were made from."""
-        found: Identity = self._classes(dataset, prompts, backbone)["identity"]["prompts"]
-        return found
-
-    def class_embeddings(
-        self, dataset: str, prompts: str, backbone: str
-    ) -> tuple[NDArray[np.float32], float]:
-        """(class, embed) unit norm, and the backbone's logit scale."""
-        classes = self._classes(dataset, prompts, backbone)
-        return classes.read("class_embedding"), classes["logit_scale"]
+        return self.cell(key).fingerprint(prompts)
 
     def logits(
         self, key: FeatureKey, prompts: str, rows: range | None = None
     ) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
-        if cell := self.imported(key, prompts):
-            return cell.holding("logit").read("logit", rows)
-        if stored := self._logits(key, prompts):
-            return stored.read("logit", rows)
-        return self._derived_logits(key, prompts, rows)
+        return self.cell(key).logits(prompts, rows)
 
     def predictions(self, key: FeatureKey, prompts: str) -> NDArray[np.uint16]:
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
-        if cell := self.imported(key, prompts):
-            return cell.holding("prediction").read("prediction")
-        if stored := self._logits(key, prompts):
-            return stored.read("prediction")
-        return predictions(self._derived_logits(key, prompts, None))
+        return self.cell(key).predictions(prompts)
 
     def confidences(self, key: FeatureKey, prompts: str) -> NDArray[np.float32]:
         """(sample,) probability of the predicted class, as it was imported without logits."""
-        return self.cell(key, "confidence", prompts).read("confidence")
+        return self.cell(key).confidences(prompts)
 
-    def has_confidences(self, key: FeatureKey) -> bool:
-        """Whether it is known how sure each prediction is: from logits, or imported with it."""
-        cell = self.imported(key)
-        return self.has_logits(key) or (cell is not None and cell.has_confidences)
+    def classes_fingerprint(self, dataset: str, prompts: str, backbone: str) -> str:
+        return str(self.classes(dataset, prompts, backbone)["fingerprint"])
 
-    def has_logits(self, key: FeatureKey) -> bool:
-        """Whether there are logits beside the predictions; only imported cells may lack them."""
-        cell = self.imported(key)
-        return cell is None or cell.kind == "logits"
+    def prompts_identity(self, dataset: str, prompts: str, backbone: str) -> Identity:
+        """Name, templates and texts per class that class embeddings were made from."""
+        identity: Identity = self.classes(dataset, prompts, backbone)["identity"]["prompts"]
+        return identity
 
-    def cell(
-        self, key: FeatureKey, array: str = "valid", prompts: str | None = None
-    ) -> StoredGroup:
-        """The cell, extracted or imported, of the images that the store's sample table lists.
-
-        Raises MissingCell if it is not there or has not the array, StaleCell if it is of others.
-        """
-        imported = self.imported(key, prompts)
-        return imported.holding(array) if imported else self._features(key)
-
-    def found(self, key: FeatureKey) -> StoredGroup:
-        """The group of a cell, extracted or imported, whatever it was made from."""
-        if imported := self.imported(key):
-            return imported.group
-        path = self.features_path(key)
-        if not files.exists(path):
-            if files.exists(self._groups.at("logits", *key.names)):
-                raise self._lost(key, "features")
-            near = did_you_mean(key, self.keys())
-            raise MissingCell(f"{self.path} has no {key}{near}: run `{self.extract_line(key)}`")
-        return self.group(path)
-
-    def _lost(self, key: FeatureKey, what: str) -> DamagedStore:
-        return DamagedStore(
-            f"{self.path} has logits of {key}, but the {what} that they were made from are lost: "
-            f"put them back, or run `{self.extract_line(key)}`"
-        )
-
-    def _features(self, key: FeatureKey) -> StoredGroup:
-        cell = self.found(key)
-        listed = self.group(self.samples_path(key.dataset, key.split))["identity"]["samples"]
-        if cell["identity"]["samples"] != listed:
-            raise StaleCell(
-                f"{key} was extracted from other images than the store's sample table lists now "
-                f"(samples): run `{self.extract_line(key)} --replace`",
-                ("samples",),
-            )
-        return cell
-
-    def _classes(self, dataset: str, prompts: str, backbone: str) -> StoredGroup:
-        path = self.classes_path(dataset, prompts, backbone)
-        if not files.exists(path):
-            source = self._sources.get(backbone, backbone)
-            there = [names for names, _ in self.groups("classes")]
-            sets = {name for of, name, by in there if (of, by) == (dataset, backbone)}
-            known = [FeatureKey(of, "", "", by) for of, _, by in there]
-            near = did_you_mean(FeatureKey(dataset, "", "", backbone), known)
-            near = f" (there are {', '.join(sorted(sets))})" if sets else near
-            raise MissingCell(
-                f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}'{near}: run `clipsyn extract {self.path} --dataset {dataset} "
-                f"--backbones {source} --prompts {prompts}`"
-            )
-        return self.group(path)
-
-    def _logits(self, key: FeatureKey, prompts: str) -> StoredGroup | None:
-        """The stored logits, if they are there, having checked what logits are made from."""
-        features = self._features(key)
-        path = self.logits_path(key, prompts)
-        stored = self.group(path) if files.exists(path) else None
-        if stored and not files.exists(self.classes_path(key.dataset, prompts, key.backbone)):
-            raise self._lost(key, f"class embeddings of prompts '{prompts}'")
-        classes = self._classes(key.dataset, prompts, key.backbone)
-        self._check_class_names(key, prompts, classes)
-        if stored is None:
-            self._check_encoders(key, prompts, features, classes)
-            return None
-        for name, source in (("features", features), ("classes", classes)):
-            if stored["identity"][name] != source["fingerprint"]:
-                raise StaleCell(
-                    f"the logits of {key} were made from other {name} than stored now ({name}): "
-                    f"run `{self.extract_line(key)} --prompts {prompts} --replace`",
-                    (name,),
-                )
-        return stored
-
-    def check_sources(self, key: FeatureKey, prompts: str) -> None:
-        """Raise StaleCell where logits are not of the embeddings that are stored beside them."""
-        self._logits(key, prompts)
-
-    def _check_encoders(
-        self, key: FeatureKey, prompts: str, features: StoredGroup, classes: StoredGroup
-    ) -> None:
-        """Refuse embeddings of images and of classes that other weights of one name have made."""
-        of = [group["identity"]["backbone"] for group in (features, classes)]
-        if changes := tuple(name for name, _, _ in differences(of[0], of[1], "backbone")):
-            raise StaleCell(
-                f"image and class embeddings of {key} are not of the same backbone "
-                f"({', '.join(changes)}): run "
-                f"`{self.extract_line(key)} --prompts {prompts} --replace`",
-                changes,
-            )
-
-    def _check_class_names(self, key: FeatureKey, prompts: str, classes: StoredGroup) -> None:
-        samples = self.group(self.samples_path(key.dataset, key.split))
-        if classes["identity"]["class_names"] != samples["class_names"]:
-            raise StaleCell(
-                f"class embeddings of {key.dataset} for {key.backbone} are of other class names "
-                f"(class_names): run `{self.extract_line(key)} --prompts {prompts} --replace`",
-                ("class_names",),
-            )
-
-    def _derived_logits(
-        self, key: FeatureKey, prompts: str, rows: range | None
-    ) -> NDArray[np.float32]:
-        features = self._features(key)
-        classes, scale = self.class_embeddings(key.dataset, prompts, key.backbone)
-        block_rows = features.layout("image_embedding").rows
-        images = features.read("image_embedding", rows)
-        return zero_shot_logits(images, classes, scale, rows=block_rows)
+    def class_embeddings(
+        self, dataset: str, prompts: str, backbone: str
+    ) -> tuple[NDArray[np.float32], float]:
+        """(class, embed) unit norm, and the backbone's logit scale."""
+        classes = self.classes(dataset, prompts, backbone)
+        return classes.read("class_embedding"), classes["logit_scale"]
 
     # Changing
 

@@ -15,7 +15,6 @@ from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
 from clipsyn.store.groups import Refuse
-from clipsyn.store.imports import ELSEWHERE
 from clipsyn.store.imports import FOLDERS as IMPORTS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -67,23 +66,18 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
 
 
 def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
-    imported = store.imported(key)
-    cell = store.found(key)
-    embeds = not imported or imported.kind == "embeddings"
-    logits = store.path / "logits" / store.features_path(key).relative_to(store.path / "features")
-    invalid = dict(cell["invalid"]) if imported else {}
-    elsewhere = invalid.pop(ELSEWHERE, 0)
-    whole = cell.path.parent if imported and imported.is_of_prompts else cell.path
-    bad = sum(invalid.values()) if imported else len(cell.attributes.get("errors", {}))
+    cell = store.cell(key)
+    group = cell.group()
+    images, bad = cell.counts()
     return {
         **asdict(key),
-        "imported": imported.kind if imported else None,
-        "prompts": store.prompt_sets(key),
-        "images": cell.layout("valid").shape[0] - elsewhere,
+        "imported": cell.imported_as,
+        "prompts": cell.prompt_sets(),
+        "images": images,
         "bad": bad,
-        "embed": cell.layout("image_embedding").shape[1] if embeds else None,
-        "bytes": files.size(whole) + (0 if imported else files.size(logits)),
-        "fingerprint": cell["fingerprint"],
+        "embed": group.layout("image_embedding").shape[1] if cell.has_embeddings else None,
+        "bytes": cell.size,
+        "fingerprint": group["fingerprint"],
     }
 
 

@@ -62,11 +62,12 @@ class PoolReader:
         self.prompts = prompts or self._only_prompts()
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
-        logits = (key.backbone for key in self.keys if store.has_logits(key))
-        self.silent = frozenset(self.backbones).difference(logits) if votes else frozenset()
-        unsure = (key.backbone for key in self.keys if not store.has_confidences(key))
+        cells = [store.cell(key) for key in self.keys]
+        silent = (cell.key.backbone for cell in cells if votes and not cell.has_logits)
+        self.silent = frozenset(silent)
+        unsure = (cell.key.backbone for cell in cells if not cell.has_confidences)
         self.unsure = self.silent.intersection(unsure)
-        self._extracted = [key for key in self.keys if not store.imported(key)]
+        self._extracted = [cell.key for cell in cells if not cell.imported_as]
         labels = fingerprint({"labels": self.samples.labels.tolist()})
         # fingerprints of everything the pool is read from: by backbone, and of the labels
         self.origin: dict[str, Any] = {**self._stored(), "labels": labels}
@@ -136,7 +137,7 @@ class PoolReader:
         loaded from. prompts: name, templates and texts of the class embeddings. views: labels of
         the augmented views. licence: of the images. Nothing of this is known of imported logits.
         """
-        encoders = {key.backbone: self.store.encoder(key) for key in self._extracted}
+        encoders = {key.backbone: self.store.cell(key).encoder() for key in self._extracted}
         return {
             "backbones": {name: identity for name, (identity, _) in encoders.items()},
             "sources": {name: source for name, (_, source) in encoders.items()},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 Names = str | Collection[str] | None
@@ -84,39 +86,35 @@ def groups(
     unless there is nothing else.
     """
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
-    found: dict[tuple[str, str], list[str]] = {}  # looking them up searches the store
-    for key in _predicting(store, list(cells)):
-        kind = key.backbone, _folder(store, key)
-        if kind not in found:
-            found[kind] = prompt_sets(store, key, prompts)
-        for prompt_set in found[kind]:
-            groups.setdefault((key.perturbation, prompt_set), []).append(key)
+    known: dict[tuple[str, Path], list[str]] = {}  # looking them up searches the store
+    for cell in _predicting([store.cell(key) for key in cells]):
+        source = cell.key.backbone, cell.prompts_from
+        if source not in known:
+            known[source] = _prompt_sets(cell, prompts)
+        for prompt_set in known[source]:
+            groups.setdefault((cell.key.perturbation, prompt_set), []).append(cell.key)
     return sorted(groups.items(), key=lambda item: (by_severity(item[0][0]), item[0]))
 
 
-def _folder(store: FeatureStore, key: FeatureKey) -> str:
-    """What a cell's prompt sets follow from; of an import that has its own, its folder alone."""
-    cell = store.imported(key)
-    if cell is None:
-        return "features"
-    return "imports" if cell.path == store.imports_path(key) else str(cell.path.parent)
-
-
-def _predicting(store: FeatureStore, cells: list[FeatureKey]) -> list[FeatureKey]:
-    imported = ((key, store.imported(key)) for key in cells)
-    silent = {key for key, cell in imported if cell and not cell.has_predictions}
-    if len(silent) == len(cells):
+def _predicting(cells: Sequence[Cell]) -> Sequence[Cell]:
+    predicting = [cell for cell in cells if cell.has_predictions]
+    if not predicting:
         return cells
-    for name in sorted({key.backbone for key in silent}):
+    for name in sorted({cell.key.backbone for cell in cells if not cell.has_predictions}):
         _LOG.info(f"left out: {name}, of which there are imported embeddings alone")
-    return [key for key in cells if key not in silent]
+    return predicting
 
 
 def prompt_sets(store: FeatureStore, key: FeatureKey, prompts: Names) -> list[str]:
-    there = store.prompt_sets(key)
-    if not there and (cell := store.imported(key)):
+    """Those of a cell that pass the filter; raises MissingCell or UnknownName if there is none."""
+    return _prompt_sets(store.cell(key), prompts)
+
+
+def _prompt_sets(cell: Cell, prompts: Names) -> list[str]:
+    store, key = cell.store, cell.key
+    if not cell.has_predictions:
         cell.holding("prediction")  # says what is missing
-    if not there:
+    if not (there := cell.prompt_sets()):
         raise MissingCell(
             f"{store.path} has no class embeddings of {key.dataset} for {key.backbone}: run "
             f"`{store.extract_line(key)}`"

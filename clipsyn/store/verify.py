@@ -12,6 +12,7 @@ from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
+from clipsyn.store.cell import Extracted
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
@@ -176,7 +177,7 @@ def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Ite
 
 def _follow(store: FeatureStore, group: Group, logits: NDArray[np.float32], rows: range) -> bool:
     key, prompts = _key(group), group.names["prompts"]
-    store.check_sources(key, prompts)
+    Extracted(store, key).stored_logits(prompts)  # raises StaleCell where they are of others
     classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
     again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
     if logits.tobytes() == again.tobytes():

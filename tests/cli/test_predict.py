@@ -171,7 +171,7 @@ def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(
     fitted, kept = FeatureStore.open(store), FeatureStore.open(tmp_path / "kept")
     precisions = {}
     for key in kept.keys(split=["test"]):
-        identity, _ = kept.encoder(key)
+        identity, _ = kept.cell(key).encoder()
         assert identity == fitted.encoder(replace(key, split="train"))[0]
         precisions[key.backbone] = identity["precision"]
     assert precisions == {"one": "fp32", "two": "bf16"}

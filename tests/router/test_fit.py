@@ -83,7 +83,7 @@ def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
     (key,) = tiny_store.keys(split=["train"], perturbation=["clean"], backbone=["fake/one"])
     assert found.fingerprints["features"] == {"fake/one": tiny_store.fingerprint(key)}
     (backbone,) = router.backbones
-    assert backbone.identity["weights"] == tiny_store.encoder(key)[0]["weights"]
+    assert backbone.identity["weights"] == tiny_store.cell(key).encoder()[0]["weights"]
     assert backbone.text == "fake/one=local-dir:checkpoints/fake/one"
     classes, scale = tiny_store.class_embeddings("toy", "simple", "fake/one")
     np.testing.assert_array_equal(backbone.class_embedding, classes)

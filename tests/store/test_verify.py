@@ -231,7 +231,7 @@ def readings(store: FeatureStore) -> dict[str, Any]:
     for key in keys:
         ask(f"{key} valid", store.valid, key)
         ask(f"{key} embeddings", store.embeddings, key)
-        ask(f"{key} encoder", store.encoder, key)
+        ask(f"{key} encoder", store.cell(key).encoder)
         ask(f"{key.dataset}/{key.split}", labels, key.dataset, key.split)
         ask(
             f"{key.dataset} {key.backbone}",

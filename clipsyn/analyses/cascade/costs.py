@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
 from clipsyn.specs import FeatureKey
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 
@@ -27,7 +28,8 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
     GFLOPs are those of `given` (by name), else those recorded when the cell was extracted, else
     the catalogue's. Raises UsageError where none of them knows.
     """
-    recorded = _recorded(store, key)
+    cell = store.cell(key)
+    recorded = cell.provenance
     encoder = recorded.get("encoder") or {}
     published = cost(key.backbone)
     gflops = given.get(key.backbone, encoder.get("gflops"))
@@ -43,23 +45,14 @@ def cell_cost(store: FeatureStore, key: FeatureKey, given: Mapping[str, float]) 
     return CellCost(
         gflops,
         parameters / 1e6 if parameters else params_m,
-        _milliseconds(store, key, recorded),
+        _milliseconds(cell),
         recorded.get("peak_memory_mb"),
         recorded.get("process_memory_mb"),
     )
 
 
-def _recorded(store: FeatureStore, key: FeatureKey) -> Mapping[str, Any]:
-    """The provenance of a cell; empty for one that was imported."""
-    if store.imported(key):
-        return {}
-    return store.found(key).attributes.get("provenance") or {}
-
-
-def _milliseconds(
-    store: FeatureStore, key: FeatureKey, recorded: Mapping[str, Any]
-) -> float | None:
-    seconds = recorded.get("encode_seconds")
+def _milliseconds(cell: Cell) -> float | None:
+    seconds = cell.provenance.get("encode_seconds")
     if not seconds:
         return None
-    return 1000 * float(seconds) / store.found(key).layout("valid").shape[0]
+    return 1000 * float(seconds) / cell.group().layout("valid").shape[0]

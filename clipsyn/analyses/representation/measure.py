@@ -108,14 +108,12 @@ def _support(store: FeatureStore, wanted: str | None) -> str:
 
 def _speaking(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey]:
     """The cells with embeddings, logits or confidences; raises MissingCell if there is none."""
-    imported = ((key, store.imported(key)) for key in keys)
+    cells = {key: store.cell(key) for key in keys}
     silent = {
-        key: cell
-        for key, cell in imported
-        if cell and cell.kind == "predictions" and not cell.has_confidences
+        key for key, cell in cells.items() if not (cell.has_embeddings or cell.has_confidences)
     }
     if len(silent) == len(keys):
-        silent[keys[0]].holding("image_embedding")  # says what is missing
+        cells[keys[0]].holding("image_embedding")  # says what is missing
     for name in sorted({key.backbone for key in silent}):
         _LOG.info(f"left out: {name}, of which there are imported predictions alone")
     return [key for key in keys if key not in silent]
@@ -145,7 +143,7 @@ class _Condition:
 
     def similarities(self) -> Iterator[Row]:
         """All rows about pairs of backbones."""
-        embedded = [key for key in self.keys if _has_embeddings(self.store, key)]
+        embedded = [key for key in self.keys if self.store.cell(key).has_embeddings]
         if len(embedded) < 2:
             return
         rows = _drawn(self.readable, self.settings)
@@ -167,7 +165,7 @@ class _Condition:
     def logit_statistics(self, temperatures: _Temperatures) -> Iterator[Row]:
         """All rows about the logits of a backbone, for each prompt set."""
         labelled = self.samples.labels >= 0
-        scoring = [key for key in self.keys if self.store.has_confidences(key)]
+        scoring = [key for key in self.keys if self.store.cell(key).has_confidences]
         if not scoring or not labelled.any():
             return
         for (_, prompts), members in groups(self.store, scoring, self.settings.prompts):
@@ -224,12 +222,7 @@ class _Temperatures:
     @cached_property
     def _with_logits(self) -> set[FeatureKey]:
         keys = self.store.keys(split=[self.support], perturbation=[CLEAN.label])
-        return {key for key in keys if self.store.has_logits(key)}
-
-
-def _has_embeddings(store: FeatureStore, key: FeatureKey) -> bool:
-    cell = store.imported(key)
-    return cell is None or cell.kind == "embeddings"
+        return {key for key in keys if self.store.cell(key).has_logits}
 
 
 def _drawn(usable: NDArray[np.bool_], settings: RepresentationSettings) -> NDArray[np.intp]:
@@ -266,7 +259,7 @@ def _statistics(
 ) -> Iterator[tuple[Measured, _Temperature | None]]:
     """All numbers about the logits of one backbone, with the temperature they were divided by."""
     labels = group.labels[rows]
-    if not group.store.has_logits(key):
+    if not group.store.cell(key).has_logits:
         for number in _of_confidences(group, key, rows, resamples):
             yield number, None
         return

@@ -202,7 +202,8 @@ def _refuse_gaps(store: FeatureStore, places: dict[_Place, list[str]], backbones
         names = {
             key.backbone
             for key in store.keys(dataset=[dataset], split=[split], perturbation=labels)
-            if any(matching(term, [key.backbone]) for term in terms) and _predicts(store, key)
+            if any(matching(term, [key.backbone]) for term in terms)
+            and store.cell(key).has_predictions
         }
         for label in labels:
             for name in sorted(names):
@@ -213,12 +214,6 @@ def _refuse_gaps(store: FeatureStore, places: dict[_Place, list[str]], backbones
                         f"`{store.extract_line(key)}`, or choose with backbones=… and "
                         "perturbations=…"
                     )
-
-
-def _predicts(store: FeatureStore, key: FeatureKey) -> bool:
-    """Imported embeddings alone do not, and are left out by `predicted`."""
-    cell = store.imported(key)
-    return cell is None or cell.has_predictions
 
 
 def _refuse_mixed(groups: Sequence[Predicted]) -> None:

@@ -1,0 +1,372 @@
+"""One cell of a store, extracted or imported: what it holds, and its numbers.
+
+Both kinds answer the same questions, so readers need not ask where a cell was made. An extracted
+cell has embeddings, and logits of every prompt set whose class embeddings are stored. An imported
+cell holds predictions (perhaps with their confidences), logits (which bring their predictions) or
+embeddings, of no known prompt set or of several.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell
+from clipsyn.numerics.logits import predictions, zero_shot_logits
+from clipsyn.schema import GROUPS
+from clipsyn.specs import FeatureKey, Identity, differences
+from clipsyn.store import files
+from clipsyn.store.contents import Contents, did_you_mean, names_in, source_of
+from clipsyn.store.folders import folder_name
+from clipsyn.store.groups import StoredGroup
+from clipsyn.store.imports import ELSEWHERE, PROMPTS
+
+_HOLDERS = {  # what a cell that holds an array is imported as
+    "prediction": "predictions",
+    "confidence": "confidences",
+    "logit": "logits",
+    "image_embedding": "embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Cell(ABC):
+    """One cell, there or not. What it reads is of the images that the sample table lists now.
+
+    Reading raises MissingCell where the cell, or what is asked of it, is not there, StaleCell where
+    it was made from other images, classes or weights than are stored now, and DamagedStore.
+    `prompts` is needed where the cell was imported with several prompt sets.
+    """
+
+    store: Contents
+    key: FeatureKey
+
+    @property
+    @abstractmethod
+    def imported_as(self) -> str | None:
+        """Predictions, logits or embeddings of an imported cell; None of one that was extracted."""
+
+    @property
+    @abstractmethod
+    def has_embeddings(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def has_logits(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def has_predictions(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def has_confidences(self) -> bool:
+        """Whether it is known how sure each prediction is: from logits, or imported with it."""
+
+    @property
+    @abstractmethod
+    def prompts_from(self) -> Path:
+        """The folder that decides the prompt sets: the same one for all cells of a backbone with
+        the same sets.
+        """
+
+    @abstractmethod
+    def prompt_sets(self) -> list[str]:
+        """Names of the prompt sets that it has predictions for, sorted."""
+
+    @abstractmethod
+    def group(self, prompts: str | None = None) -> StoredGroup:
+        """The stored group, whatever images it was made from."""
+
+    @abstractmethod
+    def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
+        """The group that has an array, once it is known to be of what the store lists now."""
+
+    @abstractmethod
+    def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
+        """(sample, class)."""
+
+    @abstractmethod
+    def predictions(self, prompts: str) -> NDArray[np.uint16]:
+        """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
+
+    @abstractmethod
+    def encoder(self) -> tuple[Identity, str]:
+        """What of the backbone decides the embeddings, and where its weights were loaded from."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes on disk, with all logits."""
+
+    @abstractmethod
+    def counts(self) -> tuple[int, int]:
+        """Images of its perturbation, and how many of these have no embedding or prediction."""
+
+    def valid(self, prompts: str | None = None) -> NDArray[np.bool_]:
+        """(sample,) whether there is an embedding or a prediction."""
+        return self.holding("valid", prompts).read("valid")
+
+    def fingerprint(self, prompts: str | None = None) -> str:
+        return str(self.holding("valid", prompts)["fingerprint"])
+
+    def embeddings(self, rows: range | None = None) -> NDArray[np.float16]:
+        """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
+        return self.holding("image_embedding").read("image_embedding", rows)
+
+    def confidences(self, prompts: str) -> NDArray[np.float32]:
+        """(sample,) probability of the predicted class, as it was imported without logits."""
+        return self.holding("confidence", prompts).read("confidence")
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Library versions, device, date and costs, as they were recorded."""
+        return self.group().attributes.get("provenance") or {}
+
+
+class Extracted(Cell):
+    """Embeddings, and logits that are stored beside them or derived from them."""
+
+    imported_as = None
+    has_embeddings = has_logits = has_predictions = has_confidences = True
+
+    @property
+    def prompts_from(self) -> Path:
+        return self.store.at("classes", self.key.dataset)
+
+    def prompt_sets(self) -> list[str]:
+        own = folder_name(self.key.backbone)
+        with_classes = {
+            name
+            for name in names_in(self.prompts_from)
+            if files.exists(self.prompts_from / folder_name(name) / own)
+        }
+        return sorted(with_classes.union(names_in(self._all_logits)))
+
+    def group(self, prompts: str | None = None) -> StoredGroup:
+        path = self.store.features_path(self.key)
+        if not files.exists(path):
+            if files.exists(self._all_logits):
+                raise self._lost("features")
+            near = did_you_mean(self.key, self.store.keys())
+            raise MissingCell(
+                f"{self.store.path} has no {self.key}{near}: run `{self._extract_line}`"
+            )
+        return self.store.group(path)
+
+    def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
+        group = self.group()
+        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+        if group["identity"]["samples"] != samples["identity"]["samples"]:
+            raise StaleCell(
+                f"{self.key} was extracted from other images than the store's sample table lists "
+                f"now (samples): run `{self._extract_line} --replace`",
+                ("samples",),
+            )
+        if array == "confidence":
+            raise MissingCell(
+                f"{self.key} was extracted, so it has logits and no confidences beside them: the "
+                "largest softmax of its logits says how sure each prediction is"
+            )
+        return group
+
+    def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
+        """(sample, class): stored, or derived from the embeddings by the same function."""
+        if stored := self.stored_logits(prompts):
+            return stored.read("logit", rows)
+        return self._derived_logits(prompts, rows)
+
+    def predictions(self, prompts: str) -> NDArray[np.uint16]:
+        if stored := self.stored_logits(prompts):
+            return stored.read("prediction")
+        return predictions(self._derived_logits(prompts, None))
+
+    def encoder(self) -> tuple[Identity, str]:
+        group = self.holding("image_embedding")
+        decisive = {**group["identity"]["backbone"], "pixels": group["identity"]["pixels"]}
+        return decisive, source_of(group, self.key.backbone)
+
+    @property
+    def size(self) -> int:
+        return files.size(self.group().path) + files.size(self._all_logits)
+
+    def counts(self) -> tuple[int, int]:
+        group = self.group()
+        return group.layout("valid").shape[0], len(group.attributes.get("errors", {}))
+
+    def stored_logits(self, prompts: str) -> StoredGroup | None:
+        """The stored logits, if there are any; raises StaleCell if they are of other embeddings."""
+        key, store = self.key, self.store
+        features = self.holding("image_embedding")
+        path = store.logits_path(key, prompts)
+        stored = store.group(path) if files.exists(path) else None
+        if stored and not files.exists(store.classes_path(key.dataset, prompts, key.backbone)):
+            raise self._lost(f"class embeddings of prompts '{prompts}'")
+        classes = store.classes(key.dataset, prompts, key.backbone)
+        self._check_class_names(prompts, classes)
+        if stored is None:
+            self._check_encoders(prompts, features, classes)
+            return None
+        for name, source in (("features", features), ("classes", classes)):
+            if stored["identity"][name] != source["fingerprint"]:
+                raise StaleCell(
+                    f"the logits of {key} were made from other {name} than stored now ({name}): "
+                    f"run `{self._extract_line} --prompts {prompts} --replace`",
+                    (name,),
+                )
+        return stored
+
+    def _check_class_names(self, prompts: str, classes: StoredGroup) -> None:
+        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+        if classes["identity"]["class_names"] != samples["class_names"]:
+            raise StaleCell(
+                f"class embeddings of {self.key.dataset} for {self.key.backbone} are of other "
+                f"class names (class_names): run `{self._extract_line} --prompts {prompts} "
+                "--replace`",
+                ("class_names",),
+            )
+
+    def _check_encoders(self, prompts: str, features: StoredGroup, classes: StoredGroup) -> None:
+        """Refuse embeddings of images and of classes that other weights of one name have made."""
+        ours, theirs = features["identity"]["backbone"], classes["identity"]["backbone"]
+        if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
+            raise StaleCell(
+                f"image and class embeddings of {self.key} are not of the same backbone "
+                f"({', '.join(changes)}): run "
+                f"`{self._extract_line} --prompts {prompts} --replace`",
+                changes,
+            )
+
+    def _derived_logits(self, prompts: str, rows: range | None) -> NDArray[np.float32]:
+        features = self.holding("image_embedding")
+        classes = self.store.classes(self.key.dataset, prompts, self.key.backbone)
+        return zero_shot_logits(
+            features.read("image_embedding", rows),
+            classes.read("class_embedding"),
+            classes["logit_scale"],
+            rows=features.layout("image_embedding").rows,
+        )
+
+    @property
+    def _all_logits(self) -> Path:
+        return self.store.at("logits", *self.key.names)
+
+    @property
+    def _extract_line(self) -> str:
+        return self.store.extract_line(self.key)
+
+    def _lost(self, what: str) -> DamagedStore:
+        return DamagedStore(
+            f"{self.store.path} has logits of {self.key}, but the {what} that they were made from "
+            f"are lost: put them back, or run `{self._extract_line}`"
+        )
+
+
+@dataclass(frozen=True)
+class Imported(Cell):
+    """A cell that was made elsewhere, of no known prompt set or of those in `sets`."""
+
+    sets: tuple[str, ...] = ()
+
+    @property
+    def imported_as(self) -> str:
+        return str(self.group()["identity"]["kind"])
+
+    @property
+    def has_embeddings(self) -> bool:
+        return self.imported_as == "embeddings"
+
+    @property
+    def has_logits(self) -> bool:
+        return self.imported_as == "logits"
+
+    @property
+    def has_predictions(self) -> bool:
+        return not self.has_embeddings
+
+    @property
+    def has_confidences(self) -> bool:
+        return self.has_logits or self.group()["kind"] == "imported-confidences"
+
+    @property
+    def prompts_from(self) -> Path:
+        return self._folder if self.sets else self.store.at("imports", self.key.dataset)
+
+    def prompt_sets(self) -> list[str]:
+        """Predictions of no known set stand beside those of every set of the dataset."""
+        if self.sets or not self.has_predictions:
+            return list(self.sets)
+        classes = self.store.at("classes", self.key.dataset)
+        filled = [name for name in names_in(classes) if names_in(classes / folder_name(name))]
+        return filled or [PROMPTS]
+
+    def group(self, prompts: str | None = None) -> StoredGroup:
+        if not self.sets:
+            return self.store.group(self.store.imports_path(self.key))
+        chosen = self.sets[0] if prompts is None else prompts
+        if chosen not in self.sets:
+            raise MissingCell(
+                f"{self.key} was imported with the prompts {', '.join(self.sets)}, not '{prompts}'"
+            )
+        return self.store.group(self.store.imports_path(self.key, chosen))
+
+    def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
+        group = self.group(prompts)
+        self._check_is_current(group)
+        if array not in {spec.name for spec in GROUPS[group["kind"]]}:
+            raise MissingCell(
+                f"{self.key} was imported as {group['identity']['kind']}, without "
+                f"{_HOLDERS[array]}: choose other cells with backbones=…, or import "
+                f"{_HOLDERS[array]} under another name"
+            )
+        return group
+
+    def _check_is_current(self, group: StoredGroup) -> None:
+        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+        current = {"samples": samples["identity"]["samples"], "class_names": samples["class_names"]}
+        for field, value in current.items():
+            if group["identity"][field] not in (value, None):
+                raise StaleCell(
+                    f"{self.key} was imported for other {field.replace('_', ' ')} than the "
+                    f"store's sample table lists now ({field}): import it again with "
+                    "`clipsyn import --replace`, or choose other cells with backbones=…",
+                    (field,),
+                )
+
+    def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
+        return self.holding("logit", prompts).read("logit", rows)
+
+    def predictions(self, prompts: str) -> NDArray[np.uint16]:
+        return self.holding("prediction", prompts).read("prediction")
+
+    def encoder(self) -> tuple[Identity, str]:
+        raise MissingCell(f"{self.key} was imported: what encoded its images is not known")
+
+    @property
+    def size(self) -> int:
+        return files.size(self._folder)
+
+    def counts(self) -> tuple[int, int]:
+        group = self.group()
+        invalid = dict(group["invalid"])
+        elsewhere = invalid.pop(ELSEWHERE, 0)
+        return group.layout("valid").shape[0] - elsewhere, sum(invalid.values())
+
+    @property
+    def _folder(self) -> Path:
+        return self.store.at("prompted" if self.sets else "imports", *self.key.names)
+
+
+def cell_at(store: Contents, key: FeatureKey) -> Cell:
+    """The cell of that name, imported if one was imported, else extracted, whether there or not."""
+    if files.exists(store.imports_path(key)):
+        return Imported(store, key)
+    if sets := names_in(store.at("prompted", *key.names)):
+        return Imported(store, key, tuple(sets))
+    return Extracted(store, key)
