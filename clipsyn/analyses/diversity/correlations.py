@@ -96,13 +96,13 @@ def _refuse_others(means: pl.DataFrame, pairs: pl.DataFrame, path: Path) -> None
         )
 
 
-def _row(part: pl.DataFrame, head: str, kind: str, found: Correlation) -> Row:
+def _row(part: pl.DataFrame, head: str, kind: str, correlation: Correlation) -> Row:
     """part: a measure and the gain of an ensemble, a row a dataset."""
     first = part.row(0, named=True)
     prints = [part["fingerprint"].to_list(), part["gain_prints"].to_list()]
     metric = f"{kind}_{MEANS[first['metric']]}"
     return row(
-        Measured(metric, Score(found.value, len(part)), found.interval),
+        Measured(metric, Score(correlation.value, len(part)), correlation.interval),
         dataset=None,
         **{name: first[name] for name in (*_GROUP, "backbones")},
         severity=parse_perturbation(first["perturbation"]).severity,

@@ -1,9 +1,9 @@
 """How differently backbones err: measures of pairs of them, and of all together.
 
-predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
-prediction of every backbone. Write r_i for the share that backbone i gets right, r_ij for the share
-that i and j both get right. A measure that is 0/0 is NaN: of backbones that are right everywhere,
-say, no chance agreement can be taken away.
+predictions: (backbone, sample), labels: (sample,). A sample counts if it has a label and
+a prediction of every backbone. Formulas write r_i for the share that backbone i gets right, r_ij
+for the share that i and j both get right. A measure that is 0/0 is NaN, such as the agreement
+beyond chance of backbones that are right everywhere.
 
 The vocabulary is that of Kuncheva and Whitaker, "Measures of Diversity in Classifier Ensembles",
 Machine Learning 51 (2003).
@@ -40,9 +40,9 @@ MEANS = {f"mean_{name}": name for name in PAIRWISE} | {
 
 
 class Counts(NamedTuple):
-    """What all measures of pairs are made of; whole numbers, so that 0/0 is 0/0.
+    """Counts of samples that all measures of pairs are made of, whole, so that 0/0 is exact.
 
-    The arrays of all resamples at once have one more axis, in front.
+    Counts of resamples have one more axis, in front: (resample, backbone, …).
     """
 
     n: int
@@ -72,7 +72,7 @@ class PairMeasure:
 
 
 def pair_counts(predictions: NDArray[Any], labels: NDArray[Any]) -> Counts:
-    """Counts of all pairs of backbones, a pair of rows at a time: they stay in a core's cache."""
+    """Counts of all pairs of backbones, made pair by pair, whose rows stay in a core's cache."""
     right = correctness(predictions, labels)
     b, n = right.shape
     kept = predictions
@@ -203,8 +203,8 @@ def resampled(
     first, second = np.triu_indices(b, 1)
     distinct = patterns(np.concatenate([right, kept[first] == kept[second]]).T)
     right, kept = right[:, distinct.first], kept[:, distinct.first]
-    of_pairs = [right[first] & right[second], kept[first] == kept[second]]
-    values = np.concatenate([right, *of_pairs, _entropy(kept)[None]], dtype=np.float32).T
+    pairs = [right[first] & right[second], kept[first] == kept[second]]
+    values = np.concatenate([right, *pairs, _entropy(kept)[None]], dtype=np.float32).T
     means = Resamples(distinct.size, resamples, seed).means(values)
     whole = np.rint(n * means[:, :-1])  # single precision may be off by a little
     hits, both, same = np.split(whole, [b, b + len(first)], axis=1)
@@ -225,7 +225,8 @@ def _matrices(pairs: NDArray[np.float64], diagonal: NDArray[np.float64]) -> NDAr
 def _entropy(predictions: NDArray[Any]) -> NDArray[np.float32]:
     """(sample,) entropy of the votes (backbone, sample) over log B; NaN for one backbone.
 
-    A backbone whose prediction v of B share adds -log(v / B) / B, so no votes are sorted.
+    A backbone that votes as v of B do, itself among them, adds -log(v / B) / B, so that no votes
+    need sorting.
     """
     b, n = predictions.shape
     votes = np.ones((b, n), np.intp)

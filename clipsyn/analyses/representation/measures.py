@@ -1,9 +1,9 @@
-"""How alike are the embeddings of two backbones, whose widths and axes have nothing in common?
+"""How alike embeddings are, whose widths and axes have nothing in common.
 
-Linear CKA, orthogonal Procrustes distance and mutual nearest neighbours, between all pairs. None
-ever holds an n x n matrix. The first two are made from the same matrix products, ``X_i' X_j`` of
-groups of samples, and have jackknife intervals: a bootstrap draws samples twice, and equal rows
-are what HSIC's unbiased estimator must leave out.
+Linear CKA, orthogonal Procrustes distance and mutual nearest neighbours of all pairs of backbones.
+None of them ever holds an n x n matrix. The first two are made from the same matrix products,
+``X_i' X_j`` of groups of samples. They have jackknife intervals: a bootstrap would draw samples
+twice, and HSIC's unbiased estimator must leave out products of a sample with itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clipsyn.numerics.blocks import equal_slices
 from clipsyn.stats import LEVEL
 
-GROUPS = 20  # of the jackknife; more of them make the products narrow, fewer the interval unsure
+GROUPS = 20  # of the jackknife: more make the products narrow and slow, fewer the interval unsure
 NEIGHBOURS = 10  # as Huh et al. 2024
 MEASURES = ("cka", "procrustes")
 _SIMILARITIES_AT_ONCE = 8_000_000  # 32 MB
@@ -78,12 +78,12 @@ def compare(
             hsic[i, j] = hsic[j, i] = _hsic(prepared, i, j, products)
         if "procrustes" in measures:
             nuclear[i, j] = nuclear[j, i] = _nuclear(prepared, i, j, products)
-    found = {}
+    similarities = {}
     if "cka" in measures:
-        found["cka"] = _jackknife(_cka(hsic))
+        similarities["cka"] = _jackknife(_cka(hsic))
     if "procrustes" in measures:
-        found["procrustes"] = _jackknife(np.sqrt(np.maximum(2 - 2 * nuclear, 0)))
-    return found
+        similarities["procrustes"] = _jackknife(np.sqrt(np.maximum(2 - 2 * nuclear, 0)))
+    return similarities
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Prepared:
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
-        """Random: samples often come class by class, and a group must be like the rest."""
+        """A random order: samples often come class by class, and groups must be alike."""
         return np.random.default_rng(self.seed).permutation(len(self.embeddings[0]))
 
     @cached_property
@@ -166,7 +166,7 @@ class _Prepared:
         return self._products(np.stack(parts, axis=1))
 
     def products(self, i: int, j: int) -> NDArray[np.float32]:
-        """X'Y of each group: (group, embed, embed), until it is called again."""
+        """X'Y of each group: (group, embed, embed), in memory that the next call writes over."""
         x, y = self.centred[i], self.centred[j]
         shape = len(self.parts), x.shape[1], y.shape[1]
         out = self._memory[: math.prod(shape)].reshape(shape)
@@ -176,7 +176,7 @@ class _Prepared:
 
     @cached_property
     def _memory(self) -> NDArray[np.float32]:
-        """Memory that was never touched takes longer to get than to fill."""
+        """Room for the products of any pair: new memory takes longer to get than to fill."""
         widest = max(x.shape[1] for x in self.centred)
         return np.empty(len(self.parts) * widest**2, np.float32)
 
@@ -205,8 +205,8 @@ def _hsic(
     along = _dot(u, prepared.weighed[i][:, j]) + _dot(v, prepared.weighed[j][:, i])
     cross = through - along + ab
     n = np.where(prepared.counts > 3, prepared.counts, np.nan)
-    found = trace + totals / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)
-    return np.asarray(found / (n * (n - 3)))
+    hsic = trace + totals / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)
+    return np.asarray(hsic / (n * (n - 3)))
 
 
 def _squared_norms(
@@ -222,7 +222,7 @@ def _squared_norms(
 
 
 def _inner(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Sum of products: of a row in single precision, of rows in double."""
+    """The sum of products, within a row in single precision and over rows in double."""
     return float(np.einsum("xy,xy->x", first, second).sum(dtype=np.float64))
 
 
@@ -268,7 +268,7 @@ def _polar(matrix: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
 
 
 def _jackknife(replicates: NDArray[np.float64]) -> Similarity:
-    """From (backbone, backbone, 1 + group): all samples, then without each group.
+    """From values (backbone, backbone, 1 + group): of all samples, then without each group.
 
     ``se^2 = (g - 1) / g * sum over groups (theta_(g) - their mean)^2``, Student's t for g - 1.
     """
@@ -325,13 +325,13 @@ def mutual_neighbours(
 
 
 def _nearest(x: NDArray[np.float32], rows: range, k: int) -> NDArray[np.intp]:
-    """(row, k): the samples with the largest products, themselves left out, in ascending order."""
+    """(row, k) samples with the largest products with each row, itself left out, ascending."""
     similar = x[rows.start : rows.stop] @ x.T
     similar[np.arange(len(rows)), rows] = -np.inf
     least = np.partition(similar, -k, axis=1)[:, -k, None]
     near = similar >= least
     surplus = np.count_nonzero(near, axis=1) - k
-    for row in np.flatnonzero(surplus):  # equally near ones, of which the last are too many
+    for row in np.flatnonzero(surplus):  # where samples are equally near the last are left out
         ties = np.flatnonzero(similar[row] == least[row])
         near[row, ties[-surplus[row] :]] = False
     return np.nonzero(near)[1].reshape(len(rows), k)
