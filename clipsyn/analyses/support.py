@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,17 @@ from clipsyn.errors import DatasetError, UsageError
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.pool import Pool
 from clipsyn.settings import Shots, images_of
-from clipsyn.store.pools import PoolReader
+from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import matching
+
+
+class Reader(Protocol):
+    """Pools of one split, as `clipsyn.store.pools.PoolReader` reads them."""
+
+    samples: SampleTable
+    origin: dict[str, Any]
+
+    def read(self, rows: NDArray[np.intp]) -> Pool: ...
 
 
 class Support(NamedTuple):
@@ -23,7 +32,7 @@ class Support(NamedTuple):
     origin: dict[str, Any]  # decides what is fitted: which cells, and which images of them
 
 
-def read_support(reader: PoolReader, shots: Shots, seed: int) -> Support:
+def read_support(reader: Reader, shots: Shots, seed: int) -> Support:
     """`shots` labelled images of each class, or all of them; the seed decides which.
 
     Raises DatasetError where none of them has a label and is readable.
