@@ -22,6 +22,10 @@ class Candidate(NamedTuple):
     threshold: float | None = None  # confidence at which an image leaves a cascade
     rule: str | None = None  # of a cascade: GIVEN by the settings, or chosen WITHIN points
 
+    @classmethod
+    def single(cls, backbone: str) -> Candidate:
+        return cls(None, (backbone,))
+
 
 @dataclass(frozen=True)
 class CascadeSettings(Selection):

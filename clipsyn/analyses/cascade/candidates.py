@@ -1,4 +1,4 @@
-"""What a cascade is made of and compared with, and what is right of it on labelled samples."""
+"""What a cascade is made of and compared with, and what of it is right on labelled samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What all candidates but the cascades get right of labelled samples."""
+    """What every backbone and ensemble gets right of some labelled samples."""
 
     answers: dict[Candidate, Answers]  # of those that were fitted
     averages: dict[Candidate, NDArray[np.bool_]]  # see `averages`
@@ -52,21 +52,16 @@ class Evaluation:
 def evaluate(
     fitted: Mapping[Candidate, FittedCandidate], order: Sequence[str], reader: PoolReader
 ) -> Evaluation:
-    """Show the labelled samples of some cells to all candidates, a block at a time."""
+    """What all candidates get right of the labelled samples of some cells, read in blocks."""
     pools = (block.labelled() for block in reader.blocks())
     parts = [(answer(fitted, pool), averages(pool, order)) for pool in pools]
+    answers = {}
+    for candidate in fitted:
+        pairs = zip(*(part[candidate] for part, _ in parts), strict=True)
+        answers[candidate] = Answers(*(np.concatenate(blocks) for blocks in pairs))
+    plain = _subsets(PLAIN, order)
     return Evaluation(
-        {
-            candidate: Answers(
-                np.concatenate([answers[candidate].confidence for answers, _ in parts]),
-                np.concatenate([answers[candidate].correct for answers, _ in parts]),
-            )
-            for candidate in fitted
-        },
-        {
-            candidate: np.concatenate([right[candidate] for _, right in parts])
-            for candidate in _subsets(PLAIN, order)
-        },
+        answers, {it: np.concatenate([part[it] for _, part in parts]) for it in plain}
     )
 
 
@@ -75,11 +70,11 @@ def candidates(
 ) -> list[Candidate]:
     """Each backbone on its own, the stages of each cascade, and ensembles of other subsets.
 
-    Ensembles with nothing to fit are there for all subsets of up to `MOST_FOR_SUBSETS` backbones;
-    with `all_subsets` those that are fitted too, but not the masked ones: each of them is one
-    ensemble for all stages. The plain average of other subsets is not fitted: see `averages`.
+    Up to `MOST_FOR_SUBSETS` backbones, an ensemble with nothing to fit is there for every subset,
+    and with `all_subsets` one that is fitted too, but not a masked one, which serves all stages.
+    The plain average is there for the stages alone: `averages` has it for other subsets.
     """
-    every = [Candidate(None, (name,)) for name in order]
+    every = [Candidate.single(name) for name in order]
     for text in ensembles:
         every += stages_of(text, order)
         stages_alone = text == PLAIN or is_masked(text)
@@ -95,7 +90,7 @@ def stages_of(text: str, order: Sequence[str]) -> list[Candidate]:
 
 
 def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, NDArray[np.bool_]]:
-    """(sample,) what the plain average gets right, for every subset that is no stage."""
+    """(sample,) what the plain average of each subset that is no stage gets right."""
     subsets = list(_subsets(PLAIN, order))
     if not subsets:
         return {}

@@ -50,18 +50,18 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
       support to lose at most `within_points` there; null for what is no cascade;
     - stage: of the metric `exit`, from 1; null for all others.
 
-    `ensemble` is null for a backbone on its own. An ensemble without a threshold is of the first k
-    backbones, or, where it has nothing to fit or with `all_subsets`, and there are at most nine
-    backbones, of any subset. `backbones` are in the order they run. Metrics are
+    `ensemble` is null for a backbone on its own. An ensemble without a threshold is one of the
+    first k backbones; where it has nothing to fit, or with `all_subsets`, it is there for every
+    subset of up to nine backbones. `backbones` of a cascade are in the order they run. Metrics are
 
     - acc1 and mean_gflops (an image), with bootstrap intervals over samples where they vary;
     - of a backbone what is known of image_params_m (millions), encode_ms (an image),
       peak_memory_mb and process_memory_mb;
     - of a cascade gain_over_full, over the ensemble of all backbones, and gain_over_chosen, over
-      the backbone that was best on the support, with paired bootstrap intervals; exit, the share
-      of samples that leave at a stage, with Wilson's interval;
+      the backbone that was best on the support, with paired bootstrap intervals;
+    - of each stage of a cascade exit, the share of samples that leave there (Wilson's interval);
     - support_acc1 and support_mean_gflops, on the support, and front, 1 for what is on the Pareto
-      front of those two: chosen on what is measured it would be flattered.
+      front of those two. A front that was chosen on what is measured would be flattered.
 
     Raises UsageError for settings that cannot work or an unknown cost, LeakError where `support`
     is the test split, and what `clipsyn.analyses.predicted.predicted` raises.
@@ -91,12 +91,12 @@ class _CascadeRows:
         self.group, self.fitted = group, fitted
         self.reader = pool_reader(group, group.samples.split, group.perturbation)
         self.evaluation = evaluate(fitted.candidates, fitted.order, self.reader)
-        self.best = self.evaluation.correct[Candidate(None, (fitted.best,))]  # (sample,)
+        self.best = self.evaluation.correct[Candidate.single(fitted.best)]  # (sample,)
         self.n = len(self.best)
 
     def rows(self) -> Iterator[Row]:
         for key in self.group.keys:
-            single = Candidate(None, (key.backbone,))
+            single = Candidate.single(key.backbone)
             yield from self._about(single, self._costs(key), learned=False)
         for candidate in self.evaluation.correct:
             fitted = self.fitted.candidates.get(candidate)
@@ -106,7 +106,8 @@ class _CascadeRows:
         for text, cascades in self.fitted.cascades.items():
             confidence, correct = self.evaluation.along(text, self.fitted.order)
             for cascade in cascades:
-                leaves = exit_stages(confidence, cascade.threshold or 0.0)
+                assert cascade.threshold is not None
+                leaves = exit_stages(confidence, cascade.threshold)
                 yield from self._about(cascade, self._cascade(leaves, correct), learned=True)
                 yield from self._exits(cascade, leaves)
                 yield from self._about(cascade, self._on_support(cascade), learned=True)
@@ -123,7 +124,7 @@ class _CascadeRows:
         yield self._measured("mean_gflops", self.fitted.price(candidate.backbones))
 
     def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
-        """leaves: (sample,) stage at which each does. correct: (stage, sample)."""
+        """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
         cost = np.cumsum(list(self.fitted.gflops.values()))[leaves]
         yield self._measured("acc1", _mean(right), bootstrap_mean(right))
@@ -133,15 +134,13 @@ class _CascadeRows:
             yield self._measured(metric, gain, bootstrap_difference(right, other))
 
     def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
-        counts = np.bincount(leaves, minlength=len(cascade.backbones)).tolist()
-        shares = [
-            self._measured(
-                "exit", count / self.n if self.n else math.nan, wilson_interval(count, self.n)
-            )
-            for count in counts
-        ]
-        for stage, row in enumerate(self._about(cascade, shares, learned=True), 1):
-            yield row | {"stage": stage}
+        """A row for each stage: the share of samples that leave there."""
+        for stage in range(len(cascade.backbones)):
+            here = leaves == stage
+            interval = wilson_interval(int(np.count_nonzero(here)), self.n)
+            share = self._measured("exit", _mean(here), interval)
+            for row in self._about(cascade, [share], learned=True):
+                yield row | {"stage": stage + 1}
 
     def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
         for metric, value in self.fitted.on_support[candidate]._asdict().items():
@@ -153,7 +152,7 @@ class _CascadeRows:
     def _about(
         self, candidate: Candidate, numbers: Iterable[Measured], *, learned: bool
     ) -> Iterator[Row]:
-        """A row for each number; learned: whether the support decides it too."""
+        """A row for each number. learned: whether the support decides it too."""
         about: Row = {"fingerprint": self._fingerprint(candidate, learned)}
         about |= {"threshold": candidate.threshold, "rule": candidate.rule}
         if learned:
@@ -164,18 +163,13 @@ class _CascadeRows:
             yield self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 
     def _fingerprint(self, candidate: Candidate, learned: bool) -> str:
-        fitted, settings = self.fitted, self.fitted.settings
+        fitted, chosen = self.fitted, self.fitted.settings
+        compared = [chosen.ensembles, chosen.thresholds, chosen.within_points, chosen.all_subsets]
         support = {
             "origin": fitted.reader.origin,
             "rows": fitted.rows,
-            "seed": settings.seed,
             "gflops": list(fitted.gflops.items()),
-            "compared": [
-                settings.ensembles,
-                settings.thresholds,
-                settings.within_points,
-                settings.all_subsets,
-            ],
+            "settings": [chosen.seed, *compared],
         }
         decisive = {
             "clipsyn": _versions(candidate.ensemble),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,6 @@ from clipsyn.pool import Pool
 MASKED = "masked-"  # before the name of an ensemble: one for all stages
 FOLDS = 5
 _SMALL = 1 << 25  # numbers in all embeddings of a support: 64 MB as they are stored
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-
-class FittedCandidate(NamedTuple):
-    ensemble: Ensemble
-    temperature: float  # its scores are divided by this before the softmax
 
 
 class Answers(NamedTuple):
@@ -38,6 +31,12 @@ class Answers(NamedTuple):
 
     confidence: NDArray[np.float32]  # (sample,) calibrated
     correct: NDArray[np.bool_]  # (sample,)
+
+
+class FittedCandidate(NamedTuple):
+    ensemble: Ensemble
+    temperature: float  # its scores are divided by this before the softmax
+    support: Answers  # on samples of the support that it was not fitted on
 
 
 def make_ensemble(text: str, seed: int | None = None) -> Ensemble:
@@ -56,33 +55,36 @@ def make_ensemble(text: str, seed: int | None = None) -> Ensemble:
 
 
 def is_masked(text: str | None) -> bool:
-    """Whether one ensemble is fitted for all stages."""
+    """Whether an ensemble of this name is one for all stages."""
     return text is not None and text.startswith(MASKED)
 
 
 def fit_candidates(
     candidates: Iterable[Candidate], pool: Pool, seed: int
-) -> tuple[dict[Candidate, FittedCandidate], dict[Candidate, Answers]]:
-    """Every candidate, fitted on all of the support `pool`, and what it says of it.
+) -> dict[Candidate, FittedCandidate]:
+    """Every candidate, fitted on all of the support `pool`.
 
-    Temperatures and the returned answers are from scores of samples that an ensemble was not
-    fitted on (`FOLDS` folds): of its own support it would be too sure. An ensemble that learns
-    nothing needs no folds. Raises LeakError for the test split.
+    Temperatures, and the answers on the support, are from scores of samples that an ensemble was
+    not fitted on (`FOLDS` folds): of those it was fitted on it would be too sure. An ensemble that
+    learns nothing needs no folds. Where the pool is small, each core fits other candidates: threads
+    that share a small product mostly wait for each other. Raises LeakError for the test split.
     """
     groups = list(_groups(candidates))
-    parts = _side_by_side(lambda group: _fit_group(group, pool, seed), groups, pool)
-    both = {candidate: pair for part in parts for candidate, pair in part.items()}
-    return (
-        {candidate: fitted for candidate, (fitted, _) in both.items()},
-        {candidate: answers for candidate, (_, answers) in both.items()},
-    )
+    if sum(array.size for array in pool.embeddings.values()) > _SMALL:
+        parts = [_fit_group(group, pool, seed) for group in groups]
+    else:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
+            parts = list(threads.map(lambda group: _fit_group(group, pool, seed), groups))
+    return {candidate: fitted for part in parts for candidate, fitted in part.items()}
 
 
 def answer(fitted: Mapping[Candidate, FittedCandidate], pool: Pool) -> dict[Candidate, Answers]:
-    """What fitted candidates say of other samples, all labelled."""
+    """What fitted candidates say of other labelled samples."""
     return {
-        candidate: _answers(ensemble.combine(view(candidate, pool)), temperature, pool)
-        for candidate, (ensemble, temperature) in fitted.items()
+        candidate: _answers(it.ensemble.combine(view(candidate, pool)), it.temperature, pool)
+        for candidate, it in fitted.items()
     }
 
 
@@ -117,28 +119,15 @@ def _groups(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
     yield from shared.values()
 
 
-def _side_by_side(work: Callable[[_T], _R], groups: Sequence[_T], pool: Pool) -> list[_R]:
-    """work(group) of each, on all cores at once where the pool is small.
-
-    The threads that share a small product spend most of their time waiting for each other.
-    """
-    if sum(array.size for array in pool.embeddings.values()) > _SMALL:
-        return [work(group) for group in groups]
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
-        return list(threads.map(work, groups))
-
-
 def _fit_group(
     group: Sequence[Candidate], pool: Pool, seed: int
-) -> dict[Candidate, tuple[FittedCandidate, Answers]]:
+) -> dict[Candidate, FittedCandidate]:
     ensemble = _fit_ensemble(group, pool, seed)
     fitted = {}
     for candidate, scores in zip(group, _unseen_scores(group, ensemble, pool, seed), strict=True):
         temperature = float(fit_temperatures(scores[:, None], pool.labels)[0])
         answers = _answers(scores, temperature, pool)
-        fitted[candidate] = FittedCandidate(ensemble, temperature), answers
+        fitted[candidate] = FittedCandidate(ensemble, temperature, answers)
     return fitted
 
 

@@ -44,7 +44,7 @@ class OnSupport(NamedTuple):
 
 @dataclass(frozen=True)
 class FittedCascades:
-    """All candidates and cascades of one dataset."""
+    """Everything that is fitted and chosen on the support of one dataset."""
 
     settings: CascadeSettings
     gflops: dict[str, float]  # of each backbone, in the order they run
@@ -64,12 +64,12 @@ class FittedCascades:
     @cached_property
     def best(self) -> str:
         """The backbone with the highest accuracy on the support, the cheapest of equals."""
-        right = {name: self.support.correct[Candidate(None, (name,))].mean() for name in self.order}
+        right = {name: self.support.correct[Candidate.single(name)].mean() for name in self.order}
         return most_accurate(right, self.gflops)
 
     @cached_property
     def cascades(self) -> dict[str, list[Candidate]]:
-        """By ensemble, with each threshold of the settings, and with the one chosen here."""
+        """By ensemble: one for each threshold of the settings, and one for the threshold chosen."""
         within = self.settings.within_points / 100
         cascades = {}
         for text in self.settings.ensembles:
@@ -81,7 +81,7 @@ class FittedCascades:
 
     @cached_property
     def on_support(self) -> dict[Candidate, OnSupport]:
-        """Of every candidate; cascades come last."""
+        """For every candidate; cascades come last."""
         points = {
             candidate: (float(right.mean()), self.price(candidate.backbones))
             for candidate, right in self.support.correct.items()
@@ -123,9 +123,9 @@ def fit(group: Predicted, settings: CascadeSettings) -> FittedCascades:
     costs = {key.backbone: cell_cost(group.store, key, settings.costs) for key in group.keys}
     gflops = {name: cost.gflops for name, cost in costs.items()}
     order = backbone_order(pool, gflops, settings)
-    fitted, answers = fit_candidates(
-        candidates(order, settings.ensembles, settings.all_subsets), pool, settings.seed
-    )
+    every = candidates(order, settings.ensembles, settings.all_subsets)
+    fitted = fit_candidates(every, pool, settings.seed)
+    answers = {candidate: it.support for candidate, it in fitted.items()}
     return FittedCascades(
         settings,
         {name: gflops[name] for name in order},

@@ -11,6 +11,7 @@ from clipsyn.analyses.cascade import Candidate
 from clipsyn.analyses.cascade import stages as module
 from clipsyn.analyses.cascade.stages import (
     FOLDS,
+    Answers,
     FittedCandidate,
     answer,
     fit_candidates,
@@ -27,6 +28,7 @@ from clipsyn.pool import Pool
 
 ORDER = ("b", "c", "a")
 FIRST, TWO, ALL = (ORDER[:count] for count in (1, 2, 3))
+NOTHING = Answers(np.empty(0, np.float32), np.empty(0, bool))
 
 
 def made(samples: int = 60, seed: int = 0, split: str = "train") -> Pool:
@@ -51,28 +53,31 @@ def test_the_average_of_four_images_by_hand():
     likely = np.array([[[0.8, 0.2], [0.6, 0.4]], [[0.5, 0.5], [0.1, 0.9]]])
     pool = Pool.of(np.log(likely), [0, 0], backbones=("a", "b"), split="test")
     both = Candidate("log-avg", ("a", "b"))
-    answers = answer({both: FittedCandidate(LogAverage(), 1.0)}, pool)[both]
+    answers = answer({both: FittedCandidate(LogAverage(), 1.0, NOTHING)}, pool)[both]
     # geometric means: sqrt(.8 * .6) : sqrt(.2 * .4), and sqrt(.5 * .1) : sqrt(.5 * .9)
     assert answers.confidence == pytest.approx([0.71010, 0.75], abs=1e-5)
     assert answers.correct.tolist() == [True, False]
-    cooler = answer({both: FittedCandidate(LogAverage(), 0.5)}, pool)[both]  # squares: .48 : .08
+    cooler = answer({both: FittedCandidate(LogAverage(), 0.5, NOTHING)}, pool)[both]
+    # squares: .48 : .08
     assert cooler.confidence == pytest.approx([0.85714, 0.9], abs=1e-5)
 
 
 def test_what_learns_nothing_is_calibrated_on_all_of_the_support():
     pool, candidate = made(), Candidate("log-avg", TWO)
-    fitted, answers = fit_candidates([candidate], pool, 0)
+    fitted = fit_candidates([candidate], pool, 0)
     scores = pool.logits[:, [1, 2]].mean(axis=1)
     temperature = fit_temperatures(scores[:, None], pool.labels)[0]
     assert fitted[candidate].temperature == pytest.approx(temperature, rel=1e-5)
     expected = softmax(scores / temperature)
-    np.testing.assert_allclose(answers[candidate].confidence, expected.max(axis=1), rtol=1e-4)
-    assert answers[candidate].correct.tolist() == (scores.argmax(1) == pool.labels).tolist()
+    np.testing.assert_allclose(
+        fitted[candidate].support.confidence, expected.max(axis=1), rtol=1e-4
+    )
+    assert fitted[candidate].support.correct.tolist() == (scores.argmax(1) == pool.labels).tolist()
 
 
 def test_a_backbone_on_its_own_is_that_backbone():
     pool, candidate = made(), Candidate(None, FIRST)
-    answers = fit_candidates([candidate], pool, 0)[1][candidate]
+    answers = fit_candidates([candidate], pool, 0)[candidate].support
     assert answers.correct.tolist() == (pool.logits[:, 1].argmax(1) == pool.labels).tolist()
 
 
@@ -84,11 +89,11 @@ def test_nothing_is_seen_of_samples_that_were_fitted_on():
     for held in stratified_folds(pool.labels, FOLDS):
         learner = SuperLearner().fit(part.take(np.flatnonzero(~held)))
         scores[held] = learner.combine(part.take(np.flatnonzero(held)))
-    fitted, answers = fit_candidates([candidate], pool, 0)
+    fitted = fit_candidates([candidate], pool, 0)
     temperature = fit_temperatures(scores[:, None], pool.labels)[0]
     assert fitted[candidate].temperature == pytest.approx(temperature, rel=1e-4)
     expected = softmax(scores / temperature).max(axis=1)
-    np.testing.assert_allclose(answers[candidate].confidence, expected, rtol=1e-3)
+    np.testing.assert_allclose(fitted[candidate].support.confidence, expected, rtol=1e-3)
     whole = SuperLearner().fit(part)
     np.testing.assert_allclose(fitted[candidate].ensemble.weights_, whole.weights_, rtol=1e-5)
 
@@ -110,7 +115,7 @@ def test_others_may_be_masked():
 def test_one_masked_ensemble_serves_all_stages():
     pool = made()
     two, whole = Candidate("masked-super-learner", TWO), Candidate("masked-super-learner", ALL)
-    fitted, answers = fit_candidates([two, whole], pool, 0)
+    fitted = fit_candidates([two, whole], pool, 0)
     assert fitted[two].ensemble is fitted[whole].ensemble
     logits = pool.logits * np.array([0, 1.5, 1.5])[:, None]
     twice = Pool.of(
@@ -122,7 +127,7 @@ def test_one_masked_ensemble_serves_all_stages():
     by_hand = SuperLearner().fit(twice)
     np.testing.assert_allclose(fitted[two].ensemble.weights_, by_hand.weights_, rtol=1e-5)
     assert fitted[two].temperature != fitted[whole].temperature
-    assert len(answers[two].correct) == len(pool)
+    assert len(fitted[two].support.correct) == len(pool)
 
 
 def test_a_masked_fit_sees_no_view_of_a_sample_that_is_held_out(monkeypatch):
@@ -146,7 +151,7 @@ def test_a_masked_fit_sees_no_view_of_a_sample_that_is_held_out(monkeypatch):
 
 def test_the_seed_is_that_of_the_ensemble():
     pool, candidate = made(), Candidate("nlc:steps=2", TWO)
-    fitted = fit_candidates([candidate], pool, 5)[0][candidate].ensemble
+    fitted = fit_candidates([candidate], pool, 5)[candidate].ensemble
     expected = NLC(steps=2, random_state=5).fit(pool.of_backbones(TWO))
     np.testing.assert_allclose(
         fitted.combine(pool.of_backbones(TWO)), expected.combine(pool.of_backbones(TWO))
@@ -161,7 +166,7 @@ def test_side_by_side_or_not_is_the_same(monkeypatch):
     monkeypatch.setattr(module, "_SMALL", 0)
     alone = fit_candidates(group, pool, 0)
     for candidate in group:
-        one, other = together[1][candidate], alone[1][candidate]
+        one, other = together[candidate].support, alone[candidate].support
         np.testing.assert_allclose(one.confidence, other.confidence, rtol=1e-5)
         assert one.correct.tolist() == other.correct.tolist()
 
@@ -177,16 +182,16 @@ def test_one_sample_is_too_few_to_hold_one_out():
         TooFewSamples, match=r"super-learner needs at least two labelled .* toy/train"
     ):
         fit_candidates([Candidate("super-learner", TWO)], one, 0)
-    assert len(fit_candidates([Candidate("log-avg", TWO)], one, 0)[1]) == 1
+    assert len(fit_candidates([Candidate("log-avg", TWO)], one, 0)) == 1
 
 
 @pytest.mark.parametrize("name", ["moe", "nlc", "residual-router", "super-learner"])
 def test_all_that_can_be_masked_is_fitted(name):
     group = [Candidate(f"masked-{name}", names) for names in (TWO, ALL)]
-    _, answers = fit_candidates(group, made(), 0)
+    fitted = fit_candidates(group, made(), 0)
     for candidate in group:
-        assert answers[candidate].correct.mean() > 0.4  # chance is 0.25
-        assert (answers[candidate].confidence >= 0.25).all()
+        assert fitted[candidate].support.correct.mean() > 0.4  # chance is 0.25
+        assert (fitted[candidate].support.confidence >= 0.25).all()
 
 
 @pytest.mark.parametrize("text", ["masked-vote-1", "masked-log-avg", "masked-ola"])
