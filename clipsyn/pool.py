@@ -26,6 +26,17 @@ Embeddings = Mapping[str, NDArray[Any]]  # backbone -> (sample or class, embed),
 
 @dataclass(frozen=True, eq=False)
 class Pool:
+    """Logits of several backbones for the same samples, with what is known of the samples.
+
+    >>> from clipsyn import Pool
+    >>> logits = [[[2, 0], [0, 1]], [[3, 1], [0, 2]], [[0, 4], [1, 0]]]
+    >>> pool = Pool.of(logits, labels=[0, 0, 1], backbones=["one", "two"], split="train")
+    >>> pool.logits.shape  # (sample, backbone, class)
+    (3, 2, 2)
+    >>> pool.of_backbones(["two"]).take([0, 2]).labels
+    array([0, 1], dtype=int32)
+    """
+
     logits: NDArray[np.float32]  # (sample, backbone, class); NaN rows where an image is unreadable
     labels: NDArray[np.int32]  # (sample,) class index, NO_LABEL where there is none
     backbones: tuple[str, ...]

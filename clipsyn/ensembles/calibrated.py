@@ -36,6 +36,17 @@ class CalibratedConfidence(_Calibrated):
     """``z = z_b* / T_b*`` with ``b* = argmax_b max_c softmax(z_b / T_b)_c``, for each sample.
 
     Equal confidences go to the backbone whose name sorts first. `temperatures_`: (backbone,).
+
+    >>> import numpy as np
+    >>> from clipsyn import CalibratedConfidence
+    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
+    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
+    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
+    >>> ensemble = CalibratedConfidence().fit(logits, labels=[0, 0, 1, 1])
+    >>> ensemble.temperatures_.round(2)  # sharper, and so flat that it is never the surer one
+    array([6.e-02, 1.e+02])
+    >>> ensemble.predict(logits)
+    array([0, 0, 1, 1], dtype=uint16)
     """
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
@@ -45,7 +56,17 @@ class CalibratedConfidence(_Calibrated):
 
 
 class CalibratedLogAverage(_Calibrated):
-    """``z = 1/B sum_b z_b / T_b``. `temperatures_`: (backbone,)."""
+    """``z = 1/B sum_b z_b / T_b``. `temperatures_`: (backbone,).
+
+    >>> import numpy as np
+    >>> from clipsyn import CalibratedLogAverage
+    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
+    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
+    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
+    >>> ensemble = CalibratedLogAverage().fit(logits, labels=[0, 0, 1, 1])
+    >>> ensemble.weights(logits[:1]).round(2)  # 1 / (B T)
+    array([[7.81, 0.  ]], dtype=float32)
+    """
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         return 1 / (len(self.temperatures_) * self.temperatures_)

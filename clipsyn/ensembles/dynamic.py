@@ -68,6 +68,18 @@ class OverallLocalAccuracy(_LocalCompetence, Router):
     Accuracy Estimates", IEEE TPAMI 19(4), 1997 (DCS-LA, overall local accuracy). With few
     neighbours ties are the rule; they go to the backbone with the largest softmax for this sample,
     then to the name that sorts first.
+
+    >>> import numpy as np
+    >>> from clipsyn import OverallLocalAccuracy, Pool
+    >>> kinds = np.eye(2)[[0, 0, 1, 1]]  # embeddings of two kinds of images
+    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits: right on the first kind
+    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the second
+    >>> support = Pool.of(np.stack([first, second], axis=1), [0, 1, 0, 1], [kinds, kinds])
+    >>> OverallLocalAccuracy(k=2).fit(support).weights(support)  # (sample, backbone)
+    array([[1., 0.],
+           [1., 0.],
+           [0., 1.],
+           [0., 1.]], dtype=float32)
     """
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
@@ -86,6 +98,15 @@ class KnoraUnion(_LocalCompetence):
 
     A. H. R. Ko, R. Sabourin, A. S. Britto, "From dynamic classifier selection to dynamic
     ensemble selection", Pattern Recognition 41(5), 2008 (KNORA-UNION).
+
+    >>> import numpy as np
+    >>> from clipsyn import KnoraUnion, Pool
+    >>> kinds = np.eye(2)[[0, 0, 1, 1]]  # embeddings of two kinds of images
+    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits: right on the first kind
+    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the second
+    >>> support = Pool.of(np.stack([first, second], axis=1), [0, 1, 0, 1], [kinds, kinds])
+    >>> KnoraUnion(k=2).fit(support).predict(support)
+    array([0, 1, 0, 1], dtype=uint16)
     """
 
     def _combine(self, pool: Pool) -> NDArray[Any]:

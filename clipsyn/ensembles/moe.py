@@ -29,6 +29,18 @@ class MixtureOfExperts(PerceptronRouter):
 
     `weights` are g: they add up probabilities, not logits.
     Parameters and what is learned: see `PerceptronRouter`.
+
+    >>> import numpy as np
+    >>> from clipsyn import MixtureOfExperts, Pool
+    >>> kinds = np.eye(2)[[0, 0, 1, 1]]  # embeddings of two kinds of images
+    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits: right on the first kind
+    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the second
+    >>> support = Pool.of(np.stack([first, second], axis=1), [0, 1, 0, 1], [kinds, kinds])
+    >>> MixtureOfExperts().fit(support).weights(support).round(1)  # (sample, backbone)
+    array([[1., 0.],
+           [1., 0.],
+           [0., 1.],
+           [0., 1.]], dtype=float32)
     """
 
     def _start(self, backbones: int) -> NDArray[np.float32]:

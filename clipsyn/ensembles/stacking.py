@@ -52,6 +52,17 @@ class Stacking(Ensemble):
     Learned: `seen_` (learned,) the classes of the support set; `coefficients_` (learned,
     backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;
     `inverse_penalty_`.
+
+    >>> import numpy as np
+    >>> from clipsyn import Stacking
+    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
+    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
+    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
+    >>> ensemble = Stacking().fit(logits, labels=[0, 0, 1, 1])
+    >>> ensemble.coefficients_.shape  # (learned class, backbone * class)
+    (2, 4)
+    >>> ensemble.score(logits, labels=[0, 0, 1, 1])
+    1.0
     """
 
     knows_classes: ClassVar[bool] = True

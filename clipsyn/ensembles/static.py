@@ -25,6 +25,14 @@ class BestSingle(Router):
     Ties go to the lower cross-entropy, then to the name that sorts first. The paper's "best
     single backbone" is chosen on the test split: a reference, not a method, as it needs the
     labels of what it predicts. `best_`: the name.
+
+    >>> import numpy as np
+    >>> from clipsyn import BestSingle
+    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
+    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
+    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
+    >>> BestSingle().fit(logits, labels=[0, 0, 1, 1]).best_
+    '0'
     """
 
     best_: str
@@ -76,6 +84,11 @@ class VoteTop1(_Vote):
     """Each backbone votes for its first class; ties go to the largest mean probability.
 
     ``z_c = log((votes_c + mean_b p_b(c)) / (B + 1))``
+
+    >>> from clipsyn import VoteTop1
+    >>> logits = [[[2, 0], [1, 0], [0, 9]]]  # two backbones for class 0, a sure one for class 1
+    >>> VoteTop1().predict(logits)
+    array([0], dtype=uint16)
     """
 
     needs_logits: ClassVar[bool] = False
@@ -87,6 +100,11 @@ class VoteTop3(_Vote):
 
     ``z_c = log((votes_c + mean_b p_b(c)) / (3 B + 1))``; all classes get votes if there are
     fewer than three.
+
+    >>> from clipsyn import VoteTop3
+    >>> logits = [[[9, 5, 4, 0, 0], [0, 5, 0, 9, 4]]]  # class 1 is second for both
+    >>> VoteTop3().predict(logits)
+    array([1], dtype=uint16)
     """
 
     _choices: ClassVar[int] = 3
@@ -96,6 +114,11 @@ class Confidence(Router):
     """``z = z_b*`` with ``b* = argmax_b max_c p_b(c)``, for each sample.
 
     Equal confidences go to the backbone whose name sorts first.
+
+    >>> from clipsyn import Confidence
+    >>> logits = [[[2, 0], [0, 3]]]  # the second backbone is surer
+    >>> Confidence().weights(logits)
+    array([[0., 1.]], dtype=float32)
     """
 
     learns: ClassVar[bool] = False
@@ -111,6 +134,11 @@ class LogAverage(Router):
 
     The mean of log-probabilities has the same softmax: each differs from its logits by a number
     that is the same for all classes.
+
+    >>> from clipsyn import LogAverage
+    >>> logits = [[[2, 0, 1], [0, 3, 1]]]  # one sample, two backbones, three classes
+    >>> LogAverage().combine(logits)
+    array([[1. , 1.5, 1. ]], dtype=float32)
     """
 
     learns: ClassVar[bool] = False
@@ -120,7 +148,13 @@ class LogAverage(Router):
 
 
 class ProbabilityAverage(Ensemble):
-    """``z = log(1/B sum_b p_b)``. Not in the paper; the usual soft vote."""
+    """``z = log(1/B sum_b p_b)``. Not in the paper; the usual soft vote.
+
+    >>> from clipsyn import ProbabilityAverage
+    >>> logits = [[[2, 0], [0, 1]]]  # softmax: 0.88, 0.12 and 0.27, 0.73
+    >>> ProbabilityAverage().predict_proba(logits).round(2)
+    array([[0.57, 0.43]], dtype=float32)
+    """
 
     learns: ClassVar[bool] = False
 

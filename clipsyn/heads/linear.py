@@ -46,6 +46,18 @@ class LinearProbe(Head):
     (backbone,); `present_` (class,), the classes that the probes have seen.
 
     Raises TooFewSamples where no class has two images.
+
+    >>> import numpy as np
+    >>> from clipsyn import LinearProbe, Pool
+    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
+    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
+    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
+    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> head = LinearProbe().fit(support)
+    >>> head.coef_["0"].shape  # (class, embed), by backbone
+    (2, 2)
+    >>> head.transform(new).logits.argmax(axis=2).ravel()
+    array([0, 1])
     """
 
     penalty: float | None = parameter(None, NUMBER, above=0)

@@ -60,6 +60,17 @@ class TipAdapter(Head):
 
     Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
     of each class; `alpha_` and `beta_` (backbone,).
+
+    >>> import numpy as np
+    >>> from clipsyn import Pool, TipAdapter
+    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
+    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
+    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
+    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> head = TipAdapter(alpha=1, beta=5.5).fit(support)
+    >>> head.transform(new).logits[:, 0].round(2)  # (sample, class)
+    array([[1.53, 0.02],
+           [0.03, 1.52]], dtype=float32)
     """
 
     alpha: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
@@ -136,6 +147,16 @@ class TipAdapterF(TipAdapter):
     The trained keys have seen every label. For the combiner `fit_transform` returns the
     leave-one-out logits of the untrained cache: they are honest and cost one product. What the
     training adds is thus unknown to the combiner.
+
+    >>> import numpy as np
+    >>> from clipsyn import Pool, TipAdapterF
+    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
+    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
+    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
+    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> head = TipAdapterF(alpha=1, beta=5.5, epochs=5).fit(support)
+    >>> head.transform(new).logits.argmax(axis=2).ravel()
+    array([0, 1])
     """
 
     epochs: int = parameter(20, WHOLE, least=0, keyword=True)

@@ -15,6 +15,11 @@ class ZeroShot(Head):
     """``logit scale * image embedding @ class embedding.T``, as the store holds them.
 
     Nothing is learned, so the support's own logits know no label.
+
+    >>> from clipsyn import Pool, ZeroShot
+    >>> pool = Pool.of([[[2, 0, 1]]])  # one sample, one backbone, three classes
+    >>> ZeroShot().fit(pool).transform(pool).logits
+    array([[[2., 0., 1.]]], dtype=float32)
     """
 
     learns: ClassVar[bool] = False

@@ -16,6 +16,13 @@ def few_shot(labels: NDArray[np.int32], shots: int | None, seed: int) -> NDArray
 
     labels: (sample,), negative where there is none. shots None takes every labelled sample.
     A larger `shots` with the same seed contains the smaller one.
+
+    >>> import numpy as np
+    >>> from clipsyn import few_shot
+    >>> labels = np.array([0, 1, 0, 1, 1, -1])
+    >>> rows = few_shot(labels, shots=2, seed=0)
+    >>> labels[rows]
+    array([0, 0, 1, 1])
     """
     if shots is None:
         return np.flatnonzero(labels >= 0)

@@ -55,6 +55,11 @@ def save_router(
 
     shots, seed: how `support` was chosen, for the record. Raises UsageError if something is at
     `path` and `replace` is not set.
+
+    >>> from clipsyn import FeatureStore, SuperLearner, save_router
+    >>> support = FeatureStore.open("store").pool("toy", "train")
+    >>> save_router("router", SuperLearner().fit(support), support)
+    <FittedRouter super-learner: 2 backbones, 3 classes, fitted on 11 images of toy/train>
     """
     router = FittedRouter.of(ensemble, support, head=head, shots=shots, seed=seed)
     write(Path(path), router, replace=replace)
@@ -114,6 +119,12 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
     plugins: whether it may use an ensemble or head of another package, if it says so.
     Raises InputError if it is none, UsageError for one that needs `plugins`, UnsupportedFormat if
     it was written by a newer clipsyn, DamagedStore if it is not what was written.
+
+    >>> from clipsyn import FeatureStore, LogAverage, load_router, save_router
+    >>> support = FeatureStore.open("store").pool("toy", "train")
+    >>> saved = save_router("router", LogAverage().fit(support), support)
+    >>> load_router("router").support.samples  # images that it was fitted on
+    11
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load

@@ -33,6 +33,10 @@ def fit_router(
     ensemble, head: ``NAME`` or ``NAME:parameter=value``. shots: None takes every labelled image.
     seed: which images the shots are, and the `random_state` of a method whose text sets none, as
     in `clipsyn evaluate`. The labels are read first, then only what the chosen images need.
+
+    >>> from clipsyn import FeatureStore, fit_router
+    >>> fit_router(FeatureStore.open("store"), "toy", "log-avg", head="lda", shots=2)
+    <FittedRouter log-avg on lda: 2 backbones, 3 classes, fitted on 6 images of toy/train>
     """
     if shots is not None and shots < 1:
         raise UsageError(f"at least one shot, or all of them (full), not {shots}")

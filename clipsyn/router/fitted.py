@@ -99,6 +99,15 @@ class FittedRouter:
     """Predicts from pools. Any ensemble can be in it; only some weigh backbones.
 
     prompts: name, templates and texts per class that the class embeddings were made from.
+
+    >>> from clipsyn import FeatureStore, fit_router
+    >>> store = FeatureStore.open("store")
+    >>> router = fit_router(store, "toy", "super-learner", shots=2)
+    >>> test = store.pool("toy", "test")
+    >>> router.weights(test).shape  # (sample, backbone)
+    (20, 2)
+    >>> router.predict(test).shape  # a class index for each image
+    (20,)
     """
 
     ensemble: Ensemble

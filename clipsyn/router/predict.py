@@ -55,6 +55,12 @@ def predict_store(
     own_classes: the images may come with other classes and prompts than the router's. There is an
     accuracy if each of their classes is called as one of the router's. Raises RouterMismatch naming
     what differs, MissingCell with the extract line that helps.
+
+    >>> from clipsyn import FeatureStore, fit_router, predict_store
+    >>> store = FeatureStore.open("store")
+    >>> predicted = predict_store(fit_router(store, "toy", "log-avg"), store, "toy")
+    >>> predicted.frame.columns[:4], len(predicted.frame)
+    (['id', 'class', 'class_index', 'probability'], 20)
     """
     images = _Images(router, store, store.samples(dataset, split), perturbation)
     images.check_cells()

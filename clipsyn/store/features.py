@@ -36,7 +36,15 @@ _LOOKS = 4
 
 
 class FeatureStore(Contents):
-    """A folder of cells. Open one with `open`, make one with `create`."""
+    """A folder of cells. Open one with `open`, make one with `create`.
+
+    >>> from clipsyn import FeatureStore
+    >>> store = FeatureStore.open("store")
+    >>> [str(key) for key in store.keys(split=["test"], perturbation=["clean"])]
+    ['toy/test · clean · fake/one', 'toy/test · clean · fake/two']
+    >>> store.pool("toy", "test")
+    <Pool toy · test · clean · simple: 20 samples, 2 backbones, 3 classes>
+    """
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:

@@ -1,0 +1,43 @@
+"""Every public name has an example in its docstring, and the examples do what they show."""
+
+from __future__ import annotations
+
+import doctest
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clipsyn
+from clipsyn.analyses.spec import Analysis
+from clipsyn.store.features import FeatureStore
+
+NAMES = [name for name in clipsyn.__all__ if name != "__version__"]
+
+
+def examples(name: str) -> Iterator[doctest.DocTest]:
+    """Those of a class and its methods, or of a function; an analysis has them in its package."""
+    thing: Any = getattr(clipsyn, name)
+    if isinstance(thing, Analysis):
+        thing = sys.modules[thing.home].__doc__ or ""
+        yield doctest.DocTestParser().get_doctest(thing, {}, name, None, None)
+    else:
+        yield from doctest.DocTestFinder().find(thing, name, globs={})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_has_an_example_that_runs(
+    name: str, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that need a store find the tiny one in the folder ``store``."""
+    folder = Path(tiny_store.path).parent
+    Path(tiny_store.path).rename(folder / "store")
+    monkeypatch.chdir(folder)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    report: list[str] = []
+    for example in examples(name):
+        runner.run(example, out=report.append)
+    assert runner.failures == 0, "".join(report)
+    assert runner.tries > 1, f"{name} has no example"
