@@ -1,13 +1,12 @@
-"""What perturbations do to accuracy: measures of arrays of accuracies.
+"""What perturbations do to accuracy, from arrays of accuracies.
 
-All are pure and work along the last axes, so that the same function gives a number and, from
-bootstrap resamples in front, its interval.
+All functions are pure and work along the last axes. So one call gives the number over the samples
+and, with bootstrap resamples along the first axis, what its interval is made of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,19 @@ _ROUNDING = 1e-12
 
 
 def families(labels: Iterable[str]) -> dict[str, list[str]]:
-    """Perturbations by what they are without their severity: name -> labels by severity.
+    """Labels of perturbations by the perturbation without its severity, in order of severity.
 
-    "jpeg-3" and "jpeg-5" are "jpeg"; "jpeg-3-seed1" is "jpeg-seed1". Clean images are none.
+    "jpeg-3" and "jpeg-5" are "jpeg"; "jpeg-3-seed1" is "jpeg-seed1". Clean images are left out.
     """
-    found: dict[str, list[Perturbation]] = {}
+    members: dict[str, list[Perturbation]] = {}
     for label in labels:
-        one = parse_perturbation(label)
-        if one != CLEAN:
-            name = replace(one, severity=0).label.replace("-0", "", 1)
-            found.setdefault(name, []).append(one)
+        perturbation = parse_perturbation(label)
+        if perturbation != CLEAN:
+            name = label.replace(f"-{perturbation.severity}", "", 1)
+            members.setdefault(name, []).append(perturbation)
     return {
-        name: [one.label for one in sorted(members, key=lambda one: one.severity)]
-        for name, members in sorted(found.items())
+        name: [one.label for one in sorted(family, key=lambda one: one.severity)]
+        for name, family in sorted(members.items())
     }
 
 
@@ -43,11 +42,11 @@ def relative_robustness(perturbed: NDArray[Any], clean: NDArray[Any]) -> NDArray
 def corruption_error(accuracy: NDArray[Any], reference: int) -> NDArray[np.float64]:
     """``sum_s error_s / sum_s error_s of the reference``, s the severities of one perturbation.
 
-    accuracy: (…, severity, method); reference: a method. Returns (…, method). The corruption
-    error of Hendrycks & Dietterich 2019, section 3.3; its mean over perturbations is their mCE.
-    NaN where the reference makes no error (0/0, or more).
+    accuracy: (…, severity, method); reference: index of a method. Returns (…, method). This is the
+    corruption error of Hendrycks & Dietterich 2019, section 3.3; its mean over perturbations is
+    their mCE. NaN where the reference makes no error.
     """
-    errors = _exact(1 - np.asarray(accuracy, np.float64).mean(axis=-2))  # as many for both
+    errors = _exact(1 - np.asarray(accuracy, np.float64).mean(axis=-2))  # means: the same ratio
     return _ratio(errors, errors[..., [reference]])
 
 
@@ -56,9 +55,9 @@ def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64
 
         tau_b = sum_{i<j} sgn(x_i - x_j) sgn(y_i - y_j) / sqrt(n_x n_y)
 
-    with n_x and n_y the pairs that are not tied (Kendall 1945). 1: the same order, -1: the
-    opposite; NaN where one of them ties all, or there are fewer than two backbones. Means that
-    differ by rounding alone are tied.
+    with n_x and n_y the numbers of pairs that are not tied (Kendall 1945). 1 is the same order, -1
+    the opposite; NaN where a ranking ties all, or there are fewer than two backbones. Accuracies
+    that differ by rounding alone are tied.
     """
     i, j = np.triu_indices(first.shape[-1], 1)
     x, y = (np.sign(_exact(values[..., i] - values[..., j])) for values in (first, second))
@@ -67,7 +66,7 @@ def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64
 
 
 def _exact(values: NDArray[Any]) -> NDArray[Any]:
-    """Without what rounding leaves of no difference."""
+    """The values, 0 where they are no more than rounding."""
     return np.where(np.abs(values) < _ROUNDING, 0, values)
 
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
 
+from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
-from clipsyn.analyses.robustness.view import ALL, CLEAN, ORACLE, Part, names, parts
+from clipsyn.analyses.robustness.view import ORACLE, Method, TrialRows, labelled, trial_rows
 from clipsyn.frames import is_nan
-from clipsyn.show.numbers import NOTHING, interval_text
-from clipsyn.show.tables import column_heads, legend, show
+from clipsyn.show.numbers import NOTHING, shots_text
+from clipsyn.show.tables import (
+    ShortNames,
+    best_of_columns,
+    best_of_rows,
+    interval_of,
+    legend,
+    measured,
+    show,
+)
+from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
+CLEAN = CLEAN_IMAGES.label
 BARS = "▁▂▃▄▅▆▇█"
 _FEW = 6  # backbones whose curves stand beside the numbers
 _MOST = 8  # severities, or ensembles, in the columns of one table
-_Rows = list[dict[str, Any]]
+_Lines = list[dict[str, Any]]
 
 _NOTES = {
     "independent": """
@@ -63,297 +73,266 @@ def tables(
     too, its name behind a comma ("order, birds/test, own"), and "drop", "relative_robustness" and
     "every severity".
     """
-    details = settings.details
-    single, shown = parts(frame)
-    found: dict[str, str] = {}
-    if len(single) > 1:
-        found["datasets"] = _datasets(single, terminal)
-    for part, name in zip(shown, names(shown), strict=True):
-        found |= {f"{kind}{name}": text for kind, text in _of(part, details, terminal).items()}
-    if details and single != shown:
-        for part, name in zip(single, names(single), strict=True):
-            found |= {f"{kind}{name}": text for kind, text in _of(part, True, terminal).items()}
-    return found
+    single, summed_up = trial_rows(frame)
+    shown = {"datasets": _datasets(single, terminal)} if len(single) > 1 else {}
+    asked = [*labelled(summed_up)]
+    if settings.details and single != summed_up:
+        asked += labelled(single)
+    for name, trial in asked:
+        texts = _tables(trial, settings.details, terminal)
+        shown |= {f"{kind}{name}": text for kind, text in texts.items()}
+    return shown
 
 
-def _of(part: Part, details: bool, terminal: bool | None) -> dict[str, str]:
-    several = part.has_oracle
-    found = {
-        "summary": _summary(part, terminal),
-        "accuracy": _by_perturbation(part, "acc1", [CLEAN, *part.severities, ALL], terminal),
+def _tables(trial: TrialRows, details: bool, terminal: bool | None) -> dict[str, str]:
+    perturbed = [*trial.severities, ALL]
+    texts = {
+        "summary": _summary(trial, terminal),
+        "accuracy": _by_perturbation(trial, "acc1", [CLEAN, *perturbed], terminal),
     }
     if details:
         for metric in ("drop", "relative_robustness"):
-            found[metric] = _by_perturbation(part, metric, [*part.severities, ALL], terminal)
-    found["errors"] = _by_perturbation(part, "ce", [*part.severities, ALL], terminal)
-    if several:
-        found["order"] = _order(part, terminal)
-    if several or part.ensembles:
-        found["gains"] = _gains(part, terminal)
-    found["severities"] = _severities(part, terminal)
+            texts[metric] = _by_perturbation(trial, metric, perturbed, terminal)
+    texts["errors"] = _by_perturbation(trial, "ce", perturbed, terminal)
+    if trial.has_oracle:
+        texts["order"] = _order(trial, terminal)
+    if trial.has_oracle or trial.ensembles:
+        texts["gains"] = _gains(trial, terminal)
+    texts["severities"] = _severities(trial, terminal)
     if details:
-        labels = [label for of in part.severities.values() for label in of.values()]
-        found["every severity"] = _by_perturbation(part, "acc1", [CLEAN, *labels], terminal)
-    return {name: f"{part.title}\n{text}" for name, text in found.items()}
+        conditions = [CLEAN, *trial.labels]
+        texts["every severity"] = _by_perturbation(trial, "acc1", conditions, terminal)
+    return {name: f"{trial.title}\n{text}" for name, text in texts.items()}
 
 
-def _summary(part: Part, terminal: bool | None) -> str:
+def _summary(trial: TrialRows, terminal: bool | None) -> str:
     """A line a method."""
-    rows: _Rows = []
-    for method, text in _methods(part).items():
-        clean, over = part.row("acc1", CLEAN, method), part.row("acc1", ALL, method)
-        drop, error = part.row("drop", ALL, method), part.row("mce", ALL, method)
-        rows.append(
-            {
-                "": text,
-                "clean": clean.get("value"),
-                "95 %": _interval(clean),
-                "perturbed": over.get("value"),
-                "95 % ": _interval(over),
-                "drop": drop.get("value"),
-                "95 %  ": _interval(drop),
-                "relative": part.value("relative_robustness", ALL, method),
-                "mCE": error.get("value"),
-                "95 %   ": NOTHING if method == part.reference else _interval(error),
-            }
-        )
-    if part.has_oracle:
-        columns = {"clean": CLEAN, "perturbed": ALL}
-        mark = {name: part.value("acc1_independent", of, ORACLE) for name, of in columns.items()}
-        rows.insert(len(part.backbones) + 1, {"": "independent"} | mark)
-    singles = rows[: len(part.backbones)]
-    bold = _best(singles, ["clean", "perturbed", "relative"], max)
-    text = _shown(
-        rows,
-        percent=["clean", "perturbed", "drop", "relative", "mCE"],
-        bold=bold | _best(singles, ["drop", "mCE"], min),
+    lines: _Lines = [
+        {
+            "method": text,
+            **measured("clean", trial.row("acc1", CLEAN, method)),
+            **measured("perturbed", trial.row("acc1", ALL, method)),
+            **measured("drop", trial.row("drop", ALL, method)),
+            "relative": trial.value("relative_robustness", ALL, method),
+            **measured("mCE", trial.row("mce", ALL, method)),
+        }
+        for method, text in trial.methods.items()
+    ]
+    lines[trial.backbones.index(trial.reference)][interval_of("mCE")] = NOTHING
+    count, columns = len(trial.backbones), ["clean", "perturbed", "drop", "relative", "mCE"]
+    if trial.has_oracle:
+        mark = {
+            column: trial.value("acc1_independent", condition, ORACLE)
+            for column, condition in (("clean", CLEAN), ("perturbed", ALL))
+        }
+        lines.insert(count + 1, {"method": "independent"} | mark)
+    text = show(
+        _without_unknown(lines, columns),
+        percent=columns,
+        headers={"method": ""},
+        bold=best_of_columns(lines[:count], ["clean", "perturbed", "relative"])
+        | best_of_columns(lines[:count], ["drop", "mCE"], least=True),
         terminal=terminal,
     )
-    note = _NOTES["summary"].format(reference=_reference(part))
-    return f"{text}\n\n{note}{_NOTES['independent'] if part.has_oracle else ''}{_fitted(part)}"
+    note = _NOTES["summary"].format(reference=_reference(trial))
+    return f"{text}\n\n{note}{_NOTES['independent'] if trial.has_oracle else ''}{_fitted(trial)}"
 
 
 def _by_perturbation(
-    part: Part, metric: str, settings: Sequence[str], terminal: bool | None
+    trial: TrialRows, metric: str, conditions: Sequence[str], terminal: bool | None
 ) -> str:
     """A line a perturbation, a column a backbone, and the oracle."""
-    columns = {name: name for name in part.backbones} | (
-        {ORACLE: ORACLE} if part.has_oracle else {}
-    )
-    rows, bold, mark = [], set(), "acc1_independent"
-    marked = metric == "acc1" and part.has_oracle
-    for line, setting in enumerate(settings):
-        of = "mce" if (metric, setting) == ("ce", ALL) else metric
-        values = {name: part.value(of, setting, name) for name in columns}
-        known = {n: v for n in part.backbones if (v := values[n]) is not None and not is_nan(v)}
-        wanted = (min if metric in ("ce", "drop") else max)(known.values(), default=None)
-        bold |= {(line, name) for name, value in known.items() if value == wanted}
-        if marked:
-            values[mark] = part.value(mark, setting, ORACLE)
-        rows.append({"perturbation": "mCE" if of == "mce" else setting} | values)
-    text = _shown(
-        rows,
-        percent=[*columns, mark],
-        headers=column_heads(part.short) | {mark: "indep."},
-        bold=bold,
+    columns = [*trial.names.columns.values()]
+    lines: _Lines = []
+    for condition in conditions:
+        is_mce = (metric, condition) == ("ce", ALL)
+        line: dict[str, Any] = {"perturbation": "mCE" if is_mce else condition}
+        for name, column in trial.names.columns.items():
+            line[column] = trial.value("mce" if is_mce else metric, condition, Method(name))
+        if trial.has_oracle:
+            line["oracle"] = trial.value("mce" if is_mce else metric, condition, ORACLE)
+        if trial.has_oracle and metric == "acc1":
+            line["independent"] = trial.value("acc1_independent", condition, ORACLE)
+        lines.append(line)
+    text = show(
+        lines,
+        percent=[*columns, "oracle", "independent"],
+        headers=trial.names.heads | {"independent": "indep."},
+        bold=best_of_rows(lines, columns, least=metric in ("ce", "drop")),
         terminal=terminal,
     )
-    if metric == "acc1":
-        note = _NOTES["accuracy" if ALL in settings else "every severity"]
-    else:
-        note = _NOTES["errors" if metric == "ce" else metric]
-    return f"{text}\n\n{note.format(reference=_reference(part))}{legend(part.short)}"
+    notes = {"acc1": "accuracy" if ALL in conditions else "every severity", "ce": "errors"}
+    note = _NOTES[notes.get(metric, metric)].format(reference=_reference(trial))
+    return f"{text}\n\n{note}{legend(trial.names.short)}"
 
 
-def _order(part: Part, terminal: bool | None) -> str:
-    """A line a perturbation: who is best there."""
-    rows = []
-    for setting in (CLEAN, *part.severities, ALL):
-        lead, switch, tau = (part.only(m, setting) for m in ("lead", "switch", "kendall_tau"))
-        best = lead["backbones"][0]
-        accuracy = part.value("acc1", setting, best)
-        rows.append(
+def _order(trial: TrialRows, terminal: bool | None) -> str:
+    """A line a perturbation: which backbone is best there."""
+    lines: _Lines = []
+    for condition in (CLEAN, *trial.severities, ALL):
+        lead, switch = (trial.only(metric, condition) for metric in ("lead", "switch"))
+        (best,) = lead["backbones"]
+        accuracy = trial.value("acc1", condition, Method(best))
+        lines.append(
             {
-                "perturbation": setting,
-                "best": NOTHING if is_nan(accuracy) else part.short[best],
+                "perturbation": condition,
+                "best": NOTHING if is_nan(accuracy) else trial.names.short[best],
                 "top-1": accuracy,
-                "lead": lead["value"],
-                "95 %": _interval(lead),
-                "switch": switch.get("value"),
-                "95 % ": _interval(switch) if switch.get("value") else NOTHING,
-                "tau": _number(tau.get("value")),
-                "95 %  ": _correlation_interval(tau),
+                **measured("lead", lead),
+                **measured("switch", switch),
+                **measured("tau", trial.only("kendall_tau", condition), 2),
             }
         )
-    text = _shown(rows, percent=["top-1", "lead", "switch"], right=["tau"], terminal=terminal)
-    return f"{text}\n\n{_NOTES['order'].format(best=rows[0]['best'])}"
+        if not switch.get("value"):  # the best is the one that is best on clean images
+            lines[-1][interval_of("switch")] = NOTHING
+    text = show(
+        _without_unknown(lines, ["lead", "switch", "tau"]),
+        percent=["top-1", "lead", "switch"],
+        digits={"tau": 2},
+        terminal=terminal,
+    )
+    return f"{text}\n\n{_NOTES['order'].format(best=lines[0]['best'])}"
 
 
-def _gains(part: Part, terminal: bool | None) -> str:
+def _gains(trial: TrialRows, terminal: bool | None) -> str:
     """A line a perturbation; ensembles in tables of a few."""
-    blocks = [part.ensembles[at : at + _MOST] for at in range(0, len(part.ensembles), _MOST)]
+    blocks = [trial.ensembles[at : at + _MOST] for at in range(0, len(trial.ensembles), _MOST)]
     texts = []
     for number, ensembles in enumerate(blocks or [()]):
-        rows = []
-        for setting in (CLEAN, *part.severities, ALL):
-            gain = part.row("gain", setting, ORACLE)
-            oracle = {"oracle": gain.get("value"), "95 %": _interval(gain)}
-            values = {name: part.value("gain", setting, name) for name in ensembles}
-            first = oracle if number == 0 and part.has_oracle else {}
-            rows.append({"perturbation": setting} | first | values)
-        heads = column_heads({name: name for name in ensembles})
-        percent = ["oracle", *ensembles]
-        texts.append(_shown(rows, percent=percent, headers=heads, terminal=terminal))
-    methods = ["the oracle"] * part.has_oracle + ["ensembles"] * bool(part.ensembles)
-    note = _NOTES["gains"].format(methods=" and ".join(methods))
-    return "\n\n".join([*texts, note + _fitted(part)])
-
-
-def _severities(part: Part, terminal: bool | None) -> str:
-    """A line a perturbation: curves of numbers, and of bars."""
-    levels = sorted({level for of in part.severities.values() for level in of})
-    levels = levels if len(levels) <= _MOST else []
-    settings = [CLEAN, *(label for of in part.severities.values() for label in of.values())]
-    accuracy = {name: [part.value("acc1", s, name) for s in settings] for name in part.backbones}
-    known = [v for of in accuracy.values() for v in of if v is not None and not is_nan(v)]
-    top = max(known, default=0.0)
-    numbers: _Rows = []
-    bars: _Rows = []
-    for perturbation, of in part.severities.items():
-        means: dict[str, float | None] = {CLEAN: _mean_of(part, CLEAN)}
-        means |= {str(n): _mean_of(part, of[n]) if n in of else None for n in levels}
-        numbers.append({"perturbation": perturbation} | (means if levels else {}))
-        curves = {  # a backbone may be called as a severity is
-            f"of {name}": "".join(
-                _bar(part.value("acc1", s, name), top) for s in (CLEAN, *of.values())
+        names = ShortNames({name: name for name in ensembles}, "")
+        lines: _Lines = []
+        for condition in (CLEAN, *trial.severities, ALL):
+            line: dict[str, Any] = {"perturbation": condition}
+            if number == 0 and trial.has_oracle:
+                line |= measured("oracle", trial.row("gain", condition, ORACLE))
+            for name, column in names.columns.items():
+                line[column] = trial.value("gain", condition, Method(name, is_ensemble=True))
+            lines.append(line)
+        texts.append(
+            show(
+                _without_unknown(lines, ["oracle"]),
+                percent=["oracle", *names.columns.values()],
+                headers=names.heads,
+                terminal=terminal,
             )
-            for name in part.backbones
-        }
-        bars.append({"perturbation": perturbation} | curves)
-    narrow = not levels or len(part.backbones) <= _FEW
-    tables = [_beside(numbers, bars)] if narrow else [numbers, bars]
-    percent = [CLEAN, *map(str, levels)]
-    heads = {f"of {name}": head for name, head in column_heads(part.short).items()}
-    texts = [_shown(rows, percent=percent, headers=heads, terminal=terminal) for rows in tables]
-    note = _NOTES["severities"].format(top=100 * top)
-    return "\n\n".join([*texts, f"{note}{legend(part.short)}"])
+        )
+    methods = ["the oracle"] * trial.has_oracle + ["ensembles"] * bool(trial.ensembles)
+    note = _NOTES["gains"].format(methods=" and ".join(methods))
+    return "\n\n".join([*texts, note + _fitted(trial)])
 
 
-def _beside(left: _Rows, right: _Rows) -> _Rows:
-    return [one | other for one, other in zip(left, right, strict=True)]
-
-
-def _datasets(found: Sequence[Part], terminal: bool | None) -> str:
-    """A line a dataset."""
-    keys = [name for name in ("split", "prompts") if len({getattr(p, name) for p in found}) > 1]
-    rows = []
-    for part in found:
-        best, under = part.only("lead", CLEAN), part.only("lead", ALL)
-        first = (best.get("backbones") or part.backbones)[0]
-        second = (under.get("backbones") or part.backbones)[0]
-        drop = part.row("drop", ALL, first)
-        rows.append(
+def _severities(trial: TrialRows, terminal: bool | None) -> str:
+    """A line a perturbation: curves of numbers, and of bars."""
+    levels = sorted({level for labels in trial.severities.values() for level in labels})
+    levels = levels if len(levels) <= _MOST else []
+    accuracies = {label: trial.accuracies(label) for label in (CLEAN, *trial.labels)}
+    top = max(_known(value for values in accuracies.values() for value in values), default=0.0)
+    numbers: _Lines = []
+    bars: _Lines = []
+    for perturbation, labels in trial.severities.items():
+        means: dict[str, float | None] = {CLEAN: _mean(accuracies[CLEAN])}
+        for level in levels:
+            means[str(level)] = _mean(accuracies[labels[level]]) if level in labels else None
+        curves = zip(*(accuracies[label] for label in (CLEAN, *labels.values())), strict=True)
+        numbers.append({"perturbation": perturbation} | (means if levels else {}))
+        bars.append(
             {
-                "dataset": part.dataset,
-                **{key: getattr(part, key) for key in keys},
-                "n": part.n,
-                "clean": part.short[first],
-                "top-1": part.value("acc1", CLEAN, first),
-                "drop": drop.get("value"),
-                "95 %": _interval(drop),
-                "perturbed": part.short[second],
-                "top-1 ": part.value("acc1", ALL, second),
-                "gain clean": part.value("gain", CLEAN, ORACLE),
-                "gain perturbed": part.value("gain", ALL, ORACLE),
-                "tau": _number(part.only("kendall_tau", ALL).get("value")),
+                "perturbation": perturbation,
+                **{
+                    column: "".join(_bar(value, top) for value in curve)
+                    for column, curve in zip(trial.names.columns.values(), curves, strict=True)
+                },
             }
         )
-    text = _shown(
-        rows,
-        percent=["top-1", "drop", "top-1 ", "gain clean", "gain perturbed"],
-        headers={"gain clean": "gain\nclean", "gain perturbed": "gain\nperturbed"},
-        right=["tau"],
+    if not levels or len(trial.backbones) <= _FEW:
+        beside = [[one | other for one, other in zip(numbers, bars, strict=True)]]
+    else:
+        beside = [numbers, bars]
+    percent = [CLEAN, *map(str, levels)]
+    texts = [
+        show(lines, percent=percent, headers=trial.names.heads, terminal=terminal)
+        for lines in beside
+    ]
+    note = _NOTES["severities"].format(top=100 * top)
+    return "\n\n".join([*texts, f"{note}{legend(trial.names.short)}"])
+
+
+def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
+    """A line a dataset."""
+    several = {
+        "split": len({trial.split for trial in trials}) > 1,
+        "prompts": len({trial.prompts for trial in trials}) > 1,
+    }
+    lines: _Lines = []
+    for trial in trials:
+        first, second = (
+            (trial.only("lead", condition).get("backbones") or trial.backbones)[0]
+            for condition in (CLEAN, ALL)
+        )
+        about = {"split": trial.split, "prompts": trial.prompts}
+        lines.append(
+            {
+                "dataset": trial.dataset,
+                **{name: value for name, value in about.items() if several[name]},
+                "n": trial.n,
+                "clean": trial.names.short[first],
+                "top-1 of clean": trial.value("acc1", CLEAN, Method(first)),
+                **measured("drop", trial.row("drop", ALL, Method(first))),
+                "perturbed": trial.names.short[second],
+                "top-1 of perturbed": trial.value("acc1", ALL, Method(second)),
+                "gain clean": trial.value("gain", CLEAN, ORACLE),
+                "gain perturbed": trial.value("gain", ALL, ORACLE),
+                "tau": trial.only("kendall_tau", ALL).get("value"),
+            }
+        )
+    accuracies = ["top-1 of clean", "top-1 of perturbed"]
+    gains = {"gain clean": "gain\nclean", "gain perturbed": "gain\nperturbed"}
+    text = show(
+        _without_unknown(lines, ["drop"]),
+        percent=[*accuracies, "drop", *gains],
+        digits={"tau": 2},
+        headers=gains | dict.fromkeys(accuracies, "top-1"),
         terminal=terminal,
     )
     return f"{text}\n\n{_NOTES['datasets']}"
 
 
-def _shown(
-    rows: _Rows,
-    *,
-    percent: Iterable[str],
-    headers: Mapping[str, str] | None = None,
-    right: Sequence[str] = (),
-    bold: set[tuple[int, str]] | None = None,
-    terminal: bool | None,
-) -> str:
-    table = pl.DataFrame(rows, infer_schema_length=None)
-    numbers = set(percent) & set(table.columns)
-    casts = [pl.col(name).cast(pl.Float64) for name in numbers]  # without any number, too
-    intervals = [name for name in table.columns if name.startswith("95 %")]
-    empty = [name for name in intervals if set(table[name]) <= {NOTHING, None}]
-    return show(
-        table.with_columns(casts).drop(empty),
-        percent=numbers,
-        headers=headers,
-        right=[*right, *intervals],
-        bold=bold or set(),
-        terminal=terminal,
-    )
+def _without_unknown(lines: _Lines, columns: Iterable[str]) -> _Lines:
+    """The lines without the intervals of those columns of which none is known."""
+    intervals = [interval_of(column) for column in columns]
+    unknown = {
+        name for name in intervals if all(line.get(name, NOTHING) == NOTHING for line in lines)
+    }
+    return [{name: cell for name, cell in line.items() if name not in unknown} for line in lines]
 
 
-def _methods(part: Part) -> dict[str, str]:
-    """Method -> what it is called."""
-    oracle = {ORACLE: ORACLE} if part.has_oracle else {}
-    return part.short | oracle | {name: name for name in part.ensembles}
+def _reference(trial: TrialRows) -> str:
+    return trial.names.short[trial.reference]
 
 
-def _reference(part: Part) -> str:
-    return part.short[part.reference]
-
-
-def _fitted(part: Part) -> str:
-    """On what ensembles are fitted."""
-    of = part.frame.filter(pl.col("ensemble").is_in(part.ensembles))
-    if of.is_empty():
+def _fitted(trial: TrialRows) -> str:
+    """What the ensembles were fitted on."""
+    rows = trial.frame.filter(pl.col("ensemble").is_in(trial.ensembles))
+    if rows.is_empty():
         return ""
-    fitted = of.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))
-    seeds = of["seed"].n_unique()
-    shots = fitted["shots"][0] if len(fitted) else 0
-    said = [f"head {of['head'][0]}"]
-    if len(fitted):
-        said.append("the whole support" if shots is None else f"{shots} shot{'s' * (shots > 1)}")
-    return f"\nEnsembles: {', '.join(said)}{', means over seeds' if seeds > 1 else ''}."
+    fitted = rows.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))
+    about = [f"head {rows['head'][0]}"]
+    about += [shots_text(fitted["shots"][0])] if len(fitted) else []
+    about += ["means over seeds"] if rows["seed"].n_unique() > 1 else []
+    return f"\nEnsembles: {', '.join(about)}."
 
 
-def _best(rows: _Rows, columns: Sequence[str], most: Any) -> set[tuple[int, str]]:
-    found = set()
-    for name in columns:
-        known = {r: v for r, row in enumerate(rows) if not is_nan(v := row[name])}
-        found |= {(r, name) for r, v in known.items() if v == most(known.values())}
-    return found
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and not is_nan(value)]
 
 
-def _mean_of(part: Part, setting: str) -> float:
-    """Mean accuracy of the backbones."""
-    values = [part.value("acc1", setting, name) for name in part.backbones]
-    return sum(math.nan if v is None else v for v in values) / len(values)
+def _mean(values: Sequence[float | None]) -> float:
+    """NaN where one is unknown."""
+    known = _known(values)
+    return sum(known) / len(values) if len(known) == len(values) else float("nan")
 
 
 def _bar(value: float | None, top: float) -> str:
     if value is None or is_nan(value) or not top:
         return " "
     return BARS[round(value / top * (len(BARS) - 1))]
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return interval_text(row.get("ci_low"), row.get("ci_high"))
-
-
-def _correlation_interval(row: Mapping[str, Any]) -> str:
-    low, high = _number(row.get("ci_low")), _number(row.get("ci_high"))
-    return NOTHING if NOTHING in (low, high) else f"{low} to {high}"
-
-
-def _number(value: float | None) -> str:
-    return NOTHING if value is None or is_nan(value) else f"{value:.2f}"

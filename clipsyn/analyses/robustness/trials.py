@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
 from clipsyn.analyses.predicted import ALL, Predicted, predicted
-from clipsyn.analyses.robustness.measures import corruption_error, families
+from clipsyn.analyses.robustness.measures import (
+    corruption_error,
+    families,
+    relative_robustness,
+)
 from clipsyn.analyses.shared_images import image_numbers, linked
 from clipsyn.analyses.spec import Selection
 from clipsyn.errors import DatasetError, MissingCell, UsageError
@@ -30,9 +34,32 @@ from clipsyn.store.select import Names, matching, terms_of
 _Place = tuple[str, str]  # dataset, split
 
 
+class Condition(NamedTuple):
+    """Clean images, one perturbation at one severity, or a mean over several: arrays (…, method).
+
+    The arrays may have bootstrap resamples along the first axis, after the number itself.
+    """
+
+    label: str
+    severity: int | None  # None for a mean
+    n: int
+    accuracy: NDArray[np.float64]
+    error: NDArray[np.float64] | None = None  # of a mean: ce, or mce
+
+    def metrics(self, clean: Condition) -> dict[str, NDArray[np.float64]]:
+        """(…, method) of each metric that every method has, from its accuracy here and on clean."""
+        metrics = {"acc1": self.accuracy}
+        if self.label != clean.label:
+            metrics["drop"] = clean.accuracy - self.accuracy
+            metrics["relative_robustness"] = relative_robustness(self.accuracy, clean.accuracy)
+        if self.error is not None:
+            metrics["mce" if self.label == ALL else "ce"] = self.error
+        return metrics
+
+
 @dataclass(frozen=True)
 class Trial:
-    """The backbones of one dataset, split and prompt set, clean and under perturbations.
+    """The backbones on one dataset, split and prompt set, clean and under perturbations.
 
     Or their mean accuracies over several datasets, the `members`; `clean` is then the first one's.
     A sample counts under a perturbation where it has a label and a prediction of every backbone.
@@ -44,7 +71,7 @@ class Trial:
     columns: NDArray[np.bool_]  # (perturbation, method + 1, sample): who is right, what counts
     images: NDArray[np.uint8]  # (sample, 32): content, without samples that count nowhere
     accuracy: NDArray[np.float64]  # (1 + resample, perturbation, method): backbones, then oracle
-    independent: dict[str, float]  # by perturbation: oracle of errors independent within a class
+    independent: dict[str, float]  # by condition: oracle of errors independent within a class
     cells: list[str]  # fingerprints of all that is read
     members: tuple[Trial, ...] = ()
 
@@ -74,15 +101,20 @@ class Trial:
     def mean(cls, members: Sequence[Trial]) -> Trial:
         """Over datasets, of equal weight, that have the same backbones and perturbations.
 
-        Resamples are independent, but of datasets that share images: there images are drawn.
+        Datasets are resampled independently, but where some share images, images are drawn, in all
+        of these together.
         """
+        first = members[0]
         return cls(
-            members[0].clean,
-            members[0].labels,
+            first.clean,
+            first.labels,
             np.concatenate([trial.columns for trial in members], axis=-1),
             np.concatenate([trial.images for trial in members]),
             np.mean(_drawn_by_image(members), axis=0),
-            _means([trial.independent for trial in members]),
+            {
+                label: float(np.mean([trial.independent[label] for trial in members]))
+                for label in first.independent
+            },
             [cell for trial in members for cell in trial.cells],
             tuple(members),
         )
@@ -103,22 +135,22 @@ class Trial:
     def row(self, measured: Measured, names: tuple[str, ...], ensemble: str | None) -> Row:
         return self.clean.row(measured, names, ensemble) | {"dataset": self.dataset}
 
-    def settings(self, accuracy: NDArray[np.float64], reference: int) -> Iterator[Setting]:
-        """Every perturbation, their means over severities, and the mean of those.
+    def conditions(self, accuracy: NDArray[np.float64], reference: int) -> Iterator[Condition]:
+        """Clean images, every perturbation, their means over severities, and the mean of those.
 
-        accuracy: (…, perturbation, method), as `labels` has them; reference: a method.
+        accuracy: (…, perturbation, method), in the order of `labels`; reference: index of a method.
         """
-        for place, label in enumerate(self.labels[1:], 1):
+        for place, label in enumerate(self.labels):
             severity, n = parse_perturbation(label).severity, self.n([label])
-            yield Setting(label, severity, n, accuracy[..., place, :])
+            yield Condition(label, severity, n, accuracy[..., place, :])
         means, errors = [], []
         for name, members in families(self.labels).items():
             several = accuracy[..., [self.labels.index(label) for label in members], :]
             means.append(several.mean(axis=-2))
             errors.append(corruption_error(several, reference))
-            yield Setting(name, None, self.n(members), means[-1], errors[-1])
+            yield Condition(name, None, self.n(members), means[-1], errors[-1])
         overall = np.mean(means, axis=0), np.mean(errors, axis=0)
-        yield Setting(ALL, None, self.n(self.labels[1:]), *overall)
+        yield Condition(ALL, None, self.n(self.labels[1:]), *overall)
 
     def n(self, labels: Sequence[str]) -> int:
         """Samples that count under any of these perturbations."""
@@ -126,18 +158,8 @@ class Trial:
         return int(np.count_nonzero(self.columns[places, -1].any(axis=0)))
 
 
-class Setting(NamedTuple):
-    """One perturbation at one severity, or a mean over some: arrays (…, method)."""
-
-    label: str
-    severity: int | None  # None for a mean
-    n: int
-    accuracy: NDArray[np.float64]
-    error: NDArray[np.float64] | None = None  # the same of a mean: ce, or mce
-
-
 def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
-    """Of every dataset, split and prompt set that has perturbed images.
+    """One for every dataset, split and prompt set that has perturbed images.
 
     Clean images are always taken. Raises MissingCell with the extract line where clean images, or a
     backbone under a perturbation, are missing; UnknownName with near matches; DatasetError
@@ -148,9 +170,8 @@ def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
     if selection.perturbations is not None:
         wanted = (*terms_of("perturbation", selection.perturbations), CLEAN.label)
         selection = replace(selection, perturbations=wanted)
-    groups = predicted(store, selection)
     by_prompts: dict[tuple[_Place, str], list[Predicted]] = {}
-    for group in groups:
+    for group in predicted(store, selection):
         place = group.samples.dataset, group.samples.split
         if place in places:
             by_prompts.setdefault((place, group.prompts), []).append(group)
@@ -160,15 +181,15 @@ def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
             f"{names} has no labels, so nothing can be right or wrong: extract a labelled folder "
             "or a manifest with a label column"
         )
-    for members in by_prompts.values():
-        _refuse_mixed(members)
-    return [Trial.of(members) for members in by_prompts.values()]
+    for groups in by_prompts.values():
+        _refuse_mixed(groups)
+    return [Trial.of(groups) for groups in by_prompts.values()]
 
 
-def means(found: Sequence[Trial]) -> list[Trial]:
-    """For each split and prompt set the mean over datasets, the most that can be compared."""
+def means(single: Sequence[Trial]) -> list[Trial]:
+    """For each split and prompt set the mean over datasets, over the most that can be compared."""
     alike: dict[tuple[str, str], dict[tuple[tuple[str, ...], ...], list[Trial]]] = {}
-    for trial in found:
+    for trial in single:
         kinds = alike.setdefault((trial.clean.samples.split, trial.clean.prompts), {})
         kinds.setdefault((trial.backbones, trial.labels), []).append(trial)
     most = (max(kinds.values(), key=len) for kinds in alike.values())
@@ -231,21 +252,17 @@ def _refuse_mixed(groups: Sequence[Predicted]) -> None:
 
 
 def _independent(groups: Sequence[Predicted], labels: NDArray[np.int32]) -> dict[str, float]:
-    """Of each perturbation at its severity, of means over severities, and of the mean of those."""
-    found = {}
+    """By condition: each perturbation, the means over severities, and the mean of those."""
+    marks = {}
     for group in groups:
         right = correctness(group.predictions, labels)
         accuracy = class_accuracy(right, labels[scored(group.predictions, labels)])
-        found[group.perturbation] = independent_oracle(*accuracy)
-    over = {
-        name: float(np.mean([found[label] for label in members]))
-        for name, members in families(tuple(found)).items()
+        marks[group.perturbation] = independent_oracle(*accuracy)
+    over_severities = {
+        name: float(np.mean([marks[label] for label in members]))
+        for name, members in families(marks).items()
     }
-    return found | over | {ALL: float(np.mean(list(over.values())))}
-
-
-def _means(found: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {label: float(np.mean([of[label] for of in found])) for label in found[0]}
+    return marks | over_severities | {ALL: float(np.mean(list(over_severities.values())))}
 
 
 def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
@@ -254,14 +271,14 @@ def _drawn_by_image(members: Sequence[Trial]) -> list[NDArray[np.float64]]:
     accuracy = [trial.accuracy for trial in members]
     for places in linked(images):
         if len(places) > 1:
-            columns = [members[place].columns for place in places]
             drawn = bootstrap_sets(
-                [of.reshape(-1, of.shape[-1]).T for of in columns],
+                [members[place].columns.reshape(-1, len(images[place])).T for place in places],
                 [images[place] for place in places],
                 seed=_seed(members[places[0]].clean.samples),
             )
-            for place, means, of in zip(places, drawn, columns, strict=True):
-                accuracy[place] = np.concatenate([accuracy[place][:1], _accuracy(means, of)])
+            for place, shares in zip(places, drawn, strict=True):
+                resampled = _accuracy(shares, members[place].columns)
+                accuracy[place] = np.concatenate([accuracy[place][:1], resampled])
     return accuracy
 
 
@@ -273,14 +290,11 @@ def _seed(samples: SampleTable) -> int:
 def _accuracy(means: NDArray[np.float64], columns: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(…, perturbation, method) of means (…, perturbation x (method + 1)) of a trial's columns."""
     shares = means.reshape(-1, *columns.shape[:2])
-    return _share(shares[..., :-1], shares[..., -1:])
+    counted = shares[..., -1:]
+    return np.asarray(shares[..., :-1] / np.where(counted > 0, counted, np.nan))
 
 
 def _mean(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(row,) of (row, sample); NaN without samples."""
     n = rows.shape[1]
     return rows.sum(axis=1) / n if n else np.full(len(rows), np.nan)
-
-
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(part / np.where(whole > 0, whole, np.nan))

@@ -1,56 +1,74 @@
-"""The rows of `robustness` about one dataset, or a mean over some, by name."""
+"""The rows of `robustness` about one dataset, or a mean over several, found by what they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
 from clipsyn.analyses.robustness.measures import families
 from clipsyn.frames import is_nan
-from clipsyn.results.view import backbones, singles
-from clipsyn.show.tables import shortened
+from clipsyn.results.frame import Row
+from clipsyn.results.view import backbones, parts, singles
+from clipsyn.show.tables import ShortNames, shortened
+from clipsyn.show.titles import title, where
 
-ALL, CLEAN = "all", "clean"
-ORACLE = "oracle"
-_GROUP = ["dataset", "split", "prompts"]
 _REFERENCE = "reference"
-_Row = dict[str, Any]
+
+
+class Method(NamedTuple):
+    """What has an accuracy: a backbone on its own, or an ensemble of all."""
+
+    name: str
+    is_ensemble: bool = False
+
+
+ORACLE = Method("oracle", is_ensemble=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One dataset, split and prompt set; or their mean over datasets, if `datasets` > 1.
-
-    Methods are backbones, the oracle (None for a single backbone) and ensembles, by their names.
-    """
+class TrialRows:
+    """One dataset, split and prompt set; or their mean over datasets, if `datasets` > 1."""
 
     frame: pl.DataFrame
     datasets: int = 1
 
+    @cached_property
+    def _first(self) -> Row:
+        return self.frame.row(0, named=True)
+
+    @property
+    def is_mean(self) -> bool:
+        return self._first["dataset"] is None
+
     @property
     def dataset(self) -> str:
-        name: str | None = self.frame["dataset"][0]
-        return name or f"mean over {self.datasets} datasets"
+        return self._first["dataset"] or f"mean over {self.datasets} datasets"
 
     @property
     def split(self) -> str:
-        return str(self.frame["split"][0])
+        return str(self._first["split"])
 
     @property
     def prompts(self) -> str:
-        return str(self.frame["prompts"][0])
+        return str(self._first["prompts"])
 
     @property
     def title(self) -> str:
-        where = f"{self.dataset}/{self.split}" if self.datasets == 1 else self.dataset
-        said = [where] + ([f"split {self.split}"] if self.datasets > 1 else [])
-        said += [f"prompts {self.prompts}", f"n {self.n:,}"]
-        pattern = shortened(self.backbones)[1]
-        return " · ".join(said + ([f"backbones {pattern}"] if pattern else []))
+        about = [self.dataset, f"split {self.split}"]
+        if not self.is_mean:
+            about = where(self._first, ("dataset", "split"))
+        about += where(self._first | {"n": self.n}, ("prompts", "n"))
+        return title(*about, self.names.phrase)
+
+    @property
+    def label(self) -> str:
+        """What tells it apart from others, behind the name of a table."""
+        about = f"mean, {self.split}" if self.is_mean else f"{self.dataset}/{self.split}"
+        return f"{about}, {self.prompts}"
 
     @property
     def n(self) -> int:
@@ -61,17 +79,24 @@ class Part:
         return tuple(backbones(singles(self.frame).filter(metric="acc1")))
 
     @cached_property
-    def short(self) -> dict[str, str]:
-        return shortened(self.backbones)[0]
+    def names(self) -> ShortNames:
+        return shortened(self.backbones)
 
     @cached_property
     def ensembles(self) -> tuple[str, ...]:
         names = self.frame["ensemble"].drop_nulls().unique(maintain_order=True)
-        return tuple(name for name in names if name not in (ORACLE, _REFERENCE))
+        return tuple(name for name in names if name not in (ORACLE.name, _REFERENCE))
 
     @property
     def has_oracle(self) -> bool:
         return len(self.backbones) > 1
+
+    @property
+    def methods(self) -> dict[Method, str]:
+        """Backbones, the oracle and ensembles, with what they are called."""
+        methods = {Method(name): text for name, text in self.names.short.items()}
+        methods |= {ORACLE: ORACLE.name} if self.has_oracle else {}
+        return methods | {Method(name, is_ensemble=True): name for name in self.ensembles}
 
     @property
     def reference(self) -> str:
@@ -79,63 +104,77 @@ class Part:
 
     @cached_property
     def severities(self) -> dict[str, dict[int, str]]:
-        """Of every perturbation: severity -> label."""
-        settings = self.frame.select("perturbation", "severity").unique(maintain_order=True)
-        known = {label: severity for label, severity in settings.iter_rows() if severity}
+        """For every perturbation: severity -> label."""
+        conditions = self.frame.select("perturbation", "severity").unique(maintain_order=True)
+        known = {label: severity for label, severity in conditions.iter_rows() if severity}
         return {
             name: {known[label]: label for label in labels}
             for name, labels in families(known).items()
         }
 
-    def row(self, metric: str, perturbation: str, method: str) -> _Row:
-        """Of an ensemble the mean over seeds, with an interval if there is one seed."""
-        return self._rows.get((metric, perturbation, method), {})
+    @property
+    def labels(self) -> list[str]:
+        """Every perturbation at every severity."""
+        return [label for labels in self.severities.values() for label in labels.values()]
 
-    def value(self, metric: str, perturbation: str, method: str) -> float | None:
-        return self.row(metric, perturbation, method).get("value")
+    def row(self, metric: str, condition: str, method: Method) -> Row:
+        """Of an ensemble the mean over seeds, with an interval if there is one seed; or {}."""
+        return self._rows.get((metric, condition), {}).get(method, {})
 
-    def only(self, metric: str, perturbation: str) -> _Row:
-        """Of what there is one of: the backbone that is best there, the order of all."""
-        found = self.frame.filter(metric=metric, perturbation=perturbation).to_dicts()
-        return found[0] if found else {}
+    def value(self, metric: str, condition: str, method: Method) -> float | None:
+        return self.row(metric, condition, method).get("value")
+
+    def accuracies(self, condition: str) -> list[float | None]:
+        """Of the backbones."""
+        return [self.value("acc1", condition, Method(name)) for name in self.backbones]
+
+    def only(self, metric: str, condition: str) -> Row:
+        """The row of a metric that each condition has once, or {}.
+
+        lead and switch name the backbone that is best there; kendall_tau is about all.
+        """
+        return next(iter(self._rows.get((metric, condition), {}).values()), {})
 
     @cached_property
-    def _rows(self) -> dict[tuple[str, str, str], _Row]:
-        rows: dict[tuple[str, str, str], list[_Row]] = {}
+    def _rows(self) -> dict[tuple[str, str], dict[Method, Row]]:
+        seeds: dict[tuple[str, str], dict[Method, list[Row]]] = {}
         for row in self.frame.iter_rows(named=True):
-            key = row["metric"], row["perturbation"], row["ensemble"] or row["backbones"][0]
-            rows.setdefault(key, []).append(row)
-        return {key: _mean(of) for key, of in rows.items()}
+            ensemble, names = row["ensemble"], row["backbones"]
+            method = Method(ensemble, is_ensemble=True) if ensemble else Method(names[0])
+            methods = seeds.setdefault((row["metric"], row["perturbation"]), {})
+            methods.setdefault(method, []).append(row)
+        return {
+            key: {method: _mean(rows) for method, rows in methods.items()}
+            for key, methods in seeds.items()
+        }
 
 
-def parts(frame: pl.DataFrame) -> tuple[list[Part], list[Part]]:
+def trial_rows(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
     """Every dataset, split and prompt set; and what sums them up: means, and what is in none."""
-    every = [Part(part) for _, part in frame.group_by(_GROUP, maintain_order=True)]
-    single = [part for part in every if part.frame["dataset"][0] is not None]
-    over = []
-    left = list(single)
+    every = [TrialRows(part) for part in parts(frame, ("dataset", "split", "prompts"))]
+    single = [trial for trial in every if not trial.is_mean]
+    means, left = [], list(single)
     for mean in every:
-        if mean.frame["dataset"][0] is None:
-            members = [part for part in single if _alike(part, mean)]
-            left = [part for part in left if part not in members]
-            over.append(Part(mean.frame, len(members)))
-    return single, over + left
+        if mean.is_mean:
+            members = [trial for trial in single if _kind(trial) == _kind(mean)]
+            left = [trial for trial in left if trial not in members]
+            means.append(TrialRows(mean.frame, len(members)))
+    return single, means + left
 
 
-def names(found: Sequence[Part]) -> Iterator[str]:
-    """What tells them apart, behind the name of a table; nothing if there is one."""
-    for part in found:
-        about = f"{part.dataset}/{part.split}" if part.datasets == 1 else f"mean, {part.split}"
-        yield f", {about}, {part.prompts}" if len(found) > 1 else ""
+def labelled(trials: Sequence[TrialRows]) -> Iterator[tuple[str, TrialRows]]:
+    """Each with what stands behind the names of its tables; nothing if there is one."""
+    for trial in trials:
+        yield f", {trial.label}" if len(trials) > 1 else "", trial
 
 
-def _alike(part: Part, mean: Part) -> bool:
-    """Whether a dataset is one of those that a mean is over."""
-    kinds = ((of.split, of.prompts, of.backbones, of.severities) for of in (part, mean))
-    return next(kinds) == next(kinds)
+def _kind(trial: TrialRows) -> tuple[object, ...]:
+    """What datasets and a mean over them have in common."""
+    return trial.split, trial.prompts, trial.backbones, trial.severities
 
 
-def _mean(rows: list[_Row]) -> _Row:
+def _mean(rows: list[Row]) -> Row:
+    """Over seeds."""
     if len(rows) == 1:
         return rows[0]
     values = [row["value"] for row in rows if not is_nan(row["value"])]
