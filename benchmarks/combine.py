@@ -2,8 +2,9 @@
 
     python benchmarks/combine.py
 
-Nine backbones with the widths of the paper's, random embeddings and logits. NLC's epoch is what a
-fit of five epochs takes beyond a fit of one, divided by four. All sides share one process.
+Nine backbones with the widths of the paper's, random embeddings and logits. The time of NLC's epoch
+is that of a fit of five epochs minus that of one epoch, divided by four. All sides share one
+process.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def sums_and_back(logits: NDArray[Any], weights: NDArray[Any], rows: slice) -> N
 
 
 def plain_torch(pool: Pool, features: NDArray[np.float32]) -> Callable[[], None]:
-    """One epoch in PyTorch as who knows it would write it: batches are rows of whole tensors."""
+    """One epoch in plain PyTorch: batches are rows of whole tensors."""
     tensors = [
         torch.from_numpy(array) for array in (features, pool.logits, pool.labels.astype(int))
     ]
@@ -121,7 +122,7 @@ def plain_torch(pool: Pool, features: NDArray[np.float32]) -> Callable[[], None]
 
 
 def loader_torch(pool: Pool, features: NDArray[np.float32]) -> Callable[[], None]:
-    """One epoch of the loop that one finds everywhere."""
+    """One epoch of the usual loop over a DataLoader."""
     tensors = [
         torch.from_numpy(array) for array in (features, pool.logits, pool.labels.astype(int))
     ]
@@ -186,7 +187,7 @@ def fitting(pool: Pool, rounds: int) -> list[Measured]:
 
 
 def difference(long: Sequence[float], short: Sequence[float]) -> list[float]:
-    """Seconds an epoch, without what a fit does once."""
+    """Seconds of an epoch, without what a fit does once."""
     return [(a - b) / (LONG - SHORT) for a, b in zip(long, short, strict=True)]
 
 

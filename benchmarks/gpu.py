@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py
 
-Random weights, the precision that `extract` chooses by itself. Two sources: JPEGs of 500 x 375,
-where decoding on the host may be what limits, and pixels of the right size in memory, where it
-cannot. What the host can decode without any encoder is measured beside them.
+Random weights, and the precision that `extract` chooses. There are two sources: JPEGs of 500 x 375,
+where decoding on the host may be the bottleneck, and pixels of the right size in memory, where it
+cannot be. What the host can decode without any encoder is measured beside them.
 """
 
 from __future__ import annotations

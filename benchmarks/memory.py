@@ -1,4 +1,4 @@
-"""Peak memory of an extraction against the number of images: it must not grow with it.
+"""Peak memory of an extraction by number of images: only the sample table may grow.
 
     python benchmarks/memory.py
 

@@ -2,8 +2,8 @@
 
     clipsyn run pipelines/quickstart.yaml && python benchmarks/norms.py runs/quickstart/store
 
-No benchmark of speed: a store has unit-norm embeddings alone, so this encodes the clean test images
-of a store's datasets again. Class embeddings, logit scales and labels are those of the store.
+This is no benchmark of speed. A store holds embeddings of unit norm only, so the clean test images
+of its datasets are encoded again. Class embeddings, logit scales and labels are those of the store.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCH = 64
 
 
 class Raw:
-    """A backbone of the store that says what its embeddings are before they are normalised."""
+    """A backbone of the store with its embeddings as they are before they are normalised."""
 
     def __init__(self, store: FeatureStore, key: FeatureKey) -> None:
         backbone = Backbone(key.backbone, store.cell(key).encoder()[1])

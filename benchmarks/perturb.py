@@ -33,7 +33,7 @@ Task = tuple[str, int, int]  # corruption, severity, photograph
 
 
 def photograph(name: str) -> NDArray[np.uint8]:
-    """The middle of it, 224 x 224."""
+    """The middle of one of scikit-image's photographs, 224 x 224."""
     whole = Image.fromarray(getattr(data, name)())
     side = min(whole.size)
     left, top = (whole.width - side) // 2, (whole.height - side) // 2
@@ -70,7 +70,7 @@ def in_turn(side: Callable[[Task], None], work: Sequence[Task]) -> Callable[[], 
 
 
 def one_thread(rounds: int) -> list[Measured]:
-    """A row for each corruption, their sum, and the sum without those that Python loops over."""
+    """A row for each corruption, their sum, and the sum without those that corrupt-tta loops over."""
     times = {
         name: interleaved(
             {"ours": in_turn(ours, tasks(name)), "theirs": in_turn(theirs, tasks(name))}, rounds

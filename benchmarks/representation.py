@@ -1,4 +1,4 @@
-"""CKA of all pairs of backbones against the matrix products that it cannot do without.
+"""CKA of all pairs of backbones against the bare matrix products that it needs.
 
     python benchmarks/representation.py
 

@@ -1,4 +1,4 @@
-"""What commands cost before they do anything, and which heavy packages each imports.
+"""Start-up time of commands, and which heavy packages each imports.
 
 python benchmarks/startup.py
 """

@@ -1,4 +1,4 @@
-"""What is measured: backbones with random weights, photographs that nobody took."""
+"""What benchmarks measure: backbones with random weights, and generated photographs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def write_photographs(folder: Path, count: int) -> Path:
 
 @dataclass(frozen=True)
 class Silence:
-    """Progress that nobody sees."""
+    """Progress that is not shown."""
 
     def add(self, name: str, total: int, done: int = 0) -> int:
         return 0
