@@ -70,7 +70,7 @@ def in_turn(side: Callable[[Task], None], work: Sequence[Task]) -> Callable[[], 
 
 
 def one_thread(rounds: int) -> list[Measured]:
-    """A row for each corruption, their sum, and the sum without those that corrupt-tta loops over."""
+    """A row for each corruption, their sum, and the sum without those where corrupt-tta loops."""
     times = {
         name: interleaved(
             {"ours": in_turn(ours, tasks(name)), "theirs": in_turn(theirs, tasks(name))}, rounds
