@@ -6,7 +6,10 @@ Public names are imported when they are first used: ``import clipsyn`` loads not
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsyn.registry import Registry
 
 __version__ = "0.1.0"
 
@@ -31,19 +34,28 @@ _MODULES = {
     "clipsyn.heads.tip": ("TipAdapter", "TipAdapterF"),
     "clipsyn.heads.lda": ("ShrinkageLDA",),
     "clipsyn.heads.anchored": ("AnchoredProbe",),
+    "clipsyn.protocol.loop": ("evaluate",),
     "clipsyn.router": ("FittedRouter", "fit_router", "load_router", "save_router"),
     "clipsyn.router.predict": ("predict_store",),  # brings polars, which the others do without
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 (texts all of them)
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'clipsyn' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    if name == "__all__":  # what `from clipsyn import *` gives
+        return dir(import_module(__name__))
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in (analyses := _analyses()):
+        return analyses.load(name)
+    raise AttributeError(f"module 'clipsyn' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_HOME, *_analyses()])
+
+
+def _analyses() -> Registry:
+    from clipsyn.analyses import ANALYSES
+
+    return ANALYSES

@@ -1,5 +1,11 @@
 """What `clipsyn/__init__.py` imports on first use, for type checkers."""
 
+from clipsyn.analyses.accuracy import zeroshot as zeroshot
+from clipsyn.analyses.cascade import cascade as cascade
+from clipsyn.analyses.diversity import diversity as diversity
+from clipsyn.analyses.oracle import oracle as oracle
+from clipsyn.analyses.representation import representation as representation
+from clipsyn.analyses.robustness import robustness as robustness
 from clipsyn.ensembles.calibrated import CalibratedConfidence as CalibratedConfidence
 from clipsyn.ensembles.calibrated import CalibratedLogAverage as CalibratedLogAverage
 from clipsyn.ensembles.dynamic import KnoraUnion as KnoraUnion
@@ -25,6 +31,7 @@ from clipsyn.heads.tip import TipAdapterF as TipAdapterF
 from clipsyn.heads.zero_shot import ZeroShot as ZeroShot
 from clipsyn.numerics.fewshot import few_shot as few_shot
 from clipsyn.pool import Pool as Pool
+from clipsyn.protocol.loop import evaluate as evaluate
 from clipsyn.router import FittedRouter as FittedRouter
 from clipsyn.router import fit_router as fit_router
 from clipsyn.router import load_router as load_router

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from inspect import Parameter, Signature
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -88,6 +89,10 @@ def _shots(value: Any) -> Shots:
     return "full" if value == FULL else _whole(value)
 
 
+def _curve(value: Any) -> tuple[Shots, ...]:
+    return tuple(dict.fromkeys(map(_shots, _several(value))))
+
+
 FLAG = Kind("true or false", bool, _flag)
 WHOLE = Kind("a whole number", int, _whole)
 NUMBER = Kind("a number", float, _number)
@@ -96,7 +101,8 @@ NAMES = Kind("names, or patterns with *", tuple[str, ...], _names)
 NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
 COSTS = Kind("numbers by name", dict[str, float], _costs)
 PATH = Kind("a path", Path, _path)
-SHOTS = Kind("a number of images a class, or full", Shots, _shots)
+SHOTS = Kind("full or a number of images a class", Shots, _shots)
+CURVE = Kind("full or numbers of images a class", tuple[Shots, ...], _curve)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Constraint:
                 raise unknown_name(name, one, self.choices)
         for number in _numbers_in(read):
             if not (self.least <= number <= self.most and number > self.above):
-                raise self._refusal(name, f"{self.kind.words} {self.range}", f"{number:g}")
+                raise self._refusal(name, f"{self.kind.words} {self.range}", f"{number:,.12g}")
         return read
 
     @property
@@ -137,10 +143,12 @@ class Constraint:
         """ "from 1 to 9", "of at least 1", "above 0", "above 0 and at most 1", or nothing."""
         bounded = math.isfinite(self.most) and self.most != MOST
         if math.isfinite(self.above):
-            return f"above {self.above:g}" + (f" and at most {self.most:g}" if bounded else "")
+            return f"above {self.above:,.12g}" + (
+                f" and at most {self.most:,.12g}" if bounded else ""
+            )
         if math.isfinite(self.least) and bounded:
-            return f"from {self.least:g} to {self.most:g}"
-        return f"of at least {self.least:g}" if math.isfinite(self.least) else ""
+            return f"from {self.least:,.12g} to {self.most:,.12g}"
+        return f"of at least {self.least:,.12g}" if math.isfinite(self.least) else ""
 
     def _refusal(self, name: str, wanted: str, given: str) -> UsageError:
         return UsageError(f"{self._in_messages.format(name)} is {wanted}, not {given}")
@@ -222,5 +230,16 @@ def defaults(settings: type[Settings]) -> dict[str, Any]:
     return {it.name: _default(it) for it in fields(settings)}
 
 
-def _default(of: Field[Any]) -> Any:
-    return of.default if of.default_factory is MISSING else of.default_factory()
+def _default(declaration: Field[Any]) -> Any:
+    if declaration.default_factory is MISSING:
+        return declaration.default
+    return declaration.default_factory()
+
+
+def signature_of(settings: type[Settings], *more: Parameter) -> Signature:
+    """Of a function of a store and settings by name: what `help` and notebooks show."""
+    named = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default)
+        for name, default in defaults(settings).items()
+    ]
+    return Signature([Parameter("store", Parameter.POSITIONAL_OR_KEYWORD), *named, *more])

@@ -12,16 +12,16 @@ import clipsyn
 
 ROOT = Path(clipsyn.__file__).parent
 CALLED = (
-    *("store", "protocol", "results", "router", "ensembles", "heads", "numerics", "stats"),
-    *("extract", "importing", "catalog"),
+    *("store", "analyses", "protocol", "results", "router", "ensembles", "heads", "numerics"),
+    *("stats", "extract", "importing", "catalog"),
 )
-SHOWN = ("__init__.py", "spec.py", "tables.py")  # help of commands, and what they print
-FILES = sorted(
-    {
-        *(file for name in CALLED for file in (ROOT / name).rglob("*.py")),
-        *(file for file in (ROOT / "analyses").rglob("*.py") if file.name not in SHOWN),
-    }
-)
+HELP = {  # what commands say
+    *(ROOT / "analyses").glob("*/__init__.py"),
+    *(ROOT / "analyses").glob("*/tables.py"),
+    ROOT / "analyses/spec.py",
+    ROOT / "protocol/settings.py",
+}
+FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)
 ELSEWHERE = {  # for commands that Python has no function for
     "analyses/cascade/costs.py": "--cost",  # read_costs, of the command line
     "importing/tables.py": "--prediction-column",  # in Python an entry of a mapping

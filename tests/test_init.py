@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import clipsyn
+from clipsyn.analyses import ANALYSES
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.heads import HEADS
 
@@ -57,7 +58,8 @@ def test_type_checkers_are_told_of_the_same_names_in_the_same_modules() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == {name: (module, name) for name, module in clipsyn._HOME.items()}
+    homes = {name: ANALYSES.load(name).home for name in ANALYSES} | clipsyn._HOME
+    assert typed == {name: (module, name) for name, module in homes.items()}
     assert Path(clipsyn.__file__).with_name("py.typed").is_file()
 
 

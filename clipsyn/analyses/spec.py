@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import Parameter, Signature
+from inspect import Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,8 @@ from clipsyn.settings import (
     WHOLE,
     Settings,
     declared,
-    defaults,
     setting,
+    signature_of,
 )
 from clipsyn.specs import MOST
 
@@ -146,6 +146,9 @@ class Analysis:
     over_datasets: bool = True  # whether tables have means or correlations over datasets
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
+    def __post_init__(self) -> None:
+        vars(self).update(__name__=self.name, __doc__=self.about)  # as a function has them
+
     def __call__(self, store: FeatureStore, **settings: Any) -> DataFrame:
         """Measure `store`; files that settings ask for are written too."""
         chosen = self.settings.of(settings)
@@ -213,10 +216,4 @@ class Analysis:
 
     @property
     def __signature__(self) -> Signature:
-        """For `help` and notebooks: each setting by name, with its default."""
-        of = [Parameter("store", Parameter.POSITIONAL_OR_KEYWORD)]
-        of += [
-            Parameter(name, Parameter.KEYWORD_ONLY, default=default)
-            for name, default in defaults(self.settings).items()
-        ]
-        return Signature(of)
+        return signature_of(self.settings)

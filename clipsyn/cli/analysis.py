@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from clipsyn.analyses.spec import Analysis
-from clipsyn.cli.declared import settings_options
-from clipsyn.cli.options import Command, Report, joined, report_options, say_written, store_argument
+from clipsyn.cli.declared import settings_command
+from clipsyn.cli.options import Report, joined, say_written
 from clipsyn.cli.output import say
 
 
@@ -27,10 +27,11 @@ def command_of(analysis: Analysis) -> click.Command:
         for path, rows in analysis.write_files(opened, settings):
             say_written(rows, path)
 
-    command: Command = report_options(run)
-    for option in reversed(settings_options(analysis.settings)):
-        command = option(command)
-    examples = "\n".join(["\b", *analysis.examples])
-    help = f"{analysis.about}\n\n{examples}"
-    command = store_argument(command)
-    return click.command(analysis.name, short_help=analysis.short, help=help)(command)
+    return settings_command(
+        analysis.name,
+        analysis.settings,
+        run,
+        short=analysis.short,
+        about=analysis.about,
+        examples=analysis.examples,
+    )

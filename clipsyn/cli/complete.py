@@ -95,6 +95,7 @@ _CATALOGUES: dict[str, Callable[[], Iterable[str]]] = {
     "--prompts": _prompts,
     "--ensembles": _ensembles,
     "--ensemble": _ensembles,
+    "--compare": _ensembles,
     "--heads": _heads,
     "--head": _heads,
 }

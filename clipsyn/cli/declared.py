@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from clipsyn.cli.complete import complete
-from clipsyn.cli.options import Command, DeclaredOption, Destination, names_of
+from clipsyn.cli.complete import complete, flag_of
+from clipsyn.cli.options import (
+    Command,
+    DeclaredOption,
+    Destination,
+    names_of,
+    report_options,
+    store_argument,
+    with_options,
+)
 from clipsyn.errors import UsageError
 from clipsyn.settings import (
     COSTS,
+    CURVE,
     FLAG,
     FULL,
     NAMES,
@@ -25,6 +34,7 @@ from clipsyn.settings import (
     WHOLE,
     Setting,
     Settings,
+    Shots,
     declared,
     defaults,
 )
@@ -36,18 +46,45 @@ def settings_options(settings: type[Settings]) -> list[Callable[[Command], Comma
     return [_option(name, it, values[name]) for name, it in declared(settings).items()]
 
 
-class _ShotsType(click.ParamType):  # type: ignore[type-arg]
+def settings_command(
+    name: str,
+    settings: type[Settings],
+    run: Command,
+    *,
+    short: str,
+    about: str,
+    examples: Sequence[str],
+) -> click.Command:
+    """`clipsyn NAME STORE`, with an option for each setting and those of a report.
+
+    run: gets `store`, `report`, and the value of each setting by name.
+    """
+    command = with_options(report_options(run), settings_options(settings))
+    help = "\n".join([f"{about}\n\n\b", *examples])
+    return click.command(name, short_help=short, help=help)(store_argument(command))
+
+
+class ShotsType(click.ParamType):  # type: ignore[type-arg]
+    """A number of images a class, or "full"."""
+
     name = "text"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        if value == FULL or isinstance(value, int):
-            return value  # type: ignore[no-any-return]
+    ) -> Shots:
         try:
-            return int(value)
-        except ValueError:
-            self.fail(f"'{value}' is neither a number of images a class nor {FULL}", param, ctx)
+            return _shots(value)
+        except ValueError as error:
+            flag = flag_of(param) if param else self.name
+            raise UsageError(f"{flag} {value}: write a number from 1 on, or {FULL}") from error
+
+
+def _shots(value: Any) -> Shots:
+    if value == FULL:
+        return "full"
+    if not (str(value).isdecimal() and int(value)):
+        raise ValueError(value)
+    return int(value)
 
 
 def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command]:
@@ -68,7 +105,7 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
             multiple=True,
             default=(",".join(map(str, default)),) if default else (),
             show_default=bool(default),
-            callback=_LISTS[it.kind],
+            callback=lambda *given: default if (read := _list(it, *given)) is None else read,
             shell_complete=complete,
             **about,
         )
@@ -85,36 +122,41 @@ def _type(it: Setting) -> Any:
     if it.kind is PATH:
         return Destination() if it.writes else click.Path(path_type=Path)
     if it.kind is SHOTS:
-        return _ShotsType()
+        return ShotsType()
     bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]
     if it.kind is WHOLE:
         return click.IntRange(*(None if it is None else int(it) for it in bounds))  # type: ignore[arg-type]
     return click.FloatRange(bounds[0], bounds[1]) if it.kind is NUMBER else str
 
 
-def _numbers(
-    context: click.Context, parameter: click.Parameter, texts: tuple[Any, ...]
-) -> tuple[float, ...] | None:
-    names = names_of(context, parameter, tuple(map(str, texts)))
+def _list(
+    it: Setting, context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> Any:
+    """What an option that is repeated or has commas gives; None without any name."""
+    names = names_of(context, parameter, texts)
+    if names is None:
+        return None
     try:
-        return None if names is None else tuple(map(float, names))
+        return _LISTS[it.kind](names)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; write 0.5,0.9", context, parameter) from error
+        form = it.metavar or _FORMS[it.kind]
+        raise UsageError(f"{flag_of(parameter)} {','.join(names)}: write {form}") from error
 
 
-def _costs(
-    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
-) -> dict[str, float]:
-    found = {}
-    for text in names_of(context, parameter, texts) or ():
+def _costs(names: tuple[str, ...]) -> dict[str, float]:
+    costs = {}
+    for text in names:
         name, _, number = text.rpartition("=")
-        try:
-            found[name] = float(number)
-        except ValueError:
-            name = ""
         if not name:
-            raise UsageError(f"{parameter.opts[0]} {text}: write {parameter.metavar}")
-    return found
+            raise ValueError(text)
+        costs[name] = float(number)
+    return costs
 
 
-_LISTS: dict[Any, Callable[..., Any]] = {NAMES: names_of, NUMBERS: _numbers, COSTS: _costs}
+_LISTS: dict[Any, Callable[[tuple[str, ...]], Any]] = {
+    NAMES: tuple,
+    NUMBERS: lambda names: tuple(map(float, names)),
+    CURVE: lambda names: tuple(map(_shots, names)),
+    COSTS: _costs,
+}
+_FORMS = {NUMBERS: "0.5,0.9", CURVE: f"numbers from 1 on, or {FULL}, such as 1,2,4,{FULL}"}

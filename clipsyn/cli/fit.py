@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsyn.cli.complete import complete
+from clipsyn.cli.declared import ShotsType
 from clipsyn.cli.options import SEED, list_option, store_argument
 from clipsyn.cli.output import say
-from clipsyn.errors import UsageError
+from clipsyn.settings import FULL, Shots, images_of
 
 if TYPE_CHECKING:
     from clipsyn.router.fitted import FittedRouter
@@ -39,7 +40,8 @@ _METHOD = "NAME or NAME:parameter=value:…"
 )
 @click.option(
     "--shots",
-    default="full",
+    type=ShotsType(),
+    default=FULL,
     show_default=True,
     help="Labelled images of each class to learn from, or full: all there are.",
 )
@@ -83,7 +85,7 @@ def fit(
     *,
     ensemble: str,
     head: str,
-    shots: str,
+    shots: Shots,
     seed: int,
     support: str,
     backbones: tuple[str, ...] | None,
@@ -112,7 +114,7 @@ def fit(
         dataset,
         ensemble,
         head=head,
-        shots=_shots(shots),
+        shots=images_of(shots),
         seed=seed,
         support=support,
         backbones=backbones,
@@ -122,14 +124,6 @@ def fit(
     write(output, router, replace=replace)
     say(_outcome(router))
     say(f"written to {output}: next, `clipsyn predict {output} IMAGES`")
-
-
-def _shots(text: str) -> int | None:
-    if text == "full":
-        return None
-    if not (text.isdecimal() and int(text)):
-        raise UsageError(f"--shots {text}: write a number from 1 on, or full")
-    return int(text)
 
 
 def _outcome(router: FittedRouter) -> str:

@@ -14,20 +14,17 @@ import click
 
 from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.output import say, say_document, say_lines
-from clipsyn.specs import MOST, MOST_SEEDS, MOST_WORKERS, listed
+from clipsyn.specs import MOST, listed
 
 if TYPE_CHECKING:
     from polars import DataFrame
-
-    from clipsyn.store.features import FeatureStore
 
 Command = Callable[..., Any]
 
 store_argument = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
 
 
-COUNT, SEED = click.IntRange(1, MOST), click.IntRange(0, MOST)
-SEEDS, WORKERS = click.IntRange(1, MOST_SEEDS), click.IntRange(1, MOST_WORKERS)
+SEED = click.IntRange(0, MOST)
 
 
 class Destination(click.Path):
@@ -94,44 +91,6 @@ def list_option(
     )
 
 
-def cell_options(*, perturbations: Sequence[str] = ()) -> Callable[[Command], Command]:
-    """STORE, and which of its cells are measured: of the test split, if nothing else is said.
-
-    The command gets `store`, and of `datasets`, `splits`, `perturbations`, `backbones` and
-    `prompts` each a tuple of names and patterns, or None for all. `perturbations` is a default.
-    """
-    names = "Names or patterns such as '{}', repeated or with commas."
-    everything = names + "  [default: all]"
-    options = (
-        store_argument,
-        list_option("-d", "--dataset", "datasets", help=everything.format("emoji-*")),
-        list_option(
-            "-s",
-            "--split",
-            "splits",
-            default=["test"],
-            help="Measured on; repeated or with commas.",
-        ),
-        list_option(
-            "-p",
-            "--perturb",
-            "perturbations",
-            default=perturbations,
-            help=(names if perturbations else everything).format("jpeg-*"),
-        ),
-        list_option("-b", "--backbones", help=everything.format("*/openai")),
-        list_option("--prompts", help="Prompt sets.  [default: all]"),
-    )
-    return lambda command: _with(command, options)
-
-
-pooled_option = click.option(
-    "--pooled",
-    is_flag=True,
-    help="All perturbations of a dataset together, where each image was shown under one.",
-)
-
-
 @dataclass(frozen=True)
 class Report:
     """How a command tells its numbers."""
@@ -170,7 +129,7 @@ def report_options(command: Command) -> Command:
         click.option("--csv", type=file, help="Also write the numbers to this file."),
         click.option("--parquet", type=file, help="The same as Parquet."),
     )
-    return _with(with_report, options)
+    return with_options(with_report, options)
 
 
 def joined(tables: Mapping[str, str]) -> str:
@@ -183,22 +142,7 @@ def say_written(rows: int, *paths: Path | None) -> None:
             say(f"{rows:,} rows written to {path}", err=True)
 
 
-def say_left_out(store: FeatureStore, frame: DataFrame, lacking: str = "labels") -> None:
-    """Say which datasets of the store have no row in a frame of results."""
-    there = {key.dataset for key in store.keys(split=set(frame["split"]))}
-    if missing := ", ".join(sorted(there - set(frame["dataset"]))):
-        say(f"not shown, for want of {lacking} or such cells: {missing}", err=True)
-
-
-def say_shared(store: FeatureStore, frame: DataFrame) -> None:
-    """Say which datasets of a frame of results share images: something over them is shown."""
-    from clipsyn.analyses.shared_images import notes, sample_tables
-
-    for note in notes(sample_tables(store, frame)):
-        say(note, err=True)
-
-
-def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):  # so that --help has them in this order
         command = option(command)
     return command

@@ -1,47 +1,48 @@
-"""What `evaluate` is asked for, against what the store has: methods and cells."""
+"""Which methods and cells are compared: what is asked for, and what the store has."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
-from clipsyn.protocol.study import Protocol, Shots
+from clipsyn.protocol.settings import ALL, ProtocolSettings
+from clipsyn.protocol.study import Comparison
 from clipsyn.registry import Registry
+from clipsyn.settings import images_of
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import Names, groups, select
+from clipsyn.store.select import groups
 
-ALL = "all"  # stands for every head, or every ensemble
-_MOST_SHOTS = 1_000_000
 _LOG = logging.getLogger("clipsyn")
 Place = tuple[str, str]  # split, perturbation
 
 
-def read_shots(texts: Sequence[str] | None) -> tuple[Shots, ...]:
-    """Numbers of images a class; "full" is the whole support split."""
-    try:
-        return tuple(None if text == "full" else int(text) for text in texts or ())
-    except ValueError:
-        raise UsageError(
-            f"shots are numbers or full, such as 1,2,4,full; not {', '.join(texts or ())}"
-        ) from None
+def compared(settings: ProtocolSettings) -> Comparison:
+    """The heads and ensembles by their names, the numbers of shots, and the seeds."""
+    return Comparison(
+        _spread(settings.heads, HEADS),
+        _spread(settings.ensembles, ENSEMBLES),
+        tuple(map(images_of, settings.shots)),
+        tuple(settings.draws),
+        settings.base_to_new,
+    )
 
 
-def spread(texts: Sequence[str], registry: Registry) -> tuple[str, ...]:
+def _spread(texts: Sequence[str], registry: Registry) -> tuple[str, ...]:
     """Each name once; "all" stands for all of the registry."""
     names = (name for text in texts for name in (registry if text == ALL else [text]))
     return tuple(dict.fromkeys(names))
 
 
-class Unit(NamedTuple):
-    """What is measured together: one dataset and prompt set."""
+class DatasetCells(NamedTuple):
+    """The cells of one dataset and prompt set, which are measured together."""
 
     dataset: str
     places: tuple[Place, ...]
@@ -49,44 +50,31 @@ class Unit(NamedTuple):
     prompts: str
     support: str | None  # the split that is fitted on, if any
     lacking: tuple[str, ...]  # backbones without embeddings
-    silent: tuple[str, ...]  # backbones of which there are predictions alone
-    unsure: tuple[str, ...]  # of these the ones without confidences
+    silent: tuple[str, ...]  # backbones with predictions alone
+    unsure: tuple[str, ...]  # those of them without confidences
 
 
-def learning(protocol: Protocol) -> set[str]:
+def learning(comparison: Comparison) -> set[str]:
     """The heads and ensembles that need labelled samples to learn from."""
-    heads = {text for text in protocol.heads if from_text(HEADS, text).learns}
-    return heads | {text for text in protocol.ensembles if from_text(ENSEMBLES, text).learns}
+    return {
+        text
+        for texts, registry in ((comparison.heads, HEADS), (comparison.ensembles, ENSEMBLES))
+        for text in texts
+        if from_text(registry, text).learns
+    }
 
 
 def usable(
-    protocol: Protocol, by_name: Collection[str], unit: Unit | None = None
-) -> tuple[Protocol, list[str]]:
-    """The protocol without what cannot work (in a unit), and what is to be said of it.
+    comparison: Comparison, by_name: Collection[str], cells: DatasetCells | None = None
+) -> tuple[Comparison, list[str]]:
+    """The comparison without the methods that cannot work, and a note for each reason.
 
-    by_name: heads and ensembles that stay, so that they are refused. Of predictions alone what can
-    be made is: it is an error only where nothing is left.
+    cells: those it is about, if they are known. by_name: heads and ensembles that stay, so that
+    they are refused later. With predictions alone what is possible is done: it is an error only
+    where nothing is left.
     """
-    heads = {text for text in protocol.heads if from_text(HEADS, text).learns}
-    ensembles = {text: from_text(ENSEMBLES, text) for text in protocol.ensembles}
-    bound: dict[str, set[str]] = {}
-    if protocol.base_to_new:
-        knowing = {text for text, of in ensembles.items() if of.knows_classes}
-        bound["base-to-new cannot use what learns the classes"] = (heads | knowing) - set(by_name)
-    if unit and unit.lacking:
-        needing = {text for text, of in ensembles.items() if of.needs_embeddings}
-        why = f"there are no embeddings of {', '.join(unit.lacking)}"
-        bound[why] = (heads | needing) - set(by_name)
-    if unit and unit.support is None:
-        bound["there are no labelled images to learn from (support=…)"] = learning(protocol)
-    if unit and unit.unsure:
-        needing = {text for text, of in ensembles.items() if of.needs_confidences}
-        bound[f"there are no confidences of {', '.join(unit.unsure)}"] = needing
-    if unit and unit.silent:
-        needing = {text for text, of in ensembles.items() if of.needs_logits}
-        bound[f"there are predictions alone of {', '.join(unit.silent)}"] = heads | needing
-    notes, kept = [], protocol
-    for why, texts in bound.items():
+    notes, kept = [], comparison
+    for why, texts in _reasons(comparison, set(by_name), cells).items():
         if out := [text for text in (*kept.heads, *kept.ensembles) if text in texts]:
             notes.append(f"{', '.join(out)} left out: {why}")
         kept = replace(
@@ -94,32 +82,64 @@ def usable(
             heads=tuple(text for text in kept.heads if text not in texts),
             ensembles=tuple(text for text in kept.ensembles if text not in texts),
         )
-    if unit and unit.silent:
-        _check_silent(unit, protocol, kept)
+    if cells and cells.silent:
+        _check_silent(cells, comparison, kept)
     return kept, notes
 
 
-def _check_silent(unit: Unit, asked: Protocol, kept: Protocol) -> None:
+def _reasons(
+    comparison: Comparison, by_name: set[str], cells: DatasetCells | None
+) -> Mapping[str, set[str]]:
+    """Why methods cannot work: their names by reason."""
+    heads = {text for text in comparison.heads if from_text(HEADS, text).learns}
+    ensembles = {text: from_text(ENSEMBLES, text) for text in comparison.ensembles}
+    reasons: dict[str, set[str]] = {}
+    if comparison.base_to_new:
+        bound = heads | _those(ensembles, "knows_classes")
+        reasons["base-to-new cannot use what learns the classes"] = bound - by_name
+    if cells is None:
+        return reasons
+    if cells.lacking:
+        why = f"there are no embeddings of {', '.join(cells.lacking)}"
+        reasons[why] = (heads | _those(ensembles, "needs_embeddings")) - by_name
+    if cells.support is None:
+        reasons["there are no labelled images to learn from (support=…)"] = learning(comparison)
+    if cells.unsure:
+        why = f"there are no confidences of {', '.join(cells.unsure)}"
+        reasons[why] = _those(ensembles, "needs_confidences")
+    if cells.silent:
+        why = f"there are predictions alone of {', '.join(cells.silent)}"
+        reasons[why] = heads | _those(ensembles, "needs_logits")
+    return reasons
+
+
+def _those(estimators: Mapping[str, Any], attribute: str) -> set[str]:
+    """The names of those of which an attribute is true."""
+    return {name for name, estimator in estimators.items() if getattr(estimator, attribute)}
+
+
+def _check_silent(cells: DatasetCells, asked: Comparison, kept: Comparison) -> None:
     """Refuse what predictions alone cannot do at all."""
     every = {name: from_text(ENSEMBLES, name) for name in ENSEMBLES}
-    needing = {name for name, of in every.items() if unit.unsure and of.needs_confidences}
-    votes = [name for name, of in every.items() if not of.needs_logits and name not in needing]
+    needing = _those(every, "needs_logits")
+    if cells.unsure:
+        needing |= _those(every, "needs_confidences")
+    votes = [name for name in every if name not in needing]
     if asked.base_to_new or not kept.heads or (asked.ensembles and not kept.ensembles):
         raise UsageError(
-            f"of {', '.join(unit.silent)} on {unit.dataset} there are predictions alone: they can "
-            f"be compared and combined by {', '.join(votes)}, on the zero-shot head, and nothing "
-            "else; import logits, or choose other cells with backbones=…"
+            f"of {', '.join(cells.silent)} on {cells.dataset} there are predictions alone: they "
+            f"can be compared and combined by {', '.join(votes)}, on the zero-shot head, and "
+            "nothing else; import logits, or choose other cells with backbones=…"
         )
 
 
-def check(protocol: Protocol) -> None:
+def check(comparison: Comparison) -> None:
     """Refuse names and combinations that cannot work before anything is read."""
-    heads = {text: from_text(HEADS, text) for text in protocol.heads}
-    ensembles = {text: from_text(ENSEMBLES, text) for text in protocol.ensembles}
+    heads = {text: from_text(HEADS, text) for text in comparison.heads}
+    ensembles = {text: from_text(ENSEMBLES, text) for text in comparison.ensembles}
     if not heads:
         raise UsageError("no head is asked for: name some, such as zero-shot")
-    _check_shots(protocol.shots)
-    if not protocol.base_to_new:
+    if not comparison.base_to_new:
         return
     if learned := [text for text, head in heads.items() if head.learns]:
         raise UsageError(
@@ -132,60 +152,42 @@ def check(protocol: Protocol) -> None:
         )
 
 
-def _check_shots(shots: Sequence[Shots]) -> None:
-    numbers = [number for number in shots if number is not None]
-    if numbers and min(numbers) < 1:
-        raise UsageError(f"shots are images of a class, at least 1, or full; not {min(numbers)}")
-    if numbers and max(numbers) > _MOST_SHOTS:
-        raise UsageError(
-            f"{max(numbers)} shots are more images than any class has: give full for the whole "
-            "support split"
-        )
-
-
 @dataclass(frozen=True)
-class Choice:
-    """Which datasets, splits, perturbations, backbones and prompt sets the filters leave.
+class CellChoice:
+    """The cells that the settings select, of datasets that have labels.
 
     support: the split to learn from, None where nothing learns. optional: what learns may be left
     out where no dataset has such a split.
     """
 
     store: FeatureStore
-    splits: Names
-    perturbations: Names
-    backbones: Names
-    prompts: Names
+    settings: ProtocolSettings
     support: str | None
     optional: bool
 
-    def units(self, datasets: Names) -> Iterator[Unit]:
-        cells, support = self._cells(datasets)
+    def datasets(self) -> Iterator[DatasetCells]:
+        """The cells of each dataset and prompt set."""
+        cells, support = self._cells()
         for dataset, of_dataset in groupby(cells, key=lambda key: key.dataset):
             places: dict[str, list[Place]] = {}  # by prompt set
-            found: dict[str, FeatureKey] = {}  # by backbone
+            keys_by_backbone: dict[str, FeatureKey] = {}
             for split, of_split in groupby(of_dataset, key=lambda key: key.split):
-                for (perturbation, prompt_set), keys in groups(self.store, of_split, self.prompts):
+                chosen = groups(self.store, of_split, self.settings.prompts)
+                for (perturbation, prompt_set), keys in chosen:
                     places.setdefault(prompt_set, []).append((split, perturbation))
-                    found |= {key.backbone: key for key in keys}
-            names = tuple(sorted(found))
-            chosen = [self.store.cell(found[name]) for name in names]
-            lacking = tuple(cell.key.backbone for cell in chosen if not cell.has_embeddings)
-            silent = tuple(cell.key.backbone for cell in chosen if not cell.has_logits)
-            unsure = tuple(cell.key.backbone for cell in chosen if not cell.has_confidences)
-            for prompt_set in sorted(places):
-                of = tuple(places[prompt_set])
-                yield Unit(dataset, of, names, prompt_set, support, lacking, silent, unsure)
+                    keys_by_backbone |= {key.backbone: key for key in keys}
+            names = tuple(sorted(keys_by_backbone))
+            each = [self.store.cell(keys_by_backbone[name]) for name in names]
+            lacking = tuple(cell.key.backbone for cell in each if not cell.has_embeddings)
+            silent = tuple(cell.key.backbone for cell in each if not cell.has_logits)
+            unsure = tuple(cell.key.backbone for cell in each if not cell.has_confidences)
+            for prompts in sorted(places):
+                where = tuple(places[prompts])
+                yield DatasetCells(dataset, where, names, prompts, support, lacking, silent, unsure)
 
-    def _cells(self, datasets: Names) -> tuple[list[FeatureKey], str | None]:
+    def _cells(self) -> tuple[list[FeatureKey], str | None]:
         """Those of labelled splits, of datasets whose support has labels too; and that support."""
-        keys = select(
-            self.store,
-            dataset=datasets,
-            split=self.splits,
-            perturbation=self.perturbations,
-            backbone=self.backbones,
-        )
+        keys = self.settings.keys(self.store)
         if any(key.split == self.support for key in keys):
             raise UsageError(
                 f"{self.support} is both fitted on and measured on: choose another support=… "
@@ -198,7 +200,7 @@ class Choice:
             bare |= self._bare((key.dataset, support) for key in left)
             left = [key for key in left if (key.dataset, support) not in bare]
         names = ", ".join("/".join(place) for place in sorted(bare))
-        if bare and (datasets is not None or not left):
+        if bare and (self.settings.datasets is not None or not left):
             raise DatasetError(no_labels(names))
         if bare:
             _LOG.info("note: %s left out: no labels", names)
@@ -208,12 +210,12 @@ class Choice:
         """The support split, unless no dataset has labels in it and none are needed."""
         if self.support is None or not self.optional:
             return self.support
-        of = {(key.dataset, self.support) for key in keys}
-        there = {place for place in of if self.store.samples_path(*place).exists()}
+        places = {(key.dataset, self.support) for key in keys}
+        there = {place for place in places if self.store.samples_path(*place).exists()}
         return self.support if there - self._bare(there) else None
 
     def _bare(self, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those of the datasets and splits that have no label."""
+        """The datasets and splits that have no label."""
         return {
             place for place in set(places) if not (self.store.samples(*place).labels >= 0).any()
         }

@@ -1,7 +1,7 @@
-"""What a head and ensembles on top of it are: fitted on the support, then shown a target.
+"""A head and ensembles on top of it: fitted on the support, then shown a target.
 
-`fit_methods` sees the support alone, `predict` shows what is fitted the targets: labels of a target
-cannot reach a fit.
+`fit_methods` gets the support alone, and `predict` shows the targets to what is fitted, so that
+labels of a target cannot reach a fit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Method(NamedTuple):
     seconds: float
 
 
-class Fitted(NamedTuple):
+class FittedMethods(NamedTuple):
     """A head and the ensembles on top of it, fitted on the same support."""
 
     head: Head
@@ -103,7 +103,7 @@ def _parts(head: str, name: str | None, seed: int | None = None) -> Iterator[Any
 
 def fit_methods(
     support: Pool, head_text: str, ensemble_texts: Sequence[str], seed: int | None
-) -> Fitted:
+) -> FittedMethods:
     """Fit a head on the support, and ensembles on what it says of the support.
 
     Raises TooFewSamples where the head cannot spare samples for a combiner.
@@ -118,10 +118,10 @@ def fit_methods(
         start = time.perf_counter()
         ensemble.fit(combiner)
         methods[text] = Method(ensemble, time.perf_counter() - start)
-    return Fitted(head, methods, _chosen(combiner), seconds, len(support.labelled()))
+    return FittedMethods(head, methods, _chosen(combiner), seconds, len(support.labelled()))
 
 
-def predict(fitted: Fitted, target: Target) -> Verdict:
+def predict(fitted: FittedMethods, target: Target) -> Verdict:
     """Show the target to everything that is fitted, a block of samples at a time."""
     labels: list[NDArray[np.int32]] = []
     judged: dict[tuple[str, bool], list[Judged]] = {}  # (name, is a backbone)
@@ -146,8 +146,8 @@ def predict(fitted: Fitted, target: Target) -> Verdict:
     whole = {key: join(parts) for key, parts in judged.items()}
     return Verdict(
         np.concatenate(labels),
-        {name: found for (name, single), found in whole.items() if single},
-        {name: found for (name, single), found in whole.items() if not single},
+        {name: one for (name, single), one in whole.items() if single},
+        {name: one for (name, single), one in whole.items() if not single},
         seconds,
     )
 
@@ -161,7 +161,7 @@ def _chosen(combiner: Pool) -> str | None:
 
 
 def _for_classes(fitted: Any, target: Target) -> Any:
-    """Base-to-new: what weighs backbones for some classes, applied to others."""
+    """What is fitted, moved to the classes of a target (base-to-new)."""
     if target.subset is None:
         return fitted
     moved = copy.copy(fitted)

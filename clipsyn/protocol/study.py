@@ -17,7 +17,7 @@ from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.protocol.methods import (
     CHOSEN,
     ORACLE,
-    Fitted,
+    FittedMethods,
     Target,
     fit_methods,
     is_random,
@@ -26,20 +26,18 @@ from clipsyn.protocol.methods import (
     versions,
 )
 from clipsyn.protocol.scoring import Scorer
-from clipsyn.results.frame import Measured, Row
+from clipsyn.results.frame import Measured, Row, row
 from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.store.pools import PoolReader
 
-Shots = int | None  # None is the whole support split
-
 
 @dataclass(frozen=True)
-class Protocol:
+class Comparison:
     """What is compared: heads x ensembles x shots x seeds."""
 
     heads: tuple[str, ...]
     ensembles: tuple[str, ...]
-    shots: tuple[Shots, ...]
+    shots: tuple[int | None, ...]  # of each class; None is the whole support split
     seeds: tuple[int, ...]
     base_to_new: bool = False
 
@@ -47,7 +45,7 @@ class Protocol:
 class Draw(NamedTuple):
     """Which labelled samples are learned from; `seed` is None where nothing is random."""
 
-    shots: Shots
+    shots: int | None  # of each class; 0 where nothing is learned, None for the whole support
     seed: int | None
     rows: NDArray[np.intp]
 
@@ -66,60 +64,47 @@ class Batch:
 
 
 class Subject(NamedTuple):
-    """What has a fingerprint: an ensemble of all backbones on a target, or one on its own."""
+    """What has a fingerprint: on a target, an ensemble of all backbones or a backbone."""
 
     target: int
     ensemble: str | None
-    backbone: str | None
+    backbone: str | None = None  # on its own
 
 
-class Number(NamedTuple):
-    """A measurement before it has a name: of an ensemble, or of backbones on their own."""
+class FewShotStudy:
+    """All numbers of a comparison on one dataset and prompt set.
 
-    target: int
-    ensemble: str | None
-    backbones: tuple[str, ...]
-    measured: Measured
-
-    @property
-    def subject(self) -> Subject:
-        return Subject(self.target, self.ensemble, None if self.ensemble else self.backbones[0])
-
-
-class Study:
-    """All numbers of one dataset and prompt set under a protocol.
-
-    support: None where nothing is fitted. indices: rows of the support for (shots, seed), where
-    they are not to be drawn.
+    support: None where nothing is fitted. indices: rows of the support by (shots, seed), where
+    they are not drawn.
     """
 
     def __init__(
         self,
         support: PoolReader | None,
         targets: Sequence[Target],
-        protocol: Protocol,
+        comparison: Comparison,
         indices: Mapping[tuple[int, int], NDArray[np.intp]] | None = None,
     ) -> None:
         self.support = support
         self.targets = targets
         self._reader = support or targets[0].reader  # of a target no sample is read to fit
-        self.protocol = protocol
+        self.comparison = comparison
         self._indices = indices or {}
 
     def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
-        """Everything with this seed; None is for all that no seed makes a difference to.
+        """All numbers of a seed, or with None those that are the same for every seed.
 
         Results whose fingerprint is in `known` are neither computed nor given again.
         """
         for draw in self._draws(seed):
-            for head in self.protocol.heads:
+            for head in self.comparison.heads:
                 if names := self._names(draw, head):
-                    yield self._run_unit(draw, head, names, known)
+                    yield self._batch(draw, head, names, known)
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""
         labels = self._reader.samples.labels
-        if not self.protocol.base_to_new:
+        if not self.comparison.base_to_new:
             return labels
         base, _ = halves(len(self._reader.samples.class_names))
         return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
@@ -132,31 +117,31 @@ class Study:
         for shots, rows in self.drawn(seed).items():
             yield Draw(shots, seed, rows)
 
-    def drawn(self, seed: int | None) -> dict[Shots, NDArray[np.intp]]:
-        """Rows of the support for each number of shots; without a seed for all of it alone.
+    def drawn(self, seed: int | None) -> dict[int | None, NDArray[np.intp]]:
+        """Rows of the support by number of shots; without a seed, those of the whole support.
 
-        Where several numbers give the same rows, as all do that no class has, the largest stands
-        for all: the same fit is made, and counts in a mean, once.
+        Numbers of shots that give the same rows, because no class has more images, stand under the
+        largest of them: the same fit is made, and counts in a mean, once.
         """
-        found: dict[Shots, NDArray[np.intp]] = {}
-        for shots in sorted(self.protocol.shots, key=lambda k: (k is None, k)):
+        drawn: dict[int | None, NDArray[np.intp]] = {}
+        for shots in sorted(self.comparison.shots, key=lambda k: (k is None, k)):
             if shots is None or seed is not None:
                 rows = self._rows(shots, seed or 0)
-                found = {k: of for k, of in found.items() if not np.array_equal(of, rows)}
-                found[shots] = rows
-        return found
+                drawn = {k: one for k, one in drawn.items() if not np.array_equal(one, rows)}
+                drawn[shots] = rows
+        return drawn
 
-    def _rows(self, shots: Shots, seed: int) -> NDArray[np.intp]:
+    def _rows(self, shots: int | None, seed: int) -> NDArray[np.intp]:
         given = None if shots is None else self._indices.get((shots, seed))
         return few_shot(self.labels(), shots, seed) if given is None else given
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
-        """What to measure on a draw, None for the backbones: each thing once over all draws.
+        """The ensembles to measure on a draw, with None for the backbones on their own.
 
-        On each draw there is the backbone that is chosen there, and what learns nothing, which is
-        measured without a draw, is compared with it.
+        Each is measured once: what learns nothing, without a draw. On each draw a backbone is
+        chosen, and what learns nothing gets its gain over that one there.
         """
-        names = list(dict.fromkeys([None, ORACLE, *self.protocol.ensembles, CHOSEN]))
+        names = list(dict.fromkeys([None, ORACLE, *self.comparison.ensembles, CHOSEN]))
         if draw.shots == 0:
             return [name for name in names if not learns(head, name)]
         names = [name for name in names if name is not None or learns(head, None)]
@@ -164,27 +149,26 @@ class Study:
             return [name for name in names if is_random(head, name) == (draw.seed is not None)]
         return names
 
-    def _run_unit(
+    def _batch(
         self, draw: Draw, head: str, names: Sequence[str | None], known: Container[str]
     ) -> Batch:
         prints = {
             subject: self._fingerprint(draw, head, subject) for subject in self._subjects(names)
         }
         missing = {subject.ensemble for subject, one in prints.items() if one not in known}
-        todo = sorted(missing, key=str)
         wanted = set(prints.values())
-        if not todo:
+        if not missing:
             return Batch(wanted=wanted)
         try:
-            numbers = self._numbers(draw, head, todo)
+            numbers = self._numbers(draw, head, sorted(missing, key=str))
         except TooFewSamples as error:
             samples = self._reader.samples
             shots = "all" if draw.shots is None else draw.shots
             return Batch(notes=[f"{samples.dataset}, {shots} shots, {head} left out: {error}"])
         rows = [
-            self._row(draw, head, number, prints[number.subject])
-            for number in numbers
-            if prints[number.subject] not in known
+            row(measured, **self._about(draw, head, subject), fingerprint=prints[subject])
+            for subject, measured in numbers
+            if prints[subject] not in known
         ]
         return Batch(rows, wanted=wanted)
 
@@ -194,7 +178,9 @@ class Study:
                 for backbone in self._reader.backbones if name is None else [None]:
                     yield Subject(target, name, backbone)
 
-    def _numbers(self, draw: Draw, head: str, names: Sequence[str | None]) -> list[Number]:
+    def _numbers(
+        self, draw: Draw, head: str, names: Sequence[str | None]
+    ) -> list[tuple[Subject, Measured]]:
         fitted = fit_methods(self._pool(draw), head, _ensembles(names), draw.seed)
         known = [] if draw.shots == 0 else [name for name in names if not learns(head, name)]
         return [
@@ -207,20 +193,20 @@ class Study:
         pool = self._reader.read(draw.rows)
         if self.support is None:
             pool = replace(pool, split="")  # empty: nothing of the target, which a fit refuses
-        if not self.protocol.base_to_new:
+        if not self.comparison.base_to_new:
             return pool
         return pool.of_classes(halves(pool.n_classes)[0])
 
     def _fingerprint(self, draw: Draw, head: str, subject: Subject) -> str:
-        goal = self.targets[subject.target]
+        target = self.targets[subject.target]
         support = None
         if draw.shots != 0:
             support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
         return fingerprint(
             {
                 "clipsyn": " ".join(versions(head, subject.ensemble)),
-                "target": _origin(goal.reader, subject.backbone),
-                "classes": goal.classes,
+                "target": _origin(target.reader, subject.backbone),
+                "classes": target.classes,
                 "head": head,
                 "ensemble": subject.ensemble,
                 "support": support,
@@ -228,30 +214,23 @@ class Study:
             }
         )
 
-    def _row(self, draw: Draw, head: str, number: Number, print_: str) -> Row:
-        goal = self.targets[number.target]
-        metric, score, interval = number.measured
-        of = self._reader
+    def _about(self, draw: Draw, head: str, subject: Subject) -> Row:
+        target = self.targets[subject.target]
+        reader, backbone = target.reader, subject.backbone
         return {
-            "dataset": goal.reader.samples.dataset,
-            "split": goal.reader.samples.split,
-            "perturbation": goal.reader.perturbation,
-            "severity": parse_perturbation(goal.reader.perturbation).severity,
+            "dataset": reader.samples.dataset,
+            "split": reader.samples.split,
+            "perturbation": reader.perturbation,
+            "severity": parse_perturbation(reader.perturbation).severity,
             "head": head,
-            "ensemble": number.ensemble,
-            "backbones": list(number.backbones),
-            "prompts": goal.reader.prompts,
-            "classes": goal.classes,
-            "support": of.samples.split if draw.shots != 0 else None,
-            "support_prompts": of.prompts if draw.shots != 0 else None,
+            "ensemble": subject.ensemble,
+            "backbones": list(reader.backbones) if backbone is None else [backbone],
+            "prompts": reader.prompts,
+            "classes": target.classes,
+            "support": self._reader.samples.split if draw.shots != 0 else None,
+            "support_prompts": self._reader.prompts if draw.shots != 0 else None,
             "shots": draw.shots,
             "seed": draw.seed,
-            "metric": metric,
-            "value": score.value,
-            "ci_low": interval.low if interval else None,
-            "ci_high": interval.high if interval else None,
-            "n": score.n,
-            "fingerprint": print_,
         }
 
 
@@ -266,34 +245,34 @@ def _origin(reader: PoolReader, backbone: str | None) -> dict[str, Any]:
 def _measure(
     index: int,
     target: Target,
-    fitted: Fitted,
+    fitted: FittedMethods,
     names: Sequence[str | None],
     known: Sequence[str | None],
-) -> Iterator[Number]:
+) -> Iterator[tuple[Subject, Measured]]:
     """All metrics of `names` on a target; of those `known` the gain over the backbone chosen."""
     verdict = predict(fitted, target)
     scorer = Scorer(verdict.labels, verdict.singles, target.n_classes)
-    everyone, silent = tuple(verdict.singles), target.reader.silent
+    silent = target.reader.silent
     chosen = None if fitted.chosen is None else scorer.single(fitted.chosen)
     if None in names:
         for backbone, judged in verdict.singles.items():
             for measured in scorer.metrics(judged, probabilities=backbone not in silent):
-                yield Number(index, None, (backbone,), measured)
-    if ORACLE in names and len(everyone) > 1:
+                yield Subject(index, None, backbone), measured
+    if ORACLE in names and len(verdict.singles) > 1:
         if ORACLE not in known:
             for measured in (*scorer.oracle(), *scorer.diversity()):
-                yield Number(index, ORACLE, everyone, measured)
+                yield Subject(index, ORACLE), measured
         for measured in scorer.over_chosen(scorer.anyone, chosen):
-            yield Number(index, ORACLE, everyone, measured)
+            yield Subject(index, ORACLE), measured
     for text, method in fitted.methods.items():
         if text in known:
             correct = scorer.correct(verdict.ensembles[text])
             for measured in scorer.over_chosen(correct, chosen):
-                yield Number(index, text, everyone, measured)
+                yield Subject(index, text), measured
             continue
         spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
         asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
         judged = verdict.ensembles[text]
         metrics = scorer.metrics(judged, probabilities=not silent)
         for measured in (*metrics, *scorer.gains(judged, chosen), spent, asked):
-            yield Number(index, text, everyone, measured)
+            yield Subject(index, text), measured

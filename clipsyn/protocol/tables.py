@@ -68,12 +68,6 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     )
 
 
-def method_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
-    """The tables of `named_tables`, one below the other, and what they mean."""
-    tables = named_tables(tidy, terminal=terminal)
-    return "\n\n".join([*tables.values(), _NOTE]) if tables else "no ensemble to show"
-
-
 def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
     """For each head, split and prompt set: accuracy by dataset, by shots, by perturbation.
 
@@ -101,7 +95,7 @@ def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[st
     return tables
 
 
-_NOTE = """\
+NOTE = """\
 Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
 over it, in points; least: on the dataset where it is smallest. best on test: the backbone that is
 best on these very images, so that its accuracy is too high and the gain over it too low. oracle:

@@ -5,66 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
-
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
-from pydantic_core import PydanticCustomError
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.spec import Analysis
 from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
-from clipsyn.recipe.stages import Outcome, OutputPath
-from clipsyn.settings import PATH, defaults
+from clipsyn.recipe.declared import DeclaredStage, stage_model
+from clipsyn.recipe.stages import Outcome
+from clipsyn.settings import PATH
 from clipsyn.specs import fingerprint
 from clipsyn.store.features import FeatureStore
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-_MADE_FROM = ".made-from.json"
 
-
-class AnalysisStage(BaseModel):
-    """What stages that measure a store have in common; docs/recipes.md says what each field is.
+class AnalysisStage(DeclaredStage):
+    """What the stages of analyses have in common.
 
     Skipped where OUTPUT.csv and OUTPUT.parquet are there, made with the same settings from the
     same store and files by the same version of clipsyn.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     analysis: ClassVar[Analysis]
 
-    stage: str
-    output: OutputPath
-    document: Path | None = None  # Markdown whose tables are renewed
-    section: str | None = None  # with which their marks begin, if not with the stage
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        try:
-            self.settings()
-        except UsageError as error:
-            said = str(error).replace("=…", "")
-            raise PydanticCustomError("setting", "{said}", {"said": said}) from None
-        return self
-
-    def settings(self) -> Any:
-        """The settings of the analysis."""
-        return self.analysis.settings(
-            **{name: getattr(self, name) for name in self.analysis.declared}
-        )
+    section: str | None = None  # with which the marks in the document begin, if not with the stage
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.frames import make_folder_of, printable_frame, write
         from clipsyn.show.document import renew
 
         opened, settings = FeatureStore.open(store), self.settings()
-        csv, table = (self.output.with_name(self.output.name + x) for x in (".csv", ".parquet"))
+        csv, table, origin = map(self.beside, (".csv", ".parquet", ".made-from.json"))
         made_from = self._made_from(opened)
-        is_current = csv.exists() and _was_made_from(self.output, made_from)
+        is_current = csv.exists() and _was_made_from(origin, made_from)
         make_folder_of(table)
         frame = _read(table) if is_current else None
         skipped = frame is not None
@@ -72,7 +48,7 @@ class AnalysisStage(BaseModel):
             frame = self.analysis.measure(opened, settings)
             write(frame, csv=csv, parquet=table)
             self.analysis.write_files(opened, settings)
-            _made_from_file(self.output).write_text(json.dumps({"fingerprint": made_from}))
+            origin.write_text(json.dumps({"fingerprint": made_from}))
         shown = printable_frame(frame)
         if self.document:
             plain = self.analysis.tables(shown, settings, terminal=False).items()
@@ -99,12 +75,7 @@ class AnalysisStage(BaseModel):
 
 def stage_of(analysis: Analysis) -> type[AnalysisStage]:
     """The stage of a recipe with a field for each setting of the analysis."""
-    values = defaults(analysis.settings)
-    fields: dict[str, Any] = {"stage": (Literal[analysis.name], ...)}
-    for name, it in analysis.declared.items():
-        annotation = it.kind.annotation
-        fields[name] = (annotation | None if it.instead_of_none else annotation, values[name])
-    made = create_model(f"{analysis.name.title()}Stage", __base__=AnalysisStage, **fields)
+    made = stage_model(analysis.name, analysis.settings, AnalysisStage)
     made.analysis = analysis
     return made
 
@@ -140,13 +111,9 @@ def _read(table: Path) -> DataFrame | None:
         return None
 
 
-def _made_from_file(output: Path) -> Path:
-    return output.with_name(output.name + _MADE_FROM)
-
-
-def _was_made_from(output: Path, expected: str) -> bool:
+def _was_made_from(origin: Path, expected: str) -> bool:
     try:
-        recorded: Any = parse_json(_made_from_file(output).read_bytes())
+        recorded: Any = parse_json(origin.read_bytes())
     except (FileNotFoundError, ValueError):
         return False
     return isinstance(recorded, dict) and recorded.get("fingerprint") == expected

@@ -97,7 +97,7 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["--ensembles", "masked-conf"], 2, "can be fitted with masked backbones if it is one of"),
         (["--order", "given"], 2, "--order given follows --backbones"),
         (["--order", "price"], 2, "--order"),
-        (["--thresholds", "0.5,x"], 2, "'--thresholds': could not convert string to float: 'x'"),
+        (["--thresholds", "0.5,x"], 2, "--thresholds 0.5,x: write 0.5,0.9"),
         (["--thresholds", "-1"], 2, "--thresholds is numbers from 0 to 1, not -1"),
         (["--within", "-1"], 2, "'--within': -1.0 is not in the range x>=0"),
         (["--cost", "fake/one"], 2, "--cost fake/one: write NAME=GFLOPS"),

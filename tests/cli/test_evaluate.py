@@ -39,7 +39,7 @@ def test_it_prints_accuracy_and_the_few_shot_curve(run):
 
 def test_the_numbers_are_those_of_the_library(run, tiny_store):
     found = json.loads(run(*QUICK, "--json").stdout)
-    settings = {"ensembles": ["log-avg", "super-learner"], "shots": (1, None), "seeds": (0, 1)}
+    settings = {"ensembles": ["log-avg", "super-learner"], "shots": (1, "full"), "seeds": 2}
     expected = evaluate(tiny_store, **settings)
     assert list(found[0]) == list(RESULT)
     values = [row["value"] for row in found if "seconds" not in row["metric"]]
@@ -86,9 +86,13 @@ def test_the_help_names_every_head_and_ensemble():
     [
         (["--ensembles", "log_avg"], 2, "unknown ensemble 'log_avg'"),
         (["--heads", "tip"], 2, "unknown head 'tip'"),
-        (["--shots", "many"], 2, "shots are numbers or full"),
-        (["--shots", "0"], 2, "at least 1, or full; not 0"),
-        (["--shots", "3000000000"], 2, "more images than any class has"),
+        (["--shots", "many"], 2, "--shots many: write numbers from 1 on, or full"),
+        (["--shots", "0"], 2, "--shots 0: write numbers from 1 on, or full, such as 1,2,4,full"),
+        (
+            ["--shots", "3000000000"],
+            2,
+            "numbers of images a class from 1 to 1,000,000, not 3,000,000,000",
+        ),
         (["--heads", ""], 2, "--heads '' is empty"),
         (["-s", "*"], 2, "train is both fitted on and measured on"),
         (["--support", "test"], 2, "both fitted on and measured on"),

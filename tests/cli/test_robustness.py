@@ -83,7 +83,7 @@ def test_ensembles_of_a_file_of_results(run, tmp_path, tiny_store):
         perturbations="*",
         ensembles=["log-avg", "super-learner"],
         shots=(1, 2),
-        seeds=(0, 1),
+        seeds=2,
         output=path,
     )
     shown = run("--results", path).stdout

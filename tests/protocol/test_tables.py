@@ -7,7 +7,9 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.protocol.tables import BEST, method_frame, method_tables, named_tables
+from clipsyn.protocol.report import tables
+from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.protocol.tables import BEST, method_frame, named_tables
 from clipsyn.results.frame import RESULT
 
 BASE = {
@@ -48,6 +50,10 @@ def tidy() -> pl.DataFrame:
         content += rows(dataset, "best-single", chosen)
         content += rows(dataset, "nlc", {key: value + plus for key, value in drawn.items()})
     return pl.DataFrame(content, schema=RESULT)
+
+
+def method_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
+    return "\n\n".join(tables(tidy, ProtocolSettings(), [], terminal=terminal).values())
 
 
 def cells(text: str, method: str) -> list[list[str]]:
@@ -93,14 +99,14 @@ def test_datasets_stand_with_those_of_the_same_shots(tidy):
     some = tidy.filter(
         (pl.col("dataset") != "cars") | (pl.col("shots") != 4) | pl.col("shots").is_null()
     )
-    tables = named_tables(some, terminal=False)
-    birds, cars = tables["by shots, zero-shot, test, own, all"].split("\n\n")
+    by_name = named_tables(some, terminal=False)
+    birds, cars = by_name["by shots, zero-shot, test, own, all"].split("\n\n")
     assert "birds" in birds.split("\n")[1]
     assert cells(birds, "nlc") == [["55.0", "71.0", "80.0"]]
     assert "cars" in cars.split("\n")[1]
     assert cells(cars, "nlc") == [["65.0", "90.0"]]
     assert cells(cars, "log-avg") == [["65.0", "65.0"]]
-    by_dataset = tables["by dataset, zero-shot, test, own, all"]
+    by_dataset = by_name["by dataset, zero-shot, test, own, all"]
     assert cells(by_dataset, "nlc")[0][:3] == ["80.0", "90.0", "85.0"]
 
 

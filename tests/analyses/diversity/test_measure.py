@@ -297,7 +297,7 @@ def test_correlations_with_what_evaluate_writes(fakes, tmp_path):
     ]
     store = fakes.fill(tmp_path / "store", encoders, sources)
     gains = evaluate(
-        store, ensembles=["log-avg", "super-learner"], shots=(1, 2), seeds=(0,), output=path
+        store, ensembles=["log-avg", "super-learner"], shots=(1, 2), seeds=1, output=path
     )
     frame = diversity(store, results=path)
     found = frame.filter(pl.col("dataset").is_null())

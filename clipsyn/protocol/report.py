@@ -1,0 +1,33 @@
+"""What is shown of the protocol's results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from clipsyn.protocol.gains import gain_table
+from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.protocol.tables import NOTE, named_tables
+from clipsyn.store.samples import SampleTable
+
+
+def tables(
+    frame: pl.DataFrame,
+    settings: ProtocolSettings,
+    independent: Iterable[SampleTable],
+    *,
+    terminal: bool | None = None,
+) -> dict[str, str]:
+    """`named_tables`, what they mean, and for each head the gains of `settings.compare`.
+
+    independent: sample tables that share no image, whose datasets alone are tested together.
+    """
+    compared = named_tables(frame, terminal=terminal)
+    if not compared:
+        return {"": "no ensemble to show"}
+    shown = compared | {"what they mean": NOTE}
+    methods, datasets = list(dict.fromkeys(settings.compare)), {it.dataset for it in independent}
+    for head in frame["head"].unique(maintain_order=True) if methods else ():
+        shown[f"gains, {head}"] = gain_table(frame, head, methods, datasets, terminal=terminal)
+    return shown

@@ -1,0 +1,88 @@
+"""What the few-shot protocol is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.analyses.spec import Selection, perturbations
+from clipsyn.settings import CURVE, FLAG, FULL, NAMES, PATH, TEXT, WHOLE, Shots, setting
+from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
+
+ALL = "all"  # stands for every head, or every ensemble
+_MOST_SHOTS = 1_000_000  # more images than any class has
+
+
+@dataclass(frozen=True)
+class ProtocolSettings(Selection):
+    """What `clipsyn evaluate` is asked for."""
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    heads: tuple[str, ...] = setting(("zero-shot",), NAMES, "Heads, or all: see above.")
+    ensembles: tuple[str, ...] = setting((ALL,), NAMES, "Ensembles, or all: see above.")
+    shots: tuple[Shots, ...] = setting(
+        (1, 2, 4, 8, 16, FULL),
+        CURVE,
+        "Labelled images a class; full takes the whole support split.",
+        least=1,
+        most=_MOST_SHOTS,
+    )
+    seeds: int = setting(
+        3,
+        WHOLE,
+        "Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
+        least=1,
+        most=MOST_SEEDS,
+    )
+    support: str | None = setting(
+        None,
+        TEXT,
+        "Split that is fitted on.",
+        instead_of_none="train, if it is needed",
+    )
+    support_prompts: str | None = setting(
+        None,
+        TEXT,
+        "Prompt set that is fitted on, if another (prompt transfer).",
+        instead_of_none="the one measured on",
+    )
+    views: tuple[str, ...] = setting(
+        (), NAMES, "Perturbations of the support that are augmented views."
+    )
+    base_to_new: bool = setting(False, FLAG, "Fit on half of the classes, measure on each half.")
+    coop: Path | None = setting(
+        None,
+        PATH,
+        "Folder with CoOp's shot_K-seed_S.pkl, instead of drawing the shots.",
+        metavar="DIRECTORY",
+        instead_of_none="none",
+    )
+    compare: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Ensembles whose gains are shown beside the disagreement of the backbones.",
+        display=True,
+    )
+    output: Path | None = setting(
+        None,
+        PATH,
+        "Parquet file to add the results to.",
+        letter="-o",
+        instead_of_none="none",
+    )
+    replace: bool = setting(False, FLAG, "Replace results of other inputs in that file.")
+    workers: int = setting(1, WHOLE, "Processes.", least=1, most=MOST_WORKERS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        from clipsyn.ensembles import ENSEMBLES
+        from clipsyn.estimator import from_text
+
+        for name in self.compare:
+            from_text(ENSEMBLES, name)  # an unknown one is refused before anything is fitted
+
+    @property
+    def draws(self) -> range:
+        """The seeds: CoOp numbers its files from 1."""
+        first = 1 if self.coop else 0
+        return range(first, first + self.seeds)
