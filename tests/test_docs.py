@@ -1,11 +1,13 @@
 """The documentation is true: generated where it can be, checked where it cannot.
 
-docs/cli.md is what the commands' ``--help`` says; to write it anew: ``python tests/test_docs.py``.
+docs/cli.md is what the commands' ``--help`` says, and the tables of settings in docs/recipes.md are
+what is declared; to write them anew: ``python tests/test_docs.py``.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -27,10 +29,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from clipsyn.analyses import ANALYSES
+from clipsyn.analyses.spec import Selection
 from clipsyn.cli import main
+from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.settings import Setting, Settings, declared, defaults
 
 ROOT = Path(__file__).parents[1]
-CLI = ROOT / "docs" / "cli.md"
+CLI, RECIPES = ROOT / "docs" / "cli.md", ROOT / "docs" / "recipes.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WIDTH = 100
 
@@ -76,6 +82,56 @@ def _section(context: click.Context) -> str:
     return f"## {context.command_path}\n\n```text\n{text}\n```\n"
 
 
+def recipes() -> str:
+    """The content of docs/recipes.md, with its tables of settings as they are declared now."""
+    tables = {
+        "evaluate": _rows(ProtocolSettings, {*declared(ProtocolSettings)} - {"output"}),
+        "shared": _rows(Selection, {*declared(Selection)}),
+        "analyses": [row for name in ANALYSES for row in _stage_rows(name)],
+    }
+    text = RECIPES.read_text("utf-8")
+    for name, rows in tables.items():
+        heads = ["stage", "field", "default", ""][-len(rows[0]) :]
+        lines = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+        table = "\n".join(lines).replace("|  |", "| |")
+        mark = re.compile(f"(<!-- settings: {name} -->\n).*?(<!-- settings end -->)", re.S)
+        text, times = mark.subn(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+        assert times == 1, name
+    return text
+
+
+def _stage_rows(name: str) -> list[list[str]]:
+    """The settings that not all stages have, or that have another default than for most."""
+    settings, usual = ANALYSES.load(name).settings, defaults(Selection)
+    own = {it for it, default in defaults(settings).items() if usual.get(it, ...) != default}
+    return [
+        [f"`{name}`", *row] if n == 0 else ["", *row] for n, row in enumerate(_rows(settings, own))
+    ]
+
+
+def _rows(settings: type[Settings], names: set[str]) -> list[list[str]]:
+    """Name, default, and what help says, without what is said of the command line alone."""
+    every = declared(settings)
+    flags = {flag: name for name, it in every.items() for flag in (it.flag, f"--{name}")}
+    rows = []
+    for name, default in defaults(settings).items():
+        if name in names:
+            said = re.sub("[;,:] (repeated or with commas|see above)", "", every[name].help)
+            said = re.sub(r"--[a-z-]+", lambda flag: f"`{flags.get(flag[0], flag[0])}`", said)
+            choices = ", ".join(f"`{choice}`" for choice in every[name].choices)
+            told = f"{choices}: {said}" if choices else said
+            rows.append([f"`{name}`", _default(every[name], default), told])
+    return rows
+
+
+def _default(it: Setting, default: Any) -> str:
+    if default is None:
+        return it.instead_of_none
+    if isinstance(default, tuple):
+        return f"`[{', '.join(map(str, default))}]`" if default else "none"
+    return f"`{json.dumps(default)}`".replace('"', "") if default != {} else "none"
+
+
 def blocks(page: Path, language: str) -> Iterator[str]:
     for found in re.finditer(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
         yield found[1]
@@ -105,6 +161,10 @@ def test_the_reference_is_up_to_date() -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
     )
     assert CLI.read_bytes() == written.stdout, "run: python tests/test_docs.py"
+
+
+def test_settings_in_recipes_are_up_to_date() -> None:
+    assert RECIPES.read_text("utf-8") == recipes(), "run: python tests/test_docs.py"
 
 
 @pytest.mark.parametrize("name", main.commands)
@@ -358,3 +418,4 @@ if __name__ == "__main__":
         sys.stdout.write(reference())
     else:
         CLI.write_text(reference(), encoding="utf-8")
+        RECIPES.write_text(recipes(), encoding="utf-8")

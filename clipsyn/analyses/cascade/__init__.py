@@ -59,7 +59,7 @@ class CascadeSettings(Selection):
     within_points: float = setting(
         1.0,
         NUMBER,
-        "Accuracy that the threshold chosen on the support may lose there.",
+        "Points of accuracy that the threshold chosen on the support may lose there.",
         flag="--within",
         metavar="POINTS",
         least=0,

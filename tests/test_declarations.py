@@ -1,0 +1,124 @@
+"""A setting has one name, one default and one unit: for the command, in recipes and in Python."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import clipsyn
+from clipsyn.analyses import ANALYSES
+from clipsyn.cli import main
+from clipsyn.errors import UsageError
+from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.recipe import STAGES, read_recipe
+from clipsyn.settings import (
+    COSTS,
+    CURVE,
+    FLAG,
+    NAMES,
+    NUMBER,
+    NUMBERS,
+    PATH,
+    SHOTS,
+    TEXT,
+    WHOLE,
+    Setting,
+    Settings,
+    declared,
+    defaults,
+)
+
+DECLARED: dict[str, type[Settings]] = {
+    **{name: ANALYSES.load(name).settings for name in ANALYSES},
+    "evaluate": ProtocolSettings,
+}
+EACH = [(command, name) for command, of in DECLARED.items() for name in declared(of)]
+each = pytest.mark.parametrize(("command", "name"), EACH, ids=[" ".join(pair) for pair in EACH])
+# OUTPUT in a recipe is the name that all files of a stage begin with, here OUTPUT.parquet
+NEEDED = {("evaluate", "output")}
+# of each kind a value, in a recipe and on the command line
+VALUES: dict[Any, tuple[Any, str]] = {
+    FLAG: (True, ""),
+    WHOLE: (7, "7"),
+    NUMBER: (0.5, "0.5"),
+    TEXT: ("given", "given"),
+    NAMES: (["nlc", "log-avg"], "nlc,log-avg"),
+    NUMBERS: ([0.5, 0.25], "0.5,0.25"),
+    COSTS: ({"a=b": 1.5, "c": 2.0}, "a=b=1.5,c=2"),
+    PATH: ("table.csv", "table.csv"),
+    SHOTS: (3, "3"),
+    CURVE: ([4, "full"], "4,full"),
+}
+
+
+def by_command(command: str, *words: str) -> dict[str, Any]:
+    """What the command is given, by name."""
+    return main.commands[command].make_context(command, ["store", *words]).params
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def value_of(it: Setting) -> tuple[Any, str]:
+    if it.choices:
+        return ([it.choices[-1]], it.choices[-1]) if it.kind is NAMES else (it.choices[-1],) * 2
+    return VALUES[it.kind]
+
+
+@each
+def test_it_has_one_name_everywhere(command: str, name: str) -> None:
+    options = {it.name: it for it in main.commands[command].params}
+    assert flag(name) in options[name].opts
+    assert name in STAGES[command].model_fields
+    assert name in inspect.signature(getattr(clipsyn, command)).parameters
+
+
+@each
+def test_it_has_one_default_everywhere(command: str, name: str) -> None:
+    default = defaults(DECLARED[command])[name]
+    assert by_command(command)[name] == default
+    assert inspect.signature(getattr(clipsyn, command)).parameters[name].default == default
+    field = STAGES[command].model_fields[name]
+    assert field.is_required() if (command, name) in NEEDED else field.default == default
+
+
+@each
+def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, tmp_path: Path):
+    """The same value, given in each of the three ways, is the same setting."""
+    monkeypatch.chdir(tmp_path)
+    settings = DECLARED[command]
+    value, text = value_of(declared(settings)[name])
+    in_python = settings.of({name: value})
+    assert getattr(in_python, name) != defaults(settings)[name]
+    words = [flag(name), *([text] if text else [])]
+    typed = {k: v for k, v in by_command(command, *words).items() if k in declared(settings)}
+    assert settings.of(typed) == in_python
+    stage = STAGES[command].model_validate({"stage": command, "output": "out", name: value})
+    if (command, name) not in NEEDED:
+        assert getattr(stage.settings(), name) == getattr(in_python, name)
+
+
+@pytest.mark.parametrize("command", DECLARED)
+def test_there_is_nothing_else(command: str) -> None:
+    known = {*declared(DECLARED[command])}
+    options = {str(it.name) for it in main.commands[command].params if isinstance(it, click.Option)}
+    assert options - known == {"as_json", "csv", "parquet"}
+    assert {*STAGES[command].model_fields} - known <= {"stage", "output", "document", "section"}
+    parameters = {*inspect.signature(getattr(clipsyn, command)).parameters}
+    assert parameters - known <= {"store", "progress"}
+
+
+def test_a_name_of_before_is_answered_with_that_of_now(tmp_path: Path) -> None:
+    said = r"'within' is gone: it was a fraction, write within_points, in points of accuracy"
+    recipe = tmp_path / "recipe.yaml"
+    stage = "{stage: cascade, output: out, within: 0.01}"
+    recipe.write_text(f"store: store\nstages: [{stage}]\n")
+    with pytest.raises(UsageError, match=rf"stage 1 \(cascade\): {said}"):
+        read_recipe(recipe)
+    with pytest.raises(UsageError, match=said):
+        clipsyn.cascade(None, within=0.01)
