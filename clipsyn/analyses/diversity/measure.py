@@ -1,6 +1,17 @@
 """How differently the backbones of a store err, and whether ensembles gain by it.
 
-Reads predictions and labels; no logit, no embedding.
+Reads predictions and labels; no logit, no embedding. All numbers are over the samples that every
+backbone has a prediction for. Intervals are bootstrap ones over samples, of the same resamples for
+all numbers of a group; `ensemble` is null.
+
+- Of a pair of backbones: each measure of `PAIRWISE`; mcnemar_p, the exact p-value that the two are
+  equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group.
+- Of all backbones: mean_NAME over pairs for each of those measures (over those that have one),
+  fleiss_kappa and vote_entropy.
+- Of a backbone: unique_correct, with Wilson's interval, and unique_correct_floor, what a guess in
+  its place would have.
+
+With `results`, a file of `clipsyn evaluate`, the rows of `correlations` come after these.
 """
 
 from __future__ import annotations
@@ -38,20 +49,7 @@ _Places = tuple[int, ...]  # of the backbones that a number is about
 
 
 def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
-    """Diversity of the backbones on each dataset, split, perturbation and prompt set.
-
-    Returns a tidy frame with the columns of `RESULT`, over the samples that every backbone has a
-    prediction for, `ensemble` null. Intervals are bootstrap ones over samples, of the same
-    resamples for all numbers of a group.
-
-    - of a pair of backbones: each measure of `PAIRWISE`; mcnemar_p, the exact p-value that the two
-      are equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group;
-    - of all backbones: mean_NAME over pairs for each of those measures (over those that have one),
-      fleiss_kappa and vote_entropy;
-    - of a backbone: unique_correct, with Wilson's interval, and unique_correct_floor, what a guess
-      in its place would have.
-
-    With `results`, a file of `clipsyn evaluate`, the rows of `correlations` come after these.
+    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
 
     Groups of one backbone are left out. Raises UsageError where no group has two, or a dataset that
     is asked for has none that does, and where the results are of other samples or backbones;
@@ -100,17 +98,18 @@ def _numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     for name in PAIRWISE:
         values, drawn = _matrices(PAIRWISE.load(name), group, counts, draws)
         for i, j in combinations(every, 2):
-            yield (i, j), _drawn(name, values[i, j], counts.n, _at(drawn, i, j))
+            of_pair = None if drawn is None else drawn[:, i, j]
+            yield (i, j), _drawn(name, values[i, j], counts.n, of_pair)
         means = None if drawn is None else over_pairs(drawn)
         yield every, _drawn(f"mean_{name}", over_pairs(values), counts.n, means)
     yield every, _drawn("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
     entropy = vote_entropy(predictions, labels)
     yield every, _drawn("vote_entropy", entropy, counts.n, entropies)
-    for b, share in enumerate(unique_correct(predictions, labels)):
-        interval = wilson_interval(round(share * counts.n) if counts.n else 0, counts.n)
-        yield (b,), Measured("unique_correct", Score(float(share), counts.n), interval)
-    for b, share in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
-        yield (b,), _drawn("unique_correct_floor", share, counts.n)
+    for b, alone in enumerate(unique_correct(predictions, labels)):
+        interval = wilson_interval(round(alone * counts.n) if counts.n else 0, counts.n)
+        yield (b,), Measured("unique_correct", Score(float(alone), counts.n), interval)
+    for b, floor in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
+        yield (b,), _drawn("unique_correct_floor", floor, counts.n)
     yield from _significance(counts)
 
 
@@ -121,10 +120,6 @@ def _matrices(
     if isinstance(measure, PairMeasure):
         return measure.formula(counts), measure.formula(draws)
     return measure(group.predictions, group.labels), None
-
-
-def _at(drawn: NDArray[np.float64] | None, i: int, j: int) -> NDArray[np.float64] | None:
-    return None if drawn is None else drawn[:, i, j]
 
 
 def _significance(counts: Counts) -> Iterator[tuple[_Places, Measured]]:

@@ -1,6 +1,30 @@
 """How alike the embeddings of a store's backbones are, and how sure their logits.
 
-Similarities need neither labels nor prompts; logit statistics need both.
+Everything is over the same images for all backbones: `samples` of those that every one could read,
+drawn with `seed`, or all if there are fewer.
+
+Metrics of a pair of backbones, with head, prompts and shots null (no label is used):
+
+- cka and procrustes, with jackknife intervals (`measures.compare`);
+- mutual_knn: mean share of the `neighbours` nearest images that both agree on
+  (`measures.mutual_neighbours`), with a bootstrap interval over the images whose neighbours are
+  asked for; those they are sought among stay the same.
+
+Metrics of a backbone and a prompt set, over labelled images (another draw, where some have no
+label), with bootstrap intervals:
+
+- acc1; logit_scale (not of imported logits, whose scale nobody knows);
+- confidence_right and confidence_wrong: mean largest probability where the prediction is right, and
+  where it is wrong; NaN where it never is;
+- nll and ece, as `clipsyn.numerics.metrics` has them; both ECE and its interval are too high with
+  few images for the 15 bins, so ece_floor is the ECE to expect of a perfectly calibrated model;
+- temperature, fitted by cross-entropy on clean images of the split `support` ("train" where there
+  is one; at most `samples` of them), and nll_calibrated, ece_calibrated and ece_calibrated_floor of
+  ``logits / temperature``. They are missing where that split has no labelled images of the
+  backbone, and for the split itself.
+
+Imported cells are measured by what they hold: embeddings in similarities, logits in the rest;
+predictions with confidences in acc1, both means of confidence, and ece.
 """
 
 from __future__ import annotations
@@ -43,35 +67,7 @@ _LOG = logging.getLogger("clipsyn")
 
 
 def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFrame:
-    """Similarity of all pairs of backbones, and what the logits of each say.
-
-    Everything is over the same images for all backbones: `samples` of those that every one could
-    read, drawn with `seed`, or all if there are fewer. Returns a tidy frame with the columns of
-    `RESULT`.
-
-    Metrics of a pair of `backbones`, with head, prompts and shots null (no label is used):
-
-    - cka and procrustes, with jackknife intervals (`measures.compare`);
-    - mutual_knn: mean share of the `neighbours` nearest images that both agree on
-      (`measures.mutual_neighbours`), with a bootstrap interval over the images whose neighbours are
-      asked for; those they are sought among stay the same.
-
-    Metrics of a backbone and a prompt set, over labelled images (another draw, where some have no
-    label), with bootstrap intervals:
-
-    - acc1; logit_scale (not of imported logits, whose scale nobody knows);
-    - confidence_right and confidence_wrong: mean largest probability where the prediction is
-      right, and where it is wrong; NaN where it never is;
-    - nll and ece, as `clipsyn.numerics.metrics` has them; both ECE and its interval are too high
-      with few images for the 15 bins, so that ece_floor stands beside it, the ECE to expect of
-      a perfectly calibrated model;
-    - temperature, fitted by cross-entropy on clean images of the split `support` ("train" where
-      there is one; at most `samples` of them), and nll_calibrated, ece_calibrated and
-      ece_calibrated_floor of ``logits / temperature``. They are missing where that split has no
-      labelled images of the backbone, and for the split itself.
-
-    Imported cells are measured by what they hold: embeddings in similarities, logits in the rest;
-    predictions with confidences in acc1, both means of confidence, and ece.
+    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
 
     Raises MissingCell with the extract line that helps, UnknownName with near matches, LeakError
     where temperatures are to be fitted on "test", and UsageError where there is nothing to compare.
@@ -80,9 +76,9 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
     temperatures = _Temperatures(store, settings, _support(store, settings.support))
     rows: list[Row] = []
     for _, cells in groupby(sorted(keys, key=_order), key=_order):
-        condition = _Condition(store, settings, tuple(cells))
-        rows += condition.similarities()
-        rows += condition.logit_statistics(temperatures)
+        images = _Images(store, settings, tuple(cells))
+        rows += images.similarities()
+        rows += images.logit_statistics(temperatures)
     if not rows:
         raise UsageError(
             f"{store.path} has only one backbone there and no labels: name more backbones, or add "
@@ -120,13 +116,13 @@ def _speaking(store: FeatureStore, keys: list[FeatureKey]) -> list[FeatureKey]:
 
 
 def _order(key: FeatureKey) -> tuple[str, str, bool, str]:
-    """By condition: dataset, split and perturbation, clean images first."""
+    """By dataset, split and perturbation, clean images first."""
     return key.dataset, key.split, key.perturbation != CLEAN.label, key.perturbation
 
 
 @dataclass(frozen=True)
-class _Condition:
-    """The backbones of one dataset, split and perturbation, on images that every one could read."""
+class _Images:
+    """The images of one dataset, split and perturbation, as several backbones have them."""
 
     store: FeatureStore
     settings: RepresentationSettings
@@ -138,7 +134,7 @@ class _Condition:
 
     @cached_property
     def readable(self) -> NDArray[np.bool_]:
-        """(sample,)"""
+        """(sample,) whether every backbone could read it."""
         return np.asarray(np.logical_and.reduce([self.store.valid(key) for key in self.keys]))
 
     def similarities(self) -> Iterator[Row]:
@@ -168,21 +164,19 @@ class _Condition:
         scoring = [key for key in self.keys if self.store.cell(key).has_confidences]
         if not scoring or not labelled.any():
             return
+        cells = {key.backbone: self.store.fingerprint(key) for key in self.keys}
         for (_, prompts), members in groups(self.store, scoring, self.settings.prompts):
             group = Predicted(self.store, self.samples, tuple(members), prompts)
             valid = [self.store.valid(key, prompts) for key in members]
             rows = _drawn(np.logical_and.reduce([self.readable, labelled, *valid]), self.settings)
-            prints = {key.backbone: self.store.fingerprint(key) for key in self.keys}
-            cells = list((prints | group.fingerprints).values())
+            decisive = list((cells | group.fingerprints).values())
             resamples = Resamples(len(rows))
             for key in members:
                 for number, fitted in _statistics(group, key, rows, resamples, temperatures):
-                    about = group.row(number, (key.backbone,))
-                    if fitted:
-                        support = {"support": temperatures.support, "support_prompts": prompts}
-                        about |= {**support, "shots": None}
-                    on = fitted.fingerprint if fitted else None
-                    yield about | {"fingerprint": self._fingerprint(cells, support=on)}
+                    support = fitted.fingerprint if fitted else None
+                    about = {"fingerprint": self._fingerprint(decisive, support=support)}
+                    about |= fitted.about if fitted else {}
+                    yield group.row(number, (key.backbone,)) | about
 
     def _fingerprint(self, cells: list[str], **more: Any) -> str:
         drawn = {"samples": self.settings.samples, "seed": self.settings.seed}
@@ -192,6 +186,7 @@ class _Condition:
 class _Temperature(NamedTuple):
     score: Score  # the temperature, and the number of images that it was fitted on
     fingerprint: str  # of the cell that it was fitted on
+    about: dict[str, Any]  # the support, in the columns of results
 
 
 @dataclass(frozen=True)
@@ -216,7 +211,8 @@ class _Temperatures:
             logits, _ = _logits(self.store, key, prompts, rows)
             (temperature,) = fit_temperatures(logits[:, None], labels[rows])
             score = Score(float(temperature), len(rows))
-            self.fitted[key, prompts] = _Temperature(score, self.store.fingerprint(key))
+            about = {"support": self.support, "support_prompts": prompts, "shots": None}
+            self.fitted[key, prompts] = _Temperature(score, self.store.fingerprint(key), about)
         return self.fitted[key, prompts]
 
     @cached_property
@@ -265,9 +261,10 @@ def _statistics(
         return
     logits, scale = _logits(group.store, key, group.prompts, rows)
     judged = judge(logits, labels)
+    right = judged.prediction == labels
     for number in (
-        *_confidence(judged, labels, resamples),
-        *_calibration(judged, labels, resamples, ""),
+        *_confidence(judged.confidence, right, resamples),
+        *_calibration(judged, right, resamples, ""),
     ):
         yield number, None
     if scale is not None:
@@ -275,7 +272,7 @@ def _statistics(
     if fitted := temperatures.of(key, group.prompts):
         yield Measured("temperature", fitted.score, None), fitted
         judged = judge(logits / np.float32(fitted.score.value), labels)
-        for number in _calibration(judged, labels, resamples, "_calibrated"):
+        for number in _calibration(judged, judged.prediction == labels, resamples, "_calibrated"):
             yield number, fitted
 
 
@@ -299,50 +296,49 @@ def _of_confidences(
     group: Predicted, key: FeatureKey, rows: NDArray[np.intp], resamples: Resamples
 ) -> Iterator[Measured]:
     """All but likelihoods, of predictions that were imported with their confidences."""
-    labels = group.labels[rows]
-    prediction = group.store.predictions(key, group.prompts)[rows]
+    right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
     confidence = group.store.confidences(key, group.prompts)[rows]
-    unknown = np.full(len(rows), np.nan, np.float32)
-    judged = Judged(prediction, unknown, unknown, confidence)
-    yield from _confidence(judged, labels, resamples)
-    gaps = resamples.means(calibration_gaps(confidence, prediction == labels))
-    yield from _calibration_error(judged, labels, gaps, "")
+    yield from _confidence(confidence, right, resamples)
+    gaps = resamples.means(calibration_gaps(confidence, right))
+    yield from _calibration_error(confidence, right, gaps, "")
 
 
 def _confidence(
-    judged: Judged, labels: NDArray[np.int32], resamples: Resamples
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], resamples: Resamples
 ) -> Iterator[Measured]:
     """acc1, and the mean confidence where the prediction is right and where it is wrong."""
-    right = judged.prediction == labels
-    of_right, of_wrong = judged.confidence * right, judged.confidence * ~right
-    share, *totals = resamples.means(np.stack([right, of_right, of_wrong], axis=1)).T
+    totals = np.stack([right, confidence * right, confidence * ~right], axis=1)
+    share, total_right, total_wrong = resamples.means(totals).T
     yield Measured("acc1", _mean(right), percentiles(share))
     for metric, chosen, total, weight in (
-        ("confidence_right", right, totals[0], share),
-        ("confidence_wrong", ~right, totals[1], 1 - share),
+        ("confidence_right", right, total_right, share),
+        ("confidence_wrong", ~right, total_wrong, 1 - share),
     ):
         some = weight > 1e-9  # a resample may have none
         interval = percentiles(total[some] / weight[some]) if chosen.any() else UNKNOWN
-        yield Measured(metric, _mean(judged.confidence[chosen]), interval)
+        yield Measured(metric, _mean(confidence[chosen]), interval)
 
 
 def _calibration(
-    judged: Judged, labels: NDArray[np.int32], resamples: Resamples, suffix: str
+    judged: Judged, right: NDArray[np.bool_], resamples: Resamples, suffix: str
 ) -> Iterator[Measured]:
     """nll, ece and its floor."""
-    gaps = calibration_gaps(judged.confidence, judged.prediction == labels)
+    gaps = calibration_gaps(judged.confidence, right)
     means = resamples.means(np.column_stack([judged.nll, gaps]))
     yield Measured(f"nll{suffix}", _mean(judged.nll), percentiles(means[:, 0]))
-    yield from _calibration_error(judged, labels, means[:, 1:], suffix)
+    yield from _calibration_error(judged.confidence, right, means[:, 1:], suffix)
 
 
 def _calibration_error(
-    judged: Judged, labels: NDArray[np.int32], gaps: NDArray[np.floating[Any]], suffix: str
+    confidence: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    gaps: NDArray[np.floating[Any]],
+    suffix: str,
 ) -> Iterator[Measured]:
     """ece and its floor; gaps: (resample, bin) means of `calibration_gaps`."""
-    ece = expected_calibration_error(judged.confidence, judged.prediction == labels)
+    ece = expected_calibration_error(confidence, right)
     yield Measured(f"ece{suffix}", ece, percentiles(np.abs(gaps).sum(axis=1)))
-    yield Measured(f"ece{suffix}_floor", calibration_floor(judged.confidence), None)
+    yield Measured(f"ece{suffix}_floor", calibration_floor(confidence), None)
 
 
 def _mean(values: NDArray[Any]) -> Score:
