@@ -1,13 +1,36 @@
-"""JSON, YAML and pickles that others wrote: what is none, or made to do harm, is a ValueError."""
+"""Files that others wrote: what their parsers raise, and what is made to do harm.
+
+JSON, YAML and pickles that are none, or would do harm, are a ValueError here.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from clipsyn.errors import ClipsynError
+
 if TYPE_CHECKING:
     from yaml import SafeLoader
+
+
+@contextmanager
+def foreign(error_for: Callable[[str], Exception]) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one error, that of `error_for` the reason (one line).
+
+    For calls of a parser on a file that others wrote: it may raise anything. Errors of clipsyn's
+    own pass.
+    """
+    try:
+        yield
+    except (ClipsynError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise error_for(lines[0]) from error
 
 
 def parse_json(text: str | bytes) -> Any:

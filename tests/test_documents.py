@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipsyn.documents import parse_json, parse_yaml
+from clipsyn.documents import foreign, parse_json, parse_yaml
+from clipsyn.errors import DatasetError, UsageError
 
 
 def test_documents_are_read() -> None:
@@ -39,3 +40,20 @@ def test_what_is_no_yaml_is_a_value_error_on_one_line(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_yaml(text)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_foreign_parser_raises_is_one_error_on_one_line() -> None:
+    with pytest.raises(DatasetError, match=r"^mine: it is\.$"), foreign(told):
+        raise Unlisted("it is.\nand more")
+    with pytest.raises(DatasetError, match="mine: EOFError"), foreign(told):
+        raise EOFError
+    with pytest.raises(UsageError, match="ours"), foreign(told):
+        raise UsageError("ours")
+
+
+class Unlisted(Exception):
+    """Of no kind that anybody would list."""
+
+
+def told(reason: str) -> DatasetError:
+    return DatasetError(f"mine: {reason}")

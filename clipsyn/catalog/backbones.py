@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from clipsyn import catalog
+from clipsyn.documents import foreign
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone, listed
@@ -136,10 +137,10 @@ def _backbones(entry: str) -> Iterable[Backbone]:
 
 def _from_list(path: Path) -> Iterator[Backbone]:
     """Backbones of a text file, one entry a line; blank lines and # comments are skipped."""
-    try:
+    with foreign(
+        lambda reason: UsageError(f"the list of backbones {path} cannot be read: {reason}")
+    ):
         lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the list of backbones {path} cannot be read: {error}") from error
     for line in lines:
         named = line.partition("#")[0]
         for entry in _entries(named) if named.strip() else ():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog.datasets import find_dataset
-from clipsyn.documents import parse_json
+from clipsyn.documents import foreign, parse_json
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import PromptSet
@@ -83,10 +83,8 @@ def _from_file(spec: str, dataset: str, class_names: Sequence[str]) -> PromptSet
         if path.suffix or "/" in spec:
             raise UsageError(f"there is no prompt file '{spec}'")
         raise unknown_name("prompt set", spec, NAMED, "A JSON file works too.")
-    try:
+    with foreign(lambda reason: UsageError(f"prompt file '{spec}' is not JSON: {reason}")):
         content = parse_json(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"prompt file '{spec}' is not JSON: {error}") from error
     return _parse(content, path, dataset, class_names)
 
 

@@ -19,7 +19,7 @@ import open_clip
 import torch
 from open_clip.pretrained import download_pretrained_from_hf
 
-from clipsyn.documents import parse_json
+from clipsyn.documents import foreign, parse_json
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.hub import cached, require_answer
 from clipsyn.extract.weights import (
@@ -143,15 +143,13 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise CheckpointError(
             f"{path} is missing: it describes the model, {{'model_cfg': …, 'preprocess_cfg': …}}, "
             "as open_clip's push_to_hf_hub writes it"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+        )
+    with foreign(lambda reason: CheckpointError(f"{path} cannot be read as JSON: {reason}")):
+        content = parse_json(path.read_text("utf-8"))
     config = content.get("model_cfg") if isinstance(content, dict) else None
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise CheckpointError(

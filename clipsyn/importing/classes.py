@@ -7,13 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.catalog.experiments import categories
-from clipsyn.documents import parse_json
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import NOTHING, Part, found
 from clipsyn.registry import unknown_name
@@ -23,21 +21,6 @@ _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")
 _NAMES_ONLY = "Its classes are called by numbers: write these, not indices."
 _FIRST = "The first import of a dataset decides on its classes: classes=FILE would name them all."
-
-
-def read_names(path: Path) -> tuple[str, ...]:
-    """Class names by index: a JSON list, or a text file with one a line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = parse_json(text) if path.suffix == ".json" else text.rstrip().splitlines()
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as class names: {error}") from error
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise DatasetError(f"{path} is no list of class names: write one a line, or a JSON list")
-    stripped = tuple(name.strip() for name in names)
-    if "" in stripped:
-        raise DatasetError(f"{path}: class {stripped.index('')} has no name")
-    return stripped
 
 
 def class_names(parts: Sequence[Part]) -> tuple[str, ...]:

@@ -6,8 +6,6 @@ these, ``features_SPLIT.pt`` beside ``targets_SPLIT.pt``.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.declared import check_declared
 from clipsyn.importing.parts import Part, Wanted, as_logits, found, one_backbone
@@ -31,7 +30,6 @@ _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
     "probabilities": ("probabilities", "probs", "softmax"),
     "embeddings": ("embeddings", "embedding", "features", "image_embedding"),
 }
-_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, NotImplementedError)  # what a damaged npz raises
 _IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
 _LABELS = ("labels", "label", "targets", "y")
 
@@ -90,10 +88,9 @@ def read_texts(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
         return read_column(path, role, wanted)
     if path.suffix in (".npy", *TORCH):
         return _texts(_load(path)[path.name])
-    try:
+    told = f"{path} cannot be read as {role}s, one a line"
+    with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as {role}s, one a line: {error}") from error
     lines = (text.rstrip() if role == "id" else text).splitlines()  # a last label may be none
     return tuple(line.strip() for line in lines)
 
@@ -102,18 +99,20 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a file by name; nothing pickled is ever run."""
     if path.suffix in TORCH:
         return {path.name: read_tensor(path)}
-    try:
-        with path.open("rb") as file:  # numpy leaves a damaged archive open
-            check_declared(file)
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {path.name: loaded}
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, *_NO_ARCHIVE) as error:
-        raise DatasetError(
-            f"{path} cannot be read as plain numpy arrays ({str(error).splitlines()[0]}): pickled "
-            "objects are never opened; save numbers and texts with np.save(…, allow_pickle=False)"
-        ) from error
+    with (
+        foreign(
+            lambda reason: DatasetError(
+                f"{path} cannot be read as plain numpy arrays ({reason}): pickled objects are "
+                "never opened; save numbers and texts with np.save(…, allow_pickle=False)"
+            )
+        ),
+        path.open("rb") as file,  # numpy leaves a damaged archive open
+    ):
+        check_declared(file)
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {path.name: loaded}
+        return {name: loaded[name] for name in loaded.files}
 
 
 def _find(

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.frames import unguarded
 from clipsyn.importing.formats import (
@@ -118,14 +119,12 @@ class _Table:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        try:
+        told = f"{self.path} cannot be read as a table"
+        with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
             if self.path.suffix == ".parquet":
                 frame = pl.read_parquet(self.path, glob=False)
             else:  # every cell as it is written: 007 keeps its zeros
                 frame = unguarded(pl.read_csv(self.path, infer_schema=False, glob=False))
-        except (OSError, pl.exceptions.PolarsError) as error:
-            reason = str(error).splitlines()[0]
-            raise DatasetError(f"{self.path} cannot be read as a table: {reason}") from error
         if frame.is_empty():
             raise DatasetError(f"{self.path} has no rows")
         for again in filter(None, map(_TWICE.fullmatch, frame.columns)):

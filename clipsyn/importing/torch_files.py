@@ -12,6 +12,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from clipsyn.documents import check_pickle
+from clipsyn.documents import check_pickle, foreign
 from clipsyn.errors import DatasetError
 
 SUFFIXES = (".pt", ".pth")
@@ -35,10 +36,6 @@ _STORAGES = {
     "CharStorage": "i1",
     "ByteStorage": "u1",
 }
-_SPOILT = (  # what a file that is cut or forged may raise
-    *(OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, NotImplementedError),
-    *(LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError),
-)
 
 
 def read_tensor(path: Path) -> NDArray[Any]:
@@ -46,19 +43,19 @@ def read_tensor(path: Path) -> NDArray[Any]:
 
     Raises DatasetError for anything but one dense tensor in torch's zip format.
     """
-    try:
-        with zipfile.ZipFile(path) as file:
-            (record,) = (name for name in file.namelist() if name.endswith("/data.pkl"))
-            _check_sizes(path, file)
-            pickled = file.read(record)
-            check_pickle(pickled)
-            found = _Tensors(BytesIO(pickled), file, record.removesuffix("data.pkl")).load()
-        if isinstance(found, np.ndarray):
-            return found
-        reason = f"it holds a {type(found).__name__}"
-    except _SPOILT as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise DatasetError(
+    with foreign(partial(_no_tensor, path)), zipfile.ZipFile(path) as file:
+        (record,) = (name for name in file.namelist() if name.endswith("/data.pkl"))
+        _check_sizes(path, file)
+        pickled = file.read(record)
+        check_pickle(pickled)
+        tensor = _Tensors(BytesIO(pickled), file, record.removesuffix("data.pkl")).load()
+    if not isinstance(tensor, np.ndarray):
+        raise _no_tensor(path, f"it holds a {type(tensor).__name__}")
+    return tensor
+
+
+def _no_tensor(path: Path, reason: str) -> DatasetError:
+    return DatasetError(
         f"{path} cannot be read as one tensor of torch's ({reason}): convert it, python -c "
         f"\"import numpy, torch; numpy.save('{path.stem}.npy', torch.load('{path}', "
         'weights_only=True).float().cpu().numpy())"'

@@ -15,10 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn import __version__
+from clipsyn.catalog.class_names import read_class_names
 from clipsyn.catalog.experiments import experiment_of, experiments
 from clipsyn.errors import DatasetError, StaleCell, UsageError
 from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
-from clipsyn.importing.classes import have_other_numbers, read_names
+from clipsyn.importing.classes import have_other_numbers
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.importing.numpy_files import cached_features, read_numpy
 from clipsyn.importing.parts import Part, Wanted
@@ -200,7 +201,7 @@ def _known_names(
     store: FeatureStore | None, table: SampleTable | None, wanted: Wanted
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
-    given = read_names(wanted.classes) if wanted.classes else ()
+    given = read_class_names(wanted.classes, wanted.dataset) if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
         of_dataset = [names for names, _ in store.groups("samples") if names[0] == wanted.dataset]

@@ -91,7 +91,9 @@ def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator
     except StoreError as error:
         problems, gone = [str(error)], False
     if not gone:  # else replaced or removed meanwhile: no damage
-        yield from (f"{_where(store, group)}: {problem}" for problem in dict.fromkeys(problems))
+        where = _where(store, group)
+        for problem in dict.fromkeys(problems):  # errors of readers name the group themselves
+            yield problem if problem.startswith(f"{where} in ") else f"{where}: {problem}"
 
 
 def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from clipsyn.importing.classes import (
     class_indices,
     class_names,
     have_other_numbers,
-    read_names,
 )
 from clipsyn.importing.parts import Part
 
@@ -26,32 +23,6 @@ def part(kind: str, values: Any, labels: Any = None, columns: tuple[str, ...] = 
     array = np.array(values, object if kind == "predictions" else np.float32)
     ids = tuple(map(str, range(len(array))))
     return Part("mine", "clean", kind, ids, array, labels, columns)
-
-
-class TestReadNames:
-    def test_one_a_line_or_a_list(self, tmp_path: Path) -> None:
-        (tmp_path / "a.txt").write_text("cat\ndog \ncrème brûlée\n", encoding="utf-8")
-        (tmp_path / "a.json").write_text(json.dumps(NAMES))
-        assert read_names(tmp_path / "a.txt") == read_names(tmp_path / "a.json") == NAMES
-
-    def test_a_mark_at_the_start_and_blank_lines_at_the_end_are_no_names(
-        self, tmp_path: Path
-    ) -> None:
-        (tmp_path / "a.txt").write_text("\ufeffcat\ndog\n\n \n", encoding="utf-8")
-        assert read_names(tmp_path / "a.txt") == ("cat", "dog")
-        (tmp_path / "a.txt").write_text("cat\n\ndog\n")
-        with pytest.raises(DatasetError, match="class 1 has no name"):
-            read_names(tmp_path / "a.txt")
-
-    @pytest.mark.parametrize("content", ['{"cat": 1}', "[1, 2]", "[]", "[cat"])
-    def test_what_is_no_list_of_names(self, tmp_path: Path, content: str) -> None:
-        (tmp_path / "a.json").write_text(content)
-        with pytest.raises(DatasetError, match=r"a\.json"):
-            read_names(tmp_path / "a.json")
-
-    def test_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match="cannot be read as class names"):
-            read_names(tmp_path / "absent.txt")
 
 
 class TestClassNames:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsyn.catalog.class_names import find_class_names
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
-from clipsyn.extract.sources.names import check_count, find_class_names
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif")
 _RASTERS = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -140,8 +140,10 @@ def _class_names(
     names, source = find_class_names(candidates, name, classes)
     if source is None:
         return _names_of_folders(name, classes)
-    if classes:
-        check_count(names, len(classes), source, f"class folders in '{root}'")
+    if classes and len(names) != len(classes):
+        raise DatasetError(
+            f"'{source}' has {len(names)} class names for {len(classes)} class folders in '{root}'"
+        )
     return names, ()
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.catalog.class_names import find_class_names
+from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
-from clipsyn.extract.sources.names import find_class_names
 
 COLUMNS = ("path", "label", "split", "id")
 
@@ -57,14 +58,11 @@ def _names_candidates(path: Path) -> list[Path]:
 
 def _read(path: Path) -> pl.DataFrame:
     """The table, CSV columns as text: an id of ``007`` keeps its zeros."""
-    try:
+    with foreign(lambda reason: DatasetError(f"manifest '{path}' cannot be read: {reason}")):
         if path.suffix.lower() == ".parquet":
             table = pl.read_parquet(path, glob=False)
         else:
             table = pl.read_csv(path, infer_schema=False, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DatasetError(f"manifest '{path}' cannot be read: {reason}") from error
     if "path" not in table.columns:
         raise DatasetError(
             f"manifest '{path}' has no column 'path'; it has {', '.join(table.columns) or 'none'} "

@@ -13,14 +13,16 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from clipsyn.catalog.class_names import find_class_names, read_lines
+from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
-from clipsyn.extract.sources.names import find_class_names, read_lines
 
 IMAGE_KINDS = frozenset(("webp", "png", "jpg", "jpeg"))
 
@@ -64,6 +66,7 @@ def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
     other than nshards.txt says, a damaged or cut tar, images without label beside ones with.
     """
     folder = _split_folder(path, split)
+    templates = path / "zeroshot_classification_templates.txt"
     members = [member for shard in _shards(folder) for member in _index(shard)]
     keys = Counter(member.key for member in members)
     unique = len(keys) == len(members)
@@ -76,7 +79,7 @@ def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
         ids=tuple(m.key if unique else f"{m.shard.stem}/{m.key}" for m in members),
         labels=labels,
         class_names=class_names,
-        templates=read_lines(path / "zeroshot_classification_templates.txt"),
+        templates=read_lines(templates) if templates.is_file() else (),
         notes=notes,
         members=tuple(members),
     )
@@ -138,35 +141,31 @@ def _index(shard: Path) -> list[Member]:
 
 def _entries(shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """(key, kind, header) of each file, in order; checks that the tar is whole."""
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            end = 0
-            for entry in tar:
-                end = tar.offset
-                if entry.isfile():
-                    folder, _, base = entry.name.removeprefix("./").rpartition("/")
-                    stem, _, kind = base.partition(".")
-                    yield f"{folder}/{stem}" if folder else stem, kind.lower(), entry
-            # A tar ends in two empty blocks; without one it was cut between two members,
-            # which the headers alone cannot tell from an end.
-            if shard.stat().st_size < end + tarfile.BLOCKSIZE:
-                raise tarfile.ReadError("its end is missing")
-    except (tarfile.TarError, OSError) as error:
-        raise _damaged(shard, error) from error
+    with foreign(partial(_damaged, shard)), tarfile.open(shard, "r:") as tar:
+        end = 0
+        for entry in tar:
+            end = tar.offset
+            if entry.isfile():
+                folder, _, base = entry.name.removeprefix("./").rpartition("/")
+                stem, _, kind = base.partition(".")
+                yield f"{folder}/{stem}" if folder else stem, kind.lower(), entry
+        # A tar ends in two empty blocks; without one it was cut between two members,
+        # which the headers alone cannot tell from an end.
+        if shard.stat().st_size < end + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("its end is missing")
 
 
-def _damaged(shard: Path, error: Exception) -> DatasetError:
+def _damaged(shard: Path, reason: str) -> DatasetError:
     return DatasetError(
-        f"tar '{shard}' is damaged or cut short ({error}): copy or download it again"
+        f"tar '{shard}' is damaged or cut short ({reason}): copy or download it again"
     )
 
 
 def _label(shard: Path, key: str, entry: tarfile.TarInfo) -> int:
-    try:
+    with foreign(partial(_damaged, shard)):
         text = _read_at(shard, entry.offset_data, entry.size).decode("ascii", "replace").strip()
+    try:
         return int(text)
-    except OSError as error:
-        raise _damaged(shard, error) from error
     except ValueError as error:
         raise DatasetError(
             f"tar '{shard}': '{key}.cls' holds '{text[:20]}' instead of a class index"
