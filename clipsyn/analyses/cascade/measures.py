@@ -4,8 +4,8 @@ Stage k has combined the first k backbones. A sample leaves at
 
     stage(x) = min { k : confidence_k(x) >= threshold, or k is the last }
 
-and costs what the backbones up to there cost. Paper section 9, the reading recommended there;
-Wang et al., Wisdom of Committees (ICLR 2022), with the average of the logits.
+and costs what the backbones up to there cost. This is the reading that section 9 of the paper
+recommends; Wang et al., Wisdom of Committees (ICLR 2022), with the average of the logits.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def cascade_curve(
     """Accuracy, mean cost and exit shares at all thresholds at once.
 
     confidence, correct: (stage, sample). costs: (stage,) of each stage alone, on top of those
-    before it. thresholds: (threshold,). A threshold of 0 is the first stage alone, one above 1
-    the last stage for everyone.
+    before it. thresholds: (threshold,): at 0 all samples leave at the first stage, above 1 at the
+    last. Raises ValueError for other shapes, negative costs and NaN.
 
     A sample has left by stage k where the largest confidence up to there reaches the threshold,
     so each stage needs one sort, and no array (threshold, sample).
     """
     _check(confidence, correct, costs)
     reached = np.maximum.accumulate(np.asarray(confidence, np.float64), axis=0)
-    reached[-1] = np.inf  # nobody stays
+    reached[-1] = np.inf  # all that are left leave
     stages, n = reached.shape
     asked = np.asarray(thresholds, np.float64)
-    gone = np.zeros((len(asked), stages + 1), np.int64)  # by each stage; the first column is none
+    gone = np.zeros((len(asked), stages + 1), np.int64)  # before the first stage, and by each
     right = np.zeros(len(asked), np.int64)
     for stage in range(stages):
         gone[:, stage + 1] = _at_least(reached[stage], asked)
@@ -78,11 +78,10 @@ def smallest_threshold(
 ) -> float:
     """The smallest threshold from which on accuracy stays within `within` of the last stage's.
 
-    confidence, correct: (stage, sample); within: a fraction of the samples. All that makes a
-    difference is tried: 0, every confidence, and NEVER. *From which on*: a smaller one that is
-    good enough by luck, with worse ones above it, is not taken. NEVER where there is no sample.
+    confidence, correct: (stage, sample). within: a fraction of the samples. 0, every confidence
+    and NEVER are tried: no other threshold makes a difference. A smaller one that is good enough
+    by luck, with worse ones above it, is not taken. NEVER where there is no sample.
     """
-    _check(confidence, correct, np.zeros(len(confidence)))
     reached = np.maximum.accumulate(np.asarray(confidence, np.float64)[:-1], axis=0)
     tried = np.unique(np.append(reached.ravel(), [0.0, NEVER]))
     curve = cascade_curve(confidence, correct, np.zeros(len(confidence)), tried)
@@ -92,7 +91,7 @@ def smallest_threshold(
 
 
 def pareto_front(costs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
-    """(point,) whether no other point costs as little and is as good, with one of them better.
+    """(point,) whether no other point is as cheap and as good, and better in one of the two.
 
     costs, values: (point,). Equal points are both in front, or neither. A NaN never is.
     """
@@ -141,14 +140,13 @@ def _per_cost(gain: float, gflops: float) -> float:
 
 
 def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """What the average of the logits of every subset of backbones predicts, the lowest of equals.
+    """(subset, sample) the class that the average of the logits predicts, the lowest of equals.
 
-    logits: (sample, backbone, class), all finite. Returns (subset, sample): backbone b is in
-    subset s if ``s >> b & 1``; the empty one predicts 0. A subset costs one sum and one search
-    more than the one it extends.
+    logits: (sample, backbone, class), all finite. Backbone b is in subset s if ``s >> b & 1``; the
+    empty subset predicts 0. A subset costs one sum and one search more than the one it extends.
     """
     _, count, classes = logits.shape
-    found = np.zeros((1 << count, len(logits)), np.uint16)
+    predicted = np.zeros((1 << count, len(logits)), np.uint16)
 
     def block(rows: slice) -> None:
         part = np.ascontiguousarray(logits[rows].transpose(1, 0, 2))
@@ -157,13 +155,13 @@ def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
         def extend(subset: int, size: int, first: int) -> None:
             for b in range(first, count):
                 np.add(sums[size], part[b], out=sums[size + 1])
-                found[subset | 1 << b, rows] = sums[size + 1].argmax(axis=1)
+                predicted[subset | 1 << b, rows] = sums[size + 1].argmax(axis=1)
                 extend(subset | 1 << b, size + 1, b + 1)
 
         extend(0, 0, 0)
 
     in_blocks(block, (len(logits), 2 * count, classes))
-    return found
+    return predicted
 
 
 def _at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.intp]:

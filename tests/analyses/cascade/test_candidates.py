@@ -50,8 +50,8 @@ def test_subsets_end_at_nine_backbones(pool):
 
 def test_averages_of_all_subsets_but_the_stages(pool):
     answers = pool({"a": [1, 1, 0, 0], "b": [1, 1, 1, 0], "c": [0, 1, 1, 1]})  # c is the surest
-    found = averages(answers, ("b", "a", "c"))
-    assert {candidate: right.tolist() for candidate, right in found.items()} == {
+    correct = averages(answers, ("b", "a", "c"))
+    assert {candidate: right.tolist() for candidate, right in correct.items()} == {
         Candidate("log-avg", ("b", "c")): [False, True, True, True],
         Candidate("log-avg", ("a", "c")): [False, True, True, True],
     }

@@ -176,6 +176,19 @@ def test_what_cannot_be_a_cascade_is_refused(confidence, correct, costs, message
         cascade_curve(confidence, correct, costs, np.array([0.5]))
 
 
+@pytest.mark.parametrize(
+    ("confidence", "correct", "message"),
+    [
+        (CONFIDENCE[0], CORRECT[0], r"\(stage, sample\).*not \(4,\)"),
+        (CONFIDENCE[:0], CORRECT[:0], "at least one stage"),
+        (CONFIDENCE * np.nan, CORRECT, "a confidence is NaN"),
+    ],
+)
+def test_no_threshold_is_chosen_for_what_cannot_be_a_cascade(confidence, correct, message):
+    with pytest.raises(ValueError, match=message):
+        smallest_threshold(confidence, correct, within=0.0)
+
+
 def test_points_need_a_cost_and_a_value_each():
     with pytest.raises(ValueError, match="a cost and a value a point"):
         pareto_front(np.ones(2), np.ones(3))
@@ -190,12 +203,12 @@ def test_the_best_single_is_the_cheapest_of_equals():
 @pytest.mark.parametrize("shape", [(1, 1, 2), (300, 3, 5), (40, 4, 1000), (0, 3, 4)])
 def test_averages_of_every_subset_against_a_loop(shape):
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    found = average_predictions(logits)
-    assert found.shape == (2 ** shape[1], shape[0])
+    predicted = average_predictions(logits)
+    assert predicted.shape == (2 ** shape[1], shape[0])
     for subset in range(1, 2 ** shape[1]):
         chosen = [b for b in range(shape[1]) if subset >> b & 1]
         expected = logits[:, chosen].mean(axis=1).argmax(axis=1)
-        assert found[subset].tolist() == expected.tolist()
+        assert predicted[subset].tolist() == expected.tolist()
 
 
 def test_of_equal_averages_the_first_class_is_predicted():
