@@ -127,14 +127,25 @@ class ShortNames(NamedTuple):
 
     @property
     def heads(self) -> dict[str, str]:
-        """Column -> what stands above it, by `column_heads`."""
-        heads = column_heads(self.short)
-        return {column: heads[name] for name, column in self.columns.items()}
+        """Column -> what stands above it: narrower where there are many, a number from 12 on."""
+        if self._numbered:
+            return {column: str(number) for number, column in enumerate(self.columns.values(), 1)}
+        width = 9 if len(self.short) <= _MANY else 7
+        heads = (wrapped(text, width) for text in self.short.values())
+        return dict(zip(self.columns.values(), heads, strict=True))
 
     @property
     def legend(self) -> str:
-        """A paragraph for below the table where the heads are numbers; else nothing."""
-        return legend(self.short)
+        """A paragraph for below the table that says what the numbers stand for, if heads are."""
+        if not self._numbered:
+            return ""
+        space = "\N{NO-BREAK SPACE}"
+        numbered = (f"{number}{space}{text}" for number, text in enumerate(self.short.values(), 1))
+        return "\n" + fill(", ".join(numbered) + ".", WIDTH).replace(space, " ")
+
+    @property
+    def _numbered(self) -> bool:
+        return len(self.short) >= _NUMBERED
 
 
 def shortened(names: Sequence[str]) -> ShortNames:
@@ -142,25 +153,6 @@ def shortened(names: Sequence[str]) -> ShortNames:
     prefix, tag = _pattern(names)
     short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
     return ShortNames(short, f"{prefix}*{tag}" if prefix or tag else "")
-
-
-def column_heads(short: Mapping[str, str]) -> dict[str, str]:
-    """Heads of columns that are backbones: narrower where there are many, numbers from a dozen on.
-
-    short: what each name is shown as; `legend` says what numbers stand for.
-    """
-    if len(short) >= _NUMBERED:
-        return {name: str(number) for number, name in enumerate(short, 1)}
-    width = 9 if len(short) <= _MANY else 7
-    return {name: wrapped(text, width) for name, text in short.items()}
-
-
-def legend(short: Mapping[str, str]) -> str:
-    """A paragraph for below the table, or nothing where the heads are names."""
-    if len(short) < _NUMBERED:
-        return ""
-    numbers = (f"{number}\N{NO-BREAK SPACE}{text}" for number, text in enumerate(short.values(), 1))
-    return "\n" + fill(", ".join(numbers) + ".", WIDTH).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _pattern(names: Sequence[str]) -> tuple[str, str]:

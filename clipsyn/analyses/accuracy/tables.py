@@ -24,7 +24,6 @@ from clipsyn.show.tables import (
     ShortNames,
     best_of_rows,
     interval_of,
-    legend,
     measured,
     shortened,
     show,
@@ -69,7 +68,7 @@ def _summary(frame: pl.DataFrame, terminal: bool | None) -> str:
     about = ["zero-shot top-1 accuracy in %", *(f"{name} {shared[name]}" for name in shared)]
     about += [names.phrase] if names.pattern else []
     uneven = "" if all(map(_has_same_images, parts(frame))) else _COMMON_IMAGES
-    return f"{text}\n\n{'; '.join(about)}.\n{_NOTE}{uneven}{legend(names.short)}"
+    return f"{text}\n\n{'; '.join(about)}.\n{_NOTE}{uneven}{names.legend}"
 
 
 def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
 from clipsyn.results.frame import Row
 from clipsyn.results.view import WHERE, Numbers, named_parts, numbers_by, singles
 from clipsyn.show.numbers import interval
-from clipsyn.show.tables import ShortNames, interval_of, legend, shortened, show
+from clipsyn.show.tables import ShortNames, interval_of, shortened, show
 from clipsyn.show.titles import mean_over, title, where
 
 RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
@@ -245,7 +245,7 @@ class _Tables:
             measured = line.cost() | line.cells("top-1", "acc1")
             rows.append(choice | measured | {"support": accuracies[place]} | run)
         table = self._show(sorted(rows, key=lambda row: row["GFLOPs"]), self.names.heads)
-        return f"{table}{legend(self.names.short)}"
+        return f"{table}{self.names.legend}"
 
     def _lines(self, key: Callable[[_Group, Candidate], Any]) -> Iterator[_Line]:
         """The candidates that all groups have, in order of the first.

@@ -23,7 +23,7 @@ from clipsyn.results.view import (
     singles,
 )
 from clipsyn.show.numbers import interval, percent, points
-from clipsyn.show.tables import ShortNames, best_of_rows, legend, measured, shortened, show
+from clipsyn.show.tables import ShortNames, best_of_rows, measured, shortened, show
 from clipsyn.show.titles import common, title, where
 
 RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
@@ -165,7 +165,7 @@ def _by_backbone(
         bold=best_of_rows(rows, [*columns.values()]),
         terminal=terminal,
     )
-    return f"{text}\n\n{_NOTES[metric]}{legend(names.short)}"
+    return f"{text}\n\n{_NOTES[metric]}{names.legend}"
 
 
 def _oracles(
@@ -336,7 +336,7 @@ def _best_subsets(group: _Group, names: ShortNames, top: int, terminal: bool | N
     count = len(group.subsets)
     if count > top:
         lines.append(f"{count - top:,} more numbers of backbones: --top {count}")
-    return "\n".join(lines) + legend(names.short)
+    return "\n".join(lines) + names.legend
 
 
 def _regions(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
@@ -355,7 +355,7 @@ def _regions(group: _Group, names: ShortNames, top: int, terminal: bool | None) 
     if rest := len(regions) - len(rows):
         images = regions["n"][0] * regions["value"][top:].sum()
         lines.append(f"{rest:,} more regions with {images:,.0f} images: --top {len(regions)}")
-    return "\n".join(lines) + legend(names.short)
+    return "\n".join(lines) + names.legend
 
 
 def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, str]:

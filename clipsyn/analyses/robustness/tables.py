@@ -17,7 +17,6 @@ from clipsyn.show.tables import (
     best_of_columns,
     best_of_rows,
     interval_of,
-    legend,
     measured,
     show,
 )
@@ -163,7 +162,7 @@ def _by_perturbation(
     )
     notes = {"acc1": "accuracy" if ALL in conditions else "every severity", "ce": "errors"}
     note = _NOTES[notes.get(metric, metric)].format(reference=_reference(trial))
-    return f"{text}\n\n{note}{legend(trial.names.short)}"
+    return f"{text}\n\n{note}{trial.names.legend}"
 
 
 def _order(trial: TrialRows, terminal: bool | None) -> str:
@@ -254,7 +253,7 @@ def _severities(trial: TrialRows, terminal: bool | None) -> str:
         for lines in beside
     ]
     note = _NOTES["severities"].format(top=100 * top)
-    return "\n\n".join([*texts, f"{note}{legend(trial.names.short)}"])
+    return "\n\n".join([*texts, f"{note}{trial.names.legend}"])
 
 
 def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
