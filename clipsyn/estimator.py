@@ -64,7 +64,7 @@ class Estimator:
         return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor arguments by name; `deep` is for scikit-learn: nothing is nested here."""
+        """Constructor arguments by name. `deep` is scikit-learn's: no parameter is an estimator."""
         return {name: getattr(self, name) for name in self._parameters()}
 
     def set_params(self, **params: Any) -> Self:
@@ -77,7 +77,7 @@ class Estimator:
 
     @contextmanager
     def _whole_fit(self) -> Iterator[None]:
-        """A fit that is given up, for whatever reason, leaves everything as it was."""
+        """A fit that raises, or is interrupted, leaves everything as it was."""
         before = dict(vars(self))
         try:
             yield

@@ -8,10 +8,10 @@ formula (`_fit`, and `_combine` or `_weights`):
 - data of the test split cannot reach `fit`;
 - backbones are worked on in the order of their names, and found by name: a pool that holds them
   in another order gives the same scores;
-- samples without a label, and those that some backbone has no logits for, are left out of `fit`;
-  the latter have NaN scores;
+- `fit` leaves out samples without a label, and those that some backbone has no logits for; the
+  latter have NaN scores;
 - one backbone on its own is that backbone;
-- `combine` and `weights` work on a block of rows at a time, on all cores: what a formula needs
+- `combine` and `weights` work on blocks of rows, on all cores: the memory that a formula needs
   beside the logits is bounded, and fits into a cache.
 """
 
@@ -93,7 +93,7 @@ class Ensemble(Estimator):
         )
 
     def _admit(self, pool: Pool) -> Pool:
-        """What may be learned from of `pool`; forgets an earlier fit."""
+        """The part of `pool` that can be learned from; forgets an earlier fit."""
         pool = self._learnable(pool)
         for name in self.learned():
             delattr(self, name)  # of an earlier fit, on what may have been other backbones
@@ -121,12 +121,12 @@ class Ensemble(Estimator):
     def _near(self, pool: Pool) -> Pool:
         """`pool` with logits near 0, for a formula that learns nothing.
 
-        A number added to all logits of a backbone changes no probability. Single precision has
-        few digits left for the differences between numbers that are large: such logits are
-        centred. Double precision it is where a difference is larger than single precision holds.
+        A number added to all logits of a backbone changes no probability, but single precision has
+        few digits left for differences between large numbers. Such logits are centred, and stay in
+        double precision where a difference is too large for single precision.
         """
         logits = pool.logits
-        # one class tells of a number below 0 that was added to all: half the time of a minimum
+        # a number below 0 that was added to all shows in any class: half the time of a minimum
         if self.learns or (logits.max() <= _FAR and logits[:, :, 0].min() >= -_FAR):
             return pool
         centred: NDArray[Any] = logits.astype(np.float64)

@@ -2,8 +2,8 @@
 
     T_b = argmin_T  mean_n cross_entropy(z_nb / T, y_n)
 
-Guo et al., On Calibration of Modern Neural Networks (2017); here on each backbone alone. As
-ensembles: paper section 4.2, rows C-Conf and C-Log-Avg.
+Guo et al., On Calibration of Modern Neural Networks (2017), for each backbone alone. The ensembles
+are the paper's rows C-Conf and C-Log-Avg (section 4.2).
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray
     """The temperature of each backbone that gives its probabilities the lowest cross-entropy.
 
     logits: (sample, backbone, class), all finite. labels: (sample,), all known.
-    Returns (backbone,) between LOWEST and HIGHEST. Where the minimum is at 0 (every sample is
-    right) or infinity (no better than chance), as it can be with few samples, the search ends
-    at a bound, or before it where nothing more is gained.
+    Returns (backbone,) between LOWEST and HIGHEST. With few samples the minimum can be at 0 (every
+    sample is right) or infinity (no better than chance). The search then ends at a bound, or before
+    it where nothing more is gained.
 
-    L-BFGS on log T from 0, all backbones at once: their losses add up, so each has its own
-    minimum. In 1/T each loss is convex, so in log T it has no other minimum.
+    L-BFGS on log T from 0, for all backbones at once: their losses are summed, so each reaches its
+    own minimum. Each loss is convex in 1/T, so it has one minimum in log T.
     """
 
     def objective(log_temperatures: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

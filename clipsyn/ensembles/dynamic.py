@@ -1,7 +1,7 @@
 """Dynamic selection: backbones are trusted where they were right on similar support samples.
 
-Similar are the k support samples whose embeddings, those of all backbones side by side, have the
-largest cosine with the sample's (those that come first in the support set where cosines are equal).
+The embeddings of all backbones stand side by side; a sample's neighbours are the k support samples
+with the largest cosine. Of equal cosines those count that come first in the support set.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class OverallLocalAccuracy(_LocalCompetence, Router):
     """``z = z_b*`` with b* the backbone that is right on most of the k neighbours.
 
     K. Woods, W. P. Kegelmeyer, K. Bowyer, "Combination of Multiple Classifiers Using Local
-    Accuracy Estimates", IEEE TPAMI 19(4), 1997 (DCS-LA, overall local accuracy). With few
-    neighbours ties are the rule; they go to the backbone with the largest softmax for this sample,
-    then to the name that sorts first.
+    Accuracy Estimates", IEEE TPAMI 19(4), 1997 (DCS-LA, overall local accuracy). Ties are common
+    with few neighbours; they go to the backbone with the largest probability for this sample, then
+    to the name that sorts first.
 
     >>> import numpy as np
     >>> from clipsyn import OverallLocalAccuracy, Pool
@@ -93,8 +93,8 @@ class KnoraUnion(_LocalCompetence):
     """``z_c = log((votes_c + mean_b p_b(c)) / (1 + votes of all))``.
 
     Each backbone votes for its first class as often as it is right on the k neighbours; where
-    none is right on any, all vote once. The mean probability is below 1, so it decides between
-    classes with equal votes and no others.
+    none is right on any, all vote once. The mean probability is below 1, so it decides only between
+    classes with equal votes.
 
     A. H. R. Ko, R. Sabourin, A. S. Britto, "From dynamic classifier selection to dynamic
     ensemble selection", Pattern Recognition 41(5), 2008 (KNORA-UNION).

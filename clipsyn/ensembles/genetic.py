@@ -1,6 +1,6 @@
 """One temperature per backbone, found by a genetic algorithm (paper sections 4.2 GAC and 12).
 
-The paper names the method; population, operators and bounds are unpublished. These are in
+The paper names the method; its population, operators and bounds are unpublished. Those here are in
 general use.
 """
 
@@ -32,16 +32,17 @@ _BLOCK_VALUES = 500_000  # scores of all individuals in a block: 2 MB, which a c
 class GeneticAlgorithm(Router):
     """``z = 1/B sum_b z_b / tau_b``, tau the most accurate on the support set.
 
-    A population of vectors log tau, between log 0.05 and log 20. At first: all ones, the
-    calibrated temperatures, each backbone nearly alone (0.05, the others 20), and uniform random
-    ones. In each generation the two best survive; the others are children of winners of
-    tournaments of three: genes of either parent (with probability 0.9, else of the first) and
-    Gaussian noise of 0.1. Better is more accurate; of equals, the one with the lower
-    cross-entropy. Stops after `generations`, or `patience` of them in which the best neither made
-    fewer errors nor had a cross-entropy lower by a thousandth.
+    The population is `population` vectors log tau, between log 0.05 and log 20. It starts with all
+    ones, the calibrated temperatures, each backbone nearly alone (0.05, the others 20), and uniform
+    random vectors. In each generation the two best survive. The others are children of two winners
+    of tournaments of three: each gene comes from either parent (with probability 0.9, else all from
+    the first), plus Gaussian noise of 0.1. A vector is better if it is more accurate, or as
+    accurate with a lower cross-entropy. The search stops after `generations`, or after `patience`
+    generations in which the best neither made fewer errors nor lowered its cross-entropy by a
+    thousandth.
 
-    Accuracy does not depend on a common factor of tau. At the end cross-entropy sets it, as one
-    temperature of the combined logits, with the smallest tau kept between 0.05 and 20.
+    Accuracy does not depend on a common factor of tau. Cross-entropy sets that factor at the end,
+    as one temperature of the combined logits, with the smallest tau kept between 0.05 and 20.
 
     Learned: `temperatures_` (backbone,) tau; `weights_` (backbone,) 1 / (B tau), which is log-avg
     for tau = 1; `evaluations_`, vectors whose accuracy was computed.

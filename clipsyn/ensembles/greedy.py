@@ -21,14 +21,14 @@ from clipsyn.settings import WHOLE
 
 @dataclass(eq=False, repr=False)
 class GreedySelection(Ensemble):
-    """Adds, round after round, the backbone that helps the average of probabilities most.
+    """Each round adds the backbone that helps the average of probabilities most.
 
         p_n = (1/R) sum over rounds r of softmax(Z_n,b(r))
 
-    A backbone may be chosen again, so its share of the rounds is its weight. "Most" is the
-    accuracy on the support set, then the negative log-likelihood, then the order of names. Of
-    the first 1, 2, …, `rounds` choices those are kept that do best by the same measure: on a
-    small support set later rounds overfit.
+    A backbone may be chosen again, so its share of the rounds is its weight. The backbone that
+    helps most gives the best accuracy on the support set, then the lowest negative log-likelihood,
+    then comes first by name. The same measure decides how many of the `rounds` choices are kept,
+    from the first on: on a small support set later rounds overfit.
 
     Learned: `chosen_`, the backbones kept, in the order of choice; `weights_` (backbone,), how
     often each was chosen, divided by how many were.

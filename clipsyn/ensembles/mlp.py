@@ -195,18 +195,18 @@ def _mean_loss(network: Network, features: NDArray[Any], loss: Loss, rows: slice
 class PerceptronRouter(Router):
     """A router whose weights come from a network on the unit-norm embeddings of all backbones.
 
-    hidden: width of its hidden layer. learning_rate, weight_decay: of Adam, from 0 to 1.
-    batch_size: at most so many samples a step; a small set makes about eight batches of 32 or more.
+    hidden: width of the hidden layer. learning_rate, weight_decay: of Adam, from 0 to 1.
+    batch_size: the most samples a step; a small set is cut into about eight batches of 32 or more.
     steps, epochs: the training ends after the longer of the two, or after `patience` steps
-    in which the loss of the held-out samples has not become lower by a thousandth.
-    holdout: the share of the support that is held out, at most half, chosen at random. The weights
-    with the lowest held-out loss are kept, the start among them. Where that were fewer than 100
-    samples, nothing is held out and the last weights are kept.
+    in which the held-out loss has not become lower by a thousandth.
+    holdout: the share of the support that is held out at random, at most half. The weights with the
+    lowest held-out loss are kept, the start among them. Where fewer than 100 samples would be held
+    out, none are, and the last weights are kept.
     random_state: seed of the network's start. The order of the samples does not depend on it.
 
-    How long to train is not known. 600 steps are a compromise from cross-validation on the shipped
-    training splits (1 shot to 657 images): the loss is lowest after about 300, accuracy grows
-    to 1,000 and beyond; holding out a tenth of them cost 0.003 to 0.01 of accuracy.
+    600 steps are a compromise from cross-validation on the shipped training splits (1 shot to 657
+    images): the loss is lowest after about 300 steps, accuracy grows until 1,000 and beyond.
+    Holding out a tenth of the samples cost 0.003 to 0.01 of accuracy.
 
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
     backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.

@@ -22,10 +22,10 @@ class MixtureOfExperts(PerceptronRouter):
 
         t(x) = relu([f_1(x) … f_B(x)] W1 + b1) W2 + b2      f_b: unit-norm embeddings
 
-    minimises -log p(y|x), by the recipe of NLC. The experts stay as they are; it starts as the
-    plain average of probabilities. How the paper's mixture is made is not known: it loses up
-    to 20.9 points on some dataset, so it is probably not this one, but trained jointly with its
-    experts or with a hard choice.
+    minimises -log p(y|x), by the recipe of NLC. The experts stay as they are, and the mixture
+    starts as the plain average of probabilities. The paper (section 4.4) does not say how its
+    mixture is made. It loses up to 20.9 points on some dataset, so it is probably another one,
+    trained jointly with its experts or with a hard choice.
 
     `weights` are g: they add up probabilities, not logits.
     Parameters and what is learned: see `PerceptronRouter`.

@@ -78,13 +78,13 @@ class NLC(PerceptronRouter):
 
     minimises the cross-entropy of z by Adam (2e-4, weight decay 0.01 as a part of the gradient).
     W2 starts as zero and b2 such that every multiplier a_b is 1, so the fit starts exactly at
-    log-avg: `weights` are a_b/B. The mean matters, for it sets how sharp the start is.
+    log-avg. `weights` are a_b/B; the factor 1/B sets how sharp the start is.
 
     weight_map: the paper does not say which one it uses.
 
     - ``softplus``: a = log(1 + exp t), positive. The default.
-    - ``linear``: a = t, of either sign. With more backbones than classes hardly a selection
-      any more: the weights can then spell out almost any scores.
+    - ``linear``: a = t, of either sign. With more backbones than classes this is hardly a selection
+      any more: the weights can give almost any scores.
     - ``divide``: a = 1 / (softplus(t) + 0.001), a temperature for each backbone and image.
     - ``softmax``: a = B softmax(t), so the weights sum to 1 and the scale stays as it is.
 

@@ -42,8 +42,8 @@ class ResidualRouter(Router):
         sum over n of -log softmax(z_n)[y_n] + shrinkage/2B |w - 1|^2 + p/2 |v|^2
 
     found by Newton's method. The solutions for p in `PENALTIES`, of which the first is a super
-    learner without residual, are averaged with weights exp(-their leave-one-out loss): so the
-    residual counts as far as it predicts labels that it has not seen.
+    learner without residual, are averaged with weights exp(-their leave-one-out loss): the residual
+    counts as far as it predicts labels that it has not seen.
 
     shrinkage: how firmly w is held at log-avg. penalty: p, or None for the average.
     Learned: temperature_, weights_ (w), coefficients_ (v), means_ and deviations_ (backbone, 3),

@@ -34,20 +34,20 @@ class Stacking(Ensemble):
         x_n = log softmax(Z_nb) for all b, side by side        z_nk = v_k . x_n + a_k
         minimise  |V|^2 / 2 + c * sum_n cross_entropy(z_n, y_n)
 
-    The inputs are centred and divided by one number, which makes the mean |x_n|^2 one: c means
-    the same for any number of backbones and classes and for any scale of the logits, and no
-    class is treated unlike another. scikit-learn's `LogisticRegression(C=c)` on these inputs
-    has the same solution (`C=2*c` for two classes, of which it gives one the coefficients).
+    The inputs are centred and divided by one number, which makes the mean |x_n|^2 one. So c means
+    the same for any number of backbones and classes and for any scale of the logits, and all
+    classes are treated alike. scikit-learn's `LogisticRegression(C=c)` on these inputs has the same
+    solution (`C=2*c` for two classes, where it has coefficients for one class alone).
 
     inverse_penalty: c. None chooses 1, 10 or 100 by the likelihood in a 3-fold cross-validation
     on the support set if at least half of its classes have two samples; otherwise it is 10.
 
-    A class without a sample in the support set cannot be learned: such classes come after all
+    A class without a sample in the support set cannot be learned. Such classes come after all
     learned ones, in the order of the mean log-probability of the backbones.
 
-    A step of the solver takes samples * coordinates * classes, of min(samples, backbones * classes)
-    coordinates: seconds for one sample each of a thousand classes; for sixteen, by the count of
-    operations, hours.
+    A step of the solver takes samples * coordinates * classes operations, with min(samples,
+    backbones * classes) coordinates: a fit on one sample of each of a thousand classes takes
+    seconds, on sixteen of each, by that count, hours.
 
     Learned: `seen_` (learned,) the classes of the support set; `coefficients_` (learned,
     backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;

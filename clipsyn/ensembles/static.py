@@ -1,7 +1,7 @@
 """Ensembles with nothing to fit, and the best single backbone.
 
-Formulas: paper section 4.1, "non-parametric", where no formula was published; the readings are
-those in general use. p_b = softmax(z_b), over the classes; B backbones.
+They are the paper's "non-parametric" ones (section 4.1). It publishes no formulas; those here are
+in general use. p_b = softmax(z_b), over the classes; B backbones.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class BestSingle(Router):
 class _Vote(Ensemble):
     """``z_c = log((votes_c + mean_b p_b(c)) / (k B + 1))``; every backbone has k votes.
 
-    These are probabilities, as they sum to one. The mean is below 1, so it decides between
-    classes with equal votes and no others (up to float32: means closer than 1e-6 are equal).
-    Among equal logits of one backbone the lowest class indices get the votes.
+    The shares in the logarithm sum to one. The mean is below 1, so it decides only between classes
+    with equal votes (in float32, means closer than 1e-6 are equal). Among equal logits of one
+    backbone the lowest class indices get the votes.
     """
 
     learns: ClassVar[bool] = False
@@ -171,7 +171,7 @@ def log_shares(votes: NDArray[Any], total: NDArray[Any] | int) -> NDArray[Any]:
 
 
 def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
-    """The backbone with the largest softmax of its first class, the lowest on ties.
+    """The backbone with the largest probability of its first class, the lowest index on ties.
 
     logits: (sample, backbone, class). Returns (sample,).
 
@@ -189,7 +189,7 @@ def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
 def tied_votes(predictions: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """(sample,) whether several classes have the most votes: predictions (backbone, sample).
 
-    Not where some backbone predicts nothing.
+    False where some backbone predicts nothing.
     """
     votes = (predictions[:, None] == predictions[None]).sum(axis=0)  # for what each backbone says
     most = votes == votes.max(axis=0)
@@ -204,7 +204,7 @@ def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:
 
 
 def _right_and_losses(pool: Pool) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Of each backbone alone, (sample, backbone): is it right, and its cross-entropy."""
+    """Whether each backbone is right, and its cross-entropy: two arrays (sample, backbone)."""
     right = np.empty(pool.logits.shape[:2], bool)
     losses = np.empty(pool.logits.shape[:2], np.float32)
 

@@ -22,14 +22,15 @@ class SuperLearner(Router):
 
         sum_n cross_entropy(z_n, y_n) + penalty / 2 sum_b (B w_b - 1)^2
 
-    over the support set. Paper section 4.2, row SL; after van der Laan, Polley and Hubbard, Super
-    Learner (2007). No text seen says whether its weights are free or on the simplex.
+    over the support set. Paper section 4.2, row SL, after van der Laan, Polley and Hubbard, Super
+    Learner (2007); it does not say whether the weights are free or on the simplex.
 
-    simplex: w_b >= 0 and sum_b w_b = 1, as w = softmax(u). Free by default: then the sum of w is
-    a temperature too.
+    simplex: w_b >= 0 and sum_b w_b = 1, as w = softmax(u). By default w is free, and its sum is a
+    temperature too.
     penalty: a Gaussian prior around log-avg. It makes the minimum unique (backbones with equal
-    logits share their weight) and finite (samples that are all right would have none), and
-    fades as samples are added. 1 was chosen on training samples held out of the support set.
+    logits share their weight) and finite (without it there is no minimum where all samples are
+    right), and counts less the more samples there are. 1 was chosen on training samples held out of
+    the support set.
 
     `weights_`: (backbone,), in the order of `backbones_`; unset for one backbone.
 

@@ -1,14 +1,14 @@
 """What every head is: it turns a pool into one with other logits.
 
-`fit(support)` learns from labelled samples, `transform(pool)` gives any pool new logits. Where
-a head and a combiner share the labelled samples, logits that the head gives its own support are
-over-confident. `fit_transform(support)` is therefore *not* ``fit(support).transform(support)``,
-as with scikit-learn's TargetEncoder: it returns the pool that a combiner may be fitted on, with
-logits that do not know the label they are for. It can hold fewer samples.
+`fit(support)` learns from labelled samples, `transform(pool)` gives any pool new logits. A head and
+a combiner share the labelled samples, and logits that the head gives its own support are
+over-confident. `fit_transform(support)` is therefore *not* ``fit(support).transform(support)``, as
+with scikit-learn's TargetEncoder. It returns the pool that a combiner may be fitted on: its logits
+were made without the label that they are for, and it can hold fewer samples.
 
-"Do not know" is meant strictly: left out, a sample also leaves its class one image short, and a
-head that scores small classes lower would tell by that which class it is. Each head says how it
-makes up for it. What remains is a handful of numbers (temperatures, penalties) chosen with all
+Without the label is meant strictly. A sample that is left out leaves its class one image short, and
+a head that scores small classes lower would tell by that which class it is. Each head says how it
+makes up for the missing image. A handful of numbers (temperatures, penalties) are chosen with all
 labels.
 """
 
@@ -46,7 +46,7 @@ class Head(Estimator):
         return pool.with_logits(self._transform(pool))
 
     def fit_transform(self, support: Pool) -> Pool:
-        """Fit, and return the pool for fitting a combiner (see the module's text)."""
+        """Fit, and return the pool that a combiner may be fitted on (see the module's text)."""
         self.fit(support)
         return self._combiner_pool(support.labelled())
 
@@ -54,7 +54,7 @@ class Head(Estimator):
         """Learn from samples that are all labelled and readable."""
 
     def _transform(self, pool: Pool) -> NDArray[np.float32]:
-        """(sample, backbone, class); NaN where the pool has NaN, whatever the embeddings."""
+        """(sample, backbone, class); NaN where the pool's logits have one."""
         logits = np.empty(pool.logits.shape, np.float32)
         for column, name in enumerate(pool.backbones):
             logits[:, column] = self._logits(pool, name)
@@ -66,7 +66,7 @@ class Head(Estimator):
         raise NotImplementedError
 
     def _combiner_pool(self, support: Pool) -> Pool:
-        """Logits for `support` that do not know its labels, possibly for a part of it."""
+        """`support`, or a part of it, with logits that were made without its labels."""
         raise NotImplementedError
 
 
@@ -99,7 +99,7 @@ def repeated(labels: NDArray[Any]) -> bool:
 def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
     """`support` with logits from heads like `head`, each fitted without the fold it is used on.
 
-    A support of one sample has nothing to be fitted on: its logits stay.
+    A single sample keeps its logits: nothing is left to fit a head on.
     """
     logits = support.logits.copy()
     for held in stratified_folds(support.labels, folds, random_state=random_state):

@@ -32,25 +32,26 @@ class ShrinkageLDA(Head):
     of (f - m)(f - m)^T; d: width of the embeddings; n: samples; C: classes that are there.
     f W^T + b are the log-densities of Gaussians with precision P and equal class shares, up to a
     term that all classes have in common. P is the publication's estimator (Kubokawa & Srivastava,
-    2008), which divides by n - 1: that takes the covariance for k / (k - 1) times smaller than it
-    is with k images a class, and for very much smaller where most classes have one.
+    2008) but for one number: the publication divides by n - 1, which makes the covariance of k
+    images a class k / (k - 1) times too small, and far too small where most classes have one image.
 
-    With one image a class A is zero, and the publication relies on augmented views, which are
-    not used here. Then the ridge is the trace of the covariance about the mean of all images, a
-    bound on the other, so that P is a multiple of the identity; if that is zero too, P is the
+    With one image a class A is zero; the publication then relies on augmented views, which are not
+    used here. Instead the ridge is the trace of the covariance about the mean of all images, which
+    is never smaller, so P is a multiple of the identity. If that trace is zero too, P is the
     identity.
 
-    A class without images gets the mean score of the others: neither preferred nor put back.
+    A class without images gets the mean score of the others, and so is neither preferred nor put
+    back.
 
     alpha: None chooses it for each backbone by the mean cross-entropy of leave-one-out logits,
     over 0 and 0.001 to 100 in steps of half a decade; where most classes have one image it is
     0.01. The publication chooses it on a validation set.
 
-    For the combiner `fit_transform` returns leave-one-out logits, in closed form: the same as
-    fitting without each sample in turn, but for what would tell its class. That class has one
-    image less, and so a mean with a larger error e, which costs it ``e^T P e / 2``; the excess of
-    its expectation over that of k images is given back. An image alone in its class keeps its
-    zero-shot logits: without it the classifier cannot know the class.
+    For the combiner `fit_transform` returns leave-one-out logits in closed form: those of a fit
+    without each sample in turn, but for what would tell its class. That class has one image less,
+    and so a mean with a larger error e, which costs it ``e^T P e / 2``; what this exceeds the cost
+    for k images by, in expectation, is given back. An image alone in its class keeps its zero-shot
+    logits: without it the classifier cannot know the class.
 
     Learned: `coef_` W (class, embed) and `intercept_` b (class,) of each backbone; `alpha_`
     (backbone,).
@@ -146,8 +147,8 @@ def left_out_scores(
 ) -> Array:
     """(n, class) scores of each sample from the classifier that is fitted without it.
 
-    Zero for a sample that is alone in its class. Beyond that, its class gets back what being one
-    sample short costs it (see `ShrinkageLDA`).
+    Zero for a sample that is alone in its class. The class of each other sample gets back what
+    being one sample short costs it (see `ShrinkageLDA`).
 
     Leaving out x of a class of k samples with mean m moves the mean to ``m - v / (k - 1)``, v = x -
     m, and takes ``k / (k - 1) v v^T`` from the scatter, which changes the inverse by a matrix of

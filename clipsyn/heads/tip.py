@@ -42,8 +42,8 @@ class TipAdapter(Head):
     f: unit-norm embedding; K (support, embed): the support's embeddings, or the mean over its
     augmented views where the pool has any, scaled to unit norm; L: their labels, one-hot, times
     the mean number of images of a class over that of their own class. With k images of each
-    class, as in the publication, that factor is 1; elsewhere it keeps the larger classes from
-    being preferred, whose sums are larger for no reason that has to do with the image.
+    class, as in the publication, that factor is 1. With unequal classes it keeps the larger ones,
+    whose sums have more terms, from being preferred.
 
     alpha, beta: from 0 to 10,000. None chooses them for each backbone on the support, by the mean
     cross-entropy of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over
@@ -51,12 +51,11 @@ class TipAdapter(Head):
     they are the publication's 1 and 5.5. The publication's code chooses them on test images for
     ImageNet.
 
-    For the combiner, `fit_transform` leaves each sample's own key out. Its class would then be
-    one key short, and tell by this that it is the one, so the class's other keys make up for it
-    by the same factor. An image alone in its class keeps its zero-shot logits: without it the
-    cache cannot know the class.
-    ``leave_one_out=False`` keeps the own key, whose affinity is largest and which has the right
-    label: the combiner then learns that the cache is always right.
+    For the combiner, `fit_transform` leaves each sample's own key out. Its class is then one key
+    short, which would tell the class, so the other keys of the class make up for it by the same
+    factor. An image alone in its class keeps its zero-shot logits: without it the cache cannot know
+    the class. ``leave_one_out=False`` keeps the own key, which has the largest affinity and the
+    right label: the combiner then learns that the cache is always right.
 
     Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
     of each class; `alpha_` and `beta_` (backbone,).
@@ -144,9 +143,9 @@ class TipAdapterF(TipAdapter):
     The publication trains on augmented views of the images and takes the best epoch on test
     data; here it is the images themselves, and the last epoch.
 
-    The trained keys have seen every label. For the combiner `fit_transform` returns the
-    leave-one-out logits of the untrained cache: they are honest and cost one product. What the
-    training adds is thus unknown to the combiner.
+    The trained keys have seen every label. For the combiner `fit_transform` therefore returns the
+    leave-one-out logits of the untrained cache, which cost one product. The combiner does not know
+    what the training adds.
 
     >>> import numpy as np
     >>> from clipsyn import Pool, TipAdapterF

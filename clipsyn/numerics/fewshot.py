@@ -1,6 +1,6 @@
-"""Which labelled samples a method may learn from: k of each class, by seed or from a file.
+"""Which labelled samples a method may learn from: k of each class, drawn by seed.
 
-The subset depends on the labels, k and the seed alone, so every method gets the same one.
+The draw depends on the labels, k and the seed alone, so every method gets the same samples.
 """
 
 from __future__ import annotations

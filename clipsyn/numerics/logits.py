@@ -26,10 +26,10 @@ def zero_shot_logits(
     class_embedding: (class, embed) float32, unit norm.
     Returns (n, class) float32.
 
-    Two choices keep the result the same for everybody: the product is always taken over blocks
-    of `rows` rows counted from row 0 (BLAS may round differently for other shapes), and equal
-    class embeddings are multiplied once (it may also round differently from column to column,
-    which would break ties between classes of one name).
+    Two choices keep the result the same for everybody. The product is always taken over blocks of
+    `rows` rows counted from row 0, since BLAS may round differently for other shapes. Equal class
+    embeddings are multiplied once, since BLAS may round columns differently, which would break ties
+    between classes of one name.
     """
     _check_embeddings(image_embedding, class_embedding, rows)
     distinct, position = _distinct_rows(class_embedding.astype(np.float32, copy=False))
@@ -61,7 +61,7 @@ def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """``sum over b of weights[n, b] * logits[n, b, c]``: the sum that every ensemble of logits is.
+    """``sum over b of weights[n, b] * logits[n, b, c]``: what a router's scores are.
 
     logits: (sample, backbone, class). weights: (sample, backbone), or (backbone,) for all samples.
     Returns (sample, class) of the dtype of `logits`.

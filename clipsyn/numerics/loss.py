@@ -3,8 +3,8 @@
     z_n = sum_b w_nb Z_nb        loss_n = logsumexp(z_n) - z_n[y_n]
     d loss_n / d w_nb = sum_c p_nc Z_nbc - Z_nb[y_n]          p_n = softmax(z_n)
 
-Every fitted weighting needs just this. A block of rows is read from memory once: forward and
-backward while it is in the cache, on all cores.
+Every ensemble of fitted weights needs these. A block of rows is read from memory once, for loss and
+gradient, on all cores.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def cross_entropy(
 
     scores: (sample, class), overwritten by the gradients.
 
-    Probabilities below exp(-40) of the largest are rounded up to that: numbers near the smallest
-    that single precision has slow the products that follow down many times.
+    Probabilities below exp(-40) of the largest are rounded up to that: numbers near the smallest of
+    single precision would slow the products that follow down many times.
     """
     rows = np.arange(len(scores))
     scores -= scores.max(axis=1, keepdims=True)

@@ -1,10 +1,10 @@
 """The paired bootstrap over samples.
 
-Samples that contribute the same to all that is measured are interchangeable: a resample is how
-often each *pattern* of samples occurs in it, and what all methods share. Where the patterns are
-few, that is one multinomial draw of a few numbers; where nearly every sample is a pattern of its
-own, drawing row numbers and counting them is faster. Both are the same distribution, and means of
-all methods over all resamples are then one matrix product.
+Samples that contribute the same to all that is measured are interchangeable: they are one
+*pattern*, and a resample is how often each pattern occurs in it. All methods share the resamples,
+so their means over all of them are one matrix product. Where the patterns are few, a resample is
+one multinomial draw of a few numbers; where nearly every sample is a pattern of its own, drawing
+row numbers and counting them is faster. The distribution is the same.
 """
 
 from __future__ import annotations
@@ -143,10 +143,10 @@ def bootstrap_sets(
 ) -> list[NDArray[np.float64]]:
     """(resample, m) for each set: means of its `values` (n, m), of sets that share images.
 
-    images: (n,) for each set, the same number in rows that show the same image. Images are drawn,
-    out of all that the sets hold, and each brings all of its rows in all sets (a cluster
-    bootstrap). Sets that are the same thus have the same means in every resample; how many rows a
-    set has varies. NaN where a resample has none.
+    images: (n,) for each set, the same number in rows that show the same image. Images are drawn
+    from those of all sets, and each brings all of its rows in all sets (a cluster bootstrap). Equal
+    sets thus have the same means in every resample, and the number of rows of a set varies. NaN
+    where a resample has no row of a set.
     """
     distinct, image = np.unique(np.concatenate(images), return_inverse=True)
     ends = np.cumsum([len(rows) for rows in values])[:-1]

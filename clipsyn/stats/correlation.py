@@ -1,7 +1,7 @@
 """Correlations over datasets, with intervals.
 
-The percentile bootstrap promises too much of so few pairs: with 7 its 95 % intervals of Pearson's r
-hold the truth in 88 %, those here in 94 % (normal values, correlated by 0.6).
+The percentile bootstrap is too narrow for so few pairs: with 7, its 95 % intervals of Pearson's r
+hold the truth in 88 % of draws, those here in 94 % (normal values, correlated by 0.6).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def pearson(first: NDArray[Any], second: NDArray[Any], *, level: float = LEVEL) 
     """Pearson's r of two arrays (n,), with Fisher's (1921) interval: artanh r has variance
     1 / (n - 3).
 
-    NaN where n < 3, one of them is constant or has a NaN. No interval for n = 3 and |r| = 1. It
-    takes values that are about normal; a few far outside make it too narrow.
+    NaN where n < 3, or an array is constant or has a NaN. No interval for n = 3 or |r| = 1. The
+    interval assumes values that are about normal; a few far outside make it too narrow.
     """
     value = _pearson(*_checked(first, second))
     return Correlation(value, _interval(value, len(first), 1.0, level))

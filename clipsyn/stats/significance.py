@@ -1,4 +1,4 @@
-"""Are two methods different, and which of many differences hold together? Exact, without scipy."""
+"""Whether two methods differ, and which of many differences hold together: exact tests."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def wilcoxon(differences: NDArray[Any]) -> float:
     """Exact two-sided p-value of Wilcoxon's signed-rank test that differences (n,) centre on 0.
 
-    For a method and another over datasets. Differences of 0 are dropped, as Wilcoxon (1945) did,
-    and equal sizes share the mean of their ranks; the distribution is that of all 2^n signs of
-    these very ranks, so it is exact with ties too. Differences are rounded to 12 decimals first, or
-    the last bit would break ties. 1 where all are 0; NaN where there is none.
+    It compares two methods over datasets. Differences of 0 are dropped, as Wilcoxon (1945) did, and
+    equal sizes share the mean of their ranks. The distribution is that of all 2^n signs of these
+    very ranks, so it is exact with ties too. Differences are rounded to 12 decimals first, or the
+    last bit would break ties. 1 where all are 0; NaN where there is none.
     """
     if differences.ndim != 1 or np.isnan(differences).any():
         raise ValueError("differences are one number a dataset, none of them NaN")
