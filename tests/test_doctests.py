@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ NAMES = [name for name in clipsyn.__all__ if name != "__version__"]
 
 
 def examples(name: str) -> Iterator[doctest.DocTest]:
-    """Those of a class and its methods, or of a function; an analysis has them in its package."""
+    """Those of a class and its methods, of a function or of an analysis."""
     thing: Any = getattr(clipsyn, name)
     if isinstance(thing, Analysis):
-        thing = sys.modules[thing.home].__doc__ or ""
-        yield doctest.DocTestParser().get_doctest(thing, {}, name, None, None)
+        yield doctest.DocTestParser().get_doctest(thing.__doc__ or "", {}, name, None, None)
     else:
         yield from doctest.DocTestFinder().find(thing, name, globs={})
 

@@ -143,11 +143,13 @@ class Analysis:
     examples: tuple[str, ...]  # command lines
     settings: type[Settings]
     home: str
+    python: str = ""  # an example of calling it, as a docstring has one
     over_datasets: bool = True  # whether tables have means or correlations over datasets
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
     def __post_init__(self) -> None:
-        vars(self).update(__name__=self.name, __doc__=self.about)  # as a function has them
+        text = f"{self.about}\n\n{self.python}"
+        vars(self).update(__name__=self.name, __doc__=text)  # as a function has them
 
     def __call__(self, store: FeatureStore, **settings: Any) -> DataFrame:
         """Measure `store`; files that settings ask for are written too."""

@@ -61,6 +61,13 @@ def evaluate(
     metrics are those of `clipsyn.protocol.scoring.Scorer`, fit_seconds (head and ensemble
     together) and predict_seconds. Raises MissingCell, UnknownName, DatasetError, UsageError and
     ConflictingResults, each saying what to do.
+
+    >>> from clipsyn import FeatureStore, evaluate
+    >>> store = FeatureStore.open("store")
+    >>> frame = evaluate(store, ensembles=["super-learner"], shots=[1, 2], seeds=2)
+    >>> accuracy = frame.filter(metric="acc1", ensemble="super-learner")
+    >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
+    [(1, 0), (2, 0), (1, 1), (2, 1)]
     """
     return measure(store, ProtocolSettings.of(settings), progress)
 

@@ -33,5 +33,11 @@ Needs no image, no model and no GPU.""",
     ),
     settings=ZeroshotSettings,
     home="clipsyn.analyses.accuracy",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.zeroshot(store, perturbations="clean")
+>>> frame.filter(metric="acc1").select("ensemble", "backbones", "value").row(0)
+(None, ['fake/one'], 0.35)""",
     over_datasets=False,
 )

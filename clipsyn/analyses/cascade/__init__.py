@@ -109,4 +109,11 @@ chosen on the support split.""",
     ),
     settings=CascadeSettings,
     home="clipsyn.analyses.cascade",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.cascade(store, perturbations="clean")
+>>> exits = frame.filter(metric="exit", threshold=0.1)
+>>> exits.select("stage", "value").rows()  # the share of images that is answered there
+[(1, 1.0), (2, 0.0)]""",
 )

@@ -48,5 +48,11 @@ each measure with the gain over the best single backbone, over datasets, with 95
     ),
     settings=DiversitySettings,
     home="clipsyn.analyses.diversity",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.diversity(store, perturbations="clean")
+>>> frame.filter(metric="disagreement").select("backbones", "value").rows()
+[(['fake/one', 'fake/two'], 0.7)]""",
     lacking="labels, a second backbone",
 )

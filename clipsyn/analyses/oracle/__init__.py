@@ -58,5 +58,11 @@ which images only one gets right, or none; which backbones are right together.""
     ),
     settings=OracleSettings,
     home="clipsyn.analyses.oracle",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.oracle(store, perturbations="clean")
+>>> frame.filter(metric="unique_correct").select("backbones", "value").rows()
+[(['fake/one'], 0.25), (['fake/two'], 0.25)]""",
     over_datasets=False,
 )

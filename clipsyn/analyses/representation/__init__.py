@@ -50,5 +50,11 @@ cross-entropy and calibration error before and after temperature scaling. --csv,
     ),
     settings=RepresentationSettings,
     home="clipsyn.analyses.representation",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.representation(store, perturbations="clean")
+>>> frame.filter(metric="cka")["value"].round(2).to_list()  # one pair of backbones
+[0.11]""",
     lacking="",
 )

@@ -52,5 +52,12 @@ ensembles, under perturbation; curves by severity. Several datasets are shown by
     ),
     settings=RobustnessSettings,
     home="clipsyn.analyses.robustness",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.robustness(store)
+>>> drop = frame.filter(metric="drop", perturbation="jpeg-3")
+>>> drop.select("ensemble", "backbones", "value").row(1)
+(None, ['fake/two'], 0.0)""",
     lacking="labels, perturbed images",
 )
