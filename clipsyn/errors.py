@@ -2,21 +2,21 @@
 
 ClipsynError                 exit code 1
 ├── UsageError               2   an option, name or recipe that cannot work
-│   ├── UnknownName          2   no such backbone, dataset, prompt set, perturbation, ensemble
-│   ├── LeakError            2   test data given to something that learns
+│   ├── UnknownName          2   a backbone, dataset, prompt set, perturbation, ensemble not known
+│   ├── LeakError            2   test data given to a fit
 │   └── ConflictingResults   2   the results file holds other numbers under the same names
-├── InputError               3   what was given to be read is not what it should be
+├── InputError               3   input that is not what it should be
 │   ├── DatasetError         3   folders, manifests, tars, labels, class names
 │   ├── BadImages            3   too many images that cannot be decoded
-│   ├── TooFewSamples        3   a method that cannot be fitted on so little
+│   ├── TooFewSamples        3   too few samples to fit a method
 │   ├── RouterMismatch       3   a router applied to other backbones, classes, prompts or weights
 │   └── CheckpointError      3   weights that do not load, do not fit, or are not finite
 ├── StoreError               4   the feature store
-│   ├── MissingCell          4   nothing extracted there yet
-│   ├── StaleCell            4   something that decides the numbers has changed
-│   ├── DamagedStore         4   bytes that are not the ones written
+│   ├── MissingCell          4   a cell that was not extracted yet
+│   ├── StaleCell            4   a cell of other weights, images, prompts or settings
+│   ├── DamagedStore         4   bytes that are not those that were written
 │   └── UnsupportedFormat    4   written by a newer clipsyn, or not a store at all
-├── PluginError              1   what another package offers clipsyn cannot be used
+├── PluginError              1   an entry point of another package that cannot be used
 └── Interrupted            130   stopped by Ctrl-C or SIGTERM; the same command resumes
 
 A message is one sentence (two at most): what is wrong, where, and what to run instead. It names a
@@ -27,49 +27,53 @@ from __future__ import annotations
 
 
 class ClipsynError(Exception):
-    """Base of all errors that are the user's to act on; the CLI shows them without a traceback."""
+    """Base of all errors that a user can act on; the command line shows no traceback of them."""
 
     exit_code = 1
 
 
 class UsageError(ClipsynError):
+    """An option, argument, name or recipe that cannot work."""
+
     exit_code = 2
 
 
 class UnknownName(UsageError):
-    """A name that nothing is registered under; carries near matches in its message."""
+    """A name that is not known; its message has near matches."""
 
 
 class LeakError(UsageError):
-    pass
+    """Test data was given to a fit."""
 
 
 class ConflictingResults(UsageError):
-    pass
+    """A results file holds other numbers under the same names."""
 
 
 class InputError(ClipsynError):
+    """Images, labels, arrays or files that are not what they should be."""
+
     exit_code = 3
 
 
 class DatasetError(InputError):
-    pass
+    """A folder, manifest, tar, label or class name that cannot be used."""
 
 
 class BadImages(InputError):
-    pass
+    """More images than allowed that cannot be decoded."""
 
 
 class CheckpointError(InputError):
-    pass
+    """Weights that do not load, do not fit the architecture, or are not finite."""
 
 
 class TooFewSamples(InputError):
-    pass
+    """A method cannot be fitted on so few samples."""
 
 
 class RouterMismatch(InputError):
-    """What was fitted on one thing is applied to another; `field` names what differs."""
+    """A fitted head or ensemble is applied to something else; `field` names what differs."""
 
     def __init__(self, field: str, fitted: object, given: object) -> None:
         super().__init__(
@@ -80,15 +84,17 @@ class RouterMismatch(InputError):
 
 
 class StoreError(ClipsynError):
+    """A fault of the feature store."""
+
     exit_code = 4
 
 
 class MissingCell(StoreError):
-    pass
+    """A cell that was not extracted yet; the message has the line that extracts it."""
 
 
 class StaleCell(StoreError):
-    """A cell made from other weights, images, prompts or settings than those asked for."""
+    """A cell of other weights, images, prompts or settings; `fields` names what differs."""
 
     def __init__(self, message: str, fields: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -96,18 +102,20 @@ class StaleCell(StoreError):
 
 
 class DamagedStore(StoreError):
-    pass
+    """Bytes of the store are not those that were written."""
 
 
 class UnsupportedFormat(StoreError):
-    pass
+    """A store of a newer clipsyn, or a folder that is no store."""
 
 
 class PluginError(ClipsynError):
-    pass
+    """An entry point of another package that cannot be used."""
 
 
 class Interrupted(ClipsynError):
+    """Stopped by Ctrl-C or SIGTERM; the same command resumes."""
+
     exit_code = 130
 
 

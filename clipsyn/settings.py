@@ -1,8 +1,8 @@
 """Settings, declared once: the fields of a frozen dataclass, each with its help, range and unit.
 
-From a field come the option on the command line, the field of a recipe's stage, the check of what
-Python is given, and the row of the table in the documentation. All have its name, its default and
-its unit.
+Each field becomes an option on the command line, a field of a recipe's stage, an argument in Python
+that is checked, and a row of a table in the documentation. All of them have its name, default and
+unit.
 """
 
 from __future__ import annotations
@@ -107,10 +107,11 @@ CURVE = Kind("full or numbers of images a class", tuple[Shots, ...], _curve)
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a setting, or a parameter of an estimator, may be.
+    """The values that a setting, or a parameter of an estimator, may have.
 
-    above: a bound that is not itself allowed. instead_of_none: what is taken for None, which is
-    refused where this is empty.
+    least, most: bounds that are allowed themselves; above: a bound that is not.
+    instead_of_none: in words, what is taken where the value is None. None is refused if this is
+    empty.
     """
 
     kind: Kind
@@ -123,7 +124,7 @@ class Constraint:
     _in_messages: ClassVar[str] = "{}"
 
     def accepted(self, name: str, value: Any) -> Any:
-        """The value as it is kept; raises UsageError for one that is not allowed."""
+        """The value as it is kept; raises UsageError for a value that is not allowed."""
         if value is None and self.instead_of_none:
             return None
         try:
@@ -156,11 +157,11 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Setting(Constraint):
-    """How a setting is called and explained, and what it may be.
+    """The name, help and constraint of a setting.
 
-    flag, letter: the option that help shows, where it is not ``--name``, which works too.
-    display: it decides what is shown and not what is measured. writes: the function of the
-    analysis's `measure` that makes the file.
+    flag, letter: the option that help shows if it is not ``--name``; ``--name`` works too.
+    display: True for a setting that changes only what is shown, not what is measured.
+    writes: the function of the analysis's module `measure` that makes the file.
     """
 
     help: str = ""
@@ -181,7 +182,7 @@ def _numbers_in(value: Any) -> Iterable[float]:
 
 
 def images_of(shots: Shots | None) -> int | None:
-    """How many images a class; None for the whole support split."""
+    """The number of images of each class; None for the whole support split."""
     return shots if isinstance(shots, int) else None
 
 
@@ -195,9 +196,9 @@ def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of all that is declared here: a value is checked when it is made."""
+    """Base of a class of settings. All values are checked when an object is made."""
 
-    former: ClassVar[Mapping[str, str]] = {}  # a name that is gone: what to write now
+    former: ClassVar[Mapping[str, str]] = {}  # a name that is gone -> what to write now
 
     def __post_init__(self) -> None:
         for name, about in declared(type(self)).items():
@@ -205,7 +206,7 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From values by name; raises UsageError for a name that is none."""
+        """Settings from values by name; raises UsageError for a name that is no setting."""
         known = declared(cls)
         for name in values:
             if name not in known:
@@ -214,14 +215,14 @@ class Settings:
 
     @classmethod
     def refusal(cls, name: str) -> UsageError:
-        """Of a name that is none, or none any more."""
+        """The error for a name that is no setting, or no longer one."""
         if name in cls.former:
             return UsageError(f"'{name}' is gone: {cls.former[name]}")
         return unknown_name("setting", name, declared(cls))
 
 
 def declared(settings: type[Settings]) -> dict[str, Setting]:
-    """What is declared of each field, by name, in order."""
+    """The `Setting` of each field, by name, in order."""
     return {it.name: it.metadata["setting"] for it in fields(settings)}
 
 

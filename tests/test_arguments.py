@@ -1,4 +1,4 @@
-"""Messages of what Python calls name Python's arguments: flags are the command line's own."""
+"""Messages of the library name its arguments; only the command line shows flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other packages offer: found by name, loaded for a user's word alone, blamed by name."""
+"""Plugins: found by name, loaded only for a name that a user wrote, named in errors."""
 
 from __future__ import annotations
 

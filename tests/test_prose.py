@@ -1,7 +1,7 @@
-"""The pages are laid out as agreed, and what they name exists.
+"""Pages are wrapped, their links work, and what they name exists.
 
-Prose wraps at 120 characters, links and anchors lead somewhere, and every file and every
-``clipsyn.module.name`` that stands in a page is there.
+Prose wraps at 120 characters. Links and anchors lead somewhere. Every file of the repository and
+every ``clipsyn.module.name`` in backquotes is there.
 """
 
 from __future__ import annotations

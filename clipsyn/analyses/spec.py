@@ -1,7 +1,8 @@
 """What an analysis is: its settings, the function that measures, the function that shows.
 
-The folder of an analysis declares one `Analysis`, and its line in `clipsyn.analyses` registers it.
-The command, the stage of a recipe, the Python function and the table in the documentation follow.
+The folder of an analysis declares one `Analysis`, and a line in `clipsyn.analyses` registers it.
+From these the command, the stage of a recipe, the Python function and the table of its settings in
+the documentation are made.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _PATTERNS = "Names or patterns such as '{}', repeated or with commas."
 
 
 def perturbations(default: tuple[str, ...] | None) -> Any:
-    """The setting of that name, whose default is not the same for all."""
+    """The setting `perturbations`; its default depends on the analysis."""
     help = _PATTERNS.format("jpeg-*")
     return setting(default, NAMES, help, flag="--perturb", letter="-p", instead_of_none="all")
 
 
 @dataclass(frozen=True)
 class Selection(Settings):
-    """Which cells of a store are measured: names or patterns with ``*``; None takes all."""
+    """The cells of a store that are measured: names or patterns with ``*``; None takes all."""
 
     datasets: tuple[str, ...] | None = setting(
         None,
@@ -70,7 +71,7 @@ class Selection(Settings):
     prompts: tuple[str, ...] | None = setting(None, NAMES, "Prompt sets.", instead_of_none="all")
 
     def keys(self, store: FeatureStore) -> list[FeatureKey]:
-        """The cells, of any prompt set; raises what `clipsyn.store.select.select` does."""
+        """The selected cells, of any prompt set; raises what `clipsyn.store.select.select` does."""
         from clipsyn.store.select import select
 
         return select(
@@ -132,9 +133,9 @@ def shots_of_results(what: str) -> Any:
 class Analysis:
     """One analysis of a store.
 
-    home: its package, with ``measure.measure(store, settings)``, a tidy frame, and
-    ``tables.tables(frame, settings, terminal=…)``, texts by name. ``tables.notes(frame, settings)``
-    gives sentences to say beside them, if it is there.
+    home: its package. ``measure.measure(store, settings)`` there returns a tidy frame,
+    ``tables.tables(frame, settings, terminal=…)`` texts by name. ``tables.notes(frame, settings)``,
+    if there is one, yields sentences to show beside the tables.
     """
 
     name: str  # of the command, of the stage of a recipe, and of the Python function
@@ -152,14 +153,17 @@ class Analysis:
         vars(self).update(__name__=self.name, __doc__=text)  # as a function has them
 
     def __call__(self, store: FeatureStore, **settings: Any) -> DataFrame:
-        """Measure `store`; files that settings ask for are written too."""
+        """Measure `store` and return the tidy frame; write the files that settings name, too.
+
+        Raises UsageError for a setting that is not known or not allowed.
+        """
         chosen = self.settings.of(settings)
         frame = self.measure(store, chosen)
         self.write_files(store, chosen)
         return frame
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
-        """The tidy frame, with at least the columns of `clipsyn.results.frame.RESULT`."""
+        """A tidy frame, with at least the columns of `clipsyn.results.frame.RESULT`."""
         self._check_files(settings)
         frame: DataFrame = import_module(f"{self.home}.measure").measure(store, settings)
         return frame
@@ -167,13 +171,13 @@ class Analysis:
     def tables(
         self, frame: DataFrame, settings: Any, *, terminal: bool | None = None
     ) -> dict[str, str]:
-        """What is shown of the frame, by name."""
+        """The tables that show the frame, by name."""
         module = import_module(f"{self.home}.tables")
         shown: dict[str, str] = module.tables(frame, settings, terminal=terminal)
         return shown
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
-        """What is to be said beside the tables."""
+        """Sentences to show beside the tables."""
         from clipsyn.analyses.shared_images import notes, sample_tables
 
         if self.over_datasets:
@@ -186,7 +190,7 @@ class Analysis:
                 yield f"not shown, for want of {self.lacking} or such cells: {missing}"
 
     def write_files(self, store: FeatureStore, settings: Any) -> list[tuple[Path, int]]:
-        """Write what settings name a file for; the paths, and how many rows each has."""
+        """Write the files that settings name; returns each path with its number of rows."""
         from clipsyn.frames import write
 
         written = []

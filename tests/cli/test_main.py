@@ -1,4 +1,4 @@
-"""The command itself: help, version, what an error looks like."""
+"""The command `clipsyn`: help, version, how errors look."""
 
 from __future__ import annotations
 

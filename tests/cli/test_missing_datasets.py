@@ -1,4 +1,4 @@
-"""`clipsyn extract`: all datasets that are missing are named at once, before anything is loaded."""
+"""`clipsyn extract` names all missing datasets at once, before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands where a package offers something to clipsyn: used by name, harmless when broken."""
+"""Commands with plugins of another package: used by name, harmless when broken."""
 
 from __future__ import annotations
 

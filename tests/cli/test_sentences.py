@@ -1,4 +1,4 @@
-"""What the operating system refuses is a sentence too."""
+"""An error of the operating system is shown as one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The genetic algorithm against brute force, scipy's differential evolution, and where it began."""
+"""The genetic algorithm against brute force, scipy, and its own starting point."""
 
 from __future__ import annotations
 

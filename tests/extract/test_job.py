@@ -1,4 +1,4 @@
-"""`clipsyn.extract.job`: names in, a plan out; what cannot be is said in one sentence."""
+"""`clipsyn.extract.job`: names in, a plan out; what cannot work is refused in one sentence."""
 
 from __future__ import annotations
 

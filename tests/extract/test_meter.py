@@ -1,4 +1,4 @@
-"""What a batch takes, on this machine and on a GPU that is made up."""
+"""Time and memory of a batch, on this machine and on a made-up GPU."""
 
 from __future__ import annotations
 

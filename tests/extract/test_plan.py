@@ -1,4 +1,4 @@
-"""`clipsyn.extract.plan`: what is asked for against what is there; a change is named, never hit."""
+"""`clipsyn.extract.plan`: what is asked for against what is there; a changed field is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`clipsyn.extract.run`: rows in their places, work done once, runs that stop and go on."""
+"""`clipsyn.extract.run`: rows in their places, work done once, runs that are resumed."""
 
 from __future__ import annotations
 

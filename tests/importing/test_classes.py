@@ -1,4 +1,4 @@
-"""`clipsyn.importing.classes`: names, indices, and what is neither."""
+"""`clipsyn.importing.classes`: names, indices, and values that are neither."""
 
 from __future__ import annotations
 

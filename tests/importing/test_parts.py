@@ -1,4 +1,4 @@
-"""`clipsyn.importing.parts`: conditions, and what numbers for each class are."""
+"""`clipsyn.importing.parts`: conditions, and what kind of scores numbers by class are."""
 
 from __future__ import annotations
 

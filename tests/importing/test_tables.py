@@ -1,4 +1,4 @@
-"""`clipsyn.importing.tables`: which column is what, and what cannot be."""
+"""`clipsyn.importing.tables`: which role each column has, and which tables are refused."""
 
 from __future__ import annotations
 

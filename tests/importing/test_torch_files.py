@@ -1,4 +1,4 @@
-"""`clipsyn.importing.torch_files`: what torch wrote, against torch; and what is no tensor."""
+"""`clipsyn.importing.torch_files`: files that torch wrote, and files that hold no tensor."""
 
 from __future__ import annotations
 

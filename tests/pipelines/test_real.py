@@ -1,4 +1,4 @@
-"""pipelines/real.yaml and docs/real.md, on made-up answers, and on the real ones where they are.
+"""pipelines/real.yaml and docs/real.md, on made-up answers, and on the real ones if they are there.
 
 CLIPSYN_REAL names the folder that docs/real.md calls runs/real/data.
 """

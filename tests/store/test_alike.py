@@ -1,4 +1,4 @@
-"""`clipsyn.store.alike`: classes with the same embedding are found, and said by every command."""
+"""`clipsyn.store.alike`: classes with equal embeddings are found, and every command names them."""
 
 from __future__ import annotations
 

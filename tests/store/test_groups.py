@@ -1,4 +1,4 @@
-"""`clipsyn.store.groups`: a group is read where it belongs, as it was published, or not at all."""
+"""`clipsyn.store.groups`: a group is read only where it belongs and as it was published."""
 
 from __future__ import annotations
 

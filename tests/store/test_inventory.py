@@ -1,4 +1,4 @@
-"""`clipsyn.store.inventory`: what there is, what is damaged, what goes when it is removed."""
+"""`clipsyn.store.inventory`: what a store holds, what is damaged, what `rm` removes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`clipsyn.store.verify`: what is lost, unreadable, or does not follow from the rest is named."""
+"""`clipsyn.store.verify`: names what is lost, unreadable, or inconsistent with the rest."""
 
 from __future__ import annotations
 

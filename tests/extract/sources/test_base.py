@@ -1,4 +1,4 @@
-"""What every source checks of itself."""
+"""Checks that every source makes."""
 
 from __future__ import annotations
 
