@@ -30,22 +30,18 @@ def to_json(frame: pl.DataFrame) -> str:
 
 def printable_frame(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with texts and column names that may go to a terminal."""
-    texts = frame.select(pl.col(pl.String)).columns
-    unsafe = {name: _unsafe(frame[name]) for name in texts}
-    shown = frame.with_columns(
-        *(pl.col(name).replace(values) for name, values in unsafe.items() if values),
-        _LISTS.list.eval(pl.element().map_elements(printable, pl.String)),
-    )
-    return shown.rename({name: printable(name) for name in frame.columns})
+    lists = _lists(frame)
+    shown = {}
+    for name in (*frame.select(pl.col(pl.String)).columns, *lists):
+        texts = (frame[name].explode() if name in lists else frame[name]).unique().drop_nulls()
+        if unsafe := {text: said for text in texts if (said := printable(text)) != text}:
+            in_list = pl.col(name).list.eval(pl.element().replace(unsafe))
+            shown[name] = in_list if name in lists else pl.col(name).replace(unsafe)
+    return frame.with_columns(**shown).rename({name: printable(name) for name in frame.columns})
 
 
-_LISTS = pl.col(pl.List(pl.String))
-
-
-def _unsafe(column: pl.Series) -> dict[str, str]:
-    """The values that cannot be printed as they are, and how they can."""
-    values = column.unique().drop_nulls()
-    return {value: shown for value in values if (shown := printable(value)) != value}
+def _lists(frame: pl.DataFrame) -> list[str]:
+    return frame.select(pl.col(pl.List(pl.String))).columns
 
 
 def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None = None) -> None:
@@ -78,16 +74,16 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame for a CSV file: a list of names is the text of a JSON list, ``["a", "b"]``."""
-    names = [name for name, kind in frame.schema.items() if kind == pl.List(pl.String)]
     texts = {
-        name: pl.Series(name, [_json_list(names) for names in frame[name]], pl.String)
-        for name in names
+        column: [
+            None if names is None else json.dumps(names, ensure_ascii=False)
+            for names in frame[column].to_list()
+        ]
+        for column in _lists(frame)
     }
-    return frame.with_columns(**texts)
-
-
-def _json_list(names: pl.Series | None) -> str | None:
-    return None if names is None else json.dumps(names.to_list(), ensure_ascii=False)
+    return frame.with_columns(
+        pl.Series(name, of_rows, pl.String) for name, of_rows in texts.items()
+    )
 
 
 def guarded(frame: pl.DataFrame) -> pl.DataFrame:

@@ -48,6 +48,22 @@ def test_files_hold_the_frame(results, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.csv", "r.parquet"]
 
 
+LISTS = pl.DataFrame(
+    {"backbones": [["a", 'b "c", d'], [], None, ["=e\x1b"]]},
+    schema={"backbones": pl.List(pl.String)},
+)
+
+
+def test_a_list_of_names_is_json_in_a_csv_file(tmp_path):
+    """The rule of docs/evaluating.md, and how it is read back."""
+    write(LISTS, csv=tmp_path / "r.csv", parquet=tmp_path / "r.parquet")
+    assert pl.read_parquet(tmp_path / "r.parquet").equals(LISTS)
+    read = pl.read_csv(tmp_path / "r.csv")
+    assert [text and json.loads(text) for text in read["backbones"]] == LISTS["backbones"].to_list()
+    names = pl.col("backbones").str.json_decode(pl.List(pl.String))
+    assert read.with_columns(names).equals(LISTS)
+
+
 def test_nothing_asked_for_nothing_written(results, tmp_path):
     write(results)
     assert list(tmp_path.iterdir()) == []
@@ -132,6 +148,11 @@ def test_what_is_printed_has_no_controls():
         "a\\u001b": ["b\\u000a", "c", None],
         "n": [1, 2, 3],
     }
+
+
+def test_what_is_printed_has_no_controls_in_lists():
+    shown = printable_frame(LISTS)["backbones"].to_list()
+    assert shown == [["a", 'b "c", d'], [], None, ["=e\\u001b"]]
 
 
 @pytest.mark.parametrize("name", ["", "/", "folder", "nowhere/r.csv", "n" * 300])

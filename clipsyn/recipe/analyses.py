@@ -40,7 +40,8 @@ class AnalysisStage(DeclaredStage):
         opened, settings = FeatureStore.open(store), self.settings()
         csv, table, origin = map(self.beside, (".csv", ".parquet", ".made-from.json"))
         made_from = self._made_from(opened)
-        is_current = csv.exists() and _was_made_from(origin, made_from)
+        files = [csv, *filter(None, self._written)]
+        is_current = all(map(Path.exists, files)) and _was_made_from(origin, made_from)
         make_folder_of(table)
         frame = _read(table) if is_current else None
         skipped = frame is not None
@@ -60,15 +61,18 @@ class AnalysisStage(DeclaredStage):
 
     def _made_from(self, store: FeatureStore) -> str:
         """Changes whenever anything that decides the numbers does."""
+        from clipsyn.results.frame import RESULT
+
         declared = self.analysis.declared
         decisive = {name for name, it in declared.items() if not it.display}
         settings = self.model_dump(mode="json", include={"stage", "output", *decisive})
         paths = (getattr(self, name) for name, it in declared.items() if it.kind is PATH)
         read = [_content(path) for path in paths if path and path not in self._written]
-        return fingerprint({"settings": settings, "files": read, "store": digest(store)})
+        made_from = {"settings": settings, "files": read, "store": digest(store)}
+        return fingerprint(made_from | {"columns": [*RESULT]})
 
     @property
-    def _written(self) -> set[Path]:
+    def _written(self) -> set[Path | None]:
         declared = self.analysis.declared
         return {getattr(self, name) for name, it in declared.items() if it.writes}
 

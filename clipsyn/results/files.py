@@ -12,7 +12,7 @@ from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.frames import locked, make_folder_of, write
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import NAMES, RESULT, Row
-from clipsyn.settings import FULL, Shots
+from clipsyn.settings import FULL, Shots, images_of
 from clipsyn.store.files import file_at
 
 
@@ -96,35 +96,36 @@ def ensembles_in(
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: make it with `{line}`")
-    found = _read(path).filter(
+    rows = _read(path).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
         pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "chance"),
     )
-    if found.is_empty():
+    if rows.is_empty():
         raise UsageError(
             f"{path} has no {' or '.join(metrics)} of any ensemble over all classes: add some with "
             f"`{line}`"
         )
-    if head not in found["head"]:
+    if head not in rows["head"]:
         hint = f"Looked for in {path}; `{line} --heads {head}` adds it."
-        raise unknown_name("head", head, found["head"].unique(), hint)
-    found = found.filter(head=head)
-    label = pl.col("shots").cast(pl.String).fill_null(FULL)
-    return found.filter(label.is_in(["0", _shots(found.select(label).to_series(), shots, line)]))
+        raise unknown_name("head", head, rows["head"].unique(), hint)
+    rows = rows.filter(head=head)
+    images = _images(set(rows["shots"]), shots, line)
+    return rows.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(images))
 
 
-def _shots(labels: pl.Series, asked: Shots | None, line: str) -> str:
-    """The number of shots asked for, or the most there are: the whole support before all."""
-    fitted = sorted(set(labels) - {"0"}, key=lambda text: (text == FULL, text.zfill(9)))
+def _images(there: set[int | None], asked: Shots | None, line: str) -> int | None:
+    """The images a class that are asked for, or the most there are; None is the whole support."""
+    fitted = sorted(there - {0}, key=lambda shots: (shots is None, shots))
     if asked is None:
-        return fitted[-1] if fitted else "0"
-    if (wanted := str(asked)) not in {*fitted, "0"}:
+        return fitted[-1] if fitted else 0
+    if (images := images_of(asked)) not in fitted:
+        known = ", ".join(str(shots or FULL) for shots in fitted) or "none"
         raise UsageError(
-            f"there are no ensembles with shots={wanted}, but with "
-            f"{', '.join(fitted) or 'none'}: `{line} --shots {wanted}` adds them"
+            f"there are no ensembles with shots={asked}, but with {known}: `{line} --shots "
+            f"{asked}` adds them"
         )
-    return wanted
+    return images
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -132,6 +133,11 @@ def _read(path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(f"{path} cannot be read as results: {error}") from error
+    if set(frame.columns) == {*RESULT} - {"support_prompts"}:
+        raise UsageError(
+            f"{path} holds results of an earlier version of clipsyn, which had other columns: make "
+            "them again with `clipsyn evaluate STORE -o OTHER`"
+        )
     if dict(frame.schema) != RESULT:
         raise UsageError(f"{path} holds something else than results: write to another file")
     return frame

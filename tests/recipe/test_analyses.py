@@ -156,6 +156,15 @@ class TestResultsBesideTheStore:
         assert [one.skipped for one in run(store, more, stage)] == [False, False]
 
 
+def test_a_file_that_a_setting_names_is_made_again(store: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.csv"
+    stage = {"stage": "oracle", "output": tmp_path / "o", "samples": samples}
+    assert [run(store, stage)[0].skipped for _ in range(2)] == [False, True]
+    samples.unlink()
+    assert not run(store, stage)[0].skipped
+    assert samples.exists()
+
+
 class TestDigest:
     def test_it_is_of_what_can_be_read(self, tiny_store: FeatureStore) -> None:
         before = digest(tiny_store)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.results.files import ResultsFile
+from clipsyn.results.files import ResultsFile, ensembles_in
 from clipsyn.results.frame import NAMES, RESULT
 
 
@@ -91,7 +91,7 @@ def test_two_processes_add_to_one_file(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-from clipsyn.results.files import ResultsFile
+from clipsyn.results.files import ResultsFile, ensembles_in
 
 results = ResultsFile(Path({str(path)!r}))
 print("ready", flush=True)
@@ -137,6 +137,18 @@ def test_foreign_files_are_refused(tmp_path):
     path.write_bytes(b"text")
     with pytest.raises(UsageError, match="cannot be read as results"):
         ResultsFile(path)
+
+
+def test_results_of_an_earlier_version_are_refused_with_what_to_run(tmp_path):
+    """Backbones were one text with a + between them, and the support a split and a prompt set."""
+    path = tmp_path / "r.parquet"
+    earlier = pl.DataFrame([row()], schema=RESULT).with_columns(
+        pl.col("backbones").list.join("+"), support=pl.lit("train, own")
+    )
+    earlier.drop("support_prompts").write_parquet(path)
+    for read in (ResultsFile, lambda path: ensembles_in(path, ["acc1"], "zero-shot", None, "x")):
+        with pytest.raises(UsageError, match=r"earlier version .* again with `clipsyn evaluate ST"):
+            read(path)
 
 
 def test_without_a_file_results_are_in_memory_only():
