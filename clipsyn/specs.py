@@ -57,48 +57,13 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
         yield path, old, new
 
 
-_COLUMNS = frozenset(  # of tables that have one for each backbone, too
-    (
-        "dataset",
-        "split",
-        "perturbation",
-        "prompts",
-        "n",
-        "chance",
-        "best",
-        "oracle",
-        "gain",
-        "id",
-        "label",
-        "class",
-        "right",
-        "size",
-        "hits",
-        "acc1",
-        "backbone",
-        "ensemble",
-        "images",
-        "support",
-        "step",
-        "clean",
-    )
-)
-
-
 def check_backbone_name(name: str) -> None:
-    """Raise UsageError for a name that tables, lists and joined names cannot tell apart."""
+    """Raise UsageError for a name that is empty; any other that a path can hold will do."""
     if not name.strip():
-        problem = "it is empty"
-    elif "+" in name or "," in name:
-        problem = "lists of backbones are joined by + and commas"
-    elif name in _COLUMNS:
-        problem = "tables have a column of that name"
-    else:
-        return
-    raise UsageError(
-        f"a backbone cannot be called '{name}', since {problem}: give it another name (NAME=SOURCE "
-        "with extract, --backbone NAME with import)"
-    )
+        raise UsageError(
+            "a backbone cannot have an empty name: give it another name (NAME=SOURCE with extract, "
+            "--backbone NAME with import)"
+        )
 
 
 @dataclass(frozen=True)

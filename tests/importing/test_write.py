@@ -369,15 +369,18 @@ class TestNothingIsWrittenWhere:
         with pytest.raises(DatasetError, match="has no file to import"):
             bring(tmp_path)
 
-    @pytest.mark.parametrize("name", ["a+b", "oracle", "id"])
-    def test_a_backbone_that_cannot_be_told_apart(
-        self, bring: Any, write_csv: Write, name: str, tmp_path: Path
+    @pytest.mark.parametrize("name", ["a+b", "oracle", "id", "x,y"])
+    def test_a_backbone_is_called_after_its_file(
+        self, bring: Any, write_csv: Write, name: str
     ) -> None:
         path = write_csv(["id", "prediction"], [["a", "cat"]], f"{name}.csv")
-        with pytest.raises(UsageError, match=r"cannot be called .* --backbone NAME with import"):
-            bring(path)
-        assert not (tmp_path / "store").exists()
+        assert bring(path)["backbone"].to_list() == [name]
         assert bring(path, backbone="mine")["backbone"].to_list() == ["mine"]
+
+    def test_a_backbone_without_a_name(self, bring: Any, mine: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"an empty name: .* --backbone NAME with import"):
+            bring(mine, backbone=" ")
+        assert not (tmp_path / "store").exists()
 
     def test_a_dataset_or_split_without_a_name(self, bring: Any, mine: Path) -> None:
         with pytest.raises(UsageError, match="the dataset has no name: give one with dataset=…"):
