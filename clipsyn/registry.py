@@ -61,13 +61,13 @@ class Registry:
             else:
                 self.register(name, *target)
 
-    def register(self, name: str, target: str, group: str | None = None) -> None:
+    def register(self, name: str, target: str, group: str = "") -> None:
         if name in self._targets:
             raise ValueError(f"{self.kind} '{name}' is registered twice")
         if target.count(":") != 1:
             raise ValueError(f"{self.kind} '{name}': '{target}' is not 'module:attribute'")
         self._targets[name] = target
-        if group is not None:
+        if group:
             self.groups[group].append(name)
 
     def load(self, name: str) -> Any:
@@ -79,13 +79,17 @@ class Registry:
         if name in self._targets:
             module, attribute = self._targets[name].split(":")
             return getattr(import_module(module), attribute)
-        offered = self._plugins.names() if self._plugins else []
+        offered = self.offered()
         if self._plugins and name in offered:
             return self._plugins.load(name)
         if name in self._former:
             now = self._former[name]
             raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
         raise unknown_name(self.kind, name, [*self._targets, *offered])
+
+    def offered(self) -> list[str]:
+        """Names that other packages offer, those that do not work among them."""
+        return self._plugins.names() if self._plugins else []
 
     def create(self, name: str) -> Any:
         """An instance of the class that `name` stands for, with default parameters."""

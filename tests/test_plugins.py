@@ -64,7 +64,7 @@ def sharp(offer: Offer) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(perturb, "REGISTRY", dict(perturb.REGISTRY))
+    monkeypatch.setattr(perturb, "INFO", dict(perturb.INFO))
     yield
     datasets._index.cache_clear()
     versions.cache_clear()
@@ -171,7 +171,7 @@ def test_a_perturbation(offer: Offer) -> None:
     assert (asked.name, asked.severity, asked.version) == ("dark", 4, 3)
     image = np.full((4, 4, 3), 200, np.uint8)
     assert (perturb.apply(asked, image, "x") == 40).all()
-    assert "lights" not in perturb.groups()
+    assert "lights" not in perturb.PERTURBATIONS.groups
 
 
 def test_a_perturbation_is_looked_for_when_it_is_asked_for(offer: Offer) -> None:

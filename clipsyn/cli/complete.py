@@ -65,9 +65,9 @@ def _datasets() -> Iterable[str]:
 
 
 def _perturbations() -> Iterable[str]:
-    from clipsyn.perturb import REGISTRY
+    from clipsyn.perturb import PERTURBATIONS
 
-    return REGISTRY
+    return PERTURBATIONS
 
 
 def _prompts() -> Iterable[str]:

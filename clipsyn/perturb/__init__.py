@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import PluginError, UnknownName, UsageError
 from clipsyn.perturb.builtin import BUILT_IN, EVEN
 from clipsyn.plugins import Plugins
-from clipsyn.registry import unknown_name
+from clipsyn.registry import Registry, unknown_name
 from clipsyn.specs import CLEAN, Perturbation, canonical_json, parse_perturbation
 
 SEVERITIES = range(1, 6)
@@ -39,68 +39,44 @@ class PerturbationInfo:
     group: str = ""
     graded: bool = True  # False: it has one strength, whatever the severity
 
-
-REGISTRY: dict[str, PerturbationInfo] = {}
-_PLUGINS = Plugins("perturbation", "clipsyn.perturbations", "clipsyn.perturb:PerturbationInfo")
-
-
-def register(
-    name: str,
-    target: str,
-    version: int = 1,
-    doc: str = "",
-    *,
-    group: str = "",
-    graded: bool = True,
-) -> None:
-    """Make ``module:function`` known as `name`; a name can be taken once.
-
-    `group` names those that are often wanted together, see `expand`.
-    """
-    if name in REGISTRY or name == CLEAN.name:
-        raise ValueError(f"perturbation '{name}' is registered twice")
-    if name == group or name in groups():
-        raise ValueError(f"'{name}' is a group of perturbations: call the perturbation otherwise")
-    if target.count(":") != 1:
-        raise ValueError(f"perturbation '{name}': '{target}' is not 'module:function'")
-    REGISTRY[name] = PerturbationInfo(target, version, doc, group, graded)
+    def __post_init__(self) -> None:
+        if self.target.count(":") != 1:
+            raise ValueError(f"'{self.target}' is not 'module:function'")
 
 
-def groups() -> dict[str, list[str]]:
-    """Names of the registered perturbations by group, in the order of registration."""
-    found: dict[str, list[str]] = {}
-    for name, info in REGISTRY.items():
-        if info.group:
-            found.setdefault(info.group, []).append(name)
-    return found
-
-
-for _group, _named in BUILT_IN.items():
-    for _name, (_module, _doc) in _named.items():
-        _target = f"clipsyn.perturb.{_module}:{_name}"
-        register(_name, _target, doc=_doc, group=_group, graded=_name not in EVEN)
+INFO = {  # of clipsyn's own by name, and of each of another package once it was asked for
+    name: PerturbationInfo(
+        f"clipsyn.perturb.{module}:{name}", 1, doc, group, graded=name not in EVEN
+    )
+    for group, members in BUILT_IN.items()
+    for name, (module, doc) in members.items()
+}
+PERTURBATIONS = Registry(
+    "perturbation",
+    {name: (info.target, info.group) for name, info in INFO.items()},
+    plugins=Plugins("perturbation", "clipsyn.perturbations", "clipsyn.perturb:PerturbationInfo"),
+    groups=filter(None, BUILT_IN),
+)
 
 
 def available() -> dict[str, PerturbationInfo]:
     """All by name, those of other packages last; one of these that cannot be used is a warning."""
-    for name in _PLUGINS.names():
+    for name in PERTURBATIONS.offered():
         try:
             _is_known(name)
         except PluginError as error:
             _LOG.warning("note: %s", error)
-    return REGISTRY
+    return INFO
 
 
 def _is_known(name: str) -> bool:
-    """Whether there is a perturbation `name`; one of another package is registered by this.
+    """Whether there is a perturbation `name`; one of another package is loaded by this.
 
-    Without its group: those are clipsyn's own. Raises PluginError.
+    Without its group: groups are clipsyn's own. Raises PluginError.
     """
-    if name not in REGISTRY and name in _PLUGINS.names():
-        info = _PLUGINS.load(name)
-        with _PLUGINS.blamed(name):
-            register(name, info.target, info.version, info.doc, graded=info.graded)
-    return name in REGISTRY
+    if name not in INFO and name in PERTURBATIONS.offered():
+        INFO[name] = dataclasses.replace(PERTURBATIONS.load(name), group="")
+    return name in INFO
 
 
 def expand(texts: Iterable[str]) -> list[Perturbation]:
@@ -112,7 +88,7 @@ def expand(texts: Iterable[str]) -> list[Perturbation]:
 
     Raises UnknownName with near matches, UsageError for a severity or option that cannot be.
     """
-    known = groups()
+    known = PERTURBATIONS.groups
     found: dict[Perturbation, None] = {}
     for text in texts:
         head, *options = text.strip().split(":")
@@ -133,7 +109,7 @@ def _members(group: str, names: Iterable[str], options: list[str]) -> Iterator[P
                 f"write for instance {group}:3, or {group} for all five"
             )
     for name in names:
-        default = map(str, SEVERITIES if REGISTRY[name].graded else SEVERITIES[:1])
+        default = map(str, SEVERITIES if INFO[name].graded else SEVERITIES[:1])
         for severity in severities or default:
             yield resolve(":".join([name, severity, *options]))
 
@@ -145,10 +121,10 @@ def _single(text: str) -> Perturbation:
         raise
     except UsageError:
         head = text.strip().partition(":")[0]
-        if head in (CLEAN.name, *REGISTRY):
+        if head in (CLEAN.name, *INFO):
             raise
         # no name at all, or a group's with a mistake in it: near matches say more than the syntax
-        known = [CLEAN.name, *REGISTRY, *groups()]
+        known = [CLEAN.name, *INFO, *PERTURBATIONS.groups]
         raise unknown_name("perturbation or group", head, known) from None
 
 
@@ -162,7 +138,7 @@ def resolve(spec: str | Perturbation) -> Perturbation:
     if asked.name == CLEAN.name:
         return CLEAN
     if not _is_known(asked.name):
-        known = [CLEAN.name, *REGISTRY, *groups(), *_PLUGINS.names()]
+        known = [CLEAN.name, *INFO, *PERTURBATIONS.groups, *PERTURBATIONS.offered()]
         raise unknown_name("perturbation", asked.name, known)
     if asked.severity not in SEVERITIES:
         raise UsageError(
@@ -174,7 +150,7 @@ def resolve(spec: str | Perturbation) -> Perturbation:
             f"perturbation '{asked.name}': canvas is at least 1 pixel and seed at least 0, "
             f"not {asked.canvas} and {asked.seed}"
         )
-    return dataclasses.replace(asked, version=REGISTRY[asked.name].version)
+    return dataclasses.replace(asked, version=INFO[asked.name].version)
 
 
 def apply(
@@ -189,7 +165,7 @@ def apply(
         return image
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 (h, w, 3), not {image.dtype} {image.shape}")
-    target = REGISTRY[resolve(perturbation).name].target
+    target = INFO[resolve(perturbation).name].target
     reduced = reduce_to_canvas(image, perturbation.canvas).view()
     reduced.flags.writeable = False
     rng = random_state(perturbation, sample_id)

@@ -86,7 +86,7 @@ def test_a_list_goes_on_without_it(clipsyn: Any, command: str) -> None:
 
 
 def test_a_list_has_what_works(clipsyn: Any, offer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perturb, "REGISTRY", dict(perturb.REGISTRY))
+    monkeypatch.setattr(perturb, "INFO", dict(perturb.INFO))
     code = "from clipsyn.perturb import PerturbationInfo as P\nX = P('dim:f', 1, 'less light')\n"
     offer("dim", code, {"perturbations": {"dim": "X"}})
     assert "less light" in clipsyn("perturbations").stdout

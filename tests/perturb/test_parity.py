@@ -75,7 +75,7 @@ COMPARED: dict[str, Pixels | Damage] = {
 
 
 def test_all_of_imagenet_c_is_compared():
-    groups = perturb.groups()
+    groups = perturb.PERTURBATIONS.groups
     assert list(COMPARED) == groups["imagenet-c"] + groups["imagenet-c-extra"]
 
 
@@ -131,7 +131,7 @@ def square(image: np.ndarray) -> np.ndarray:
 
 
 def ours(name: str, severity: int, image: np.ndarray, seed: int) -> np.ndarray:
-    module, function = perturb.REGISTRY[name].target.split(":")
+    module, function = perturb.INFO[name].target.split(":")
     # corrupt-tta takes elastic_transform's lengths from 224 pixels, ImageNet-C from 244
     with mock.patch.object(geometry, "_ELASTIC_SIZE", 1):
         run = getattr(import_module(module), function)
