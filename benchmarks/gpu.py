@@ -23,7 +23,8 @@ import click
 import numpy as np
 from common import Measured, interleaved, report, start, workplace
 
-from clipsyn.extract.job import read_job, settings_for, settle_process
+from clipsyn.extract.job import settings_for, settle_process
+from clipsyn.extract.settings import ExtractSettings
 
 settle_process()  # before torch
 import open_clip  # noqa: E402
@@ -129,7 +130,9 @@ def make_sources(folder: Path, images: int, photographs: int) -> dict[str, Image
 def measure(
     folder: Path, device: torch.device, sources: dict[str, ImageSource], batch: int, rounds: int
 ) -> Sequence[Measured]:
-    settings = settings_for(read_job({"datasets": (), "device": str(device), "batch_size": batch}))
+    settings = settings_for(
+        ExtractSettings.of({"datasets": (), "device": str(device), "batch_size": batch})
+    )
     results = []
     for architecture in ARCHITECTURES:
         backbone = subjects.random_backbone(folder, architecture)

@@ -40,7 +40,8 @@ def peak_bytes() -> int:
 
 def extraction(folder: Path, images: int) -> None:
     """Extract `images` images, then print peak bytes and seconds."""
-    from clipsyn.extract.job import read_job, settings_for, settle_process
+    from clipsyn.extract.job import settings_for, settle_process
+    from clipsyn.extract.settings import ExtractSettings
 
     settle_process()
     import subjects
@@ -49,7 +50,7 @@ def extraction(folder: Path, images: int) -> None:
     encoders = subjects.load([backbone], "cpu")
     source = subjects.Pixels(SIZE, images)
     begin = time.perf_counter()
-    settings = settings_for(read_job({"datasets": (), "device": "cpu"}))
+    settings = settings_for(ExtractSettings.of({"datasets": (), "device": "cpu"}))
     subjects.extract(folder / f"store-{images}", encoders, source, settings=settings)
     click.echo(f"{peak_bytes()} {time.perf_counter() - begin}")
 

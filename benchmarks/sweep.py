@@ -31,7 +31,8 @@ from common import (
     workplace,
 )
 
-from clipsyn.extract.job import read_job, settings_for, settle_process
+from clipsyn.extract.job import settings_for, settle_process
+from clipsyn.extract.settings import ExtractSettings
 
 settle_process()  # as the command does, for both sides; before torch
 import open_clip  # noqa: E402
@@ -114,7 +115,9 @@ class Sweep:
 
     def ours(self) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
-        settings = settings_for(read_job({"datasets": (), "device": "cpu", "batch_size": BATCH}))
+        settings = settings_for(
+            ExtractSettings.of({"datasets": (), "device": "cpu", "batch_size": BATCH})
+        )
         subjects.extract(self.store, self.encoders, self.source, self.perturbation, settings)
 
     def together(self, workers: int) -> None:

@@ -85,6 +85,12 @@ def _path(value: Any) -> Path:
     return Path(value)
 
 
+def _pairs(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ValueError
+    return {_text(name): _text(other) for name, other in value.items()}
+
+
 def _shots(value: Any) -> Shots:
     return "full" if value == FULL else _whole(value)
 
@@ -98,8 +104,10 @@ WHOLE = Kind("a whole number", int, _whole)
 NUMBER = Kind("a number", float, _number)
 TEXT = Kind("a text", str, _text)
 NAMES = Kind("names, or patterns with *", tuple[str, ...], _names)
+TEXTS = Kind("texts", tuple[str, ...], _names)  # which the command line leaves as they are
 NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
 COSTS = Kind("numbers by name", dict[str, float], _costs)
+PAIRS = Kind("texts by name", dict[str, str], _pairs)
 PATH = Kind("a path", Path, _path)
 SHOTS = Kind("full or a number of images a class", Shots, _shots)
 CURVE = Kind("full or numbers of images a class", tuple[Shots, ...], _curve)
@@ -162,6 +170,7 @@ class Setting(Constraint):
     flag, letter: the option that help shows if it is not ``--name``; ``--name`` works too.
     display: True for a setting that changes only what is shown, not what is measured.
     writes: the function of the analysis's module `measure` that makes the file.
+    variable: the environment variable that gives the value where the option is not given.
     """
 
     help: str = ""
@@ -170,14 +179,14 @@ class Setting(Constraint):
     metavar: str = ""
     display: bool = False
     writes: str = ""
+    variable: str = ""
 
     _in_messages: ClassVar[str] = "{}=…"  # an argument of Python: the command line shows its flag
 
 
 def _numbers_in(value: Any) -> Iterable[float]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    values = value if isinstance(value, tuple) else [value]
+    several = [*value.values()] if isinstance(value, Mapping) else value
+    values = several if isinstance(several, tuple | list) else [several]
     return [it for it in values if isinstance(it, int | float) and not isinstance(it, bool)]
 
 
@@ -186,9 +195,14 @@ def images_of(shots: Shots | None) -> int | None:
     return shots if isinstance(shots, int) else None
 
 
+REQUIRED: Any = MISSING  # for a setting that has no default
+
+
 def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
     """A field of a subclass of `Settings`; `about` are fields of `Setting`."""
     metadata = {"setting": Setting(kind, help=help, **about)}
+    if default is REQUIRED:
+        return field(metadata=metadata)
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -211,6 +225,9 @@ class Settings:
         for name in values:
             if name not in known:
                 raise cls.refusal(name)
+        for name, default in defaults(cls).items():
+            if default is REQUIRED and name not in values:
+                raise UsageError(f"{name}=… is missing")
         return cls(**values)
 
     @classmethod
@@ -227,7 +244,7 @@ def declared(settings: type[Settings]) -> dict[str, Setting]:
 
 
 def defaults(settings: type[Settings]) -> dict[str, Any]:
-    """The default of each field, by name."""
+    """The default of each field, by name; `REQUIRED` where there is none."""
     return {it.name: _default(it) for it in fields(settings)}
 
 

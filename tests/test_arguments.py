@@ -20,6 +20,8 @@ HELP = {  # what commands say
     *(ROOT / "analyses").glob("*/tables.py"),
     ROOT / "analyses/spec.py",
     ROOT / "protocol/settings.py",
+    ROOT / "extract/settings.py",
+    ROOT / "importing/settings.py",
 }
 FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)
 ELSEWHERE = {  # for commands that Python has no function for

@@ -9,7 +9,7 @@ import click
 
 from clipsyn.analyses.spec import Analysis
 from clipsyn.cli.declared import settings_command
-from clipsyn.cli.options import Report, joined, say_written
+from clipsyn.cli.options import Report, joined, report_options, say_written
 from clipsyn.cli.output import say
 
 
@@ -30,7 +30,7 @@ def command_of(analysis: Analysis) -> click.Command:
     return settings_command(
         analysis.name,
         analysis.settings,
-        run,
+        report_options(run),
         short=analysis.short,
         about=analysis.about,
         examples=analysis.examples,

@@ -15,7 +15,6 @@ from clipsyn.cli.options import (
     DeclaredOption,
     Destination,
     names_of,
-    report_options,
     store_argument,
     with_options,
 )
@@ -28,9 +27,12 @@ from clipsyn.settings import (
     NAMES,
     NUMBER,
     NUMBERS,
+    PAIRS,
     PATH,
+    REQUIRED,
     SHOTS,
     TEXT,
+    TEXTS,
     WHOLE,
     Setting,
     Settings,
@@ -54,14 +56,18 @@ def settings_command(
     short: str,
     about: str,
     examples: Sequence[str],
+    arguments: Sequence[Callable[[Command], Command]] = (),
+    more: Sequence[Callable[[Command], Command]] = (),
 ) -> click.Command:
-    """`clipsyn NAME STORE`, with an option for each setting and those of a report.
+    """`clipsyn NAME STORE`, with an option for each setting.
 
-    run: gets `store`, `report`, and the value of each setting by name.
+    run: gets `store`, and the value of each setting by name. arguments: after STORE. more: options
+    that are no settings.
     """
-    command = with_options(report_options(run), settings_options(settings))
+    options: list[Callable[[Command], Command]]
+    options = [store_argument, *arguments, *settings_options(settings), *more]
     help = "\n".join([f"{about}\n\n\b", *examples])
-    return click.command(name, short_help=short, help=help)(store_argument(command))
+    return click.command(name, short_help=short, help=help)(with_options(run, options))
 
 
 class ShotsType(click.ParamType):  # type: ignore[type-arg]
@@ -95,9 +101,16 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
     about["offered"] = it.choices
     if it.metavar:
         about["metavar"] = it.metavar
+    if it.variable:
+        about["envvar"] = it.variable
     if it.kind is FLAG:
+        if default:
+            decls[0] += f"/--no-{own.removeprefix('--')}"
+            about["show_default"] = True
         return click.option(*decls, is_flag=True, default=default, **about)
-    if default is None and it.kind is not PATH:
+    if default is REQUIRED:
+        default, about["required"] = None, True
+    elif default is None and it.kind is not PATH:
         about["help"] += f"  [default: {it.instead_of_none}]"
     if it.kind in _LISTS:
         return click.option(
@@ -133,14 +146,24 @@ def _list(
     it: Setting, context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> Any:
     """What an option that is repeated or has commas gives; None without any name."""
-    names = names_of(context, parameter, texts)
-    if names is None:
+    names = texts if it.kind is TEXTS else names_of(context, parameter, texts)
+    if not names:
         return None
     try:
         return _LISTS[it.kind](names)
     except ValueError as error:
         form = it.metavar or _FORMS[it.kind]
         raise UsageError(f"{flag_of(parameter)} {','.join(names)}: write {form}") from error
+
+
+def _pairs(names: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in names:
+        here, _, there = (part.strip() for part in text.partition("="))
+        if not (here and there):
+            raise ValueError(text)
+        pairs[here] = there
+    return pairs
 
 
 def _costs(names: tuple[str, ...]) -> dict[str, float]:
@@ -155,6 +178,8 @@ def _costs(names: tuple[str, ...]) -> dict[str, float]:
 
 _LISTS: dict[Any, Callable[[tuple[str, ...]], Any]] = {
     NAMES: tuple,
+    TEXTS: tuple,
+    PAIRS: _pairs,
     NUMBERS: lambda names: tuple(map(float, names)),
     CURVE: lambda names: tuple(map(_shots, names)),
     COSTS: _costs,

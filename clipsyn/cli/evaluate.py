@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import Any
 
 from clipsyn.cli.declared import settings_command
-from clipsyn.cli.options import Report, joined
+from clipsyn.cli.options import Report, joined, report_options
 from clipsyn.cli.output import say
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.heads import HEADS
@@ -56,7 +56,7 @@ _LISTED = "\n".join(
 evaluate = settings_command(
     "evaluate",
     ProtocolSettings,
-    _evaluate,
+    report_options(_evaluate),
     short="Fit and measure every ensemble, by number of shots.",
     about=f"""\
 Fit every ensemble, on every head, on a few labelled images a class of STORE, and measure it.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from clipsyn.cli.complete import complete
-from clipsyn.cli.options import store_argument
+from clipsyn.cli.declared import settings_command
 from clipsyn.cli.output import say, say_lines
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import Interrupted
+from clipsyn.extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
     from clipsyn.extract.outline import Outline
@@ -24,115 +24,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("clipsyn")
 
 
-@click.command(short_help="Run backbones over images into a store.")
-@store_argument
-@click.option(
-    "-b",
-    "--backbones",
-    shell_complete=complete,
-    multiple=True,
-    default=["zoo"],
-    show_default=True,
-    help="ARCH/TAG, hf-hub:ORG/REPO, local-dir:PATH or ARCH@CHECKPOINT, each with an optional "
-    "NAME=; a collection (openai, zoo); a .txt file with one a line. Repeated or with commas.",
-)
-@click.option(
-    "-d",
-    "--dataset",
-    "datasets",
-    shell_complete=complete,
-    multiple=True,
-    required=True,
-    help="A folder, a .csv or .parquet manifest or a webdataset folder, with an optional NAME=; "
-    "or a name that `clipsyn datasets` lists. Repeated or with commas.",
-)
-@click.option(
-    "-s",
-    "--split",
-    "splits",
-    multiple=True,
-    default=["test"],
-    show_default=True,
-    help="Which part of each dataset. Repeated or with commas.",
-)
-@click.option(
-    "-p",
-    "--perturb",
-    "perturbations",
-    shell_complete=complete,
-    multiple=True,
-    default=["clean"],
-    show_default=True,
-    help="clean; NAME:SEVERITY (1 to 5), for instance jpeg:3; or GROUP:SEVERITY, GROUP (all five) "
-    "of imagenet-c, imagenet-c-extra, geometric, photometric, occlusion. `clipsyn perturbations` "
-    "lists the names. Options follow: :seed=N, :canvas=PIXELS. Repeated or with commas.",
-)
-@click.option(
-    "--prompts",
-    shell_complete=complete,
-    default="auto",
-    show_default=True,
-    help="auto (the dataset's own, else known ones), own, clip-benchmark, openai (80 for "
-    "ImageNet), simple ('a photo of a {c}.'), or a JSON file.",
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="CLIPSYN_DATA",
-    help="Where datasets that are given by name lie.",
-)
-@click.option("--download", is_flag=True, help="Let torchvision fetch a dataset that is missing.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    help="auto (fp32 on a CPU, autocast on a GPU), fp32, bf16, amp_bf16 or amp_fp16.",
-)
-@click.option("--batch-size", type=int, help="Images at a time.  [default: 64; on a GPU 256]")
-@click.option("--workers", type=int, help="Decoding threads.  [default: one a core]")
-@click.option(
-    "--shard",
-    help="I/N: be the I-th (from 1) of N workers on one store; auto: read I and N from SLURM's "
-    "or torchrun's variables.",
-)
-@click.option(
-    "--max-bad",
-    type=float,
-    default=0.001,
-    show_default=True,
-    help="Share of a split's images that may be impossible to decode.",
-)
-@click.option(
-    "--logits/--no-logits",
-    default=True,
-    show_default=True,
-    help="Store logits, or derive them when they are read.",
-)
-@click.option(
-    "--replace",
-    is_flag=True,
-    help="Make again, instead of refusing, what other weights, images or prompts made.",
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Show the plan and stop; without weights or images, from the catalogue.",
-)
-def extract(store: Path, dry_run: bool, **options: Any) -> None:
-    """Run backbones over images into STORE: image embeddings, class embeddings and logits.
-
-    What is there is skipped; what was interrupted goes on where it stopped.
-
-    \b
-    clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test
-    clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root /data
-    clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run
-    """
-    from clipsyn.extract.job import outline_job, plan_job, read_job, run_job
+def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
+    from clipsyn.extract.job import outline_job, plan_job, run_job
     from clipsyn.progress import progress
 
-    job = read_job(options)
+    job = ExtractSettings.of(values)
     if dry_run and (outline := outline_job(store, job)):
         _show_outline(outline)
         return
@@ -198,3 +94,28 @@ def _outcome(plan: Plan) -> str:
 def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Handler of SIGTERM: stop as for Ctrl-C, between two steps."""
     raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")
+
+
+extract = settings_command(
+    "extract",
+    ExtractSettings,
+    _extract,
+    short="Run backbones over images into a store.",
+    about="""\
+Run backbones over images into STORE: image embeddings, class embeddings and logits.
+
+What is there is skipped; what was interrupted goes on where it stopped.""",
+    examples=(
+        "clipsyn extract store -b zoo -d emoji-animals,emoji-food -s train,test",
+        "clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root "
+        "/data",
+        "clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run",
+    ),
+    more=[
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Show the plan and stop; without weights or images, from the catalogue.",
+        )
+    ],
+)

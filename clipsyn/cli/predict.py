@@ -136,7 +136,8 @@ def _extract(
 
     One job for each precision: it decides the embeddings, so it has to be what it was.
     """
-    from clipsyn.extract.job import plan_job, read_job, run_job
+    from clipsyn.extract.job import plan_job, run_job
+    from clipsyn.extract.settings import ExtractSettings
     from clipsyn.progress import progress
 
     place = str(Path(images).resolve()) if Path(images).exists() else images
@@ -144,14 +145,8 @@ def _extract(
     for precision, group in groupby(ordered, key=lambda backbone: backbone.precision):
         backbones = {backbone.name: backbone for backbone in group}
         texts = [backbone.text for backbone in backbones.values()]
-        job = read_job(
-            {
-                "backbones": texts,
-                "datasets": [place],
-                "precision": precision,
-                "logits": False,
-                **settings,
-            }
+        job = ExtractSettings(
+            backbones=tuple(texts), datasets=(place,), precision=precision, logits=False, **settings
         )
         with progress() as counters:
             plan, how = plan_job(path, job, counters)

@@ -11,19 +11,18 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING
 
 from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
 from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.extract.settings import ExtractSettings
 from clipsyn.numerics.blocks import usable_cores
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
-from clipsyn.specs import MOST, MOST_WORKERS, Backbone, Perturbation, listed
+from clipsyn.specs import Backbone, Perturbation, listed
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
 
@@ -37,40 +36,7 @@ _LOG = logging.getLogger("clipsyn")
 _CPU_BATCH, _GPU_BATCH = 64, 256
 
 
-class ExtractJob(BaseModel):
-    """What to extract and how, as text and numbers; `clipsyn extract --help` explains each."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbones: Sequence[str] = ("zoo",)
-    datasets: Sequence[str]
-    splits: Sequence[str] = ("test",)
-    perturbations: Sequence[str] = ("clean",)
-    prompts: str = "auto"
-    data_root: Path | None = None
-    download: bool = False
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = Field(None, ge=1, le=MOST)
-    workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
-    shard: str | None = None
-    max_bad: float = Field(0.001, ge=0, le=1)
-    logits: bool = True
-    replace: bool = False
-
-
-def read_job(options: Mapping[str, Any]) -> ExtractJob:
-    """A job from loose options; raises UsageError naming the first that cannot be."""
-    try:
-        return ExtractJob.model_validate(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(
-            f"{problem['loc'][0]}=…: {problem['msg']}, not {problem['input']}"
-        ) from None
-
-
-def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Settings]:
+def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan, Settings]:
     """Load backbones, read images, see what the store at `path` lacks; writes nothing."""
     settle_process()
     from clipsyn.extract.plan import make_plan
@@ -81,7 +47,7 @@ def plan_job(path: Path, job: ExtractJob, progress: Progress) -> tuple[Plan, Set
     return make_plan(store, wanted, progress), settings
 
 
-def outline_job(path: Path, job: ExtractJob) -> Outline | None:
+def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
     """What the job would do, where weights or images are missing; None where they are all here.
 
     Loads and downloads nothing, and writes nothing. Raises as `plan_job` does for all that cannot
@@ -141,7 +107,7 @@ def _shard_of_environment() -> tuple[int, int]:
     )
 
 
-def _asked(job: ExtractJob) -> tuple[list[str], list[str], list[Perturbation]]:
+def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbation]]:
     """Datasets, splits and perturbations; raises UsageError where one is empty."""
     datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
     perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
@@ -155,7 +121,7 @@ def _asked(job: ExtractJob) -> tuple[list[str], list[str], list[Perturbation]]:
     return datasets, splits, perturbations
 
 
-def _wanted(job: ExtractJob) -> Wanted:
+def _wanted(job: ExtractSettings) -> Wanted:
     from clipsyn.extract.encoder import load_encoder
     from clipsyn.extract.plan import Wanted
 
@@ -179,7 +145,7 @@ def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
 
 
 def _outlined_splits(
-    job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]
+    job: ExtractSettings, datasets: Sequence[str], splits: Sequence[str]
 ) -> list[OutlinedSplit]:
     """Raises DatasetError naming all that are neither here nor in the catalogue."""
     found: list[OutlinedSplit] = []
@@ -193,7 +159,7 @@ def _outlined_splits(
     return found
 
 
-def _outlined_split(job: ExtractJob, dataset: str, split: str) -> OutlinedSplit:
+def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedSplit:
     """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
     from clipsyn.extract.outline import OutlinedSplit
     from clipsyn.extract.prompts import source_prompts
@@ -213,7 +179,9 @@ def _outlined_split(job: ExtractJob, dataset: str, split: str) -> OutlinedSplit:
     return OutlinedSplit(source.name, split, len(source), len(source.class_names))
 
 
-def _sources(job: ExtractJob, datasets: Sequence[str], splits: Sequence[str]) -> list[ImageSource]:
+def _sources(
+    job: ExtractSettings, datasets: Sequence[str], splits: Sequence[str]
+) -> list[ImageSource]:
     """Images of every dataset and split; raises DatasetError naming all that cannot be opened."""
     from clipsyn.extract.sources import open_source
 
@@ -243,7 +211,7 @@ def _refuse_failed(failed: Mapping[str, DatasetError], asked: int) -> None:
         )
 
 
-def settings_for(job: ExtractJob) -> Settings:
+def settings_for(job: ExtractSettings) -> Settings:
     """How to run it on this machine."""
     from clipsyn.extract.encoder import resolve_device
     from clipsyn.extract.run import Settings

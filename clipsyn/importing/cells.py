@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.importing.classes import check_count, class_indices, class_names
-from clipsyn.importing.parts import Part, Wanted, found, predicted_class
+from clipsyn.importing.parts import Part, found, predicted_class
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.pool import NO_LABEL
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
@@ -88,7 +89,7 @@ def align(
     )
 
 
-def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> SampleTable:
+def new_table(parts: Sequence[Part], wanted: ImportSettings, names: Sequence[str]) -> SampleTable:
     """A sample table of the ids and labels that the parts have, in the order they come in.
 
     No image was seen: content hashes are all zero.
@@ -96,7 +97,7 @@ def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> Sa
     parts = [_numbered(part) for part in parts]
     ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
     names = tuple(names) or class_names(parts)
-    check_count(names, wanted.dataset)
+    check_count(names, wanted.dataset_name)
     labels = np.full(len(ids), NO_LABEL, np.int32)
     rows = {name: row for row, name in enumerate(ids)}
     for part in parts:
@@ -105,9 +106,9 @@ def new_table(parts: Sequence[Part], wanted: Wanted, names: Sequence[str]) -> Sa
             at = np.array([rows[name] for name in part.ids], np.intp)
             _check_labels(part, given, labels[at], names)
             labels[at[given >= 0]] = given[given >= 0]
-    info = find_dataset(wanted.dataset)
+    info = find_dataset(wanted.dataset_name)
     return SampleTable(
-        wanted.dataset,
+        wanted.dataset_name,
         wanted.split,
         ids,
         labels,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from clipsyn.catalog.experiments import experiment_of
 from clipsyn.errors import DatasetError
-from clipsyn.importing.parts import Wanted, found
+from clipsyn.importing.parts import found
+from clipsyn.importing.settings import ImportSettings
 
 RESPONSES, SHAPE_BIAS = "model-vs-human", "vlm-shapebias"
 COLUMNS: dict[str, tuple[str, ...]] = {  # in any case; a table that has all of them is of that kind
@@ -35,7 +36,7 @@ _PROMPTS = {  # how a file of vlm-shapebias is called at its end -> the prompt s
 }
 
 
-def format_of(path: Path, columns: Sequence[str], wanted: Wanted) -> str | None:
+def format_of(path: Path, columns: Sequence[str], wanted: ImportSettings) -> str | None:
     """Which of COLUMNS a table is, None for any other.
 
     Raises DatasetError where it is said to be one whose columns it lacks.
@@ -51,9 +52,9 @@ def format_of(path: Path, columns: Sequence[str], wanted: Wanted) -> str | None:
     return wanted.format
 
 
-def experiment(path: Path, wanted: Wanted) -> str | None:
+def experiment(path: Path, wanted: ImportSettings) -> str | None:
     """Which of model-vs-human's the file is of, as its name or its dataset's says."""
-    return experiment_of(path.stem, wanted.dataset)
+    return experiment_of(path.stem, wanted.dataset_name)
 
 
 def image_name(imagename: str) -> str:

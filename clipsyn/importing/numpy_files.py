@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.declared import check_declared
-from clipsyn.importing.parts import Part, Wanted, as_logits, found, one_backbone
+from clipsyn.importing.parts import Part, as_logits, found, one_backbone
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_column
 from clipsyn.importing.torch_files import SUFFIXES as TORCH
@@ -34,7 +35,7 @@ _IDS = ("ids", "id", "sample_id", "sample_ids", "filenames")
 _LABELS = ("labels", "label", "targets", "y")
 
 
-def read_numpy(path: Path, wanted: Wanted, known: Sequence[str]) -> Part:
+def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part:
     """The part of one file; `known` are class names, where there are any."""
     arrays = _load(path)
     kind, values = _find(path, arrays, wanted)
@@ -82,7 +83,7 @@ def _cached_labels(features: Path) -> Path | None:
     return labels if labels != features and labels.exists() else None
 
 
-def read_texts(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
+def read_texts(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]:
     """Ids or labels from a text file with one a line, an npy, or that column of a table."""
     if path.suffix in TABLES:
         return read_column(path, role, wanted)
@@ -116,7 +117,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _find(
-    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Wanted
+    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings
 ) -> tuple[str, NDArray[Any]]:
     """The array that is to be imported, and its kind where it is known."""
     if len(arrays) == 1:

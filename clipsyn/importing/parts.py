@@ -1,10 +1,10 @@
-"""What an import is asked for, and what is read of its files before anything is aligned."""
+"""What is read of its files before anything is aligned."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +14,15 @@ from numpy.typing import NDArray
 from clipsyn.catalog.experiments import conditions as conditions_of
 from clipsyn.catalog.experiments import spelt
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.numerics.logits import predictions
 from clipsyn.specs import CLEAN, parse_perturbation
 
-KINDS = ("auto", "predictions", "logits", "probabilities", "embeddings")
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
 _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
 _LEVEL = re.compile(r"[A-Za-z]*(\d+)(?:\.0*)?")
 _NAME = re.compile(r"[a-z0-9_]+")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Options of an import. `docs/importing.md` explains each."""
-
-    dataset: str
-    split: str = "test"
-    perturbation: str = CLEAN.label  # its name alone where the files have a column of severities
-    backbone: str | None = None  # None: a column's, or the name of the file
-    kind: str = "auto"  # of KINDS
-    format: str = "auto"  # or one of formats.COLUMNS
-    prompts: str | None = None  # that the predictions were made with; None: as the file says
-    ids: Path | None = None
-    row_order: bool = False
-    labels: Path | None = None
-    classes: Path | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)  # role -> name of the column
-    conditions: Mapping[str, str] = field(default_factory=dict)  # condition -> perturbation
-    by_experiment: bool = False  # the dataset of each file is the experiment it is called after
-    names: Mapping[str, str] = field(default_factory=dict)  # backbone in the files -> in the store
-    na: str = "wrong"  # what an answer "na" of model-vs-human's is: wrong, or left-out
-    intersect: bool = False
-    replace: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +54,7 @@ class Part:
 
 
 def perturbation_label(
-    condition: str, wanted: Wanted, where: Path, experiment: str | None = None
+    condition: str, wanted: ImportSettings, where: Path, experiment: str | None = None
 ) -> str:
     """The label of the perturbation that a condition, or a severity, stands for.
 
@@ -148,7 +124,7 @@ def predicted_class(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
     return predictions(np.where(finite, logits, np.float32(np.nan)))
 
 
-def one_backbone(wanted: Wanted, path: Path) -> str:
+def one_backbone(wanted: ImportSettings, path: Path) -> str:
     """The name of what a file without a column of backbones is about."""
     return wanted.backbone or path.stem
 

@@ -24,14 +24,8 @@ from clipsyn.importing.formats import (
     model_and_prompts,
     shape,
 )
-from clipsyn.importing.parts import (
-    NOTHING,
-    Part,
-    Wanted,
-    as_logits,
-    found,
-    perturbation_label,
-)
+from clipsyn.importing.parts import NOTHING, Part, as_logits, found, perturbation_label
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.specs import parse_perturbation
 
 SUFFIXES = (".csv", ".parquet")
@@ -57,12 +51,12 @@ _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
-def read_table(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
+def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     """The parts of one file; `known` are class names, where there are any."""
     return _Table(path, wanted, known).parts()
 
 
-def read_column(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
+def read_column(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]:
     """One column of texts of a table: ids or labels of an array."""
     table = _Table(path, wanted, ())
     return table.texts(table.required(role))
@@ -71,7 +65,7 @@ def read_column(path: Path, role: str, wanted: Wanted) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class _Table:
     path: Path
-    wanted: Wanted
+    wanted: ImportSettings
     known: Sequence[str]
 
     def parts(self) -> list[Part]:

@@ -22,7 +22,8 @@ from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import have_other_numbers
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.importing.numpy_files import cached_features, read_numpy
-from clipsyn.importing.parts import Part, Wanted
+from clipsyn.importing.parts import Part
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.numerics.metrics import accuracy
@@ -51,13 +52,13 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
 }
 
 
-def import_files(store: Path, files: Sequence[Path], wanted: Wanted) -> pl.DataFrame:
+def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> pl.DataFrame:
     """Make cells of files and say which; all of them are checked before anything is written.
 
     The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
     for a name that is taken by other content, UsageError for options that do not go together.
     """
-    for what in ("split",) if wanted.by_experiment else ("dataset", "split"):
+    for what in ("split",) if wanted.dataset is None else ("dataset", "split"):
         if not getattr(wanted, what).strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
     there = None if is_vacant(store) else FeatureStore.open(store)
@@ -84,9 +85,11 @@ class _Aligned(NamedTuple):
     cells: list[Cell]
 
 
-def _by_dataset(paths: Sequence[Path], wanted: Wanted) -> Iterator[tuple[list[Path], Wanted]]:
+def _by_dataset(
+    paths: Sequence[Path], wanted: ImportSettings
+) -> Iterator[tuple[list[Path], ImportSettings]]:
     """Files of one dataset each: the one asked for, or the experiments they are called after."""
-    if not wanted.by_experiment:
+    if wanted.dataset is not None:
         yield [*paths], wanted
         return
     names = [experiment_of(path.stem) for path in paths]
@@ -100,7 +103,7 @@ def _by_dataset(paths: Sequence[Path], wanted: Wanted) -> Iterator[tuple[list[Pa
         yield of, replace(wanted, dataset=name)
 
 
-def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: Wanted) -> _Aligned:
+def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> _Aligned:
     """Read, merged and aligned: everything that is known without the store's other cells."""
     table = _stored_table(there, wanted)
     known = _known_names(there, table, wanted)
@@ -112,12 +115,12 @@ def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: Wanted) 
         table = new_table(parts, wanted, known)
     else:
         check_labels(parts, table)
-    _say_conditions(parts, wanted.dataset)
+    _say_conditions(parts, wanted.dataset_name)
     cells = align(
         parts,
         table,
         intersect=wanted.intersect,
-        dataset=wanted.dataset,
+        dataset=wanted.dataset_name,
         split=wanted.split,
     )
     _check_classes(cells, table)
@@ -126,7 +129,7 @@ def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: Wanted) 
     return _Aligned(table, is_new, cells)
 
 
-def _called(part: Part, wanted: Wanted) -> Part:
+def _called(part: Part, wanted: ImportSettings) -> Part:
     """Under the name that its backbone shall have."""
     part = replace(part, backbone=wanted.names.get(part.backbone, part.backbone))
     check_backbone_name(part.backbone)
@@ -134,7 +137,7 @@ def _called(part: Part, wanted: Wanted) -> Part:
 
 
 def _planned(
-    store: FeatureStore, one: _Aligned, wanted: Wanted
+    store: FeatureStore, one: _Aligned, wanted: ImportSettings
 ) -> tuple[list[Draft], list[dict[str, Any]]]:
     """What will be written, and a row for each; raises StaleCell where something is in the way."""
     drafts = [_draft(store, cell, one.table) for cell in one.cells]
@@ -167,7 +170,7 @@ def _expanded(files: Sequence[Path], split: str) -> list[Path]:
 _FORMATS = "CSV, Parquet, npy, npz and pt are read"
 
 
-def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
+def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     if not path.exists():
         raise DatasetError(f"{path} does not exist")
     if path.suffix in TABLES:
@@ -181,7 +184,7 @@ def _read(path: Path, wanted: Wanted, known: Sequence[str]) -> list[Part]:
     raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
 
 
-def _check_conditions(parts: Sequence[Part], wanted: Wanted) -> None:
+def _check_conditions(parts: Sequence[Part], wanted: ImportSettings) -> None:
     """Refuse a condition that `wanted` speaks of and no file has."""
     there = frozenset[str]().union(*(part.conditions for part in parts))
     if unused := sorted(wanted.conditions.keys() - there):
@@ -191,26 +194,28 @@ def _check_conditions(parts: Sequence[Part], wanted: Wanted) -> None:
         )
 
 
-def _stored_table(store: FeatureStore | None, wanted: Wanted) -> SampleTable | None:
-    if store is None or not exists(store.samples_path(wanted.dataset, wanted.split)):
+def _stored_table(store: FeatureStore | None, wanted: ImportSettings) -> SampleTable | None:
+    if store is None or not exists(store.samples_path(wanted.dataset_name, wanted.split)):
         return None
-    return store.samples(wanted.dataset, wanted.split)
+    return store.samples(wanted.dataset_name, wanted.split)
 
 
 def _known_names(
-    store: FeatureStore | None, table: SampleTable | None, wanted: Wanted
+    store: FeatureStore | None, table: SampleTable | None, wanted: ImportSettings
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
     given = read_class_names(wanted.classes, wanted.dataset) if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
-        of_dataset = [names for names, _ in store.groups("samples") if names[0] == wanted.dataset]
+        of_dataset = [
+            names for names, _ in store.groups("samples") if names[0] == wanted.dataset_name
+        ]
         tables = (store.samples(*names) for names in of_dataset)
         there = next((found.class_names for found in tables if found.class_names), ())
     if given and there and given != there:
         raise DatasetError(
             f"{wanted.classes} lists other classes than {store.path if store else ''} has for "
-            f"{wanted.dataset} ({len(given)} and {len(there)}): leave classes=… away"
+            f"{wanted.dataset_name} ({len(given)} and {len(there)}): leave classes=… away"
         )
     return there or given
 
@@ -345,7 +350,7 @@ def _row(cell: Cell, table: SampleTable, was: str) -> dict[str, Any]:
     }
 
 
-def _say(cells: Sequence[Cell], wanted: Wanted) -> None:
+def _say(cells: Sequence[Cell], wanted: ImportSettings) -> None:
     """How many samples have no value and why, and how many of them all backbones have."""
     reasons: dict[str, int] = {}
     for cell in cells:

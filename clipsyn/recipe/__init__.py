@@ -13,14 +13,13 @@ from clipsyn.catalog import recipes_dir
 from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
-from clipsyn.recipe.declared import DeclaredStage
+from clipsyn.recipe.declared import SettingsStage
 from clipsyn.recipe.evaluate import EvaluateStage
-from clipsyn.recipe.stages import ExtractStage, ImportStage, Outcome
+from clipsyn.recipe.stages import STORE_STAGES, ExtractStage, ImportStage, Outcome
 from clipsyn.registry import unknown_name
 
 STAGES: dict[str, type[BaseModel]] = {
-    "extract": ExtractStage,
-    "import": ImportStage,
+    **STORE_STAGES,
     "evaluate": EvaluateStage,
     **ANALYSIS_STAGES,
 }
@@ -93,7 +92,7 @@ def _problem(error: ValidationError) -> str:
         where, place = f"stage {int(place[1]) + 1}{kind}: ", place[3:]
     field = ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
-        if issubclass(model, DeclaredStage) and field in model.declares.former:
+        if issubclass(model, SettingsStage) and field in model.declares.former:
             return where + str(model.declares.refusal(field))
         return where + str(unknown_name("field", field, model.model_fields))
     text = _WORDS.get(first["type"], first["msg"])

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_
 from pydantic_core import PydanticCustomError
 
 from clipsyn.errors import UsageError
-from clipsyn.settings import Settings, declared, defaults
+from clipsyn.settings import REQUIRED, Settings, declared, defaults
 
 
 def _named(path: Path) -> Path:
@@ -18,16 +18,14 @@ def _named(path: Path) -> Path:
     return path
 
 
-class DeclaredStage(BaseModel):
-    """A stage with a field for each setting; docs/recipes.md says what the others are."""
+class SettingsStage(BaseModel):
+    """A stage with a field for each setting; docs/recipes.md says what each is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     declares: ClassVar[type[Settings]]
 
     stage: str
-    output: Annotated[Path, AfterValidator(_named)]
-    document: Path | None = None  # Markdown whose tables are renewed
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -42,12 +40,19 @@ class DeclaredStage(BaseModel):
         """What the fields declare."""
         return self.declares(**{name: getattr(self, name) for name in declared(self.declares)})
 
+
+class DeclaredStage(SettingsStage):
+    """A stage that writes numbers to files, and tables into a document."""
+
+    output: Annotated[Path, AfterValidator(_named)]
+    document: Path | None = None  # Markdown whose tables are renewed
+
     def beside(self, suffix: str) -> Path:
         """The file whose name is that of the output, and a suffix."""
         return self.output.with_name(self.output.name + suffix)
 
 
-Stage = TypeVar("Stage", bound=DeclaredStage)
+Stage = TypeVar("Stage", bound=SettingsStage)
 
 
 def stage_model(name: str, settings: type[Settings], base: type[Stage]) -> type[Stage]:
@@ -57,7 +62,8 @@ def stage_model(name: str, settings: type[Settings], base: type[Stage]) -> type[
     for field, it in declared(settings).items():
         if field not in base.model_fields:
             annotation = it.kind.annotation
-            fields[field] = (annotation | None if it.instead_of_none else annotation, values[field])
+            value = ... if values[field] is REQUIRED else values[field]
+            fields[field] = (annotation | None if it.instead_of_none else annotation, value)
     model = create_model(f"{name.title()}Stage", __base__=base, **fields)
     model.declares = settings
     return model

@@ -19,7 +19,7 @@ from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
 from clipsyn.analyses.spec import Selection
 from clipsyn.errors import StaleCell, UsageError
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.store.features import FeatureStore
@@ -113,7 +113,9 @@ class TestPooled:
             for row, answer in enumerate(answers)
         ]
         pl.DataFrame(rows).write_csv(tmp_path / "long.csv")
-        import_files(tmp_path / "s", [tmp_path / "long.csv"], Wanted("toy", perturbation="fog"))
+        import_files(
+            tmp_path / "s", [tmp_path / "long.csv"], ImportSettings("toy", perturbation="fog")
+        )
         return FeatureStore.open(tmp_path / "s")
 
     def test_accuracies_are_of_all_conditions_together(self, shown: FeatureStore) -> None:

@@ -12,7 +12,7 @@ from clipsyn.analyses.cascade import cascade
 from clipsyn.cli import main
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import UsageError
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.store.features import FeatureStore
 
@@ -49,7 +49,7 @@ def test_each_caller_reads_the_name_that_it_used(fails, tiny_store: FeatureStore
 def test_an_import_names_the_arguments_or_the_flags(fails, tmp_path: Path):
     np.save(tmp_path / "x.npy", np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match=r"give ids=FILE .* row_order=True if"):
-        import_files(tmp_path / "s", [tmp_path / "x.npy"], Wanted("d"))
+        import_files(tmp_path / "s", [tmp_path / "x.npy"], ImportSettings("d"))
     error = fails(2, "import", tmp_path / "s", tmp_path / "x.npy", "-d", "d")
     assert "give --ids FILE (" in error
     assert "or --row-order if" in error

@@ -199,9 +199,9 @@ class TestPredictionsAreEnoughFor:
     def test_zeroshot(self, clipsyn: Any, answered: Path) -> None:
         rows = json.loads(clipsyn("zeroshot", answered, "--json").stdout)
         found = {
-            (row["perturbation"], row["backbones"]): (row["value"], row["n"])
+            (row["perturbation"], *row["backbones"]): (row["value"], row["n"])
             for row in rows
-            if row["metric"] == "acc1" and row["ensemble"] is None and row["backbones"] in SUBJECTS
+            if row["metric"] == "acc1" and row["ensemble"] is None
         }
         assert found == {
             (label, subject): (pytest.approx(right / 12), 12)

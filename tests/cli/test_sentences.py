@@ -91,14 +91,16 @@ def test_what_the_machine_refuses(
 @pytest.fixture
 def evil_store(tiny_store: FeatureStore) -> FeatureStore:
     """Backbone, dataset, classes and ids of a stranger who means no good."""
-    from clipsyn.importing.parts import Wanted
+    from clipsyn.importing.settings import ImportSettings
     from clipsyn.importing.write import import_files
 
     folder = tiny_store.path.parent
     lines = [f'"{EVIL}{row}","{EVIL}c","{EVIL}c"' for row in range(3)]
     (folder / "mine.csv").write_text("\n".join(["id,prediction,label", *lines]))
     for name in (EVIL, f"[red]{EVIL}"):
-        import_files(tiny_store.path, [folder / "mine.csv"], Wanted(dataset=EVIL, backbone=name))
+        import_files(
+            tiny_store.path, [folder / "mine.csv"], ImportSettings(dataset=EVIL, backbone=name)
+        )
     return tiny_store
 
 

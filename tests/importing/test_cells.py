@@ -10,7 +10,8 @@ import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
-from clipsyn.importing.parts import Part, Wanted
+from clipsyn.importing.parts import Part
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.store.imports import ELSEWHERE
 from clipsyn.store.samples import SampleTable
 
@@ -163,7 +164,7 @@ class TestMerged:
 
 
 class TestNewTable:
-    WANTED = Wanted("toy")
+    WANTED = ImportSettings("toy")
 
     def test_ids_and_labels_of_all_parts(self) -> None:
         one = part("ba", ["cat", "dog"], labels=("dog", ""))

@@ -14,14 +14,15 @@ import pytest
 
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.numpy_files import cached_features, read_numpy, read_texts
-from clipsyn.importing.parts import Part, Wanted
+from clipsyn.importing.parts import Part
+from clipsyn.importing.settings import ImportSettings
 
 NAMES = ("cat", "dog", "bee")
 LOGITS = np.array([[1, 2, 3], [-4, 0, 9]], np.float64)
 
 
 def read(path: Path, known: tuple[str, ...] = NAMES, **options: Any) -> Part:
-    return read_numpy(path, Wanted("toy", **{"row_order": True, **options}), known)
+    return read_numpy(path, ImportSettings("toy", **{"row_order": True, **options}), known)
 
 
 def npy(folder: Path, values: Any, name: str = "mine.npy") -> Path:
@@ -145,7 +146,7 @@ class TestIds:
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="cannot be read as ids, one a line"):
-            read_texts(tmp_path / "absent.txt", "id", Wanted("toy"))
+            read_texts(tmp_path / "absent.txt", "id", ImportSettings("toy"))
 
 
 class TestArchives:

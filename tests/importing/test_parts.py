@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.parts import Wanted, as_logits, perturbation_label, predicted_class
+from clipsyn.importing.parts import as_logits, perturbation_label, predicted_class
+from clipsyn.importing.settings import ImportSettings
 
 FILE = Path("answers.csv")
-CONTRAST = Wanted("toy", perturbation="contrast", conditions={"c100": "clean", "cr": "hue:2"})
+CONTRAST = ImportSettings(
+    "toy", perturbation="contrast", conditions={"c100": "clean", "cr": "hue:2"}
+)
 
 
 class TestPerturbationLabel:
@@ -42,7 +45,7 @@ class TestPerturbationLabel:
     @pytest.mark.parametrize("perturbation", ["clean", "Contrast", "contrast-3"])
     def test_a_severity_of_nothing(self, perturbation: str) -> None:
         with pytest.raises(UsageError, match=r"'30' is a severity, .* Add perturbation=NAME"):
-            perturbation_label("30", Wanted("toy", perturbation=perturbation), FILE)
+            perturbation_label("30", ImportSettings("toy", perturbation=perturbation), FILE)
 
 
 class TestAsLogits:

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.parts import Part, Wanted
+from clipsyn.importing.parts import Part
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import ROLES, image_name, read_column, read_table
 
 NAMES = ("cat", "dog", "bee")
@@ -19,7 +20,7 @@ Write = Callable[..., Path]
 
 
 def read(path: Path, known: tuple[str, ...] = (), **options: Any) -> list[Part]:
-    return read_table(path, Wanted("toy", **options), known)
+    return read_table(path, ImportSettings("toy", **options), known)
 
 
 def only(path: Path, known: tuple[str, ...] = (), **options: Any) -> Part:
@@ -299,9 +300,9 @@ class TestBadInput:
 
 def test_one_column_alone(write_csv: Write) -> None:
     path = write_csv(["filename", "x"], [["a", 1], ["b", 2]])
-    assert read_column(path, "id", Wanted("toy")) == ("a", "b")
+    assert read_column(path, "id", ImportSettings("toy")) == ("a", "b")
     with pytest.raises(DatasetError, match="has no column label or target"):
-        read_column(path, "label", Wanted("toy"))
+        read_column(path, "label", ImportSettings("toy"))
 
 
 def test_every_name_of_a_column_is_documented() -> None:

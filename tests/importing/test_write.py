@@ -16,7 +16,7 @@ from clipsyn.analyses.oracle.measure import sample_table
 from clipsyn.catalog.experiments import categories, conditions, experiments
 from clipsyn.errors import DatasetError, MissingCell, StaleCell, UsageError
 from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import IMPORTED, import_files
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
@@ -34,7 +34,7 @@ def bring(tmp_path: Path) -> Callable[..., pl.DataFrame]:
     """Function (files, options) -> what was imported into tmp_path/store, dataset toy."""
 
     def call(*files: Path, store: Path | None = None, **options: Any) -> pl.DataFrame:
-        wanted = Wanted(**{"dataset": "toy", **options})
+        wanted = ImportSettings(**{"dataset": "toy", **options})
         return import_files(store or tmp_path / "store", files, wanted)
 
     return call
@@ -175,7 +175,7 @@ class TestExperiments:
     ) -> None:
         known = conditions(experiment) or {"NaN": "clean"}
         path = write_csv(COLUMNS[RESPONSES], self.rows(known), f"{experiment}_net_session-1.csv")
-        frame = bring(path, dataset="", by_experiment=True)
+        frame = bring(path, dataset=None)
         assert frame["dataset"].unique().to_list() == [experiment]
         assert {*frame["perturbation"]} == {*known.values()}
         assert FeatureStore.open(tmp_path / "store").samples(experiment, "test").class_names == (
@@ -214,14 +214,14 @@ class TestExperiments:
         for name, cases in (("colour", ["cr", "bw"]), ("edge", ["NaN"])):
             write_csv(COLUMNS[RESPONSES], self.rows(cases), f"raw/{name}_net_session-1.csv")
         with caplog.at_level("INFO", "clipsyn"):
-            frame = bring(tmp_path / "raw", by_experiment=True)
+            frame = bring(tmp_path / "raw", dataset=None)
         assert frame["dataset"].to_list() == ["colour", "colour", "edge"]
         assert "colour: cr is clean, bw is grayscale-1" in caplog.text
         write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "raw/mine.csv")
         with pytest.raises(
             UsageError, match=r"mine\.csv is called after no experiment .*dataset=…"
         ):
-            bring(tmp_path / "raw", by_experiment=True)
+            bring(tmp_path / "raw", dataset=None)
 
     def test_backbones_may_be_called_otherwise(self, bring: Any, write_csv: Write) -> None:
         path = write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "edge_net.csv")
@@ -486,7 +486,7 @@ def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
     assert "'-0.png,'=1+1," in (tmp_path / "guarded.csv").read_text()
     frame.with_columns(pl.col("label").replace("'=y", "''=y")).write_csv(tmp_path / "plain.csv")
     for name in ("guarded", "plain"):
-        where = Wanted(dataset=name, backbone="mine", kind="predictions")
+        where = ImportSettings(dataset=name, backbone="mine", kind="predictions")
         import_files(tmp_path / "store", [tmp_path / f"{name}.csv"], where)
         samples = FeatureStore.open(tmp_path / "store").samples(name, "test")
         assert samples.ids == tuple(frame["id"])

@@ -22,7 +22,7 @@ from clipsyn.errors import (
     UsageError,
 )
 from clipsyn.heads import HEADS
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.numerics.logits import log_softmax
@@ -183,7 +183,7 @@ class TestPredictionsAlone:
             for name, answer in zip("xyz", votes.split(), strict=True)
         ]
         pl.DataFrame(rows).write_csv(tmp_path / "answers.csv")
-        import_files(tmp_path / "answers", [tmp_path / "answers.csv"], Wanted("quiz"))
+        import_files(tmp_path / "answers", [tmp_path / "answers.csv"], ImportSettings("quiz"))
         return FeatureStore.open(tmp_path / "answers")
 
     def test_are_combined_by_votes(self, answers, caplog):
@@ -212,7 +212,7 @@ class TestPredictionsAlone:
             for name, said, p in zip("xyz", votes.split(), sure, strict=True)
         ]
         pl.DataFrame(rows).write_csv(tmp_path / "sure.csv")
-        import_files(tmp_path / "sure", [tmp_path / "sure.csv"], Wanted("quiz"))
+        import_files(tmp_path / "sure", [tmp_path / "sure.csv"], ImportSettings("quiz"))
         with caplog.at_level(logging.INFO, "clipsyn"):
             found = run(FeatureStore.open(tmp_path / "sure"), datasets="quiz", ensembles="all")
         assert accuracy(found, ensemble="vote-1") == 1 / 2
@@ -245,7 +245,7 @@ class TestPredictionsAlone:
         said = [CLASSES[row % 3] for row in range(len(table))]
         frame = pl.DataFrame({"id": list(table.ids), "prediction": said})
         frame.write_csv(tmp_path / "z.csv")
-        import_files(store.path, [tmp_path / "z.csv"], Wanted("toy"))
+        import_files(store.path, [tmp_path / "z.csv"], ImportSettings("toy"))
         found = run(store, ensembles=["vote-1"])
         sure = np.zeros((len(table), 1, 4), np.float32)
         sure[np.arange(len(table)), 0, [CLASSES.index(name) for name in said]] = 1e3
@@ -436,7 +436,7 @@ def test_backbones_of_other_images_share_no_file(logits, tmp_path):
         path = tmp_path / f"{split}-c.npz"
         np.savez(path, ids=[f"im{row}" for row in range(count)], logits=np.eye(count, 2))
         classes = tmp_path / "classes.txt"
-        wanted = Wanted("toy", split, backbone="c", classes=classes, intersect=True)
+        wanted = ImportSettings("toy", split, backbone="c", classes=classes, intersect=True)
         import_files(logits.path, [path], wanted)
     settings = {"ensembles": ["log-avg"], "shots": (), "output": tmp_path / "r.parquet"}
     run(logits, backbones=["a", "b"], **settings)
@@ -528,7 +528,7 @@ def logits(tmp_path) -> FeatureStore:
         for name in ("a", "b"):
             path = tmp_path / f"{split}-{name}.npz"
             np.savez(path, ids=ids, labels=labels, logits=random.normal(size=(count, 2)))
-            wanted = Wanted("toy", split, backbone=name, classes=classes)
+            wanted = ImportSettings("toy", split, backbone=name, classes=classes)
             import_files(tmp_path / "logits", [path], wanted)
     return FeatureStore.open(tmp_path / "logits")
 

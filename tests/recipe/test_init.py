@@ -49,7 +49,7 @@ class TestReading:
         recipe = read_recipe(write({"store": "runs/s", "stages": [EXTRACT, ZEROSHOT]}))
         assert recipe.store == Path("runs/s")
         extract, zeroshot = recipe.stages
-        assert (extract.stage, extract.datasets) == ("extract", ["emoji-food"])
+        assert (extract.stage, extract.datasets) == ("extract", ("emoji-food",))
         assert (extract.backbones, extract.splits) == (("zoo",), ("test",))
         assert (zeroshot.stage, zeroshot.output) == ("zeroshot", Path("table"))
 
@@ -101,9 +101,12 @@ class TestReading:
                 [{"stage": "extract", "dataset": ["x"]}],
                 "stage 1 (extract): unknown field 'dataset': did you mean data_root, datasets",
             ),
-            ([EXTRACT | {"splits": "test"}], "stage 1 (extract): splits: is a single text"),
-            ([EXTRACT | {"max_bad": 2}], "stage 1 (extract): max_bad: Input should be less"),
-            ([EXTRACT | {"workers": 0}], "stage 1 (extract): workers: Input should be greater"),
+            ([EXTRACT | {"splits": "test"}], "stage 1 (extract): splits: is no list"),
+            (
+                [EXTRACT | {"max_bad": 2}],
+                "stage 1 (extract): max_bad is a number from 0 to 1",
+            ),
+            ([EXTRACT | {"workers": 0}], "stage 1 (extract): workers is a whole number from 1 to"),
             ([EXTRACT | {"datasets": [["x"]]}], "stage 1 (extract): datasets.0: Input should be"),
             ([], "stages: is empty"),
             ("extract", "stages: is a single text"),

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell, StaleCell
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> FeatureStore:
     }
     for name, frame in frames.items():
         frame.write_csv(tmp_path / f"{name}.csv")
-        wanted = Wanted("toy", **options.get(name, {}))
+        wanted = ImportSettings("toy", **options.get(name, {}))
         import_files(tmp_path / "store", [tmp_path / f"{name}.csv"], wanted)
     return FeatureStore.open(tmp_path / "store")
 

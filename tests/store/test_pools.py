@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell, StaleCell, UnknownName, UsageError
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.numerics.logits import softmax
 from clipsyn.specs import FeatureKey
@@ -128,7 +128,7 @@ class TestVotes:
         frame = pl.DataFrame(rows, schema=header, orient="row")
         (tmp_path / "classes.txt").write_text("\n".join(self.NAMES))
         frame.write_csv(tmp_path / "mine.csv")
-        wanted = Wanted("toy", classes=tmp_path / "classes.txt", **options)
+        wanted = ImportSettings("toy", classes=tmp_path / "classes.txt", **options)
         import_files(tmp_path / "votes", [tmp_path / "mine.csv"], wanted)
         return PoolReader(FeatureStore.open(tmp_path / "votes"), "toy", "test", votes=True)
 
@@ -153,7 +153,7 @@ class TestVotes:
         header = "subj,session,trial,rt,object_response,category,condition,imagename"
         rows = [f"s,1,{n},1,{said},cat,NaN,{n}.png" for n, said in enumerate(("cat", "na"))]
         (tmp_path / "edge_s.csv").write_text("\n".join([header, *rows]))
-        import_files(tmp_path / "na", [tmp_path / "edge_s.csv"], Wanted("edge"))
+        import_files(tmp_path / "na", [tmp_path / "edge_s.csv"], ImportSettings("edge"))
         reader = PoolReader(FeatureStore.open(tmp_path / "na"), "edge", "test", votes=True)
         with pytest.raises(UsageError, match=r"1 answers are none of the classes.*--na left-out"):
             reader.read()

@@ -14,7 +14,7 @@ from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade, stages
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.results.frame import NAMES, RESULT
 from clipsyn.store.features import FeatureStore
@@ -442,7 +442,7 @@ def four(tmp_path, monkeypatch) -> FeatureStore:
         for name, rows in (("first", first), ("second", second)):
             path = tmp_path / f"{split}-{name}.npz"
             np.savez(path, ids=list("abcd"), labels=["cat"] * 4, probabilities=rows)
-            wanted = Wanted("toy", split, backbone=name, classes=classes)
+            wanted = ImportSettings("toy", split, backbone=name, classes=classes)
             import_files(tmp_path / "store", [path], wanted)
     monkeypatch.setattr(stages, "fit_temperatures", lambda *_: np.ones(1))
     return FeatureStore.open(tmp_path / "store")

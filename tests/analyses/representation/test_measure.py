@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from clipsyn.analyses.representation import representation
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.numerics.metrics import calibration_floor
 from clipsyn.results.frame import NAMES, RESULT
@@ -379,7 +379,9 @@ class TestImported:
         def write(kind: str, values: np.ndarray, split: str = "test") -> FeatureStore:
             file = tmp_path / f"{kind}.npz"
             np.savez(file, **{kind: values})
-            import_files(store.path, [file], Wanted("toy", split, kind=kind, row_order=True))
+            import_files(
+                store.path, [file], ImportSettings("toy", split, kind=kind, row_order=True)
+            )
             return store
 
         return write
@@ -415,7 +417,7 @@ class TestImported:
             file = tmp_path / f"e{number}.npz"
             values = np.random.default_rng(number).normal(size=(20, 5 + number))
             np.savez(file, embeddings=values, ids=[f"im{r}" for r in range(20)], labels=["a"] * 20)
-            import_files(tmp_path / "new", [file], Wanted("toy", kind="embeddings"))
+            import_files(tmp_path / "new", [file], ImportSettings("toy", kind="embeddings"))
         frame = representation(FeatureStore.open(tmp_path / "new"))
         assert frame["metric"].to_list() == OF_PAIRS
 
@@ -436,7 +438,9 @@ class TestConfidences:
                 list(rows), ["id", "prediction", "label", "confidence"], orient="row"
             )
             frame.write_csv(tmp_path / "net.csv")
-            import_files(tmp_path / "s", [tmp_path / "net.csv"], Wanted("birds", prompts=prompts))
+            import_files(
+                tmp_path / "s", [tmp_path / "net.csv"], ImportSettings("birds", prompts=prompts)
+            )
             found[prompts] = np.array(said) == np.array(labels), sure
         return FeatureStore.open(tmp_path / "s"), found
 
@@ -461,7 +465,7 @@ class TestConfidences:
         before = representation(store)
         frame = pl.read_csv(tmp_path / "net.csv").with_columns(confidence=pl.lit(0.5))
         frame.write_csv(tmp_path / "net.csv")
-        wanted = Wanted("birds", prompts="short", replace=True)
+        wanted = ImportSettings("birds", prompts="short", replace=True)
         import_files(store.path, [tmp_path / "net.csv"], wanted)
         after = representation(store)
         for prompts, changed in (("long", False), ("short", True)):
@@ -470,6 +474,6 @@ class TestConfidences:
 
     def test_without_them_there_is_nothing_to_say(self, tmp_path):
         pl.DataFrame({"id": ["a"], "pred": ["x"], "label": ["x"]}).write_csv(tmp_path / "net.csv")
-        import_files(tmp_path / "s", [tmp_path / "net.csv"], Wanted("toy"))
+        import_files(tmp_path / "s", [tmp_path / "net.csv"], ImportSettings("toy"))
         with pytest.raises(MissingCell, match="imported as predictions, without embeddings"):
             representation(FeatureStore.open(tmp_path / "s"))

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.protocol.loop import evaluate
 from clipsyn.results.frame import NAMES, RESULT
@@ -38,7 +38,7 @@ def give(tmp_path):
             ]
             file = tmp_path / "answers.csv"
             file.write_text("\n".join(["id,prediction,label", *lines]))
-            wanted = Wanted(
+            wanted = ImportSettings(
                 dataset=dataset, backbone=backbone, perturbation=label, intersect="." in text
             )
             import_files(tmp_path / "given", [file], wanted)
@@ -419,7 +419,7 @@ def test_a_study_that_shows_each_image_once(tmp_path):
     ]
     file = tmp_path / "a.csv"
     file.write_text("\n".join(["id,prediction,label,condition", *lines]))
-    wanted = Wanted(dataset="toy", perturbation="contrast", conditions={"c100": "clean"})
+    wanted = ImportSettings(dataset="toy", perturbation="contrast", conditions={"c100": "clean"})
     import_files(tmp_path / "s", [file], wanted)
     frame = robustness(FeatureStore.open(tmp_path / "s"))
     assert numbers(frame, "acc1", "a") == pytest.approx(
@@ -517,7 +517,7 @@ def test_nothing_labelled(fakes, tmp_path):
 
 def test_imported_embeddings_are_left_out(tiny_store, tmp_path):
     np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(20, 4)))
-    wanted = Wanted(dataset="toy", kind="embeddings", row_order=True)
+    wanted = ImportSettings(dataset="toy", kind="embeddings", row_order=True)
     import_files(tiny_store.path, [tmp_path / "mine.npy"], wanted)
     frame = robustness(FeatureStore.open(tiny_store.path))
     one, two = "fake/one", "fake/two"
@@ -532,7 +532,7 @@ def mixed(fakes, tmp_path):
     fakes.fill(tmp_path / "s", [fakes.Encoder()], prompts=prompts)
     ids = "\n".join(f"im{row:03d}.png,cat" for row in range(20))
     (tmp_path / "more.csv").write_text(f"id,prediction\n{ids}\n")
-    wanted = Wanted(dataset="toy", backbone="fake/one", perturbation="jpeg-1")
+    wanted = ImportSettings(dataset="toy", backbone="fake/one", perturbation="jpeg-1")
     import_files(tmp_path / "s", [tmp_path / "more.csv"], wanted)
     return tmp_path / "s"
 

@@ -1,0 +1,110 @@
+"""What an import is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.settings import FLAG, PAIRS, PATH, TEXT, Settings, setting
+from clipsyn.specs import CLEAN
+
+ROLES = {  # what a column is for: how help calls it
+    "id": "the sample ids",
+    "prediction": "the predicted classes",
+    "confidence": "the probabilities of the predicted classes",
+    "label": "the true classes",
+    "backbone": "the backbones' names",
+    "perturbation": "perturbations such as jpeg-3",
+    "severity": "severities of --perturb",
+}
+
+
+@dataclass(frozen=True)
+class ImportSettings(Settings):
+    """Settings of `clipsyn import`; docs/importing.md explains each."""
+
+    dataset: str | None = setting(
+        None,
+        TEXT,
+        "What of: a dataset of the store, or a new one.",
+        letter="-d",
+        instead_of_none="the experiment of model-vs-human that each file is called after",
+    )
+    split: str = setting("test", TEXT, "Which part of it.", letter="-s")
+    perturbation: str = setting(
+        CLEAN.label,
+        TEXT,
+        "NAME:SEVERITY of all rows; NAME alone where a column has the severities.",
+        flag="--perturb",
+        letter="-p",
+    )
+    backbone: str | None = setting(
+        None,
+        TEXT,
+        "What made it.",
+        letter="-b",
+        instead_of_none="as a column says, or the file's name",
+    )
+    kind: str = setting(
+        "auto",
+        TEXT,
+        "What the numbers are.",
+        choices=("auto", "predictions", "logits", "probabilities", "embeddings"),
+    )
+    format: str = setting(
+        "auto",
+        TEXT,
+        "Whose files they are; these two sources' are known by their columns.",
+        choices=("auto", "model-vs-human", "vlm-shapebias"),
+    )
+    na: str = setting(
+        "wrong",
+        TEXT,
+        "What model-vs-human's answer na is: wrong, as there, or no prediction.",
+        choices=("wrong", "left-out"),
+    )
+    prompts: str | None = setting(
+        None,
+        TEXT,
+        "Prompt set that the predictions were made with.",
+        instead_of_none="as the file says",
+    )
+    ids: Path | None = setting(
+        None,
+        PATH,
+        "Sample ids of an npy: one a line, an npy, or a table.",
+        instead_of_none="none",
+    )
+    row_order: bool = setting(False, FLAG, "Rows without ids are the samples in their order.")
+    labels: Path | None = setting(
+        None, PATH, "True classes of an npy, in the same forms as --ids.", instead_of_none="none"
+    )
+    classes: Path | None = setting(
+        None, PATH, "Class names by index: one a line, or a JSON list.", instead_of_none="none"
+    )
+    columns: Mapping[str, str] = setting(
+        {},
+        PAIRS,
+        "What a column of the file is for, as the options below say one by one.",
+        metavar="ROLE=NAME",
+    )
+    conditions: Mapping[str, str] = setting(
+        {},
+        PAIRS,
+        "Which perturbation a condition is: c100=clean,c50=contrast:2. Repeated or with commas.",
+        metavar="CONDITION=PERTURBATION",
+    )
+    names: Mapping[str, str] = setting(
+        {},
+        PAIRS,
+        "What to call the backbones of the files: clip=ViT-B-32. Repeated or with commas.",
+        metavar="OLD=NEW",
+    )
+    intersect: bool = setting(False, FLAG, "Take the ids in common; the rest has no value.")
+    replace: bool = setting(False, FLAG, "Replace what was imported under the same names.")
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset that was named, or the experiment that stands in its place."""
+        return self.dataset or ""
