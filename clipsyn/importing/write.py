@@ -204,7 +204,7 @@ def _known_names(
     store: FeatureStore | None, table: SampleTable | None, wanted: ImportSettings
 ) -> tuple[str, ...]:
     """Class names of the split, else of another split of the dataset, else those given."""
-    given = read_class_names(wanted.classes, wanted.dataset) if wanted.classes else ()
+    given = read_class_names(wanted.classes, wanted.dataset_name) if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
         of_dataset = [
