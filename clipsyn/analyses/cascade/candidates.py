@@ -43,10 +43,7 @@ class Evaluation:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Confidence and correctness (stage, sample) at the stages of a cascade."""
         stages = [self.answers[candidate] for candidate in stages_of(text, order)]
-        return (
-            np.stack([answers.confidence for answers in stages]),
-            np.stack([answers.correct for answers in stages]),
-        )
+        return np.stack([it.confidence for it in stages]), np.stack([it.correct for it in stages])
 
 
 def evaluate(
@@ -96,9 +93,7 @@ def averages(pool: Pool, order: Sequence[str]) -> dict[Candidate, NDArray[np.boo
         return {}
     bits = {name: 1 << column for column, name in enumerate(pool.backbones)}
     right = average_predictions(pool.logits) == pool.labels
-    return {
-        candidate: right[sum(bits[name] for name in candidate.backbones)] for candidate in subsets
-    }
+    return {it: right[sum(bits[name] for name in it.backbones)] for it in subsets}
 
 
 def _subsets(text: str, order: Sequence[str]) -> Iterator[Candidate]:

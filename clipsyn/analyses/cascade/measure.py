@@ -23,7 +23,7 @@ from clipsyn.analyses.cascade import PLAIN, Candidate, CascadeSettings
 from clipsyn.analyses.cascade.candidates import evaluate
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.cascade.measures import exit_stages
-from clipsyn.analyses.cascade.stages import make_ensemble
+from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
 from clipsyn.analyses.cascade.support import FittedCascades, fit, pool_reader
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.ensembles import ENSEMBLES
@@ -183,8 +183,8 @@ class _CascadeRows:
 
 def _versions(text: str | None) -> str:
     """Of clipsyn, and of another package that an ensemble comes from."""
-    package = ENSEMBLES.package(text.partition(":")[0]) if text else ""
-    return f"{__version__} {package}".rstrip()
+    name = (text or "").removeprefix(MASKED).partition(":")[0]
+    return f"{__version__} {ENSEMBLES.package(name) if name else ''}".rstrip()
 
 
 def _mean(values: NDArray[np.bool_ | np.float64]) -> float:

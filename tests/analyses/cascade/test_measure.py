@@ -12,6 +12,7 @@ import pytest
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade, stages
 from clipsyn.analyses.cascade.measure import CASCADE
+from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.settings import ImportSettings
@@ -339,6 +340,17 @@ def test_fingerprints_are_of_what_decides(birds, results):
     assert chosen != set(of_cascade(results, 0.5)["fingerprint"])
     assert single(dearer, "rn/b") != single(results, "rn/b")
     assert single(dearer, "vit/a") == single(results, "vit/a")
+
+
+@pytest.mark.parametrize("ensemble", ["nlc", "masked-nlc:steps=2"])
+def test_fingerprints_know_the_version_of_another_package(birds, monkeypatch, ensemble):
+    def fingerprints() -> set[str]:
+        frame = cascade(birds, ensembles=[ensemble], backbones=["rn/b", "vit/a"], thresholds=[0.5])
+        return set(frame.filter(ensemble=ensemble)["fingerprint"])
+
+    before = fingerprints()
+    monkeypatch.setattr(ENSEMBLES, "package", lambda name: "other 2.0" if name == "nlc" else "")
+    assert not before & fingerprints()
 
 
 def test_shots_are_drawn_by_the_seed(birds):
