@@ -37,12 +37,10 @@ class CalibratedConfidence(_Calibrated):
 
     Equal confidences go to the backbone whose name sorts first. `temperatures_`: (backbone,).
 
-    >>> import numpy as np
     >>> from clipsyn import CalibratedConfidence
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> ensemble = CalibratedConfidence().fit(logits, labels=[0, 0, 1, 1])
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> ensemble = CalibratedConfidence().fit(logits, labels)
     >>> ensemble.temperatures_.round(2)  # sharper, and so flat that it is never the surer one
     array([6.e-02, 1.e+02])
     >>> ensemble.predict(logits)
@@ -58,12 +56,10 @@ class CalibratedConfidence(_Calibrated):
 class CalibratedLogAverage(_Calibrated):
     """``z = 1/B sum_b z_b / T_b``. `temperatures_`: (backbone,).
 
-    >>> import numpy as np
     >>> from clipsyn import CalibratedLogAverage
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> ensemble = CalibratedLogAverage().fit(logits, labels=[0, 0, 1, 1])
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> ensemble = CalibratedLogAverage().fit(logits, labels)
     >>> ensemble.weights(logits[:1]).round(2)  # 1 / (B T)
     array([[7.81, 0.  ]], dtype=float32)
     """

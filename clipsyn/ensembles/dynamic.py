@@ -69,12 +69,10 @@ class OverallLocalAccuracy(_LocalCompetence, Router):
     with few neighbours; they go to the backbone with the largest probability for this sample, then
     to the name that sorts first.
 
-    >>> import numpy as np
     >>> from clipsyn import OverallLocalAccuracy, Pool
-    >>> kinds = np.eye(2)[[0, 0, 1, 1]]  # embeddings of two kinds of images
-    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits: right on the first kind
-    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the second
-    >>> support = Pool.of(np.stack([first, second], axis=1), [0, 1, 0, 1], [kinds, kinds])
+    >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
+    >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
+    >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
     >>> OverallLocalAccuracy(k=2).fit(support).weights(support)  # (sample, backbone)
     array([[1., 0.],
            [1., 0.],
@@ -99,12 +97,10 @@ class KnoraUnion(_LocalCompetence):
     A. H. R. Ko, R. Sabourin, A. S. Britto, "From dynamic classifier selection to dynamic
     ensemble selection", Pattern Recognition 41(5), 2008 (KNORA-UNION).
 
-    >>> import numpy as np
     >>> from clipsyn import KnoraUnion, Pool
-    >>> kinds = np.eye(2)[[0, 0, 1, 1]]  # embeddings of two kinds of images
-    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits: right on the first kind
-    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the second
-    >>> support = Pool.of(np.stack([first, second], axis=1), [0, 1, 0, 1], [kinds, kinds])
+    >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
+    >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
+    >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
     >>> KnoraUnion(k=2).fit(support).predict(support)
     array([0, 1, 0, 1], dtype=uint16)
     """

@@ -47,12 +47,10 @@ class GeneticAlgorithm(Router):
     Learned: `temperatures_` (backbone,) tau; `weights_` (backbone,) 1 / (B tau), which is log-avg
     for tau = 1; `evaluations_`, vectors whose accuracy was computed.
 
-    >>> import numpy as np
     >>> from clipsyn import GeneticAlgorithm
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> GeneticAlgorithm().fit(logits, labels=[0, 0, 1, 1]).temperatures_
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> GeneticAlgorithm().fit(logits, labels).temperatures_
     array([ 0.05, 20.  ])
     """
 

@@ -33,12 +33,10 @@ class GreedySelection(Ensemble):
     Learned: `chosen_`, the backbones kept, in the order of choice; `weights_` (backbone,), how
     often each was chosen, divided by how many were.
 
-    >>> import numpy as np
     >>> from clipsyn import GreedySelection
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> ensemble = GreedySelection().fit(logits, labels=[0, 0, 1, 1])
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> ensemble = GreedySelection().fit(logits, labels)
     >>> ensemble.chosen_, ensemble.weights_
     (('0',), array([1., 0.]))
     """

@@ -30,12 +30,10 @@ class MixtureOfExperts(PerceptronRouter):
     `weights` are g: they add up probabilities, not logits.
     Parameters and what is learned: see `PerceptronRouter`.
 
-    >>> import numpy as np
     >>> from clipsyn import MixtureOfExperts, Pool
-    >>> kinds = np.eye(2)[[0, 0, 1, 1]]  # embeddings of two kinds of images
-    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits: right on the first kind
-    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the second
-    >>> support = Pool.of(np.stack([first, second], axis=1), [0, 1, 0, 1], [kinds, kinds])
+    >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
+    >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
+    >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
     >>> MixtureOfExperts().fit(support).weights(support).round(1)  # (sample, backbone)
     array([[1., 0.],
            [1., 0.],

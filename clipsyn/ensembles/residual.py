@@ -52,12 +52,10 @@ class ResidualRouter(Router):
     Why it can help, how it was chosen, wins and losses: docs/router.md. Leave-one-out by a Newton
     step: Beirami et al., "On optimal generalizability in parametric learning", 2017.
 
-    >>> import numpy as np
     >>> from clipsyn import ResidualRouter
-    >>> first = [[3, 0], [0, 3], [0, 1], [1, 0]]  # logits (sample, class): right where it is sure
-    >>> second = [[0, 1], [1, 0], [3, 0], [0, 3]]  # right on the others, where it is sure
-    >>> logits = np.stack([first, second], axis=1)  # (sample, backbone, class)
-    >>> ResidualRouter().fit(logits, labels=[0, 1, 0, 1]).weights(logits).round(2)
+    >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
+    >>> labels = [0, 1, 0, 1]  # each backbone is right where it is sure
+    >>> ResidualRouter().fit(logits, labels).weights(logits).round(2)
     array([[1.41, 1.26],
            [1.41, 1.26],
            [1.26, 1.41],

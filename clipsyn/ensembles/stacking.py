@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.folds import stratified_folds
-from clipsyn.numerics.logistic import Linear, fit_logistic
+from clipsyn.numerics.logistic import fit_probe
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
@@ -53,15 +53,13 @@ class Stacking(Ensemble):
     backbone * class) and `intercepts_` (learned,), for log-probabilities as they are;
     `inverse_penalty_`.
 
-    >>> import numpy as np
     >>> from clipsyn import Stacking
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> ensemble = Stacking().fit(logits, labels=[0, 0, 1, 1])
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> ensemble = Stacking().fit(logits, labels)
     >>> ensemble.coefficients_.shape  # (learned class, backbone * class)
     (2, 4)
-    >>> ensemble.score(logits, labels=[0, 0, 1, 1])
+    >>> ensemble.score(logits, labels)
     1.0
     """
 
@@ -86,7 +84,9 @@ class Stacking(Ensemble):
         left, lengths, rotation = np.linalg.svd(inputs, full_matrices=False)
         inputs = left * lengths
         self.inverse_penalty_ = self.inverse_penalty or _chosen(inputs, labels)
-        solution = _solve(inputs, labels, len(self.seen_), self.inverse_penalty_)
+        solution = fit_probe(
+            inputs, labels, len(self.seen_), 1 / self.inverse_penalty_, tolerance=1e-8
+        )
         coefficients = solution.coef @ rotation / scale
         self.coefficients_ = coefficients.astype(np.float32)
         self.intercepts_ = solution.intercept - coefficients @ center
@@ -116,20 +116,13 @@ def _chosen(inputs: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
         rotation = np.linalg.svd(inputs[kept], full_matrices=False)[2]
         coordinates = inputs @ rotation.T
         for number, inverse_penalty in enumerate(_GRID):
-            solution = _solve(coordinates[kept], labels[kept], len(sizes), inverse_penalty, 1e-5)
+            solution = fit_probe(
+                coordinates[kept],
+                labels[kept],
+                len(sizes),
+                1 / inverse_penalty,
+                tolerance=1e-5,
+            )
             scores = coordinates[held] @ solution.coef.T + solution.intercept
             losses[number] += cross_entropy(scores, labels[held])[0].sum()
     return _GRID[int(losses.argmin())]
-
-
-def _solve(
-    inputs: NDArray[np.float64],
-    labels: NDArray[np.int32],
-    classes: int,
-    inverse_penalty: float,
-    tolerance: float = 1e-8,
-) -> Linear:
-    base = np.zeros((len(inputs), classes))
-    return fit_logistic(
-        inputs, labels, base, 1 / inverse_penalty, intercept=True, tolerance=tolerance
-    )

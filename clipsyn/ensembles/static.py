@@ -26,12 +26,10 @@ class BestSingle(Router):
     single backbone" is chosen on the test split: a reference, not a method, as it needs the
     labels of what it predicts. `best_`: the name.
 
-    >>> import numpy as np
     >>> from clipsyn import BestSingle
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> BestSingle().fit(logits, labels=[0, 0, 1, 1]).best_
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> BestSingle().fit(logits, labels).best_
     '0'
     """
 

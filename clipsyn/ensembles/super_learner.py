@@ -34,14 +34,12 @@ class SuperLearner(Router):
 
     `weights_`: (backbone,), in the order of `backbones_`; unset for one backbone.
 
-    >>> import numpy as np
     >>> from clipsyn import SuperLearner
-    >>> good = [[2, 0], [1, 0], [0, 3], [0, 1]]  # logits (sample, class): always right
-    >>> bad = [[1, 0], [0, 3], [0, 1], [2, 0]]  # right half of the time, and then less sure
-    >>> logits = np.stack([good, bad], axis=1)  # (sample, backbone, class)
-    >>> SuperLearner().fit(logits, labels=[0, 0, 1, 1]).weights_.round(2)
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> SuperLearner().fit(logits, labels).weights_.round(2)
     array([0.81, 0.1 ])
-    >>> SuperLearner(simplex=True).fit(logits, labels=[0, 0, 1, 1]).weights_.round(2)
+    >>> SuperLearner(simplex=True).fit(logits, labels).weights_.round(2)
     array([0.86, 0.14])
     """
 

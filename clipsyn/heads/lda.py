@@ -56,12 +56,10 @@ class ShrinkageLDA(Head):
     Learned: `coef_` W (class, embed) and `intercept_` b (class,) of each backbone; `alpha_`
     (backbone,).
 
-    >>> import numpy as np
     >>> from clipsyn import Pool, ShrinkageLDA
-    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
-    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
-    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
-    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
+    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
+    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
     >>> head = ShrinkageLDA(alpha=1).fit(support)
     >>> head.transform(new).logits[:, 0].round(1)  # (sample, class)
     array([[ 0.8, -1.9],

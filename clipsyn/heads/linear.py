@@ -12,7 +12,7 @@ from clipsyn.errors import TooFewSamples
 from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import held_out
-from clipsyn.numerics.logistic import Linear, fit_logistic
+from clipsyn.numerics.logistic import fit_probe
 from clipsyn.pool import Pool
 from clipsyn.settings import NUMBER
 
@@ -47,12 +47,10 @@ class LinearProbe(Head):
 
     Raises TooFewSamples where no class has two images.
 
-    >>> import numpy as np
     >>> from clipsyn import LinearProbe, Pool
-    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
-    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
-    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
-    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
+    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
+    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
     >>> head = LinearProbe().fit(support)
     >>> head.coef_["0"].shape  # (class, embed), by backbone
     (2, 2)
@@ -75,6 +73,7 @@ class LinearProbe(Head):
         self.present_ = np.bincount(part.labels, minlength=pool.n_classes) > 0
         weights = _weights(pool.labels, kept)
         labels = (np.cumsum(self.present_) - 1)[part.labels]  # among the present classes
+        classes = int(self.present_.sum())
         self.coef_, self.intercept_ = {}, {}
         penalties = []
         for name in pool.backbones:
@@ -82,7 +81,9 @@ class LinearProbe(Head):
             chosen = self.penalty
             if chosen is None:
                 chosen = self._choose_penalty(features, labels)
-            probe = _probe(features, labels, weights, chosen)
+            probe = fit_probe(
+                features, labels, classes, chosen, sample_weights=weights, tolerance=1e-5
+            )
             penalties.append(chosen)
             self.coef_[name] = _spread(probe.coef, self.present_)
             self.intercept_[name] = _spread(probe.intercept, self.present_)
@@ -114,8 +115,14 @@ class LinearProbe(Head):
         out = held_out(labels, _VALIDATION, self.random_state)
         best, lowest = DEFAULT_PENALTY, np.inf
         for penalty in PENALTIES:
-            weights = _weights(labels, ~out)
-            probe = _probe(features[~out], labels[~out], weights, penalty, tolerance=1e-4)
+            probe = fit_probe(
+                features[~out],
+                labels[~out],
+                labels.max() + 1,
+                penalty,
+                sample_weights=_weights(labels, ~out),
+                tolerance=1e-4,
+            )
             loss = mean_loss(features[out] @ probe.coef.T + probe.intercept, labels[out])
             if loss >= lowest:
                 break
@@ -128,25 +135,6 @@ def _weights(labels: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float6
     part = labels[kept]
     weights: NDArray[np.float64] = (np.bincount(labels)[part]) / np.bincount(part)[part]
     return weights
-
-
-def _probe(
-    features: NDArray[np.float32],
-    labels: NDArray[Any],
-    weights: NDArray[Any],
-    penalty: float,
-    tolerance: float = 1e-5,
-) -> Linear:
-    base = np.zeros((len(labels), labels.max() + 1), np.float32)
-    return fit_logistic(
-        features,
-        labels,
-        base,
-        penalty,
-        sample_weights=weights,
-        intercept=True,
-        tolerance=tolerance,
-    )
 
 
 def _spread(values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from clipsyn.heads.base import (
     mean_loss,
     repeated,
 )
+from clipsyn.numerics.folds import by_class
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.numerics.optimise import adamw
 from clipsyn.pool import Pool
@@ -60,12 +61,10 @@ class TipAdapter(Head):
     Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
     of each class; `alpha_` and `beta_` (backbone,).
 
-    >>> import numpy as np
     >>> from clipsyn import Pool, TipAdapter
-    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
-    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
-    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
-    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
+    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
+    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
     >>> head = TipAdapter(alpha=1, beta=5.5).fit(support)
     >>> head.transform(new).logits[:, 0].round(2)  # (sample, class)
     array([[1.53, 0.02],
@@ -82,7 +81,7 @@ class TipAdapter(Head):
     beta_: NDArray[np.float64] = learned()
 
     def _fit(self, pool: Pool) -> None:
-        pool = _class_after_class(pool)
+        pool = pool.take(by_class(pool.labels))
         self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
         self.keys_ = {name: support_keys(pool, name) for name in pool.backbones}
         chosen = [self._choose(pool, name) for name in pool.backbones]
@@ -97,7 +96,7 @@ class TipAdapter(Head):
     def _combiner_pool(self, support: Pool) -> Pool:
         if not self.leave_one_out:
             return self.transform(support)
-        order = _class_order(support)
+        order = by_class(support.labels)
         pool = support.take(order)
         logits = np.empty_like(support.logits)
         for column, name in enumerate(support.backbones):
@@ -147,12 +146,10 @@ class TipAdapterF(TipAdapter):
     leave-one-out logits of the untrained cache, which cost one product. The combiner does not know
     what the training adds.
 
-    >>> import numpy as np
     >>> from clipsyn import Pool, TipAdapterF
-    >>> images = np.array([[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]])
-    >>> zero_shot = np.zeros((6, 1, 2))  # (sample, backbone, class): it knows nothing
-    >>> support = Pool.of(zero_shot, [0, 0, 0, 1, 1, 1], [images])
-    >>> new = Pool.of(zero_shot[:2], embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
+    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
+    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
     >>> head = TipAdapterF(alpha=1, beta=5.5, epochs=5).fit(support)
     >>> head.transform(new).logits.argmax(axis=2).ravel()
     array([0, 1])
@@ -165,7 +162,7 @@ class TipAdapterF(TipAdapter):
 
     def _fit(self, pool: Pool) -> None:
         super()._fit(pool)
-        pool = _class_after_class(pool)
+        pool = pool.take(by_class(pool.labels))
         for name in pool.backbones:
             self._train(pool, name)
 
@@ -296,11 +293,3 @@ def _sum_classes(affinities: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
     out[:, present] = np.add.reduceat(affinities, starts[present], axis=1)
     out *= _values(sizes, out.dtype)
     return out
-
-
-def _class_order(pool: Pool) -> NDArray[np.intp]:
-    return np.argsort(pool.labels, kind="stable")
-
-
-def _class_after_class(pool: Pool) -> Pool:
-    return pool.take(_class_order(pool))

@@ -79,6 +79,27 @@ def fit_logistic(
     return Linear(coef.astype(np.float32), bias.astype(np.float32))
 
 
+def fit_probe(
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    classes: int,
+    penalty: float,
+    *,
+    tolerance: float,
+    sample_weights: NDArray[Any] | None = None,
+) -> Linear:
+    """The same with an intercept and without logits to start from."""
+    return fit_logistic(
+        features,
+        labels,
+        np.zeros((len(labels), classes), features.dtype),
+        penalty,
+        sample_weights=sample_weights,
+        intercept=True,
+        tolerance=tolerance,
+    )
+
+
 def _axes(features: NDArray[Any], ridge: float, classes: int) -> NDArray[Any]:
     """(embed, axis): coordinates in which the problem is well conditioned; only a change of basis.
 

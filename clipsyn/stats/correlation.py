@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level
+from clipsyn.stats.significance import DIGITS, double_ranks
 
 _FEWEST = 3  # two points are always on a line
 _CONSTANT = 1e-12  # of the largest value: what rounding makes of no difference
-_DIGITS = 12
 
 
 class Correlation(NamedTuple):
@@ -76,8 +76,4 @@ def _interval(value: float, n: int, variance: float, level: float) -> Interval:
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean rank of each value among all; rounded, or the last bit would break ties."""
-    rounded = values.round(_DIGITS)
-    ordered = np.sort(rounded)
-    below = np.searchsorted(ordered, rounded, side="left")
-    up_to = np.searchsorted(ordered, rounded, side="right")
-    return (below + up_to + 1) / 2
+    return double_ranks(values.round(DIGITS)) / 2

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DIGITS = 12
+DIGITS = 12  # decimals that values are rounded to before they are ranked
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -37,9 +37,9 @@ def wilcoxon(differences: NDArray[Any]) -> float:
         raise ValueError("differences are one number a dataset, none of them NaN")
     if len(differences) == 0:
         return float("nan")
-    rounded = differences.round(_DIGITS)
+    rounded = differences.round(DIGITS)
     moved = rounded[rounded != 0]
-    ranks = _double_ranks(np.abs(moved))
+    ranks = double_ranks(np.abs(moved))
     ways = np.ones(1)  # share of the signs that give each sum of positive (double) ranks
     for rank in ranks:
         added = np.zeros(len(ways) + rank)
@@ -66,7 +66,7 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def _double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
+def double_ranks(values: NDArray[Any]) -> NDArray[np.int64]:
     """Twice the rank of each value, equal ones sharing the mean: whole numbers."""
     below = np.searchsorted(np.sort(values), values, side="left")
     up_to = np.searchsorted(np.sort(values), values, side="right")
