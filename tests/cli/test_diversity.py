@@ -78,7 +78,7 @@ def test_one_group_has_its_pairs(run):
     assert "toy/test · clean · prompts simple · n 20" in result.stdout
 
 
-def test_the_numbers_are_those_of_evaluate(run, tiny_store):
+def test_the_numbers_are_those_of_python(run, tiny_store):
     found = json.loads(run("--json", "-s", "train", "-b", "fake/*").stdout)
     expected = diversity(tiny_store, splits="train").fill_nan(None)
     assert list(found[0]) == list(RESULT)

@@ -39,7 +39,7 @@ def test_several_groups_have_an_overview(run):
     assert heads(result.stdout) == ["dataset", *["backbone"] * 4]
 
 
-def test_the_numbers_are_those_of_evaluate(run, tiny_store):
+def test_the_numbers_are_those_of_python(run, tiny_store):
     options = ["--samples", 12, "--neighbours", 3, "--seed", 1, "--support", "train"]
     found = json.loads(run("--json", *options).stdout)
     expected = representation(tiny_store, samples=12, neighbours=3, seed=1)
