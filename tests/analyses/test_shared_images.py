@@ -32,7 +32,7 @@ def test_images_are_the_same_by_content(sets):
 
 
 def test_those_are_left_that_share_nothing(sets):
-    assert [of.dataset for of in apart(sets)] == ["birds", "cars", "dogs"]
+    assert [table.dataset for table in apart(sets)] == ["birds", "cars", "dogs"]
     assert apart(sets[1:]) == sets[1:]
 
 
@@ -46,7 +46,7 @@ def test_images_that_were_never_seen_are_like_no_other():
     imported = [table("one", [0, 0, 1]), table("two", [0, 1])]
     assert shared_images(imported) == {"one/test": 1, "two/test": 1}
     assert shared_images([table("one", [0, 0]), table("two", [0])]) == {}
-    one, two = image_numbers([of.content for of in imported])
+    one, two = image_numbers([table.content for table in imported])
     assert one[2] == two[1]
     assert len({*one.tolist(), *two.tolist()}) == 4
 
@@ -60,6 +60,6 @@ def test_contents_that_end_in_zeros_are_contents():
 
 
 def test_sets_are_linked_by_way_of_a_third():
-    images = [np.array(of) for of in ([1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9])]
+    images = [np.array(numbers) for numbers in ([1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9])]
     assert linked(images) == [[0, 2, 4], [1, 5], [3]]
     assert linked([]) == []

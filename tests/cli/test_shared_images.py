@@ -26,7 +26,7 @@ def store(fakes, tmp_path_factory):
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
     sources = [fakes.Source("birds"), fakes.Source("more", count=24)]
     sources += [fakes.Source("cars", changed=set(range(20)))]
-    sources += [fakes.Source(of.name, "train", changed=of.changed) for of in sources]
+    sources += [fakes.Source(test.name, "train", changed=test.changed) for test in sources]
     fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
     return path
 

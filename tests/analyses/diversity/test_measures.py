@@ -109,10 +109,10 @@ LOOPS = {  # of (first, second, label)
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_shares_equal_a_loop(many, name):
-    matrix, of = measure(name)(*many), rows(*many)
+    matrix, counted = measure(name)(*many), rows(*many)
     for i, j in itertools.product(range(4), repeat=2):
-        hits = [LOOPS[name](row[i], row[j], row[-1]) for row in of]
-        assert matrix[i, j] == pytest.approx(sum(hits) / len(of), abs=1e-12)
+        hits = [LOOPS[name](row[i], row[j], row[-1]) for row in counted]
+        assert matrix[i, j] == pytest.approx(sum(hits) / len(counted), abs=1e-12)
 
 
 def test_error_consistency_is_scikit_learns_kappa(many):
@@ -132,13 +132,13 @@ def test_yules_q_is_that_of_the_odds_ratio(many):
 
 def test_fleiss_kappa_is_that_of_the_published_table(many):
     """Fleiss' own formula: how many raters chose each category, subject by subject."""
-    b, of = 4, rows(*many)
-    table = np.array([[sum(p == row[-1] for p in row[:-1]), 0] for row in of])
+    b = 4
+    table = np.array([[sum(p == row[-1] for p in row[:-1]), 0] for row in rows(*many)])
     table[:, 1] = b - table[:, 0]
     observed = ((table**2).sum(axis=1) - b).mean() / (b * (b - 1))
     expected = ((table.sum(axis=0) / table.sum()) ** 2).sum()
-    found = fleiss_kappa(pair_counts(*many))
-    assert found == pytest.approx((observed - expected) / (1 - expected))
+    kappa = fleiss_kappa(pair_counts(*many))
+    assert kappa == pytest.approx((observed - expected) / (1 - expected))
 
 
 def test_fleiss_kappa_of_two_of_one_accuracy_is_cohens():

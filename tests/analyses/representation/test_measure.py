@@ -448,17 +448,23 @@ class TestConfidences:
         store, found = judged
         frame = representation(store)
         for prompts, (right, sure) in found.items():
-            of = dict(frame.filter(prompts=prompts).select("metric", "value").iter_rows())
-            assert set(of) == {"acc1", "confidence_right", "confidence_wrong", "ece", "ece_floor"}
-            assert of["ece_floor"] == calibration_floor(sure).value
-            assert of["acc1"] == pytest.approx(right.mean())
-            assert of["confidence_right"] == pytest.approx(sure[right].mean(), rel=1e-6)
-            assert of["confidence_wrong"] == pytest.approx(sure[~right].mean(), rel=1e-6)
+            values = dict(frame.filter(prompts=prompts).select("metric", "value").iter_rows())
+            assert set(values) == {
+                "acc1",
+                "confidence_right",
+                "confidence_wrong",
+                "ece",
+                "ece_floor",
+            }
+            assert values["ece_floor"] == calibration_floor(sure).value
+            assert values["acc1"] == pytest.approx(right.mean())
+            assert values["confidence_right"] == pytest.approx(sure[right].mean(), rel=1e-6)
+            assert values["confidence_wrong"] == pytest.approx(sure[~right].mean(), rel=1e-6)
             gaps = [
                 abs(sum((sure - right)[(sure > b / 15) & (sure <= (b + 1) / 15)])) / 40
                 for b in range(15)
             ]
-            assert of["ece"] == pytest.approx(sum(gaps), rel=1e-5)
+            assert values["ece"] == pytest.approx(sum(gaps), rel=1e-5)
 
     def test_of_a_prompt_set_depend_on_its_cell_alone(self, judged, tmp_path):
         store, _ = judged
