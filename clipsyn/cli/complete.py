@@ -46,8 +46,8 @@ def _in_store(store: Path, flag: str) -> Iterable[str]:
 
     deep = "/".join("*" * (_PLACES[flag] + 1)) if flag in _PLACES else ""
     globs = [f"{kind}/{deep}/" for kind in _CELLS] if deep else ["classes/*/*/"]
-    found = (path for pattern in globs for path in store.glob(pattern) if path.is_dir())
-    return {name_of_folder(path.name) for path in found}
+    folders = (path for pattern in globs for path in store.glob(pattern) if path.is_dir())
+    return {name_of_folder(path.name) for path in folders}
 
 
 def _backbones() -> Iterable[str]:

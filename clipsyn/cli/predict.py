@@ -88,13 +88,13 @@ def predict(
     if is_store(Path(images)):
         if keep:
             raise UsageError(f"--keep is for images, and {images} is a store already")
-        found = _in_store(fitted, Path(images), dataset, split, label)
+        predictions = _in_store(fitted, Path(images), dataset, split, label)
     elif dataset:
         raise UsageError(f"--dataset is for stores, and {images} is none")
     else:
         settings = {"splits": [split], "perturbations": [label], **settings}
-        found = _of_images(fitted, images, keep, settings)
-    report.show(found.frame, lambda frame: _tables(fitted, replace(found, frame=frame)))
+        predictions = _of_images(fitted, images, keep, settings)
+    report.show(predictions.frame, lambda shown: _tables(fitted, replace(predictions, frame=shown)))
 
 
 def _in_store(
@@ -152,8 +152,8 @@ def _extract(
             plan, how = plan_job(path, job, counters)
         for cell in plan.cells:
             identity = cell.draft.identity
-            found = {**identity["backbone"], "pixels": identity["pixels"]}
-            backbones[cell.key.backbone].check(found)
+            loaded = {**identity["backbone"], "pixels": identity["pixels"]}
+            backbones[cell.key.backbone].check(loaded)
         with progress() as counters:
             run_job(plan, how, counters)
     for note in plan.splits[0].source.notes:
@@ -161,13 +161,13 @@ def _extract(
     return next(plan.cells).key
 
 
-def _tables(router: FittedRouter, found: Predictions) -> str:
+def _tables(router: FittedRouter, predictions: Predictions) -> str:
     """The first rows, how many images each class got, and how many of them are right."""
     import polars as pl
 
     from clipsyn.show.tables import show
 
-    frame = found.frame
+    frame = predictions.frame
     names = router.class_names
     if len(set(names)) == len(names):
         frame = frame.drop("class_index")
@@ -183,7 +183,7 @@ def _tables(router: FittedRouter, found: Predictions) -> str:
     lines.append(f"{len(frame):,} images, {len(counts):,} classes; {router.method}")
     if unread := frame["class"].null_count():
         lines.append(f"{unread:,} images could not be read and have no prediction")
-    lines += _accuracy(found)
+    lines += _accuracy(predictions)
     return "\n".join(lines)
 
 
@@ -191,13 +191,13 @@ def _wrapped(column: str) -> str:
     return column.replace(" ", "\n", 1)
 
 
-def _accuracy(found: Predictions) -> Iterator[str]:
+def _accuracy(predictions: Predictions) -> Iterator[str]:
     from clipsyn.show.numbers import interval_text
     from clipsyn.stats import wilson_interval
 
-    if found.accuracy is not None:
-        value, n = found.accuracy
+    if predictions.accuracy is not None:
+        value, n = predictions.accuracy
         interval = interval_text(*wilson_interval(value * n, n)) if n else "no interval"
         yield f"accuracy {100 * value:.1f} % (95 % interval {interval}) over {n:,} labelled images"
-    if found.other_classes:
+    if predictions.other_classes:
         yield "no accuracy: the images have classes that the router has not"

@@ -74,7 +74,7 @@ def _file(place: Path, shots: int, seed: int) -> Path:
 
 
 def _rows(path: Path, samples: SampleTable, rows: dict[str, int]) -> NDArray[np.intp]:
-    found: list[int] = []
+    drawn: list[int] = []
     ours: dict[int, int] = {}  # CoOp's label -> the store's
     for image, label in _items(path):
         row = next((rows[name] for name in _endings(image) if name in rows), None)
@@ -86,8 +86,8 @@ def _rows(path: Path, samples: SampleTable, rows: dict[str, int]) -> NDArray[np.
                 f"{path}: {image} has CoOp's label {label}, whose other images have label "
                 f"{ours[label]} in the store, not {truth}: these are other classes"
             )
-        found.append(row)
-    return np.unique(np.array(found, np.intp))
+        drawn.append(row)
+    return np.unique(np.array(drawn, np.intp))
 
 
 def _endings(image: str) -> Iterator[str]:

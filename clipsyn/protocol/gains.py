@@ -1,4 +1,4 @@
-"""Gains over the backbone chosen on the support, beside how differently the backbones err."""
+"""Gains over the backbone that is best on the support, beside how differently backbones err."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Collection
 import numpy as np
 import polars as pl
 
-from clipsyn.protocol.tables import BEST, CHOSEN, at_most_shots, method_frame
+from clipsyn.protocol.methods import CHOSEN
+from clipsyn.protocol.tables import BEST, at_most_shots, method_frame
 from clipsyn.registry import unknown_name
 from clipsyn.show.tables import show
 from clipsyn.stats import holm, spearman, wilcoxon
@@ -45,7 +46,7 @@ def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFram
 
 
 def _accuracy(tidy: pl.DataFrame, method: str) -> pl.DataFrame:
-    """Of one method by dataset and perturbation, at the most shots."""
+    """Accuracy of one method by dataset and perturbation, at the most shots."""
     rows = at_most_shots(method_frame(tidy)).filter(method=method)
     return rows.group_by("dataset", "perturbation").agg(pl.col("value").mean().alias(method))
 
@@ -107,8 +108,8 @@ def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
     for (name,), part in frame.group_by("perturbation", maintain_order=True):
         known = [part[method].drop_nulls().drop_nans().to_numpy() for method in methods]
         p_values = holm(np.array([wilcoxon(gains) for gains in known]))
-        found = dict(zip(methods, p_values.tolist(), strict=True))
-        rows.append({"perturbation": name, "datasets": len(part)} | found)
+        adjusted = dict(zip(methods, p_values.tolist(), strict=True))
+        rows.append({"perturbation": name, "datasets": len(part)} | adjusted)
     title = (
         "p that gains centre on 0 over datasets that share no image (Wilcoxon's signed-rank test, "
         "exact; Holm)"
@@ -116,5 +117,8 @@ def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
     return show(pl.DataFrame(rows), title=title, terminal=terminal)
 
 
-def _points(value: float, low: float, high: float) -> str:
+def _points(value: float | None, low: float, high: float) -> str | None:
+    """None where a method was not measured."""
+    if value is None:
+        return None
     return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

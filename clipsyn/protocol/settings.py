@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.analyses.spec import Selection, perturbations
+from clipsyn.errors import UsageError
 from clipsyn.settings import CURVE, FLAG, FULL, NAMES, PATH, TEXT, WHOLE, Shots, setting
 from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
 
@@ -78,8 +79,11 @@ class ProtocolSettings(Selection):
         from clipsyn.ensembles import ENSEMBLES
         from clipsyn.estimator import from_text
 
-        for name in self.compare:
-            from_text(ENSEMBLES, name)  # an unknown one is refused before anything is fitted
+        asked = {*self.ensembles, *(ENSEMBLES if ALL in self.ensembles else ())}
+        for name in self.compare:  # what cannot be is refused before anything is fitted
+            from_text(ENSEMBLES, name)
+            if name not in asked:
+                raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
 
     @property
     def draws(self) -> range:

@@ -1,26 +1,27 @@
 """Tables that compare ensembles: by dataset, and by number of shots.
 
-The reference is `CHOSEN`, the backbone that is best on the support: what can be had without a
-combination. What knows the labels of the test images stands below: the backbone that is best on
-them, the oracle, and its mark.
+Gains are over `CHOSEN`, the backbone that is best on the support, which needs no combination. Rows
+that know the labels of the test images stand below: the backbone that is best on them, the oracle,
+and the oracle of independent errors.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from textwrap import fill
 
 import polars as pl
 
+from clipsyn.ensembles import place_of
+from clipsyn.frames import is_nan
+from clipsyn.protocol.methods import CHOSEN
+from clipsyn.settings import FULL
 from clipsyn.show.tables import WIDTH, show
 from clipsyn.specs import CLEAN
 
-CHOSEN = "best-single"
 BEST = "best on test"
 INDEPENDENT = "independent"
 _KNOW_TEST = (BEST, "oracle", INDEPENDENT)
-_FULL = "full"
 
 
 def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
@@ -29,8 +30,8 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     tidy: what `evaluate` returns. Columns: head, split, perturbation, prompts, classes,
     dataset, method, shots ("full" is the whole support, null where nothing is learned),
     value, sd (over seeds), ci_low, ci_high (means of the intervals over samples), seeds, n.
-    The best single backbone on test stands beside the ensembles, as `BEST`; beside accuracies also
-    the upper mark of the oracle, as `INDEPENDENT`.
+    Among the methods are `BEST`, the backbone that is best on test, and for accuracies
+    `INDEPENDENT`, the oracle of independent errors.
     """
     marked = tidy.filter(pl.col("metric") == f"{metric}_independent")
     wanted = pl.concat(
@@ -40,7 +41,7 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
         ]
     ).with_columns(
         shots=pl.when(pl.col("shots").is_null())
-        .then(pl.lit(_FULL))
+        .then(pl.lit(FULL))
         .when(pl.col("shots") > 0)
         .then(pl.col("shots").cast(pl.String)),
     )
@@ -69,10 +70,10 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
 
 
 def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
-    """For each head, split and prompt set: accuracy by dataset, by shots, by perturbation.
+    """For each head, split, prompt set and set of classes: tables of accuracy by name.
 
-    The first two are of clean images, or of the only perturbation there is. Keys are "by dataset",
-    "by shots" and "by perturbation" with the head behind a comma, and what else differs.
+    Names are "by dataset", "by shots" or "by perturbation", followed by head, split, prompt set and
+    classes. The first two are of clean images, or of the first perturbation where none are clean.
     """
     where = ["head", "split", "prompts", "classes"]
     tables = {}
@@ -105,7 +106,7 @@ left out; datasets that have the same numbers stand together."""
 
 
 def by_dataset(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
-    """A line a method, a column a dataset, at the most shots there are of it, and mean gains."""
+    """A line a method, a column a dataset at its most shots, and mean gains."""
     shots = _shots(frame)
     table = at_most_shots(frame).pivot(on="dataset", index="method", values="value")
     datasets = [name for name in table.columns if name != "method"]
@@ -140,8 +141,7 @@ def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.D
 def by_shots(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
     """A line a method, a column a number of shots: means over the datasets that have all of them.
 
-    Where a dataset lacks some, because they give it the same images as more do, it stands in a
-    table with others of its kind.
+    Datasets that have the same numbers of shots share a table.
     """
     kinds: dict[tuple[str, ...], list[str]] = {}
     for (dataset,), part in frame.group_by("dataset", maintain_order=True):
@@ -172,7 +172,10 @@ def _means(
     *,
     named: bool = False,
 ) -> str:
-    """Methods by columns, each the mean over the datasets of some rows; named: which they are."""
+    """A line a method, and for each column the mean of its rows over datasets.
+
+    named: the title names the datasets.
+    """
     table = frame.select(pl.col("method").unique())
     for name, rows in columns.items():
         mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
@@ -196,7 +199,7 @@ def _means(
 def _said(shots: Sequence[str]) -> str:
     if not shots:
         return ""
-    return " · the whole support" if shots[-1] == _FULL else f" · {shots[-1]} shots"
+    return " · the whole support" if shots[-1] == FULL else f" · {shots[-1]} shots"
 
 
 def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
@@ -209,47 +212,33 @@ def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
-    """Methods at this number of shots, beside those that learn nothing."""
+    """Methods at this number of shots, and those that learn nothing."""
     return frame.filter(pl.col("shots").is_null() | pl.col("shots").eq_missing(shots))
 
 
 def _shots(frame: pl.DataFrame) -> list[str]:
     there = set(frame["shots"].drop_nulls())
-    return [*sorted(there - {_FULL}, key=int), *(there & {_FULL})]
+    return [*sorted(there - {FULL}, key=int), *(there & {FULL})]
 
 
 def _ordered(table: pl.DataFrame) -> pl.DataFrame:
-    """Registry order, the reference first, and what knows the test labels last."""
-    from clipsyn.ensembles import ENSEMBLES
+    """The reference first, then the order of the registry; what knows the test labels last."""
 
-    order = [CHOSEN, *(name for name in ENSEMBLES if name != CHOSEN)]
-
-    def place(method: str) -> tuple[int, str]:
-        name = method.split(":", maxsplit=1)[0]
+    def place(method: str) -> tuple[int, int, str]:
         if method in _KNOW_TEST:
-            return len(order) + 1 + _KNOW_TEST.index(method), method
-        return (order.index(name) if name in order else len(order), method)
+            return 2, _KNOW_TEST.index(method), method
+        return int(method != CHOSEN), place_of(method), method
 
-    rank = sorted(table["method"].to_list(), key=place)
-    return (
-        table.with_columns(
-            _rank=pl.col("method").replace_strict(
-                {m: i for i, m in enumerate(rank)}, return_dtype=pl.Int32
-            )
-        )
-        .sort("_rank")
-        .drop("_rank")
-    )
+    methods = table["method"].to_list()
+    return table[sorted(range(len(methods)), key=lambda row: place(methods[row]))]
 
 
 def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> set[tuple[int, str]]:
-    """The largest value of each column, what knows the test labels aside."""
+    """The largest value of each column, among rows that do not know the test labels."""
     fair = [row for row, name in enumerate(table["method"]) if name not in _KNOW_TEST]
     cells = set()
     for column in columns:
-        values = table[column].to_list()
-        known = [
-            values[row] for row in fair if values[row] is not None and not math.isnan(values[row])
-        ]
-        cells |= {(row, column) for row in fair if known and values[row] == max(known)}
+        values = {row: table[column][row] for row in fair}
+        known = {row: it for row, it in values.items() if it is not None and not is_nan(it)}
+        cells |= {(row, column) for row, it in known.items() if it == max(known.values())}
     return cells

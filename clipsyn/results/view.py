@@ -37,12 +37,12 @@ def numbers_by(frame: pl.DataFrame, *columns: str) -> dict[Any, Numbers]:
 
     For several columns, for each tuple of their values.
     """
-    found: dict[Any, Numbers] = {}
+    by_values: dict[Any, Numbers] = {}
     for row in frame.iter_rows(named=True):
         values = (row[column] for column in columns)
         key = tuple(tuple(value) if isinstance(value, list) else value for value in values)
-        found.setdefault(key if len(columns) > 1 else key[0], {})[row["metric"]] = row
-    return found
+        by_values.setdefault(key if len(columns) > 1 else key[0], {})[row["metric"]] = row
+    return by_values
 
 
 def singles(frame: pl.DataFrame) -> pl.DataFrame:

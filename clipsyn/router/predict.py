@@ -111,8 +111,8 @@ class _Images:
         for name in self.router.names:
             there = self.store.prompt_sets(self._key(name))
             if wanted in there:
-                found = self.store.prompts_identity(self.samples.dataset, wanted, name)
-                self.router.check_prompts(found)
+                prompts = self.store.prompts_identity(self.samples.dataset, wanted, name)
+                self.router.check_prompts(prompts)
             elif there:
                 raise RouterMismatch("prompts", wanted, tuple(there))
 

@@ -172,7 +172,7 @@ def test_each_backbone_is_run_in_the_precision_it_was_fitted_in(
     precisions = {}
     for key in kept.keys(split=["test"]):
         identity, _ = kept.cell(key).encoder()
-        assert identity == fitted.encoder(replace(key, split="train"))[0]
+        assert identity == fitted.cell(replace(key, split="train")).encoder()[0]
         precisions[key.backbone] = identity["precision"]
     assert precisions == {"one": "fp32", "two": "bf16"}
 
