@@ -60,14 +60,20 @@ def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
     assert first["best on test"] == pytest.approx(0.1)  # over the one chosen on the support
 
 
-def test_the_table_says_gain_interval_and_correlation(tidy):
+def test_the_table_says_gain_interval_and_correlation(tidy, read_table):
     text = gain_table(tidy, "zero-shot", ["nlc"], ["x", "z"], terminal=False)
-    assert text.splitlines()[-1].split()[:2] == ["clean", "2"]  # y shares images with x
-    assert "+5.0 [3.0, 7.0]" in text
-    last = text.split("Spearman")[1].splitlines()[3].split()
-    assert last[:2] == ["clean", "3"]
-    assert last[2] == "\N{EN DASH}"  # the oracle gains the same everywhere
-    assert float(last[3]) == pytest.approx(0.5)
+    gains, correlations, significant = (read_table(text, number) for number in range(3))
+    assert gains.row("y")["nlc"] == "+5.0 [3.0, 7.0]"
+    assert correlations.row("clean", "3")["oracle"] == "\N{EN DASH}"  # it gains the same everywhere
+    assert float(correlations.row("clean", "3")["nlc"]) == pytest.approx(0.5)
+    assert significant.row("clean")["datasets"] == "2"  # y shares images with x
+
+
+def test_a_method_that_a_dataset_lacks_has_no_gain_there(tidy, read_table):
+    some = tidy.filter((pl.col("dataset") != "y") | (pl.col("ensemble") != "nlc"))
+    text = gain_table(some, "zero-shot", ["nlc"], ["x", "y", "z"], terminal=False)
+    assert read_table(text).row("y")["nlc"] == "\N{EN DASH}"
+    assert read_table(text).row("z")["nlc"] == "+4.0 [2.0, 6.0]"
 
 
 def test_without_everything_fitted_the_most_shots_count(tidy):
@@ -75,9 +81,10 @@ def test_without_everything_fitted_the_most_shots_count(tidy):
     assert gain_frame(few, "zero-shot", ["nlc"])["nlc"].to_list() == [0.9] * 3
 
 
-def test_gains_over_datasets_are_tested_together(tidy):
+def test_gains_over_datasets_are_tested_together(tidy, read_table):
     """Three gains above 0: 2 of 8 signs are as far out, for each of two methods."""
     frame = gain_frame(tidy, "zero-shot", ["log-avg", "nlc"])
-    title, _, _, last = significance(frame, ["log-avg", "nlc"], terminal=False).splitlines()
-    assert "Wilcoxon" in title
-    assert last.split() == ["clean", "3", "0.5", "0.5"]
+    text = significance(frame, ["log-avg", "nlc"], terminal=False)
+    assert "Wilcoxon" in text
+    expected = {"perturbation": "clean", "datasets": "3", "log-avg": "0.5", "nlc": "0.5"}
+    assert read_table(text).row("clean") == expected

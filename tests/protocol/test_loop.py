@@ -128,7 +128,7 @@ def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
         assert accuracy(frame, backbone=name) == pytest.approx(right.mean())
 
 
-STATIC = ["vote-1", "vote-3", "conf", "log-avg", "prob-avg"]
+STATIC = ENSEMBLES.groups["Static"]
 
 
 @pytest.fixture
@@ -533,7 +533,7 @@ def logits(tmp_path) -> FeatureStore:
     return FeatureStore.open(tmp_path / "logits")
 
 
-OF_EMBEDDINGS = {"ola", "knora-u", "moe", "nlc"}
+OF_EMBEDDINGS = {name for name in ENSEMBLES if ENSEMBLES.load(name).needs_embeddings}
 
 
 def test_all_is_what_can_be_used_without_embeddings(logits, caplog):

@@ -52,14 +52,14 @@ def tidy() -> pl.DataFrame:
     return pl.DataFrame(content, schema=RESULT)
 
 
-def method_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> str:
-    return "\n\n".join(tables(tidy, ProtocolSettings(), [], terminal=terminal).values())
+BY_DATASET, BY_SHOTS, BY_PERTURBATION = (
+    f"by {what}, zero-shot, test, own, all" for what in ("dataset", "shots", "perturbation")
+)
+OVER_BEST = "over best on test"
 
 
-def cells(text: str, method: str) -> list[list[str]]:
-    """The numbers of a method's lines, one list a table."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    return [line.split()[-line.count(".") :] for line in lines if line.startswith(method + " ")]
+def texts(tidy: pl.DataFrame) -> dict[str, str]:
+    return tables(tidy, ProtocolSettings(), [], terminal=False)
 
 
 def test_means_and_spread_over_seeds(tidy):
@@ -75,57 +75,68 @@ def test_the_best_single_backbone_is_chosen_for_each_dataset(tidy):
     assert dict(best.select("dataset", "value").iter_rows()) == {"birds": 0.45, "cars": 0.5}
 
 
-def test_by_dataset_shows_the_most_shots_and_gains(tidy):
-    text = method_tables(tidy, terminal=False)
+def test_by_dataset_shows_the_most_shots_and_gains(tidy, read_table):
+    text = texts(tidy)[BY_DATASET]
     assert "head zero-shot · test · clean · prompts own · the whole support" in text
-    # birds, cars, mean; gain over 42 and its least; over the best on test, 45 and 50
-    assert cells(text, "best-single")[0] == ["42.0", "42.0", "42.0", "0.0", "0.0", "-5.5"]
-    assert cells(text, "nlc")[0] == ["80.0", "90.0", "85.0", "43.0", "38.0", "37.5"]
-    assert cells(text, "log-avg")[0] == ["55.0", "65.0", "60.0", "18.0", "13.0", "12.5"]
-    assert cells(text, BEST)[0] == ["45.0", "50.0", "47.5", "5.5", "3.0", "0.0"]
-    assert cells(text, "oracle")[0] == ["95.0", "95.0", "95.0", "53.0", "53.0", "47.5"]
-    assert cells(text, "independent")[0][:3] == ["97.0", "97.0", "97.0"]
+    table = read_table(text)
+    # gains are over 42 and 42, those over the best on test over 45 and 50
+    expected = {
+        "best-single": ("42.0", "42.0", "42.0", "0.0", "0.0", "-5.5"),
+        "nlc": ("80.0", "90.0", "85.0", "43.0", "38.0", "37.5"),
+        "log-avg": ("55.0", "65.0", "60.0", "18.0", "13.0", "12.5"),
+        BEST: ("45.0", "50.0", "47.5", "5.5", "3.0", "0.0"),
+        "oracle": ("95.0", "95.0", "95.0", "53.0", "53.0", "47.5"),
+    }
+    columns = ("birds", "cars", "mean", "gain", "least", OVER_BEST)
+    for method, numbers in expected.items():
+        assert table.row(method) == {"method": method, **dict(zip(columns, numbers, strict=True))}
+    independent = table.row("independent")
+    assert {independent[name] for name in ("birds", "cars", "mean")} == {"97.0"}
 
 
-def test_by_shots_shows_the_mean_over_datasets(tidy):
-    text = method_tables(tidy, terminal=False)
+def test_by_shots_shows_the_mean_over_datasets(tidy, read_table):
+    text = texts(tidy)[BY_SHOTS]
     assert "by shots · mean over 2 datasets" in text
-    assert cells(text, "nlc")[1] == ["60.0", "76.0", "85.0"]
-    assert cells(text, "log-avg")[1] == ["60.0", "60.0", "60.0"]
+    nlc = {"method": "nlc", "1": "60.0", "4": "76.0", "full": "85.0"}
+    assert read_table(text).row("nlc") == nlc
+    average = {"method": "log-avg", "1": "60.0", "4": "60.0", "full": "60.0"}
+    assert read_table(text).row("log-avg") == average
 
 
-def test_datasets_stand_with_those_of_the_same_shots(tidy):
+def test_datasets_stand_with_those_of_the_same_shots(tidy, read_table):
     """Cars have no more than one image a class, so that four are all there are."""
     some = tidy.filter(
         (pl.col("dataset") != "cars") | (pl.col("shots") != 4) | pl.col("shots").is_null()
     )
-    by_name = named_tables(some, terminal=False)
-    birds, cars = by_name["by shots, zero-shot, test, own, all"].split("\n\n")
-    assert "birds" in birds.split("\n")[1]
-    assert cells(birds, "nlc") == [["55.0", "71.0", "80.0"]]
-    assert "cars" in cars.split("\n")[1]
-    assert cells(cars, "nlc") == [["65.0", "90.0"]]
-    assert cells(cars, "log-avg") == [["65.0", "65.0"]]
-    by_dataset = by_name["by dataset, zero-shot, test, own, all"]
-    assert cells(by_dataset, "nlc")[0][:3] == ["80.0", "90.0", "85.0"]
+    birds, cars = (text.split("\n", 2) for text in texts(some)[BY_SHOTS].split("\n\n"))
+    assert (birds[1], cars[1]) == ("birds", "cars")
+    nlc = {"method": "nlc", "1": "55.0", "4": "71.0", "full": "80.0"}
+    assert read_table(birds[2]).row("nlc") == nlc
+    table = read_table(cars[2])
+    assert table.row("nlc") == {"method": "nlc", "1": "65.0", "full": "90.0"}
+    assert table.row("log-avg") == {"method": "log-avg", "1": "65.0", "full": "65.0"}
+    nlc = read_table(texts(some)[BY_DATASET]).row("nlc")
+    assert (nlc["birds"], nlc["cars"], nlc["mean"]) == ("80.0", "90.0", "85.0")
 
 
-def test_without_the_whole_support_each_dataset_has_its_most_shots(tidy):
+def test_without_the_whole_support_each_dataset_has_its_most_shots(tidy, read_table):
     few = tidy.filter(pl.col("shots").is_not_null())
     few = few.filter((pl.col("dataset") != "cars") | (pl.col("shots") != 4))
-    by_dataset = named_tables(few, terminal=False)["by dataset, zero-shot, test, own, all"]
-    assert cells(by_dataset, "nlc")[0][:2] == ["71.0", "65.0"]
+    nlc = read_table(texts(few)[BY_DATASET]).row("nlc")
+    assert (nlc["birds"], nlc["cars"]) == ("71.0", "65.0")
 
 
-def test_without_a_support_gains_are_over_the_best_on_test_alone(tidy):
-    static = tidy.filter(pl.col("shots") == 0)
-    text = method_tables(static, terminal=False)
-    assert cells(text, "log-avg") == [["55.0", "65.0", "60.0", "12.5"]]
-    assert "best-single" not in text.split("\n\n")[0]
+def test_without_a_support_gains_are_over_the_best_on_test_alone(tidy, read_table):
+    static = texts(tidy.filter(pl.col("shots") == 0))
+    assert BY_SHOTS not in static
+    table = read_table(static[BY_DATASET])
+    assert table.columns == ["method", "birds", "cars", "mean", OVER_BEST]
+    assert table.row("log-avg")[OVER_BEST] == "12.5"
+    assert "best-single" not in table.column("method")
 
 
 def test_the_best_of_each_column_is_bold_but_never_the_oracle(tidy):
-    text = method_tables(tidy, terminal=True)
+    text = "".join(tables(tidy, ProtocolSettings(), [], terminal=True).values())
     bold = re.findall(r"\x1b\[1m *([\d.]+)", text)
     assert "95.0" not in bold
     assert {"80.0", "90.0", "85.0", "76.0"} <= set(bold)
@@ -133,37 +144,45 @@ def test_the_best_of_each_column_is_bold_but_never_the_oracle(tidy):
 
 def test_tables_for_each_head(tidy):
     other = tidy.with_columns(perturbation=pl.lit("jpeg-3"), head=pl.lit("lda"))
-    text = method_tables(pl.concat([tidy, other]), terminal=False)
-    assert text.count("the whole support") == 2
-    assert "head lda · test · jpeg-3" in text
+    titles = [text.partition("\n")[0] for text in texts(pl.concat([tidy, other])).values()]
+    whole = [title for title in titles if "the whole support" in title]
+    assert ["head lda · test · jpeg-3" in title for title in whole] == [False, True]
 
 
-def test_one_dataset_has_no_mean(tidy):
-    text = method_tables(tidy.filter(dataset="birds"), terminal=False)
-    assert cells(text, "nlc")[0] == ["80.0", "38.0", "35.0"]
-    assert "mean over" not in text
-    assert "least" not in text.split("\n\n")[0]
+def test_one_dataset_has_no_mean(tidy, read_table):
+    by_name = texts(tidy.filter(dataset="birds"))
+    table = read_table(by_name[BY_DATASET])
+    nlc = {"method": "nlc", "birds": "80.0", "gain": "38.0", OVER_BEST: "35.0"}
+    assert table.row("nlc") == nlc
+    assert "mean over" not in by_name[BY_SHOTS]
 
 
-def test_methods_stand_in_the_order_of_the_registry(tidy):
+def test_methods_stand_in_the_order_of_the_registry(tidy, read_table):
     more = tidy.filter(ensemble="nlc").with_columns(ensemble=pl.lit("nlc:hidden=8"))
-    text = method_tables(pl.concat([tidy, more]), terminal=False)
-    first = [line.split("  ")[0] for line in text.split("\n\n")[0].splitlines()[4:]]
+    table = read_table(texts(pl.concat([tidy, more]))[BY_DATASET])
     order = ["best-single", "log-avg", "nlc", "nlc:hidden=8", BEST, "oracle", "independent"]
-    assert first == order
+    assert table.column("method") == order
 
 
-def test_nothing_to_show():
-    assert method_tables(pl.DataFrame(schema=RESULT)) == "no ensemble to show"
+def test_what_the_tables_mean_stands_below(tidy):
+    assert "Top-1 accuracy in %" in [*texts(tidy).values()][-1]
+    assert [*texts(pl.DataFrame(schema=RESULT)).values()] == ["no ensemble to show"]
 
 
-def test_perturbations_share_a_table(tidy):
+def test_gains_that_are_asked_for_stand_below(tidy):
+    settings = ProtocolSettings(compare="nlc")
+    over = tidy.filter(ensemble="nlc").with_columns(metric=pl.lit("gain_over_chosen"))
+    differ = tidy.filter(ensemble="oracle", metric="acc1").with_columns(
+        metric=pl.lit("error_inconsistency")
+    )
+    shown = tables(pl.concat([tidy, over, differ]), settings, [], terminal=False)
+    assert "gain over the backbone that is best on the support" in shown["gains, zero-shot"]
+
+
+def test_perturbations_share_a_table(tidy, read_table):
     other = tidy.with_columns(perturbation=pl.lit("jpeg-3"), value=pl.col("value") - 0.1)
-    tables = named_tables(pl.concat([tidy, other]), terminal=False)
-    assert list(tables) == [
-        "by dataset, zero-shot, test, own, all",
-        "by shots, zero-shot, test, own, all",
-        "by perturbation, zero-shot, test, own, all",
-    ]
-    assert cells(tables["by perturbation, zero-shot, test, own, all"], "nlc") == [["85.0", "75.0"]]
-    assert cells(tables["by dataset, zero-shot, test, own, all"], "nlc")[0][0] == "80.0"
+    by_name = named_tables(pl.concat([tidy, other]), terminal=False)
+    assert list(by_name) == [BY_DATASET, BY_SHOTS, BY_PERTURBATION]
+    nlc = {"method": "nlc", "clean": "85.0", "jpeg-3": "75.0"}
+    assert read_table(by_name[BY_PERTURBATION]).row("nlc") == nlc
+    assert read_table(by_name[BY_DATASET]).row("nlc")["birds"] == "80.0"
