@@ -2,9 +2,9 @@
 
     python benchmarks/oracle.py
 
-Random backbones that are right together more often than by chance. All sides start from the same
-arrays in memory. The fastest plain numpy that we know gives every sample a number, one bit a
-backbone, and counts the numbers; loops over subsets stand beside it.
+The backbones are random, and right together more often than by chance. All sides start from the
+same arrays in memory. The fastest plain numpy that we know makes one number of the backbones that
+are right on a sample, one bit each, and counts these numbers. Loops over subsets stand beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clipsyn.analyses.oracle.reachable import reachable
 
 FEW, MANY = 9, 20  # backbones: the paper's, and as many as have a million subsets
 CLASSES = 1_000
-REPEATED = 10  # 0.1 ms is short for a clock
+REPEATED = 10  # a call takes 0.1 ms, too short to be timed alone
 
 
 def random_right(backbones: int, samples: int) -> NDArray[np.bool_]:
@@ -36,7 +36,7 @@ def random_right(backbones: int, samples: int) -> NDArray[np.bool_]:
 
 
 def plain_hits(right: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(subset,) samples that any of it gets right: right is (backbone, sample)."""
+    """(subset,): how many samples any of it gets right; right is (backbone, sample)."""
     backbones = len(right)
     counts = np.bincount((1 << np.arange(backbones)) @ right, minlength=1 << backbones)
     subsets = np.arange(1 << backbones)
@@ -44,12 +44,12 @@ def plain_hits(right: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def loop_over_rows(right: NDArray[np.bool_]) -> dict[tuple[int, ...], float]:
-    """One boolean `any` a subset: right is (backbone, sample), a row of memory each backbone."""
+    """One boolean `any` for each subset; right is (backbone, sample), a row in memory each."""
     return {s: float(right[list(s)].any(axis=0).mean()) for s in every_subset(len(right))}
 
 
 def loop_over_columns(right: NDArray[np.bool_]) -> dict[tuple[int, ...], float]:
-    """The same on (sample, backbone), as tables of predictions have it."""
+    """The same on (sample, backbone), the shape of tables of predictions."""
     return {s: float(right[:, list(s)].any(axis=1).mean()) for s in every_subset(right.shape[1])}
 
 
@@ -110,7 +110,7 @@ def subsets(samples: int, rounds: int) -> list[Measured]:
 
 
 def extra_memory(right: NDArray[np.bool_]) -> Measured:
-    """What a million subsets allocate at their peak."""
+    """How much memory a million subsets allocate at their peak."""
     tracemalloc.start()
     best_subsets(subset_hits(right))
     _, peak = tracemalloc.get_traced_memory()
@@ -129,12 +129,12 @@ def random_logits(samples: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
 
 
 def linear_program(logits: NDArray[Any], label: int) -> bool:
-    """logits (backbone, class): the largest smallest margin of a mixture, by HiGHS."""
+    """Whether some mixture of logits (backbone, class) ranks the label first, by HiGHS."""
     from scipy.optimize import linprog
 
     margins = logits[:, [label]] - np.delete(logits, label, axis=1)
     backbones, rivals = margins.shape
-    found = linprog(
+    solution = linprog(
         [*[0] * backbones, -1],
         A_ub=np.column_stack([-margins.T, np.ones(rivals)]),
         b_ub=np.zeros(rivals),
@@ -142,7 +142,7 @@ def linear_program(logits: NDArray[Any], label: int) -> bool:
         b_eq=[1],
         bounds=[(0, None)] * backbones + [(None, None)],
     )
-    return bool(-found.fun > 1e-9)
+    return bool(-solution.fun > 1e-9)
 
 
 def weights(samples: int, rounds: int) -> list[Measured]:
@@ -153,10 +153,10 @@ def weights(samples: int, rounds: int) -> list[Measured]:
 
     def scipy() -> list[bool]:
         pairs = zip(logits.transpose(1, 0, 2).astype(float), labels, strict=True)
-        return [linear_program(of, label) for of, label in pairs]
+        return [linear_program(image, label) for image, label in pairs]
 
-    found = reachable(logits, labels)
-    assert found.tolist() == scipy()
+    reached = reachable(logits, labels)
+    assert reached.tolist() == scipy()
     times = interleaved({"ours": lambda: reachable(logits, labels), "scipy": scipy}, rounds)
     ours = 1e3 * statistics.median(times["ours"]) / len(wrong)
     return [
@@ -164,7 +164,7 @@ def weights(samples: int, rounds: int) -> list[Measured]:
             f"weight oracle, {len(wrong)} images that none of {FEW} backbones gets right, "
             f"{CLASSES:,} classes: linprog over ours",
             ratio(times["scipy"], times["ours"]),
-            f"ours {ours:.2f} ms an image, {100 * found.mean():.0f} % reachable; "
+            f"ours {ours:.2f} ms an image, {100 * reached.mean():.0f} % reachable; "
             + spread(times["scipy"], times["ours"]),
         )
     ]

@@ -45,8 +45,8 @@ def test_one_group_has_its_tables(run):
 
 
 def test_details_are_those_of_every_group(run):
-    found = heads(run("--details").stdout)
-    assert [head[0] for head in found[5:]] == ["backbone", "size", "images"] * 2
+    words = heads(run("--details").stdout)
+    assert [head[0] for head in words[5:]] == ["backbone", "size", "images"] * 2
 
 
 def test_top_limits_the_tables(run):
@@ -57,11 +57,11 @@ def test_top_limits_the_tables(run):
 
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
-    found = json.loads(run("--json", "--weights", "-b", "fake/*", "-s", "train").stdout)
+    rows = json.loads(run("--json", "--weights", "-b", "fake/*", "-s", "train").stdout)
     expected = oracle(tiny_store, splits="train", weights=True)
-    assert [row["value"] for row in found] == expected["value"].to_list()
-    assert list(found[0]) == list(RESULT)
-    assert "weight-oracle" in {row["ensemble"] for row in found}
+    assert [row["value"] for row in rows] == expected["value"].to_list()
+    assert list(rows[0]) == list(RESULT)
+    assert "weight-oracle" in {row["ensemble"] for row in rows}
 
 
 def test_weights_have_a_column_and_a_line(run):

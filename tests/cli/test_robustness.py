@@ -55,11 +55,11 @@ def test_several_datasets_are_shown_by_their_mean(fakes, tiny_store, run):
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     options = ["-s", "train", "-b", "fake/*", "-p", "jpeg:3", "--reference", "fake/one"]
-    found = json.loads(run("--json", *options).stdout)
+    rows = json.loads(run("--json", *options).stdout)
     expected = robustness(tiny_store, splits="train", reference="fake/one")
     values = expected["value"].fill_nan(None)
-    assert [row["value"] for row in found] == values.to_list()
-    assert list(found[0]) == list(RESULT)
+    assert [row["value"] for row in rows] == values.to_list()
+    assert list(rows[0]) == list(RESULT)
 
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store, read_results):

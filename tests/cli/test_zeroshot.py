@@ -44,9 +44,9 @@ def test_it_prints_a_table_for_each_dataset_and_perturbation(run):
 
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
-    found = json.loads(run("--json").stdout)
-    assert [row["value"] for row in found] == zeroshot(tiny_store)["value"].to_list()
-    assert list(found[0]) == list(RESULT)
+    rows = json.loads(run("--json").stdout)
+    assert [row["value"] for row in rows] == zeroshot(tiny_store)["value"].to_list()
+    assert list(rows[0]) == list(RESULT)
 
 
 def test_summary_is_one_table(run):

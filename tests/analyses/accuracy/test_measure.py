@@ -119,11 +119,11 @@ def test_the_oracle_is_right_where_anyone_is(birds, results, perturbation):
     oracle = sum(map(any, rows)) / len(rows)
     best = max(sum(column) / len(rows) for column in zip(*rows, strict=True))
     where = {"dataset": "birds", "perturbation": perturbation, "ensemble": "oracle"}
-    found = number(results, metric="acc1", **where)
-    assert found["value"] == pytest.approx(oracle, abs=1e-12)
-    assert found["backbones"] == ["cnx/c", "rn/b", "vit/a"]
+    accuracy = number(results, metric="acc1", **where)
+    assert accuracy["value"] == pytest.approx(oracle, abs=1e-12)
+    assert accuracy["backbones"] == ["cnx/c", "rn/b", "vit/a"]
     mark = number(results, metric="acc1_independent", **where)
-    readable = [NO_PREDICTION not in of for of in zip(*columns, strict=True)]
+    readable = [NO_PREDICTION not in answers for answers in zip(*columns, strict=True)]
     truth = [label for label, read in zip(labels, readable, strict=True) if read]
     lost = 0.0
     for c in set(truth):
@@ -135,7 +135,7 @@ def test_the_oracle_is_right_where_anyone_is(birds, results, perturbation):
     gain = number(results, metric="gain", **where)
     assert gain["value"] == pytest.approx(oracle - best, abs=1e-12)
     assert 0 <= gain["ci_low"] <= gain["value"] <= gain["ci_high"]
-    assert found["n"] == gain["n"] == 88
+    assert accuracy["n"] == gain["n"] == 88
 
 
 def test_top_five_needs_more_than_five_classes(results):
@@ -168,9 +168,9 @@ def test_the_same_call_twice_gives_the_same_numbers(birds, results):
 
 
 def test_a_single_backbone_has_no_oracle(birds):
-    found = zeroshot(birds, backbones="rn/b")
-    assert "oracle" not in set(found["ensemble"])
-    assert [*dict.fromkeys(map(tuple, found["backbones"]))] == [("rn/b",), ()]
+    frame = zeroshot(birds, backbones="rn/b")
+    assert "oracle" not in set(frame["ensemble"])
+    assert [*dict.fromkeys(map(tuple, frame["backbones"]))] == [("rn/b",), ()]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_a_single_backbone_has_no_oracle(birds):
     ],
 )
 def test_filters_are_names_or_patterns(birds, filters, cells):
-    found = zeroshot(birds, **filters).filter(pl.col("ensemble").is_null(), metric="acc1")
-    assert len(found) == cells
+    accuracies = zeroshot(birds, **filters).filter(pl.col("ensemble").is_null(), metric="acc1")
+    assert len(accuracies) == cells
 
 
 def test_clean_comes_first(results):
@@ -250,8 +250,8 @@ def test_every_prompt_set_has_its_own_rows(fakes, tmp_path):
     store = fakes.fill(path, encoders, [own], prompts="simple")
     sets = store.prompt_sets(store.keys()[0])
     assert len(sets) == 2
-    found = zeroshot(store).filter(metric="gain")
-    assert sorted(found["prompts"]) == sets
+    gains = zeroshot(store).filter(metric="gain")
+    assert sorted(gains["prompts"]) == sets
     assert set(zeroshot(store, prompts="simple")["prompts"]) == {"simple"}
 
 
@@ -259,12 +259,12 @@ def test_a_split_whose_images_are_all_bad_scores_nan(fakes, tmp_path):
     source = fakes.Source("toy", count=6, bad=dict.fromkeys(range(6), "empty file"))
     encoders = [fakes.Encoder("a"), fakes.Encoder("b")]
     store = fakes.fill(tmp_path / "store", encoders, [source], max_bad=1.0)
-    found = zeroshot(store).filter(
+    numbers = zeroshot(store).filter(
         (pl.col("ensemble") == "chance").not_() | pl.col("ensemble").is_null()
     )
-    assert set(found["n"]) == {0}
-    assert found["value"].is_nan().all()
-    assert found["ci_low"].is_nan().all()
+    assert set(numbers["n"]) == {0}
+    assert numbers["value"].is_nan().all()
+    assert numbers["ci_low"].is_nan().all()
 
 
 def test_select_sorts_and_filters(birds):

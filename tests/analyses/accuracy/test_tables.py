@@ -22,11 +22,10 @@ def plain(text: str) -> str:
 
 
 def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
-    (found,) = tables(
-        frame, ZeroshotSettings(summary=name == "accuracy"), terminal=terminal
-    ).items()
-    assert found[0] == name
-    return found[1]
+    settings = ZeroshotSettings(summary=name == "accuracy")
+    texts = tables(frame, settings, terminal=terminal)
+    assert list(texts) == [name]
+    return texts[name]
 
 
 summary, by_backbone = partial(shown, "accuracy"), partial(shown, "backbones")

@@ -145,10 +145,10 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
             ("shapley", credit),
             ("unique_correct", alone),
         ):
-            found = value(frame, metric, [name], None)
-            assert found["value"] == pytest.approx(expected, abs=1e-12)
-            assert found["ci_low"] <= expected <= found["ci_high"]
-            assert found["ci_high"] - found["ci_low"] > 0.02
+            number = value(frame, metric, [name], None)
+            assert number["value"] == pytest.approx(expected, abs=1e-12)
+            assert number["ci_low"] <= expected <= number["ci_high"]
+            assert number["ci_high"] - number["ci_low"] > 0.02
     oracle_accuracy = sum(map(any, rows)) / 88
     for metric, expected in (
         ("acc1", oracle_accuracy),
@@ -157,9 +157,9 @@ def test_backbones_and_oracle_equal_plain_loops(birds, results, perturbation):
         ("none_correct", sum(not any(row) for row in rows) / 88),
         ("all_correct", sum(map(all, rows)) / 88),
     ):
-        found = value(frame, metric, BACKBONES, "oracle")
-        assert found["value"] == pytest.approx(expected, abs=1e-12)
-        assert 0 <= found["ci_low"] <= expected <= found["ci_high"]
+        number = value(frame, metric, BACKBONES, "oracle")
+        assert number["value"] == pytest.approx(expected, abs=1e-12)
+        assert 0 <= number["ci_low"] <= expected <= number["ci_high"]
 
 
 @pytest.mark.parametrize("perturbation", ["clean", "jpeg-3"])
@@ -170,12 +170,14 @@ def test_class_oracle_and_marks_equal_plain_loops(birds, results, perturbation):
     readable = birds.predictions(key, birds.prompt_sets(key)[0]) != NO_PREDICTION
     labels = truth[readable].tolist()
     frame = results.filter(dataset="birds", perturbation=perturbation)
-    by_class = {c: [row for row, of in zip(rows, labels, strict=True) if of == c] for c in labels}
+    by_class = {
+        c: [row for row, label in zip(rows, labels, strict=True) if label == c] for c in labels
+    }
     lost = hits = 0.0
-    for of in by_class.values():
-        rates = [sum(column) / len(of) for column in zip(*of, strict=True)]
-        lost += len(of) * math.prod(1 - rate for rate in rates)
-        hits += len(of) * max(rates)
+    for members in by_class.values():
+        rates = [sum(column) / len(members) for column in zip(*members, strict=True)]
+        lost += len(members) * math.prod(1 - rate for rate in rates)
+        hits += len(members) * max(rates)
     mark = value(frame, "acc1_independent", BACKBONES, "oracle")
     assert mark["value"] == pytest.approx(1 - lost / 88, abs=1e-12)
     best = max(map(sum, zip(*rows, strict=True))) / 88
@@ -292,11 +294,11 @@ def test_all_right_and_all_wrong(given, predictions, accuracy, relative):
     frame = oracle(None)
     assert value(frame, "acc1", "ab", "oracle")["value"] == accuracy
     assert value(frame, "gain", "ab", "oracle")["value"] == 0
-    found = value(frame, "gain_relative", "ab", "oracle")
+    ratio = value(frame, "gain_relative", "ab", "oracle")
     if relative is None:  # 0/0
-        assert all(math.isnan(found[name]) for name in ("value", "ci_low", "ci_high"))
+        assert all(math.isnan(ratio[name]) for name in ("value", "ci_low", "ci_high"))
     else:
-        assert (found["value"], found["ci_low"], found["ci_high"]) == (0, 0, 0)
+        assert (ratio["value"], ratio["ci_low"], ratio["ci_high"]) == (0, 0, 0)
 
 
 def test_one_backbone_one_class_one_image(given):

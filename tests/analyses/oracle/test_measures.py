@@ -52,8 +52,8 @@ def shapley_by_orders(right: np.ndarray) -> np.ndarray:
 def test_samples_count_that_have_a_label_and_all_predictions():
     predictions = np.array([[0, 1, 2, NO_PREDICTION, 2], [0, 0, 2, 1, 1]], np.uint16)
     labels = np.array([0, 1, -1, 1, 2], np.int32)
-    found = correctness(predictions, labels)
-    assert found.tolist() == [[True, True, True], [True, False, False]]
+    right = correctness(predictions, labels)
+    assert right.tolist() == [[True, True, True], [True, False, False]]
 
 
 def test_four_images_by_hand():
@@ -177,8 +177,8 @@ def test_more_backbones_than_have_all_subsets(monkeypatch):
     regions = {}
     for column in right.T.tolist():
         regions[tuple(column)] = regions.get(tuple(column), 0) + 1
-    found = zip(overlap.right.tolist(), overlap.counts.tolist(), strict=True)
-    assert {tuple(region): count for region, count in found} == regions
+    counts = zip(overlap.right.tolist(), overlap.counts.tolist(), strict=True)
+    assert {tuple(region): count for region, count in counts} == regions
     monkeypatch.setattr(module, "MOST_BACKBONES", 4)
     assert len(subset_hits(right[:4])) == 16
     with pytest.raises(ValueError, match="at most 4 backbones have all subsets, not 5"):

@@ -14,7 +14,7 @@ def by_linprog(logits: np.ndarray, label: int) -> bool:
     """logits (backbone, class): is the largest smallest margin of any mixture positive?"""
     backbones, classes = logits.shape
     margins = logits[:, [label]] - np.delete(logits, label, axis=1)
-    found = linprog(
+    solution = linprog(
         [*[0] * backbones, -1],
         A_ub=np.column_stack([-margins.T, np.ones(classes - 1)]),
         b_ub=np.zeros(classes - 1),
@@ -22,8 +22,8 @@ def by_linprog(logits: np.ndarray, label: int) -> bool:
         b_eq=[1],
         bounds=[(0, None)] * backbones + [(None, None)],
     )
-    assert found.status == 0
-    return -found.fun > 1e-9
+    assert solution.status == 0
+    return -solution.fun > 1e-9
 
 
 def random_logits(
@@ -43,13 +43,13 @@ def random_logits(
 def test_it_agrees_with_linear_programming(backbones, classes, lead):
     rng = np.random.default_rng(backbones)
     logits, labels = random_logits(rng, (backbones, 120, classes), lead)
-    found = reachable(logits, labels)
+    reached = reachable(logits, labels)
     expected = [by_linprog(logits[:, i].astype(float), labels[i]) for i in range(len(labels))]
-    assert found.tolist() == expected
+    assert reached.tolist() == expected
     anyone = (logits.argmax(axis=2) == labels).any(axis=0)
-    assert not (anyone & ~found).any()
-    assert (found > anyone).any() or backbones == 1  # there was something to find
-    assert not found.all()
+    assert not (anyone & ~reached).any()
+    assert (reached > anyone).any() or backbones == 1  # some mixtures help
+    assert not reached.all()
 
 
 def test_small_batches_change_nothing(monkeypatch):

@@ -206,10 +206,10 @@ def birds(fakes, tmp_path_factory) -> FeatureStore:
 def right_of(store: FeatureStore, dataset: str) -> dict[str, np.ndarray]:
     """(backbone, counted sample) of each perturbation."""
     samples = store.samples(dataset, "test")
-    found: dict[str, list[np.ndarray]] = {}
+    predictions: dict[str, list[np.ndarray]] = {}
     for key in store.keys(dataset=[dataset], split=["test"]):
-        found.setdefault(key.perturbation, []).append(store.predictions(key, "simple"))
-    right = {label: np.stack(rows) == samples.labels for label, rows in found.items()}
+        predictions.setdefault(key.perturbation, []).append(store.predictions(key, "simple"))
+    right = {label: np.stack(rows) == samples.labels for label, rows in predictions.items()}
     rows = np.arange(len(samples.labels))
     keep = ~np.isin(rows, [3, 41]) if dataset == "birds" else rows >= 0
     return {label: array[:, keep] for label, array in right.items()}
@@ -302,9 +302,9 @@ def test_intervals_are_those_of_stats(birds):
     """Shares have Wilson's, a drop that of the paired bootstrap, means over severities theirs."""
     right = right_of(birds, "birds")
     frame = robustness(birds, datasets="birds")
-    found = value(frame, "acc1", "jpeg-3", "rn/b")
+    accuracy = value(frame, "acc1", "jpeg-3", "rn/b")
     hits = int(right["jpeg-3"][1].sum())
-    assert (found["ci_low"], found["ci_high"]) == wilson_interval(hits, 88)
+    assert (accuracy["ci_low"], accuracy["ci_high"]) == wilson_interval(hits, 88)
     seed = crc32(b"birds/test")
     for label in ("jpeg-1", "pixelate-2"):
         drop = value(frame, "drop", label, "rn/b")
@@ -332,9 +332,9 @@ def test_several_datasets_have_their_mean(birds):
     mean = frame.filter(pl.col("dataset").is_null())
     for label in ("clean", "jpeg", "all"):
         of_each = [value(part, "acc1", label, "rn/c") for part in apart.values()]
-        found = value(mean, "acc1", label, "rn/c")
-        assert found["value"] == pytest.approx(np.mean([row["value"] for row in of_each]))
-        assert found["n"] == 128
+        of_mean = value(mean, "acc1", label, "rn/c")
+        assert of_mean["value"] == pytest.approx(np.mean([row["value"] for row in of_each]))
+        assert of_mean["n"] == 128
         marks = [
             numbers(part, "acc1_independent", ("cnx/d", "rn/b", "rn/c", "vit/a"), "oracle")[label]
             for part in (*apart.values(), mean)
@@ -342,7 +342,7 @@ def test_several_datasets_have_their_mean(birds):
         assert marks[-1] == pytest.approx(np.mean(marks[:2]))
         if label == "jpeg":  # independent: variances add
             width = [row["ci_high"] - row["ci_low"] for row in of_each]
-            assert found["ci_high"] - found["ci_low"] == pytest.approx(
+            assert of_mean["ci_high"] - of_mean["ci_low"] == pytest.approx(
                 math.hypot(*width) / 2, rel=0.15
             )
     assert len(mean) == len(frame.filter(dataset="flags"))
@@ -380,8 +380,8 @@ def test_one_backbone_has_no_oracle_and_no_order(give):
 
 def test_all_wrong_on_clean_images(give):
     frame = robustness(give({("a", "clean"): "0000", ("a", "jpeg-1"): "1000"}))
-    found = value(frame, "relative_robustness", "all", "a")
-    assert all(math.isnan(found[name]) for name in ("value", "ci_low", "ci_high"))
+    relative = value(frame, "relative_robustness", "all", "a")
+    assert all(math.isnan(relative[name]) for name in ("value", "ci_low", "ci_high"))
     assert value(frame, "drop", "all", "a")["value"] == -0.25
 
 
@@ -404,8 +404,8 @@ def test_images_that_are_missing_under_one_perturbation(give):
         )
     )
     assert value(frame, "acc1", "clean", "a")["n"] == 4
-    found = value(frame, "acc1", "jpeg-1", "b")
-    assert (found["value"], found["n"]) == (1, 2)
+    accuracy = value(frame, "acc1", "jpeg-1", "b")
+    assert (accuracy["value"], accuracy["n"]) == (1, 2)
     assert value(frame, "acc1", "jpeg-1", "a")["value"] == 0.5
 
 

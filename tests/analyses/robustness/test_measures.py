@@ -39,8 +39,8 @@ def test_clean_images_are_no_family():
 
 
 def test_relative_robustness_is_a_ratio_and_nan_of_nothing():
-    found = relative_robustness(np.array([0.2, 0.0, 0.3, 0.0]), np.array([0.8, 0.5, 0.0, 0.0]))
-    np.testing.assert_array_equal(found, [0.25, 0, np.nan, np.nan])
+    relative = relative_robustness(np.array([0.2, 0.0, 0.3, 0.0]), np.array([0.8, 0.5, 0.0, 0.0]))
+    np.testing.assert_array_equal(relative, [0.25, 0, np.nan, np.nan])
 
 
 def test_corruption_error_by_hand():
@@ -55,13 +55,13 @@ def test_corruption_error_of_the_published_definition():
     """(E_1 + … + E_5) / (E_1 + … + E_5 of AlexNet), in a loop over resamples."""
     rng = np.random.default_rng(0)
     accuracy = rng.random((7, 5, 3))
-    found = corruption_error(accuracy, 2)
-    assert found.shape == (7, 3)
+    error = corruption_error(accuracy, 2)
+    assert error.shape == (7, 3)
     for resample in range(7):
         for method in range(3):
             errors = sum(1 - accuracy[resample, s, method] for s in range(5))
             of_reference = sum(1 - accuracy[resample, s, 2] for s in range(5))
-            assert found[resample, method] == pytest.approx(errors / of_reference)
+            assert error[resample, method] == pytest.approx(errors / of_reference)
 
 
 def test_a_reference_that_errs_by_rounding_alone_makes_no_error():
@@ -72,9 +72,9 @@ def test_a_reference_that_errs_by_rounding_alone_makes_no_error():
 def test_kendall_tau_equals_scipy():
     rng = np.random.default_rng(1)
     first, second = rng.integers(0, 4, (2, 200, 6)) / 10  # many ties, some rows all tied
-    found = kendall_tau(first, second)
+    taus = kendall_tau(first, second)
     expected = [kendalltau(x, y).statistic for x, y in zip(first, second, strict=True)]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(taus, expected, atol=1e-12)
     assert np.isnan(kendall_tau(np.zeros((1, 6)), second[:1])).all()
 
 
@@ -91,8 +91,8 @@ def test_kendall_tau_equals_scipy():
     ],
 )
 def test_kendall_tau_by_hand(first, second, tau):
-    found = kendall_tau(np.array(first, float), np.array(second, float))
-    assert found == pytest.approx(tau, nan_ok=True)
+    measured = kendall_tau(np.array(first, float), np.array(second, float))
+    assert measured == pytest.approx(tau, nan_ok=True)
 
 
 def test_means_that_differ_by_rounding_are_tied():
