@@ -42,8 +42,10 @@ _OPTIONAL = {"acc5": "top-5", "mean_per_class_recall": "mean per class"}  # metr
 def tables(
     frame: pl.DataFrame, settings: ZeroshotSettings, *, terminal: bool | None = None
 ) -> dict[str, str]:
-    """ "accuracy", one table with a line for each dataset, split, perturbation and prompt set, if a
-    summary is asked for; else "backbones", a table for each of these.
+    """The text of "accuracy" if a summary is asked for, else that of "backbones".
+
+    "accuracy" is one table with a line for each dataset, split, perturbation and prompt set;
+    "backbones" has a table for each of these, with a line for each backbone.
     """
     if frame.is_empty():
         return {}
@@ -53,7 +55,7 @@ def tables(
 
 
 def _summary(frame: pl.DataFrame, terminal: bool | None) -> str:
-    """Top-1 accuracy in percent; what all lines have in common is said once, below the table."""
+    """Top-1 accuracy in percent; a split or prompt set that all lines share stands below it."""
     names = shortened(sorted(backbones(singles(frame))))
     shared = common(frame, ("split", "prompts"))
     rows = [_line(part, names, shared) for part in parts(frame)]
@@ -90,7 +92,7 @@ def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> dic
 
 
 def _backbones(part: pl.DataFrame, terminal: bool | None) -> str:
-    """A line a backbone: top-1 with its interval, top-5 and mean per class in percent, n."""
+    """A line for each backbone: top-1 and its interval, top-5 and mean per class in percent, n."""
     oracle, chance = _of(part, "oracle"), _value(_of(part, "chance"), "acc1")
     methods = [*numbers_by(singles(part), "backbone").items()]
     methods += [("oracle", oracle)] if oracle else []

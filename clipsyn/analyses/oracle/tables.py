@@ -63,7 +63,7 @@ class _Group:
 
     @cached_property
     def singles(self) -> dict[str, Numbers]:
-        """By backbone."""
+        """The numbers of each backbone."""
         return numbers_by(singles(self.frame), "backbone")
 
     @cached_property
@@ -73,13 +73,13 @@ class _Group:
 
     @cached_property
     def oracles(self) -> dict[tuple[str, ...], Numbers]:
-        """By subset of the backbones: the best of each size, and all."""
+        """The numbers of the oracle of the best subset of each size, and of all backbones."""
         subsets = self.frame.filter(pl.col("metric") != "region", ensemble="oracle")
         return numbers_by(subsets, "backbones")
 
     @property
     def oracle(self) -> Numbers:
-        """Of all backbones."""
+        """The numbers of the oracle of all backbones."""
         return self.oracles[tuple(self.singles)]
 
     @cached_property
@@ -88,13 +88,13 @@ class _Group:
 
     @cached_property
     def weights(self) -> float | None:
-        """The accuracy of the weight oracle; None where nobody has asked for it."""
+        """The accuracy of the weight oracle; None where it was not asked for."""
         accuracy = self.frame.filter(ensemble="weight-oracle", metric="acc1")["value"]
         return accuracy[0] if len(accuracy) else None
 
     @property
     def subsets(self) -> dict[tuple[str, ...], Numbers]:
-        """The best of each size: the best single backbone has no oracle, but an accuracy."""
+        """The numbers of the best subset of each size from 1; a single backbone has acc1 alone."""
         larger = {names: oracle for names, oracle in self.oracles.items() if len(names) > 1}
         return {(self.best["backbone"],): {"acc1": self.best}, **larger}
 
@@ -108,9 +108,9 @@ def tables(
     """Tables of what `clipsyn.analyses.oracle.measure` returns, by name.
 
     One group of dataset, split, perturbation and prompt set gets "backbones", "subsets" and
-    "regions", with the `top` sizes and largest regions. Several get an overview, a line a group:
-    "oracle", "choices", "shapley", "unique_correct" and "sizes"; with `details` also the tables of
-    each group, its name behind a comma ("regions, birds/test, clean, own").
+    "regions", with the `top` sizes and largest regions. Several get an overview with a line for
+    each group: "oracle", "choices", "shapley", "unique_correct" and "sizes"; with `details` also
+    the tables of each group, its name behind a comma ("regions, birds/test, clean, own").
     """
     top, groups = settings.top, {name: _Group(part) for name, part in named_parts(frame).items()}
     if len(groups) == 1:
@@ -147,7 +147,7 @@ def _by_backbone(
     names: ShortNames,
     terminal: bool | None,
 ) -> str:
-    """A line a group, a column a backbone, and the floor."""
+    """A line for each group, a column for each backbone, and the floor."""
     columns = names.columns
     rows = [
         {
@@ -191,7 +191,7 @@ def _oracles(
 
 
 def _choices(groups: Sequence[_Group], keys: Sequence[str], terminal: bool | None) -> str:
-    """A line a group: one backbone for all images, one for each class, one for each image."""
+    """For each group: one backbone for all images, one for each class, one for each image."""
     weighed = any(group.weights is not None for group in groups)
     rows = [
         {
@@ -216,7 +216,7 @@ def _choices(groups: Sequence[_Group], keys: Sequence[str], terminal: bool | Non
 
 
 def _ratio(gain: Row, whole: Row) -> float | None:
-    """Which part of the whole gain a gain is; None where the whole is nothing."""
+    """The share of a gain in the whole gain; None where the whole is not positive."""
     return gain["value"] / whole["value"] if whole["value"] > 0 else None
 
 
@@ -245,7 +245,7 @@ def _details(group: _Group, top: int, terminal: bool | None) -> dict[str, str]:
 
 
 def _backbones(group: _Group, names: ShortNames, terminal: bool | None) -> str:
-    """A line a backbone, the oracles below."""
+    """A line for each backbone, the oracles below."""
     rows: list[dict[str, Any]] = [
         {
             "backbone": names.short[name],
@@ -306,7 +306,7 @@ def _sentences(group: _Group, best: str) -> list[str]:
 
 
 def _best_subsets(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
-    """A line a size, a column a backbone."""
+    """A line for each number of backbones, a column for each backbone."""
     rows: list[dict[str, Any]] = []
     for subset, oracle in [*group.subsets.items()][:top]:
         accuracy = oracle["acc1"]["value"]
@@ -340,7 +340,7 @@ def _best_subsets(group: _Group, names: ShortNames, top: int, terminal: bool | N
 
 
 def _regions(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
-    """A line a region, a column a backbone."""
+    """A line for each region, a column for each backbone."""
     regions = group.frame.filter(metric="region")
     rows = [
         {"images": _images(row), "%": row["value"], **_marks(row["backbones"], names)}
@@ -363,5 +363,5 @@ def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, str]:
 
 
 def _images(row: Row) -> int | None:
-    """How many images a share is."""
+    """The number of images behind a share."""
     return None if is_nan(row["value"]) else round(row["value"] * row["n"])

@@ -24,7 +24,7 @@ from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
 CLEAN = CLEAN_IMAGES.label
 BARS = "▁▂▃▄▅▆▇█"
-_FEW = 6  # backbones whose curves stand beside the numbers
+_FEW = 6  # as many backbones have their curves beside the numbers, not below
 _MOST = 8  # severities, or ensembles, in the columns of one table
 _Lines = list[dict[str, Any]]
 
@@ -66,11 +66,11 @@ def tables(
 ) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.robustness.measure` returns, by name.
 
-    "summary", a line a method; "accuracy" and "errors", a line a perturbation; "order", which
-    backbone is best where; "gains" of oracle and ensembles; "severities", curves. Several
-    datasets have these of their mean, and "datasets", a line each; with `details` those of each
-    too, its name behind a comma ("order, birds/test, own"), and "drop", "relative_robustness" and
-    "every severity".
+    "summary" has a line for each method; "accuracy", "errors", "order" (which backbone is best
+    where), "gains" (of oracle and ensembles) and "severities" (curves) have a line for each
+    perturbation. Of several datasets the mean has these, and "datasets" a line for each. With
+    `details` there are also "drop", "relative_robustness" and "every severity", and all tables of
+    each dataset, its name behind a comma ("order, birds/test, own").
     """
     single, summed_up = trial_rows(frame)
     shown = {"datasets": _datasets(single, terminal)} if len(single) > 1 else {}
@@ -105,7 +105,7 @@ def _tables(trial: TrialRows, details: bool, terminal: bool | None) -> dict[str,
 
 
 def _summary(trial: TrialRows, terminal: bool | None) -> str:
-    """A line a method."""
+    """A line for each method."""
     lines: _Lines = [
         {
             "method": text,
@@ -140,7 +140,7 @@ def _summary(trial: TrialRows, terminal: bool | None) -> str:
 def _by_perturbation(
     trial: TrialRows, metric: str, conditions: Sequence[str], terminal: bool | None
 ) -> str:
-    """A line a perturbation, a column a backbone, and the oracle."""
+    """A line for each perturbation, a column for each backbone, and the oracle."""
     columns = [*trial.names.columns.values()]
     lines: _Lines = []
     for condition in conditions:
@@ -166,7 +166,7 @@ def _by_perturbation(
 
 
 def _order(trial: TrialRows, terminal: bool | None) -> str:
-    """A line a perturbation: which backbone is best there."""
+    """A line for each perturbation: which backbone is best there."""
     lines: _Lines = []
     for condition in (CLEAN, *trial.severities, ALL):
         lead, switch = (trial.only(metric, condition) for metric in ("lead", "switch"))
@@ -194,7 +194,7 @@ def _order(trial: TrialRows, terminal: bool | None) -> str:
 
 
 def _gains(trial: TrialRows, terminal: bool | None) -> str:
-    """A line a perturbation; ensembles in tables of a few."""
+    """A line for each perturbation; many ensembles are split over several tables."""
     blocks = [trial.ensembles[at : at + _MOST] for at in range(0, len(trial.ensembles), _MOST)]
     texts = []
     for number, ensembles in enumerate(blocks or [()]):
@@ -221,7 +221,7 @@ def _gains(trial: TrialRows, terminal: bool | None) -> str:
 
 
 def _severities(trial: TrialRows, terminal: bool | None) -> str:
-    """A line a perturbation: curves of numbers, and of bars."""
+    """A line for each perturbation: mean accuracies, and a curve of bars for each backbone."""
     levels = sorted({level for labels in trial.severities.values() for level in labels})
     levels = levels if len(levels) <= _MOST else []
     accuracies = {label: trial.accuracies(label) for label in (CLEAN, *trial.labels)}
@@ -257,7 +257,7 @@ def _severities(trial: TrialRows, terminal: bool | None) -> str:
 
 
 def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
-    """A line a dataset."""
+    """A line for each dataset."""
     several = {
         "split": len({trial.split for trial in trials}) > 1,
         "prompts": len({trial.prompts for trial in trials}) > 1,
@@ -297,7 +297,7 @@ def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
 
 
 def _without_unknown(lines: _Lines, columns: Iterable[str]) -> _Lines:
-    """The lines without the intervals of those columns of which none is known."""
+    """The lines without columns of intervals in which no interval is known."""
     intervals = [interval_of(column) for column in columns]
     unknown = {
         name for name in intervals if all(line.get(name, NOTHING) == NOTHING for line in lines)
@@ -326,7 +326,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    """NaN where one is unknown."""
+    """NaN where a value is unknown."""
     known = _known(values)
     return sum(known) / len(values) if len(known) == len(values) else float("nan")
 

@@ -31,7 +31,7 @@ ORACLE = Method("oracle", is_ensemble=True)
 
 @dataclass(frozen=True, eq=False)
 class TrialRows:
-    """One dataset, split and prompt set; or their mean over datasets, if `datasets` > 1."""
+    """One dataset, split and prompt set; or, if `datasets` > 1, the mean over so many datasets."""
 
     frame: pl.DataFrame
     datasets: int = 1
@@ -93,7 +93,7 @@ class TrialRows:
 
     @property
     def methods(self) -> dict[Method, str]:
-        """Backbones, the oracle and ensembles, with what they are called."""
+        """Backbones, the oracle and ensembles, with the text that stands for each."""
         methods = {Method(name): text for name, text in self.names.short.items()}
         methods |= {ORACLE: ORACLE.name} if self.has_oracle else {}
         return methods | {Method(name, is_ensemble=True): name for name in self.ensembles}
@@ -118,14 +118,14 @@ class TrialRows:
         return [label for labels in self.severities.values() for label in labels.values()]
 
     def row(self, metric: str, condition: str, method: Method) -> Row:
-        """Of an ensemble the mean over seeds, with an interval if there is one seed; or {}."""
+        """The row of a method, or {}; of an ensemble with several seeds their mean, no interval."""
         return self._rows.get((metric, condition), {}).get(method, {})
 
     def value(self, metric: str, condition: str, method: Method) -> float | None:
         return self.row(metric, condition, method).get("value")
 
     def accuracies(self, condition: str) -> list[float | None]:
-        """Of the backbones."""
+        """Of each backbone, in order."""
         return [self.value("acc1", condition, Method(name)) for name in self.backbones]
 
     def only(self, metric: str, condition: str) -> Row:
@@ -150,7 +150,7 @@ class TrialRows:
 
 
 def trial_rows(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
-    """Every dataset, split and prompt set; and what sums them up: means, and what is in none."""
+    """Every dataset, split and prompt set; and what is shown of all: means, and what is in none."""
     every = [TrialRows(part) for part in parts(frame, ("dataset", "split", "prompts"))]
     single = [trial for trial in every if not trial.is_mean]
     means, left = [], list(single)
@@ -163,7 +163,7 @@ def trial_rows(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
 
 
 def labelled(trials: Sequence[TrialRows]) -> Iterator[tuple[str, TrialRows]]:
-    """Each with what stands behind the names of its tables; nothing if there is one."""
+    """Each with what its tables have behind their names, which is nothing if there is only one."""
     for trial in trials:
         yield f", {trial.label}" if len(trials) > 1 else "", trial
 
@@ -174,7 +174,7 @@ def _kind(trial: TrialRows) -> tuple[object, ...]:
 
 
 def _mean(rows: list[Row]) -> Row:
-    """Over seeds."""
+    """The mean over seeds, without an interval; a single row as it is."""
     if len(rows) == 1:
         return rows[0]
     values = [row["value"] for row in rows if not is_nan(row["value"])]
