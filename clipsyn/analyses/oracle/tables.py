@@ -56,7 +56,7 @@ negative and free for each image."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class _OracleNumbers:
     """The numbers about one dataset, split, perturbation and prompt set."""
 
     frame: pl.DataFrame
@@ -112,7 +112,10 @@ def tables(
     each group: "oracle", "choices", "shapley", "unique_correct" and "sizes"; with `details` also
     the tables of each group, its name behind a comma ("regions, birds/test, clean, own").
     """
-    top, groups = settings.top, {name: _Group(part) for name, part in named_parts(frame).items()}
+    top, groups = (
+        settings.top,
+        {name: _OracleNumbers(part) for name, part in named_parts(frame).items()},
+    )
     if len(groups) == 1:
         (group,) = groups.values()
         return _details(group, top, terminal)
@@ -124,7 +127,7 @@ def tables(
 
 
 def _overview(
-    frame: pl.DataFrame, groups: Sequence[_Group], top: int, terminal: bool | None
+    frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int, terminal: bool | None
 ) -> dict[str, str]:
     names = shortened(backbones(singles(frame)))
     shared = common(frame, ("split", "prompts"))
@@ -141,7 +144,7 @@ def _overview(
 
 
 def _by_backbone(
-    groups: Sequence[_Group],
+    groups: Sequence[_OracleNumbers],
     metric: str,
     keys: Sequence[str],
     names: ShortNames,
@@ -169,7 +172,7 @@ def _by_backbone(
 
 
 def _oracles(
-    groups: Sequence[_Group], keys: Sequence[str], names: ShortNames, terminal: bool | None
+    groups: Sequence[_OracleNumbers], keys: Sequence[str], names: ShortNames, terminal: bool | None
 ) -> str:
     rows = [
         {
@@ -190,7 +193,7 @@ def _oracles(
     return f"{show(rows, percent=shares, terminal=terminal)}\n\n{_NOTES['oracle']}"
 
 
-def _choices(groups: Sequence[_Group], keys: Sequence[str], terminal: bool | None) -> str:
+def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str], terminal: bool | None) -> str:
     """For each group: one backbone for all images, one for each class, one for each image."""
     weighed = any(group.weights is not None for group in groups)
     rows = [
@@ -220,7 +223,9 @@ def _ratio(gain: Row, whole: Row) -> float | None:
     return gain["value"] / whole["value"] if whole["value"] > 0 else None
 
 
-def _sizes(groups: Sequence[_Group], keys: Sequence[str], top: int, terminal: bool | None) -> str:
+def _sizes(
+    groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int, terminal: bool | None
+) -> str:
     by_size = [
         {len(names): oracle["acc1"]["value"] for names, oracle in group.subsets.items()}
         for group in groups
@@ -234,7 +239,7 @@ def _sizes(groups: Sequence[_Group], keys: Sequence[str], top: int, terminal: bo
     return f"{text}\n\n{_NOTES['sizes']}"
 
 
-def _details(group: _Group, top: int, terminal: bool | None) -> dict[str, str]:
+def _details(group: _OracleNumbers, top: int, terminal: bool | None) -> dict[str, str]:
     names = shortened([*group.singles])
     head = title(*where(group.frame.row(0, named=True), (*WHERE, "n")), names.phrase)
     return {
@@ -244,7 +249,7 @@ def _details(group: _Group, top: int, terminal: bool | None) -> dict[str, str]:
     }
 
 
-def _backbones(group: _Group, names: ShortNames, terminal: bool | None) -> str:
+def _backbones(group: _OracleNumbers, names: ShortNames, terminal: bool | None) -> str:
     """A line for each backbone, the oracles below."""
     rows: list[dict[str, Any]] = [
         {
@@ -275,7 +280,7 @@ def _backbones(group: _Group, names: ShortNames, terminal: bool | None) -> str:
     return "\n".join([text, *_sentences(group, names.short[group.best["backbone"]])])
 
 
-def _sentences(group: _Group, best: str) -> list[str]:
+def _sentences(group: _OracleNumbers, best: str) -> list[str]:
     """What no line of the table says: gains, images that none and all get right, weights."""
     gain, relative = group.oracle["gain"], group.oracle["gain_relative"]
     none, every = group.oracle["none_correct"], group.oracle["all_correct"]
@@ -305,7 +310,7 @@ def _sentences(group: _Group, best: str) -> list[str]:
     return sentences
 
 
-def _best_subsets(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
+def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int, terminal: bool | None) -> str:
     """A line for each number of backbones, a column for each backbone."""
     rows: list[dict[str, Any]] = []
     for subset, oracle in [*group.subsets.items()][:top]:
@@ -339,7 +344,7 @@ def _best_subsets(group: _Group, names: ShortNames, top: int, terminal: bool | N
     return "\n".join(lines) + names.legend
 
 
-def _regions(group: _Group, names: ShortNames, top: int, terminal: bool | None) -> str:
+def _regions(group: _OracleNumbers, names: ShortNames, top: int, terminal: bool | None) -> str:
     """A line for each region, a column for each backbone."""
     regions = group.frame.filter(metric="region")
     rows = [

@@ -9,7 +9,7 @@ import polars as pl
 
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
-from clipsyn.analyses.robustness.view import ORACLE, Method, TrialRows, labelled, trial_rows
+from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, labelled, trial_rows
 from clipsyn.frames import is_nan
 from clipsyn.show.numbers import NOTHING, shots_text
 from clipsyn.show.tables import (
@@ -105,17 +105,17 @@ def _tables(trial: TrialRows, details: bool, terminal: bool | None) -> dict[str,
 
 
 def _summary(trial: TrialRows, terminal: bool | None) -> str:
-    """A line for each method."""
+    """A line for each predictor."""
     lines: _Lines = [
         {
-            "method": text,
-            **measured("clean", trial.row("acc1", CLEAN, method)),
-            **measured("perturbed", trial.row("acc1", ALL, method)),
-            **measured("drop", trial.row("drop", ALL, method)),
-            "relative": trial.value("relative_robustness", ALL, method),
-            **measured("mCE", trial.row("mce", ALL, method)),
+            "predictor": text,
+            **measured("clean", trial.row("acc1", CLEAN, predictor)),
+            **measured("perturbed", trial.row("acc1", ALL, predictor)),
+            **measured("drop", trial.row("drop", ALL, predictor)),
+            "relative": trial.value("relative_robustness", ALL, predictor),
+            **measured("mCE", trial.row("mce", ALL, predictor)),
         }
-        for method, text in trial.methods.items()
+        for predictor, text in trial.predictors.items()
     ]
     lines[trial.backbones.index(trial.reference)][interval_of("mCE")] = NOTHING
     count, columns = len(trial.backbones), ["clean", "perturbed", "drop", "relative", "mCE"]
@@ -124,11 +124,11 @@ def _summary(trial: TrialRows, terminal: bool | None) -> str:
             column: trial.value("acc1_independent", condition, ORACLE)
             for column, condition in (("clean", CLEAN), ("perturbed", ALL))
         }
-        lines.insert(count + 1, {"method": "independent"} | mark)
+        lines.insert(count + 1, {"predictor": "independent"} | mark)
     text = show(
         _without_unknown(lines, columns),
         percent=columns,
-        headers={"method": ""},
+        headers={"predictor": ""},
         bold=best_of_columns(lines[:count], ["clean", "perturbed", "relative"])
         | best_of_columns(lines[:count], ["drop", "mCE"], least=True),
         terminal=terminal,
@@ -147,7 +147,7 @@ def _by_perturbation(
         is_mce = (metric, condition) == ("ce", ALL)
         line: dict[str, Any] = {"perturbation": "mCE" if is_mce else condition}
         for name, column in trial.names.columns.items():
-            line[column] = trial.value("mce" if is_mce else metric, condition, Method(name))
+            line[column] = trial.value("mce" if is_mce else metric, condition, Predictor(name))
         if trial.has_oracle:
             line["oracle"] = trial.value("mce" if is_mce else metric, condition, ORACLE)
         if trial.has_oracle and metric == "acc1":
@@ -171,7 +171,7 @@ def _order(trial: TrialRows, terminal: bool | None) -> str:
     for condition in (CLEAN, *trial.severities, ALL):
         lead, switch = (trial.only(metric, condition) for metric in ("lead", "switch"))
         (best,) = lead["backbones"]
-        accuracy = trial.value("acc1", condition, Method(best))
+        accuracy = trial.value("acc1", condition, Predictor(best))
         lines.append(
             {
                 "perturbation": condition,
@@ -205,7 +205,7 @@ def _gains(trial: TrialRows, terminal: bool | None) -> str:
             if number == 0 and trial.has_oracle:
                 line |= measured("oracle", trial.row("gain", condition, ORACLE))
             for name, column in names.columns.items():
-                line[column] = trial.value("gain", condition, Method(name, is_ensemble=True))
+                line[column] = trial.value("gain", condition, Predictor(name, is_ensemble=True))
             lines.append(line)
         texts.append(
             show(
@@ -275,10 +275,10 @@ def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
                 **{name: value for name, value in about.items() if several[name]},
                 "n": trial.n,
                 "clean": trial.names.short[first],
-                "top-1 of clean": trial.value("acc1", CLEAN, Method(first)),
-                **measured("drop", trial.row("drop", ALL, Method(first))),
+                "top-1 of clean": trial.value("acc1", CLEAN, Predictor(first)),
+                **measured("drop", trial.row("drop", ALL, Predictor(first))),
                 "perturbed": trial.names.short[second],
-                "top-1 of perturbed": trial.value("acc1", ALL, Method(second)),
+                "top-1 of perturbed": trial.value("acc1", ALL, Predictor(second)),
                 "gain clean": trial.value("gain", CLEAN, ORACLE),
                 "gain perturbed": trial.value("gain", ALL, ORACLE),
                 "tau": trial.only("kendall_tau", ALL).get("value"),

@@ -19,14 +19,14 @@ from clipsyn.show.titles import title, where
 _REFERENCE = "reference"
 
 
-class Method(NamedTuple):
+class Predictor(NamedTuple):
     """What has an accuracy: a backbone on its own, or an ensemble of all."""
 
     name: str
     is_ensemble: bool = False
 
 
-ORACLE = Method("oracle", is_ensemble=True)
+ORACLE = Predictor("oracle", is_ensemble=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +92,11 @@ class TrialRows:
         return len(self.backbones) > 1
 
     @property
-    def methods(self) -> dict[Method, str]:
+    def predictors(self) -> dict[Predictor, str]:
         """Backbones, the oracle and ensembles, with the text that stands for each."""
-        methods = {Method(name): text for name, text in self.names.short.items()}
-        methods |= {ORACLE: ORACLE.name} if self.has_oracle else {}
-        return methods | {Method(name, is_ensemble=True): name for name in self.ensembles}
+        predictors = {Predictor(name): text for name, text in self.names.short.items()}
+        predictors |= {ORACLE: ORACLE.name} if self.has_oracle else {}
+        return predictors | {Predictor(name, is_ensemble=True): name for name in self.ensembles}
 
     @property
     def reference(self) -> str:
@@ -117,16 +117,16 @@ class TrialRows:
         """Every perturbation at every severity."""
         return [label for labels in self.severities.values() for label in labels.values()]
 
-    def row(self, metric: str, condition: str, method: Method) -> Row:
-        """The row of a method, or {}; of an ensemble with several seeds their mean, no interval."""
-        return self._rows.get((metric, condition), {}).get(method, {})
+    def row(self, metric: str, condition: str, predictor: Predictor) -> Row:
+        """The row about a predictor, or {}; of an ensemble with several seeds their mean."""
+        return self._rows.get((metric, condition), {}).get(predictor, {})
 
-    def value(self, metric: str, condition: str, method: Method) -> float | None:
-        return self.row(metric, condition, method).get("value")
+    def value(self, metric: str, condition: str, predictor: Predictor) -> float | None:
+        return self.row(metric, condition, predictor).get("value")
 
     def accuracies(self, condition: str) -> list[float | None]:
         """Of each backbone, in order."""
-        return [self.value("acc1", condition, Method(name)) for name in self.backbones]
+        return [self.value("acc1", condition, Predictor(name)) for name in self.backbones]
 
     def only(self, metric: str, condition: str) -> Row:
         """The row of a metric that each condition has once, or {}.
@@ -136,16 +136,16 @@ class TrialRows:
         return next(iter(self._rows.get((metric, condition), {}).values()), {})
 
     @cached_property
-    def _rows(self) -> dict[tuple[str, str], dict[Method, Row]]:
-        seeds: dict[tuple[str, str], dict[Method, list[Row]]] = {}
+    def _rows(self) -> dict[tuple[str, str], dict[Predictor, Row]]:
+        seeds: dict[tuple[str, str], dict[Predictor, list[Row]]] = {}
         for row in self.frame.iter_rows(named=True):
             ensemble, names = row["ensemble"], row["backbones"]
-            method = Method(ensemble, is_ensemble=True) if ensemble else Method(names[0])
-            methods = seeds.setdefault((row["metric"], row["perturbation"]), {})
-            methods.setdefault(method, []).append(row)
+            predictor = Predictor(ensemble, is_ensemble=True) if ensemble else Predictor(names[0])
+            predictors = seeds.setdefault((row["metric"], row["perturbation"]), {})
+            predictors.setdefault(predictor, []).append(row)
         return {
-            key: {method: _mean(rows) for method, rows in methods.items()}
-            for key, methods in seeds.items()
+            key: {predictor: _mean(rows) for predictor, rows in predictors.items()}
+            for key, predictors in seeds.items()
         }
 
 
