@@ -1,4 +1,4 @@
-"""The wheel and the sdist in a folder hold what git holds of their parts: no more, no less."""
+"""Check that the wheel and the sdist in a folder hold exactly the files that git has of them."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def compare(path: Path, found: set[str], expected: set[str]) -> None:
 
 
 def check_description(wheel: Path, name: str) -> None:
-    """PyPI has no files beside the README: a relative link would lead nowhere."""
+    """PyPI shows the README without other files, so a relative link would lead nowhere."""
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(name).decode()
     dead = [part for part in text.split("](")[1:] if not part.startswith("https://")]

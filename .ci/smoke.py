@@ -1,4 +1,4 @@
-"""An install without torch: commands answer, `extract` in one sentence; a router is fitted."""
+"""Check an install without torch: commands run, `extract` says what it lacks, a fit works."""
 
 import subprocess
 import sys

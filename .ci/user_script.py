@@ -1,4 +1,4 @@
-"""A script of a user, for `mypy --strict`: public names have types, though they are loaded late."""
+"""A user's script for `mypy --strict`: public names have types, though they are loaded late."""
 
 from typing import assert_type
 

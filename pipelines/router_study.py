@@ -1,13 +1,13 @@
-"""Is the residual router better than what it is to beat? Paired, on the shipped sets.
+"""The residual router against NLC and other ensembles, paired, on the shipped sets.
 
     python pipelines/router_study.py STORE
 
-STORE is what `clipsyn run pipelines/router-study.yaml` extracts. Everything is fitted on train and
-judged on test: on clean images for every perturbation, and on the perturbation that it is judged
-on. What has a setting takes the one with the lowest cross-validated loss on the support, and is
-shown as shipped beside that. The sets whose images are distinct are also taken as one, all their
-classes told apart at once, clean and with each image under a perturbation of its own. Prints the
-tables of docs/router.md.
+STORE is what `clipsyn run pipelines/router-study.yaml` extracts. Every method is fitted on train
+and measured on test: fitted on clean images for every perturbation, and on the perturbation that it
+is measured on. A method with a setting takes the value with the lowest
+cross-validated loss on the support; beside it stands the method as shipped. The sets that share no
+images are also taken as one, with all their classes told apart at once, clean and with each image
+under a perturbation of its own. Prints the tables of docs/router.md.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def chosen(settings: Sequence[str], support: Pool) -> str:
 
 
 def union(pools: Sequence[Pool]) -> Pool:
-    """The samples of all pools, told apart among the classes of all."""
+    """One pool of the samples of all pools, with the classes of all."""
     classes = np.cumsum([0, *(pool.n_classes for pool in pools)])
     logits, embeddings = [], {}
     for name in pools[0].backbones:
@@ -171,7 +171,7 @@ def union(pools: Sequence[Pool]) -> Pool:
 
 
 def mixed(pools: Sequence[Pool]) -> Pool:
-    """Each sample from one of the pools, which hold the same ones, at random."""
+    """A pool that takes each sample from one of `pools` at random; all hold the same samples."""
     rows = np.arange(len(pools[0]))
     which = np.random.default_rng(0).integers(0, len(pools), len(rows))
     embeddings = {
@@ -207,7 +207,7 @@ def difference(results: Results, pair: tuple[str, str], dataset: str, column: Co
 
 
 def absolute(results: Results, metric: int) -> Iterator[str]:
-    """A line a method, a column a setting: mean over the sets with images of their own."""
+    """A line for each method, a column for each of COLUMNS: means over the sets in DISTINCT."""
     yield heading("", (column.title for column in COLUMNS))
     for method in METHODS:
         means = [
@@ -219,7 +219,7 @@ def absolute(results: Results, metric: int) -> Iterator[str]:
 
 
 def over_sets(results: Results, metric: int) -> Iterator[str]:
-    """A line a pair of methods: mean difference over these sets, half a 95 % t interval."""
+    """A line for each pair of methods: mean difference over these sets ± half a 95 % t interval."""
     yield heading("", (column.title for column in COLUMNS))
     factor, digits = (100, 1) if metric == 0 else (1, 3)
     for pair in PAIRS:
@@ -234,7 +234,7 @@ def over_sets(results: Results, metric: int) -> Iterator[str]:
 
 
 def by_set(results: Results, shots: int | None) -> Iterator[str]:
-    """A line a set, on clean images: differences with their intervals over samples."""
+    """A line for each set, on clean images: differences with their intervals over samples."""
     rivals = ("nlc", "super-learner")
     titles = [f"{rival}: {kind}" for rival in rivals for kind in ("points", "nats")]
     yield heading(f"{ROUTER} minus", titles)
@@ -248,7 +248,7 @@ def by_set(results: Results, shots: int | None) -> Iterator[str]:
 
 
 def counted(results: Results) -> Iterator[str]:
-    """A line a pair: on how many sets and perturbations the interval is on one side of zero."""
+    """A line for each pair: how many intervals of sets and columns are on one side of zero."""
     yield heading("won / lost / level", ("points", "nats"))
     columns = [column for column in COLUMNS if column.shots is None]
     for pair in PAIRS:
@@ -275,7 +275,7 @@ def verdict(values: NDArray[np.float64], better: int) -> int:
 
 
 def over_union(results: Results) -> Iterator[str]:
-    """A line a pair and kind of images: differences with their intervals over samples."""
+    """A line for each pair and kind of images: differences with intervals over samples."""
     titles = [f"{kind}, {k or 'whole support'}" for k in SHOTS for kind in ("points", "nats")]
     yield heading("", ["images", *(title.replace(", 1", ", 1 shot") for title in titles)])
     for pair, name in itertools.product(PAIRS, (CLEAN, "mixed")):
@@ -287,7 +287,7 @@ def over_union(results: Results) -> Iterator[str]:
 
 
 def settings_chosen(results: Results) -> Iterator[str]:
-    """A line a setting: how many supports of all sets, clean and perturbed, chose it."""
+    """A line for each setting: how many supports of all sets, clean and perturbed, chose it."""
     yield heading("chosen by so many supports", ("1 shot", "whole support"))
     picked = {
         (case.dataset, case.support, case.shots, case.seed if case.shots else 0, outcome.setting)

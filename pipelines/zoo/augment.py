@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on tensors: what makes a drawing style matter less.
+"""Augmentation of whole batches on tensors, so that a drawing style matters less.
 
-Styles differ in outline, shading, palette and finish, so these are what is varied: smooth warps of
-the shape, smooth shading over the area, colour mixing, blur and sharpening, and the background.
+Styles differ in outline, shading, palette and finish, so these are varied: by smooth warps of the
+shape, smooth shading over the area, colour mixing, blur and sharpening, and the background.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def warp(images: Tensor, s: Strength, g: torch.Generator) -> Tensor:
 
 
 def colour_matrix(n: int, s: Strength, g: torch.Generator) -> Tensor:
-    """Matrices (n, 3, 3) that turn the hue, change saturation and brightness, or make grey."""
+    """Matrices (n, 3, 3) that rotate the hue, change saturation and brightness, or make grey."""
     light = torch.tensor(LUMINANCE).expand(3, 3)
     angle = spread(n, s.colour * math.pi / 6, g)[:, None, None]
     third = torch.full((3, 3), 1 / 3)
@@ -94,7 +94,7 @@ def recolour(images: Tensor, s: Strength, g: torch.Generator) -> Tensor:
 
 
 def compose(images: Tensor, base: float, s: Strength, g: torch.Generator) -> Tensor:
-    """RGB over the usual background (base: 1 white, 0 black) or, now and then, over any colour."""
+    """RGB over the usual background (base: 1 white, 0 black) or, sometimes, over any colour."""
     n = len(images)
     other = torch.rand(n, 3, 1, 1, generator=g)
     usual = torch.rand(n, 1, 1, 1, generator=g) >= s.background

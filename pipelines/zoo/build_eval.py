@@ -1,8 +1,8 @@
 """Build the evaluation sets: `python build_eval.py WORK ../../data/eval`.
 
 Each set is a folder of webdataset tars in CLIP_benchmark's layout. The train split holds styles
-that training never saw (A), the test split other such styles (B); the bytes depend on nothing but
-the pinned packages and this file.
+that training never saw (A), the test split other such styles (B). The bytes depend only on the
+pinned packages and this file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FINE_SETS = {
     "emoji-animals": ("animals and nature", r""),
     "emoji-food": ("food and drink", r""),
     "emoji-objects": ("objects", r""),
-    # Twenty-four clock faces would be a test of reading the time.
+    # Twenty-four clock faces would test whether a model can read the time.
     "emoji-travel": ("travel and places", r"^(?!.*(oclock|thirty)$)"),
     "emoji-faces": ("smileys and emotion", r"(^|-)(face|cat)(-|$)"),
 }

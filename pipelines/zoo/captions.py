@@ -1,4 +1,4 @@
-"""What is said about an image, in training and in the evaluation sets' prompts."""
+"""Captions of images, in training and in the prompts of the evaluation sets."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ TOKENS = "token_embedding.weight"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast one model is trained."""
+    """Steps and learning rate of one model's training."""
 
     seed: int
     steps: int
@@ -69,7 +69,7 @@ class Vocabulary:
         model.token_embedding = table
 
     def expand(self, table: Tensor, vocab_size: int) -> Tensor:
-        """The whole table, zero where no caption goes."""
+        """The whole table; rows that no caption uses are zero."""
         whole = table.new_zeros(vocab_size, table.shape[1])
         whole[self.used] = table
         return whole

@@ -1,7 +1,7 @@
 """Zero-shot accuracy of the shipped models on the shipped sets: `python evaluate.py ../../data`.
 
-A plain open_clip loop over the tars, which shares no code with training. Prints the table of the
-sets' test splits and writes it, beside one of how the models were trained, into DATA/README.md.
+A plain open_clip loop over the tars, which shares no code with training. Prints the table of
+accuracies on the test splits, and writes it and the table of training runs into DATA/README.md.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def training_table(zoo: Path) -> str:
-    """What each model's training.json says of its run."""
+    """The table of the models' training runs, from training.json."""
     rows = []
     for path in sorted(zoo.glob("*/training.json")):
         facts = json.loads(path.read_text("utf-8"))

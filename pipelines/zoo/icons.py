@@ -1,8 +1,8 @@
 """Names, groups and drawing styles of the emoji sets that `@iconify-json/*` publishes.
 
 Every vendor names the same emoji a little differently. A *concept* is the name that `noto` gives;
-the other sets' names are led back to it through the sets' own alias tables, so that one concept can
-be followed through all styles.
+names of other sets are mapped to it by the sets' own alias tables, so that a concept can be found
+in all styles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGES: Mapping[str, str] = {
     "fluent-emoji-flat": "1.2.6",
 }
 TRAINING_STYLES = ("noto", "twemoji", "emojione")
-# The two Fluent sets share their outlines, so they must stand on the same side of the split.
+# The two Fluent sets share their outlines, so they must be in the same split.
 UNSEEN_STYLES_A = ("noto-v1", "fxemoji")
 UNSEEN_STYLES_B = ("fluent-emoji", "fluent-emoji-flat")
 
@@ -38,7 +38,7 @@ GROUPS: Mapping[str, str] = {
     "Symbols": "symbols",
     "Travel & Places": "travel and places",
 }
-# Only these sets sort their icons into the nine groups of Unicode; the first to know one decides.
+# Only these sets have the nine groups of Unicode; the first that has an icon decides its group.
 GROUPED_STYLES = ("noto", "twemoji", "fluent-emoji-flat", "noto-v1")
 TONES = ("-light", "-medium-light", "-medium", "-medium-dark", "-dark")
 
@@ -61,7 +61,7 @@ def read_sets(node_modules: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_groups(node_modules: Path) -> dict[str, str]:
-    """Group of every name that a grouped style sorts; earlier styles win."""
+    """The group of every name in a style that has groups; earlier styles take precedence."""
     groups: dict[str, str] = {}
     for style in GROUPED_STYLES:
         path = node_modules / "@iconify-json" / style / "metadata.json"
@@ -72,7 +72,7 @@ def read_groups(node_modules: Path) -> dict[str, str]:
 
 
 def normalise(name: str) -> str:
-    """`flag-for-flag-x`, `flag-for-x` and `flag-x` are one flag."""
+    """The name with one spelling: `flag-for-flag-x`, `flag-for-x` and `flag-x` are one flag."""
     return name.replace("flag-for-flag-", "flag-").replace("flag-for-", "flag-")
 
 

@@ -1,4 +1,4 @@
-"""What training and the evaluation sets read: rasterised icons and Fashion-MNIST."""
+"""Images of training and of the evaluation sets: rasterised icons and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rasterise(icon: Icon) -> NDArray[np.uint8]:
 
     Premultiplied, because averaging neighbours must not mix in the colour of transparent pixels.
     """
-    import resvg_py  # only who fetches the icons needs it
+    import resvg_py  # needed only to fetch the icons
 
     png = resvg_py.svg_to_bytes(svg_string=icon.svg, width=SIZE, skip_system_fonts=True)
     image = Image.open(io.BytesIO(png)).convert("RGBA")

@@ -1,8 +1,8 @@
 """Train one model of the zoo: `python train.py tiny-RN WORK ../../data/zoo`.
 
 All models see the same images and captions under the same multi-positive contrastive loss: every
-caption of a batch that says the image's concept (or its group, or its garment) is right for it, all
-the others are wrong.
+caption of a batch that names the image's concept (or its group, or its garment) is right for it,
+all others are wrong.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def multi_positive_loss(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 def open_residuals(model: nn.Module) -> None:
-    """Let residual branches speak from the start.
+    """Give residual branches a scale at which they matter from the start.
 
-    ConvNeXt scales them by 1e-6 at first, which suits runs a thousand times longer.
+    ConvNeXt scales them by 1e-6 at first, which suits runs that are a thousand times longer.
     """
     for name, value in model.named_parameters():
         if name.rsplit(".", 1)[-1].startswith("gamma"):
@@ -56,8 +56,8 @@ def open_residuals(model: nn.Module) -> None:
 
 
 def loss_of(model: CLIP, batch: Batch, autocast: bool) -> Tensor:
-    """Name captions and group captions are two questions, as they are in zero-shot use."""
-    # Channels last is what makes small convolutions quick on a CPU (1.4 times and more).
+    """The loss of name captions and that of group captions, which zero-shot use asks apart."""
+    # Channels last makes small convolutions faster on a CPU (1.4 times and more).
     pixels = batch.images.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         images = model.encode_image(pixels)
@@ -71,7 +71,7 @@ def loss_of(model: CLIP, batch: Batch, autocast: bool) -> Tensor:
 
 
 def optimiser(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    """AdamW that decays matrices only: gains, biases and tables are not to shrink."""
+    """AdamW with weight decay for matrices only, not for gains, biases and tables."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, value in model.named_parameters():
