@@ -41,8 +41,8 @@ class CalibratedConfidence(_Calibrated):
     >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
     >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
     >>> ensemble = CalibratedConfidence().fit(logits, labels)
-    >>> ensemble.temperatures_.round(2)  # sharper, and so flat that it is never the surer one
-    array([6.e-02, 1.e+02])
+    >>> ensemble.temperatures_.round(2).tolist()  # the second is now never the surer one
+    [0.06, 100.0]
     >>> ensemble.predict(logits)
     array([0, 0, 1, 1], dtype=uint16)
     """

@@ -95,28 +95,18 @@ class Adam:
         size = self.learning_rate * mean * spread
         for start in range(0, len(values), _ADAM_BLOCK):
             block = slice(start, start + _ADAM_BLOCK)
-            self._move(values[block], gradient[block], block, size, _EPSILON * spread)
-
-    def _move(
-        self,
-        values: NDArray[Any],
-        gradient: NDArray[Any],
-        block: slice,
-        size: float,
-        epsilon: float,
-    ) -> None:
-        first, second = self._first[block], self._second[block]
-        gradient += self.weight_decay * values
-        first *= _FIRST_DECAY
-        first += gradient
-        second *= _SECOND_DECAY
-        gradient *= gradient
-        second += gradient
-        np.sqrt(second, out=gradient)
-        gradient += epsilon
-        np.divide(first, gradient, out=gradient)
-        gradient *= size
-        values -= gradient
+            first, second, slope = self._first[block], self._second[block], gradient[block]
+            slope += self.weight_decay * values[block]
+            first *= _FIRST_DECAY
+            first += slope
+            second *= _SECOND_DECAY
+            slope *= slope
+            second += slope
+            np.sqrt(second, out=slope)
+            slope += _EPSILON * spread
+            np.divide(first, slope, out=slope)
+            slope *= size
+            values[block] -= slope
 
 
 def adamw(
