@@ -5,57 +5,40 @@ Public names are imported when they are first used: ``import clipsyn`` loads not
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from clipsyn.registry import Registry
+from typing import Any
 
 __version__ = "0.1.0"
 
-_MODULES = {
+_MODULES = {  # beside analyses, ensembles and heads, which their registries name
     "clipsyn.store.features": ("FeatureStore",),
     "clipsyn.pool": ("Pool",),
     "clipsyn.numerics.fewshot": ("few_shot",),
-    "clipsyn.ensembles.static": (
-        *("BestSingle", "VoteTop1", "VoteTop3", "Confidence", "LogAverage", "ProbabilityAverage"),
-    ),
-    "clipsyn.ensembles.calibrated": ("CalibratedConfidence", "CalibratedLogAverage"),
-    "clipsyn.ensembles.super_learner": ("SuperLearner",),
-    "clipsyn.ensembles.genetic": ("GeneticAlgorithm",),
-    "clipsyn.ensembles.greedy": ("GreedySelection",),
-    "clipsyn.ensembles.stacking": ("Stacking",),
-    "clipsyn.ensembles.dynamic": ("OverallLocalAccuracy", "KnoraUnion"),
-    "clipsyn.ensembles.moe": ("MixtureOfExperts",),
-    "clipsyn.ensembles.nlc": ("NLC",),
-    "clipsyn.ensembles.residual": ("ResidualRouter",),
-    "clipsyn.heads.zero_shot": ("ZeroShot",),
-    "clipsyn.heads.linear": ("LinearProbe",),
-    "clipsyn.heads.tip": ("TipAdapter", "TipAdapterF"),
-    "clipsyn.heads.lda": ("ShrinkageLDA",),
-    "clipsyn.heads.anchored": ("AnchoredProbe",),
     "clipsyn.protocol.loop": ("evaluate",),
     "clipsyn.router": ("FittedRouter", "fit_router", "load_router", "save_router"),
     "clipsyn.router.predict": ("predict_store",),  # brings polars, which the others do without
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__all__":  # what `from clipsyn import *` gives
         return dir(import_module(__name__))
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in (analyses := _analyses()):
-        return analyses.load(name)
+    if name in _homes():
+        return getattr(import_module(_homes()[name]), name)
     raise AttributeError(f"module 'clipsyn' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted(["__version__", *_HOME, *_analyses()])
+    return sorted(["__version__", *_homes()])
 
 
-def _analyses() -> Registry:
+@cache
+def _homes() -> dict[str, str]:
+    """The module of each public name."""
     from clipsyn.analyses import ANALYSES
+    from clipsyn.ensembles import ENSEMBLES
+    from clipsyn.heads import HEADS
 
-    return ANALYSES
+    homes = {name: module for module, names in _MODULES.items() for name in names}
+    return homes | ANALYSES.homes() | ENSEMBLES.homes() | HEADS.homes()

@@ -113,6 +113,11 @@ class Registry:
             return name_there
         raise UnknownName(f"{target} is not registered as {self.kind}: register it under a name")
 
+    def homes(self) -> dict[str, str]:
+        """The module of each thing, by what it is called there; nothing is imported."""
+        pairs = (target.split(":") for target in self._targets.values())
+        return {attribute: module for module, attribute in pairs}
+
     def __contains__(self, name: object) -> bool:
         return name in self._targets
 

@@ -28,6 +28,7 @@ def test_help_and_docs_list_names_by_group() -> None:
     assert list(registry) == ["sqrt", "pi", "sin"]
     assert registry.groups == {"waves": ["sin"], "roots": ["sqrt"], "rest": []}
     assert registry.load("sqrt")(9) == 3
+    assert registry.homes() == {"sqrt": "math", "pi": "math", "sin": "math"}
 
 
 def test_registering_imports_nothing() -> None:
