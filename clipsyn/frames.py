@@ -1,4 +1,4 @@
-"""Frames as files and text that other programs read: CSV, Parquet, JSON."""
+"""Frames as CSV, Parquet and JSON."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from clipsyn.cli.store import info, ls, rm, status, verify
 
 
 class _Group(click.Group):
-    """Shows what the user can act on as one sentence, with its own exit code."""
+    """Errors that the user can act on end it with one sentence and an exit status."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with sentences(ctx):
@@ -42,7 +42,7 @@ class _Group(click.Group):
 
 
 class _Stderr(logging.Handler):
-    """Looks standard error up for each line: progress bars, for one, replace it for a while."""
+    """Writes to what standard error is at the time: progress bars replace it for a while."""
 
     def __init__(self, flags: Mapping[str, str]) -> None:
         super().__init__()

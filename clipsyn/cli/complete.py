@@ -1,4 +1,4 @@
-"""What a shell offers for an option: names of the store on the line, or else of the catalogues."""
+"""Completion in the shell: names in the store on the line, or else in the catalogues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED = {"DATASET": "--dataset", "SPLIT": "--split", "BACKBONE": "--backbones"}
 
 
 def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names that go on from what is typed; of a list with commas, its last name."""
+    """Names that begin with what is typed; in a list with commas, with its last name."""
     before, comma, start = incomplete.rpartition(",")
     flag = _NAMED.get(parameter.metavar or "", flag_of(parameter))
     names = sorted(set(getattr(parameter, "offered", ()) or _names(context, flag)))
@@ -28,7 +28,7 @@ def flag_of(parameter: click.Parameter) -> str:
 
 
 def _names(context: click.Context, flag: str) -> Iterable[str]:
-    # click gives up on a line that ends in an option without a value: what it read is in args
+    # where the line ends in an option without a value, click leaves what it read in args
     typed = context.params.get("store") or next(iter(context.args), None)
     store = typed or os.environ.get("CLIPSYN_STORE")
     if flag in (*_PLACES, "--prompts") and store and context.info_name != "extract":

@@ -35,7 +35,7 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
 
 
 def _refuse_one_file(report: Report, output: Path | None) -> None:
-    """--csv and --parquet write their file anew, -o adds to what others may have put there."""
+    """Refuse --csv and --parquet, which write their file anew, for the file that -o adds to."""
     from clipsyn.errors import UsageError
 
     for name, path in (("--csv", report.csv), ("--parquet", report.parquet)):

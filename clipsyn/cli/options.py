@@ -1,4 +1,4 @@
-"""What several commands share: the store, which of its cells, and where numbers go."""
+"""Options that several commands share: the store, lists of names, and where numbers go."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEED = click.IntRange(0, MOST)
 
 
 class Destination(click.Path):
-    """A file that is to be written: refused before the work that would be lost, not after it."""
+    """A file to write; a place that cannot be written to is refused before the work starts."""
 
     name = "file"
 
@@ -41,7 +41,7 @@ class Destination(click.Path):
 
 
 class DeclaredOption(click.Option):
-    """An option that help and messages call by some of its spellings alone, its `shown` ones.
+    """An option with more spellings than the `shown` ones, which help and messages use.
 
     offered: the names that a list is made of, where they are known.
     """
@@ -93,16 +93,16 @@ def list_option(
 
 @dataclass(frozen=True)
 class Report:
-    """How a command tells its numbers."""
+    """How a command reports its numbers."""
 
     as_json: bool
     csv: Path | None
     parquet: Path | None
 
     def show(self, frame: DataFrame, tables: Callable[[DataFrame], str]) -> None:
-        """Write `frame` to the files that are wanted, and print it: as JSON, or as `tables`.
+        """Write `frame` to the files that are wanted, and print it as JSON or as `tables`.
 
-        `tables` are made of the frame with names that are fit to be printed.
+        tables: makes text of the frame, with names that may be printed.
         """
         from clipsyn import frames
 

@@ -1,4 +1,4 @@
-"""Where commands speak: nothing that a stranger wrote steers the terminal."""
+"""Output of commands, in which no control character reaches the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
-    """Write tables and paragraphs whose names went through `printable`, as wide as the terminal."""
+    """Write tables and paragraphs as wide as the terminal; their names are printable already."""
     from clipsyn.show.layout import paragraphs, width_of  # not for every start
 
     _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
@@ -27,7 +27,7 @@ def say_json(value: Any) -> None:
 
 
 def say_document(text: str) -> None:
-    """Write lines that are for programs as well: no terminal changes where they break."""
+    """Write lines that programs may read: they are not wrapped to the terminal."""
     _echo(printable_lines(text), err=False)
 
 

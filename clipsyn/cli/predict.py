@@ -132,9 +132,9 @@ def _of_images(
 def _extract(
     router: FittedRouter, images: str, path: Path, settings: Mapping[str, Any]
 ) -> FeatureKey:
-    """Run the router's backbones over the images; the names of a cell that this has made.
+    """Run the router's backbones over the images; returns the key of a cell that this made.
 
-    One job for each precision: it decides the embeddings, so it has to be what it was.
+    There is a job for each precision, since a backbone runs in the precision it was fitted in.
     """
     from clipsyn.extract.job import plan_job, run_job
     from clipsyn.extract.settings import ExtractSettings

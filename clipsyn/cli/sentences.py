@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on: one sentence on standard error, and an exit status."""
+"""A command that cannot go on ends with one sentence on standard error and an exit status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ADVICE = {
 }
 # not within a command line, a quoted name or an ensemble's parameters
 _ARGUMENT = re.compile(r"`[^`]*`|(?<![\w:='/])(?P<name>[a-z_]+)=(?P<value>…|[\w-]+)")
-_MEMORY = (  # how libraries call the lack of it where it is no MemoryError
+_MEMORY = (  # what libraries say of too little memory, where they raise no MemoryError
     "failed to map segment",
     "cannot allocate memory",
     "can't start new thread",
@@ -39,7 +39,7 @@ _MEMORY = (  # how libraries call the lack of it where it is no MemoryError
 
 @contextmanager
 def sentences(context: click.Context) -> Iterator[None]:
-    """Within it what the user, or the machine's owner, can act on ends the process orderly."""
+    """End the process with one sentence for an error that the user or an administrator can mend."""
     try:
         yield
     except click.ClickException as error:
@@ -60,7 +60,7 @@ def sentences(context: click.Context) -> Iterator[None]:
 
 
 def _of_machine(error: BaseException) -> str | None:
-    """What the operating system refused, as a sentence; None for all that is our own mistake."""
+    """A sentence for what the operating system refused; None for a bug of clipsyn."""
     if isinstance(error, ModuleNotFoundError):
         return _of_package((error.name or "").split(".")[0])
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _MEMORY):
@@ -87,7 +87,7 @@ def _of_package(name: str) -> str | None:
 
 
 def _of_system(error: OSError) -> str | None:
-    if error.errno == errno.EPIPE:  # a reader that has enough: click ends in silence
+    if error.errno == errno.EPIPE:  # the reader has closed the pipe: click ends in silence
         return None
     paths = (error.filename, error.filename2)
     names = [os.fsdecode(path) for path in paths if isinstance(path, str | bytes)]
@@ -97,9 +97,9 @@ def _of_system(error: OSError) -> str | None:
 
 
 def flags_of(context: click.Context) -> dict[str, str]:
-    """What the options of the command that runs are called in Python: argument -> flag.
+    """The flags of the command that runs, by the names of Python's arguments.
 
-    One dataset, split or perturbation is a list of one for the functions that take several.
+    Where the command takes one dataset, Python may take several: `datasets` stands for it too.
     """
     group, name = context.command, context.invoked_subcommand
     command = group.get_command(context, name) if isinstance(group, click.Group) and name else None
@@ -109,7 +109,7 @@ def flags_of(context: click.Context) -> dict[str, str]:
 
 
 def with_flags(message: str, flags: Mapping[str, str]) -> str:
-    """The library's ``backbones=…``, ``shots=4`` and ``replace=True`` as whoever typed them did."""
+    """A message with flags instead of ``backbones=…``, ``shots=4`` and ``replace=True``."""
 
     def flag(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"]
@@ -130,7 +130,7 @@ def _fail(error: ClipsynError, flags: Mapping[str, str] | None = None) -> NoRetu
 
 
 def _close_broken() -> None:
-    """Python would try again to write what is left, and complain, when it ends."""
+    """Close streams that cannot be written to: Python would complain of them when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

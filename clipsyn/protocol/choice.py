@@ -25,7 +25,7 @@ Place = tuple[str, str]  # split, perturbation
 
 
 def compared(settings: ProtocolSettings) -> Comparison:
-    """The heads and ensembles by their names, the numbers of shots, and the seeds."""
+    """What the settings compare, with "all" spelled out."""
     return Comparison(
         _spread(settings.heads, HEADS),
         _spread(settings.ensembles, ENSEMBLES),
@@ -69,9 +69,9 @@ def usable(
 ) -> tuple[Comparison, list[str]]:
     """The comparison without the methods that cannot work, and a note for each reason.
 
-    cells: those it is about, if they are known. by_name: heads and ensembles that stay, so that
-    they are refused later. With predictions alone what is possible is done: it is an error only
-    where nothing is left.
+    cells: those that are measured, where they are known. by_name: heads and ensembles that were
+    asked for by name, which stay and are refused later. Raises UsageError where cells of
+    predictions alone leave nothing to do.
     """
     notes, kept = [], comparison
     for why, texts in _reasons(comparison, set(by_name), cells).items():
@@ -114,12 +114,12 @@ def _reasons(
 
 
 def _those(estimators: Mapping[str, Any], attribute: str) -> set[str]:
-    """The names of those of which an attribute is true."""
+    """The names of the estimators whose attribute is true."""
     return {name for name, estimator in estimators.items() if getattr(estimator, attribute)}
 
 
 def _check_silent(cells: DatasetCells, asked: Comparison, kept: Comparison) -> None:
-    """Refuse what predictions alone cannot do at all."""
+    """Raise UsageError where predictions alone leave nothing to do."""
     every = {name: from_text(ENSEMBLES, name) for name in ENSEMBLES}
     needing = _those(every, "needs_logits")
     if cells.unsure:
@@ -156,8 +156,8 @@ def check(comparison: Comparison) -> None:
 class CellChoice:
     """The cells that the settings select, of datasets that have labels.
 
-    support: the split to learn from, None where nothing learns. optional: what learns may be left
-    out where no dataset has such a split.
+    support: the split to learn from, None where nothing learns. optional: whether methods that
+    learn may be left out where no dataset has that split.
     """
 
     store: FeatureStore
@@ -186,7 +186,7 @@ class CellChoice:
                 yield DatasetCells(dataset, where, names, prompts, support, lacking, silent, unsure)
 
     def _cells(self) -> tuple[list[FeatureKey], str | None]:
-        """Those of labelled splits, of datasets whose support has labels too; and that support."""
+        """The cells whose split, and whose support if there is one, has labels; and the support."""
         keys = self.settings.keys(self.store)
         if any(key.split == self.support for key in keys):
             raise UsageError(

@@ -1,8 +1,8 @@
 """CoOp's few-shot subsets: which images its seeds draw, read from the files it leaves.
 
 CoOp (and what descends from it) pickles its subsets as ``split_fewshot/shot_K-seed_S.pkl``:
-``{"train": [Datum(impath, label, classname), …], "val": […]}``. Nothing in such a file is run:
-the one class that may stand in it is replaced by a plain container, all others are refused.
+``{"train": [Datum(impath, label, classname), …], "val": […]}``. No code in such a file is run:
+its one class is replaced by a plain container, and all others are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.store.samples import SampleTable
 
 Item = tuple[str, int]  # path of an image, CoOp's label
-_FOREIGN = (  # what reading and taking apart a file that is something else, or damaged, raises
+_FOREIGN = (  # what a damaged or foreign file raises when it is read
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -40,8 +40,8 @@ def read_indices(
 ) -> dict[tuple[int, int], NDArray[np.intp]]:
     """Sorted rows of `samples` for each wanted (shots, seed).
 
-    folder: the one with the files, or above it, or with a folder for each dataset. Images are
-    found by the end of their path; CoOp's labels must group them as the store's do.
+    folder: has the files, or a folder ``split_fewshot`` with them, or a folder for each dataset.
+    Images are found by the end of their path; CoOp's labels must group them as the store's do.
     Raises DatasetError for a missing or foreign file, and for an image that is not there.
     """
     place = _place(folder, samples.dataset)

@@ -1,4 +1,4 @@
-"""How long the fits of an evaluation take, as soon as one has been measured."""
+"""How long the fits of an evaluation will take, once the first has been timed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterable
 
 _LOG = logging.getLogger("clipsyn")
-_SHORT = 10.0  # seconds; nobody asks how long that takes
+_SHORT = 10.0  # seconds; shorter waits need no estimate
 
 
 class Estimate:
-    """Says once, after the first task that fits something new, how long the others take about.
+    """Says once, after the first task that fits something new, how long the others will take.
 
-    fits: of each task, in the order in which they finish, whether it fits anything. A task with
-    more images or classes than the first takes longer, so the line says what it is made from.
+    fits: whether each task fits anything, in the order in which they finish. Tasks with more images
+    or classes than the first take longer, so the line says how long the first took.
     """
 
     def __init__(self, fits: Iterable[bool], workers: int) -> None:
@@ -24,7 +24,7 @@ class Estimate:
         self._is_new = self._has_said = False
 
     def count(self, *, new: bool, finished: bool) -> None:
-        """Of the current task there are new rows, or none; it is finished, or not."""
+        """Told after each batch. new: it has new rows; finished: it was the last of its task."""
         self._is_new |= new
         if not finished:
             return
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def duration(seconds: float) -> str:
-    """Two digits are enough: "45 s", "12 min", "3.5 h"."""
+    """Seconds as text of about two digits: "45 s", "12 min", "3.5 h"."""
     if seconds < 100:
         return f"{seconds:.2g} s"
     if seconds < 6000:

@@ -15,7 +15,7 @@ from clipsyn.stats import holm, spearman, wilcoxon
 
 
 def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFrame:
-    """A row for each dataset and perturbation, at the most shots; means over seeds, fractions.
+    """Gains by dataset and perturbation, at the most shots, as fractions: means over seeds.
 
     Columns: dataset, perturbation, inconsistency (share of images that exactly one of two
     backbones gets right, mean over pairs), oracle, `BEST`, and for each METHOD its gain over the
@@ -61,7 +61,7 @@ def gain_table(
 ) -> str:
     """`gain_frame` as text, in points with 95 % intervals, and `correlations`.
 
-    independent: datasets that share no image, which alone are tested together.
+    independent: datasets that share no image; the tests are over these alone.
     """
     frame = gain_frame(tidy, head, methods)
     shown = frame.select("dataset", "perturbation", "inconsistency", "oracle", BEST)

@@ -1,4 +1,4 @@
-"""The one loop: datasets x shots x seeds x heads x ensembles -> a tidy frame."""
+"""The loop over datasets, shots, seeds, heads and ensembles, which gives a tidy frame."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def evaluate(
     measures on each half among its own classes. output: results are added to it as they come, by
     several processes if need be; what it already holds from the same inputs is not computed again.
 
-    Of backbones that were imported as predictions alone there are accuracies, the oracle and votes.
+    Backbones that were imported as predictions alone give accuracies, the oracle and votes.
 
     Returns what was asked for, new or known, as a tidy frame with the columns of `RESULT`. The
     metrics are those of `clipsyn.protocol.scoring.Scorer`, fit_seconds (head and ensemble
@@ -104,7 +104,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Task:
-    """What one worker does in one go; everything in it can be sent to another process."""
+    """What one worker does in one go; it can be sent to another process."""
 
     store: Path
     cells: DatasetCells
@@ -156,7 +156,7 @@ class _Task:
 
 
 def _plan(store: FeatureStore, settings: ProtocolSettings) -> tuple[list[_Task], list[str]]:
-    """What is to be done, and what is to be said before."""
+    """The tasks, and notes to say before they start."""
     every = compared(settings)
     by_name = {*settings.heads, *settings.ensembles}
     check(usable(every, by_name)[0])
@@ -204,7 +204,7 @@ def _work(task: _Task, known: frozenset[str]) -> Batch:
 
 
 def _one_thread() -> None:
-    """Workers fill the cores: more threads would only fight for them."""
+    """Each worker has one thread, since the workers fill the cores."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

@@ -27,7 +27,7 @@ from clipsyn.pool import Pool
 from clipsyn.store.pools import PoolReader
 
 ORACLE = "oracle"
-CHOSEN = "best-single"  # what all else is compared with: the backbone that is best on the support
+CHOSEN = "best-single"  # the backbone that is best on the support, which gains are over
 
 
 class Method(NamedTuple):
@@ -76,7 +76,7 @@ class Target:
 
 @cache
 def versions(head: str, ensemble: str | None) -> list[str]:
-    """Of clipsyn, and of the other packages that a head and an ensemble come from."""
+    """Versions of clipsyn, and of other packages that the head or the ensemble come from."""
     names = (
         (registry, text.partition(":")[0])
         for registry, text in ((HEADS, head), (ENSEMBLES, ensemble or ORACLE))
@@ -85,12 +85,12 @@ def versions(head: str, ensemble: str | None) -> list[str]:
 
 
 def learns(head: str, name: str | None) -> bool:
-    """Whether labelled samples make a difference to a method."""
+    """Whether a method learns from labelled samples."""
     return any(estimator.learns for estimator in _parts(head, name))
 
 
 def is_random(head: str, name: str | None) -> bool:
-    """Whether a seed makes a difference where every sample is taken."""
+    """Whether a seed changes a method that is fitted on the whole support."""
     pairs = zip(_parts(head, name, 0), _parts(head, name, 1), strict=True)
     return any(one.get_params() != other.get_params() for one, other in pairs)
 
@@ -122,7 +122,7 @@ def fit_methods(
 
 
 def predict(fitted: FittedMethods, target: Target) -> Verdict:
-    """Show the target to everything that is fitted, a block of samples at a time."""
+    """What fitted methods predict for a target, a block of samples at a time."""
     labels: list[NDArray[np.int32]] = []
     judged: dict[tuple[str, bool], list[Judged]] = {}  # (name, is a backbone)
     seconds = dict.fromkeys(fitted.methods, 0.0)

@@ -21,7 +21,7 @@ def tables(
 ) -> dict[str, str]:
     """`named_tables`, what they mean, and for each head the gains of `settings.compare`.
 
-    independent: sample tables that share no image, whose datasets alone are tested together.
+    independent: sample tables that share no image; tests are over their datasets alone.
     """
     compared = named_tables(frame, terminal=terminal)
     if not compared:

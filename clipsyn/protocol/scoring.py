@@ -1,4 +1,4 @@
-"""From what a method predicts for each sample to its metrics, with intervals.
+"""Metrics of a method, with intervals, from what it predicts for each sample.
 
 All methods on the same samples share one set of bootstrap resamples, so that gains are paired.
 """
@@ -36,8 +36,8 @@ class Reference(NamedTuple):
 class Scorer:
     """Metrics of methods over the same samples.
 
-    labels: (sample,). singles: what each backbone predicts on its own. Samples count that have a
-    label and a prediction of every backbone, as many for every method.
+    labels: (sample,). singles: what each backbone predicts on its own. The samples that count have
+    a label and a prediction of every backbone, so they are the same for every method.
     """
 
     def __init__(
@@ -78,10 +78,9 @@ class Scorer:
         return right
 
     def metrics(self, judged: Judged, *, probabilities: bool = True) -> Iterator[Measured]:
-        """acc1, mean_per_class_recall, and where there are probabilities nll, brier, ece
-        and ece_floor.
+        """acc1, mean_per_class_recall; from probabilities also nll, brier, ece and ece_floor.
 
-        They depend on other backbones by the samples that count alone.
+        Other backbones matter only in that they decide which samples count.
         """
         correct = self.correct(judged)
         yield self._mean("acc1", correct)
@@ -114,8 +113,8 @@ class Scorer:
             yield self._gain("gain_over_chosen", correct, chosen.correct)
 
     def oracle(self) -> Iterator[Measured]:
-        """Accuracy of a selector that always knew which backbone to ask, what it would be if errors
-        were independent within each class (acc1_independent), and its gain.
+        """Accuracy and gains of the oracle, and acc1_independent: its accuracy if errors were
+        independent within each class.
         """
         right = np.stack([self.correct(single) for single in self.singles.values()])
         yield self._mean("acc1", self.anyone)

@@ -1,4 +1,4 @@
-"""What the few-shot protocol is asked for."""
+"""Settings of the few-shot protocol."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ProtocolSettings(Selection):
         from clipsyn.estimator import from_text
 
         asked = {*self.ensembles, *(ENSEMBLES if ALL in self.ensembles else ())}
-        for name in self.compare:  # what cannot be is refused before anything is fitted
+        for name in self.compare:  # refused before anything is fitted
             from_text(ENSEMBLES, name)
             if name not in asked:
                 raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")

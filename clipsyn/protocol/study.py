@@ -1,4 +1,4 @@
-"""One dataset under the protocol: what is fitted on its support and judged on its targets."""
+"""The few-shot protocol on one dataset: fitted on its support, judged on its targets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Draw(NamedTuple):
 
 @dataclass
 class Batch:
-    """Rows that are finished together, and what there is to say about them."""
+    """Rows that are finished together, with notes about them."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Subject(NamedTuple):
-    """What has a fingerprint: on a target, an ensemble of all backbones or a backbone."""
+    """What a fingerprint is of: an ensemble, or a backbone on its own, on a target."""
 
     target: int
     ensemble: str | None
@@ -87,7 +87,7 @@ class FewShotStudy:
     ) -> None:
         self.support = support
         self.targets = targets
-        self._reader = support or targets[0].reader  # of a target no sample is read to fit
+        self._reader = support or targets[0].reader  # no sample of a target is read to fit
         self.comparison = comparison
         self._indices = indices or {}
 
@@ -192,7 +192,7 @@ class FewShotStudy:
     def _pool(self, draw: Draw) -> Pool:
         pool = self._reader.read(draw.rows)
         if self.support is None:
-            pool = replace(pool, split="")  # empty: nothing of the target, which a fit refuses
+            pool = replace(pool, split="")  # empty; a fit would refuse the name of the test split
         if not self.comparison.base_to_new:
             return pool
         return pool.of_classes(halves(pool.n_classes)[0])
@@ -249,7 +249,7 @@ def _measure(
     names: Sequence[str | None],
     known: Sequence[str | None],
 ) -> Iterator[tuple[Subject, Measured]]:
-    """All metrics of `names` on a target; of those `known` the gain over the backbone chosen."""
+    """All metrics of `names` on a target; for those in `known`, only gain_over_chosen."""
     verdict = predict(fitted, target)
     scorer = Scorer(verdict.labels, verdict.singles, target.n_classes)
     silent = target.reader.silent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Union
 
@@ -119,8 +120,5 @@ def run_recipe(recipe: Recipe, started: Callable[[int, str], None]) -> list[Outc
         started(number, stage.stage)
         start = time.monotonic()
         outcome = stage.run(recipe.store)
-        seconds = time.monotonic() - start
-        outcomes.append(
-            Outcome(outcome.stage, outcome.skipped, outcome.did, outcome.report, seconds)
-        )
+        outcomes.append(replace(outcome, seconds=time.monotonic() - start))
     return outcomes

@@ -1,4 +1,4 @@
-"""Files of results, to which rows are only ever added; and the ensembles in such a file."""
+"""Files of results, to which rows are added, and the ensembles in such a file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ResultsFile:
         self._seen: tuple[int, int] | None = None  # the file whose content `frame` is
         if path:
             make_folder_of(path)
-        with self._turn():  # a place that cannot be written to is known before anything is measured
+        with self._turn():  # refuses a place that cannot be written to
             pass
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -59,11 +59,11 @@ class ResultsFile:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """No other process adds to the file meanwhile, and what others have added is here."""
+        """Read what other processes have added to the file, and keep them out meanwhile."""
         with locked(self.path) if self.path else nullcontext():
             if self.path and (there := file_at(self.path)) and there != self._seen:
                 self.frame = _read(self.path)
-                self.known |= set(self.frame["fingerprint"])  # in place: a run holds on to it
+                self.known |= set(self.frame["fingerprint"])  # in place: a run holds the same set
             self._seen = None  # if this turn fails, the next one reads
             yield
             self._seen = file_at(self.path) if self.path else None
@@ -87,7 +87,7 @@ class ResultsFile:
 def ensembles_in(
     path: Path, metrics: Sequence[str], head: str, shots: Shots | None, line: str
 ) -> pl.DataFrame:
-    """What a file of results says of ensembles over all classes, on one head and number of shots.
+    """Rows of a results file about ensembles over all classes, for one head and number of shots.
 
     shots: images a class, "full" for the whole support, None for the most there are. Ensembles
     that learn nothing are there anyway. line: the command that adds results to the file.

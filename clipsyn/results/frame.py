@@ -48,7 +48,7 @@ _ZERO_SHOT = {
 
 
 class Measured(NamedTuple):
-    """One number, before it is said what it is about."""
+    """One number, without what it is about."""
 
     metric: str
     score: Score
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 
 def row(measured: Measured, **about: Any) -> Row:
-    """A row of results; what `about` leaves out is as for zero-shot logits over all classes."""
+    """A row of results; columns that `about` lacks are those of zero-shot over all classes."""
     interval = measured.interval
     return {
         **_ZERO_SHOT,
@@ -72,7 +72,7 @@ def row(measured: Measured, **about: Any) -> Row:
 def frame(rows: Iterable[Row], more: Mapping[str, Any] | None = None) -> pl.DataFrame:
     """Rows as a tidy frame with the columns of `RESULT`, and `more` before the metric.
 
-    A row that says nothing of a column has null there.
+    A row has null in columns that it lacks.
     """
     names = list(RESULT)
     at = names.index("metric")

@@ -1,8 +1,8 @@
 """A fitted router as a folder: `router.json` says what it is, `router.safetensors` has its arrays.
 
-The folder is complete or not there. Reading it runs no code of it: classes are found by their
-names in the registries, and what they learned is numbers, texts and arrays. Nor does a name in it
-run what else is installed: classes of other packages are for the user to allow.
+The folder is complete or not there. Reading it runs no code from it: classes are found by their
+names in the registries, and what they learned is numbers, texts and arrays. Classes of other
+packages are loaded only if the user allows it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def save_router(
     seed: int | None = None,
     replace: bool = False,
 ) -> FittedRouter:
-    """Write an ensemble, and the head it stands on, with all about the `support` of both.
+    """Write a fitted ensemble, its head, and what there is to know of their `support`.
 
     shots, seed: how `support` was chosen, for the record. Raises UsageError if something is at
     `path` and `replace` is not set.

@@ -1,4 +1,4 @@
-"""The verb `fit`: a store and the name of a method in, a fitted router out."""
+"""Fit a router on a split of a store."""
 
 from __future__ import annotations
 

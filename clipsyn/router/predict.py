@@ -1,4 +1,4 @@
-"""The verb `predict`: a router and a split of a store in, a row for each image out.
+"""Predict a split of a store with a router: a row for each image.
 
 Logits are made anew from the stored image embeddings and the class embeddings that the router
 brings, so the store needs no class embeddings; if it has some, they must be the same.
@@ -30,10 +30,12 @@ _BLOCK_BYTES = 256 << 20  # of logits held at a time
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """frame: a row for each image: id, class, class_index, probability, one column
-    ``weight BACKBONE`` for each backbone if the ensemble weighs them. All but the id are null where
-    an image could not be read. accuracy: None without labels, or with `other_classes`: the images
-    have labels, some of them of classes that the router has not.
+    """What a router predicts for a split.
+
+    frame: a row for each image with id, class, class_index, probability and, if the ensemble weighs
+    backbones, ``weight BACKBONE`` for each; all but the id are null where an image could not be
+    read. accuracy: None without labels, or with `other_classes`. other_classes: some labels are of
+    classes that the router does not know.
     """
 
     frame: pl.DataFrame
@@ -52,9 +54,9 @@ def predict_store(
 ) -> Predictions:
     """Predict every image of a split, a bounded number at a time.
 
-    own_classes: the images may come with other classes and prompts than the router's. There is an
-    accuracy if each of their classes is called as one of the router's. Raises RouterMismatch naming
-    what differs, MissingCell with the extract line that helps.
+    own_classes: the images may come with other classes and prompts than the router's; there is an
+    accuracy if the router has a class of the same name for each of theirs. Raises RouterMismatch
+    that names what differs, and MissingCell with the `clipsyn extract` line that makes the cell.
 
     >>> from clipsyn import FeatureStore, fit_router, predict_store
     >>> store = FeatureStore.open("store")
