@@ -10,6 +10,7 @@ NOTHING = "\N{EN DASH}"  # for null and NaN
 
 
 def number(value: float | None, digits: int = 2) -> str:
+    """A number with so many decimals; `NOTHING` for null and NaN."""
     if value is None or math.isnan(value):
         return NOTHING
     return f"{round(value, digits) + 0.0:.{digits}f}"

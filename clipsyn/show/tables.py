@@ -1,4 +1,4 @@
-"""Frames as aligned text."""
+"""Frames and rows as aligned tables of text."""
 
 from __future__ import annotations
 

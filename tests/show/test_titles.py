@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from clipsyn.show.titles import common, mean_over, title, where
+from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
 ROW = {
     "dataset": "birds",
@@ -39,3 +39,10 @@ def test_what_a_mean_is_over():
     assert mean_over(prompts, WHERE) == "mean over 2 prompt sets"
     several = pl.DataFrame([ROW, cars, cars | {"split": "train"}])
     assert mean_over(several, WHERE) == "mean over 3 combinations of dataset, split"
+
+
+def test_what_ensembles_are_fitted_on():
+    shots = {name: pl.DataFrame({"shots": [0, name]}) for name in (16, None)}
+    assert fitted_on(shots[16]) == "16 shots"
+    assert fitted_on(shots[None]) == "the whole support"
+    assert fitted_on(pl.DataFrame({"shots": [0, 0]})) == ""

@@ -138,9 +138,10 @@ def _mean(part: pl.DataFrame, metric: str) -> float | None:
 
 def _pair(rows: pl.DataFrame, names: ShortNames) -> str | None:
     """The only row as "RN ViT-16 0.25"; None where there is none."""
-    for row in rows.iter_rows(named=True):
-        return " ".join([*map(names.short.__getitem__, row["backbones"]), number(row["value"])])
-    return None
+    if rows.is_empty():
+        return None
+    members, value = rows.select("backbones", "value").row(0)
+    return " ".join([*(names.short[name] for name in members), number(value)])
 
 
 def _matrix(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
