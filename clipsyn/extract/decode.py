@@ -1,8 +1,8 @@
 """Encoded bytes to RGB pixels, one way for every source.
 
 The pixels are those of torchvision's ``pil_loader``: the first frame, ``convert("RGB")`` for
-palette, alpha and CMYK images, no rotation by EXIF. One thing differs, because PIL clips there
-and would show a white image: samples of 16 bits keep their upper 8.
+palette, alpha and CMYK images, no rotation by EXIF. One thing differs: samples of 16 bits keep
+their upper 8, where PIL clips them and gives a white image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DAMAGED = (
 
 
 class UndecodableImage(Exception):
-    """The bytes are no image that can be shown; `reason` says why, on one line."""
+    """The bytes cannot be decoded as an image; `reason` says why, on one line."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -1,8 +1,7 @@
 """A loaded CLIP: pixels or texts in, unit-norm embeddings out.
 
-Weights come through open_clip (`extract.models`); what this module adds is that preprocessing is
-split, so that encoders share the costly part, and that everything which decides an embedding is
-in `identity`.
+Weights come through open_clip (`extract.models`). This module splits preprocessing, so that
+encoders share the costly part, and puts everything that decides an embedding into `identity`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> torch.device | str:
-        """What images are encoded on."""
+        """The device that images are encoded on."""
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop: (height, width, 3)."""
@@ -81,7 +80,7 @@ def load_encoder(
                autocast gains nothing. Texts are always encoded in fp32.
     cache_dir  where downloaded weights are kept (default: open_clip's own cache).
 
-    Raises UsageError for a device or precision that is not to be had, UnknownName for an
+    Raises UsageError for a device or precision that is not available, UnknownName for an
     architecture or tag, CheckpointError for weights that cannot be used.
     """
     target = resolve_device(device)
@@ -192,7 +191,7 @@ class OpenClipEncoder:
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
         """open_clip's own resize, crop and conversion to RGB: (height, width, 3).
 
-        Raises UndecodableImage for the extremely narrow, of which no pixel would be left.
+        Raises UndecodableImage for images so narrow that no pixel would be left.
         """
         try:
             return np.asarray(self._geometry(image))
@@ -262,7 +261,7 @@ def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
 
 
 def _identity(source: ModelSource, model: Any, config: PreprocessCfg, precision: str) -> Identity:
-    """Names only for ARCHITECTURE/TAG; for every source the model's configuration and weights."""
+    """The model's configuration and weights; for ARCHITECTURE/TAG its names too."""
     return {
         "architecture": source.architecture if source.tag else None,
         "pretrained": source.tag,

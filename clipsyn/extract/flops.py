@@ -1,4 +1,4 @@
-"""What a model costs: parameters and floating-point operations of its two towers."""
+"""Cost of a model: parameters and floating-point operations of its two towers."""
 
 from __future__ import annotations
 

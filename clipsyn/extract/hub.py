@@ -10,7 +10,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 
 def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -> Path | None:
-    """A file that is here, under one of the names that open_clip looks for; "" is weights."""
+    """The path of a cached file, under one of the names open_clip looks for; "" is weights."""
     found = (
         try_to_load_from_cache(repository, name, cache_dir=cache_dir) for name in _names(filename)
     )
@@ -20,15 +20,15 @@ def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -
 def require_answer(repository: str, filename: str = "", cache_dir: Path | None = None) -> None:
     """Ask the hub once for a file that is not here; raises ConnectionError if nobody answers.
 
-    To download, it asks six times, 31 s in all, for each name that a file can have. Offline by
-    wish nobody is asked, and the download says so at once.
+    Its download would ask six times, 31 s in all, for each name that a file can have. With the
+    hub's offline mode nobody is asked, and the download says so at once.
     """
     if constants.HF_HUB_OFFLINE or cached(repository, filename, cache_dir):
         return
     try:
         get_hf_file_metadata(hf_hub_url(repository, _names(filename)[0]))
     except HfHubHTTPError:
-        return  # it answers, and the download will say what it has against it
+        return  # it answers; the download will say why it refuses
     except Exception as error:  # of requests, httpx or httpx2, by the hub's version
         raise ConnectionError(str(error)) from error
 

@@ -1,7 +1,7 @@
-"""From a source's images to the pixels that backbones read: decode, perturb, resize, ahead of need.
+"""From a source's images to the pixels that backbones read: decoded, perturbed, resized in advance.
 
-An image is decoded and perturbed once for all backbones; those that preprocess alike share pixels.
-Perturbations of the same rows that follow each other share what is decoded.
+An image is decoded and perturbed once for all backbones; those with the same preprocessing share
+pixels. Consecutive perturbations of the same rows share the decoded images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BLANK = Image.new("RGB", (64, 64))
 
 @dataclass(frozen=True)
 class Images:
-    """Some rows of a source, how they are perturbed, and every preprocessing that is wanted.
+    """Some rows of a source, with their perturbation and all preprocessings that are needed.
 
     `again`: the next work is another perturbation of the same rows on the same canvas.
     """
@@ -60,7 +60,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """One row: pixels and what is wrong with them, by preprocessing."""
+    """One row: pixels and errors, by preprocessing."""
 
     sample_id: str
     pixels: dict[str, NDArray[np.uint8]]

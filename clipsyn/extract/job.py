@@ -37,7 +37,7 @@ _CPU_BATCH, _GPU_BATCH = 64, 256
 
 
 def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan, Settings]:
-    """Load backbones, read images, see what the store at `path` lacks; writes nothing."""
+    """Load backbones, read images, and compare with the store at `path`; writes nothing."""
     settle_process()
     from clipsyn.extract.plan import make_plan
 
@@ -48,10 +48,10 @@ def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan
 
 
 def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
-    """What the job would do, where weights or images are missing; None where they are all here.
+    """What the job would do, if weights or images are missing; None if all are here.
 
-    Loads and downloads nothing, and writes nothing. Raises as `plan_job` does for all that cannot
-    be, whatever is here.
+    Loads, downloads and writes nothing. Raises as `plan_job` does for what cannot work whatever
+    is here.
     """
     settle_process()
     from clipsyn.extract.encoder import resolve_device, resolve_precision
@@ -147,7 +147,7 @@ def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
 def _outlined_splits(
     job: ExtractSettings, datasets: Sequence[str], splits: Sequence[str]
 ) -> list[OutlinedSplit]:
-    """Raises DatasetError naming all that are neither here nor in the catalogue."""
+    """The outline of every split; raises DatasetError naming all that nothing is known of."""
     found: list[OutlinedSplit] = []
     failed: dict[str, DatasetError] = {}
     for dataset in datasets:
@@ -240,7 +240,7 @@ def _refuse_repeated(names: list[str]) -> None:
 
 
 def settle_process() -> None:
-    """Settings that must precede torch; see docs/decisions.md for what they gain."""
+    """Settings to make before torch is imported; docs/decisions.md says what they gain."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

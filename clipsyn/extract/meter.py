@@ -1,4 +1,4 @@
-"""What encoding a batch takes: how long the device is busy, and the most memory it needs."""
+"""Cost of encoding a batch: how long the device is busy, and the most memory it needs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Used(NamedTuple):
 
 
 def measured(work: Callable[[], _T], device: torch.device | str) -> tuple[_T, Callable[[], Used]]:
-    """work(), and a function that says what it took: to be called when the result is needed.
+    """The result of work(), and a function that gives its cost, to call when the result is needed.
 
-    A GPU runs behind, so the caller's clock would say how long it takes to ask; the function waits
-    for the GPU, `measured` does not. Kinds of memory:
+    A GPU works asynchronously, so the caller's clock would measure only the call. The function
+    waits for the GPU, `measured` does not. Kinds of memory:
 
     - peak_memory_mb, on a GPU: allocated beyond what was there before. It is of one backbone,
       however many are loaded, without its weights.

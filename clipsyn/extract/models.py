@@ -1,8 +1,8 @@
 """From a Backbone to open_clip's model: where its configuration and weights are, checked loading.
 
-Every form of source ends in `open_clip.create_model`. Before it, the files are looked at, so that
-a wrong name, a missing file or an unfit checkpoint is answered in one sentence; after it, the
-weights are checked.
+Every form of source ends in `open_clip.create_model`. Files are checked before it, so that a wrong
+name, a missing file or an unfit checkpoint gives an error of one sentence. Weights are checked
+after it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WEIGHTS_FILES = (
     "model.pth",
 )
 
-# What open_clip, timm and torch raise for a configuration or weights that do not work out.
+# What open_clip, timm and torch raise for a configuration or weights that do not work.
 _BUILD_ERRORS = (
     RuntimeError,
     ValueError,
@@ -61,7 +61,7 @@ _BUILD_ERRORS = (
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `open_clip.create_model` is asked for, resolved from a Backbone."""
+    """The arguments of `open_clip.create_model`, resolved from a Backbone."""
 
     model_name: str  # with open_clip's schema: "ViT-B-32", "local-dir:…", "hf-hub:…"
     config: dict[str, Any]  # open_clip's model_cfg
@@ -91,9 +91,9 @@ def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
 
 
 def look_for(backbone: Backbone) -> tuple[bool, int | None]:
-    """Whether its weights are here, and the width of its embeddings, None where only they tell.
+    """Whether the weights are here, and the embedding width, None where only the weights tell it.
 
-    Neither loads nor downloads anything. Raises what `locate` raises, but for a download.
+    Neither loads nor downloads anything. Raises what `locate` raises, except for a download.
     """
     source = backbone.source
     if source.startswith("hf-hub:"):
@@ -315,7 +315,7 @@ def _does_not_fit(backbone: Backbone, source: ModelSource, misfit: str) -> str:
 def quiet_open_clip() -> Iterator[None]:
     """Keep open_clip's logging off the user's terminal and out of the root logger's set-up.
 
-    It logs through the root logger, whose first message would install a handler for good.
+    It logs through the root logger, whose first message would install a handler permanently.
     """
     before = logging.root.manager.disable
     handler = logging.NullHandler()

@@ -1,7 +1,7 @@
-"""What an extraction would do, as far as that is known without its weights and its images.
+"""What an extraction would do, as far as it is known without weights and images.
 
 Widths and costs come from the catalogue and from open_clip's configurations, sizes of datasets
-that are not here from the catalogue. What is not known is None, and so is every sum of it.
+that are not here from the catalogue. Unknown values are None, and so is every sum with one.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Outline:
         )
 
     def unchecked(self) -> str:
-        """What is missing, and what the outline therefore does not say."""
+        """What is missing, and what the outline therefore leaves open."""
         weights = sum(not backbone.is_here for backbone in self.backbones)
         images = [f"{split.dataset}/{split.split}" for split in self.splits if split.missing]
         parts = [

@@ -1,4 +1,4 @@
-"""What an extraction would do: which cells are asked for, which are there, what the rest costs.
+"""What an extraction would do: cells that are asked for, cells that exist, cost of the rest.
 
 Planning reads images (to hash them) and the store, and writes nothing.
 """
@@ -42,7 +42,7 @@ class ClassesPlan:
 
 @dataclass(frozen=True, eq=False)
 class CellPlan:
-    """One feature cell, and the logits that follow from it if there are class embeddings."""
+    """One feature cell, and the logits made from it if there are class embeddings."""
 
     key: FeatureKey
     encoder: Encoder
@@ -57,12 +57,12 @@ class CellPlan:
 
     @property
     def gflops(self) -> float:
-        """Of the image tower, for the images left; 0 where a backbone's cost is not known."""
+        """GFLOPs of the image tower for the images left; 0 where a backbone's cost is not known."""
         return self.images_left * (self.encoder.gflops or 0.0)
 
     @property
     def bytes(self) -> int:
-        """On disk, for what is not there yet."""
+        """Bytes on disk of what is not there yet."""
         samples = self.draft.blocks.samples
         size = features_bytes(samples, self.encoder.embed_dim) if self.images_left else 0
         if self.logits and self.classes and not self.logits.is_published():
@@ -86,7 +86,7 @@ class SplitPlan:
     cells: tuple[CellPlan, ...]
 
     def corrects(self, store: FeatureStore) -> bool:
-        """Whether labels or class names in the store are others than the source's."""
+        """Whether labels or class names in the store differ from the source's."""
         if not self.samples.is_published():
             return True
         stored = store.samples(self.table.dataset, self.table.split)
@@ -172,7 +172,7 @@ def logits_bytes(images: int, classes: int) -> int:
 
 
 def severities(labels: Iterable[str]) -> str:
-    """One label, "jpeg-1,2,3", for those of one perturbation at several severities."""
+    """One label, "jpeg-1,2,3", for the labels of one perturbation at several severities."""
     first, *others = dict.fromkeys(labels)
     if not others:
         return first
@@ -183,7 +183,7 @@ def severities(labels: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an extraction is asked for, everything loaded and resolved but the images."""
+    """What an extraction is asked for; everything but the images is loaded and resolved."""
 
     encoders: Sequence[Encoder]
     sources: Sequence[ImageSource]
@@ -324,7 +324,7 @@ def _logit_draft(
 
 
 def _check_class_names(sources: Sequence[ImageSource]) -> None:
-    """A class is its index: all splits of a dataset must count their classes alike."""
+    """A class is known by its index, so all splits of a dataset must have the same classes."""
     known: dict[str, ImageSource] = {}
     for source in sources:
         other = known.setdefault(source.name, source)

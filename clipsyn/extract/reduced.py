@@ -1,4 +1,4 @@
-"""Decoded images that several perturbations of the same rows start from."""
+"""Decoded images, shared by several perturbations of the same rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LOCKS = 16
 class ReducedImages:
     """Images of some rows of a source, decoded and reduced to a canvas.
 
-    With `keep` they are wanted more than once: as many are kept as there is room for. Several
-    threads may ask at once: who asks for a row that is being decoded waits for it.
+    With `keep` they are needed more than once, and as many are kept as there is room for. Several
+    threads may ask at once: one that asks for a row that is being decoded waits for it.
     """
 
     def __init__(self, source: ImageSource, rows: range, canvas: int, keep: bool) -> None:

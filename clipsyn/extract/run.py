@@ -1,6 +1,6 @@
 """Carry out a plan: images through every backbone, block by block, into the store.
 
-A block is finished or it is not; whatever stops a run, the same command goes on from there.
+A block is finished or it is not. Whatever stops a run, the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TOGETHER = 5  # perturbations that go through a block in turn, so that it is de
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run; nothing here changes a stored number but by float16 rounding."""
+    """How to run; nothing here changes a stored number by more than float16 rounding."""
 
     batch_size: int = 64
     workers: int = 2  # decoding threads
@@ -69,7 +69,7 @@ class Item:
         return self.cells[0].perturbation
 
     def images(self, following: Item | None = None) -> Images:
-        """What to load, given what is loaded next."""
+        """The images to load, given the item that follows."""
         keys = {cell.encoder.preprocess_key: cell.encoder.preprocess for cell in self.cells}
         again = following is not None and self._shares_with(following)
         return Images(self.split.source, self.perturbation, keys, self.rows, again)
@@ -80,7 +80,7 @@ class Item:
 
 
 def run(plan: Plan, settings: Settings, progress: Progress) -> None:
-    """Do all work of the plan that falls to this worker, and publish every cell that is complete.
+    """Do this worker's share of the plan, and publish every cell that is complete.
 
     Raises BadImages when more than `max_bad` of a split cannot be decoded; what is finished stays.
     """
@@ -111,7 +111,7 @@ def items(plan: Plan, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
 
 
 def _all_items(plan: Plan) -> Iterator[Item]:
-    """A few perturbations block by block, then the next few."""
+    """All blocks, for a few perturbations at a time."""
     for split in plan.splits:
         by_perturbation = itertools.groupby(split.cells, key=lambda cell: cell.perturbation)
         left = [tuple(cells) for _, cells in by_perturbation]
@@ -220,7 +220,7 @@ class _Run:
 
 
 class _Queue:
-    """Threads that work off calls in order, of which only so many may be unfinished.
+    """Threads that run calls in order; at most so many may be unfinished.
 
     Each thread calls `prepare` first.
     """
@@ -256,7 +256,7 @@ class _Queue:
 
 @dataclass(frozen=True)
 class _Part:
-    """What an encoder made of one batch, on its device, and what that took."""
+    """The embeddings of one batch, on the encoder's device, and their cost."""
 
     embedding: Any
     used: Callable[[], Used]
@@ -301,7 +301,7 @@ def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], samples: int, max_bad
 
 
 def _freeze(plan: Plan, split: SplitPlan) -> None:
-    """Publish the sample table, or bring labels and class names of the published one up to date."""
+    """Publish the sample table, or update labels and class names of the published one."""
     table, draft = split.table, split.samples
     if draft.is_published():
         plan.store.annotate(table)
@@ -360,7 +360,7 @@ def _note(errors: Mapping[str, str], used: Sequence[Used]) -> Note:
 
 
 def _provenance(cell: CellPlan, notes: Sequence[Note]) -> dict[str, Any]:
-    """Who made the cell, when, with what: recorded, never compared."""
+    """How and when the cell was made: recorded, never compared."""
     return {
         "encoder": cell.encoder.provenance,
         "workers": list(

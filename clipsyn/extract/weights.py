@@ -1,4 +1,4 @@
-"""Checkpoint files and loaded weights: what is in them, does it fit, is it finite, which is it.
+"""Checkpoint files and loaded weights: their shapes, fit, finiteness and digest.
 
 Nothing here runs code from a file: pickles are opened with `weights_only=True`.
 """
@@ -123,8 +123,8 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 def resized_tensor(shapes: Shapes, model: torch.nn.Module) -> str | None:
     """A tensor that fits only because it was resized on loading, in words.
 
-    open_clip interpolates position embeddings of another resolution without a word; the result
-    is a model that nobody trained.
+    open_clip interpolates position embeddings of another resolution without a message; the result
+    is a model that was never trained.
     """
     for name, tensor in model.state_dict().items():
         plain = name.removeprefix("text.")  # before open_clip 2.0 text towers had no prefix
@@ -137,7 +137,7 @@ def resized_tensor(shapes: Shapes, model: torch.nn.Module) -> str | None:
 def require_finite(model: torch.nn.Module, where: str) -> None:
     """Raise CheckpointError naming the first tensor of the model with NaN or Inf."""
     for name, tensor in model.state_dict().items():
-        # One NaN or Inf makes the sum so; only then is every value looked at.
+        # One NaN or Inf makes the sum NaN or Inf; only then is every value checked.
         if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
             continue
         bad = int((~torch.isfinite(tensor)).sum())

@@ -60,7 +60,7 @@ PERTURBATIONS = Registry(
 
 
 def available() -> dict[str, PerturbationInfo]:
-    """All by name, those of other packages last; one of these that cannot be used is a warning."""
+    """All perturbations by name, those of other packages last; broken ones give a warning."""
     for name in PERTURBATIONS.offered():
         try:
             _is_known(name)
@@ -70,7 +70,7 @@ def available() -> dict[str, PerturbationInfo]:
 
 
 def _is_known(name: str) -> bool:
-    """Whether there is a perturbation `name`; one of another package is loaded by this.
+    """Whether a perturbation has the name `name`; this loads one of another package.
 
     Without its group: groups are clipsyn's own. Raises PluginError.
     """
@@ -80,13 +80,13 @@ def _is_known(name: str) -> bool:
 
 
 def expand(texts: Iterable[str]) -> list[Perturbation]:
-    """Everything that `texts` ask for, once each, in order, with current versions.
+    """The perturbations that `texts` ask for, once each, in order, with current versions.
 
     A text describes one perturbation, see `resolve`, or a group: ``imagenet-c:3`` is every member
-    at severity 3, ``imagenet-c`` every member at all five (at 1 where it has but one strength).
+    at severity 3, ``imagenet-c`` every member at all five (at 1 where it has one strength).
     Options follow as they do on members: ``geometric:2:seed=1``, ``geometric:seed=1``.
 
-    Raises UnknownName with near matches, UsageError for a severity or option that cannot be.
+    Raises UnknownName with near matches, UsageError for a severity or option that is not allowed.
     """
     known = PERTURBATIONS.groups
     found: dict[Perturbation, None] = {}
@@ -158,7 +158,7 @@ def apply(
 ) -> NDArray[np.uint8]:
     """Perturb one decoded image (h, w, 3): reduce to the canvas, then the registered function.
 
-    Clean images come back untouched, the same object. The result is otherwise at most
+    A clean image is returned as it is, the same object. Any other result is at most
     `perturbation.canvas` along its shorter side; `image` is never written to.
     """
     if perturbation.name == CLEAN.name:
@@ -194,7 +194,7 @@ def _function(target: str) -> Callable[..., NDArray[np.uint8]]:
 
 
 def random_state(perturbation: Perturbation, sample_id: str) -> np.random.Generator:
-    """The generator for one image: PCG64 seeded by SHA-256 of what identifies the draw."""
+    """The generator for one image: PCG64, seeded by the SHA-256 of what identifies the draw."""
     identity = [perturbation.seed, perturbation.name, perturbation.severity, sample_id]
     digest = hashlib.sha256(canonical_json(identity).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))

@@ -87,7 +87,7 @@ def _weighted_shifts(
 def glass_blur(
     image: NDArray[np.uint8], severity: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Smooth, let every pixel take the value of one nearby, several times, and smooth again."""
+    """Smooth, give every pixel the value of one nearby, several times, and smooth again."""
     sigma, reach, rounds = GLASS[severity - 1]
     blurred = _rounded(_smooth(image, sigma))
     pixels = blurred.reshape(-1, 3)

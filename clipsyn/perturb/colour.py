@@ -79,7 +79,7 @@ def saturate(
 
 
 def hue(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Turn the hue of HSV (in bytes) in one direction or the other, as torchvision's adjust_hue."""
+    """Rotate the hue of HSV (in bytes) in either direction, as torchvision's adjust_hue does."""
     turn = int(rng.choice([-1, 1]) * HUE_TURN[severity - 1] * 255)
     hsv = np.array(Image.fromarray(image).convert("HSV"))
     hsv[..., 0] += np.uint8(turn % 256)

@@ -1,4 +1,4 @@
-"""Perturbations that move pixels. What lies outside the image is black, if not said otherwise."""
+"""Perturbations that move pixels. What lies outside the image is black, unless said otherwise."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def vertical_flip(
 def rotation(
     image: NDArray[np.uint8], severity: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Turn about the centre, in one direction or the other (bilinear)."""
+    """Rotate about the centre, in either direction (bilinear)."""
     degrees = float(rng.choice([-1, 1]) * ROTATION_DEGREES[severity - 1])
     return np.array(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
 
@@ -93,7 +93,7 @@ def translation(
 
 
 def crop(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A part of the image of its own shape, at a random place, enlarged to its size (bicubic)."""
+    """A part of the image, at a random place, enlarged to the image's size (bicubic)."""
     height, width = image.shape[:2]
     side = CROP_SIDE[severity - 1]
     left, top = (rng.uniform(0, 1 - side) * size for size in (width, height))
@@ -211,7 +211,7 @@ def _mirrored_smooth(noise: NDArray[np.float32], sigma: float) -> NDArray[np.flo
 
 @cache
 def _cosine_gain(size: int, sigma: float) -> NDArray[np.float32]:
-    """What the Gaussian does to each of the `size` cosines."""
+    """The factor that the Gaussian gives to each of the `size` cosines."""
     radius = int(3 * sigma + 0.5)
     steps = np.arange(-radius, radius + 1)
     taps = np.exp(-(steps**2) / (2 * sigma**2))

@@ -1,4 +1,4 @@
-"""Where images come from. `open_source` is the one entrance."""
+"""Sources of images. `open_source` opens all of them."""
 
 from __future__ import annotations
 

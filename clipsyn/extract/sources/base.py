@@ -1,4 +1,4 @@
-"""What extraction needs of a set of images, and the part that sources of files share."""
+"""What extraction needs of a set of images, and the code that sources of files share."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ImageSource(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should be told: skipped files, class names used twice, odd counts."""
+        """Sentences for the user: skipped files, class names used twice, unexpected counts."""
 
     def __len__(self) -> int: ...
     def digest(self, index: int) -> bytes:

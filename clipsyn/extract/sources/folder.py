@@ -63,7 +63,7 @@ def open_folder(path: Path, name: str, split: str) -> FolderSource:
 
 
 def _split_root(path: Path, split: str) -> Path:
-    """``PATH/<split>`` where that is a split rather than a class that happens to be called so."""
+    """``PATH/<split>`` if that is a split, and not a class of the same name."""
     folders = set(_subfolders(path))
     is_split_layout = folders <= SPLITS | {split}
     if split in folders and (is_split_layout or _subfolders(path / split)):
@@ -92,7 +92,7 @@ def _class_folders(path: Path, root: Path, parts: list[tuple[str, ...]]) -> list
 
 
 def _list_images(root: Path) -> tuple[list[tuple[str, ...]], int]:
-    """Path parts of every image below `root`, sorted class by class, and how many files not."""
+    """Path parts of every image below `root`, sorted by class, and the number of other files."""
     parts, skipped = [], 0
     for part, is_image in _walk(root, (), (root.resolve(),)):
         if is_image:
@@ -110,7 +110,7 @@ def _list_images(root: Path) -> tuple[list[tuple[str, ...]], int]:
 def _walk(
     folder: Path, above: tuple[str, ...], ancestors: tuple[Path, ...]
 ) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Follows symbolic links, but never into a folder that it is inside of."""
+    """Files below a folder; follows symbolic links, but never into a folder that contains them."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:

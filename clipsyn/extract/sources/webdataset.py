@@ -52,7 +52,7 @@ def is_webdataset(path: Path, split: str) -> bool:
 
 
 def _holds_tars(folder: Path) -> bool:
-    """An archive that lies beside folders of images makes no webdataset of them."""
+    """Whether a folder holds tars; an archive beside folders of images does not count."""
     if not any(folder.glob("*.tar")):
         return False
     return (folder / "nshards.txt").is_file() or not any(x.is_dir() for x in folder.iterdir())
