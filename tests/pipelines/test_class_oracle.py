@@ -14,7 +14,7 @@ SPEC = importlib.util.spec_from_file_location("class_oracle", PATH)
 study = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(study)
 
-FOUND = {  # percent, by model and class
+PERCENT = {  # by model and class
     "backboneRN50_pretrainedcc3m": {"cat": 10.0, "dog": 90.0, "bee": 20.0},
     "backboneViT-B-32_pretrainedlaion2b": {"cat": 80.0, "dog": 40.0, "bee": 30.0},
 }
@@ -22,8 +22,10 @@ FOUND = {  # percent, by model and class
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, found in (("pets-2_ensemble", FOUND), ("pets-2_class", {"one": {"cat": 5.0}})):
-        content = {model: {"full": 1.0, "classwise": of} for model, of in found.items()}
+    for name, models in (("pets-2_ensemble", PERCENT), ("pets-2_class", {"one": {"cat": 5.0}})):
+        content = {
+            model: {"full": 1.0, "classwise": by_class} for model, by_class in models.items()
+        }
         (tmp_path / f"{name}_results.json").write_text(json.dumps(content))
     return tmp_path
 
@@ -40,8 +42,8 @@ def test_best_model_and_best_of_each_class(folder):
 def test_a_table_says_the_same(folder, tmp_path):
     rows = [
         ("pets-2", "ensemble", *model.removeprefix("backbone").split("_pretrained"), name, accuracy)
-        for model, of in FOUND.items()
-        for name, accuracy in of.items()
+        for model, by_class in PERCENT.items()
+        for name, accuracy in by_class.items()
     ]
     names = ["dataset", "prompts", "architecture", "pretrained", "class", "accuracy"]
     pl.DataFrame(rows, schema=names, orient="row").write_parquet(tmp_path / "table.parquet")

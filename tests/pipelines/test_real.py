@@ -150,7 +150,7 @@ def independent(hits, truth):
     classes = defaultdict(list)
     for column, name in zip(hits.T, truth, strict=True):
         classes[name].append(column)
-    missed = sum(len(of) * np.prod(1 - np.mean(of, axis=0)) for of in classes.values())
+    missed = sum(len(rows) * np.prod(1 - np.mean(rows, axis=0)) for rows in classes.values())
     return 1 - missed / len(truth)
 
 
@@ -191,16 +191,16 @@ def read(run, name):
 
 def test_experiments_are_what_plain_counting_finds(run):
     accuracy, pairs = read(run, "experiments"), read(run, "experiments-diversity")
-    for experiment, *found in answers_to_experiments(run):
-        compare(accuracy, pairs, *found, dataset=experiment)
+    for experiment, *answers in answers_to_experiments(run):
+        compare(accuracy, pairs, *answers, dataset=experiment)
     assert set(accuracy["dataset"]) == set(experiments())
 
 
 def test_shapes_are_what_plain_counting_finds(run):
     accuracy, pairs = read(run, "shape-bias"), read(run, "shape-bias-diversity")
     names = read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names
-    for prompts, *found in answers_to_shapes(run, names):
-        compare(accuracy, pairs, *found, prompts=prompts)
+    for prompts, *answers in answers_to_shapes(run, names):
+        compare(accuracy, pairs, *answers, prompts=prompts)
 
 
 def test_every_table_of_the_page_is_renewed(run):
@@ -223,7 +223,7 @@ def test_numbers_in_sentences(run):
     if not (run / "runs/real/data").is_symlink():
         pytest.skip("CLIPSYN_REAL names no folder with the answers that docs/real.md is about")
     text = " ".join((ROOT / "docs" / "real.md").read_text("utf-8").split())
-    hits = np.concatenate([found[1] for _, *found in answers_to_experiments(run)], axis=1)
+    hits = np.concatenate([hits for _, _, hits, _ in answers_to_experiments(run)], axis=1)
     low, middle, high = (f"{100 * share:.1f}" for share in hits.mean(axis=1))
     oracle = f"{100 * hits.any(axis=0).mean():.1f} %"
     agreed = [*agreement(run)]
@@ -233,7 +233,9 @@ def test_numbers_in_sentences(run):
     names = read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names
     *_, (_, backbones, hits, truth) = answers_to_shapes(run, names)
     readme = (ROOT / "README.md").read_text("utf-8")
-    some = [(name, *of[1:]) for name, *of in answers_to_experiments(run) if name in SHOWN]
+    some = [
+        (name, hits, truth) for name, _, hits, truth in answers_to_experiments(run) if name in SHOWN
+    ]
     for name, right, classes in [*some, ("shape-bias", hits, truth)]:
         shown = [right.mean(axis=1).max(), right.any(axis=0).mean(), independent(right, classes)]
         mean = np.mean([kappa(*pair) for pair in combinations(right, 2)])

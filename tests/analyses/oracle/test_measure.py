@@ -50,7 +50,7 @@ class Stub:
 
 @pytest.fixture
 def given(monkeypatch):
-    """Function (logits, labels): `oracle` and the others find this one group; returns its stub."""
+    """Function (logits, labels): the store has this one group; returns its stub."""
 
     def give(logits, labels, names=("a", "b", "c")) -> Stub:
         array, truth = np.asarray(logits, float), np.asarray(labels, np.int32)
@@ -246,7 +246,7 @@ def test_regions_equal_a_count(birds, results):
 
 
 def test_four_images_by_hand(given):
-    """b is never right alone; the images: a alone, a and b, none, all."""
+    """Right on the four images are: a alone; a and b; nobody; all."""
     given(one_hot([[0, 1, 1, 0], [1, 1, 1, 0], [2, 0, 2, 0]]), [0, 1, 0, 0])
     frame = oracle(None)
     assert value(frame, "acc1", "a", None)["value"] == 0.75
@@ -323,8 +323,8 @@ def test_no_image_that_counts(given):
 
 
 def test_the_weight_oracle_mixes_logits(given):
-    """Image 0 is right already; in 1, 4 and 6 each backbone is misled by another class, in 2 by the
-    same; 3 has no label, 5 no prediction. Blocks of the store are of three or two rows."""
+    """One backbone gets image 0 right. In 1, 4 and 6 each backbone is misled by another class, in 2
+    both by the same. 3 has no label, 5 no prediction. The store has blocks of up to three rows."""
     first = [[2, 1, 0], [2, 3, 0], [2, 3, 0], [2, 3, 0], [2, 3, 0], [np.nan] * 3, [2, 3, 0]]
     other = [[0, 1, 2], [2, 0, 3], [2, 3, 0], [2, 0, 3], [2, 0, 3], [2, 0, 3], [2, 0, 3]]
     store = given([first, other], [0, 0, 0, -1, 0, 0, 0])

@@ -254,7 +254,7 @@ def test_a_table_of_class_accuracies_has_a_class_oracle_per_class():
 
 
 def test_choosing_by_class_where_there_is_nothing_to_choose():
-    """Backbones that are right at random: the best of each class is luck, left out it is none."""
+    """Of random backbones the best of a class is lucky on its own images, and on no others."""
     rng = np.random.default_rng(2)
     right, labels = rng.uniform(size=(5, 4000)) < 0.4, rng.integers(0, 1000, 4000)
     assert class_oracle(*class_accuracy(right, labels)) > 0.6

@@ -11,7 +11,7 @@ from clipsyn.analyses.oracle.reachable import reachable
 
 
 def by_linprog(logits: np.ndarray, label: int) -> bool:
-    """logits (backbone, class): is the largest smallest margin of any mixture positive?"""
+    """Whether some mixture of logits (backbone, class) ranks the label first."""
     backbones, classes = logits.shape
     margins = logits[:, [label]] - np.delete(logits, label, axis=1)
     solution = linprog(
@@ -60,8 +60,8 @@ def test_small_batches_change_nothing(monkeypatch):
 
 
 def test_four_images_by_hand():
-    """True class 0. Right itself; second to a different class in each; behind one class in both;
-    behind by more than the other backbone can give."""
+    """The true class is 0. One backbone is right; another class leads in each; one class leads in
+    both; the lead in one backbone is more than the other can make up."""
     logits = np.array(
         [
             [[2, 1, 0], [2, 3, 0], [2, 3, 0], [2, 5, 0]],
@@ -80,7 +80,7 @@ def test_ties_go_to_the_lowest_class():
 
 
 def test_a_value_of_zero_is_not_reachable():
-    """The margins are +1 and -1 against each other: no mixture leaves both positive."""
+    """What one class gains by a weight the other loses: no mixture has both margins positive."""
     logits = np.array([[[0, 1, -1]], [[0, -1, 1]]], np.float32)
     assert reachable(logits, np.array([0])).tolist() == [False]
 

@@ -51,7 +51,7 @@ WHOLE = (
 
 
 def class_oracle(accuracy: float, best: float, names: Sequence[str], **where) -> list[dict]:
-    """Left out it is two points lower."""
+    """The best backbone for each class; chosen on other images it is two points lower."""
     return [
         row(f"{metric}{end}", value - less, names, "class-oracle", **where)
         for metric, value in (("acc1", accuracy), ("gain", accuracy - best))
@@ -350,7 +350,7 @@ def test_an_empty_frame_has_no_tables():
 
 @pytest.mark.parametrize("details", [False, True])
 def test_nine_backbones_fit_the_page(details):
-    """The paper's nine, each region and size as wide as it gets."""
+    """The paper's nine backbones, with the widest numbers there can be."""
     kinds = ("RN101", "RN50", "RN50x16", "RN50x4", "RN50x64")
     kinds += ("ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336")
     names = [f"{kind}/openai" for kind in kinds]

@@ -252,7 +252,7 @@ def test_a_store_against_plain_loops(birds):
 
 
 def test_datasets_are_resampled_independently(give):
-    """Of two sets with the same answers the mean's interval is the root of two narrower."""
+    """Two sets have the same answers: the interval of their mean is narrower by the root of two."""
     answers = {
         ("a", "clean"): "1" * 60 + "0" * 40,
         ("a", "jpeg-1"): "01" * 50,
@@ -270,7 +270,7 @@ def test_datasets_are_resampled_independently(give):
 
 
 def test_of_a_set_that_is_there_twice_the_mean_is_as_sure_as_the_set(fakes, tmp_path):
-    """Not surer by the root of two: the images of both are drawn together."""
+    """The images of both are drawn together, so its interval is not narrower by the root of two."""
     encoders = [fakes.Encoder(name) for name in ("cnx/d", "rn/b", "vit/a")]
     sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
     store = fakes.fill(tmp_path / "store", encoders, sources, ("clean", "jpeg:1", "pixelate:3"))
@@ -287,7 +287,7 @@ def test_of_a_set_that_is_there_twice_the_mean_is_as_sure_as_the_set(fakes, tmp_
 
 
 def test_a_set_that_shares_no_image_is_drawn_apart_from_those_that_do(fakes, tmp_path):
-    """Two equal sets and another one: variances add, those of the equal two as of one."""
+    """Two equal sets and another one: variances add, and the equal two count as one set."""
     encoders = [fakes.Encoder(name) for name in ("rn/b", "vit/a")]
     sources = [fakes.Source(name, count=60) for name in ("birds", "birds-again")]
     sources += [fakes.Source("flags", count=60, changed=set(range(60)))]
@@ -299,7 +299,7 @@ def test_a_set_that_shares_no_image_is_drawn_apart_from_those_that_do(fakes, tmp
 
 
 def test_intervals_are_those_of_stats(birds):
-    """Shares have Wilson's, a drop that of the paired bootstrap, means over severities theirs."""
+    """Shares have Wilson's interval; drops and means over severities have the bootstrap's."""
     right = right_of(birds, "birds")
     frame = robustness(birds, datasets="birds")
     accuracy = value(frame, "acc1", "jpeg-3", "rn/b")
@@ -410,7 +410,7 @@ def test_images_that_are_missing_under_one_perturbation(give):
 
 
 def test_a_study_that_shows_each_image_once(tmp_path):
-    """As model-vs-human's: every condition has images of its own, and their mean has them all."""
+    """As in model-vs-human each condition has its own images, and the mean is over all of them."""
     shown = {"c100": "110", "c30": "1000", "c05": "110"}
     answers = [(condition, right) for condition, text in shown.items() for right in text]
     lines = [
@@ -627,7 +627,7 @@ def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path)
 
 @pytest.fixture
 def some(results, tmp_path):
-    """Function (condition): a file of those of the results for which it holds."""
+    """Function (condition): a file with the results for which the condition holds."""
 
     def write(keep: pl.Expr):
         path = tmp_path / "some.parquet"

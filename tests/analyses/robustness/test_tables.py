@@ -92,7 +92,7 @@ def group(names: Sequence[str] = NAMES, **where) -> list[dict]:
 def ensemble(
     name: str, seeds: tuple[int | None, ...] = (None,), names: Sequence[str] = NAMES, **where
 ) -> list[dict]:
-    """Ten points above the first backbone; a second seed one more."""
+    """An ensemble ten points above the first backbone, eleven with seed 1."""
     rows = []
     for label, accuracy in ACCURACY.items():
         for seed in seeds:
