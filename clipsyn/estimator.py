@@ -52,11 +52,8 @@ class Estimator:
     def constraints(cls) -> dict[str, Constraint]:
         """What each parameter may be, by name; a class of others need not declare it."""
         fields = {"random_state": seed(), **getattr(cls, "__dataclass_fields__", {})}
-        return {
-            name: fields[name].metadata["constraint"]
-            for name in cls._parameters()
-            if name in fields
-        }
+        declared = {name: it.metadata.get("constraint") for name, it in fields.items()}
+        return {name: declared[name] for name in cls._parameters() if declared.get(name)}
 
     @classmethod
     def _parameters(cls) -> list[str]:

@@ -134,6 +134,11 @@ class Derived(Base):
     shape: str = parameter("round", TEXT, choices=("round", "flat"))
 
 
+@dataclass(eq=False, repr=False)
+class Undeclared(Base):
+    power: float = 2.0  # of another package, which does not say what it may be
+
+
 class Plain(Base):
     def __init__(self, size: int = 7, random_state: int = 0, free: str = "") -> None:
         self.size = size
@@ -151,7 +156,8 @@ def test_a_class_adds_to_what_its_bases_declare():
     assert repr(Derived(rate=0.5)) == "Derived(rate=0.5)"
 
 
-def test_a_class_with_a_constructor_of_its_own_declares_what_it_likes():
+def test_a_class_of_another_package_declares_what_it_likes():
+    assert list(Undeclared.constraints()) == ["size", "rate"]
     assert Plain.constraints() == {
         "size": Constraint(WHOLE, least=1),
         "random_state": Constraint(WHOLE, least=0),
