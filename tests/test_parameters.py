@@ -103,8 +103,8 @@ def test_values_that_cannot_be_are_refused_by_fit(name, setting):
         ("linear-probe", {"holdout": 0.7}, "holdout is a number above 0 and at most 0.5, not 0.7"),
         ("linear-probe", {"penalty": 0.0}, "penalty is a number above 0, not 0"),
         ("anchored-probe", {"folds": 1}, "folds is a whole number of at least 2, not 1"),
-        ("tip-adapter", {"beta": -1000.0}, "beta is a number from 0 to 10000, not -1000"),
-        ("tip-adapter-f", {"alpha": 1e30}, "alpha is a number from 0 to 10000, not 1e+30"),
+        ("tip-adapter", {"beta": -1000.0}, "beta is a number from 0 to 10,000, not -1,000"),
+        ("tip-adapter-f", {"alpha": 1e30}, "alpha is a number from 0 to 10,000, not 1e+30"),
         ("tip-adapter-f", {"epochs": -1}, "epochs is a whole number of at least 0, not -1"),
     ],
 )
