@@ -1,8 +1,8 @@
-"""What other packages add to clipsyn through entry points, found and loaded by name.
+"""What other packages add to clipsyn by entry points, found and loaded by name.
 
 Names are read from the metadata of what is installed, and only when a user asks for a name that is
-not clipsyn's own, or for a list. Code is imported for a name that the user wrote: what a store or
-a router says is not the user's word.
+not clipsyn's own, or for a list. Code is imported only for a name that the user wrote, never for
+one that a store or a router has.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Plugins:
         self._base = base
 
     def names(self) -> list[str]:
-        """All that are offered, broken ones among them: nothing is imported."""
+        """The names of all entry points, broken ones too; nothing is imported."""
         return sorted(self._entries().names)
 
     def package(self, name: str) -> str:
@@ -45,7 +45,7 @@ class Plugins:
         return _package(found[0]) if found else ""
 
     def load(self, name: str) -> Any:
-        """What is offered as `name`, imported; raises PluginError."""
+        """The object of the entry point `name`, imported; raises PluginError."""
         module, attribute = self._base.split(":")
         base = getattr(import_module(module), attribute)
         with self.blamed(name):
@@ -59,9 +59,9 @@ class Plugins:
 
     @contextmanager
     def blamed(self, name: str) -> Iterator[None]:
-        """What goes wrong inside is the fault of the package that offers `name`, and says so.
+        """Errors inside become a PluginError that names the package which offers `name`.
 
-        Errors of clipsyn's own pass: they are about what the user gave.
+        Errors of clipsyn itself pass: they are about what the user gave.
         """
         package = self.package(name)
         try:

@@ -1,4 +1,4 @@
-"""Text from strangers on its way to a terminal: nothing in it may steer the terminal.
+"""Text from others on its way to a terminal: nothing in it may control the terminal.
 
 Class names, ids, datasets and backbones come from files and stores of others. A control character
 in one could move the cursor, rewrite lines above or break a table; an override of the direction of

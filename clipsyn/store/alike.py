@@ -1,4 +1,4 @@
-"""Classes that a backbone cannot tell apart: accuracies on them depend on how ties fall."""
+"""Classes that a backbone cannot tell apart; accuracies on them depend on how ties are broken."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SHOWN = 3  # pairs of names in a note
 def alike(embeddings: NDArray[Any]) -> list[tuple[int, int]]:
     """Pairs of rows that are equal to 1e-5: embeddings (class, embed), unit norm.
 
-    Each class that is like an earlier one stands beside the first such. Only rows that are close in
-    a few random directions are compared, so thousands of classes take milliseconds.
+    Each class that equals an earlier one is paired with the first such class. Only rows that are
+    close in a few random directions are compared, so thousands of classes take milliseconds.
     """
     values = np.asarray(embeddings, np.float64)
     directions = np.random.default_rng(0).normal(size=(values.shape[1], _DIRECTIONS))
@@ -46,7 +46,7 @@ def alike_notes(
 ) -> Iterator[str]:
     """A sentence about the classes that some of the backbones cannot tell apart, if there are any.
 
-    Nothing is known of backbones without class embeddings, such as imported ones.
+    Backbones without class embeddings, such as imported ones, cannot be checked.
     """
     found: dict[tuple[int, int], list[str]] = {}
     names: Sequence[str] = ()

@@ -54,7 +54,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Listed:
-    """What the attributes of a group say of one of its arrays since it was published."""
+    """What a published group's attributes list of one of its arrays."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -63,7 +63,7 @@ class Listed:
 
     @classmethod
     def parse(cls, value: Any) -> Listed:
-        """Read what `json` has written; raises DamagedStore."""
+        """Parse JSON; raises DamagedStore."""
         try:
             digits = bytes.fromhex(value["checksums"])
             checksums = struct.unpack(f">{len(digits) // 4}I", digits)
@@ -79,7 +79,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Layout:
-    """What an array's metadata says."""
+    """Shape, chunks and type of an array, from its metadata."""
 
     shape: tuple[int, ...]
     rows: int  # of one chunk
@@ -93,7 +93,7 @@ class Layout:
 
     @property
     def is_copy(self) -> bool:
-        """Whether its chunks are others than its group lists: copied in another layout."""
+        """Whether its chunks are not those that its group lists, as of a copy in another layout."""
         return self.listed is not None and not (self.ours and self.rows == self.listed.rows)
 
     def expected(self, block: int) -> int | None:
@@ -233,7 +233,7 @@ def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
 
 
 def _read_copy(path: Path, rows: range, spec: Layout, listed: Listed) -> NDArray[Any]:
-    """What was copied in another layout: whole blocks, their checksums taken of the values."""
+    """Rows of an array copied in another layout: whole blocks, with checksums of their values."""
     blocks = Blocks(spec.shape[0], listed.rows)
     needed = range(rows.start // blocks.rows, -(-rows.stop // blocks.rows))
     first, last = needed.start * blocks.rows, min(needed.stop * blocks.rows, spec.shape[0])
@@ -253,7 +253,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 def listing(path: Path) -> Listed:
     """What is on disk of an array that this module has written: its layout and all checksums.
 
-    Raises DamagedStore where a chunk is missing; what is in them is not looked at.
+    Raises DamagedStore where a chunk is missing; the content of chunks is not checked.
     """
     spec = layout(path)
     chunks = (_chunk_path(path, spec, block) for block in range(spec.blocks.count))
@@ -341,7 +341,7 @@ def _chunk_path(path: Path, spec: Layout, block: int) -> Path:
 
 
 def _read_chunk_into(out: NDArray[Any], rows: range, path: Path, spec: Layout, block: int) -> None:
-    """Copy what chunk `block` has of `rows` into `out`, without a copy where it is all of it."""
+    """Copy the part of `rows` in chunk `block` into `out`; a whole chunk is read in place."""
     file, start = _chunk_path(path, spec, block), block * spec.rows
     first, last = max(start, rows.start), min(start + spec.rows, rows.stop)
     target = out[first - rows.start : last - rows.start]

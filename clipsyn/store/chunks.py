@@ -59,7 +59,7 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
 
 
 def stored_checksum(file: Path) -> int:
-    """The checksum at the end of a chunk's file; what stands before it is not looked at."""
+    """The checksum at the end of a chunk's file; what stands before it is not checked."""
     with _opened(file) as descriptor:
         at = max(0, os.fstat(descriptor).st_size - _CHECKSUM_BYTES)
         return int.from_bytes(os.pread(descriptor, _CHECKSUM_BYTES, at), "little")

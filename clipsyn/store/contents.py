@@ -1,4 +1,4 @@
-"""What a store holds, and where: its groups and cells by their names, and how to make one more."""
+"""What a store holds, and where: groups and cells by name, and the command that makes one more."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Contents:
     def groups(
         self, kind: str, refuse: Refuse | None = None
     ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every group of a kind, and of what is left of one, sorted.
+        """Names and path of every group of a kind, or of its remains, sorted.
 
         `refuse` is told of folders that cannot be read; without it they are an error.
         """
@@ -63,7 +63,7 @@ class Contents:
     def group(self, path: Path) -> StoredGroup:
         """The group in a folder of the store; raises DamagedStore if it is not what belongs there.
 
-        All that is read of a store is read through this.
+        Everything that is read from a store is read through this.
         """
         return self._groups.open(path)
 
@@ -136,12 +136,12 @@ class Contents:
 
 
 def names_in(folder: Path) -> list[str]:
-    """What the folders in a folder of the store are called after, sorted; [] if it is not there."""
+    """The names of the folders in a folder of the store, sorted; [] if it does not exist."""
     return sorted(map(name_of_folder, files.folders(folder)))
 
 
 def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
-    """Names of the store that a name of a key may have been meant for, to stand in a message."""
+    """Names in the store that are near matches of a key's names, for a message."""
     found: list[str] = []
     for field, name in vars(key).items():
         known = {getattr(other, field) for other in there}

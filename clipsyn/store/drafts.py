@@ -74,7 +74,7 @@ class Draft:
         return self.store / WIP / fingerprint({"of": self.fingerprint, "at": place})[:20]
 
     def changes(self) -> list[tuple[str, Any, Any]]:
-        """(field, there, asked for) wherever the group at `target` differs; [] if none is there."""
+        """(field, stored, asked for) where the group at `target` differs; [] if there is none."""
         if not files.exists(self.target):
             return []
         try:
@@ -92,7 +92,7 @@ class Draft:
             return read_fingerprint(self.target) == self.fingerprint
 
     def _is_published_soon(self) -> bool:
-        """Whether another worker was faster: one that replaces the target leaves it empty first."""
+        """Whether another worker published first; to replace the target it empties it first."""
         for _ in range(_PATIENCE):
             try:
                 if self.is_published():
@@ -103,7 +103,7 @@ class Draft:
         return False
 
     def pending(self) -> list[int]:
-        """Blocks that nobody has finished, in order."""
+        """Blocks that no worker has finished, in order."""
         if self.is_published():
             return []
         if not _is_draft(self._folder):
@@ -176,7 +176,7 @@ class Draft:
             _delete(old)
 
     def _seal_again(self, attributes: Mapping[str, Any]) -> None:
-        """Once nobody can write into the group any more: a slower worker may have been the last."""
+        """Seal the group again once nobody can write into it: a slower worker may have been last."""
         with suppress(FileNotFoundError, DamagedStore):  # replaced by now
             if (there := self._sealed(self.target, {})) != attributes:
                 arrays.write_attributes(self.target, there, scratch(self.store))
@@ -188,14 +188,14 @@ class Draft:
         return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
 
     def _is_taken(self) -> bool:
-        """Whether something else is at the target, or what is left of it."""
+        """Whether something else, or the remains of it, is at the target."""
         try:
             return bool(self.changes())
         except DamagedStore:
             return files.exists(self.target)
 
     def _make_way(self) -> Path | None:
-        """Move away what is at the target, unless a faster worker has replaced it; where to."""
+        """Move away what is at the target, unless a faster worker replaced it; returns where to."""
         trash = _trash(self.store)
         try:
             self.target.rename(trash)
@@ -245,7 +245,7 @@ class Unfinished:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every draft in the store, sorted by target; not one that is finished while we look."""
+    """Every draft in the store, sorted by target, without those that are finished meanwhile."""
     found = filter(None, map(_look_at, (store / WIP).glob("*")))
     return sorted(found, key=lambda draft: draft.target)
 
@@ -266,7 +266,7 @@ def _look_at(folder: Path) -> Unfinished | None:
 
 
 def leftovers(store: Path) -> list[Path]:
-    """What is under `.wip` beside drafts: of use to a command that is running, if any is."""
+    """What is under `.wip` beside drafts; a running command may still use it."""
     return [path for path in (store / WIP).glob("*") if not _is_draft(path)]
 
 
@@ -286,7 +286,7 @@ def read_identity(path: Path) -> Identity:
 
 
 def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> StaleCell:
-    """The error for a group made from something else than what is asked for now."""
+    """The error for a group that was made from something else than is asked for now."""
     shown = "; ".join(f"{name}: {_short(old)} → {_short(new)}" for name, old, new in changes[:3])
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return StaleCell(
@@ -320,7 +320,7 @@ def discard(store: Path, target: Path) -> None:
 
 
 def _delete(trash: Path) -> None:
-    """Delete what is out of the store already; another worker may be at it too."""
+    """Delete what is no longer in the store; another worker may delete it too."""
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -345,7 +345,7 @@ _ADVICE = {
 
 @contextmanager
 def writing(store: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into one sentence; finished blocks are safe."""
+    """Turn errors of the operating system into one sentence; finished blocks are safe."""
     try:
         yield
     except OSError as error:

@@ -78,7 +78,7 @@ class FeatureStore(Contents):
     def samples(self, dataset: str, split: str) -> SampleTable:
         """The sample table of a split; raises MissingCell if there is none.
 
-        Labels that another command corrects just now are looked at again.
+        Labels that another command is correcting are read again.
         """
         path = self.samples_path(dataset, split)
         if not files.exists(path):

@@ -1,6 +1,6 @@
-"""Files and folders of a store: what the operating system refuses becomes one sentence.
+"""Files and folders of a store; errors of the operating system become one sentence.
 
-A permission that is lacking is never an empty folder, nor a file that is not there.
+Without permission to read, a folder is never taken for empty, nor a file for missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise StoreError for whatever forbids to read `path`, but for that it is not there."""
+    """Raise StoreError for whatever forbids to read `path`, except that it does not exist."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -33,7 +33,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
-    """Changes when another file takes the place of the one at `path`; None where there is none."""
+    """A value that changes when another file replaces the one at `path`; None without a file."""
     try:
         with reading(path):
             found = path.stat()
@@ -47,7 +47,7 @@ def exists(path: Path) -> bool:
 
 
 def entries(path: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, sorted by name; nothing where there is no folder."""
+    """The entries of a folder, sorted by name; none where there is no folder."""
     try:
         with reading(path), os.scandir(path) as found:
             return sorted(found, key=lambda entry: entry.name)
@@ -69,7 +69,7 @@ def folders(path: Path) -> list[str]:
 
 
 def size(path: Path) -> int:
-    """Bytes of all files under a folder; of what another command takes away, what is left."""
+    """Bytes of all files under a folder, without those that another command removes meanwhile."""
     found = 0
     for entry in entries(path):
         try:
@@ -81,9 +81,9 @@ def size(path: Path) -> int:
 
 
 def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
-    """Write a file so that, after a crash, it is there as a whole or not at all.
+    """Write a file so that, after a crash, it is complete or not there.
 
-    Until it is whole it lies in `scratch`, a folder of the same file system, or else beside `path`.
+    Until then it lies in `scratch`, a folder of the same file system, or else beside `path`.
     """
     partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

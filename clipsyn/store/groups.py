@@ -1,8 +1,8 @@
-"""Groups of a store as readers meet them: found by their folders, trusted by what they say.
+"""Groups of a store as readers open them: found by their folders, checked by their attributes.
 
-Every reader opens a group here, and reads its arrays through what it gets. So none is given a group
-that stands in another place than it was written for, attributes that were altered, or a chunk that
-belongs to another group.
+Every reader opens a group here, and reads its arrays through the object that it gets. So no reader
+gets a group in another place than it was written for, attributes that were altered, or a chunk of
+another group.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Refuse = Callable[[StoreError], None]
 
 
 def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes with the digest over them, by which a reader sees that they are all there."""
+    """The attributes with the digest over them, by which a reader checks them."""
     return {**attributes, "digest": _digest(attributes)}
 
 
 def _digest(attributes: Mapping[str, Any]) -> str:
-    """Of all but the identity, which the fingerprint stands for."""
+    """The digest of all attributes but the identity, which the fingerprint covers."""
     covered = {name: attributes[name] for name in attributes.keys() - {"identity", "digest"}}
     return fingerprint(covered)
 
 
 def replaced_meanwhile(store: Path, what: str) -> StaleCell:
-    """The error for what another command replaces while it is read in parts."""
+    """The error for a group that another command replaced while it was read in parts."""
     return StaleCell(
         f"{what} in {store} was replaced while it was read: run the same command again"
     )
@@ -47,7 +47,7 @@ def replaced_meanwhile(store: Path, what: str) -> StaleCell:
 
 @dataclass(frozen=True)
 class StoredGroup:
-    """One published group whose attributes are whole and say that it belongs where it is."""
+    """One published group with complete attributes that belongs where it is."""
 
     store: Path
     path: Path
@@ -67,7 +67,7 @@ class StoredGroup:
         return "digest" in self.attributes
 
     def listed(self, array: str) -> arrays.Listed | None:
-        """What the group says of one of its arrays; None where it has no digest."""
+        """What the group lists of one of its arrays; None where it has no digest."""
         if not self.is_sealed:
             return None
         if array not in self["arrays"]:
@@ -107,7 +107,7 @@ class StoredGroup:
             )
 
     def _altered(self) -> str | None:
-        """What of the attributes is not as it was written, in words."""
+        """The attributes that are not as they were written, in words."""
         if fingerprint(self["identity"]) != self["fingerprint"]:
             return "its identity does not match its fingerprint"
         there = [name in self.attributes for name in _SEALED]
@@ -156,7 +156,7 @@ class Groups:
 
 
 def _below(folder: Path, depth: int, refuse: Refuse | None) -> Iterator[tuple[str, ...]]:
-    """Names of the folders `depth` levels below, each with those it lies in."""
+    """Names of the folders `depth` levels below, each with the names of those above it."""
     try:
         names = files.folders(folder)
     except StoreError as error:

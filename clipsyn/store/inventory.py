@@ -30,12 +30,12 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Bytes on disk; of a group that another command takes away meanwhile, what is left."""
+        """Bytes on disk, without files that another command removes meanwhile."""
         return files.size(self.path)
 
 
 def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = None) -> list[Group]:
-    """Groups, and what is left of some, whose names pass; kinds without a filter are passed over.
+    """Groups, and remains of groups, whose names pass; kinds without a filter are left out.
 
     So a filter on backbones finds features, logits and class embeddings, and leaves the samples.
     `refuse` is told of folders that cannot be read; without it they are an error.
@@ -124,7 +124,7 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
 
 
 def group_digest(store: FeatureStore, group: Group) -> str:
-    """Changes with whatever a reader could see of the group, corrected labels included."""
+    """A digest of all that a reader can see of the group, corrected labels included."""
     stored = store.group(group.path)
     seen = {name: stored[name] for name in stored.attributes.keys() - {"provenance", "digest"}}
     if group.kind == "samples":
@@ -133,7 +133,7 @@ def group_digest(store: FeatureStore, group: Group) -> str:
 
 
 def remove_unfinished(store: FeatureStore) -> int:
-    """Drop drafts and leftovers, even those a running command still needs; returns how many."""
+    """Drop drafts and leftovers, even of a running command; returns how many."""
     drafts, left = unfinished(store.path), leftovers(store.path)
     with writing(store.path):
         for draft in drafts:
@@ -146,9 +146,9 @@ def remove_unfinished(store: FeatureStore) -> int:
 
 
 def remove(store: FeatureStore, groups: Collection[Group]) -> None:
-    """Take groups out of the store; each goes as a whole or stays.
+    """Remove groups from the store; each is removed as a whole or stays.
 
-    What others are made from goes last, so that whoever is stopped leaves no part of a cell.
+    Groups that others are made from go last, so that an interruption leaves no part of a cell.
     """
     order = ("logits", "features", *IMPORTS, "classes", "samples")
     with writing(store.path):

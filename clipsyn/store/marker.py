@@ -16,7 +16,7 @@ _MARKER = "clipsyn.json"
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether a store can be made there: nothing is, or a folder with no file that is whole."""
+    """Whether a store can be made there: nothing exists, or a folder with drafts only."""
     if not files.exists(path):
         return True
     return path.is_dir() and all(entry.name == WIP for entry in files.entries(path))

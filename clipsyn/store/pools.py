@@ -84,7 +84,7 @@ class PoolReader:
         return tuple(key.backbone for key in self.keys)
 
     def _stored(self) -> dict[str, Any]:
-        """Fingerprints of what is in the store now."""
+        """Fingerprints of the groups that are in the store now."""
         views = [key for view in self.views for key in view]
         return {
             "features": {
@@ -100,7 +100,7 @@ class PoolReader:
         }
 
     def _check_same(self) -> None:
-        """Raise StaleCell if anything is replaced that `origin` tells of."""
+        """Raise StaleCell if a group that `origin` names was replaced."""
         if not self._stored().items() <= self.origin.items():
             raise replaced_meanwhile(self.store.path, self.samples.name)
 

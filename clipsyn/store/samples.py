@@ -95,7 +95,7 @@ class SampleTable:
 
 
 def correct(group: StoredGroup, table: SampleTable, scratch: Path) -> None:
-    """Bring labels and attributes of a published table up to date.
+    """Update labels and attributes of a published table.
 
     Attributes first: whoever is stopped before all labels are written leaves what readers refuse
     and the same command mends.

@@ -1,4 +1,4 @@
-"""Whether a store is whole: all of it read again, and what is left of groups that are lost."""
+"""Whether a store is intact: all of it is read again, and remains of lost groups are found."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from clipsyn.store.inventory import Group
 
 
 def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
-    """One sentence for whatever has lost a part that it cannot be read without.
+    """One sentence for each group that has lost a part without which it cannot be read.
 
-    groups: all of the store's. Folders are looked at, and no chunk.
+    groups: all groups of the store. Folders are checked, and no chunk.
     """
     for group in groups:
         metadata = group.path / arrays.METADATA
@@ -68,7 +68,7 @@ def _key(group: Group) -> FeatureKey:
 
 
 def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
-    """How many groups were published before format 1.1: their chunks could be each other's."""
+    """How many groups were published before format 1.1: their chunks may have been swapped."""
     found = 0
     for group in groups:
         try:
@@ -79,7 +79,7 @@ def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
 
 
 def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
-    """One sentence for everything in a group that is not as it was written.
+    """One sentence for each thing in a group that is not as it was written.
 
     With `deep` also for numbers that do not follow from those that they were made from.
     """
@@ -115,7 +115,7 @@ def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
 
 
 def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) -> Iterator[str]:
-    """What of the types and shapes of a group's arrays cannot be."""
+    """Types and shapes of a group's arrays that are not possible."""
     try:
         sizes = {"byte": 32}
         if "split" in group.names:
@@ -148,7 +148,7 @@ def _wrong_bytes(group: Group, stored: StoredGroup | None) -> Iterator[str]:
 def _wrong_numbers(
     store: FeatureStore, group: Group, stored: StoredGroup, deep: bool
 ) -> Iterator[str]:
-    """Where intact arrays are not what the identity tells of, or do not follow from others."""
+    """Intact arrays that do not fit the identity, or do not follow from others."""
     if group.kind == "samples":
         samples = store.samples(group.names["dataset"], group.names["split"])
         if samples.digest != stored["identity"]["samples"]:
@@ -189,7 +189,7 @@ def _follow(store: FeatureStore, group: Group, logits: NDArray[np.float32], rows
 
 
 def _rounding(width: int, scale: float) -> float:
-    """The most by which two orders of adding may differ: each errs by width x 2^-24 at most.
+    """The most that two orders of summation may differ by: each errs by width x 2^-24 at most.
 
     Of a product of vectors of unit norm in float32; Higham, Accuracy and Stability of Numerical
     Algorithms, 2nd edition, section 3.1.
