@@ -176,7 +176,7 @@ class Draft:
             _delete(old)
 
     def _seal_again(self, attributes: Mapping[str, Any]) -> None:
-        """Seal the group again once nobody can write into it: a slower worker may have been last."""
+        """Seal the group once nobody can write into it: a slower worker may have been last."""
         with suppress(FileNotFoundError, DamagedStore):  # replaced by now
             if (there := self._sealed(self.target, {})) != attributes:
                 arrays.write_attributes(self.target, there, scratch(self.store))
