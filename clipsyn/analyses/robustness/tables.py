@@ -145,11 +145,12 @@ def _by_perturbation(
     lines: _Lines = []
     for condition in conditions:
         is_mce = (metric, condition) == ("ce", ALL)
-        line: dict[str, Any] = {"perturbation": "mCE" if is_mce else condition}
+        here, head = ("mce", "mCE") if is_mce else (metric, condition)
+        line: dict[str, Any] = {"perturbation": head}
         for name, column in trial.names.columns.items():
-            line[column] = trial.value("mce" if is_mce else metric, condition, Predictor(name))
+            line[column] = trial.value(here, condition, Predictor(name))
         if trial.has_oracle:
-            line["oracle"] = trial.value("mce" if is_mce else metric, condition, ORACLE)
+            line["oracle"] = trial.value(here, condition, ORACLE)
         if trial.has_oracle and metric == "acc1":
             line["independent"] = trial.value("acc1_independent", condition, ORACLE)
         lines.append(line)
