@@ -43,24 +43,25 @@ WIDTH = 100
 INTRODUCTION = """\
 # Commands
 
-What `clipsyn COMMAND --help` says, written by `python tests/test_docs.py`.
+The output of `clipsyn COMMAND --help` for every command, written by `python tests/test_docs.py`.
 
-- Results go to standard output, all else to standard error; `clipsyn -q` drops progress and plans.
+- Results go to standard output, everything else to standard error. `clipsyn -q` drops progress and
+  plans.
 - Progress is a bar for each cell on a terminal, and a line every ten seconds elsewhere.
 - Names come from whoever made a store. On a terminal and in JSON, control characters, line breaks
   and overrides of the direction of writing in them are written out (`\\u001b`). CSV and Parquet
   hold names as they are, with one exception: in CSV a text that a spreadsheet would run (it begins
-  with `=`, `+`, `-` or `@` and is no number) stands after a `'`, which `clipsyn import` takes off.
-- Files that a command is to write are looked at before it starts to work.
-- `CLIPSYN_STORE` is the store where a command names none, `CLIPSYN_DATA` the `--data-root`.
+  with `=`, `+`, `-` or `@` and is no number) gets a `'` in front, which `clipsyn import` takes off.
+- A command checks the files that it is to write before it starts to work.
+- `CLIPSYN_STORE` is the store if a command names none, `CLIPSYN_DATA` the `--data-root`.
 
 | exit status | |
 | --- | --- |
 | 0 | done, or there was nothing to do |
-| 1 | you said no; no `extract` extra, disk space, memory or permission; another package fails |
+| 1 | you answered no; no `extract` extra, disk space, memory or permission; another package fails |
 | 2 | an option, name or recipe that cannot work |
 | 3 | images, labels, class names or a checkpoint that are not what they should be |
-| 4 | the store: nothing there yet, made from something else, damaged, of a newer format |
+| 4 | no store or cell there, or one made from something else, damaged, or of a newer format |
 | 130 | stopped by Ctrl-C (`extract`, `run`: or SIGTERM); the same command goes on from there |
 """
 
