@@ -80,7 +80,7 @@ def fit(pool: Pool, epochs: int) -> None:
 
 
 def products(pool: Pool, features: NDArray[np.float32]) -> Callable[[], None]:
-    """One epoch of NLC's matrix products and nothing else, into arrays that are there already."""
+    """One epoch of NLC's matrix products and nothing else, into arrays that exist already."""
     rng = np.random.default_rng(2)
     first_layer = rng.standard_normal((features.shape[1], HIDDEN), dtype=np.float32)
     last_layer = rng.standard_normal((HIDDEN, len(WIDTHS)), dtype=np.float32)
