@@ -6,6 +6,7 @@ from clipsyn.analyses.diversity import diversity as diversity
 from clipsyn.analyses.oracle import oracle as oracle
 from clipsyn.analyses.representation import representation as representation
 from clipsyn.analyses.robustness import robustness as robustness
+from clipsyn.analyses.selective import selective as selective
 from clipsyn.ensembles.calibrated import CalibratedConfidence as CalibratedConfidence
 from clipsyn.ensembles.calibrated import CalibratedLogAverage as CalibratedLogAverage
 from clipsyn.ensembles.dynamic import KnoraUnion as KnoraUnion

@@ -13,5 +13,6 @@ ANALYSES = Registry(
         "representation": "clipsyn.analyses.representation:representation",
         "robustness": "clipsyn.analyses.robustness:robustness",
         "cascade": "clipsyn.analyses.cascade:cascade",
+        "selective": "clipsyn.analyses.selective:selective",
     },
 )

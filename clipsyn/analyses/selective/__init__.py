@@ -1,0 +1,77 @@
+"""Selective prediction: the answers that are left when the least confident ones are withheld."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipsyn.analyses.spec import (
+    Analysis,
+    Selection,
+    details,
+    perturbations,
+    seed,
+    shots,
+    support,
+)
+from clipsyn.settings import NAMES, NUMBERS, Shots, setting
+
+SCORES = ("max-softmax", "margin", "entropy", "agreement")
+
+
+@dataclass(frozen=True)
+class SelectiveSettings(Selection):
+    """Whose answers are ranked, by which confidence, and what for."""
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    ensembles: tuple[str, ...] = setting(
+        ("log-avg",),
+        NAMES,
+        "Beside each backbone: NAME or NAME:parameter=value, fitted on the support.",
+    )
+    scores: tuple[str, ...] = setting(
+        SCORES,
+        NAMES,
+        "How sure an answer is: its probability, its margin over the second class, "
+        "1 - entropy / log(classes), or the share of the backbones that agree with it.",
+        choices=SCORES,
+    )
+    accuracies: tuple[float, ...] = setting(
+        (0.95,),
+        NUMBERS,
+        "Wished of the answers that are given; a threshold for each is chosen on the support.",
+        flag="--accuracy",
+        least=0,
+        most=1,
+    )
+    foreign: tuple[str, ...] | None = setting(
+        None,
+        NAMES,
+        "Datasets whose images show none of the classes, to be told by low confidence: names or "
+        "patterns.",
+        metavar="DATASET",
+        instead_of_none="none",
+    )
+    support: str = support()
+    shots: Shots = shots()
+    seed: int = seed()
+    details: bool = details()
+
+
+selective = Analysis(
+    name="selective",
+    short="Accuracy when the least confident answers are withheld.",
+    about="""\
+Selective prediction with what is in STORE: the least confident answers are withheld.
+
+For each backbone and ensemble: accuracy against coverage, the area under the risk-coverage curve,
+and how much of it the best order of confidence would save. For each wished accuracy a threshold is
+chosen on the support split: how many images are answered on test then, and how many of them
+rightly. With --foreign: how well are images of other datasets told by low confidence?""",
+    examples=(
+        "clipsyn selective store",
+        "clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9",
+        "clipsyn selective store -d emoji-food --foreign 'emoji-*,fashion-mnist' --csv out.csv",
+    ),
+    settings=SelectiveSettings,
+    home="clipsyn.analyses.selective",
+)

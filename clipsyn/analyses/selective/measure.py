@@ -1,0 +1,262 @@
+"""Selective prediction of a store's backbones and ensembles: whose confidence says when to trust?
+
+Everything is fitted and chosen on the support split, and measured on others. A sample counts when
+it has a label and every backbone of its group could read it, so that all are compared on the same
+samples. Metrics, of each backbone or ensemble and `score`:
+
+- aurc, e_aurc, augrc: areas under its curves (`measures.risk_coverage`); aurc_gain: how much lower
+  AURC is than by max-softmax; with intervals of a paired bootstrap over samples;
+- acc1: of all answers, and with `coverage` that of the most confident ones, at least that share;
+- coverage and acc1 with `wished`: the share of the samples that are answered, and of these answers
+  that are right, from the `threshold` on that was chosen on the support for that accuracy, with
+  Wilson's intervals; support_coverage and support_acc1: the same there. `threshold` is null where
+  none reaches that accuracy on the support, and 0 where all answers together do;
+- auroc and fpr95 with `foreign`: how well own images are told from those of that dataset, with
+  bootstrap intervals over the images of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn import __version__
+from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.selective import SelectiveSettings
+from clipsyn.analyses.selective.fitted import FittedPredictors, fit, make_ensemble
+from clipsyn.analyses.selective.foreign import Foreign, foreign_sets
+from clipsyn.analyses.selective.measures import (
+    detection,
+    kept_of,
+    risk_coverage,
+    smallest_threshold,
+)
+from clipsyn.analyses.selective.replies import (
+    MAX_SOFTMAX,
+    Cells,
+    Predictor,
+    Replies,
+    joined,
+    readable,
+    replies_of,
+)
+from clipsyn.analyses.support import check_support
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.errors import LeakError, UsageError
+from clipsyn.numerics.metrics import Score
+from clipsyn.pool import Pool
+from clipsyn.results.frame import Measured, Row, frame
+from clipsyn.settings import images_of
+from clipsyn.specs import fingerprint
+from clipsyn.stats import Resamples, bootstrap_mean, percentiles, wilson_interval
+from clipsyn.store.features import FeatureStore
+
+COLUMNS = {
+    "score": pl.String,
+    "coverage": pl.Float64,
+    "wished": pl.Float64,
+    "threshold": pl.Float64,
+    "foreign": pl.String,
+}
+COVERAGES = np.arange(1, 21) / 20
+_AT_ONCE = 50  # resamples
+
+
+def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
+    """A tidy frame with the columns of `RESULT` and `COLUMNS`.
+
+    `ensemble` is null for a backbone on its own. Raises UsageError and LeakError for a support that
+    is measured on too, or is the test split; what `fit`, `foreign_sets` and `predicted` raise.
+    """
+    _check(settings)
+    rows: list[Row] = []
+    any_foreign = False
+    for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
+        fitted: dict[object, FittedPredictors] = {}  # splits and perturbations share what is fitted
+        for group in groups:
+            which = (group.prompts, group.backbones)
+            if which not in fitted:
+                fitted[which] = fit(group, settings)
+            sheet = _Sheet(group, fitted[which], settings)
+            any_foreign |= bool(sheet.foreign)
+            rows += sheet.rows()
+    if settings.foreign and not any_foreign:
+        names = ", ".join(settings.foreign)
+        raise UsageError(f"foreign={names} is the dataset itself: name another one")
+    return frame(rows, COLUMNS)
+
+
+class _Sheet:
+    """The rows of one dataset, split, perturbation and prompt set."""
+
+    def __init__(
+        self, group: Predicted, fitted: FittedPredictors, settings: SelectiveSettings
+    ) -> None:
+        self.group, self.fitted, self.settings = group, fitted, settings
+        cells = Cells(group, fitted.ensembles)
+        self.reader, names = cells.reader, settings.foreign
+        self.foreign = foreign_sets(group, self.reader, names) if names else []
+        replies = cells.replies(self._scores)
+        counts = (group.labels >= 0) & readable(replies)
+        self.replies = {predictor: of.take(counts) for predictor, of in replies.items()}
+        self.labels = group.labels[counts]
+        self.n = len(self.labels)
+        self.resamples = Resamples(self.n)
+        self._fingerprint = cache(self._new_fingerprint)
+
+    def rows(self) -> Iterator[Row]:
+        for predictor, replies in self.replies.items():
+            right = replies.predicted == self.labels
+            yield self._row(predictor, Measured("acc1", _share(right), bootstrap_mean(right)))
+            yield from self._curves(predictor, right)
+            if predictor in self.fitted.replies:
+                yield from self._from_thresholds(predictor, right)
+        for foreign in self.foreign:
+            yield from self._told_from(foreign)
+
+    def _scores(self, pool: Pool) -> dict[str, NDArray[np.float32]]:
+        return {text: of.combine(pool) for text, of in self.fitted.ensembles.items()}
+
+    def _confidences(self, replies: Replies) -> dict[str, NDArray[np.float64]]:
+        """By each score that is asked for, and that there is."""
+        asked = dict.fromkeys(self.settings.scores)
+        return {score: replies.confidence[score] for score in asked if score in replies.confidence}
+
+    def _curves(self, predictor: Predictor, right: NDArray[np.bool_]) -> Iterator[Row]:
+        once, by_score = [np.ones((1, self.n), np.uint8)], {}
+        for score, confidence in self._confidences(self.replies[predictor]).items():
+            whole = risk_coverage(confidence, right, once, COVERAGES)
+            drawn = risk_coverage(confidence, right, self.resamples.times(), COVERAGES)
+            by_score[score] = whole.aurc, drawn.aurc
+            for metric in ("aurc", "e_aurc", "augrc"):
+                measured = _measured(metric, getattr(whole, metric), getattr(drawn, metric), self.n)
+                yield self._row(predictor, measured, score=score)
+            kept = kept_of(self.n, COVERAGES)
+            for place, coverage in enumerate(COVERAGES.tolist()):
+                of_both = whole.accuracy[:, place], drawn.accuracy[:, place]
+                measured = _measured("acc1", *of_both, int(kept[place]))
+                yield self._row(predictor, measured, score=score, coverage=coverage)
+        if usual := by_score.pop(MAX_SOFTMAX, None):
+            for score, (whole_aurc, drawn_aurc) in by_score.items():
+                gains = usual[0] - whole_aurc, usual[1] - drawn_aurc
+                yield self._row(predictor, _measured("aurc_gain", *gains, self.n), score=score)
+
+    def _from_thresholds(self, predictor: Predictor, right: NDArray[np.bool_]) -> Iterator[Row]:
+        on_support = self.fitted.replies[predictor]
+        support_right = on_support.predicted == self.fitted.labels
+        for score, confidence in self._confidences(self.replies[predictor]).items():
+            if score not in on_support.confidence:
+                continue
+            for wished in self.settings.accuracies:
+                support_confidence = on_support.confidence[score]
+                threshold = smallest_threshold(support_confidence, support_right, wished)
+                here, there = confidence >= threshold, support_confidence >= threshold
+                about: Row = {
+                    "score": score,
+                    "wished": wished,
+                    "threshold": None if math.isnan(threshold) else threshold,
+                }
+                for measured in (
+                    _proportion("coverage", here),
+                    _proportion("acc1", right[here]),
+                    Measured("support_coverage", _share(there), None),
+                    Measured("support_acc1", _share(support_right[there]), None),
+                ):
+                    yield self._row(predictor, measured, chosen=True, **about)
+
+    def _told_from(self, foreign: Foreign) -> Iterator[Row]:
+        names = self.reader.backbones
+        blocks = (replies_of(names, pool, self._scores(pool), {}) for pool in foreign.blocks())
+        replies = joined(list(blocks))
+        counts = foreign.is_other & readable(replies)
+        m = int(np.count_nonzero(counts))
+        once = [(np.ones((1, self.n), np.uint8), np.ones((1, m), np.uint8))]
+        draws = list(_both(self.resamples, Resamples(m, seed=1)))
+        for predictor, of in replies.items():
+            own = self._confidences(self.replies[predictor])
+            for score, confidence in self._confidences(of.take(counts)).items():
+                whole = detection(own[score], confidence, once)
+                drawn = detection(own[score], confidence, draws)
+                about: Row = {"score": score, "foreign": foreign.dataset}
+                for metric, value, of_draws in zip(("auroc", "fpr95"), whole, drawn, strict=True):
+                    measured = _measured(metric, value, of_draws, self.n + m)
+                    yield self._row(predictor, measured, of_foreign=foreign, **about)
+
+    def _row(
+        self,
+        predictor: Predictor,
+        measured: Measured,
+        *,
+        chosen: bool = False,
+        of_foreign: Foreign | None = None,
+        **about: Any,
+    ) -> Row:
+        """chosen: a threshold of the support plays a part."""
+        learned = chosen or (
+            predictor.ensemble is not None and self.fitted.ensembles[predictor.ensemble].learns
+        )
+        if learned:
+            about["support"], about["support_prompts"] = self.settings.support, self.group.prompts
+            about["shots"] = images_of(self.settings.shots)
+            about["seed"] = self.settings.seed
+        about["fingerprint"] = self._fingerprint(predictor, learned, of_foreign)
+        return self.group.row(measured, predictor.backbones, predictor.ensemble) | about
+
+    def _new_fingerprint(self, predictor: Predictor, learned: bool, foreign: Foreign | None) -> str:
+        return fingerprint(
+            {
+                "clipsyn": _versions(predictor.ensemble),
+                "target": self.reader.origin,
+                "method": predictor,
+                "support": self.fitted.origin if learned else None,
+                "foreign": foreign.fingerprints if foreign else None,
+            }
+        )
+
+
+def _check(settings: SelectiveSettings) -> None:
+    """Refuse settings that cannot work before anything is read."""
+    check_support(settings.support, settings.splits)
+    if settings.support == "test":
+        raise LeakError("support=test: choose thresholds on a training or validation split")
+    for text in settings.ensembles:
+        make_ensemble(text, settings.seed)
+
+
+def _both(
+    one: Resamples, other: Resamples
+) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]:
+    """Resamples of two sets of samples, drawn apart: as many rows of each at a time."""
+    of_one, of_other = (np.concatenate(list(draws.times())) for draws in (one, other))
+    for start in range(0, one.count, _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        yield of_one[rows], of_other[rows]
+
+
+def _measured(
+    metric: str, value: NDArray[np.float64], drawn: NDArray[np.float64], n: int
+) -> Measured:
+    """The only element of `value` with the interval of the resamples."""
+    return Measured(metric, Score(value.item(), n), percentiles(drawn))
+
+
+def _proportion(metric: str, values: NDArray[np.bool_]) -> Measured:
+    interval = wilson_interval(int(np.count_nonzero(values)), len(values))
+    return Measured(metric, _share(values), interval)
+
+
+def _share(values: NDArray[np.bool_]) -> Score:
+    return Score(float(values.mean()) if len(values) else math.nan, len(values))
+
+
+def _versions(ensemble: str | None) -> str:
+    """Of clipsyn, and of another package that an ensemble comes from."""
+    package = ENSEMBLES.package(ensemble.partition(":")[0]) if ensemble else ""
+    return f"{__version__} {package}".rstrip()

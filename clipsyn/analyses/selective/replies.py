@@ -1,0 +1,183 @@
+"""What backbones and ensembles answer, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.analyses.predicted import Predicted
+from clipsyn.analyses.selective.measures import agreement, confidences
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.numerics.logits import predictions
+from clipsyn.pool import Pool
+from clipsyn.schema import NO_PREDICTION
+from clipsyn.specs import FeatureKey
+from clipsyn.store.pools import PoolReader
+
+AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"
+Scores = Mapping[str, NDArray[np.float32]]  # of each ensemble: (sample, class)
+
+
+class Predictor(NamedTuple):
+    """Who replies: a backbone on its own, or an ensemble of several."""
+
+    ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone
+    backbones: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Replies:
+    """What a predictor says of samples, and how sure it is."""
+
+    predicted: NDArray[np.uint16]  # (sample,) NO_PREDICTION for an image that could not be read
+    confidence: dict[str, NDArray[np.float64]]  # by score: (sample,)
+
+    def take(self, rows: NDArray[Any]) -> Replies:
+        """rows: numbers or a mask."""
+        return Replies(
+            self.predicted[rows], {name: of[rows] for name, of in self.confidence.items()}
+        )
+
+    @classmethod
+    def of_scores(cls, scores: NDArray[np.float32]) -> Replies:
+        """By all confidences but agreement; scores: (sample, class)."""
+        contiguous = np.ascontiguousarray(scores)
+        found = confidences(contiguous)._asdict()
+        confidence = {name.replace("_", "-"): values for name, values in found.items()}
+        return cls(predictions(contiguous), confidence)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Replies]) -> Replies:
+        """Of consecutive blocks of samples."""
+        return cls(
+            np.concatenate([part.predicted for part in parts]),
+            {
+                score: np.concatenate([part.confidence[score] for part in parts])
+                for score in parts[0].confidence
+            },
+        )
+
+
+class Cells:
+    """The backbones of a group on one split, with logits or, where imported, without.
+
+    reader: of all backbones; those without logits have replies, and maybe confidences, alone.
+    ensembles: those that can work with that. Where one of them takes answers for votes, pools hold
+    all backbones, else those with logits.
+    """
+
+    def __init__(
+        self,
+        group: Predicted,
+        ensembles: Mapping[str, Ensemble],
+        split: str | None = None,
+        perturbation: str | None = None,
+    ) -> None:
+        self.reader = group.reader(split, perturbation, votes=True)
+        self.ensembles = _possible(ensembles, self.reader)
+        self.samples, self.origin = self.reader.samples, self.reader.origin
+        self._imported = {
+            key.backbone: self._without_logits(key)
+            for key in self.reader.keys
+            if key.backbone in self.reader.silent
+        }
+
+    def _without_logits(self, key: FeatureKey) -> Replies:
+        store, prompts = self.reader.store, self.reader.prompts
+        confidence = {}
+        if key.backbone not in self.reader.unsure:
+            confidence[MAX_SOFTMAX] = store.confidences(key, prompts).astype(np.float64)
+        return Replies(store.predictions(key, prompts), confidence)
+
+    @cached_property
+    def _pools(self) -> PoolReader | None:
+        """Of the backbones that stand in pools; None where none does."""
+        of = self.reader
+        if self.ensembles or not of.silent:
+            return of
+        names = [name for name in of.backbones if name not in of.silent]
+        if not names:
+            return None
+        return PoolReader(
+            of.store,
+            of.samples.dataset,
+            of.samples.split,
+            perturbation=of.perturbation,
+            backbones=names,
+            prompts=of.prompts,
+        )
+
+    def read(self, rows: NDArray[np.intp]) -> Pool:
+        """Of the backbones that stand in pools, which may be none."""
+        if self._pools:
+            return self._pools.read(rows)
+        classes = len(self.samples.class_names)
+        return Pool(np.zeros((len(rows), 0, classes), np.float32), self.samples.labels[rows], ())
+
+    def replies(self, scores: Callable[[Pool], Scores]) -> dict[Predictor, Replies]:
+        """Of all samples. scores: of the ensembles for a pool."""
+        every = np.arange(len(self.samples))
+        parts, done = [], 0
+        for pool in self._pools.blocks() if self._pools else [self.read(every)]:
+            rows = every[done : done + len(pool)]
+            parts.append(self.replies_at(rows, pool, scores(pool)))
+            done += len(pool)
+        return joined(parts)
+
+    def replies_at(
+        self, rows: NDArray[np.intp], pool: Pool, scores: Scores
+    ) -> dict[Predictor, Replies]:
+        """Of the samples at `rows`, which `pool` holds, and the scores of ensembles for them."""
+        imported = {name: of.take(rows) for name, of in self._imported.items()}
+        return replies_of(self.reader.backbones, pool, scores, imported)
+
+
+def _possible(ensembles: Mapping[str, Ensemble], reader: PoolReader) -> dict[str, Ensemble]:
+    """Without those that need logits, or confidences, that a backbone was imported without."""
+    return {
+        text: ensemble
+        for text, ensemble in ensembles.items()
+        if not (reader.silent and ensemble.needs_logits)
+        and not (reader.unsure and ensemble.needs_confidences)
+    }
+
+
+def replies_of(
+    backbones: Sequence[str], pool: Pool, scores: Scores, imported: Mapping[str, Replies]
+) -> dict[Predictor, Replies]:
+    """Of each backbone, by its logits in the pool or as imported, and of ensembles by their scores.
+
+    The agreement of a single backbone with itself is none.
+    """
+    found = {}
+    for name in backbones:
+        known = imported.get(name)
+        found[Predictor(None, (name,))] = known or Replies.of_scores(
+            pool.logits[:, pool.backbones.index(name)]
+        )
+    alone = np.stack([of.predicted for of in found.values()])
+    for text, of_ensemble in scores.items():
+        found[Predictor(text, tuple(backbones))] = Replies.of_scores(of_ensemble)
+    for of in found.values() if len(alone) > 1 else ():
+        of.confidence[AGREEMENT] = agreement(alone, of.predicted)
+    return found
+
+
+def joined(parts: Sequence[Mapping[Predictor, Replies]]) -> dict[Predictor, Replies]:
+    """Of consecutive blocks of samples."""
+    return {
+        predictor: Replies.joined([part[predictor] for part in parts]) for predictor in parts[0]
+    }
+
+
+def readable(replies: Mapping[Predictor, Replies]) -> NDArray[np.bool_]:
+    """(sample,) whether everyone has an answer."""
+    there: NDArray[np.bool_] = np.logical_and.reduce(
+        [of.predicted != NO_PREDICTION for of in replies.values()]
+    )
+    return there

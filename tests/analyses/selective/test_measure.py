@@ -1,0 +1,427 @@
+"""`selective` against plain loops over a store; what the labels of test may decide."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from clipsyn.analyses.selective import SCORES, SelectiveSettings, selective
+from clipsyn.analyses.selective.measure import COLUMNS
+from clipsyn.analyses.selective.measures import smallest_threshold
+from clipsyn.ensembles.static import LogAverage
+from clipsyn.ensembles.super_learner import SuperLearner
+from clipsyn.errors import (
+    DatasetError,
+    LeakError,
+    MissingCell,
+    StaleCell,
+    UnknownName,
+    UsageError,
+)
+from clipsyn.importing.settings import ImportSettings
+from clipsyn.importing.write import import_files
+from clipsyn.numerics.folds import stratified_folds
+from clipsyn.numerics.logits import softmax, zero_shot_logits
+from clipsyn.results.frame import RESULT
+from clipsyn.store.features import FeatureStore
+
+ONE, TWO, BOTH = ("fake/one",), ("fake/two",), ("fake/one", "fake/two")
+
+
+def found(frame: pl.DataFrame, metric: str, backbones=BOTH, ensemble=None, **about) -> dict:
+    """The one row about that; what is not named is null."""
+    wanted = dict.fromkeys(COLUMNS) | {"ensemble": ensemble, "metric": metric} | about
+    wanted.pop("threshold")
+    rows = [
+        row
+        for row in frame.iter_rows(named=True)
+        if tuple(row["backbones"]) == tuple(backbones)
+        and all(row[name] == value for name, value in wanted.items())
+    ]
+    assert len(rows) == 1, (wanted, len(rows))
+    return rows[0]
+
+
+def by_hand(scores, labels):
+    """Mean risk over coverages by max-softmax, in float64, and the accuracy."""
+    probabilities = softmax(scores.astype(np.float64))
+    right = probabilities.argmax(axis=1) == labels
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    places = np.arange(1, len(labels) + 1)
+    return (np.cumsum(~right[order]) / places).mean(), right.mean()
+
+
+@pytest.fixture(scope="module")
+def seeing(fakes):
+    """Function (name) -> a backbone that takes each picture for something else."""
+
+    class Seeing(fakes.Encoder):
+        def encode_images(self, pixels):
+            rngs = [np.random.default_rng([int(picture.sum()), self.size]) for picture in pixels]
+            rows = np.stack([rng.normal(size=self.embed_dim) for rng in rngs])
+            return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+    def make(name="fake/one", size=8):
+        encoder = Seeing(name, size=size)
+        encoder.logit_scale = 5.0
+        return encoder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def filled(fakes, seeing, tmp_path_factory):
+    """Toys, 20 of test and 11 of train; cars, of which two are toys, too."""
+    cars = {"class_names": ("bus", "van"), "count": 24}
+    sources = [
+        fakes.Source(),
+        fakes.Source(split="train", count=11),
+        fakes.Source("cars", changed=set(range(2, 24)), **cars),
+        fakes.Source("cars", "train", **cars),
+    ]
+    path = tmp_path_factory.mktemp("selective") / "store"
+    encoders = [seeing(), seeing("fake/two", 12)]
+    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3")).path
+
+
+@pytest.fixture
+def everything(filled, tmp_path) -> FeatureStore:
+    shutil.copytree(filled, tmp_path / "store")
+    return FeatureStore.open(tmp_path / "store")
+
+
+@pytest.fixture
+def store(everything) -> FeatureStore:
+    """The toys alone."""
+    for kind in ("samples", "features", "classes", "logits"):
+        shutil.rmtree(everything.path / kind / "cars")
+    return everything
+
+
+class TestOfAStore:
+    def test_columns(self, store):
+        frame = selective(store)
+        assert dict(frame.schema) == {**RESULT, **COLUMNS}
+        assert frame.columns.index("score") < frame.columns.index("metric")
+        assert frame["fingerprint"].null_count() == 0
+        assert set(frame["n"]) >= {20, 11}
+
+    def test_areas_and_accuracies(self, store):
+        frame, pool = selective(store), store.pool("toy", "test")
+        average = LogAverage().fit(store.pool("toy", "train")).combine(pool)
+        for backbones, ensemble, scores in (
+            (ONE, None, pool.logits[:, 0]),
+            (TWO, None, pool.logits[:, 1]),
+            (BOTH, "log-avg", average),
+        ):
+            aurc, accuracy = by_hand(scores, pool.labels)
+            of = found(frame, "aurc", backbones, ensemble, score="max-softmax")
+            assert of["value"] == pytest.approx(aurc)
+            assert of["ci_low"] <= of["value"] <= of["ci_high"]
+            assert found(frame, "acc1", backbones, ensemble)["value"] == accuracy
+            for score in SCORES:
+                last = found(frame, "acc1", backbones, ensemble, score=score, coverage=1.0)
+                assert last["value"] == pytest.approx(accuracy)
+
+    def test_agreement(self, store):
+        """Of two backbones: whether they agree; of those that do half may be withheld."""
+        frame, pool = selective(store), store.pool("toy", "test")
+        first, second = pool.logits.argmax(axis=2).T
+        agreed, right = first == second, first == pool.labels
+        few = found(frame, "acc1", ONE, score="agreement", coverage=0.05)
+        assert few["value"] == pytest.approx(right[agreed].mean())
+        assert few["n"] == 1
+
+    def test_gains_are_paired(self, store):
+        frame = selective(store)
+        usual = found(frame, "aurc", ONE, score="max-softmax")["value"]
+        for score in SCORES[1:]:
+            gain = found(frame, "aurc_gain", ONE, score=score)
+            assert gain["value"] == pytest.approx(
+                usual - found(frame, "aurc", ONE, score=score)["value"]
+            )
+        assert frame.filter(metric="aurc_gain", score="max-softmax").is_empty()
+        assert selective(store, scores=["margin"]).filter(metric="aurc_gain").is_empty()
+
+    def test_which_scores_and_accuracies(self, store):
+        frame = selective(store, scores=["margin", "agreement"], accuracies=[0.2, 0.4])
+        assert set(frame["score"].drop_nulls()) == {"margin", "agreement"}
+        assert set(frame["wished"].drop_nulls()) == {0.2, 0.4}
+        assert selective(store, accuracies=()).filter(metric="coverage").is_empty()
+
+    def test_the_same_twice(self, store):
+        assert selective(store).equals(selective(store), null_equal=True)
+
+    def test_an_image_that_could_not_be_read_does_not_count(self, fakes, seeing, tmp_path):
+        sources = [fakes.Source(bad={4: "torn"}), fakes.Source(split="train")]
+        encoders = [seeing(), seeing("fake/two", 12)]
+        store = fakes.fill(tmp_path / "store", encoders, sources, max_bad=1.0)
+        frame = selective(store)
+        assert found(frame, "aurc", ONE, score="entropy")["n"] == 19
+        assert not frame.filter(metric="aurc")["value"].is_nan().any()
+
+    def test_one_image(self, fakes, seeing, tmp_path):
+        sources = [fakes.Source(count=1), fakes.Source(split="train")]
+        encoders = [seeing(), seeing("fake/two", 12)]
+        frame = selective(fakes.fill(tmp_path / "store", encoders, sources))
+        accuracy = found(frame, "acc1", ONE)["value"]
+        assert found(frame, "aurc", ONE, score="margin")["value"] == 1 - accuracy
+        assert found(frame, "e_aurc", ONE, score="margin")["value"] == 0
+
+    def test_a_single_backbone_has_no_ensemble_and_no_agreement(self, store):
+        frame = selective(store, backbones=["fake/one"])
+        assert frame["ensemble"].null_count() == len(frame)
+        assert set(frame["score"].drop_nulls()) == set(SCORES) - {"agreement"}
+
+    def test_unlabelled(self, store):
+        table = store.samples("toy", "test")
+        store.annotate(replace(table, labels=np.full(20, -1, np.int32)))
+        with pytest.raises(DatasetError, match="toy/test has no labels"):
+            selective(store)
+
+
+class TestThresholds:
+    def test_of_a_backbone(self, store):
+        frame, support = selective(store, accuracies=[0.4]), store.pool("toy", "train")
+        confidence = softmax(support.logits[:, 0].astype(np.float64)).max(axis=1)
+        right = support.logits[:, 0].argmax(axis=1) == support.labels
+        about = {"score": "max-softmax", "wished": 0.4}
+        threshold = smallest_threshold(confidence, right, 0.4)
+        here = softmax(store.pool("toy", "test").logits[:, 0].astype(np.float64)).max(axis=1)
+        coverage = found(frame, "coverage", ONE, **about)
+        assert coverage["threshold"] == pytest.approx(threshold)
+        assert coverage["value"] == np.mean(here >= threshold)
+        assert (coverage["support"], coverage["shots"], coverage["seed"]) == ("train", None, 0)
+        kept = found(frame, "acc1", ONE, **about)
+        assert kept["n"] == np.count_nonzero(here >= threshold)
+        there = found(frame, "support_acc1", ONE, **about)
+        assert there["value"] >= 0.4
+        assert found(frame, "support_coverage", ONE, **about)["n"] == 11
+
+    def test_what_is_learned_is_judged_on_samples_that_it_has_not_seen(self, store):
+        wishes = [0.1 * step for step in range(1, 9)]
+        frame = selective(store, ensembles=["super-learner"], accuracies=wishes)
+        support, test = store.pool("toy", "train"), store.pool("toy", "test")
+        scores = np.empty((11, 3), np.float32)
+        for held in stratified_folds(support.labels, 5):
+            part = SuperLearner().fit(support.take(np.flatnonzero(~held)))
+            scores[held] = part.combine(support.take(np.flatnonzero(held)))
+        confidence = softmax(scores.astype(np.float64)).max(axis=1)
+        right = scores.argmax(axis=1) == support.labels
+        about = {"backbones": BOTH, "ensemble": "super-learner", "score": "max-softmax"}
+        for wished in wishes:
+            threshold = found(frame, "coverage", **about, wished=wished)["threshold"]
+            expected = smallest_threshold(confidence, right, wished)
+            assert (math.nan if threshold is None else threshold) == pytest.approx(
+                expected, nan_ok=True
+            )
+        aurc, _ = by_hand(SuperLearner().fit(support).combine(test), test.labels)
+        of = found(frame, "aurc", **about)
+        assert of["value"] == pytest.approx(aurc)
+        assert (of["support"], of["shots"], of["seed"]) == ("train", None, 0)
+
+    def test_labels_of_test_decide_none(self, store):
+        def chosen():
+            frame = selective(store, ensembles=["log-avg", "super-learner"], accuracies=[0.3, 0.5])
+            rows = frame.filter(pl.col("wished").is_not_null())
+            names = ["ensemble", "score", "wished", "threshold", "metric"]
+            decided = rows.filter(pl.col("metric") != "acc1").select(*names, "value")
+            return decided, frame.filter(metric="aurc")["value"].to_list()
+
+        (before, areas), table = chosen(), store.samples("toy", "test")
+        store.annotate(replace(table, labels=np.roll(table.labels, 1)))
+        after, other_areas = chosen()
+        assert before.equals(after, null_equal=True)
+        assert areas != other_areas
+
+    def test_an_accuracy_that_nothing_reaches(self, store):
+        labels = store.samples("toy", "train").labels
+        predicted = store.pool("toy", "train").logits[:, 0].argmax(axis=1)
+        wrong = np.where(predicted == labels, (labels + 1) % 3, labels).astype(np.int32)
+        store.annotate(replace(store.samples("toy", "train"), labels=wrong))
+        frame = selective(store, accuracies=[0.9])
+        about = {"score": "margin", "wished": 0.9}
+        coverage, kept = (found(frame, metric, ONE, **about) for metric in ("coverage", "acc1"))
+        assert (coverage["threshold"], coverage["value"], kept["n"]) == (None, 0, 0)
+        assert math.isnan(kept["value"])
+
+    def test_an_accuracy_that_everything_reaches_withholds_nothing(self, store):
+        of = found(selective(store, accuracies=[0]), "coverage", ONE, score="entropy", wished=0.0)
+        assert (of["threshold"], of["value"]) == (0, 1)
+
+    def test_perturbed_images_meet_the_thresholds_of_clean_ones(self, store):
+        frame = selective(store, perturbations=["clean", "jpeg-3"], accuracies=[0.4])
+        thresholds = frame.filter(metric="coverage").group_by("perturbation").agg("threshold")
+        first, second = thresholds["threshold"].to_list()
+        assert first == second
+        assert set(thresholds["perturbation"]) == {"clean", "jpeg-3"}
+
+    def test_some_images_of_each_class(self, store):
+        frame = selective(store, shots=2, seed=3, accuracies=[0.4])
+        of = found(frame, "support_coverage", ONE, score="margin", wished=0.4)
+        assert (of["n"], of["shots"], of["seed"]) == (6, 2, 3)
+        other = found(
+            selective(store, shots=2, seed=4, accuracies=[0.4]),
+            "support_coverage", ONE, score="margin", wished=0.4,
+        )  # fmt: skip
+        assert of["fingerprint"] != other["fingerprint"]
+
+    def test_without_a_support_there_are_none(self, fakes, seeing, tmp_path):
+        encoders = [seeing(), seeing("fake/two", 12)]
+        store = fakes.fill(tmp_path / "store", encoders, [fakes.Source()])
+        frame = selective(store)
+        assert frame["wished"].null_count() == len(frame)
+        assert found(frame, "aurc", BOTH, "log-avg", score="margin")["n"] == 20
+        (note,) = selective.notes(store, frame, SelectiveSettings())
+        assert note == "no threshold is chosen: there is no train split"
+        with pytest.raises(MissingCell, match=r"clipsyn extract .* --split train"):
+            selective(store, ensembles=["super-learner"])
+
+    @pytest.mark.parametrize(
+        ("settings", "error", "message"),
+        [
+            ({"splits": ["train"]}, UsageError, "train is both fitted on and measured on"),
+            ({"splits": None}, UsageError, "train is both fitted on and measured on"),
+            ({"support": "test", "splits": ["train"]}, LeakError, "on a training or validation"),
+            ({"ensembles": ["log-agv"]}, UnknownName, r"log-agv.*log-avg"),
+            ({"scores": ["entrpy"]}, UnknownName, "did you mean entropy"),
+            ({"accuracies": [95]}, UsageError, "accuracies=… is numbers from 0 to 1, not 95"),
+            ({"datasets": ["toyy"]}, UnknownName, "did you mean toy"),
+        ],
+    )
+    def test_what_cannot_work(self, store, settings, error, message):
+        with pytest.raises(error, match=message):
+            selective(store, **settings)
+
+
+class TestImported:
+    @pytest.fixture
+    def imported(self, tmp_path):
+        """Function (columns) -> a store of two backbones, of 12 images of three classes."""
+
+        def make(columns: str, splits=("train", "test")) -> FeatureStore:
+            rng = np.random.default_rng(0)
+            for split in splits:
+                for name in ("one", "two"):
+                    lines = [f"id,label,{columns}"]
+                    for row in range(12):
+                        label = "abc"[row % 3]
+                        answer = label if rng.random() < 0.6 else "abc"[rng.integers(3)]
+                        cells = {"prediction": answer, "confidence": f"{rng.uniform(0.4, 1):.3f}"}
+                        wanted = ",".join(cells[column] for column in columns.split(","))
+                        lines.append(f"{row},{label},{wanted}")
+                    file = tmp_path / f"{name}.csv"
+                    file.write_text("\n".join(lines))
+                    import_files(
+                        tmp_path / "store", [file], ImportSettings("toy", split, backbone=name)
+                    )
+            return FeatureStore.open(tmp_path / "store")
+
+        return make
+
+    def test_predictions_have_agreement_alone(self, imported):
+        store = imported("prediction")
+        frame = selective(store, accuracies=[0.5])
+        assert set(frame["score"].drop_nulls()) == {"agreement"}
+        assert frame["ensemble"].null_count() == len(frame)
+        assert found(frame, "coverage", ["one"], score="agreement", wished=0.5)["n"] == 12
+        notes = list(selective.notes(store, frame, SelectiveSettings()))
+        assert notes == [
+            "left out, for want of logits of all backbones: log-avg",
+            "no max-softmax, margin, entropy for want of logits: one, two",
+        ]
+
+    def test_votes_need_no_logits(self, imported):
+        frame = selective(imported("prediction"), ensembles=["vote-1"])
+        of = found(frame, "aurc", ["one", "two"], "vote-1", score="max-softmax")
+        assert 0 <= of["value"] <= 1
+
+    def test_confidences_have_max_softmax_too(self, imported):
+        store = imported("prediction,confidence")
+        frame = selective(store)
+        assert set(frame["score"].drop_nulls()) == {"max-softmax", "agreement"}
+        (key,) = store.keys(split=["test"], backbone=["one"])
+        confidence = store.confidences(key, "imported")
+        right = store.predictions(key, "imported") == store.samples("toy", "test").labels
+        order = np.argsort(-confidence, kind="stable")
+        aurc = (np.cumsum(~right[order]) / np.arange(1, 13)).mean()
+        assert found(frame, "aurc", ["one"], score="max-softmax")["value"] == pytest.approx(aurc)
+
+
+class TestForeign:
+    @pytest.fixture
+    def store(self, everything):
+        return everything
+
+    def foreign_logits(self, store, name):
+        (key,) = store.keys(
+            dataset=["cars"], split=["test"], perturbation=["clean"], backbone=[name]
+        )
+        return zero_shot_logits(
+            store.embeddings(key), *store.class_embeddings("toy", "simple", name)
+        )
+
+    def test_against_scikit_learn(self, store):
+        frame = selective(store, datasets=["toy"], foreign=["cars"])
+        own = store.pool("toy", "test").logits
+        for column, name in enumerate(BOTH):
+            foreign = self.foreign_logits(store, name)[2:]  # two are toys, too
+            values = [
+                softmax(logits.astype(np.float64)).max(axis=1)
+                for logits in (own[:, column], foreign)
+            ]
+            truth = np.repeat([1, 0], [len(part) for part in values])
+            of = found(frame, "auroc", [name], score="max-softmax", foreign="cars")
+            assert of["value"] == pytest.approx(roc_auc_score(truth, np.concatenate(values)))
+            assert of["n"] == 20 + 22
+            assert of["ci_low"] < of["value"] < of["ci_high"]
+        for metric in ("auroc", "fpr95"):
+            for score in SCORES:
+                row = found(frame, metric, BOTH, "log-avg", score=score, foreign="cars")
+                assert 0 <= row["value"] <= 1
+
+    def test_an_ensemble_sees_the_embeddings_of_foreign_images(self, store):
+        frame = selective(store, datasets=["toy"], foreign=["cars"], ensembles=["nlc"], shots=1)
+        assert found(frame, "auroc", BOTH, "nlc", score="margin", foreign="cars")["shots"] == 1
+
+    def test_patterns_leave_the_dataset_itself_out(self, store):
+        frame = selective(store, foreign=["*"])
+        pairs = set(frame.filter(metric="auroc").select("dataset", "foreign").rows())
+        assert pairs == {("toy", "cars"), ("cars", "toy")}
+
+    def test_itself_is_not_foreign(self, store):
+        with pytest.raises(UsageError, match="foreign=toy is the dataset itself"):
+            selective(store, datasets=["toy"], foreign=["toy"])
+
+    def test_images_that_the_dataset_holds_too_are_said(self, store, caplog):
+        with caplog.at_level("INFO"):
+            selective(store, datasets=["toy"], foreign=["cars"])
+        assert "2 images of cars/test stand in toy/test: not foreign" in caplog.text
+
+    def test_what_is_not_there(self, store, fakes, seeing):
+        with pytest.raises(UnknownName, match="did you mean cars"):
+            selective(store, foreign=["crs"])
+        fakes.fill(store.path, [seeing()], [fakes.Source("boats")])
+        with pytest.raises(MissingCell, match=r"extract .*fake/two.* --dataset boats --split test"):
+            selective(store, datasets=["toy"], foreign=["boats"])
+
+    def test_what_has_no_embeddings(self, store, tmp_path):
+        lines = ["id,label,prediction", *(f"{row},a,b" for row in range(5))]
+        for name in BOTH:
+            file = tmp_path / "mine.csv"
+            file.write_text("\n".join(lines))
+            import_files(store.path, [file], ImportSettings("mine", backbone=name))
+        with pytest.raises(UsageError, match="was imported without embeddings, and foreign images"):
+            selective(store, datasets=["toy"], foreign=["mine"])
+
+    def test_other_weights_of_the_same_name(self, fakes, seeing, tmp_path):
+        for name, weights in (("toy", ""), ("cars", "others")):
+            fakes.fill(tmp_path / "s", [fakes.Encoder(weights=weights)], [fakes.Source(name)])
+        with pytest.raises(StaleCell, match="not of the same weights"):
+            selective(FeatureStore.open(tmp_path / "s"), datasets=["toy"], foreign=["cars"])

@@ -1,0 +1,310 @@
+"""Measures of withheld answers against scikit-learn's curves, plain loops and cases by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import entropy as scipy_entropy
+from sklearn.metrics import auc, roc_auc_score, roc_curve
+
+from clipsyn.analyses.selective.measures import (
+    agreement,
+    confidences,
+    detection,
+    kept_of,
+    risk_coverage,
+    smallest_threshold,
+)
+from clipsyn.stats import Resamples
+
+GRID = np.arange(1, 21) / 20
+
+
+def once(n):
+    return [np.ones((1, n), np.int64)]
+
+
+def areas(confidence, correct, coverages=GRID, times=None):
+    confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
+    return risk_coverage(confidence, correct, times or once(len(correct)), coverages)
+
+
+def told_apart(own, foreign):
+    own, foreign = np.asarray(own, float), np.asarray(foreign, float)
+    times = zip(once(len(own)), once(len(foreign)), strict=True)
+    return tuple(float(values[0]) for values in detection(own, foreign, times))
+
+
+def naive(confidence, correct):
+    """AURC, AUGRC and errors after k answers, of one order: a loop over the ranks."""
+    order = sorted(range(len(correct)), key=lambda row: -confidence[row])
+    errors = [0]
+    for row in order:
+        errors.append(errors[-1] + (not correct[row]))
+    n = len(correct)
+    aurc = sum(errors[k] / k for k in range(1, n + 1)) / n
+    augrc = sum((errors[k - 1] + errors[k]) / 2 for k in range(1, n + 1)) / n**2
+    return aurc, augrc, errors
+
+
+def random(n, seed=0, levels=None):
+    rng = np.random.default_rng(seed)
+    confidence = rng.random(n)
+    correct = rng.random(n) < 0.2 + 0.7 * confidence
+    return (confidence if levels is None else np.round(confidence * levels) / levels), correct
+
+
+class TestRiskCoverage:
+    def test_by_hand(self):
+        """Right, wrong, right, wrong: risks 0, 1/2, 1/3, 1/2; at best 0, 0, 1/3, 1/2."""
+        found = areas([0.9, 0.8, 0.7, 0.6], [True, False, True, False], np.array([0.25, 0.5, 1]))
+        assert found.aurc[0] == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 4)
+        assert found.e_aurc[0] == pytest.approx(1 / 8)
+        assert found.augrc[0] == pytest.approx((0 + 1 / 2 + 1 + 3 / 2) / 16)
+        assert found.accuracy[0].tolist() == pytest.approx([1, 1 / 2, 1 / 2])
+
+    @pytest.mark.parametrize("n", [1, 2, 7, 300])
+    def test_against_a_loop(self, n):
+        confidence, correct = random(n, seed=n)
+        aurc, augrc, errors = naive(confidence, correct)
+        found = areas(confidence, correct)
+        assert found.aurc[0] == pytest.approx(aurc)
+        assert found.augrc[0] == pytest.approx(augrc)
+        best, _, _ = naive(correct.astype(float), correct)
+        assert found.e_aurc[0] == pytest.approx(aurc - best)
+        accuracies = [1 - errors[k] / k for k in kept_of(n, GRID)]
+        assert found.accuracy[0] == pytest.approx(accuracies)
+
+    @given(
+        st.lists(st.tuples(st.sampled_from([0.2, 0.5, 0.9]), st.booleans()), min_size=1, max_size=6)
+    )
+    def test_ties_are_the_mean_over_all_orders(self, samples):
+        confidence, correct = map(np.array, zip(*samples, strict=True))
+        orders = [np.array(order) for order in permutations(range(len(samples)))]
+        # a stable sort keeps equal ones in the order given
+        each = [naive(confidence[order], correct[order]) for order in orders]
+        aurc, augrc = np.mean([one[:2] for one in each], axis=0)
+        errors = np.mean([one[2] for one in each], axis=0)
+        found = areas(confidence, correct)
+        assert found.aurc[0] == pytest.approx(aurc)
+        assert found.augrc[0] == pytest.approx(augrc)
+        kept = kept_of(len(samples), GRID)
+        assert found.accuracy[0] == pytest.approx(1 - errors[kept] / kept)
+
+    @pytest.mark.parametrize("levels", [None, 4])
+    def test_the_order_of_samples_does_not_matter(self, levels):
+        confidence, correct = random(200, levels=levels)
+        shuffled = np.random.default_rng(1).permutation(200)
+        for one, other in zip(
+            areas(confidence, correct), areas(confidence[shuffled], correct[shuffled]), strict=True
+        ):
+            assert one == pytest.approx(other)
+
+    @pytest.mark.parametrize("levels", [None, 7])
+    def test_augrc_against_scikit_learn(self, levels):
+        """The identity of Traub et al., and the area under the generalised curve."""
+        confidence, correct = random(150, seed=3, levels=levels)
+        accuracy = correct.mean()
+        auroc = roc_auc_score(correct, confidence)
+        found = areas(confidence, correct).augrc[0]
+        expected = (1 - auroc) * accuracy * (1 - accuracy) + (1 - accuracy) ** 2 / 2
+        assert found == pytest.approx(expected)
+        ends = [np.count_nonzero(confidence >= level) for level in np.unique(confidence)[::-1]]
+        order = np.argsort(-confidence, kind="stable")
+        risks = [np.count_nonzero(~correct[order][:end]) / 150 for end in ends]
+        coverages = np.array([0, *ends]) / 150
+        assert found == pytest.approx(auc(coverages, [0, *risks]))
+
+    def test_all_right_and_all_wrong(self):
+        right, wrong = areas(np.arange(5) / 5, [True] * 5), areas(np.arange(5) / 5, [False] * 5)
+        assert [part[0] for part in right[:3]] == [0, 0, 0]
+        assert (right.accuracy == 1).all()
+        assert [part[0] for part in wrong[:3]] == pytest.approx([1, 0, 0.5])
+        assert (wrong.accuracy == 0).all()
+
+    def test_equal_confidence_has_the_overall_error_at_every_coverage(self):
+        found = areas([0.5] * 8, [True, False] * 4)
+        assert found.aurc[0] == pytest.approx(0.5)
+        assert found.accuracy[0] == pytest.approx(0.5)
+
+    def test_the_best_order_has_no_excess(self):
+        found = areas([0.9, 0.8, 0.7, 0.6], [True, True, False, False])
+        assert found.e_aurc[0] == pytest.approx(0)
+
+    def test_no_sample(self):
+        found = areas([], [])
+        assert all(np.isnan(part).all() for part in found)
+
+    @pytest.mark.parametrize("levels", [None, 5])
+    def test_resamples_are_the_samples_drawn_again_and_again(self, levels):
+        confidence, correct = random(40, seed=5, levels=levels)
+        times = np.concatenate(list(Resamples(40, 30).times()))
+        found = areas(confidence, correct, times=[times[:7], times[7:]])
+        for place, drawn in enumerate(times):
+            rows = np.repeat(np.arange(40), drawn)
+            expected = areas(confidence[rows], correct[rows])
+            for one, other in zip(found, expected, strict=True):
+                assert one[place] == pytest.approx(other[0], abs=1e-12)
+
+    def test_a_fraction_of_the_samples_is_rounded_up(self):
+        assert kept_of(10, np.array([0.05, 0.1, 0.7, 0.71, 1])).tolist() == [1, 1, 7, 8, 10]
+        assert kept_of(3, GRID).max() == 3
+
+    @pytest.mark.parametrize(
+        ("confidence", "correct", "message"),
+        [
+            ([0.1, math.nan], [True, True], "NaN"),
+            ([0.1], [True, True], "a confidence for each sample"),
+            ([[0.1]], [[True]], "a confidence for each sample"),
+        ],
+    )
+    def test_bad_input(self, confidence, correct, message):
+        with pytest.raises(ValueError, match=message):
+            risk_coverage(np.array(confidence), np.array(correct), once(1), GRID)
+
+
+class TestDetection:
+    @pytest.mark.parametrize("levels", [None, 6, 1])
+    def test_against_scikit_learn(self, levels):
+        own, foreign = random(90, levels=levels)[0], random(70, seed=9, levels=levels)[0] * 0.8
+        if levels:
+            foreign = np.round(foreign * levels) / levels
+        truth = np.repeat([1, 0], [90, 70])
+        values = np.concatenate([own, foreign])
+        auroc, fpr = told_apart(own, foreign)
+        assert auroc == pytest.approx(roc_auc_score(truth, values))
+        false, true, _ = roc_curve(truth, values, drop_intermediate=False)
+        assert fpr == pytest.approx(false[np.argmax(true >= 0.95 - 1e-12)])
+
+    def test_by_hand(self):
+        assert told_apart([3, 2], [1, 0]) == (1, 0)
+        assert told_apart([1, 0], [3, 2]) == (0, 1)
+        assert told_apart([1, 1], [1, 1, 1]) == (0.5, 1)
+        assert told_apart([0.9, 0.8, 0.2], [0.85, 0.1]) == pytest.approx((4 / 6, 1 / 2))
+
+    def test_one_of_twenty_own_images_may_be_missed(self):
+        own = [0.0, *np.linspace(0.5, 1, 19)]
+        assert told_apart(own, [0.1, 0.6])[1] == 0.5
+        assert told_apart(own[:-1], [0.1, 0.6])[1] == 1
+
+    def test_of_none(self):
+        assert all(map(math.isnan, told_apart([], [1.0])))
+        assert all(map(math.isnan, told_apart([1.0], [])))
+
+    @pytest.mark.parametrize("levels", [None, 4])
+    def test_resamples_are_the_samples_drawn_again_and_again(self, levels):
+        own, foreign = random(30, levels=levels)[0], random(20, seed=2, levels=levels)[0]
+        of_own, of_foreign = (np.concatenate(list(Resamples(n, 25, n).times())) for n in (30, 20))
+        found = detection(own, foreign, [(of_own, of_foreign)])
+        for place in range(25):
+            drawn = own.repeat(of_own[place]), foreign.repeat(of_foreign[place])
+            expected = told_apart(*drawn)
+            assert (found.auroc[place], found.fpr[place]) == pytest.approx(expected)
+
+
+class TestThreshold:
+    def test_by_hand(self):
+        confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+        correct = np.array([True, False, True, True, False])
+        assert smallest_threshold(confidence, correct, 0.75) == 0.6
+        assert smallest_threshold(confidence, correct, 0.6) == 0  # all answers are right so often
+        assert smallest_threshold(confidence, correct, 0.8) == 0.9
+        assert smallest_threshold(confidence, correct, 1) == 0.9
+
+    def test_no_threshold_will_do(self):
+        assert math.isnan(smallest_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.6))
+        assert math.isnan(smallest_threshold(np.array([]), np.array([], bool), 0.6))
+
+    def test_equal_answers_are_given_together_or_not_at_all(self):
+        confidence = np.array([0.9, 0.5, 0.5, 0.1])
+        correct = np.array([True, True, False, False])
+        assert smallest_threshold(confidence, correct, 0.9) == 0.9
+        assert smallest_threshold(confidence, correct, 2 / 3) == 0.5
+
+    @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1), st.floats(0, 1))
+    def test_against_every_threshold(self, samples, wished):
+        confidence, correct = map(np.array, zip(*samples, strict=True))
+        confidence = (confidence + 1) / 10
+        found = smallest_threshold(confidence, correct, wished)
+        good = [
+            level
+            for level in np.unique(confidence)
+            if correct[confidence >= level].mean() >= wished - 1e-12
+        ]
+        if not good:
+            assert math.isnan(found)
+        else:
+            assert found == (0 if good[0] == confidence.min() else good[0])
+
+
+class TestConfidences:
+    def test_against_scipy(self):
+        scores = np.random.default_rng(0).normal(scale=3, size=(50, 9)).astype(np.float32)
+        probabilities = np.exp(scores.astype(float))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        first, second = np.sort(probabilities)[:, :-3:-1].T
+        found = confidences(scores)
+        assert found.max_softmax == pytest.approx(first, rel=1e-6)
+        assert found.margin == pytest.approx(first - second, abs=1e-6)
+        expected = 1 - scipy_entropy(probabilities, axis=1) / math.log(9)
+        assert found.entropy == pytest.approx(expected, abs=1e-6)
+
+    def test_answers_that_are_nearly_sure_are_told_apart(self):
+        scores = np.array([[20, 0, 0], [21, 0, 0], [22, 0, 0]], np.float32)
+        for of in confidences(scores):
+            assert of[0] < of[1] < of[2] < 1
+
+    def test_extremes(self):
+        even = confidences(np.zeros((1, 4), np.float32))
+        assert [of[0] for of in even] == pytest.approx([0.25, 0, 0])
+        sure = confidences(np.array([[np.finfo(np.float32).min, 0]], np.float32))
+        assert [of[0] for of in sure] == [1, 1, 1]
+        one = confidences(np.zeros((3, 1), np.float32))
+        assert all((of == 1).all() for of in one)
+        assert all(len(of) == 0 for of in confidences(np.zeros((0, 3), np.float32)))
+
+    def test_a_number_added_to_all_scores_changes_nothing(self):
+        scores = np.random.default_rng(1).integers(-9, 9, (30, 5)).astype(np.float32)
+        for one, other in zip(confidences(scores), confidences(scores + 64), strict=True):
+            assert one.tolist() == other.tolist()
+
+    def test_what_could_not_be_read_has_none(self):
+        scores = np.zeros((3, 4), np.float32)
+        scores[1] = np.nan
+        assert all(np.isnan(of).tolist() == [False, True, False] for of in confidences(scores))
+
+    def test_a_temperature_changes_the_order_of_more_than_two_classes(self):
+        """Two images swap places: the docs say so."""
+        scores = np.array([[2, 0, -9], [2.3, 0, 0]], np.float32)
+        warm, cold = (confidences(scores / np.float32(t)).max_softmax for t in (1, 0.1))
+        assert warm[0] > warm[1]
+        assert cold[0] < cold[1]
+
+    def test_shapes(self):
+        for shape in ((3,), (3, 0)):
+            with pytest.raises(ValueError, match="scores are"):
+                confidences(np.zeros(shape, np.float32))
+
+
+class TestAgreement:
+    def test_by_hand(self):
+        predictions = np.array([[0, 1, 2], [0, 1, 0], [0, 2, 1]])
+        assert agreement(predictions, predictions[0]) == pytest.approx([1, 2 / 3, 1 / 3])
+        assert agreement(predictions, np.array([1, 1, 1])) == pytest.approx([0, 2 / 3, 1 / 3])
+
+    def test_shapes(self):
+        with pytest.raises(ValueError, match="predictions are"):
+            agreement(np.zeros((2, 3), int), np.zeros(2, int))
+
+
+def test_many_images():
+    """A resample costs a sum over the sorted samples: no sort, no loop in Python."""
+    confidence, correct = random(50_000)
+    found = risk_coverage(confidence, correct, Resamples(50_000, 50).times(), GRID)
+    assert found.accuracy.shape == (50, 20)
+    assert found.aurc.std() == pytest.approx(0.0024, rel=0.5)

@@ -1,0 +1,235 @@
+"""Tables of selective prediction, their cells read by the names of rows and columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipsyn.analyses.selective import SelectiveSettings
+from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
+from clipsyn.analyses.selective.tables import notes, tables
+from clipsyn.results.frame import frame
+
+DASH = "\N{EN DASH}"
+NAMES = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
+METHODS = ((None, NAMES[:1], 0.4), (None, NAMES[1:], 0.3), ("log-avg", NAMES, 0.2))
+SCORES = ("max-softmax", "margin", "entropy", "agreement")
+
+
+def row(metric: str, value: float, **about) -> dict:
+    common = {
+        "dataset": "birds",
+        "split": "test",
+        "perturbation": "clean",
+        "severity": 0,
+        "head": "zero-shot",
+        "prompts": "own",
+        "classes": "all",
+        "shots": 0,
+        "n": 40,
+        "ci_low": value - 0.1,
+        "ci_high": value + 0.1,
+        "fingerprint": "f",
+    }
+    return common | {"metric": metric, "value": value} | about
+
+
+def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), foreign=(), **where) -> list[dict]:
+    """Three methods, the last the best; the later the score, the worse."""
+    rows = []
+    for ensemble, backbones, error in METHODS:
+        about = {"ensemble": ensemble, "backbones": list(backbones)} | where
+        rows.append(row("acc1", 1 - error, **about))
+        for place, score in enumerate(scores):
+            aurc = error + off + place / 100
+            of = about | {"score": score}
+            rows.append(row("aurc", aurc, **of))
+            rows.append(row("e_aurc", aurc / 2, **of))
+            rows.append(row("augrc", aurc / 4, **of))
+            rows += [row("acc1", 1 - error * at, coverage=at, **of) for at in COVERAGES]
+            if place:
+                rows.append(row("aurc_gain", gain if score == "agreement" else 0.0, **of))
+            for wish in wished:
+                chosen = of | {"wished": wish, "threshold": 0.75, "support": "train"}
+                chosen |= {"shots": None, "seed": 0}
+                for metric, value in (
+                    ("coverage", 0.5),
+                    ("acc1", 0.95 - error + off),
+                    ("support_coverage", 0.625),
+                    ("support_acc1", wish),
+                ):
+                    rows.append(row(metric, value, **chosen))
+            for name in foreign:
+                rows.append(row("auroc", 0.9 - error, foreign=name, **of))
+                rows.append(row("fpr95", 0.1 + error, foreign=name, **of))
+    return rows
+
+
+def shown(*groups: list[dict], **settings) -> dict[str, str]:
+    rows = [one for rows in groups for one in rows]
+    chosen = SelectiveSettings(**settings)
+    return tables(frame(rows, COLUMNS), chosen, terminal=False)
+
+
+def cells(text: str) -> dict[str, dict[str, str]]:
+    """Texts by the first cell of their line, and the head of their column: of a table."""
+    lines = text.split("\n")
+    rule = next(place for place, line in enumerate(lines) if line.startswith("─"))
+    first = max(place for place in range(rule) if "·" in lines[place]) + 1
+    heads, body = lines[first:rule], lines[rule + 1 : lines.index("", rule)]
+    width = max(map(len, heads + body)) + 2
+    padded = [line.ljust(width) for line in heads + body]
+    is_blank = ["".join(column).isspace() for column in zip(*padded, strict=True)]
+    ends = [at for at in range(1, width) if is_blank[at] and not is_blank[at - 1]]
+    ends = [at for at in ends if is_blank[at + 1]]  # one blank is within a cell
+    spans = list(zip([0, *ends], ends, strict=False))
+    cut = [[line[start:end].strip() for start, end in spans] for line in padded]
+    names = [" ".join(filter(None, parts)) for parts in zip(*cut[: len(heads)], strict=True)]
+    return {line[0]: dict(zip(names, line, strict=True)) for line in cut[len(heads) :]}
+
+
+def test_a_line_a_method():
+    lines = cells(shown(group())["methods"])
+    assert list(lines) == ["RN", "ViT-8", "log-avg"]
+    of = lines["log-avg"]
+    assert (of["AURC"], of["95 %"]) == ("20.00", f"10.0{DASH}30.0")
+    assert (of["E-AURC"], of["AUGRC"]) == ("10.00", "5.00")
+    assert [of[name] for name in ("100 %", "90 %", "80 %", "50 %")] == [
+        "80.0", "82.0", "84.0", "90.0",
+    ]  # fmt: skip
+
+
+def test_what_it_is_about_stands_above():
+    texts = shown(group())
+    about = "birds/test · clean · prompts own · n 40 · backbones tiny-*/zoo"
+    assert texts["methods"].startswith(f"{about} · by max-softmax\n")
+    assert texts["scores"].startswith(f"{about}\n")
+    assert texts["thresholds"].startswith(f"{about} · chosen on train · by max-softmax\n")
+    few = shown([row | ({"shots": 4} if row.get("wished") else {}) for row in group()])
+    assert few["thresholds"].startswith(f"{about} · chosen on train, 4 shots · by max-softmax\n")
+
+
+def test_scores_side_by_side_and_which_differ():
+    lines = cells(shown(group())["scores"])
+    assert lines["RN"]["max-softmax"] == "40.00"
+    assert lines["RN"]["margin"] == "41.00"
+    assert lines["RN"]["agreement"] == "43.00*"
+    assert "another AURC than by max-softmax" in shown(group())["scores"]
+    assert cells(shown(group(gain=0.05))["scores"])["RN"]["agreement"] == "43.00"
+    assert "scores" not in shown(group(["margin"]), scores=["margin"])
+
+
+def test_thresholds():
+    text = shown(group(wished=[0.9]))["thresholds"]
+    (of,) = [line for line in text.split("\n") if " RN " in line]
+    assert of.split() == (
+        f"90.0 RN 0.750 62.5 90.0 50.0 40.0{DASH}60.0 55.0 45.0{DASH}65.0".split()
+    )
+    two = shown(group(wished=[0.9, 0.95]))["thresholds"]
+    assert [line.split()[0] for line in two.split("\n") if " log-avg " in line] == ["90.0", "95.0"]
+
+
+def test_without_a_support_there_are_no_thresholds():
+    assert "thresholds" not in shown(group(wished=[]))
+
+
+def test_foreign():
+    text = shown(group(foreign=["cars", "boats"]))["foreign"]
+    (of,) = [line for line in text.split("\n") if line.startswith("boats") and "log-avg" in line]
+    assert of.split()[2:] == ["70.0", f"60.0{DASH}80.0", *["70.0"] * 3, *["30.0"] * 4]
+    assert "foreign" not in shown(group())
+
+
+def test_foreign_to_some_groups():
+    """Each dataset is foreign to the others, and not to itself."""
+    groups = [group(dataset=one, foreign=[other]) for one, other in (("a", "b"), ("b", "a"))]
+    text = shown(*groups)["foreign"]
+    lines = [line.split() for line in text.split("\n") if "log-avg" in line]
+    assert [line[:3] for line in lines] == [["a", "log-avg", "70.0"], ["b", "log-avg", "70.0"]]
+    assert "Means over those to which they are foreign." in text
+
+
+def test_groups_with_nothing_in_common():
+    alone = [one for one in group() if one["backbones"] == [NAMES[0]]]
+    other = [one for one in group(dataset="cars") if one["backbones"] == [NAMES[1]]]
+    both = shown(alone, other)
+    assert list(both) == ["datasets"]
+    assert cells(both["datasets"])["cars"]["RN"] == DASH
+
+
+def test_several_groups_are_means():
+    both = shown(group(), group(dataset="cars", off=0.1), details=False)
+    assert list(both) == ["methods", "scores", "thresholds", "datasets"]
+    of = cells(both["methods"])["ViT-8"]
+    assert of["AURC"] == "35.00"
+    assert "95 %" not in of
+    assert both["methods"].startswith("mean over 2 datasets · test · clean · prompts own · back")
+    assert "*" not in both["scores"].split("\n", 1)[1]
+
+
+def test_how_many_groups_reach_what_was_wished():
+    text = shown(group(wished=[0.6]), group(dataset="cars", off=0.1, wished=[0.6]))["thresholds"]
+    lines = {line.split()[1]: line for line in text.split("\n") if line.startswith(" ")}
+    assert lines["RN"].endswith("1 of 2")
+    assert lines["log-avg"].endswith("2 of 2")
+
+
+def test_a_line_a_dataset():
+    lines = cells(shown(group(), group(dataset="cars", off=0.1))["datasets"])
+    assert lines["cars"] | {"n": ""} == {
+        "dataset": "cars", "RN": "50.00", "ViT-8": "40.00", "log-avg": "30.00", "n": "",
+    }  # fmt: skip
+
+
+def test_details():
+    one = shown(group(), details=True)
+    assert [name for name in one if name.startswith("methods")] == [
+        "methods", *(f"methods, {score}" for score in SCORES),
+    ]  # fmt: skip
+    assert cells(one["methods, entropy"])["RN"]["AURC"] == "42.00"
+    two = shown(group(), group(dataset="cars"), details=True)
+    assert "thresholds, birds/test, clean, own" in two
+    assert "methods, margin, cars/test, clean, own" in two
+
+
+def test_a_backbone_without_logits_is_shown_by_what_it_has():
+    rows = [
+        one
+        for one in group()
+        if one["backbones"] != [NAMES[0]] or one.get("score") in (None, "agreement")
+    ]
+    lines = cells(shown(rows)["methods"])
+    assert (lines["RN"]["score"], lines["RN"]["AURC"]) == ("agreement", "43.00")
+    assert lines["ViT-8"]["score"] == "max-softmax"
+    assert cells(shown(rows)["scores"])["RN"]["margin"] == DASH
+
+
+def test_nothing():
+    assert shown([]) == {}
+
+
+@pytest.mark.parametrize("names", [("birds",), ("birds", "cars")])
+def test_notes_say_what_is_left_out_once(names):
+    rows = [one for name in names for one in group(dataset=name, wished=[]) if not one["ensemble"]]
+    said = list(notes(frame(rows, COLUMNS), SelectiveSettings()))
+    assert said == [
+        "left out, for want of logits of all backbones: log-avg",
+        "no threshold is chosen: there is no train split",
+    ]
+
+
+def test_notes_name_the_groups_that_they_are_about():
+    rows = [*group(), *(one for one in group(dataset="cars") if not one["ensemble"])]
+    said = list(notes(frame(rows, COLUMNS), SelectiveSettings()))
+    (sentence,) = said
+    assert sentence.startswith(
+        "cars/test, clean, own: left out, for want of logits of all backbones"
+    )
+
+
+def test_nothing_is_said_where_all_is_there():
+    assert list(notes(frame(group(), COLUMNS), SelectiveSettings())) == []
+
+
+def test_numbers_that_are_not_known():
+    rows = [one | {"value": float("nan")} if one["metric"] == "acc1" else one for one in group()]
+    assert cells(shown(rows)["methods"])["RN"]["100 %"] == DASH
