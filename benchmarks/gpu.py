@@ -34,7 +34,7 @@ import torch  # noqa: E402
 from clipsyn.extract.encoder import OpenClipEncoder, resolve_precision  # noqa: E402
 from clipsyn.extract.images import Images, batches  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
-from clipsyn.extract.run import Settings  # noqa: E402
+from clipsyn.extract.run import RunSettings  # noqa: E402
 from clipsyn.extract.sources import ImageSource, open_source  # noqa: E402
 from clipsyn.specs import CLEAN, Backbone  # noqa: E402
 
@@ -75,7 +75,7 @@ class Forward:
 class Extraction:
     encoder: OpenClipEncoder
     store: Path
-    settings: Settings
+    settings: RunSettings
 
     def run(self, source: ImageSource) -> None:
         shutil.rmtree(self.store, ignore_errors=True)

@@ -20,7 +20,7 @@ from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.extract.encoder import OpenClipEncoder, load_encoder
 from clipsyn.extract.models import quiet_open_clip
 from clipsyn.extract.plan import Wanted, make_plan
-from clipsyn.extract.run import Settings, run
+from clipsyn.extract.run import RunSettings, run
 from clipsyn.extract.sources import ImageSource
 from clipsyn.specs import CLEAN, Backbone, Perturbation
 from clipsyn.store.features import FeatureStore
@@ -137,10 +137,10 @@ def extract(
     encoders: Sequence[OpenClipEncoder],
     source: ImageSource,
     perturbation: Perturbation = CLEAN,
-    settings: Settings | None = None,
+    settings: RunSettings | None = None,
 ) -> FeatureStore:
     """All that `clipsyn extract` does once models are loaded: hash, plan, run, write, publish."""
     wanted = Wanted(encoders, [source], [perturbation])
     opened = FeatureStore.create(store)
-    run(make_plan(opened, wanted, Silence()), settings or Settings(), Silence())
+    run(make_plan(opened, wanted, Silence()), settings or RunSettings(), Silence())
     return opened

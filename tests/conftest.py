@@ -165,7 +165,7 @@ def fill(
 ) -> FeatureStore:
     """Plan and run an extraction into the store at `path`, as `clipsyn.extract.job` does."""
     from clipsyn.extract.plan import Wanted, make_plan
-    from clipsyn.extract.run import Settings, run
+    from clipsyn.extract.run import RunSettings, run
     from clipsyn.perturb import resolve
 
     store = FeatureStore.create(path, chunk_rows)
@@ -178,7 +178,7 @@ def fill(
         replace,
     )
     quiet = progress or Quiet()
-    run(make_plan(store, wanted, quiet), Settings(**settings), quiet)
+    run(make_plan(store, wanted, quiet), RunSettings(**settings), quiet)
     return store
 
 

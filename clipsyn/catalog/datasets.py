@@ -126,14 +126,6 @@ def available() -> list[DatasetInfo]:
     return found
 
 
-def get_dataset(name: str, hint: str = "") -> DatasetInfo:
-    """Like `find_dataset`, but an unknown name is an UnknownName error with near matches."""
-    info = find_dataset(name)
-    if info is None:
-        raise unknown_dataset(name, hint)
-    return info
-
-
 def unknown_dataset(name: str, hint: str = "") -> UnknownName:
     known = {alias for info in catalogue() for alias in (info.name, *info.aliases)}
     return unknown_name("dataset", name, known.union(collections(), _PLUGINS.names()), hint)

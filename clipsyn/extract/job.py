@@ -29,14 +29,14 @@ from clipsyn.store.marker import is_vacant
 if TYPE_CHECKING:
     from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit
     from clipsyn.extract.plan import Plan, Wanted
-    from clipsyn.extract.run import Settings
+    from clipsyn.extract.run import RunSettings
     from clipsyn.extract.sources.base import ImageSource
 
 _LOG = logging.getLogger("clipsyn")
 _CPU_BATCH, _GPU_BATCH = 64, 256
 
 
-def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan, Settings]:
+def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan, RunSettings]:
     """Load backbones, read images, and compare with the store at `path`; writes nothing."""
     settle_process()
     from clipsyn.extract.plan import make_plan
@@ -72,7 +72,7 @@ def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
     return None if outline.is_complete else outline
 
 
-def run_job(plan: Plan, settings: Settings, progress: Progress) -> None:
+def run_job(plan: Plan, settings: RunSettings, progress: Progress) -> None:
     """Make the store if it is not there, and carry out the plan."""
     from clipsyn.extract.run import run
 
@@ -211,14 +211,14 @@ def _refuse_failed(failed: Mapping[str, DatasetError], asked: int) -> None:
         )
 
 
-def settings_for(job: ExtractSettings) -> Settings:
+def settings_for(job: ExtractSettings) -> RunSettings:
     """How to run it on this machine."""
     from clipsyn.extract.encoder import resolve_device
-    from clipsyn.extract.run import Settings
+    from clipsyn.extract.run import RunSettings
 
     on_cpu = resolve_device(job.device).type == "cpu"
     cores = usable_cores()
-    return Settings(
+    return RunSettings(
         batch_size=job.batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH),
         workers=job.workers or min(cores, 16),
         lanes=min(cores, 8) if on_cpu else 1,
@@ -240,7 +240,7 @@ def _refuse_repeated(names: list[str]) -> None:
 
 
 def settle_process() -> None:
-    """Settings to make before torch is imported; docs/decisions.md says what they gain."""
+    """RunSettings to make before torch is imported; docs/decisions.md says what they gain."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -34,7 +34,7 @@ class OutlinedSplit:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _CellOutline:
     split: OutlinedSplit
     backbone: OutlinedBackbone
     perturbation: Perturbation
@@ -137,9 +137,9 @@ class Outline:
 
     def _cells(
         self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
-    ) -> list[_Cell]:
+    ) -> list[_CellOutline]:
         return [
-            _Cell(
+            _CellOutline(
                 split,
                 backbone,
                 perturbation,

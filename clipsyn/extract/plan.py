@@ -252,14 +252,6 @@ def _plan_split(
     table: SampleTable,
     prompts: PromptSet | None,
 ) -> SplitPlan:
-    samples = Draft(
-        store.path,
-        store.samples_path(table.dataset, table.split),
-        "samples",
-        table.identity(),
-        {"sample": len(table), "byte": 32},
-        store.chunk_rows,
-    )
     cells = []
     for perturbation in wanted.perturbations:
         for encoder in wanted.encoders:
@@ -268,7 +260,7 @@ def _plan_split(
             classes = _plan_classes(store, encoder, table, prompts) if prompts else None
             logits = _logit_draft(store, key, draft, classes) if classes and wanted.logits else None
             cells.append(CellPlan(key, encoder, perturbation, draft, classes, logits))
-    return SplitPlan(source, table, samples, tuple(cells))
+    return SplitPlan(source, table, store.samples_draft(table), tuple(cells))
 
 
 def _plan_classes(
@@ -287,7 +279,7 @@ def _plan_classes(
     }
     target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
     sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
-    draft = Draft(store.path, target, "classes", identity, sizes, store.chunk_rows)
+    draft = store.draft(target, "classes", identity, sizes)
     return ClassesPlan(encoder, prompts, table.class_names, draft)
 
 
@@ -305,8 +297,7 @@ def _feature_draft(
         "pixels": PIXELS_VERSION,
     }
     sizes = {"sample": len(table), "embed": encoder.embed_dim}
-    path = store.features_path(key)
-    return Draft(store.path, path, "features", identity, sizes, store.chunk_rows)
+    return store.draft(store.features_path(key), "features", identity, sizes)
 
 
 def _logit_draft(
@@ -319,8 +310,7 @@ def _logit_draft(
         "prompts": classes.prompts.name,
     }
     sizes = {"sample": features.sizes["sample"], "class": len(classes.class_names)}
-    target = store.logits_path(key, classes.prompts.name)
-    return Draft(store.path, target, "logits", identity, sizes, store.chunk_rows)
+    return store.draft(store.logits_path(key, classes.prompts.name), "logits", identity, sizes)
 
 
 def _check_class_names(sources: Sequence[ImageSource]) -> None:

@@ -42,7 +42,7 @@ _TOGETHER = 5  # perturbations that go through a block in turn, so that it is de
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """How to run; nothing here changes a stored number by more than float16 rounding."""
 
     batch_size: int = 64
@@ -79,7 +79,7 @@ class Item:
         return same_rows and self.perturbation.canvas == other.perturbation.canvas
 
 
-def run(plan: Plan, settings: Settings, progress: Progress) -> None:
+def run(plan: Plan, settings: RunSettings, progress: Progress) -> None:
     """Do this worker's share of the plan, and publish every cell that is complete.
 
     Raises BadImages when more than `max_bad` of a split cannot be decoded; what is finished stays.
@@ -132,7 +132,7 @@ def _with_next(ordered: Iterator[Item]) -> Iterator[tuple[Item, Item | None]]:
 @dataclass
 class _Run:
     plan: Plan
-    settings: Settings
+    settings: RunSettings
     progress: Progress
     pool: ThreadPoolExecutor
     encoding: _Queue
@@ -155,7 +155,7 @@ class _Run:
             yield item.images(following), self.settings.batch_size
 
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
-        parts: dict[CellPlan, list[Future[_Part]]] = {cell: [] for cell in item.cells}
+        parts: dict[CellPlan, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}
         valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
         errors = {cell: dict[str, str]() for cell in item.cells}
         counters = [self._counter(cell) for cell in item.cells]
@@ -178,7 +178,7 @@ class _Run:
         self,
         cell: CellPlan,
         block: int,
-        parts: list[Future[_Part]],
+        parts: list[Future[_EncodedBatch]],
         valid: NDArray[np.bool_],
         errors: Mapping[str, str],
     ) -> None:
@@ -255,19 +255,19 @@ class _Queue:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _EncodedBatch:
     """The embeddings of one batch, on the encoder's device, and their cost."""
 
     embedding: Any
     used: Callable[[], Used]
 
 
-def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _Part:
-    return _Part(*measured(lambda: encoder.encode_images(pixels), encoder.device))
+def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _EncodedBatch:
+    return _EncodedBatch(*measured(lambda: encoder.encode_images(pixels), encoder.device))
 
 
 @contextmanager
-def _lanes(plan: Plan, settings: Settings) -> Iterator[_Queue]:
+def _lanes(plan: Plan, settings: RunSettings) -> Iterator[_Queue]:
     """Where batches are encoded: one after the other, or side by side if all backbones are small.
 
     The threads that share a small product spend much of the time waiting for each other.

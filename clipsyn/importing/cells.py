@@ -34,7 +34,7 @@ _UNANSWERED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class NewCell:
     """What will be stored of one backbone under one perturbation: a row for every sample."""
 
     key: FeatureKey
@@ -60,7 +60,7 @@ def merged(parts: Iterable[Part]) -> list[Part]:
 
 def align(
     parts: Sequence[Part], table: SampleTable, *, intersect: bool, dataset: str, split: str
-) -> list[Cell]:
+) -> list[NewCell]:
     """Cells of the parts. Raises DatasetError, naming ids, where a part has others than it should.
 
     That is, others than the table; of a part whose perturbation came from a column, others than
@@ -235,7 +235,7 @@ def _check_labels(
 
 def _cell(
     part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable, expected: int
-) -> Cell:
+) -> NewCell:
     """Rows `at` of the table get the part's values; -1 is no row of it."""
     values = _Values(part, table.class_names)
     taken = at >= 0
@@ -253,7 +253,7 @@ def _cell(
     if not arrays["valid"].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     kept = {reason: count for reason, count in invalid.items() if count}
-    return Cell(key, part.prompts, part.kind, arrays, kept, part.files)
+    return NewCell(key, part.prompts, part.kind, arrays, kept, part.files)
 
 
 @dataclass(frozen=True)

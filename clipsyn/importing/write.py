@@ -18,7 +18,7 @@ from clipsyn import __version__
 from clipsyn.catalog.class_names import read_class_names
 from clipsyn.catalog.experiments import experiment_of, experiments
 from clipsyn.errors import DatasetError, StaleCell, UsageError
-from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
+from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import have_other_numbers
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.importing.numpy_files import cached_features, read_numpy
@@ -82,7 +82,7 @@ class _Aligned(NamedTuple):
 
     table: SampleTable
     is_new: bool
-    cells: list[Cell]
+    cells: list[NewCell]
 
 
 def _by_dataset(
@@ -220,7 +220,7 @@ def _known_names(
     return there or given
 
 
-def _check_classes(cells: Sequence[Cell], table: SampleTable) -> None:
+def _check_classes(cells: Sequence[NewCell], table: SampleTable) -> None:
     for cell in cells:
         if cell.kind == "embeddings":
             continue
@@ -238,7 +238,7 @@ def _check_classes(cells: Sequence[Cell], table: SampleTable) -> None:
             )
 
 
-def _draft(store: FeatureStore, cell: Cell, table: SampleTable) -> Draft:
+def _draft(store: FeatureStore, cell: NewCell, table: SampleTable) -> Draft:
     identity = {
         "format": IDENTITY_VERSION,
         "kind": cell.kind,
@@ -257,10 +257,10 @@ def _draft(store: FeatureStore, cell: Cell, table: SampleTable) -> Draft:
         sizes["embed"] = cell.arrays["image_embedding"].shape[1]
     target = store.imports_path(cell.key, cell.prompts)
     kind = f"imported-{'confidences' if 'confidence' in cell.arrays else cell.kind}"
-    return Draft(store.path, target, kind, identity, sizes, store.chunk_rows)
+    return store.draft(target, kind, identity, sizes)
 
 
-def _state(store: FeatureStore, cell: Cell, draft: Draft, replace: bool) -> str:
+def _state(store: FeatureStore, cell: NewCell, draft: Draft, replace: bool) -> str:
     """What is there under the cell's name; raises StaleCell if it may not be replaced."""
     if exists(store.features_path(cell.key)):
         raise StaleCell(
@@ -286,20 +286,12 @@ def _state(store: FeatureStore, cell: Cell, draft: Draft, replace: bool) -> str:
 
 
 def _write_samples(store: FeatureStore, table: SampleTable) -> None:
-    draft = Draft(
-        store.path,
-        store.samples_path(table.dataset, table.split),
-        "samples",
-        table.identity(),
-        {"sample": len(table), "byte": 32},
-        store.chunk_rows,
-    )
     values = {
         "sample_id": np.array(table.ids, object),
         "label": table.labels,
         "content_hash": table.content,
     }
-    _write(draft, values, table.attributes() | {"imported": True})
+    _write(store.samples_draft(table), values, table.attributes() | {"imported": True})
 
 
 def _write(
@@ -316,7 +308,7 @@ def _write(
     draft.publish(lambda _: attributes, replace=replace)
 
 
-def _attributes(cell: Cell) -> dict[str, Any]:
+def _attributes(cell: NewCell) -> dict[str, Any]:
     """What is recorded beside the identity, and never compared."""
     return {
         "invalid": dict(cell.invalid),
@@ -333,7 +325,7 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _row(cell: Cell, table: SampleTable, was: str) -> dict[str, Any]:
+def _row(cell: NewCell, table: SampleTable, was: str) -> dict[str, Any]:
     labelled = (table.labels >= 0).any() and cell.kind != "embeddings"
     score = accuracy(cell.arrays["prediction"], table.labels) if labelled else None
     return {
@@ -350,7 +342,7 @@ def _row(cell: Cell, table: SampleTable, was: str) -> dict[str, Any]:
     }
 
 
-def _say(cells: Sequence[Cell], wanted: ImportSettings) -> None:
+def _say(cells: Sequence[NewCell], wanted: ImportSettings) -> None:
     """How many samples have no value and why, and how many of them all backbones have."""
     reasons: dict[str, int] = {}
     for cell in cells:

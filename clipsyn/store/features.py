@@ -28,7 +28,7 @@ from clipsyn.specs import FeatureKey, Identity
 from clipsyn.store import files
 from clipsyn.store.cell import Cell, cell_at
 from clipsyn.store.contents import Contents, did_you_mean
-from clipsyn.store.drafts import scratch, writing
+from clipsyn.store.drafts import Draft, scratch, writing
 from clipsyn.store.marker import is_store, is_vacant, read_marker, write_marker
 from clipsyn.store.samples import SampleTable, correct
 
@@ -164,6 +164,15 @@ class FeatureStore(Contents):
         return classes.read("class_embedding"), classes["logit_scale"]
 
     # Changing
+
+    def draft(self, target: Path, kind: str, identity: Identity, sizes: dict[str, int]) -> Draft:
+        """What will be published at `target`, or is there already; see `Draft`."""
+        return Draft(self.path, target, kind, identity, sizes, self.chunk_rows)
+
+    def samples_draft(self, table: SampleTable) -> Draft:
+        """The draft of a sample table."""
+        target = self.samples_path(table.dataset, table.split)
+        return self.draft(target, "samples", table.identity(), {"sample": len(table), "byte": 32})
 
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""

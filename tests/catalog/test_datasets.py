@@ -13,8 +13,8 @@ from clipsyn.catalog.datasets import (
     catalogue,
     collections,
     find_dataset,
-    get_dataset,
     resolve_datasets,
+    unknown_dataset,
 )
 from clipsyn.errors import UnknownName
 
@@ -67,7 +67,7 @@ def test_every_row_says_what_a_user_needs() -> None:
 
 def test_sets_that_torchvision_does_not_split_offer_only_all() -> None:
     for name in ("eurosat", "sun397", "caltech101"):
-        splits = get_dataset(name).splits
+        splits = find_dataset(name).splits
         assert [key for key, split in splits.items() if split.args is not None] == ["all"]
 
 
@@ -80,14 +80,14 @@ def test_names_of_coop_are_known(name: str) -> None:
     "name", ["vtab/dtd", "wds/vtab/dtd", "wds_vtab-dtd", "vtab-dtd", "dtd", "DTD"]
 )
 def test_spellings_of_one_name(name: str) -> None:
-    assert get_dataset(name).name == "vtab/dtd"
+    assert find_dataset(name).name == "vtab/dtd"
 
 
 def test_unknown_names_are_answered_with_near_matches() -> None:
     with pytest.raises(UnknownName, match=r"unknown dataset 'flower': did you mean .*flowers"):
-        get_dataset("flower")
+        raise unknown_dataset("flower")
     with pytest.raises(UnknownName, match=r"did you mean .*emoji-food"):
-        get_dataset("emoji-fod")
+        raise unknown_dataset("emoji-fod")
 
 
 def test_collections() -> None:
@@ -123,7 +123,7 @@ def test_a_path_with_a_comma_is_one_path(tmp_path: Path) -> None:
 
 
 def test_remarks_on_other_counts_than_expected() -> None:
-    info = get_dataset("eurosat")
+    info = find_dataset("eurosat")
     assert info.remarks("test", 5400, 10) == []
     assert info.remarks("all", 27000, 10) == []
     few, other = info.remarks("test", 5000, 9)
@@ -135,7 +135,7 @@ def test_remarks_on_other_counts_than_expected() -> None:
 
 @pytest.mark.parametrize("name", collections()["shipped"])
 def test_shipped_sets_are_there_as_the_catalogue_says(name: str) -> None:
-    info = get_dataset(name)
+    info = find_dataset(name)
     assert info.shipped_path == data_dir() / "eval" / name
     names = (info.shipped_path / "classnames.txt").read_text(encoding="utf-8").split("\n")
     assert len([x for x in names if x]) == info.classes

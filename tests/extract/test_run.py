@@ -16,7 +16,7 @@ import pytest
 from clipsyn.errors import BadImages
 from clipsyn.extract import images as images_module
 from clipsyn.extract import run as run_module
-from clipsyn.extract.run import Settings, items
+from clipsyn.extract.run import RunSettings, items
 from clipsyn.perturb import apply, expand, resolve
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
@@ -450,8 +450,8 @@ def test_an_error_in_a_lane_ends_the_run_and_keeps_what_is_encoded(
 
 
 def test_settings_have_sensible_defaults() -> None:
-    assert Settings().shard == (0, 1)
-    assert Settings().max_bad == 0.001
+    assert RunSettings().shard == (0, 1)
+    assert RunSettings().max_bad == 0.001
 
 
 def provenance(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:

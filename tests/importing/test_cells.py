@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.importing.cells import Cell, align, check_labels, merged, new_table
+from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.parts import Part
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.store.imports import ELSEWHERE
@@ -38,11 +38,11 @@ def part(ids: str | None, values: Any, kind: str = "predictions", **options: Any
     )
 
 
-def aligned(*parts: Part, intersect: bool = False) -> list[Cell]:
+def aligned(*parts: Part, intersect: bool = False) -> list[NewCell]:
     return align(parts, TABLE, intersect=intersect, dataset="toy", split="test")
 
 
-def only(*parts: Part, intersect: bool = False) -> Cell:
+def only(*parts: Part, intersect: bool = False) -> NewCell:
     (cell,) = aligned(*parts, intersect=intersect)
     return cell
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from clipsyn.catalog.datasets import catalogue, get_dataset
+from clipsyn.catalog.datasets import catalogue, find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.sources import open_source
@@ -177,7 +177,7 @@ def test_no_root() -> None:
 @pytest.mark.parametrize("name", ["cub", "resisc45"])
 def test_what_torchvision_does_not_have(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=f"not in torchvision .*wds_.*{get_dataset(name).get[:9]}"
+        DatasetError, match=f"not in torchvision .*wds_.*{find_dataset(name).get[:9]}"
     ):
         open_in(tmp_path, name)
 
@@ -191,7 +191,7 @@ REQUESTS = [
 @pytest.mark.parametrize(("name", "split"), REQUESTS)
 def test_every_request_is_one_that_torchvision_takes(name: str, split: str, tmp_path: Path) -> None:
     """Against an empty root each ends in 'not found' and the way to get it, nothing else."""
-    info = get_dataset(name)
+    info = find_dataset(name)
     offered = inspect.signature(getattr(datasets, info.torchvision)).parameters
     assert set(info.splits[split].args or {}) <= set(offered)
     with pytest.raises(DatasetError, match=r"how to get it|pip install") as caught:
