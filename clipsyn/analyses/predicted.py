@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.analyses.spec import Selection
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.results.frame import Measured, Row, row
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
@@ -188,7 +188,7 @@ def predicted(
     for (dataset, split), cells in groupby(keys, key=lambda key: (key.dataset, key.split)):
         samples = store.samples(dataset, split)
         if not (samples.labels >= 0).any():
-            unlabelled.append(samples.name)
+            unlabelled.append((dataset, split))
             continue
         any_labels = True
         conditions = [
@@ -202,10 +202,7 @@ def predicted(
             _note_alike(first, noted)
         yield from map(Pooled.of, by_prompts.values()) if pooled else conditions
     if unlabelled and (selection.datasets is not None or not any_labels):
-        raise DatasetError(
-            f"{', '.join(unlabelled)} has no labels, so nothing can be right or wrong: extract a "
-            "labelled folder or a manifest with a label column"
-        )
+        raise store.no_labels(*unlabelled)
 
 
 def _note_alike(group: Predicted, noted: set[tuple[str, str]]) -> None:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
 from clipsyn.protocol.settings import ALL, ProtocolSettings
@@ -201,7 +201,7 @@ class CellChoice:
             left = [key for key in left if (key.dataset, support) not in bare]
         names = ", ".join("/".join(place) for place in sorted(bare))
         if bare and (self.settings.datasets is not None or not left):
-            raise DatasetError(no_labels(names))
+            raise self.store.no_labels(*sorted(bare))
         if bare:
             _LOG.info("note: %s left out: no labels", names)
         return left, support
@@ -219,10 +219,3 @@ class CellChoice:
         return {
             place for place in set(places) if not (self.store.samples(*place).labels >= 0).any()
         }
-
-
-def no_labels(where: str) -> str:
-    return (
-        f"{where} has no labels, so nothing can be learned or judged: extract a labelled folder or "
-        "a manifest with a label column"
-    )

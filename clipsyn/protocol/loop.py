@@ -23,7 +23,6 @@ from clipsyn.protocol.choice import (
     check,
     compared,
     learning,
-    no_labels,
     usable,
 )
 from clipsyn.protocol.coop import read_indices
@@ -230,7 +229,7 @@ def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
             continue
         labels = study.labels()
         if not (labels >= 0).any():
-            raise DatasetError(no_labels(where))
+            raise study.targets[0].reader.store.no_labels((dataset, study.support.samples.split))
         _, empty = shortfall(labels, None, classes)
         if empty and not comparison.base_to_new:
             yield f"{where}: {empty} of {classes} classes have no image to learn from"

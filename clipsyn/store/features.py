@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import DamagedStore, MissingCell, StaleCell
+from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS
@@ -96,6 +96,18 @@ class FeatureStore(Contents):
             except (DamagedStore, StaleCell):
                 time.sleep(0.05)
         return SampleTable.read(dataset, split, self.group(path))
+
+    def no_labels(self, *places: tuple[str, str]) -> DatasetError:
+        """The error for splits, dataset and split of each, none of whose samples has a label."""
+        dataset, split = places[0]
+        advice = "extract a labelled folder or a manifest with a label column"
+        if self.group(self.samples_path(dataset, split)).attributes.get("imported"):
+            advice = (
+                f"`clipsyn rm {self.path} -d {dataset} -s {split}`, then import files with a "
+                "column of true classes"
+            )
+        names = ", ".join("/".join(place) for place in places)
+        return DatasetError(f"{names} has no labels, so nothing can be learned or judged: {advice}")
 
     def pool(self, dataset: str, split: str, **which: Any) -> Pool:
         """Several backbones on the same samples, in memory.

@@ -339,3 +339,9 @@ def test_missing_samples_and_classes_have_near_matches(tiny_store: FeatureStore)
         tiny_store.class_embeddings("toy", "simpel", "fake/one")
     with pytest.raises(MissingCell, match=r"prompts 'simple' \(did you mean fake/one\?\): run"):
         tiny_store.class_embeddings("toy", "simple", "fake/onee")
+
+
+def test_labels_of_an_extracted_split_come_from_its_source(tiny_store: FeatureStore):
+    said = str(tiny_store.no_labels(("toy", "test"), ("toy", "train")))
+    assert said.startswith("toy/test, toy/train has no labels")
+    assert "extract a labelled folder or a manifest" in said

@@ -102,6 +102,11 @@ class TestReading:
             store.predictions(key("guess"), "x")
         assert len(store.embeddings(key("embed"))) == 4
 
+    def test_labels_of_an_import_come_from_another_import(self, store: FeatureStore) -> None:
+        said = str(store.no_labels(("toy", "test")))
+        assert "toy/test has no labels" in said
+        assert f"`clipsyn rm {store.path} -d toy -s test`, then import files with a column" in said
+
     def test_the_line_that_helps_is_an_import(self, store: FeatureStore) -> None:
         with pytest.raises(
             MissingCell, match=r"run `clipsyn import .* --dataset toy --split train`"

@@ -22,7 +22,7 @@ from clipsyn.analyses.robustness.measures import (
 )
 from clipsyn.analyses.shared_images import image_numbers, linked
 from clipsyn.analyses.spec import Selection
-from clipsyn.errors import DatasetError, MissingCell, UsageError
+from clipsyn.errors import MissingCell, UsageError
 from clipsyn.numerics.metrics import scored
 from clipsyn.results.frame import Measured, Row
 from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
@@ -176,11 +176,7 @@ def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
         if place in places:
             by_prompts.setdefault((place, group.prompts), []).append(group)
     if not by_prompts:
-        names = ", ".join("/".join(place) for place in places)
-        raise DatasetError(
-            f"{names} has no labels, so nothing can be right or wrong: extract a labelled folder "
-            "or a manifest with a label column"
-        )
+        raise store.no_labels(*places)
     for groups in by_prompts.values():
         _refuse_mixed(groups)
     return [Trial.of(groups) for groups in by_prompts.values()]
