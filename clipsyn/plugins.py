@@ -36,13 +36,13 @@ class Plugins:
 
     def package(self, name: str) -> str:
         """Name and version of the package that offers `name`; empty if none does."""
-        found = list(self._entries().select(name=name))
-        if len(found) > 1:
+        offering = list(self._entries().select(name=name))
+        if len(offering) > 1:
+            packages = " and ".join(sorted(map(_package, offering)))
             raise PluginError(
-                f"{self.kind} '{name}' is offered by {' and '.join(sorted(map(_package, found)))}: "
-                "uninstall all but one"
+                f"{self.kind} '{name}' is offered by {packages}: uninstall all but one"
             )
-        return _package(found[0]) if found else ""
+        return _package(offering[0]) if offering else ""
 
     def load(self, name: str) -> Any:
         """The object of the entry point `name`, imported; raises PluginError."""
@@ -50,12 +50,12 @@ class Plugins:
         base = getattr(import_module(module), attribute)
         with self.blamed(name):
             (entry,) = self._entries().select(name=name)
-            found = entry.load()
-            if isinstance(found, type) and issubclass(found, base):
-                _check_home(entry, found)
-            elif not isinstance(found, base):
+            loaded = entry.load()
+            if isinstance(loaded, type) and issubclass(loaded, base):
+                _check_home(entry, loaded)
+            elif not isinstance(loaded, base):
                 raise TypeError(f"{entry.value} is no {module}.{attribute}")
-        return found
+        return loaded
 
     @contextmanager
     def blamed(self, name: str) -> Iterator[None]:

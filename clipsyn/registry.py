@@ -93,11 +93,11 @@ class Registry:
 
     def create(self, name: str) -> Any:
         """An instance of the class that `name` stands for, with default parameters."""
-        found = self.load(name)
+        made = self.load(name)
         if self._plugins is None or name in self._targets:
-            return found()
+            return made()
         with self._plugins.blamed(name):
-            return found()
+            return made()
 
     def package(self, name: str) -> str:
         """Name and version of the other package that offers `name`; empty for our own."""

@@ -81,19 +81,19 @@ def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
     ARCHITECTURE without a tag takes the next entry for its tag, as in ``ViT-B-32,openai``.
     Raises UsageError for what cannot be read, and if two different sources have one name.
     """
-    found: dict[str, Backbone] = {}
+    backbones: dict[str, Backbone] = {}
     for text in texts:
         for entry in _entries(text):
             for backbone in _backbones(entry):
-                other = found.setdefault(backbone.name, backbone)
+                other = backbones.setdefault(backbone.name, backbone)
                 if other != backbone:
                     raise UsageError(
                         f"two backbones are called '{backbone.name}' ({other.source} and "
                         f"{backbone.source}): name one with NAME=SOURCE"
                     )
-    if not found:
+    if not backbones:
         raise UsageError("no backbone was given: write for instance ViT-B-32/openai or zoo")
-    return list(found.values())
+    return list(backbones.values())
 
 
 def _entries(text: str) -> Iterator[str]:

@@ -70,14 +70,14 @@ class DatasetInfo:
 
     def remarks(self, split: str, n: int, classes: int) -> list[str]:
         """What differs between the images found and those the catalogue expects."""
-        found = []
+        remarks = []
         expected = self.splits.get(split, SplitInfo()).n
         if expected is not None and n != expected:
-            found.append(f"{n:,} images where its {split} split usually has {expected:,}")
+            remarks.append(f"{n:,} images where its {split} split usually has {expected:,}")
         if self.classes is not None and classes and classes != self.classes:
-            found.append(f"{classes} classes where it usually has {self.classes}")
+            remarks.append(f"{classes} classes where it usually has {self.classes}")
         advice = f" ({self.warning})" if self.warning else ""
-        return [f"{self.name}: {remark}{advice}" for remark in found]
+        return [f"{self.name}: {remark}{advice}" for remark in remarks]
 
 
 _PLUGINS = Plugins("dataset", "clipsyn.datasets", "clipsyn.catalog.datasets:DatasetInfo")
@@ -115,15 +115,15 @@ def look_up(name: str) -> DatasetInfo | None:
 
 def available() -> list[DatasetInfo]:
     """The catalogue, then what other packages offer; what cannot be used of it is a warning."""
-    found = [*catalogue()]
+    infos = [*catalogue()]
     for name in _PLUGINS.names():
         try:
             info = look_up(name)
         except PluginError as error:
             _LOG.warning("note: %s", error)
         else:
-            found += [info] if info and info not in found else []
-    return found
+            infos += [info] if info and info not in infos else []
+    return infos
 
 
 def unknown_dataset(name: str, hint: str = "") -> UnknownName:

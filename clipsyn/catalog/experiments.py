@@ -23,8 +23,8 @@ def experiments() -> tuple[str, ...]:
 
 def conditions(experiment: str) -> Mapping[str, str]:
     """Perturbation label by condition, in the spelling of `spelt`; {} where there is but one."""
-    found: Mapping[str, str] = _table()["conditions"][experiment]
-    return found
+    labels: Mapping[str, str] = _table()["conditions"][experiment]
+    return labels
 
 
 def categories() -> tuple[str, ...]:

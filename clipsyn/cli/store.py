@@ -75,8 +75,8 @@ def info(store: Path, group: str | None) -> None:
     from clipsyn.store.inventory import describe, describe_group
 
     opened = FeatureStore.open(store)
-    found = describe_group(opened, group) if group else describe(opened)
-    say_json(found)
+    described = describe_group(opened, group) if group else describe(opened)
+    say_json(described)
 
 
 @click.command(short_help="Show unfinished work and leftovers.")

@@ -14,7 +14,7 @@ def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -
     found = (
         try_to_load_from_cache(repository, name, cache_dir=cache_dir) for name in _names(filename)
     )
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+    return next((Path(path) for path in places if isinstance(path, str)), None)
 
 
 def require_answer(repository: str, filename: str = "", cache_dir: Path | None = None) -> None:

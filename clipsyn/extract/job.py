@@ -152,11 +152,11 @@ def _outlined_splits(
     failed: dict[str, DatasetError] = {}
     for dataset in datasets:
         try:
-            found += [_outlined_split(job, dataset, split) for split in splits]
+            outlined += [_outlined_split(job, dataset, split) for split in splits]
         except DatasetError as error:
             failed[dataset] = error
     _refuse_failed(failed, len(datasets))
-    return found
+    return outlined
 
 
 def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedSplit:
@@ -185,18 +185,18 @@ def _sources(
     """Images of every dataset and split; raises DatasetError naming all that cannot be opened."""
     from clipsyn.extract.sources import open_source
 
-    found: list[ImageSource] = []
+    sources: list[ImageSource] = []
     failed: dict[str, DatasetError] = {}
     for dataset in datasets:
         try:
-            found += [
+            sources += [
                 open_source(dataset, split, root=job.data_root, download=job.download)
                 for split in splits
             ]
         except DatasetError as error:
             failed[dataset] = error
     _refuse_failed(failed, len(datasets))
-    return found
+    return sources
 
 
 def _refuse_failed(failed: Mapping[str, DatasetError], asked: int) -> None:

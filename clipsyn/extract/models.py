@@ -102,9 +102,9 @@ def look_for(backbone: Backbone) -> tuple[bool, int | None]:
         width = int(_read_config(config)["embed_dim"]) if config else None
         return bool(config and cached(repository)), width
     if source.startswith("local-dir:") or "@" in source:
-        found = locate(backbone)
-        checkpoint_shapes(found.checkpoint)
-        return True, int(found.config["embed_dim"])
+        located = locate(backbone)
+        checkpoint_shapes(located.checkpoint)
+        return True, int(located.config["embed_dim"])
     architecture, _, tag = source.partition("/")
     width = int(_architecture(architecture)["embed_dim"])
     return _is_downloaded(_pretrained(architecture, tag)), width
@@ -130,16 +130,16 @@ def _from_folder(folder: Path) -> ModelSource:
 
 
 def _weights_in(folder: Path) -> Path:
-    found = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".pth"})
+    weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".pth"})
     for name in _WEIGHTS_FILES:
-        if folder / name in found:
+        if folder / name in weights:
             return folder / name
-    if len(found) != 1:
-        held = f"several ({', '.join(p.name for p in found)})" if found else "none"
+    if len(weights) != 1:
+        held = f"several ({', '.join(p.name for p in weights)})" if weights else "none"
         raise CheckpointError(
             f"{folder} must hold one weights file and holds {held}: name it {_WEIGHTS_FILES[0]}"
         )
-    return found[0]
+    return weights[0]
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -200,11 +200,11 @@ def _from_file(architecture: str, path: Path) -> ModelSource:
 
 
 def _pretrained(architecture: str, tag: str) -> dict[str, Any]:
-    found: dict[str, Any] | None = open_clip.get_pretrained_cfg(architecture, tag)
-    if not found:
+    config: dict[str, Any] | None = open_clip.get_pretrained_cfg(architecture, tag)
+    if not config:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         raise unknown_name(f"pretrained tag of {architecture}", tag, tags)
-    return found
+    return config
 
 
 def _from_tag(architecture: str, tag: str, cache_dir: Path | None) -> ModelSource:

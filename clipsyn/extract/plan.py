@@ -116,8 +116,8 @@ class Plan:
     @property
     def classes(self) -> list[ClassesPlan]:
         """Each set of class embeddings once, though several splits and perturbations use it."""
-        found = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
-        return list(found.values())
+        by_target = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
+        return list(by_target.values())
 
     def table(self) -> pl.DataFrame:
         """A row for each dataset, split and perturbation: what is there, what the rest costs.
@@ -176,9 +176,9 @@ def severities(labels: Iterable[str]) -> str:
     first, *others = dict.fromkeys(labels)
     if not others:
         return first
-    found = sorted(parse_perturbation(label).severity for label in (first, *others))
+    levels = sorted(parse_perturbation(label).severity for label in (first, *others))
     one = parse_perturbation(first)
-    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, found))}", 1)
+    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, levels))}", 1)
 
 
 @dataclass(frozen=True)

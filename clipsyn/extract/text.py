@@ -110,11 +110,11 @@ class _CausalTower:
 def _causal_tower(model: Any) -> _CausalTower | None:
     """None if a text's embedding may depend on what comes after its end token."""
     if type(model) is open_clip.CLIP:
-        found = _CausalTower("", model, model.text_pool_type, model.text_eos_id)
+        tower = _CausalTower("", model, model.text_pool_type, model.text_eos_id)
     elif type(model) is open_clip.CustomTextCLIP and type(model.text) is TextTransformer:
-        found = _CausalTower("text.", model.text, model.text.pool_type, model.text.eos_id)
+        tower = _CausalTower("text.", model.text, model.text.pool_type, model.text.eos_id)
     else:
         return None
-    appended = getattr(found.tower, "cls_emb", None) is not None
-    exact = found.tower.attn_mask is not None and found.pool in {"argmax", "eos"} and not appended
-    return found if exact else None
+    appended = getattr(tower.tower, "cls_emb", None) is not None
+    exact = tower.tower.attn_mask is not None and tower.pool in {"argmax", "eos"} and not appended
+    return tower if exact else None

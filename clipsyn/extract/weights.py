@@ -75,12 +75,12 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _refusal(path: Path, reason: str) -> str:
-    found = _REFUSED.search(reason)
-    if found is None:
+    refused = _REFUSED.search(reason)
+    if refused is None:
         return f"{path} is damaged or no PyTorch checkpoint: fetch or save it again"
     return (
         f"{path} was not opened, as it holds Python objects that could run code "
-        f"({found.group(1)}): save the model's state_dict() alone, best as .safetensors"
+        f"({refused.group(1)}): save the model's state_dict() alone, best as .safetensors"
     )
 
 

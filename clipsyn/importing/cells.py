@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.importing.classes import check_count, class_indices, class_names
-from clipsyn.importing.parts import Part, found, predicted_class
+from clipsyn.importing.parts import Part, predicted_class, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.pool import NO_LABEL
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
@@ -169,7 +169,7 @@ def _check_unique(part: Part) -> None:
         return
     twice = [name for name, count in Counter(part.ids).items() if count > 1]
     raise DatasetError(
-        f"{part}: {len(twice)} ids occur more than once ({found(twice[:3])}): an id is one image"
+        f"{part}: {len(twice)} ids occur more than once ({short(twice[:3])}): an id is one image"
     )
 
 
@@ -202,15 +202,15 @@ def _check_ids(
     unknown = [name for name in ids if name not in known]
     if len(unknown) == len(ids):
         raise DatasetError(
-            f"{part}: none of its {len(ids):,} ids is one of the samples ({found(ids[:2])} …; the "
-            f"samples are called {found(sorted(known)[:2])} …)"
+            f"{part}: none of its {len(ids):,} ids is one of the samples ({short(ids[:2])} …; the "
+            f"samples are called {short(sorted(known)[:2])} …)"
         )
     if intersect and unknown:
         _LOG.info(f"{part}: {len(unknown):,} ids that are no samples are left out")
     if intersect or not (missing or unknown):
         return
     problems = [
-        f"{len(names):,} {what} ({found(names[:3])}{', …' if len(names) > 3 else ''})"
+        f"{len(names):,} {what} ({short(names[:3])}{', …' if len(names) > 3 else ''})"
         for names, what in ((missing, "samples are not in it"), (unknown, "of its ids are unknown"))
         if names
     ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.experiments import categories
 from clipsyn.errors import DatasetError
-from clipsyn.importing.parts import NOTHING, Part, found
+from clipsyn.importing.parts import NOTHING, Part, short
 from clipsyn.registry import unknown_name
 from clipsyn.schema import NO_CLASS
 
@@ -36,7 +36,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     if named:
         (columns,) = named
         _check_columns(columns, parts)
-        _LOG.info(f"classes, after the columns: {found(columns)}")
+        _LOG.info(f"classes, after the columns: {short(columns)}")
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
     predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
@@ -50,7 +50,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     numbers = {text for text in texts if _INDEX.fullmatch(text)}
     if numbers and numbers != texts:
         raise DatasetError(
-            f"classes are names and indices at once ({found(sorted(texts))}): give classes=FILE"
+            f"classes are names and indices at once ({short(sorted(texts))}): give classes=FILE"
         )
     if numbers:
         names = _numbers(max(int(float(text)) for text in texts) + 1)
@@ -115,7 +115,7 @@ def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
     strange = [name for name in columns if name not in labels]
     if strange and labels and not all(map(_INDEX.fullmatch, labels)):
         raise DatasetError(
-            f"no label calls the columns {found(strange)} a class: drop what is none, or say with "
+            f"no label calls the columns {short(strange)} a class: drop what is none, or say with "
             "classes=FILE which classes there are"
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipsyn.catalog.experiments import experiment_of
 from clipsyn.errors import DatasetError
-from clipsyn.importing.parts import found
+from clipsyn.importing.parts import short
 from clipsyn.importing.settings import ImportSettings
 
 RESPONSES, SHAPE_BIAS = "model-vs-human", "vlm-shapebias"
@@ -47,7 +47,7 @@ def format_of(path: Path, columns: Sequence[str], wanted: ImportSettings) -> str
     if missing := [name for name in COLUMNS[wanted.format] if name not in there]:
         raise DatasetError(
             f"{path} has no column {', '.join(missing)}, which {wanted.format}'s files "
-            f"have; its columns are {found(columns)}"
+            f"have; its columns are {short(columns)}"
         )
     return wanted.format
 

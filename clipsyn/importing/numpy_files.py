@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.declared import check_declared
-from clipsyn.importing.parts import Part, as_logits, found, one_backbone
+from clipsyn.importing.parts import Part, as_logits, one_backbone, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_column
@@ -73,7 +73,7 @@ def cached_features(folder: Path, split: str) -> Path | None:
         if name in there:
             return there[name]
     raise DatasetError(
-        f"{folder} has no features_{split}.pt: choose one of {found(sorted(there))} with split=…"
+        f"{folder} has no features_{split}.pt: choose one of {short(sorted(there))} with split=…"
     )
 
 
@@ -137,7 +137,7 @@ def _find(
         )
         raise DatasetError(
             f"{path} should hold one array of {asked}, and holds {which}; its arrays are "
-            f"{found(list(arrays))}"
+            f"{short(list(arrays))}"
         )
     return next(iter(there.items()))
 

@@ -129,6 +129,6 @@ def one_backbone(wanted: ImportSettings, path: Path) -> str:
     return wanted.backbone or path.stem
 
 
-def found(names: Sequence[str]) -> str:
+def short(names: Sequence[str]) -> str:
     """Names for a message, the first dozen."""
     return ", ".join(names[:12]) + (f", … ({len(names)})" if len(names) > 12 else "")

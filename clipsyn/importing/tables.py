@@ -24,7 +24,7 @@ from clipsyn.importing.formats import (
     model_and_prompts,
     shape,
 )
-from clipsyn.importing.parts import NOTHING, Part, as_logits, found, perturbation_label
+from clipsyn.importing.parts import NOTHING, Part, as_logits, perturbation_label, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.specs import parse_perturbation
 
@@ -104,7 +104,7 @@ class _Table:
             names = " or ".join(ROLES[role])
             raise DatasetError(
                 f"{self.path} has no column {names}: say which it is with --{role}-column; "
-                f"its columns are {found(self.frame.columns)}"
+                f"its columns are {short(self.frame.columns)}"
             )
         return self.roles[role]
 
@@ -138,7 +138,7 @@ class _Table:
             if asked and asked.lower() not in by_name:
                 raise DatasetError(
                     f"{self.path} has no column {asked} (--{role}-column); its columns are "
-                    f"{found(columns)}"
+                    f"{short(columns)}"
                 )
             of_predict = role in self._of_predict and by_name.keys() >= PREDICT
             more = [self._of_predict[role]] if of_predict else []
@@ -204,7 +204,7 @@ class _Table:
         names = self.texts(self.roles["backbone"])
         if wanted and len(set(names)) > 1:
             raise UsageError(
-                f"{self.path} has several backbones ({found(sorted(set(names)))}), called as its "
+                f"{self.path} has several backbones ({short(sorted(set(names)))}), called as its "
                 "column says: leave backbone=… away"
             )
         if "" in names:
@@ -257,8 +257,8 @@ class _Table:
         named = list(self._numbers)
         if not named:
             raise DatasetError(
-                f"{self.path} has neither a column of predictions ({found(ROLES['prediction'])}) "
-                f"nor one of numbers for each class; its columns are {found(self.frame.columns)}"
+                f"{self.path} has neither a column of predictions ({short(ROLES['prediction'])}) "
+                f"nor one of numbers for each class; its columns are {short(self.frame.columns)}"
             )
         return named
 
@@ -275,7 +275,7 @@ class _Table:
             example = f" (there is none for '{lacking[0]}')" if lacking else ""
             raise DatasetError(
                 f"{self.path}: {len(self.known)} classes need a column each, called after the "
-                f"class or its index{example}; its columns of numbers are {found(named)}"
+                f"class or its index{example}; its columns of numbers are {short(named)}"
             )
         return order
 
@@ -287,8 +287,8 @@ class _Table:
         texts = [name for name in unused if self._is_text(name)]
         if texts:
             raise DatasetError(
-                f"{self.path}: no class is called after the columns of numbers ({found(named)}), "
-                f"and {found(texts)} may be what was predicted: name that column with "
+                f"{self.path}: no class is called after the columns of numbers ({short(named)}), "
+                f"and {short(texts)} may be what was predicted: name that column with "
                 "--prediction-column, or the classes with classes=FILE"
             )
 

@@ -63,16 +63,16 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
             raise UsageError(f"the {what} has no name: give one with {what}=…")
     there = None if is_vacant(store) else FeatureStore.open(store)
     paths = _expanded(files, wanted.split)
-    found = [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
+    datasets = [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
     opened = there or FeatureStore.create(store)
-    planned = [_planned(opened, one, wanted) for one in found]
-    for one, (drafts, _) in zip(found, planned, strict=True):
+    planned = [_planned(opened, one, wanted) for one in datasets]
+    for one, (drafts, _) in zip(datasets, planned, strict=True):
         if one.is_new:
             _write_samples(opened, one.table)
         for cell, draft in zip(one.cells, drafts, strict=True):
             _write(draft, cell.arrays, _attributes(cell), replace=wanted.replace)
-    _say([cell for one in found for cell in one.cells], wanted)
-    for one in found:
+    _say([cell for one in datasets for cell in one.cells], wanted)
+    for one in datasets:
         _say_labels(one.table, store)
     return pl.DataFrame([row for _, rows in planned for row in rows], schema=IMPORTED)
 
@@ -99,8 +99,8 @@ def _by_dataset(
             f"({', '.join(experiments())}): say what it is of with dataset=…"
         )
     for name in dict.fromkeys(filter(None, names)):
-        of = [path for path, own in zip(paths, names, strict=True) if own == name]
-        yield of, replace(wanted, dataset=name)
+        chosen = [path for path, own in zip(paths, names, strict=True) if own == name]
+        yield chosen, replace(wanted, dataset=name)
 
 
 def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> _Aligned:
@@ -153,18 +153,18 @@ def _expanded(files: Sequence[Path], split: str) -> list[Path]:
 
     A feature cache of CLIP_benchmark's stands for its features of the split.
     """
-    found: list[Path] = []
+    expanded: list[Path] = []
     for path in files:
         if path.is_dir() and (features := cached_features(path, split)):
-            found.append(features)
+            expanded.append(features)
         elif path.is_dir():
             readable = [file for file in sorted(path.iterdir()) if file.suffix in (*TABLES, *NUMPY)]
             if not readable:
                 raise DatasetError(f"{path} has no file to import: {_FORMATS}")
-            found += readable
+            expanded += readable
         else:
-            found.append(path)
-    return found
+            expanded.append(path)
+    return expanded
 
 
 _FORMATS = "CSV, Parquet, npy, npz and pt are read"
@@ -211,7 +211,7 @@ def _known_names(
             names for names, _ in store.groups("samples") if names[0] == wanted.dataset_name
         ]
         tables = (store.samples(*names) for names in of_dataset)
-        there = next((found.class_names for found in tables if found.class_names), ())
+        there = next((other.class_names for other in tables if other.class_names), ())
     if given and there and given != there:
         raise DatasetError(
             f"{wanted.classes} lists other classes than {store.path if store else ''} has for "

@@ -89,14 +89,14 @@ def expand(texts: Iterable[str]) -> list[Perturbation]:
     Raises UnknownName with near matches, UsageError for a severity or option that is not allowed.
     """
     known = PERTURBATIONS.groups
-    found: dict[Perturbation, None] = {}
+    perturbations: dict[Perturbation, None] = {}
     for text in texts:
         head, *options = text.strip().split(":")
         if head in known:
-            found |= dict.fromkeys(_members(head, known[head], options))
+            perturbations |= dict.fromkeys(_members(head, known[head], options))
         else:
-            found[_single(text)] = None
-    return list(found)
+            perturbations[_single(text)] = None
+    return list(perturbations)
 
 
 def _members(group: str, names: Iterable[str], options: list[str]) -> Iterator[Perturbation]:
@@ -189,8 +189,8 @@ _USED: set[str] = set()
 
 def _function(target: str) -> Callable[..., NDArray[np.uint8]]:
     module, name = target.split(":")
-    found: Callable[..., NDArray[np.uint8]] = getattr(import_module(module), name)
-    return found
+    function: Callable[..., NDArray[np.uint8]] = getattr(import_module(module), name)
+    return function
 
 
 def random_state(perturbation: Perturbation, sample_id: str) -> np.random.Generator:

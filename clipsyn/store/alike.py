@@ -48,21 +48,21 @@ def alike_notes(
 
     Backbones without class embeddings, such as imported ones, cannot be checked.
     """
-    found: dict[tuple[int, int], list[str]] = {}
+    pairs: dict[tuple[int, int], list[str]] = {}
     names: Sequence[str] = ()
     for backbone in backbones:
         if store.classes_path(dataset, prompts, backbone).exists():
             for pair in alike(store.class_embeddings(dataset, prompts, backbone)[0]):
-                found.setdefault(pair, []).append(backbone)
+                pairs.setdefault(pair, []).append(backbone)
             names = names or _class_names(store.classes_path(dataset, prompts, backbone))
-    if found:
-        concerned = len({index for pair in found for index in pair})
-        of = sorted({backbone for by in found.values() for backbone in by})
-        shown = ", ".join(f"{names[one]} = {names[other]}" for one, other in list(found)[:_SHOWN])
+    if pairs:
+        concerned = len({index for pair in pairs for index in pair})
+        unsure = sorted({backbone for by in pairs.values() for backbone in by})
+        shown = ", ".join(f"{names[one]} = {names[other]}" for one, other in list(pairs)[:_SHOWN])
         yield (
             f"{dataset} (prompts {prompts}): {concerned} of {len(names)} classes cannot be told "
-            f"apart by {', '.join(of)}, whose class embeddings are equal ({shown}"
-            f"{', …' if len(found) > _SHOWN else ''}): accuracies depend on which of them comes "
+            f"apart by {', '.join(unsure)}, whose class embeddings are equal ({shown}"
+            f"{', …' if len(pairs) > _SHOWN else ''}): accuracies depend on which of them comes "
             "first; other class names or prompts would tell them apart"
         )
 

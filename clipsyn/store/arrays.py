@@ -281,7 +281,7 @@ def damage(path: Path, listed: Listed | None = None) -> list[str]:
     lanes = min(_READ_THREADS, blocks.count) if ours else 1
 
     def look(lane: int) -> dict[int, str]:
-        found = {}
+        problems = {}
         chunk = np.empty((spec.rows, *spec.shape[1:]), spec.dtype) if ours else None
         for block in range(lane, blocks.count, lanes):
             try:
@@ -291,12 +291,14 @@ def damage(path: Path, listed: Listed | None = None) -> list[str]:
                     read_chunk(_chunk_path(path, spec, block), chunk, spec.expected(block))
             except StoreError as error:
                 rows = blocks.range(block)
-                found[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
-        return found
+                problems[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
+        return problems
 
     with ThreadPoolExecutor(max(1, lanes)) as pool:
-        found = {block: one for part in pool.map(look, range(lanes)) for block, one in part.items()}
-    return [found[block] for block in sorted(found)]
+        problems = {
+            block: one for part in pool.map(look, range(lanes)) for block, one in part.items()
+        }
+    return [problems[block] for block in sorted(problems)]
 
 
 def differing_blocks(path: Path, values: NDArray[Any], listed: Listed | None) -> list[int]:

@@ -29,8 +29,8 @@ def checksum(values: NDArray[Any], rows: int) -> int:
 def write_chunk(file: Path, values: NDArray[Any], rows: int, scratch: Path | None = None) -> None:
     """Write the values, padded to `rows` (Zarr chunks are never short), and their checksum."""
     data = _encode(values, rows - len(values))
-    found = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
-    files.write_file(file, data, found, scratch=scratch)
+    checksum_bytes = crc32c(data).to_bytes(_CHECKSUM_BYTES, "little")
+    files.write_file(file, data, checksum_bytes, scratch=scratch)
 
 
 def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> None:

@@ -72,9 +72,11 @@ class Contents:
         path = self.classes_path(dataset, prompts, backbone)
         if not files.exists(path):
             source = self._sources.get(backbone, backbone)
-            there = [names for names, _ in self.groups("classes")]
-            sets = {name for of, name, by in there if (of, by) == (dataset, backbone)}
-            known = [FeatureKey(of, "", "", by) for of, _, by in there]
+            sets, known = set(), []
+            for (its_dataset, its_prompts, its_backbone), _ in self.groups("classes"):
+                known.append(FeatureKey(its_dataset, "", "", its_backbone))
+                if (its_dataset, its_backbone) == (dataset, backbone):
+                    sets.add(its_prompts)
             near = did_you_mean(FeatureKey(dataset, "", "", backbone), known)
             near = f" (there are {', '.join(sorted(sets))})" if sets else near
             raise MissingCell(
@@ -121,12 +123,12 @@ class Contents:
     @cached_property
     def _sources(self) -> dict[str, str]:
         """[NAME=]SOURCE of every backbone in the store, as it was when it was extracted."""
-        found = {}
+        sources = {}
         for (*_, backbone), path in self.groups("features"):
-            if backbone not in found:
+            if backbone not in sources:
                 source = source_of(self.group(path), backbone)
-                found[backbone] = backbone if source == backbone else f"{backbone}={source}"
-        return found
+                sources[backbone] = backbone if source == backbone else f"{backbone}={source}"
+        return sources
 
     def _only_imported(self, dimension: str) -> set[str]:
         """Datasets, or backbones, that nothing was extracted of."""
@@ -141,13 +143,13 @@ def names_in(folder: Path) -> list[str]:
 
 
 def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
-    """Names in the store that are near matches of a key's names, for a message."""
-    found: list[str] = []
+    """Names of the store that a name of a key may have been meant for, to stand in a message."""
+    near: list[str] = []
     for field, name in vars(key).items():
         known = {getattr(other, field) for other in there}
         if name not in known:
-            found += near_matches(name, sorted(known), _ALIKE)
-    return f" (did you mean {', '.join(found)}?)" if found else ""
+            near += near_matches(name, sorted(known), _ALIKE)
+    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 def source_of(group: StoredGroup, default: str) -> str:

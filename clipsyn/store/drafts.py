@@ -245,9 +245,9 @@ class Unfinished:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every draft in the store, sorted by target, without those that are finished meanwhile."""
-    found = filter(None, map(_look_at, (store / WIP).glob("*")))
-    return sorted(found, key=lambda draft: draft.target)
+    """Every draft in the store, sorted by target; not one that is finished while we look."""
+    drafts = filter(None, map(_look_at, (store / WIP).glob("*")))
+    return sorted(drafts, key=lambda draft: draft.target)
 
 
 def _look_at(folder: Path) -> Unfinished | None:
@@ -257,12 +257,12 @@ def _look_at(folder: Path) -> Unfinished | None:
     try:
         blocks = arrays.group_blocks(folder / "group")
         done = len(list((folder / "done").glob("[0-9]*")))
-        found = Unfinished(folder, (folder / "target").read_text(), done, blocks)
+        draft = Unfinished(folder, (folder / "target").read_text(), done, blocks)
     except (FileNotFoundError, DamagedStore):
         if _is_draft(folder):
             raise
         return None
-    return found if _is_draft(folder) else None
+    return draft if _is_draft(folder) else None
 
 
 def leftovers(store: Path) -> list[Path]:

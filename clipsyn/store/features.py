@@ -84,7 +84,7 @@ class FeatureStore(Contents):
         if not files.exists(path):
             elsewhere = dataset in self._only_imported("dataset")
             verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
-            there = [FeatureKey(of, part, "", "") for (of, part), _ in self.groups("samples")]
+            there = [FeatureKey(name, part, "", "") for (name, part), _ in self.groups("samples")]
             near = did_you_mean(FeatureKey(dataset, split, "", ""), there)
             raise MissingCell(
                 f"{self.path} has no samples of {dataset}/{split}{near}: run "

@@ -36,10 +36,10 @@ def file_at(path: Path) -> tuple[int, int] | None:
     """A value that changes when another file replaces the one at `path`; None without a file."""
     try:
         with reading(path):
-            found = path.stat()
+            status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_ino, found.st_ctime_ns  # numbers alone are used again
+    return status.st_ino, status.st_ctime_ns  # numbers alone are used again
 
 
 def exists(path: Path) -> bool:
@@ -49,8 +49,8 @@ def exists(path: Path) -> bool:
 def entries(path: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder, sorted by name; none where there is no folder."""
     try:
-        with reading(path), os.scandir(path) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with reading(path), os.scandir(path) as scan:
+            return sorted(scan, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -69,15 +69,15 @@ def folders(path: Path) -> list[str]:
 
 
 def size(path: Path) -> int:
-    """Bytes of all files under a folder, without those that another command removes meanwhile."""
-    found = 0
+    """Bytes of all files under a folder; of what another command takes away, what is left."""
+    total = 0
     for entry in entries(path):
         try:
             with reading(path):
-                found += size(Path(entry)) if entry.is_dir() else entry.stat().st_size
+                total += size(Path(entry)) if entry.is_dir() else entry.stat().st_size
         except FileNotFoundError:
             continue
-    return found
+    return total
 
 
 def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:

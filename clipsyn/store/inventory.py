@@ -40,15 +40,15 @@ def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = N
     So a filter on backbones finds features, logits and class embeddings, and leaves the samples.
     `refuse` is told of folders that cannot be read; without it they are an error.
     """
-    found = []
+    groups = []
     for kind, dimensions in KINDS.items():
         if not set(filters) <= set(dimensions):
             continue
         for names, path in store.groups(kind, refuse):
             named = dict(zip(dimensions, names, strict=True))
             if all(named[dimension] in wanted for dimension, wanted in filters.items()):
-                found.append(Group(kind, named, path))
-    return found
+                groups.append(Group(kind, named, path))
+    return groups
 
 
 def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
@@ -95,9 +95,9 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     elsewhere = [group for kind in IMPORTS for group in store.groups(kind)]
     for (_, _, _, backbone, *_), path in elsewhere:
         group = store.group(path)
-        found = imports.setdefault(backbone, {"kinds": [], "files": []})
+        entry = imports.setdefault(backbone, {"kinds": [], "files": []})
         for field, values in (("kinds", [group["identity"]["kind"]]), ("files", group["source"])):
-            found[field] += [value for value in values if value not in found[field]]
+            entry[field] += [value for value in values if value not in entry[field]]
     datasets = {}
     for (dataset, split), path in store.groups("samples"):
         group = store.group(path)
@@ -119,7 +119,7 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
         raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
     group = store.group(path)
     layouts = {array: group.layout(array) for array in arrays.array_names(path)}
-    shapes = {array: [str(found.dtype), *found.shape] for array, found in layouts.items()}
+    shapes = {array: [str(layout.dtype), *layout.shape] for array, layout in layouts.items()}
     return {**group.attributes, "arrays": shapes}
 
 

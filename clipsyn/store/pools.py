@@ -126,8 +126,8 @@ class PoolReader:
     def _unreadable(self) -> list[int]:
         """Rows that some backbone has no embedding or prediction for."""
         readable = np.logical_and.reduce([self.store.valid(key, self.prompts) for key in self.keys])
-        found: list[int] = np.flatnonzero(~readable).tolist()
-        return found
+        rows: list[int] = np.flatnonzero(~readable).tolist()
+        return rows
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -212,8 +212,8 @@ class PoolReader:
         """(sample,) of the predicted class against each other one, which are equal: above 0."""
         if key.backbone in self.unsure:
             return np.full(len(rows), _SURE)
-        found = self.store.confidences(key, self.prompts)[rows.start : rows.stop]
-        p = found.astype(np.float64)
+        confidences = self.store.confidences(key, self.prompts)[rows.start : rows.stop]
+        p = confidences.astype(np.float64)
         with np.errstate(divide="ignore"):
             odds = np.log(p * max(1, self._n_classes - 1)) - np.log1p(-p)
         clipped: NDArray[np.float64] = np.clip(odds, _LEAST, _SURE)
@@ -231,10 +231,10 @@ class PoolReader:
         """The prompt set that all backbones have, if there is just one."""
         common = set.intersection(*(set(prompt_sets(self.store, key, None)) for key in self.keys))
         if len(common) != 1:
-            found = ", ".join(sorted(common)) or "none in common"
+            sets = ", ".join(sorted(common)) or "none in common"
             raise UsageError(
                 f"{self.store.path} has more than one prompt set for {self.samples.dataset} or "
-                f"none that all backbones share ({found}): say which with prompts=…"
+                f"none that all backbones share ({sets}): say which with prompts=…"
             )
         return common.pop()
 
@@ -242,20 +242,20 @@ class PoolReader:
         """The cells of each augmented view: perturbations that are not looked at as such."""
         if not patterns:
             return []
-        of = self.keys[0]
-        found = select(
+        first = self.keys[0]
+        keys = select(
             self.store,
-            dataset=of.dataset,
-            split=of.split,
+            dataset=first.dataset,
+            split=first.split,
             perturbation=patterns,
             backbone=self.backbones,
         )
         by_view: dict[str, list[FeatureKey]] = {}
-        for key in found:
+        for key in keys:
             by_view.setdefault(key.perturbation, []).append(key)
         for cells in by_view.values():
             for name in set(self.backbones) - {key.backbone for key in cells}:
-                missing = FeatureKey(of.dataset, of.split, cells[0].perturbation, name)
+                missing = FeatureKey(first.dataset, first.split, cells[0].perturbation, name)
                 raise MissingCell(
                     f"{self.store.path} has no {missing}: run `{self.store.extract_line(missing)}`"
                 )

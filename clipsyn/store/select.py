@@ -122,8 +122,8 @@ def _prompt_sets(cell: Cell, prompts: Names) -> list[str]:
     if prompts is None:
         return there
     terms = terms_of("prompts", prompts)
-    found = [name for name in there if any(matching(term, [name]) for term in terms)]
-    if not found:
+    chosen = [name for name in there if any(matching(term, [name]) for term in terms)]
+    if not chosen:
         hint = f"To add it: `{store.extract_line(key)} --prompts {terms[0]}`"
         raise unknown_name("prompt set", terms[0], there, hint)
-    return found
+    return chosen

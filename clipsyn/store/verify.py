@@ -68,14 +68,14 @@ def _key(group: Group) -> FeatureKey:
 
 
 def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
-    """How many groups were published before format 1.1: their chunks may have been swapped."""
-    found = 0
+    """How many groups were published before format 1.1: their chunks could be each other's."""
+    count = 0
     for group in groups:
         try:
-            found += not store.group(group.path).is_sealed
+            count += not store.group(group.path).is_sealed
         except StoreError:  # said by `damage`
             continue
-    return found
+    return count
 
 
 def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
@@ -122,14 +122,14 @@ def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) 
             label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
             sizes["sample"] = arrays.layout(label).shape[0]
         for spec in GROUPS.get(stored["kind"] if stored else group.kind, ()):
-            found = arrays.layout(group.path / spec.name)
+            layout = arrays.layout(group.path / spec.name)
             expected = tuple(
                 sizes.setdefault(dim, length)
-                for dim, length in zip(spec.dims, found.shape, strict=False)
+                for dim, length in zip(spec.dims, layout.shape, strict=False)
             )
             dtype = "object" if spec.dtype == "str" else spec.dtype
-            if found.shape != expected or len(expected) != len(spec.dims) or found.dtype != dtype:
-                yield f"array {spec.name} is {found.dtype} {found.shape}, not {dtype} {spec.dims}"
+            if layout.shape != expected or len(expected) != len(spec.dims) or layout.dtype != dtype:
+                yield f"array {spec.name} is {layout.dtype} {layout.shape}, not {dtype} {spec.dims}"
     except StoreError as error:
         yield str(error)
 

@@ -126,10 +126,10 @@ def _construct(info: DatasetInfo, args: Mapping[str, Any], root: Path, download:
 
 
 def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
-    found = next((getattr(dataset, name) for name in _LABELS if hasattr(dataset, name)), None)
-    if found is None:
-        found = [dataset[i][1] for i in range(len(dataset))]
-    values = [entry[1] if isinstance(entry, tuple) else entry for entry in found]
+    labels = next((getattr(dataset, name) for name in _LABELS if hasattr(dataset, name)), None)
+    if labels is None:
+        labels = [dataset[i][1] for i in range(len(dataset))]
+    values = [entry[1] if isinstance(entry, tuple) else entry for entry in labels]
     return np.array(
         [UNLABELLED if value is None else int(value) - info.first_label for value in values],
         dtype=np.int32,
