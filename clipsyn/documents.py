@@ -1,6 +1,6 @@
-"""Files that others wrote: what their parsers raise, and what is made to do harm.
+"""Files that others wrote: one guard around their parsers, and parsers that refuse harm.
 
-JSON, YAML and pickles that are none, or would do harm, are a ValueError here.
+JSON, YAML and pickles that are damaged, or made to exhaust memory, raise ValueError here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def foreign(error_for: Callable[[str], Exception]) -> Iterator[None]:
-    """Whatever goes wrong inside becomes one error, that of `error_for` the reason (one line).
+    """Raise ``error_for(reason)`` for any exception inside; the reason is its first line.
 
-    For calls of a parser on a file that others wrote: it may raise anything. Errors of clipsyn's
-    own pass.
+    Meant for a parser that reads a file of others and may raise anything. Clipsyn's own errors
+    pass unchanged.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def foreign(error_for: Callable[[str], Exception]) -> Iterator[None]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """As `json.loads`; raises ValueError for what is nested too deeply too."""
+    """Like `json.loads`, but nesting that is too deep is a ValueError, too."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -42,7 +42,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says; raises ValueError, on one line, for a key that stands twice too."""
+    """The content of a YAML text; raises ValueError, on one line, also for a repeated key."""
     import yaml
 
     try:
@@ -56,7 +56,7 @@ def parse_yaml(text: str) -> Any:
 def check_pickle(content: bytes) -> None:
     """Raise ValueError for a pickle that would take far more memory than it has bytes.
 
-    A place in the unpickler's list of what it has seen costs eight bytes, and so do all before it.
+    The unpickler keeps what it has seen in a list, of eight bytes for each place up to the highest.
     """
     from pickletools import genops  # checks what is said of lengths too
 
@@ -67,7 +67,7 @@ def check_pickle(content: bytes) -> None:
 
 @cache
 def _loader() -> type[SafeLoader]:
-    """YAML's own safe loader, which would take the last of two equal keys without a word."""
+    """YAML's safe loader, made to refuse a repeated key, of which it would take the last."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,8 +1,8 @@
 """What other packages add to clipsyn by entry points, found and loaded by name.
 
-Names are read from the metadata of what is installed, and only when a user asks for a name that is
-not clipsyn's own, or for a list. Code is imported only for a name that the user wrote, never for
-one that a store or a router has.
+Names are read from the metadata of installed packages, and only when a user asks for a name that is
+not clipsyn's own, or for a list. Code is imported only for a name that the user wrote, never for a
+name in a store or a router.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Plugins:
         self._base = base
 
     def names(self) -> list[str]:
-        """The names of all entry points, broken ones too; nothing is imported."""
+        """All names on offer, also of broken packages: nothing is imported."""
         return sorted(self._entries().names)
 
     def package(self, name: str) -> str:
@@ -59,9 +59,9 @@ class Plugins:
 
     @contextmanager
     def blamed(self, name: str) -> Iterator[None]:
-        """Errors inside become a PluginError that names the package which offers `name`.
+        """Raise PluginError, naming the package that offers `name`, for an exception inside.
 
-        Errors of clipsyn itself pass: they are about what the user gave.
+        Clipsyn's own errors pass: they are about what the user gave.
         """
         package = self.package(name)
         try:
@@ -91,7 +91,7 @@ def _home(thing: type) -> str:
 
 
 def _check_home(entry: EntryPoint, thing: type) -> None:
-    """A fitted router finds the name of its class by this."""
+    """Refuse an entry point that names the class indirectly: routers find their class by it."""
     if entry.value != _home(thing):
         raise TypeError(f"the entry point says {entry.value}, the class is {_home(thing)}")
 

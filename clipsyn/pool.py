@@ -179,7 +179,7 @@ class Pool:
         return replace(self, logits=self.logits[:, columns], backbones=tuple(names))
 
     def of_classes(self, classes: Sequence[int]) -> Pool:
-        """The samples of these classes, told apart among these classes alone.
+        """The samples of these classes, with the logits of these classes alone.
 
         Class i of the result is ``classes[i]`` of this pool.
         """

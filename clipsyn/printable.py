@@ -1,4 +1,4 @@
-"""Text from others on its way to a terminal: nothing in it may control the terminal.
+"""Makes text of others safe for a terminal: no control character in it takes effect.
 
 Class names, ids, datasets and backbones come from files and stores of others. A control character
 in one could move the cursor, rewrite lines above or break a table; an override of the direction of
@@ -28,7 +28,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Lines of our own, from names that went through `printable`: line breaks and colours stay."""
+    """Lines of clipsyn's own: line breaks and colours stay, other unsafe characters go."""
     return _IN_LINES.sub(lambda match: match[1] or _escaped(match), text)
 
 
@@ -50,7 +50,7 @@ def cells(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """The text with … for its middle if it is too long."""
+    """The text, its middle replaced by … if it is too long."""
     from rich.cells import set_cell_size
 
     if cells(text) <= width:

@@ -31,7 +31,7 @@ class Progress(Protocol):
     def advance(self, counter: int, amount: int) -> None: ...
 
     def finish(self, counter: int) -> None:
-        """The counter's work is over, however far it counted; what comes after is passed over."""
+        """End a counter, however far it counted; later calls for it do nothing."""
 
 
 @contextmanager

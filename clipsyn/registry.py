@@ -1,4 +1,4 @@
-"""Names for things that are imported only when used."""
+"""Registries: names of objects that are imported on first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clipsyn.plugins import Plugins
 
 
 def near_matches(name: str, known: Iterable[str], alike: float = 0.5) -> list[str]:
-    """Up to three of the `known` names that are `alike`, from 0 to 1, in whichever case."""
+    """Up to three of the `known` names at least as similar as `alike`, 0 to 1, ignoring case."""
     known = list(known)
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=alike)
     return [k for k in known if k.lower() in near]
@@ -33,13 +33,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
 class Registry:
     """Maps a name to ``"module:attribute"``, resolved on first use.
 
-    Registering a name twice is an error; asking for an unknown one answers with near matches, for
-    a name that something had earlier (`former`, old name to new) with its name now.
+    Registering a name twice is an error. The error for an unknown name gives near matches, and for
+    a former name (`former`, old name to new) its new one. A target given as a pair with one of the
+    `groups` is listed in that group by help and documentation.
 
-    A target beside one of the `groups` is listed in that group by help and documentation.
-
-    Names that other packages offer (`plugins`) can be loaded too. They are not among those that it
-    iterates over, so that "all" does not depend on what else is installed.
+    Names that other packages offer (`plugins`) can be loaded too. Iteration leaves them out, so
+    that "all" does not depend on what else is installed.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = "1.1"  # of a store; readers refuse another major version
-IDENTITY_VERSION = "1.0"  # of what decides the numbers: with another one all is made again
+FORMAT_VERSION = "1.1"  # of a store: readers refuse another major version
+IDENTITY_VERSION = "1.0"  # of identities: with another one, all cells are made again
 CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
 
 
@@ -56,7 +56,7 @@ LOGITS = (
 )
 
 
-# Cells made elsewhere: what they hold beside `valid` is in their kind.
+# Imported cells: their kind says what they hold beside `valid`.
 _IMPORTED = ArraySpec("valid", ("sample",), "bool", False, "False where the source has no value")
 _IMPORTED_PREDICTION = ArraySpec(
     "prediction",
@@ -83,4 +83,4 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
     "imported-embeddings": (FEATURES[0], _IMPORTED),
 }
 NO_PREDICTION = 65535
-NO_CLASS = 65534  # an imported answer that is none of the classes: it counts, and is wrong
+NO_CLASS = 65534  # an imported answer that is none of the classes: it counts as wrong

@@ -15,8 +15,7 @@ from typing import Any
 
 from clipsyn.errors import UsageError
 
-# The most that may be asked for: of what is counted, which results hold in 32 bits; of what makes
-# as many tasks, or processes.
+# The most that may be asked for: of counts, which results hold in 32 bits, of seeds and of workers.
 MOST, MOST_SEEDS, MOST_WORKERS = 10**9, 10_000, 1024
 Identity = dict[str, Any]  # JSON values only: what decides the bytes of a cell
 
@@ -179,15 +178,15 @@ def parse_perturbation(text: str) -> Perturbation:
 
 
 def by_severity(label: str) -> tuple[bool, str, int, str]:
-    """What labels of perturbations are sorted by: clean first, severity 3 before 10."""
+    """Sort key of perturbation labels: clean comes first, severity 3 before 10."""
     perturbation = parse_perturbation(label)
     return perturbation != CLEAN, perturbation.name, perturbation.severity, label
 
 
 def listed(texts: Iterable[str], option: str) -> tuple[str, ...]:
-    """The names of comma lists; raises UsageError for a text that names nothing.
+    """The names in comma lists; raises UsageError for a list without a name.
 
-    Such a text is a mistake, most often a variable that is not set, and never means "all".
+    An empty list never means "all": it is a mistake, most often a variable that is not set.
     """
     names: list[str] = []
     for text in texts:

@@ -1,4 +1,4 @@
-"""What ships: tables of backbones, datasets and prompts, the zoo, its images, recipes."""
+"""What ships with clipsyn: the catalogue's tables, the zoo and its images, recipes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def recipes_dir() -> Path:
 
 
 def _shipped(name: str) -> Path:
-    """The wheel's own folder, or that of a checkout."""
+    """A folder of the installed wheel, else of the checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / name
     return installed if installed.is_dir() else package.parent / name

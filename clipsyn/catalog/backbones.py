@@ -110,7 +110,7 @@ def _entries(text: str) -> Iterator[str]:
 
 
 def _is_architecture(token: str) -> bool:
-    """Whether a token is half an id: an alias's name, a path and a schema all have a mark."""
+    """Whether a token is an architecture without its tag: no alias, path, schema or collection."""
     bare = token.rpartition("=")[2]
     marked = any(mark in bare for mark in "/:@") or bare.endswith(".txt")
     return bool(bare) and not marked and bare not in COLLECTIONS
@@ -161,7 +161,7 @@ def cost(name: str) -> BackboneCost | None:
 
 
 def cost_of(backbone: Backbone) -> BackboneCost | None:
-    """Like `cost`, by what the backbone is made from and not by what it is called."""
+    """Like `cost`, looked up by the backbone's source and not by its name."""
     kind, _, place = backbone.source.partition(":")
     if kind == "hf-hub":
         return None
@@ -172,7 +172,7 @@ def cost_of(backbone: Backbone) -> BackboneCost | None:
 
 @cache
 def _zoo_cost(folder: Path) -> BackboneCost:
-    """From the shipped configuration; `cost` in it is ours, and open_clip ignores it."""
+    """The cost in a shipped configuration, under a key that open_clip ignores."""
     config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     model = config["model_cfg"]
     return BackboneCost(

@@ -54,9 +54,9 @@ class DatasetInfo:
 
     @property
     def where(self) -> str:
-        """Where its images can come from, besides a webdataset in the root of data.
+        """Where its images come from, if no webdataset lies in the root of data.
 
-        For one of another package, that package.
+        For a dataset of another package, the name of that package.
         """
         if self.shipped:
             return "shipped"
@@ -100,7 +100,7 @@ def find_dataset(name: str) -> DatasetInfo | None:
 
 
 def look_up(name: str) -> DatasetInfo | None:
-    """Like `find_dataset`, in other packages too: for a name that the user gave, and no other.
+    """Like `find_dataset`, in other packages too; only for a name that the user gave.
 
     Raises PluginError for a dataset of another package that cannot be used.
     """
@@ -114,7 +114,7 @@ def look_up(name: str) -> DatasetInfo | None:
 
 
 def available() -> list[DatasetInfo]:
-    """The catalogue, then what other packages offer; what cannot be used of it is a warning."""
+    """The catalogue, then datasets of other packages; one that cannot be used is a warning."""
     infos = [*catalogue()]
     for name in _PLUGINS.names():
         try:

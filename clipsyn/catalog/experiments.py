@@ -1,4 +1,4 @@
-"""The experiments of model-vs-human, read from `experiments.toml`: what their conditions are."""
+"""The experiments of model-vs-human and their conditions, read from `experiments.toml`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def experiments() -> tuple[str, ...]:
 
 
 def conditions(experiment: str) -> Mapping[str, str]:
-    """Perturbation label by condition, in the spelling of `spelt`; {} where there is but one."""
+    """Perturbation label by condition, spelt as by `spelt`; {} for an experiment with one only."""
     labels: Mapping[str, str] = _table()["conditions"][experiment]
     return labels
 
 
 def categories() -> tuple[str, ...]:
-    """The 16 classes of every experiment, also of those that show or get fewer of them."""
+    """The 16 classes of every experiment; some experiments show fewer of them."""
     return tuple(_table()["classes"])
 
 

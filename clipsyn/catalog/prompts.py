@@ -30,7 +30,7 @@ def resolve_prompts(
     `spec` is None or ``auto`` (the dataset's own templates, else clip-benchmark's, else
     ``a photo of a {c}.``), one of these by name (``own``, ``clip-benchmark``, ``simple``), or a
     JSON file: a list of templates, dataset -> list, class -> prompts (CuPL), or dataset ->
-    class -> prompts. Raises UsageError where the one asked for is not to be had.
+    class -> prompts. Raises UsageError where the dataset has no such prompts.
     """
     if spec is not None and spec not in NAMED:
         return _from_file(spec, dataset, class_names), ""
@@ -89,7 +89,7 @@ def _from_file(spec: str, dataset: str, class_names: Sequence[str]) -> PromptSet
 
 
 def _parse(content: Any, path: Path, dataset: str, class_names: Sequence[str]) -> PromptSet:
-    """Tell the four forms apart: a dataset key goes first, then class names are looked for."""
+    """The prompt set of any of the four forms: a key of the dataset wins over class names."""
     if isinstance(content, dict) and (key := _dataset_key(content, dataset)) is not None:
         content = content[key]
     if _is_texts(content):

@@ -18,7 +18,7 @@ def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -
 
 
 def require_answer(repository: str, filename: str = "", cache_dir: Path | None = None) -> None:
-    """Ask the hub once for a file that is not here; raises ConnectionError if nobody answers.
+    """Ask the hub once for a file that is not cached; raises ConnectionError if nobody answers.
 
     Its download would ask six times, 31 s in all, for each name that a file can have. With the
     hub's offline mode nobody is asked, and the download says so at once.

@@ -73,7 +73,7 @@ def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
 
 
 def run_job(plan: Plan, settings: RunSettings, progress: Progress) -> None:
-    """Make the store if it is not there, and carry out the plan."""
+    """Make the store if there is none, and carry out the plan."""
     from clipsyn.extract.run import run
 
     FeatureStore.create(plan.store.path, plan.store.chunk_rows)
@@ -108,7 +108,7 @@ def _shard_of_environment() -> tuple[int, int]:
 
 
 def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbation]]:
-    """Datasets, splits and perturbations; raises UsageError where one is empty."""
+    """Datasets, splits and perturbations; raises UsageError if a list is empty."""
     datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
     perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
     for name, named in (
@@ -212,7 +212,7 @@ def _refuse_failed(failed: Mapping[str, DatasetError], asked: int) -> None:
 
 
 def settings_for(job: ExtractSettings) -> RunSettings:
-    """How to run it on this machine."""
+    """The settings of the run on this machine."""
     from clipsyn.extract.encoder import resolve_device
     from clipsyn.extract.run import RunSettings
 

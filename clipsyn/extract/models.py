@@ -1,4 +1,4 @@
-"""From a Backbone to open_clip's model: where its configuration and weights are, checked loading.
+"""A Backbone becomes open_clip's model: its files are located, loaded and checked.
 
 Every form of source ends in `open_clip.create_model`. Files are checked before it, so that a wrong
 name, a missing file or an unfit checkpoint gives an error of one sentence. Weights are checked

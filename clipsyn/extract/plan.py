@@ -71,7 +71,7 @@ class CellPlan:
 
     @property
     def is_needed(self) -> bool:
-        """Whether anything of it, or of what follows from it, is not in the store."""
+        """Whether embeddings, class embeddings or logits are still to be made."""
         drafts = [self.draft, self.logits, self.classes.draft if self.classes else None]
         return not all(draft.is_published() for draft in drafts if draft)
 

@@ -29,7 +29,7 @@ class ReducedImages:
         self._decoding = [Lock() for _ in range(_LOCKS)]  # of every 16th row each
 
     def serves(self, source: ImageSource, rows: range, canvas: int) -> bool:
-        """Whether these are the images in question."""
+        """Whether these are images of that source, canvas and rows."""
         return source is self._source and (rows, canvas) == (self._rows, self._canvas)
 
     def image(self, row: int) -> NDArray[np.uint8]:

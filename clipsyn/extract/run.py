@@ -1,4 +1,4 @@
-"""Carry out a plan: images through every backbone, block by block, into the store.
+"""Carry out a plan: images go through every backbone, block by block, into the store.
 
 A block is finished or it is not. Whatever stops a run, the same command goes on from there.
 """
@@ -206,7 +206,7 @@ class _Run:
         return published
 
     def _check_bad(self, cell: CellPlan, errors: Mapping[str, str]) -> None:
-        """Fail early; `_publish` looks at all blocks, also those of other runs."""
+        """Fail early; `_publish` checks all blocks, including those of earlier runs."""
         seen = self.bad.setdefault(cell, {})
         seen |= errors
         _refuse_bad(cell, seen, cell.draft.blocks.samples, self.settings.max_bad)
@@ -240,7 +240,7 @@ class _Queue:
             if kind is None:
                 self._wait(0)
         finally:
-            self._pool.shutdown()  # whatever went wrong, what is encoded is written
+            self._pool.shutdown()  # after an error, too, finished embeddings are written
 
     def submit(self, function: Callable[..., _T], *arguments: Any) -> Future[_T]:
         """Queue a call; waits while too many are unfinished, raises what an earlier one raised."""
@@ -285,7 +285,7 @@ def _lanes(plan: Plan, settings: RunSettings) -> Iterator[_Queue]:
         ) as queue:
             yield queue
     finally:
-        torch.set_num_threads(threads)  # a part of the setting is the whole process's
+        torch.set_num_threads(threads)  # the number of threads is the whole process's
 
 
 def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], samples: int, max_bad: float) -> None:

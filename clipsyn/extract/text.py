@@ -1,4 +1,4 @@
-"""Texts to embeddings, and prompts to the class embeddings that stand for class names."""
+"""Text embeddings, and the class embeddings that are made of prompts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Predictions, logits and embeddings made elsewhere, brought into a store as cells of their own.
 
-`read` turns files into parts, one a backbone and perturbation; `cells` aligns them with the sample
-table by id; `write` does both and publishes. docs/importing.md says which files there can be.
+`tables` and `numpy_files` turn files into parts, one for each backbone and perturbation; `cells`
+aligns these with the sample table by id; `write` publishes them. docs/importing.md lists the files
+that can be read.
 """

@@ -1,4 +1,4 @@
-"""Parts aligned with a sample table by id: each becomes the arrays of one cell."""
+"""Parts are aligned with a sample table by id; each becomes the arrays of one cell."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class NewCell:
 
 
 def merged(parts: Iterable[Part]) -> list[Part]:
-    """One part a backbone, perturbation and prompt set: several files may be sessions of one."""
+    """One part for each backbone, perturbation and prompt set; a part may span several files."""
     groups: dict[tuple[str, str, str | None], list[Part]] = {}
     for part in parts:
         groups.setdefault((part.backbone, part.perturbation, part.prompts), []).append(part)
@@ -61,10 +61,10 @@ def merged(parts: Iterable[Part]) -> list[Part]:
 def align(
     parts: Sequence[Part], table: SampleTable, *, intersect: bool, dataset: str, split: str
 ) -> list[NewCell]:
-    """Cells of the parts. Raises DatasetError, naming ids, where a part has others than it should.
+    """Cells of the parts. Raises DatasetError, naming ids, for a part with missing or unknown ids.
 
-    That is, others than the table; of a part whose perturbation came from a column, others than
-    all parts under that perturbation together have: each image may be shown under one alone.
+    A part should have all ids of the table. Where the perturbation came from a column, each image
+    may be shown under one alone: the part should have the ids of all parts under its perturbation.
     """
     rows = {name: row for row, name in enumerate(table.ids)}
     shown: dict[str, set[str]] = {}
@@ -90,9 +90,9 @@ def align(
 
 
 def new_table(parts: Sequence[Part], wanted: ImportSettings, names: Sequence[str]) -> SampleTable:
-    """A sample table of the ids and labels that the parts have, in the order they come in.
+    """A sample table of the parts' ids and labels, in the order they come in.
 
-    No image was seen: content hashes are all zero.
+    Content hashes are all zero, since no image was read.
     """
     parts = [_numbered(part) for part in parts]
     ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
@@ -120,7 +120,7 @@ def new_table(parts: Sequence[Part], wanted: ImportSettings, names: Sequence[str
 
 
 def check_labels(parts: Sequence[Part], table: SampleTable) -> None:
-    """Refuse parts whose labels are others than the table's, where both have one."""
+    """Refuse parts whose labels differ from the table's, where both have one."""
     rows = {name: row for row, name in enumerate(table.ids)}
     for part in parts:
         if part.labels is None:
@@ -174,7 +174,7 @@ def _check_unique(part: Part) -> None:
 
 
 def _numbered(part: Part) -> Part:
-    """A part in row order gets ids that say so."""
+    """The part, with ids ``row-…`` if it has none."""
     if part.ids is not None:
         return part
     width = len(str(part.rows - 1))
@@ -236,7 +236,7 @@ def _check_labels(
 def _cell(
     part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable, expected: int
 ) -> NewCell:
-    """Rows `at` of the table get the part's values; -1 is no row of it."""
+    """The cell whose rows `at` have the part's values; -1 is no row of the table."""
     values = _Values(part, table.class_names)
     taken = at >= 0
     arrays: dict[str, NDArray[Any]] = {}
@@ -258,7 +258,7 @@ def _cell(
 
 @dataclass(frozen=True)
 class _Values:
-    """The arrays of a part in its own order, each with what stands where there is nothing."""
+    """The arrays of a part in its own order, each with its fill value."""
 
     part: Part
     names: Sequence[str]

@@ -1,4 +1,4 @@
-"""Which classes there are, and which index a text stands for."""
+"""The classes of an import, and the index that a text stands for."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _FIRST = "The first import of a dataset decides on its classes: classes=FILE wou
 
 
 def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
-    """The classes that the parts themselves tell of, where nothing else does.
+    """Names of the classes, from the parts alone.
 
-    The columns of logits; else indices up to the number of columns, or the largest that occurs;
-    else those of model-vs-human, where the files are of its experiments; else all names that
-    occur, sorted. A class that never occurs is then unknown, which is said.
+    They are the columns of logits; else the indices of those columns; else the classes of
+    model-vs-human, if the files are of its experiments; else indices up to the largest one, or
+    all names that occur, sorted. A note says where a class that never occurs stays unknown.
     """
     named = {part.columns for part in parts if part.kind == "logits" and part.columns}
     if len(named) > 1:
@@ -61,7 +61,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
 
 
 def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> NDArray[np.int64]:
-    """Index of each text that names a class or is an index; -1 where it is nothing.
+    """Index of each text that names a class or is an index; -1 for a text without a value.
 
     Names win over indices where all texts are names; there are only names where classes are called
     by numbers other than their indices (`have_other_numbers`). Raises DatasetError for an index

@@ -123,7 +123,7 @@ def _single(text: str) -> Perturbation:
         head = text.strip().partition(":")[0]
         if head in (CLEAN.name, *INFO):
             raise
-        # no name at all, or a group's with a mistake in it: near matches say more than the syntax
+        # perhaps a misspelt group: near matches say more than the syntax
         known = [CLEAN.name, *INFO, *PERTURBATIONS.groups]
         raise unknown_name("perturbation or group", head, known) from None
 
@@ -181,8 +181,8 @@ def apply(
     return result
 
 
-# Functions import on their first call what they need, and of scipy's modules, imported by several
-# threads at once, some threads find half: one first call at a time.
+# A function imports on its first call what it needs. Threads that import a module of scipy at once
+# may see half of it, so first calls do not overlap.
 _FIRST_USE = Lock()
 _USED: set[str] = set()
 

@@ -1,7 +1,7 @@
 """Perturbations that add noise, with the strengths of ImageNet-C (Hendrycks & Dietterich, 2019).
 
-ImageNet-C cuts fractions of a grey level off at the end, which darkens an image by half a level;
-here all are rounded.
+ImageNet-C truncates fractions of a grey level, which darkens an image by half a level; here all
+are rounded.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ _COLUMNS = 128  # of the alias tables: a power of two above every count up to tw
 def gaussian_noise(
     image: NDArray[np.uint8], severity: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Add independent normal noise to every channel, clip to 0..255 and round.
-
-    ImageNet-C cuts the fraction off instead, which darkens the image by half a grey level.
-    """
+    """Add independent normal noise to every channel, clip to 0..255 and round."""
     noisy = rng.standard_normal(image.shape, dtype=np.float32)
     noisy *= np.float32(255 * GAUSSIAN_SIGMA[severity - 1])
     noisy += image

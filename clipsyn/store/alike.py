@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 
-_EQUAL = 1e-5  # of elements of unit-norm embeddings: what rounding in another order can do
+_EQUAL = 1e-5  # of elements of unit-norm embeddings: how far rounding alone can move them
 _DIRECTIONS = 4
 _SHOWN = 3  # pairs of names in a note
 
@@ -27,7 +27,7 @@ def alike(embeddings: NDArray[Any]) -> list[tuple[int, int]]:
     directions = np.random.default_rng(0).normal(size=(values.shape[1], _DIRECTIONS))
     along = values @ directions
     order = np.argsort(along[:, 0], kind="stable")
-    within = _EQUAL * np.abs(directions).sum(axis=0)  # no farther apart are rows that are equal
+    within = _EQUAL * np.abs(directions).sum(axis=0)  # the most by which equal rows can differ
     first = np.arange(len(values))
     for step in range(1, len(values)):
         left, right = order[:-step], order[step:]
@@ -46,7 +46,7 @@ def alike_notes(
 ) -> Iterator[str]:
     """A sentence about the classes that some of the backbones cannot tell apart, if there are any.
 
-    Backbones without class embeddings, such as imported ones, cannot be checked.
+    Backbones without class embeddings, such as imported ones, are passed over.
     """
     pairs: dict[tuple[int, int], list[str]] = {}
     names: Sequence[str] = ()

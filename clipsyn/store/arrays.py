@@ -54,7 +54,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Listed:
-    """What a published group's attributes list of one of its arrays."""
+    """The entry for one array in the attributes of a published group."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -79,7 +79,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Layout:
-    """Shape, chunks and type of an array, from its metadata."""
+    """The layout of an array, from its metadata."""
 
     shape: tuple[int, ...]
     rows: int  # of one chunk
@@ -93,7 +93,7 @@ class Layout:
 
     @property
     def is_copy(self) -> bool:
-        """Whether its chunks are not those that its group lists, as of a copy in another layout."""
+        """Whether the array was copied with other chunks than its group lists."""
         return self.listed is not None and not (self.ours and self.rows == self.listed.rows)
 
     def expected(self, block: int) -> int | None:
@@ -156,7 +156,7 @@ def write_attributes(
 
 
 def layout(path: Path, listed: Listed | None = None) -> Layout:
-    """What the metadata of the array at `path` says; raises DamagedStore if not what is listed."""
+    """The layout of the array at `path`; raises DamagedStore if it is not the one listed."""
     metadata = _metadata(path)
     try:
         spec = _layout(metadata)
@@ -233,7 +233,7 @@ def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
 
 
 def _read_copy(path: Path, rows: range, spec: Layout, listed: Listed) -> NDArray[Any]:
-    """Rows of an array copied in another layout: whole blocks, with checksums of their values."""
+    """Rows of an array copied in another layout, checked by the checksums of whole blocks."""
     blocks = Blocks(spec.shape[0], listed.rows)
     needed = range(rows.start // blocks.rows, -(-rows.stop // blocks.rows))
     first, last = needed.start * blocks.rows, min(needed.stop * blocks.rows, spec.shape[0])
@@ -251,9 +251,9 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def listing(path: Path) -> Listed:
-    """What is on disk of an array that this module has written: its layout and all checksums.
+    """The entry for an array that this module has written: its layout and all checksums.
 
-    Raises DamagedStore where a chunk is missing; the content of chunks is not checked.
+    Raises DamagedStore for a missing chunk. Checksums are read from the chunks, not computed.
     """
     spec = layout(path)
     chunks = (_chunk_path(path, spec, block) for block in range(spec.blocks.count))

@@ -34,9 +34,9 @@ def write_chunk(file: Path, values: NDArray[Any], rows: int, scratch: Path | Non
 
 
 def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> None:
-    """Fill `chunk` with what `file` holds.
+    """Fill `chunk` with the content of `file`.
 
-    Raises DamagedStore if that is not what was written, or has another checksum than `expected`.
+    Raises DamagedStore for altered content, or a checksum that is not `expected`.
     """
     text = chunk.dtype == object
     with _opened(file) as descriptor:
@@ -59,7 +59,7 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
 
 
 def stored_checksum(file: Path) -> int:
-    """The checksum at the end of a chunk's file; what stands before it is not checked."""
+    """The checksum at the end of a chunk's file; it is not compared with the content."""
     with _opened(file) as descriptor:
         at = max(0, os.fstat(descriptor).st_size - _CHECKSUM_BYTES)
         return int.from_bytes(os.pread(descriptor, _CHECKSUM_BYTES, at), "little")

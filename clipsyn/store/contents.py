@@ -1,4 +1,4 @@
-"""What a store holds, and where: groups and cells by name, and the command that makes one more."""
+"""What a store holds and where, and the command that makes what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clipsyn.store.groups import Groups, Refuse, StoredGroup
 from clipsyn.store.imports import FOLDERS as IMPORTS
 
 _WITH_CELLS = ("features", *IMPORTS, "logits")
-_ALIKE = 0.8  # of 1: what is missing may as well be a name that is still to be extracted
+_ALIKE = 0.8  # of 1; high, since a missing name may well be new
 
 
 class Contents:
@@ -54,16 +54,16 @@ class Contents:
     def groups(
         self, kind: str, refuse: Refuse | None = None
     ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every group of a kind, or of its remains, sorted.
+        """Names and path of every group of a kind, sorted; of some only a part may be left.
 
         `refuse` is told of folders that cannot be read; without it they are an error.
         """
         return self._groups.find(kind, refuse)
 
     def group(self, path: Path) -> StoredGroup:
-        """The group in a folder of the store; raises DamagedStore if it is not what belongs there.
+        """The group in a folder of the store; raises DamagedStore if another one belongs there.
 
-        Everything that is read from a store is read through this.
+        Every reader of a store comes through here.
         """
         return self._groups.open(path)
 
@@ -112,7 +112,7 @@ class Contents:
     # What is not there
 
     def extract_line(self, key: FeatureKey) -> str:
-        """The command that makes a cell; of a backbone known from imports alone, another import."""
+        """The command that makes a cell: an import, if the backbone has imported cells alone."""
         perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
         cells = f"--dataset {key.dataset} --split {key.split}{perturb}"
         if key.backbone in self._only_imported("backbone"):
@@ -131,7 +131,7 @@ class Contents:
         return sources
 
     def _only_imported(self, dimension: str) -> set[str]:
-        """Datasets, or backbones, that nothing was extracted of."""
+        """Datasets, or backbones, with imported cells alone."""
         at = KINDS["features"].index(dimension)
         elsewhere = {names[at] for kind in IMPORTS for names, _ in self.groups(kind)}
         return elsewhere - {names[at] for names, _ in self.groups("features")}
@@ -143,7 +143,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
-    """Names of the store that a name of a key may have been meant for, to stand in a message."""
+    """The end of a message: names of the store that are like the unknown names of a key."""
     near: list[str] = []
     for field, name in vars(key).items():
         known = {getattr(other, field) for other in there}

@@ -92,7 +92,7 @@ class Draft:
             return read_fingerprint(self.target) == self.fingerprint
 
     def _is_published_soon(self) -> bool:
-        """Whether another worker published first; to replace the target it empties it first."""
+        """Whether another worker publishes it soon: replacing empties the target first."""
         for _ in range(_PATIENCE):
             try:
                 if self.is_published():
@@ -176,7 +176,7 @@ class Draft:
             _delete(old)
 
     def _seal_again(self, attributes: Mapping[str, Any]) -> None:
-        """Seal the group once nobody can write into it: a slower worker may have been last."""
+        """Renew the digest, now that no slower worker can write into the group any more."""
         with suppress(FileNotFoundError, DamagedStore):  # replaced by now
             if (there := self._sealed(self.target, {})) != attributes:
                 arrays.write_attributes(self.target, there, scratch(self.store))
@@ -188,14 +188,14 @@ class Draft:
         return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
 
     def _is_taken(self) -> bool:
-        """Whether something else, or the remains of it, is at the target."""
+        """Whether another group, or a part of one, is at the target."""
         try:
             return bool(self.changes())
         except DamagedStore:
             return files.exists(self.target)
 
     def _make_way(self) -> Path | None:
-        """Move away what is at the target, unless a faster worker replaced it; returns where to."""
+        """Move the group at the target away, unless a faster worker replaced it; its new path."""
         trash = _trash(self.store)
         try:
             self.target.rename(trash)
@@ -266,7 +266,7 @@ def _look_at(folder: Path) -> Unfinished | None:
 
 
 def leftovers(store: Path) -> list[Path]:
-    """What is under `.wip` beside drafts; a running command may still use it."""
+    """What lies under `.wip` beside drafts; a running command may need it."""
     return [path for path in (store / WIP).glob("*") if not _is_draft(path)]
 
 
@@ -320,7 +320,7 @@ def discard(store: Path, target: Path) -> None:
 
 
 def _delete(trash: Path) -> None:
-    """Delete what is no longer in the store; another worker may delete it too."""
+    """Delete what is out of the store already; another worker may be deleting it, too."""
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -345,7 +345,7 @@ _ADVICE = {
 
 @contextmanager
 def writing(store: Path) -> Iterator[None]:
-    """Turn errors of the operating system into one sentence; finished blocks are safe."""
+    """Raise StoreError, in one sentence, where the operating system refuses to write."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Files and folders of a store; errors of the operating system become one sentence.
+"""Files and folders of a store; refusals of the operating system become one sentence.
 
-Without permission to read, a folder is never taken for empty, nor a file for missing.
+A lacking permission is never taken for an empty folder or a missing file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise StoreError for whatever forbids to read `path`, except that it does not exist."""
+    """Raise StoreError where `path` cannot be read; that it is missing passes as OSError."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -33,13 +33,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
-    """A value that changes when another file replaces the one at `path`; None without a file."""
+    """A value that changes when the file at `path` is replaced; None where there is none."""
     try:
         with reading(path):
             status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_ino, status.st_ctime_ns  # numbers alone are used again
+    return status.st_ino, status.st_ctime_ns  # inode numbers alone are used again
 
 
 def exists(path: Path) -> bool:
@@ -56,9 +56,9 @@ def entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted: without hidden ones, with links that lead nowhere.
+    """Names of the folders in a folder, sorted, dangling links among them.
 
-    The names of a store give no folder that is hidden.
+    Hidden ones are left out: no name in a store makes a hidden folder.
     """
     with reading(path):
         return [
@@ -69,7 +69,7 @@ def folders(path: Path) -> list[str]:
 
 
 def size(path: Path) -> int:
-    """Bytes of all files under a folder; of what another command takes away, what is left."""
+    """Bytes of all files under a folder; files that vanish meanwhile are not counted."""
     total = 0
     for entry in entries(path):
         try:
@@ -81,9 +81,9 @@ def size(path: Path) -> int:
 
 
 def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:
-    """Write a file so that, after a crash, it is complete or not there.
+    """Write a file so that, after a crash, it is complete or missing.
 
-    Until then it lies in `scratch`, a folder of the same file system, or else beside `path`.
+    Until it is complete it lies in `scratch`, a folder of the same file system, or beside `path`.
     """
     partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

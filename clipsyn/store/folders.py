@@ -1,4 +1,4 @@
-"""What the folders of a store are called after, and how names become folders and back."""
+"""The folders of a store: which names they stand for, and how names become folders."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
 def folder_name(name: str) -> str:
     """A name as one path component: ``/`` becomes ``--``, other unusual characters ``%XX``.
 
-    So do hyphens that could be read as a ``/``, a leading dot, and the dot of what Zarr calls its
-    metadata. Raises UsageError for a name that no file system takes.
+    Hyphens that could be read as a ``/``, a leading dot, and the dot of ``zarr.json`` are escaped,
+    too. Raises UsageError for a name that is too long for a file system.
     """
     quoted = _AMBIGUOUS_HYPHEN.sub("%2D", quote(name, safe="/@=+,", errors="surrogatepass"))
     if quoted.startswith(".") or quoted == METADATA:
@@ -57,7 +57,7 @@ def place(store: Path, path: Path) -> list[str]:
 
 
 def place_said(path: list[str], attributes: Mapping[str, Any]) -> list[str]:
-    """Kind and names that a group has by its attributes; what they leave open is as in `path`.
+    """Kind and names of a group by its attributes; those they leave open are taken from `path`.
 
     A group that was published before format 1.1 says where it belongs in parts: backbones were
     described by their weights.
@@ -73,7 +73,7 @@ def place_said(path: list[str], attributes: Mapping[str, Any]) -> list[str]:
 
 
 def _name(dimension: str, described: Any) -> str | None:
-    """What a field of an identity says of a name, if anything."""
+    """The name that a field of an identity tells, if any."""
     if isinstance(described, Mapping):
         if dimension == "perturbation":
             return Perturbation(**described).label

@@ -1,8 +1,7 @@
-"""Groups of a store as readers open them: found by their folders, checked by their attributes.
+"""Groups of a store as readers see them: found by their folders, trusted by their attributes.
 
-Every reader opens a group here, and reads its arrays through the object that it gets. So no reader
-gets a group in another place than it was written for, attributes that were altered, or a chunk of
-another group.
+Every reader opens groups and reads their arrays here. So it never gets a group that was moved,
+attributes that were altered, or a chunk that belongs to another group.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from clipsyn.store import arrays, files
 from clipsyn.store.folders import KINDS, folder_name, name_of_folder, place, place_said
 
 _SEALED = ("place", "arrays", "digest")  # what a group has since format 1.1: all or nothing
-_SETTLED_NS = 100_000_000  # the clock of a file system is coarse: younger files may change unseen
+_SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
 _MOST_KNOWN = 1024
 
 Refuse = Callable[[StoreError], None]
 
 
 def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes with the digest over them, by which a reader checks them."""
+    """The attributes with a digest over them, by which a reader sees that they are complete."""
     return {**attributes, "digest": _digest(attributes)}
 
 
 def _digest(attributes: Mapping[str, Any]) -> str:
-    """The digest of all attributes but the identity, which the fingerprint covers."""
+    """A digest over all attributes but the identity, which has the fingerprint."""
     covered = {name: attributes[name] for name in attributes.keys() - {"identity", "digest"}}
     return fingerprint(covered)
 
 
 def replaced_meanwhile(store: Path, what: str) -> StaleCell:
-    """The error for a group that another command replaced while it was read in parts."""
+    """The error for a group that another command replaces while it is being read."""
     return StaleCell(
         f"{what} in {store} was replaced while it was read: run the same command again"
     )
@@ -67,7 +66,7 @@ class StoredGroup:
         return "digest" in self.attributes
 
     def listed(self, array: str) -> arrays.Listed | None:
-        """What the group lists of one of its arrays; None where it has no digest."""
+        """The group's entry for one of its arrays; None where the group has no digest."""
         if not self.is_sealed:
             return None
         if array not in self["arrays"]:
@@ -107,7 +106,7 @@ class StoredGroup:
             )
 
     def _altered(self) -> str | None:
-        """The attributes that are not as they were written, in words."""
+        """In words, which attributes were altered; None if none was."""
         if fingerprint(self["identity"]) != self["fingerprint"]:
             return "its identity does not match its fingerprint"
         there = [name in self.attributes for name in _SEALED]

@@ -1,4 +1,4 @@
-"""What a store holds, as rows for tables, and how parts of it are removed."""
+"""The contents of a store as rows for tables, and how parts of it are removed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missin
 
 @dataclass(frozen=True)
 class Group:
-    """One group, or what is left of one: its kind, its names by dimension, where it is."""
+    """One group, or what is left of it: its kind, its names by dimension, its path."""
 
     kind: str
     names: Mapping[str, str]
@@ -30,14 +30,14 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Bytes on disk, without files that another command removes meanwhile."""
+        """Bytes on disk; less while another command is removing it."""
         return files.size(self.path)
 
 
 def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = None) -> list[Group]:
-    """Groups, and remains of groups, whose names pass; kinds without a filter are left out.
+    """Groups whose names pass all filters; kinds that lack a filtered dimension are left out.
 
-    So a filter on backbones finds features, logits and class embeddings, and leaves the samples.
+    A filter on backbones finds features, logits and class embeddings, but no samples.
     `refuse` is told of folders that cannot be read; without it they are an error.
     """
     groups = []
@@ -124,7 +124,7 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
 
 
 def group_digest(store: FeatureStore, group: Group) -> str:
-    """A digest of all that a reader can see of the group, corrected labels included."""
+    """A digest that changes with anything a reader sees of the group, labels included."""
     stored = store.group(group.path)
     seen = {name: stored[name] for name in stored.attributes.keys() - {"provenance", "digest"}}
     if group.kind == "samples":
@@ -148,7 +148,7 @@ def remove_unfinished(store: FeatureStore) -> int:
 def remove(store: FeatureStore, groups: Collection[Group]) -> None:
     """Remove groups from the store; each is removed as a whole or stays.
 
-    Groups that others are made from go last, so that an interruption leaves no part of a cell.
+    Sources go after what is made from them, so that stopping midway leaves no half of a cell.
     """
     order = ("logits", "features", *IMPORTS, "classes", "samples")
     with writing(store.path):

@@ -16,7 +16,7 @@ _MARKER = "clipsyn.json"
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether a store can be made there: nothing exists, or a folder with drafts only."""
+    """Whether a store can be made there: the folder is missing, or holds unfinished files alone."""
     if not files.exists(path):
         return True
     return path.is_dir() and all(entry.name == WIP for entry in files.entries(path))
@@ -27,7 +27,7 @@ def is_store(path: Path) -> bool:
 
 
 def read_marker(path: Path) -> dict[str, Any]:
-    """What the marker says: format version, id of the store, rows of a chunk.
+    """The content of the marker: format version, id of the store, rows of a chunk.
 
     Raises StoreError if there is none, UnsupportedFormat if it cannot be read or is newer.
     """

@@ -29,17 +29,17 @@ from clipsyn.store.select import Names, prompt_sets, select
 _LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 256 << 20  # of logits in one block of a streamed pool
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
-_LEAST = 1e-6  # what is predicted stays the first, were its confidence rounded to 1 / classes
+_LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
 
 
 class PoolReader:
     """Pools of one dataset, split, perturbation and prompt set, whole or in blocks of rows.
 
     backbones: names, patterns, or None for all with a cell there. prompts: a name, or None where
-    the store has only one. votes: backbones that were imported as predictions alone are there too,
-    `silent`: with logits that have the imported confidence, all other classes being equal, or, of
-    the `unsure`, which have none, as if they were sure. Raises MissingCell with the extract line
-    that helps.
+    the store has only one. votes: backbones with imported predictions alone (`silent`) take part,
+    with logits that give the predicted class its imported confidence and all others equal shares;
+    without confidences (`unsure`) the predicted class has all. Raises MissingCell with the extract
+    line that helps.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class PoolReader:
             raise replaced_meanwhile(self.store.path, self.samples.name)
 
     def origin_of(self, backbone: str) -> dict[str, Any]:
-        """What decides the numbers of one backbone alone: of the others only what counts for none.
+        """What decides the numbers of one backbone in this pool.
 
-        That is the samples that any of them could not read.
+        Of the other backbones these are the samples that they could not read, which count for none.
         """
         views = (key.backbone for view in self.views for key in view)
         return {
@@ -131,11 +131,11 @@ class PoolReader:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What a router that is fitted on the pool may later be applied to, as the store has it.
+        """What a router fitted on the pool must know, to be applied to the same backbones later.
 
         backbones: name -> what decides an image embedding. sources: name -> where its weights were
         loaded from. prompts: name, templates and texts of the class embeddings. views: labels of
-        the augmented views. licence: of the images. Nothing of this is known of imported logits.
+        the augmented views. licence: of the images. Imported logits have none of these.
         """
         encoders = {key.backbone: self.store.cell(key).encoder() for key in self._extracted}
         return {
@@ -193,7 +193,7 @@ class PoolReader:
         )
 
     def _logits(self, key: FeatureKey, rows: range) -> NDArray[np.float32]:
-        """(sample, class); of predictions alone a number for what is predicted, and 0."""
+        """(sample, class); of predictions alone, log odds for the predicted class and else 0."""
         if key.backbone not in self.silent:
             return self.store.logits(key, self.prompts, rows)
         predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
@@ -209,7 +209,7 @@ class PoolReader:
         return np.asarray(logits, np.float32)
 
     def _log_odds(self, key: FeatureKey, rows: range) -> NDArray[np.float64]:
-        """(sample,) of the predicted class against each other one, which are equal: above 0."""
+        """(sample,) log odds, above 0, of the predicted class against each of the others."""
         if key.backbone in self.unsure:
             return np.full(len(rows), _SURE)
         confidences = self.store.confidences(key, self.prompts)[rows.start : rows.stop]
@@ -239,7 +239,7 @@ class PoolReader:
         return common.pop()
 
     def _read_views(self, patterns: Sequence[str]) -> list[list[FeatureKey]]:
-        """The cells of each augmented view: perturbations that are not looked at as such."""
+        """The cells of each augmented view, a perturbation that is no condition of its own here."""
         if not patterns:
             return []
         first = self.keys[0]

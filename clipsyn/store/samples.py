@@ -86,7 +86,7 @@ class SampleTable:
         }
 
     def attributes(self) -> dict[str, Any]:
-        """What is known of the samples beside their identity; may be corrected at any time."""
+        """Facts about the samples beside their identity; they may be corrected at any time."""
         return {
             "class_names": list(self.class_names),
             "metric": self.metric,
@@ -97,8 +97,8 @@ class SampleTable:
 def correct(group: StoredGroup, table: SampleTable, scratch: Path) -> None:
     """Update labels and attributes of a published table.
 
-    Attributes first: whoever is stopped before all labels are written leaves what readers refuse
-    and the same command mends.
+    Attributes go first: a table left between the two is refused by readers, and the same command
+    mends it.
     """
     label, listed = group.path / "label", group.listed("label")
     corrected = {**group.attributes, **table.attributes()}

@@ -45,7 +45,7 @@ def _refuse_gaps(
     keys: list[FeatureKey],
     wanted: dict[str, tuple[str, ...]],
 ) -> None:
-    """Raise MissingCell if a name that was asked for has no cell beside the other filters."""
+    """Raise MissingCell for a wanted name without a cell that passes the other filters."""
     for field, terms in wanted.items():
         for term in terms:
             if any(_passes(key, field, (term,)) for key in keys):
@@ -54,7 +54,7 @@ def _refuse_gaps(
                 other: matching(others[0], [getattr(key, other) for key in every])[0]
                 for other, others in (wanted | {field: (term,)}).items()
             }
-            # the rest of the cell's name, where no filter says it, from a cell of that kind
+            # names without a filter are taken from a cell of that kind
             like = next(key for key in every if getattr(key, field) == names[field])
             missing = FeatureKey(**(vars(like) | names))
             raise MissingCell(f"{store.path} has no {missing}: run `{store.extract_line(missing)}`")
@@ -82,8 +82,8 @@ def groups(
 ) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
     """The cells of one dataset and split by (perturbation, prompt set), clean images first.
 
-    Cells that were imported as embeddings alone predict nothing: they are left out, which is said,
-    unless there is nothing else.
+    Cells imported as embeddings predict nothing: they are left out with a note, unless there are no
+    others.
     """
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
     known: dict[tuple[str, Path], list[str]] = {}  # looking them up searches the store

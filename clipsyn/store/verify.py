@@ -1,4 +1,4 @@
-"""Whether a store is intact: all of it is read again, and remains of lost groups are found."""
+"""Whether a store is whole: reads all of it again, and finds what is left of lost groups."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from clipsyn.store.inventory import Group
 
 
 def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
-    """One sentence for each group that has lost a part without which it cannot be read.
+    """One sentence for every group that lacks a part without which it cannot be read.
 
-    groups: all groups of the store. Folders are checked, and no chunk.
+    groups: all groups of the store. This reads folders and no chunk.
     """
     for group in groups:
         metadata = group.path / arrays.METADATA
@@ -52,7 +52,7 @@ def _where(store: FeatureStore, group: Group) -> str:
 
 
 def _sources(group: Group) -> Iterator[tuple[str, ...]]:
-    """Kind and names of what a group is made from or read with; of a dataset's splits any one."""
+    """Kind and names of the groups that a group needs; of a dataset's splits any one will do."""
     names = group.names
     if group.kind == "classes":
         yield "samples", names["dataset"]
@@ -68,7 +68,7 @@ def _key(group: Group) -> FeatureKey:
 
 
 def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
-    """How many groups were published before format 1.1: their chunks could be each other's."""
+    """How many groups are older than format 1.1: exchanged chunks would go unnoticed there."""
     count = 0
     for group in groups:
         try:
@@ -79,9 +79,9 @@ def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
 
 
 def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
-    """One sentence for each thing in a group that is not as it was written.
+    """One sentence for everything in a group that was altered.
 
-    With `deep` also for numbers that do not follow from those that they were made from.
+    With `deep`, logits and predictions are computed again and compared, too.
     """
     metadata = group.path / arrays.METADATA
     try:
@@ -115,7 +115,7 @@ def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
 
 
 def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) -> Iterator[str]:
-    """Types and shapes of a group's arrays that are not possible."""
+    """Arrays whose type or shape is wrong."""
     try:
         sizes = {"byte": 32}
         if "split" in group.names:
@@ -135,7 +135,7 @@ def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) 
 
 
 def _wrong_bytes(group: Group, stored: StoredGroup | None) -> Iterator[str]:
-    """Chunks that are not those that were written, and folders that were never part of it."""
+    """Altered chunks, and folders that were never part of the group."""
     known = [spec.name for spec in GROUPS[stored["kind"]]] if stored else []
     for name in files.folders(group.path):
         if stored and name not in known:
@@ -148,7 +148,7 @@ def _wrong_bytes(group: Group, stored: StoredGroup | None) -> Iterator[str]:
 def _wrong_numbers(
     store: FeatureStore, group: Group, stored: StoredGroup, deep: bool
 ) -> Iterator[str]:
-    """Intact arrays that do not fit the identity, or do not follow from others."""
+    """Intact arrays that contradict the identity, or do not follow from their sources."""
     if group.kind == "samples":
         samples = store.samples(group.names["dataset"], group.names["split"])
         if samples.digest != stored["identity"]["samples"]:
@@ -162,7 +162,7 @@ def _wrong_numbers(
 
 
 def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
-    """Logits that are not those of the stored embeddings, predictions that are not their largest.
+    """Blocks whose logits do not follow from the embeddings, or predictions from the logits.
 
     Another processor may add the terms of a product in another order: see `_rounding`.
     """

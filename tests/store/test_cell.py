@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell
-from clipsyn.importing.parts import Wanted
+from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.specs import FeatureKey
 from clipsyn.store.cell import Cell
@@ -24,7 +24,7 @@ def imported(store: Path, frame: pl.DataFrame, **options: Any) -> Cell:
     """A cell called after what is in it."""
     name = options.pop("backbone", "mine")
     frame.write_csv(store.parent / f"{name}.csv")
-    import_files(store, [store.parent / f"{name}.csv"], Wanted("toy", **options))
+    import_files(store, [store.parent / f"{name}.csv"], ImportSettings("toy", **options))
     return FeatureStore.open(store).cell(FeatureKey("toy", "test", "clean", name))
 
 
