@@ -11,7 +11,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 def cached(repository: str, filename: str = "", cache_dir: Path | None = None) -> Path | None:
     """The path of a cached file, under one of the names open_clip looks for; "" is weights."""
-    found = (
+    places = (
         try_to_load_from_cache(repository, name, cache_dir=cache_dir) for name in _names(filename)
     )
     return next((Path(path) for path in places if isinstance(path, str)), None)

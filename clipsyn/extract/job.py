@@ -148,7 +148,7 @@ def _outlined_splits(
     job: ExtractSettings, datasets: Sequence[str], splits: Sequence[str]
 ) -> list[OutlinedSplit]:
     """The outline of every split; raises DatasetError naming all that nothing is known of."""
-    found: list[OutlinedSplit] = []
+    outlined: list[OutlinedSplit] = []
     failed: dict[str, DatasetError] = {}
     for dataset in datasets:
         try:
