@@ -119,7 +119,12 @@ def test_what_stands_elsewhere_is_refused(
     for what, answer in answers(store).items():
         if isinstance(answer, np.ndarray):
             np.testing.assert_array_equal(answer, sound[what])
-    assert any("is what belongs in" in problem for problem in problems(store))
+    misplaced = [problem for problem in problems(store) if "is what belongs in" in problem]
+    assert misplaced
+    for problem in misplaced:
+        where = problem.split(" in ", 1)[0]
+        assert problem.startswith(f"{where} in {store.path} is what belongs in ")
+        assert problem.count(where) == 1
 
 
 @pytest.mark.parametrize("prompts", [[], ["--prompts", "simple"]])
