@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from clipsyn.analyses.spec import Analysis, Selection, details, perturbations
-from clipsyn.settings import COSTS, FLAG, NAMES, NUMBER, NUMBERS, SHOTS, TEXT, WHOLE, Shots, setting
-from clipsyn.specs import MOST
+from clipsyn.analyses.spec import (
+    Analysis,
+    Selection,
+    details,
+    perturbations,
+    seed,
+    shots,
+    support,
+)
+from clipsyn.settings import COSTS, FLAG, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
 PLAIN = "log-avg"  # the ensemble of the original cascade
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
@@ -77,17 +84,9 @@ class CascadeSettings(Selection):
         metavar="NAME=GFLOPS",
         least=0,
     )
-    support: str = setting("train", TEXT, "Split to fit and choose on.", metavar="SPLIT")
-    shots: Shots = setting(
-        "full", SHOTS, "Images of each class to fit on, or full for all.", least=1, most=MOST
-    )
-    seed: int = setting(
-        0,
-        WHOLE,
-        "Of the images drawn by --shots, and of ensembles with a random start.",
-        least=0,
-        most=MOST,
-    )
+    support: str = support()
+    shots: Shots = shots()
+    seed: int = seed()
     details: bool = details()
 
 

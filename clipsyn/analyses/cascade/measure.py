@@ -24,8 +24,9 @@ from clipsyn.analyses.cascade.candidates import evaluate
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.cascade.measures import exit_stages
 from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
-from clipsyn.analyses.cascade.support import FittedCascades, fit, pool_reader
+from clipsyn.analyses.cascade.support import FittedCascades, fit
 from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.support import check_support
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
@@ -35,7 +36,6 @@ from clipsyn.settings import images_of
 from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean, wilson_interval
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.select import matching
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
 
@@ -89,7 +89,7 @@ class _CascadeRows:
 
     def __init__(self, group: Predicted, fitted: FittedCascades) -> None:
         self.group, self.fitted = group, fitted
-        self.reader = pool_reader(group, group.samples.split, group.perturbation)
+        self.reader = group.reader()
         self.evaluation = evaluate(fitted.candidates, fitted.order, self.reader)
         self.best = self.evaluation.correct[Candidate.single(fitted.best)]  # (sample,)
         self.n = len(self.best)
@@ -156,8 +156,8 @@ class _CascadeRows:
         about: Row = {"fingerprint": self._fingerprint(candidate, learned)}
         about |= {"threshold": candidate.threshold, "rule": candidate.rule}
         if learned:
-            support, settings = self.fitted.reader, self.fitted.settings
-            about["support"], about["support_prompts"] = support.samples.split, support.prompts
+            settings = self.fitted.settings
+            about["support"], about["support_prompts"] = settings.support, self.group.prompts
             about["shots"], about["seed"] = images_of(settings.shots), settings.seed
         for measured in numbers:
             yield self.group.row(measured, candidate.backbones, candidate.ensemble) | about
@@ -166,10 +166,9 @@ class _CascadeRows:
         fitted, chosen = self.fitted, self.fitted.settings
         compared = [chosen.ensembles, chosen.thresholds, chosen.within_points, chosen.all_subsets]
         support = {
-            "origin": fitted.reader.origin,
-            "rows": fitted.rows,
+            "origin": fitted.origin,
             "gflops": list(fitted.gflops.items()),
-            "settings": [chosen.seed, *compared],
+            "settings": compared,
         }
         decisive = {
             "clipsyn": _versions(candidate.ensemble),
@@ -197,11 +196,7 @@ def _check(store: FeatureStore, settings: CascadeSettings) -> None:
         make_ensemble(text)
     if settings.order == "given" and not settings.backbones:
         raise UsageError("order=given follows backbones=…: name them in the order wanted")
-    if any(matching(term, [settings.support]) for term in settings.splits or ["*"]):
-        raise UsageError(
-            f"{settings.support} is both fitted on and measured on: choose another support=… "
-            "or splits=…"
-        )
+    check_support(settings.support, settings.splits)
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
     for name in settings.costs:
         if name not in known:

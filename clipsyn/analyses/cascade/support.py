@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,14 +22,12 @@ from clipsyn.analyses.cascade.measures import (
 )
 from clipsyn.analyses.cascade.stages import FittedCandidate, fit_candidates
 from clipsyn.analyses.predicted import Predicted
+from clipsyn.analyses.support import read_support
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.estimator import from_text
-from clipsyn.numerics.fewshot import few_shot
 from clipsyn.pool import Pool
-from clipsyn.settings import images_of
 from clipsyn.specs import CLEAN
-from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import matching
 
 
@@ -50,8 +47,7 @@ class FittedCascades:
     gflops: dict[str, float]  # of each backbone, in the order they run
     candidates: dict[Candidate, FittedCandidate]
     support: Evaluation
-    reader: PoolReader
-    rows: str  # digest of the samples learned from
+    origin: Mapping[str, Any]  # which samples were learned from: see `read_support`
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -112,14 +108,8 @@ def fit(group: Predicted, settings: CascadeSettings) -> FittedCascades:
             f"{group.samples.split} has {group.backbones[0]} alone: name more with backbones=…, "
             "or extract them"
         )
-    reader = pool_reader(group, settings.support)
-    rows = few_shot(reader.samples.labels, images_of(settings.shots), settings.seed)
-    pool = reader.read(rows).labelled()
-    if not len(pool):
-        raise DatasetError(
-            f"{reader.samples.name} has no labelled, readable image, so no threshold can be "
-            "chosen: give another support=…"
-        )
+    reader = group.reader(settings.support, CLEAN.label)
+    pool, _, origin = read_support(reader, settings.shots, settings.seed)
     costs = {key.backbone: cell_cost(group.store, key, settings.costs) for key in group.keys}
     gflops = {name: cost.gflops for name, cost in costs.items()}
     order = backbone_order(pool, gflops, settings)
@@ -131,20 +121,7 @@ def fit(group: Predicted, settings: CascadeSettings) -> FittedCascades:
         {name: gflops[name] for name in order},
         fitted,
         Evaluation(answers, averages(pool, order)),
-        reader,
-        hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
-    )
-
-
-def pool_reader(group: Predicted, split: str, perturbation: str = CLEAN.label) -> PoolReader:
-    """Pools of the backbones of a group, on a split of its dataset."""
-    return PoolReader(
-        group.store,
-        group.samples.dataset,
-        split,
-        perturbation=perturbation,
-        backbones=group.backbones,
-        prompts=group.prompts,
+        origin,
     )
 
 
