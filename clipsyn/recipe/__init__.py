@@ -15,7 +15,7 @@ from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.declared import SettingsStage
-from clipsyn.recipe.evaluate import EvaluateStage
+from clipsyn.recipe.evaluate import EvaluateStage, ProtocolStage
 from clipsyn.recipe.stages import STORE_STAGES, ExtractStage, ImportStage, Outcome
 from clipsyn.registry import unknown_name
 
@@ -25,7 +25,7 @@ STAGES: dict[str, type[BaseModel]] = {
     **ANALYSIS_STAGES,
 }
 if TYPE_CHECKING:
-    Stage = ExtractStage | ImportStage | EvaluateStage | AnalysisStage
+    Stage = ExtractStage | ImportStage | ProtocolStage | AnalysisStage
 else:
     Stage = Annotated[Union[tuple(STAGES.values())], Field(discriminator="stage")]  # noqa: UP007
 

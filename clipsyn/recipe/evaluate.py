@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clipsyn.progress import progress
 from clipsyn.protocol.settings import ProtocolSettings
@@ -41,7 +41,4 @@ class ProtocolStage(DeclaredStage):
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)
 
 
-if TYPE_CHECKING:
-    EvaluateStage = ProtocolStage
-else:
-    EvaluateStage = stage_model("evaluate", ProtocolSettings, ProtocolStage)
+EvaluateStage = stage_model("evaluate", ProtocolSettings, ProtocolStage)
