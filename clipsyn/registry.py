@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -13,6 +12,8 @@ from clipsyn.plugins import Plugins
 
 def near_matches(name: str, known: Iterable[str], alike: float = 0.5) -> list[str]:
     """Up to three of the `known` names at least as similar as `alike`, 0 to 1, ignoring case."""
+    import difflib  # not for every start
+
     known = list(known)
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=alike)
     return [k for k in known if k.lower() in near]

@@ -1,6 +1,6 @@
-"""Settings, declared once: the fields of a frozen dataclass, each with its help, range and unit.
+"""Settings, declared once: the attributes of a class, each with its help, range and unit.
 
-Each field becomes an option on the command line, a field of a recipe's stage, an argument in Python
+Each becomes an option on the command line, a field of a recipe's stage, an argument in Python
 that is checked, and a row of a table in the documentation. All of them have its name, default and
 unit.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass
 from inspect import Parameter, Signature
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
@@ -24,8 +24,7 @@ FULL = "full"  # the whole support split, where a number of shots is asked for
 Shots = int | Literal["full"]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What a setting takes; `read` gives the value as it is kept, or raises ValueError."""
 
     words: str
@@ -113,7 +112,7 @@ SHOTS = Kind("full or a number of images a class", Shots, _shots)
 CURVE = Kind("full or numbers of images a class", tuple[Shots, ...], _curve)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Constraint:
     """The values that a setting, or a parameter of an estimator, may have.
 
@@ -163,7 +162,7 @@ class Constraint:
         return UsageError(f"{self._in_messages.format(name)} is {wanted}, not {given}")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Setting(Constraint):
     """The name, help and constraint of a setting.
 
@@ -173,6 +172,7 @@ class Setting(Constraint):
     variable: the environment variable that gives the value where the option is not given.
     """
 
+    default: Any = None
     help: str = ""
     flag: str = ""
     letter: str = ""
@@ -195,39 +195,67 @@ def images_of(shots: Shots | None) -> int | None:
     return shots if isinstance(shots, int) else None
 
 
-REQUIRED: Any = MISSING  # for a setting that has no default
+REQUIRED: Any = object()  # for a setting that has no default
 
 
 def setting(default: Any, kind: Kind, help: str, **about: Any) -> Any:
-    """A field of a subclass of `Settings`; `about` are fields of `Setting`."""
-    metadata = {"setting": Setting(kind, help=help, **about)}
-    if default is REQUIRED:
-        return field(metadata=metadata)
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    """Declares a setting in a subclass of `Settings`; `about` are fields of `Setting`."""
+    return Setting(kind, default=default, help=help, **about)
 
 
-@dataclass(frozen=True)
 class Settings:
-    """Base of a class of settings. All values are checked when an object is made."""
+    """Base of a class of settings. All values are checked when an object is made.
+
+    No dataclass, which takes a millisecond a class, each time that a command starts.
+    """
 
     former: ClassVar[Mapping[str, str]] = {}  # a name that is gone -> what to write now
+    _declared: ClassVar[Mapping[str, Setting]] = {}
 
-    def __post_init__(self) -> None:
-        for name, about in declared(type(self)).items():
-            object.__setattr__(self, name, about.accepted(name, getattr(self, name)))
+    def __init_subclass__(cls) -> None:
+        own = {name: it for name, it in vars(cls).items() if isinstance(it, Setting)}
+        cls._declared = {**cls._declared, **own}
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """Values in the order of the settings, or by name.
+
+        Raises UsageError for a name that is no setting, and for a value that is not allowed.
+        """
+        given = {**dict(zip(self._declared, values, strict=False)), **named}
+        for name in given:
+            if name not in self._declared:
+                raise self.refusal(name)
+        for name, it in self._declared.items():
+            value = given.get(name, it.default)
+            if value is REQUIRED:
+                raise UsageError(f"{name}=… is missing")
+            vars(self)[name] = it.accepted(name, value)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise UsageError for values that do not go together."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} cannot be changed: make another")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        usual = defaults(type(self))
+        changed = (f"{name}={it!r}" for name, it in vars(self).items() if it != usual[name])
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def replaced(self, **changes: Any) -> Self:
+        """The same settings but for `changes`."""
+        return type(self)(**{**vars(self), **changes})
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from values by name; raises UsageError for a name that is no setting."""
-        known = declared(cls)
-        for name in values:
-            if name not in known:
-                raise cls.refusal(name)
-        for name, default in defaults(cls).items():
-            if default is REQUIRED and name not in values:
-                raise UsageError(f"{name}=… is missing")
+        """Settings from values by name."""
         return cls(**values)
 
     @classmethod
@@ -235,23 +263,17 @@ class Settings:
         """The error for a name that is no setting, or no longer one."""
         if name in cls.former:
             return UsageError(f"'{name}' is gone: {cls.former[name]}")
-        return unknown_name("setting", name, declared(cls))
+        return unknown_name("setting", name, cls._declared)
 
 
-def declared(settings: type[Settings]) -> dict[str, Setting]:
-    """The `Setting` of each field, by name, in order."""
-    return {it.name: it.metadata["setting"] for it in fields(settings)}
+def declared(settings: type[Settings]) -> Mapping[str, Setting]:
+    """The `Setting` of each name, in order."""
+    return settings._declared
 
 
 def defaults(settings: type[Settings]) -> dict[str, Any]:
-    """The default of each field, by name; `REQUIRED` where there is none."""
-    return {it.name: _default(it) for it in fields(settings)}
-
-
-def _default(declaration: Field[Any]) -> Any:
-    if declaration.default_factory is MISSING:
-        return declaration.default
-    return declaration.default_factory()
+    """The default of each setting, by name; `REQUIRED` where there is none."""
+    return {name: it.default for name, it in settings._declared.items()}
 
 
 def signature_of(settings: type[Settings], *more: Parameter) -> Signature:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.settings import NAMES, Settings, setting
 
 
-@dataclass(frozen=True)
 class Dish(Settings):
     fruits: tuple[str, ...] = setting(("apple",), NAMES, "Which.", choices=("apple", "pear"))
 

@@ -7,7 +7,7 @@ the documentation are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Signature
@@ -44,7 +44,6 @@ def perturbations(default: tuple[str, ...] | None) -> Any:
     return setting(default, NAMES, help, flag="--perturb", letter="-p", instead_of_none="all")
 
 
-@dataclass(frozen=True)
 class Selection(Settings):
     """The cells of a store that are measured: names or patterns with ``*``; None takes all."""
 
@@ -129,7 +128,7 @@ def shots_of_results(what: str) -> Any:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Analysis:
     """One analysis of a store.
 
@@ -217,7 +216,7 @@ class Analysis:
         return [(path, function) for path, function in asked if function and path]
 
     @property
-    def declared(self) -> dict[str, Any]:
+    def declared(self) -> Mapping[str, Any]:
         return declared(self.settings)
 
     @property

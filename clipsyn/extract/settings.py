@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.settings import FLAG, NUMBER, PATH, REQUIRED, TEXT, TEXTS, WHOLE, Settings, setting
 from clipsyn.specs import MOST, MOST_WORKERS
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExtractSettings(Settings):
     """Settings of `clipsyn extract`: what to extract and how, as text and numbers."""
 

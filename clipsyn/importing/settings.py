@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.settings import FLAG, PAIRS, PATH, TEXT, Settings, setting
@@ -20,7 +19,6 @@ ROLES = {  # what a column is for: how help calls it
 }
 
 
-@dataclass(frozen=True)
 class ImportSettings(Settings):
     """Settings of `clipsyn import`; docs/importing.md explains each."""
 

@@ -100,7 +100,7 @@ def _by_dataset(
         )
     for name in dict.fromkeys(filter(None, names)):
         chosen = [path for path, own in zip(paths, names, strict=True) if own == name]
-        yield chosen, replace(wanted, dataset=name)
+        yield chosen, wanted.replaced(dataset=name)
 
 
 def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> _Aligned:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.analyses.spec import Selection, perturbations
@@ -14,7 +13,6 @@ ALL = "all"  # stands for every head, or every ensemble
 _MOST_SHOTS = 1_000_000  # more images than any class has
 
 
-@dataclass(frozen=True)
 class ProtocolSettings(Selection):
     """What `clipsyn evaluate` is asked for."""
 
@@ -74,8 +72,7 @@ class ProtocolSettings(Selection):
     replace: bool = setting(False, FLAG, "Replace results of other inputs in that file.")
     workers: int = setting(1, WHOLE, "Processes.", least=1, most=MOST_WORKERS)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         from clipsyn.ensembles import ENSEMBLES
         from clipsyn.estimator import from_text
 

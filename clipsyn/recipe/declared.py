@@ -36,9 +36,10 @@ class SettingsStage(BaseModel):
             raise PydanticCustomError("setting", "{said}", {"said": said}) from None
         return self
 
-    def settings(self) -> Any:
-        """What the fields declare."""
-        return self.declares(**{name: getattr(self, name) for name in declared(self.declares)})
+    def settings(self, **others: Any) -> Any:
+        """The settings that the fields hold, but for `others`."""
+        values = {name: getattr(self, name) for name in declared(self.declares)}
+        return self.declares(**{**values, **others})
 
 
 class DeclaredStage(SettingsStage):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from clipsyn.store.features import FeatureStore
 class ProtocolStage(DeclaredStage):
     """`clipsyn evaluate`, added to OUTPUT.parquet; a results file skips what it has itself."""
 
-    def settings(self) -> Any:
-        return replace(super().settings(), output=self.beside(".parquet"))
+    def settings(self, **others: Any) -> Any:
+        return super().settings(output=self.beside(".parquet"), **others)
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.analyses.shared_images import apart, notes, sample_tables

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from clipsyn.analyses.spec import Analysis, Selection, pooled
 from clipsyn.settings import FLAG, setting
 
 
-@dataclass(frozen=True)
 class ZeroshotSettings(Selection):
     """What `clipsyn zeroshot` is asked for."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from clipsyn.analyses.spec import (
@@ -34,7 +33,6 @@ class Candidate(NamedTuple):
         return cls(None, (backbone,))
 
 
-@dataclass(frozen=True)
 class CascadeSettings(Selection):
     """What cascades are made of, and what they are fitted on."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -66,8 +65,7 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     Raises UsageError for settings that cannot work or an unknown cost, LeakError where `support`
     is the test split, and what `clipsyn.analyses.predicted.predicted` raises.
     """
-    settings = replace(
-        settings,
+    settings = settings.replaced(
         ensembles=tuple(dict.fromkeys((PLAIN, *settings.ensembles))),
         thresholds=tuple(dict.fromkeys(settings.thresholds)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.analyses.spec import Analysis, Selection, details, pooled
@@ -10,7 +9,6 @@ from clipsyn.settings import FLAG, PATH, WHOLE, setting
 from clipsyn.specs import MOST
 
 
-@dataclass(frozen=True)
 class OracleSettings(Selection):
     """What `clipsyn oracle` is asked for."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from clipsyn.analyses.spec import Analysis, Selection, perturbations
 from clipsyn.settings import TEXT, WHOLE, setting
 from clipsyn.specs import MOST
 
 
-@dataclass(frozen=True)
 class RepresentationSettings(Selection):
     """What `clipsyn representation` is asked for."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.analyses.spec import (
@@ -16,7 +15,6 @@ from clipsyn.analyses.spec import (
 from clipsyn.settings import TEXT, Shots, setting
 
 
-@dataclass(frozen=True)
 class RobustnessSettings(Selection):
     """What `clipsyn robustness` is asked for."""
 

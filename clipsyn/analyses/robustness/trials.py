@@ -6,7 +6,7 @@ Reads predictions and labels alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
@@ -169,7 +169,7 @@ def trials(store: FeatureStore, selection: Selection) -> list[Trial]:
     _refuse_gaps(store, places, selection.backbones)
     if selection.perturbations is not None:
         wanted = (*terms_of("perturbation", selection.perturbations), CLEAN.label)
-        selection = replace(selection, perturbations=wanted)
+        selection = selection.replaced(perturbations=wanted)
     by_prompts: dict[tuple[_Place, str], list[Predicted]] = {}
     for group in predicted(store, selection):
         place = group.samples.dataset, group.samples.split

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from clipsyn.analyses.spec import (
     Analysis,
     Selection,
@@ -18,7 +16,6 @@ from clipsyn.settings import NAMES, NUMBERS, Shots, setting
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
 
 
-@dataclass(frozen=True)
 class SelectiveSettings(Selection):
     """Whose answers are ranked, by which confidence, and what for."""
 
