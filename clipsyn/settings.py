@@ -221,6 +221,8 @@ class Settings:
 
         Raises UsageError for a name that is no setting, and for a value that is not allowed.
         """
+        if len(values) > len(self._declared):
+            raise TypeError(f"{type(self).__name__} has only {len(self._declared)} settings")
         given = {**dict(zip(self._declared, values, strict=False)), **named}
         for name in given:
             if name not in self._declared:
