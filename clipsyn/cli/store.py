@@ -11,7 +11,6 @@ from clipsyn.cli.options import list_option, store_argument
 from clipsyn.cli.output import say, say_json, say_lines
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.printable import printable
-from clipsyn.specs import parse_perturbation
 
 if TYPE_CHECKING:
     from clipsyn.store.drafts import Unfinished
@@ -213,9 +212,10 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...] | No
     """
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import find_groups, remove
+    from clipsyn.store.select import terms_of
 
     opened = FeatureStore.open(store)
-    wanted = {name: _as_stored(name, names) for name, names in filters.items() if names}
+    wanted = {name: terms_of(name, names) for name, names in filters.items() if names}
     if unfinished:
         if wanted:
             raise UsageError("rm --unfinished removes all that is unfinished: give it no filter")
@@ -235,14 +235,7 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...] | No
     say(f"removed {len(groups)} groups from {store}")
 
 
-def _as_stored(dimension: str, names: tuple[str, ...]) -> list[str]:
-    """As the store calls them: ``jpeg:3`` is ``jpeg-3``."""
-    if dimension != "perturbation":
-        return [*names]
-    return [parse_perturbation(name).label if ":" in name else name for name in names]
-
-
-def _refuse_unknown(store: FeatureStore, wanted: dict[str, list[str]]) -> None:
+def _refuse_unknown(store: FeatureStore, wanted: dict[str, tuple[str, ...]]) -> None:
     """Raise UnknownName, with near matches, for a name that stands nowhere in the store."""
     from clipsyn.registry import unknown_name
     from clipsyn.store.inventory import find_groups

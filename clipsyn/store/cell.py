@@ -72,9 +72,7 @@ class Cell(ABC):
     @property
     @abstractmethod
     def prompts_from(self) -> Path:
-        """The folder that decides the prompt sets: the same one for all cells of a backbone with
-        the same sets.
-        """
+        """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
 
     @abstractmethod
     def prompt_sets(self) -> list[str]:

@@ -100,9 +100,9 @@ def _list_images(root: Path) -> tuple[list[tuple[str, ...]], int]:
         else:
             skipped += 1
     if not parts:
-        found = f"{skipped} other files" if skipped else "it is empty"
+        held = f"{skipped} other files" if skipped else "it is empty"
         raise DatasetError(
-            f"there is no image in '{root}' ({found}); images end in {', '.join(_PHOTOS)} or such"
+            f"there is no image in '{root}' ({held}); images end in {', '.join(_PHOTOS)} or such"
         )
     return sorted(parts), skipped
 
