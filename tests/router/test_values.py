@@ -82,7 +82,7 @@ def test_arrays_by_backbone() -> None:
 @pytest.mark.parametrize(
     "value",
     [object(), [1], {1}, np.array([None, 1], object), np.array(["a"]), np.array([1j]), lambda: 0],
-    ids=repr,
+    ids=["object", "list", "set", "objects", "texts", "complex numbers", "function"],
 )
 def test_what_would_need_pickle_is_refused_by_name(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^centres_/one is a.*cannot be saved"):
