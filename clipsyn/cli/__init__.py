@@ -4,31 +4,87 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
 
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
-from clipsyn.cli.analysis import command_of
-from clipsyn.cli.backbones import backbones
-from clipsyn.cli.datasets import datasets
-from clipsyn.cli.evaluate import evaluate
-from clipsyn.cli.extract import extract
-from clipsyn.cli.fit import fit
-from clipsyn.cli.import_ import import_
 from clipsyn.cli.output import say
-from clipsyn.cli.perturbations import perturbations
-from clipsyn.cli.predict import predict
-from clipsyn.cli.run import run
 from clipsyn.cli.sentences import flags_of, sentences, with_flags
-from clipsyn.cli.store import info, ls, rm, status, verify
+
+_COMMANDS = {  # where each is, beside those of analyses
+    "extract": "extract:extract",
+    "import": "import_:import_",
+    "evaluate": "evaluate:evaluate",
+    "fit": "fit:fit",
+    "predict": "predict:predict",
+    "ls": "store:ls",
+    "info": "store:info",
+    "status": "store:status",
+    "verify": "store:verify",
+    "rm": "store:rm",
+    "backbones": "backbones:backbones",
+    "datasets": "datasets:datasets",
+    "perturbations": "perturbations:perturbations",
+    "run": "run:run",
+}
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """Commands by name. One is imported, and its options made, when it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, click.Command | None] = dict.fromkeys([*_COMMANDS, *ANALYSES])
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = self._made[name]
+        if command is None:
+            command = self._made[name] = _command(name)
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+def _command(name: str) -> click.Command:
+    if name in ANALYSES:
+        from clipsyn.cli.analysis import command_of
+
+        return command_of(ANALYSES.load(name))
+    module, attribute = _COMMANDS[name].split(":")
+    command: click.Command = getattr(import_module(f"clipsyn.cli.{module}"), attribute)
+    return command
 
 
 class _Group(click.Group):
     """Errors that the user can act on end it with one sentence and an exit status."""
+
+    def __init__(self, *args: Any, **about: Any) -> None:
+        super().__init__(*args, **about)
+        self.commands = _Commands()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, without the options of analyses: the list needs a line of each."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._line(name)) for name in self.list_commands(ctx)])
+
+    def _line(self, name: str) -> str:
+        if name in ANALYSES:
+            return str(ANALYSES.load(name).short)
+        return self.commands[name].get_short_help_str()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with sentences(ctx):
@@ -90,10 +146,3 @@ def main(context: click.Context, quiet: bool, verbose: bool, log_level: str | No
     # Before numpy. After a product OpenBLAS's threads keep spinning for milliseconds, on cores
     # that other threads could use: an eighth of the time of fitting NLC on two cores.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
-
-
-_READING = (ls, info, status, verify, rm, backbones, datasets, perturbations)
-for _command in (extract, import_, evaluate, fit, predict, *_READING, run):
-    main.add_command(_command)
-for _name in ANALYSES:
-    main.add_command(command_of(ANALYSES.load(_name)))
