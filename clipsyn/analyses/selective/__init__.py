@@ -71,4 +71,11 @@ rightly. With --foreign: how well are images of other datasets told by low confi
     ),
     settings=SelectiveSettings,
     home="clipsyn.analyses.selective",
+    python="""\
+>>> import clipsyn
+>>> store = clipsyn.FeatureStore.open("store")
+>>> frame = clipsyn.selective(store, scores="margin")
+>>> areas = frame.filter(metric="aurc")  # of both backbones, and of the average of their logits
+>>> areas["value"].round(3).to_list()
+[0.811, 0.65, 0.682]""",
 )

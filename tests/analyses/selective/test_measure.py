@@ -400,7 +400,7 @@ class TestForeign:
             selective(store, datasets=["toy"], foreign=["toy"])
 
     def test_images_that_the_dataset_holds_too_are_said(self, store, caplog):
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", "clipsyn"):
             selective(store, datasets=["toy"], foreign=["cars"])
         assert "2 images of cars/test stand in toy/test: not foreign" in caplog.text
 
