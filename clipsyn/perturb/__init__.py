@@ -17,10 +17,10 @@ from importlib import import_module
 from threading import Lock
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn.errors import PluginError, UnknownName, UsageError
 from clipsyn.perturb.builtin import BUILT_IN, EVEN
+from clipsyn.perturb.pixels import Pixels
 from clipsyn.plugins import Plugins
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.specs import CLEAN, Perturbation, canonical_json, parse_perturbation
@@ -153,9 +153,7 @@ def resolve(spec: str | Perturbation) -> Perturbation:
     return dataclasses.replace(asked, version=INFO[asked.name].version)
 
 
-def apply(
-    perturbation: Perturbation, image: NDArray[np.uint8], sample_id: str
-) -> NDArray[np.uint8]:
+def apply(perturbation: Perturbation, image: Pixels, sample_id: str) -> Pixels:
     """Perturb one decoded image (h, w, 3): reduce to the canvas, then the registered function.
 
     A clean image is returned as it is, the same object. Any other result is at most
@@ -169,7 +167,7 @@ def apply(
     reduced = reduce_to_canvas(image, perturbation.canvas).view()
     reduced.flags.writeable = False
     rng = random_state(perturbation, sample_id)
-    result: NDArray[np.uint8]
+    result: Pixels
     with nullcontext() if target in _USED else _FIRST_USE:
         result = _function(target)(reduced, perturbation.severity, rng)
     _USED.add(target)
@@ -187,9 +185,9 @@ _FIRST_USE = Lock()
 _USED: set[str] = set()
 
 
-def _function(target: str) -> Callable[..., NDArray[np.uint8]]:
+def _function(target: str) -> Callable[..., Pixels]:
     module, name = target.split(":")
-    function: Callable[..., NDArray[np.uint8]] = getattr(import_module(module), name)
+    function: Callable[..., Pixels] = getattr(import_module(module), name)
     return function
 
 
@@ -200,7 +198,7 @@ def random_state(perturbation: Perturbation, sample_id: str) -> np.random.Genera
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def reduce_to_canvas(image: NDArray[np.uint8], canvas: int) -> NDArray[np.uint8]:
+def reduce_to_canvas(image: Pixels, canvas: int) -> Pixels:
     """Bicubic reduction of the shorter side to `canvas`; smaller images stay as they are."""
     height, width = image.shape[:2]
     shorter = min(height, width)

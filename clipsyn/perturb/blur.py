@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipsyn.perturb.pixels import Pixels, grey_levels
+
 GAUSSIAN_SIGMA = (1, 2, 3, 4, 6)
 DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))  # radius, sigma that smooths the disc
 GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, reach, rounds
@@ -23,16 +25,12 @@ MOTION_ANGLE = 45.0  # degrees to either side
 ZOOM_FACTORS = ((1.11, 0.01), (1.15, 0.01), (1.20, 0.02), (1.24, 0.02), (1.30, 0.03))
 
 
-def gaussian_blur(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def gaussian_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Convolve with a Gaussian, edge pixels repeated. Draws nothing from `rng`."""
-    return _rounded(_smooth(image, GAUSSIAN_SIGMA[severity - 1]))
+    return grey_levels(_smooth(image, GAUSSIAN_SIGMA[severity - 1]))
 
 
-def defocus_blur(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def defocus_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """The mean over a disc that is smoothed a little, the image mirrored at its edges.
 
     Draws nothing from `rng`. Each row of the disc is a run of ones, so its sums are differences
@@ -45,10 +43,10 @@ def defocus_blur(
     total, count = _disc_sum(padded, radius)
     for axis in (0, 1):
         total = _weighted_shifts(total, _window(window, sigma), axis)
-    return _rounded(total / np.float32(count))
+    return grey_levels(total / np.float32(count))
 
 
-def _disc_sum(padded: NDArray[np.uint8], radius: int) -> tuple[NDArray[np.float32], int]:
+def _disc_sum(padded: Pixels, radius: int) -> tuple[NDArray[np.float32], int]:
     """Sum of the pixels within `radius` of each that is as far from the edge, and their number."""
     height, width = (size - 2 * radius for size in padded.shape[:2])
     running = np.zeros((len(padded), padded.shape[1] + 1, 3), np.int32)
@@ -84,17 +82,15 @@ def _weighted_shifts(
     return total.swapaxes(0, axis)
 
 
-def glass_blur(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def glass_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Smooth, give every pixel the value of one nearby, several times, and smooth again."""
     sigma, reach, rounds = GLASS[severity - 1]
-    blurred = _rounded(_smooth(image, sigma))
+    blurred = grey_levels(_smooth(image, sigma))
     pixels = blurred.reshape(-1, 3)
     for _ in range(rounds):
         offsets = rng.integers(-reach, reach, (2, *image.shape[:2]), dtype=np.int8)
         pixels = pixels[glass_sources(offsets, reach)]
-    return _rounded(_smooth(pixels.reshape(image.shape), sigma))
+    return grey_levels(_smooth(pixels.reshape(image.shape), sigma))
 
 
 def glass_sources(offsets: NDArray[np.int8], reach: int) -> NDArray[np.int64]:
@@ -121,16 +117,14 @@ def glass_sources(offsets: NDArray[np.int8], reach: int) -> NDArray[np.int64]:
     return sources
 
 
-def motion_blur(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def motion_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Drag the image in a random direction, at most 45 degrees from the horizontal."""
     radius, sigma = MOTION[severity - 1]
     angle = rng.uniform(-MOTION_ANGLE, MOTION_ANGLE)
-    return _rounded(drag(image, radius, sigma, angle))
+    return grey_levels(drag(image, radius, sigma, angle))
 
 
-def drag(image: NDArray[np.uint8], radius: int, sigma: float, angle: float) -> NDArray[np.float32]:
+def drag(image: Pixels, radius: int, sigma: float, angle: float) -> NDArray[np.float32]:
     """ImageMagick's motion blur, which ImageNet-C uses: half a Gaussian along a line.
 
     The i-th of 2 radius + 1 taps has weight exp(-i² / 2 sigma²) and lies i pixels away at `angle`
@@ -153,9 +147,7 @@ def drag(image: NDArray[np.uint8], radius: int, sigma: float, angle: float) -> N
     return total
 
 
-def zoom_blur(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def zoom_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """The mean of the image and of bilinear enlargements about its centre.
 
     As in ImageNet-C the image itself counts twice, as such and as the enlargement by 1.
@@ -173,7 +165,7 @@ def zoom_blur(
     return np.rint(total / (len(factors) + 2)).astype(np.uint8)
 
 
-def _smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
+def _smooth(image: Pixels, sigma: float) -> NDArray[np.float32]:
     """A Gaussian cut at four sigmas, along rows and columns, edge pixels repeated."""
     from scipy.ndimage import gaussian_filter
 
@@ -181,8 +173,3 @@ def _smooth(image: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
         image, (sigma, sigma, 0), output=np.float32, mode="nearest"
     )
     return smoothed
-
-
-def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Grey levels of values that lie between 0 and 255 but for rounding errors."""
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)

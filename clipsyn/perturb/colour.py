@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from clipsyn.perturb.pixels import Pixels
+
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)  # added to the value of HSV, which goes from 0 to 1
 CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)  # what is left of the distance from the mean
 SATURATE = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))  # factor of HSV's saturation, addend
@@ -21,9 +23,7 @@ POSTERISE_BITS = (5, 4, 3, 2, 1)
 SOLARISE_FROM = (224, 192, 160, 128, 96)
 
 
-def brightness(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def brightness(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Add to the value of HSV, clipped at 1: a pixel's channels grow until the largest is there."""
     table = _brighter(BRIGHTNESS[severity - 1]).ravel()
     result = np.empty_like(image)
@@ -36,7 +36,7 @@ def brightness(
 
 
 @cache
-def _brighter(amount: float) -> NDArray[np.uint8]:
+def _brighter(amount: float) -> Pixels:
     """New level by (largest channel, this channel); black becomes grey, for it has no hue."""
     value = np.arange(256)[:, None]
     brighter = np.minimum(value + 255 * amount, 255)
@@ -45,9 +45,7 @@ def _brighter(amount: float) -> NDArray[np.uint8]:
     return np.rint(table).astype(np.uint8)
 
 
-def contrast(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def contrast(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Move every value towards the mean of its channel over the image."""
     kept = CONTRAST[severity - 1]
     result = np.empty_like(image)
@@ -59,9 +57,7 @@ def contrast(
     return result
 
 
-def saturate(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def saturate(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Scale the saturation of HSV, add to it and clip it: paler at 1 and 2, stronger from 3 on.
 
     Grey has hue 0, red, so that adding to its saturation reddens it, as published.
@@ -78,7 +74,7 @@ def saturate(
     return np.moveaxis(np.rint(planes).astype(np.uint8), 0, 2).copy()
 
 
-def hue(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def hue(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Rotate the hue of HSV (in bytes) in either direction, as torchvision's adjust_hue does."""
     turn = int(rng.choice([-1, 1]) * HUE_TURN[severity - 1] * 255)
     hsv = np.array(Image.fromarray(image).convert("HSV"))
@@ -86,31 +82,23 @@ def hue(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> ND
     return np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
 
 
-def saturation(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def saturation(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Exaggerate colours: multiply the distance from the pixel's own grey (its luma)."""
     enhancer = ImageEnhance.Color(Image.fromarray(image))
     return np.array(enhancer.enhance(SATURATION[severity - 1]))
 
 
-def grayscale(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def grayscale(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """The luma in all three channels. It has one strength: all severities are equal."""
     return np.array(Image.fromarray(image).convert("L").convert("RGB"))
 
 
-def posterise(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def posterise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Keep the highest bits of every value."""
     return image & np.uint8(0x100 - (1 << (8 - POSTERISE_BITS[severity - 1])))
 
 
-def solarise(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def solarise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Invert the values from a threshold on."""
     solarised = image.copy()
     np.subtract(255, image, out=solarised, where=image >= SOLARISE_FROM[severity - 1])

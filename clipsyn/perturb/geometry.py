@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipsyn.perturb.pixels import Pixels
+
 ROTATION_DEGREES = (5, 10, 20, 30, 45)
 TRANSLATION = (0.05, 0.1, 0.15, 0.2, 0.3)  # of the width and height
 CROP_SIDE = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the width and height
@@ -33,7 +35,7 @@ _ASPECT = (
 )  # aspect ratios go from its inverse to it, as in Inception's and torchvision's crops
 
 
-def augment(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def augment(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """A random crop, resized (bicubic) to the size of the image, and mirrored half of the time.
 
     The crop keeps a share of the area drawn evenly from the severity's minimum to 1, its aspect
@@ -54,31 +56,23 @@ def augment(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -
     return np.array(view)
 
 
-def horizontal_flip(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def horizontal_flip(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Mirror left and right. It has one strength: all severities are equal."""
     return image[:, ::-1].copy()
 
 
-def vertical_flip(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def vertical_flip(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Mirror top and bottom. It has one strength: all severities are equal."""
     return image[::-1].copy()
 
 
-def rotation(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def rotation(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Rotate about the centre, in either direction (bilinear)."""
     degrees = float(rng.choice([-1, 1]) * ROTATION_DEGREES[severity - 1])
     return np.array(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
 
 
-def translation(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def translation(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Shift by whole pixels along a diagonal, a fixed share of width and height."""
     height, width = image.shape[:2]
     share = TRANSLATION[severity - 1]
@@ -92,7 +86,7 @@ def translation(
     return shifted
 
 
-def crop(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def crop(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """A part of the image, at a random place, enlarged to the image's size (bicubic)."""
     height, width = image.shape[:2]
     side = CROP_SIDE[severity - 1]
@@ -102,9 +96,7 @@ def crop(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> N
     return np.array(view)
 
 
-def perspective(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def perspective(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Move each corner inwards by random shares of half the sides, as torchvision (bilinear)."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
@@ -127,9 +119,7 @@ def projection(points: NDArray[np.float64], images: NDArray[np.float64]) -> NDAr
     return np.linalg.solve(np.array(rows), images.ravel())
 
 
-def elastic_transform(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def elastic_transform(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """A random affine map, then random smooth displacements, the image mirrored at its edges.
 
     ImageNet-C's lengths are those of a 224 pixel image; they go with the shorter side. As

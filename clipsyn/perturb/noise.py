@@ -11,6 +11,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.perturb.pixels import Pixels
+
 GAUSSIAN_SIGMA = (0.08, 0.12, 0.18, 0.26, 0.38)  # standard deviation on the scale 0..1
 SHOT_PHOTONS = (60, 25, 12, 5, 3)  # expected events of a white pixel
 IMPULSE_SHARE = (0.03, 0.06, 0.09, 0.17, 0.27)  # of all values, half black and half white
@@ -19,9 +21,7 @@ SPECKLE_SIGMA = (0.15, 0.2, 0.35, 0.45, 0.6)  # standard deviation as a share of
 _COLUMNS = 128  # of the alias tables: a power of two above every count up to twice SHOT_PHOTONS
 
 
-def gaussian_noise(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def gaussian_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Add independent normal noise to every channel, clip to 0..255 and round."""
     noisy = rng.standard_normal(image.shape, dtype=np.float32)
     noisy *= np.float32(255 * GAUSSIAN_SIGMA[severity - 1])
@@ -30,9 +30,7 @@ def gaussian_noise(
     return np.rint(noisy, out=noisy).astype(np.uint8)
 
 
-def speckle_noise(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def speckle_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Add to every value its product with independent normal noise, clip and round."""
     noisy = rng.standard_normal(image.shape, dtype=np.float32)
     noisy *= np.float32(SPECKLE_SIGMA[severity - 1])
@@ -42,9 +40,7 @@ def speckle_noise(
     return np.rint(noisy, out=noisy).astype(np.uint8)
 
 
-def impulse_noise(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def impulse_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Salt and pepper: a share of the values, channel by channel, becomes 0 or 255.
 
     Shares are rounded to a multiple of 2 / 65,536.
@@ -56,9 +52,7 @@ def impulse_noise(
     return noisy
 
 
-def shot_noise(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def shot_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Replace every value v by Poisson(v / 255 * c) / c * 255, clipped and rounded.
 
     Drawn by the alias method (Walker 1977) from a table for each of the 256 values: 25 bits of a
@@ -76,7 +70,7 @@ def shot_noise(
 @cache
 def _poisson_tables(
     photons: int,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint8]]:
+) -> tuple[Pixels, NDArray[np.uint32], Pixels]:
     """Grey level of each count, and for value x count: threshold (of 2**25) and alias.
 
     Counts from `photons` on are all white, so they are one outcome.

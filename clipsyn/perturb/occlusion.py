@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+
+from clipsyn.perturb.pixels import Pixels
 
 ERASED_SHARE = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the area
 ERASED_GREY = 127
 TILES = (2, 3, 4, 6, 8)  # along each side
 
 
-def random_erase(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def random_erase(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Paint a rectangle grey: its share of the area is fixed, its place drawn evenly.
 
     Its aspect ratio relative to the image's is drawn evenly on a logarithmic scale from 1/2 to 2,
@@ -32,9 +31,7 @@ def random_erase(
     return erased
 
 
-def patch_shuffle(
-    image: NDArray[np.uint8], severity: int, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def patch_shuffle(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Cut the image into a grid of equal tiles and permute them at random.
 
     The grid is in the middle: pixels left over by the division stay at the edges. No more tiles

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsyn.perturb.blur import drag
+from clipsyn.perturb.pixels import Pixels, grey_levels
 
 # mean and sigma of the flakes' noise, its enlargement, threshold, radius and sigma of the motion,
 # share of the image that is not whitened
@@ -35,7 +36,7 @@ SPATTER = (
 WATER, MUD = (175, 238, 238), (63, 42, 20)
 
 
-def snow(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Whiten the image and let flakes fall: thresholded noise, dragged steeply, twice.
 
     The second layer is the first turned by 180 degrees, as published.
@@ -53,17 +54,17 @@ def snow(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> N
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
     white = np.maximum(image, (grey * 1.5 + 127.5)[..., None])
     total = kept * image + (1 - kept) * white + (flakes + flakes[::-1, ::-1])[..., None]
-    return _grey_levels(total)
+    return grey_levels(total)
 
 
-def fog(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def fog(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Add a random cloud and scale back to the image's brightest value; black stays black."""
     amount, decay = FOG[severity - 1]
     height, width = image.shape[:2]
     cloud = plasma(max(height, width), decay, rng)[:height, :width, None]
     brightest = float(image.max())
     scale = brightest / (brightest + 255 * amount)
-    return _grey_levels((image + np.float32(255 * amount) * cloud) * np.float32(scale))
+    return grey_levels((image + np.float32(255 * amount) * cloud) * np.float32(scale))
 
 
 def plasma(size: int, decay: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -98,7 +99,7 @@ def _wobbled(
     return sums / 4 + wobble * (2 * rng.random(sums.shape, np.float32) - 1)
 
 
-def frost(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def frost(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """A weighted sum of the image and of ice, with the published weights.
 
     The ice is *not* ImageNet-C's: its photographs of frosted panes are not ours to ship, so
@@ -106,7 +107,7 @@ def frost(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> 
     average, pixels are not.
     """
     kept, weight = FROST[severity - 1]
-    return _grey_levels(np.float32(kept) * image + np.float32(weight) * ice(image.shape[:2], rng))
+    return grey_levels(np.float32(kept) * image + np.float32(weight) * ice(image.shape[:2], rng))
 
 
 # mean colour, and contrast within a window of 224 pixels, of the five panes ImageNet-C cuts from
@@ -137,7 +138,7 @@ def ice(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]
     return total[..., None] + np.array(colour, np.float32)
 
 
-def spatter(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def spatter(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Drops of water (severities 1 to 3) or of mud (4 and 5) on the lens."""
     from scipy.ndimage import gaussian_filter
 
@@ -147,14 +148,14 @@ def spatter(image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -
     if is_mud:
         cover = gaussian_filter((liquid > threshold).astype(np.float32), last, mode="nearest")
         cover = np.where(cover < 0.8, 0, cover)[..., None]
-        return _grey_levels(image * (1 - cover) + cover * np.array(MUD, np.float32))
+        return grey_levels(image * (1 - cover) + cover * np.array(MUD, np.float32))
     drops = np.where(liquid < threshold, 0, np.minimum(liquid, 1) * 255).astype(np.uint8)
     shine = drops * _relief(drops)
     shine *= last / max(float(shine.max()), 1)
-    return _grey_levels(image + shine[..., None] * np.array(WATER, np.float32))
+    return grey_levels(image + shine[..., None] * np.array(WATER, np.float32))
 
 
-def _relief(drops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _relief(drops: Pixels) -> NDArray[np.float32]:
     """How much each drop shines where: an embossed map of the distance to its rim.
 
     The published code finds the rims with OpenCV's Canny detector; here a rim is where a drop meets
@@ -173,15 +174,11 @@ def _relief(drops: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.rint(relief)
 
 
-def _equalised(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _equalised(levels: Pixels) -> Pixels:
     """Spread grey levels so that all are about equally frequent; the darkest there is becomes 0."""
     counts = np.bincount(levels.ravel(), minlength=256)
     darkest = int(levels.min())
     others = levels.size - counts[darkest]
     table = (np.cumsum(counts) - counts[darkest]) * (255 / max(others, 1))
-    equalised: NDArray[np.uint8] = np.rint(np.clip(table, 0, 255)).astype(np.uint8)[levels]
+    equalised: Pixels = np.rint(np.clip(table, 0, 255)).astype(np.uint8)[levels]
     return equalised
-
-
-def _grey_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
