@@ -36,8 +36,8 @@ _HOLDERS = {  # what a cell that holds an array is imported as
 
 
 @dataclass(frozen=True)
-class Cell(ABC):
-    """One cell, there or not. What it reads is of the images that the sample table lists now.
+class _Cell(ABC):
+    """What both kinds have. It reads of the images that the sample table lists now.
 
     Reading raises MissingCell where the cell, or what is asked of it, is not there, StaleCell where
     it was made from other images, classes or weights than are stored now, and DamagedStore.
@@ -47,37 +47,6 @@ class Cell(ABC):
     store: Contents
     key: FeatureKey
 
-    @property
-    @abstractmethod
-    def imported_as(self) -> str | None:
-        """Predictions, logits or embeddings of an imported cell; None of one that was extracted."""
-
-    @property
-    @abstractmethod
-    def has_embeddings(self) -> bool: ...
-
-    @property
-    @abstractmethod
-    def has_logits(self) -> bool: ...
-
-    @property
-    @abstractmethod
-    def has_predictions(self) -> bool: ...
-
-    @property
-    @abstractmethod
-    def has_confidences(self) -> bool:
-        """Whether it is known how sure each prediction is: from logits, or imported with it."""
-
-    @property
-    @abstractmethod
-    def prompts_from(self) -> Path:
-        """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
-
-    @abstractmethod
-    def prompt_sets(self) -> list[str]:
-        """Names of the prompt sets that it has predictions for, sorted."""
-
     @abstractmethod
     def group(self, prompts: str | None = None) -> StoredGroup:
         """The stored group, whatever images it was made from."""
@@ -85,27 +54,6 @@ class Cell(ABC):
     @abstractmethod
     def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
         """The group that has an array, once it is known to be of what the store lists now."""
-
-    @abstractmethod
-    def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
-        """(sample, class)."""
-
-    @abstractmethod
-    def predictions(self, prompts: str) -> NDArray[np.uint16]:
-        """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
-
-    @abstractmethod
-    def encoder(self) -> tuple[Identity, str]:
-        """What of the backbone decides the embeddings, and where its weights were loaded from."""
-
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """Bytes on disk, with all logits."""
-
-    @abstractmethod
-    def counts(self) -> tuple[int, int]:
-        """Images of its perturbation, and how many of these have no embedding or prediction."""
 
     def valid(self, prompts: str | None = None) -> NDArray[np.bool_]:
         """(sample,) whether there is an embedding or a prediction."""
@@ -128,7 +76,7 @@ class Cell(ABC):
         return self.group().attributes.get("provenance") or {}
 
 
-class Extracted(Cell):
+class Extracted(_Cell):
     """Embeddings, and logits that are stored beside them or derived from them."""
 
     imported_as = None
@@ -136,9 +84,11 @@ class Extracted(Cell):
 
     @property
     def prompts_from(self) -> Path:
+        """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
         return self.store.at("classes", self.key.dataset)
 
     def prompt_sets(self) -> list[str]:
+        """Names of the prompt sets that it has predictions for, sorted."""
         own = folder_name(self.key.backbone)
         with_classes = {
             name
@@ -181,20 +131,24 @@ class Extracted(Cell):
         return self._derived_logits(prompts, rows)
 
     def predictions(self, prompts: str) -> NDArray[np.uint16]:
+        """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
         if stored := self.stored_logits(prompts):
             return stored.read("prediction")
         return predictions(self._derived_logits(prompts, None))
 
     def encoder(self) -> tuple[Identity, str]:
+        """What of the backbone decides the embeddings, and where its weights were loaded from."""
         group = self.holding("image_embedding")
         decisive = {**group["identity"]["backbone"], "pixels": group["identity"]["pixels"]}
         return decisive, source_of(group, self.key.backbone)
 
     @property
     def size(self) -> int:
+        """Bytes on disk, with all logits."""
         return files.size(self.group().path) + files.size(self._all_logits)
 
     def counts(self) -> tuple[int, int]:
+        """Images of its perturbation, and how many of these have no embedding or prediction."""
         group = self.group()
         return group.layout("valid").shape[0], len(group.attributes.get("errors", {}))
 
@@ -267,13 +221,14 @@ class Extracted(Cell):
 
 
 @dataclass(frozen=True)
-class Imported(Cell):
+class Imported(_Cell):
     """A cell that was made elsewhere, of no known prompt set or of those in `sets`."""
 
     sets: tuple[str, ...] = ()
 
     @property
     def imported_as(self) -> str:
+        """Predictions, logits or embeddings."""
         return str(self.group()["identity"]["kind"])
 
     @property
@@ -290,6 +245,7 @@ class Imported(Cell):
 
     @property
     def has_confidences(self) -> bool:
+        """Whether it is known how sure each prediction is: from logits, or imported with it."""
         return self.has_logits or self.group()["kind"] == "imported-confidences"
 
     @property
@@ -359,6 +315,9 @@ class Imported(Cell):
     @property
     def _folder(self) -> Path:
         return self.store.at("prompted" if self.sets else "imports", *self.key.names)
+
+
+Cell = Extracted | Imported  # as `cell_at` makes them
 
 
 def cell_at(store: Contents, key: FeatureKey) -> Cell:

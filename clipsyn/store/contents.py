@@ -2,70 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from clipsyn.errors import MissingCell
+from clipsyn.errors import MissingCell, StoreError
 from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
 from clipsyn.store import files
-from clipsyn.store.folders import KINDS, name_of_folder
-from clipsyn.store.groups import Groups, Refuse, StoredGroup
+from clipsyn.store.arrays import METADATA, read_attributes
+from clipsyn.store.folders import KINDS, folder_name, name_of_folder
+from clipsyn.store.groups import StoredGroup
 from clipsyn.store.imports import FOLDERS as IMPORTS
 
 _WITH_CELLS = ("features", *IMPORTS, "logits")
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new
+_SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
+_MOST_KNOWN = 1024
+
+Refuse = Callable[[StoreError], None]
 
 
 class Contents:
-    """Paths and names of a store; `FeatureStore` reads the numbers."""
+    """Paths, names and groups of a store; `FeatureStore` reads the numbers."""
 
     def __init__(self, path: Path, chunk_rows: int) -> None:
         self.path = path
         self.chunk_rows = chunk_rows
-        self._groups = Groups(path)
+        self._known: dict[Path, StoredGroup] = {}
 
     # Where things are
 
     def at(self, kind: str, *names: str) -> Path:
         """The folder of a group, or of all groups below the names that are given."""
-        return self._groups.at(kind, *names)
+        return self.path.joinpath(kind, *map(folder_name, names))
 
     def samples_path(self, dataset: str, split: str) -> Path:
-        return self._groups.at("samples", dataset, split)
+        return self.at("samples", dataset, split)
 
     def classes_path(self, dataset: str, prompts: str, backbone: str) -> Path:
-        return self._groups.at("classes", dataset, prompts, backbone)
+        return self.at("classes", dataset, prompts, backbone)
 
     def features_path(self, key: FeatureKey) -> Path:
-        return self._groups.at("features", *key.names)
+        return self.at("features", *key.names)
 
     def logits_path(self, key: FeatureKey, prompts: str) -> Path:
-        return self._groups.at("logits", *key.names, prompts)
+        return self.at("logits", *key.names, prompts)
 
     def imports_path(self, key: FeatureKey, prompts: str | None = None) -> Path:
         if prompts is None:
-            return self._groups.at("imports", *key.names)
-        return self._groups.at("prompted", *key.names, prompts)
+            return self.at("imports", *key.names)
+        return self.at("prompted", *key.names, prompts)
 
     # What there is
 
     def groups(
         self, kind: str, refuse: Refuse | None = None
     ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every group of a kind, sorted; of some only a part may be left.
+        """Names and path of every folder where a group of a kind belongs, sorted.
 
-        `refuse` is told of folders that cannot be read; without it they are an error.
+        There is a group in each, or what is left of one. `refuse` is told of folders that cannot
+        be read; without it they are an error.
         """
-        return self._groups.find(kind, refuse)
+        for folders in _below(self.path / kind, len(KINDS[kind]), refuse):
+            yield tuple(map(name_of_folder, folders)), self.path.joinpath(kind, *folders)
 
     def group(self, path: Path) -> StoredGroup:
         """The group in a folder of the store; raises DamagedStore if another one belongs there.
 
-        Every reader of a store comes through here.
+        Every reader of a store comes through here. Groups are remembered for as long as their file
+        stays the same.
         """
-        return self._groups.open(path)
+        seen = files.file_at(path / METADATA)
+        known = self._known.get(path)
+        if known and seen and known.seen == seen:
+            return known
+        group = StoredGroup(self.path, path, read_attributes(path), seen)
+        group.check()
+        if seen and time.time_ns() - seen[1] > _SETTLED_NS:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[path] = group
+        return group
 
     def classes(self, dataset: str, prompts: str, backbone: str) -> StoredGroup:
         """The class embeddings of a backbone; raises MissingCell where there are none."""
@@ -135,6 +154,23 @@ class Contents:
         at = KINDS["features"].index(dimension)
         elsewhere = {names[at] for kind in IMPORTS for names, _ in self.groups(kind)}
         return elsewhere - {names[at] for names, _ in self.groups("features")}
+
+
+def _below(folder: Path, depth: int, refuse: Refuse | None) -> Iterator[tuple[str, ...]]:
+    """Names of the folders `depth` levels below, each with the names of those above it."""
+    try:
+        names = files.folders(folder)
+    except StoreError as error:
+        if refuse is None:
+            raise
+        refuse(error)
+        return
+    for name in names:
+        if depth == 1:
+            yield (name,)
+        else:
+            for rest in _below(folder / name, depth - 1, refuse):
+                yield (name, *rest)
 
 
 def names_in(folder: Path) -> list[str]:

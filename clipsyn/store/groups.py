@@ -1,29 +1,24 @@
-"""Groups of a store as readers see them: found by their folders, trusted by their attributes.
+"""A group of a store as readers see it, trusted by its attributes.
 
-Every reader opens groups and reads their arrays here. So it never gets a group that was moved,
+Every reader gets groups and their arrays here. So it never gets a group that was moved,
 attributes that were altered, or a chunk that belongs to another group.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError
+from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays, files
-from clipsyn.store.folders import KINDS, folder_name, name_of_folder, place, place_said
+from clipsyn.store.folders import folder_name, place, place_said
 
 _SEALED = ("place", "arrays", "digest")  # what a group has since format 1.1: all or nothing
-_SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
-_MOST_KNOWN = 1024
-
-Refuse = Callable[[StoreError], None]
 
 
 def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,59 +108,3 @@ class StoredGroup:
         if any(there) and not (all(there) and _digest(self.attributes) == self["digest"]):
             return "its attributes do not match their digest"
         return None
-
-
-class Groups:
-    """All groups of one store."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self._known: dict[Path, StoredGroup] = {}
-
-    def at(self, kind: str, *names: str) -> Path:
-        return self.store.joinpath(kind, *map(folder_name, names))
-
-    def find(
-        self, kind: str, refuse: Refuse | None = None
-    ) -> Iterator[tuple[tuple[str, ...], Path]]:
-        """Names and path of every folder where a group of a kind belongs, sorted.
-
-        There is a group in each, or what is left of one. `refuse` is told of folders that cannot
-        be read; without it they are an error.
-        """
-        for folders in _below(self.store / kind, len(KINDS[kind]), refuse):
-            yield tuple(map(name_of_folder, folders)), self.store.joinpath(kind, *folders)
-
-    def open(self, path: Path) -> StoredGroup:
-        """The group at `path`; raises DamagedStore, StoreError where it may not be read.
-
-        Groups are remembered for as long as their file stays the same.
-        """
-        seen = files.file_at(path / arrays.METADATA)
-        known = self._known.get(path)
-        if known and seen and known.seen == seen:
-            return known
-        group = StoredGroup(self.store, path, arrays.read_attributes(path), seen)
-        group.check()
-        if seen and time.time_ns() - seen[1] > _SETTLED_NS:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[path] = group
-        return group
-
-
-def _below(folder: Path, depth: int, refuse: Refuse | None) -> Iterator[tuple[str, ...]]:
-    """Names of the folders `depth` levels below, each with the names of those above it."""
-    try:
-        names = files.folders(folder)
-    except StoreError as error:
-        if refuse is None:
-            raise
-        refuse(error)
-        return
-    for name in names:
-        if depth == 1:
-            yield (name,)
-        else:
-            for rest in _below(folder / name, depth - 1, refuse):
-                yield (name, *rest)

@@ -11,10 +11,10 @@ from typing import Any
 from clipsyn.errors import MissingCell
 from clipsyn.specs import FeatureKey, by_severity, fingerprint
 from clipsyn.store import arrays, files
+from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
-from clipsyn.store.groups import Refuse
 from clipsyn.store.imports import FOLDERS as IMPORTS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
