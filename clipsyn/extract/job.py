@@ -9,9 +9,10 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit
     from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import RunSettings
-    from clipsyn.extract.sources.base import ImageSource
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger("clipsyn")
 _CPU_BATCH, _GPU_BATCH = 64, 256
 
@@ -64,7 +65,7 @@ def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
     _refuse_repeated([backbone.name for backbone in backbones])
     outline = Outline(
         [_outlined_backbone(backbone) for backbone in backbones],
-        _outlined_splits(job, datasets, splits),
+        _of_each(datasets, splits, partial(_outlined_split, job)),
         perturbations,
         () if is_vacant(path) else FeatureStore.open(path).keys(),
         job.logits,
@@ -124,9 +125,11 @@ def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbatio
 def _wanted(job: ExtractSettings) -> Wanted:
     from clipsyn.extract.encoder import load_encoder
     from clipsyn.extract.plan import Wanted
+    from clipsyn.extract.sources import open_source
 
     datasets, splits, perturbations = _asked(job)
-    sources = _sources(job, datasets, splits)
+    open_images = partial(open_source, root=job.data_root, download=job.download)
+    sources = _of_each(datasets, splits, open_images)
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)
         for backbone in resolve_backbones(job.backbones)
@@ -142,21 +145,6 @@ def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
     is_here, width = look_for(backbone)
     known = cost_of(backbone)
     return OutlinedBackbone(backbone.name, is_here, width, known.image_gflops if known else None)
-
-
-def _outlined_splits(
-    job: ExtractSettings, datasets: Sequence[str], splits: Sequence[str]
-) -> list[OutlinedSplit]:
-    """The outline of every split; raises DatasetError naming all that nothing is known of."""
-    outlined: list[OutlinedSplit] = []
-    failed: dict[str, DatasetError] = {}
-    for dataset in datasets:
-        try:
-            outlined += [_outlined_split(job, dataset, split) for split in splits]
-        except DatasetError as error:
-            failed[dataset] = error
-    _refuse_failed(failed, len(datasets))
-    return outlined
 
 
 def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedSplit:
@@ -179,36 +167,27 @@ def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedS
     return OutlinedSplit(source.name, split, len(source), len(source.class_names))
 
 
-def _sources(
-    job: ExtractSettings, datasets: Sequence[str], splits: Sequence[str]
-) -> list[ImageSource]:
-    """Images of every dataset and split; raises DatasetError naming all that cannot be opened."""
-    from clipsyn.extract.sources import open_source
-
-    sources: list[ImageSource] = []
+def _of_each(
+    datasets: Sequence[str], splits: Sequence[str], look: Callable[[str, str], _T]
+) -> list[_T]:
+    """look(dataset, split) of every split; raises DatasetError naming all that it fails for."""
+    seen: list[_T] = []
     failed: dict[str, DatasetError] = {}
     for dataset in datasets:
         try:
-            sources += [
-                open_source(dataset, split, root=job.data_root, download=job.download)
-                for split in splits
-            ]
+            seen += [look(dataset, split) for split in splits]
         except DatasetError as error:
             failed[dataset] = error
-    _refuse_failed(failed, len(datasets))
-    return sources
-
-
-def _refuse_failed(failed: Mapping[str, DatasetError], asked: int) -> None:
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
         for name, reason in failed.items():
             _LOG.info("note: %s: %s", name, reason)
         raise DatasetError(
-            f"{len(failed)} of {asked} datasets cannot be read ({', '.join(failed)}), "
+            f"{len(failed)} of {len(datasets)} datasets cannot be read ({', '.join(failed)}), "
             "each for the reason above: mend that, or leave them out of datasets=…"
         )
+    return seen
 
 
 def settings_for(job: ExtractSettings) -> RunSettings:

@@ -305,18 +305,8 @@ def _freeze(plan: Plan, split: SplitPlan) -> None:
     table, draft = split.table, split.samples
     if draft.is_published():
         plan.store.annotate(table)
-        return
-    ids = np.array(table.ids, object)
-    for block in draft.pending():
-        rows = draft.blocks.range(block)
-        part = slice(rows.start, rows.stop)
-        values = {
-            "sample_id": ids[part],
-            "label": table.labels[part],
-            "content_hash": table.content[part],
-        }
-        draft.write(block, values, {})
-    draft.publish(lambda _: table.attributes(), replace=plan.replace)
+    else:
+        draft.fill(table.arrays(), table.attributes(), replace=plan.replace)
 
 
 def _write_classes(classes: ClassesPlan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.catalog.class_names import read_class_names
@@ -68,9 +67,10 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     planned = [_planned(opened, one, wanted) for one in datasets]
     for one, (drafts, _) in zip(datasets, planned, strict=True):
         if one.is_new:
-            _write_samples(opened, one.table)
+            facts = one.table.attributes() | {"imported": True}
+            opened.samples_draft(one.table).fill(one.table.arrays(), facts)
         for cell, draft in zip(one.cells, drafts, strict=True):
-            _write(draft, cell.arrays, _attributes(cell), replace=wanted.replace)
+            draft.fill(cell.arrays, _attributes(cell), replace=wanted.replace)
     _say([cell for one in datasets for cell in one.cells], wanted)
     for one in datasets:
         _say_labels(one.table, store)
@@ -283,29 +283,6 @@ def _state(store: FeatureStore, cell: NewCell, draft: Draft, replace: bool) -> s
             fields,
         )
     return "replaced" if changes else "there" if draft.is_published() else "new"
-
-
-def _write_samples(store: FeatureStore, table: SampleTable) -> None:
-    values = {
-        "sample_id": np.array(table.ids, object),
-        "label": table.labels,
-        "content_hash": table.content,
-    }
-    _write(store.samples_draft(table), values, table.attributes() | {"imported": True})
-
-
-def _write(
-    draft: Draft,
-    values: Mapping[str, NDArray[Any]],
-    attributes: Mapping[str, Any],
-    *,
-    replace: bool = False,
-) -> None:
-    for block in draft.pending():
-        rows = draft.blocks.range(block)
-        part = slice(rows.start, rows.stop)
-        draft.write(block, {name: array[part] for name, array in values.items()}, {})
-    draft.publish(lambda _: attributes, replace=replace)
 
 
 def _attributes(cell: NewCell) -> dict[str, Any]:

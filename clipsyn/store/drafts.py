@@ -152,6 +152,20 @@ class Draft:
             _delete(self._folder)
         return True
 
+    def fill(
+        self,
+        values: Mapping[str, NDArray[Any]],
+        attributes: Mapping[str, Any],
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Write the blocks of whole arrays that are left, and publish the group."""
+        for block in self.pending():
+            rows = self.blocks.range(block)
+            part = slice(rows.start, rows.stop)
+            self.write(block, {name: array[part] for name, array in values.items()}, {})
+        self.publish(lambda _: attributes, replace=replace)
+
     def _vanished(self) -> StoreError:
         return StoreError(
             f"what was being written of {self.target.relative_to(self.store)} in {self.store} is "

@@ -85,6 +85,11 @@ class SampleTable:
             "samples": self.digest,
         }
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are stored of it, by name."""
+        ids = np.array(self.ids, object)
+        return {"sample_id": ids, "label": self.labels, "content_hash": self.content}
+
     def attributes(self) -> dict[str, Any]:
         """Facts about the samples beside their identity; they may be corrected at any time."""
         return {
