@@ -37,7 +37,7 @@ class Raw:
     def __init__(self, store: FeatureStore, key: FeatureKey) -> None:
         backbone = Backbone(key.backbone, store.cell(key).encoder()[1])
         self.encoder: OpenClipEncoder = load_encoder(backbone, device="cpu")
-        self.model = build(backbone, locate(backbone), None).eval()
+        self.model = build(backbone, locate(backbone)).eval()
 
     def encode(self, images: list[Any]) -> NDArray[np.float32]:
         """(image, embed)."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,7 +67,6 @@ def load_encoder(
     *,
     device: str = "auto",
     precision: str = "auto",
-    cache_dir: Path | None = None,
 ) -> OpenClipEncoder:
     """Load a backbone's weights, check them and put them on a device.
 
@@ -78,25 +76,22 @@ def load_encoder(
                where the GPU has it, else to fp16. "amp_bf16" and "amp_fp16" autocast; "bf16"
                casts the image tower's weights, which on a CPU is twice as fast for ViTs, where
                autocast gains nothing. Texts are always encoded in fp32.
-    cache_dir  where downloaded weights are kept (default: open_clip's own cache).
 
     Raises UsageError for a device or precision that is not available, UnknownName for an
     architecture or tag, CheckpointError for weights that cannot be used.
     """
     target = resolve_device(device)
     resolved = resolve_precision(precision, target)
-    source = locate(backbone, cache_dir)
-    model = build(backbone, source, cache_dir)
+    source = locate(backbone)
+    model = build(backbone, source)
     with quiet_open_clip():
-        tokenizer = _tokenizer(backbone, source, cache_dir)
+        tokenizer = _tokenizer(backbone, source)
     return OpenClipEncoder(backbone, source, model, tokenizer, device=target, precision=resolved)
 
 
-def _tokenizer(backbone: Backbone, source: ModelSource, cache_dir: Path | None) -> Any:
+def _tokenizer(backbone: Backbone, source: ModelSource) -> Any:
     try:
-        return open_clip.get_tokenizer(
-            source.model_name, cache_dir=str(cache_dir) if cache_dir else None
-        )
+        return open_clip.get_tokenizer(source.model_name)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"'{backbone.name}' has no tokenizer here: {reason}") from error

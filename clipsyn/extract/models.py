@@ -72,7 +72,7 @@ class ModelSource:
     quick_gelu: bool = False
 
 
-def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
+def locate(backbone: Backbone) -> ModelSource:
     """Find configuration and weights, downloading what open_clip would download.
 
     Raises UnknownName for an architecture or tag that open_clip does not have, CheckpointError
@@ -82,12 +82,12 @@ def locate(backbone: Backbone, cache_dir: Path | None = None) -> ModelSource:
     if source.startswith("local-dir:"):
         return _from_folder(Path(source.removeprefix("local-dir:")).expanduser())
     if source.startswith("hf-hub:"):
-        return _from_hub(source, cache_dir)
+        return _from_hub(source)
     if "@" in source:
         architecture, _, path = source.partition("@")
         return _from_file(architecture, Path(path))
     architecture, _, tag = source.partition("/")
-    return _from_tag(architecture, tag, cache_dir)
+    return _from_tag(architecture, tag)
 
 
 def look_for(backbone: Backbone) -> tuple[bool, int | None]:
@@ -158,14 +158,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _from_hub(source: str, cache_dir: Path | None) -> ModelSource:
+def _from_hub(source: str) -> ModelSource:
     repository = source.removeprefix("hf-hub:")
-    cache = str(cache_dir) if cache_dir else None
     try:
-        require_answer(repository, CONFIG_FILE, cache_dir)
-        config_path = download_pretrained_from_hf(repository, filename=CONFIG_FILE, cache_dir=cache)
-        require_answer(repository, cache_dir=cache_dir)
-        checkpoint = download_pretrained_from_hf(repository, cache_dir=cache)
+        require_answer(repository, CONFIG_FILE)
+        config_path = download_pretrained_from_hf(repository, filename=CONFIG_FILE)
+        require_answer(repository)
+        checkpoint = download_pretrained_from_hf(repository)
     except (OSError, RuntimeError, ValueError) as error:
         raise _not_downloaded(source, repository) from error
     config = _read_config(Path(config_path))
@@ -207,16 +206,14 @@ def _pretrained(architecture: str, tag: str) -> dict[str, Any]:
     return config
 
 
-def _from_tag(architecture: str, tag: str, cache_dir: Path | None) -> ModelSource:
+def _from_tag(architecture: str, tag: str) -> ModelSource:
     config = _architecture(architecture)
     pretrained = _pretrained(architecture, tag)
     quick_gelu = _resolve_quick_gelu(architecture, tag, config, pretrained)
     try:
         if "hf_hub" in pretrained and "file" not in pretrained:
-            require_answer(*os.path.split(pretrained["hf_hub"]), cache_dir)
-        checkpoint = open_clip.download_pretrained(
-            pretrained, cache_dir=str(cache_dir) if cache_dir else None
-        )
+            require_answer(*os.path.split(pretrained["hf_hub"]))
+        checkpoint = open_clip.download_pretrained(pretrained)
     except (OSError, RuntimeError, ValueError) as error:
         where = (pretrained.get("hf_hub") or pretrained.get("url") or "").rstrip("/")
         raise _not_downloaded(f"{architecture}/{tag}", where) from error
@@ -252,19 +249,13 @@ def _resolve_quick_gelu(
     )
 
 
-def build(backbone: Backbone, source: ModelSource, cache_dir: Path | None = None) -> Any:
+def build(backbone: Backbone, source: ModelSource) -> Any:
     """The open_clip model in float32 on the CPU, in evaluation mode, its weights checked.
 
     Raises CheckpointError naming the tensor for weights of another architecture or resolution
     and for NaN or Inf.
     """
     shapes = checkpoint_shapes(source.checkpoint)
-    options: dict[str, Any] = {
-        "precision": "fp32",
-        "device": "cpu",
-        "force_quick_gelu": source.quick_gelu,
-        "cache_dir": str(cache_dir) if cache_dir else None,
-    }
     with quiet_open_clip():
         try:
             model = open_clip.create_model(
@@ -272,7 +263,9 @@ def build(backbone: Backbone, source: ModelSource, cache_dir: Path | None = None
                 source.pretrained,
                 require_pretrained=True,
                 weights_only=True,
-                **options,
+                precision="fp32",
+                device="cpu",
+                force_quick_gelu=source.quick_gelu,
             )
         except _BUILD_ERRORS as error:
             raise _misfit(backbone, source, shapes, error) from error

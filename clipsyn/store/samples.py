@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError
+from clipsyn.pool import NO_LABEL
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import Identity
 from clipsyn.store import arrays
@@ -37,16 +39,7 @@ class SampleTable:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        where = self.name
-        if not self.ids:
-            raise DatasetError(f"{where} has no images")
-        if repeated := _first_repeated(self.ids):
-            raise DatasetError(f"{where}: sample id '{repeated}' occurs twice; ids must be unique")
-        if self.class_names and (top := int(self.labels.max())) >= len(self.class_names):
-            raise DatasetError(
-                f"{where}: label {top} is beyond its {len(self.class_names)} class names; "
-                "give as many class names as there are classes"
-            )
+        check_samples(self.name, self.ids, self.labels, len(self.class_names) or None)
 
     @property
     def name(self) -> str:
@@ -99,6 +92,28 @@ class SampleTable:
         }
 
 
+def check_samples(
+    where: str, ids: Sequence[str], labels: NDArray[np.int32], classes: int | None
+) -> None:
+    """Raise DatasetError for no image, for an id of two images, and for a label that is no class.
+
+    classes: how many there are; None where that is not known.
+    """
+    if not ids:
+        raise DatasetError(f"{where}: there is no image in it")
+    if len(set(ids)) < len(ids):
+        name, count = Counter(ids).most_common(1)[0]
+        raise DatasetError(f"{where}: the id '{name}' occurs {count} times; ids are unique")
+    low, high = int(labels.min()), int(labels.max())
+    if low < NO_LABEL:
+        raise DatasetError(f"{where}: label {low} is negative; unlabelled is {NO_LABEL}")
+    if classes is not None and high >= classes:
+        raise DatasetError(
+            f"{where}: label {high} of sample '{ids[int(labels.argmax())]}' is beyond the "
+            f"{classes} class names (labels count from 0)"
+        )
+
+
 def correct(group: StoredGroup, table: SampleTable, scratch: Path) -> None:
     """Update labels and attributes of a published table.
 
@@ -133,12 +148,3 @@ def changed_samples(old: SampleTable, new: SampleTable) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _first_repeated(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

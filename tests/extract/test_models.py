@@ -130,19 +130,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     [("RN50/openai", "timm/resnet50_clip.openai"), ("hf-hub:a/b", "a/b")],
 )
 def test_without_a_network_the_hub_is_asked_once(
-    no_network: list[str], tmp_path: Path, source: str, repository: str
+    no_network: list[str], source: str, repository: str
 ) -> None:
     with pytest.raises(CheckpointError, match=f"weights of {source} .*hf download {repository}`"):
-        locate(Backbone.parse(source), tmp_path)
+        locate(Backbone.parse(source))
     assert no_network
 
 
 def test_offline_the_hub_is_not_asked(
-    monkeypatch: pytest.MonkeyPatch, no_network: list[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, no_network: list[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="could not be downloaded from a/b"):
-        locate(Backbone.parse("hf-hub:a/b"), tmp_path)
+        locate(Backbone.parse("hf-hub:a/b"))
     assert not no_network
 
 
@@ -155,12 +155,12 @@ def test_what_is_cached_needs_no_hub(no_network: list[str], tmp_path: Path, weig
         file.touch()
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
-    assert cached("a/b", cache_dir=tmp_path) == repository / "snapshots" / "0123" / weights
-    require_answer("a/b", cache_dir=tmp_path)
-    require_answer("a/b", "open_clip_config.json", tmp_path)
+    assert cached("a/b") == repository / "snapshots" / "0123" / weights
+    require_answer("a/b")
+    require_answer("a/b", "open_clip_config.json")
     assert not no_network
     with pytest.raises(ConnectionError):
-        require_answer("a/b", "other.bin", tmp_path)
+        require_answer("a/b", "other.bin")
 
 
 def test_weights_are_looked_for_without_a_network(
@@ -189,7 +189,7 @@ def test_weights_are_looked_for_without_a_network(
     assert not no_network
 
 
-def test_a_hub_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it is open_clip that goes on, and asks for the other names."""
     refusal = HfHubHTTPError.__new__(HfHubHTTPError)
 
@@ -197,7 +197,7 @@ def test_a_hub_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch, tmp_pa
         raise refusal
 
     monkeypatch.setattr("clipsyn.extract.hub.get_hf_file_metadata", refuse)
-    require_answer("a/b", cache_dir=tmp_path)
+    require_answer("a/b")
 
 
 def test_a_hub_repository_loads_like_the_folder_it_is(

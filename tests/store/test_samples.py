@@ -55,17 +55,17 @@ def test_ids_that_run_together_differ() -> None:
 
 
 def test_no_images_are_refused() -> None:
-    with pytest.raises(DatasetError, match="toy/test has no images"):
+    with pytest.raises(DatasetError, match="toy/test: there is no image"):
         table("", b"", ())
 
 
 def test_repeated_ids_are_refused() -> None:
-    with pytest.raises(DatasetError, match="sample id 'a' occurs twice"):
+    with pytest.raises(DatasetError, match="the id 'a' occurs 2 times"):
         table("aba")
 
 
 def test_labels_beyond_the_classes_are_refused() -> None:
-    with pytest.raises(DatasetError, match="label 2 is beyond its 2 class names"):
+    with pytest.raises(DatasetError, match="label 2 of sample 'b' is beyond the 2 class names"):
         table(labels=(0, 2, 1))
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from clipsyn.catalog.datasets import DatasetInfo, find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage, decode
+from clipsyn.store.samples import check_samples
 
 UNLABELLED = -1
 
@@ -79,8 +80,13 @@ class BaseSource:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self._check_ids()
-        self._check_labels()
+        where = f"dataset '{self.name}', split '{self.split}'"
+        check_samples(where, self.ids, self.labels, len(self.class_names))
+        for sample_id in self.ids:
+            if not sample_id.isascii() and not _is_unicode(sample_id):
+                raise DatasetError(
+                    f"{where}: the file name {sample_id!r} is not UTF-8; rename the file"
+                )
         object.__setattr__(self, "notes", (*self.notes, *self._remarks()))
 
     def __len__(self) -> int:
@@ -97,34 +103,6 @@ class BaseSource:
     @property
     def _info(self) -> DatasetInfo | None:
         return find_dataset(self.name)
-
-    @property
-    def _where(self) -> str:
-        return f"dataset '{self.name}', split '{self.split}'"
-
-    def _check_ids(self) -> None:
-        if not self.ids:
-            raise DatasetError(f"{self._where}: there is no image in it")
-        if len(set(self.ids)) < len(self.ids):
-            name, count = Counter(self.ids).most_common(1)[0]
-            raise DatasetError(
-                f"{self._where}: the id '{name}' occurs {count} times; ids are unique"
-            )
-        for sample_id in self.ids:
-            if not sample_id.isascii() and not _is_unicode(sample_id):
-                raise DatasetError(
-                    f"{self._where}: the file name {sample_id!r} is not UTF-8; rename the file"
-                )
-
-    def _check_labels(self) -> None:
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < UNLABELLED:
-            raise DatasetError(f"{self._where}: label {low} is negative; unlabelled is -1")
-        if high >= len(self.class_names):
-            raise DatasetError(
-                f"{self._where}: label {high} of sample '{self.ids[int(self.labels.argmax())]}' "
-                f"is beyond the {len(self.class_names)} class names (labels count from 0)"
-            )
 
     def _remarks(self) -> list[str]:
         twice = [name for name, n in Counter(self.class_names).items() if n > 1]
