@@ -16,7 +16,9 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.pool": ("Pool",),
     "clipsyn.numerics.fewshot": ("few_shot",),
     "clipsyn.protocol.loop": ("evaluate",),
-    "clipsyn.router": ("FittedRouter", "fit_router", "load_router", "save_router"),
+    "clipsyn.router.fitted": ("FittedRouter",),
+    "clipsyn.router.fit": ("fit_router",),
+    "clipsyn.router.artefact": ("load_router", "save_router"),
     "clipsyn.router.predict": ("predict_store",),  # brings polars, which the others do without
 }
 

@@ -33,10 +33,10 @@ from clipsyn.heads.zero_shot import ZeroShot as ZeroShot
 from clipsyn.numerics.fewshot import few_shot as few_shot
 from clipsyn.pool import Pool as Pool
 from clipsyn.protocol.loop import evaluate as evaluate
-from clipsyn.router import FittedRouter as FittedRouter
-from clipsyn.router import fit_router as fit_router
-from clipsyn.router import load_router as load_router
-from clipsyn.router import save_router as save_router
+from clipsyn.router.artefact import load_router as load_router
+from clipsyn.router.artefact import save_router as save_router
+from clipsyn.router.fit import fit_router as fit_router
+from clipsyn.router.fitted import FittedRouter as FittedRouter
 from clipsyn.router.predict import predict_store as predict_store
 from clipsyn.store.features import FeatureStore as FeatureStore
 

@@ -22,6 +22,7 @@ HELP = {  # what commands say
     ROOT / "protocol/settings.py",
     ROOT / "extract/settings.py",
     ROOT / "importing/settings.py",
+    ROOT / "router/settings.py",
 }
 FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)
 ELSEWHERE = {  # for commands that Python has no function for

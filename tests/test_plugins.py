@@ -19,7 +19,7 @@ from clipsyn.extract.sources import open_source
 from clipsyn.heads import HEADS
 from clipsyn.protocol.loop import evaluate
 from clipsyn.protocol.methods import versions
-from clipsyn.router import load_router, save_router
+from clipsyn.router.artefact import load_router, save_router
 from clipsyn.store.features import FeatureStore
 
 Offer = Callable[[str, str, dict[str, dict[str, str]]], None]

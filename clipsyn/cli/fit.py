@@ -3,124 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.complete import complete
-from clipsyn.cli.declared import ShotsType
-from clipsyn.cli.options import SEED, list_option, store_argument
+from clipsyn.cli.declared import settings_command
 from clipsyn.cli.output import say
-from clipsyn.settings import FULL, Shots, images_of
+from clipsyn.router.settings import FitSettings
 
 if TYPE_CHECKING:
     from clipsyn.router.fitted import FittedRouter
 
-_METHOD = "NAME or NAME:parameter=value:…"
 
-
-@click.command(short_help="Fit a router on labelled images of a store.")
-@store_argument
-@click.option(
-    "-d", "--dataset", shell_complete=complete, required=True, help="A dataset of the store."
-)
-@click.option(
-    "--ensemble",
-    shell_complete=complete,
-    default="nlc",
-    show_default=True,
-    help=f"{_METHOD}: the combiner.",
-)
-@click.option(
-    "--head",
-    shell_complete=complete,
-    default="zero-shot",
-    show_default=True,
-    help=f"{_METHOD}: what makes the logits that are combined.",
-)
-@click.option(
-    "--shots",
-    type=ShotsType(),
-    default=FULL,
-    show_default=True,
-    help="Labelled images of each class to learn from, or full: all there are.",
-)
-@click.option(
-    "--seed",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Of the images drawn by --shots, and of methods with a random start.",
-)
-@click.option(
-    "--support",
-    default="train",
-    show_default=True,
-    help="The split with the labelled images; never the test split.",
-)
-@list_option(
-    "-b",
-    "--backbones",
-    help="Names or patterns such as '*/openai', repeated or with commas.  [default: all]",
-)
-@click.option(
-    "--prompts", shell_complete=complete, help="A prompt set of the store.  [default: the only one]"
-)
-@list_option(
-    "--views",
-    help="Perturbations of the store that are augmented views, for heads that use them. "
-    "Repeated or with commas.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The folder to write.",
-)
-@click.option("--replace", is_flag=True, help="Replace a router that is there.")
-def fit(
-    store: Path,
-    dataset: str,
-    *,
-    ensemble: str,
-    head: str,
-    shots: Shots,
-    seed: int,
-    support: str,
-    backbones: tuple[str, ...] | None,
-    prompts: str | None,
-    views: tuple[str, ...] | None,
-    output: Path,
-    replace: bool,
-) -> None:
-    """Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
-
-    What is written predicts without STORE, and refuses what it was not fitted on. See
-    docs/fitting.md for the names of ensembles and heads.
-
-    \b
-    clipsyn fit store -d emoji-food --shots 16 -o router
-    clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router
-    clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o router
-    """
-    from clipsyn.router import fit_router
+def _fit(store: Path, *, output: Path, replace: bool, **values: Any) -> None:
     from clipsyn.router.artefact import check_vacant, write
+    from clipsyn.router.fit import fit_router
     from clipsyn.store.features import FeatureStore
 
     check_vacant(output, replace=replace)
-    router = fit_router(
-        FeatureStore.open(store),
-        dataset,
-        ensemble,
-        head=head,
-        shots=images_of(shots),
-        seed=seed,
-        support=support,
-        backbones=backbones,
-        prompts=prompts,
-        views=views or (),
-    )
+    router = fit_router(FeatureStore.open(store), **values)
     write(output, router, replace=replace)
     say(_outcome(router))
     say(f"written to {output}: next, `clipsyn predict {output} IMAGES`")
@@ -144,3 +45,32 @@ def _outcome(router: FittedRouter) -> str:
             "about others"
         )
     return "; ".join(lines)
+
+
+fit = settings_command(
+    "fit",
+    FitSettings,
+    _fit,
+    short="Fit a router on labelled images of a store.",
+    about="""\
+Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
+
+What is written predicts without STORE, and refuses what it was not fitted on. See
+docs/fitting.md for the names of ensembles and heads.""",
+    examples=(
+        "clipsyn fit store -d emoji-food --shots 16 -o router",
+        "clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router",
+        "clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o "
+        "router",
+    ),
+    more=[
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path),
+            required=True,
+            help="The folder to write.",
+        ),
+        click.option("--replace", is_flag=True, help="Replace a router that is there."),
+    ],
+)

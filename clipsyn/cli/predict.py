@@ -79,7 +79,7 @@ def predict(
     clipsyn predict router photos/ --csv predictions.csv
     clipsyn predict router store -d emoji-food -s test -p jpeg-3
     """
-    from clipsyn.router import load_router
+    from clipsyn.router.artefact import load_router
     from clipsyn.specs import parse_perturbation
     from clipsyn.store.marker import is_store
 

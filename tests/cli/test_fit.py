@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.router import load_router
+from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 
 Run = Callable[..., Any]

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.router import load_router
+from clipsyn.router.artefact import load_router
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 
@@ -286,7 +286,7 @@ class TestLogits:
     def test_make_routers_that_python_applies(
         self, clipsyn: Any, fails: Any, scored: Path, tmp_path: Path
     ) -> None:
-        from clipsyn.router import load_router
+        from clipsyn.router.artefact import load_router
 
         router = tmp_path / "router"
         options = ("-d", "toy", "--ensemble", "super-learner", "-o", router)

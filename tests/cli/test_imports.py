@@ -12,7 +12,7 @@ import pytest
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.ensembles.static import LogAverage
-from clipsyn.router import save_router
+from clipsyn.router.artefact import save_router
 from clipsyn.store.features import FeatureStore
 
 TORCH = {"torch", "torchvision", "open_clip", "timm"}

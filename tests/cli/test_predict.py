@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from clipsyn.catalog import data_dir
-from clipsyn.router import load_router
+from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 
 Run = Callable[..., Any]

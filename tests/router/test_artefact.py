@@ -28,7 +28,8 @@ from clipsyn.errors import (
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
 from clipsyn.pool import Pool
-from clipsyn.router import FittedRouter, load_router, save_router
+from clipsyn.router.artefact import load_router, save_router
+from clipsyn.router.fitted import FittedRouter
 from clipsyn.specs import fingerprint
 
 ARRAYS, DESCRIPTION = "router.safetensors", "router.json"

@@ -11,7 +11,7 @@ import pytest
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.protocol import study
-from clipsyn.router import fit_router
+from clipsyn.router.fit import fit_router
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
@@ -121,7 +121,10 @@ def test_names_that_are_not_known(
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"shots": 0}, "at least one shot"), ({"seed": -1}, "a seed is at least 0, not -1")],
+    [
+        ({"shots": 0}, "shots=… is full or a number of images a class of at least 1, not 0"),
+        ({"seed": -1}, "seed=… is a whole number of at least 0, not -1"),
+    ],
 )
 def test_numbers_that_are_too_small(
     tiny_store: FeatureStore, settings: dict[str, int], message: str

@@ -17,7 +17,7 @@ from clipsyn.heads.base import Head
 from clipsyn.heads.tip import TipAdapter
 from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
-from clipsyn.router import FittedRouter
+from clipsyn.router.fitted import FittedRouter
 from clipsyn.schema import NO_PREDICTION
 
 

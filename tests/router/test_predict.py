@@ -14,7 +14,8 @@ from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import MissingCell, RouterMismatch
 from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
-from clipsyn.router import FittedRouter, fit_router
+from clipsyn.router.fit import fit_router
+from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.predict import predict_store
 from clipsyn.store.features import FeatureStore
 

@@ -1,0 +1,50 @@
+"""Settings of `clipsyn fit`."""
+
+from __future__ import annotations
+
+from clipsyn.settings import FULL, NAMES, REQUIRED, SHOTS, TEXT, WHOLE, Settings, Shots, setting
+from clipsyn.specs import MOST
+
+_METHOD = "NAME or NAME:parameter=value:…"
+
+
+class FitSettings(Settings):
+    """What a router is fitted on, and how."""
+
+    dataset: str = setting(REQUIRED, TEXT, "A dataset of the store.", letter="-d")
+    ensemble: str = setting("nlc", TEXT, f"{_METHOD}: the combiner.")
+    head: str = setting("zero-shot", TEXT, f"{_METHOD}: what makes the logits that are combined.")
+    shots: Shots | None = setting(
+        FULL,
+        SHOTS,
+        "Labelled images of each class to learn from, or full: all there are.",
+        least=1,
+        most=MOST,
+        instead_of_none=FULL,
+    )
+    seed: int = setting(
+        0,
+        WHOLE,
+        "Of the images drawn by --shots, and of methods with a random start.",
+        least=0,
+        most=MOST,
+    )
+    support: str = setting(
+        "train", TEXT, "The split with the labelled images; never the test split."
+    )
+    backbones: tuple[str, ...] | None = setting(
+        None,
+        NAMES,
+        "Names or patterns such as '*/openai', repeated or with commas.",
+        letter="-b",
+        instead_of_none="all",
+    )
+    prompts: str | None = setting(
+        None, TEXT, "A prompt set of the store.", instead_of_none="the only one"
+    )
+    views: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Perturbations of the store that are augmented views, for heads that use them. "
+        "Repeated or with commas.",
+    )
