@@ -27,9 +27,9 @@ _COMMANDS = {  # where each is, beside those of analyses
     "status": "store:status",
     "verify": "store:verify",
     "rm": "store:rm",
-    "backbones": "backbones:backbones",
-    "datasets": "datasets:datasets",
-    "perturbations": "perturbations:perturbations",
+    "backbones": "catalogue:backbones",
+    "datasets": "catalogue:datasets",
+    "perturbations": "catalogue:perturbations",
     "run": "run:run",
 }
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from clipsyn.printable import printable, printable_lines
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:
@@ -20,6 +23,13 @@ def say_lines(text: str, *, err: bool = False) -> None:
     from clipsyn.show.layout import paragraphs, width_of  # not for every start
 
     _echo(paragraphs(printable_lines(text), width_of(terminal=None)), err)
+
+
+def say_rows(rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
+    """Write rows as a table; `how` as `clipsyn.show.tables.show` has it."""
+    from clipsyn.show.tables import show
+
+    say_lines(show(rows, **how))
 
 
 def say_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsyn.cli.extract import terminate
-from clipsyn.cli.output import say, say_lines
+from clipsyn.cli.output import say, say_lines, say_rows
 
 if TYPE_CHECKING:
     from clipsyn.recipe.stages import Outcome
@@ -51,23 +51,15 @@ def run(recipe: str | None) -> None:
 
 
 def _list_shipped() -> None:
-    import polars as pl
-
     from clipsyn.recipe import read_recipe, shipped_recipes
-    from clipsyn.show.tables import show
 
-    rows = [
-        {"recipe": name, "what it does": read_recipe(path).description}
-        for name, path in shipped_recipes().items()
-    ]
-    say_lines(show(pl.DataFrame(rows)))
+    shipped = shipped_recipes().items()
+    say_rows(
+        [{"recipe": name, "what it does": read_recipe(path).description} for name, path in shipped]
+    )
 
 
 def _summarise(store: Path, outcomes: list[Outcome]) -> None:
-    import polars as pl
-
-    from clipsyn.show.tables import show
-
     rows = [
         {
             "stage": outcome.stage,
@@ -77,5 +69,5 @@ def _summarise(store: Path, outcomes: list[Outcome]) -> None:
         }
         for outcome in outcomes
     ]
-    say_lines(show(pl.DataFrame(rows)))
+    say_rows(rows)
     say(f"store: {store}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.options import list_option, store_argument
-from clipsyn.cli.output import say, say_json, say_lines
+from clipsyn.cli.output import json_option, say, say_json, say_lines
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.printable import printable
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from clipsyn.store.drafts import Unfinished
     from clipsyn.store.features import FeatureStore
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
 
 @click.command(short_help="List what a store holds.")
 @store_argument
-@_JSON
+@json_option
 def ls(store: Path, as_json: bool) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation."""
     from clipsyn.store.features import FeatureStore
@@ -80,7 +78,7 @@ def info(store: Path, group: str | None) -> None:
 
 @click.command(short_help="Show unfinished work and leftovers.")
 @store_argument
-@_JSON
+@json_option
 def status(store: Path, as_json: bool) -> None:
     """Show what of STORE is finished, what an interrupted run left to do, and what is lost.
 
@@ -151,7 +149,7 @@ _COUNTED = {
 
 @click.command(short_help="Re-read everything and name what is damaged.")
 @store_argument
-@_JSON
+@json_option
 @click.option("--deep", is_flag=True, help="Also compute logits and predictions again.")
 def verify(store: Path, as_json: bool, deep: bool) -> None:
     """Re-read every chunk of STORE, and whether each group is whole and where it belongs.
