@@ -1,12 +1,13 @@
 """What an extraction would do, as far as it is known without weights and images.
 
 Widths and costs come from the catalogue and from open_clip's configurations, sizes of datasets
-that are not here from the catalogue. Unknown values are None, and so is every sum with one.
+that are not here from the catalogue. Unknown values are None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -31,33 +32,6 @@ class OutlinedSplit:
     images: int | None
     classes: int | None
     missing: str = ""  # why its images could not be opened
-
-
-@dataclass(frozen=True)
-class _CellOutline:
-    split: OutlinedSplit
-    backbone: OutlinedBackbone
-    perturbation: Perturbation
-    is_stored: bool
-    logits: bool
-
-    @property
-    def passes(self) -> int | None:
-        return 0 if self.is_stored else self.split.images
-
-    @property
-    def gflops(self) -> float | None:
-        return 0 if self.is_stored else _product(self.split.images, self.backbone.gflops)
-
-    @property
-    def bytes(self) -> int | None:
-        images, width, classes = self.split.images, self.backbone.embed_dim, self.split.classes
-        if self.is_stored:
-            return 0
-        if images is None or width is None or (self.logits and classes is None):
-            return None
-        logits = logits_bytes(images, classes) if self.logits and classes else 0
-        return features_bytes(images, width) + logits
 
 
 @dataclass(frozen=True)
@@ -93,7 +67,9 @@ class Outline:
         for split in self.splits:
             for _, same in groupby(self.perturbations, lambda p: replace(p, severity=0)):
                 group = list(same)
-                cells = self._cells([split], group)
+                to_make = self._to_make([split], group)
+                _, gflops, megabytes = self._cost(to_make)
+                cells = len(group) * len(self.backbones)
                 rows.append(
                     {
                         "dataset": split.dataset,
@@ -101,24 +77,23 @@ class Outline:
                         "perturbation": severities(p.label for p in group),
                         "images": split.images,
                         "classes": split.classes,
-                        "cells": len(cells),
-                        "stored": sum(cell.is_stored for cell in cells),
-                        "GFLOPs": _sum((cell.gflops for cell in cells), round),
-                        "MB": _sum((cell.bytes for cell in cells), lambda size: size / 1e6),
+                        "cells": cells,
+                        "stored": cells - len(to_make),
+                        "GFLOPs": None if math.isnan(gflops) else round(gflops),
+                        "MB": None if math.isnan(megabytes) else megabytes,
                         "found": _place(not split.missing),
                     }
                 )
         return pl.DataFrame(rows, infer_schema_length=None)
 
     def summary(self) -> str:
-        cells = self._cells(self.splits, self.perturbations)
-        passes = _sum(cell.passes for cell in cells)
-        gflops = _sum(cell.gflops for cell in cells)
-        size = _sum((cell.bytes for cell in cells), lambda size: size / 1e6)
+        to_make = self._to_make(self.splits, self.perturbations)
+        passes, gflops, megabytes = self._cost(to_make)
+        cells = len(self.splits) * len(self.perturbations) * len(self.backbones)
         return (
-            f"{sum(not cell.is_stored for cell in cells):,} of {len(cells):,} cells to make: "
+            f"{len(to_make):,} of {cells:,} cells to make: "
             f"{_told(passes)} images through a backbone, {_told(gflops)} GFLOPs, "
-            f"{_told(size, '.1f')} MB to store"
+            f"{_told(megabytes, '.1f')} MB to store"
         )
 
     def unchecked(self) -> str:
@@ -135,36 +110,40 @@ class Outline:
             "and no images compared: cells count as stored by their names alone"
         )
 
-    def _cells(
+    def _to_make(
         self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
-    ) -> list[_CellOutline]:
+    ) -> list[tuple[OutlinedSplit, OutlinedBackbone]]:
+        """Split and backbone of each cell that is not stored."""
         return [
-            _CellOutline(
-                split,
-                backbone,
-                perturbation,
-                FeatureKey(split.dataset, split.split, perturbation.label, backbone.name)
-                in self.stored,
-                self.logits,
-            )
+            (split, backbone)
             for split in splits
-            for perturbation in perturbations
+            for label in (perturbation.label for perturbation in perturbations)
             for backbone in self.backbones
+            if FeatureKey(split.dataset, split.split, label, backbone.name) not in self.stored
         ]
+
+    def _cost(
+        self, cells: Iterable[tuple[OutlinedSplit, OutlinedBackbone]]
+    ) -> tuple[float, float, float]:
+        """Images, GFLOPs and MB of cells; NaN where one of the numbers is not known."""
+        passes = gflops = size = 0.0
+        for split, backbone in cells:
+            images, classes = _number(split.images), _number(split.classes)
+            passes += images
+            gflops += images * _number(backbone.gflops)
+            size += features_bytes(images, _number(backbone.embed_dim))
+            if self.logits and classes:
+                size += logits_bytes(images, classes)
+        return passes, gflops, size / 1e6
 
 
 def _place(is_here: bool) -> str:
     return "here" if is_here else "not here"
 
 
-def _product(images: int | None, each: float | None) -> float | None:
-    return None if images is None or each is None else images * each
+def _number(known: float | None) -> float:
+    return math.nan if known is None else known
 
 
-def _sum(values: Iterable[float | None], finish: Callable[[float], float] = float) -> float | None:
-    known = list(values)
-    return None if None in known else finish(sum(value or 0 for value in known))
-
-
-def _told(number: float | None, form: str = ".0f") -> str:
-    return "an unknown number of" if number is None else f"{number:,{form}}"
+def _told(number: float, form: str = ".0f") -> str:
+    return "an unknown number of" if math.isnan(number) else f"{number:,{form}}"

@@ -61,7 +61,7 @@ class CellPlan:
         return self.images_left * (self.encoder.gflops or 0.0)
 
     @property
-    def bytes(self) -> int:
+    def bytes(self) -> float:
         """Bytes on disk of what is not there yet."""
         samples = self.draft.blocks.samples
         size = features_bytes(samples, self.encoder.embed_dim) if self.images_left else 0
@@ -161,12 +161,12 @@ def _without_severity(cell: CellPlan) -> Perturbation:
     return replace(parse_perturbation(cell.key.perturbation), severity=0)
 
 
-def features_bytes(images: int, embed_dim: int) -> int:
+def features_bytes(images: float, embed_dim: float) -> float:
     """Embeddings in float16, and whether each is valid."""
     return images * (2 * embed_dim + 1)
 
 
-def logits_bytes(images: int, classes: int) -> int:
+def logits_bytes(images: float, classes: float) -> float:
     """Logits in float32, and the prediction of each image."""
     return images * (4 * classes + 2)
 
