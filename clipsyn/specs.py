@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -137,13 +137,7 @@ class Perturbation:
     def identity(self) -> Identity:
         if self.name == "clean":
             return {"name": "clean"}
-        return {
-            "name": self.name,
-            "severity": self.severity,
-            "seed": self.seed,
-            "canvas": self.canvas,
-            "version": self.version,
-        }
+        return asdict(self)
 
 
 CLEAN = Perturbation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,6 +17,7 @@ from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone, listed
 
 CONFIG_FILE = "open_clip_config.json"
+COLLECTIONS = ("openai", "zoo")
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,12 @@ def _zoo_folders() -> dict[str, Path]:
     return {f"{c.parent.name}/zoo": c.parent for c in sorted(zoo.glob(f"*/{CONFIG_FILE}"))}
 
 
-def _openai_backbones() -> list[Backbone]:
-    return [Backbone.parse(name) for name in _openai()]
-
-
-def _zoo_backbones() -> list[Backbone]:
-    return [Backbone(name, f"local-dir:{folder}") for name, folder in _zoo_folders().items()]
-
-
-COLLECTIONS: dict[str, Callable[[], list[Backbone]]] = {
-    "openai": _openai_backbones,
-    "zoo": _zoo_backbones,
-}
-
-
 def known_backbones() -> dict[str, list[Backbone]]:
     """Every backbone of the catalogue, by collection."""
-    return {name: list_backbones() for name, list_backbones in COLLECTIONS.items()}
+    return {
+        "openai": [Backbone.parse(name) for name in _openai()],
+        "zoo": [Backbone(name, f"local-dir:{path}") for name, path in _zoo_folders().items()],
+    }
 
 
 def resolve_backbones(texts: Sequence[str]) -> list[Backbone]:
@@ -123,7 +113,7 @@ def _unknown(token: str) -> UsageError:
 
 def _backbones(entry: str) -> Iterable[Backbone]:
     if entry in COLLECTIONS:
-        return COLLECTIONS[entry]()
+        return known_backbones()[entry]
     if entry.endswith(".txt") and not any(mark in entry for mark in ":@="):
         return list(_from_list(Path(entry)))
     alias, _, source = entry.rpartition("=")

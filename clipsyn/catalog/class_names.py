@@ -33,12 +33,16 @@ def read_class_names(path: Path, dataset: str, folders: Sequence[str] = ()) -> t
 
 
 def find_class_names(
-    candidates: Iterable[Path], dataset: str, folders: Sequence[str] = ()
+    places: Iterable[Path], dataset: str, folders: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], Path | None]:
-    """Class names from the first of `candidates` that exists, and where that is."""
-    for path in candidates:
-        if path.is_file():
-            return read_class_names(path, dataset, folders), path
+    """Class names from the first file that exists, and where that is.
+
+    places: paths that lack an ending, ``.txt`` or ``.json``.
+    """
+    for place in places:
+        for path in (place.with_name(f"{place.name}.{kind}") for kind in ("txt", "json")):
+            if path.is_file():
+                return read_class_names(path, dataset, folders), path
     return (), None
 
 

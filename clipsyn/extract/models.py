@@ -25,8 +25,8 @@ from clipsyn.extract.hub import cached, require_answer
 from clipsyn.extract.weights import (
     checkpoint_shapes,
     first_misfit,
+    misshapen,
     require_finite,
-    resized_tensor,
 )
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone
@@ -269,7 +269,7 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
             )
         except _BUILD_ERRORS as error:
             raise _misfit(backbone, source, shapes, error) from error
-    if resized := resized_tensor(shapes, model):
+    if resized := misshapen(shapes, model):
         raise CheckpointError(_does_not_fit(backbone, source, resized))
     require_finite(model, backbone.name)
     return model.eval()

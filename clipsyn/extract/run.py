@@ -35,6 +35,7 @@ from clipsyn.store.drafts import Note
 from clipsyn.store.features import FeatureStore
 
 _T = TypeVar("_T")
+_EncodedBatch = tuple[Any, Callable[[], Used]]  # embeddings on the encoder's device, their cost
 _BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
 _SMALL = 1.0  # GFLOPs an image, below which one core a batch is faster than all cores a batch
 _LISTED = 3  # bad images named in an error
@@ -183,9 +184,9 @@ class _Run:
         errors: Mapping[str, str],
     ) -> None:
         encoded = [part.result() for part in parts]
-        embedding = cell.encoder.to_host([part.embedding for part in encoded])
+        embedding = cell.encoder.to_host([embedding for embedding, _ in encoded])
         embedding[~valid] = np.nan
-        note = _note(errors, [part.used() for part in encoded])
+        note = _note(errors, [used() for _, used in encoded])
         cell.draft.write(block, {"image_embedding": embedding, "valid": valid}, note)
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
@@ -193,7 +194,7 @@ class _Run:
     def _publish(self, cell: CellPlan) -> bool:
         def describe(notes: list[Note]) -> Mapping[str, Any]:
             errors = {name: why for note in notes for name, why in note["errors"].items()}
-            _refuse_bad(cell, errors, cell.draft.blocks.samples, self.settings.max_bad)
+            _refuse_bad(cell, errors, self.settings.max_bad)
             return {"errors": errors, "provenance": _provenance(cell, notes)}
 
         if cell.draft.pending():
@@ -209,7 +210,7 @@ class _Run:
         """Fail early; `_publish` checks all blocks, including those of earlier runs."""
         seen = self.bad.setdefault(cell, {})
         seen |= errors
-        _refuse_bad(cell, seen, cell.draft.blocks.samples, self.settings.max_bad)
+        _refuse_bad(cell, seen, self.settings.max_bad)
 
     def _counter(self, cell: CellPlan) -> int:
         if cell not in self.counters:
@@ -254,16 +255,8 @@ class _Queue:
             self._unfinished.popleft().result()
 
 
-@dataclass(frozen=True)
-class _EncodedBatch:
-    """The embeddings of one batch, on the encoder's device, and their cost."""
-
-    embedding: Any
-    used: Callable[[], Used]
-
-
 def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _EncodedBatch:
-    return _EncodedBatch(*measured(lambda: encoder.encode_images(pixels), encoder.device))
+    return measured(lambda: encoder.encode_images(pixels), encoder.device)
 
 
 @contextmanager
@@ -288,7 +281,8 @@ def _lanes(plan: Plan, settings: RunSettings) -> Iterator[_Queue]:
         torch.set_num_threads(threads)  # the number of threads is the whole process's
 
 
-def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], samples: int, max_bad: float) -> None:
+def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], max_bad: float) -> None:
+    samples = cell.draft.blocks.samples
     if len(errors) <= max_bad * samples:
         return
     shown = "; ".join(f"{name}: {why}" for name, why in itertools.islice(errors.items(), _LISTED))

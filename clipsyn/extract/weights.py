@@ -99,14 +99,10 @@ def _state_dict_shapes(path: Path, content: Any) -> Shapes:
 
 
 def first_misfit(shapes: Shapes, model: torch.nn.Module) -> str | None:
-    """The first difference between a file's tensors and the model's, in words; None if none.
-
-    Shapes are compared up to axes of length one, as open_clip stores `logit_scale` both ways.
-    """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in wanted.items():
-        if name in shapes and _squeezed(shapes[name]) != _squeezed(shape):
-            return f"'{name}' has shape {shapes[name]} in the file and {shape} in the model"
+    """The first difference between a file's tensors and the model's, in words; None if none."""
+    if other_shape := misshapen(shapes, model):
+        return other_shape
+    wanted = model.state_dict()
     for name in wanted:
         if name not in shapes:
             return f"'{name}' is not in the file"
@@ -120,11 +116,12 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def resized_tensor(shapes: Shapes, model: torch.nn.Module) -> str | None:
-    """A tensor that fits only because it was resized on loading, in words.
+def misshapen(shapes: Shapes, model: torch.nn.Module) -> str | None:
+    """The first tensor of another shape in the file than in the model, in words; None if none.
 
-    open_clip interpolates position embeddings of another resolution without a message; the result
-    is a model that was never trained.
+    open_clip resizes position embeddings of another resolution on loading, without a message; the
+    result is a model that was never trained. Shapes are compared up to axes of length one, as it
+    stores `logit_scale` both ways.
     """
     for name, tensor in model.state_dict().items():
         plain = name.removeprefix("text.")  # before open_clip 2.0 text towers had no prefix

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipsyn.catalog.experiments import experiment_of
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import short
 from clipsyn.importing.settings import ImportSettings
@@ -50,11 +49,6 @@ def format_of(path: Path, columns: Sequence[str], wanted: ImportSettings) -> str
             f"have; its columns are {short(columns)}"
         )
     return wanted.format
-
-
-def experiment(path: Path, wanted: ImportSettings) -> str | None:
-    """Which of model-vs-human's the file is of, as its name or its dataset's says."""
-    return experiment_of(path.stem, wanted.dataset_name)
 
 
 def image_name(imagename: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.declared import check_declared
-from clipsyn.importing.parts import Part, as_logits, one_backbone, short
+from clipsyn.importing.parts import Part, as_logits, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_column
@@ -55,7 +55,7 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
         if texts is not None and len(texts) != len(values):
             raise DatasetError(f"{path}: {len(values):,} rows have {len(texts):,} {name}")
     perturbation = parse_perturbation(wanted.perturbation).label
-    backbone = one_backbone(wanted, path.parent if cached else path)
+    backbone = wanted.backbone or (path.parent if cached else path).stem
     files = (path, cached) if cached else (path,)
     return Part(backbone, perturbation, kind, ids, values, labels, (), files)
 

@@ -124,11 +124,6 @@ def predicted_class(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
     return predictions(np.where(finite, logits, np.float32(np.nan)))
 
 
-def one_backbone(wanted: ImportSettings, path: Path) -> str:
-    """The name of what a file without a column of backbones is about."""
-    return wanted.backbone or path.stem
-
-
 def short(names: Sequence[str]) -> str:
     """Names for a message, the first dozen."""
     return ", ".join(names[:12]) + (f", … ({len(names)})" if len(names) > 12 else "")

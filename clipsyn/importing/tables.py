@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.catalog.experiments import experiment_of
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.frames import unguarded
 from clipsyn.importing.formats import (
     RESPONSES,
     SHAPE_BIAS,
-    experiment,
     format_of,
     image_name,
     model_and_prompts,
@@ -160,7 +160,9 @@ class _Table:
 
     @cached_property
     def _experiment(self) -> str | None:
-        return experiment(self.path, self.wanted) if self._format == RESPONSES else None
+        if self._format != RESPONSES:
+            return None
+        return experiment_of(self.path.stem, self.wanted.dataset_name)
 
     @cached_property
     def _of_name(self) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,10 +306,7 @@ def _row(cell: NewCell, table: SampleTable, was: str) -> dict[str, Any]:
     labelled = (table.labels >= 0).any() and cell.kind != "embeddings"
     score = accuracy(cell.arrays["prediction"], table.labels) if labelled else None
     return {
-        "dataset": cell.key.dataset,
-        "split": cell.key.split,
-        "perturbation": cell.key.perturbation,
-        "backbone": cell.key.backbone,
+        **asdict(cell.key),
         "prompts": cell.prompts,
         "kind": cell.kind,
         "images": len(table) - cell.invalid.get(ELSEWHERE, 0),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,10 +50,11 @@ def alike_notes(
     pairs: dict[tuple[int, int], list[str]] = {}
     names: Sequence[str] = ()
     for backbone in backbones:
-        if store.classes_path(dataset, prompts, backbone).exists():
+        path = store.classes_path(dataset, prompts, backbone)
+        if path.exists():
             for pair in alike(store.class_embeddings(dataset, prompts, backbone)[0]):
                 pairs.setdefault(pair, []).append(backbone)
-            names = names or _class_names(store.classes_path(dataset, prompts, backbone))
+            names = names or arrays.read_attributes(path)["identity"]["class_names"]
     if pairs:
         concerned = len({index for pair in pairs for index in pair})
         unsure = sorted({backbone for by in pairs.values() for backbone in by})
@@ -65,8 +65,3 @@ def alike_notes(
             f"{', …' if len(pairs) > _SHOWN else ''}): accuracies depend on which of them comes "
             "first; other class names or prompts would tell them apart"
         )
-
-
-def _class_names(classes: Path) -> list[str]:
-    names: list[str] = arrays.read_attributes(classes)["identity"]["class_names"]
-    return names

@@ -21,6 +21,7 @@ from clipsyn.pool import Pool
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
@@ -59,10 +60,10 @@ class PoolReader:
         self.keys = select(
             store, dataset=dataset, split=split, perturbation=perturbation, backbone=backbones
         )
-        self.prompts = prompts or self._only_prompts()
+        cells = [store.cell(key) for key in self.keys]
+        self.prompts = prompts or self._only_prompts(cells)
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
-        cells = [store.cell(key) for key in self.keys]
         silent = (cell.key.backbone for cell in cells if votes and not cell.has_logits)
         self.silent = frozenset(silent)
         unsure = (cell.key.backbone for cell in cells if not cell.has_confidences)
@@ -227,9 +228,9 @@ class PoolReader:
         for start in range(0, len(self), step):
             yield self.read(np.arange(start, min(start + step, len(self))))
 
-    def _only_prompts(self) -> str:
+    def _only_prompts(self, cells: Sequence[Cell]) -> str:
         """The prompt set that all backbones have, if there is just one."""
-        common = set.intersection(*(set(prompt_sets(self.store, key, None)) for key in self.keys))
+        common = set.intersection(*(set(prompt_sets(cell, None)) for cell in cells))
         if len(common) != 1:
             sets = ", ".join(sorted(common)) or "none in common"
             raise UsageError(

@@ -90,7 +90,7 @@ def groups(
     for cell in _predicting([store.cell(key) for key in cells]):
         source = cell.key.backbone, cell.prompts_from
         if source not in known:
-            known[source] = _prompt_sets(cell, prompts)
+            known[source] = prompt_sets(cell, prompts)
         for prompt_set in known[source]:
             groups.setdefault((cell.key.perturbation, prompt_set), []).append(cell.key)
     return sorted(groups.items(), key=lambda item: (by_severity(item[0][0]), item[0]))
@@ -105,12 +105,8 @@ def _predicting(cells: Sequence[Cell]) -> Sequence[Cell]:
     return predicting
 
 
-def prompt_sets(store: FeatureStore, key: FeatureKey, prompts: Names) -> list[str]:
+def prompt_sets(cell: Cell, prompts: Names) -> list[str]:
     """Those of a cell that pass the filter; raises MissingCell or UnknownName if there is none."""
-    return _prompt_sets(store.cell(key), prompts)
-
-
-def _prompt_sets(cell: Cell, prompts: Names) -> list[str]:
     store, key = cell.store, cell.key
     if not cell.has_predictions:
         cell.holding("prediction")  # says what is missing

@@ -28,10 +28,10 @@ def test_lines_that_cannot_be_names(content: bytes, message: str, tmp_path: Path
 def test_the_first_candidate_that_exists_is_taken(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("one")
     (tmp_path / "c.json").write_text('["two"]')
-    candidates = [tmp_path / name for name in ("a.txt", "b.txt", "c.json")]
-    assert find_class_names(candidates, "set") == (("one",), candidates[1])
-    assert find_class_names(candidates[2:], "set") == (("two",), candidates[2])
-    assert find_class_names(candidates[:1], "set") == ((), None)
+    places = [tmp_path / name for name in "abc"]
+    assert find_class_names(places, "set") == (("one",), tmp_path / "b.txt")
+    assert find_class_names(places[2:], "set") == (("two",), tmp_path / "c.json")
+    assert find_class_names(places[:1], "set") == ((), None)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import (
     checkpoint_shapes,
     first_misfit,
+    misshapen,
     require_finite,
-    resized_tensor,
     weights_digest,
 )
 from clipsyn.specs import Backbone
@@ -171,8 +171,8 @@ def test_weights_of_another_resolution_are_not_resized(saved: Any) -> None:
 
 def test_resized_text_positions_are_found_under_their_old_name(saved: Any) -> None:
     model = saved("clipsyn-custom-text").model
-    assert resized_tensor({"positional_embedding": (16, 32)}, model) is None
-    found = resized_tensor({"positional_embedding": (77, 32)}, model)
+    assert misshapen({"positional_embedding": (16, 32)}, model) is None
+    found = misshapen({"positional_embedding": (77, 32)}, model)
     assert (
         found == "'text.positional_embedding' has shape (77, 32) in the file and (16, 32) in"
         " the model"

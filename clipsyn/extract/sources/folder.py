@@ -132,12 +132,10 @@ def _walk(
 def _class_names(
     path: Path, root: Path, name: str, classes: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    candidates = [
-        folder / f"classnames.{kind}" for folder in (root, path) for kind in ("txt", "json")
-    ]
     here = path.absolute()  # "." has no name
-    candidates += [here.parent / f"{here.name}.classnames.{kind}" for kind in ("txt", "json")]
-    names, source = find_class_names(candidates, name, classes)
+    beside = here.with_name(f"{here.name}.classnames")
+    places = (root / "classnames", path / "classnames", beside)
+    names, source = find_class_names(places, name, classes)
     if source is None:
         return _names_of_folders(name, classes)
     if classes and len(names) != len(classes):

@@ -34,7 +34,8 @@ def open_manifest(path: Path, name: str, split: str) -> ManifestSource:
     folder (or ``.json``), else the sorted distinct labels over all splits, else numbers.
     """
     table = _read(path)
-    names, names_path = find_class_names(_names_candidates(path), name)
+    stems = (f"{path.name}.classnames", f"{path.stem}.classnames", "classnames")
+    names, names_path = find_class_names(map(path.with_name, stems), name)
     indices, class_names = _labels(table, names, path, names_path)
     chosen = _rows_of_split(table, split, path)
     files = tuple(path.parent / text for text in _texts(table, "path", path)[chosen])
@@ -49,11 +50,6 @@ def open_manifest(path: Path, name: str, split: str) -> ManifestSource:
     return ManifestSource(
         name, split, tuple(ids.tolist()), indices[chosen], class_names, notes=notes, paths=files
     )
-
-
-def _names_candidates(path: Path) -> list[Path]:
-    stems = (f"{path.name}.classnames", f"{path.stem}.classnames", "classnames")
-    return [path.with_name(f"{stem}.{kind}") for stem in stems for kind in ("txt", "json")]
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -194,8 +194,7 @@ def _check_labelled(folder: Path, members: list[Member]) -> None:
 
 
 def _class_names(path: Path, name: str, highest: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    candidates = [path / "classnames.txt", path / "classnames.json"]
-    names, source = find_class_names(candidates, name)
+    names, source = find_class_names([path / "classnames"], name)
     if source is None and highest >= 0:
         note = f"{name}: no classnames.txt in '{path}', so the classes are called 0, 1, …"
         return tuple(map(str, range(highest + 1))), (note,)
