@@ -33,6 +33,11 @@ def foreign(error_for: Callable[[str], Exception]) -> Iterator[None]:
         raise error_for(lines[0]) from error
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def parse_json(text: str | bytes) -> Any:
     """Like `json.loads`, but nesting that is too deep is a ValueError, too."""
     try:
@@ -50,7 +55,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError) as error:  # these of a `!!bool x`, a day 32
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
 
 
 def check_pickle(content: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.errors import ClipsynError, PluginError
@@ -46,15 +46,14 @@ class Plugins:
 
     def load(self, name: str) -> Any:
         """The object of the entry point `name`, imported; raises PluginError."""
-        module, attribute = self._base.split(":")
-        base = getattr(import_module(module), attribute)
+        base = resolve_name(self._base)
         with self.blamed(name):
             (entry,) = self._entries().select(name=name)
             loaded = entry.load()
             if isinstance(loaded, type) and issubclass(loaded, base):
                 _check_home(entry, loaded)
             elif not isinstance(loaded, base):
-                raise TypeError(f"{entry.value} is no {module}.{attribute}")
+                raise TypeError(f"{entry.value} is no {self._base.replace(':', '.')}")
         return loaded
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from clipsyn.errors import UnknownName
@@ -77,8 +77,7 @@ class Registry:
         this name and cannot be used.
         """
         if name in self._targets:
-            module, attribute = self._targets[name].split(":")
-            return getattr(import_module(module), attribute)
+            return resolve_name(self._targets[name])
         offered = self.offered()
         if self._plugins and name in offered:
             return self._plugins.load(name)

@@ -14,6 +14,8 @@ import zlib
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from clipsyn.documents import one_line
+
 # What PIL's decoders raise on damaged files. Fuzzing 13 kinds of file showed the first four and
 # EOFError is documented; the rest are the ways in which a header can lead a parser astray.
 _DAMAGED = (
@@ -53,11 +55,13 @@ def decode(data: bytes) -> Image.Image:
             image.load()
             return to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UndecodableImage(f"too large, maybe a decompression bomb: {_line(error)}") from error
+        raise UndecodableImage(
+            f"too large, maybe a decompression bomb: {one_line(error)}"
+        ) from error
     except UnidentifiedImageError as error:
         raise UndecodableImage("not an image, or of a format PIL does not read") from error
     except _DAMAGED as error:
-        raise UndecodableImage(f"damaged: {_line(error)}") from error
+        raise UndecodableImage(f"damaged: {one_line(error)}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -67,7 +71,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
     # A palette's transparency does not reach RGB; left in place it makes PIL warn of its loss.
     image.info.pop("transparency", None)
     return image.convert("RGB")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

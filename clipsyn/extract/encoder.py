@@ -23,6 +23,7 @@ from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsyn.catalog.backbones import cost
+from clipsyn.documents import one_line
 from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.flops import measure_gflops
@@ -93,7 +94,7 @@ def _tokenizer(backbone: Backbone, source: ModelSource) -> Any:
     try:
         return open_clip.get_tokenizer(source.model_name)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise CheckpointError(f"'{backbone.name}' has no tokenizer here: {reason}") from error
 
 

@@ -61,10 +61,8 @@ def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
     settings_for(job)
     resolve_precision(job.precision, resolve_device(job.device))
     datasets, splits, perturbations = _asked(job)
-    backbones = resolve_backbones(job.backbones)
-    _refuse_repeated([backbone.name for backbone in backbones])
     outline = Outline(
-        [_outlined_backbone(backbone) for backbone in backbones],
+        [_outlined_backbone(backbone) for backbone in resolve_backbones(job.backbones)],
         _of_each(datasets, splits, partial(_outlined_split, job)),
         perturbations,
         () if is_vacant(path) else FeatureStore.open(path).keys(),
@@ -134,7 +132,6 @@ def _wanted(job: ExtractSettings) -> Wanted:
         load_encoder(backbone, device=job.device, precision=job.precision)
         for backbone in resolve_backbones(job.backbones)
     ]
-    _refuse_repeated([encoder.backbone.name for encoder in encoders])
     return Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
 
 
@@ -208,14 +205,6 @@ def settings_for(job: ExtractSettings) -> RunSettings:
 
 def _distinct(texts: Sequence[str], option: str) -> list[str]:
     return list(dict.fromkeys(listed(texts, option)))
-
-
-def _refuse_repeated(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(
-                f"two backbones are called '{name}': give one another name, NAME=SOURCE"
-            )
 
 
 def settle_process() -> None:

@@ -19,7 +19,7 @@ import open_clip
 import torch
 from open_clip.pretrained import download_pretrained_from_hf
 
-from clipsyn.documents import foreign, parse_json
+from clipsyn.documents import foreign, one_line, parse_json
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.hub import cached, require_answer
 from clipsyn.extract.weights import (
@@ -288,13 +288,9 @@ def _misfit(
                 force_quick_gelu=source.quick_gelu,
             )
     except _BUILD_ERRORS:
-        return CheckpointError(f"open_clip cannot build '{backbone.name}': {_brief(error)}")
+        return CheckpointError(f"open_clip cannot build '{backbone.name}': {one_line(error)[:300]}")
     misfit = first_misfit(shapes, model) if shapes else None
-    return CheckpointError(_does_not_fit(backbone, source, misfit or _brief(error)))
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return CheckpointError(_does_not_fit(backbone, source, misfit or one_line(error)[:300]))
 
 
 def _does_not_fit(backbone: Backbone, source: ModelSource, misfit: str) -> str:

@@ -58,9 +58,7 @@ def merged(parts: Iterable[Part]) -> list[Part]:
     return [_join(group) for group in groups.values()]
 
 
-def align(
-    parts: Sequence[Part], table: SampleTable, *, intersect: bool, dataset: str, split: str
-) -> list[NewCell]:
+def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list[NewCell]:
     """Cells of the parts. Raises DatasetError, naming ids, for a part with missing or unknown ids.
 
     A part should have all ids of the table. Where the perturbation came from a column, each image
@@ -77,7 +75,7 @@ def align(
         ids = _row_ids(part, table) if part.ids is None else part.ids
         _check_ids(part, ids, expected, rows, intersect)
         at = np.array([rows.get(name, -1) for name in ids], np.intp)
-        key = FeatureKey(dataset, split, part.perturbation, part.backbone)
+        key = FeatureKey(table.dataset, table.split, part.perturbation, part.backbone)
         cells.append(_cell(part, key, at, table, len(expected)))
     return sorted(
         cells,

@@ -116,13 +116,7 @@ def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSe
     else:
         check_labels(parts, table)
     _say_conditions(parts, wanted.dataset_name)
-    cells = align(
-        parts,
-        table,
-        intersect=wanted.intersect,
-        dataset=wanted.dataset_name,
-        split=wanted.split,
-    )
+    cells = align(parts, table, intersect=wanted.intersect)
     _check_classes(cells, table)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")

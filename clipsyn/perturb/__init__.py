@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from threading import Lock
 
 import numpy as np
@@ -169,7 +169,7 @@ def apply(perturbation: Perturbation, image: Pixels, sample_id: str) -> Pixels:
     rng = random_state(perturbation, sample_id)
     result: Pixels
     with nullcontext() if target in _USED else _FIRST_USE:
-        result = _function(target)(reduced, perturbation.severity, rng)
+        result = resolve_name(target)(reduced, perturbation.severity, rng)
     _USED.add(target)
     if result.dtype != np.uint8 or result.shape != reduced.shape:
         raise ValueError(
@@ -183,12 +183,6 @@ def apply(perturbation: Perturbation, image: Pixels, sample_id: str) -> Pixels:
 # may see half of it, so first calls do not overlap.
 _FIRST_USE = Lock()
 _USED: set[str] = set()
-
-
-def _function(target: str) -> Callable[..., Pixels]:
-    module, name = target.split(":")
-    function: Callable[..., Pixels] = getattr(import_module(module), name)
-    return function
 
 
 def random_state(perturbation: Perturbation, sample_id: str) -> np.random.Generator:

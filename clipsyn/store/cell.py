@@ -112,11 +112,8 @@ class Extracted(_Cell):
         group = self.group()
         samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
         if group["identity"]["samples"] != samples["identity"]["samples"]:
-            raise StaleCell(
-                f"{self.key} was extracted from other images than the store's sample table lists "
-                f"now (samples): run `{self._extract_line} --replace`",
-                ("samples",),
-            )
+            now = "than the store's sample table lists now"
+            raise self._stale(f"{self.key} was extracted from other images {now}", "samples")
         if array == "confidence":
             raise MissingCell(
                 f"{self.key} was extracted, so it has logits and no confidences beside them: the "
@@ -167,33 +164,22 @@ class Extracted(_Cell):
             return None
         for name, source in (("features", features), ("classes", classes)):
             if stored["identity"][name] != source["fingerprint"]:
-                raise StaleCell(
-                    f"the logits of {key} were made from other {name} than stored now ({name}): "
-                    f"run `{self._extract_line} --prompts {prompts} --replace`",
-                    (name,),
-                )
+                made = f"the logits of {key} were made from other {name} than stored now"
+                raise self._stale(made, name, prompts=prompts)
         return stored
 
     def _check_class_names(self, prompts: str, classes: StoredGroup) -> None:
         samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
         if classes["identity"]["class_names"] != samples["class_names"]:
-            raise StaleCell(
-                f"class embeddings of {self.key.dataset} for {self.key.backbone} are of other "
-                f"class names (class_names): run `{self._extract_line} --prompts {prompts} "
-                "--replace`",
-                ("class_names",),
-            )
+            made = f"class embeddings of {self.key.dataset} for {self.key.backbone}"
+            raise self._stale(f"{made} are of other class names", "class_names", prompts=prompts)
 
     def _check_encoders(self, prompts: str, features: StoredGroup, classes: StoredGroup) -> None:
         """Refuse embeddings of images and of classes that other weights of one name have made."""
         ours, theirs = features["identity"]["backbone"], classes["identity"]["backbone"]
         if changes := tuple(name for name, _, _ in differences(ours, theirs, "backbone")):
-            raise StaleCell(
-                f"image and class embeddings of {self.key} are not of the same backbone "
-                f"({', '.join(changes)}): run "
-                f"`{self._extract_line} --prompts {prompts} --replace`",
-                changes,
-            )
+            both = f"image and class embeddings of {self.key} are not of the same backbone"
+            raise self._stale(both, *changes, prompts=prompts)
 
     def _derived_logits(self, prompts: str, rows: range | None) -> NDArray[np.float32]:
         features = self.holding("image_embedding")
@@ -212,6 +198,12 @@ class Extracted(_Cell):
     @property
     def _extract_line(self) -> str:
         return self.store.extract_line(self.key)
+
+    def _stale(self, what: str, *fields: str, prompts: str = "") -> StaleCell:
+        options = f" --prompts {prompts}" if prompts else ""
+        return StaleCell(
+            f"{what} ({', '.join(fields)}): run `{self._extract_line}{options} --replace`", fields
+        )
 
     def _lost(self, what: str) -> DamagedStore:
         return DamagedStore(

@@ -119,17 +119,13 @@ class Draft:
         """Write one block of every array, then mark it finished with `note`."""
         if self.is_published():
             return
-        with writing(self.store):
-            try:
-                self._open()
-                for name, rows in values.items():
-                    arrays.write_block(self._group / name, block, rows, self._folder)
-                marker = self._folder / "done" / str(block)
-                content = json.dumps(note, ensure_ascii=False).encode()
-                files.write_file(marker, content, scratch=self._folder)
-            except (FileNotFoundError, DamagedStore) as error:
-                if not self._is_published_soon():  # else nothing is lost: it wrote the same bytes
-                    raise self._vanished() from error
+        with self._unless_published():
+            self._open()
+            for name, rows in values.items():
+                arrays.write_block(self._group / name, block, rows, self._folder)
+            marker = self._folder / "done" / str(block)
+            content = json.dumps(note, ensure_ascii=False).encode()
+            files.write_file(marker, content, scratch=self._folder)
 
     def publish(
         self, describe: Callable[[list[Note]], Mapping[str, Any]], *, replace: bool = False
@@ -142,12 +138,8 @@ class Draft:
         if not self.is_published():
             if self.pending():
                 return False
-            with writing(self.store):
-                try:
-                    self._publish(describe, replace)
-                except (FileNotFoundError, DamagedStore) as error:
-                    if not self._is_published_soon():
-                        raise self._vanished() from error
+            with self._unless_published():
+                self._publish(describe, replace)
         if self._folder.exists():  # also one that a slower worker made again
             _delete(self._folder)
         return True
@@ -166,11 +158,22 @@ class Draft:
             self.write(block, {name: array[part] for name, array in values.items()}, {})
         self.publish(lambda _: attributes, replace=replace)
 
-    def _vanished(self) -> StoreError:
-        return StoreError(
-            f"what was being written of {self.target.relative_to(self.store)} in {self.store} is "
-            "gone, as `clipsyn rm --unfinished` does it: run the same command again"
-        )
+    @contextmanager
+    def _unless_published(self) -> Iterator[None]:
+        """Raise StoreError where files of the draft are gone, unless another worker publishes it.
+
+        Then nothing is lost: it wrote the same bytes.
+        """
+        with writing(self.store):
+            try:
+                yield
+            except (FileNotFoundError, DamagedStore) as error:
+                if not self._is_published_soon():
+                    raise StoreError(
+                        f"what was being written of {self.target.relative_to(self.store)} in "
+                        f"{self.store} is gone, as `clipsyn rm --unfinished` does it: run the same "
+                        "command again"
+                    ) from error
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
         attributes = self._sealed(self._group, describe(self._notes()))

@@ -39,7 +39,7 @@ def part(ids: str | None, values: Any, kind: str = "predictions", **options: Any
 
 
 def aligned(*parts: Part, intersect: bool = False) -> list[NewCell]:
-    return align(parts, TABLE, intersect=intersect, dataset="toy", split="test")
+    return align(parts, TABLE, intersect=intersect)
 
 
 def only(*parts: Part, intersect: bool = False) -> NewCell:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
 from clipsyn.errors import DatasetError, UsageError
@@ -69,9 +69,8 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
 def _open_elsewhere(
     info: DatasetInfo, split: str, root: Path | None, download: bool
 ) -> ImageSource:
-    module, function = info.source.split(":")
     with blamed(info.name):
-        source: ImageSource = getattr(import_module(module), function)(split, root, download)
+        source: ImageSource = resolve_name(info.source)(split, root, download)
     return source
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from clipsyn.catalog.datasets import DatasetInfo
 from clipsyn.catalog.prompts import benchmark_class_names
+from clipsyn.documents import one_line
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage, to_rgb
 from clipsyn.extract.sources.base import UNLABELLED, BaseSource
@@ -118,9 +119,8 @@ def _construct(info: DatasetInfo, args: Mapping[str, Any], root: Path, download:
             f"pip install {error.name}"
         ) from error
     except (RuntimeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise DatasetError(
-            f"dataset '{info.name}' cannot be opened in '{folder}' ({reason}); "
+            f"dataset '{info.name}' cannot be opened in '{folder}' ({one_line(error)}); "
             f"how to get it: {info.get}"
         ) from error
 
