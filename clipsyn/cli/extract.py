@@ -79,8 +79,7 @@ def _say_alike(plan: Plan) -> None:
         group = classes.draft.identity["dataset"], classes.prompts.name
         backbones.setdefault(group, []).append(classes.encoder.backbone.name)
     for (dataset, prompts), names in backbones.items():
-        for note in alike_notes(plan.store, dataset, prompts, names):
-            say(f"note: {note}", fg="yellow", err=True)
+        _say_notes(alike_notes(plan.store, dataset, prompts, names))
 
 
 def _outcome(plan: Plan) -> str:

@@ -111,6 +111,13 @@ class _Table:
     def texts(self, column: str) -> tuple[str, ...]:
         return tuple(self.frame[column].cast(pl.String).fill_null("").str.strip_chars())
 
+    def _filled(self, role: str) -> tuple[str, ...]:
+        """The texts of a role that no row may lack."""
+        texts = self.texts(self.required(role))
+        if "" in texts:
+            raise DatasetError(f"{self.path}: row {texts.index('')} has no {self.roles[role]}")
+        return texts
+
     @cached_property
     def frame(self) -> pl.DataFrame:
         told = f"{self.path} cannot be read as a table"
@@ -173,9 +180,7 @@ class _Table:
     def _ids(self) -> tuple[str, ...] | None:
         if "id" not in self.roles and self.wanted.row_order:
             return None
-        ids = self.texts(self.required("id"))
-        if "" in ids:
-            raise DatasetError(f"{self.path}: row {ids.index('')} has no {self.roles['id']}")
+        ids = self._filled("id")
         return tuple(map(image_name, ids)) if self._format == RESPONSES else ids
 
     def _labels(self) -> tuple[str, ...] | None:
@@ -203,15 +208,11 @@ class _Table:
         wanted = self.wanted.backbone
         if "backbone" not in self.roles:
             return [wanted or self._of_name[0]] * len(self.frame)
-        names = self.texts(self.roles["backbone"])
+        names = self._filled("backbone")
         if wanted and len(set(names)) > 1:
             raise UsageError(
                 f"{self.path} has several backbones ({short(sorted(set(names)))}), called as its "
                 "column says: leave backbone=… away"
-            )
-        if "" in names:
-            raise DatasetError(
-                f"{self.path}: row {names.index('')} has no {self.roles['backbone']}"
             )
         return [wanted] * len(names) if wanted else names
 

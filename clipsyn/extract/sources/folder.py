@@ -93,12 +93,9 @@ def _class_folders(path: Path, root: Path, parts: list[tuple[str, ...]]) -> list
 
 def _list_images(root: Path) -> tuple[list[tuple[str, ...]], int]:
     """Path parts of every image below `root`, sorted by class, and the number of other files."""
-    parts, skipped = [], 0
-    for part, is_image in _walk(root, (), (root.resolve(),)):
-        if is_image:
-            parts.append(part)
-        else:
-            skipped += 1
+    files = list(_walk(root, (), (root.resolve(),)))
+    parts = [part for part, is_image in files if is_image]
+    skipped = len(files) - len(parts)
     if not parts:
         held = f"{skipped} other files" if skipped else "it is empty"
         raise DatasetError(
