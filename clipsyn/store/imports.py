@@ -1,8 +1,4 @@
-"""The names that imported cells go by, and the digest of their content.
-
-imports/<dataset>/<split>/<perturbation>/<backbone>/              no prompt set is known
-prompted/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/   those of one prompt set
-"""
+"""The names that imported cells go by, and the digest of their content."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
-KINDS = ("predictions", "logits", "embeddings")
-FOLDERS = ("imports", "prompted")
+IMPORTS = ("imports", "prompted")  # folders of cells without, and with, a known prompt set
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 
 

@@ -15,7 +15,7 @@ from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
-from clipsyn.store.imports import FOLDERS as IMPORTS
+from clipsyn.store.imports import IMPORTS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 

@@ -16,8 +16,7 @@ from clipsyn.store.cell import Extracted
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
-from clipsyn.store.imports import FOLDERS as IMPORTS
-from clipsyn.store.imports import content_digest
+from clipsyn.store.imports import IMPORTS, content_digest
 from clipsyn.store.inventory import Group
 
 

@@ -90,11 +90,10 @@ def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
             f"dataset '{info.name}' is not in torchvision and not in data_root=… as "
             f"{_folder(info)}; {info.get}"
         )
-    offered = [name for name, entry in info.splits.items() if entry.args is not None]
+    offered = {name: entry.args for name, entry in info.splits.items() if entry.args is not None}
     if split in offered:
-        args = info.splits[split].args
-        return args if args is not None else {}
-    if offered == ["all"]:
+        return offered[split]
+    if [*offered] == ["all"]:
         raise DatasetError(
             f"torchvision has no splits of '{info.name}', so train and test would be the same "
             f"images: use splits=all, or the webdataset form in data_root=… as {_folder(info)}"
