@@ -1,19 +1,20 @@
-"""Shares of samples, and their gain over the best single backbone, with intervals."""
+"""Numbers over samples, with 95 % intervals."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import Measured
-from clipsyn.stats import bootstrap_difference, wilson_interval
+from clipsyn.stats import bootstrap_difference, percentiles, wilson_interval
 
 
 def share(metric: str, hits: int, n: int) -> Measured:
-    """``hits / n`` with Wilson's 95 % interval; NaN for n = 0."""
+    """``hits / n`` with Wilson's interval; NaN for n = 0."""
     return Measured(metric, Score(hits / n if n else math.nan, n), wilson_interval(hits, n))
 
 
@@ -27,3 +28,22 @@ def gain(metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_]) -> M
     best = right[right.sum(axis=1).argmax()]
     value = float(correct.mean() - best.mean()) if n else math.nan
     return Measured(metric, Score(value, n), bootstrap_difference(correct, best))
+
+
+def mean(values: NDArray[Any]) -> Score:
+    """Of values (sample,); NaN without samples."""
+    n = len(values)
+    return Score(float(values.mean(dtype=np.float64)) if n else math.nan, n)
+
+
+def estimate(
+    metric: str,
+    value: float | NDArray[np.float64],
+    n: int,
+    draws: NDArray[np.float64] | None = None,
+) -> Measured:
+    """A number with the interval of its resamples, without those in which it is not finite."""
+    score = Score(float(value), n)
+    if draws is None:
+        return Measured(metric, score, None)
+    return Measured(metric, score, percentiles(draws[np.isfinite(draws) & np.isfinite(value)]))

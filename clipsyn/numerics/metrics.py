@@ -135,6 +135,12 @@ def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]
     return (labels >= 0) & (present if present.ndim == 1 else present.all(axis=0))
 
 
+def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
+    """Element by element; NaN where the denominator is not above 0."""
+    bottom = np.asarray(denominator, np.float64)
+    return np.asarray(numerator / np.where(bottom > 0, bottom, np.nan), np.float64)
+
+
 def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
     """Top-1 accuracy: predictions (n,), labels (n,)."""
     _one_backbone(predictions)

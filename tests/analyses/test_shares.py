@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from clipsyn.analyses.shares import gain, share
-from clipsyn.stats import bootstrap_difference, wilson_interval
+from clipsyn.analyses.shares import estimate, gain, share
+from clipsyn.stats import bootstrap_difference, percentiles, wilson_interval
 
 
 def test_a_share_has_wilsons_interval():
@@ -28,3 +28,17 @@ def test_nothing_is_known_without_samples():
         assert measured.score.n == 0
         assert math.isnan(measured.score.value)
         assert measured.interval == pytest.approx((math.nan, math.nan), nan_ok=True)
+
+
+def test_an_estimate_leaves_out_draws_that_are_not_finite():
+    draws = np.array([0.1, np.nan, 0.3, np.inf, 0.2])
+    metric, score, interval = estimate("gain", 0.2, 5, draws)
+    assert (metric, score.value, score.n) == ("gain", 0.2, 5)
+    assert interval == percentiles(draws[[0, 2, 4]])
+    assert estimate("gain", 0.2, 5).interval is None
+
+
+def test_an_estimate_that_is_nan_has_no_interval():
+    assert estimate("gain", math.nan, 0, np.ones(3)).interval == pytest.approx(
+        (math.nan, math.nan), nan_ok=True
+    )

@@ -242,3 +242,8 @@ def test_what_is_sure_is_not_off_by_chance(sure):
 
 def test_no_sample_has_no_calibration_floor():
     assert np.isnan(calibration_floor(np.zeros(0)).value)
+
+
+def test_a_ratio_to_nothing_is_nan():
+    ratios = metrics.ratio(np.array([0.2, 0.0, 0.3, 0.0]), np.array([0.8, 0.5, 0.0, 0.0]))
+    np.testing.assert_array_equal(ratios, [0.25, 0, np.nan, np.nan])

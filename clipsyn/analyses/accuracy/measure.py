@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
 from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.shares import gain, share
-from clipsyn.numerics.metrics import Score, mean_per_class_recall, scored, true_class_rank
+from clipsyn.analyses.shares import estimate, gain, share
+from clipsyn.numerics.metrics import mean_per_class_recall, scored, true_class_rank
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import FeatureKey
 from clipsyn.stats import bootstrap_mean_per_class
@@ -60,8 +60,8 @@ def _rows(group: Predicted) -> Iterator[Row]:
     if len(group.keys) > 1:
         for measured in _of_oracle(group):
             yield group.row(measured, group.backbones, "oracle")
-    chance = Score(1 / group.n_classes, int(np.count_nonzero(group.labels >= 0)))
-    yield group.row(Measured("acc1", chance, None), (), "chance")
+    chance = estimate("acc1", 1 / group.n_classes, int(np.count_nonzero(group.labels >= 0)))
+    yield group.row(chance, (), "chance")
 
 
 def _of_backbone(
@@ -84,7 +84,7 @@ def _of_oracle(group: Predicted) -> Iterator[Measured]:
     anyone = np.asarray(right.any(axis=0))
     yield share("acc1", int(anyone.sum()), len(anyone))
     mark = independent_oracle(*class_accuracy(right, labels))
-    yield Measured("acc1_independent", Score(mark, len(anyone)), None)
+    yield estimate("acc1_independent", mark, len(anyone))
     yield gain("gain", anyone, right)
 
 

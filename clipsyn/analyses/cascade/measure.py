@@ -8,7 +8,6 @@ scores, divided by a temperature. `clipsyn.analyses.cascade.stages` says what is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
@@ -25,6 +24,7 @@ from clipsyn.analyses.cascade.measures import exit_stages
 from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
 from clipsyn.analyses.cascade.support import FittedCascades, fit
 from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.shares import mean, share
 from clipsyn.analyses.support import check_support
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
@@ -33,7 +33,7 @@ from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
 from clipsyn.specs import FeatureKey, fingerprint
-from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean, wilson_interval
+from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
@@ -118,26 +118,24 @@ class _CascadeRows:
 
     def _fixed(self, candidate: Candidate) -> Iterator[Measured]:
         correct = self.evaluation.correct[candidate]
-        yield self._measured("acc1", _mean(correct), bootstrap_mean(correct))
+        yield self._measured("acc1", mean(correct).value, bootstrap_mean(correct))
         yield self._measured("mean_gflops", self.fitted.price(candidate.backbones))
 
     def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
         cost = np.cumsum(list(self.fitted.gflops.values()))[leaves]
-        yield self._measured("acc1", _mean(right), bootstrap_mean(right))
-        yield self._measured("mean_gflops", _mean(cost), bootstrap_mean(cost))
+        yield self._measured("acc1", mean(right).value, bootstrap_mean(right))
+        yield self._measured("mean_gflops", mean(cost).value, bootstrap_mean(cost))
         for metric, other in (("gain_over_full", correct[-1]), ("gain_over_chosen", self.best)):
-            gain = _mean(right) - _mean(other)
+            gain = mean(right).value - mean(other).value
             yield self._measured(metric, gain, bootstrap_difference(right, other))
 
     def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
         """A row for each stage: the share of samples that leave there."""
         for stage in range(len(cascade.backbones)):
-            here = leaves == stage
-            interval = wilson_interval(int(np.count_nonzero(here)), self.n)
-            share = self._measured("exit", _mean(here), interval)
-            for row in self._about(cascade, [share], learned=True):
+            leaving = share("exit", int(np.count_nonzero(leaves == stage)), self.n)
+            for row in self._about(cascade, [leaving], learned=True):
                 yield row | {"stage": stage + 1}
 
     def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
@@ -182,10 +180,6 @@ def _versions(text: str | None) -> str:
     """Of clipsyn, and of another package that an ensemble comes from."""
     name = (text or "").removeprefix(MASKED).partition(":")[0]
     return f"{__version__} {ENSEMBLES.package(name) if name else ''}".rstrip()
-
-
-def _mean(values: NDArray[np.bool_ | np.float64]) -> float:
-    return float(values.mean()) if len(values) else math.nan
 
 
 def _check(store: FeatureStore, settings: CascadeSettings) -> None:

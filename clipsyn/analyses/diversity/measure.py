@@ -38,11 +38,11 @@ from clipsyn.analyses.diversity.measures import (
     vote_entropy,
 )
 from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.shares import estimate, share
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import fingerprint
-from clipsyn.stats import holm, mcnemar, percentiles, wilson_interval
+from clipsyn.stats import holm, mcnemar
 from clipsyn.store.features import FeatureStore
 
 _Places = tuple[int, ...]  # of the backbones that a number is about
@@ -99,17 +99,16 @@ def _numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
         values, drawn = _matrices(PAIRWISE.load(name), group, counts, draws)
         for i, j in combinations(every, 2):
             of_pair = None if drawn is None else drawn[:, i, j]
-            yield (i, j), _drawn(name, values[i, j], counts.n, of_pair)
+            yield (i, j), estimate(name, values[i, j], counts.n, of_pair)
         means = None if drawn is None else over_pairs(drawn)
-        yield every, _drawn(f"mean_{name}", over_pairs(values), counts.n, means)
-    yield every, _drawn("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
+        yield every, estimate(f"mean_{name}", over_pairs(values), counts.n, means)
+    yield every, estimate("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
     entropy = vote_entropy(predictions, labels)
-    yield every, _drawn("vote_entropy", entropy, counts.n, entropies)
+    yield every, estimate("vote_entropy", entropy, counts.n, entropies)
     for b, alone in enumerate(unique_correct(predictions, labels)):
-        interval = wilson_interval(round(alone * counts.n) if counts.n else 0, counts.n)
-        yield (b,), Measured("unique_correct", Score(float(alone), counts.n), interval)
+        yield (b,), share("unique_correct", round(alone * counts.n) if counts.n else 0, counts.n)
     for b, floor in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
-        yield (b,), _drawn("unique_correct_floor", floor, counts.n)
+        yield (b,), estimate("unique_correct_floor", floor, counts.n)
     yield from _significance(counts)
 
 
@@ -129,15 +128,4 @@ def _significance(counts: Counts) -> Iterator[tuple[_Places, Measured]]:
     p = np.array([mcnemar(only[i, j], only[j, i]) if counts.n else nan for i, j in pairs])
     for name, values in (("mcnemar_p", p), ("mcnemar_p_holm", holm(p))):
         for pair, value in zip(pairs, values, strict=True):
-            yield pair, _drawn(name, value, counts.n)
-
-
-def _drawn(
-    metric: str,
-    value: float | NDArray[np.float64],
-    n: int,
-    draws: NDArray[np.float64] | None = None,
-) -> Measured:
-    """A number with the interval of its resamples, without those in which it is 0/0."""
-    interval = None if draws is None else percentiles(draws[~np.isnan(draws)])
-    return Measured(metric, Score(float(value), n), interval)
+            yield pair, estimate(name, value, counts.n)

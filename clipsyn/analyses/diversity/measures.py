@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.analyses.oracle.measures import Overlap, correctness
-from clipsyn.numerics.metrics import scored
+from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.registry import Registry
 from clipsyn.stats import RESAMPLES, Resamples, patterns
 
@@ -92,13 +92,13 @@ def error_inconsistency(counts: Counts) -> NDArray[np.float64]:
 
     The paper's likely measure (section 2); 0 on the diagonal. NaN for n = 0, as all shares.
     """
-    return _ratio(counts.only + counts.only.swapaxes(-1, -2), counts.n)
+    return ratio(counts.only + counts.only.swapaxes(-1, -2), counts.n)
 
 
 @PairMeasure
 def disagreement(counts: Counts) -> NDArray[np.float64]:
     """Share of samples with two different predictions, both wrong or not; 0 on the diagonal."""
-    return _ratio(counts.n - counts.same, counts.n)
+    return ratio(counts.n - counts.same, counts.n)
 
 
 @PairMeasure
@@ -107,7 +107,7 @@ def double_fault(counts: Counts) -> NDArray[np.float64]:
 
     No selection between the two can be right there.
     """
-    return _ratio(counts.neither, counts.n)
+    return ratio(counts.neither, counts.n)
 
 
 @PairMeasure
@@ -120,7 +120,7 @@ def yules_q(counts: Counts) -> NDArray[np.float64]:
     """
     agree = counts.both * counts.neither
     differ = counts.only * counts.only.swapaxes(-1, -2)
-    return _ratio(agree - differ, agree + differ)
+    return ratio(agree - differ, agree + differ)
 
 
 @PairMeasure
@@ -135,7 +135,7 @@ def error_consistency(counts: Counts) -> NDArray[np.float64]:
     right, wrong = counts.right, counts.n - counts.right
     expected = right[..., :, None] * right[..., None, :] + wrong[..., :, None] * wrong[..., None, :]
     observed = counts.n * (counts.both + counts.neither)
-    return _ratio(observed - expected, counts.n**2 - expected)
+    return ratio(observed - expected, counts.n**2 - expected)
 
 
 def over_pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,7 +143,7 @@ def over_pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     first, second = np.triu_indices(matrix.shape[-1], 1)
     pairs = matrix[..., first, second]
     known = ~np.isnan(pairs)
-    return _ratio(np.where(known, pairs, 0).sum(axis=-1), known.sum(axis=-1))
+    return ratio(np.where(known, pairs, 0).sum(axis=-1), known.sum(axis=-1))
 
 
 def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
@@ -156,7 +156,7 @@ def fleiss_kappa(counts: Counts) -> NDArray[np.float64]:
     """
     r = counts.right.mean(axis=-1) / max(1, counts.n)
     e = over_pairs(error_inconsistency.formula(counts))
-    return 1 - _ratio(e, 2 * r * (1 - r))
+    return 1 - ratio(e, 2 * r * (1 - r))
 
 
 def vote_entropy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -165,13 +165,13 @@ def vote_entropy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
     0 where all predict the same, 1 where all predict differently. NaN for n = 0 or B = 1.
     """
     kept = predictions[:, scored(predictions, labels)]
-    return float(_ratio(_entropy(kept).sum(dtype=np.float64), kept.shape[1]))
+    return float(ratio(_entropy(kept).sum(dtype=np.float64), kept.shape[1]))
 
 
 def unique_correct(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     """(backbone,) share of samples that it alone gets right; NaN for n = 0."""
     overlap = Overlap.of(correctness(predictions, labels))
-    return _ratio(overlap.only(), overlap.n)
+    return ratio(overlap.only(), overlap.n)
 
 
 def unique_correct_floor(
@@ -238,9 +238,3 @@ def _entropy(predictions: NDArray[Any]) -> NDArray[np.float32]:
         return np.full(n, np.nan, np.float32)
     part = 1 - np.log(np.arange(1, b + 1)) / np.log(b)  # of a backbone, by its votes
     return np.asarray(part[votes - 1].mean(axis=0), np.float32)
-
-
-def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
-    """NaN where the denominator is 0."""
-    top, bottom = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
-    return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0))

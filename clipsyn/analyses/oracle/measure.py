@@ -58,14 +58,14 @@ from clipsyn.analyses.oracle.measures import (
 )
 from clipsyn.analyses.oracle.reachable import reachable
 from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.shares import gain, share
+from clipsyn.analyses.shares import estimate, gain, share
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import Score, scored
+from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.results.view import WHERE
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import fingerprint
-from clipsyn.stats import Resamples, percentiles
+from clipsyn.stats import Resamples
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 
@@ -151,10 +151,9 @@ def _singles(
     for b, name in enumerate(group.backbones):
         yield name, share("acc1", int(overlap.hits()[b]), overlap.n)
         yield name, share("unique_correct", int(overlap.only()[b]), overlap.n)
-        score = Score(float(values[b]), overlap.n)
-        yield name, Measured("shapley", score, percentiles(draws[:, b]))
+        yield name, estimate("shapley", values[b], overlap.n, draws[:, b])
         for metric, floor in floors.items():
-            yield name, Measured(metric, Score(float(floor[b]), overlap.n), None)
+            yield name, estimate(metric, floor[b], overlap.n)
 
 
 def _oracles(
@@ -171,14 +170,11 @@ def _oracles(
     values, draws = overlap.mean(correct), resamples.means(correct)
     for column, subset in enumerate(subsets, 1):
         yield subset, share("acc1", int(overlap.counts @ correct[:, column]), n)
-        mark = Score(independent_oracle(accuracy[subset], sizes), n)
-        yield subset, Measured("acc1_independent", mark, None)
-        lead = Score(float(values[column] - values[0]), n)
-        yield subset, Measured("gain", lead, percentiles(draws[:, column] - draws[:, 0]))
-        relative = Score(float(_relative(values[[column]], values[[0]])[0]), n)
-        ratios = _relative(draws[:, column], draws[:, 0])
-        interval = percentiles(ratios[np.isfinite(ratios)])
-        yield subset, Measured("gain_relative", relative, interval)
+        yield subset, estimate("acc1_independent", independent_oracle(accuracy[subset], sizes), n)
+        lead, leads = values[column] - values[0], draws[:, column] - draws[:, 0]
+        yield subset, estimate("gain", lead, n, leads)
+        relative, ratios = ratio(lead, values[0]), ratio(leads, draws[:, 0])
+        yield subset, estimate("gain_relative", relative, n, ratios)
 
 
 def _of_choice(
@@ -275,9 +271,3 @@ def _about(group: Predicted, columns: list[pl.Series]) -> pl.DataFrame:
     values = (samples.dataset, samples.split, group.perturbation, group.prompts)
     about = [pl.lit(value).alias(name) for name, value in zip(WHERE, values, strict=True)]
     return pl.DataFrame(columns).select(*about, pl.all())
-
-
-def _relative(values: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``(values - base) / base``, NaN where the base is 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(base > 0, (values - base) / base, np.nan)

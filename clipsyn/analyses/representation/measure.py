@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import compare, mutual_neighbours
+from clipsyn.analyses.shares import mean
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.numerics.metrics import (
@@ -243,7 +244,7 @@ def _similarities(
         agreed = shares[i, j]
         known = len(agreed) > 0 and not np.isnan(agreed).any()
         interval = bootstrap_mean(agreed) if known else UNKNOWN
-        yield i, j, Measured("mutual_knn", _mean(agreed), interval)
+        yield i, j, Measured("mutual_knn", mean(agreed), interval)
 
 
 def _statistics(
@@ -309,14 +310,14 @@ def _confidence(
     """acc1, and the mean confidence where the prediction is right and where it is wrong."""
     totals = np.stack([right, confidence * right, confidence * ~right], axis=1)
     share, total_right, total_wrong = resamples.means(totals).T
-    yield Measured("acc1", _mean(right), percentiles(share))
+    yield Measured("acc1", mean(right), percentiles(share))
     for metric, chosen, total, weight in (
         ("confidence_right", right, total_right, share),
         ("confidence_wrong", ~right, total_wrong, 1 - share),
     ):
         some = weight > 1e-9  # a resample may have none
         interval = percentiles(total[some] / weight[some]) if chosen.any() else UNKNOWN
-        yield Measured(metric, _mean(confidence[chosen]), interval)
+        yield Measured(metric, mean(confidence[chosen]), interval)
 
 
 def _calibration(
@@ -325,7 +326,7 @@ def _calibration(
     """nll, ece and its floor."""
     gaps = calibration_gaps(judged.confidence, right)
     means = resamples.means(np.column_stack([judged.nll, gaps]))
-    yield Measured(f"nll{suffix}", _mean(judged.nll), percentiles(means[:, 0]))
+    yield Measured(f"nll{suffix}", mean(judged.nll), percentiles(means[:, 0]))
     yield from _calibration_error(judged.confidence, right, means[:, 1:], suffix)
 
 
@@ -339,8 +340,3 @@ def _calibration_error(
     ece = expected_calibration_error(confidence, right)
     yield Measured(f"ece{suffix}", ece, percentiles(np.abs(gaps).sum(axis=1)))
     yield Measured(f"ece{suffix}_floor", calibration_floor(confidence), None)
-
-
-def _mean(values: NDArray[Any]) -> Score:
-    n = len(values)
-    return Score(float(values.mean(dtype=np.float64)) if n else float("nan"), n)

@@ -48,12 +48,12 @@ from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.ensembles import ensemble_rows
 from clipsyn.analyses.robustness.measures import kendall_tau
 from clipsyn.analyses.robustness.trials import Condition, Trial, means, trials
+from clipsyn.analyses.shares import estimate
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import fingerprint
-from clipsyn.stats import UNKNOWN, percentiles, wilson_interval
+from clipsyn.stats import wilson_interval
 from clipsyn.store.features import FeatureStore
 
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number
@@ -101,7 +101,7 @@ def _rows(trial: Trial, reference: str) -> Iterator[Row]:
     whole = {"fingerprint": fingerprint({"cells": trial.cells, "reference": reference})}
     place = trial.backbones.index(reference)
     clean, *others = trial.conditions(trial.accuracy, place)
-    error = Measured("error", Score(1 - float(clean.accuracy[0, place]), clean.n), None)
+    error = estimate("error", 1 - clean.accuracy[0, place], clean.n)
     yield trial.row(error, (reference,), "reference") | whole
     for condition in (clean, *others):
         about = {"perturbation": condition.label, "severity": condition.severity}
@@ -120,8 +120,8 @@ def _numbers(trial: Trial, condition: Condition, clean: Condition) -> Iterator[_
         for column, (names, ensemble) in enumerate(methods):
             yield names, ensemble, _measured(metric, values[:, column], condition.n, is_share)
     if several:
-        mark = Score(trial.independent[condition.label], condition.n)
-        yield trial.backbones, "oracle", Measured("acc1_independent", mark, None)
+        mark = trial.independent[condition.label]
+        yield trial.backbones, "oracle", estimate("acc1_independent", mark, condition.n)
         yield from _comparisons(trial.backbones, condition, clean)
 
 
@@ -144,9 +144,7 @@ def _comparisons(
 
 def _measured(metric: str, values: NDArray[np.float64], n: int, is_share: bool = False) -> Measured:
     """From the number over the samples, and those over resamples, of which some may be NaN."""
-    value = float(values[0])
-    if not np.isfinite(value):
-        return Measured(metric, Score(value, n), UNKNOWN)
-    draws = values[1:][np.isfinite(values[1:])]
-    interval = wilson_interval(round(value * n), n) if is_share else percentiles(draws)
-    return Measured(metric, Score(value, n), interval)
+    measured = estimate(metric, values[0], n, values[1:])
+    if is_share and n:
+        return measured._replace(interval=wilson_interval(round(measured.score.value * n), n))
+    return measured

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.numerics.metrics import ratio
 from clipsyn.specs import CLEAN, Perturbation, parse_perturbation
 
 _ROUNDING = 1e-12
@@ -34,11 +35,6 @@ def families(labels: Iterable[str]) -> dict[str, list[str]]:
     }
 
 
-def relative_robustness(perturbed: NDArray[Any], clean: NDArray[Any]) -> NDArray[np.float64]:
-    """``accuracy_perturbed / accuracy_clean``; NaN where nothing was right on clean images."""
-    return _ratio(perturbed, clean)
-
-
 def corruption_error(accuracy: NDArray[Any], reference: int) -> NDArray[np.float64]:
     """``sum_s error_s / sum_s error_s of the reference``, s the severities of one perturbation.
 
@@ -47,7 +43,7 @@ def corruption_error(accuracy: NDArray[Any], reference: int) -> NDArray[np.float
     their mCE. NaN where the reference makes no error.
     """
     errors = _exact(1 - np.asarray(accuracy, np.float64).mean(axis=-2))  # means: the same ratio
-    return _ratio(errors, errors[..., [reference]])
+    return ratio(errors, errors[..., [reference]])
 
 
 def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -62,14 +58,9 @@ def kendall_tau(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64
     i, j = np.triu_indices(first.shape[-1], 1)
     x, y = (np.sign(_exact(values[..., i] - values[..., j])) for values in (first, second))
     untied = np.abs(x).sum(axis=-1) * np.abs(y).sum(axis=-1)
-    return _ratio((x * y).sum(axis=-1), np.sqrt(untied))
+    return ratio((x * y).sum(axis=-1), np.sqrt(untied))
 
 
 def _exact(values: NDArray[Any]) -> NDArray[Any]:
     """The values, 0 where they are no more than rounding."""
     return np.where(np.abs(values) < _ROUNDING, 0, values)
-
-
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    bottom = np.asarray(denominator, np.float64)
-    return np.asarray(numerator / np.where(bottom > 0, bottom, np.nan), np.float64)

@@ -15,15 +15,11 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
 from clipsyn.analyses.predicted import ALL, Predicted, predicted
-from clipsyn.analyses.robustness.measures import (
-    corruption_error,
-    families,
-    relative_robustness,
-)
+from clipsyn.analyses.robustness.measures import corruption_error, families
 from clipsyn.analyses.shared_images import image_numbers, linked
 from clipsyn.analyses.spec import Selection
 from clipsyn.errors import MissingCell, UsageError
-from clipsyn.numerics.metrics import scored
+from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.results.frame import Measured, Row
 from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.stats import bootstrap_means, bootstrap_sets
@@ -51,7 +47,7 @@ class Condition(NamedTuple):
         metrics = {"acc1": self.accuracy}
         if self.label != clean.label:
             metrics["drop"] = clean.accuracy - self.accuracy
-            metrics["relative_robustness"] = relative_robustness(self.accuracy, clean.accuracy)
+            metrics["relative_robustness"] = ratio(self.accuracy, clean.accuracy)
         if self.error is not None:
             metrics["mce" if self.label == ALL else "ce"] = self.error
         return metrics

@@ -47,15 +47,15 @@ from clipsyn.analyses.selective.replies import (
     readable,
     replies_of,
 )
+from clipsyn.analyses.shares import estimate, mean, share
 from clipsyn.analyses.support import check_support
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import LeakError, UsageError
-from clipsyn.numerics.metrics import Score
 from clipsyn.pool import Pool
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
 from clipsyn.specs import fingerprint
-from clipsyn.stats import Resamples, bootstrap_mean, percentiles, wilson_interval
+from clipsyn.stats import Resamples, bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
 COLUMNS = {
@@ -114,7 +114,7 @@ class _Sheet:
     def rows(self) -> Iterator[Row]:
         for predictor, replies in self.replies.items():
             right = replies.predicted == self.labels
-            yield self._row(predictor, Measured("acc1", _share(right), bootstrap_mean(right)))
+            yield self._row(predictor, Measured("acc1", mean(right), bootstrap_mean(right)))
             yield from self._curves(predictor, right)
             if predictor in self.fitted.replies:
                 yield from self._from_thresholds(predictor, right)
@@ -136,17 +136,17 @@ class _Sheet:
             drawn = risk_coverage(confidence, right, self.resamples.times(), COVERAGES)
             by_score[score] = whole.aurc, drawn.aurc
             for metric in ("aurc", "e_aurc", "augrc"):
-                measured = _measured(metric, getattr(whole, metric), getattr(drawn, metric), self.n)
-                yield self._row(predictor, measured, score=score)
+                value, draws = getattr(whole, metric).item(), getattr(drawn, metric)
+                yield self._row(predictor, estimate(metric, value, self.n, draws), score=score)
             kept = kept_of(self.n, COVERAGES)
             for place, coverage in enumerate(COVERAGES.tolist()):
-                of_both = whole.accuracy[:, place], drawn.accuracy[:, place]
-                measured = _measured("acc1", *of_both, int(kept[place]))
+                value, draws = whole.accuracy[:, place].item(), drawn.accuracy[:, place]
+                measured = estimate("acc1", value, int(kept[place]), draws)
                 yield self._row(predictor, measured, score=score, coverage=coverage)
         if usual := by_score.pop(MAX_SOFTMAX, None):
             for score, (whole_aurc, drawn_aurc) in by_score.items():
-                gains = usual[0] - whole_aurc, usual[1] - drawn_aurc
-                yield self._row(predictor, _measured("aurc_gain", *gains, self.n), score=score)
+                gain, draws = (usual[0] - whole_aurc).item(), usual[1] - drawn_aurc
+                yield self._row(predictor, estimate("aurc_gain", gain, self.n, draws), score=score)
 
     def _from_thresholds(self, predictor: Predictor, right: NDArray[np.bool_]) -> Iterator[Row]:
         on_support = self.fitted.replies[predictor]
@@ -163,11 +163,12 @@ class _Sheet:
                     "wished": wished,
                     "threshold": None if math.isnan(threshold) else threshold,
                 }
+                given = int(np.count_nonzero(here))
                 for measured in (
-                    _proportion("coverage", here),
-                    _proportion("acc1", right[here]),
-                    Measured("support_coverage", _share(there), None),
-                    Measured("support_acc1", _share(support_right[there]), None),
+                    share("coverage", given, self.n),
+                    share("acc1", int(np.count_nonzero(right[here])), given),
+                    Measured("support_coverage", mean(there), None),
+                    Measured("support_acc1", mean(support_right[there]), None),
                 ):
                     yield self._row(predictor, measured, chosen=True, **about)
 
@@ -186,7 +187,7 @@ class _Sheet:
                 drawn = detection(own[score], confidence, draws)
                 about: Row = {"score": score, "foreign": foreign.dataset}
                 for metric, value, of_draws in zip(("auroc", "fpr95"), whole, drawn, strict=True):
-                    measured = _measured(metric, value, of_draws, self.n + m)
+                    measured = estimate(metric, value.item(), self.n + m, of_draws)
                     yield self._row(predictor, measured, of_foreign=foreign, **about)
 
     def _row(
@@ -238,22 +239,6 @@ def _both(
     for start in range(0, one.count, _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
         yield of_one[rows], of_other[rows]
-
-
-def _measured(
-    metric: str, value: NDArray[np.float64], drawn: NDArray[np.float64], n: int
-) -> Measured:
-    """The only element of `value` with the interval of the resamples."""
-    return Measured(metric, Score(value.item(), n), percentiles(drawn))
-
-
-def _proportion(metric: str, values: NDArray[np.bool_]) -> Measured:
-    interval = wilson_interval(int(np.count_nonzero(values)), len(values))
-    return Measured(metric, _share(values), interval)
-
-
-def _share(values: NDArray[np.bool_]) -> Score:
-    return Score(float(values.mean()) if len(values) else math.nan, len(values))
 
 
 def _versions(ensemble: str | None) -> str:

@@ -10,7 +10,6 @@ from clipsyn.analyses.robustness.measures import (
     corruption_error,
     families,
     kendall_tau,
-    relative_robustness,
 )
 from clipsyn.errors import UsageError
 
@@ -36,11 +35,6 @@ def test_clean_images_are_no_family():
     assert families(["clean"]) == {}
     with pytest.raises(UsageError, match="'jpeg' is no perturbation"):
         families(["jpeg"])
-
-
-def test_relative_robustness_is_a_ratio_and_nan_of_nothing():
-    relative = relative_robustness(np.array([0.2, 0.0, 0.3, 0.0]), np.array([0.8, 0.5, 0.0, 0.0]))
-    np.testing.assert_array_equal(relative, [0.25, 0, np.nan, np.nan])
 
 
 def test_corruption_error_by_hand():
