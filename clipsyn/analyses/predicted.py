@@ -101,7 +101,10 @@ class Predicted:
     def row(
         self, measured: Measured, backbones: tuple[str, ...], ensemble: str | None = None
     ) -> Row:
-        """A row of results about some of the backbones, with zero-shot logits."""
+        """A row of results about some of the backbones, with zero-shot logits.
+
+        Its fingerprint is that of all backbones, which decide together which samples count.
+        """
         return row(
             measured,
             dataset=self.samples.dataset,
@@ -111,15 +114,8 @@ class Predicted:
             ensemble=ensemble,
             backbones=list(backbones),
             prompts=self.prompts,
-            fingerprint=_whole([self.fingerprints[name] for name in backbones]),
+            fingerprint=fingerprint({"cells": list(self.fingerprints.values())}),
         )
-
-
-def _whole(cells: list[str]) -> str | None:
-    """The fingerprint of several cells together; None for none."""
-    if len(cells) > 1:
-        return fingerprint({"cells": cells})
-    return cells[0] if cells else None
 
 
 @dataclass(frozen=True)

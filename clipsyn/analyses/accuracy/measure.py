@@ -1,24 +1,11 @@
 """Zero-shot accuracy of the backbones in a store, and of the oracle over them.
 
-Reads predictions and labels, and logits for top-5 alone; no pixel, no model.
+Reads predictions and labels, and logits for top-5 alone, which imported predictions have not; no
+pixel, no model. docs/analysis.md lists the metrics.
 
-Metrics of a backbone (`ensemble` null):
-
-- acc1, with Wilson's 95 % interval;
-- acc5, the same, where there are more than five classes and the logits are known (imported
-  predictions have none);
-- mean_per_class_recall, with a bootstrap interval over samples.
-
-Metrics of the "oracle", which is right where any backbone is, for two or more backbones:
-
-- acc1, with Wilson's interval;
-- acc1_independent, what errors independent within each class would give (`independent_oracle`);
-- gain over the best single backbone, a fraction, with a paired bootstrap interval. The best single
-  backbone is the one with the highest accuracy *on these very test samples*, as the paper's
-  phrase "best single backbone" implies. It is an optimistic opponent: the gain over a backbone
-  that was chosen on other data is at least as large in expectation.
-
-And acc1 of "chance".
+The best single backbone, which the oracle's gain is over, is the one with the highest accuracy *on
+these very test samples*, as the paper's phrase implies. It is an optimistic opponent: the gain over
+a backbone that was chosen on other data is at least as large in expectation.
 """
 
 from __future__ import annotations
@@ -42,7 +29,7 @@ from clipsyn.store.features import FeatureStore
 
 
 def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:
-    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
+    """A tidy frame with the columns of `RESULT`.
 
     Unlabelled datasets are left out unless they are asked for by name. Raises MissingCell with the
     extract line that helps, UnknownName with near matches, and DatasetError where nothing has
@@ -56,12 +43,14 @@ def _rows(group: Predicted) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
     for key, predictions in zip(group.keys, group.predictions, strict=True):
         for measured in _of_backbone(group, key, predictions):
-            yield group.row(measured, (key.backbone,))
+            yield group.row(measured, (key.backbone,)) | {
+                "fingerprint": group.fingerprints[key.backbone]
+            }
     if len(group.keys) > 1:
         for measured in _of_oracle(group):
             yield group.row(measured, group.backbones, "oracle")
     chance = estimate("acc1", 1 / group.n_classes, int(np.count_nonzero(group.labels >= 0)))
-    yield group.row(chance, (), "chance")
+    yield group.row(chance, (), "chance") | {"fingerprint": None}
 
 
 def _of_backbone(

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-from clipsyn.analyses.spec import (
-    Analysis,
-    Selection,
-    details,
-    perturbations,
-    seed,
-    shots,
-    support,
-)
+from clipsyn.analyses import spec
+from clipsyn.analyses.spec import Analysis, Selection
 from clipsyn.settings import COSTS, FLAG, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
 PLAIN = "log-avg"  # the ensemble of the original cascade
@@ -40,7 +33,7 @@ class CascadeSettings(Selection):
         "within": "it was a fraction, write within_points, in points of accuracy (0.01 is 1 point)"
     }
 
-    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = spec.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         (PLAIN,),
         NAMES,
@@ -82,10 +75,10 @@ class CascadeSettings(Selection):
         metavar="NAME=GFLOPS",
         least=0,
     )
-    support: str = support()
-    shots: Shots = shots()
-    seed: int = seed()
-    details: bool = details()
+    support: str = spec.support()
+    shots: Shots = spec.shots()
+    seed: int = spec.seed()
+    details: bool = spec.details()
 
 
 cascade = Analysis(

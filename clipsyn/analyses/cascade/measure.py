@@ -42,25 +42,11 @@ CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": 
 def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     """Cascades of all backbones, and every fixed choice of backbones to compare them with.
 
-    Returns a tidy frame with the columns of `RESULT` and three more, before `metric`:
-
-    - threshold: the confidence at which an image leaves; null for what is no cascade;
-    - rule: "given" for a threshold of the settings, "within" for the one that was chosen on the
-      support to lose at most `within_points` there; null for what is no cascade;
-    - stage: of the metric `exit`, from 1; null for all others.
-
-    `ensemble` is null for a backbone on its own. An ensemble without a threshold is one of the
-    first k backbones; where it has nothing to fit, or with `all_subsets`, it is there for every
-    subset of up to nine backbones. `backbones` of a cascade are in the order they run. Metrics are
-
-    - acc1 and mean_gflops (an image), with bootstrap intervals over samples where they vary;
-    - of a backbone what is known of image_params_m (millions), encode_ms (an image),
-      peak_memory_mb and process_memory_mb;
-    - of a cascade gain_over_full, over the ensemble of all backbones, and gain_over_chosen, over
-      the backbone that was best on the support, with paired bootstrap intervals;
-    - of each stage of a cascade exit, the share of samples that leave there (Wilson's interval);
-    - support_acc1 and support_mean_gflops, on the support, and front, 1 for what is on the Pareto
-      front of those two. A front that was chosen on what is measured would be flattered.
+    Returns a tidy frame with the columns of `RESULT` and `CASCADE`; docs/analysis.md says what
+    these and the metrics are. An ensemble without a threshold is one of the first k backbones;
+    where it has nothing to fit, or with `all_subsets`, it is there for every subset of up to nine
+    backbones. The Pareto front is chosen on the support: one that was chosen
+    on what is measured would be flattered.
 
     Raises UsageError for settings that cannot work or an unknown cost, LeakError where `support`
     is the test split, and what `clipsyn.analyses.predicted.predicted` raises.

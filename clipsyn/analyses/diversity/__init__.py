@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses.spec import (
-    Analysis,
-    Selection,
-    head_of_results,
-    pooled,
-    results,
-    shots_of_results,
-)
+from clipsyn.analyses import spec
+from clipsyn.analyses.spec import Analysis, Selection
 from clipsyn.settings import Shots
 
 
 class DiversitySettings(Selection):
     """What `clipsyn diversity` is asked for."""
 
-    pooled: bool = pooled()
-    results: Path | None = results(
+    pooled: bool = spec.pooled()
+    results: Path | None = spec.results(
         "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets."
     )
-    head: str = head_of_results("gains")
-    shots: Shots | None = shots_of_results("gains")
+    head: str = spec.head_of_results("gains")
+    shots: Shots | None = spec.shots_of_results("gains")
 
 
 diversity = Analysis(

@@ -1,17 +1,9 @@
 """How differently the backbones of a store err, and whether ensembles gain by it.
 
 Reads predictions and labels; no logit, no embedding. All numbers are over the samples that every
-backbone has a prediction for. Intervals are bootstrap ones over samples, of the same resamples for
-all numbers of a group; `ensemble` is null.
-
-- Of a pair of backbones: each measure of `PAIRWISE`; mcnemar_p, the exact p-value that the two are
-  equally accurate, and mcnemar_p_holm, adjusted for all pairs of the group.
-- Of all backbones: mean_NAME over pairs for each of those measures (over those that have one),
-  fleiss_kappa and vote_entropy.
-- Of a backbone: unique_correct, with Wilson's interval, and unique_correct_floor, what a guess in
-  its place would have.
-
-With `results`, a file of `clipsyn evaluate`, the rows of `correlations` come after these.
+backbone has a prediction for; intervals are bootstrap ones over samples, of the same resamples for
+all numbers of a group. docs/analysis.md lists the metrics; `ensemble` is null. With `results`, a
+file of `clipsyn evaluate`, the rows of `correlations` come after these.
 """
 
 from __future__ import annotations
@@ -41,7 +33,6 @@ from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, share
 from clipsyn.errors import UsageError
 from clipsyn.results.frame import Measured, Row, frame
-from clipsyn.specs import fingerprint
 from clipsyn.stats import holm, mcnemar
 from clipsyn.store.features import FeatureStore
 
@@ -49,7 +40,7 @@ _Places = tuple[int, ...]  # of the backbones that a number is about
 
 
 def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
-    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
+    """A tidy frame with the columns of `RESULT`.
 
     Groups of one backbone are left out. Raises UsageError where no group has two, or a dataset that
     is asked for has none that does, and where the results are of other samples or backbones;
@@ -83,10 +74,8 @@ def _refuse(alone: dict[str, str], measured: pl.DataFrame, *, every: bool) -> No
 
 
 def _rows(group: Predicted) -> Iterator[Row]:
-    whole = fingerprint({"cells": list(group.fingerprints.values())})
     for places, number in _numbers(group):
-        names = tuple(group.backbones[place] for place in places)
-        yield group.row(number, names) | {"fingerprint": whole}
+        yield group.row(number, tuple(group.backbones[place] for place in places))
 
 
 def _numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:

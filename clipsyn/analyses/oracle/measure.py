@@ -1,43 +1,14 @@
 """The oracle of a store's backbones and of the best subsets of them, and what each adds to it.
 
 Reads predictions and labels; logits for the weight oracle alone. All numbers are over the samples
-that have a label and a prediction of every backbone.
-
-Metrics of a backbone (`ensemble` null):
-
-- acc1, with Wilson's 95 % interval, as all shares;
-- unique_correct: share of samples that it alone gets right, what the oracle loses without it;
-- shapley: its Shapley value in the oracle (`Overlap.credit`), with a bootstrap interval;
-- unique_correct_floor, shapley_floor: what a guess in its place would get of either.
-
-Metrics of the "oracle" of the best subset of each size from two, and of all backbones, with their
-names in `backbones` (of equal subsets the one that lacks the later backbones):
-
-- acc1; gain over the best single backbone on these samples, and gain_relative to its accuracy
-  (NaN where that is 0), with paired bootstrap intervals;
-- acc1_independent: the upper mark, what errors independent within each class would give.
-
-Metrics of the "class-oracle", the best backbone for each class, which lies between the best
-backbone for all images and the oracle, the best for each image:
-
-- acc1 and gain, the best chosen on these very images;
-- acc1_left_out and gain_left_out, chosen on the other images of each image's class.
-
-Metrics of the "oracle" of all backbones:
-
-- none_correct and all_correct: shares that no backbone, and every backbone, gets right;
-- region: share that some backbones get right and no others, with their names in `backbones`; the
-  `MOST_REGIONS` largest.
-
-And of the "weight-oracle", if `weights` are asked for, acc1 and gain: it is right where the sum of
-the backbones' logits with some weights >= 0 is (`reachable`).
-
-Beyond `MOST_BACKBONES` backbones there is the oracle of all, and none of smaller subsets.
+that have a label and a prediction of every backbone. docs/analysis.md lists the metrics. Beyond
+`MOST_BACKBONES` backbones there is the oracle of all, and none of smaller subsets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -61,10 +32,9 @@ from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, share
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import ratio, scored
-from clipsyn.results.frame import Measured, Row, frame
+from clipsyn.results.frame import Measured, frame
 from clipsyn.results.view import WHERE
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
-from clipsyn.specs import fingerprint
 from clipsyn.stats import Resamples
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
@@ -74,7 +44,7 @@ _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, th
 
 
 def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
-    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
+    """A tidy frame with the columns of `RESULT`.
 
     Raises MissingCell with the extract line that helps, UnknownName with near matches, DatasetError
     where nothing has labels, and UsageError for weights of pooled predictions, which have no
@@ -83,7 +53,11 @@ def measure(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     groups = predicted(store, settings, pooled=settings.pooled)
     if settings.pooled and settings.weights:
         raise UsageError("logits are not pooled: ask for weights without pooling")
-    return frame(row for group in groups for row in _rows(group, settings.weights))
+    return frame(
+        group.row(measured, names, ensemble)
+        for group in groups
+        for names, ensemble, measured in _numbers(group, settings.weights)
+    )
 
 
 def sample_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
@@ -110,14 +84,8 @@ def subset_table(store: FeatureStore, settings: OracleSettings) -> pl.DataFrame:
     return pl.concat(map(_subsets, groups), how="diagonal")
 
 
-def _rows(group: Predicted, weights: bool) -> Iterator[Row]:
-    """All rows of one dataset, split, perturbation and prompt set."""
-    whole = fingerprint({"cells": list(group.fingerprints.values())})
-    for names, ensemble, measured in _numbers(group, weights):
-        yield group.row(measured, names, ensemble) | {"fingerprint": whole}
-
-
 def _numbers(group: Predicted, weights: bool) -> Iterator[_About]:
+    """Everything that is measured of one dataset, split, perturbation and prompt set."""
     every, right = group.backbones, correctness(group.predictions, group.labels)
     labels = group.labels[scored(group.predictions, group.labels)]
     overlap = Overlap.of(right)
@@ -207,39 +175,28 @@ def _logits(
 
 
 def _samples(group: Predicted) -> pl.DataFrame:
-    labels, classes = group.labels, group.samples.class_names
-    counted = scored(group.predictions, labels)
+    names, labels = pl.Series(group.samples.class_names, dtype=pl.String), group.labels
     right = group.predictions == labels
-    index, text = _classes("label", "class", labels, labels >= 0, classes)
-    columns = [
-        pl.Series("id", group.samples.ids, pl.String),
-        index,
-        text,
-        _nullable("right", right.sum(axis=0).astype(np.int32), counted),
-    ]
+    label = _nullable(labels, labels >= 0)
+    columns = {
+        "id": pl.Series(group.samples.ids, dtype=pl.String),
+        "label": label,
+        "class": names.gather(label),
+        "right": _nullable(right.sum(axis=0).astype(np.int32), scored(group.predictions, labels)),
+    }
     for name, predictions, hits in zip(group.backbones, group.predictions, right, strict=True):
         there = predictions != NO_PREDICTION
-        named = there & (predictions != NO_CLASS)
-        index, text = _classes(f"{name} label", f"{name} predicts", predictions, named, classes)
-        columns += [text, index, _nullable(f"{name} right", hits, there & (labels >= 0))]
-    return _about(group, columns)
+        index = _nullable(predictions.astype(np.int32), there & (predictions != NO_CLASS))
+        columns |= {
+            f"{name} predicts": names.gather(index),
+            f"{name} label": index,
+            f"{name} right": _nullable(hits, there & (labels >= 0)),
+        }
+    return pl.DataFrame(_about(group) | columns)
 
 
-def _classes(
-    label: str,
-    text: str,
-    values: NDArray[np.uint16] | NDArray[np.int32],
-    known: NDArray[np.bool_],
-    classes: tuple[str, ...],
-) -> tuple[pl.Series, pl.Series]:
-    """Class indices as a column, and their names as another."""
-    index = _nullable(label, values.astype(np.int32), known)
-    names = pl.Series(classes, dtype=pl.String)
-    return index, names.gather(index.cast(pl.UInt32)).alias(text)
-
-
-def _nullable(name: str, values: NDArray[np.generic], known: NDArray[np.bool_]) -> pl.Series:
-    return pl.select(pl.when(pl.Series(known)).then(pl.Series(name, values))).to_series()
+def _nullable(values: NDArray[np.generic], known: NDArray[np.bool_]) -> pl.Series:
+    return pl.select(pl.when(pl.Series(known)).then(pl.Series(values))).to_series()
 
 
 def _subsets(group: Predicted) -> pl.DataFrame:
@@ -253,21 +210,19 @@ def _subsets(group: Predicted) -> pl.DataFrame:
     hits, n = subset_hits(right), right.shape[1]
     accuracy = hits / n if n else np.full(len(hits), np.nan)
     subsets = np.arange(len(hits), dtype=np.uint32)
-    columns = [
-        pl.Series("size", subset_sizes(count)),
-        pl.Series("hits", hits),
-        pl.Series("acc1", accuracy),
-        pl.Series("gain", accuracy - accuracy[1 << np.arange(count)].max()),
-        pl.Series("n", [n], pl.Int64).new_from_index(0, len(hits)),
-    ]
-    for b, name in enumerate(group.backbones):
-        columns.append(pl.Series(f"with {name}", subsets >> b & 1 == 1))
-    return _about(group, columns)[1:]
+    columns = {
+        "size": subset_sizes(count),
+        "hits": hits,
+        "acc1": accuracy,
+        "gain": accuracy - accuracy[1 << np.arange(count)].max(),
+        "n": np.full(len(hits), n),
+    }
+    has = {f"with {name}": subsets >> b & 1 == 1 for b, name in enumerate(group.backbones)}
+    return pl.DataFrame(_about(group) | columns | has)[1:]
 
 
-def _about(group: Predicted, columns: list[pl.Series]) -> pl.DataFrame:
-    """The columns, behind those that say what they are about."""
+def _about(group: Predicted) -> dict[str, Any]:
+    """The columns that say what the others are about."""
     samples = group.samples
     values = (samples.dataset, samples.split, group.perturbation, group.prompts)
-    about = [pl.lit(value).alias(name) for name, value in zip(WHERE, values, strict=True)]
-    return pl.DataFrame(columns).select(*about, pl.all())
+    return dict(zip(WHERE, values, strict=True))

@@ -1,30 +1,15 @@
 """How alike the embeddings of a store's backbones are, and how sure their logits.
 
 Everything is over the same images for all backbones: `samples` of those that every one could read,
-drawn with `seed`, or all if there are fewer.
+drawn with `seed`, or all if there are fewer. docs/analysis.md lists the metrics. Those of a pair
+need no label: head, prompts and shots are null. Those of a backbone and a prompt set are over
+labelled images (another draw, where some have no label). What follows from a temperature is missing
+where the split `support` ("train" where there is one) has no labelled images of the backbone, and
+for that split itself.
 
-Metrics of a pair of backbones, with head, prompts and shots null (no label is used):
-
-- cka and procrustes, with jackknife intervals (`measures.compare`);
-- mutual_knn: mean share of the `neighbours` nearest images that both agree on
-  (`measures.mutual_neighbours`), with a bootstrap interval over the images whose neighbours are
-  asked for; those they are sought among stay the same.
-
-Metrics of a backbone and a prompt set, over labelled images (another draw, where some have no
-label), with bootstrap intervals:
-
-- acc1; logit_scale (not of imported logits, whose scale nobody knows);
-- confidence_right and confidence_wrong: mean largest probability where the prediction is right, and
-  where it is wrong; NaN where it never is;
-- nll and ece, as `clipsyn.numerics.metrics` has them; both ECE and its interval are too high with
-  few images for the 15 bins, so ece_floor is the ECE to expect of a perfectly calibrated model;
-- temperature, fitted by cross-entropy on clean images of the split `support` ("train" where there
-  is one; at most `samples` of them), and nll_calibrated, ece_calibrated and ece_calibrated_floor of
-  ``logits / temperature``. They are missing where that split has no labelled images of the
-  backbone, and for the split itself.
-
-Imported cells are measured by what they hold: embeddings in similarities, logits in the rest;
-predictions with confidences in acc1, both means of confidence, and ece.
+Imported cells are measured by what they hold: embeddings in similarities, logits in the rest, but
+for the scale, which nobody knows; predictions with confidences in acc1, both means of confidence,
+and ece.
 """
 
 from __future__ import annotations
@@ -68,7 +53,7 @@ _LOG = logging.getLogger("clipsyn")
 
 
 def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFrame:
-    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
+    """A tidy frame with the columns of `RESULT`.
 
     Raises MissingCell with the extract line that helps, UnknownName with near matches, LeakError
     where temperatures are to be fitted on "test", and UsageError where there is nothing to compare.

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses.spec import (
-    Analysis,
-    Selection,
-    details,
-    head_of_results,
-    results,
-    shots_of_results,
-)
+from clipsyn.analyses import spec
+from clipsyn.analyses.spec import Analysis, Selection
 from clipsyn.settings import TEXT, Shots, setting
 
 
@@ -24,12 +18,12 @@ class RobustnessSettings(Selection):
         "Backbone that corruption errors are divided by.",
         instead_of_none="the weakest on clean images",
     )
-    results: Path | None = results(
+    results: Path | None = spec.results(
         "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
     )
-    head: str = head_of_results("ensembles")
-    shots: Shots | None = shots_of_results("ensembles")
-    details: bool = details("All tables, of each dataset too.")
+    head: str = spec.head_of_results("ensembles")
+    shots: Shots | None = spec.shots_of_results("ensembles")
+    details: bool = spec.details("All tables, of each dataset too.")
 
 
 robustness = Analysis(

@@ -34,7 +34,7 @@ def ensemble_rows(
     reference: str,
     settings: RobustnessSettings,
 ) -> list[Row]:
-    """Rows of the ensembles in `settings.results`, on one head and number of shots.
+    """Rows of the ensembles in `settings.results`, on one head and number of shots, for each seed.
 
     Ensembles that learn nothing are there with any number of shots. A mean over severities is left
     out where the file lacks one of them. Raises UsageError where there is no such ensemble of the

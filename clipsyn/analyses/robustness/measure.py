@@ -1,39 +1,11 @@
 """What perturbations do to the backbones of a store, to their order, their oracle and ensembles.
 
 All numbers under a perturbation are over the samples that every backbone has a prediction for
-there; clean images are always taken. Several datasets with the same backbones and perturbations
-also have rows of their mean accuracy, and of what follows from it: `dataset` null, n the sum.
-There are rows for
-
-- each perturbation at its severity ("jpeg-3", severity 3);
-- each perturbation, the mean over its severities ("jpeg", severity null);
-- "all", the mean over perturbations (severity null).
-
-Metrics of each backbone (`ensemble` null) and of the "oracle":
-
-- acc1; drop, what is lost of the clean accuracy; relative_robustness, accuracy over clean accuracy
-  (NaN where that is 0);
-- of the mean over severities ce, the sum of errors over that of the reference; at "all" mce, its
-  mean over perturbations (Hendrycks & Dietterich 2019, section 3.3; as a ratio, not times 100, and
-  with the severities that there are).
-
-The row of metric error and ensemble "reference" names the backbone that errors are divided by.
-Without one asked for, it is the backbone with the lowest mean clean accuracy over the datasets
-shown, as AlexNet was the weakest of the original.
-
-- of the oracle: gain, over the backbone that is best under that perturbation, and acc1_independent,
-  what it would be if errors were independent within each class;
-- of the backbone that is best under that perturbation: lead, over the second best, and switch, over
-  the backbone that is best on clean images;
-- of all backbones: kendall_tau (b) of their order against that on clean images.
-
-Intervals are of the paired bootstrap over samples, with the same resamples for everything; acc1 at
-one severity of one dataset has Wilson's. For means over datasets that share images, an image is
-drawn in all of these together.
-
-With `results`, a file of `clipsyn evaluate -o`, its ensembles of these backbones get acc1, gain,
-drop, relative_robustness, ce and mce too, a row for each seed. acc1 and gain have the intervals of
-the file; the others have none, since predictions of ensembles are not kept.
+there; clean images are always taken. There are rows for each perturbation at its severity
+("jpeg-3", severity 3), for the mean over its severities ("jpeg", severity null), and for "all", the
+mean over perturbations. Several datasets with the same backbones and perturbations also have rows
+of their mean accuracy, and of what follows from it: `dataset` null, n the sum. docs/analysis.md
+lists the metrics and says how their intervals are made.
 """
 
 from __future__ import annotations
@@ -60,7 +32,7 @@ _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, th
 
 
 def measure(store: FeatureStore, settings: RobustnessSettings) -> pl.DataFrame:
-    """A tidy frame with the columns of `RESULT`, and the metrics that stand above.
+    """A tidy frame with the columns of `RESULT`.
 
     Raises MissingCell with the extract line where clean images, or a backbone under a
     perturbation, are missing; UnknownName with near matches; DatasetError where nothing has

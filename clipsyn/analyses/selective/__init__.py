@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses.spec import (
-    Analysis,
-    Selection,
-    details,
-    perturbations,
-    seed,
-    shots,
-    support,
-)
+from clipsyn.analyses import spec
+from clipsyn.analyses.spec import Analysis, Selection
 from clipsyn.settings import NAMES, NUMBERS, Shots, setting
 
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
@@ -19,7 +12,7 @@ SCORES = ("max-softmax", "margin", "entropy", "agreement")
 class SelectiveSettings(Selection):
     """Whose answers are ranked, by which confidence, and what for."""
 
-    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = spec.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         ("log-avg",),
         NAMES,
@@ -48,10 +41,10 @@ class SelectiveSettings(Selection):
         metavar="DATASET",
         instead_of_none="none",
     )
-    support: str = support()
-    shots: Shots = shots()
-    seed: int = seed()
-    details: bool = details()
+    support: str = spec.support()
+    shots: Shots = spec.shots()
+    seed: int = spec.seed()
+    details: bool = spec.details()
 
 
 selective = Analysis(

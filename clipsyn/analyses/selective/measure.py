@@ -2,17 +2,7 @@
 
 Everything is fitted and chosen on the support split, and measured on others. A sample counts when
 it has a label and every backbone of its group could read it, so that all are compared on the same
-samples. Metrics, of each backbone or ensemble and `score`:
-
-- aurc, e_aurc, augrc: areas under its curves (`measures.risk_coverage`); aurc_gain: how much lower
-  AURC is than by max-softmax; with intervals of a paired bootstrap over samples;
-- acc1: of all answers, and with `coverage` that of the most confident ones, at least that share;
-- coverage and acc1 with `wished`: the share of the samples that are answered, and of these answers
-  that are right, from the `threshold` on that was chosen on the support for that accuracy, with
-  Wilson's intervals; support_coverage and support_acc1: the same there. `threshold` is null where
-  none reaches that accuracy on the support, and 0 where all answers together do;
-- auroc and fpr95 with `foreign`: how well own images are told from those of that dataset, with
-  bootstrap intervals over the images of both.
+samples. docs/analysis.md lists the metrics.
 """
 
 from __future__ import annotations
