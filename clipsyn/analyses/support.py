@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn import __version__
+from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.pool import Pool
@@ -48,6 +50,12 @@ def read_support(reader: Reader, shots: Shots, seed: int) -> Support:
     digest = hashlib.sha256(drawn.astype("<i8").tobytes()).hexdigest()
     rows = drawn[whole.readable & (whole.labels >= 0)]
     return Support(pool, rows, {"of": reader.origin, "rows": digest, "seed": seed})
+
+
+def versions(ensemble: str | None) -> str:
+    """Of clipsyn, and of another package that an ensemble comes from."""
+    package = ENSEMBLES.package(ensemble.partition(":")[0]) if ensemble else ""
+    return f"{__version__} {package}".rstrip()
 
 
 def check_support(support: str, splits: Collection[str] | None) -> None:

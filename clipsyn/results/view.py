@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -14,13 +13,8 @@ WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or on
 Numbers = dict[str, Row]  # rows by metric
 
 
-def parts(frame: pl.DataFrame, columns: tuple[str, ...] = WHERE) -> Iterator[pl.DataFrame]:
-    """The rows of each dataset, split, perturbation and prompt set, in order."""
-    yield from frame.partition_by(columns, maintain_order=True)
-
-
 def named_parts(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The parts by what tells them apart: "birds/test, clean, own"."""
+    """The rows of each dataset, split, perturbation and prompt set: "birds/test, clean, own"."""
     return {
         ", ".join([f"{dataset}/{split}", *others]): part
         for (dataset, split, *others), part in frame.group_by(WHERE, maintain_order=True)

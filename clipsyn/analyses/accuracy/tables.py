@@ -14,9 +14,9 @@ from clipsyn.results.view import (
     Numbers,
     backbones,
     best_single,
+    named_parts,
     numbers,
     numbers_by,
-    parts,
     singles,
 )
 from clipsyn.show.numbers import points
@@ -51,14 +51,16 @@ def tables(
         return {}
     if settings.summary:
         return {"accuracy": _summary(frame, terminal)}
-    return {"backbones": "\n\n".join(_backbones(part, terminal) for part in parts(frame))}
+    parts = named_parts(frame).values()
+    return {"backbones": "\n\n".join(_backbones(part, terminal) for part in parts)}
 
 
 def _summary(frame: pl.DataFrame, terminal: bool | None) -> str:
     """Top-1 accuracy in percent; a split or prompt set that all lines share stands below it."""
     names = shortened(sorted(backbones(singles(frame))))
     shared = common(frame, ("split", "prompts"))
-    rows = [_line(part, names, shared) for part in parts(frame)]
+    parts = named_parts(frame).values()
+    rows = [_line(part, names, shared) for part in parts]
     columns = list(names.columns.values())
     text = show(
         rows,
@@ -69,7 +71,7 @@ def _summary(frame: pl.DataFrame, terminal: bool | None) -> str:
     )
     about = ["zero-shot top-1 accuracy in %", *(f"{name} {shared[name]}" for name in shared)]
     about += [names.phrase] if names.pattern else []
-    uneven = "" if all(map(_has_same_images, parts(frame))) else _COMMON_IMAGES
+    uneven = "" if all(map(_has_same_images, parts)) else _COMMON_IMAGES
     return f"{text}\n\n{'; '.join(about)}.\n{_NOTE}{uneven}{names.legend}"
 
 

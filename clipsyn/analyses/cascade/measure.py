@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn import __version__
 from clipsyn.analyses.cascade import PLAIN, Candidate, CascadeSettings
 from clipsyn.analyses.cascade.candidates import evaluate
 from clipsyn.analyses.cascade.costs import cell_cost
@@ -25,8 +24,7 @@ from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
 from clipsyn.analyses.cascade.support import FittedCascades, fit
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import mean, share
-from clipsyn.analyses.support import check_support
-from clipsyn.ensembles import ENSEMBLES
+from clipsyn.analyses.support import check_support, versions
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
 from clipsyn.registry import unknown_name
@@ -153,19 +151,13 @@ class _CascadeRows:
             "settings": compared,
         }
         decisive = {
-            "clipsyn": _versions(candidate.ensemble),
+            "clipsyn": versions((candidate.ensemble or "").removeprefix(MASKED)),
             "target": self.reader.origin,
             "candidate": candidate._asdict(),
             "gflops": [fitted.gflops[name] for name in candidate.backbones],
             "support": support if learned else None,
         }
         return fingerprint(decisive)
-
-
-def _versions(text: str | None) -> str:
-    """Of clipsyn, and of another package that an ensemble comes from."""
-    name = (text or "").removeprefix(MASKED).partition(":")[0]
-    return f"{__version__} {ENSEMBLES.package(name) if name else ''}".rstrip()
 
 
 def _check(store: FeatureStore, settings: CascadeSettings) -> None:

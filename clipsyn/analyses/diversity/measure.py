@@ -25,10 +25,9 @@ from clipsyn.analyses.diversity.measures import (
     over_pairs,
     pair_counts,
     resampled,
-    unique_correct,
-    unique_correct_floor,
     vote_entropy,
 )
+from clipsyn.analyses.oracle.measures import Overlap, correctness
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, share
 from clipsyn.errors import UsageError
@@ -94,9 +93,10 @@ def _numbers(group: Predicted) -> Iterator[tuple[_Places, Measured]]:
     yield every, estimate("fleiss_kappa", fleiss_kappa(counts), counts.n, fleiss_kappa(draws))
     entropy = vote_entropy(predictions, labels)
     yield every, estimate("vote_entropy", entropy, counts.n, entropies)
-    for b, alone in enumerate(unique_correct(predictions, labels)):
-        yield (b,), share("unique_correct", round(alone * counts.n) if counts.n else 0, counts.n)
-    for b, floor in enumerate(unique_correct_floor(predictions, labels, group.n_classes)):
+    overlap = Overlap.of(correctness(predictions, labels))
+    for b, hits in enumerate(overlap.only()):
+        yield (b,), share("unique_correct", int(hits), counts.n)
+    for b, floor in enumerate(overlap.mean(overlap.guessed(group.n_classes))):
         yield (b,), estimate("unique_correct_floor", floor, counts.n)
     yield from _significance(counts)
 

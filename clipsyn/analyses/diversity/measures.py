@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.oracle.measures import Overlap, correctness
+from clipsyn.analyses.oracle.measures import correctness
 from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.registry import Registry
 from clipsyn.stats import RESAMPLES, Resamples, patterns
@@ -166,23 +166,6 @@ def vote_entropy(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
     """
     kept = predictions[:, scored(predictions, labels)]
     return float(ratio(_entropy(kept).sum(dtype=np.float64), kept.shape[1]))
-
-
-def unique_correct(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """(backbone,) share of samples that it alone gets right; NaN for n = 0."""
-    overlap = Overlap.of(correctness(predictions, labels))
-    return ratio(overlap.only(), overlap.n)
-
-
-def unique_correct_floor(
-    predictions: NDArray[Any], labels: NDArray[Any], classes: int
-) -> NDArray[np.float64]:
-    """(backbone,) share of samples that a guess in its place would be alone right on.
-
-    (1 - oracle of the others) / classes: what is no higher than this may be luck.
-    """
-    overlap = Overlap.of(correctness(predictions, labels))
-    return overlap.mean(overlap.guessed(classes))
 
 
 def resampled(

@@ -15,9 +15,9 @@ from clipsyn.results.view import (
     WHERE,
     Numbers,
     backbones,
+    named_parts,
     numbers,
     numbers_by,
-    parts,
     singles,
 )
 from clipsyn.show.numbers import NOTHING, interval, number, percent
@@ -101,7 +101,7 @@ def _means(frame: pl.DataFrame, note: str, terminal: bool | None) -> str:
     """A line a group; the interval of the first measure alone, to keep it narrow."""
     shared = common(frame, WHERE[1:])
     lines = []
-    for part in parts(frame):
+    for part in named_parts(frame).values():
         of_all = numbers(part.filter(pl.col("metric").is_in(list(_MEANS))))
         about = {key: part[key][0] for key in (*WHERE, "n") if key not in shared}
         lines.append(about | _cells(of_all, _MEANS, ["inconsistency"]))
@@ -187,7 +187,7 @@ def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
     columns = {f"{kind}_{metric}": column for metric, column in (_OF_PAIRS | _OF_ALL).items()}
     shared = common(frame, (*WHERE[1:], "n"))
     lines = []
-    for part in parts(frame, (*WHERE[1:], "backbones")):
+    for part in frame.partition_by(*WHERE[1:], "backbones", maintain_order=True):
         by_ensemble = numbers_by(part, "ensemble")
         for ensemble in sorted(by_ensemble, key=lambda name: (name != "oracle", place_of(name))):
             rows = by_ensemble[ensemble]

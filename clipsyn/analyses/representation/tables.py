@@ -9,7 +9,7 @@ import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.frames import is_nan
-from clipsyn.results.view import WHERE, backbones, numbers_by, parts
+from clipsyn.results.view import WHERE, backbones, numbers_by
 from clipsyn.show.numbers import interval, number, percent
 from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.tables import ShortNames, interval_of, measured, shortened, show
@@ -106,7 +106,7 @@ def _overview(pairs: pl.DataFrame, names: ShortNames, terminal: bool | None) -> 
     """A line a group: means over pairs, and the pairs that are least and most alike."""
     shared = common(pairs, ("split", "perturbation"))
     lines = []
-    for part in parts(pairs):
+    for part in pairs.partition_by(WHERE, maintain_order=True):
         alike = part.filter(pl.col("value").is_not_nan(), metric="cka")
         alike = alike.sort("value", maintain_order=True)
         lines.append(

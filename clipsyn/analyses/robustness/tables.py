@@ -11,7 +11,7 @@ from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, labelled, trial_rows
 from clipsyn.frames import is_nan
-from clipsyn.show.numbers import NOTHING, shots_text
+from clipsyn.show.numbers import NOTHING
 from clipsyn.show.tables import (
     ShortNames,
     best_of_columns,
@@ -20,6 +20,7 @@ from clipsyn.show.tables import (
     measured,
     show,
 )
+from clipsyn.show.titles import fitted_on
 from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
 CLEAN = CLEAN_IMAGES.label
@@ -315,10 +316,8 @@ def _fitted(trial: TrialRows) -> str:
     rows = trial.frame.filter(pl.col("ensemble").is_in(trial.ensembles))
     if rows.is_empty():
         return ""
-    fitted = rows.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))
-    about = [f"head {rows['head'][0]}"]
-    about += [shots_text(fitted["shots"][0])] if len(fitted) else []
-    about += ["means over seeds"] if rows["seed"].n_unique() > 1 else []
+    seeds = "means over seeds" if rows["seed"].n_unique() > 1 else ""
+    about = filter(None, [f"head {rows['head'][0]}", fitted_on(rows), seeds])
     return f"\nEnsembles: {', '.join(about)}."
 
 

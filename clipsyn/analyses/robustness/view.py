@@ -12,7 +12,7 @@ import polars as pl
 from clipsyn.analyses.robustness.measures import families
 from clipsyn.frames import is_nan
 from clipsyn.results.frame import Row
-from clipsyn.results.view import backbones, parts, singles
+from clipsyn.results.view import backbones, singles
 from clipsyn.show.tables import ShortNames, shortened
 from clipsyn.show.titles import title, where
 
@@ -151,7 +151,8 @@ class TrialRows:
 
 def trial_rows(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
     """Every dataset, split and prompt set; and what is shown of all: means, and what is in none."""
-    every = [TrialRows(part) for part in parts(frame, ("dataset", "split", "prompts"))]
+    parts = frame.partition_by("dataset", "split", "prompts", maintain_order=True)
+    every = [TrialRows(part) for part in parts]
     single = [trial for trial in every if not trial.is_mean]
     means, left = [], list(single)
     for mean in every:

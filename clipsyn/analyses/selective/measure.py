@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn import __version__
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.fitted import FittedPredictors, fit, make_ensemble
@@ -38,8 +37,7 @@ from clipsyn.analyses.selective.replies import (
     replies_of,
 )
 from clipsyn.analyses.shares import estimate, mean, share
-from clipsyn.analyses.support import check_support
-from clipsyn.ensembles import ENSEMBLES
+from clipsyn.analyses.support import check_support, versions
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.pool import Pool
 from clipsyn.results.frame import Measured, Row, frame
@@ -203,7 +201,7 @@ class _Sheet:
     def _new_fingerprint(self, predictor: Predictor, learned: bool, foreign: Foreign | None) -> str:
         return fingerprint(
             {
-                "clipsyn": _versions(predictor.ensemble),
+                "clipsyn": versions(predictor.ensemble),
                 "target": self.reader.origin,
                 "method": predictor,
                 "support": self.fitted.origin if learned else None,
@@ -229,9 +227,3 @@ def _both(
     for start in range(0, one.count, _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
         yield of_one[rows], of_other[rows]
-
-
-def _versions(ensemble: str | None) -> str:
-    """Of clipsyn, and of another package that an ensemble comes from."""
-    package = ENSEMBLES.package(ensemble.partition(":")[0]) if ensemble else ""
-    return f"{__version__} {package}".rstrip()

@@ -18,8 +18,6 @@ from clipsyn.analyses.diversity.measures import (
     over_pairs,
     pair_counts,
     resampled,
-    unique_correct,
-    unique_correct_floor,
     vote_entropy,
 )
 from clipsyn.schema import NO_PREDICTION
@@ -95,9 +93,6 @@ def test_all_together_by_hand(four):
     # votes 2:1 on images 0 to 3, but for image 1: 2:1 too
     entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
     assert vote_entropy(*four) == pytest.approx(entropy)
-    assert unique_correct(*four) == pytest.approx([1 / 4, 0, 0])
-    # the second and third miss one of the four images together, the other pairs none
-    assert unique_correct_floor(*four, 5) == pytest.approx([1 / 4 / 5, 0, 0])
 
 
 LOOPS = {  # of (first, second, label)
@@ -204,7 +199,6 @@ def test_no_sample_is_nan(name):
     nothing = np.zeros((3, 2), np.uint16), np.full(2, -1, np.int32)
     assert np.isnan(measure(name)(*nothing)).all()
     assert math.isnan(vote_entropy(*nothing))
-    assert np.isnan(unique_correct(*nothing)).all()
     counts, entropy = resampled(*nothing, resamples=5)
     assert np.isnan(measure(name).formula(counts)).all()
     assert np.isnan(entropy).all()
@@ -256,7 +250,7 @@ def test_resampled_counts_are_counts(many):
     ],
 )
 def test_bad_input_is_refused(predictions, labels):
-    for function in (measure("disagreement"), pair_counts, unique_correct, resampled):
+    for function in (measure("disagreement"), pair_counts, resampled):
         with pytest.raises(ValueError, match="predictions are"):
             function(predictions, labels)
 
