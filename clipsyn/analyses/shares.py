@@ -19,10 +19,10 @@ def share(metric: str, hits: int, n: int) -> Measured:
 
 
 def gain(metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_]) -> Measured:
-    """How much more often a choice is correct than the best single backbone.
+    """How much more often a choice is correct than another, or than the best of several.
 
-    correct: (sample,); right: (backbone, sample), of the same samples, which decide which backbone
-    is best; of equals the first. The interval is a paired bootstrap's; NaN without samples.
+    correct: (sample,); right: (other, sample), of the same samples, which decide which other is the
+    best; of equals the first. The interval is a paired bootstrap's; NaN without samples.
     """
     n = len(correct)
     best = right[right.sum(axis=1).argmax()]

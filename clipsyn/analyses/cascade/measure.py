@@ -23,15 +23,14 @@ from clipsyn.analyses.cascade.measures import exit_stages
 from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
 from clipsyn.analyses.cascade.support import FittedCascades, fit
 from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.shares import mean, share
+from clipsyn.analyses.shares import estimate, gain, mean, share
 from clipsyn.analyses.support import check_support, versions
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import Score
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
 from clipsyn.specs import FeatureKey, fingerprint
-from clipsyn.stats import Interval, bootstrap_difference, bootstrap_mean
+from clipsyn.stats import bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}
@@ -98,22 +97,21 @@ class _CascadeRows:
         cost = cell_cost(self.group.store, key, self.fitted.gflops)
         for metric, value in cost._asdict().items():
             if metric != "gflops" and value is not None:
-                yield self._measured(metric, value)
+                yield estimate(metric, value, self.n)
 
     def _fixed(self, candidate: Candidate) -> Iterator[Measured]:
         correct = self.evaluation.correct[candidate]
-        yield self._measured("acc1", mean(correct).value, bootstrap_mean(correct))
-        yield self._measured("mean_gflops", self.fitted.price(candidate.backbones))
+        yield Measured("acc1", mean(correct), bootstrap_mean(correct))
+        yield estimate("mean_gflops", self.fitted.price(candidate.backbones), self.n)
 
     def _cascade(self, leaves: NDArray[np.intp], correct: NDArray[np.bool_]) -> Iterator[Measured]:
         """leaves: (sample,) the stage at which each leaves. correct: (stage, sample)."""
         right = correct[leaves, np.arange(self.n)]
         cost = np.cumsum(list(self.fitted.gflops.values()))[leaves]
-        yield self._measured("acc1", mean(right).value, bootstrap_mean(right))
-        yield self._measured("mean_gflops", mean(cost).value, bootstrap_mean(cost))
-        for metric, other in (("gain_over_full", correct[-1]), ("gain_over_chosen", self.best)):
-            gain = mean(right).value - mean(other).value
-            yield self._measured(metric, gain, bootstrap_difference(right, other))
+        yield Measured("acc1", mean(right), bootstrap_mean(right))
+        yield Measured("mean_gflops", mean(cost), bootstrap_mean(cost))
+        yield gain("gain_over_full", right, correct[-1:])
+        yield gain("gain_over_chosen", right, self.best[None])
 
     def _exits(self, cascade: Candidate, leaves: NDArray[np.intp]) -> Iterator[Row]:
         """A row for each stage: the share of samples that leave there."""
@@ -124,10 +122,7 @@ class _CascadeRows:
 
     def _on_support(self, candidate: Candidate) -> Iterator[Measured]:
         for metric, value in self.fitted.on_support[candidate]._asdict().items():
-            yield self._measured(metric, value)
-
-    def _measured(self, metric: str, value: float, interval: Interval | None = None) -> Measured:
-        return Measured(metric, Score(value, self.n), interval)
+            yield estimate(metric, value, self.n)
 
     def _about(
         self, candidate: Candidate, numbers: Iterable[Measured], *, learned: bool

@@ -87,13 +87,9 @@ class Overlap:
     def credit(self) -> NDArray[np.float64]:
         """(region, backbone): the one point of a sample, shared by the backbones that are right.
 
-        Its mean over samples is each backbone's Shapley value.
-
-        The Shapley value (Shapley 1953) is what a backbone adds to the oracle's accuracy, averaged
-        over all orders in which backbones could join. On one sample the first right backbone to
-        join adds 1 and all others add nothing, and each right backbone is the first equally often.
-        The value of a sum of games is the sum of their values, so this is exact for any number of
-        backbones. The values of all backbones sum to the accuracy of the oracle.
+        Its mean over samples is each backbone's Shapley value (Shapley 1953) in the oracle's
+        accuracy: on one sample the first right backbone to join adds 1, all others add nothing, and
+        each right one is the first equally often. It is exact for any number of backbones.
         """
         return self.right / np.maximum(self.agreeing, 1)[:, None]
 
@@ -141,9 +137,7 @@ def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None
 
     accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
     as many. In each class all backbones then miss an image with the product of their error rates.
-    That is the mean of the oracle over all ways to shuffle each backbone's hits within each class.
-    Images that are hard for all make backbones err together, so an oracle lies below this mark; the
-    further below it lies, the more the backbones know the same things. NaN without samples.
+    NaN without samples.
     """
     return _mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
 
