@@ -20,7 +20,7 @@ from clipsyn.show.tables import (
     measured,
     show,
 )
-from clipsyn.show.titles import fitted_on
+from clipsyn.show.titles import common, fitted_on
 from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
 CLEAN = CLEAN_IMAGES.label
@@ -260,22 +260,16 @@ def _severities(trial: TrialRows, terminal: bool | None) -> str:
 
 def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
     """A line for each dataset."""
-    several = {
-        "split": len({trial.split for trial in trials}) > 1,
-        "prompts": len({trial.prompts for trial in trials}) > 1,
-    }
+    shared = common(pl.DataFrame([trial.about for trial in trials]), ("split", "prompts"))
     lines: _Lines = []
     for trial in trials:
         first, second = (
             (trial.only("lead", condition).get("backbones") or trial.backbones)[0]
             for condition in (CLEAN, ALL)
         )
-        about = {"split": trial.split, "prompts": trial.prompts}
         lines.append(
             {
-                "dataset": trial.dataset,
-                **{name: value for name, value in about.items() if several[name]},
-                "n": trial.n,
+                **{name: value for name, value in trial.about.items() if name not in shared},
                 "clean": trial.names.short[first],
                 "top-1 of clean": trial.value("acc1", CLEAN, Predictor(first)),
                 **measured("drop", trial.row("drop", ALL, Predictor(first))),

@@ -37,42 +37,27 @@ class TrialRows:
     datasets: int = 1
 
     @cached_property
-    def _first(self) -> Row:
-        return self.frame.row(0, named=True)
+    def about(self) -> Row:
+        """The columns `dataset`, `split` and `prompts`, and `n`."""
+        row = self.frame.select("dataset", "split", "prompts").row(0, named=True)
+        return row | {"n": self.frame["n"].max()}
 
     @property
     def is_mean(self) -> bool:
-        return self._first["dataset"] is None
-
-    @property
-    def dataset(self) -> str:
-        return self._first["dataset"] or f"mean over {self.datasets} datasets"
-
-    @property
-    def split(self) -> str:
-        return str(self._first["split"])
-
-    @property
-    def prompts(self) -> str:
-        return str(self._first["prompts"])
+        return self.about["dataset"] is None
 
     @property
     def title(self) -> str:
-        about = [self.dataset, f"split {self.split}"]
-        if not self.is_mean:
-            about = where(self._first, ("dataset", "split"))
-        about += where(self._first | {"n": self.n}, ("prompts", "n"))
+        about = where(self.about, ("dataset", "split", "prompts", "n"))
+        if self.is_mean:
+            about[:1] = f"mean over {self.datasets} datasets", f"split {about[0]}"
         return title(*about, self.names.phrase)
 
     @property
     def label(self) -> str:
         """What tells it apart from others, behind the name of a table."""
-        about = f"mean, {self.split}" if self.is_mean else f"{self.dataset}/{self.split}"
-        return f"{about}, {self.prompts}"
-
-    @property
-    def n(self) -> int:
-        return int(self.frame["n"].max())  # type: ignore[arg-type]
+        text = "mean, {split}, {prompts}" if self.is_mean else "{dataset}/{split}, {prompts}"
+        return text.format(**self.about)
 
     @cached_property
     def backbones(self) -> tuple[str, ...]:
@@ -171,7 +156,7 @@ def labelled(trials: Sequence[TrialRows]) -> Iterator[tuple[str, TrialRows]]:
 
 def _kind(trial: TrialRows) -> tuple[object, ...]:
     """What datasets and a mean over them have in common."""
-    return trial.split, trial.prompts, trial.backbones, trial.severities
+    return trial.about["split"], trial.about["prompts"], trial.backbones, trial.severities
 
 
 def _mean(rows: list[Row]) -> Row:
