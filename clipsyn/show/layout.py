@@ -85,8 +85,10 @@ def is_whole(columns: Sequence[Column], tables: Sequence[Sequence[Column]]) -> b
     """Whether `fitted` has made one table of the columns, with every word of their texts."""
     if len(tables) > 1:
         return False
-    pairs = zip(columns, tables[0], strict=True)
-    return all(map(_same_words, ((one.texts, other.texts) for one, other in pairs)))
+    return all(
+        one is other or [*map(str.split, one.texts)] == [*map(str.split, other.texts)]
+        for one, other in zip(columns, tables[0], strict=True)
+    )
 
 
 def drawn(columns: Sequence[Column], terminal: bool) -> str:
@@ -211,11 +213,6 @@ def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:
             short = cut(text, width - len(f"#{number}")) + f"#{number}"
         shown[text] = short
     return tuple(shown[text] for text in texts)
-
-
-def _same_words(texts: tuple[Sequence[str], Sequence[str]]) -> bool:
-    one, other = texts
-    return one is other or all(a.split() == b.split() for a, b in zip(one, other, strict=True))
 
 
 def _total(columns: Sequence[Column]) -> int:

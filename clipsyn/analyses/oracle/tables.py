@@ -112,10 +112,8 @@ def tables(
     each group: "oracle", "choices", "shapley", "unique_correct" and "sizes"; with `details` also
     the tables of each group, its name behind a comma ("regions, birds/test, clean, own").
     """
-    top, groups = (
-        settings.top,
-        {name: _OracleNumbers(part) for name, part in named_parts(frame).items()},
-    )
+    top = settings.top
+    groups = {name: _OracleNumbers(part) for name, part in named_parts(frame).items()}
     if len(groups) == 1:
         (group,) = groups.values()
         return _details(group, top, terminal)
