@@ -208,14 +208,14 @@ class PromptSet:
                 raise UsageError(f"prompt set '{self.name}': template '{template}' has no {{c}}")
 
     def prompts(self, class_name: str) -> tuple[str, ...]:
-        """The texts whose mean embedding stands for `class_name`."""
+        """The texts whose mean embedding stands for a class; raises UsageError if there is none."""
         if self.per_class:
-            if class_name not in self.per_class:
-                raise UsageError(
-                    f"prompt set '{self.name}' has no prompts for class '{class_name}'"
-                )
-            return self.per_class[class_name]
-        return tuple(template.replace("{c}", class_name) for template in self.templates)
+            texts = self.per_class.get(class_name, ())
+        else:
+            texts = tuple(template.replace("{c}", class_name) for template in self.templates)
+        if not texts:
+            raise UsageError(f"prompt set '{self.name}' has no prompts for class '{class_name}'")
+        return texts
 
 
 @dataclass(frozen=True, order=True)

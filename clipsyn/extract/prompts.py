@@ -15,7 +15,10 @@ def source_prompts(source: ImageSource, spec: str | None = None) -> tuple[Prompt
     when neither the source nor an installed clip-benchmark has templates.
     """
     if spec == "openai" or (spec in (None, "auto") and _falls_back_to_openai(source)):
-        return _openai(), ""
+        import open_clip
+
+        templates = tuple(write("{c}") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
+        return PromptSet("openai", templates), ""
     return resolve_prompts(spec, source.name, source.class_names, source.templates)
 
 
@@ -23,9 +26,3 @@ def _falls_back_to_openai(source: ImageSource) -> bool:
     info = find_dataset(source.name)
     is_imagenet = info is not None and info.name == "imagenet1k"
     return is_imagenet and not source.templates and not benchmark_templates(source.name)
-
-
-def _openai() -> PromptSet:
-    import open_clip
-
-    return PromptSet("openai", tuple(write("{c}") for write in open_clip.OPENAI_IMAGENET_TEMPLATES))

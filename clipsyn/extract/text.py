@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from open_clip.transformer import TextTransformer
 
-from clipsyn.errors import UsageError
 from clipsyn.specs import PromptSet
 
 BATCH = 256
@@ -32,9 +31,6 @@ def class_embeddings(
     a class without prompts.
     """
     per_class = [prompts.prompts(name) for name in class_names]
-    for name, texts in zip(class_names, per_class, strict=True):
-        if not texts:
-            raise UsageError(f"prompt set '{prompts.name}' has no prompts for class '{name}'")
     row = {text: i for i, text in enumerate(dict.fromkeys(t for ts in per_class for t in ts))}
     embedded = encoder.encode_text(list(row))
     mean = np.zeros((len(per_class), embedded.shape[1]))

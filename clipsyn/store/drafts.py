@@ -78,7 +78,8 @@ class Draft:
         if not files.exists(self.target):
             return []
         try:
-            return list(differences(read_identity(self.target), self.identity))
+            stored = arrays.read_attributes(self.target).get("identity", {})
+            return list(differences(stored, self.identity))
         except DamagedStore as error:
             error.add_note("Add replace=True to make it again.")
             raise
@@ -295,11 +296,6 @@ def _is_draft(folder: Path) -> bool:
 
 def read_fingerprint(path: Path) -> str | None:
     return arrays.read_attributes(path).get("fingerprint")
-
-
-def read_identity(path: Path) -> Identity:
-    identity: Identity = arrays.read_attributes(path).get("identity", {})
-    return identity
 
 
 def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> StaleCell:

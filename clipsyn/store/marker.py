@@ -41,7 +41,11 @@ def read_marker(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         if is_store(path):  # made by another process between the two looks
             return read_marker(path)
-        raise _no_store(path) from None
+        if not is_vacant(path):
+            what = "holds something else than a feature store: give another path"
+        else:
+            what = f"is no feature store: make one with `clipsyn extract {path} …`"
+        raise StoreError(f"{path} {what}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedFormat(f"{file} cannot be read: {error}") from error
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
@@ -64,9 +68,3 @@ def write_marker(path: Path, chunk_rows: int) -> None:
         content = json.dumps(marker, indent=2).encode()
         files.write_file(path / _MARKER, content, scratch=scratch(path))
         make_groups(path, path)
-
-
-def _no_store(path: Path) -> StoreError:
-    if not is_vacant(path):
-        return StoreError(f"{path} holds something else than a feature store: give another path")
-    return StoreError(f"{path} is no feature store: make one with `clipsyn extract {path} …`")
