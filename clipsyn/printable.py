@@ -32,6 +32,11 @@ def printable_lines(text: str) -> str:
     return _IN_LINES.sub(lambda match: match[1] or _escaped(match), text)
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names for a sentence, with … where there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def html_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table for notebooks; every name in it is escaped."""
     lines = [

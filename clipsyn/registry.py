@@ -8,6 +8,7 @@ from typing import Any
 
 from clipsyn.errors import UnknownName
 from clipsyn.plugins import Plugins
+from clipsyn.printable import few
 
 
 def near_matches(name: str, known: Iterable[str], alike: float = 0.5) -> list[str]:
@@ -26,8 +27,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     if matches:
         advice = f"did you mean {', '.join(matches)}?"
     else:
-        shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
-        advice = f"known: {shown}." if known else "none is known."
+        advice = f"known: {few(known, 12)}." if known else "none is known."
     return UnknownName(f"unknown {kind} '{name}': {advice}{' ' + hint if hint else ''}")
 
 

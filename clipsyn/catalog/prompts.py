@@ -15,6 +15,7 @@ from typing import Any
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.documents import foreign, parse_json
 from clipsyn.errors import UsageError
+from clipsyn.printable import few
 from clipsyn.registry import unknown_name
 from clipsyn.specs import PromptSet
 
@@ -107,10 +108,9 @@ def _per_class(
 ) -> dict[str, tuple[str, ...]]:
     missing = [name for name in class_names if name not in content]
     if missing and len(missing) == len(set(class_names)):
-        keys = ", ".join(f"'{key}'" for key in list(content)[:5])
+        keys = few([f"'{key}'" for key in content], 5)
         raise UsageError(
             f"prompt file '{path}' has nothing for dataset '{dataset}': its keys are {keys}"
-            f"{', …' if len(content) > 5 else ''}"
         )
     if missing:
         raise UsageError(

@@ -126,7 +126,9 @@ class Plan:
         """
         rows = []
         for split in self.splits:
-            for _, group in groupby(split.cells, key=_without_severity):
+            for _, group in groupby(
+                split.cells, lambda cell: replace(cell.perturbation, severity=0)
+            ):
                 cells = list(group)
                 rows.append(
                     {
@@ -155,10 +157,6 @@ class Plan:
             f"{sum(cell.gflops for cell in todo):,.0f} GFLOPs, "
             f"{sum(cell.bytes for cell in todo) / 1e6:,.1f} MB to store"
         )
-
-
-def _without_severity(cell: CellPlan) -> Perturbation:
-    return replace(parse_perturbation(cell.key.perturbation), severity=0)
 
 
 def features_bytes(images: float, embed_dim: float) -> float:

@@ -19,6 +19,7 @@ from clipsyn.importing.classes import check_count, class_indices, class_names
 from clipsyn.importing.parts import Part, predicted_class, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.pool import NO_LABEL
+from clipsyn.printable import few
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
 from clipsyn.store.imports import ELSEWHERE
@@ -208,7 +209,7 @@ def _check_ids(
     if intersect or not (missing or unknown):
         return
     problems = [
-        f"{len(names):,} {what} ({short(names[:3])}{', …' if len(names) > 3 else ''})"
+        f"{len(names):,} {what} ({few(names)})"
         for names, what in ((missing, "samples are not in it"), (unknown, "of its ids are unknown"))
         if names
     ]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.printable import few
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 
 _EQUAL = 1e-5  # of elements of unit-norm embeddings: how far rounding alone can move them
 _DIRECTIONS = 4
-_SHOWN = 3  # pairs of names in a note
 
 
 def alike(embeddings: NDArray[Any]) -> list[tuple[int, int]]:
@@ -58,10 +58,9 @@ def alike_notes(
     if pairs:
         concerned = len({index for pair in pairs for index in pair})
         unsure = sorted({backbone for by in pairs.values() for backbone in by})
-        shown = ", ".join(f"{names[one]} = {names[other]}" for one, other in list(pairs)[:_SHOWN])
+        shown = few([f"{names[one]} = {names[other]}" for one, other in pairs])
         yield (
             f"{dataset} (prompts {prompts}): {concerned} of {len(names)} classes cannot be told "
-            f"apart by {', '.join(unsure)}, whose class embeddings are equal ({shown}"
-            f"{', …' if len(pairs) > _SHOWN else ''}): accuracies depend on which of them comes "
-            "first; other class names or prompts would tell them apart"
+            f"apart by {', '.join(unsure)}, whose class embeddings are equal ({shown}): accuracies "
+            "depend on which of them comes first; other class names or prompts would tell them apart"
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DatasetError
 from clipsyn.pool import NO_LABEL
+from clipsyn.printable import few
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import Identity
 from clipsyn.store import arrays
@@ -142,9 +143,5 @@ def changed_samples(old: SampleTable, new: SampleTable) -> str:
         "gone": [name for name in before if name not in after],
         "changed": [name for name in after if name in before and before[name] != after[name]],
     }
-    parts = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    parts = [f"{len(names)} {kind} ({few(names)})" for kind, names in kinds.items() if names]
     return ", ".join(parts) or "the order of the images changed"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

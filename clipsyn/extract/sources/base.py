@@ -15,6 +15,7 @@ from PIL import Image
 from clipsyn.catalog.datasets import DatasetInfo, find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage, decode
+from clipsyn.printable import few
 from clipsyn.store.samples import check_samples
 
 UNLABELLED = -1
@@ -113,10 +114,10 @@ class BaseSource:
 
 
 def duplicate_note(dataset: str, names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:5]) + (", …" if len(names) > 5 else "")
+    quoted = [f"'{name}'" for name in names]
     return (
-        f"{dataset}: classes share the name {shown}; they stay separate classes, their logits "
-        "tie and the lowest index wins"
+        f"{dataset}: classes share the name {few(quoted, 5)}; they stay separate classes, "
+        "their logits tie and the lowest index wins"
     )
 
 
