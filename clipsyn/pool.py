@@ -63,7 +63,11 @@ class Pool:
             raise InputError(f"a backbone stands twice in {', '.join(self.backbones)}")
         self._check_labels()
         for embeddings in (self.embeddings, *self.views):
-            self._check_embeddings(embeddings)
+            for name, values in embeddings.items():
+                if values.ndim != 2 or len(values) != len(self.logits):
+                    raise InputError(
+                        f"embeddings of {name} are ({len(self.logits)}, embed), not {values.shape}"
+                    )
 
     @classmethod
     def of(
@@ -212,13 +216,6 @@ class Pool:
             )
         if self.class_names and len(self.class_names) != self.n_classes:
             raise InputError(f"{self.n_classes} classes have {len(self.class_names)} names")
-
-    def _check_embeddings(self, embeddings: Embeddings) -> None:
-        for name, values in embeddings.items():
-            if values.ndim != 2 or len(values) != len(self.logits):
-                raise InputError(
-                    f"embeddings of {name} are ({len(self.logits)}, embed), not {values.shape}"
-                )
 
 
 def _check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:

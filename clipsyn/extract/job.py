@@ -208,13 +208,12 @@ def _distinct(texts: Sequence[str], option: str) -> list[str]:
 
 
 def settle_process() -> None:
-    """RunSettings to make before torch is imported; docs/decisions.md says what they gain."""
+    """What must be set before torch is imported; docs/decisions.md says what they gain."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
-        if hasattr(
-            libc, "mallopt"
-        ):  # glibc: keep freed activations instead of faulting them in anew
+        if hasattr(libc, "mallopt"):
+            # glibc: keep freed activations instead of faulting them in anew
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(_M_TRIM_THRESHOLD, 1 << 31 - 1)
             libc.mallopt(_M_ARENA_MAX, 1)  # other threads' own arenas give large blocks back

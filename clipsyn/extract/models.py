@@ -19,6 +19,7 @@ import open_clip
 import torch
 from open_clip.pretrained import download_pretrained_from_hf
 
+from clipsyn.catalog.backbones import CONFIG_FILE
 from clipsyn.documents import foreign, one_line, parse_json
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.hub import cached, require_answer
@@ -30,8 +31,6 @@ from clipsyn.extract.weights import (
 )
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone
-
-CONFIG_FILE = "open_clip_config.json"
 
 # In open_clip's order of preference: what its own tools write.
 _WEIGHTS_FILES = (

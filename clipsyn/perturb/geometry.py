@@ -30,9 +30,8 @@ ELASTIC = (
 
 # smallest share of the area that a crop keeps; Tip-Adapter's views have 0.5 (severity 3)
 CROP_SCALE = (0.9, 0.7, 0.5, 0.3, 0.1)
-_ASPECT = (
-    4 / 3
-)  # aspect ratios go from its inverse to it, as in Inception's and torchvision's crops
+# aspect ratios go from its inverse to it, as in Inception's and torchvision's crops
+_ASPECT = 4 / 3
 
 
 def augment(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:

@@ -62,5 +62,6 @@ def alike_notes(
         yield (
             f"{dataset} (prompts {prompts}): {concerned} of {len(names)} classes cannot be told "
             f"apart by {', '.join(unsure)}, whose class embeddings are equal ({shown}): accuracies "
-            "depend on which of them comes first; other class names or prompts would tell them apart"
+            "depend on which of them comes first; other class names or prompts would tell them "
+            "apart"
         )
