@@ -1,13 +1,6 @@
 """The feature store: cells under their names, trusted by their fingerprints.
 
-    samples/<dataset>/<split>/                              which images
-    classes/<dataset>/<prompts>/<backbone>/                 class embeddings
-    features/<dataset>/<split>/<perturbation>/<backbone>/   image embeddings
-    logits/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/
-    imports/<dataset>/<split>/<perturbation>/<backbone>/    what was made elsewhere
-    prompted/<dataset>/<split>/<perturbation>/<backbone>/<prompts>/    with a prompt set
-
-Reading never writes. `docs/store.md` specifies the format.
+Reading never writes. `docs/store.md` specifies the format, `store.folders` lists the folders.
 """
 
 from __future__ import annotations

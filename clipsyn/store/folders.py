@@ -17,12 +17,12 @@ _LONGEST = 255  # bytes
 _AMBIGUOUS_HYPHEN = re.compile(r"-(?=[-/])|(?<=[-/])-")
 
 KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are called after
-    "samples": ("dataset", "split"),
-    "classes": ("dataset", "prompts", "backbone"),
-    "features": ("dataset", "split", "perturbation", "backbone"),
+    "samples": ("dataset", "split"),  # which images
+    "classes": ("dataset", "prompts", "backbone"),  # class embeddings
+    "features": ("dataset", "split", "perturbation", "backbone"),  # image embeddings
     "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
-    "imports": ("dataset", "split", "perturbation", "backbone"),
-    "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),
+    "imports": ("dataset", "split", "perturbation", "backbone"),  # what was made elsewhere
+    "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),  # with a prompt set
 }
 
 
