@@ -51,7 +51,8 @@ class Plugins:
             (entry,) = self._entries().select(name=name)
             loaded = entry.load()
             if isinstance(loaded, type) and issubclass(loaded, base):
-                _check_home(entry, loaded)
+                if entry.value != (home := _home(loaded)):  # routers find their class by it
+                    raise TypeError(f"the entry point says {entry.value}, the class is {home}")
             elif not isinstance(loaded, base):
                 raise TypeError(f"{entry.value} is no {self._base.replace(':', '.')}")
         return loaded
@@ -87,12 +88,6 @@ class Plugins:
 
 def _home(thing: type) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
-
-
-def _check_home(entry: EntryPoint, thing: type) -> None:
-    """Refuse an entry point that names the class indirectly: routers find their class by it."""
-    if entry.value != _home(thing):
-        raise TypeError(f"the entry point says {entry.value}, the class is {_home(thing)}")
 
 
 def _package(entry: EntryPoint) -> str:

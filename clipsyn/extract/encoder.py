@@ -165,7 +165,8 @@ class OpenClipEncoder:
         self.provenance = _provenance(backbone, model, device, self.gflops)
         self.embed_dim = int(source.config["embed_dim"])
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self.preprocess_key = _preprocess_key(config)
+        steps = self.identity["preprocess"].items()  # normalisation apart
+        self.preprocess_key = canonical_json({k: v for k, v in steps if k not in {"mean", "std"}})
         self._geometry, normalize = split_transform(config)
         self.device = device
         self._precision = precision
@@ -277,11 +278,6 @@ def _resolved(config: PreprocessCfg) -> dict[str, Any]:
         "mean": list(config.mean),
         "std": list(config.std),
     }
-
-
-def _preprocess_key(config: PreprocessCfg) -> str:
-    geometry = {k: v for k, v in _resolved(config).items() if k not in {"mean", "std"}}
-    return canonical_json(geometry)
 
 
 def _gflops(source: ModelSource, model: Any, config: PreprocessCfg) -> float | None:

@@ -105,7 +105,8 @@ def _by_dataset(
 
 def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> _Aligned:
     """Read, merged and aligned: everything that is known without the store's other cells."""
-    table = _stored_table(there, wanted)
+    place = wanted.dataset_name, wanted.split
+    table = there.samples(*place) if there and exists(there.samples_path(*place)) else None
     known = _known_names(there, table, wanted)
     read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
     _check_conditions(read, wanted)
@@ -186,12 +187,6 @@ def _check_conditions(parts: Sequence[Part], wanted: ImportSettings) -> None:
             f"conditions=… names {unused[0]}, and no row has that condition; "
             + (f"there are {', '.join(sorted(there))}" if there else "no column has conditions")
         )
-
-
-def _stored_table(store: FeatureStore | None, wanted: ImportSettings) -> SampleTable | None:
-    if store is None or not exists(store.samples_path(wanted.dataset_name, wanted.split)):
-        return None
-    return store.samples(wanted.dataset_name, wanted.split)
 
 
 def _known_names(
