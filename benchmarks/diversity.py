@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.diversity.measures import PAIRWISE, pair_counts, resampled
 from clipsyn.analyses.oracle.measures import Overlap, members
-from clipsyn.stats import Resamples, bootstrap_means
+from clipsyn.stats.bootstrap import Resamples, bootstrap_means
 
 BACKBONES, METHODS, CLASSES = 9, 30, 1_000
 RESAMPLES = 10_000

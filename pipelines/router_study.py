@@ -31,7 +31,7 @@ from clipsyn.numerics.fewshot import few_shot
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax, zero_shot_logits
 from clipsyn.pool import Pool
-from clipsyn.stats import bootstrap_mean
+from clipsyn.stats.bootstrap import bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
 DISTINCT = tuple(f"emoji-{name}" for name in ("animals", "faces", "food", "objects", "travel"))

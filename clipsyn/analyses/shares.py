@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import Measured
-from clipsyn.stats import bootstrap_difference, percentiles, wilson_interval
+from clipsyn.stats.bootstrap import bootstrap_difference
+from clipsyn.stats.intervals import percentiles, wilson_interval
 
 
 def share(metric: str, hits: int, n: int) -> Measured:

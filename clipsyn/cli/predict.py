@@ -193,7 +193,7 @@ def _wrapped(column: str) -> str:
 
 def _accuracy(predictions: Predictions) -> Iterator[str]:
     from clipsyn.show.numbers import interval_text
-    from clipsyn.stats import wilson_interval
+    from clipsyn.stats.intervals import wilson_interval
 
     if predictions.accuracy is not None:
         value, n = predictions.accuracy

@@ -11,7 +11,8 @@ from clipsyn.protocol.methods import CHOSEN
 from clipsyn.protocol.tables import BEST, at_most_shots, method_frame
 from clipsyn.registry import unknown_name
 from clipsyn.show.tables import show
-from clipsyn.stats import holm, spearman, wilcoxon
+from clipsyn.stats.correlation import spearman
+from clipsyn.stats.significance import holm, wilcoxon
 
 
 def gain_frame(tidy: pl.DataFrame, head: str, methods: list[str]) -> pl.DataFrame:

@@ -23,7 +23,8 @@ from clipsyn.numerics.metrics import (
 )
 from clipsyn.results.frame import Measured
 from clipsyn.schema import NO_PREDICTION
-from clipsyn.stats import UNKNOWN, Resamples, bootstrap_mean_per_class, percentiles
+from clipsyn.stats.bootstrap import Resamples, bootstrap_mean_per_class
+from clipsyn.stats.intervals import UNKNOWN, percentiles
 
 
 class Reference(NamedTuple):

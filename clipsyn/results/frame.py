@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipsyn.numerics.metrics import Score
-from clipsyn.stats import Interval
+from clipsyn.stats.intervals import Interval
 
 Row = dict[str, Any]
 RESULT: dict[str, Any] = {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from clipsyn.analyses.shares import estimate, gain, share
-from clipsyn.stats import bootstrap_difference, percentiles, wilson_interval
+from clipsyn.stats.bootstrap import bootstrap_difference
+from clipsyn.stats.intervals import percentiles, wilson_interval
 
 
 def test_a_share_has_wilsons_interval():

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from clipsyn.stats import (
+from clipsyn.stats import bootstrap
+from clipsyn.stats.bootstrap import (
     Resamples,
-    bootstrap,
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_mean_per_class,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from clipsyn.stats import pearson, spearman
+from clipsyn.stats.correlation import pearson, spearman
 
 SECOND = {pearson: scipy_stats.pearsonr, spearman: scipy_stats.spearmanr}
 both = pytest.mark.parametrize("correlation", SECOND)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from clipsyn.stats import percentiles, wilson_interval
+from clipsyn.stats.intervals import percentiles, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
-from clipsyn.stats import holm, mcnemar, wilcoxon
+from clipsyn.stats.significance import holm, mcnemar, wilcoxon
 
 
 @pytest.mark.parametrize(

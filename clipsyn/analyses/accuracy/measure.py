@@ -23,7 +23,7 @@ from clipsyn.analyses.shares import estimate, gain, share
 from clipsyn.numerics.metrics import mean_per_class_recall, scored, true_class_rank
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import FeatureKey
-from clipsyn.stats import bootstrap_mean_per_class
+from clipsyn.stats.bootstrap import bootstrap_mean_per_class
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 

@@ -30,7 +30,7 @@ from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
 from clipsyn.specs import FeatureKey, fingerprint
-from clipsyn.stats import bootstrap_mean
+from clipsyn.stats.bootstrap import bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
 CASCADE: dict[str, Any] = {"threshold": pl.Float64, "rule": pl.String, "stage": pl.Int32}

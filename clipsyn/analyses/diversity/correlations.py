@@ -13,7 +13,7 @@ from clipsyn.results.files import ensembles_in
 from clipsyn.results.frame import Measured, Row, frame, row
 from clipsyn.settings import Shots
 from clipsyn.specs import fingerprint, parse_perturbation
-from clipsyn.stats import Correlation, pearson, spearman
+from clipsyn.stats.correlation import Correlation, pearson, spearman
 
 CORRELATIONS = {"pearson": pearson, "spearman": spearman}
 _GROUP = ["split", "perturbation", "prompts"]

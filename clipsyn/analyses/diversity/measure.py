@@ -32,7 +32,7 @@ from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, share
 from clipsyn.errors import UsageError
 from clipsyn.results.frame import Measured, Row, frame
-from clipsyn.stats import holm, mcnemar
+from clipsyn.stats.significance import holm, mcnemar
 from clipsyn.store.features import FeatureStore
 
 _Places = tuple[int, ...]  # of the backbones that a number is about

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clipsyn.analyses.oracle.measures import correctness
 from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.registry import Registry
-from clipsyn.stats import RESAMPLES, Resamples, patterns
+from clipsyn.stats.bootstrap import RESAMPLES, Resamples, patterns
 
 PAIRWISE = Registry(
     "diversity measure",

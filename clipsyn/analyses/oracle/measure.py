@@ -35,7 +35,7 @@ from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.results.frame import Measured, frame
 from clipsyn.results.view import WHERE
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
-from clipsyn.stats import Resamples
+from clipsyn.stats.bootstrap import Resamples
 from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
 

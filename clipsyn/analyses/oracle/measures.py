@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.metrics import scored
-from clipsyn.stats import patterns
+from clipsyn.stats.bootstrap import patterns
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
 

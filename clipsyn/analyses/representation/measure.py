@@ -42,7 +42,8 @@ from clipsyn.numerics.metrics import (
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame, row
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint, parse_perturbation
-from clipsyn.stats import UNKNOWN, Interval, Resamples, bootstrap_mean, percentiles
+from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
+from clipsyn.stats.intervals import UNKNOWN, Interval, percentiles
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.blocks import equal_slices
-from clipsyn.stats import LEVEL
+from clipsyn.stats.intervals import LEVEL
 
 GROUPS = 20  # of the jackknife: more make the products narrow and slow, fewer the interval unsure
 NEIGHBOURS = 10  # as Huh et al. 2024

@@ -25,7 +25,7 @@ from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import fingerprint
-from clipsyn.stats import wilson_interval
+from clipsyn.stats.intervals import wilson_interval
 from clipsyn.store.features import FeatureStore
 
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number

@@ -22,7 +22,7 @@ from clipsyn.errors import MissingCell, UsageError
 from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.results.frame import Measured, Row
 from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
-from clipsyn.stats import bootstrap_means, bootstrap_sets
+from clipsyn.stats.bootstrap import bootstrap_means, bootstrap_sets
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, matching, terms_of

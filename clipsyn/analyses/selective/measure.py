@@ -43,7 +43,7 @@ from clipsyn.pool import Pool
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
 from clipsyn.specs import fingerprint
-from clipsyn.stats import Resamples, bootstrap_mean
+from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
 from clipsyn.store.features import FeatureStore
 
 COLUMNS = {

@@ -17,7 +17,8 @@ from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.protocol.loop import evaluate
 from clipsyn.results.frame import NAMES, RESULT
-from clipsyn.stats import Resamples, bootstrap_difference, percentiles, wilson_interval
+from clipsyn.stats.bootstrap import Resamples, bootstrap_difference
+from clipsyn.stats.intervals import percentiles, wilson_interval
 from clipsyn.store.features import FeatureStore
 
 LABELS = ("clean", "fog-2", "jpeg-1", "jpeg-3")

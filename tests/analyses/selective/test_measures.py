@@ -20,7 +20,7 @@ from clipsyn.analyses.selective.measures import (
     risk_coverage,
     smallest_threshold,
 )
-from clipsyn.stats import Resamples
+from clipsyn.stats.bootstrap import Resamples
 
 GRID = np.arange(1, 21) / 20
 
