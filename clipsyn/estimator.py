@@ -123,14 +123,11 @@ class Estimator:
         }
 
     def __repr__(self) -> str:
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-        }
+        declared = inspect.signature(type(self)).parameters
         changed = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if value != defaults[name]
+            if value != declared[name].default
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 

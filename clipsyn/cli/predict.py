@@ -80,7 +80,9 @@ def predict(
     clipsyn predict router store -d emoji-food -s test -p jpeg-3
     """
     from clipsyn.router.artefact import load_router
+    from clipsyn.router.predict import predict_store
     from clipsyn.specs import parse_perturbation
+    from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_store
 
     fitted = load_router(router, plugins=plugins)
@@ -88,24 +90,19 @@ def predict(
     if is_store(Path(images)):
         if keep:
             raise UsageError(f"--keep is for images, and {images} is a store already")
-        predictions = _in_store(fitted, Path(images), dataset, split, label)
+        predictions = predict_store(
+            fitted,
+            FeatureStore.open(images),
+            dataset or fitted.support.dataset,
+            split,
+            perturbation=label,
+        )
     elif dataset:
         raise UsageError(f"--dataset is for stores, and {images} is none")
     else:
         settings = {"splits": [split], "perturbations": [label], **settings}
         predictions = _of_images(fitted, images, keep, settings)
     report.show(predictions.frame, lambda shown: _tables(fitted, replace(predictions, frame=shown)))
-
-
-def _in_store(
-    router: FittedRouter, path: Path, dataset: str | None, split: str, perturbation: str
-) -> Predictions:
-    from clipsyn.router.predict import predict_store
-    from clipsyn.store.features import FeatureStore
-
-    store = FeatureStore.open(path)
-    dataset = dataset or router.support.dataset
-    return predict_store(router, store, dataset, split, perturbation=perturbation)
 
 
 def _of_images(
@@ -171,7 +168,9 @@ def _tables(router: FittedRouter, predictions: Predictions) -> str:
     names = router.class_names
     if len(set(names)) == len(names):
         frame = frame.drop("class_index")
-    rows = show(frame.head(_SHOWN), headers={name: _wrapped(name) for name in frame.columns})
+    rows = show(
+        frame.head(_SHOWN), headers={name: name.replace(" ", "\n", 1) for name in frame.columns}
+    )
     classes = [name for name in frame.columns if name.startswith("class")]
     counts = (
         frame.drop_nulls("class")
@@ -185,10 +184,6 @@ def _tables(router: FittedRouter, predictions: Predictions) -> str:
         lines.append(f"{unread:,} images could not be read and have no prediction")
     lines += _accuracy(predictions)
     return "\n".join(lines)
-
-
-def _wrapped(column: str) -> str:
-    return column.replace(" ", "\n", 1)
 
 
 def _accuracy(predictions: Predictions) -> Iterator[str]:

@@ -40,18 +40,13 @@ class Judged(NamedTuple):
 def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
     """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
     _check_logits(scores, labels)
-    parts = [
-        _judge_block(scores[start : start + BLOCK_ROWS], labels[start : start + BLOCK_ROWS])
-        for start in range(0, len(labels), BLOCK_ROWS)
-    ]
-    return join(parts)
+    starts = range(0, max(1, len(labels)), BLOCK_ROWS)
+    blocks = (slice(start, start + BLOCK_ROWS) for start in starts)
+    return join([_judge_block(scores[rows], labels[rows]) for rows in blocks])
 
 
 def join(parts: Sequence[Judged]) -> Judged:
     """Consecutive blocks of samples as one."""
-    if not parts:
-        empty = np.empty(0, np.float32)
-        return Judged(np.empty(0, np.uint16), empty, empty, empty)
     return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -144,7 +139,9 @@ def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
 def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
     """Top-1 accuracy: predictions (n,), labels (n,)."""
     _one_backbone(predictions)
-    return _share(predictions == labels, scored(predictions, labels))
+    counted = scored(predictions, labels)
+    n, right = int(counted.sum()), int(np.count_nonzero(counted & (predictions == labels)))
+    return Score(right / n if n else float("nan"), n)
 
 
 def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], classes: int) -> Score:
@@ -201,8 +198,3 @@ def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:
 def _one_backbone(predictions: NDArray[Any]) -> None:
     if predictions.ndim != 1:
         raise ValueError(f"predictions are those of one backbone, (sample,): {predictions.shape}")
-
-
-def _share(right: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Score:
-    n = int(np.count_nonzero(counted))
-    return Score(int(np.count_nonzero(right & counted)) / n if n else float("nan"), n)
