@@ -13,10 +13,10 @@ from textwrap import fill
 import polars as pl
 
 from clipsyn.ensembles import place_of
-from clipsyn.frames import is_nan
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.settings import FULL
-from clipsyn.show.tables import WIDTH, show
+from clipsyn.show.tables import WIDTH, best_of_columns, show
+from clipsyn.show.titles import mean_over, title, where
 from clipsyn.specs import CLEAN
 
 BEST = "best on test"
@@ -75,24 +75,22 @@ def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[st
     Names are "by dataset", "by shots" or "by perturbation", followed by head, split, prompt set and
     classes. The first two are of clean images, or of the first perturbation where none are clean.
     """
-    where = ["head", "split", "prompts", "classes"]
     tables = {}
-    for keys, every in method_frame(tidy).group_by(where, maintain_order=True):
+    columns = ["head", "split", "prompts", "classes"]
+    for keys, every in method_frame(tidy).group_by(columns, maintain_order=True):
         labels = every["perturbation"].unique(maintain_order=True).to_list()
         one = CLEAN.label if CLEAN.label in labels else labels[0]
-        part = every.filter(pl.col("perturbation") == one)
+        part = every.filter(perturbation=one)
         head, split, prompts, classes = keys
-        title = f"head {head} · {split} · {one} · prompts {prompts}"
-        title += "" if classes == "all" else f" · {classes} classes"
-        name = f"{head}, {split}, {prompts}, {classes}"
-        tables[f"by dataset, {name}"] = by_dataset(part, title=title, terminal=terminal)
+        about = {"head": head, "split": split, "perturbation": one, "prompts": prompts}
+        about["classes"] = None if classes == "all" else f"{classes} classes"
+        name, text = ", ".join(map(str, keys)), title(*where(about, list(about)))
+        tables[f"by dataset, {name}"] = by_dataset(part, text, terminal)
         if len(_shots(part)) > 1:
-            tables[f"by shots, {name}"] = by_shots(part, title=title, terminal=terminal)
+            tables[f"by shots, {name}"] = by_shots(part, text, terminal)
         if len(labels) > 1:
-            title = title.replace(f" · {one} · ", " · ")
-            tables[f"by perturbation, {name}"] = by_perturbation(
-                every, labels, title=title, terminal=terminal
-            )
+            text = title(*where(about, columns))
+            tables[f"by perturbation, {name}"] = by_perturbation(every, labels, text, terminal)
     return tables
 
 
@@ -105,7 +103,7 @@ independent within each class. Numbers of shots that give a dataset the same ima
 left out; datasets that have the same numbers stand together."""
 
 
-def by_dataset(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
+def by_dataset(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
     """A line a method, a column a dataset at its most shots, and mean gains."""
     shots = _shots(frame)
     table = at_most_shots(frame).pivot(on="dataset", index="method", values="value")
@@ -124,7 +122,7 @@ def by_dataset(frame: pl.DataFrame, *, title: str, terminal: bool | None = None)
     table = _ordered(table.select("method", *columns, *gained))
     return show(
         table,
-        title=title + _said(shots),
+        title=title(about, _fitted_on(shots)),
         percent=[*columns, *gained],
         headers={"over it": "over best\non test"},
         bold=_best_cells(table, columns),
@@ -138,7 +136,7 @@ def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.D
     return table.select(pl.col(name) - base[name][0] for name in datasets)
 
 
-def by_shots(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -> str:
+def by_shots(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
     """A line a method, a column a number of shots: means over the datasets that have all of them.
 
     Datasets that have the same numbers of shots share a table.
@@ -150,43 +148,34 @@ def by_shots(frame: pl.DataFrame, *, title: str, terminal: bool | None = None) -
     for shots, datasets in kinds.items():
         part = frame.filter(pl.col("dataset").is_in(datasets))
         columns = {name: _at(part, name) for name in shots}
-        text = _means(part, columns, f"{title} · by shots", terminal, named=len(kinds) > 1)
-        texts.append(text)
+        over = mean_over(part, ["dataset"])
+        text = title(about, "by shots", over)
+        if len(kinds) > 1:
+            names = fill(f"{'mean over ' if over else ''}{', '.join(datasets)}", WIDTH)
+            text = f"{title(about, 'by shots')}\n{names}"
+        texts.append(_means(part, columns, text, terminal))
     return "\n\n".join(texts)
 
 
 def by_perturbation(
-    frame: pl.DataFrame, labels: Sequence[str], *, title: str, terminal: bool | None = None
+    frame: pl.DataFrame, labels: Sequence[str], about: str, terminal: bool | None
 ) -> str:
     """A line a method, a column a perturbation: means over datasets, at the most shots."""
     last = at_most_shots(frame)
     columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
-    return _means(frame, columns, f"{title} · by perturbation{_said(_shots(frame))}", terminal)
+    phrases = "by perturbation", _fitted_on(_shots(frame)), mean_over(frame, ["dataset"])
+    return _means(frame, columns, title(about, *phrases), terminal)
 
 
 def _means(
-    frame: pl.DataFrame,
-    columns: dict[str, pl.DataFrame],
-    title: str,
-    terminal: bool | None,
-    *,
-    named: bool = False,
+    frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str, terminal: bool | None
 ) -> str:
-    """A line a method, and for each column the mean of its rows over datasets.
-
-    named: the title names the datasets.
-    """
+    """A line a method, and for each column the mean of its rows over datasets."""
     table = frame.select(pl.col("method").unique())
     for name, rows in columns.items():
         mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
         table = table.join(mean, on="method", how="left")
     table = _ordered(table)
-    datasets = frame["dataset"].unique(maintain_order=True).to_list()
-    several = len(datasets) > 1
-    if named:
-        title += f"\n{fill('mean over ' * several + ', '.join(datasets), WIDTH)}"
-    elif several:
-        title += f" · mean over {len(datasets)} datasets"
     return show(
         table,
         title=title,
@@ -196,10 +185,10 @@ def _means(
     )
 
 
-def _said(shots: Sequence[str]) -> str:
+def _fitted_on(shots: Sequence[str]) -> str:
     if not shots:
         return ""
-    return " · the whole support" if shots[-1] == FULL else f" · {shots[-1]} shots"
+    return "the whole support" if shots[-1] == FULL else f"{shots[-1]} shots"
 
 
 def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
@@ -235,10 +224,5 @@ def _ordered(table: pl.DataFrame) -> pl.DataFrame:
 
 def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> set[tuple[int, str]]:
     """The largest value of each column, among rows that do not know the test labels."""
-    fair = [row for row, name in enumerate(table["method"]) if name not in _KNOW_TEST]
-    cells = set()
-    for column in columns:
-        values = {row: table[column][row] for row in fair}
-        known = {row: it for row, it in values.items() if it is not None and not is_nan(it)}
-        cells |= {(row, column) for row, it in known.items() if it == max(known.values())}
-    return cells
+    fair = table.filter(~pl.col("method").is_in(_KNOW_TEST))  # these are the first rows
+    return best_of_columns(fair.rows(named=True), columns)
