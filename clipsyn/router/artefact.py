@@ -38,6 +38,7 @@ from clipsyn.store.files import write_file
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
+_OF_BACKBONE = ("name", "source", "identity", "logit_scale")  # beside its class embeddings
 _NUMBERS: dict[type, type] = {int: Integral, float: Real}  # numpy's too
 
 
@@ -220,37 +221,24 @@ def _fingerprint(content: Mapping[str, Any]) -> str | None:
 
 def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
     """`router` as JSON; arrays are added to `arrays`."""
-    backbones = []
-    for backbone in router.backbones:
-        if backbone.class_embedding is not None:
-            arrays[_class_array(backbone.name)] = backbone.class_embedding
-        backbones.append(
-            {
-                "name": backbone.name,
-                "source": backbone.source,
-                "identity": backbone.identity,
-                "logit_scale": backbone.logit_scale,
-            }
-        )
+    arrays |= {_class_array(name): values for name, values in router.class_embeddings.items()}
+    licence = router.support.licence or "licence unknown"
     return {
         "format": ROUTER_FORMAT,
         "clipsyn": __version__,
         "ensemble": _estimator(ENSEMBLES, router.ensemble, arrays),
         "head": _estimator(HEADS, router.head, arrays),
-        "backbones": backbones,
+        "backbones": [
+            {name: getattr(backbone, name) for name in _OF_BACKBONE}
+            for backbone in router.backbones
+        ],
         "n_classes": router.n_classes,
         "class_names": list(router.class_names),
         "prompts": router.prompts,
         "support": asdict(router.support),
-        "licence": _licence_note(router.support.licence),
+        "licence": "The arrays are derived from the backbones' weights and from the support "
+        f"images ({licence}); the licences of both apply.",
     }
-
-
-def _licence_note(licence: str) -> str:
-    return (
-        "The arrays are derived from the backbones' weights and from the support images "
-        f"({licence or 'licence unknown'}); the licences of both apply."
-    )
 
 
 def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
@@ -271,19 +259,14 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
 
 
 def _read_backbone(content: Mapping[str, Any], arrays: Arrays, classes: int) -> FittedBackbone:
-    name, scale = content["name"], content["logit_scale"]
+    about = {name: content[name] for name in _OF_BACKBONE}
+    name, scale = about["name"], about["logit_scale"]
     if scale is not None and not (isinstance(scale, int | float) and scale > 0):
         raise ValueError(f"the logit scale of {name} is {scale}")
     embedding = arrays.get(_class_array(name))
     if embedding is not None and not (embedding.ndim == 2 and len(embedding) == classes):
         raise ValueError(f"{classes} classes of {name} have embeddings of {embedding.shape}")
-    return FittedBackbone(
-        name,
-        content["source"],
-        content["identity"],
-        scale,
-        embedding,
-    )
+    return FittedBackbone(**about, class_embedding=embedding)
 
 
 def _class_array(backbone: str) -> str:
