@@ -14,7 +14,7 @@ import click
 
 from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.output import say, say_document, say_lines
-from clipsyn.specs import MOST, listed
+from clipsyn.specs import listed
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 store_argument = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
-
-
-SEED = click.IntRange(0, MOST)
 
 
 class Destination(click.Path):

@@ -24,17 +24,14 @@ class AnchoredProbe(Head):
     classifier. s_n gives every class the same total weight, so that no class is preferred for
     having more images; with k images of each class all s_n are 1.
 
-    It is a probe that starts from zero-shot weights and has an L2 anchor, as ZS-LP and CLAP
-    (Silva-Rodriguez et al., CVPR 2024). The component of D_c along the text embedding t_c is the
-    class-wise blend ``alpha_c f.t_c`` of LP++ (Huang et al., CVPR 2024). It has neither LP++'s
-    block-coordinate steps, step sizes and initial values nor CLAP's class-wise multipliers. The
-    problem is convex, has one solution, and needs no validation set.
+    After ZS-LP and CLAP (Silva-Rodriguez et al., CVPR 2024) and LP++ (Huang et al., CVPR 2024);
+    docs/methods.md says what it has of each. The problem is convex, has one solution, and needs no
+    validation set.
 
     Only classes with images take part in the fit. Their rows of D sum to zero, and a class without
-    images keeps its zero-shot logit: for an image that resembles none of the others it is neither
-    preferred nor put back. One image a class is therefore enough for the combiner too, whose
-    logits are cross-fitted: each of `folds` stratified parts, drawn with `random_state`, gets
-    logits from a probe fitted on the others.
+    images keeps its zero-shot logit. The combiner's logits are cross-fitted: each of `folds`
+    stratified parts, drawn with `random_state`, gets logits from a probe fitted on the others. One
+    image a class is enough for both.
 
     Learned: `delta_`, D (class, embed) of each backbone.
 

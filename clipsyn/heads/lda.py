@@ -32,12 +32,10 @@ class ShrinkageLDA(Head):
     of (f - m)(f - m)^T; d: width of the embeddings; n: samples; C: classes that are there.
     f W^T + b are the log-densities of Gaussians with precision P and equal class shares, up to a
     term that all classes have in common. P is the publication's estimator (Kubokawa & Srivastava,
-    2008) but for one number: the publication divides by n - 1, which makes the covariance of k
-    images a class k / (k - 1) times too small, and far too small where most classes have one image.
+    2008), with n - C in place of its n - 1 (why: docs/methods.md).
 
-    With one image a class A is zero; the publication then relies on augmented views, which are not
-    used here. Instead the ridge is the trace of the covariance about the mean of all images, which
-    is never smaller, so P is a multiple of the identity. If that trace is zero too, P is the
+    With one image a class A is zero; the ridge is then the trace of the covariance about the mean
+    of all images, so that P is a multiple of the identity. If that trace is zero too, P is the
     identity.
 
     A class without images gets the mean score of the others, and so is neither preferred nor put
@@ -47,11 +45,10 @@ class ShrinkageLDA(Head):
     over 0 and 0.001 to 100 in steps of half a decade; where most classes have one image it is
     0.01. The publication chooses it on a validation set.
 
-    For the combiner `fit_transform` returns leave-one-out logits in closed form: those of a fit
-    without each sample in turn, but for what would tell its class. That class has one image less,
-    and so a mean with a larger error e, which costs it ``e^T P e / 2``; what this exceeds the cost
-    for k images by, in expectation, is given back. An image alone in its class keeps its zero-shot
-    logits: without it the classifier cannot know the class.
+    For the combiner `fit_transform` returns leave-one-out logits in closed form. The class of the
+    sample that is left out has one image less, and so a mean with a larger error e, which costs it
+    ``e^T P e / 2``; what this exceeds the cost for k images by, in expectation, is given back. An
+    image alone in its class keeps its zero-shot logits.
 
     Learned: `coef_` W (class, embed) and `intercept_` b (class,) of each backbone; `alpha_`
     (backbone,).

@@ -29,11 +29,10 @@ class LinearProbe(Head):
     LogisticRegression with ``C = 1 / penalty``.
 
     The protocol is the paper's (section 4.2): the probe is fitted on all of the support but
-    `holdout`, and `fit_transform` returns the held-out part, which the probe has not seen, for the
-    combiner. The part is stratified and drawn with `random_state`; every class keeps at least one
-    image, and none is drawn from a class of one. A class that lost images would be scored lower,
-    which would tell the class of those held out. The images that it keeps therefore count for those
-    it lost: each class weighs as much as it does in the whole support.
+    `holdout`, and `fit_transform` returns the held-out part for the combiner. The part is
+    stratified and drawn with `random_state`; every class keeps at least one image. By s_n each
+    class weighs as much as it does in the whole support, or its weight would tell which images are
+    held out.
 
     penalty: None tries 1, 0.1, 0.01, 0.001 on a stratified fifth of the probe's part and takes
     the one with the lowest loss there, then fits on the whole part. Where most classes have one

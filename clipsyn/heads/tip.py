@@ -49,14 +49,12 @@ class TipAdapter(Head):
     alpha, beta: from 0 to 10,000. None chooses them for each backbone on the support, by the mean
     cross-entropy of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over
     the classes if there are more). Where most classes have one image nothing can be left out and
-    they are the publication's 1 and 5.5. The publication's code chooses them on test images for
-    ImageNet.
+    they are the publication's 1 and 5.5.
 
-    For the combiner, `fit_transform` leaves each sample's own key out. Its class is then one key
-    short, which would tell the class, so the other keys of the class make up for it by the same
-    factor. An image alone in its class keeps its zero-shot logits: without it the cache cannot know
-    the class. ``leave_one_out=False`` keeps the own key, which has the largest affinity and the
-    right label: the combiner then learns that the cache is always right.
+    For the combiner, `fit_transform` leaves each sample's own key out, for which the other keys of
+    its class make up by the same factor. An image alone in its class keeps its zero-shot logits.
+    ``leave_one_out=False`` keeps the own key, which has the largest affinity and the right label:
+    the combiner then learns that the cache is always right.
 
     Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
     of each class; `alpha_` and `beta_` (backbone,).
@@ -139,8 +137,7 @@ class TipAdapterF(TipAdapter):
     K starts at Tip-Adapter's keys and minimises the mean cross-entropy of z over the support by
     AdamW (`learning_rate`, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
     batches of `batch_size` drawn with `random_state`. alpha and beta are Tip-Adapter's and stay.
-    The publication trains on augmented views of the images and takes the best epoch on test
-    data; here it is the images themselves, and the last epoch.
+    How the publication differs: docs/methods.md.
 
     The trained keys have seen every label. For the combiner `fit_transform` therefore returns the
     leave-one-out logits of the untrained cache, which cost one product. The combiner does not know

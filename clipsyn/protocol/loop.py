@@ -46,15 +46,10 @@ def evaluate(
 
     settings: those of `clipsyn.protocol.settings.ProtocolSettings`. Unlabelled datasets and splits
     are left out unless datasets are asked for. heads, ensembles: names, or
-    ``NAME:parameter=value`` (`clipsyn.heads`, `clipsyn.ensembles`); "all" leaves out what cannot
-    work for classes never seen, or without embeddings. support: None is train, or nothing where no
-    dataset has a labelled train split: then "all" leaves out what learns. Methods are always fitted
-    on its clean images, so that more `perturbations` are a shift transfer; `support_prompts` other
-    than `prompts` make a prompt transfer; `base_to_new` fits on the first half of the classes and
-    measures on each half among its own classes. output: results are added to it as they come, by
-    several processes if need be; what it already holds from the same inputs is not computed again.
-
-    Backbones that were imported as predictions alone give accuracies, the oracle and votes.
+    ``NAME:parameter=value``; "all" leaves out what cannot work for classes never seen, without
+    embeddings, or where nothing is labelled to learn from. Methods are always fitted on clean
+    images of the support. output: results are added to it as they come, by several processes if
+    need be; what it already holds from the same inputs is not computed again.
 
     Returns what was asked for, new or known, as a tidy frame with the columns of `RESULT`. The
     metrics are those of `clipsyn.protocol.scoring.Scorer`, fit_seconds (head and ensemble

@@ -183,13 +183,11 @@ def bootstrap_mean(
     return percentiles(means[:, 0], level)
 
 
-def bootstrap_difference(
-    first: NDArray[Any], second: NDArray[Any], *, seed: int = 0, level: float = LEVEL
-) -> Interval:
+def bootstrap_difference(first: NDArray[Any], second: NDArray[Any], *, seed: int = 0) -> Interval:
     """Paired bootstrap interval of ``mean(first) - mean(second)`` over the same samples (n,)."""
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths, not {first.shape} and {second.shape}")
-    return bootstrap_mean(np.subtract(first, second, dtype=np.float64), seed=seed, level=level)
+    return bootstrap_mean(np.subtract(first, second, dtype=np.float64), seed=seed)
 
 
 def bootstrap_mean_per_class(
@@ -197,15 +195,12 @@ def bootstrap_mean_per_class(
     labels: NDArray[Any],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
 ) -> Interval:
     """Percentile bootstrap interval of the mean per-class recall; NaN for n = 0.
 
     correct: (n,), labels: (n,) >= 0. Samples are drawn, not classes; a class that a resample
     misses is left out of that resample's mean.
     """
-    check_level(level)
     if correct.ndim != 1 or correct.shape != labels.shape:
         raise ValueError(f"one label a sample, not {correct.shape} and {labels.shape}")
     if len(labels) == 0:
@@ -214,9 +209,9 @@ def bootstrap_mean_per_class(
     classes = int(group.max()) + 1
     counts = np.bincount(2 * group + correct, minlength=2 * classes)
     means = []
-    for times in Resamples(counts, resamples, seed).times():
+    for times in Resamples(counts, resamples).times():
         right = times[:, 1::2].astype(np.int64)
         size = times[:, 0::2] + right
         recall = np.divide(right, size, out=np.zeros(size.shape), where=size > 0)
         means.append(recall.sum(axis=1) / np.count_nonzero(size, axis=1))
-    return percentiles(np.concatenate(means), level)
+    return percentiles(np.concatenate(means))
