@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -13,9 +13,7 @@ from clipsyn.errors import UsageError
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
 from clipsyn.protocol.settings import ALL, ProtocolSettings
-from clipsyn.protocol.study import Comparison
 from clipsyn.registry import Registry
-from clipsyn.settings import images_of
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import groups
@@ -24,15 +22,16 @@ _LOG = logging.getLogger("clipsyn")
 Place = tuple[str, str]  # split, perturbation
 
 
-def compared(settings: ProtocolSettings) -> Comparison:
-    """What the settings compare, with "all" spelled out."""
-    return Comparison(
-        _spread(settings.heads, HEADS),
-        _spread(settings.ensembles, ENSEMBLES),
-        tuple(map(images_of, settings.shots)),
-        tuple(settings.draws),
-        settings.base_to_new,
-    )
+def spelled_out(settings: ProtocolSettings) -> ProtocolSettings:
+    """The settings with the names that "all" stands for."""
+    heads, ensembles = _spread(settings.heads, HEADS), _spread(settings.ensembles, ENSEMBLES)
+    return _with_methods(settings, heads, ensembles)
+
+
+def _with_methods(
+    settings: ProtocolSettings, heads: Sequence[str], ensembles: Sequence[str]
+) -> ProtocolSettings:
+    return settings.replaced(heads=tuple(heads), ensembles=tuple(ensembles), compare=())
 
 
 def _spread(texts: Sequence[str], registry: Registry) -> tuple[str, ...]:
@@ -54,47 +53,44 @@ class DatasetCells(NamedTuple):
     unsure: tuple[str, ...]  # those of them without confidences
 
 
-def learning(comparison: Comparison) -> set[str]:
+def learning(settings: ProtocolSettings) -> set[str]:
     """The heads and ensembles that need labelled samples to learn from."""
     return {
         text
-        for texts, registry in ((comparison.heads, HEADS), (comparison.ensembles, ENSEMBLES))
+        for texts, registry in ((settings.heads, HEADS), (settings.ensembles, ENSEMBLES))
         for text in texts
         if from_text(registry, text).learns
     }
 
 
 def usable(
-    comparison: Comparison, by_name: Collection[str], cells: DatasetCells | None = None
-) -> tuple[Comparison, list[str]]:
-    """The comparison without the methods that cannot work, and a note for each reason.
+    settings: ProtocolSettings, by_name: Collection[str], cells: DatasetCells | None = None
+) -> tuple[ProtocolSettings, list[str]]:
+    """The settings without the methods that cannot work, and a note for each reason.
 
     cells: those that are measured, where they are known. by_name: heads and ensembles that were
     asked for by name, which stay and are refused later. Raises UsageError where cells of
     predictions alone leave nothing to do.
     """
-    notes, kept = [], comparison
-    for why, texts in _reasons(comparison, set(by_name), cells).items():
+    notes, kept = [], settings
+    for why, texts in _reasons(settings, set(by_name), cells).items():
         if out := [text for text in (*kept.heads, *kept.ensembles) if text in texts]:
             notes.append(f"{', '.join(out)} left out: {why}")
-        kept = replace(
-            kept,
-            heads=tuple(text for text in kept.heads if text not in texts),
-            ensembles=tuple(text for text in kept.ensembles if text not in texts),
-        )
+        heads = [text for text in kept.heads if text not in texts]
+        kept = _with_methods(kept, heads, [text for text in kept.ensembles if text not in texts])
     if cells and cells.silent:
-        _check_silent(cells, comparison, kept)
+        _check_silent(cells, settings, kept)
     return kept, notes
 
 
 def _reasons(
-    comparison: Comparison, by_name: set[str], cells: DatasetCells | None
+    settings: ProtocolSettings, by_name: set[str], cells: DatasetCells | None
 ) -> Mapping[str, set[str]]:
     """Why methods cannot work: their names by reason."""
-    heads = {text for text in comparison.heads if from_text(HEADS, text).learns}
-    ensembles = {text: from_text(ENSEMBLES, text) for text in comparison.ensembles}
+    heads = {text for text in settings.heads if from_text(HEADS, text).learns}
+    ensembles = {text: from_text(ENSEMBLES, text) for text in settings.ensembles}
     reasons: dict[str, set[str]] = {}
-    if comparison.base_to_new:
+    if settings.base_to_new:
         bound = heads | _those(ensembles, "knows_classes")
         reasons["base-to-new cannot use what learns the classes"] = bound - by_name
     if cells is None:
@@ -103,7 +99,7 @@ def _reasons(
         why = f"there are no embeddings of {', '.join(cells.lacking)}"
         reasons[why] = (heads | _those(ensembles, "needs_embeddings")) - by_name
     if cells.support is None:
-        reasons["there are no labelled images to learn from (support=…)"] = learning(comparison)
+        reasons["there are no labelled images to learn from (support=…)"] = learning(settings)
     if cells.unsure:
         why = f"there are no confidences of {', '.join(cells.unsure)}"
         reasons[why] = _those(ensembles, "needs_confidences")
@@ -118,7 +114,7 @@ def _those(estimators: Mapping[str, Any], attribute: str) -> set[str]:
     return {name for name, estimator in estimators.items() if getattr(estimator, attribute)}
 
 
-def _check_silent(cells: DatasetCells, asked: Comparison, kept: Comparison) -> None:
+def _check_silent(cells: DatasetCells, asked: ProtocolSettings, kept: ProtocolSettings) -> None:
     """Raise UsageError where predictions alone leave nothing to do."""
     every = {name: from_text(ENSEMBLES, name) for name in ENSEMBLES}
     needing = _those(every, "needs_logits")
@@ -133,13 +129,13 @@ def _check_silent(cells: DatasetCells, asked: Comparison, kept: Comparison) -> N
         )
 
 
-def check(comparison: Comparison) -> None:
+def check(settings: ProtocolSettings) -> None:
     """Refuse names and combinations that cannot work before anything is read."""
-    heads = {text: from_text(HEADS, text) for text in comparison.heads}
-    ensembles = {text: from_text(ENSEMBLES, text) for text in comparison.ensembles}
+    heads = {text: from_text(HEADS, text) for text in settings.heads}
+    ensembles = {text: from_text(ENSEMBLES, text) for text in settings.ensembles}
     if not heads:
         raise UsageError("no head is asked for: name some, such as zero-shot")
-    if not comparison.base_to_new:
+    if not settings.base_to_new:
         return
     if learned := [text for text, head in heads.items() if head.learns]:
         raise UsageError(

@@ -21,15 +21,15 @@ from clipsyn.protocol.choice import (
     CellChoice,
     DatasetCells,
     check,
-    compared,
     learning,
+    spelled_out,
     usable,
 )
 from clipsyn.protocol.coop import read_indices
 from clipsyn.protocol.estimate import Estimate
 from clipsyn.protocol.methods import Target
 from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.protocol.study import Batch, Comparison, FewShotStudy
+from clipsyn.protocol.study import Batch, FewShotStudy
 from clipsyn.results.files import ResultsFile
 from clipsyn.settings import signature_of
 from clipsyn.store.alike import alike_notes
@@ -102,9 +102,8 @@ class _Task:
 
     store: Path
     cells: DatasetCells
-    comparison: Comparison
+    settings: ProtocolSettings  # without the methods that cannot work on these cells
     seed: int | None
-    settings: ProtocolSettings
 
     def study(self) -> FewShotStudy:
         store = FeatureStore.open(self.store)
@@ -116,10 +115,10 @@ class _Task:
         ]
         indices = None
         if self.settings.coop and support:
-            drawn = [k for k in self.comparison.shots if k]
-            wanted = [(shots, seed) for shots in drawn for seed in self.comparison.seeds]
+            drawn = [k for k in self.settings.images if k]
+            wanted = [(shots, seed) for shots in drawn for seed in self.settings.draws]
             indices = read_indices(self.settings.coop, support.samples, wanted)
-        return FewShotStudy(support, targets, self.comparison, indices)
+        return FewShotStudy(support, targets, self.settings, indices)
 
     def _support(self, store: FeatureStore, split: str) -> PoolReader:
         return PoolReader(
@@ -141,7 +140,7 @@ class _Task:
             prompts=self.cells.prompts,
             votes=True,
         )
-        if not self.comparison.base_to_new:
+        if not self.settings.base_to_new:
             yield Target(reader)
             return
         base, new = halves(len(reader.samples.class_names))
@@ -151,7 +150,7 @@ class _Task:
 
 def _plan(store: FeatureStore, settings: ProtocolSettings) -> tuple[list[_Task], list[str]]:
     """The tasks, and notes to say before they start."""
-    every = compared(settings)
+    every = spelled_out(settings)
     by_name = {*settings.heads, *settings.ensembles}
     check(usable(every, by_name)[0])
     learners = learning(every)
@@ -159,13 +158,13 @@ def _plan(store: FeatureStore, settings: ProtocolSettings) -> tuple[list[_Task],
     split = (settings.support or "train") if learners else None
     tasks, notes = [], []
     for cells in CellChoice(store, settings, split, optional).datasets():
-        comparison, left_out = usable(every, by_name, cells)
+        asked, left_out = usable(every, by_name, cells)
         notes += left_out
         notes += alike_notes(store, cells.dataset, cells.prompts, cells.backbones)
-        support = cells.support if learning(comparison) else None
+        support = cells.support if learning(asked) else None
         fitted = cells._replace(support=support)
-        seeds = (None, *(comparison.seeds if support else ()))
-        tasks += [_Task(store.path, fitted, comparison, seed, settings) for seed in seeds]
+        seeds = (None, *(asked.draws if support else ()))
+        tasks += [_Task(store.path, fitted, asked, seed) for seed in seeds]
     return tasks, notes
 
 
@@ -212,9 +211,9 @@ def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
             continue
         study = task.study()
         classes = len(study.targets[0].reader.samples.class_names)
-        dataset, comparison = task.cells.dataset, task.comparison
+        dataset, settings = task.cells.dataset, task.settings
         where = f"{dataset}/{task.cells.support}"
-        if comparison.base_to_new and classes < 3:
+        if settings.base_to_new and classes < 3:
             raise DatasetError(
                 f"{dataset} has too few classes for base-to-new ({classes}), which needs two "
                 "to learn and a new one: choose others with datasets=…"
@@ -226,16 +225,16 @@ def _notes(tasks: Sequence[_Task]) -> Iterator[str]:
         if not (labels >= 0).any():
             raise study.targets[0].reader.store.no_labels((dataset, study.support.samples.split))
         _, empty = shortfall(labels, None, classes)
-        if empty and not comparison.base_to_new:
+        if empty and not settings.base_to_new:
             yield f"{where}: {empty} of {classes} classes have no image to learn from"
-        drawn = study.drawn(next(iter(comparison.seeds), None))
-        if gone := [k for k in comparison.shots if k and k not in drawn and comparison.seeds]:
+        drawn = study.drawn(settings.draws[0])
+        if gone := [k for k in settings.images if k and k not in drawn]:
             most = list(drawn)[-1]
             yield (
                 f"{where}: {', '.join(map(str, gone))} shots are the same {len(drawn[most])} "
                 f"images as {most or 'full'}: fitted once"
             )
-        for shots in comparison.shots:
+        for shots in settings.images:
             short, _ = shortfall(labels, shots, classes)
             if short:
                 yield (
@@ -249,7 +248,7 @@ def _ties(study: FewShotStudy) -> Iterator[str]:
     """On how many images the votes are tied, of backbones with predictions alone."""
     for target in study.targets:
         reader = target.reader
-        if study.comparison.ensembles and len(reader.unsure) == len(reader.backbones) > 1:
+        if study.settings.ensembles and len(reader.unsure) == len(reader.backbones) > 1:
             store, prompts = reader.store, reader.prompts
             votes = np.stack([store.predictions(key, prompts) for key in reader.keys])
             if tied := int(np.count_nonzero(tied_votes(votes))):

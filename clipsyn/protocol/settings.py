@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipsyn.analyses.spec import Selection, perturbations
 from clipsyn.errors import UsageError
-from clipsyn.settings import CURVE, FLAG, FULL, NAMES, PATH, TEXT, WHOLE, Shots, setting
+from clipsyn.settings import CURVE, FLAG, FULL, NAMES, PATH, TEXT, WHOLE, Shots, images_of, setting
 from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
 
 ALL = "all"  # stands for every head, or every ensemble
@@ -81,6 +81,11 @@ class ProtocolSettings(Selection):
             from_text(ENSEMBLES, name)
             if name not in asked:
                 raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
+
+    @property
+    def images(self) -> tuple[int | None, ...]:
+        """The numbers of shots; None is the whole support split."""
+        return tuple(map(images_of, self.shots))
 
     @property
     def draws(self) -> range:

@@ -26,20 +26,10 @@ from clipsyn.protocol.methods import (
     versions,
 )
 from clipsyn.protocol.scoring import Scorer
+from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.results.frame import Measured, Row, row
 from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.store.pools import PoolReader
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared: heads x ensembles x shots x seeds."""
-
-    heads: tuple[str, ...]
-    ensembles: tuple[str, ...]
-    shots: tuple[int | None, ...]  # of each class; None is the whole support split
-    seeds: tuple[int, ...]
-    base_to_new: bool = False
 
 
 class Draw(NamedTuple):
@@ -72,7 +62,7 @@ class Subject(NamedTuple):
 
 
 class FewShotStudy:
-    """All numbers of a comparison on one dataset and prompt set.
+    """All numbers of one dataset and prompt set: heads x ensembles x shots x seeds.
 
     support: None where nothing is fitted. indices: rows of the support by (shots, seed), where
     they are not drawn.
@@ -82,13 +72,13 @@ class FewShotStudy:
         self,
         support: PoolReader | None,
         targets: Sequence[Target],
-        comparison: Comparison,
+        settings: ProtocolSettings,
         indices: Mapping[tuple[int, int], NDArray[np.intp]] | None = None,
     ) -> None:
         self.support = support
         self.targets = targets
         self._reader = support or targets[0].reader  # no sample of a target is read to fit
-        self.comparison = comparison
+        self.settings = settings
         self._indices = indices or {}
 
     def run(self, seed: int | None, known: Container[str] = ()) -> Iterator[Batch]:
@@ -97,14 +87,14 @@ class FewShotStudy:
         Results whose fingerprint is in `known` are neither computed nor given again.
         """
         for draw in self._draws(seed):
-            for head in self.comparison.heads:
+            for head in self.settings.heads:
                 if names := self._names(draw, head):
                     yield self._batch(draw, head, names, known)
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""
         labels = self._reader.samples.labels
-        if not self.comparison.base_to_new:
+        if not self.settings.base_to_new:
             return labels
         base, _ = halves(len(self._reader.samples.class_names))
         return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
@@ -124,7 +114,7 @@ class FewShotStudy:
         largest of them: the same fit is made, and counts in a mean, once.
         """
         drawn: dict[int | None, NDArray[np.intp]] = {}
-        for shots in sorted(self.comparison.shots, key=lambda k: (k is None, k)):
+        for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
             if shots is None or seed is not None:
                 rows = self._rows(shots, seed or 0)
                 drawn = {k: one for k, one in drawn.items() if not np.array_equal(one, rows)}
@@ -141,7 +131,7 @@ class FewShotStudy:
         Each is measured once: what learns nothing, without a draw. On each draw a backbone is
         chosen, and what learns nothing gets its gain over that one there.
         """
-        names = list(dict.fromkeys([None, ORACLE, *self.comparison.ensembles, CHOSEN]))
+        names = list(dict.fromkeys([None, ORACLE, *self.settings.ensembles, CHOSEN]))
         if draw.shots == 0:
             return [name for name in names if not learns(head, name)]
         names = [name for name in names if name is not None or learns(head, None)]
@@ -193,7 +183,7 @@ class FewShotStudy:
         pool = self._reader.read(draw.rows)
         if self.support is None:
             pool = replace(pool, split="")  # empty; a fit would refuse the name of the test split
-        if not self.comparison.base_to_new:
+        if not self.settings.base_to_new:
             return pool
         return pool.of_classes(halves(pool.n_classes)[0])
 
