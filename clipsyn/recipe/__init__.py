@@ -15,15 +15,16 @@ from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.declared import SettingsStage
-from clipsyn.recipe.evaluate import EvaluateStage, ProtocolStage
-from clipsyn.recipe.stages import STORE_STAGES, ExtractStage, ImportStage, Outcome
+from clipsyn.recipe.stages import (
+    OTHER_STAGES,
+    ExtractStage,
+    ImportStage,
+    Outcome,
+    ProtocolStage,
+)
 from clipsyn.registry import unknown_name
 
-STAGES: dict[str, type[BaseModel]] = {
-    **STORE_STAGES,
-    "evaluate": EvaluateStage,
-    **ANALYSIS_STAGES,
-}
+STAGES: dict[str, type[BaseModel]] = {**OTHER_STAGES, **ANALYSIS_STAGES}
 if TYPE_CHECKING:
     Stage = ExtractStage | ImportStage | ProtocolStage | AnalysisStage
 else:

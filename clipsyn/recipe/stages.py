@@ -1,4 +1,4 @@
-"""The stages that fill a store: extract and import."""
+"""The stages that are no analyses: extract, import and evaluate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -13,7 +14,9 @@ from clipsyn.extract.job import plan_job, run_job
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.progress import progress
-from clipsyn.recipe.declared import SettingsStage, stage_model
+from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.recipe.declared import DeclaredStage, SettingsStage, stage_model
+from clipsyn.store.features import FeatureStore
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -62,7 +65,36 @@ class ImportStage(SettingsStage):
         return Outcome("import", not new, did if new else f"all {len(frame):,} cells are there")
 
 
-STORE_STAGES = {
+class ProtocolStage(DeclaredStage):
+    """`clipsyn evaluate`, added to OUTPUT.parquet; a results file skips what it has itself."""
+
+    def settings(self, **others: Any) -> Any:
+        return super().settings(output=self.beside(".parquet"), **others)
+
+    def run(self, store: Path) -> Outcome:
+        from clipsyn.analyses.shared_images import apart, notes, sample_tables
+        from clipsyn.frames import printable_frame
+        from clipsyn.protocol.loop import measure
+        from clipsyn.protocol.report import tables
+        from clipsyn.show.document import renew
+
+        opened, settings = FeatureStore.open(store), self.settings()
+        table = settings.output
+        before = table.stat().st_mtime_ns if table.exists() else None
+        with progress("tasks") as counters:
+            frame = measure(opened, settings, counters)
+        samples, shown = sample_tables(opened, frame), printable_frame(frame)
+        independent = apart(samples)
+        if self.document:
+            renew(self.document, tables(shown, settings, independent, terminal=False))
+        skipped = before is not None and table.stat().st_mtime_ns == before
+        texts = tables(shown, settings, independent).values()
+        report = "\n\n".join([*texts, *notes(samples)])
+        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)
+
+
+OTHER_STAGES = {
     "extract": stage_model("extract", ExtractSettings, ExtractStage),
     "import": stage_model("import", ImportSettings, ImportStage),
+    "evaluate": stage_model("evaluate", ProtocolSettings, ProtocolStage),
 }
