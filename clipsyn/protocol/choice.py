@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -148,70 +147,58 @@ def check(settings: ProtocolSettings) -> None:
         )
 
 
-@dataclass(frozen=True)
-class CellChoice:
-    """The cells that the settings select, of datasets that have labels.
+def cells_by_dataset(
+    store: FeatureStore, settings: ProtocolSettings, support: str | None, *, optional: bool
+) -> Iterator[DatasetCells]:
+    """The cells that the settings select, of each dataset that has labels and each prompt set.
 
     support: the split to learn from, None where nothing learns. optional: whether methods that
     learn may be left out where no dataset has that split.
     """
+    cells, support = _labelled(store, settings, support, optional)
+    for dataset, of_dataset in groupby(cells, key=lambda key: key.dataset):
+        places: dict[str, list[Place]] = {}  # by prompt set
+        keys_by_backbone: dict[str, FeatureKey] = {}
+        for split, of_split in groupby(of_dataset, key=lambda key: key.split):
+            for (perturbation, prompt_set), keys in groups(store, of_split, settings.prompts):
+                places.setdefault(prompt_set, []).append((split, perturbation))
+                keys_by_backbone |= {key.backbone: key for key in keys}
+        names = tuple(sorted(keys_by_backbone))
+        each = [store.cell(keys_by_backbone[name]) for name in names]
+        lacking = tuple(cell.key.backbone for cell in each if not cell.has_embeddings)
+        silent = tuple(cell.key.backbone for cell in each if not cell.has_logits)
+        unsure = tuple(cell.key.backbone for cell in each if not cell.has_confidences)
+        for prompts in sorted(places):
+            where = tuple(places[prompts])
+            yield DatasetCells(dataset, where, names, prompts, support, lacking, silent, unsure)
 
-    store: FeatureStore
-    settings: ProtocolSettings
-    support: str | None
-    optional: bool
 
-    def datasets(self) -> Iterator[DatasetCells]:
-        """The cells of each dataset and prompt set."""
-        cells, support = self._cells()
-        for dataset, of_dataset in groupby(cells, key=lambda key: key.dataset):
-            places: dict[str, list[Place]] = {}  # by prompt set
-            keys_by_backbone: dict[str, FeatureKey] = {}
-            for split, of_split in groupby(of_dataset, key=lambda key: key.split):
-                chosen = groups(self.store, of_split, self.settings.prompts)
-                for (perturbation, prompt_set), keys in chosen:
-                    places.setdefault(prompt_set, []).append((split, perturbation))
-                    keys_by_backbone |= {key.backbone: key for key in keys}
-            names = tuple(sorted(keys_by_backbone))
-            each = [self.store.cell(keys_by_backbone[name]) for name in names]
-            lacking = tuple(cell.key.backbone for cell in each if not cell.has_embeddings)
-            silent = tuple(cell.key.backbone for cell in each if not cell.has_logits)
-            unsure = tuple(cell.key.backbone for cell in each if not cell.has_confidences)
-            for prompts in sorted(places):
-                where = tuple(places[prompts])
-                yield DatasetCells(dataset, where, names, prompts, support, lacking, silent, unsure)
+def _labelled(
+    store: FeatureStore, settings: ProtocolSettings, support: str | None, optional: bool
+) -> tuple[list[FeatureKey], str | None]:
+    """The cells whose split, and whose support if there is one, has labels; and the support."""
+    keys = settings.keys(store)
+    if any(key.split == support for key in keys):
+        raise UsageError(
+            f"{support} is both fitted on and measured on: choose another support=… or splits=…"
+        )
+    bare = _bare(store, ((key.dataset, key.split) for key in keys))
+    left = [key for key in keys if (key.dataset, key.split) not in bare]
+    if support is not None and optional:
+        places = {(key.dataset, support) for key in left}
+        there = {place for place in places if store.samples_path(*place).exists()}
+        support = support if there - _bare(store, there) else None
+    if support is not None:
+        bare |= _bare(store, ((key.dataset, support) for key in left))
+        left = [key for key in left if (key.dataset, support) not in bare]
+    names = ", ".join("/".join(place) for place in sorted(bare))
+    if bare and (settings.datasets is not None or not left):
+        raise store.no_labels(*sorted(bare))
+    if bare:
+        _LOG.info("note: %s left out: no labels", names)
+    return left, support
 
-    def _cells(self) -> tuple[list[FeatureKey], str | None]:
-        """The cells whose split, and whose support if there is one, has labels; and the support."""
-        keys = self.settings.keys(self.store)
-        if any(key.split == self.support for key in keys):
-            raise UsageError(
-                f"{self.support} is both fitted on and measured on: choose another support=… "
-                "or splits=…"
-            )
-        bare = self._bare((key.dataset, key.split) for key in keys)
-        left = [key for key in keys if (key.dataset, key.split) not in bare]
-        support = self._support_of(left)
-        if support is not None:
-            bare |= self._bare((key.dataset, support) for key in left)
-            left = [key for key in left if (key.dataset, support) not in bare]
-        names = ", ".join("/".join(place) for place in sorted(bare))
-        if bare and (self.settings.datasets is not None or not left):
-            raise self.store.no_labels(*sorted(bare))
-        if bare:
-            _LOG.info("note: %s left out: no labels", names)
-        return left, support
 
-    def _support_of(self, keys: Sequence[FeatureKey]) -> str | None:
-        """The support split, unless no dataset has labels in it and none are needed."""
-        if self.support is None or not self.optional:
-            return self.support
-        places = {(key.dataset, self.support) for key in keys}
-        there = {place for place in places if self.store.samples_path(*place).exists()}
-        return self.support if there - self._bare(there) else None
-
-    def _bare(self, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-        """The datasets and splits that have no label."""
-        return {
-            place for place in set(places) if not (self.store.samples(*place).labels >= 0).any()
-        }
+def _bare(store: FeatureStore, places: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The datasets and splits that have no label."""
+    return {place for place in set(places) if not (store.samples(*place).labels >= 0).any()}

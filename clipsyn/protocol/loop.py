@@ -18,8 +18,8 @@ from clipsyn.numerics.blocks import work_alone
 from clipsyn.numerics.fewshot import halves, shortfall
 from clipsyn.progress import Progress
 from clipsyn.protocol.choice import (
-    CellChoice,
     DatasetCells,
+    cells_by_dataset,
     check,
     learning,
     spelled_out,
@@ -157,7 +157,7 @@ def _plan(store: FeatureStore, settings: ProtocolSettings) -> tuple[list[_Task],
     optional = settings.support is None and not learners & by_name
     split = (settings.support or "train") if learners else None
     tasks, notes = [], []
-    for cells in CellChoice(store, settings, split, optional).datasets():
+    for cells in cells_by_dataset(store, settings, split, optional=optional):
         asked, left_out = usable(every, by_name, cells)
         notes += left_out
         notes += alike_notes(store, cells.dataset, cells.prompts, cells.backbones)
