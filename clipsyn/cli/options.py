@@ -73,18 +73,10 @@ def names_of(
     return listed(texts, flag_of(parameter)) or None
 
 
-def list_option(
-    *names: str, default: Sequence[str] = (), **settings: Any
-) -> Callable[[Command], Command]:
+def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """An option that is repeated or has commas: the command gets a tuple, or None without it."""
     return click.option(
-        *names,
-        multiple=True,
-        default=default,
-        show_default=bool(default),
-        callback=names_of,
-        shell_complete=complete,
-        **settings,
+        *names, multiple=True, callback=names_of, shell_complete=complete, **settings
     )
 
 

@@ -62,7 +62,9 @@ def sentences(context: click.Context) -> Iterator[None]:
 def _of_machine(error: BaseException) -> str | None:
     """A sentence for what the operating system refused; None for a bug of clipsyn."""
     if isinstance(error, ModuleNotFoundError):
-        return _of_package((error.name or "").split(".")[0])
+        name = (error.name or "").split(".")[0]
+        needs = f"this needs {name}: run `pip install 'clipsyn[extract]'` first"
+        return needs if name in _EXTRACT_ONLY else None
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _MEMORY):
         return (
             "there is not enough memory: allow more (`ulimit -v`, or what your cluster's job asks "
@@ -78,12 +80,6 @@ def _of_machine(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and str(error) == "embedded null byte":
         return "a name has a NUL character in it, which no path can: take it out"
     return None
-
-
-def _of_package(name: str) -> str | None:
-    if name not in _EXTRACT_ONLY:
-        return None
-    return f"this needs {name}: run `pip install 'clipsyn[extract]'` first"
 
 
 def _of_system(error: OSError) -> str | None:

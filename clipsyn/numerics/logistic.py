@@ -36,13 +36,12 @@ def fit_logistic(
     sample_weights: NDArray[Any] | None = None,
     intercept: bool = False,
     tolerance: float = 1e-6,
-    max_iterations: int = 500,
 ) -> Linear:
     """The minimum of the formula above.
 
     features: (n, embed); labels: (n,) from 0 to class - 1; base: (n, class). The precision of
     the products is that of `features`. Stops when a step lowers the mean loss by less than
-    `tolerance` nats (less than that part of it, where it is above 1), or after `max_iterations`.
+    `tolerance` nats (less than that part of it, where it is above 1), or after 500 of them.
     """
     centre = features.mean(axis=0) if intercept else np.zeros_like(features[0])
     axes = _axes(features - centre, penalty / len(labels), base.shape[1])
@@ -71,7 +70,7 @@ def fit_logistic(
         np.zeros(shape[0] * shape[1]),
         tolerance=tolerance,
         slope=1e-9,
-        iterations=max_iterations,
+        iterations=500,
         searches=50,
     ).reshape(shape)
     coef = solution[:, : axes.shape[1]] @ axes.T

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 # torch's defaults
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+_ADAMW_DECAY, _ADAMW_EPSILON = 0.01, 1e-4  # Tip-Adapter-F's
 _ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a core's cache holds
 _NEWTON_STEPS = 50
 _NEWTON_DECREMENT = 1e-7  # squared, in the units of the value
@@ -114,15 +115,12 @@ def adamw(
     gradient: Callable[[NDArray[Any], NDArray[np.intp]], NDArray[Any]],
     batches: Sequence[NDArray[np.intp]],
     learning_rate: float,
-    *,
-    weight_decay: float = 0.01,
-    epsilon: float = 1e-4,
 ) -> NDArray[Any]:
     """Parameters after a step for each batch: AdamW, the rate falling to 0 as half a cosine.
 
-    gradient: parameters, rows of a batch -> gradient. Loshchilov and Hutter, "Decoupled Weight
-    Decay Regularization", 2019. In double precision, where squares of small gradients are still
-    numbers.
+    gradient: parameters, rows of a batch -> gradient. Weight decay is 0.01, epsilon 1e-4.
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. In double precision, where
+    squares of small gradients are still numbers.
     """
     parameters = start.astype(np.float64)
     first, second = np.zeros_like(parameters), np.zeros_like(parameters)
@@ -131,7 +129,7 @@ def adamw(
         slope = gradient(parameters.astype(start.dtype), batch).astype(np.float64)
         first += 0.1 * (slope - first)
         second += 0.001 * (slope * slope - second)
-        parameters *= 1 - rate * weight_decay
-        scale = np.sqrt(second / (1 - _SECOND_DECAY ** (step + 1))) + epsilon
+        parameters *= 1 - rate * _ADAMW_DECAY
+        scale = np.sqrt(second / (1 - _SECOND_DECAY ** (step + 1))) + _ADAMW_EPSILON
         parameters -= rate / (1 - _FIRST_DECAY ** (step + 1)) * first / scale
     return parameters.astype(start.dtype)
