@@ -204,9 +204,8 @@ class PerceptronRouter(Router):
     out, none are, and the last weights are kept.
     random_state: seed of the network's start. The order of the samples does not depend on it.
 
-    600 steps are a compromise from cross-validation on the shipped training splits (1 shot to 657
-    images): the loss is lowest after about 300 steps, accuracy grows until 1,000 and beyond.
-    Holding out a tenth of the samples cost 0.003 to 0.01 of accuracy.
+    `steps`, `epochs` and `holdout` are from cross-validation on the shipped training splits, whose
+    numbers are in docs/decisions.md (32).
 
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
     backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.

@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.estimator import learned, parameter, seed
-from clipsyn.heads.base import (
-    Head,
-    backbone_logits,
-    image_embeddings,
-    mean_loss,
-    repeated,
-)
+from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import by_class
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.numerics.optimise import adamw

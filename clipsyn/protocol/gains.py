@@ -97,7 +97,7 @@ def correlations(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
         for (name,), part in frame.group_by("perturbation", maintain_order=True)
     ]
     title = "rank correlation over datasets of error inconsistency with the gain (Spearman)"
-    return show(pl.DataFrame(rows), title=title, terminal=terminal)
+    return show(rows, title=title, terminal=terminal)
 
 
 def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
@@ -115,7 +115,7 @@ def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
         "p that gains centre on 0 over datasets that share no image (Wilcoxon's signed-rank test, "
         "exact; Holm)"
     )
-    return show(pl.DataFrame(rows), title=title, terminal=terminal)
+    return show(rows, title=title, terminal=terminal)
 
 
 def _points(value: float | None, low: float, high: float) -> str | None:

@@ -15,13 +15,7 @@ from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.declared import SettingsStage
-from clipsyn.recipe.stages import (
-    OTHER_STAGES,
-    ExtractStage,
-    ImportStage,
-    Outcome,
-    ProtocolStage,
-)
+from clipsyn.recipe.stages import OTHER_STAGES, ExtractStage, ImportStage, Outcome, ProtocolStage
 from clipsyn.registry import unknown_name
 
 STAGES: dict[str, type[BaseModel]] = {**OTHER_STAGES, **ANALYSIS_STAGES}

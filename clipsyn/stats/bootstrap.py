@@ -191,10 +191,7 @@ def bootstrap_difference(first: NDArray[Any], second: NDArray[Any], *, seed: int
 
 
 def bootstrap_mean_per_class(
-    correct: NDArray[np.bool_],
-    labels: NDArray[Any],
-    *,
-    resamples: int = RESAMPLES,
+    correct: NDArray[np.bool_], labels: NDArray[Any], *, resamples: int = RESAMPLES
 ) -> Interval:
     """Percentile bootstrap interval of the mean per-class recall; NaN for n = 0.
 
