@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -339,11 +339,10 @@ def _combined(names: Sequence[str], severities: Sequence[str] | None) -> list[st
     """``jpeg`` and ``3`` as ``jpeg:3``; labels as they are."""
     if severities is None:
         return list(names)
-    pairs: Mapping[tuple[str, str], str] = {
-        (name, severity): name if name == "clean" or not severity else f"{name}:{severity}"
-        for name, severity in set(zip(names, severities, strict=True))
-    }
-    return [pairs[pair] for pair in zip(names, severities, strict=True)]
+    return [
+        name if name == "clean" or not severity else f"{name}:{severity}"
+        for name, severity in zip(names, severities, strict=True)
+    ]
 
 
 def _numbered(columns: list[str]) -> list[str] | None:

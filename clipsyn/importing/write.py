@@ -28,11 +28,11 @@ from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
-from clipsyn.store.cell import Imported
+from clipsyn.store.arrays import content_digest
+from clipsyn.store.cell import ELSEWHERE, Imported
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
-from clipsyn.store.imports import ELSEWHERE, content_digest
 from clipsyn.store.marker import is_vacant
 from clipsyn.store.samples import SampleTable
 

@@ -8,6 +8,7 @@ values, is damage to us.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -312,6 +313,16 @@ def differing_blocks(path: Path, values: NDArray[Any], listed: Listed | None) ->
             return True
 
     return [block for block in range(blocks.count) if differs(blocks.range(block))]
+
+
+def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over the arrays of a cell, sorted by name: name, type, shape, bytes."""
+    hasher = hashlib.sha256()
+    for name, array in sorted(values.items()):
+        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        hasher.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        hasher.update(little.reshape(-1).view("u1").data)
+    return hasher.hexdigest()
 
 
 def group_blocks(path: Path) -> int:

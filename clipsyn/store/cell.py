@@ -25,8 +25,9 @@ from clipsyn.store import files
 from clipsyn.store.contents import Contents, did_you_mean, names_in, source_of
 from clipsyn.store.folders import folder_name
 from clipsyn.store.groups import StoredGroup
-from clipsyn.store.imports import ELSEWHERE, PROMPTS
 
+PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
+ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _HOLDERS = {  # what a cell that holds an array is imported as
     "prediction": "predictions",
     "confidence": "confidences",

@@ -12,9 +12,8 @@ from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA, read_attributes
-from clipsyn.store.folders import KINDS, folder_name, name_of_folder
+from clipsyn.store.folders import IMPORTS, KINDS, folder_name, name_of_folder
 from clipsyn.store.groups import StoredGroup
-from clipsyn.store.imports import IMPORTS
 
 _WITH_CELLS = ("features", *IMPORTS, "logits")
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new

@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "imports": ("dataset", "split", "perturbation", "backbone"),  # what was made elsewhere
     "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),  # with a prompt set
 }
+IMPORTS = ("imports", "prompted")  # the kinds of imported cells
 
 
 @lru_cache(4096)

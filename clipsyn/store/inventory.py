@@ -14,8 +14,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import KINDS
-from clipsyn.store.imports import IMPORTS
+from clipsyn.store.folders import IMPORTS, KINDS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 

@@ -14,9 +14,8 @@ from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.cell import Extracted
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import KINDS, folder_name
+from clipsyn.store.folders import IMPORTS, KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
-from clipsyn.store.imports import IMPORTS, content_digest
 from clipsyn.store.inventory import Group
 
 
@@ -154,7 +153,7 @@ def _wrong_numbers(
             yield "ids and content hashes do not match the digest"
     if group.kind in IMPORTS and (deep or not stored.is_sealed):
         values = {name: stored.read(name) for name in arrays.array_names(group.path)}
-        if content_digest(values) != stored["identity"]["content"]:
+        if arrays.content_digest(values) != stored["identity"]["content"]:
             yield "its arrays do not match the digest of its content"
     if deep and "logit" in arrays.array_names(group.path):
         yield from _wrong_logits(store, group, stored)

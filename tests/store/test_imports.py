@@ -1,4 +1,4 @@
-"""`clipsyn.store.imports`: cells made elsewhere, as readers, inventory, verify and rm see them."""
+"""Cells made elsewhere in a store, as readers, inventory, verify and rm see them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
+from clipsyn.store.arrays import content_digest
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.imports import content_digest
 from clipsyn.store.inventory import cell_rows, describe, find_groups, remove
 from clipsyn.store.select import groups
 from clipsyn.store.verify import damage
