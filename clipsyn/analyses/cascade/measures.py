@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.metrics import ratio
 
 NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages
 _ROUNDING = 1e-9  # accuracies closer than this are equal
@@ -67,10 +68,8 @@ def cascade_curve(
         right += _at_least(reached[stage][here], asked)
         if stage:
             right -= _at_least(reached[stage - 1][here], asked)
-    with np.errstate(invalid="ignore"):  # 0/0 without samples
-        shares = np.diff(gone, axis=1) / np.int64(n)
-        accuracy = right / np.int64(n)
-    return Curve(accuracy, shares @ np.cumsum(costs, dtype=np.float64), shares)
+    shares = ratio(np.diff(gone, axis=1), n)
+    return Curve(ratio(right, n), shares @ np.cumsum(costs, dtype=np.float64), shares)
 
 
 def smallest_threshold(

@@ -208,7 +208,7 @@ def _subsets(group: Predicted) -> pl.DataFrame:
         )
     right = correctness(group.predictions, group.labels)
     hits, n = subset_hits(right), right.shape[1]
-    accuracy = hits / n if n else np.full(len(hits), np.nan)
+    accuracy = ratio(hits, n)
     subsets = np.arange(len(hits), dtype=np.uint32)
     columns = {
         "size": subset_sizes(count),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.metrics import scored
+from clipsyn.numerics.metrics import ratio, scored
 from clipsyn.stats.bootstrap import patterns
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
@@ -115,9 +115,7 @@ class Overlap:
 
     def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Mean over samples of `values` (region, m): (m,), NaN without samples."""
-        if self.n == 0:
-            return np.full(values.shape[1], np.nan)
-        return np.asarray(self.counts @ values / self.n, np.float64)
+        return ratio(self.counts @ values, self.n)
 
 
 def class_accuracy(
@@ -182,7 +180,7 @@ def _class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.in
 
 def _mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
     weights = np.ones(len(values)) if sizes is None else sizes
-    return float(values @ weights / weights.sum()) if weights.sum() else float("nan")
+    return float(ratio(values @ weights, weights.sum()))
 
 
 def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -18,8 +18,7 @@ def reachable(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
 
     logits: (backbone, sample, class), finite; labels: (sample,), all known. The weights may differ
     from sample to sample, so the share of reachable samples bounds the accuracy of every ensemble
-    that weighs these logits without negative weights: log-avg, a super learner on the simplex, NLC
-    with softplus, and any selection of one backbone. Ties go to the lowest class, as everywhere.
+    that weighs these logits without negative weights. Ties go to the lowest class, as everywhere.
 
     With margins ``m_bc = logits[b, y] - logits[b, c]`` the weights exist if the matrix game with
     payoff m has a positive value (von Neumann). Two cases need no game: where a backbone is right,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.blocks import equal_slices
+from clipsyn.numerics.metrics import ratio
 from clipsyn.stats.intervals import LEVEL
 
 GROUPS = 20  # of the jackknife: more make the products narrow and slow, fewer the interval unsure
@@ -47,14 +48,9 @@ def compare(
     embeddings: (sample, embed) of each backbone, of any width and float type, all finite.
 
     cka: ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` of linear kernels ``K = X X'``, ``L = Y Y'``
-    (Kornblith et al. 2019), with the unbiased HSIC of Song et al. 2012, eq. 5, as Nguyen et al.
-    2021 use it:
-
-        HSIC(K, L) = [tr(K~ L~) + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~ L~1] / (n (n-3))
-
-    where ``K~`` is K with a diagonal of zeros. At most 1, near 0 for independent data, where it
-    may be below; NaN with fewer than four samples, or where an HSIC(K, K) is not positive
-    (constant embeddings).
+    (Kornblith et al. 2019), with the unbiased HSIC of Song et al. 2012, eq. 5. At most 1, near 0
+    for independent data, where it may be below; NaN with fewer than four samples, or where an
+    HSIC(K, K) is not positive (constant embeddings).
 
     procrustes: ``min_R ||X R - Y||`` over orthogonal R, with X and Y centred and of Frobenius norm
     1, which is ``sqrt(2 - 2 ||X'Y||_*)`` (Schönemann 1966; Ding et al. 2021 report its square):
@@ -190,6 +186,9 @@ def _hsic(
 ) -> NDArray[np.float64]:
     """(1 + group,): over all samples, and without each group.
 
+    ``[tr(K~ L~) + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~ L~1] / (n (n-3))`` with ``K~`` the K
+    with a diagonal of zeros, where
+
         tr(K~ L~) = ||X'Y||^2 - a'b        1'K~1 = ||X'1||^2 - 1'a
         1'K~ L~1 = (X'1)' X'Y (Y'1) - (X'1)' X'b - (Y'1)' Y'a + a'b
 
@@ -247,7 +246,7 @@ def _nuclear(
     else:
         norm, polar = _polar(products.sum(axis=0))
         nuclear = norm - np.array([0.0, *(_inner(polar, product) for product in products)])
-    return np.asarray(nuclear / np.where(scale > 0, scale, np.nan))
+    return ratio(nuclear, scale)
 
 
 def _polar(matrix: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:

@@ -82,13 +82,14 @@ class Trial:
         right &= counted[:, None]
         columns = np.concatenate([right, right.any(axis=1, keepdims=True), counted[:, None]], 1)
         rows = columns.reshape(-1, columns.shape[-1])
+        means = ratio(rows.sum(axis=1), rows.shape[1])
         drawn = bootstrap_means(rows.T, seed=_seed(groups[0].samples))
         return cls(
             groups[0],
             tuple(group.perturbation for group in groups),
             columns,
             groups[0].samples.content[somewhere],
-            _accuracy(np.concatenate([_mean(rows)[None], drawn]), columns),
+            _accuracy(np.concatenate([means[None], drawn]), columns),
             _independent(groups, labels),
             [cell for group in groups for cell in group.fingerprints.values()],
         )
@@ -282,11 +283,4 @@ def _seed(samples: SampleTable) -> int:
 def _accuracy(means: NDArray[np.float64], columns: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(…, perturbation, method) of means (…, perturbation x (method + 1)) of a trial's columns."""
     shares = means.reshape(-1, *columns.shape[:2])
-    counted = shares[..., -1:]
-    return np.asarray(shares[..., :-1] / np.where(counted > 0, counted, np.nan))
-
-
-def _mean(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(row,) of (row, sample); NaN without samples."""
-    n = rows.shape[1]
-    return rows.sum(axis=1) / n if n else np.full(len(rows), np.nan)
+    return ratio(shares[..., :-1], shares[..., -1:])
