@@ -42,10 +42,9 @@ def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:
 def _rows(group: Predicted) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
     for key, predictions in zip(group.keys, group.predictions, strict=True):
+        alone = {"fingerprint": group.fingerprints[key.backbone]}  # whatever the others are
         for measured in _of_backbone(group, key, predictions):
-            yield group.row(measured, (key.backbone,)) | {
-                "fingerprint": group.fingerprints[key.backbone]
-            }
+            yield group.row(measured, (key.backbone,)) | alone
     if len(group.keys) > 1:
         for measured in _of_oracle(group):
             yield group.row(measured, group.backbones, "oracle")

@@ -24,10 +24,8 @@ def correlations(
 ) -> pl.DataFrame:
     """Correlations over datasets of the diversity of backbones with the gains of ensembles.
 
-    measured: rows about diversity; the metrics in `MEANS` count. path: a file of `clipsyn
-    evaluate`; its gains over the best single backbone count that are of the same backbones and on
-    `head`: means over seeds, at `shots` images a class ("full" is the whole support; None takes the
-    most there are), and those of ensembles that learn nothing.
+    measured: rows about diversity; the metrics in `MEANS` count. path, head, shots: which gains, as
+    `ensembles_in` takes them; means over seeds of those that are of the same backbones count.
 
     Returns the columns of `RESULT`: metrics pearson_NAME and spearman_NAME for each measure NAME,
     `dataset` null, `n` the number of datasets, with an interval over datasets; NaN for fewer than
