@@ -130,9 +130,7 @@ def make_sources(folder: Path, images: int, photographs: int) -> dict[str, Image
 def measure(
     folder: Path, device: torch.device, sources: dict[str, ImageSource], batch: int, rounds: int
 ) -> Sequence[Measured]:
-    settings = settings_for(
-        ExtractSettings.of({"datasets": (), "device": str(device), "batch_size": batch})
-    )
+    settings = settings_for(ExtractSettings(datasets=(), device=str(device), batch_size=batch))
     results = []
     for architecture in ARCHITECTURES:
         backbone = subjects.random_backbone(folder, architecture)

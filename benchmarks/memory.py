@@ -50,7 +50,7 @@ def extraction(folder: Path, images: int) -> None:
     encoders = subjects.load([backbone], "cpu")
     source = subjects.Pixels(SIZE, images)
     begin = time.perf_counter()
-    settings = settings_for(ExtractSettings.of({"datasets": (), "device": "cpu"}))
+    settings = settings_for(ExtractSettings(datasets=(), device="cpu"))
     subjects.extract(folder / f"store-{images}", encoders, source, settings=settings)
     click.echo(f"{peak_bytes()} {time.perf_counter() - begin}")
 

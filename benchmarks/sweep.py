@@ -115,9 +115,7 @@ class Sweep:
 
     def ours(self) -> None:
         shutil.rmtree(self.store, ignore_errors=True)
-        settings = settings_for(
-            ExtractSettings.of({"datasets": (), "device": "cpu", "batch_size": BATCH})
-        )
+        settings = settings_for(ExtractSettings(datasets=(), device="cpu", batch_size=BATCH))
         subjects.extract(self.store, self.encoders, self.source, self.perturbation, settings)
 
     def together(self, workers: int) -> None:

@@ -256,11 +256,6 @@ class Settings:
         return type(self)(**{**vars(self), **changes})
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from values by name."""
-        return cls(**values)
-
-    @classmethod
     def refusal(cls, name: str) -> UsageError:
         """The error for a name that is no setting, or no longer one."""
         if name in cls.former:

@@ -93,11 +93,11 @@ def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, t
     monkeypatch.chdir(tmp_path)
     settings = DECLARED[command]
     value, text = value_of(declared(settings)[name])
-    in_python = settings.of({name: value})
+    in_python = settings(**{name: value})
     assert getattr(in_python, name) != defaults(settings)[name]
     words = [flag(name), *([text] if text else [])]
     typed = {k: v for k, v in by_command(command, *words).items() if k in declared(settings)}
-    assert settings.of(typed) == in_python
+    assert settings(**typed) == in_python
     stage = STAGES[command].model_validate({"stage": command, "output": "out", name: value})
     if (command, name) not in NEEDED:
         assert getattr(stage.settings(), name) == getattr(in_python, name)

@@ -73,4 +73,4 @@ def test_settings_go_to_other_processes():
 )
 def test_a_name_that_is_missing_or_unknown(values, said):
     with pytest.raises(UsageError, match=said):
-        Meal.of(values)
+        Meal(**values)

@@ -156,7 +156,7 @@ class Analysis:
 
         Raises UsageError for a setting that is not known or not allowed.
         """
-        chosen = self.settings.of(settings)
+        chosen = self.settings(**settings)
         frame = self.measure(store, chosen)
         self.write_files(store, chosen)
         return frame

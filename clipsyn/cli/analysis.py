@@ -19,7 +19,7 @@ def command_of(analysis: Analysis) -> click.Command:
     def run(store: Path, *, report: Report, **values: Any) -> None:
         from clipsyn.store.features import FeatureStore
 
-        opened, settings = FeatureStore.open(store), analysis.settings.of(values)
+        opened, settings = FeatureStore.open(store), analysis.settings(**values)
         frame = analysis.measure(opened, settings)
         report.show(frame, lambda shown: joined(analysis.tables(shown, settings)))
         for note in analysis.notes(opened, frame, settings):

@@ -21,7 +21,7 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
     from clipsyn.protocol.report import tables
     from clipsyn.store.features import FeatureStore
 
-    settings = ProtocolSettings.of(values)
+    settings = ProtocolSettings(**values)
     _refuse_one_file(report, settings.output)
     opened = FeatureStore.open(store)
     with progress("tasks") as counters:

@@ -28,7 +28,7 @@ def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
     from clipsyn.extract.job import outline_job, plan_job, run_job
     from clipsyn.progress import progress
 
-    job = ExtractSettings.of(values)
+    job = ExtractSettings(**values)
     if dry_run and (outline := outline_job(store, job)):
         _show_outline(outline)
         return

@@ -21,7 +21,7 @@ def _import(
     from clipsyn.importing.write import import_files
 
     named = {role: name for role in ROLES if (name := values.pop(f"{role}_column"))}
-    settings = ImportSettings.of({**values, "columns": columns | named})
+    settings = ImportSettings(**{**values, "columns": columns | named})
     report.show(import_files(store, files, settings), imported_table)
 
 

@@ -63,7 +63,7 @@ def evaluate(
     >>> accuracy.select("shots", "seed").rows()  # with a value, its interval and n each
     [(1, 0), (2, 0), (1, 1), (2, 1)]
     """
-    return measure(store, ProtocolSettings.of(settings), progress)
+    return measure(store, ProtocolSettings(**settings), progress)
 
 
 vars(evaluate)["__signature__"] = signature_of(

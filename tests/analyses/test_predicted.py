@@ -47,7 +47,7 @@ def test_backbones_share_rows_whatever_they_lack(store: FeatureStore) -> None:
 
 
 def subsets(store: FeatureStore, **settings: Any) -> pl.DataFrame:
-    return subset_table(store, OracleSettings.of(settings))
+    return subset_table(store, OracleSettings(**settings))
 
 
 @pytest.mark.parametrize("analysis", [oracle, diversity, robustness, subsets])

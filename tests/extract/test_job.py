@@ -84,7 +84,7 @@ def test_without_a_scheduler_auto_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_impossible_options_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        ExtractSettings.of(options)
+        ExtractSettings(**options)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def options(saved: Any, write_images: Callable[..., Path]) -> dict[str, Any]:
 
 def test_a_job_is_planned_and_run(tmp_path: Path, options: dict[str, Any], fakes: Any) -> None:
     path = tmp_path / "store"
-    job = ExtractSettings.of({**options, "perturbations": ["clean,jpeg:2", "clean"]})
+    job = ExtractSettings(**{**options, "perturbations": ["clean,jpeg:2", "clean"]})
     plan, settings = plan_job(path, job, fakes.Quiet())
     assert not path.exists()
     assert [cell.key.perturbation for cell in plan.cells] == ["clean", "jpeg-2"]
@@ -116,7 +116,7 @@ def test_an_empty_folder_is_as_good_as_none(
     tmp_path: Path, options: dict[str, Any], fakes: Any
 ) -> None:
     (tmp_path / "store").mkdir()
-    plan, settings = plan_job(tmp_path / "store", ExtractSettings.of(options), fakes.Quiet())
+    plan, settings = plan_job(tmp_path / "store", ExtractSettings(**options), fakes.Quiet())
     run_job(plan, settings, fakes.Quiet())
     assert len(FeatureStore.open(tmp_path / "store").keys()) == 1
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(
 ) -> None:
     change, error, words = FAULTS[name]
     with pytest.raises(error, match=words) as caught:
-        plan_job(tmp_path / "store", ExtractSettings.of({**options, **change}), fakes.Quiet())
+        plan_job(tmp_path / "store", ExtractSettings(**{**options, **change}), fakes.Quiet())
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code > 1
     assert not (tmp_path / "store").exists()
@@ -155,7 +155,7 @@ def test_two_backbones_of_one_name_are_refused(
     backbones = [*options["backbones"], f"tiny={saved('clipsyn-rn').by_folder}"]
     with pytest.raises(UsageError, match="'tiny'"):
         plan_job(
-            tmp_path / "s", ExtractSettings.of({**options, "backbones": backbones}), fakes.Quiet()
+            tmp_path / "s", ExtractSettings(**{**options, "backbones": backbones}), fakes.Quiet()
         )
 
 
@@ -165,5 +165,5 @@ def test_a_folder_of_other_things_is_no_store(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(StoreError):
-        plan_job(tmp_path / "mine", ExtractSettings.of(options), fakes.Quiet())
+        plan_job(tmp_path / "mine", ExtractSettings(**options), fakes.Quiet())
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
