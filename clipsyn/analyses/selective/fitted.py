@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.analyses.selective.replies import Cells, Predictor, Replies, readable
+from clipsyn.analyses.selective.replies import Answerer, Cells, Replies, readable
 from clipsyn.analyses.support import read_support
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
@@ -25,7 +25,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class FittedPredictors:
+class FittedAnswerers:
     """The ensembles of one dataset, and what they and the backbones say of its support.
 
     An ensemble that learns has there been fitted without the sample that it answers (`FOLDS`
@@ -33,7 +33,7 @@ class FittedPredictors:
     """
 
     ensembles: dict[str, Ensemble]
-    replies: dict[Predictor, Replies] = field(default_factory=dict)
+    replies: dict[Answerer, Replies] = field(default_factory=dict)
     labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     origin: Mapping[str, Any] = field(default_factory=dict)  # decides what is fitted and chosen
 
@@ -44,7 +44,7 @@ def make_ensemble(text: str, seed: int) -> Ensemble:
     return ensemble
 
 
-def fit(group: Predicted, settings: SelectiveSettings) -> FittedPredictors:
+def fit(group: Predicted, settings: SelectiveSettings) -> FittedAnswerers:
     """Fit the ensembles that the cells of a group are enough for, on clean images of the support.
 
     A support that is not in the store is needed by ensembles that learn alone: for them it raises
@@ -55,7 +55,7 @@ def fit(group: Predicted, settings: SelectiveSettings) -> FittedPredictors:
     ensembles = Cells(group, ensembles).ensembles
     is_there = group.store.keys(dataset=[group.samples.dataset], split=[settings.support])
     if not (is_there or any(ensemble.learns for ensemble in ensembles.values())):
-        return FittedPredictors(ensembles)
+        return FittedAnswerers(ensembles)
     cells = Cells(group, ensembles, settings.support, CLEAN.label)
     support = read_support(cells, settings.shots, settings.seed)
     scores = {}
@@ -68,8 +68,8 @@ def fit(group: Predicted, settings: SelectiveSettings) -> FittedPredictors:
         )
     replies = cells.replies_at(support.rows, support.pool, scores)
     counts = readable(replies)
-    replies = {predictor: of.take(counts) for predictor, of in replies.items()}
-    return FittedPredictors(cells.ensembles, replies, support.pool.labels[counts], support.origin)
+    replies = {answerer: of.take(counts) for answerer, of in replies.items()}
+    return FittedAnswerers(cells.ensembles, replies, support.pool.labels[counts], support.origin)
 
 
 def _held_out_scores(text: str, pool: Pool, seed: int) -> NDArray[np.float32]:

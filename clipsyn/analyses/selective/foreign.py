@@ -76,7 +76,7 @@ def foreign_sets(group: Predicted, reader: PoolReader, names: Names) -> list[For
         perturbation=own.perturbation,
         backbone=reader.backbones,
     )
-    found = []
+    foreign = []
     for dataset, cells in groupby(keys, key=lambda key: key.dataset):
         if dataset != own.dataset:
             by_backbone = {key.backbone: key for key in cells}
@@ -89,8 +89,8 @@ def foreign_sets(group: Predicted, reader: PoolReader, names: Names) -> list[For
                     line = group.store.extract_line(key)
                     raise MissingCell(f"{group.store.path} has no {key}: run `{line}`")
                 _check(group.store, of_own, key)
-            found.append(Foreign(reader, wanted, _is_other(group, dataset)))
-    return found
+            foreign.append(Foreign(reader, wanted, _is_other(group, dataset)))
+    return foreign
 
 
 def _check(store: FeatureStore, own: FeatureKey, foreign: FeatureKey) -> None:

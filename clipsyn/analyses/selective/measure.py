@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.analyses.selective.fitted import FittedPredictors, fit, make_ensemble
+from clipsyn.analyses.selective.fitted import FittedAnswerers, fit, make_ensemble
 from clipsyn.analyses.selective.foreign import Foreign, foreign_sets
 from clipsyn.analyses.selective.measures import (
     detection,
@@ -29,8 +29,8 @@ from clipsyn.analyses.selective.measures import (
 )
 from clipsyn.analyses.selective.replies import (
     MAX_SOFTMAX,
+    Answerer,
     Cells,
-    Predictor,
     Replies,
     joined,
     readable,
@@ -67,7 +67,7 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     rows: list[Row] = []
     any_foreign = False
     for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
-        fitted: dict[object, FittedPredictors] = {}  # splits and perturbations share what is fitted
+        fitted: dict[object, FittedAnswerers] = {}  # splits and perturbations share what is fitted
         for group in groups:
             which = (group.prompts, group.backbones)
             if which not in fitted:
@@ -85,7 +85,7 @@ class _Sheet:
     """The rows of one dataset, split, perturbation and prompt set."""
 
     def __init__(
-        self, group: Predicted, fitted: FittedPredictors, settings: SelectiveSettings
+        self, group: Predicted, fitted: FittedAnswerers, settings: SelectiveSettings
     ) -> None:
         self.group, self.fitted, self.settings = group, fitted, settings
         cells = Cells(group, fitted.ensembles)
@@ -93,19 +93,19 @@ class _Sheet:
         self.foreign = foreign_sets(group, self.reader, names) if names else []
         replies = cells.replies(self._scores)
         counts = (group.labels >= 0) & readable(replies)
-        self.replies = {predictor: of.take(counts) for predictor, of in replies.items()}
+        self.replies = {answerer: of.take(counts) for answerer, of in replies.items()}
         self.labels = group.labels[counts]
         self.n = len(self.labels)
         self.resamples = Resamples(self.n)
         self._fingerprint = cache(self._new_fingerprint)
 
     def rows(self) -> Iterator[Row]:
-        for predictor, replies in self.replies.items():
+        for answerer, replies in self.replies.items():
             right = replies.predicted == self.labels
-            yield self._row(predictor, Measured("acc1", mean(right), bootstrap_mean(right)))
-            yield from self._curves(predictor, right)
-            if predictor in self.fitted.replies:
-                yield from self._from_thresholds(predictor, right)
+            yield self._row(answerer, Measured("acc1", mean(right), bootstrap_mean(right)))
+            yield from self._curves(answerer, right)
+            if answerer in self.fitted.replies:
+                yield from self._from_thresholds(answerer, right)
         for foreign in self.foreign:
             yield from self._told_from(foreign)
 
@@ -117,29 +117,29 @@ class _Sheet:
         asked = dict.fromkeys(self.settings.scores)
         return {score: replies.confidence[score] for score in asked if score in replies.confidence}
 
-    def _curves(self, predictor: Predictor, right: NDArray[np.bool_]) -> Iterator[Row]:
+    def _curves(self, answerer: Answerer, right: NDArray[np.bool_]) -> Iterator[Row]:
         once, by_score = [np.ones((1, self.n), np.uint8)], {}
-        for score, confidence in self._confidences(self.replies[predictor]).items():
+        for score, confidence in self._confidences(self.replies[answerer]).items():
             whole = risk_coverage(confidence, right, once, COVERAGES)
             drawn = risk_coverage(confidence, right, self.resamples.times(), COVERAGES)
             by_score[score] = whole.aurc, drawn.aurc
             for metric in ("aurc", "e_aurc", "augrc"):
                 value, draws = getattr(whole, metric).item(), getattr(drawn, metric)
-                yield self._row(predictor, estimate(metric, value, self.n, draws), score=score)
+                yield self._row(answerer, estimate(metric, value, self.n, draws), score=score)
             kept = kept_of(self.n, COVERAGES)
             for place, coverage in enumerate(COVERAGES.tolist()):
                 value, draws = whole.accuracy[:, place].item(), drawn.accuracy[:, place]
                 measured = estimate("acc1", value, int(kept[place]), draws)
-                yield self._row(predictor, measured, score=score, coverage=coverage)
+                yield self._row(answerer, measured, score=score, coverage=coverage)
         if usual := by_score.pop(MAX_SOFTMAX, None):
             for score, (whole_aurc, drawn_aurc) in by_score.items():
                 gain, draws = (usual[0] - whole_aurc).item(), usual[1] - drawn_aurc
-                yield self._row(predictor, estimate("aurc_gain", gain, self.n, draws), score=score)
+                yield self._row(answerer, estimate("aurc_gain", gain, self.n, draws), score=score)
 
-    def _from_thresholds(self, predictor: Predictor, right: NDArray[np.bool_]) -> Iterator[Row]:
-        on_support = self.fitted.replies[predictor]
+    def _from_thresholds(self, answerer: Answerer, right: NDArray[np.bool_]) -> Iterator[Row]:
+        on_support = self.fitted.replies[answerer]
         support_right = on_support.predicted == self.fitted.labels
-        for score, confidence in self._confidences(self.replies[predictor]).items():
+        for score, confidence in self._confidences(self.replies[answerer]).items():
             if score not in on_support.confidence:
                 continue
             for wished in self.settings.accuracies:
@@ -158,7 +158,7 @@ class _Sheet:
                     Measured("support_coverage", mean(there), None),
                     Measured("support_acc1", mean(support_right[there]), None),
                 ):
-                    yield self._row(predictor, measured, chosen=True, **about)
+                    yield self._row(answerer, measured, chosen=True, **about)
 
     def _told_from(self, foreign: Foreign) -> Iterator[Row]:
         names = self.reader.backbones
@@ -168,19 +168,19 @@ class _Sheet:
         m = int(np.count_nonzero(counts))
         once = [(np.ones((1, self.n), np.uint8), np.ones((1, m), np.uint8))]
         draws = list(_both(self.resamples, Resamples(m, seed=1)))
-        for predictor, of in replies.items():
-            own = self._confidences(self.replies[predictor])
+        for answerer, of in replies.items():
+            own = self._confidences(self.replies[answerer])
             for score, confidence in self._confidences(of.take(counts)).items():
                 whole = detection(own[score], confidence, once)
                 drawn = detection(own[score], confidence, draws)
                 about: Row = {"score": score, "foreign": foreign.dataset}
                 for metric, value, of_draws in zip(("auroc", "fpr95"), whole, drawn, strict=True):
                     measured = estimate(metric, value.item(), self.n + m, of_draws)
-                    yield self._row(predictor, measured, of_foreign=foreign, **about)
+                    yield self._row(answerer, measured, of_foreign=foreign, **about)
 
     def _row(
         self,
-        predictor: Predictor,
+        answerer: Answerer,
         measured: Measured,
         *,
         chosen: bool = False,
@@ -189,21 +189,21 @@ class _Sheet:
     ) -> Row:
         """chosen: a threshold of the support plays a part."""
         learned = chosen or (
-            predictor.ensemble is not None and self.fitted.ensembles[predictor.ensemble].learns
+            answerer.ensemble is not None and self.fitted.ensembles[answerer.ensemble].learns
         )
         if learned:
             about["support"], about["support_prompts"] = self.settings.support, self.group.prompts
             about["shots"] = images_of(self.settings.shots)
             about["seed"] = self.settings.seed
-        about["fingerprint"] = self._fingerprint(predictor, learned, of_foreign)
-        return self.group.row(measured, predictor.backbones, predictor.ensemble) | about
+        about["fingerprint"] = self._fingerprint(answerer, learned, of_foreign)
+        return self.group.row(measured, answerer.backbones, answerer.ensemble) | about
 
-    def _new_fingerprint(self, predictor: Predictor, learned: bool, foreign: Foreign | None) -> str:
+    def _new_fingerprint(self, answerer: Answerer, learned: bool, foreign: Foreign | None) -> str:
         return fingerprint(
             {
-                "clipsyn": versions(predictor.ensemble),
+                "clipsyn": versions(answerer.ensemble),
                 "target": self.reader.origin,
-                "method": predictor,
+                "method": answerer,
                 "support": self.fitted.origin if learned else None,
                 "foreign": foreign.fingerprints if foreign else None,
             }

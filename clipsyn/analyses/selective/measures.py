@@ -40,7 +40,7 @@ def confidences(scores: NDArray[np.float32]) -> Confidences:
     """
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise ValueError(f"scores are (sample, class), not {scores.shape}")
-    found = np.ones((3, len(scores)))
+    confidence = np.ones((3, len(scores)))
 
     def block(rows: slice) -> None:
         shifted = scores[rows] - scores[rows].max(axis=1, keepdims=True)
@@ -49,14 +49,14 @@ def confidences(scores: NDArray[np.float32]) -> Confidences:
         others = odds.sum(axis=1, dtype=np.float64)
         spread = np.einsum("nc,nc->n", odds, shifted, dtype=np.float64)
         entropy = np.log1p(others) - spread / (1 + others)
-        found[0, rows] = 1 / (1 + others)
-        found[1, rows] = (1 - odds.max(axis=1)) / (1 + others)
-        found[2, rows] = 1 - entropy / math.log(scores.shape[1])
+        confidence[0, rows] = 1 / (1 + others)
+        confidence[1, rows] = (1 - odds.max(axis=1)) / (1 + others)
+        confidence[2, rows] = 1 - entropy / math.log(scores.shape[1])
 
     if scores.shape[1] > 1:
         in_blocks(block, scores.shape)
-    found[:, np.isnan(scores.max(axis=1))] = np.nan
-    return Confidences(*found.clip(0, 1))
+    confidence[:, np.isnan(scores.max(axis=1))] = np.nan
+    return Confidences(*confidence.clip(0, 1))
 
 
 def agreement(

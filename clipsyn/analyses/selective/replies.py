@@ -23,7 +23,7 @@ AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"
 Scores = Mapping[str, NDArray[np.float32]]  # of each ensemble: (sample, class)
 
 
-class Predictor(NamedTuple):
+class Answerer(NamedTuple):
     """Who replies: a backbone on its own, or an ensemble of several."""
 
     ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone
@@ -32,7 +32,7 @@ class Predictor(NamedTuple):
 
 @dataclass(frozen=True)
 class Replies:
-    """What a predictor says of samples, and how sure it is."""
+    """What a answerer says of samples, and how sure it is."""
 
     predicted: NDArray[np.uint16]  # (sample,) NO_PREDICTION for an image that could not be read
     confidence: dict[str, NDArray[np.float64]]  # by score: (sample,)
@@ -47,8 +47,8 @@ class Replies:
     def of_scores(cls, scores: NDArray[np.float32]) -> Replies:
         """By all confidences but agreement; scores: (sample, class)."""
         contiguous = np.ascontiguousarray(scores)
-        found = confidences(contiguous)._asdict()
-        confidence = {name.replace("_", "-"): values for name, values in found.items()}
+        by_name = confidences(contiguous)._asdict()
+        confidence = {name.replace("_", "-"): values for name, values in by_name.items()}
         return cls(predictions(contiguous), confidence)
 
     @classmethod
@@ -97,19 +97,19 @@ class Cells:
     @cached_property
     def _pools(self) -> PoolReader | None:
         """Of the backbones that stand in pools; None where none does."""
-        of = self.reader
-        if self.ensembles or not of.silent:
-            return of
-        names = [name for name in of.backbones if name not in of.silent]
+        every = self.reader
+        if self.ensembles or not every.silent:
+            return every
+        names = [name for name in every.backbones if name not in every.silent]
         if not names:
             return None
         return PoolReader(
-            of.store,
-            of.samples.dataset,
-            of.samples.split,
-            perturbation=of.perturbation,
+            every.store,
+            every.samples.dataset,
+            every.samples.split,
+            perturbation=every.perturbation,
             backbones=names,
-            prompts=of.prompts,
+            prompts=every.prompts,
         )
 
     def read(self, rows: NDArray[np.intp]) -> Pool:
@@ -119,7 +119,7 @@ class Cells:
         classes = len(self.samples.class_names)
         return Pool(np.zeros((len(rows), 0, classes), np.float32), self.samples.labels[rows], ())
 
-    def replies(self, scores: Callable[[Pool], Scores]) -> dict[Predictor, Replies]:
+    def replies(self, scores: Callable[[Pool], Scores]) -> dict[Answerer, Replies]:
         """Of all samples. scores: of the ensembles for a pool."""
         every = np.arange(len(self.samples))
         parts, done = [], 0
@@ -131,7 +131,7 @@ class Cells:
 
     def replies_at(
         self, rows: NDArray[np.intp], pool: Pool, scores: Scores
-    ) -> dict[Predictor, Replies]:
+    ) -> dict[Answerer, Replies]:
         """Of the samples at `rows`, which `pool` holds, and the scores of ensembles for them."""
         imported = {name: of.take(rows) for name, of in self._imported.items()}
         return replies_of(self.reader.backbones, pool, scores, imported)
@@ -149,33 +149,31 @@ def _possible(ensembles: Mapping[str, Ensemble], reader: PoolReader) -> dict[str
 
 def replies_of(
     backbones: Sequence[str], pool: Pool, scores: Scores, imported: Mapping[str, Replies]
-) -> dict[Predictor, Replies]:
+) -> dict[Answerer, Replies]:
     """Of each backbone, by its logits in the pool or as imported, and of ensembles by their scores.
 
     The agreement of a single backbone with itself is none.
     """
-    found = {}
+    replies = {}
     for name in backbones:
         known = imported.get(name)
-        found[Predictor(None, (name,))] = known or Replies.of_scores(
+        replies[Answerer(None, (name,))] = known or Replies.of_scores(
             pool.logits[:, pool.backbones.index(name)]
         )
-    alone = np.stack([of.predicted for of in found.values()])
+    alone = np.stack([reply.predicted for reply in replies.values()])
     for text, of_ensemble in scores.items():
-        found[Predictor(text, tuple(backbones))] = Replies.of_scores(of_ensemble)
-    for of in found.values() if len(alone) > 1 else ():
-        of.confidence[AGREEMENT] = agreement(alone, of.predicted)
-    return found
+        replies[Answerer(text, tuple(backbones))] = Replies.of_scores(of_ensemble)
+    for reply in replies.values() if len(alone) > 1 else ():
+        reply.confidence[AGREEMENT] = agreement(alone, reply.predicted)
+    return replies
 
 
-def joined(parts: Sequence[Mapping[Predictor, Replies]]) -> dict[Predictor, Replies]:
+def joined(parts: Sequence[Mapping[Answerer, Replies]]) -> dict[Answerer, Replies]:
     """Of consecutive blocks of samples."""
-    return {
-        predictor: Replies.joined([part[predictor] for part in parts]) for predictor in parts[0]
-    }
+    return {answerer: Replies.joined([part[answerer] for part in parts]) for answerer in parts[0]}
 
 
-def readable(replies: Mapping[Predictor, Replies]) -> NDArray[np.bool_]:
+def readable(replies: Mapping[Answerer, Replies]) -> NDArray[np.bool_]:
     """(sample,) whether everyone has an answer."""
     there: NDArray[np.bool_] = np.logical_and.reduce(
         [of.predicted != NO_PREDICTION for of in replies.values()]

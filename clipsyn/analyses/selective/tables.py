@@ -67,7 +67,7 @@ _NOTES = {
 }
 
 
-class _Predictor(NamedTuple):
+class _Method(NamedTuple):
     ensemble: str | None
     backbone: str | None  # None for an ensemble
 
@@ -75,7 +75,7 @@ class _Predictor(NamedTuple):
 class _Key(NamedTuple):
     """What a number is about, within a group."""
 
-    method: _Predictor
+    method: _Method
     metric: str
     score: str | None = None
     coverage: float | None = None
@@ -129,7 +129,7 @@ class _Groups:
         return len(self.rows) == 1
 
     @property
-    def methods(self) -> list[_Predictor]:
+    def methods(self) -> list[_Method]:
         return list(dict.fromkeys(key.method for key in self.keys))
 
     @property
@@ -138,12 +138,12 @@ class _Groups:
         there = (key.score for key in self.keys if key.metric == "aurc")
         return list(dict.fromkeys(filter(None, there)))
 
-    def name(self, method: _Predictor) -> str:
+    def name(self, method: _Method) -> str:
         return method.ensemble or self.short.short[method.backbone or ""]
 
-    def by(self, score: str | None) -> Iterator[tuple[_Predictor, str]]:
+    def by(self, score: str | None) -> Iterator[tuple[_Method, str]]:
         """Each method that has this score, or the first that each of them has."""
-        scores: dict[_Predictor, list[str]] = {}
+        scores: dict[_Method, list[str]] = {}
         for key in self.keys:
             if key.metric == "aurc" and key.score:
                 scores.setdefault(key.method, []).append(key.score)
@@ -177,7 +177,7 @@ class _Groups:
 def _key(row: Row) -> _Key:
     backbone = None if row["ensemble"] else row["backbones"][0]
     about = (row[name] for name in ("metric", "score", "coverage", "wished", "foreign"))
-    return _Key(_Predictor(row["ensemble"], backbone), *about)
+    return _Key(_Method(row["ensemble"], backbone), *about)
 
 
 def tables(
