@@ -337,6 +337,24 @@ class TestImported:
             "no max-softmax, margin, entropy for want of logits: one, two",
         ]
 
+    def test_predictions_beside_extracted_backbones(self, store, tmp_path):
+        """What was extracted has the numbers that it has without them."""
+        alone = selective(store, datasets=["toy"])
+        for split in ("train", "test"):
+            table = store.samples("toy", split)
+            lines = [f"{name},{table.class_names[0]}" for name in table.ids]
+            (tmp_path / "mine.csv").write_text("\n".join(["id,prediction", *lines]))
+            settings = ImportSettings("toy", split, backbone="mine")
+            import_files(store.path, [tmp_path / "mine.csv"], settings)
+        frame = selective(store, datasets=["toy"])
+        mine = frame.filter(pl.col("backbones") == ["mine"], pl.col("score").is_not_null())
+        assert set(mine["score"]) == {"agreement"}
+        for name in BOTH:
+            about = {"score": "max-softmax"}
+            before, after = (found(it, "aurc", [name], **about) for it in (alone, frame))
+            assert before["value"] == after["value"]
+            assert before["n"] == after["n"]
+
     def test_votes_need_no_logits(self, imported):
         frame = selective(imported("prediction"), ensembles=["vote-1"])
         of = found(frame, "aurc", ["one", "two"], "vote-1", score="max-softmax")
