@@ -77,7 +77,7 @@ def _of_machine(error: BaseException) -> str | None:
             f"'{error.object[error.start : error.end]}' cannot be written as {error.encoding}: "
             "take it out of the name, or set PYTHONUTF8=1 if it is for the terminal"
         )
-    if isinstance(error, ValueError) and str(error) == "embedded null byte":
+    if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a name has a NUL character in it, which no path can: take it out"
     return None
 

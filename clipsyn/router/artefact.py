@@ -306,5 +306,11 @@ def _declared(estimator: type) -> dict[str, type]:
         hints = get_type_hints(estimator)
     except NameError:
         return {}
-    kinds = {name: get_origin(hint) or hint for name, hint in hints.items()}
+    kinds = {name: _class_of(hint) for name, hint in hints.items()}
     return {name: _NUMBERS.get(kind, kind) for name, kind in kinds.items() if type(kind) is type}
+
+
+def _class_of(hint: Any) -> Any:
+    """Without its parameters; since Python 3.12 numpy's NDArray is an alias with a value."""
+    kind = get_origin(hint) or hint
+    return _class_of(kind.__value__) if hasattr(kind, "__value__") else kind
