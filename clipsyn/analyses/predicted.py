@@ -81,6 +81,11 @@ class Predicted:
         """Backbone -> fingerprint of its cell, before it is read."""
         return self._fingerprints()
 
+    @cached_property
+    def _of_all(self) -> str:
+        """The fingerprint of all backbones together, made once for all rows."""
+        return fingerprint({"cells": list(self.fingerprints.values())})
+
     def _fingerprints(self) -> dict[str, str]:
         return {key.backbone: self.store.fingerprint(key, self.prompts) for key in self.keys}
 
@@ -114,7 +119,7 @@ class Predicted:
             ensemble=ensemble,
             backbones=list(backbones),
             prompts=self.prompts,
-            fingerprint=fingerprint({"cells": list(self.fingerprints.values())}),
+            fingerprint=self._of_all,
         )
 
 
