@@ -8,7 +8,10 @@ import pytest
 
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness import tables as module
-from clipsyn.results.frame import RESULT
+from clipsyn.numerics.metrics import Score
+from clipsyn.results.frame import RESULT, Measured
+from clipsyn.results.frame import row as made
+from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
@@ -31,22 +34,11 @@ MEANS = ("fog", "jpeg", "all")
 def row(
     metric: str, value: float, backbones: Sequence[str], ensemble: str | None = None, **where
 ) -> dict:
-    common = {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "severity": 0,
-        "head": "zero-shot",
-        "prompts": "own",
-        "classes": "all",
-        "shots": 0,
-        "ci_low": value - 0.01,
-        "ci_high": value + 0.02,
-        "n": 40,
-        "fingerprint": "f",
-    }
-    named = {"metric": metric, "value": value, "backbones": list(backbones), "ensemble": ensemble}
-    return common | named | where
+    about = {"dataset": "birds", "split": "test", "perturbation": "clean", "severity": 0}
+    about |= {"prompts": "own", "fingerprint": "f"}
+    about |= {"backbones": list(backbones), "ensemble": ensemble}
+    measured = Measured(metric, Score(value, 40), Interval(value - 0.01, value + 0.02))
+    return made(measured, **about) | where
 
 
 def setting(label: str) -> dict:

@@ -7,7 +7,10 @@ import pytest
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
 from clipsyn.analyses.selective.tables import notes, tables
-from clipsyn.results.frame import frame
+from clipsyn.numerics.metrics import Score
+from clipsyn.results.frame import Measured, frame
+from clipsyn.results.frame import row as made
+from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-8/zoo")
@@ -15,22 +18,11 @@ METHODS = ((None, NAMES[:1], 0.4), (None, NAMES[1:], 0.3), ("log-avg", NAMES, 0.
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
 
 
-def row(metric: str, value: float, **about) -> dict:
-    common = {
-        "dataset": "birds",
-        "split": "test",
-        "perturbation": "clean",
-        "severity": 0,
-        "head": "zero-shot",
-        "prompts": "own",
-        "classes": "all",
-        "shots": 0,
-        "n": 40,
-        "ci_low": value - 0.1,
-        "ci_high": value + 0.1,
-        "fingerprint": "f",
-    }
-    return common | {"metric": metric, "value": value} | about
+def row(metric: str, value: float, **more) -> dict:
+    about = {"dataset": "birds", "split": "test", "perturbation": "clean", "severity": 0}
+    about |= {"prompts": "own", "fingerprint": "f"}
+    measured = Measured(metric, Score(value, 40), Interval(value - 0.1, value + 0.1))
+    return made(measured, **about) | more
 
 
 def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), foreign=(), **where) -> list[dict]:
