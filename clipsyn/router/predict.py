@@ -1,7 +1,8 @@
 """Predict a split of a store with a router: a row for each image.
 
-Logits are made anew from the stored image embeddings and the class embeddings that the router
-brings, so the store needs no class embeddings; if it has some, they must be the same.
+The store's own logits are read where its class embeddings are those that the router brings.
+Elsewhere logits are made from the stored image embeddings and the router's class embeddings, by the
+same function: the store needs no class embeddings.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from clipsyn.router.fitted import FittedRouter
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.arrays import Blocks
+from clipsyn.store.cell import PROMPTS as UNKNOWN
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
+from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 
 _BLOCK_BYTES = 256 << 20  # of logits held at a time
@@ -94,12 +97,8 @@ class _Images:
         for backbone in self.router.backbones:
             key = self._key(backbone.name)
             cell = self.store.cell(key)
-            if cell.imported_as:
-                raise MissingCell(
-                    f"{key} was imported, and this predicts from embeddings that were extracted: "
-                    "in Python, load_router(ROUTER).predict(store.pool(DATASET, SPLIT)) takes "
-                    "imported logits"
-                )
+            if cell.imported_as:  # what encoded its images is not known, so taken on trust
+                continue
             if not exists(self.store.features_path(key)):
                 line = self.store.extract_line(replace(key, backbone=backbone.text))
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
@@ -109,14 +108,15 @@ class _Images:
         """Refuse other classes or prompts, where the store has any for these images."""
         if self.samples.class_names:
             self.router.check_classes(len(self.samples.class_names), self.samples.class_names)
-        wanted = self.router.prompts["name"]
-        for name in self.router.names:
-            there = self.store.prompt_sets(self._key(name))
-            if wanted in there:
+        wanted = self.router.prompts.get("name")
+        for name in self.router.names if wanted is not None else ():
+            cell = self.store.cell(self._key(name))
+            there = cell.prompt_sets()
+            if there and wanted not in there and there != [UNKNOWN]:
+                raise RouterMismatch("prompts", wanted, tuple(there))
+            if there and not cell.imported_as:  # else no more than the name is known
                 prompts = self.store.prompts_identity(self.samples.dataset, wanted, name)
                 self.router.check_prompts(prompts)
-            elif there:
-                raise RouterMismatch("prompts", wanted, tuple(there))
 
     def labels(self) -> NDArray[np.int32] | None:
         """(sample,) as indices of the router's classes; None where the images have others."""
@@ -131,6 +131,39 @@ class _Images:
         return np.array(indices, np.int32)[labels]
 
     def blocks(self) -> Iterator[Pool]:
+        """All images, in order, a bounded number at a time."""
+        reader = self._reader()
+        return self._derived() if reader is None else reader.blocks()
+
+    def _reader(self) -> PoolReader | None:
+        """Reads the store's own logits; None where they are not those that the router makes."""
+        sets = [self.store.cell(self._key(name)).prompt_sets() for name in self.router.names]
+        prompts = UNKNOWN if all(one == [UNKNOWN] for one in sets) else None
+        prompts = prompts or self.router.prompts.get("name")
+        if prompts is not None and not all(prompts in there for there in sets):
+            return None
+        reader = PoolReader(
+            self.store,
+            self.samples.dataset,
+            self.samples.split,
+            perturbation=self.perturbation,
+            backbones=self.router.names,
+            prompts=prompts,
+        )
+        return reader if self._has_our_classes(reader) else None
+
+    def _has_our_classes(self, reader: PoolReader) -> bool:
+        """Whether class embeddings and scales are the router's, where both are known."""
+        for backbone in self.router.backbones:
+            values, scale = reader.classes.get(backbone.name, (None, None))
+            ours = backbone.class_embedding
+            if values is None or ours is None:
+                continue
+            if scale != backbone.logit_scale or not np.array_equal(values, ours):
+                return False
+        return True
+
+    def _derived(self) -> Iterator[Pool]:
         unit = Blocks(len(self.samples), self.store.chunk_rows).rows
         row_bytes = 4 * len(self.router.backbones) * self.router.n_classes
         step = unit * max(1, _BLOCK_BYTES // (row_bytes * unit))
@@ -140,9 +173,11 @@ class _Images:
     def _pool(self, rows: range, unit: int) -> Pool:
         router = self.router
         embeddings = {name: self.store.embeddings(self._key(name), rows) for name in router.names}
-        logits = [backbone.logits(embeddings[backbone.name], unit) for backbone in router.backbones]
+        logits = np.empty((len(rows), len(router.backbones), router.n_classes), np.float32)
+        for column, backbone in enumerate(router.backbones):
+            logits[:, column] = backbone.logits(embeddings[backbone.name], unit)
         return Pool(
-            np.stack(logits, axis=1),
+            logits,
             np.full(len(rows), NO_LABEL, np.int32),
             router.names,
             embeddings,

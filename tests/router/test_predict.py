@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.errors import MissingCell, RouterMismatch
+from clipsyn.errors import InputError, MissingCell, RouterMismatch
+from clipsyn.importing.settings import ImportSettings
+from clipsyn.importing.write import import_files
 from clipsyn.numerics.logits import softmax
 from clipsyn.pool import Pool
 from clipsyn.router.fit import fit_router
@@ -81,10 +83,12 @@ def test_a_store_without_logits_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored logits", "derived logits"])
 def test_images_are_predicted_a_few_at_a_time(
-    router: FittedRouter, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch, rows: int
+    router: FittedRouter, other: Any, monkeypatch: pytest.MonkeyPatch, rows: int, stored: bool
 ) -> None:
-    whole = predict_store(router, tiny_store, "toy")
+    store = other() if stored else other(prompts="openai-imagenet")
+    whole = predict_store(router, store, "toy", own_classes=True)
     sizes = []
     combine = FittedRouter.combine_and_weigh
 
@@ -93,8 +97,9 @@ def test_images_are_predicted_a_few_at_a_time(
         return combine(self, pool)
 
     monkeypatch.setattr(FittedRouter, "combine_and_weigh", spy)
-    monkeypatch.setattr("clipsyn.router.predict._BLOCK_BYTES", rows * 4 * 2 * 3)
-    parts = predict_store(router, tiny_store, "toy")
+    for module in ("clipsyn.router.predict", "clipsyn.store.pools"):
+        monkeypatch.setattr(f"{module}._BLOCK_BYTES", rows * 4 * 2 * 3)
+    parts = predict_store(router, store, "toy", own_classes=True)
     assert sizes == [7, 7, 6]
     assert parts.frame.equals(whole.frame)
     assert parts.accuracy == whole.accuracy
@@ -252,3 +257,44 @@ def test_images_of_some_of_the_classes_in_another_order(
     assert found.accuracy.n == len(pairs)
     assert found.accuracy.value == sum(name == given for name, given in pairs) / len(pairs)
     assert not found.other_classes
+
+
+@pytest.fixture
+def imported(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """The logits of `tiny_store`, as its owner would import them into another store."""
+    for split in ("train", "test"):
+        pool = tiny_store.pool("toy", split)
+        texts = {"ids": pool.ids, "classes": pool.class_names}
+        texts["labels"] = [pool.class_names[label] for label in pool.labels]
+        files = {name: tmp_path / f"{name}.txt" for name in texts}
+        for name, lines in texts.items():
+            files[name].write_text("\n".join(lines))
+        for column, name in enumerate(pool.backbones):
+            np.save(tmp_path / "logits.npy", pool.logits[:, column])
+            about = {"dataset": "toy", "split": split, "backbone": name}
+            wanted = ImportSettings(kind="logits", **about, **files)
+            import_files(tmp_path / "imported", [tmp_path / "logits.npy"], wanted)
+    return FeatureStore.open(tmp_path / "imported")
+
+
+def test_imported_logits_are_taken_on_trust(
+    router: FittedRouter, tiny_store: FeatureStore, imported: FeatureStore
+) -> None:
+    ours, theirs = predict_store(router, tiny_store, "toy"), predict_store(router, imported, "toy")
+    assert theirs.frame.equals(ours.frame)
+    assert theirs.accuracy == ours.accuracy
+
+
+def test_a_router_fitted_on_imported_logits(imported: FeatureStore) -> None:
+    router = fit_router(imported, "toy", "log-avg")
+    predicted = predict_store(router, imported, "toy").frame["class_index"].to_numpy()
+    pool = imported.pool("toy", "test")
+    np.testing.assert_array_equal(predicted, pool.logits.mean(axis=1).argmax(axis=1))
+
+
+def test_what_needs_embeddings_says_that_imported_logits_have_none(
+    tiny_store: FeatureStore, imported: FeatureStore
+) -> None:
+    router = fit_router(tiny_store, "toy", "nlc")
+    with pytest.raises(InputError, match="there are no embeddings of fake/one, fake/two"):
+        predict_store(router, imported, "toy")
