@@ -108,8 +108,10 @@ class _Images:
         """Refuse other classes or prompts, where the store has any for these images."""
         if self.samples.class_names:
             self.router.check_classes(len(self.samples.class_names), self.samples.class_names)
-        wanted = self.router.prompts.get("name")
-        for name in self.router.names if wanted is not None else ():
+        if not self.router.prompts:
+            return
+        wanted = self.router.prompts["name"]
+        for name in self.router.names:
             cell = self.store.cell(self._key(name))
             there = cell.prompt_sets()
             if there and wanted not in there and there != [UNKNOWN]:

@@ -83,11 +83,11 @@ def test_a_store_without_logits_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("rows", [1, 9])
-@pytest.mark.parametrize("stored", [True, False], ids=["stored logits", "derived logits"])
+@pytest.mark.parametrize("templates", [(), ("a {c}.",)], ids=["stored logits", "derived"])
 def test_images_are_predicted_a_few_at_a_time(
-    router: FittedRouter, other: Any, monkeypatch: pytest.MonkeyPatch, rows: int, stored: bool
+    router: FittedRouter, other: Any, fakes: SimpleNamespace, rows: int, templates: Any
 ) -> None:
-    store = other() if stored else other(prompts="openai-imagenet")
+    store = other(fakes.Source(templates=templates))
     whole = predict_store(router, store, "toy", own_classes=True)
     sizes = []
     combine = FittedRouter.combine_and_weigh
@@ -96,10 +96,11 @@ def test_images_are_predicted_a_few_at_a_time(
         sizes.append(len(pool))
         return combine(self, pool)
 
-    monkeypatch.setattr(FittedRouter, "combine_and_weigh", spy)
-    for module in ("clipsyn.router.predict", "clipsyn.store.pools"):
-        monkeypatch.setattr(f"{module}._BLOCK_BYTES", rows * 4 * 2 * 3)
-    parts = predict_store(router, store, "toy", own_classes=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FittedRouter, "combine_and_weigh", spy)
+        for module in ("clipsyn.router.predict", "clipsyn.store.pools"):
+            patch.setattr(f"{module}._BLOCK_BYTES", rows * 4 * 2 * 3)
+        parts = predict_store(router, store, "toy", own_classes=True)
     assert sizes == [7, 7, 6]
     assert parts.frame.equals(whole.frame)
     assert parts.accuracy == whole.accuracy
