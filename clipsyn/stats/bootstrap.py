@@ -5,11 +5,15 @@ Samples that contribute the same to all that is measured are interchangeable: th
 so their means over all of them are one matrix product. Where the patterns are few, a resample is
 one multinomial draw of a few numbers; where nearly every sample is a pattern of its own, drawing
 row numbers and counting them is faster. The distribution is the same.
+
+Counts of rows depend on nothing but the number of samples and the seed, so the last ones are kept,
+a byte each, and serve all that is measured on as many samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +23,8 @@ from clipsyn.stats.intervals import LEVEL, UNKNOWN, Interval, check_level, perce
 
 RESAMPLES = 1000
 _DRAWS_AT_ONCE = 4_000_000  # resamples x patterns in one block: 32 MB
-_DRAWS_KEPT = 100_000_000  # and in all, of 2 bytes, to use them again; more are drawn anew
+_DRAWS_KEPT = 100_000_000  # resamples x samples, to use them again; more are drawn anew
+_PATTERNS_AT_ONCE = 512  # in one product: 2 MB as floats, with 1,000 resamples
 _NS_A_PATTERN, _NS_A_SAMPLE, _NS_A_RESAMPLE = 170, 5, 10_000  # costs of the two ways to draw
 
 
@@ -71,53 +76,133 @@ class Resamples:
         self.n = int(self.sizes.sum())
         self.count = count
         self._seed = seed
-        self._kept: list[NDArray[Any]] | None = None
+        self._kept: list[NDArray[Any]] | None = None  # where the patterns are few
 
     def times(self) -> Iterator[NDArray[Any]]:
         """How often each pattern is drawn: arrays (some resamples, pattern)."""
-        if self._kept is None and self.count * len(self.sizes) <= _DRAWS_KEPT:
-            self._kept = list(self._draws())
-        yield from self._draws() if self._kept is None else self._kept
+        step = _at_once(len(self.sizes))
+        for block in self._blocks():
+            for start in range(0, len(block), step):
+                yield block[start : start + step]
 
     def means(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """(resample, m): mean of each column of `values` (pattern, m) or (pattern,); NaN if n = 0.
 
-        Sums are in double precision where the values are, else in single: exact for counts below
-        2^24.
+        Products are in double precision where the values are, else in single: exact for counts
+        below 2^24. Ask for all columns at once: to read the draws takes longer than to weigh one.
         """
         columns = values[:, None] if values.ndim == 1 else values
         if self.n == 0:
             return np.full((self.count, columns.shape[1]), np.nan)
-        columns = columns.astype(np.result_type(columns, np.float32))
-        sums = [times.astype(columns.dtype) @ columns for times in self.times()]
-        return np.concatenate(sums).astype(np.float64) / self.n
+        blocks = self._blocks()
+        if not self._few():  # the rows themselves are multiplied faster than put into patterns
+            blocks = _row_counts(self.n, self.count, self._seed)
+            columns = columns if self._alone else np.repeat(columns, self.sizes, axis=0)
+        return np.concatenate([_products(times, columns) for times in blocks]) / self.n
 
     def interval(self, values: NDArray[Any], level: float = LEVEL) -> Interval:
         """Percentile interval of the mean of `values` (pattern,); NaN for n = 0."""
         return percentiles(self.means(values)[:, 0], level)
 
-    def _draws(self) -> Iterator[NDArray[Any]]:
-        rng = np.random.default_rng(self._seed)
-        small = np.uint16 if self.n < 2**16 else np.uint32
-        step = max(1, _DRAWS_AT_ONCE // max(1, len(self.sizes)))
-        draw = self._count_patterns if self._few() else self._count_rows
-        for start in range(0, self.count, step):
-            block = np.empty((min(step, self.count - start), len(self.sizes)), small)
-            draw(rng, block)
-            yield block
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        if self._few():
+            if self._kept is None and self.count * len(self.sizes) <= _DRAWS_KEPT:
+                self._kept = list(self._multinomials())
+            yield from self._multinomials() if self._kept is None else self._kept
+        elif self._alone:
+            yield from _row_counts(self.n, self.count, self._seed)
+        else:
+            edges = np.append(0, np.cumsum(self.sizes))
+            for before in _row_sums(self.n, self.count, self._seed):
+                yield np.diff(before.take(edges, axis=1), axis=1)
 
     def _few(self) -> bool:
         """Whether multinomial draws are faster than counting the rows of each resample."""
         return _NS_A_PATTERN * len(self.sizes) <= _NS_A_SAMPLE * self.n + _NS_A_RESAMPLE
 
-    def _count_patterns(self, rng: np.random.Generator, block: NDArray[Any]) -> None:
-        block[:] = rng.multinomial(self.n, self.sizes / self.n, size=len(block))
+    @property
+    def _alone(self) -> bool:
+        """Whether each sample is a pattern of its own."""
+        return len(self.sizes) == self.n and bool((self.sizes == 1).all())
 
-    def _count_rows(self, rng: np.random.Generator, block: NDArray[Any]) -> None:
-        pattern = np.repeat(np.arange(len(self.sizes)), self.sizes)
+    def _multinomials(self) -> Iterator[NDArray[Any]]:
+        rng = np.random.default_rng(self._seed)
+        small, share = _smallest(self.n), self.sizes / max(1, self.n)
+        for size in _steps(self.count, len(share)):
+            yield rng.multinomial(self.n, share, size=size).astype(small)
+
+
+def _products(times: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+    """(resample, m): sums of columns (pattern, m), each pattern as often as it is drawn."""
+    sums = np.zeros((len(times), columns.shape[1]))
+    kind = np.result_type(columns, np.float32)
+    for start in range(0, len(columns), _PATTERNS_AT_ONCE):
+        some = slice(start, start + _PATTERNS_AT_ONCE)
+        sums += times[:, some].astype(kind) @ columns[some].astype(kind, copy=False)
+    return sums
+
+
+def _row_counts(n: int, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """How often each of n samples is drawn: arrays (some resamples, n)."""
+    if count * n <= _DRAWS_KEPT:
+        yield _kept_row_counts(n, count, seed)
+    else:
+        yield from _draw_rows(n, _steps(count, n), seed)
+
+
+def _row_sums(n: int, count: int, seed: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+    """How often the samples before each of n are drawn, and all: arrays (some resamples, n + 1).
+
+    Where n is less than 2^16 the sums start from 0 again at 2^16: their differences do not.
+    """
+    if count * n <= _DRAWS_KEPT and n < 2**16:
+        yield _kept_row_sums(n, count, seed)
+    else:
+        yield from (_summed(times) for times in _row_counts(n, count, seed))
+
+
+@lru_cache(maxsize=2)
+def _kept_row_counts(n: int, count: int, seed: int) -> NDArray[np.uint8]:
+    return next(_draw_rows(n, [count], seed))
+
+
+@lru_cache(maxsize=1)
+def _kept_row_sums(n: int, count: int, seed: int) -> NDArray[np.unsignedinteger[Any]]:
+    return _summed(_kept_row_counts(n, count, seed))
+
+
+def _draw_rows(n: int, sizes: Iterable[int], seed: int) -> Iterator[NDArray[np.uint8]]:
+    """A byte is enough: no sample is ever drawn 256 times, at a mean of 1."""
+    rng = np.random.default_rng(seed)
+    for size in sizes:
+        block = np.empty((size, n), np.uint8)
         for row in block:
-            drawn = rng.integers(0, self.n, self.n) if self.n else pattern
-            row[:] = np.bincount(pattern[drawn], minlength=len(row))
+            row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+        yield block
+
+
+def _summed(times: NDArray[np.uint8]) -> NDArray[np.unsignedinteger[Any]]:
+    """(resample, n) -> (resample, n + 1): sums along the row, from 0."""
+    n = times.shape[1]
+    sums = np.zeros((len(times), n + 1), _smallest(n))
+    for row, into in zip(times, sums, strict=True):  # one by one they stay in the cache
+        np.cumsum(row.astype(sums.dtype), out=into[1:])
+    return sums
+
+
+def _smallest(n: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if n < 2**16 else np.uint32
+
+
+def _at_once(patterns: int) -> int:
+    return max(1, _DRAWS_AT_ONCE // max(1, patterns))
+
+
+def _steps(count: int, patterns: int) -> Iterator[int]:
+    """Numbers of resamples, `count` together, that are drawn at once."""
+    step = _at_once(patterns)
+    for start in range(0, count, step):
+        yield min(step, count - start)
 
 
 def bootstrap_means(
