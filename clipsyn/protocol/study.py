@@ -245,9 +245,8 @@ def _measure(
     silent = target.reader.silent
     chosen = None if fitted.chosen is None else scorer.single(fitted.chosen)
     if None in names:
-        for backbone, judged in verdict.singles.items():
-            for measured in scorer.metrics(judged, probabilities=backbone not in silent):
-                yield Subject(index, None, backbone), measured
+        for backbone, measured in scorer.backbones(silent):
+            yield Subject(index, None, backbone), measured
     if ORACLE in names and len(verdict.singles) > 1:
         if ORACLE not in known:
             for measured in (*scorer.oracle(), *scorer.diversity()):
@@ -256,13 +255,13 @@ def _measure(
             yield Subject(index, ORACLE), measured
     for text, method in fitted.methods.items():
         if text in known:
-            correct = scorer.correct(verdict.ensembles[text])
-            for measured in scorer.over_chosen(correct, chosen):
+            answers = scorer.answers(verdict.ensembles[text])
+            for measured in scorer.over_chosen(answers, chosen):
                 yield Subject(index, text), measured
             continue
         spent = Measured("fit_seconds", Score(fitted.seconds + method.seconds, fitted.n), None)
         asked = Measured("predict_seconds", Score(verdict.seconds[text], len(verdict.labels)), None)
         judged = verdict.ensembles[text]
-        metrics = scorer.metrics(judged, probabilities=not silent)
-        for measured in (*metrics, *scorer.gains(judged, chosen), spent, asked):
+        metrics = scorer.ensemble(judged, chosen, probabilities=not silent)
+        for measured in (*metrics, spent, asked):
             yield Subject(index, text), measured

@@ -151,10 +151,7 @@ def _row_counts(n: int, count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _row_sums(n: int, count: int, seed: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
-    """How often the samples before each of n are drawn, and all: arrays (some resamples, n + 1).
-
-    Where n is less than 2^16 the sums start from 0 again at 2^16: their differences do not.
-    """
+    """How often the samples before each of n are drawn, and all: arrays (some resamples, n + 1)."""
     if count * n <= _DRAWS_KEPT and n < 2**16:
         yield _kept_row_sums(n, count, seed)
     else:

@@ -26,7 +26,7 @@ def make(labels=LABELS, good=GOOD) -> Scorer:
 
 
 def every(scorer, judged, chosen=None) -> dict:
-    return by_name([*scorer.metrics(judged), *scorer.gains(judged, chosen)])
+    return by_name(scorer.ensemble(judged, chosen))
 
 
 def by_name(measured) -> dict:
@@ -70,8 +70,88 @@ def test_intervals_are_those_of_a_paired_bootstrap():
         assert interval.low <= found[name].score.value <= interval.high or name == "ece"
 
 
+def row_draws() -> np.ndarray:
+    """(resample, N) row numbers: those of the Scorer, drawn once more."""
+    rng = np.random.default_rng(0)
+    return np.array([rng.integers(0, N, N) for _ in range(1000)])
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    return tuple(np.quantile(values, [0.025, 0.975]))
+
+
+def test_every_interval_is_that_of_the_drawn_rows():
+    """In double precision, a resample at a time."""
+    found = every(make(), judge(BOTH, LABELS), make().single("fair"))
+    p = np.exp(BOTH.astype(float))
+    p /= p.sum(1, keepdims=True)
+    truth = np.eye(CLASSES)[LABELS]
+    right, good, fair = (s.argmax(1) == LABELS for s in (BOTH, GOOD, FAIR))
+    sure, bins = p.max(1), np.ceil(15 * p.max(1)).astype(int) - 1
+    nll, brier = -np.log((p * truth).sum(1)), ((p - truth) ** 2).sum(1)
+    drawn = {name: [] for name in ("acc1", "nll", "brier", "ece", "gain", "over", "relative")}
+    for rows in row_draws():
+        drawn["acc1"].append(right[rows].mean())
+        drawn["nll"].append(nll[rows].mean())
+        drawn["brier"].append(brier[rows].mean())
+        gaps = [(sure - right)[rows][bins[rows] == b].sum() for b in range(15)]
+        drawn["ece"].append(np.abs(gaps).sum() / N)
+        drawn["gain"].append(right[rows].mean() - good[rows].mean())
+        drawn["over"].append(right[rows].mean() - fair[rows].mean())
+        drawn["relative"].append(right[rows].mean() / good[rows].mean() - 1)
+    names = {"over": "gain_over_chosen", "relative": "gain_relative"}
+    for name, values in drawn.items():
+        assert found[names.get(name, name)].interval == pytest.approx(middle(values), abs=1e-6)
+
+
+def test_intervals_of_the_oracle_and_of_diversity_are_those_of_the_drawn_rows():
+    scorer = make()
+    oracle, diversity = by_name(scorer.oracle()), by_name(scorer.diversity())
+    good, fair = GOOD.argmax(1), FAIR.argmax(1)
+    anyone, best = (good == LABELS) | (fair == LABELS), good == LABELS
+    rows = row_draws()
+    lead = anyone[rows].mean(1) - best[rows].mean(1)
+    assert oracle["acc1"].interval == pytest.approx(middle(anyone[rows].mean(1)), abs=1e-12)
+    assert oracle["gain"].interval == pytest.approx(middle(lead), abs=1e-12)
+    relative = middle(lead / best[rows].mean(1))
+    assert oracle["gain_relative"].interval == pytest.approx(relative, abs=1e-12)
+    differ, uneven = good != fair, (good == LABELS) ^ (fair == LABELS)
+    for name, values in {"disagreement": differ, "error_inconsistency": uneven}.items():
+        assert diversity[name].interval == pytest.approx(middle(values[rows].mean(1)), abs=1e-6)
+
+
+def test_backbones_together_have_the_metrics_of_each_alone():
+    scorer = make()
+    together: dict = {}
+    for name, measured in scorer.backbones(silent={"fair"}):
+        together.setdefault(name, []).append(measured)
+    assert list(together) == ["good", "fair"]
+    for name, found in together.items():
+        alone = [*scorer.metrics(scorer.singles[name], probabilities=name == "good")]
+        assert [m.metric for m in found] == [m.metric for m in alone]
+        for one, other in zip(found, alone, strict=True):
+            assert one.score == other.score
+            assert (one.interval is None) == (other.interval is None)
+            if one.interval:
+                assert one.interval == pytest.approx(other.interval, abs=1e-7)
+
+
+def test_answers_may_be_kept_for_other_references():
+    """What learns nothing is compared with the backbone that each support chooses."""
+    scorer = make()
+    answers = scorer.answers(judge(BOTH, LABELS))
+    for name, of in {"good": GOOD, "fair": FAIR}.items():
+        (found,) = scorer.over_chosen(answers, scorer.single(name))
+        right, reference = BOTH.argmax(1) == LABELS, of.argmax(1) == LABELS
+        assert found.metric == "gain_over_chosen"
+        assert found.score.value == pytest.approx(right.mean() - reference.mean())
+        leads = right[row_draws()].mean(1) - reference[row_draws()].mean(1)
+        assert found.interval == pytest.approx(middle(leads), abs=1e-12)
+    assert not list(scorer.over_chosen(answers, None))
+
+
 def test_a_method_gains_nothing_over_itself():
-    gain = by_name(make().gains(judge(GOOD, LABELS)))["gain"]
+    gain = by_name(make().ensemble(judge(GOOD, LABELS)))["gain"]
     assert (gain.score.value, *gain.interval) == (0, 0, 0)
 
 

@@ -219,6 +219,53 @@ def test_all_methods_at_once_agree_with_the_naive_bootstrap(monkeypatch, few):
         assert np.quantile(gains[:, method], [0.025, 0.975]) == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.parametrize("kept", [0, 10**8])
+@pytest.mark.parametrize("kind", [bool, np.float32, np.float64])
+def test_patterns_of_many_sizes_are_counted_in_the_rows_that_are_drawn(monkeypatch, kept, kind):
+    """300 patterns of 700 samples, some of which none has; the products go in two blocks."""
+    monkeypatch.setattr(Resamples, "_few", lambda resamples: False)
+    monkeypatch.setattr(bootstrap, "_DRAWS_KEPT", kept)
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 4000)
+    of = np.sort(np.random.default_rng(12).integers(0, 300, 700))
+    numbers = np.random.default_rng(13).random((300, 3))
+    values = numbers < 0.4 if kind is bool else numbers.astype(kind)
+    resamples = Resamples(np.bincount(of, minlength=300), count=20, seed=6)
+    rng = np.random.default_rng(6)
+    drawn = [of[rng.integers(0, 700, 700)] for _ in range(20)]
+    times = np.concatenate(list(resamples.times()))
+    assert np.array_equal(times, [np.bincount(row, minlength=300) for row in drawn])
+    means = [values[row].mean(axis=0, dtype=float) for row in drawn]
+    assert resamples.means(values) == pytest.approx(np.array(means), rel=1e-6)
+
+
+def test_mean_per_class_of_many_classes_is_that_of_the_drawn_rows():
+    """200 classes of 400 samples: in the order of class, wrong before right, rows are drawn."""
+    rng = np.random.default_rng(14)
+    labels, correct = rng.integers(0, 200, 400), rng.random(400) < 0.6
+    order = np.lexsort((correct, labels))
+    y, right = labels[order], correct[order]
+    draws = np.random.default_rng(0)
+    means = []
+    for _ in range(1000):
+        rows = draws.integers(0, 400, 400)
+        means.append(np.mean([right[rows][y[rows] == c].mean() for c in np.unique(y[rows])]))
+    found = bootstrap_mean_per_class(correct, labels)
+    assert found == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
+
+
+def test_more_than_65536_samples():
+    """Two patterns of half of them each, and one of a single sample."""
+    sizes = np.array([40_000, 40_000, 1])
+    for few in (True, False):
+        resamples = Resamples(sizes, count=3, seed=1)
+        resamples._few = lambda few=few: few
+        times = np.concatenate(list(resamples.times()))
+        assert times.sum(axis=1).tolist() == [80_001] * 3
+        assert (abs(times[:, 0].astype(int) - 40_000) < 1000).all()
+        means = resamples.means(np.array([1.0, 0.0, 0.0]))
+        assert means[:, 0] == pytest.approx(times[:, 0] / 80_001)
+
+
 def test_resamples_of_nothing_are_unknown():
     assert all(map(math.isnan, Resamples(0).interval(np.empty(0))))
     assert np.isnan(bootstrap_means(np.empty((0, 3)))).all()
