@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from clipsyn.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _largest
+from clipsyn.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _largest, _search
 from clipsyn.errors import InputError, LeakError, RouterMismatch
 from clipsyn.pool import Pool
 
@@ -106,12 +108,144 @@ def test_a_k_beyond_the_support_set_uses_all_of_it(method):
 
 def test_of_equal_neighbours_the_first_are_taken():
     values = np.array([[1, 2, 1, 1, 3], [5, 5, 5, 5, 5], [0, 1, 2, 3, 4]], np.float32)
-    assert _largest(values, 3).tolist() == [
-        [1, 1, 0, 0, 1],
-        [1, 1, 1, 0, 0],
-        [0, 0, 1, 1, 1],
+    assert np.sort(_largest(values, 3)).tolist() == [[0, 1, 4], [0, 1, 2], [2, 3, 4]]
+    assert np.sort(_largest(values, 4)).tolist() == [[0, 1, 2, 4], [0, 1, 2, 3], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("count", [8, 64, 65, 300, 1000])
+@pytest.mark.parametrize("k", [1, 5, 7])
+@pytest.mark.parametrize("kinds", [1, 4, 50, 100_000])  # few: nearly all are equal
+def test_the_largest_are_those_of_sorting_everything(count, k, kinds):
+    rng = np.random.default_rng(count)
+    values = rng.integers(-kinds, kinds, (40, count)).astype(np.float32)
+    expected = [sorted(range(count), key=lambda c, row=row: (-row[c], c))[:k] for row in values]
+    assert _largest(values, k).tolist() == expected
+
+
+def test_many_neighbours_are_those_of_sorting_everything():
+    values = np.random.default_rng(0).integers(0, 9, (5, 500)).astype(np.float32)
+    expected = [sorted(range(500), key=lambda c, row=row: (-row[c], c))[:499] for row in values]
+    assert _largest(values, 499).tolist() == expected
+
+
+def distinct(n, seed, *, repeats=1):
+    """Three backbones; embeddings whose products are exact, each `repeats` times."""
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-0.5, 0.5], (3, n, 4)).repeat(repeats, axis=1)
+    logits = rng.normal(size=(n * repeats, 3, 4))
+    return Pool.of(logits, rng.integers(0, 4, n * repeats), signs, backbones=NAMES)
+
+
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_equal_cosines_of_whole_pools(k):
+    """200 samples on 2^12 corners, each corner twice: cosines take few values, all exact."""
+    support, pool = distinct(100, 0, repeats=2), distinct(30, 1)
+    cosines = pool.features().astype(float) @ support.features().astype(float).T
+    expected = []
+    for row in cosines.tolist():
+        near = sorted(range(200), key=lambda i, row=row: (-row[i], i))[:k]
+        expected.append([rights(support, near, b) for b in range(3)])
+    fitted = KnoraUnion(k).fit(support)
+    assert fitted._right_nearby(pool).tolist() == expected
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_sample_without_embedding_has_no_neighbours_and_is_nobodys(method):
+    support, pool = problem(), problem(20, seed=1)
+    lost, missing = [3, 30, 59], [0, 7]
+
+    def without(given, rows):
+        embeddings = {name: values.copy() for name, values in given.embeddings.items()}
+        embeddings["b"][rows] = np.nan
+        return Pool.of(given.logits, given.labels, embeddings, backbones=NAMES)
+
+    fitted = method(4).fit(without(support, lost))
+    smaller = method(4).fit(support.take(np.setdiff1d(np.arange(60), lost)))
+    holed = fitted.combine(without(pool, missing))
+    rest = np.setdiff1d(np.arange(20), missing)
+    assert np.array_equal(holed[rest], smaller.combine(pool)[rest])
+    nobody = np.full((60, 3, 4), [0.0, 1, 1, 1])  # no backbone says 0: none is right anywhere
+    wrong = Pool.of(nobody, np.zeros(60, int), support.embeddings, backbones=NAMES)
+    expected = method(4).fit(wrong).combine(pool)
+    assert np.array_equal(holed[missing], expected[missing])
+
+
+def test_a_support_without_any_embedding_leaves_all_equally_trusted():
+    support, pool = problem(), problem(20, seed=1)
+    nothing = {name: np.full_like(values, np.nan) for name, values in support.embeddings.items()}
+    fitted = OverallLocalAccuracy().fit(
+        Pool.of(support.logits, support.labels, nothing, backbones=NAMES)
+    )
+    confident = softmax(pool.logits, axis=2).max(axis=2).argmax(axis=1)
+    assert fitted.weights(pool).tolist() == np.eye(3)[confident].tolist()
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """How many searches were made, as a list that grows."""
+    made = []
+
+    def counted(support, pool, k):
+        made.append(k)
+        return _search(support, pool, k)
+
+    monkeypatch.setattr("clipsyn.ensembles.dynamic._search", counted)
+    monkeypatch.setattr("clipsyn.ensembles.dynamic._kept", OrderedDict())
+    return made
+
+
+def test_one_search_serves_all_that_ask_for_the_same(searches):
+    support, pool = problem(), problem(40, seed=1)
+    ola, union = OverallLocalAccuracy().fit(support), KnoraUnion().fit(support)
+    weights = ola.weights(pool)
+    ola.combine(pool), union.combine(pool)
+    other = support.with_logits(np.roll(support.logits, 1, axis=2))  # as of another head
+    moved = OverallLocalAccuracy().fit(other).weights(pool.with_logits(pool.logits[::-1]))
+    assert len(searches) == 1
+    assert not np.array_equal(moved, weights)  # the neighbours are the same, not who is right
+
+
+def test_other_samples_another_k_or_changed_embeddings_are_searched_anew(searches):
+    support, pool = problem(), problem(40, seed=1)
+    fitted = OverallLocalAccuracy().fit(support)
+    expected = [fitted.weights(pool.take(rows)) for rows in (slice(0, 20), slice(20, 40))]
+    assert np.array_equal(np.concatenate(expected), fitted.weights(pool))
+    OverallLocalAccuracy(5).fit(support).weights(pool)
+    OverallLocalAccuracy().fit(support.take(np.arange(50))).weights(pool)
+    assert len(searches) == 5
+    embeddings = {name: values.copy() for name, values in pool.embeddings.items()}
+    mutable = Pool.of(pool.logits, None, embeddings, backbones=NAMES)
+    before = fitted.weights(mutable)
+    assert len(searches) == 5
+    for values in embeddings.values():
+        values[:] = values[::-1].copy()
+    after = fitted.weights(mutable)
+    assert len(searches) == 6
+    assert not np.array_equal(after, before)
+
+
+def test_what_is_kept_is_bounded(searches, monkeypatch):
+    monkeypatch.setattr("clipsyn.ensembles.dynamic._KEPT_BYTES", 2 * 4 * 7 * 10)
+    fitted, pool = OverallLocalAccuracy().fit(problem()), problem(40, seed=1)
+    parts = [pool.take(slice(start, start + 10)) for start in (0, 10, 20)]
+    for part in (parts[0], parts[1], parts[0], parts[2]):  # the second goes: not asked for since
+        fitted.weights(part)
+    assert len(searches) == 3
+    fitted.weights(parts[0])
+    assert len(searches) == 3
+    fitted.weights(parts[1])
+    assert len(searches) == 4
+
+
+def test_a_search_in_blocks_is_the_same(monkeypatch):
+    support, pool = problem(), problem(50, seed=1)
+    whole = _search(support.features().astype(np.float16), pool, 7)
+    monkeypatch.setattr("clipsyn.ensembles.dynamic._BLOCK_VALUES", 60 * 8)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 60 * 3)
+    assert np.array_equal(_search(support.features().astype(np.float16), pool, 7), whole)
+    assert [set(row) for row in whole.tolist()] == [
+        set(row) for row in neighbours(support, pool, 7)
     ]
-    assert _largest(values, 5).tolist() == np.ones((3, 5)).tolist()
 
 
 @pytest.mark.parametrize("method", BOTH)
