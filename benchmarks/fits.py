@@ -1,0 +1,157 @@
+"""One ensemble or head on a store: its fit on 16 images a class and its scores of all test images.
+
+    python benchmarks/fits.py STORE NAME            what it took, as JSON
+    python benchmarks/fits.py STORE NAME --profile  where the time went
+
+`paper_scale.py` runs this once for each, in a process of its own, so that peaks are its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")  # as the command line does; before numpy
+import cProfile
+import json
+import pstats
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+import numpy as np
+from bounds import Counts, Shape
+from memory import peak_bytes
+from numpy.typing import NDArray
+
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.estimator import from_text
+from clipsyn.heads import HEADS
+from clipsyn.numerics import optimise
+from clipsyn.pool import Pool
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.pools import PoolReader
+
+
+class Clock:
+    """Wall and processor seconds of what runs inside it, added up."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    @property
+    def took(self) -> dict[str, float]:
+        return {"wall": self.wall, "cpu": self.cpu}
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter() - self._begin[0]
+        self.cpu += time.process_time() - self._begin[1]
+
+
+@contextmanager
+def counted(counts: Counts) -> Iterator[None]:
+    """Count scipy's evaluations and Adam's steps meanwhile."""
+    import scipy.optimize
+
+    minimize, step = scipy.optimize.minimize, optimise.Adam.step
+
+    def minimizing(objective: Any, start: Any, *arguments: Any, **settings: Any) -> Any:
+        result = minimize(objective, start, *arguments, **settings)
+        counts.evaluations += result.nfev
+        counts.parameters += result.nfev * len(start)
+        return result
+
+    def stepping(adam: Any, *arguments: Any) -> None:
+        counts.steps += 1
+        step(adam, *arguments)
+
+    with ExitStack() as patches:
+        patches.enter_context(patch("scipy.optimize.minimize", minimizing))
+        patches.enter_context(patch.object(optimise.Adam, "step", stepping))
+        yield
+
+
+def measure(store: FeatureStore, dataset: str, name: str) -> dict[str, Any]:
+    """Seconds to read, fit and apply; the shape, what was counted, the accuracy."""
+    reading, fitting, applying, counts = Clock(), Clock(), Clock(), Counts()
+    with reading:
+        support = PoolReader(store, dataset, "train").read()
+    with counted(counts), fitting:
+        estimator = fitted(name, support)
+    counts.searched = int(getattr(estimator, "evaluations_", 0))
+    widths = tuple(rows.shape[1] for rows in support.embeddings.values())
+    fitted_on = len(support)
+    classes = support.n_classes
+    del support  # the blocks of the test split take its place
+    images = right = 0
+    blocks = PoolReader(store, dataset, "test").blocks()
+    while True:
+        with reading:
+            block = next(blocks, None)
+        if block is None:
+            break
+        with applying:
+            scores = apply(estimator, block)
+        images += len(block)
+        right += int((scores.argmax(axis=1) == block.labels).sum())
+    return {
+        "read": reading.wall,
+        "fit": fitting.took,
+        "apply": applying.took,
+        "accuracy": right / images,
+        "peak": peak_bytes(),
+        "shape": asdict(Shape(fitted_on, images, classes, widths)),
+        "counts": asdict(counts),
+    }
+
+
+def fitted(name: str, support: Pool) -> Any:
+    """An ensemble on zero-shot logits, or a head with what it gives the ensembles."""
+    if name in ENSEMBLES:
+        return from_text(ENSEMBLES, name).fit(support)
+    head = from_text(HEADS, name)
+    head.fit_transform(support)
+    return head
+
+
+def apply(estimator: Any, block: Pool) -> NDArray[np.float32]:
+    """(sample, class) scores; a head makes those of all backbones, the last one's are judged."""
+    if hasattr(estimator, "combine"):
+        return np.asarray(estimator.combine(block))
+    return np.asarray(estimator.transform(block).logits[:, -1])
+
+
+def hottest(profile: cProfile.Profile) -> str:
+    """The functions that took most, without what they call."""
+    text = StringIO()
+    pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(25)
+    return text.getvalue()
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.argument("name")
+@click.option("--dataset", help="The only one of the store, if it is not given.")
+@click.option("--profile", is_flag=True, help="Print the functions that took most.")
+def main(path: Path, name: str, dataset: str | None, profile: bool) -> None:
+    """What the fit of one ensemble or head, and its scores, take on a store."""
+    store = FeatureStore.open(path)
+    chosen = dataset or store.keys()[0].dataset
+    if profile:
+        with cProfile.Profile() as profiled:
+            measure(store, chosen, name)
+        click.echo(hottest(profiled))
+    else:
+        click.echo(json.dumps(measure(store, chosen, name)))
+
+
+if __name__ == "__main__":
+    main()
