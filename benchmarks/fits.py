@@ -11,14 +11,11 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")  # as the command line does; before numpy
-import cProfile
 import json
-import pstats
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +25,7 @@ import numpy as np
 from bounds import Counts, Shape
 from memory import peak_bytes
 from numpy.typing import NDArray
+from sampled import Sampled
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.estimator import from_text
@@ -129,13 +127,6 @@ def apply(estimator: Any, block: Pool) -> NDArray[np.float32]:
     return np.asarray(estimator.transform(block).logits[:, -1])
 
 
-def hottest(profile: cProfile.Profile) -> str:
-    """The functions that took most, without what they call."""
-    text = StringIO()
-    pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(25)
-    return text.getvalue()
-
-
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @click.argument("name")
@@ -146,9 +137,9 @@ def main(path: Path, name: str, dataset: str | None, profile: bool) -> None:
     store = FeatureStore.open(path)
     chosen = dataset or store.keys()[0].dataset
     if profile:
-        with cProfile.Profile() as profiled:
+        with Sampled() as sampled:
             measure(store, chosen, name)
-        click.echo(hottest(profiled))
+        click.echo(sampled)
     else:
         click.echo(json.dumps(measure(store, chosen, name)))
 

@@ -30,19 +30,26 @@ class Set:
     test: int
     weakest: float
     best: float
+    narrower: int = 1  # its embeddings than OpenAI's
+
+    def smaller(self, by: int) -> Set:
+        """With fewer classes and images, and narrower embeddings, to try things on."""
+        classes, test = max(2, self.classes // by), max(20, self.test // by)
+        return replace(self, classes=classes, test=test, narrower=by)
 
     @property
     def train(self) -> int:
         return SHOTS * self.classes
 
-    def backbones(self, by: int = 1) -> tuple[Made, ...]:
-        """OpenAI's, `by` times narrower, from the weakest to the best as on ImageNet."""
+    @property
+    def backbones(self) -> tuple[Made, ...]:
+        """OpenAI's, from the weakest to the best as on ImageNet."""
         low, high = OPENAI[0].accuracy, OPENAI[-1].accuracy
         step = (self.best - self.weakest) / (high - low)
         return tuple(
             replace(
                 made,
-                width=made.width // by,
+                width=made.width // self.narrower,
                 accuracy=self.weakest + step * (made.accuracy - low),
             )
             for made in OPENAI

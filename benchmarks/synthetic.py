@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,8 @@ def _confused(
     group = min(GROUP, classes)
     first = np.minimum(labels // group * group, classes - group)
     steps = rng.permuted(np.tile(np.arange(1, group), (len(labels), 1)), axis=1)[:, :CONFUSED]
-    return (first[:, None] + (labels[:, None] - first[:, None] + steps) % group).astype(np.int32)
+    near: NDArray[np.int64] = (labels - first)[:, None] + steps
+    return (first[:, None] + near % group).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,6 @@ class Encoded:
         return _unit(found + np.sqrt(left) * common)
 
 
-def _unit(vectors: Floats) -> Floats:
+def _unit(vectors: NDArray[Any]) -> Floats:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
+    return vectors.astype(np.float32, copy=False)
