@@ -6,7 +6,6 @@ axis of `logits`. Pools come from `FeatureStore.pool`, or from plain arrays by `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -128,13 +127,13 @@ class Pool:
     @cached_property
     def readable(self) -> NDArray[np.bool_]:
         """(sample,) whether every backbone has finite logits for it."""
-        # one sum a row is cheaper than looking at every value, and BLAS sums three times as fast
-        # as numpy; inf - inf is NaN too. A pass over the memory, so only once for a pool.
-        rows = self.logits.reshape(len(self), math.prod(self.logits.shape[1:]))
+        # a sum is cheaper than a look at every value, and BLAS sums three times as fast as numpy;
+        # inf - inf is NaN too. A pass over the memory, so only once for a pool and its parts.
+        ones = np.ones(self.n_classes, self.logits.dtype)
         with np.errstate(invalid="ignore", over="ignore"):
-            finite: NDArray[np.bool_] = np.isfinite(rows @ np.ones(rows.shape[1], rows.dtype))
+            finite: NDArray[np.bool_] = np.isfinite(self.logits @ ones).all(axis=1)
         doubtful = np.flatnonzero(~finite)  # a sum of finite numbers may be too large, too
-        finite[doubtful] = np.isfinite(rows[doubtful]).all(axis=1)
+        finite[doubtful] = np.isfinite(self.logits[doubtful]).all(axis=(1, 2))
         return finite
 
     def labelled(self) -> Pool:
@@ -160,7 +159,7 @@ class Pool:
     def take(self, rows: NDArray[Any] | slice) -> Pool:
         """The samples at `rows` (indices), in that order; a slice shares the arrays."""
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows
-        return replace(
+        part = replace(
             self,
             logits=self.logits[rows],
             labels=self.labels[rows],
@@ -168,19 +167,31 @@ class Pool:
             views=tuple({name: view[name][rows] for name in view} for view in self.views),
             ids=tuple(self.ids[row] for row in numbers) if self.ids else (),
         )
+        if (readable := vars(self).get("readable")) is not None:
+            vars(part)["readable"] = readable[rows]
+        return part
 
     def with_logits(self, logits: NDArray[np.float32]) -> Pool:
         return replace(self, logits=logits)
 
     def of_backbones(self, names: Sequence[str]) -> Pool:
-        """The same samples with these backbones, in this order; itself if nothing changes."""
+        """The same samples with these backbones, in this order; itself if nothing changes.
+
+        Neighbours in the order of this pool share its memory.
+        """
         if tuple(names) == self.backbones:
             return self
         for name in names:
             if name not in self.backbones:
                 raise unknown_name("backbone", name, self.backbones)
         columns = [self.backbones.index(name) for name in names]
-        return replace(self, logits=self.logits[:, columns], backbones=tuple(names))
+        run = slice(columns[0], columns[-1] + 1) if columns else slice(0)
+        neighbours = columns == list(range(run.start or 0, run.stop))
+        logits = self.logits[:, run] if neighbours else self.logits.take(columns, axis=1)
+        part = replace(self, logits=logits, backbones=tuple(names))
+        if (readable := vars(self).get("readable")) is not None and readable.all():
+            vars(part)["readable"] = readable
+        return part
 
     def of_classes(self, classes: Sequence[int]) -> Pool:
         """The samples of these classes, with the logits of these classes alone.

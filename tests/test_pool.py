@@ -137,3 +137,31 @@ def test_large_numbers_are_readable_though_their_sum_is_not():
 def test_labels_that_are_texts_are_refused_in_a_sentence(labels):
     with pytest.raises(InputError, match=r"labels are class indices.*not texts such as cat: give"):
         Pool.of(np.zeros((2, 1, 2)), labels)
+
+
+@pytest.mark.parametrize("asked_first", [False, True])
+@pytest.mark.parametrize("unreadable", [[], [2, 4]])
+def test_parts_know_what_is_readable(asked_first, unreadable):
+    """Whether a part is asked or its pool was asked before, the answer is that of its numbers."""
+    logits = np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)
+    logits[unreadable, 1] = np.nan
+    whole = Pool.of(logits)
+    if asked_first:
+        assert whole.readable.sum() == 6 - len(unreadable)
+    for part in (
+        whole.take(np.array([4, 0, 2])),
+        whole.take(slice(1, 5)),
+        whole.of_backbones(["0", "1"]),
+        whole.of_backbones(["2", "0"]),
+        whole.take(np.array([2, 3])).of_backbones(["1", "2"]),
+    ):
+        known = [np.isfinite(sample).all() for sample in part.logits]
+        assert part.readable.tolist() == known
+
+
+def test_neighbouring_backbones_share_the_memory_of_the_pool():
+    whole = pool()
+    assert np.shares_memory(whole.of_backbones(["1", "2"]).logits, whole.logits)
+    apart = whole.of_backbones(["2", "1"]).logits
+    assert not np.shares_memory(apart, whole.logits)
+    assert apart.flags.c_contiguous

@@ -95,7 +95,7 @@ def view(candidate: Candidate, pool: Pool) -> Pool:
     left are multiplied by B/k, so that a sum with weights 1/B is their mean.
     """
     if not is_masked(candidate.ensemble):
-        return pool.of_backbones(candidate.backbones)
+        return pool.of_backbones(sorted(candidate.backbones))  # as ensembles order them
     there = np.array([name in candidate.backbones for name in pool.backbones])
     factor = np.where(there, len(there) / np.count_nonzero(there), 0).astype(np.float32)
     return replace(
