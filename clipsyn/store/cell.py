@@ -1,9 +1,9 @@
 """One cell of a store, extracted or imported: what it holds, and its numbers.
 
-Both kinds answer the same questions, so readers need not ask where a cell was made. An extracted
-cell has embeddings, and logits of every prompt set whose class embeddings are stored. An imported
-cell holds predictions (perhaps with their confidences), logits (which bring their predictions) or
-embeddings, of no known prompt set or of several.
+Both kinds answer the same questions, so readers need not ask where a cell was made. A cell with
+embeddings, which every extracted one is, has logits of every prompt set whose class embeddings are
+stored. Any other imported cell holds predictions (perhaps with their confidences) or logits (which
+bring their predictions), of no known prompt set or of several.
 """
 
 from __future__ import annotations
@@ -77,50 +77,17 @@ class _Cell(ABC):
         return self.group().attributes.get("provenance") or {}
 
 
-class Extracted(_Cell):
+class _Embedded(_Cell):
     """Embeddings, and logits that are stored beside them or derived from them."""
-
-    imported_as = None
-    has_embeddings = has_logits = has_predictions = has_confidences = True
-
-    @property
-    def prompts_from(self) -> Path:
-        """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
-        return self.store.at("classes", self.key.dataset)
 
     def prompt_sets(self) -> list[str]:
         """Names of the prompt sets that it has predictions for, sorted."""
         own = folder_name(self.key.backbone)
+        classes = self.store.at("classes", self.key.dataset)
         with_classes = {
-            name
-            for name in names_in(self.prompts_from)
-            if files.exists(self.prompts_from / folder_name(name) / own)
+            name for name in names_in(classes) if files.exists(classes / folder_name(name) / own)
         }
         return sorted(with_classes.union(names_in(self._all_logits)))
-
-    def group(self, prompts: str | None = None) -> StoredGroup:
-        path = self.store.features_path(self.key)
-        if not files.exists(path):
-            if files.exists(self._all_logits):
-                raise self._lost("features")
-            near = did_you_mean(self.key, self.store.keys())
-            raise MissingCell(
-                f"{self.store.path} has no {self.key}{near}: run `{self._extract_line}`"
-            )
-        return self.store.group(path)
-
-    def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
-        group = self.group()
-        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
-        if group["identity"]["samples"] != samples["identity"]["samples"]:
-            now = "than the store's sample table lists now"
-            raise self._stale(f"{self.key} was extracted from other images {now}", "samples")
-        if array == "confidence":
-            raise MissingCell(
-                f"{self.key} was extracted, so it has logits and no confidences beside them: the "
-                "largest softmax of its logits says how sure each prediction is"
-            )
-        return group
 
     def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
@@ -133,22 +100,6 @@ class Extracted(_Cell):
         if stored := self.stored_logits(prompts):
             return stored.read("prediction")
         return predictions(self._derived_logits(prompts, None))
-
-    def encoder(self) -> tuple[Identity, str]:
-        """What of the backbone decides the embeddings, and where its weights were loaded from."""
-        group = self.holding("image_embedding")
-        decisive = {**group["identity"]["backbone"], "pixels": group["identity"]["pixels"]}
-        return decisive, source_of(group, self.key.backbone)
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk, with all logits."""
-        return files.size(self.group().path) + files.size(self._all_logits)
-
-    def counts(self) -> tuple[int, int]:
-        """Images of its perturbation, and how many of these have no embedding or prediction."""
-        group = self.group()
-        return group.layout("valid").shape[0], len(group.attributes.get("errors", {}))
 
     def stored_logits(self, prompts: str) -> StoredGroup | None:
         """The stored logits, if there are any; raises StaleCell if they are of other embeddings."""
@@ -213,9 +164,65 @@ class Extracted(_Cell):
         )
 
 
+class Extracted(_Embedded):
+    """What clipsyn has made of images, with the weights that it knows."""
+
+    imported_as = None
+    has_embeddings = has_logits = has_predictions = has_confidences = True
+
+    @property
+    def prompts_from(self) -> Path:
+        """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
+        return self.store.at("classes", self.key.dataset)
+
+    def group(self, prompts: str | None = None) -> StoredGroup:
+        path = self.store.features_path(self.key)
+        if not files.exists(path):
+            if files.exists(self._all_logits):
+                raise self._lost("features")
+            near = did_you_mean(self.key, self.store.keys())
+            raise MissingCell(
+                f"{self.store.path} has no {self.key}{near}: run `{self._extract_line}`"
+            )
+        return self.store.group(path)
+
+    def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
+        group = self.group()
+        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+        if group["identity"]["samples"] != samples["identity"]["samples"]:
+            now = "than the store's sample table lists now"
+            raise self._stale(f"{self.key} was extracted from other images {now}", "samples")
+        if array == "confidence":
+            raise MissingCell(
+                f"{self.key} was extracted, so it has logits and no confidences beside them: the "
+                "largest softmax of its logits says how sure each prediction is"
+            )
+        return group
+
+    def encoder(self) -> tuple[Identity, str]:
+        """What of the backbone decides the embeddings, and where its weights were loaded from."""
+        group = self.holding("image_embedding")
+        decisive = {**group["identity"]["backbone"], "pixels": group["identity"]["pixels"]}
+        return decisive, source_of(group, self.key.backbone)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, with all logits."""
+        return files.size(self.group().path) + files.size(self._all_logits)
+
+    def counts(self) -> tuple[int, int]:
+        """Images of its perturbation, and how many of these have no embedding or prediction."""
+        group = self.group()
+        return group.layout("valid").shape[0], len(group.attributes.get("errors", {}))
+
+
 @dataclass(frozen=True)
-class Imported(_Cell):
-    """A cell that was made elsewhere, of no known prompt set or of those in `sets`."""
+class Imported(_Embedded):
+    """A cell that was made elsewhere.
+
+    Predictions and logits are of no known prompt set, or of those in `sets`. Embeddings may have
+    class embeddings beside them.
+    """
 
     sets: tuple[str, ...] = ()
 
@@ -230,11 +237,16 @@ class Imported(_Cell):
 
     @property
     def has_logits(self) -> bool:
-        return self.imported_as == "logits"
+        return self.imported_as == "logits" or self._has_text
 
     @property
     def has_predictions(self) -> bool:
-        return not self.has_embeddings
+        return not self.has_embeddings or self._has_text
+
+    @property
+    def _has_text(self) -> bool:
+        """Whether there are class embeddings that its embeddings are compared with."""
+        return self.has_embeddings and bool(self.prompt_sets())
 
     @property
     def has_confidences(self) -> bool:
@@ -243,15 +255,24 @@ class Imported(_Cell):
 
     @property
     def prompts_from(self) -> Path:
-        return self._folder if self.sets else self.store.at("imports", self.key.dataset)
+        if self.sets or self.has_embeddings:
+            return self._folder
+        return self.store.at("imports", self.key.dataset)
 
     def prompt_sets(self) -> list[str]:
         """Predictions of no known set stand beside those of every set of the dataset."""
-        if self.sets or not self.has_predictions:
+        if self.sets:
             return list(self.sets)
+        if self.has_embeddings:
+            return [name for name in super().prompt_sets() if self._is_ours(name)]
         classes = self.store.at("classes", self.key.dataset)
         filled = [name for name in names_in(classes) if names_in(classes / folder_name(name))]
         return filled or [PROMPTS]
+
+    def _is_ours(self, prompts: str) -> bool:
+        """Whether class embeddings were made elsewhere, too, and not extracted under that name."""
+        path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
+        return bool(self.store.group(path)["identity"]["backbone"] == self.key.backbone)
 
     def group(self, prompts: str | None = None) -> StoredGroup:
         if not self.sets:
@@ -287,17 +308,25 @@ class Imported(_Cell):
                 )
 
     def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
+        if self._has_text:
+            return super().logits(prompts, rows)
         return self.holding("logit", prompts).read("logit", rows)
 
     def predictions(self, prompts: str) -> NDArray[np.uint16]:
+        if self._has_text:
+            return super().predictions(prompts)
         return self.holding("prediction", prompts).read("prediction")
 
     def encoder(self) -> tuple[Identity, str]:
-        raise MissingCell(f"{self.key} was imported: what encoded its images is not known")
+        """What is known of it: its name and the width of its embeddings."""
+        if not self.has_embeddings:
+            raise MissingCell(f"{self.key} was imported: what encoded its images is not known")
+        width = self.holding("image_embedding").layout("image_embedding").shape[1]
+        return {"imported": self.key.backbone, "embed": width}, self.key.backbone
 
     @property
     def size(self) -> int:
-        return files.size(self._folder)
+        return files.size(self._folder) + files.size(self._all_logits)
 
     def counts(self) -> tuple[int, int]:
         group = self.group()

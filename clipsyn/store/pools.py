@@ -68,13 +68,14 @@ class PoolReader:
         self.silent = frozenset(silent)
         unsure = (cell.key.backbone for cell in cells if not cell.has_confidences)
         self.unsure = self.silent.intersection(unsure)
-        self._extracted = [cell.key for cell in cells if not cell.imported_as]
+        self._embedded = [cell.key for cell in cells if cell.has_embeddings]
+        self._with_text = [cell.key for cell in cells if cell.has_embeddings and cell.has_logits]
         labels = fingerprint({"labels": self.samples.labels.tolist()})
         # fingerprints of everything the pool is read from: by backbone, and of the labels
         self.origin: dict[str, Any] = {**self._stored(), "labels": labels}
         self.classes = {
             key.backbone: store.class_embeddings(dataset, self.prompts, key.backbone)
-            for key in self._extracted
+            for key in self._with_text
         }
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class PoolReader:
                 key.backbone: self.store.classes_fingerprint(
                     key.dataset, self.prompts, key.backbone
                 )
-                for key in self._extracted
+                for key in self._with_text
             },
         }
 
@@ -136,16 +137,17 @@ class PoolReader:
 
         backbones: name -> what decides an image embedding. sources: name -> where its weights were
         loaded from. prompts: name, templates and texts of the class embeddings. views: labels of
-        the augmented views. licence: of the images. Imported logits have none of these.
+        the augmented views. licence: of the images. Of imported embeddings name and width are
+        known, of imported logits nothing.
         """
-        encoders = {key.backbone: self.store.cell(key).encoder() for key in self._extracted}
+        encoders = {key.backbone: self.store.cell(key).encoder() for key in self._embedded}
         return {
             "backbones": {name: identity for name, (identity, _) in encoders.items()},
             "sources": {name: source for name, (_, source) in encoders.items()},
             "prompts": self.store.prompts_identity(
-                self.samples.dataset, self.prompts, self._extracted[0].backbone
+                self.samples.dataset, self.prompts, self._with_text[0].backbone
             )
-            if self._extracted
+            if self._with_text
             else {},
             "views": [view[0].perturbation for view in self.views],
             "licence": self.samples.licence,
@@ -167,7 +169,7 @@ class PoolReader:
             for span, at in parts:
                 logits[start : start + len(at), column] = self._logits(key, span)[at]
                 start += len(at)
-        embeddings = self._embeddings(self._extracted, parts)
+        embeddings = self._embeddings(self._embedded, parts)
         views = tuple(self._embeddings(view, parts) for view in self.views)
         self._check_same()
         _LOG.debug(

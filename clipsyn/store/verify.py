@@ -12,7 +12,6 @@ from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
-from clipsyn.store.cell import Extracted
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import IMPORTS, KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
@@ -34,7 +33,7 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
     there = {(group.kind, *group.names.values()) for group in groups}
     there |= {names[:2] for names in there if names[0] == "samples"}  # a dataset has some
     for group in groups:
-        for what, *names in _sources(group):
+        for what, *names in _sources(group, there):
             if (what, *names) in there:
                 continue
             source = store.path.joinpath(what, *map(folder_name, names))
@@ -49,7 +48,7 @@ def _where(store: FeatureStore, group: Group) -> str:
     return str(group.path.relative_to(store.path))
 
 
-def _sources(group: Group) -> Iterator[tuple[str, ...]]:
+def _sources(group: Group, there: Collection[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
     """Kind and names of the groups that a group needs; of a dataset's splits any one will do."""
     names = group.names
     if group.kind == "classes":
@@ -57,7 +56,8 @@ def _sources(group: Group) -> Iterator[tuple[str, ...]]:
     elif group.kind != "samples":
         yield "samples", names["dataset"], names["split"]
     if group.kind == "logits":
-        yield "features", *_key(group).names
+        cell = _key(group).names
+        yield ("imports", *cell) if ("imports", *cell) in there else ("features", *cell)
         yield "classes", names["dataset"], names["prompts"], names["backbone"]
 
 
@@ -177,7 +177,7 @@ def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Ite
 
 def _follow(store: FeatureStore, group: Group, logits: NDArray[np.float32], rows: range) -> bool:
     key, prompts = _key(group), group.names["prompts"]
-    Extracted(store, key).stored_logits(prompts)  # raises StaleCell where they are of others
+    store.cell(key).stored_logits(prompts)  # raises StaleCell where they are of others
     classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
     again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
     if logits.tobytes() == again.tobytes():

@@ -94,5 +94,8 @@ def test_an_imported_cell_says_what_it_holds(
     assert (cell.imported_as, holds(cell)) == (kind, held)
     assert cell.prompt_sets() == ([] if kind == "embeddings" else ["imported"])
     assert cell.counts() == (3, int("prediction" in columns))
+    if kind == "embeddings":
+        assert cell.encoder() == ({"imported": "mine", "embed": 2}, "mine")
+        return
     with pytest.raises(MissingCell, match="was imported: what encoded its images is not known"):
         cell.encoder()
