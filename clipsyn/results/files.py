@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Self
 
 import polars as pl
 
@@ -33,6 +34,11 @@ class ResultsFile:
             make_folder_of(path)
         with self._turn():  # refuses a place that cannot be written to
             pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows, and write the file: complete, or as it was before.

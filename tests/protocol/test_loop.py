@@ -259,15 +259,20 @@ class TestPredictionsAlone:
 def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
     """Every head and ensemble: what is fitted stays the same when they are shuffled."""
     seen: list[dict] = []
-    fit_methods = study.fit_methods
+    fit_head, fit_ensemble = study.fit_head, study.fit_ensemble
 
-    def spy(*arguments):
-        fitted = fit_methods(*arguments)
-        learned = {name: method.ensemble.learned() for name, method in fitted.methods.items()}
-        seen.append({"head": fitted.head.learned(), "chosen": fitted.chosen, **learned})
-        return fitted
+    def spy_on_head(*arguments):
+        combiner = fit_head(*arguments)
+        seen.append({"head": combiner.head.learned(), "chosen": combiner.chosen})
+        return combiner
 
-    monkeypatch.setattr(study, "fit_methods", spy)
+    def spy_on_ensemble(combiner, name, seed):
+        method = fit_ensemble(combiner, name, seed)
+        seen.append({name: method.ensemble.learned()})
+        return method
+
+    monkeypatch.setattr(study, "fit_head", spy_on_head)
+    monkeypatch.setattr(study, "fit_ensemble", spy_on_ensemble)
     settings = {"heads": ["all"], "ensembles": ["all"], "shots": (4,), "seeds": 1}
     run(store, **settings)
     before = seen.copy()
@@ -278,14 +283,17 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
     samples.labels[:] = shuffled
     store.annotate(samples)
     run(store, **settings)
-    assert len(seen) == len(before) >= len(HEADS)
+    assert len(seen) == len(before) >= len(HEADS) * len(ENSEMBLES)
     for one, other in zip(before, seen, strict=True):
         np.testing.assert_equal(one, other)
 
 
 def test_a_pool_of_the_test_split_cannot_be_fitted(store):
     with pytest.raises(LeakError, match="was given the test split of toy to fit"):
-        study.fit_methods(store.pool("toy", "test"), "zero-shot", ["super-learner"], 0)
+        study.fit_head(store.pool("toy", "test"), "zero-shot", 0)
+    combiner = study.fit_head(store.pool("toy", "train"), "zero-shot", 0)
+    with pytest.raises(LeakError, match="was given the test split of toy to fit"):
+        study.fit_ensemble(combiner._replace(pool=store.pool("toy", "test")), "super-learner", 0)
     with pytest.raises(UsageError, match="test is both fitted on and measured on"):
         run(store, support="test")
 
@@ -295,7 +303,7 @@ def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path
     first = run(store, shots=(1,), output=output)
     stamp = output.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(study, "fit_methods", lambda *_: pytest.fail("fitted again"))
+        patch.setattr(study, "fit_head", lambda *_: pytest.fail("fitted again"))
         again = run(store, shots=(1,), output=output)
     assert again.sort(pl.all()).equals(first.sort(pl.all()))
     assert output.stat().st_mtime_ns == stamp
@@ -560,9 +568,9 @@ def test_base_to_new_refuses_what_learns_classes(store):
 @pytest.mark.parametrize(("shots", "kept"), [((16, 2, "full"), {2, None}), ((8, 2, 16), {2, 16})])
 def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, kept, monkeypatch):
     """No class has more than eight."""
-    fitted, fit = [], study.fit_methods
+    fitted, fit = [], study.fit_head
     monkeypatch.setattr(
-        study, "fit_methods", lambda pool, *rest: fitted.append(len(pool)) or fit(pool, *rest)
+        study, "fit_head", lambda pool, *rest: fitted.append(len(pool)) or fit(pool, *rest)
     )
     with caplog.at_level(logging.INFO, "clipsyn"):
         frame = run(store, shots=shots, seeds=1, ensembles=["super-learner"])

@@ -11,6 +11,7 @@ import pytest
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.protocol import study
+from clipsyn.protocol.methods import is_random
 from clipsyn.router.fit import fit_router
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
@@ -52,11 +53,12 @@ def test_it_is_what_is_evaluated(
 ) -> None:
     head, support = "tip-adapter-f:epochs=2:batch_size=4", tiny_store.pool("toy", "train")
     pool = support.take(few_shot(support.labels, shots, 7))
-    evaluated = study.fit_methods(pool, head, [ensemble], 7)
+    combiner = study.fit_head(pool, head, 7)
+    evaluated = study.fit_ensemble(combiner, ensemble, 7)
     router = fit_router(tiny_store, "toy", ensemble, head=head, shots=shots, seed=7)
     for mine, other in (
-        (router.head, evaluated.head),
-        (router.ensemble, evaluated.methods[ensemble].ensemble),
+        (router.head, combiner.head),
+        (router.ensemble, evaluated.ensemble),
     ):
         assert mine.get_params() == other.get_params()
         np.testing.assert_equal(mine.learned(), other.learned())
@@ -66,10 +68,10 @@ def test_it_is_what_is_evaluated(
 
 
 def test_a_seed_is_of_what_sets_no_random_state() -> None:
-    assert study.is_random("zero-shot", "nlc")
-    assert study.is_random("anchored-probe", "nlc:random_state=3")
-    assert not study.is_random("anchored-probe:random_state=0", "nlc:random_state=3")
-    assert not study.is_random("lda", "super-learner")
+    assert is_random("zero-shot", "nlc")
+    assert is_random("anchored-probe", "nlc:random_state=3")
+    assert not is_random("anchored-probe:random_state=0", "nlc:random_state=3")
+    assert not is_random("lda", "super-learner")
 
 
 def test_it_knows_where_it_is_from(tiny_store: FeatureStore) -> None:
