@@ -24,7 +24,7 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
     settings = ProtocolSettings(**values)
     _refuse_one_file(report, settings.output)
     opened = FeatureStore.open(store)
-    with progress("tasks") as counters:
+    with progress("fits") as counters:
         frame = measure(opened, settings, counters)
     samples = sample_tables(opened, frame)
     report.show(frame, lambda shown: joined(tables(shown, settings, apart(samples))))

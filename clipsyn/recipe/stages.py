@@ -81,7 +81,7 @@ class ProtocolStage(DeclaredStage):
         opened, settings = FeatureStore.open(store), self.settings()
         table = settings.output
         before = table.stat().st_mtime_ns if table.exists() else None
-        with progress("tasks") as counters:
+        with progress("fits") as counters:
             frame = measure(opened, settings, counters)
         samples, shown = sample_tables(opened, frame), printable_frame(frame)
         independent = apart(samples)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -16,68 +18,135 @@ from clipsyn.results.frame import NAMES, RESULT, Row
 from clipsyn.settings import FULL, Shots, images_of
 from clipsyn.store.files import file_at
 
+_SHARE = 0.05  # of the time, at most, goes into writing the whole file
+_SUBJECT = [name for name in NAMES if name != "metric"]
+
 
 class ResultsFile:
     """A Parquet file of results, to which rows are added, by several processes if need be.
 
     Rows are trusted by fingerprint: what is there with the same one is not computed again, and
     results of other inputs under the same names are refused rather than mixed.
+
+    Added rows are on disk when `add` returns. Writing the whole file takes longer than many fits
+    do, so that it is written now and then: until the next time, rows stand in a hidden file beside
+    it. They are in the whole file after `with`, and if this run is killed, after the next one has
+    begun.
     """
 
     def __init__(self, path: Path | None, *, replace: bool = False) -> None:
         self.path = path
         self.replace = replace
-        self.frame = pl.DataFrame(schema=RESULT)
         self.known: set[str] = set()
-        self._seen: tuple[int, int] | None = None  # the file whose content `frame` is
+        self._beside = _Beside(path) if path else None
+        self._written = pl.DataFrame(schema=RESULT)
+        self._added: list[Row] = []
+        self._names: dict[tuple[Any, ...], str] = {}  # of what a fingerprint is about -> it
+        self._seen: tuple[int, int] | None = None  # the file whose content is known
+        self._write_again = 0.0  # time.monotonic()
         if path:
             make_folder_of(path)
-        with self._turn():  # refuses a place that cannot be written to
-            pass
+        self._write_what_is_beside()  # refuses a place that cannot be written to
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        if self._added:
+            self._written = pl.concat([self._written, pl.DataFrame(self._added, schema=RESULT)])
+            self._added = []
+        return self._written
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        self._write_what_is_beside()
+
+    def _write_what_is_beside(self) -> None:
+        with self._turn():
+            if self._beside and self._beside.read:
+                self._write()
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows, and write the file: complete, or as it was before.
+        """Add rows; where it raises, the files are as they were before.
 
         What another process has added meanwhile stays, and is not added again.
         """
-        new = pl.DataFrame(list(rows), schema=RESULT)
-        if new.is_empty():
+        given = list(rows)
+        if not given:
             return
         with self._turn():
-            same = self._of(new, self.frame)
-            new = new.join(same, on=[*NAMES, "fingerprint"], how="anti", nulls_equal=True)
-            if new.is_empty():
+            new = [row for row in given if row["fingerprint"] not in self.known]
+            replaced = self._replace(new)
+            self._take(new)
+            if self._beside is None or not new:
                 return
-            others = self._of(new, same)
-            if not others.is_empty():
-                if not self.replace:
-                    raise ConflictingResults(self._conflict(others))
-                self.frame = self.frame.join(others, on=NAMES, how="anti", nulls_equal=True)
-            self.frame = pl.concat([self.frame, new])
-            self.known |= set(new["fingerprint"])
-            if self.path:
-                write(self.frame, parquet=self.path)
+            if replaced or self._seen is None or time.monotonic() >= self._write_again:
+                self._write()
+            else:
+                self._beside.append(new)
+
+    def _replace(self, new: Sequence[Row]) -> bool:
+        """Refuse, or remove, what is there under the names of new rows; whether there was any."""
+        if not any(_subject(row) in self._names for row in new):
+            return False
+        names = pl.DataFrame(new, schema=RESULT)
+        others = self.frame.join(names, on=NAMES, how="semi", nulls_equal=True)
+        if others.is_empty():
+            return False
+        if not self.replace:
+            raise ConflictingResults(self._conflict(others))
+        self._know(self.frame.join(others, on=NAMES, how="anti", nulls_equal=True))
+        return True
+
+    def _write(self) -> None:
+        assert self.path
+        assert self._beside
+        start = time.monotonic()
+        write(self.frame, parquet=self.path)
+        self._beside.clear()
+        now = time.monotonic()
+        self._write_again = now + (now - start) / _SHARE
+
+    def _know(self, frame: pl.DataFrame) -> None:
+        """Take the rows of a frame for all that there are."""
+        self._written, self._added = frame, []
+        self.known.clear()  # in place: a run holds the same set
+        self._names.clear()
+        first = frame.unique("fingerprint", maintain_order=True)
+        for row in first.iter_rows(named=True):
+            self._remember(row)
+
+    def _take(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._remember(row)
+            self._added.append(row)
+
+    def _remember(self, row: Row) -> None:
+        self.known.add(row["fingerprint"])
+        self._names[_subject(row)] = row["fingerprint"]
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Read what other processes have added to the file, and keep them out meanwhile."""
-        with locked(self.path) if self.path else nullcontext():
-            if self.path and (there := file_at(self.path)) and there != self._seen:
-                self.frame = _read(self.path)
-                self.known |= set(self.frame["fingerprint"])  # in place: a run holds the same set
-            self._seen = None  # if this turn fails, the next one reads
+        """Read what other processes have added, and keep them out meanwhile."""
+        if self.path is None or self._beside is None:
             yield
-            self._seen = file_at(self.path) if self.path else None
-
-    @staticmethod
-    def _of(new: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows of a frame under the names of new ones."""
-        return frame.join(new, on=NAMES, how="semi", nulls_equal=True)
+            return
+        with locked(self.path):
+            there = file_at(self.path)
+            if there is None:
+                self._beside.clear()  # what it belonged to is gone
+            elif there != self._seen:
+                self._know(_read(self.path))
+                self._beside.read = 0
+            rows = self._beside.new()
+            self._take([row for row in rows if row["fingerprint"] not in self.known])
+            self._seen = there
+            try:
+                yield
+            except BaseException:
+                self._seen = None  # the next turn reads all
+                raise
+            self._seen = file_at(self.path)
 
     def _conflict(self, same: pl.DataFrame) -> str:
         row = same.row(0, named=True)
@@ -88,6 +157,48 @@ class ResultsFile:
             "labels, prompts or settings, or on other samples (fingerprint): write to another "
             "file, or give replace=True"
         )
+
+
+class _Beside:
+    """The hidden file of rows that the whole file is to get: a line of JSON for each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.with_name(f".{path.name}.rows")
+        self.read = 0  # bytes whose rows are known
+
+    def append(self, rows: Iterable[Row]) -> None:
+        lines = "".join(json.dumps(row, default=_plain) + "\n" for row in rows).encode()
+        with self.path.open("r+b" if self.path.exists() else "xb", buffering=0) as file:
+            file.truncate(self.read)  # without a line that was never finished
+            file.seek(self.read)
+            file.write(lines)
+        self.read += len(lines)
+
+    def new(self) -> list[Row]:
+        """Rows that are not known yet, without a line that was never finished."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.read)
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        self.read += sum(map(len, lines))
+        return [json.loads(line) for line in lines]
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.read = 0
+
+
+def _plain(number: Any) -> Any:
+    return number.item()  # of numpy
+
+
+def _subject(row: Row) -> tuple[Any, ...]:
+    """What the rows of one fingerprint are about."""
+    return tuple(tuple(it) if isinstance(it := row[name], list) else it for name in _SUBJECT)
 
 
 def ensembles_in(
@@ -102,7 +213,7 @@ def ensembles_in(
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: make it with `{line}`")
-    rows = _read(path).filter(
+    rows = _read_with_what_is_beside(path).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
         pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "chance"),
@@ -132,6 +243,12 @@ def _images(there: set[int | None], asked: Shots | None, line: str) -> int | Non
             f"{asked}` adds them"
         )
     return images
+
+
+def _read_with_what_is_beside(path: Path) -> pl.DataFrame:
+    added = pl.DataFrame(_Beside(path).new(), schema=RESULT)  # before it moves into the file
+    written = _read(path)
+    return pl.concat([written, added.join(written, on="fingerprint", how="anti")])
 
 
 def _read(path: Path) -> pl.DataFrame:

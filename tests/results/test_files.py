@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
 from clipsyn.errors import ConflictingResults, UsageError
+from clipsyn.results import files
 from clipsyn.results.files import ResultsFile, ensembles_in
 from clipsyn.results.frame import NAMES, RESULT
 
@@ -121,6 +124,79 @@ for number in range(20):
     expected = {f"{name}-{number}" for name in ("one", "two") for number in range(20)}
     assert sorted(ResultsFile(path).frame["head"]) == sorted(expected)
     assert [entry.name for entry in tmp_path.iterdir()] == ["r.parquet"]
+
+
+@pytest.fixture
+def seldom(monkeypatch) -> None:
+    """The whole file is written at the first addition, and not again soon."""
+    clock = itertools.count()
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
+@pytest.mark.usefixtures("seldom")
+class TestBetweenWritesOfTheWholeFile:
+    ROWS = (row(), row(seed=1, fingerprint="f2", value=float("nan"), ci_low=None), row(metric="x"))
+
+    @pytest.fixture
+    def path(self, tmp_path) -> Path:
+        """A file of one row, and beside it another that was added before the process was killed."""
+        path = tmp_path / "r.parquet"
+        results = ResultsFile(path)
+        for one in self.ROWS[:2]:
+            results.add([one])
+        assert len(pl.read_parquet(path)) == 1
+        return path
+
+    def test_rows_are_kept_and_moved_by_the_next_run(self, path):
+        assert ResultsFile(path).known == {"f1", "f2"}
+        expected = pl.DataFrame(self.ROWS[:2], schema=RESULT)
+        assert pl.read_parquet(path).equals(expected)
+        assert [entry.name for entry in path.parent.iterdir()] == ["r.parquet"]
+
+    def test_they_are_in_the_file_at_the_end(self, tmp_path):
+        path = tmp_path / "r.parquet"
+        with ResultsFile(path) as results:
+            for number in range(5):
+                results.add([row(seed=number, fingerprint=f"{number}")])
+        assert pl.read_parquet(path)["seed"].to_list() == [*range(5)]
+        assert [entry.name for entry in path.parent.iterdir()] == ["r.parquet"]
+
+    def test_analyses_read_them_too(self, path):
+        path.parent.chmod(0o555)
+        found = ensembles_in(path, ["acc1"], "zero-shot", None, "line")
+        path.parent.chmod(0o755)
+        assert found["seed"].to_list() == [0, 1]
+
+    def test_a_row_that_was_being_added_is_lost_and_no_other(self, path):
+        (beside,) = path.parent.glob(".*rows")
+        beside.write_bytes(beside.read_bytes()[:-10])
+        ours, theirs = ResultsFile(path), ResultsFile(path)
+        assert ours.known == {"f1"}
+        ours.add([row(seed=2, fingerprint="f3")])
+        theirs.add([row(seed=3, fingerprint="f4")])
+        ours.add([row(seed=4, fingerprint="f5")])
+        assert ours.known == {"f1", "f3", "f4", "f5"}
+        assert ResultsFile(path).frame.sort("fingerprint").equals(ours.frame.sort("fingerprint"))
+
+    def test_rows_that_were_moved_before_the_kill_count_once(self, path):
+        (beside,) = path.parent.glob(".*rows")
+        content = beside.read_bytes()
+        ResultsFile(path)
+        beside.write_bytes(content)
+        assert len(ResultsFile(path).frame) == 2
+
+    def test_they_go_with_the_file(self, path):
+        path.unlink()
+        assert ResultsFile(path).known == set()
+        assert list(path.parent.iterdir()) == []
+
+    def test_they_are_refused_or_replaced_as_others_are(self, path):
+        other = row(seed=1, fingerprint="f3", value=0.7)
+        with pytest.raises(ConflictingResults, match="already holds nlc"):
+            ResultsFile(path).add([other])
+        results = ResultsFile(path, replace=True)
+        results.add([row(seed=5, fingerprint="f5"), other])
+        assert pl.read_parquet(path)["fingerprint"].to_list() == ["f1", "f5", "f3"]
 
 
 def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
