@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 _R = TypeVar("_R")
+_T = TypeVar("_T")
 _BLOCK_VALUES = 1_250_000  # 5 MB in single precision
 
 _thread = threading.local()
@@ -34,6 +35,19 @@ def in_blocks(work: Callable[[slice], _R], shape: tuple[int, ...]) -> list[_R]:
     if len(blocks) <= 1 or getattr(_thread, "works_alone", False):
         return [work(rows) for rows in blocks]
     return list(_threads().map(work, blocks))
+
+
+def side_by_side(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """work(item) for all items, each core at others; in order.
+
+    Products have one thread each: threads that share a small product mostly wait for each other.
+    """
+    if getattr(_thread, "works_alone", False):
+        return [work(item) for item in items]
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
+        return list(threads.map(work, items))
 
 
 def work_alone() -> None:

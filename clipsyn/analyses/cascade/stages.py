@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from clipsyn.ensembles.base import Ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import TooFewSamples, UsageError
 from clipsyn.estimator import from_text
-from clipsyn.numerics.blocks import usable_cores, work_alone
+from clipsyn.numerics.blocks import side_by_side
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.metrics import judge
 from clipsyn.pool import Pool
@@ -66,17 +65,14 @@ def fit_candidates(
 
     Temperatures, and the answers on the support, are from scores of samples that an ensemble was
     not fitted on (`FOLDS` folds): of those it was fitted on it would be too sure. An ensemble that
-    learns nothing needs no folds. Where the pool is small, each core fits other candidates: threads
-    that share a small product mostly wait for each other. Raises LeakError for the test split.
+    learns nothing needs no folds. Where the pool is small, each core fits other candidates. Raises
+    LeakError for the test split.
     """
     groups = list(_groups(candidates))
     if sum(array.size for array in pool.embeddings.values()) > _SMALL:
         parts = [_fit_group(group, pool, seed) for group in groups]
     else:
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
-            parts = list(threads.map(lambda group: _fit_group(group, pool, seed), groups))
+        parts = side_by_side(lambda group: _fit_group(group, pool, seed), groups)
     return {candidate: fitted for part in parts for candidate, fitted in part.items()}
 
 

@@ -9,8 +9,9 @@ twice, and HSIC's unbiased estimator must leave out products of a sample with it
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.blocks import equal_slices
+from clipsyn.numerics.blocks import equal_slices, side_by_side
 from clipsyn.numerics.metrics import ratio
 from clipsyn.stats.intervals import LEVEL
 
@@ -68,12 +69,19 @@ def compare(
     prepared = _Prepared(embeddings, groups, seed)
     hsic = np.full((count, count, len(prepared.parts) + 1), np.nan)
     nuclear = np.full_like(hsic, np.nan)
-    for i, j in combinations_with_replacement(range(count if prepared.parts else 0), 2):
+
+    def pair(indices: tuple[int, int]) -> None:
+        i, j = indices
         products = prepared.products(i, j)
         if "cka" in measures:
             hsic[i, j] = hsic[j, i] = _hsic(prepared, i, j, products)
         if "procrustes" in measures:
             nuclear[i, j] = nuclear[j, i] = _nuclear(prepared, i, j, products)
+
+    if prepared.parts:
+        first, *others = combinations_with_replacement(range(count), 2)
+        pair(first)  # makes what all pairs share
+        side_by_side(pair, others)
     similarities = {}
     if "cka" in measures:
         similarities["cka"] = _jackknife(_cka(hsic))
@@ -93,6 +101,7 @@ class _Prepared:
     embeddings: Sequence[NDArray[Any]]
     groups: int
     seed: int
+    memory: threading.local = field(default_factory=threading.local)
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
@@ -162,19 +171,16 @@ class _Prepared:
         return self._products(np.stack(parts, axis=1))
 
     def products(self, i: int, j: int) -> NDArray[np.float32]:
-        """X'Y of each group: (group, embed, embed), in memory that the next call writes over."""
+        """X'Y of each group: (group, embed, embed), in memory that the next call here reuses."""
         x, y = self.centred[i], self.centred[j]
         shape = len(self.parts), x.shape[1], y.shape[1]
-        out = self._memory[: math.prod(shape)].reshape(shape)
+        if not hasattr(self.memory, "array"):  # new memory takes longer to get than to fill
+            widest = max(x.shape[1] for x in self.centred)
+            self.memory.array = np.empty(len(self.parts) * widest**2, np.float32)
+        out: NDArray[np.float32] = self.memory.array[: math.prod(shape)].reshape(shape)
         for number, rows in enumerate(self.parts):
             np.matmul(x[rows].T, y[rows], out=out[number])
         return out
-
-    @cached_property
-    def _memory(self) -> NDArray[np.float32]:
-        """Room for the products of any pair: new memory takes longer to get than to fill."""
-        widest = max(x.shape[1] for x in self.centred)
-        return np.empty(len(self.parts) * widest**2, np.float32)
 
     def _products(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
         """(sample, backbone) -> (group, backbone, backbone)."""
