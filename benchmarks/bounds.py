@@ -18,7 +18,7 @@ from common import seconds
 
 from clipsyn.numerics.blocks import in_blocks
 
-HIDDEN = 128  # NLC's
+HIDDEN, STEPS = 128, 600  # NLC's
 EPOCHS = 20  # Tip-Adapter-F's
 
 
@@ -177,8 +177,10 @@ def _neighbours(shape: Shape, _: Counts) -> Bound:
 
 
 def _gate(shape: Shape, counts: Counts) -> Bound:
-    samples = _batch(shape) * counts.steps
-    return Bound(4 * samples * shape.width * HIDDEN, why=f"products of {counts.steps} steps")
+    samples = _batch(shape) * (counts.steps or STEPS)
+    return Bound(
+        4 * samples * shape.width * HIDDEN, why=f"products of {counts.steps or STEPS} steps"
+    )
 
 
 def _batch(shape: Shape) -> int:
@@ -188,7 +190,8 @@ def _batch(shape: Shape) -> int:
 
 def _nlc(shape: Shape, counts: Counts) -> Bound:
     logits = Bound(
-        memory=2 * shape.logits(_batch(shape) * counts.steps), why="logits read forth and back"
+        memory=2 * shape.logits(_batch(shape) * (counts.steps or STEPS)),
+        why="logits read forth and back",
     )
     return _gate(shape, counts) + logits
 

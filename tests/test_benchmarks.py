@@ -1,0 +1,159 @@
+"""The benchmark at the paper's size, at a tiny one: what it makes, and how it measures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.pools import PoolReader
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+MODULES = ("shapes", "synthetic", "stores", "bounds", "processes", "plain")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    """The modules of the benchmark, by name; nothing else sees them afterwards."""
+    pytest.importorskip("resource", reason="processes are measured on Unix")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield SimpleNamespace(**{name: __import__(name) for name in MODULES})
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        for name in (*MODULES, "common"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def tiny(bench: Any) -> Any:
+    """Twenty classes, 320 train and 3,000 test images, embeddings of 32 to 64 numbers."""
+    return bench.shapes.Set("tiny", 20, 3_000, 0.5, 0.8, narrower=16)
+
+
+@pytest.fixture(scope="module")
+def store(bench: Any, tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    made: FeatureStore = bench.stores.make_store(tmp_path_factory.mktemp("made") / "store", [tiny])
+    return made
+
+
+def right(store: FeatureStore) -> dict[str, Any]:
+    pool = PoolReader(store, "tiny", "test").read()
+    hits = pool.logits.argmax(axis=2) == pool.labels[:, None]
+    return dict(zip(pool.backbones, hits.T, strict=True))
+
+
+def kappa(one: Any, other: Any) -> float:
+    """Cohen's, of two arrays of right and wrong, by the counts of the four cases."""
+    both, neither = np.mean(one & other), np.mean(~one & ~other)
+    chance = one.mean() * other.mean() + (1 - one.mean()) * (1 - other.mean())
+    return float((both + neither - chance) / (1 - chance))
+
+
+def test_backbones_have_the_accuracy_that_they_were_given(store: FeatureStore, tiny: Any) -> None:
+    hits = right(store)
+    for made in tiny.backbones:
+        assert hits[made.name].mean() == pytest.approx(made.accuracy, abs=0.04), made.name
+
+
+def test_backbones_of_a_family_err_on_the_same_images(store: FeatureStore) -> None:
+    hits = right(store)
+    resnets = [hits[name] for name in hits if name.startswith("RN")]
+    transformers = [hits[name] for name in hits if name.startswith("ViT")]
+    within = [kappa(a, b) for a in resnets for b in resnets if a is not b]
+    across = [kappa(a, b) for a in resnets for b in transformers]
+    assert 0.4 < np.mean(within) < 0.8
+    assert 0.15 < np.mean(across) < 0.35
+
+
+def test_splits_have_as_many_images_of_each_class(store: FeatureStore, tiny: Any) -> None:
+    for split, count in (("train", tiny.train), ("test", tiny.test)):
+        labels = store.samples("tiny", split).labels
+        assert len(labels) == count
+        assert np.bincount(labels).tolist() == [count // tiny.classes] * tiny.classes
+
+
+def test_a_store_that_is_there_is_kept_and_another_is_the_same(
+    bench: Any, tiny: Any, store: FeatureStore, tmp_path: Path
+) -> None:
+    again = bench.stores.make_store(tmp_path / "again", [tiny])
+    for key in store.keys(split=["test"]):
+        assert again.fingerprint(key) == store.fingerprint(key)
+        np.testing.assert_array_equal(again.embeddings(key), store.embeddings(key))
+    before = {file: file.stat().st_mtime_ns for file in store.path.rglob("c.*")}
+    bench.stores.make_store(store.path, [tiny])
+    assert {file: file.stat().st_mtime_ns for file in store.path.rglob("c.*")} == before
+
+
+def test_plain_answers_are_those_of_the_store(
+    bench: Any, tiny: Any, store: FeatureStore, tmp_path: Path
+) -> None:
+    bench.stores.save_plain(store, tiny, tmp_path / "plain")
+    hits = right(store)
+    rows = bench.plain.zeroshot(tmp_path / "plain")
+    for made, (accuracy, low, high, top5, _) in zip(tiny.backbones, rows, strict=True):
+        assert accuracy == pytest.approx(hits[made.name].mean(), abs=1e-4)
+        assert low < accuracy < high < top5 <= 1
+    assert bench.plain.oracle(tmp_path / "plain") == np.any(list(hits.values()), axis=0).mean()
+    one, other = (hits[made.name] for made in tiny.backbones[:2])
+    assert bench.plain.diversity(tmp_path / "plain")[0] == pytest.approx(
+        kappa(one, other), abs=1e-4
+    )
+
+
+def test_a_dataset_of_two_classes_can_be_made(bench: Any) -> None:
+    images = bench.synthetic.Images.draw(50, 2, [0])
+    assert (images.confused["RN"][:, 0] == 1 - images.labels).all()
+
+
+@pytest.mark.parametrize("classes", [2, 7, 10, 43, 211])
+def test_confused_classes_are_others_of_the_group(bench: Any, classes: int) -> None:
+    images = bench.synthetic.Images.draw(500, classes, [1])
+    for confused in images.confused.values():
+        assert (confused != images.labels[:, None]).all()
+        assert confused.min() >= 0
+        assert confused.max() < classes
+        assert all(len(set(row)) == len(row) for row in confused.tolist())
+
+
+def test_bounds_add_up_operations_and_bytes(bench: Any) -> None:
+    rates = bench.bounds.Rates(operations=100.0, memory=10.0, files=5.0)
+    one = bench.bounds.Bound(operations=200, files=10, why="a")
+    other = bench.bounds.Bound(memory=30, start=0.5, why="b")
+    assert (one + other).seconds(rates) == 2 + 2 + 3 + 0.5
+    assert (one + other).why == "a + b"
+
+
+def test_the_bound_of_a_probe_counts_its_evaluations(bench: Any) -> None:
+    shape = bench.bounds.Shape(support=10, test=100, classes=4, widths=(3, 5))
+    counts = bench.bounds.Counts(evaluations=2, parameters=2 * 12)
+    assert bench.bounds.fitting("linear-probe", shape, counts).operations == 4 * 10 * 24
+    assert bench.bounds.applying("linear-probe", shape).operations == 2 * 100 * 4 * 8
+    assert bench.bounds.fitting("vote-1", shape, counts).operations == 0
+    assert bench.bounds.applying("vote-1", shape).memory == 4 * 100 * 2 * 4
+
+
+def test_a_process_is_measured_alone(bench: Any) -> None:
+    ballast = np.ones(40_000_000)  # 320 MB, which are this process's
+    ran = bench.processes.run([sys.executable, "-c", "x = bytearray(10**8); print('done')"], 60)
+    assert ran.worked
+    assert ran.output == "done\n"
+    assert 1e8 < ran.peak < ballast.nbytes
+    assert ran.cpu > 0
+
+
+def test_a_process_that_fails_says_why(bench: Any) -> None:
+    ran = bench.processes.run([sys.executable, "-c", "raise SystemExit('no such store')"], 60)
+    assert not ran.worked
+    assert ran.error == "no such store"
+
+
+def test_a_process_that_takes_too_long_is_ended(bench: Any) -> None:
+    ran = bench.processes.run([sys.executable, "-c", "import time; time.sleep(600)"], 0.5)
+    assert "not done after" in ran.error
+    assert ran.wall < 60
