@@ -14,14 +14,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.pool import Pool
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import WHOLE, Constraint, Kind
-
-if TYPE_CHECKING:
-    from clipsyn.pool import Pool
+from clipsyn.stream import Support, in_memory
 
 
 def parameter(default: Any, kind: Kind, *, keyword: bool = False, **bounds: Any) -> Any:
@@ -44,9 +43,11 @@ def learned() -> Any:
 
 class Estimator:
     learns: ClassVar[bool] = True  # False: there is nothing to fit, and no label is needed
+    streams: ClassVar[bool] = False  # True: a support larger than memory is fitted on in passes
 
     backbones_: tuple[str, ...]
     n_classes_: int
+    sampled_: int  # samples fitted on, where they are a sample of a support larger than memory
 
     @classmethod
     def constraints(cls) -> dict[str, Constraint]:
@@ -83,8 +84,8 @@ class Estimator:
             vars(self).update(before)
             raise
 
-    def _learnable(self, support: Pool) -> Pool:
-        """The samples of `support` that can be learned from.
+    def _learnable(self, support: Support) -> Support:
+        """The samples of `support` that can be learned from; of a stream, a sample if need be.
 
         Raises UsageError for a parameter that is not what it may be, LeakError for a pool of the
         test split, InputError where no sample is left.
@@ -97,12 +98,20 @@ class Estimator:
                 f"{called} was given the test split of {support.dataset or 'a dataset'} to fit: "
                 "use its training or validation split"
             )
-        pool = support.labelled()
-        if self.learns and not len(pool):
+        if self.learns and not self.streams:
+            support = in_memory(support, called)
+        known = support.labelled()
+        if self.learns and not len(known):
             raise InputError(
                 f"{called} has no labelled, readable sample to fit: give a support set with labels"
             )
-        return pool
+        return known
+
+    def _note_sample(self, support: Support) -> None:
+        """Keep in mind, as what was learned, that `support` is a sample of a larger one."""
+        vars(self).pop("sampled_", None)
+        if self.learns and isinstance(support, Pool) and support.sample_of:
+            self.sampled_ = len(support)
 
     def _aligned(self, pool: Pool) -> Pool:
         """`pool` with the backbones in the order of `fit`; refuses other backbones or classes."""

@@ -6,7 +6,8 @@ axis of `logits`. Pools come from `FeatureStore.pool`, or from plain arrays by `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -51,6 +52,7 @@ class Pool:
     prompts: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)  # fingerprints of the cells read
     provenance: Mapping[str, Any] = field(default_factory=dict)  # see PoolReader.provenance
+    sample_of: int = 0  # samples of the support that it was drawn from; 0 where it is all of it
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3 or self.logits.shape[1] != len(self.backbones):
@@ -123,6 +125,17 @@ class Pool:
     @property
     def n_classes(self) -> int:
         return int(self.logits.shape[2])
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Of logits, embeddings and views."""
+        views = (values for view in self.views for values in view.values())
+        arrays = (self.logits, *self.embeddings.values(), *views)
+        return sum(array.itemsize * math.prod(array.shape[1:]) for array in arrays)
+
+    def blocks(self, *, embeddings: bool = True) -> Iterator[Pool]:
+        """All of it, as one block: for what goes through a `clipsyn.stream.Stream` in blocks."""
+        yield self
 
     @cached_property
     def readable(self) -> NDArray[np.bool_]:

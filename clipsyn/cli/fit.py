@@ -35,6 +35,8 @@ def _outcome(router: FittedRouter) -> str:
         f"{router.method}, {len(router.backbones)} backbones, fitted on {support.samples:,} images "
         f"of {router.n_classes:,} classes of {support.dataset}/{support.split} ({shots})"
     ]
+    if router.sampled:
+        lines.append(f"of these a sample of {router.sampled:,}, which is what memory holds")
     if support.classes_short:
         lines.append(f"classes with fewer images than that: {support.classes_short:,}")
     if support.classes_empty:

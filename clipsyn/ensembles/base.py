@@ -30,6 +30,7 @@ from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import predictions, softmax, weighted_sum
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.pool import Pool
+from clipsyn.stream import Stream, Support
 
 _FAR = 1000.0  # beyond it a logit has less than four decimals in single precision
 
@@ -42,17 +43,23 @@ class Ensemble(Estimator):
     maskable: ClassVar[bool] = False  # True: a fit can be told that some backbones say nothing
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
 
-    def fit(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Self:
+    def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
         """Learn from labelled samples.
 
-        support: a Pool, or logits (sample, backbone, class) beside labels (sample,).
+        support: a Pool, a stream of pools, or logits (sample, backbone, class) beside labels
+        (sample,). An ensemble that `streams` goes through a stream in passes; any other takes a
+        stratified sample of 1 GiB, and `sampled_` is the number of its images.
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from. Where it raises, an earlier fit stays.
         """
         with self._whole_fit():
-            pool = self._admit(as_pool(support, labels))
+            given = support if isinstance(support, Stream) else as_pool(support, labels)
+            known = self._admit(given).of_backbones(self.backbones_)
             if self.learns and len(self.backbones_) > 1:
-                self._fit(pool.of_backbones(self.backbones_))
+                if isinstance(known, Stream):
+                    self._fit_in_passes(known)
+                else:
+                    self._fit(known)
         return self
 
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
@@ -92,14 +99,15 @@ class Ensemble(Estimator):
             input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
         )
 
-    def _admit(self, pool: Pool) -> Pool:
-        """The part of `pool` that can be learned from; forgets an earlier fit."""
-        pool = self._learnable(pool)
+    def _admit(self, support: Support) -> Support:
+        """The part of `support` that can be learned from; forgets an earlier fit."""
+        known = self._learnable(support)
         for name in self.learned():
             delattr(self, name)  # of an earlier fit, on what may have been other backbones
-        self.backbones_ = tuple(sorted(pool.backbones))
-        self.n_classes_ = pool.n_classes
-        return pool
+        self.backbones_ = tuple(sorted(known.backbones))
+        self.n_classes_ = known.n_classes
+        self._note_sample(known)
+        return known
 
     def _aligned(self, pool: Pool) -> Pool:
         if self.learns or hasattr(self, "backbones_"):
@@ -108,6 +116,10 @@ class Ensemble(Estimator):
 
     def _fit(self, pool: Pool) -> None:
         """Learn from at least two backbones and one sample, all labelled and readable."""
+        self._fit_in_passes(pool)
+
+    def _fit_in_passes(self, support: Support) -> None:
+        """The same for one that `streams`: `support.blocks()` is one pass over the samples."""
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         """(sample, class) scores of samples that are all readable."""

@@ -8,28 +8,38 @@ are the paper's rows C-Conf and C-Log-Avg (section 4.2).
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
+from clipsyn.ensembles.passes import minimum
 from clipsyn.ensembles.static import most_confident, one_hot
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
+from clipsyn.stream import Support
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in
+_BOUNDS = (math.log(LOWEST), math.log(HIGHEST))
+_ITERATIONS = 100
 
 
 class _Calibrated(Router):
     """`temperatures_`: (backbone,), in the order of `backbones_`; unset for one backbone."""
 
+    streams: ClassVar[bool] = True
+
     temperatures_: NDArray[np.float64]
 
-    def _fit(self, pool: Pool) -> None:
-        self.temperatures_ = fit_temperatures(pool.logits, pool.labels)
+    def _fit_in_passes(self, support: Support) -> None:
+        start = np.zeros(len(support.backbones))
+        solution = minimum(_mean_loss, support, start, bounds=_BOUNDS, iterations=_ITERATIONS)
+        self.temperatures_ = np.exp(solution)
 
 
 class CalibratedConfidence(_Calibrated):
@@ -81,13 +91,32 @@ def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray
     """
 
     def objective(log_temperatures: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        losses, slopes = tempered_cross_entropy(logits, np.exp(log_temperatures), labels)
-        total = losses.mean(axis=0, dtype=np.float64).sum()
-        return float(total), slopes.mean(axis=0, dtype=np.float64)
+        return _loss(log_temperatures, [(logits, labels)])
 
-    bounds = (float(np.log(LOWEST)), float(np.log(HIGHEST)))
-    solution = minimise(objective, np.zeros(logits.shape[1]), bounds=bounds, iterations=100)
-    return np.asarray(np.exp(solution))
+    start = np.zeros(logits.shape[1])
+    return np.exp(minimise(objective, start, bounds=_BOUNDS, iterations=_ITERATIONS))
+
+
+def _mean_loss(
+    support: Support, log_temperatures: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """`_loss`, in one pass over a support."""
+    pools = support.blocks(embeddings=False)
+    return _loss(log_temperatures, ((pool.logits, pool.labels) for pool in pools))
+
+
+def _loss(
+    log_temperatures: NDArray[np.float64],
+    blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]],
+) -> tuple[float, NDArray[np.float64]]:
+    """The mean losses of all backbones, summed, and the slope of that (backbone,)."""
+    count, loss, slope = 0, np.zeros(len(log_temperatures)), np.zeros(len(log_temperatures))
+    for logits, labels in blocks:
+        losses, slopes = tempered_cross_entropy(logits, np.exp(log_temperatures), labels)
+        count += len(labels)
+        loss += losses.sum(axis=0, dtype=np.float64)
+        slope += slopes.sum(axis=0, dtype=np.float64)
+    return float((loss / count).sum()), slope / count
 
 
 def tempered_cross_entropy(

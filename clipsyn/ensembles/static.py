@@ -17,6 +17,7 @@ from clipsyn.numerics.logits import log_mixture, softmax
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_PREDICTION
+from clipsyn.stream import Support
 
 
 class BestSingle(Router):
@@ -24,7 +25,7 @@ class BestSingle(Router):
 
     Ties go to the lower cross-entropy, then to the name that sorts first. The paper's "best
     single backbone" is chosen on the test split: a reference, not a method, as it needs the
-    labels of what it predicts. `best_`: the name.
+    labels of what it predicts. A support larger than memory is read once. `best_`: the name.
 
     >>> from clipsyn import BestSingle
     >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
@@ -33,18 +34,25 @@ class BestSingle(Router):
     '0'
     """
 
+    streams: ClassVar[bool] = True
+
     best_: str
 
-    def fit(self, support: Pool | ArrayLike, labels: ArrayLike | None = None) -> Self:
+    def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
         super().fit(support, labels)
         if len(self.backbones_) == 1:
             self.best_ = self.backbones_[0]
         return self
 
-    def _fit(self, pool: Pool) -> None:
-        right, losses = _right_and_losses(pool)
-        order = np.lexsort((losses.mean(axis=0, dtype=np.float64), -right.sum(axis=0)))  # stable
-        self.best_ = pool.backbones[order[0]]
+    def _fit_in_passes(self, support: Support) -> None:
+        right = np.zeros(len(support.backbones), int)
+        loss = np.zeros(len(right))
+        for pool in support.blocks(embeddings=False):
+            good, losses = _right_and_losses(pool)
+            right += good.sum(axis=0)
+            loss += losses.sum(axis=0, dtype=np.float64)
+        order = np.lexsort((loss / len(support), -right))  # stable
+        self.best_ = support.backbones[order[0]]
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         weights = np.zeros(len(pool.backbones), np.float32)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
+from clipsyn.ensembles.passes import minimum
 from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.loss import weighted_cross_entropy
-from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
 from clipsyn.settings import FLAG, NUMBER
+from clipsyn.stream import Support
 
 
 @dataclass(eq=False, repr=False)
@@ -44,53 +45,53 @@ class SuperLearner(Router):
     """
 
     maskable: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
 
     simplex: bool = parameter(False, FLAG)
     penalty: float = parameter(1.0, NUMBER, least=0)
 
     weights_: NDArray[np.float64] = learned()
 
-    def _fit(self, pool: Pool) -> None:
-        self.weights_ = fit_weights(
-            pool.logits, pool.labels, penalty=self.penalty, simplex=self.simplex
-        )
+    def _fit_in_passes(self, support: Support) -> None:
+        self.weights_ = fit_weights(support, penalty=self.penalty, simplex=self.simplex)
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         return self.weights_
 
 
-def fit_weights(
-    logits: NDArray[Any], labels: NDArray[np.int32], *, penalty: float, simplex: bool = False
-) -> NDArray[np.float64]:
-    """The weights (backbone,) of a super learner, by L-BFGS from 1/B.
+def fit_weights(support: Support, *, penalty: float, simplex: bool = False) -> NDArray[np.float64]:
+    """The weights (backbone,) of a super learner, by L-BFGS from 1/B; samples all learnable."""
+    count = len(support.backbones)
 
-    logits: (sample, backbone, class), all finite. labels: (sample,), all known.
-    """
-    count = logits.shape[1]
+    def free(part: Support, weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        return penalised_loss(part, weights, penalty)
 
-    def free(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        return penalised_loss(logits, labels, weights, penalty)
-
-    def on_simplex(u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def on_simplex(part: Support, u: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = _simplex(u)
-        value, gradient = free(weights)
+        value, gradient = free(part, weights)
         return value, weights * (gradient - weights @ gradient)
 
     if simplex:
-        return _simplex(minimise(on_simplex, np.zeros(count)))
-    return minimise(free, np.full(count, 1 / count))
+        return _simplex(minimum(on_simplex, support, np.zeros(count)))
+    return minimum(free, support, np.full(count, 1 / count))
 
 
 def penalised_loss(
-    logits: NDArray[Any], labels: NDArray[np.int32], weights: NDArray[np.float64], penalty: float
+    support: Support, weights: NDArray[np.float64], penalty: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """What a super learner minimises, over the number of samples, and its gradient (backbone,)."""
-    losses, gradients = weighted_cross_entropy(logits, weights, labels)
+    """What a super learner minimises, over the number of samples, and its gradient (backbone,).
+
+    One pass over the logits.
+    """
+    loss, slope = 0.0, np.zeros(len(weights))
+    for pool in support.blocks(embeddings=False):
+        losses, gradients = weighted_cross_entropy(pool.logits, weights, pool.labels)
+        loss += float(losses.sum(dtype=np.float64))
+        slope += gradients.sum(axis=0, dtype=np.float64)
     excess = len(weights) * weights - 1
-    share = penalty / len(logits)
-    value = losses.mean(dtype=np.float64) + share / 2 * (excess @ excess)
-    gradient = gradients.mean(axis=0, dtype=np.float64) + share * len(weights) * excess
-    return float(value), gradient
+    share = penalty / len(support)
+    value = loss / len(support) + share / 2 * (excess @ excess)
+    return float(value), slope / len(support) + share * len(weights) * excess
 
 
 def _simplex(u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,20 +24,23 @@ from clipsyn.estimator import Estimator
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.pool import Pool
+from clipsyn.stream import Stream, Support, in_memory
 
 
 class Head(Estimator):
-    def fit(self, support: Pool) -> Self:
-        """Learn from labelled samples.
+    def fit(self, support: Support) -> Self:
+        """Learn from labelled samples, or from a sample of a stream of them.
 
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from or too little. Where it raises, an earlier fit stays.
         """
-        pool = self._learnable(support)
+        known = self._learnable(support)
         with self._whole_fit():
-            self.backbones_ = pool.backbones
-            self.n_classes_ = pool.n_classes
-            self._fit(pool)
+            self.backbones_ = known.backbones
+            self.n_classes_ = known.n_classes
+            self._note_sample(known)
+            if isinstance(known, Pool):  # a stream only where nothing is learned
+                self._fit(known)
         return self
 
     def transform(self, pool: Pool) -> Pool:
@@ -45,9 +48,16 @@ class Head(Estimator):
         pool = self._aligned(pool)
         return pool.with_logits(self._transform(pool))
 
-    def fit_transform(self, support: Pool) -> Pool:
-        """Fit, and return the pool that a combiner may be fitted on (see the module's text)."""
+    def fit_transform(self, support: Support) -> Support:
+        """Fit, and return the pool that a combiner may be fitted on (see the module's text).
+
+        Of a stream that is a sample too, unless the head learns nothing.
+        """
+        if self.learns:
+            support = in_memory(support, type(self).__name__)
         self.fit(support)
+        if isinstance(support, Stream):
+            return support
         return self._combiner_pool(support.labelled())
 
     def _fit(self, pool: Pool) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from typing import TypeVar
@@ -48,6 +49,18 @@ def side_by_side(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
 
     with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
         return list(threads.map(work, items))
+
+
+def read_ahead(read: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """read(item) for each: the next one is read in a thread while the last is used."""
+    with ThreadPoolExecutor(1, "clipsyn-reading") as thread:
+        coming: deque[Future[_R]] = deque()
+        for item in items:
+            coming.append(thread.submit(read, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        if coming:
+            yield coming.popleft().result()
 
 
 def work_alone() -> None:

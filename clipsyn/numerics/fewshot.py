@@ -28,12 +28,33 @@ def few_shot(labels: NDArray[np.int32], shots: int | None, seed: int) -> NDArray
         return np.flatnonzero(labels >= 0)
     if shots < 1:
         raise ValueError(f"at least one shot, not {shots}")
+    by_class, rank, _ = _ranked(labels, seed)
+    return np.sort(by_class[(rank < shots) & (labels[by_class] >= 0)])
+
+
+def stratified(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.intp]:
+    """Sorted row numbers of at most `count` labelled samples: of each class about the same share.
+
+    labels: (sample,), negative where there is none. Every class has at least one sample where
+    `count` is at least the number of classes.
+    """
+    by_class, rank, size = _ranked(labels, seed)
+    known = labels[by_class] >= 0
+    by_class, share = by_class[known], (rank / size)[known]
+    chance = np.random.default_rng(seed).random(len(share))  # between equal shares
+    return np.sort(by_class[np.lexsort((chance, share))[:count]])
+
+
+def _ranked(
+    labels: NDArray[np.int32], seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Row numbers by class, at random within it, the rank of each there, and the class's size."""
     order = np.random.default_rng(seed).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     sorted_labels = labels[by_class]
     first = np.searchsorted(sorted_labels, sorted_labels, side="left")
-    rank = np.arange(len(labels)) - first  # of each sample within its class
-    return np.sort(by_class[(rank < shots) & (sorted_labels >= 0)])
+    last = np.searchsorted(sorted_labels, sorted_labels, side="right")
+    return by_class, np.arange(len(labels)) - first, last - first
 
 
 def shortfall(labels: NDArray[np.int32], shots: int | None, classes: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
 from clipsyn.pool import Pool
 from clipsyn.store.pools import PoolReader
+from clipsyn.stream import Support
 
 ORACLE = "oracle"
 CHOSEN = "best-single"  # the backbone that is best on the support, which gains are over
@@ -31,7 +32,7 @@ class Combiner(NamedTuple):
     """A fitted head, and the pool that ensembles on top of it are fitted on."""
 
     head: Head
-    pool: Pool
+    pool: Support
     chosen: str | None  # the backbone that was best on the support
     seconds: float  # of the head
     n: int  # samples learned from
@@ -91,7 +92,7 @@ def _parts(head: str, name: str | None, seed: int | None = None) -> Iterator[Any
         yield from_text(ENSEMBLES, name, seed)
 
 
-def fit_head(support: Pool, text: str, seed: int | None) -> Combiner:
+def fit_head(support: Support, text: str, seed: int | None) -> Combiner:
     """Fit a head on the support.
 
     Raises TooFewSamples where the head cannot spare samples for a combiner.
@@ -111,7 +112,7 @@ def fit_ensemble(combiner: Combiner, text: str, seed: int | None) -> Method:
     return Method(ensemble, time.perf_counter() - start)
 
 
-def _chosen(combiner: Pool) -> str | None:
+def _chosen(combiner: Support) -> str | None:
     """The backbone that is best on the support, if there is one to choose on."""
     if not len(combiner) or len(combiner.backbones) == 1:
         return combiner.backbones[0] if len(combiner) else None

@@ -24,7 +24,8 @@ def fit_router(
     `clipsyn.router.settings.FitSettings` declares them. ensemble, head: ``NAME`` or
     ``NAME:parameter=value``. seed: which images the shots are, and the `random_state` of a method
     whose text sets none, as in `clipsyn evaluate`. The labels are read first, then only what the
-    chosen images need.
+    chosen images need. Images that are more than 1 GiB in memory are read in passes; a method that
+    cannot be fitted so takes a sample of 1 GiB (see `FittedRouter.sampled`).
 
     >>> from clipsyn import FeatureStore, fit_router
     >>> fit_router(FeatureStore.open("store"), "toy", "log-avg", head="lda", shots=2)
@@ -42,7 +43,7 @@ def fit_router(
         prompts=asked.prompts,
         views=asked.views,
     )
-    pool = reader.read(few_shot(reader.samples.labels, shots, asked.seed))
-    combiner.fit(head.fit_transform(pool))
+    labelled = reader.support(few_shot(reader.samples.labels, shots, asked.seed))
+    combiner.fit(head.fit_transform(labelled))
     drawn = None if shots is None else asked.seed  # all images are the same ones for any seed
-    return FittedRouter.of(combiner, pool, head=head, shots=shots, seed=drawn)
+    return FittedRouter.of(combiner, labelled, head=head, shots=shots, seed=drawn)

@@ -23,6 +23,8 @@ from clipsyn.numerics.metrics import accuracy
 from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.printable import html_table
 from clipsyn.specs import Identity, differences, fingerprint
+from clipsyn.stream import Stream
+from clipsyn.stream import Support as Labelled
 
 _DIGEST = 64  # characters of a SHA-256
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -135,7 +137,7 @@ class FittedRouter:
     def of(
         cls,
         ensemble: Ensemble,
-        support: Pool,
+        support: Labelled,
         *,
         head: Head | None = None,
         shots: int | None = None,
@@ -147,36 +149,38 @@ class FittedRouter:
         for these very samples are not finite: it has learned nothing.
         """
         head = head or ZeroShot().fit(support)
+        about = support.about if isinstance(support, Stream) else support
         seen = support.labelled()
-        scores = ensemble.combine(head.transform(seen))
-        if lost := int(np.count_nonzero(~np.isfinite(scores).all(axis=1))):
-            raise UsageError(
-                f"{ensemble!r} on {head!r} has no finite scores for {lost:,} of the {len(seen):,} "
-                "images that it was fitted on: fit it with less extreme parameters"
-            )
-        right = accuracy(predictions(scores), seen.labels)
+        predicted, ids = _on_its_support(ensemble, head, seen)
+        right = accuracy(predicted, seen.labels)
         return cls(
             ensemble,
             head,
-            tuple(_fitted_backbone(support, name) for name in support.backbones),
-            support.n_classes,
-            support.class_names,
-            support.provenance.get("prompts", {}),
+            tuple(_fitted_backbone(about, name) for name in about.backbones),
+            about.n_classes,
+            about.class_names,
+            about.provenance.get("prompts", {}),
             Support(
-                support.dataset,
-                support.split,
-                support.perturbation,
-                tuple(support.provenance.get("views", ())),
+                about.dataset,
+                about.split,
+                about.perturbation,
+                tuple(about.provenance.get("views", ())),
                 shots,
                 seed,
                 len(seen),
-                *shortfall(seen.labels, shots, support.n_classes),
-                fingerprint({"ids": list(seen.ids)}),
+                *shortfall(seen.labels, shots, about.n_classes),
+                fingerprint({"ids": ids}),
                 right.value if right.n else None,
-                support.provenance.get("licence", ""),
-                support.origin,
+                about.provenance.get("licence", ""),
+                about.origin,
             ),
         )
+
+    @property
+    def sampled(self) -> int | None:
+        """Images of the sample that its head or ensemble was fitted on; None where it was all."""
+        taken = [getattr(part, "sampled_", None) for part in (self.head, self.ensemble)]
+        return min((count for count in taken if count), default=None)
 
     @property
     def method(self) -> str:
@@ -327,6 +331,26 @@ class FittedRouter:
                 f"{self.method} cannot be applied ({error!r}): the router is damaged, or was "
                 "fitted on embeddings of other widths; fit it again"
             ) from error
+
+
+def _on_its_support(
+    ensemble: Ensemble, head: Head, seen: Labelled
+) -> tuple[NDArray[np.uint16], list[str]]:
+    """What is predicted for the samples it was fitted on, and their ids, in one pass."""
+    predicted: list[NDArray[np.uint16]] = []
+    ids: list[str] = []
+    lost = 0
+    for pool in seen.blocks(embeddings=head.learns or ensemble.needs_embeddings):
+        scores = ensemble.combine(head.transform(pool))
+        lost += int(np.count_nonzero(~np.isfinite(scores).all(axis=1)))
+        predicted.append(predictions(scores))
+        ids.extend(pool.ids)
+    if lost:
+        raise UsageError(
+            f"{ensemble!r} on {head!r} has no finite scores for {lost:,} of the {len(seen):,} "
+            "images that it was fitted on: fit it with less extreme parameters"
+        )
+    return np.concatenate(predicted or [np.empty(0, np.uint16)]), ids
 
 
 def _fitted_backbone(support: Pool, name: str) -> FittedBackbone:

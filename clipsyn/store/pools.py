@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn import stream as streams
 from clipsyn.errors import MissingCell, UsageError
+from clipsyn.numerics.blocks import read_ahead
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
@@ -26,9 +28,12 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
+from clipsyn.stream import Stream
 
 _LOG = logging.getLogger("clipsyn")
-_BLOCK_BYTES = 256 << 20  # of logits in one block of a streamed pool
+_BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
+_STREAM_BYTES = 64 << 20  # of logits and embeddings in one block of a stream, or a chunk of each
+_LOGIT_BYTES, _EMBEDDING_BYTES = 4, 2
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 _LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
 
@@ -153,14 +158,37 @@ class PoolReader:
             "licence": self.samples.licence,
         }
 
-    def read(self, rows: NDArray[np.intp] | None = None) -> Pool:
+    def support(self, rows: NDArray[np.intp]) -> Pool | Stream:
+        """What a fit gets: the samples at `rows`, as a stream where they are too large for memory.
+
+        rows: ascending. A stream leaves out samples without a label, and unreadable ones.
+        """
+        too_large = len(rows) * self._bytes_a_sample > streams.IN_MEMORY
+        return self.stream(rows) if too_large else self.read(rows)
+
+    def stream(self, rows: NDArray[np.intp]) -> Stream:
+        """The labelled, readable samples at `rows`, ascending, in blocks of whole chunks."""
+        known = self.samples.labels[rows] >= 0
+        rows = rows[known & ~np.isin(rows, self._unreadable)]
+        about = self.read(np.empty(0, np.intp))
+        step = max(1, _STREAM_BYTES // (self._bytes_a_sample * self._chunks.rows))
+        edges = np.flatnonzero(np.diff(rows // (step * self._chunks.rows), prepend=-1))
+        parts = [slice(*pair) for pair in pairwise([*edges.tolist(), len(rows)])]
+
+        def read(part: NDArray[np.intp], embeddings: bool) -> Pool:
+            return self.read(part, embeddings=embeddings)
+
+        return Stream(about, rows, self.samples.labels[rows], parts, read)
+
+    def read(self, rows: NDArray[np.intp] | None = None, *, embeddings: bool = True) -> Pool:
         """The samples at `rows`, ascending, or all of them.
 
-        Raises StaleCell where another command replaces any of it meanwhile.
+        embeddings: False where nothing needs them, often a quarter of the bytes. Raises StaleCell
+        where another command replaces any of it meanwhile.
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         if not len(chosen):
-            return self.read(np.arange(1)).take(chosen)
+            return self.read(np.arange(1), embeddings=embeddings).take(chosen)
         start_time = time.monotonic()
         parts = [(span, chosen[a:b] - span.start) for span, a, b in self._spans(chosen)]
         logits = np.empty((len(chosen), len(self.keys), self._n_classes), np.float32)
@@ -169,8 +197,8 @@ class PoolReader:
             for span, at in parts:
                 logits[start : start + len(at), column] = self._logits(key, span)[at]
                 start += len(at)
-        embeddings = self._embeddings(self._embedded, parts)
-        views = tuple(self._embeddings(view, parts) for view in self.views)
+        keys = [self._embedded, *self.views] if embeddings else []
+        images, *views = [self._embeddings(one, parts) for one in keys] or [{}]
         self._check_same()
         _LOG.debug(
             f"read {len(chosen):,} samples of {self.samples.name} · "
@@ -181,8 +209,8 @@ class PoolReader:
             logits,
             self.samples.labels[chosen],
             self.backbones,
-            embeddings=embeddings,
-            views=views,
+            embeddings=images,
+            views=tuple(views),
             class_embeddings={name: values for name, (values, _) in self.classes.items()},
             logit_scales={name: scale for name, (_, scale) in self.classes.items()},
             class_names=self.samples.class_names,
@@ -222,13 +250,30 @@ class PoolReader:
         clipped: NDArray[np.float64] = np.clip(odds, _LEAST, _SURE)
         return clipped
 
-    def blocks(self) -> Iterator[Pool]:
-        """All samples, in order, a bounded number at a time."""
-        bytes_a_row = 4 * len(self.keys) * self._n_classes
-        unit = Blocks(len(self), self.store.chunk_rows).rows
+    def blocks(self, *, embeddings: bool = True) -> Iterator[Pool]:
+        """All samples, in order, a bounded number at a time; the next are read meanwhile."""
+        bytes_a_row = _LOGIT_BYTES * len(self.keys) * self._n_classes
+        unit = self._chunks.rows
         step = unit * max(1, _BLOCK_BYTES // (bytes_a_row * unit))
-        for start in range(0, len(self), step):
-            yield self.read(np.arange(start, min(start + step, len(self))))
+        starts = range(0, len(self), step)
+
+        def read(start: int) -> Pool:
+            rows = np.arange(start, min(start + step, len(self)))
+            return self.read(rows, embeddings=embeddings)
+
+        yield from read_ahead(read, starts)
+
+    @property
+    def _bytes_a_sample(self) -> int:
+        """Of a pool with embeddings and views."""
+        groups = [self.store.cell(key).holding("image_embedding") for key in self._embedded]
+        width = sum(group.layout("image_embedding").shape[1] for group in groups)
+        embeddings = _EMBEDDING_BYTES * width * (1 + len(self.views))
+        return _LOGIT_BYTES * len(self.keys) * self._n_classes + embeddings
+
+    @property
+    def _chunks(self) -> Blocks:
+        return Blocks(len(self), self.store.chunk_rows)
 
     def _only_prompts(self, cells: Sequence[Cell]) -> str:
         """The prompt set that all backbones have, if there is just one."""
@@ -270,7 +315,7 @@ class PoolReader:
 
     def _spans(self, rows: NDArray[Any]) -> Iterator[tuple[range, int, int]]:
         """Ranges of whole chunks that hold `rows`, each with the slice of `rows` it serves."""
-        blocks = Blocks(len(self), self.store.chunk_rows)
+        blocks = self._chunks
         number = rows // blocks.rows
         edges = np.flatnonzero(np.diff(number, prepend=-1, append=blocks.count))
         for first, last in pairwise(edges):

@@ -9,6 +9,11 @@ from clipsyn.ensembles.super_learner import SuperLearner, fit_weights, penalised
 from clipsyn.pool import Pool
 
 
+def pool_of(logits, labels):
+    """In the dtype of `logits`."""
+    return Pool(logits, labels, tuple("abcd"[: logits.shape[1]]))
+
+
 def sample(n=120, backbones=4, classes=6, seed=0):
     """Backbones of different worth: signal plus noise that grows with the index."""
     rng = np.random.default_rng(seed)
@@ -57,7 +62,7 @@ def test_gradient_is_that_of_autograd():
     loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels).long())
     loss = loss + 0.7 / 2 * ((4 * w - 1) ** 2).sum() / len(labels)
     loss.backward()
-    value, gradient = penalised_loss(logits, labels, weights, 0.7)
+    value, gradient = penalised_loss(pool_of(logits, labels), weights, 0.7)
     assert value == pytest.approx(loss.item(), rel=1e-9)
     assert value == pytest.approx(plain_loss(weights, logits, labels, 0.7), rel=1e-9)
     np.testing.assert_allclose(gradient, w.grad.numpy(), rtol=1e-5)
@@ -68,7 +73,7 @@ def test_gradient_is_that_of_autograd():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_solution_is_that_of_torch(simplex, penalty, dtype):
     logits, labels = sample()
-    found = fit_weights(logits.astype(dtype), labels, penalty=penalty, simplex=simplex)
+    found = fit_weights(pool_of(logits.astype(dtype), labels), penalty=penalty, simplex=simplex)
     expected = by_torch(logits, labels, penalty, simplex)
     reached, best = (plain_loss(w, logits, labels, penalty) for w in (found, expected))
     assert reached == pytest.approx(best, abs=1e-5)
@@ -77,7 +82,7 @@ def test_the_solution_is_that_of_torch(simplex, penalty, dtype):
 
 def test_the_solution_is_that_of_a_generic_solver():
     logits, labels = sample()
-    found = fit_weights(logits, labels, penalty=1.0)
+    found = fit_weights(pool_of(logits, labels), penalty=1.0)
     generic = minimize(
         plain_loss,
         np.full(4, 0.25),
@@ -91,7 +96,7 @@ def test_the_solution_is_that_of_a_generic_solver():
 
 def test_the_simplex_is_that_of_a_generic_solver():
     logits, labels = sample()
-    found = fit_weights(logits, labels, penalty=1.0, simplex=True)
+    found = fit_weights(pool_of(logits, labels), penalty=1.0, simplex=True)
     assert found.min() >= 0
     assert found.sum() == pytest.approx(1)
     generic = minimize(
@@ -110,7 +115,7 @@ def test_the_simplex_is_that_of_a_generic_solver():
 def test_a_simplex_whose_best_point_is_a_corner():
     logits, labels = sample()
     logits[:, 1:] *= -1  # all but the first speak against the truth
-    found = fit_weights(logits, labels, penalty=0.0, simplex=True)
+    found = fit_weights(pool_of(logits, labels), penalty=0.0, simplex=True)
     corner = plain_loss(np.array([1.0, 0, 0, 0]), logits, labels, 0.0)
     assert plain_loss(found, logits, labels, 0.0) == pytest.approx(corner, abs=1e-4)
 
@@ -124,7 +129,7 @@ def test_better_backbones_count_more():
 def test_equal_backbones_share_their_weight():
     logits, labels = sample()
     twice = np.repeat(logits[:, :2], 2, axis=1)
-    weights = fit_weights(twice, labels, penalty=1.0)
+    weights = fit_weights(pool_of(twice, labels), penalty=1.0)
     np.testing.assert_allclose(weights[::2], weights[1::2], atol=1e-6)
 
 
@@ -141,7 +146,7 @@ def test_samples_that_are_all_right_give_finite_weights(simplex, scale):
 
 def test_a_large_penalty_is_the_log_average():
     logits, labels = sample()
-    weights = fit_weights(logits, labels, penalty=1e8)
+    weights = fit_weights(pool_of(logits, labels), penalty=1e8)
     np.testing.assert_allclose(weights, 0.25, atol=1e-5)
 
 

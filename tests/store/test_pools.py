@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import polars as pl
 import pytest
@@ -54,10 +56,22 @@ def test_blocks_are_the_whole_in_order(tiny_store, monkeypatch):
 
 def test_what_is_replaced_between_two_blocks_is_not_read_on(tiny_store, fakes, monkeypatch):
     monkeypatch.setattr(pools, "_BLOCK_BYTES", 1)
+    finished = threading.Semaphore(0)
+    whole = PoolReader.read
+
+    def read(self, *args, **options):
+        pool = whole(self, *args, **options)
+        finished.release()
+        return pool
+
+    monkeypatch.setattr(PoolReader, "read", read)
     blocks = PoolReader(tiny_store, "toy", "test").blocks()
     next(blocks)
+    for _ in range(2):  # the second block is read while the first is used
+        finished.acquire()
     sources = [fakes.Source(), fakes.Source(split="train", count=11)]
     fakes.fill(tiny_store.path, [fakes.Encoder(weights="others")], sources, replace=True)
+    assert len(next(blocks)) == 7
     with pytest.raises(StaleCell, match=r"toy/test in .* was replaced while it was read: run the"):
         next(blocks)
     assert len(list(PoolReader(tiny_store, "toy", "test").blocks())) == 3

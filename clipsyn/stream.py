@@ -1,0 +1,119 @@
+"""A support that is larger than memory: it is gone through in blocks, as often as a fit needs it.
+
+A fit that is a sum over samples takes a `Stream` as it takes a `Pool`: both have `blocks()`, of
+which a pool is one. Any other fit takes `sample()`, the same images for every method.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.numerics.blocks import read_ahead
+from clipsyn.numerics.fewshot import stratified
+from clipsyn.pool import Pool
+
+_LOG = logging.getLogger("clipsyn")
+# Bytes of a pool: a larger one is streamed, and a sample of it is as large. A fit holds up to three
+# times as much beside its support, so all of it stays below 4 GB.
+IN_MEMORY = 1 << 30
+_SAMPLE_SEED = 0  # which images a sample holds depends on their labels alone
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Labelled, readable samples that are read again on every pass.
+
+    about: a pool of no samples, which says all that is the same for every block. rows: (sample,)
+    what `read` takes. labels: (sample,) the class index of each. parts: slices of `rows` that are
+    read together, one after the other. read: row numbers, ascending, and whether embeddings are
+    needed -> Pool.
+    """
+
+    about: Pool
+    rows: NDArray[np.intp]
+    labels: NDArray[np.int32]
+    parts: Sequence[slice]
+    read: Callable[[NDArray[np.intp], bool], Pool]
+    view: Callable[[Pool], Pool] = lambda pool: pool
+    _kept: dict[str, Pool] = field(default_factory=dict)  # the sample, once it is read
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dataset(self) -> str:
+        return self.about.dataset
+
+    @property
+    def split(self) -> str:
+        return self.about.split
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        return self.about.backbones
+
+    @property
+    def n_classes(self) -> int:
+        return self.about.n_classes
+
+    @property
+    def size(self) -> int:
+        """Bytes of all samples in memory, which one pass reads."""
+        return len(self) * self.about.bytes_a_sample
+
+    def blocks(
+        self, order: Sequence[int] | None = None, *, embeddings: bool = True
+    ) -> Iterator[Pool]:
+        """One pass: all samples, a block at a time, the next one read while this one is used.
+
+        order: of the blocks, by number; by default as they are stored.
+        """
+        chosen = range(len(self.parts)) if order is None else order
+        parts = (self.rows[self.parts[number]] for number in chosen)
+        yield from read_ahead(lambda rows: self.view(self.read(rows, embeddings)), parts)
+
+    def labelled(self) -> Stream:
+        return self
+
+    def of_backbones(self, names: Sequence[str]) -> Stream:
+        """The same samples with these backbones, in this order."""
+        if tuple(names) == self.backbones:
+            return self
+        return replace(
+            self,
+            about=self.about.of_backbones(names),
+            view=lambda pool: self.view(pool).of_backbones(names),
+        )
+
+    def sample(self) -> Pool:
+        """At most `IN_MEMORY` bytes of it: of each class the same share, at least one image.
+
+        The images are drawn once, so that all methods get the same.
+        """
+        if "sample" not in self._kept:
+            count = max(self.n_classes, IN_MEMORY // self.about.bytes_a_sample)
+            chosen = stratified(self.labels, count, _SAMPLE_SEED)
+            pool = replace(self.read(self.rows[chosen], True), sample_of=len(self))
+            self._kept["sample"] = pool
+        return self.view(self._kept["sample"])
+
+
+Support = Pool | Stream
+
+
+def in_memory(support: Support, called: str) -> Pool:
+    """A pool as it is; of a stream a sample, with a note that `called` needs it in memory."""
+    if isinstance(support, Pool):
+        return support
+    sample = support.sample()
+    _LOG.info(
+        f"note: {called} is fitted on a stratified sample of {len(sample):,} of the "
+        f"{len(support):,} images of {support.dataset}/{support.split}: all of them are "
+        f"{support.size / 1e9:,.1f} GB, and it cannot be fitted in passes over them"
+    )
+    return sample
