@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _MODULES = {  # beside analyses, ensembles and heads, which their registries name
     "clipsyn.store.features": ("FeatureStore",),
+    "clipsyn.store.samples": ("SampleTable",),
     "clipsyn.pool": ("Pool",),
     "clipsyn.numerics.fewshot": ("few_shot",),
     "clipsyn.protocol.loop": ("evaluate",),

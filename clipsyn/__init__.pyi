@@ -39,5 +39,6 @@ from clipsyn.router.fit import fit_router as fit_router
 from clipsyn.router.fitted import FittedRouter as FittedRouter
 from clipsyn.router.predict import predict_store as predict_store
 from clipsyn.store.features import FeatureStore as FeatureStore
+from clipsyn.store.samples import SampleTable as SampleTable
 
 __version__: str

@@ -95,14 +95,14 @@ class Pool:
         missing = np.full(len(array), NO_LABEL, np.int32)
         pool = cls(
             array,
-            missing if labels is None else _class_indices(labels),
+            missing if labels is None else as_labels(labels),
             names,
             {name: np.asarray(values) for name, values in pairs.items()},
             split=split,
             class_names=tuple(class_names),
         )
         for name, values in pool.embeddings.items():
-            _check_unit_norm(name, values)
+            check_unit_norm(name, values)
         return pool
 
     def __len__(self) -> int:
@@ -242,7 +242,8 @@ class Pool:
             raise InputError(f"{self.n_classes} classes have {len(self.class_names)} names")
 
 
-def _check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
+def check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
+    """Raise InputError for embeddings (row, embed) of `name` that are not of unit norm, nor NaN."""
     # ten times as fast as np.linalg.norm where they are float16
     exact = np.result_type(embeddings, np.float32)
     norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings, dtype=exact))
@@ -253,7 +254,8 @@ def _check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
         )
 
 
-def _class_indices(labels: ArrayLike) -> NDArray[np.int32]:
+def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
+    """(sample,) class indices; raises InputError for texts."""
     array = np.asarray(labels)
     if array.size and array.dtype.kind in "OSU" and isinstance(array.flat[0], str | bytes):
         raise InputError(

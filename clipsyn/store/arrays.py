@@ -319,10 +319,19 @@ def content_digest(values: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 over the arrays of a cell, sorted by name: name, type, shape, bytes."""
     hasher = hashlib.sha256()
     for name, array in sorted(values.items()):
-        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-        hasher.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
-        hasher.update(little.reshape(-1).view("u1").data)
+        hash_header(hasher, name, array.dtype, array.shape)
+        hash_rows(hasher, array)
     return hasher.hexdigest()
+
+
+def hash_header(hasher: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """What a content digest begins an array with; `hash_rows` goes on, perhaps part by part."""
+    hasher.update(f"{name}\0{dtype.name}\0{shape}\0".encode())
+
+
+def hash_rows(hasher: Any, rows: NDArray[Any]) -> None:
+    little = rows.astype(rows.dtype.newbyteorder("<"), order="C", copy=False)
+    hasher.update(little.reshape(-1).view("u1").data)
 
 
 def group_blocks(path: Path) -> int:

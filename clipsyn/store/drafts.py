@@ -54,6 +54,7 @@ class Draft:
     identity: Identity
     sizes: Mapping[str, int]
     chunk_rows: int
+    id: str = ""  # of its folder, where the identity is not known before the rows are written
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +72,8 @@ class Draft:
     @property
     def _folder(self) -> Path:
         place = str(self.target.relative_to(self.store))
-        return self.store / WIP / fingerprint({"of": self.fingerprint, "at": place})[:20]
+        followed = fingerprint({"of": self.fingerprint, "at": place})[:20]
+        return self.store / WIP / (self.id or followed)
 
     def changes(self) -> list[tuple[str, Any, Any]]:
         """(field, stored, asked for) where the group at `target` differs; [] if there is none."""
@@ -128,6 +130,16 @@ class Draft:
             content = json.dumps(note, ensure_ascii=False).encode()
             files.write_file(marker, content, scratch=self._folder)
 
+    def read(self, array: str, block: int) -> NDArray[Any]:
+        """One block that was written, before all are published."""
+        rows = self.blocks.range(block)
+        return arrays.read(self._group / array, rows)
+
+    def drop(self) -> None:
+        """Forget what was written and not published, if anything was."""
+        with suppress(FileNotFoundError):
+            discard(self.store, self._folder)
+
     def publish(
         self, describe: Callable[[list[Note]], Mapping[str, Any]], *, replace: bool = False
     ) -> bool:
@@ -177,7 +189,8 @@ class Draft:
                     ) from error
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
-        attributes = self._sealed(self._group, describe(self._notes()))
+        made_of = {"fingerprint": self.fingerprint, "identity": self.identity}
+        attributes = self._sealed(self._group, {**describe(self._notes()), **made_of})
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
         old = self._make_way() if replace and self._is_taken() else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,16 @@ from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS
-from clipsyn.specs import FeatureKey, Identity
+from clipsyn.specs import CLEAN, FeatureKey, Identity, parse_perturbation
 from clipsyn.store import files
 from clipsyn.store.cell import Cell, cell_at
 from clipsyn.store.contents import Contents, did_you_mean
 from clipsyn.store.drafts import Draft, scratch, writing
 from clipsyn.store.marker import is_store, is_vacant, read_marker, write_marker
 from clipsyn.store.samples import SampleTable, correct
+
+if TYPE_CHECKING:
+    from clipsyn.store.writer import CellWriter
 
 _LOOKS = 4
 
@@ -169,6 +172,45 @@ class FeatureStore(Contents):
         return classes.read("class_embedding"), classes["logit_scale"]
 
     # Changing
+
+    def writer(
+        self,
+        samples: SampleTable,
+        backbone: str,
+        perturbation: str = CLEAN.label,
+        *,
+        prompts: str | None = None,
+        made_by: str = "",
+        replace: bool = False,
+    ) -> CellWriter:
+        """Write a cell of embeddings, logits or predictions that were made elsewhere.
+
+        samples: those of the store (`samples`), or new ones (`SampleTable.of`), which are written
+        too. prompts: the prompt set of logits or predictions, if it is known. made_by: a note on
+        what made the numbers. replace: instead of other content under that name.
+
+        Used in a ``with`` block. The cell is visible when the block has ended, and an exception in
+        it leaves the store as it was. Rows may come in blocks, so memory need not hold them all.
+
+        Raises StaleCell where the name is taken, DatasetError where the store has other samples.
+
+        >>> import numpy as np
+        >>> from clipsyn import FeatureStore, SampleTable
+        >>> store = FeatureStore.open("store")
+        >>> samples = SampleTable.of("digits", "test", ["a", "b"], [0, 1], ["zero", "one"])
+        >>> with store.writer(samples, "mine") as cell:
+        ...     cell.classes("simple", np.eye(2), scale=100.0)
+        ...     cell.embeddings([[0.6, 0.8]])
+        ...     cell.embeddings([[0.0, 1.0]])
+        >>> store.pool("digits", "test").logits[:, 0].round()
+        array([[ 60.,  80.],
+               [  0., 100.]], dtype=float32)
+        """
+        from clipsyn.store.writer import CellWriter
+
+        label = parse_perturbation(perturbation).label
+        key = FeatureKey(samples.dataset, samples.split, label, backbone)
+        return CellWriter(self, samples, key, prompts=prompts, made_by=made_by, replace=replace)
 
     def draft(self, target: Path, kind: str, identity: Identity, sizes: dict[str, int]) -> Draft:
         """What will be published at `target`, or is there already; see `Draft`."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import DatasetError
-from clipsyn.pool import NO_LABEL
+from clipsyn.pool import NO_LABEL, as_labels
 from clipsyn.printable import few
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import Identity
@@ -46,6 +46,30 @@ class SampleTable:
     def name(self) -> str:
         """Its dataset and split, as messages and tables name them."""
         return f"{self.dataset}/{self.split}"
+
+    @classmethod
+    def of(
+        cls,
+        dataset: str,
+        split: str,
+        ids: Sequence[str],
+        labels: ArrayLike | None = None,
+        class_names: Sequence[str] = (),
+    ) -> SampleTable:
+        """A table of images that are not here: ids, and labels (sample,) as class indices.
+
+        Raises DatasetError, or InputError for labels that are texts.
+
+        >>> from clipsyn import SampleTable
+        >>> SampleTable.of("pets", "test", ["a.png", "b.png"], [1, 0], ["cat", "dog"]).labels
+        array([1, 0], dtype=int32)
+        """
+        ids = tuple(map(str, ids))
+        given = np.full(len(ids), NO_LABEL, np.int32) if labels is None else as_labels(labels)
+        if given.shape != (len(ids),):
+            raise DatasetError(f"{dataset}/{split}: {len(ids):,} ids have labels {given.shape}")
+        unseen = np.zeros((len(ids), 32), np.uint8)  # no image was read
+        return cls(dataset, split, ids, given, unseen, tuple(class_names))
 
     @classmethod
     def read(cls, dataset: str, split: str, group: StoredGroup) -> SampleTable:
@@ -112,6 +136,21 @@ def check_samples(
         raise DatasetError(
             f"{where}: label {high} of sample '{ids[int(labels.argmax())]}' is beyond the "
             f"{classes} class names (labels count from 0)"
+        )
+
+
+def check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
+    """Raise DatasetError for samples that are not those that a store has of the split."""
+    if given.digest != there.digest:
+        raise DatasetError(
+            f"{given.name} has other samples in {store} ({changed_samples(there, given)}): take "
+            f"store.samples('{given.dataset}', '{given.split}'), and its order of rows"
+        )
+    if given.class_names != there.class_names or not np.array_equal(given.labels, there.labels):
+        raise DatasetError(
+            f"{given.name} has other labels or class names in {store}: take "
+            f"store.samples('{given.dataset}', '{given.split}'), or correct these with "
+            "store.annotate"
         )
 
 

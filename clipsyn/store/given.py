@@ -1,0 +1,75 @@
+"""Arrays that callers give a writer, as they are stored; InputError says what is wrong with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clipsyn.errors import InputError
+from clipsyn.schema import NO_CLASS, NO_PREDICTION
+
+
+def matrix(where: str, what: str, rows: ArrayLike) -> NDArray[Any]:
+    """(row, width) in float16 or float32."""
+    values = np.asarray(rows)
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.shape[1]:
+        raise InputError(f"{where}: {what} are numbers (row, width), not {_described(values)}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        return values if values.dtype == np.float16 else values.astype(np.float32)
+
+
+def class_indices(where: str, rows: ArrayLike) -> NDArray[np.integer[Any]]:
+    """(row,) of any type of whole numbers."""
+    values = np.asarray(rows)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise InputError(f"{where}: predictions are class indices (row,), not {_described(values)}")
+    return values
+
+
+def known_rows(
+    where: str, what: str, values: NDArray[Any], valid: ArrayLike | None
+) -> NDArray[np.bool_]:
+    """(row,) which rows have a value: all, or those of `valid`; they are finite."""
+    known = np.ones(len(values), np.bool_) if valid is None else np.array(valid)
+    if known.shape != (len(values),) or known.dtype != np.bool_:
+        raise InputError(f"{where}: valid is bool ({len(values)},), not {_described(known)}")
+    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if len(wrong := np.flatnonzero(known & ~finite)):
+        raise InputError(
+            f"{where}: {what} of {len(wrong):,} rows are not finite (row {wrong[0]} of these "
+            f"{len(values):,}): valid=… says which images have none"
+        )
+    return known
+
+
+def stored_predictions(
+    where: str, values: NDArray[Any], known: NDArray[np.bool_], classes: int
+) -> NDArray[np.uint16]:
+    """(row,) NO_PREDICTION where not known; each other is one of the classes, or NO_CLASS."""
+    outside = known & (values != NO_CLASS) & ((values < 0) | (values >= classes))
+    if outside.any():
+        raise InputError(
+            f"{where}: class {values[outside][0]} is outside 0 to {classes - 1}: valid=… says "
+            "which images have no prediction"
+        )
+    return np.where(known, values, NO_PREDICTION).astype(np.uint16)
+
+
+def stored_confidences(
+    where: str, confidences: ArrayLike, known: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """(row,) probabilities; NaN where there is no prediction."""
+    values = np.asarray(confidences)
+    if values.shape != known.shape or values.dtype.kind not in "fiu":
+        raise InputError(
+            f"{where}: confidences are numbers ({len(known)},), not {_described(values)}"
+        )
+    if not ((values[known] >= 0) & (values[known] <= 1)).all():
+        raise InputError(f"{where}: confidences are 0 to 1, one for each prediction")
+    return np.where(known, values, np.nan).astype(np.float32)
+
+
+def _described(values: NDArray[Any]) -> str:
+    return f"{values.dtype} {values.shape}"

@@ -1,0 +1,400 @@
+"""Cells made elsewhere, written from Python or by an import; see `FeatureStore.writer`.
+
+The rows of a cell go into a draft block by block, so that memory holds one block. The draft gets
+its identity, which has a digest of all rows, when the last one is there. Nothing is visible before
+the cell is published; samples and class embeddings, which it needs, go first.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clipsyn import __version__
+from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
+from clipsyn.numerics.logits import predictions, zero_shot_logits
+from clipsyn.pool import check_unit_norm
+from clipsyn.schema import IDENTITY_VERSION
+from clipsyn.specs import FeatureKey, Identity, check_backbone_name
+from clipsyn.store import arrays
+from clipsyn.store.cell import Imported
+from clipsyn.store.contents import names_in
+from clipsyn.store.drafts import Draft, discard
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import exists
+from clipsyn.store.given import (
+    class_indices,
+    known_rows,
+    matrix,
+    stored_confidences,
+    stored_predictions,
+)
+from clipsyn.store.rows import Rows
+from clipsyn.store.samples import SampleTable, check_same
+
+_CALL = "call what is imported something else with backbone=NAME"
+NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
+
+
+class _Classes(NamedTuple):
+    """Class embeddings of one prompt set."""
+
+    embeddings: NDArray[np.float32]  # (class, embed)
+    scale: float
+    logits: bool  # whether logits are stored
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"class_embedding": self.embeddings, "logit_scale": np.array([self.scale])}
+
+
+class CellWriter:
+    """Writes one cell; made by `FeatureStore.writer`, which says how to use it.
+
+    A cell holds embeddings, logits or predictions. Each of these methods takes the next rows, in
+    the order of the samples, and may be called for one block of rows after another. `valid`, (row,)
+    bool, is False where an image has no value; what the other arrays hold there is ignored.
+
+    All raise InputError for arrays that cannot be, UsageError for what does not go together.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        samples: SampleTable,
+        key: FeatureKey,
+        *,
+        prompts: str | None,
+        made_by: str,
+        replace: bool,
+    ) -> None:
+        self.store, self.samples, self.key, self.prompts = store, samples, key, prompts
+        self.replace = replace
+        self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
+        self._classes: dict[str, _Classes] = {}  # by prompt set
+        self._rows: Rows | None = None
+        self._was: str | None = None
+        self._drafts: list[Draft] = []  # of all that is written
+        check_backbone_name(key.backbone)
+        self._check_samples()
+        self._check_name()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.finish()
+                self._publish()
+        finally:
+            for draft in self._drafts:
+                draft.drop()
+
+    # What is written
+
+    def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
+        """Append image embeddings, (row, embed) of unit norm; they are stored in float16."""
+        values, known = self._given("embeddings", rows, valid)
+        check_unit_norm(str(self.key), values[known])
+        stored = np.where(known[:, None], values, np.nan).astype(np.float16)
+        sizes = {"embed": values.shape[1]}
+        self._append("imported-embeddings", {"image_embedding": stored, "valid": known}, sizes)
+
+    def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
+        """Append logits of any scale, (row, class), and the predictions that follow from them."""
+        values, known = self._given("logits", rows, valid)
+        self._check_count("logits", values.shape[1])
+        stored = np.where(known[:, None], values, np.nan).astype(np.float32)
+        rows_of: dict[str, NDArray[Any]] = {"logit": stored, "valid": known}
+        rows_of["prediction"] = predictions(stored)
+        self._append("imported-logits", rows_of, {"class": values.shape[1]})
+
+    def predictions(
+        self,
+        rows: ArrayLike,
+        confidences: ArrayLike | None = None,
+        valid: ArrayLike | None = None,
+    ) -> None:
+        """Append predicted classes, (row,) indices, and the probability of each, (row,) 0 to 1.
+
+        65534 (`clipsyn.schema.NO_CLASS`) is an answer that is none of the classes: it is wrong.
+        """
+        where, count = str(self.key), self._n_classes("predictions")
+        values = class_indices(where, rows)
+        known = known_rows(where, "predictions", values, valid)
+        stored = stored_predictions(where, values, known, count)
+        if confidences is None:
+            self._append("imported-predictions", {"prediction": stored, "valid": known})
+            return
+        sure = stored_confidences(where, confidences, known)
+        self._append(
+            "imported-confidences", {"prediction": stored, "confidence": sure, "valid": known}
+        )
+
+    def classes(
+        self, prompts: str, embeddings: ArrayLike, scale: float, *, logits: bool = True
+    ) -> None:
+        """The class embeddings of a prompt set, (class, embed) of unit norm, and the logit scale.
+
+        With them image embeddings have zero-shot logits, ``scale * image embedding @ class
+        embedding.T``. These are stored, or with ``logits=False`` computed when they are read. The
+        class embeddings of a backbone are the same for all splits of a dataset.
+        """
+        what = f"class embeddings '{prompts}'"
+        values, _ = self._given(what, embeddings)
+        self._check_count(what, len(values))
+        check_unit_norm(f"classes by {self.key.backbone}", values)
+        if not 0 < scale < np.inf:
+            raise InputError(
+                f"{self.key}: the logit scale is a number above 0, such as 100, not {scale}"
+            )
+        self._classes[prompts] = _Classes(values.astype(np.float32), float(scale), logits)
+        self._check_widths()
+
+    def record(self, **attributes: Any) -> None:
+        """What the cell's attributes say beside its identity, such as `source`; docs/store.md."""
+        self._recorded |= attributes
+
+    # When all is written
+
+    def finish(self) -> str:
+        """Whether the cell is new, there (the same content) or replaced, once nothing forbids it.
+
+        Leaving the block does it. Raises InputError where rows are missing, and StaleCell where
+        other content has the name.
+        """
+        if self._was is None:
+            self._was = self._checked(self._written())
+        return self._was
+
+    def _written(self) -> Rows:
+        if self._rows is None:
+            raise UsageError(
+                f"{self.key}: nothing was written: give embeddings, logits or predictions"
+            )
+        embedded = self._rows.held == "embeddings"
+        if self._classes and not embedded:
+            raise UsageError(f"{self.key}: class embeddings go with image embeddings alone")
+        if self.prompts is not None and embedded:
+            raise UsageError(
+                f"{self.key}: image embeddings depend on no prompts: leave prompts=… away"
+            )
+        if self._rows.count < len(self.samples):
+            raise InputError(
+                f"{self.key}: {self._rows.count:,} rows, where {self.samples.name} has "
+                f"{len(self.samples):,} samples"
+            )
+        return self._rows
+
+    def _checked(self, rows: Rows) -> str:
+        rows.identify(self._identity(rows))
+        where = f"{self.store.path} with other content"
+        was = self._state(rows.draft, f"{self.key} was imported into {where}")
+        for prompts in self._classes:
+            draft = self._classes_draft(prompts)
+            named = f"class embeddings '{prompts}' of {self.key.backbone} for {self.key.dataset}"
+            if exists(draft.target) and not self._are_imported(draft.target):
+                raise StaleCell(f"{named} were extracted into {self.store.path}: {_CALL}")
+            self._state(draft, f"{named} are in {where}")
+        return was
+
+    def _publish(self) -> None:
+        """Make everything ready before anything is visible; a cell comes after what it needs."""
+        rows = self._written()
+        texts = {prompts: self._written_classes(prompts) for prompts in self._classes}
+        logits = {
+            prompts: self._written_logits(prompts, texts[prompts], rows)
+            for prompts, classes in self._classes.items()
+            if classes.logits
+        }
+        facts = self.samples.attributes() | {"imported": True}
+        self.store.samples_draft(self.samples).fill(self.samples.arrays(), facts)
+        for prompts, draft in texts.items():
+            about = {"logit_scale": self._classes[prompts].scale, "provenance": self._provenance}
+            self._release(draft, about)
+        if self.replace:
+            self._remove_stale_logits(logits)
+        self._release(rows.draft, self._about(rows))
+        for draft in logits.values():
+            self._release(draft, {})
+
+    def _release(self, draft: Draft, about: Mapping[str, Any]) -> None:
+        draft.publish(lambda _: about, replace=self.replace)
+
+    def _about(self, rows: Rows) -> dict[str, Any]:
+        invalid = {NO_VALUE: rows.invalid} if rows.invalid else {}
+        made = {"invalid": invalid, "source": [], "provenance": self._provenance}
+        return {**made, **self._recorded}
+
+    def _written_classes(self, prompts: str) -> Draft:
+        draft = self._classes_draft(prompts)
+        self._drafts.append(draft)
+        if draft.pending():
+            draft.write(0, {"class_embedding": self._classes[prompts].embeddings}, {})
+        return draft
+
+    def _written_logits(self, prompts: str, classes: Draft, rows: Rows) -> Draft:
+        """Logits block by block, from the embeddings that were written."""
+        identity: Identity = {
+            "format": IDENTITY_VERSION,
+            "features": rows.draft.fingerprint,
+            "classes": classes.fingerprint,
+            "prompts": prompts,
+        }
+        sizes = {"sample": len(self.samples), "class": classes.sizes["class"]}
+        path = self.store.logits_path(self.key, prompts)
+        draft = self.store.draft(path, "logits", identity, sizes)
+        self._drafts.append(draft)
+        embeddings, scale, _ = self._classes[prompts]
+        for block in draft.pending():
+            images = rows.draft.read("image_embedding", block)
+            logits = zero_shot_logits(images, embeddings, scale, rows=len(images))
+            draft.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
+        return draft
+
+    def _remove_stale_logits(self, logits: Mapping[str, Draft]) -> None:
+        """Remove the stored logits of what is being replaced."""
+        for prompts in names_in(self.store.at("logits", *self.key.names)):
+            stays = self._was == "there" and prompts not in self._classes
+            if not stays and not (prompts in logits and logits[prompts].is_published()):
+                discard(self.store.path, self.store.logits_path(self.key, prompts))
+
+    # Identities
+
+    def _identity(self, rows: Rows) -> Identity:
+        identity: Identity = {
+            "format": IDENTITY_VERSION,
+            "kind": rows.held,
+            "content": rows.content_digest(),
+            "dataset": self.key.dataset,
+            "split": self.key.split,
+            "samples": self.samples.digest,
+            "perturbation": self.key.perturbation,
+            "backbone": self.key.backbone,
+            "class_names": None if rows.held == "embeddings" else list(self.samples.class_names),
+        }
+        return identity if self.prompts is None else {**identity, "prompts": self.prompts}
+
+    def _classes_draft(self, prompts: str) -> Draft:
+        classes = self._classes[prompts]
+        identity: Identity = {
+            "format": IDENTITY_VERSION,
+            "backbone": self.key.backbone,
+            "dataset": self.key.dataset,
+            "class_names": list(self.samples.class_names),
+            "prompts": {"name": prompts},
+            "content": arrays.content_digest(classes.arrays),
+        }
+        count, width = classes.embeddings.shape
+        path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
+        return self.store.draft(path, "classes", identity, {"class": count, "embed": width})
+
+    def _are_imported(self, classes: Path) -> bool:
+        return bool(self.store.group(classes)["identity"]["backbone"] == self.key.backbone)
+
+    def _state(self, draft: Draft, is_there: str) -> str:
+        """new, there or replaced; raises StaleCell if what is there may not be replaced."""
+        changes = draft.changes()
+        if changes and not self.replace:
+            fields = tuple(name for name, _, _ in changes)
+            raise StaleCell(
+                f"{is_there} ({', '.join(fields)}): add replace=True, or give it another name with "
+                "backbone=NAME",
+                fields,
+            )
+        return "replaced" if changes else "there" if draft.is_published() else "new"
+
+    # What cannot be
+
+    def _check_samples(self) -> None:
+        name, there = self.samples, self.store.samples_path(self.key.dataset, self.key.split)
+        if exists(there):
+            check_same(self.store.samples(name.dataset, name.split), name, self.store.path)
+            return
+        for (dataset, split), _ in self.store.groups("samples"):
+            if dataset == name.dataset:
+                other = self.store.samples(dataset, split).class_names
+                if other != name.class_names:
+                    raise DatasetError(
+                        f"{name.name}: other classes than {dataset}/{split} has in "
+                        f"{self.store.path}: the splits of a dataset have the same"
+                    )
+
+    def _check_name(self) -> None:
+        if exists(self.store.features_path(self.key)):
+            raise StaleCell(f"{self.key} was extracted into {self.store.path}: {_CALL}")
+        there = self.store.cell(self.key)
+        if isinstance(there, Imported) and bool(there.sets) != (self.prompts is not None):
+            has = "no" if self.prompts else "a"
+            raise StaleCell(
+                f"{self.key} was imported into {self.store.path} under {has} prompt set: give what "
+                "is imported another name with backbone=NAME"
+            )
+
+    def _n_classes(self, what: str) -> int:
+        if not self.samples.class_names:
+            raise DatasetError(
+                f"{self.samples.name} has no class names, which {what} need: give them with its "
+                "samples, or call the dataset something else"
+            )
+        return len(self.samples.class_names)
+
+    def _check_count(self, what: str, given: int) -> None:
+        if given != (count := self._n_classes(what)):
+            raise DatasetError(
+                f"{self.key}: {what} of {given} classes, where {self.samples.dataset} has {count}"
+            )
+
+    def _check_widths(self) -> None:
+        """Refuse class embeddings of another width than image embeddings, once both are there."""
+        if self._rows is None:
+            return
+        width = self._rows.width
+        for prompts, classes in self._classes.items():
+            given = classes.embeddings.shape[1]
+            if width not in (None, given):
+                raise InputError(
+                    f"{self.key}: class embeddings of '{prompts}' have width {given}, and image "
+                    f"embeddings {width}: both come from one backbone"
+                )
+
+    def _given(
+        self, what: str, rows: ArrayLike, valid: ArrayLike | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(row, width), and which of the rows have values."""
+        values = matrix(str(self.key), what, rows)
+        return values, known_rows(str(self.key), what, values, valid)
+
+    def _append(
+        self, kind: str, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int] | None = None
+    ) -> None:
+        target = self.store.imports_path(self.key, self.prompts)
+        draft = self.store.draft(target, kind, {}, {"sample": len(self.samples), **(sizes or {})})
+        if self._rows is None:
+            self._rows = Rows(draft)
+            self._drafts.append(self._rows.draft)
+        self._check_widths()
+        self._rows.append(draft, values, str(self.key))
+
+
+def _provenance(made_by: str) -> dict[str, str]:
+    versions = {
+        "clipsyn": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return {**versions, "made_by": made_by} if made_by else versions

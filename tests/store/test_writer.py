@@ -1,0 +1,481 @@
+"""`FeatureStore.writer`: cells from Python, whole or not at all."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clipsyn.errors import ClipsynError, DatasetError, InputError, StaleCell, UsageError
+from clipsyn.specs import FeatureKey
+from clipsyn.store.arrays import content_digest
+from clipsyn.store.cell import Cell
+from clipsyn.store.drafts import leftovers, unfinished
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.verify import damage, debris
+from clipsyn.store.writer import CellWriter
+
+N, WIDTH, CLASSES = 23, 6, ("ant", "bee", "cat")
+KEY = FeatureKey("toy", "test", "clean", "mine")
+GENERATOR = np.random.default_rng(0)
+
+
+def unit(rows: int, width: int = WIDTH) -> NDArray[np.float64]:
+    values = GENERATOR.normal(size=(rows, width))
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+IMAGES, TEXTS = unit(N), unit(len(CLASSES))
+LOGITS = GENERATOR.normal(size=(N, len(CLASSES)))
+PREDICTED = GENERATOR.integers(0, len(CLASSES), N)
+SURE = GENERATOR.random(N)
+VALID = np.arange(N) % 7 != 3
+
+
+def samples(**changes: Any) -> SampleTable:
+    asked = {
+        "dataset": "toy",
+        "split": "test",
+        "ids": [f"im{row:02}" for row in range(N)],
+        "labels": np.arange(N) % len(CLASSES),
+        "class_names": CLASSES,
+    }
+    return SampleTable.of(**{**asked, **changes})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """Empty, with blocks of at most eight rows."""
+    return FeatureStore.create(tmp_path / "store", chunk_rows=8)
+
+
+def parts(step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, N, step))
+
+
+def embedded(cell: CellWriter) -> None:
+    cell.classes("simple", TEXTS, 100.0)
+    cell.embeddings(IMAGES, VALID)
+
+
+WRITE: dict[str, Callable[[CellWriter], None]] = {
+    "embeddings with classes": embedded,
+    "embeddings": lambda cell: cell.embeddings(IMAGES, VALID),
+    "logits": lambda cell: cell.logits(LOGITS, VALID),
+    "predictions": lambda cell: cell.predictions(PREDICTED, valid=VALID),
+    "confidences": lambda cell: cell.predictions(PREDICTED, SURE, VALID),
+}
+
+
+def write(store: FeatureStore, rows: Callable[[CellWriter], None], **options: Any) -> None:
+    with store.writer(samples(), "mine", **options) as cell:
+        rows(cell)
+
+
+def written(store: FeatureStore, kind: str, **options: Any) -> Cell:
+    write(store, WRITE[kind], **options)
+    return store.cell(KEY)
+
+
+def problems(store: FeatureStore) -> list[str]:
+    groups = find_groups(store, {})
+    bad = [problem for group in groups for problem in damage(store, group, deep=True)]
+    return [*bad, *debris(store, groups)]
+
+
+class TestWhatIsRead:
+    @pytest.mark.parametrize("step", [1, 5, 8, N])
+    def test_embeddings_in_blocks_of_any_size(self, store: FeatureStore, step: int) -> None:
+        """The logits are what numpy makes of the rounded embeddings."""
+        with store.writer(samples(), "mine") as cell:
+            for part in parts(step):
+                cell.embeddings(IMAGES[part])
+            cell.classes("simple", TEXTS, scale=50)
+        rounded = IMAGES.astype(np.float16)
+        np.testing.assert_array_equal(store.embeddings(KEY), rounded)
+        expected = 50 * rounded.astype(np.float64) @ TEXTS.astype(np.float32).T
+        np.testing.assert_allclose(store.logits(KEY, "simple"), expected, atol=2e-5)
+        np.testing.assert_array_equal(store.predictions(KEY, "simple"), expected.argmax(axis=1))
+        texts, scale = store.class_embeddings("toy", "simple", "mine")
+        np.testing.assert_array_equal(texts, TEXTS.astype(np.float32))
+        assert scale == 50
+        assert problems(store) == []
+
+    def test_derived_logits_are_those_that_would_be_stored(self, store: FeatureStore) -> None:
+        for name, logits in (("stored", True), ("derived", False)):
+            with store.writer(samples(), name) as cell:
+                cell.classes("simple", TEXTS, 100.0, logits=logits)
+                cell.embeddings(IMAGES)
+        pool = store.pool("toy", "test", backbones=["derived", "stored"])
+        np.testing.assert_array_equal(pool.logits[:, 0], pool.logits[:, 1])
+        assert [names[3] for names, _ in store.groups("logits")] == ["stored"]
+
+    def test_logits_and_their_predictions(self, store: FeatureStore) -> None:
+        with store.writer(samples(), "mine") as cell:
+            for part in parts(3):
+                cell.logits(LOGITS[part])
+        np.testing.assert_array_equal(store.logits(KEY, "imported"), LOGITS.astype(np.float32))
+        np.testing.assert_array_equal(store.predictions(KEY, "imported"), LOGITS.argmax(axis=1))
+
+    def test_predictions_with_confidences_of_a_prompt_set(self, store: FeatureStore) -> None:
+        for prompts in ("one", "two"):
+            with store.writer(samples(), "mine", prompts=prompts) as cell:
+                cell.predictions(PREDICTED, SURE if prompts == "one" else 1 - SURE)
+        np.testing.assert_array_equal(store.predictions(KEY, "two"), PREDICTED)
+        np.testing.assert_allclose(store.confidences(KEY, "two"), 1 - SURE, atol=1e-7)
+
+    @pytest.mark.parametrize("kind", WRITE)
+    def test_rows_without_a_value(self, store: FeatureStore, kind: str) -> None:
+        cell = written(store, kind)
+        np.testing.assert_array_equal(cell.valid(), VALID)
+        assert cell.counts() == (N, np.count_nonzero(~VALID))
+        if cell.has_embeddings:
+            np.testing.assert_array_equal(np.isnan(cell.embeddings()).all(axis=1), ~VALID)
+        if cell.has_predictions:
+            (prompts,) = cell.prompt_sets()
+            np.testing.assert_array_equal(cell.predictions(prompts) == 65535, ~VALID)
+        assert problems(store) == []
+
+    def test_samples_come_with_the_first_cell(self, store: FeatureStore) -> None:
+        written(store, "logits")
+        table = store.samples("toy", "test")
+        assert (table.ids, table.class_names) == (samples().ids, CLASSES)
+        with store.writer(table, "mine", "jpeg:3") as cell:
+            cell.logits(LOGITS)
+        assert [str(key) for key in store.keys(perturbation=["jpeg-3"])] == [
+            "toy/test · jpeg-3 · mine"
+        ]
+
+    def test_the_fingerprint_depends_on_the_numbers_and_not_on_the_blocks(
+        self, store: FeatureStore
+    ) -> None:
+        cell = written(store, "embeddings")
+        whole = {
+            "image_embedding": np.where(VALID[:, None], IMAGES, np.nan).astype(np.float16),
+            "valid": VALID,
+        }
+        assert cell.group()["identity"]["content"] == content_digest(whole)
+
+    def test_who_wrote_it_is_recorded(self, store: FeatureStore) -> None:
+        provenance = written(store, "logits", made_by="timm 1.0, resnet50.a1_in1k").provenance
+        assert provenance["made_by"] == "timm 1.0, resnet50.a1_in1k"
+        assert {"clipsyn", "numpy", "python", "written"} <= provenance.keys()
+
+    def test_a_caller_may_use_its_memory_again(self, store: FeatureStore) -> None:
+        images, valid = IMAGES[:1].astype(np.float16), np.ones(1, np.bool_)
+        with store.writer(samples(), "mine") as cell:
+            for row in range(N):
+                images[:], valid[:] = IMAGES[row], VALID[row]
+                cell.embeddings(images, valid)
+                images[:], valid[:] = 9, False
+        np.testing.assert_array_equal(store.valid(KEY), VALID)
+        np.testing.assert_array_equal(store.embeddings(KEY)[VALID], IMAGES[VALID].astype("f2"))
+
+
+class TestWholeOrNotAtAll:
+    @pytest.mark.parametrize("kind", WRITE)
+    def test_an_exception_leaves_the_store_as_it_was(self, store: FeatureStore, kind: str) -> None:
+        def interrupted(cell: CellWriter) -> None:
+            WRITE[kind](cell)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write(store, interrupted)
+        assert find_groups(store, {}) == []
+        assert unfinished(store.path) == leftovers(store.path) == []
+
+    def test_nothing_is_visible_before_the_end(self, store: FeatureStore) -> None:
+        with store.writer(samples(), "mine") as cell:
+            embedded(cell)
+            assert find_groups(store, {}) == []
+        assert len(find_groups(store, {})) == 4
+
+    def test_rows_that_are_missing_leave_the_store_as_it_was(self, store: FeatureStore) -> None:
+        with (
+            pytest.raises(InputError, match=r"mine: 20 rows, where toy/test has 23 samples"),
+            store.writer(samples(), "mine") as cell,
+        ):
+            cell.embeddings(IMAGES[:20])
+        assert find_groups(store, {}) == []
+        assert unfinished(store.path) == []
+
+    def test_a_writer_that_is_killed_leaves_no_cell(self, store: FeatureStore) -> None:
+        """And what it left can be seen and dropped, and is in nobody's way."""
+        code = (
+            "import os, signal, sys, numpy as np, clipsyn\n"
+            "store = clipsyn.FeatureStore.open(sys.argv[1])\n"
+            f"samples = clipsyn.SampleTable.of('toy', 'test', range({N}), None, list('abc'))\n"
+            "with store.writer(samples, 'mine') as cell:\n"
+            "    cell.classes('simple', np.eye(3), 100)\n"
+            "    cell.embeddings(np.eye(3)[np.zeros(20, int)])\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, store.path], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert (store.keys(), find_groups(store, {})) == ([], [])
+        (draft,) = unfinished(store.path)
+        assert (draft.target, draft.done) == ("imports/toy/test/clean/mine", 2)
+        written(store, "embeddings with classes")
+        assert store.keys() == [KEY]
+
+    def test_two_writers_of_the_same_numbers(self, store: FeatureStore) -> None:
+        with store.writer(samples(), "mine") as one, store.writer(samples(), "mine") as other:
+            embedded(one)
+            embedded(other)
+        assert problems(store) == []
+        assert unfinished(store.path) == leftovers(store.path) == []
+
+    def test_of_two_writers_of_one_name_the_second_is_refused(self, store: FeatureStore) -> None:
+        def late(cell: CellWriter) -> None:
+            cell.embeddings(-IMAGES)
+            written(store, "embeddings")
+
+        with pytest.raises(StaleCell, match=r"mine was imported .* with other content"):
+            write(store, late)
+        np.testing.assert_array_equal(store.embeddings(KEY)[VALID], IMAGES[VALID].astype("f2"))
+
+
+class TestAnotherTime:
+    @pytest.mark.parametrize("kind", WRITE)
+    def test_the_same_numbers_change_nothing(self, store: FeatureStore, kind: str) -> None:
+        before = written(store, kind).group().attributes
+        assert written(store, kind).group().attributes == before
+
+    def test_other_numbers_need_replace(self, store: FeatureStore) -> None:
+        written(store, "embeddings with classes")
+        said = r"mine was imported into .* with other content \(content\): add replace=True"
+        with pytest.raises(StaleCell, match=said), store.writer(samples(), "mine") as cell:
+            cell.embeddings(-IMAGES)
+        with store.writer(samples(), "mine", replace=True) as cell:
+            cell.embeddings(-IMAGES)
+        np.testing.assert_array_equal(store.embeddings(KEY), -IMAGES.astype(np.float16))
+        expected = 100 * -IMAGES.astype(np.float16).astype(np.float64) @ TEXTS.T
+        np.testing.assert_allclose(store.logits(KEY, "simple"), expected, atol=1e-4)
+        assert problems(store) == []
+
+    def test_other_class_embeddings_need_replace(self, store: FeatureStore) -> None:
+        written(store, "embeddings with classes")
+        said = r"class embeddings 'simple' of mine for toy are in .* with other content"
+
+        def colder(cell: CellWriter) -> None:
+            cell.classes("simple", TEXTS, 50)
+            cell.embeddings(IMAGES, VALID)
+
+        with pytest.raises(StaleCell, match=said):
+            write(store, colder)
+        write(store, colder, replace=True)
+        assert store.class_embeddings("toy", "simple", "mine")[1] == 50
+        assert np.nanmax(np.abs(store.logits(KEY, "simple"))) <= 50
+
+    def test_embeddings_make_way_for_logits(self, store: FeatureStore) -> None:
+        written(store, "embeddings with classes")
+        written(store, "logits", replace=True)
+        assert store.cell(KEY).imported_as == "logits"
+        assert problems(store) == []
+
+    def test_what_was_extracted_is_never_overwritten(
+        self, tiny_store: FeatureStore, fakes: Any
+    ) -> None:
+        table = tiny_store.samples("toy", "test")
+        said = r"was extracted into .*: call what is imported something else"
+        with pytest.raises(StaleCell, match=said):
+            tiny_store.writer(table, "fake/one", replace=True)
+        writer = tiny_store.writer(table, "fake/one", "fog-1", replace=True)
+        writer.classes("simple", np.eye(3), 100)
+        writer.embeddings(np.eye(3)[np.zeros(len(table), int)])
+        with pytest.raises(StaleCell, match=r"'simple' of fake/one for toy were extracted into"):
+            writer.__exit__(None, None, None)
+        assert unfinished(tiny_store.path) == []
+
+    def test_one_name_is_with_a_prompt_set_or_without(self, store: FeatureStore) -> None:
+        written(store, "logits")
+        with pytest.raises(StaleCell, match=r"mine was imported into .* under no prompt set"):
+            store.writer(samples(), "mine", prompts="simple")
+
+
+def test_cells_beside_extracted_ones(tiny_store: FeatureStore) -> None:
+    table = tiny_store.samples("toy", "test")
+    images = unit(len(table), 4)
+    with tiny_store.writer(table, "new") as cell:
+        cell.embeddings(images)
+        cell.classes("simple", np.eye(4)[:3], 10)
+    pool = tiny_store.pool("toy", "test")
+    assert pool.backbones == ("fake/one", "fake/two", "new")
+    expected = 10 * images.astype(np.float16).astype(np.float32)[:, :3]
+    np.testing.assert_allclose(pool.logits[:, 2], expected, rtol=1e-6)
+    assert pool.embeddings["new"].shape == (20, 4)
+    assert pool.logit_scales["new"] == 10
+
+
+class TestWhatCannotBe:
+    """Each is one sentence that says what, where and what to do instead."""
+
+    NAN = np.where(np.arange(N)[:, None] == 4, np.nan, IMAGES)
+
+    @pytest.mark.parametrize(
+        ("write", "error", "said"),
+        [
+            (
+                lambda cell: cell.embeddings(TestWhatCannotBe.NAN),
+                InputError,
+                r"embeddings of 1 rows are not finite \(row 4 of these 23\): valid=",
+            ),
+            (lambda cell: cell.embeddings(2 * IMAGES), InputError, "not of unit norm.*linalg.norm"),
+            (lambda cell: cell.embeddings(IMAGES[0]), InputError, r"\(row, width\), not float64"),
+            (
+                lambda cell: cell.embeddings(IMAGES.astype(str)),
+                InputError,
+                r"embeddings are numbers \(row, width\), not <U",
+            ),
+            (
+                lambda cell: cell.embeddings(unit(N + 1)),
+                InputError,
+                "24 rows, where there are 23 samples",
+            ),
+            (
+                lambda cell: (cell.embeddings(unit(2, 4)), cell.embeddings(unit(2, 5))),
+                InputError,
+                "embeddings of width 5 after those of width 4",
+            ),
+            (
+                lambda cell: (cell.embeddings(IMAGES), cell.classes("simple", unit(3, 5), 1)),
+                InputError,
+                "class embeddings of 'simple' have width 5, and image embeddings 6",
+            ),
+            (
+                lambda cell: (cell.classes("simple", unit(3, 5), 1), cell.embeddings(IMAGES)),
+                InputError,
+                "class embeddings of 'simple' have width 5, and image embeddings 6",
+            ),
+            (
+                lambda cell: cell.classes("simple", unit(4), 1),
+                InputError,
+                "class embeddings 'simple' of 4 classes, where toy has 3",
+            ),
+            (
+                lambda cell: cell.classes("simple", 3 * TEXTS, 1),
+                InputError,
+                "3 of 3 embeddings of classes by mine are not of unit norm",
+            ),
+            (
+                lambda cell: cell.classes("simple", TEXTS, float("nan")),
+                InputError,
+                "logit scale is a number above 0, such as 100, not nan",
+            ),
+            (
+                lambda cell: (cell.logits(LOGITS), cell.embeddings(IMAGES)),
+                UsageError,
+                "embeddings after logits: a cell holds one kind of rows",
+            ),
+            (
+                lambda cell: (cell.logits(LOGITS), cell.classes("simple", TEXTS, 1)),
+                UsageError,
+                "class embeddings go with image embeddings alone",
+            ),
+            (
+                lambda cell: cell.logits(LOGITS[:, :2]),
+                DatasetError,
+                "logits of 2 classes, where toy has 3",
+            ),
+            (
+                lambda cell: cell.logits(np.full((N, 3), 1e300)),
+                InputError,
+                "logits of 23 rows are not finite",
+            ),
+            (
+                lambda cell: cell.predictions(PREDICTED + 1),
+                InputError,
+                "class 3 is outside 0 to 2",
+            ),
+            (
+                lambda cell: cell.predictions(np.array(CLASSES)[PREDICTED]),
+                InputError,
+                "predictions are class indices",
+            ),
+            (
+                lambda cell: cell.predictions(PREDICTED, SURE + 1),
+                InputError,
+                "confidences are 0 to 1",
+            ),
+            (
+                lambda cell: cell.predictions(PREDICTED, SURE[:3]),
+                InputError,
+                r"confidences are numbers \(23,\), not float64 \(3,\)",
+            ),
+            (
+                lambda cell: (
+                    cell.predictions(PREDICTED[:3]),
+                    cell.predictions(PREDICTED[3:], SURE[3:]),
+                ),
+                UsageError,
+                "predictions with confidences after predictions without confidences",
+            ),
+            (
+                lambda cell: cell.logits(LOGITS, PREDICTED),
+                InputError,
+                r"valid is bool \(23,\), not int64 \(23,\)",
+            ),
+            (lambda cell: None, UsageError, "nothing was written: give embeddings"),
+        ],
+    )
+    def test_is_refused_and_leaves_nothing(
+        self, store: FeatureStore, write: Any, error: type[ClipsynError], said: str
+    ) -> None:
+        with pytest.raises(error, match=said), store.writer(samples(), "mine") as cell:
+            write(cell)
+        assert find_groups(store, {}) == []
+        assert unfinished(store.path) == []
+
+    def test_embeddings_depend_on_no_prompts(self, store: FeatureStore) -> None:
+        with (
+            pytest.raises(UsageError, match="image embeddings depend on no prompts"),
+            store.writer(samples(), "mine", prompts="simple") as cell,
+        ):
+            cell.embeddings(IMAGES)
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"ids": [f"im{row:02}" for row in range(1, N + 1)]}, "1 added .*, 1 gone"),
+            ({"ids": [f"im{row:02}" for row in range(N)][::-1]}, "the order of the images"),
+            ({"labels": None}, "other labels or class names"),
+            ({"class_names": ("x", "y", "z")}, "other labels or class names"),
+            ({"split": "train", "class_names": ("x", "y", "z")}, "other classes than toy/test"),
+        ],
+    )
+    def test_other_samples(self, store: FeatureStore, changes: Any, said: str) -> None:
+        written(store, "logits")
+        with pytest.raises(DatasetError, match=said):
+            store.writer(samples(**changes), "other")
+
+    def test_logits_of_samples_without_class_names(self, store: FeatureStore) -> None:
+        nameless = samples(labels=None, class_names=())
+        with (
+            pytest.raises(DatasetError, match="toy/test has no class names, which logits need"),
+            store.writer(nameless, "mine") as cell,
+        ):
+            cell.logits(LOGITS)
+        with store.writer(nameless, "mine") as cell:
+            cell.embeddings(IMAGES)
+        assert store.cell(KEY).prompt_sets() == []
+
+    def test_a_name_that_is_none(self, store: FeatureStore) -> None:
+        with pytest.raises(UsageError, match="empty name"):
+            store.writer(samples(), " ")
+        with pytest.raises(UsageError, match="is no perturbation"):
+            store.writer(samples(), "mine", "fog")
+
+    def test_a_table_of_samples(self) -> None:
+        with pytest.raises(DatasetError, match=r"toy/test: 23 ids have labels \(2,\)"):
+            samples(labels=[0, 1])
+        with pytest.raises(InputError, match="labels are class indices"):
+            samples(labels=["ant"] * N)
