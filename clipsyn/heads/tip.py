@@ -6,6 +6,7 @@ Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classifi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +94,8 @@ class TipAdapter(Head):
         logits = np.empty_like(support.logits)
         for column, name in enumerate(support.backbones):
             alpha, beta = self._settings(name)
-            sums = left_out_sums(
-                image_embeddings(pool, name), support_keys(pool, name), self.sizes_, beta
-            )
+            embeddings, keys = image_embeddings(pool, name), support_keys(pool, name)
+            sums = left_out_sums(embeddings, keys, self.sizes_, [beta])[0]
             logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
         return support.with_logits(logits)
 
@@ -116,9 +116,10 @@ class TipAdapter(Head):
         rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
         zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
         embeddings = image_embeddings(pool, backbone)
+        betas = BETAS if self.beta is None else (self.beta,)
+        choices = left_out_sums(embeddings, self.keys_[backbone], self.sizes_, betas, rows)
         losses = {}
-        for beta in BETAS if self.beta is None else [self.beta]:
-            sums = left_out_sums(embeddings, self.keys_[backbone], self.sizes_, beta, rows)
+        for beta, sums in zip(betas, choices, strict=True):
             for alpha in ALPHAS if self.alpha is None else [self.alpha]:
                 losses[alpha, beta] = mean_loss(zero_shot + np.float32(alpha) * sums, labels)
         return min(losses, key=losses.__getitem__)
@@ -213,29 +214,31 @@ def left_out_sums(
     embeddings: Array,
     keys: Array,
     sizes: NDArray[Any],
-    beta: float,
+    betas: Sequence[float],
     rows: NDArray[np.intp] | None = None,
 ) -> Array:
     """The sums of `cache_sums` for the support itself, without each sample's own key.
 
     embeddings, keys: (n, embed), sample i having key i, class after class. rows: those wanted.
     The own class's sum is scaled as if it had one key more; a sample alone in its class has
-    only zeros.
+    only zeros. Returns (beta, n, class): all betas share the product with the keys.
     """
     wanted = np.arange(len(keys)) if rows is None else rows
-    out = np.empty((len(wanted), len(sizes)), np.float32)
+    out = np.empty((len(betas), len(wanted), len(sizes)), np.float32)
     labels = np.repeat(np.arange(len(sizes)), sizes)
     step = max(1, _BLOCK_VALUES // len(keys))
     for start in range(0, len(wanted), step):
         own = wanted[start : start + step]
-        affinities = _affinities(embeddings[own], keys, beta)
+        closeness = embeddings[own] @ keys.T
+        closeness -= 1
         at = np.arange(len(own))
-        affinities[at, own] = 0
-        sums = _sum_classes(affinities, sizes)
         size = sizes[labels[own]]
-        sums[at, labels[own]] *= size / np.maximum(size - 1, 1)
-        sums[size == 1] = 0
-        out[start : start + step] = sums
+        for sums, beta in zip(out[:, start : start + step], betas, strict=True):
+            affinities = np.exp(beta * closeness)
+            affinities[at, own] = 0
+            sums[:] = _sum_classes(affinities, sizes)
+            sums[at, labels[own]] *= size / np.maximum(size - 1, 1)
+            sums[size == 1] = 0
     return out
 
 

@@ -18,9 +18,9 @@ Array = NDArray[np.float64]
 # torch's defaults
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 _ADAMW_DECAY, _ADAMW_EPSILON = 0.01, 1e-4  # Tip-Adapter-F's
+_ADAMW_BLOCK = 16_384  # the same in double precision
 _ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a core's cache holds
 _NEWTON_STEPS = 50
-_NEWTON_DECREMENT = 1e-7  # squared, in the units of the value
 
 
 def minimise(
@@ -54,21 +54,27 @@ def minimise(
     )
 
 
-def newton(objective: Callable[[Array], tuple[float, Array, Array]], start: Array) -> Array:
+def newton(
+    objective: Callable[[Array], tuple[float, Array, Array]],
+    start: Array,
+    *,
+    decrement: float = 1e-7,
+) -> Array:
     """The parameters at the minimum of a convex function, by Newton's method from `start`.
 
-    objective: parameters -> value, gradient, Hessian. A step that goes too far is halved.
+    objective: parameters -> value, gradient, Hessian. A step that goes too far is halved. Stops
+    where a step would gain half of `decrement`, in the units of the value.
     """
     parameters = start
     value, slope, curvature = objective(parameters)
     for _ in range(_NEWTON_STEPS):
         step = np.linalg.solve(curvature, slope)
-        decrement = float(slope @ step)
-        if decrement < _NEWTON_DECREMENT:
+        gain = float(slope @ step)
+        if gain < decrement:
             break
         for size in 0.5 ** np.arange(30):
             nearer = objective(parameters - size * step)
-            if nearer[0] <= value - 1e-4 * size * decrement:
+            if nearer[0] <= value - 1e-4 * size * gain:
                 break
         parameters = parameters - size * step
         value, slope, curvature = nearer
@@ -122,14 +128,29 @@ def adamw(
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. In double precision, where
     squares of small gradients are still numbers.
     """
-    parameters = start.astype(np.float64)
+    parameters = start.astype(np.float64).ravel()
+    rounded = start.copy()  # what gradients are taken at
     first, second = np.zeros_like(parameters), np.zeros_like(parameters)
     for step, batch in enumerate(batches):
         rate = learning_rate * (1 + np.cos(np.pi * step / len(batches))) / 2
-        slope = gradient(parameters.astype(start.dtype), batch).astype(np.float64)
-        first += 0.1 * (slope - first)
-        second += 0.001 * (slope * slope - second)
-        parameters *= 1 - rate * _ADAMW_DECAY
-        scale = np.sqrt(second / (1 - _SECOND_DECAY ** (step + 1))) + _ADAMW_EPSILON
-        parameters -= rate / (1 - _FIRST_DECAY ** (step + 1)) * first / scale
-    return parameters.astype(start.dtype)
+        size = rate / (1 - _FIRST_DECAY ** (step + 1))
+        flat, slopes = rounded.reshape(-1), gradient(rounded, batch).reshape(-1)
+        for begin in range(0, len(parameters), _ADAMW_BLOCK):
+            block = slice(begin, begin + _ADAMW_BLOCK)
+            values, mean, square = parameters[block], first[block], second[block]
+            slope = slopes[block].astype(np.float64)
+            mean *= _FIRST_DECAY
+            mean += (1 - _FIRST_DECAY) * slope
+            square *= _SECOND_DECAY
+            slope *= slope
+            slope *= 1 - _SECOND_DECAY
+            square += slope
+            np.multiply(square, 1 / (1 - _SECOND_DECAY ** (step + 1)), out=slope)
+            np.sqrt(slope, out=slope)
+            slope += _ADAMW_EPSILON
+            np.divide(mean, slope, out=slope)
+            slope *= size
+            values *= 1 - rate * _ADAMW_DECAY
+            values -= slope
+            flat[block] = values
+    return rounded

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
+from clipsyn.ensembles import stacking
 from clipsyn.ensembles.stacking import Stacking
 from clipsyn.errors import InputError, LeakError
 from clipsyn.pool import Pool
@@ -30,7 +33,8 @@ def standardised(logits):
 @pytest.mark.parametrize("inverse_penalty", [0.5, 10.0, 100.0])
 @pytest.mark.parametrize(
     ("n", "classes", "scale"),
-    [(60, 4, 2.0), (200, 4, 2.0), (16, 8, 1.0), (40, 4, 100.0)],  # few samples, many, huge logits
+    # few samples, many, fewer than half of the inputs, huge logits
+    [(60, 4, 2.0), (200, 4, 2.0), (16, 8, 1.0), (12, 8, 1.0), (40, 4, 100.0)],
 )
 def test_probabilities_are_those_of_scikit_learn(n, classes, scale, inverse_penalty):
     logits, labels = problem(n, classes=classes, scale=scale)
@@ -88,6 +92,68 @@ def test_the_penalty_is_the_one_with_the_best_held_out_likelihood():
         assert fitted.inverse_penalty_ == min(losses, key=losses.__getitem__)
         chosen.add(fitted.inverse_penalty_)
     assert {1.0, 100.0} <= chosen
+
+
+def objective(probability, coefficients, labels, inverse_penalty):
+    """The mean of the cross-entropy and of the penalty, for coefficients on standardised inputs."""
+    loss = -np.log(probability[np.arange(len(labels)), labels]).mean()
+    return loss + np.square(coefficients).sum() / (2 * inverse_penalty * len(labels))
+
+
+@pytest.mark.parametrize("inverse_penalty", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize(("n", "classes"), [(200, 4), (60, 20), (18, 12)])
+def test_single_precision_is_as_good_as_scikit_learn(monkeypatch, n, classes, inverse_penalty):
+    """What large supports get: the objective to a thousandth of a nat."""
+    monkeypatch.setattr(stacking, "_EXACT", 0)
+    logits, labels = problem(n, classes=classes)
+    inputs = standardised(logits)
+    ratio = np.std(log_softmax(logits, axis=-1) - log_softmax(logits, axis=-1).mean(axis=0))
+    ratio /= np.std(inputs)
+    theirs = LogisticRegression(C=inverse_penalty, tol=1e-7, max_iter=5000).fit(inputs, labels)
+    lowest = objective(theirs.predict_proba(inputs), theirs.coef_, labels, inverse_penalty)
+    ours = Stacking(inverse_penalty).fit(logits, labels)
+    coefficients = ours.coefficients_ * ratio
+    found = objective(ours.predict_proba(logits), coefficients, labels, inverse_penalty)
+    assert found == pytest.approx(lowest, abs=1e-3)
+
+
+def test_large_supports_choose_the_penalty_of_small_ones(monkeypatch):
+    for seed, noise in enumerate([0.1, 0.5, 1.5]):
+        logits, labels = problem(60, seed=seed, bias=noise)
+        expected = Stacking().fit(logits, labels).inverse_penalty_
+        with monkeypatch.context() as patch:
+            patch.setattr(stacking, "_EXACT", 0)
+            assert Stacking().fit(logits, labels).inverse_penalty_ == expected
+
+
+def test_no_more_folds_are_fitted_than_settle_the_choice(monkeypatch):
+    logits, labels = problem(60)
+    held = []
+    makes = stacking.stratified_folds
+
+    def counted(*arguments, **options):
+        for fold in makes(*arguments, **options):
+            held.append(fold.sum())
+            yield fold
+
+    monkeypatch.setattr(stacking, "stratified_folds", counted)
+    for enough, folds in ((2_000, 3), (21, 2), (20, 1)):
+        held.clear()
+        monkeypatch.setattr(stacking, "_ENOUGH", enough)
+        Stacking().fit(logits, labels)
+        assert held == [20] * folds
+
+
+def test_a_large_fit_takes_a_few_times_the_memory_of_its_inputs():
+    logits, labels = problem(1600, backbones=9, classes=120)
+    assert logits.size * 120 > stacking._EXACT
+    tracemalloc.start()
+    Stacking().fit(logits, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # inputs, the part of a fold, the samples held out; scores; vectors of a coefficient each
+    scores, vectors = 4 * 1600 * 120, 4 * 120 * 9 * 120
+    assert peak < 2.2 * logits.nbytes + 10 * scores + 20 * vectors
 
 
 @pytest.mark.parametrize("order", ["in turns", "sorted"])

@@ -145,14 +145,15 @@ def test_blocks_change_nothing(monkeypatch):
     support, new = clusters((3, 0, 5, 4)), clusters((9, 9, 9, 9), seed=1)
     order = np.argsort(support.labels, kind="stable")
     keys = support.embeddings["0"][order]
-    arguments = keys, np.array([3, 0, 5, 4]), 2.0
-    whole = cache_sums(new.embeddings["0"], *arguments), left_out_sums(keys, *arguments)
+    classes = keys, np.array([3, 0, 5, 4])
+    betas = [2.0, 5.5]
+    whole = cache_sums(new.embeddings["0"], *classes, 2.0), left_out_sums(keys, *classes, betas)
     monkeypatch.setattr(tip, "_BLOCK_VALUES", 5 * len(keys))
-    parts = cache_sums(new.embeddings["0"], *arguments), left_out_sums(keys, *arguments)
+    parts = cache_sums(new.embeddings["0"], *classes, 2.0), left_out_sums(keys, *classes, betas)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
-    some = left_out_sums(keys, *arguments, np.array([1, 11, 4]))
-    np.testing.assert_allclose(some, whole[1][[1, 11, 4]], rtol=1e-6)
+    some = left_out_sums(keys, *classes, [5.5], np.array([1, 11, 4]))
+    np.testing.assert_allclose(some[0], whole[1][1, [1, 11, 4]], rtol=1e-6)
 
 
 def torch_logits(embeddings, keys, one_hot, zero_shot, *, alpha=1.0, beta=5.5):
