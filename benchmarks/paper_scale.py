@@ -5,8 +5,9 @@
     python benchmarks/paper_scale.py --folder F --before ../clipsyn-of-before
 
 The store has nine made-up backbones of OpenAI's widths: one dataset of ImageNet's shape (1,000
-classes, 16 train images of each, 50,000 test images), or 21 of the shapes of the paper's. It is
-made if it is not in F. Every line is a process of its own, with its files in the page cache.
+classes, 16 train images of each, 50,000 test images, and predictions under 75 perturbations), or 21
+of the shapes of the paper's. It is made if it is not in F: 7 or 12 GB. Every line is a process of
+its own, with its files in the page cache. The older checkout reads the same store.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bounds import Bound, Counts, Rates, Shape, applying, fitting
 from common import fresh_python, start, workplace
 from processes import Ran, clipsyn, run
 from shapes import IMAGENET, PAPER, Set
-from stores import make_store, save_plain
+from stores import make_store, perturb, save_plain
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.heads import HEADS
@@ -102,6 +103,10 @@ def predictions_alone(shape: Shape) -> Bound:
     return Bound(files=2 * shape.test * shape.backbones, why="predictions")
 
 
+def perturbed_predictions(shape: Shape) -> Bound:
+    return Bound(files=76 * 2 * shape.test * shape.backbones, why="predictions of 75 and of clean")
+
+
 def test_logits(shape: Shape) -> Bound:
     return Bound(files=shape.logits(shape.test), why="logits of test")
 
@@ -140,11 +145,12 @@ def lines(bench: Bench) -> Iterator[Line]:
         ("oracle", predictions_alone, "oracle"),
         ("diversity", predictions_alone, "diversity"),
         ("representation", alike, ""),
-        ("robustness", predictions_alone, ""),
+        ("robustness", perturbed_predictions, ""),
         ("cascade", both_logits, ""),
     ]
     for name, bound, plain in whole:
-        yield Line(name, clipsyn(name, store), bench.total(bound), plain)
+        where = () if name == "robustness" else ("-p", "clean")
+        yield Line(name, clipsyn(name, store, *where), bench.total(bound), plain)
     nlc = bench.counts.get("nlc", Counts())
     fit_bound = bench.of_largest(lambda s: support_cells(s) + fitting("nlc", s, nlc))
     yield Line("fit", clipsyn("fit", store, *fit), fit_bound, "nlc")
@@ -308,6 +314,8 @@ def main(
     with workplace(folder) as place:
         bench = Bench(Path(place) / f"store-{datasets}", Path(place), chosen, timeout, before)
         store = make_store(bench.store, chosen)
+        if datasets == "imagenet":
+            perturb(store, bench.largest)
         save_plain(store, bench.largest, bench.plain)
         warm(Path(place))
         rates = Rates.measure(bench.store)

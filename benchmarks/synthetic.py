@@ -127,6 +127,14 @@ class Encoded:
             block = self._block(images, slice(start, start + rows), rng, self.level)
             yield block.astype(np.float16)
 
+    def answers(self, images: Images, harder: float, number: int) -> NDArray[np.int32]:
+        """(sample,) classes, all margins less by `harder` logits; number: for the seed."""
+        rng = np.random.default_rng([self.seed, 6, self.number, number])
+        family = self.backbone.family
+        noise = NOISE * 2**0.5 * rng.standard_normal(len(images), np.float32)
+        margins = images.margins[family] + self.level - harder + noise
+        return np.where(margins > 0, images.labels, images.confused[family][:, 0])
+
     def _block(self, images: Images, rows: slice, rng: np.random.Generator, level: float) -> Floats:
         texts, offsets, domains, common = self.directions
         labels, family = images.labels[rows], self.backbone.family

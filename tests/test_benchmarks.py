@@ -90,6 +90,19 @@ def test_a_store_that_is_there_is_kept_and_another_is_the_same(
     assert {file: file.stat().st_mtime_ns for file in store.path.rglob("c.*")} == before
 
 
+def test_perturbed_images_are_recognised_less_often(
+    bench: Any, tiny: Any, store: FeatureStore
+) -> None:
+    [first, *_] = bench.stores.encoded(tiny)
+    images = bench.stores.Split(tiny, "test").images
+    accuracies = [
+        np.mean(first.answers(images, bench.stores.HARDER * severity, 0) == images.labels)
+        for severity in range(6)
+    ]
+    assert sorted(accuracies, reverse=True) == accuracies
+    assert 1 / tiny.classes < accuracies[-1] < accuracies[0] - 0.1
+
+
 def test_plain_answers_are_those_of_the_store(
     bench: Any, tiny: Any, store: FeatureStore, tmp_path: Path
 ) -> None:
