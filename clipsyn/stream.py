@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +92,37 @@ class Stream:
             view=lambda pool: self.view(pool).of_backbones(names),
         )
 
+    def take(self, at: NDArray[np.intp]) -> Stream:
+        """The samples at these places, ascending, in the same blocks."""
+        edges = np.searchsorted(at, [part.start for part in self.parts] + [len(self)]).tolist()
+        parts = [slice(*edge) for edge in pairwise(edges) if edge[0] < edge[1]]
+        return replace(self, rows=self.rows[at], labels=self.labels[at], parts=parts, _kept={})
+
+    def together(self) -> Pool:
+        """All samples in one pool."""
+        return self.view(self.read(self.rows, True))
+
+    def shuffled(self, seed: int) -> Iterator[Pool]:
+        """Pass after pass without end: blocks of samples that come in random order.
+
+        Blocks are read in random order, a new one on each pass. Their samples change places with
+        samples drawn from a store of `IN_MEMORY` bytes, and those are given.
+        """
+        rng = np.random.default_rng(seed)
+        room = min(len(self), max(1, IN_MEMORY // self.about.bytes_a_sample))
+        kept, filled = _empty(self.about, room), 0
+        while True:
+            for block in self.blocks(rng.permutation(len(self.parts)).tolist()):
+                first = min(len(block), room - filled)
+                _write(kept, slice(filled, filled + first), block.take(slice(first)))
+                filled += first
+                for start in range(first, len(block), room):
+                    coming = block.take(slice(start, start + room))
+                    places = rng.choice(room, len(coming), replace=False)
+                    given = kept.take(places)
+                    _write(kept, places, coming)
+                    yield given
+
     def sample(self) -> Pool:
         """At most `IN_MEMORY` bytes of it: of each class the same share, at least one image.
 
@@ -101,6 +134,28 @@ class Stream:
             pool = replace(self.read(self.rows[chosen], True), sample_of=len(self))
             self._kept["sample"] = pool
         return self.view(self._kept["sample"])
+
+
+def _empty(about: Pool, room: int) -> Pool:
+    """Room for so many samples: logits, labels and embeddings."""
+
+    def empty(values: NDArray[Any]) -> NDArray[Any]:
+        return np.empty((room, *values.shape[1:]), values.dtype)
+
+    return replace(
+        about,
+        logits=empty(about.logits),
+        labels=np.zeros(room, about.labels.dtype),
+        embeddings={name: empty(values) for name, values in about.embeddings.items()},
+        views=(),
+    )
+
+
+def _write(pool: Pool, places: NDArray[np.intp] | slice, coming: Pool) -> None:
+    pool.logits[places] = coming.logits
+    pool.labels[places] = coming.labels
+    for name, values in pool.embeddings.items():
+        values[places] = coming.embeddings[name]
 
 
 Support = Pool | Stream

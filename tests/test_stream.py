@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -160,3 +161,56 @@ def test_a_stream_leaves_out_what_cannot_be_learned_from(fakes, tmp_path):
     assert part.rows.tolist() == [0, 1, 2, 4, 6, 7, 9, 10]
     assert all(block.readable.all() for block in part.blocks())
     assert part.labelled() is part
+
+
+def test_some_samples_of_a_stream():
+    pool = pool_of()
+    at = np.array([0, 1, 6, 21, 22, 39])
+    part = stream_of(pool).take(at)
+    assert [len(block) for block in part.blocks()] == [3, 2, 1]
+    np.testing.assert_array_equal(part.labels, pool.labels[at])
+    np.testing.assert_array_equal(part.together().logits, pool.logits[at])
+    fewer = part.take(np.array([2, 5])).together()
+    np.testing.assert_array_equal(fewer.logits, pool.logits[at[[2, 5]]])
+
+
+@pytest.mark.parametrize("room", [1, 3, 10, 64, 1000])
+def test_shuffled_samples_come_as_often_as_they_were_read(monkeypatch, room):
+    """What is read is given, but for what is kept; a sample may be kept from several passes."""
+    pool = pool_of(n=64)
+    numbered = pool.with_logits(np.full_like(pool.logits, 0) + np.arange(64)[:, None, None])
+    monkeypatch.setattr(stream, "IN_MEMORY", room * pool.bytes_a_sample)
+    whole = stream_of(numbered)
+    seen, again, other = (order_of(whole.shuffled(seed)) for seed in (0, 0, 1))
+    counts = np.bincount(seen, minlength=64)
+    passes = len(seen) / 64
+    assert abs(counts - passes).max() < 3
+    if room <= 10:  # none comes before it was read
+        assert len(set(seen[: 64 - room].tolist())) == 64 - room
+    np.testing.assert_array_equal(seen, again)
+    assert not np.array_equal(seen, other)
+
+
+def order_of(blocks, count=200):
+    """The first logits of what comes first, which are row numbers."""
+    singles = (value for block in blocks for value in block.logits[:, 0, 0])
+    return np.fromiter(islice(singles, count), int)
+
+
+def test_shuffled_samples_keep_their_labels_and_embeddings(monkeypatch):
+    pool = pool_of(n=64)
+    monkeypatch.setattr(stream, "IN_MEMORY", 20 * pool.bytes_a_sample)
+    by_logits = {pool.logits[row].tobytes(): row for row in range(64)}
+    for block in islice(stream_of(pool).shuffled(0), 30):
+        rows = [by_logits[one.tobytes()] for one in block.logits]
+        np.testing.assert_array_equal(block.labels, pool.labels[rows])
+        for name, values in block.embeddings.items():
+            np.testing.assert_array_equal(values, pool.embeddings[name][rows])
+
+
+def test_shuffled_classes_are_mixed_though_they_are_stored_one_after_the_other(monkeypatch):
+    pool = pool_of(n=4000, classes=40)
+    monkeypatch.setattr(stream, "IN_MEMORY", 1000 * pool.bytes_a_sample)
+    drawn = stream_of(pool, 100).shuffled(0)
+    kinds = [len(set(next(drawn).labels.tolist())) for _ in range(60)]
+    assert np.mean(kinds) > 7  # a block as it is stored has one

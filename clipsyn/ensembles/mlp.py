@@ -13,22 +13,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn import stream as streams
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import RouterMismatch
 from clipsyn.estimator import learned, parameter, seed
 from clipsyn.numerics.blocks import equal_slices
+from clipsyn.numerics.fewshot import stratified
 from clipsyn.numerics.optimise import Adam
 from clipsyn.pool import Pool
 from clipsyn.settings import NUMBER, WHOLE
+from clipsyn.stream import Stream, Support
 
 # rows, outputs (sample, output) -> losses (sample,), gradients like the outputs
 Loss = Callable[[slice, NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+# features of a batch, and the loss of these rows
+Step = tuple[NDArray[Any], Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]]
 Weights = dict[str, NDArray[Any]]
 
 _SMALL_BATCH = 32
@@ -141,27 +147,68 @@ def train(
     """
     held = slice(len(features) - _held_out(settings, len(features)), len(features))
     batches = batches_of(settings, held.start)
+    network = _started(settings, features, bias)
+    steps = ((features[rows], partial(loss, rows)) for rows in _in_random_order(batches))
+    held_loss = partial(_mean_loss, network, features, loss, held)
+    return _descend(settings, network, steps, len(batches), held_loss)
+
+
+def _train_on(settings: PerceptronRouter, stream: Stream) -> Trained:
+    """The same for samples that are read in passes; the held-out ones are kept in memory."""
+    most = streams.IN_MEMORY // (4 * stream.about.bytes_a_sample)
+    is_held = np.zeros(len(stream), bool)
+    is_held[stratified(stream.labels, min(_held_out(settings, len(stream)), most), _ORDER)] = True
+    held = stream.take(np.flatnonzero(is_held)).together()
+    learned = stream.take(np.flatnonzero(~is_held))
+    size = _batch_size(settings, len(learned))
+    features = held.features()
+    network = _started(settings, features, settings._start(len(stream.backbones)))
+    held_loss = partial(_mean_loss, network, features, settings._loss(held), slice(0, len(held)))
+    an_epoch = sum(math.ceil((part.stop - part.start) / size) for part in learned.parts)
+    return _descend(settings, network, _streamed(settings, learned, size), an_epoch, held_loss)
+
+
+def _streamed(settings: PerceptronRouter, learned: Stream, size: int) -> Iterator[Step]:
+    for pool in learned.shuffled(_ORDER):
+        features, loss = pool.features(), settings._loss(pool)
+        for rows in equal_slices(len(pool), math.ceil(len(pool) / size)):
+            yield features[rows], partial(loss, rows)
+
+
+def _started(settings: PerceptronRouter, features: NDArray[Any], bias: NDArray[Any]) -> Network:
     width, dtype = features.shape[1], features.dtype
-    network = Network(width, settings.hidden, bias, settings.random_state, dtype)
-    adam = Adam(len(network.values), settings.learning_rate, settings.weight_decay, dtype)
-    best = _Best(network, _mean_loss(network, features, loss, held), settings.patience)
-    last, look = max(settings.steps, settings.epochs * len(batches)), max(_LOOK, len(batches))
-    schedule = enumerate(_in_random_order(batches), start=1)
-    for step, rows in islice(schedule, last):
-        x = features[rows]
-        _, slope = loss(rows, network.forward(x))
+    return Network(width, settings.hidden, bias, settings.random_state, dtype)
+
+
+def _descend(
+    settings: PerceptronRouter,
+    network: Network,
+    steps: Iterator[Step],
+    an_epoch: int,
+    held_loss: Callable[[], float],
+) -> Trained:
+    """Adam, a batch a step, until there is no more progress on the held-out samples."""
+    values = network.values
+    adam = Adam(len(values), settings.learning_rate, settings.weight_decay, values.dtype)
+    best = _Best(network, held_loss(), settings.patience)
+    last, look = max(settings.steps, settings.epochs * an_epoch), max(_LOOK, an_epoch)
+    for step, (x, loss) in enumerate(islice(steps, last), start=1):
+        _, slope = loss(network.forward(x))
         network.backward(x, slope / len(x))
-        adam.step(network.values, network.gradient)
+        adam.step(values, network.gradient)
         looks = step % look == 0 or step == last
-        if looks and best.look(_mean_loss(network, features, loss, held), step):
+        if looks and best.look(held_loss(), step):
             break
     return best.trained
 
 
 def batches_of(settings: PerceptronRouter, samples: int) -> list[slice]:
     """The samples in batches of about equal size: about eight of 32 or more for a small set."""
-    size = min(settings.batch_size, max(_SMALL_BATCH, samples // 8))
-    return equal_slices(samples, math.ceil(samples / size))
+    return equal_slices(samples, math.ceil(samples / _batch_size(settings, samples)))
+
+
+def _batch_size(settings: PerceptronRouter, samples: int) -> int:
+    return min(settings.batch_size, max(_SMALL_BATCH, samples // 8))
 
 
 def _held_out(settings: PerceptronRouter, samples: int) -> int:
@@ -212,6 +259,7 @@ class PerceptronRouter(Router):
     """
 
     needs_embeddings: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
     maskable: ClassVar[bool] = True
 
     hidden: int = parameter(128, WHOLE, least=1, keyword=True)
@@ -234,7 +282,13 @@ class PerceptronRouter(Router):
     def _fit(self, pool: Pool) -> None:
         pool = pool.take(np.random.default_rng(_ORDER).permutation(len(pool)))
         bias = self._start(len(pool.backbones))
-        trained = train(self, pool.features(), self._loss(pool), bias)
+        self._keep(train(self, pool.features(), self._loss(pool), bias))
+
+    def _fit_in_passes(self, support: Support) -> None:
+        if isinstance(support, Stream):
+            self._keep(_train_on(self, support))
+
+    def _keep(self, trained: Trained) -> None:
         for name, values in trained.weights.items():
             setattr(self, f"{name}_", values)
         self.steps_, self.held_out_loss_ = trained.steps, trained.loss

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from clipsyn import stream
-from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles import ENSEMBLES, mlp
 from clipsyn.ensembles.calibrated import CalibratedLogAverage
+from clipsyn.ensembles.nlc import NLC
 from clipsyn.ensembles.passes import minimum
-from clipsyn.ensembles.static import BestSingle
+from clipsyn.ensembles.static import BestSingle, LogAverage
 from clipsyn.ensembles.super_learner import SuperLearner
 from clipsyn.errors import LeakError
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
+from clipsyn.numerics.fewshot import stratified
+from clipsyn.pool import Pool
 from tests.test_stream import pool_of, stream_of
 
 STREAMING = [name for name in ENSEMBLES if ENSEMBLES.load(name).streams]
@@ -127,3 +130,42 @@ def test_the_test_split_is_refused(support):
     for estimator in (SuperLearner(), ENSEMBLES.load("ola")(), HEADS.load("lda")()):
         with pytest.raises(LeakError, match="test split of letters"):
             estimator.fit(whole)
+
+
+@pytest.mark.parametrize("name", ["nlc", "moe"])
+def test_a_network_is_as_good_as_one_fitted_in_memory(monkeypatch, name):
+    """On samples that lie class after class, of which memory holds an eighth."""
+    pool = kinds_of(4000)
+    support, test = pool.take(slice(0, 4000, 2)), pool.take(slice(1, 4000, 2))
+    monkeypatch.setattr(stream, "IN_MEMORY", 250 * support.bytes_a_sample)
+    inside = ENSEMBLES.load(name)(learning_rate=2e-3).fit(support)
+    whole = stream_of(support, 100)
+    passed = ENSEMBLES.load(name)(learning_rate=2e-3).fit(whole)
+    scores = [LogAverage().fit(support).score(test), inside.score(test), passed.score(test)]
+    assert scores[1] > scores[0] + 0.1
+    assert scores[2] == pytest.approx(scores[1], abs=0.02)
+    assert passed.held_out_loss_ == pytest.approx(inside.held_out_loss_, abs=0.15)
+
+
+def kinds_of(n, classes=8, seed=0):
+    """Each backbone is right on one of two kinds of images, which their embeddings tell apart."""
+    rng = np.random.default_rng(seed)
+    labels, kind = np.sort(np.arange(n) % classes), rng.integers(2, size=n)
+    logits = rng.normal(size=(n, 2, classes)).astype(np.float32) * 2
+    logits[np.arange(n), kind, labels] += 4
+    embeddings = rng.normal(size=(2, n, 6)) * 0.2
+    embeddings[:, np.arange(n), kind] += 1
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    return Pool.of(logits, labels, list(embeddings), split="train")
+
+
+def test_held_out_samples_are_not_learned_from(monkeypatch):
+    """The labels of the held-out ones are others: the loss on them can only become worse."""
+    pool = kinds_of(3000)
+    held = stratified(pool.labels, 300, 0)
+    labels = pool.labels.copy()
+    labels[held] = (labels[held] + 1) % 8
+    monkeypatch.setattr(stream, "IN_MEMORY", 1200 * pool.bytes_a_sample)
+    monkeypatch.setattr(mlp, "stratified", lambda *_: held)
+    wrong = stream.replace(pool, labels=labels)
+    assert NLC(learning_rate=1e-2).fit(stream_of(wrong, 100)).steps_ == 0
