@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import differential_evolution
 from scipy.special import log_softmax
 
-from clipsyn.ensembles.calibrated import CalibratedLogAverage
+from clipsyn.ensembles.calibrated import CalibratedLogAverage, fit_temperatures
 from clipsyn.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.errors import InputError, LeakError
@@ -29,11 +29,16 @@ def wrong(logits, labels, temperatures):
     return int(np.sum(z.argmax(axis=1) != labels))
 
 
+def likelihood(logits, labels, temperatures):
+    z = np.mean(logits.astype(np.float64) / np.asarray(temperatures)[:, None], axis=1)
+    return -log_softmax(z, axis=1)[np.arange(len(labels)), labels].mean()
+
+
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_fitness_is_errors_and_cross_entropy(scale):
     logits, labels = problem(scale=scale)
     genes = np.random.default_rng(1).normal(size=(20, 4))
-    errors, loss = _Fitness(logits, labels, 20)(genes)
+    errors, loss = _Fitness(logits, labels, np.ones(4))(genes)
     for gene, count, mean in zip(genes, errors, loss, strict=True):
         assert count == wrong(logits, labels, np.exp(gene))
         z = np.mean(logits.astype(np.float64) / np.exp(gene)[:, None], axis=1)
@@ -48,18 +53,91 @@ def test_fitness_predicts_the_first_of_equal_classes():
     labels = rng.integers(0, 4, 200).astype(np.int32)
     ties = np.sort(logits.sum(axis=1))[:, -2:]
     assert np.sum(ties[:, 0] == ties[:, 1]) > 50
-    errors, _ = _Fitness(logits, labels, 1)(np.zeros((1, 2)))
+    errors, _ = _Fitness(logits, labels, np.ones(2))(np.zeros((1, 2)))
     assert errors[0] == wrong(logits, labels, [1, 1])
 
 
 def test_fitness_in_blocks_is_the_same(monkeypatch):
     logits, labels = problem(50)
     genes = np.random.default_rng(1).normal(size=(7, 4))
-    whole = _Fitness(logits, labels, 7)(genes)
-    monkeypatch.setattr("clipsyn.ensembles.genetic._BLOCK_VALUES", 7 * 6 * 11)
-    parts = _Fitness(logits, labels, 7)
-    assert len(parts.blocks) == 5
+    whole = _Fitness(logits, labels, np.ones(4))(genes)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 64 * 11)
+    parts = _Fitness(logits, labels, np.ones(4))
     assert parts(genes) == pytest.approx(whole, abs=2e-6)
+
+
+def test_samples_that_no_weights_can_change_count_too():
+    """Of a third all backbones are wrong in the same way, of a third none is."""
+    logits, labels = problem(90)
+    rows = np.arange(30)
+    logits[rows, :, (labels[:30] + 1) % 6] = 40
+    logits[rows + 30, :, labels[30:60]] = 40
+    fitness = _Fitness(logits, labels, np.ones(4))
+    assert fitness.lost >= 30
+    genes = np.random.default_rng(0).uniform(np.log(LOWEST), np.log(HIGHEST), (30, 4))
+    assert fitness(genes)[0].tolist() == [wrong(logits, labels, np.exp(gene)) for gene in genes]
+    only = slice(30, 60)
+    sure = _Fitness(logits[only], labels[only], np.ones(4))
+    assert sure(genes)[0].tolist() == [0] * 30
+
+
+@pytest.fixture
+def in_groups(monkeypatch):
+    monkeypatch.setattr("clipsyn.ensembles.genetic._EXACT", 0)
+
+
+def many_classes(seed=0, backbones=4, classes=150):
+    """Logits like those of CLIP: a normal bulk of improbable classes, scales nearly calibrated."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, 300).astype(np.int32)
+    logits = rng.normal(size=(300, backbones, classes)) + rng.normal(size=(300, 1, classes))
+    logits[np.arange(300), :, labels] += 5
+    logits *= np.linspace(1.5, 0.8, backbones)[:, None]
+    return logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_improbable_classes_in_groups_change_cross_entropy_little_and_errors_never(in_groups, seed):
+    logits, labels = many_classes(seed)
+    calibrated = fit_temperatures(logits, labels)
+    rng = np.random.default_rng(seed)
+    genes = np.log(calibrated) + rng.normal(0, 0.3, (40, 4)) + rng.normal(0, 0.3, (40, 1))
+    errors, loss = _Fitness(logits, labels, calibrated)(genes)
+    exact = [likelihood(logits, labels, np.exp(gene)) for gene in genes]
+    assert errors.tolist() == [wrong(logits, labels, np.exp(gene)) for gene in genes]
+    assert (loss <= np.array(exact) + 2e-6).all()  # a mean of exponentials is above that of a mean
+    assert loss == pytest.approx(exact, rel=0.02)
+    pairs = [(i, j) for i in range(40) for j in range(i) if abs(exact[i] - exact[j]) > 0.01]
+    assert len(pairs) > 300
+    assert all((loss[i] < loss[j]) == (exact[i] < exact[j]) for i, j in pairs)
+
+
+def test_of_as_many_classes_as_are_held_alone_cross_entropy_is_exact(in_groups):
+    logits, labels = many_classes(classes=32)
+    genes = np.random.default_rng(0).normal(size=(20, 4))
+    _, loss = _Fitness(logits, labels, np.ones(4))(genes)
+    exact = [likelihood(logits, labels, np.exp(gene)) for gene in genes]
+    assert loss == pytest.approx(exact, rel=1e-5)
+
+
+def test_groups_in_blocks_of_rows_are_the_same(in_groups, monkeypatch):
+    logits, labels = many_classes()
+    whole = _Fitness(logits, labels, np.ones(4))
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 4 * 150)
+    parts = _Fitness(logits, labels, np.ones(4))
+    assert np.array_equal(parts.leads, whole.leads)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_search_with_groups_is_as_good(in_groups, seed, monkeypatch):
+    logits, labels = many_classes(seed)
+    grouped = GeneticAlgorithm(random_state=seed).fit(logits, labels)
+    monkeypatch.setattr("clipsyn.ensembles.genetic._EXACT", 10**9)
+    exact = GeneticAlgorithm(random_state=seed).fit(logits, labels)
+    found, best = (wrong(logits, labels, one.temperatures_) for one in (grouped, exact))
+    assert abs(found - best) <= 1
+    found, best = (likelihood(logits, labels, one.temperatures_) for one in (grouped, exact))
+    assert found == pytest.approx(best, rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -75,7 +153,7 @@ def test_two_backbones_as_well_as_brute_force(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_as_good_as_differential_evolution(seed):
     logits, labels = problem(200, backbones=5, classes=10, seed=seed)
-    fitness = _Fitness(logits, labels, 75)
+    fitness = _Fitness(logits, labels, np.ones(5))
 
     def objective(columns):
         errors, loss = fitness(columns.T)
@@ -120,14 +198,9 @@ def test_of_equal_accuracy_the_lower_cross_entropy_wins():
     logits, labels = problem(backbones=1)
     twice = logits.repeat(2, axis=1)
     grid = np.geomspace(LOWEST, HIGHEST, 2001)
-    _, loss = _Fitness(logits, labels, 2001)(np.log(grid)[:, None])
+    _, loss = _Fitness(logits, labels, np.ones(1))(np.log(grid)[:, None])
     fitted = GeneticAlgorithm().fit(twice, labels)
     assert fitted.weights_.sum() == pytest.approx(1 / grid[loss.argmin()], rel=0.01)
-
-
-def likelihood(logits, labels, temperatures):
-    z = np.mean(logits.astype(np.float64) / np.asarray(temperatures)[:, None], axis=1)
-    return -log_softmax(z, axis=1)[np.arange(len(labels)), labels].mean()
 
 
 @pytest.mark.parametrize("seed", range(3))
