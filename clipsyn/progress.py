@@ -28,7 +28,8 @@ class Progress(Protocol):
     def add(self, name: str, total: int, done: int = 0) -> int:
         """A new counter; returns its number."""
 
-    def advance(self, counter: int, amount: int) -> None: ...
+    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
+        """Count; `left` is the seconds until the end, where the counter's rate does not tell."""
 
     def finish(self, counter: int) -> None:
         """End a counter, however far it counted; later calls for it do nothing."""
@@ -60,6 +61,15 @@ def _rich_bars(unit: str) -> RichProgress:
             counts = 2 * len(f"{task.total:.0f}/")
             return Text(cut(task.description, max(_NAME, console.width - beside - counts)))
 
+    class Left(rich.TimeRemainingColumn):
+        def render(self, task: rich.Task) -> Text:
+            left = task.fields.get("left")
+            if left is None:
+                return super().render(task)
+            minutes, seconds = divmod(round(left), 60)
+            hours, minutes = divmod(minutes, 60)
+            return Text(f"{hours:d}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
+
     class Rate(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
@@ -69,7 +79,7 @@ def _rich_bars(unit: str) -> RichProgress:
         rich.BarColumn(bar_width=bar),
         rich.MofNCompleteColumn(),
         *([Rate()] if rate else []),
-        rich.TimeRemainingColumn(),
+        Left(),
         console=console,
         transient=True,
     )
@@ -84,9 +94,9 @@ class _Bars:
         self._tasks.append(self._bars.add_task(printable(name), total=total, completed=done))
         return len(self._tasks) - 1
 
-    def advance(self, counter: int, amount: int) -> None:
+    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
         with suppress(KeyError):  # finished, perhaps by another thread just now
-            self._bars.advance(self._tasks[counter], amount)
+            self._bars.update(self._tasks[counter], advance=amount, left=left)
 
     def finish(self, counter: int) -> None:
         with suppress(KeyError):
@@ -104,9 +114,9 @@ class _Lines:
         self._running[number] = _Counter(name, total, done)
         return number
 
-    def advance(self, counter: int, amount: int) -> None:
+    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
         running = self._running.get(counter)
-        if running and (line := running.advance(amount, self._unit)):
+        if running and (line := running.advance(amount, self._unit, left)):
             _LOG.info(line)
 
     def finish(self, counter: int) -> None:
@@ -120,13 +130,15 @@ class _Counter:
         self._at_start = done
         self._start = self._said = time.monotonic()
 
-    def advance(self, amount: int, unit: str) -> str | None:
+    def advance(self, amount: int, unit: str, left: float | None) -> str | None:
         """Count; returns a line when it is time for one."""
         self.done += amount
         now = time.monotonic()
         if now - self._said < _LOG_EVERY:
             return None
         self._said = now
+        if left is not None:
+            return f"{self.name}: {self.done:,}/{self.total:,}, {left:,.0f} s left"
         rate = (self.done - self._at_start) / (now - self._start)
         left = (self.total - self.done) / rate if rate else float("inf")
         return (

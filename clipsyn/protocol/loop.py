@@ -21,6 +21,7 @@ from clipsyn.protocol.plan import FewShotPlan
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.protocol.study import Batch
 from clipsyn.protocol.workers import in_workers
+from clipsyn.protocol.workload import Workload
 from clipsyn.results.files import ResultsFile
 from clipsyn.results.frame import RESULT
 from clipsyn.settings import signature_of
@@ -76,17 +77,24 @@ def measure(
             for comparison, plan in zip(comparisons, plans, strict=True)
             for task in plan.tasks()
         ]
+        by_comparison = dict(zip(comparisons, plans, strict=True))
+        work = Workload(list(_left(jobs, results.known)), by_comparison, settings)
+        for note in work.notes:
+            _LOG.info("note: %s", note)
+        if table := work.estimate.table():
+            _LOG.info(table)
+        fits = sum(len(job.task.fits) for job in work.jobs)
+        counter = progress.add("fits", fits) if progress else 0
         said: set[str] = set()
-        left = _left(jobs, results.known)
-        counter = progress.add("fits", sum(len(job.task.fits) for job in left)) if progress else 0
-        for _, batch in _run(_left(jobs, results.known), settings.workers):
+        for job, batch in _run(_left(work.jobs, results.known), settings.workers):
             results.add(batch.rows)
             for note in batch.notes:
                 if note not in said:
                     _LOG.info("note: %s", note)
                     said.add(note)
+            work.done(job, batch)
             if progress:
-                progress.advance(counter, batch.fits)
+                progress.advance(counter, len(batch.fits), left=work.estimate.left)
         return _in_order(results.frame, (one for job in jobs for one in job.task.fingerprints()))
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.estimator import Shape
 from clipsyn.numerics.fewshot import few_shot, halves
 from clipsyn.pool import NO_LABEL
 from clipsyn.protocol.methods import CHOSEN, ORACLE, Target, is_random, learns, versions
@@ -56,6 +57,14 @@ class Fit(NamedTuple):
     seed: int | None
     results: tuple[Result, ...]
 
+    def ensembles(self) -> list[str]:
+        """The ensembles that results are of."""
+        names = dict.fromkeys(result.subject.ensemble for result in self.results)
+        return [name for name in names if name is not None and name != ORACLE]
+
+    def targets(self) -> list[int]:
+        return list(dict.fromkeys(result.subject.target for result in self.results))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -80,6 +89,13 @@ class Task:
             for fit in self.fits
         )
         return replace(self, fits=tuple(fit for fit in left if fit.results))
+
+
+class Shapes(NamedTuple):
+    """How large the pools of a plan are."""
+
+    support: Shape  # all of it: a draw has fewer samples
+    targets: tuple[Shape, ...]
 
 
 class FewShotPlan:
@@ -116,6 +132,20 @@ class FewShotPlan:
                         unit = _unit(draw, head, result.subject)
                         fits.setdefault(key, {}).setdefault(unit, []).append(result)
         return [replace(task, fits=_fits(fits[key])) for key, task in tasks.items()]
+
+    def shapes(self) -> Shapes:
+        """How large the pools are."""
+        first = self._reader.read(np.arange(1))
+        width = sum(values.shape[1] for values in first.embeddings.values())
+        _, backbones, classes = first.logits.shape
+        several = halves(classes)[0] if self.settings.base_to_new else range(classes)
+        return Shapes(
+            Shape(len(self._reader), backbones, len(several), width),
+            tuple(
+                Shape(len(target.reader), backbones, target.n_classes, width)
+                for target in self.targets
+            ),
+        )
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""

@@ -6,7 +6,19 @@ from pathlib import Path
 
 from clipsyn.analyses.spec import Selection, perturbations
 from clipsyn.errors import UsageError
-from clipsyn.settings import CURVE, FLAG, FULL, NAMES, PATH, TEXT, WHOLE, Shots, images_of, setting
+from clipsyn.settings import (
+    CURVE,
+    FLAG,
+    FULL,
+    NAMES,
+    NUMBER,
+    PATH,
+    TEXT,
+    WHOLE,
+    Shots,
+    images_of,
+    setting,
+)
 from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
 
 ALL = "all"  # stands for every head, or every ensemble
@@ -70,6 +82,12 @@ class ProtocolSettings(Selection):
         instead_of_none="none",
     )
     replace: bool = setting(False, FLAG, "Replace results of other inputs in that file.")
+    budget: float = setting(
+        10.0,
+        NUMBER,
+        "Minutes that a fit may take; all leaves out methods that take longer.",
+        least=0,
+    )
     workers: int = setting(1, WHOLE, "Processes.", least=1, most=MOST_WORKERS)
 
     def _check(self) -> None:

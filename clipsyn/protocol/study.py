@@ -26,8 +26,9 @@ from clipsyn.store.pools import PoolReader
 class Batch:
     """What is finished together: the head of a task, or one of its fits, with all of its rows."""
 
-    fits: int  # that are finished: none with the head, all where it cannot be fitted
+    fits: range  # that are finished: none with a head, all where it cannot be fitted
     seconds: float
+    is_head: bool = False
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -55,11 +56,11 @@ class FewShotStudy:
             combiner = fit_head(self._pool(task.rows), task.head, task.seed)
         except TooFewSamples as error:
             notes = [self._left_out(task, shots, error) for shots in task.shots()]
-            yield Batch(len(task.fits), time.monotonic() - start, notes=notes)
+            yield Batch(range(len(task.fits)), time.monotonic() - start, True, notes=notes)
             return
         shown = self._shown(task.head, combiner)
-        yield Batch(0, time.monotonic() - start)
-        for fit in task.fits:
+        yield Batch(range(0), time.monotonic() - start, True)
+        for number, fit in enumerate(task.fits):
             start = time.monotonic()
             numbers = _Measures(fit, task.head, combiner, shown).numbers
             rows = [
@@ -67,7 +68,7 @@ class FewShotStudy:
                 for result in fit.results
                 for one in numbers[result.subject]
             ]
-            yield Batch(1, time.monotonic() - start, rows)
+            yield Batch(range(number, number + 1), time.monotonic() - start, rows=rows)
 
     def _pool(self, rows: NDArray[np.intp]) -> Pool:
         pool = self._reader.read(rows)
@@ -122,14 +123,10 @@ class _Measures:
             for result in fit.results
             if result.shots != 0 and not learns(head, result.subject.ensemble)
         }
-        self._methods = {
-            name: fit_ensemble(combiner, name, fit.seed)
-            for name in dict.fromkeys(result.subject.ensemble for result in fit.results)
-            if name is not None and name != ORACLE
-        }
+        self._methods = {name: fit_ensemble(combiner, name, fit.seed) for name in fit.ensembles()}
         subjects = dict.fromkeys(result.subject for result in fit.results)
         self.numbers: dict[Subject, list[Measured]] = {}
-        for target in dict.fromkeys(subject.target for subject in subjects):
+        for target in fit.targets():
             self._measure([subject for subject in subjects if subject.target == target])
 
     def _measure(self, subjects: Sequence[Subject]) -> None:

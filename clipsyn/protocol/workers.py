@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
 from clipsyn.errors import Interrupted
-from clipsyn.numerics.blocks import work_alone
+from clipsyn.numerics.blocks import working_alone
 
 _J = TypeVar("_J")
 _R = TypeVar("_R")
@@ -80,9 +80,8 @@ def _received(connection: Connection) -> _Message:
 def _serve(connection: Connection, make: Callable[[], Callable[[Any], Iterator[Any]]]) -> None:
     """Work until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this ends it
-    _one_thread()
-    work = make()
-    with suppress(EOFError, ConnectionError):
+    with one_thread(), suppress(EOFError, ConnectionError):
+        work = make()
         while True:
             job = connection.recv()
             try:
@@ -96,8 +95,10 @@ def _serve(connection: Connection, make: Callable[[], Callable[[Any], Iterator[A
                 connection.send(_Message(error=error))
 
 
-def _one_thread() -> None:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Everything that is computed here has one thread."""
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
-    work_alone()
+    with threadpool_limits(1), working_alone():
+        yield

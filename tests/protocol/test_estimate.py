@@ -1,50 +1,104 @@
-from __future__ import annotations
+"""How long fits will take: what is expected, what corrects it, and what is said of it."""
 
-import logging
-from types import SimpleNamespace
+from __future__ import annotations
 
 import pytest
 
-from clipsyn.protocol import estimate as module
-from clipsyn.protocol.estimate import Estimate, duration
+from clipsyn.estimator import Work
+from clipsyn.protocol.estimate import (
+    Cost,
+    Estimate,
+    Kind,
+    duration,
+    measured_rates,
+)
+
+NLC, GREEDY = Kind("zero-shot", "nlc"), Kind("zero-shot", "greedy")
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> SimpleNamespace:
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    caplog.set_level(logging.INFO, "clipsyn")
-    return clock
+def test_the_rates_are_those_of_a_machine():
+    rates = measured_rates()
+    assert 1e-14 < rates.product < rates.value < 1e-6
+    assert rates.seconds(Work(2, 3, 4)) == pytest.approx(2 * rates.product + 3 * rates.value + 4)
 
 
-def finish(estimate: Estimate, clock: SimpleNamespace, seconds: float, *, new: bool = True) -> None:
-    estimate.count(new=new, finished=False)
-    clock.now += seconds
-    estimate.count(new=False, finished=True)
+class TestWhatIsLeft:
+    def test_is_what_is_expected_at_first(self):
+        estimate = Estimate(workers=1)
+        estimate.add(NLC, Cost(3.0, 1.0), 1)
+        estimate.add(NLC, Cost(7.0, 1.0), 1)
+        estimate.add(GREEDY, Cost(0.5, 0.5), 1)
+        assert estimate.left == pytest.approx(13)
+
+    def test_is_corrected_by_what_fits_of_the_same_kind_took(self):
+        estimate = Estimate(workers=1)
+        for kind, seconds in ((NLC, 1.0), (GREEDY, 2.0)):
+            for _ in range(10):
+                estimate.add(kind, Cost(seconds, 0.0), 1)
+        for _ in range(9):
+            estimate.done(NLC, Cost(1.0, 0.0), 1, 3.0)
+            estimate.done(GREEDY, Cost(2.0, 0.0), 1, 1.0)
+        assert estimate.left == pytest.approx(3.0 + 1.0, rel=0.05)
+
+    def test_small_fits_say_little_of_large_ones(self):
+        estimate = Estimate(workers=1)
+        estimate.add(NLC, Cost(0.01, 0.0), 1)
+        estimate.add(NLC, Cost(100.0, 0.0), 1)
+        estimate.done(NLC, Cost(0.01, 0.0), 1, 0.1)
+        assert estimate.left == pytest.approx(100, rel=0.05)
+
+    def test_other_kinds_tell_how_busy_the_machine_is(self):
+        estimate = Estimate(workers=1)
+        estimate.add(NLC, Cost(100.0, 0.0), 1)
+        estimate.add(GREEDY, Cost(10.0, 0.0), 1)
+        estimate.done(NLC, Cost(100.0, 0.0), 1, 200.0)
+        assert estimate.left == pytest.approx(20, rel=0.1)
+
+    def test_is_told_by_the_first_fit_where_nothing_is_expected(self):
+        estimate = Estimate(workers=1)
+        for _ in range(4):
+            estimate.add(NLC, Cost(None, 1.0), 1)
+        assert estimate.left == 0
+        estimate.done(NLC, Cost(None, 1.0), 1, 6.0)
+        assert estimate.left == pytest.approx(18)
+
+    def test_is_shared_by_the_workers(self):
+        estimate = Estimate(workers=4)
+        estimate.add(NLC, Cost(100.0, 20.0), 1)
+        assert estimate.left == pytest.approx(30)
+
+    def test_has_no_part_of_what_cannot_be_fitted(self):
+        estimate = Estimate(workers=1)
+        for _ in range(2):
+            estimate.add(NLC, Cost(50.0, 0.0), 1)
+        estimate.done(NLC, Cost(50.0, 0.0), 1, None)
+        assert estimate.left == pytest.approx(50)
 
 
-def test_the_first_that_fits_something_new_tells_of_the_others(clock, caplog):
-    estimate = Estimate([False, True, True, False, True, True], workers=1)
-    finish(estimate, clock, 500)  # nothing is fitted
-    finish(estimate, clock, 1, new=False)  # known from the results file
-    assert caplog.messages == []
-    finish(estimate, clock, 40)
-    finish(estimate, clock, 7)
-    finish(estimate, clock, 7)
-    assert caplog.messages == ["the first fits took 40 s: 2 more like it take about 80 s"]
+class TestTheTable:
+    def test_has_a_line_a_method_the_longest_first(self):
+        estimate = Estimate(workers=2)
+        for kind, seconds in ((GREEDY, 30.0), (NLC, 120.0), (NLC, 240.0)):
+            estimate.add(kind, Cost(seconds, 0.0), 1)
+        estimate.add(Kind("lda", "nlc"), Cost(210.0, 30.0), 1)
+        estimate.add(Kind("lda", None), Cost(100.0, 0.0), 0)
+        estimate.add(Kind("lda", None), Cost(0.0, 20.0), 1)
+        estimate.add(Kind("zero-shot", "log-avg"), Cost(0.0, 0.5), 1)
+        estimate.add(Kind("zero-shot", "theirs"), Cost(None, 0.5), 3)
+        title, _, *lines = estimate.table().splitlines()
+        assert title == "9 fits by 2 workers, in about 6 min"
+        assert [line.split() for line in lines if line.strip("─ ")][-5:] == [
+            ["nlc", "3", "3", "min", "10", "min"],
+            ["lda", "(head)", "1", "2", "min", "2", "min"],
+            ["greedy", "1", "30", "s", "30", "s"],
+            ["theirs", "3", "its", "first", "fit", "will", "tell"],
+            ["others", "1", "0.5", "s", "0.5", "s"],
+        ]
 
-
-def test_side_by_side_they_share_the_time(clock, caplog):
-    estimate = Estimate([False, *[True] * 9], workers=4)
-    finish(estimate, clock, 20)
-    finish(estimate, clock, 10)
-    assert caplog.messages == ["the first fits took 30 s: 8 more like it take about 60 s"]
-
-
-def test_what_is_soon_over_is_not_said(clock, caplog):
-    estimate = Estimate([True] * 4, workers=1)
-    finish(estimate, clock, 3)
-    assert caplog.messages == []
+    def test_is_none_where_it_is_soon_over(self):
+        estimate = Estimate(workers=1)
+        estimate.add(NLC, Cost(4.0, 5.0), 1)
+        assert estimate.table() == ""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from clipsyn.errors import (
     UnknownName,
     UsageError,
 )
+from clipsyn.estimator import Work
 from clipsyn.heads import HEADS
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
@@ -579,6 +581,59 @@ def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, ke
     gone = next(k for k in shots if k not in kept)
     most = "full" if None in kept else "16"
     assert f"toy/train: {gone} shots are the same 30 images as {most}: fitted once" in caplog.text
+
+
+class TestBudget:
+    """A fit of super-learner, or of the head lda, takes twelve minutes here."""
+
+    SETTINGS: ClassVar = {"shots": (4,), "seeds": 1}
+
+    @pytest.fixture(autouse=True)
+    def _slow(self, monkeypatch):
+        for slow in (ENSEMBLES.load("super-learner"), HEADS.load("lda")):
+            monkeypatch.setattr(slow, "fit_work", lambda self, shape: Work(seconds=720))
+
+    def test_what_is_above_it_is_left_out_of_all(self, store, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = run(store, ensembles="all", **self.SETTINGS)
+        assert {*ENSEMBLES} - set(frame["ensemble"]) == {"super-learner"}
+        assert (
+            "note: super-learner left out of toy: a fit takes about 12 min, above budget=10 "
+            "minutes; what is asked for by name is always fitted"
+        ) in caplog.messages
+
+    def test_heads_too(self, store, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = run(store, ensembles=["log-avg"], heads=["all"], **self.SETTINGS)
+        assert {*HEADS} - set(frame["head"]) == {"lda"}
+        assert "lda left out of toy: a fit takes about 12 min" in caplog.text
+
+    @pytest.mark.parametrize(
+        "changes", [{"ensembles": ["all", "super-learner"]}, {"ensembles": "all", "budget": 13}]
+    )
+    def test_by_name_or_within_it_all_are_fitted(self, store, caplog, changes):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = run(store, **self.SETTINGS | changes)
+        assert {*ENSEMBLES} <= set(frame["ensemble"])
+        assert "left out" not in caplog.text
+
+    def test_what_is_known_is_no_longer_left_out(self, store, tmp_path, caplog):
+        settings = self.SETTINGS | {"output": tmp_path / "r.parquet"}
+        run(store, ensembles=["super-learner"], **settings)
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = run(store, ensembles="all", **settings)
+        assert {*ENSEMBLES} <= set(frame["ensemble"])
+        assert "left out" not in caplog.text
+
+
+def test_progress_counts_fits_and_says_what_is_left(store, fakes):
+    quiet = fakes.Quiet()
+    run(store, shots=(1, 4), seeds=2, progress=quiet)
+    # what learns nothing; on each of four draws its gains, super-learner and best-single
+    assert quiet.counters == [("fits", 1 + 4 * 3)]
+    assert quiet.counts == [13]
+    assert len(quiet.left) >= 13
+    assert quiet.left[-1] == 0
 
 
 def test_what_learns_nothing_is_compared_with_the_backbone_chosen_on_each_draw(store):
