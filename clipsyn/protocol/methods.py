@@ -53,8 +53,8 @@ class Target:
     classes: str = "all"
     subset: Sequence[int] | None = None
 
-    def blocks(self) -> Iterator[Pool]:
-        for block in self.reader.blocks():
+    def blocks(self, embeddings: bool) -> Iterator[Pool]:
+        for block in self.reader.blocks(embeddings=embeddings):
             yield block if self.subset is None else block.of_classes(self.subset)
 
     @property
@@ -101,7 +101,8 @@ def fit_head(support: Support, text: str, seed: int | None) -> Combiner:
     start = time.perf_counter()
     pool = head.fit_transform(support)
     seconds = time.perf_counter() - start
-    return Combiner(head, pool, _chosen(pool), seconds, len(support.labelled()))
+    n = getattr(head, "sampled_", len(support.labelled()))
+    return Combiner(head, pool, _chosen(pool), seconds, n)
 
 
 def fit_ensemble(combiner: Combiner, text: str, seed: int | None) -> Method:

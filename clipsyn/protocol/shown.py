@@ -33,19 +33,27 @@ class KeptBlocks:
     def __init__(self, limit: int = _KEPT_BYTES) -> None:
         self._left = limit
         self._kept: dict[int, list[Pool]] = {}
+        self._large: set[int] = set()  # targets that do not fit
 
     def has_room(self, block: Pool, n: int) -> bool:
         """Whether all blocks of n samples, of which this is one, can stay."""
         return _bytes(block) * n <= self._left * max(1, len(block))
 
-    def blocks(self, target: int, make: Callable[[], Iterator[Pool]], n: int) -> Iterator[Pool]:
-        """The blocks of a target of n samples, made where they are not there."""
+    def blocks(
+        self, target: int, make: Callable[[bool], Iterator[Pool]], n: int, embeddings: bool
+    ) -> Iterator[Pool]:
+        """The blocks of a target of n samples, made where they are not there.
+
+        make: takes whether embeddings are needed, as they are in blocks that stay.
+        """
         if target in self._kept:
             yield from self._kept[target]
             return
         kept: list[Pool] = []
-        for number, block in enumerate(make()):
-            if len(kept) == number and (kept or self.has_room(block, n)):
+        for number, block in enumerate(make(embeddings or target not in self._large)):
+            if number == 0 and target not in self._large and not self.has_room(block, n):
+                self._large.add(target)
+            if target not in self._large:
                 kept.append(block)
             yield block
         if kept:
@@ -132,24 +140,24 @@ class Shown:
     def _blocks(self, target: int, embeddings: bool) -> Iterator[Pool]:
         """The target's samples with the logits of the head."""
         if not self._head.learns:
-            return self._stored(target)
+            return self._stored(target, embeddings)
         if target not in self._files:
             n = len(self._targets[target].reader)
-            return self._transformed.blocks(target, lambda: self._transform(target, n), n)
+            return self._transformed.blocks(target, lambda _: self._transform(target, n), n, True)
         pools = self._files[target].pools()
         if not embeddings:
             return pools
-        pairs = zip(pools, self._stored(target), strict=True)
+        pairs = zip(pools, self._stored(target, True), strict=True)
         return (replace(pool, embeddings=stored.embeddings) for pool, stored in pairs)
 
-    def _stored(self, target: int) -> Iterator[Pool]:
+    def _stored(self, target: int, embeddings: bool) -> Iterator[Pool]:
         shown = self._targets[target]
-        return self._kept.blocks(target, shown.blocks, len(shown.reader))
+        return self._kept.blocks(target, shown.blocks, len(shown.reader), embeddings)
 
     def _transform(self, target: int, n: int) -> Iterator[Pool]:
         head = for_classes(self._head, self._targets[target])
         file: _LogitsFile | None = None
-        for number, block in enumerate(self._stored(target)):
+        for number, block in enumerate(self._stored(target, True)):
             start = time.perf_counter()
             pool = head.transform(block)
             self._head_seconds[target] += time.perf_counter() - start

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from clipsyn.errors import TooFewSamples
 from clipsyn.numerics.fewshot import halves
 from clipsyn.numerics.metrics import Score
-from clipsyn.pool import Pool
 from clipsyn.protocol.methods import ORACLE, Combiner, Target, fit_ensemble, fit_head, learns
 from clipsyn.protocol.plan import Fit, Result, Subject, Task
 from clipsyn.protocol.scoring import Scorer
@@ -20,6 +19,7 @@ from clipsyn.protocol.shown import Combined, KeptBlocks, Shown
 from clipsyn.results.frame import Measured, Row, row
 from clipsyn.specs import parse_perturbation
 from clipsyn.store.pools import PoolReader
+from clipsyn.stream import Support
 
 
 @dataclass
@@ -70,13 +70,13 @@ class FewShotStudy:
             ]
             yield Batch(range(number, number + 1), time.monotonic() - start, rows=rows)
 
-    def _pool(self, rows: NDArray[np.intp]) -> Pool:
+    def _pool(self, rows: NDArray[np.intp]) -> Support:
+        if self._support is not None and not self._base_to_new:
+            return self._support.support(rows)
         pool = self._reader.read(rows)
         if self._support is None:
             pool = replace(pool, split="")  # empty; a fit would refuse the name of the test split
-        if not self._base_to_new:
-            return pool
-        return pool.of_classes(halves(pool.n_classes)[0])
+        return pool.of_classes(halves(pool.n_classes)[0]) if self._base_to_new else pool
 
     def _left_out(self, task: Task, shots: int | None, error: TooFewSamples) -> str:
         many = "all" if shots is None else shots
@@ -164,7 +164,8 @@ class _Measures:
             yield from self._seconds(name, combined[name])
 
     def _seconds(self, name: str, combined: Combined) -> Iterator[Measured]:
-        spent = self._combiner.seconds + self._methods[name].seconds
-        yield Measured("fit_seconds", Score(spent, self._combiner.n), None)
+        ensemble, seconds = self._methods[name]
+        n = getattr(ensemble, "sampled_", self._combiner.n)
+        yield Measured("fit_seconds", Score(self._combiner.seconds + seconds, n), None)
         n = len(combined.judged.prediction)
         yield Measured("predict_seconds", Score(combined.seconds, n), None)

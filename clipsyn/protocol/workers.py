@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +14,17 @@ from typing import Any, NamedTuple, TypeVar
 from clipsyn.errors import Interrupted
 from clipsyn.numerics.blocks import working_alone
 
+_LOG = logging.getLogger("clipsyn")
 _J = TypeVar("_J")
 _R = TypeVar("_R")
 
 
 class _Message(NamedTuple):
-    """From a worker: a result, an error, or, with neither, that the job is done."""
+    """From a worker: a result, an error, a line of its log, or, with none, that a job is done."""
 
     result: Any = None
     error: BaseException | None = None
+    said: str = ""
 
 
 def in_workers(
@@ -51,6 +54,9 @@ def in_workers(
                 message = _received(connection)
                 if message.error:
                     raise message.error
+                if message.said:
+                    _LOG.info(message.said)
+                    continue
                 if message.result is not None:
                     yield busy[connection], message.result
                     continue
@@ -80,6 +86,8 @@ def _received(connection: Connection) -> _Message:
 def _serve(connection: Connection, make: Callable[[], Callable[[Any], Iterator[Any]]]) -> None:
     """Work until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this ends it
+    _LOG.addHandler(_Sent(connection))
+    _LOG.setLevel(logging.INFO)
     with one_thread(), suppress(EOFError, ConnectionError):
         work = make()
         while True:
@@ -93,6 +101,17 @@ def _serve(connection: Connection, make: Callable[[], Callable[[Any], Iterator[A
             except Exception as error:  # noqa: BLE001 (it is raised where it was asked for)
                 error.add_note(traceback.format_exc())
                 connection.send(_Message(error=error))
+
+
+class _Sent(logging.Handler):
+    """What is said in a worker is said by the process that started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._connection.send(_Message(said=record.getMessage()))
 
 
 @contextmanager
