@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from clipsyn.numerics.contenders import Contenders, contenders
 from clipsyn.numerics.logits import weighted_sum
 from clipsyn.pool import Pool
 from clipsyn.settings import WHOLE
+from clipsyn.stream import Stream, Support
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 _TOURNAMENT = 3
@@ -49,7 +50,9 @@ class GeneticAlgorithm(Router):
     always exact.
 
     Accuracy does not depend on a common factor of tau. Cross-entropy sets that factor at the end,
-    as one temperature of the combined logits, with the smallest tau kept between 0.05 and 20.
+    as one temperature of the combined logits, with the smallest tau kept between 0.05 and 20. A
+    support larger than memory is read once; that factor and the calibrated temperatures are those
+    of a sample.
 
     Learned: `temperatures_` (backbone,) tau; `weights_` (backbone,) 1 / (B tau), which is log-avg
     for tau = 1; `evaluations_`, vectors whose accuracy was computed.
@@ -61,6 +64,8 @@ class GeneticAlgorithm(Router):
     array([ 0.05, 20.  ])
     """
 
+    streams: ClassVar[bool] = True
+
     population: int = parameter(64, WHOLE, least=_ELITE + 1)
     generations: int = parameter(100, WHOLE, least=0)
     patience: int = parameter(10, WHOLE, least=1)
@@ -70,9 +75,10 @@ class GeneticAlgorithm(Router):
     weights_: NDArray[np.float64] = learned()
     evaluations_: int = learned()
 
-    def _fit(self, pool: Pool) -> None:
+    def _fit_in_passes(self, support: Support) -> None:
+        pool = support.sample() if isinstance(support, Stream) else support
         calibrated = fit_temperatures(pool.logits, pool.labels)
-        fitness = _Fitness(pool.logits, pool.labels, calibrated)
+        fitness = _Fitness(support, calibrated)
         best = _rescaled(self._evolve(fitness, _seeds(calibrated)), pool)
         self.temperatures_ = np.exp(best)
         self.weights_ = _weights(best[None])[0]
@@ -109,20 +115,25 @@ class GeneticAlgorithm(Router):
 class _Fitness:
     """Errors and cross-entropy on the support set, of many vectors of log temperatures at once.
 
-    logits (sample, backbone, class), labels (sample,). temperatures (backbone,), the calibrated
-    ones, say which classes are improbable.
+    temperatures (backbone,), the calibrated ones, say which classes are improbable. One pass over
+    the support; of many classes it keeps about 2 KB a sample.
     """
 
-    def __init__(
-        self,
-        logits: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        temperatures: NDArray[np.float64],
-    ) -> None:
+    def __init__(self, support: Support, temperatures: NDArray[np.float64]) -> None:
         self.evaluations = 0
-        self.n = len(logits)
+        self.n = len(support)
         self.lost = 0  # samples that are wrong whatever the weights
-        self.rivals = []
+        self.rivals: list[NDArray[np.float32]] = []
+        self.leads: list[NDArray[np.float32]] = []
+        exact = self.n * support.n_classes <= _EXACT or support.n_classes <= _ALONE + _GROUPS
+        for pool in support.blocks(embeddings=False):
+            self._add_rivals(pool.logits, pool.labels)
+            if exact:
+                self.leads.append(_leads(pool.logits, pool.labels))
+            else:
+                self.leads.append(_leads_in_groups(pool.logits, pool.labels, temperatures))
+
+    def _add_rivals(self, logits: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
         for group in contenders(logits):
             true = group.classes == labels[group.samples, None]
             possible = true.any(axis=1)
@@ -130,18 +141,18 @@ class _Fitness:
             if group.classes.shape[1] > 1 and possible.any():
                 part = Contenders(*(values[possible] for values in group))
                 self.rivals.append(_leads_of_contenders(part, logits, labels))
-        self.leads = _leads_in_groups(logits, labels, temperatures)
 
     def __call__(self, genes: NDArray[np.float64]) -> NDArray[np.float64]:
         """(2, individual): wrong samples, and mean cross-entropy; less is better."""
         weights = np.append(_weights(genes), np.ones((len(genes), 1)), axis=1).astype(np.float32)
-        wrong = np.full(len(genes), float(self.lost))
+        wrong, loss = np.full(len(genes), float(self.lost)), np.zeros(len(genes))
         for rivals in self.rivals:
             wrong += _summed(_wrong, weights, rivals)
+        for leads in self.leads:
+            loss += _summed(_cross_entropy, weights, leads)
         self.evaluations += len(genes)
         # rounded: the order of samples and classes must not decide between equals
-        loss = (_summed(_cross_entropy, weights, self.leads) / self.n).round(6)
-        return np.stack([wrong, loss])
+        return np.stack([wrong, (loss / self.n).round(6)])
 
 
 def _summed(
@@ -191,21 +202,25 @@ def _leads_of_contenders(
     return out
 
 
+def _leads(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(class, backbone + 1, sample): how far above the true class each is; the last row is 0."""
+    n, backbones, classes = logits.shape
+    out = np.zeros((classes, backbones + 1, n), np.float32)
+    true = np.take_along_axis(logits, labels[:, None, None], axis=2)
+    out[:, :-1] = (logits - true).transpose(2, 1, 0)
+    return out
+
+
 def _leads_in_groups(
     logits: NDArray[np.float32], labels: NDArray[np.int32], temperatures: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """(class or group of classes, backbone + 1, sample): how far above the true class each is.
 
-    For cross-entropy. Of many classes some are held alone: those that a backbone, or all together,
-    hold most probable. The others are sorted by what all together say and cut into groups, each
-    held as its mean; the last row, whose weight is 1, is the logarithm of how many they are.
+    Some classes are held alone: those that a backbone, or all together, hold most probable. The
+    others are sorted by what all together say and cut into groups, each held as its mean; the last
+    row, whose weight is 1, is the logarithm of how many they are.
     """
     n, backbones, classes = logits.shape
-    if n * classes <= _EXACT or classes <= _ALONE + _GROUPS:
-        true = np.take_along_axis(logits, labels[:, None, None], axis=2)
-        out = np.zeros((classes, backbones + 1, n), np.float32)
-        out[:, :-1] = (logits - true).transpose(2, 1, 0)
-        return out
     out = np.zeros((_ALONE + _GROUPS, backbones + 1, n), np.float32)
     edges = np.linspace(0, classes - _ALONE, _GROUPS + 1).astype(int)
     sizes = np.diff(edges)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import differential_evolution
 from scipy.special import log_softmax
 
+from clipsyn import stream
 from clipsyn.ensembles.calibrated import CalibratedLogAverage, fit_temperatures
 from clipsyn.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.errors import InputError, LeakError
 from clipsyn.pool import Pool
+from tests.test_stream import stream_of
 
 
 def problem(n=120, *, backbones=4, classes=6, seed=0, scale=1.0):
@@ -34,11 +38,15 @@ def likelihood(logits, labels, temperatures):
     return -log_softmax(z, axis=1)[np.arange(len(labels)), labels].mean()
 
 
+def fitness_of(logits, labels, temperatures):
+    return _Fitness(Pool.of(logits, labels), temperatures)
+
+
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_fitness_is_errors_and_cross_entropy(scale):
     logits, labels = problem(scale=scale)
     genes = np.random.default_rng(1).normal(size=(20, 4))
-    errors, loss = _Fitness(logits, labels, np.ones(4))(genes)
+    errors, loss = fitness_of(logits, labels, np.ones(4))(genes)
     for gene, count, mean in zip(genes, errors, loss, strict=True):
         assert count == wrong(logits, labels, np.exp(gene))
         z = np.mean(logits.astype(np.float64) / np.exp(gene)[:, None], axis=1)
@@ -53,16 +61,16 @@ def test_fitness_predicts_the_first_of_equal_classes():
     labels = rng.integers(0, 4, 200).astype(np.int32)
     ties = np.sort(logits.sum(axis=1))[:, -2:]
     assert np.sum(ties[:, 0] == ties[:, 1]) > 50
-    errors, _ = _Fitness(logits, labels, np.ones(2))(np.zeros((1, 2)))
+    errors, _ = fitness_of(logits, labels, np.ones(2))(np.zeros((1, 2)))
     assert errors[0] == wrong(logits, labels, [1, 1])
 
 
 def test_fitness_in_blocks_is_the_same(monkeypatch):
     logits, labels = problem(50)
     genes = np.random.default_rng(1).normal(size=(7, 4))
-    whole = _Fitness(logits, labels, np.ones(4))(genes)
+    whole = fitness_of(logits, labels, np.ones(4))(genes)
     monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 64 * 11)
-    parts = _Fitness(logits, labels, np.ones(4))
+    parts = fitness_of(logits, labels, np.ones(4))
     assert parts(genes) == pytest.approx(whole, abs=2e-6)
 
 
@@ -72,12 +80,12 @@ def test_samples_that_no_weights_can_change_count_too():
     rows = np.arange(30)
     logits[rows, :, (labels[:30] + 1) % 6] = 40
     logits[rows + 30, :, labels[30:60]] = 40
-    fitness = _Fitness(logits, labels, np.ones(4))
+    fitness = fitness_of(logits, labels, np.ones(4))
     assert fitness.lost >= 30
     genes = np.random.default_rng(0).uniform(np.log(LOWEST), np.log(HIGHEST), (30, 4))
     assert fitness(genes)[0].tolist() == [wrong(logits, labels, np.exp(gene)) for gene in genes]
     only = slice(30, 60)
-    sure = _Fitness(logits[only], labels[only], np.ones(4))
+    sure = fitness_of(logits[only], labels[only], np.ones(4))
     assert sure(genes)[0].tolist() == [0] * 30
 
 
@@ -102,7 +110,7 @@ def test_improbable_classes_in_groups_change_cross_entropy_little_and_errors_nev
     calibrated = fit_temperatures(logits, labels)
     rng = np.random.default_rng(seed)
     genes = np.log(calibrated) + rng.normal(0, 0.3, (40, 4)) + rng.normal(0, 0.3, (40, 1))
-    errors, loss = _Fitness(logits, labels, calibrated)(genes)
+    errors, loss = fitness_of(logits, labels, calibrated)(genes)
     exact = [likelihood(logits, labels, np.exp(gene)) for gene in genes]
     assert errors.tolist() == [wrong(logits, labels, np.exp(gene)) for gene in genes]
     assert (loss <= np.array(exact) + 2e-6).all()  # a mean of exponentials is above that of a mean
@@ -115,17 +123,17 @@ def test_improbable_classes_in_groups_change_cross_entropy_little_and_errors_nev
 def test_of_as_many_classes_as_are_held_alone_cross_entropy_is_exact(in_groups):
     logits, labels = many_classes(classes=32)
     genes = np.random.default_rng(0).normal(size=(20, 4))
-    _, loss = _Fitness(logits, labels, np.ones(4))(genes)
+    _, loss = fitness_of(logits, labels, np.ones(4))(genes)
     exact = [likelihood(logits, labels, np.exp(gene)) for gene in genes]
     assert loss == pytest.approx(exact, rel=1e-5)
 
 
 def test_groups_in_blocks_of_rows_are_the_same(in_groups, monkeypatch):
     logits, labels = many_classes()
-    whole = _Fitness(logits, labels, np.ones(4))
+    whole = fitness_of(logits, labels, np.ones(4))
     monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 7 * 4 * 150)
-    parts = _Fitness(logits, labels, np.ones(4))
-    assert np.array_equal(parts.leads, whole.leads)
+    parts = fitness_of(logits, labels, np.ones(4))
+    assert np.array_equal(parts.leads[0], whole.leads[0])
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -153,7 +161,7 @@ def test_two_backbones_as_well_as_brute_force(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_as_good_as_differential_evolution(seed):
     logits, labels = problem(200, backbones=5, classes=10, seed=seed)
-    fitness = _Fitness(logits, labels, np.ones(5))
+    fitness = fitness_of(logits, labels, np.ones(5))
 
     def objective(columns):
         errors, loss = fitness(columns.T)
@@ -198,7 +206,7 @@ def test_of_equal_accuracy_the_lower_cross_entropy_wins():
     logits, labels = problem(backbones=1)
     twice = logits.repeat(2, axis=1)
     grid = np.geomspace(LOWEST, HIGHEST, 2001)
-    _, loss = _Fitness(logits, labels, np.ones(1))(np.log(grid)[:, None])
+    _, loss = fitness_of(logits, labels, np.ones(1))(np.log(grid)[:, None])
     fitted = GeneticAlgorithm().fit(twice, labels)
     assert fitted.weights_.sum() == pytest.approx(1 / grid[loss.argmin()], rel=0.01)
 
@@ -319,3 +327,36 @@ def test_refuses_bad_input():
         GeneticAlgorithm().fit(logits)
     with pytest.raises(LeakError):
         GeneticAlgorithm().fit(Pool.of(logits, labels, split="test"))
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    monkeypatch.setattr(stream, "IN_MEMORY", 60 * 4 * 150 * 4)  # of `many_classes`: 60 of 300
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_stream_is_counted_as_a_pool_is(small_memory, grouped, monkeypatch):
+    monkeypatch.setattr("clipsyn.ensembles.genetic._EXACT", 0 if grouped else 10**9)
+    pool = Pool.of(*many_classes())
+    genes = np.random.default_rng(0).normal(size=(20, 4))
+    whole, parts = (_Fitness(one, np.ones(4)) for one in (pool, stream_of(pool, 70)))
+    assert len(parts.leads) == 5
+    np.testing.assert_array_equal(parts(genes)[0], whole(genes)[0])
+    np.testing.assert_allclose(parts(genes)[1], whole(genes)[1], atol=2e-6)
+
+
+def test_a_stream_is_read_once_beside_a_sample(small_memory):
+    pool, read = Pool.of(*many_classes()), []
+
+    def counted(rows, embeddings):
+        read.append(len(rows))
+        return pool.take(rows)
+
+    whole = replace(stream_of(pool, 100), read=counted)
+    fitted = GeneticAlgorithm().fit(whole)
+    assert sorted(read) == [100, 100, 100, 150]  # the sample has one of each class at least
+    in_memory = GeneticAlgorithm().fit(pool)
+    assert abs(fitted.score(pool) - in_memory.score(pool)) < 0.02
+    logits, labels = many_classes()
+    ours, theirs = (likelihood(logits, labels, one.temperatures_) for one in (fitted, in_memory))
+    assert ours == pytest.approx(theirs, rel=0.1)
