@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.contenders import contenders
 from clipsyn.numerics.metrics import ratio
 
 NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages
@@ -144,23 +145,34 @@ def average_predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
     logits: (sample, backbone, class), all finite. Backbone b is in subset s if ``s >> b & 1``; the
     empty subset predicts 0. A subset costs one sum and one search more than the one it extends.
     """
-    _, count, classes = logits.shape
+    count = logits.shape[1]
     predicted = np.zeros((1 << count, len(logits)), np.uint16)
+    for group in contenders(logits):
+        places = _places(group.of(logits))
+        predicted[1:, group.samples] = group.classes[np.arange(len(group.samples)), places[1:]]
+    return predicted
+
+
+def _places(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """(subset, sample) where the largest sum stands: values (sample, backbone, contender)."""
+    _, count, width = values.shape
+    places = np.zeros((1 << count, len(values)), np.uint16)
 
     def block(rows: slice) -> None:
-        part = np.ascontiguousarray(logits[rows].transpose(1, 0, 2))
+        part = np.ascontiguousarray(values[rows].transpose(1, 0, 2))
         sums = np.zeros((count + 1, *part.shape[1:]), part.dtype)  # of subsets that are extended
 
         def extend(subset: int, size: int, first: int) -> None:
             for b in range(first, count):
                 np.add(sums[size], part[b], out=sums[size + 1])
-                predicted[subset | 1 << b, rows] = sums[size + 1].argmax(axis=1)
+                places[subset | 1 << b, rows] = sums[size + 1].argmax(axis=1)
                 extend(subset | 1 << b, size + 1, b + 1)
 
         extend(0, 0, 0)
 
-    in_blocks(block, (len(logits), 2 * count, classes))
-    return predicted
+    if width > 1:
+        in_blocks(block, values.shape)
+    return places
 
 
 def _at_least(values: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.intp]:
