@@ -68,24 +68,45 @@ class FittedBackbone:
         return "=".join(dict.fromkeys((self.name, self.source)))
 
     @property
+    def is_imported(self) -> bool:
+        """Whether its embeddings were made elsewhere, by weights that nobody wrote down."""
+        return "imported" in self.identity
+
+    @property
     def precision(self) -> str:
+        """The precision that it is run in; raises InputError for a backbone that cannot be run."""
         if not self.identity:
             raise self._of_arrays()
+        if self.is_imported:
+            raise InputError(
+                f"the embeddings of {self.name} were imported, so what makes others like them is "
+                "not known: give a store that has its embeddings of these images"
+            )
         return str(self.identity["precision"])
 
     def logits(self, embedding: NDArray[Any], rows: int) -> NDArray[np.float32]:
         """`zero_shot_logits` of image embeddings (sample, embed) that lie in blocks of `rows`.
 
-        Raises InputError if the router was fitted on logits that came without class embeddings.
+        Raises InputError if the router was fitted on logits that came without class embeddings, and
+        RouterMismatch for embeddings of another width.
         """
         if self.class_embedding is None or self.logit_scale is None:
             raise self._of_arrays()
+        ours, theirs = self.class_embedding.shape[1], embedding.shape[1]
+        if ours != theirs:
+            raise RouterMismatch(f"width of the embeddings of {self.name}", ours, theirs)
         return zero_shot_logits(embedding, self.class_embedding, self.logit_scale, rows)
 
     def check(self, identity: Identity) -> None:
-        """Raise RouterMismatch naming the first field in which `identity` differs."""
+        """Raise RouterMismatch naming the first field in which `identity` differs.
+
+        Of imported embeddings no weights are known: that they are those of extracted ones is taken
+        on trust.
+        """
         if not self.identity:
             raise self._of_arrays()
+        if self.is_imported != ("imported" in identity):
+            return
         for name, fitted, given in differences(self.identity, identity):
             raise RouterMismatch(f"{name} of {self.name}", _short(fitted), _short(given))
 
@@ -190,6 +211,11 @@ class FittedRouter:
         return ensemble if isinstance(self.head, ZeroShot) else f"{ensemble} on {head}"
 
     @property
+    def needs_embeddings(self) -> bool:
+        """Whether it needs embeddings beside zero-shot logits."""
+        return self.ensemble.needs_embeddings or not isinstance(self.head, ZeroShot)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of its backbones."""
         return tuple(backbone.name for backbone in self.backbones)
@@ -251,8 +277,7 @@ class FittedRouter:
         Does nothing where it needs embeddings of widths that it does not know.
         """
         embed = {name: values.shape[1] for name, values in self.class_embeddings.items()}
-        by_logits = isinstance(self.head, ZeroShot) and not self.ensemble.needs_embeddings
-        if len(embed) < len(self.backbones) and not by_logits:
+        if len(embed) < len(self.backbones) and self.needs_embeddings:
             return
         rng = np.random.default_rng(0)
         pool = Pool(
@@ -301,7 +326,9 @@ class FittedRouter:
             return
         if self.prompts["name"] != prompts["name"]:
             raise RouterMismatch("prompts", self.prompts["name"], prompts["name"])
-        for name, fitted, given in differences(self.prompts, prompts):
+        known = self.prompts.keys() & prompts.keys()  # of imported class embeddings, the name alone
+        ours, theirs = ({name: one[name] for name in known} for one in (self.prompts, prompts))
+        for name, fitted, given in differences(ours, theirs):
             raise RouterMismatch(f"prompts ({name})", _short(fitted), _short(given))
 
     def _scores(self, transformed: Pool) -> NDArray[np.float32]:

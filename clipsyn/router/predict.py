@@ -97,9 +97,9 @@ class _Images:
         for backbone in self.router.backbones:
             key = self._key(backbone.name)
             cell = self.store.cell(key)
-            if cell.imported_as:  # what encoded its images is not known, so taken on trust
+            if cell.imported_as and not cell.has_embeddings:  # of logits nothing else is known
                 continue
-            if not exists(self.store.features_path(key)):
+            if not cell.imported_as and not exists(self.store.features_path(key)):
                 line = self.store.extract_line(replace(key, backbone=backbone.text))
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
             backbone.check(cell.encoder()[0])
@@ -135,7 +135,9 @@ class _Images:
     def blocks(self) -> Iterator[Pool]:
         """All images, in order, a bounded number at a time."""
         reader = self._reader()
-        return self._derived() if reader is None else reader.blocks()
+        if reader is None:
+            return self._derived()
+        return reader.blocks(embeddings=self.router.needs_embeddings)
 
     def _reader(self) -> PoolReader | None:
         """Reads the store's own logits; None where they are not those that the router makes."""

@@ -19,7 +19,9 @@ from clipsyn.pool import Pool
 from clipsyn.router.fit import fit_router
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.predict import predict_store
+from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
 
 
 class InTurn(Ensemble):
@@ -299,3 +301,56 @@ def test_what_needs_embeddings_says_that_imported_logits_have_none(
     router = fit_router(tiny_store, "toy", "nlc")
     with pytest.raises(InputError, match="there are no embeddings of fake/one, fake/two"):
         predict_store(router, imported, "toy")
+
+
+@pytest.fixture
+def written(tiny_store: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """The embeddings and class embeddings of `tiny_store`, written from Python."""
+    store = FeatureStore.create(tmp_path / "written")
+    for split in ("train", "test"):
+        pool = tiny_store.pool("toy", split)
+        samples = SampleTable.of("toy", split, pool.ids, pool.labels, pool.class_names)
+        for name in pool.backbones:
+            key = FeatureKey("toy", split, "clean", name)
+            with store.writer(samples, name) as cell:
+                classes, scale = tiny_store.class_embeddings("toy", "simple", name)
+                cell.classes("simple", classes, scale=scale)
+                cell.embeddings(tiny_store.embeddings(key))
+    return store
+
+
+@pytest.mark.parametrize("ensemble", ["log-avg", "nlc"])
+def test_routers_serve_extracted_and_written_cells_of_the_same_backbones(
+    ensemble: str, tiny_store: FeatureStore, written: FeatureStore
+) -> None:
+    whole = predict_store(fit_router(tiny_store, "toy", ensemble), tiny_store, "toy").frame
+    for fitted_on, applied_to in ((tiny_store, written), (written, tiny_store), (written, written)):
+        router = fit_router(fitted_on, "toy", ensemble)
+        assert predict_store(router, applied_to, "toy").frame.equals(whole)
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "field"),
+    [("written", "embed of fake/one"), ("tiny_store", "width of the embeddings of fake/one")],
+)
+def test_written_embeddings_of_another_width(
+    request: pytest.FixtureRequest, tmp_path: Path, fitted_on: str, field: str
+) -> None:
+    written = request.getfixturevalue(fitted_on)
+    router = fit_router(written, "toy", "log-avg")
+    other = FeatureStore.create(tmp_path / "other")
+    pool = written.pool("toy", "test")
+    samples = SampleTable.of("toy", "test", pool.ids, pool.labels, pool.class_names)
+    for name in pool.backbones:
+        with other.writer(samples, name) as cell:
+            cell.classes("simple", np.eye(3, 5), scale=100.0)
+            cell.embeddings(np.eye(20, 5)[np.zeros(20, int)])
+    with pytest.raises(RouterMismatch) as caught:
+        predict_store(router, other, "toy")
+    assert caught.value.field == field
+
+
+def test_a_written_backbone_cannot_be_run_over_images(written: FeatureStore) -> None:
+    (backbone, _) = fit_router(written, "toy", "log-avg").backbones
+    with pytest.raises(InputError, match="fake/one were imported, so what makes others like them"):
+        _ = backbone.precision

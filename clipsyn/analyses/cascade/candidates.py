@@ -50,7 +50,8 @@ def evaluate(
     fitted: Mapping[Candidate, FittedCandidate], order: Sequence[str], reader: PoolReader
 ) -> Evaluation:
     """What all candidates get right of the labelled samples of some cells, read in blocks."""
-    pools = (block.labelled() for block in reader.blocks())
+    embeddings = any(it.ensemble.needs_embeddings for it in fitted.values())
+    pools = (block.labelled() for block in reader.blocks(embeddings=embeddings))
     parts = [(answer(fitted, pool), averages(pool, order)) for pool in pools]
     answers = {}
     for candidate in fitted:

@@ -275,7 +275,7 @@ def _logits(
         backbones=key.backbone,
         prompts=prompts,
     )
-    pool = reader.read(rows)
+    pool = reader.read(rows, embeddings=False)
     return pool.logits[:, 0], pool.logit_scales.get(key.backbone)
 
 
