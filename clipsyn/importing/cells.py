@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.importing.classes import check_count, class_indices, class_names
-from clipsyn.importing.parts import Part, predicted_class, short
+from clipsyn.importing.parts import Part, Text, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.pool import NO_LABEL
 from clipsyn.printable import few
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
-from clipsyn.store.cell import ELSEWHERE
+from clipsyn.store.cell import ELSEWHERE, PROMPTS
 from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
@@ -41,6 +41,7 @@ class NewCell:
     key: FeatureKey
     prompts: str | None
     kind: str
+    text: Text | None  # beside embeddings
     arrays: Mapping[str, NDArray[Any]]
     invalid: Mapping[str, int]  # reason -> rows
     files: tuple[Path, ...]
@@ -142,7 +143,8 @@ def _join(group: list[Part]) -> Part:
     shapes = {
         (part.kind, part.values.shape[1:], part.columns, part.confidence is None) for part in group
     }
-    if len(shapes) > 1 or any(part.ids is None for part in group):
+    texts = {part.text and part.text.numbers for part in group}
+    if len(shapes) > 1 or len(texts) > 1 or any(part.ids is None for part in group):
         raise DatasetError(
             f"{whole}: files of one backbone and perturbation must hold the same, with ids: give "
             "each its own import with backbone=…"
@@ -252,7 +254,10 @@ def _cell(
     if not arrays["valid"].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     kept = {reason: count for reason, count in invalid.items() if count}
-    return NewCell(key, part.prompts, part.kind, arrays, kept, part.files)
+    files, prompts = part.files, part.prompts
+    if part.text:
+        files, prompts = (*files, part.text.file), prompts or PROMPTS
+    return NewCell(key, prompts, part.kind, part.text, arrays, kept, tuple(dict.fromkeys(files)))
 
 
 @dataclass(frozen=True)
@@ -267,11 +272,7 @@ class _Values:
         if self.part.kind == "embeddings":
             return {"image_embedding": (self._embedding, np.nan)}
         if self.part.kind == "logits":
-            logits = np.where(self.valid[:, None], self.part.values, np.float32(np.nan))
-            return {
-                "logit": (logits, np.nan),
-                "prediction": (predicted_class(logits), NO_PREDICTION),
-            }
+            return {"logit": (self.part.values, np.nan)}
         classes = np.where(self.valid, self._classes, NO_PREDICTION).astype(np.uint16)
         predicted = {"prediction": (classes, NO_PREDICTION)}
         if self.part.confidence is None:

@@ -26,9 +26,10 @@ _FIRST = "The first import of a dataset decides on its classes: classes=FILE wou
 def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     """Names of the classes, from the parts alone.
 
-    They are the columns of logits; else the indices of those columns; else the classes of
-    model-vs-human, if the files are of its experiments; else indices up to the largest one, or
-    all names that occur, sorted. A note says where a class that never occurs stays unknown.
+    They are the columns of logits; else the indices of those columns, or of class embeddings; else
+    the classes of model-vs-human, if the files are of its experiments; else indices up to the
+    largest one, or all names that occur, sorted. A note says where a class that never occurs stays
+    unknown.
     """
     named = {part.columns for part in parts if part.kind == "logits" and part.columns}
     if len(named) > 1:
@@ -39,6 +40,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         _LOG.info(f"classes, after the columns: {short(columns)}")
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
+    widths |= {len(part.text.class_embedding) for part in parts if part.text}
     predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
     texts = _classes(chain(_labels(parts), predicted))
     if widths:

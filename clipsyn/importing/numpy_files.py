@@ -20,6 +20,7 @@ from clipsyn.importing.parts import Part, as_logits, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.tables import read_column
+from clipsyn.importing.texts import text_of
 from clipsyn.importing.torch_files import SUFFIXES as TORCH
 from clipsyn.importing.torch_files import read_tensor
 from clipsyn.specs import parse_perturbation
@@ -37,7 +38,7 @@ _LABELS = ("labels", "label", "targets", "y")
 
 def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part:
     """The part of one file; `known` are class names, where there are any."""
-    arrays = _load(path)
+    arrays = load(path)
     kind, values = _find(path, arrays, wanted)
     ids = read_texts(wanted.ids, "id", wanted) if wanted.ids else _inside(path, arrays, _IDS)
     cached = _cached_labels(path)
@@ -57,7 +58,18 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
     perturbation = parse_perturbation(wanted.perturbation).label
     backbone = wanted.backbone or (path.parent if cached else path).stem
     files = (path, cached) if cached else (path,)
-    return Part(backbone, perturbation, kind, ids, values, labels, (), files)
+    embedded = kind == "embeddings"
+    return Part(
+        backbone,
+        perturbation,
+        kind,
+        ids,
+        values,
+        labels,
+        files=files,
+        prompts=wanted.prompts,
+        text=text_of(path, arrays, wanted) if embedded else None,
+    )
 
 
 def cached_features(folder: Path, split: str) -> Path | None:
@@ -88,7 +100,7 @@ def read_texts(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]
     if path.suffix in TABLES:
         return read_column(path, role, wanted)
     if path.suffix in (".npy", *TORCH):
-        return _texts(_load(path)[path.name])
+        return _texts(load(path)[path.name])
     told = f"{path} cannot be read as {role}s, one a line"
     with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
         text = path.read_text(encoding="utf-8-sig")
@@ -96,7 +108,7 @@ def read_texts(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]
     return tuple(line.strip() for line in lines)
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
+def load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a file by name; nothing pickled is ever run."""
     if path.suffix in TORCH:
         return {path.name: read_tensor(path)}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from clipsyn.catalog.experiments import conditions as conditions_of
 from clipsyn.catalog.experiments import spelt
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.settings import ImportSettings
-from clipsyn.numerics.logits import predictions
 from clipsyn.specs import CLEAN, parse_perturbation
 
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
@@ -23,6 +22,19 @@ _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
 _LEVEL = re.compile(r"[A-Za-z]*(\d+)(?:\.0*)?")
 _NAME = re.compile(r"[a-z0-9_]+")
+
+
+class Text(NamedTuple):
+    """What the classes are to a backbone, beside its image embeddings."""
+
+    class_embedding: NDArray[np.float32]  # (class, embed) of unit norm
+    logit_scale: float
+    file: Path
+
+    @property
+    def numbers(self) -> tuple[bytes, float]:
+        """By which two are the same."""
+        return self.class_embedding.tobytes(), self.logit_scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +52,8 @@ class Part:
     of_condition: bool = False  # the perturbation came from a column: other rows had others
     conditions: frozenset[str] = frozenset()  # what a column of conditions or severities says
     confidence: NDArray[np.float32] | None = None  # (row,) probability of the predicted class
-    prompts: str | None = None  # that the predictions were made with, where that is known
+    prompts: str | None = None  # of the predictions or the class embeddings, where it is known
+    text: Text | None = None  # of embeddings
     experiment: str | None = None  # of model-vs-human, whose conditions are known
     has_categories: bool = False  # its classes are those of model-vs-human
     na_is_wrong: bool = False  # an answer "na" is none of the classes, and counts
@@ -116,12 +129,6 @@ def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.
         )
     logits: NDArray[np.float32] = np.log(np.maximum(values, _LEAST))
     return logits
-
-
-def predicted_class(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """As `clipsyn.numerics.logits.predictions`, of rows where any value is not finite too."""
-    finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    return predictions(np.where(finite, logits, np.float32(np.nan)))
 
 
 def short(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipsyn.settings import FLAG, PAIRS, PATH, TEXT, Settings, setting
+from clipsyn.settings import FLAG, NUMBER, PAIRS, PATH, TEXT, Settings, setting
 from clipsyn.specs import CLEAN
 
 ROLES = {  # what a column is for: how help calls it
@@ -65,8 +65,21 @@ class ImportSettings(Settings):
     prompts: str | None = setting(
         None,
         TEXT,
-        "Prompt set that the predictions were made with.",
+        "Prompt set of the predictions, or of the class embeddings.",
         instead_of_none="as the file says",
+    )
+    class_embeddings: Path | None = setting(
+        None,
+        PATH,
+        "Class embeddings beside image embeddings: npy, npz or pt.",
+        instead_of_none="those in the same npz, if any",
+    )
+    logit_scale: float | None = setting(
+        None,
+        NUMBER,
+        "Factor of the logits, with class embeddings: 100 for OpenAI's models.",
+        above=0,
+        instead_of_none="as the npz says",
     )
     ids: Path | None = setting(
         None,

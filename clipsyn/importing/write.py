@@ -5,36 +5,35 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from clipsyn import __version__
 from clipsyn.catalog.class_names import read_class_names
 from clipsyn.catalog.experiments import experiment_of, experiments
-from clipsyn.errors import DatasetError, StaleCell, UsageError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import have_other_numbers
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
-from clipsyn.importing.numpy_files import cached_features, read_numpy
+from clipsyn.importing.numpy_files import cached_features, load, read_numpy
 from clipsyn.importing.parts import Part
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
+from clipsyn.importing.texts import text_beside
 from clipsyn.numerics.metrics import accuracy
-from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
+from clipsyn.schema import NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
-from clipsyn.store.arrays import content_digest
-from clipsyn.store.cell import ELSEWHERE, Imported
-from clipsyn.store.drafts import Draft
+from clipsyn.store.cell import ELSEWHERE, PROMPTS
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.marker import is_vacant
 from clipsyn.store.samples import SampleTable
+from clipsyn.store.writer import CellWriter
 
 _LOG = logging.getLogger("clipsyn")
 IMPORTED = {  # the columns of what `import_files` returns, a row a cell
@@ -46,7 +45,7 @@ IMPORTED = {  # the columns of what `import_files` returns, a row a cell
     "kind": pl.String,
     "images": pl.Int64,  # samples that were shown under the perturbation
     "valid": pl.Int64,  # of these, samples with a value
-    "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings
+    "acc1": pl.Float64,  # over valid, labelled samples; null for embeddings alone
     "was": pl.String,  # new, there (the same content) or replaced
 }
 
@@ -64,17 +63,18 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     paths = _expanded(files, wanted.split)
     datasets = [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
     opened = there or FeatureStore.create(store)
-    planned = [_planned(opened, one, wanted) for one in datasets]
-    for one, (drafts, _) in zip(datasets, planned, strict=True):
-        if one.is_new:
-            facts = one.table.attributes() | {"imported": True}
-            opened.samples_draft(one.table).fill(one.table.arrays(), facts)
-        for cell, draft in zip(one.cells, drafts, strict=True):
-            draft.fill(cell.arrays, _attributes(cell), replace=wanted.replace)
-    _say([cell for one in datasets for cell in one.cells], wanted)
+    cells = [(one.table, cell) for one in datasets for cell in one.cells]
+    with ExitStack() as stack:
+        writers = []
+        for table, cell in cells:
+            writers.append(stack.enter_context(_writer(opened, table, cell, wanted)))
+            _write(writers[-1], cell)
+        was = [writer.finish() for writer in writers]
+    _say([cell for _, cell in cells], wanted)
     for one in datasets:
         _say_labels(one.table, store)
-    return pl.DataFrame([row for _, rows in planned for row in rows], schema=IMPORTED)
+    rows = [_row(opened, *one, state) for one, state in zip(cells, was, strict=True)]
+    return pl.DataFrame(rows, schema=IMPORTED)
 
 
 class _Aligned(NamedTuple):
@@ -109,6 +109,7 @@ def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSe
     table = there.samples(*place) if there and exists(there.samples_path(*place)) else None
     known = _known_names(there, table, wanted)
     read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
+    read = _with_text(read, wanted)
     _check_conditions(read, wanted)
     parts = merged(read)
     is_new = table is None
@@ -118,10 +119,27 @@ def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSe
         check_labels(parts, table)
     _say_conditions(parts, wanted.dataset_name)
     cells = align(parts, table, intersect=wanted.intersect)
-    _check_classes(cells, table)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")
     return _Aligned(table, is_new, cells)
+
+
+def _with_text(parts: list[Part], wanted: ImportSettings) -> list[Part]:
+    """The parts, with the class embeddings of the file that has them alone, if there is one."""
+    if wanted.class_embeddings is None:
+        if wanted.logit_scale is not None and not any(part.text for part in parts):
+            raise UsageError("logit_scale=… goes with class embeddings: give class_embeddings=FILE")
+        return parts
+    if {part.kind for part in parts} != {"embeddings"}:
+        raise UsageError("class_embeddings=… goes with image embeddings: give kind=embeddings")
+    if len(names := {part.backbone for part in parts}) > 1:
+        raise UsageError(
+            f"class_embeddings=… is of one backbone, not of {', '.join(sorted(names))}: import "
+            "each on its own"
+        )
+    path = wanted.class_embeddings
+    text = text_beside(path, load(path), wanted)
+    return [replace(part, text=text) for part in parts]
 
 
 def _called(part: Part, wanted: ImportSettings) -> Part:
@@ -129,18 +147,6 @@ def _called(part: Part, wanted: ImportSettings) -> Part:
     part = replace(part, backbone=wanted.names.get(part.backbone, part.backbone))
     check_backbone_name(part.backbone)
     return part
-
-
-def _planned(
-    store: FeatureStore, one: _Aligned, wanted: ImportSettings
-) -> tuple[list[Draft], list[dict[str, Any]]]:
-    """What will be written, and a row for each; raises StaleCell where something is in the way."""
-    drafts = [_draft(store, cell, one.table) for cell in one.cells]
-    rows = [
-        _row(cell, one.table, _state(store, cell, draft, wanted.replace))
-        for cell, draft in zip(one.cells, drafts, strict=True)
-    ]
-    return drafts, rows
 
 
 def _expanded(files: Sequence[Path], split: str) -> list[Path]:
@@ -209,81 +215,33 @@ def _known_names(
     return there or given
 
 
-def _check_classes(cells: Sequence[NewCell], table: SampleTable) -> None:
-    for cell in cells:
-        if cell.kind == "embeddings":
-            continue
-        if not table.class_names:
-            raise DatasetError(
-                f"{table.name} has no class names in the store: extract it with "
-                "class names first, or import under another dataset name"
-            )
-        if cell.kind == "logits" and (width := cell.arrays["logit"].shape[1]) != len(
-            table.class_names
-        ):
-            raise DatasetError(
-                f"{cell.key}: logits of {width} classes, where {table.dataset} has "
-                f"{len(table.class_names)}"
-            )
+def _writer(
+    store: FeatureStore, table: SampleTable, cell: NewCell, wanted: ImportSettings
+) -> CellWriter:
+    """With what is recorded of the cell, and as yet without its rows."""
+    writer = store.writer(
+        table,
+        cell.key.backbone,
+        cell.key.perturbation,
+        prompts=None if cell.text else cell.prompts,  # these are of the class embeddings
+        replace=wanted.replace,
+    )
+    files = [{"file": path.name, "sha256": _file_digest(path)} for path in cell.files]
+    writer.record(invalid=dict(cell.invalid), source=files)
+    return writer
 
 
-def _draft(store: FeatureStore, cell: NewCell, table: SampleTable) -> Draft:
-    identity = {
-        "format": IDENTITY_VERSION,
-        "kind": cell.kind,
-        "content": content_digest(cell.arrays),
-        "dataset": cell.key.dataset,
-        "split": cell.key.split,
-        "samples": table.digest,
-        "perturbation": cell.key.perturbation,
-        "backbone": cell.key.backbone,
-        "class_names": None if cell.kind == "embeddings" else list(table.class_names),
-    }
-    if cell.prompts is not None:
-        identity["prompts"] = cell.prompts
-    sizes = {"sample": len(table), "class": len(table.class_names)}
-    if cell.kind == "embeddings":
-        sizes["embed"] = cell.arrays["image_embedding"].shape[1]
-    target = store.imports_path(cell.key, cell.prompts)
-    kind = f"imported-{'confidences' if 'confidence' in cell.arrays else cell.kind}"
-    return store.draft(target, kind, identity, sizes)
-
-
-def _state(store: FeatureStore, cell: NewCell, draft: Draft, replace: bool) -> str:
-    """What is there under the cell's name; raises StaleCell if it may not be replaced."""
-    if exists(store.features_path(cell.key)):
-        raise StaleCell(
-            f"{cell.key} was extracted into {store.path}: call what is imported something else "
-            "with backbone=NAME"
-        )
-    there = store.cell(cell.key)
-    if isinstance(there, Imported) and bool(there.sets) != (cell.prompts is not None):
-        has = "no" if cell.prompts else "a"
-        raise StaleCell(
-            f"{cell.key} was imported into {store.path} under {has} prompt set: give what is "
-            "imported another name with backbone=NAME"
-        )
-    changes = draft.changes()
-    if changes and not replace:
-        fields = tuple(name for name, _, _ in changes)
-        raise StaleCell(
-            f"{cell.key} was imported into {store.path} with other content "
-            f"({', '.join(fields)}): add replace=True, or give it another name with backbone=NAME",
-            fields,
-        )
-    return "replaced" if changes else "there" if draft.is_published() else "new"
-
-
-def _attributes(cell: NewCell) -> dict[str, Any]:
-    """What is recorded beside the identity, and never compared."""
-    return {
-        "invalid": dict(cell.invalid),
-        "source": [{"file": path.name, "sha256": _file_digest(path)} for path in cell.files],
-        "provenance": {
-            "clipsyn": __version__,
-            "imported": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    }
+def _write(writer: CellWriter, cell: NewCell) -> None:
+    arrays = cell.arrays
+    if cell.kind == "logits":
+        writer.logits(arrays["logit"], cell.valid)
+    elif cell.kind == "predictions":
+        writer.predictions(arrays["prediction"], arrays.get("confidence"), cell.valid)
+    else:
+        writer.embeddings(arrays["image_embedding"], cell.valid)
+        if cell.text:
+            embeddings, scale, _ = cell.text
+            writer.classes(cell.prompts or PROMPTS, embeddings, scale)
 
 
 def _file_digest(path: Path) -> str:
@@ -291,9 +249,10 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _row(cell: NewCell, table: SampleTable, was: str) -> dict[str, Any]:
-    labelled = (table.labels >= 0).any() and cell.kind != "embeddings"
-    score = accuracy(cell.arrays["prediction"], table.labels) if labelled else None
+def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> dict[str, Any]:
+    score = None
+    if (cell.kind != "embeddings" or cell.text) and (table.labels >= 0).any():
+        score = accuracy(store.predictions(cell.key, cell.prompts or PROMPTS), table.labels)
     return {
         **asdict(cell.key),
         "prompts": cell.prompts,

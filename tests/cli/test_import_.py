@@ -283,18 +283,91 @@ class TestLogits:
         assert "top-1" in said
         assert "ECE" in clipsyn("representation", scored).stdout
 
-    def test_make_routers_that_python_applies(
-        self, clipsyn: Any, fails: Any, scored: Path, tmp_path: Path
-    ) -> None:
-        from clipsyn.router.artefact import load_router
-
+    def test_make_routers_that_predict(self, clipsyn: Any, scored: Path, tmp_path: Path) -> None:
         router = tmp_path / "router"
         options = ("-d", "toy", "--ensemble", "super-learner", "-o", router)
         assert clipsyn("fit", scored, *options).exit_code == 0
-        said = fails(4, "predict", router, scored)
-        assert "was imported" in said
-        assert "load_router(ROUTER).predict(store.pool(DATASET, SPLIT))" in said
-        assert load_router(router).score(FeatureStore.open(scored).pool("toy", "test")) > 0.7
+        clipsyn("predict", router, scored, "--csv", tmp_path / "predicted.csv")
+        fitted, pool = load_router(router), FeatureStore.open(scored).pool("toy", "test")
+        predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
+        np.testing.assert_array_equal(predicted, fitted.predict(pool))
+        assert fitted.score(pool) > 0.7
+
+
+class TestEmbeddingsWithClasses:
+    """Embeddings with class embeddings and scale serve all that extracted cells do."""
+
+    @pytest.fixture
+    def embedded(self, clipsyn: Any, tmp_path: Path) -> Path:
+        """Two backbones, two splits of 60 images, three classes; one as a pair of files."""
+        generator = np.random.default_rng(0)
+        labels = np.arange(60) % 3
+        for name, width in (("one", 4), ("two", 5)):
+            texts = generator.normal(size=(3, width))
+            np.save(tmp_path / f"{name}-texts.npy", texts)
+            for split in ("train", "test"):
+                arrays = {
+                    "embeddings": texts[labels] + 1.5 * generator.normal(size=(60, width)),
+                    "ids": [f"im{row:02}" for row in range(60)],
+                    "labels": labels,
+                }
+                options: tuple[Any, ...] = ("-d", "toy", "-s", split, "--prompts", "simple")
+                if name == "one":
+                    arrays |= {"class_embeddings": texts, "logit_scale": 20.0}
+                else:
+                    beside = ("--class-embeddings", tmp_path / f"{name}-texts.npy")
+                    options += (*beside, "--logit-scale", 20)
+                np.savez(tmp_path / f"{name}.npz", **arrays)
+                done = clipsyn("import", tmp_path / "store", tmp_path / f"{name}.npz", *options)
+                assert done.exit_code == 0, done.output
+        return tmp_path / "store"
+
+    def test_are_listed_and_whole(self, clipsyn: Any, embedded: Path) -> None:
+        said = clipsyn("ls", embedded).stdout
+        assert "simple" in said
+        assert "imported embeddings: one, two" in said
+        assert clipsyn("verify", embedded, "--deep").exit_code == 0
+
+    @pytest.mark.parametrize("command", ["zeroshot", "oracle", "diversity", "representation"])
+    def test_are_analysed(self, clipsyn: Any, embedded: Path, command: str) -> None:
+        result = clipsyn(command, embedded)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "prompts simple" in result.stdout
+
+    def test_heads_and_ensembles_are_fitted(self, clipsyn: Any, embedded: Path) -> None:
+        heads = "zero-shot,linear-probe,lda,tip-adapter,anchored-probe"
+        options = ("--shots", "8", "--seeds", "1", "--heads", heads, "--ensembles", "nlc,log-avg")
+        rows = json.loads(clipsyn("evaluate", embedded, *options, "--json").stdout)
+        found = {
+            (row["head"], row["ensemble"]): row["value"]
+            for row in rows
+            if row["metric"] == "acc1" and row["ensemble"] in ("nlc", "log-avg")
+        }
+        assert len(found) == 10
+        assert min(found.values()) > 0.5
+
+    def test_routers_are_fitted_and_predict(
+        self, clipsyn: Any, embedded: Path, tmp_path: Path
+    ) -> None:
+        router = tmp_path / "router"
+        options = ("-d", "toy", "--ensemble", "nlc", "--head", "lda", "-o", router)
+        assert clipsyn("fit", embedded, *options).exit_code == 0
+        clipsyn("predict", router, embedded, "--csv", tmp_path / "predicted.csv")
+        fitted = load_router(router)
+        pool = FeatureStore.open(embedded).pool("toy", "test")
+        predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
+        np.testing.assert_array_equal(predicted, fitted.predict(pool))
+
+    def test_other_weights_of_the_name_are_refused(
+        self, fails: Any, embedded: Path, tmp_path: Path
+    ) -> None:
+        """As far as it can be known: by their class embeddings."""
+        options = ("-d", "toy", "-s", "val", "--prompts", "simple", "-b", "one")
+        arrays = dict(np.load(tmp_path / "one.npz"))
+        np.savez(tmp_path / "other.npz", **arrays | {"class_embeddings": np.eye(3, 4)})
+        said = fails(4, "import", embedded, tmp_path / "other.npz", *options)
+        assert "class embeddings 'simple' of one for toy are in" in said
+        assert "with other content" in said
 
 
 class TestWhatPredictWrites:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.parts import as_logits, perturbation_label, predicted_class
+from clipsyn.importing.parts import as_logits, perturbation_label
 from clipsyn.importing.settings import ImportSettings
 
 FILE = Path("answers.csv")
@@ -82,8 +82,3 @@ class TestAsLogits:
     def test_rows_of_nan_stay(self) -> None:
         values = np.array([[np.nan, np.nan], [0.5, 0.5]], np.float32)
         assert np.isnan(as_logits(values, "auto", "x")[0]).all()
-
-
-def test_predictions_of_rows_that_are_not_finite() -> None:
-    logits = np.array([[0, 2, 2], [np.inf, 0, 0], [0, np.nan, 0], [-np.inf, 0, 1]], np.float32)
-    np.testing.assert_array_equal(predicted_class(logits), [1, 65535, 65535, 65535])
