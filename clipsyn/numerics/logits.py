@@ -51,13 +51,18 @@ def predictions(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
 
     Rows with a NaN get NO_PREDICTION.
     """
+    return top_class(logits)[0]
+
+
+def top_class(logits: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """`predictions`, and the largest logit (n, 1), NaN in rows with a NaN."""
     if logits.ndim != 2 or not 0 < logits.shape[1] <= NO_PREDICTION:
         raise ValueError(
             f"logits are (sample, class) with 1 to {NO_PREDICTION} classes, not {logits.shape}"
         )
     best = logits.argmax(axis=1)  # a NaN wins, which tells the rows that have one
-    value = np.take_along_axis(logits, best[:, None], axis=1)[:, 0]
-    return np.where(np.isnan(value), NO_PREDICTION, best).astype(np.uint16)
+    value = np.take_along_axis(logits, best[:, None], axis=1)
+    return np.where(np.isnan(value[:, 0]), NO_PREDICTION, best).astype(np.uint16), value
 
 
 def weighted_sum(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:

@@ -10,16 +10,17 @@ Class identity is an index, and ties go to the lowest one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.logits import predictions as predicted_classes
+from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.logits import top_class
 from clipsyn.schema import NO_PREDICTION
 
-BLOCK_ROWS = 4096  # rows of logits compared at once: 4 MB of booleans at 1,000 classes
+_CACHED_VALUES = 1 << 18  # scores that are worked on at once: 1 MB
 CALIBRATION_BINS = 15  # as Guo et al. 2017
 
 
@@ -40,9 +41,12 @@ class Judged(NamedTuple):
 def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
     """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
     _check_logits(scores, labels)
-    starts = range(0, max(1, len(labels)), BLOCK_ROWS)
-    blocks = (slice(start, start + BLOCK_ROWS) for start in starts)
-    return join([_judge_block(scores[rows], labels[rows]) for rows in blocks])
+
+    def block(rows: slice) -> Judged:
+        parts = _in_cache(rows, scores.shape[1])
+        return join([_judge_block(scores[some], labels[some]) for some in parts])
+
+    return join(in_blocks(block, scores.shape) or [_judge_block(scores, labels)])
 
 
 def join(parts: Sequence[Judged]) -> Judged:
@@ -50,18 +54,26 @@ def join(parts: Sequence[Judged]) -> Judged:
     return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
+def _in_cache(rows: slice, classes: int) -> Iterator[slice]:
+    """Parts of `rows` whose scores stay in a core's cache between passes over them."""
+    step = max(1, _CACHED_VALUES // classes)
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
+
+
 def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
     known = np.maximum(labels, 0)[:, None]
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    total = np.exp(shifted).sum(axis=1, keepdims=True)
-    log_total = np.log(total)
-    nll = (log_total - np.take_along_axis(shifted, known, axis=1))[:, 0]
-    squares = (np.exp(2 * shifted).sum(axis=1, keepdims=True) / total**2)[:, 0]
-    brier = squares - 2 * np.exp(-nll) + 1
-    confidence = 1 / total[:, 0]  # the largest score is 0 now
+    prediction, largest = top_class(scores)
+    odds = scores - largest
+    true = np.take_along_axis(odds, known, axis=1)
+    np.exp(odds, out=odds)
+    total = odds.sum(axis=1, keepdims=True)
+    nll = (np.log(total) - true)[:, 0]
+    total = total[:, 0]
+    brier = np.einsum("nc,nc->n", odds, odds) / total**2 - 2 * np.exp(-nll) + 1
     for values in (nll, brier):
         values[labels < 0] = np.nan
-    return Judged(predicted_classes(scores), nll, brier, confidence)
+    return Judged(prediction, nll, brier, 1 / total)  # the largest score is 0 now
 
 
 def calibration_gaps(
@@ -167,22 +179,22 @@ def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.in
     there is no label or a NaN.
     """
     _check_logits(logits, labels)
-    ranks = np.full(len(labels), -1, np.int64)
-    for start in range(0, len(labels), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        ranks[rows] = _rank_block(logits[rows], labels[rows])
+    ranks = np.empty(len(labels), np.int64)
+    for some in _in_cache(slice(0, len(labels)), logits.shape[1]):
+        ranks[some] = _rank_block(logits[some], labels[some])
     return ranks
 
 
 def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
-    index = np.maximum(labels, 0)[:, None]
-    true = np.take_along_axis(logits, index, axis=1)
-    larger = np.count_nonzero(logits > true, axis=1)
-    equal_before = (logits == true) & (np.arange(logits.shape[1]) < index)
-    ranks = larger + np.count_nonzero(equal_before, axis=1)
-    # a row with any NaN has a NaN sum; infinities of both signs do not occur in logits
-    unknown = (labels < 0) | np.isnan(logits.sum(axis=1))
-    return np.where(unknown, -1, ranks)
+    true = np.take_along_axis(logits, np.maximum(labels, 0)[:, None], axis=1)
+    ranks = np.count_nonzero(logits > true, axis=1).astype(np.int64)
+    smaller = np.count_nonzero(logits < true, axis=1)
+    odd = (ranks + smaller + 1 < logits.shape[1]) | np.isnan(true[:, 0])  # equal logits, or a NaN
+    before = np.arange(logits.shape[1]) < labels[odd, None]
+    equal_before = np.count_nonzero((logits[odd] == true[odd]) & before, axis=1)
+    unknown = np.isnan(logits[odd]).any(axis=1)
+    ranks[odd] = np.where(unknown, -1, ranks[odd] + equal_before)
+    return np.where(labels < 0, -1, ranks)
 
 
 def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:

@@ -114,7 +114,7 @@ class Resamples:
         else:
             edges = np.append(0, np.cumsum(self.sizes))
             for before in _row_sums(self.n, self.count, self._seed):
-                yield np.diff(before.take(edges, axis=1), axis=1)
+                yield np.diff(before[:, edges], axis=1)
 
     def _few(self) -> bool:
         """Whether multinomial draws are faster than counting the rows of each resample."""

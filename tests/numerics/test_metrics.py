@@ -62,6 +62,32 @@ def test_mean_per_class_recall_is_scikit_learns_macro_recall(drawn):
     assert mean_per_class_recall(predictions, labels, 40).value == found.value
 
 
+def test_judgements_are_those_of_a_plain_loop_over_a_column_of_a_pool():
+    """300 samples of three backbones, a row at a time in double precision; 40 are unlabelled."""
+    rng = np.random.default_rng(31)
+    pool = rng.normal(scale=4, size=(300, 3, 17)).astype(np.float32)
+    labels = np.where(np.arange(300) % 8, rng.integers(0, 17, 300), -1).astype(np.int32)
+    pool[5, 1, 3] = np.nan
+    judged = judge(pool[:, 1], labels)
+    for row, label, prediction, nll, brier, confidence in zip(
+        pool[:, 1].astype(float), labels, *judged, strict=True
+    ):
+        p = [math.exp(score) for score in row]
+        p = [one / sum(p) for one in p]
+        if math.isnan(p[0]):
+            assert prediction == NO_PREDICTION
+            assert np.isnan([nll, brier, confidence]).all()
+            continue
+        assert prediction == p.index(max(p))
+        assert confidence == pytest.approx(max(p), rel=1e-5)
+        if label < 0:
+            assert np.isnan([nll, brier]).all()
+            continue
+        squares = [(one - (c == label)) ** 2 for c, one in enumerate(p)]
+        assert nll == pytest.approx(-math.log(p[label]), rel=1e-5, abs=1e-6)
+        assert brier == pytest.approx(sum(squares), rel=1e-5, abs=1e-6)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5, 9])
 def test_ranks_give_scikit_learns_top_k_accuracy(k):
     rng = np.random.default_rng(1)
@@ -101,7 +127,7 @@ def test_ranks_do_not_depend_on_the_block(monkeypatch):
     logits = rng.integers(0, 4, (100, 12)).astype(np.float32)
     labels = rng.integers(-1, 12, 100).astype(np.int32)
     whole = true_class_rank(logits, labels)
-    monkeypatch.setattr(metrics, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(metrics, "_CACHED_VALUES", 7 * 12)
     np.testing.assert_array_equal(true_class_rank(logits, labels), whole)
 
 
@@ -197,7 +223,8 @@ def test_judgements_of_blocks_are_those_of_the_whole(monkeypatch):
     labels = np.array([0, 1, 2, -1, 0, 1, 2, 0, 1, 2], np.int32)
     scores[4] = np.nan
     whole = judge(scores, labels)
-    monkeypatch.setattr("clipsyn.numerics.metrics.BLOCK_ROWS", 3)
+    monkeypatch.setattr("clipsyn.numerics.metrics._CACHED_VALUES", 3 * 3)
+    monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 15)
     for one, other in zip(judge(scores, labels), whole, strict=True):
         assert np.array_equal(one, other, equal_nan=True)
     assert whole.prediction[4] == NO_PREDICTION

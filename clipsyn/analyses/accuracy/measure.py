@@ -11,6 +11,7 @@ a backbone that was chosen on other data is at least as large in expectation.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, share
+from clipsyn.numerics.blocks import usable_cores
 from clipsyn.numerics.metrics import mean_per_class_recall, scored, true_class_rank
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import FeatureKey
@@ -41,10 +43,16 @@ def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:
 
 def _rows(group: Predicted) -> Iterator[Row]:
     """All rows of one dataset, split, perturbation and prompt set."""
-    for key, predictions in zip(group.keys, group.predictions, strict=True):
-        alone = {"fingerprint": group.fingerprints[key.backbone]}  # whatever the others are
-        for measured in _of_backbone(group, key, predictions):
-            yield group.row(measured, (key.backbone,)) | alone
+    with ThreadPoolExecutor(usable_cores()) as threads:  # logits are read while draws are made
+        top5 = {
+            key: threads.submit(_top5, group, key, predictions)
+            for key, predictions in zip(group.keys, group.predictions, strict=True)
+            if group.n_classes > 5 and group.has_logits(key)
+        }
+        for key, predictions in zip(group.keys, group.predictions, strict=True):
+            alone = {"fingerprint": group.fingerprints[key.backbone]}  # whatever the others are
+            for measured in _of_backbone(group, predictions, top5.get(key)):
+                yield group.row(measured, (key.backbone,)) | alone
     if len(group.keys) > 1:
         for measured in _of_oracle(group):
             yield group.row(measured, group.backbones, "oracle")
@@ -53,16 +61,16 @@ def _rows(group: Predicted) -> Iterator[Row]:
 
 
 def _of_backbone(
-    group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]
+    group: Predicted, predictions: NDArray[np.uint16], top5: Future[Measured] | None
 ) -> Iterator[Measured]:
     counted = scored(predictions, group.labels)
     labels = group.labels[counted]
     correct = predictions[counted] == labels
-    yield share("acc1", int(correct.sum()), len(correct))
-    if group.n_classes > 5 and group.has_logits(key):
-        yield _top5(group, key)
     recall = mean_per_class_recall(predictions, group.labels, group.n_classes)
     interval = bootstrap_mean_per_class(correct, labels)
+    yield share("acc1", int(correct.sum()), len(correct))
+    if top5:
+        yield top5.result()
     yield Measured("mean_per_class_recall", recall, interval)
 
 
@@ -76,15 +84,17 @@ def _of_oracle(group: Predicted) -> Iterator[Measured]:
     yield gain("gain", anyone, right)
 
 
-def _top5(group: Predicted, key: FeatureKey) -> Measured:
-    """Top-5 accuracy from logits read a few chunks at a time."""
+def _top5(group: Predicted, key: FeatureKey, predictions: NDArray[np.uint16]) -> Measured:
+    """Top-5 accuracy, from logits where top-1 is wrong, read a few chunks at a time."""
     labels = group.labels
+    right = (predictions == labels) & (labels >= 0)
+    hits = n = int(np.count_nonzero(right))
     step = 4 * Blocks(len(labels), group.store.chunk_rows).rows
-    hits = n = 0
     for start in range(0, len(labels), step):
         rows = range(start, min(start + step, len(labels)))
+        wrong = np.flatnonzero(~right[rows.start : rows.stop])
         logits = group.store.logits(key, group.prompts, rows)
-        ranks = true_class_rank(logits, labels[rows.start : rows.stop])
+        ranks = true_class_rank(logits[wrong], labels[start + wrong])
         hits += int(np.count_nonzero((ranks >= 0) & (ranks < 5)))
         n += int(np.count_nonzero(ranks >= 0))
     return share("acc5", hits, n)
