@@ -23,6 +23,7 @@ import click
 import polars as pl
 from bounds import Bound, Counts, Rates, Shape, applying, fitting
 from common import fresh_python, start, workplace
+from estimates import over_truth
 from processes import Ran, clipsyn, run
 from shapes import IMAGENET, PAPER, Set
 from stores import make_store, perturb, save_plain
@@ -209,6 +210,8 @@ def measured(bench: Bench, line: Line, rates: Rates) -> Row:
     row = {"line": line.name, **shown(ours), "bound s": f"{bound:.3g}", "over bound": ""}
     if ours.worked:
         row["over bound"] = f"{ours.wall / bound:.1f}"
+    if said := over_truth(ours):
+        row["estimated over taken"] = said
     if bench.before:
         there = run(line.command, bench.timeout, {"PYTHONPATH": str(bench.before.resolve())})
         row |= {f"before: {name}": text for name, text in shown(there).items()}

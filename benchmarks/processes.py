@@ -28,6 +28,7 @@ class Ran:
     cpu: float
     peak: int
     output: str
+    said: tuple[tuple[float, str], ...] = ()  # lines of stderr, each with its second
     error: str = ""  # why it failed, in one line
 
     @property
@@ -43,27 +44,35 @@ def run(
     CPU time is that of the process and of its children. The peak is that of the process alone
     (VmHWM, looked at until it ends: ru_maxrss would begin with the peak of this process).
     """
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    said: list[tuple[float, str]] = []
+    with tempfile.TemporaryFile("w+") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(
             command,
             stdout=output,
-            stderr=errors,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
+        assert process.stderr is not None
+        listener = threading.Thread(target=_listen, args=[process.stderr, begin, said])
+        listener.start()
         late = threading.Timer(timeout, _kill, [process.pid])
         late.start()
         peak, (_, status, used) = _wait(process.pid)
         late.cancel()
         wall = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
-        texts = [_text(file) for file in (output, errors)]
+        listener.join()
+        process.stderr.close()
+        output.seek(0)
+        text = output.read()
     why = ""
     if process.returncode:
-        last = (texts[1].strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        last = ([line for _, line in said if line] or [f"exit status {process.returncode}"])[-1]
         why = f"not done after {timeout:,.0f} s" if wall >= timeout else last
-    return Ran(wall, used.ru_utime + used.ru_stime, peak, texts[0], why)
+    return Ran(wall, used.ru_utime + used.ru_stime, peak, text, tuple(said), why)
 
 
 def _wait(process: int) -> tuple[int, tuple[int, int, struct_rusage]]:
@@ -86,9 +95,8 @@ def _peak(process: int) -> int:
     return 0
 
 
-def _text(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
+def _listen(stream: IO[str], begin: float, said: list[tuple[float, str]]) -> None:
+    said.extend((time.perf_counter() - begin, line.rstrip()) for line in stream)
 
 
 def _kill(process: int) -> None:

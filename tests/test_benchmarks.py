@@ -14,7 +14,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-MODULES = ("shapes", "synthetic", "stores", "bounds", "processes", "plain")
+MODULES = ("shapes", "synthetic", "stores", "bounds", "processes", "estimates", "plain")
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +170,29 @@ def test_a_process_that_takes_too_long_is_ended(bench: Any) -> None:
     ran = bench.processes.run([sys.executable, "-c", "import time; time.sleep(600)"], 0.5)
     assert "not done after" in ran.error
     assert ran.wall < 60
+
+
+def test_what_a_process_says_is_kept_with_its_second(bench: Any) -> None:
+    code = "import sys; print('first', file=sys.stderr); print('last', file=sys.stderr)"
+    ran = bench.processes.run([sys.executable, "-c", code], 60)
+    assert [line for _, line in ran.said] == ["first", "last"]
+    assert all(0 < second <= ran.wall for second, _ in ran.said)
+
+
+def test_estimates_are_compared_with_what_a_run_took(bench: Any) -> None:
+    said = (
+        (1.0, "14 fits by 2 workers, in about 1.5 min"),
+        (30.0, "note: gac left out"),
+        (50.0, "fits: 3/14, 1,010 s left"),
+        (60.0, "fits: 4/14, 140 s left"),
+        (80.0, "fits: 9/14, 0 fits/s, 20 s left"),
+    )
+    ran = bench.processes.Ran(wall=100.0, cpu=1.0, peak=1, output="", said=said)
+    found = list(bench.estimates.estimates(ran))
+    assert found == [(1.0, 91.0), (50.0, 1060.0), (60.0, 200.0), (80.0, 100.0)]
+    assert bench.estimates.over_truth(ran) == "0.91, then 1.00-2.00"
+
+
+def test_a_run_that_says_nothing_has_no_estimate(bench: Any) -> None:
+    ran = bench.processes.Ran(wall=1.0, cpu=1.0, peak=1, output="")
+    assert bench.estimates.over_truth(ran) == ""
