@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,18 @@ from clipsyn.stream import Stream
 _LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
 _STREAM_BYTES = 64 << 20  # of logits and embeddings in one block of a stream, or a chunk of each
-_LOGIT_BYTES, _EMBEDDING_BYTES = 4, 2
+_LOGIT_BYTES = 4
+_READ_THREADS = 4  # of which each copies what it has read into its place; see store.arrays
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 _LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
+
+
+class _Part(NamedTuple):
+    """Rows of a pool that lie in one chunk."""
+
+    span: range  # of the split, read together
+    at: slice | NDArray[np.intp]  # in the span
+    place: slice  # in the pool
 
 
 class PoolReader:
@@ -190,15 +200,27 @@ class PoolReader:
         if not len(chosen):
             return self.read(np.arange(1), embeddings=embeddings).take(chosen)
         start_time = time.monotonic()
-        parts = [(span, chosen[a:b] - span.start) for span, a, b in self._spans(chosen)]
+        parts = [*self._parts(chosen)]
         logits = np.empty((len(chosen), len(self.keys), self._n_classes), np.float32)
-        for column, key in enumerate(self.keys):
-            start = 0
-            for span, at in parts:
-                logits[start : start + len(at), column] = self._logits(key, span)[at]
-                start += len(at)
         keys = [self._embedded, *self.views] if embeddings else []
-        images, *views = [self._embeddings(one, parts) for one in keys] or [{}]
+        images, *views = [self._room(one, len(chosen)) for one in keys] or [{}]
+
+        def read_logits(column: int, key: FeatureKey, part: _Part) -> None:
+            logits[part.place, column] = self._logits(key, part.span)[part.at]
+
+        def read_embeddings(out: NDArray[Any], key: FeatureKey, part: _Part) -> None:
+            out[part.place] = self.store.embeddings(key, part.span)[part.at]
+
+        jobs = [partial(read_logits, *one, part) for one in enumerate(self.keys) for part in parts]
+        for some, room in zip(keys, [images, *views], strict=False):
+            jobs += [
+                partial(read_embeddings, room[key.backbone], key, part)
+                for key in some
+                for part in parts
+            ]
+        with ThreadPoolExecutor(_READ_THREADS) as threads:
+            for done in [threads.submit(job) for job in jobs]:
+                done.result()
         self._check_same()
         _LOG.debug(
             f"read {len(chosen):,} samples of {self.samples.name} · "
@@ -266,9 +288,8 @@ class PoolReader:
     @property
     def _bytes_a_sample(self) -> int:
         """Of a pool with embeddings and views."""
-        groups = [self.store.cell(key).holding("image_embedding") for key in self._embedded]
-        width = sum(group.layout("image_embedding").shape[1] for group in groups)
-        embeddings = _EMBEDDING_BYTES * width * (1 + len(self.views))
+        rooms = (self._room(keys, 1) for keys in (self._embedded, *self.views))
+        embeddings = sum(one.nbytes for room in rooms for one in room.values())
         return _LOGIT_BYTES * len(self.keys) * self._n_classes + embeddings
 
     @property
@@ -313,20 +334,22 @@ class PoolReader:
     def _n_classes(self) -> int:
         return len(self.samples.class_names)
 
-    def _spans(self, rows: NDArray[Any]) -> Iterator[tuple[range, int, int]]:
-        """Ranges of whole chunks that hold `rows`, each with the slice of `rows` it serves."""
+    def _parts(self, rows: NDArray[Any]) -> Iterator[_Part]:
+        """`rows`, a chunk of the store at a time."""
         blocks = self._chunks
         number = rows // blocks.rows
         edges = np.flatnonzero(np.diff(number, prepend=-1, append=blocks.count))
-        for first, last in pairwise(edges):
-            yield blocks.range(int(number[first])), int(first), int(last)
+        for first, last in pairwise(edges.tolist()):
+            span = blocks.range(int(number[first]))
+            at = rows[first:last] - span.start
+            whole = at[-1] - at[0] == len(at) - 1
+            yield _Part(span, slice(at[0], at[-1] + 1) if whole else at, slice(first, last))
 
-    def _embeddings(
-        self, keys: Sequence[FeatureKey], parts: Sequence[tuple[range, NDArray[Any]]]
-    ) -> dict[str, NDArray[np.float16]]:
+    def _room(self, keys: Sequence[FeatureKey], count: int) -> dict[str, NDArray[np.float16]]:
+        """Empty arrays (sample, embed) for so many samples."""
+        groups = {key.backbone: self.store.cell(key).holding("image_embedding") for key in keys}
+        layouts = {name: group.layout("image_embedding") for name, group in groups.items()}
         return {
-            key.backbone: np.concatenate(
-                [self.store.embeddings(key, span)[at] for span, at in parts]
-            )
-            for key in keys
+            name: np.empty((count, *layout.shape[1:]), layout.dtype)
+            for name, layout in layouts.items()
         }
