@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.folds import stratified_folds
-from clipsyn.numerics.logistic import Linear
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.numerics.loss import cross_entropy
-from clipsyn.numerics.wide import Axes, fit_wide, principal_axes
+from clipsyn.numerics.wide import LARGE, Axes, Linear, fit_wide, principal_axes
 from clipsyn.pool import Pool
 from clipsyn.settings import NUMBER
 
@@ -27,9 +26,8 @@ _GRID = (1.0, 10.0, 100.0)  # inverse penalties tried, the strongest penalty fir
 _FIXED = 10.0  # where the support set is too small to choose
 _FOLDS = 3
 _ENOUGH = 2_000  # held-out samples that settle the choice without another fold
-_EXACT = 2e8  # samples * inputs * classes: up to here the fit is in double precision
 # a fit stops where a step gains less, in nats: those of the choice, and the last one
-_STEPS, _LARGE_STEPS = (1e-5, 1e-9), (3e-4, 3e-5)
+_STEPS, _LARGE_STEPS = (1e-4, 1e-9), (3e-4, 3e-5)
 
 
 @dataclass(eq=False, repr=False)
@@ -82,7 +80,7 @@ class Stacking(Ensemble):
     def _fit(self, pool: Pool) -> None:
         self.seen_, positions = np.unique(pool.labels, return_inverse=True)
         labels = positions.astype(np.int32)
-        exact = pool.logits.size * len(self.seen_) <= _EXACT
+        exact = pool.logits.size * len(self.seen_) <= LARGE
         coarse, fine = _STEPS if exact else _LARGE_STEPS
         inputs, center, scale = _standardised(pool.logits, np.float64 if exact else np.float32)
         rotation = None
@@ -91,7 +89,7 @@ class Stacking(Ensemble):
             rotation, triangle = np.linalg.qr(inputs.T)
             inputs = np.ascontiguousarray(triangle.T)
         axes = principal_axes(inputs)
-        start = _nothing(len(self.seen_), inputs.shape[1])
+        start = Linear.nothing(len(self.seen_), inputs.shape[1])
         if self.inverse_penalty is None:
             self.inverse_penalty_, start = _chosen(inputs, labels, axes, coarse)
         else:
@@ -137,7 +135,7 @@ def _chosen(
 ) -> tuple[float, Linear]:
     """The inverse penalty with the best likelihood of held-out samples, and where to start."""
     sizes = np.bincount(labels)
-    nothing = _nothing(len(sizes), inputs.shape[1])
+    nothing = Linear.nothing(len(sizes), inputs.shape[1])
     if len(sizes) < 2 or np.mean(sizes > 1) < 0.5:
         return _FIXED, nothing
     losses, judged = np.zeros(len(_GRID)), 0
@@ -162,7 +160,3 @@ def _chosen(
             break
     best = int(losses.argmin())
     return _GRID[best], path[best + 1]
-
-
-def _nothing(classes: int, width: int) -> Linear:
-    return Linear(np.zeros((classes, width), np.float32), np.zeros(classes, np.float32))

@@ -13,6 +13,7 @@ from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import held_out
 from clipsyn.numerics.logistic import fit_probe
+from clipsyn.numerics.wide import Linear
 from clipsyn.pool import Pool
 from clipsyn.settings import NUMBER
 
@@ -77,11 +78,17 @@ class LinearProbe(Head):
         penalties = []
         for name in pool.backbones:
             features = image_embeddings(part, name)
-            chosen = self.penalty
+            chosen, start = self.penalty, None
             if chosen is None:
-                chosen = self._choose_penalty(features, labels)
+                chosen, start = self._choose_penalty(features, labels)
             probe = fit_probe(
-                features, labels, classes, chosen, sample_weights=weights, tolerance=1e-5
+                features,
+                labels,
+                classes,
+                chosen,
+                sample_weights=weights,
+                tolerance=1e-5,
+                start=start,
             )
             penalties.append(chosen)
             self.coef_[name] = _spread(probe.coef, self.present_)
@@ -108,11 +115,14 @@ class LinearProbe(Head):
             )
         return rows
 
-    def _choose_penalty(self, features: NDArray[np.float32], labels: NDArray[Any]) -> float:
+    def _choose_penalty(
+        self, features: NDArray[np.float32], labels: NDArray[np.int32]
+    ) -> tuple[float, Linear | None]:
+        """The penalty, and a probe with it to start from."""
         if not repeated(labels):
-            return DEFAULT_PENALTY
+            return DEFAULT_PENALTY, None
         out = held_out(labels, _VALIDATION, self.random_state)
-        best, lowest = DEFAULT_PENALTY, np.inf
+        best, lowest, start, probe = DEFAULT_PENALTY, np.inf, None, None
         for penalty in PENALTIES:
             probe = fit_probe(
                 features[~out],
@@ -121,12 +131,13 @@ class LinearProbe(Head):
                 penalty,
                 sample_weights=_weights(labels, ~out),
                 tolerance=1e-4,
+                start=probe,
             )
             loss = mean_loss(features[out] @ probe.coef.T + probe.intercept, labels[out])
             if loss >= lowest:
                 break
-            best, lowest = penalty, loss
-        return best
+            best, lowest, start = penalty, loss, probe
+        return best, start
 
 
 def _weights(labels: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float64]:

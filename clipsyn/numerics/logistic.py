@@ -11,20 +11,14 @@ anchored at the zero-shot classifier.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.numerics.optimise import minimise
-
-
-class Linear(NamedTuple):
-    """Logits to add: ``features @ coef.T + intercept``."""
-
-    coef: NDArray[np.float32]  # (class, embed)
-    intercept: NDArray[np.float32]  # (class,), zero where none is fitted
+from clipsyn.numerics.wide import LARGE, Linear, fit_wide, principal_axes
 
 
 def fit_logistic(
@@ -80,23 +74,41 @@ def fit_logistic(
 
 def fit_probe(
     features: NDArray[Any],
-    labels: NDArray[Any],
+    labels: NDArray[np.int32],
     classes: int,
     penalty: float,
     *,
     tolerance: float,
     sample_weights: NDArray[Any] | None = None,
+    start: Linear | None = None,
 ) -> Linear:
-    """The same with an intercept and without logits to start from."""
-    return fit_logistic(
-        features,
+    """The same with an intercept and without logits to start from.
+
+    Above `LARGE` it is `fit_wide`, from `start`: the probe of a stronger penalty, say.
+    """
+    if features.size * classes <= LARGE:
+        return fit_logistic(
+            features,
+            labels,
+            np.zeros((len(labels), classes), features.dtype),
+            penalty,
+            sample_weights=sample_weights,
+            intercept=True,
+            tolerance=tolerance,
+        )
+    centre = features.mean(axis=0)
+    inputs = features - centre
+    coef, intercept = start or Linear.nothing(classes, len(centre))
+    found = fit_wide(
+        inputs,
         labels,
-        np.zeros((len(labels), classes), features.dtype),
+        Linear(coef, intercept + coef @ centre),
         penalty,
-        sample_weights=sample_weights,
-        intercept=True,
+        axes=principal_axes(inputs),
         tolerance=tolerance,
+        sample_weights=sample_weights,
     )
+    return Linear(found.coef, found.intercept - found.coef @ centre)
 
 
 def _axes(features: NDArray[Any], ridge: float, classes: int) -> NDArray[Any]:

@@ -104,7 +104,7 @@ def objective(probability, coefficients, labels, inverse_penalty):
 @pytest.mark.parametrize(("n", "classes"), [(200, 4), (60, 20), (18, 12)])
 def test_single_precision_is_as_good_as_scikit_learn(monkeypatch, n, classes, inverse_penalty):
     """What large supports get: the objective to a thousandth of a nat."""
-    monkeypatch.setattr(stacking, "_EXACT", 0)
+    monkeypatch.setattr(stacking, "LARGE", 0)
     logits, labels = problem(n, classes=classes)
     inputs = standardised(logits)
     ratio = np.std(log_softmax(logits, axis=-1) - log_softmax(logits, axis=-1).mean(axis=0))
@@ -122,7 +122,7 @@ def test_large_supports_choose_the_penalty_of_small_ones(monkeypatch):
         logits, labels = problem(60, seed=seed, bias=noise)
         expected = Stacking().fit(logits, labels).inverse_penalty_
         with monkeypatch.context() as patch:
-            patch.setattr(stacking, "_EXACT", 0)
+            patch.setattr(stacking, "LARGE", 0)
             assert Stacking().fit(logits, labels).inverse_penalty_ == expected
 
 
@@ -146,7 +146,7 @@ def test_no_more_folds_are_fitted_than_settle_the_choice(monkeypatch):
 
 def test_a_large_fit_takes_a_few_times_the_memory_of_its_inputs():
     logits, labels = problem(1600, backbones=9, classes=120)
-    assert logits.size * 120 > stacking._EXACT
+    assert logits.size * 120 > stacking.LARGE
     tracemalloc.start()
     Stacking().fit(logits, labels)
     peak = tracemalloc.get_traced_memory()[1]

@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 
 from clipsyn.errors import TooFewSamples
 from clipsyn.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
+from clipsyn.numerics import logistic
 from clipsyn.numerics.folds import held_out
 from clipsyn.pool import Pool
 
@@ -24,8 +25,11 @@ def clusters(per_class: int = 10, classes: int = 5, noise: float = 0.5, seed: in
     return dataclasses.replace(pool, ids=ids)
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("penalty", [1.0, 0.01])
-def test_it_is_scikit_learns_on_nine_tenths(penalty):
+def test_it_is_scikit_learns_on_nine_tenths(monkeypatch, penalty, large):
+    if large:
+        monkeypatch.setattr(logistic, "LARGE", 0)
     support, new = clusters(), clusters(seed=1)
     out = held_out(support.labels, 0.1, 0)
     assert out.sum() == 5
@@ -138,3 +142,14 @@ def test_classes_weigh_as_much_as_in_the_whole_support():
     pool = Pool.of(np.zeros((7, 1, 2)), labels, [np.ones((7, 4)) / 2])
     logits = LinearProbe(holdout=0.3).fit(pool).transform(pool).logits[0, 0]
     assert logits[1] - logits[0] == pytest.approx(np.log(4 / 3), abs=1e-2)
+
+
+def test_a_large_support_chooses_the_penalty_of_a_small_one(monkeypatch):
+    """Each penalty starts from the probe of the last, which changes where none of them ends."""
+    for noise in (0.3, 1.0, 3.0):
+        support = clusters(noise=noise)
+        expected = LinearProbe().fit(support)
+        with monkeypatch.context() as patch:
+            patch.setattr(logistic, "LARGE", 0)
+            found = LinearProbe().fit(support)
+        assert found.penalty_.tolist() == expected.penalty_.tolist()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from clipsyn.numerics.logistic import fit_logistic
+from clipsyn.numerics import logistic
+from clipsyn.numerics.logistic import fit_logistic, fit_probe
 
 
 def problem(n: int = 60, width: int = 9, classes: int = 4, seed: int = 0):
@@ -90,3 +91,29 @@ def test_equal_features_leave_the_class_shares():
     assert not found.coef.any()
     shares = np.exp(found.intercept) / np.exp(found.intercept).sum()
     np.testing.assert_allclose(shares, [1 / 2, 1 / 3, 1 / 6], atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.1, 0.001])
+def test_a_large_probe_is_scikit_learns_too(monkeypatch, penalty):
+    """From whatever it starts, features without a mean of zero, in single precision."""
+    monkeypatch.setattr(logistic, "LARGE", 0)
+    features, labels, _, weights = problem()
+    theirs = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=20_000)
+    theirs.fit(features, labels, sample_weight=weights)
+    data = {"features": features, "labels": labels, "base": np.zeros((60, 4)), "weights": weights}
+    coef, intercept = torch.tensor(theirs.coef_), torch.tensor(theirs.intercept_)
+    lowest = float(loss(coef, intercept, **data, penalty=penalty)) / weights.sum()
+    start = None
+    for tolerance in (1e-3, 1e-6):
+        start = fit_probe(
+            features.astype(np.float32),
+            labels,
+            4,
+            penalty,
+            tolerance=tolerance,
+            sample_weights=weights,
+            start=start,
+        )
+    coef, intercept = torch.tensor(start.coef.astype(float)), torch.tensor(start.intercept)
+    found = float(loss(coef, intercept, **data, penalty=penalty)) / weights.sum()
+    assert lowest - 1e-9 <= found < lowest + 1e-4
