@@ -3,7 +3,7 @@
 An image has a class, a domain, and margins: how much nearer it lies to its class than to the
 classes that it is confused with. A margin is the sum of the backbone's own level, a part that all
 backbones share, a part that those of a family share, and noise. So backbones of a family err on the
-same images (kappa 0.5 to 0.6), those of two families on fewer of them (0.25 to 0.3), as OpenAI's
+same images (kappa about 0.6), those of two families on fewer of them (0.25 to 0.3), as OpenAI's
 do. The domain shifts the family's part and shows in the embedding, so that a router can learn it.
 """
 
