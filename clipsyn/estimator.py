@@ -98,8 +98,8 @@ class Estimator:
         """What a fit on a support of this shape takes; None where its first fit has to tell."""
         return None
 
-    def use_work(self, shape: Shape) -> Work | None:
-        """What it takes to transform, or to combine, a pool of this shape."""
+    def use_work(self, shape: Shape, support: Shape) -> Work | None:
+        """What it takes to transform, or to combine, a pool after a fit on such a support."""
         return None
 
     @contextmanager

@@ -89,7 +89,7 @@ class Costs:
 
     def of_fit(self, task: Task, number: int) -> Cost:
         """Of a task's fits the first makes the head transform the targets."""
-        fit, head = task.fits[number], _estimator(HEADS, task.head)
+        fit, head, drawn = task.fits[number], _estimator(HEADS, task.head), self._drawn(task)
         if fit.ensemble is None and len(task.rows) and not head.learns:
             return Cost(0.0, self._seconds([_GAIN] * len(fit.results)))
         ensembles = [_estimator(ENSEMBLES, name) for name in fit.ensembles()]
@@ -97,10 +97,10 @@ class Costs:
         for target in fit.targets():
             shape = self._shapes.targets[target]
             rest += [_read(shape)] if ensembles or number == 0 else []
-            rest += [head.use_work(shape), _singles(shape)] if number == 0 else []
+            rest += [head.use_work(shape, drawn), _singles(shape)] if number == 0 else []
             for ensemble in ensembles:
-                rest += [ensemble.use_work(shape), _measured(shape)]
-        works = [ensemble.fit_work(self._drawn(task)) for ensemble in ensembles]
+                rest += [ensemble.use_work(shape, drawn), _measured(shape)]
+        works = [ensemble.fit_work(drawn) for ensemble in ensembles]
         return Cost(self._seconds(works), self._seconds(rest))
 
     def _drawn(self, task: Task) -> Shape:
@@ -119,17 +119,17 @@ _GAIN = Work(seconds=0.002)  # of what learns nothing, over another backbone
 
 
 def _read(shape: Shape) -> Work:
-    return Work(values=0.5 * (shape.logits + shape.samples * shape.width / 2), seconds=0.01)
+    return Work(values=18 * (shape.logits + shape.samples * shape.width / 2), seconds=0.003)
 
 
 def _measured(shape: Shape) -> Work:
     """One method is judged, and has its intervals."""
-    return Work(12_000 * shape.samples, 4 * shape.samples * shape.classes, 0.02)
+    return Work(80_000 * shape.samples, 16 * shape.samples * shape.classes, 0.006)
 
 
 def _singles(shape: Shape) -> Work:
-    one = _measured(shape)
-    return Work(*(shape.backbones * part for part in one))
+    """The resamples are drawn, and the backbones and their oracle measured."""
+    return Work(*(1.5 * shape.backbones * part for part in _measured(shape)))
 
 
 @cache

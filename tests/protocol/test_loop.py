@@ -583,6 +583,70 @@ def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, ke
     assert f"toy/train: {gone} shots are the same 30 images as {most}: fitted once" in caplog.text
 
 
+@pytest.fixture
+def fits(monkeypatch) -> list[tuple[str, int | None]]:
+    """What is fitted, with its seed: heads, and ensembles that learn."""
+    made: list[tuple[str, int | None]] = []
+    head, ensemble = study.fit_head, study.fit_ensemble
+
+    def fit_head(support, name, seed):
+        if HEADS.load(name.partition(":")[0]).learns:
+            made.append((name, seed))
+        return head(support, name, seed)
+
+    def fit_ensemble(combiner, name, seed):
+        if ENSEMBLES.load(name.partition(":")[0]).learns:
+            made.append((name, seed))
+        return ensemble(combiner, name, seed)
+
+    monkeypatch.setattr(study, "fit_head", fit_head)
+    monkeypatch.setattr(study, "fit_ensemble", fit_ensemble)
+    return made
+
+
+def test_seeds_that_draw_the_same_images_share_what_is_not_random(store, fits):
+    """16 shots are the whole support, for every seed: only NLC differs from seed to seed."""
+    settings = {"shots": (16,), "seeds": 3, "heads": ["lda"]}
+    frame = run(store, ensembles=["super-learner", "nlc:steps=5"], **settings)
+    once = [("lda", None), ("super-learner", None), ("best-single", None)]
+    assert sorted(fits, key=str) == sorted(
+        [*once, *(("nlc:steps=5", s) for s in range(3))], key=str
+    )
+    learned = timeless(frame.filter(ensemble="super-learner")).sort("seed", "metric")
+    assert set(learned["seed"]) == {0, 1, 2}
+    assert learned["fingerprint"].n_unique() == 3
+    first = learned.filter(seed=0).drop("seed", "fingerprint")
+    for seed in (1, 2):
+        assert learned.filter(seed=seed).drop("seed", "fingerprint").equals(first)
+    alone = run(store, ensembles=["super-learner"], **settings | {"seeds": 1})
+    assert (
+        timeless(alone.filter(ensemble="super-learner"))
+        .sort("metric")
+        .equals(learned.filter(seed=0))
+    )
+
+
+def test_the_head_of_the_whole_support_is_fitted_once(store, fits):
+    """For what is random, and for what is not."""
+    ensembles = ["super-learner", "nlc:steps=5"]
+    run(store, ensembles=ensembles, shots=("full",), seeds=3, heads=["lda"])
+    assert fits.count(("lda", None)) == 1
+    assert [seed for name, seed in fits if name == "nlc:steps=5"] == [0, 1, 2]
+
+
+def test_a_head_is_not_fitted_for_what_is_known(store, tmp_path, fits):
+    settings = {"shots": (4,), "seeds": 1, "output": tmp_path / "r.parquet"}
+    run(store, heads=["zero-shot", "lda"], **settings)
+    fits.clear()
+    run(store, heads=["zero-shot", "lda", "anchored-probe"], **settings)
+    assert {name for name, _ in fits} == {"anchored-probe", "super-learner", "best-single"}
+    assert len(fits) == 3
+    fits.clear()
+    both = ["log-avg", "super-learner", "greedy"]
+    run(store, heads=["zero-shot", "lda"], ensembles=both, **settings)
+    assert fits == [("greedy", None), ("lda", None), ("greedy", None)]
+
+
 class TestBudget:
     """A fit of super-learner, or of the head lda, takes twelve minutes here."""
 
