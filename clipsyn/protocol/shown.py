@@ -1,8 +1,7 @@
 """Targets as a head shows them to ensembles, a block of samples at a time.
 
-What is asked for again stays: blocks of small targets in memory, logits of a head that learns in a
-temporary file where a target is large. A head that learns nothing leaves logits as they are, so
-that those are read from the store.
+What is asked for again stays: blocks of small targets in memory, and the logits of heads in a
+temporary file where a target is large. Those of the zero-shot head are read from the store.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.heads.base import Head
+from clipsyn.heads.zero_shot import ZeroShot
 from clipsyn.numerics.metrics import Judged, join, judge
 from clipsyn.pool import Pool
 from clipsyn.protocol.methods import Target, for_classes
@@ -139,7 +139,7 @@ class Shown:
 
     def _blocks(self, target: int, embeddings: bool) -> Iterator[Pool]:
         """The target's samples with the logits of the head."""
-        if not self._head.learns:
+        if type(self._head) is ZeroShot:
             return self._stored(target, embeddings)
         if target not in self._files:
             n = len(self._targets[target].reader)
@@ -194,6 +194,9 @@ class _LogitsFile:
     def __init__(self) -> None:
         self._file = TemporaryFile(prefix="clipsyn-")  # noqa: SIM115 (it lives as long as this)
         self._shells: list[Pool] = []  # all of the pools but their numbers
+
+    def __del__(self) -> None:
+        self._file.close()
 
     def add(self, pool: Pool) -> None:
         self._file.write(np.ascontiguousarray(pool.logits, np.float32).data)
