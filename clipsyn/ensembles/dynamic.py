@@ -21,7 +21,7 @@ from clipsyn.ensembles.static import log_shares, one_hot
 from clipsyn.errors import RouterMismatch
 from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
-from clipsyn.numerics.logits import softmax
+from clipsyn.numerics.logits import mixture
 from clipsyn.pool import Pool
 from clipsyn.settings import WHOLE
 
@@ -110,7 +110,8 @@ class OverallLocalAccuracy(_LocalCompetence, Router):
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         nearby = cast(_Searched, pool).nearby
-        confidence = softmax(pool.logits).max(axis=2)
+        powers = pool.logits - pool.logits.max(axis=2, keepdims=True)
+        confidence = 1 / np.exp(powers, out=powers).sum(axis=2)  # of the first class
         confidence[nearby < nearby.max(axis=1, keepdims=True)] = -1
         return one_hot(confidence.argmax(axis=1), len(pool.backbones))
 
@@ -136,7 +137,7 @@ class KnoraUnion(_LocalCompetence):
     def _combine(self, pool: Pool) -> NDArray[Any]:
         votes = cast(_Searched, pool).nearby.copy()
         votes[~votes.any(axis=1)] = 1
-        scores = softmax(pool.logits).mean(axis=1)
+        scores = mixture(pool.logits, np.full(len(pool.backbones), 1 / len(pool.backbones)))
         samples = np.arange(len(pool))
         for chosen, count in zip(pool.logits.argmax(axis=2).T, votes.T, strict=True):
             scores[samples, chosen] += count

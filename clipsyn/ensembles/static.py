@@ -13,11 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.numerics.blocks import in_blocks
-from clipsyn.numerics.logits import log_mixture, softmax
+from clipsyn.numerics.logits import log_mixture, mixture, sums
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.stream import Support
+
+_CLOSE = 1 + 1e-4  # odds of a larger ratio are told apart whatever their rounding
+_SMALLEST = 1e-30  # odds that are exact in single precision though some powers are 0
 
 
 class BestSingle(Router):
@@ -45,12 +48,14 @@ class BestSingle(Router):
         return self
 
     def _fit_in_passes(self, support: Support) -> None:
-        right = np.zeros(len(support.backbones), int)
-        loss = np.zeros(len(right))
+        right, loss = np.zeros(len(support.backbones), int), np.zeros(len(support.backbones))
         for pool in support.blocks(embeddings=False):
-            good, losses = _right_and_losses(pool)
-            right += good.sum(axis=0)
-            loss += losses.sum(axis=0, dtype=np.float64)
+            right += _right(pool)
+            # where this is all of the support, only those that are equally good need a loss
+            whole = len(pool) == len(support)
+            columns = np.flatnonzero(right == right.max()) if whole else np.arange(len(right))
+            if len(columns) > 1:
+                loss[columns] += _losses(pool, columns).sum(axis=0, dtype=np.float64)
         order = np.lexsort((loss / len(support), -right))  # stable
         self.best_ = support.backbones[order[0]]
 
@@ -58,6 +63,9 @@ class BestSingle(Router):
         weights = np.zeros(len(pool.backbones), np.float32)
         weights[pool.backbones.index(self.best_)] = 1
         return weights
+
+    def _combine(self, pool: Pool) -> NDArray[Any]:
+        return pool.logits[:, pool.backbones.index(self.best_)]
 
 
 class _Vote(Ensemble):
@@ -74,7 +82,7 @@ class _Vote(Ensemble):
     def _combine(self, pool: Pool) -> NDArray[Any]:
         n, count, classes = pool.logits.shape
         choices = min(self._choices, classes)
-        votes = softmax(pool.logits).mean(axis=1)
+        votes = mixture(pool.logits, np.full(count, 1 / count))
         left = pool.logits if choices == 1 else pool.logits.copy()
         samples = np.arange(n)
         for choice in range(choices):
@@ -185,11 +193,28 @@ def most_confident(logits: NDArray[Any]) -> NDArray[np.intp]:
     confidences close to 1 are equal in float32 long before these are.
     """
     best = logits.argmax(axis=2)[:, :, None]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        powers = np.exp(logits)
+        first = np.take_along_axis(powers, best, axis=2)[:, :, 0]
+        np.put_along_axis(powers, best, 0, axis=2)
+        odds = sums(powers) / first
+    chosen = odds.argmin(axis=1)
+    lowest = odds[np.arange(len(odds)), chosen]
+    rivals = np.count_nonzero(odds <= lowest[:, None] * _CLOSE, axis=1)
+    clear = (rivals == 1) & (lowest > _SMALLEST) & (first.min(axis=1) >= 1)
+    clear &= np.isfinite(odds).all(axis=1)
+    if not clear.all():
+        unclear = np.flatnonzero(~clear)
+        chosen[unclear] = _exact_odds(logits[unclear], best[unclear]).argmin(axis=1)
+    return np.asarray(chosen)
+
+
+def _exact_odds(logits: NDArray[Any], best: NDArray[np.intp]) -> NDArray[Any]:
+    """(sample, backbone): equal where logits are equal up to a number that is added to all."""
     odds = logits - np.take_along_axis(logits, best, axis=2)
     np.exp(odds, out=odds)
     np.put_along_axis(odds, best, 0, axis=2)
-    chosen: NDArray[np.intp] = odds.sum(axis=2).argmin(axis=1)
-    return chosen
+    return np.asarray(odds.sum(axis=2))
 
 
 def tied_votes(predictions: NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -209,18 +234,25 @@ def one_hot(chosen: NDArray[np.intp], count: int) -> NDArray[np.float32]:
     return np.asarray(chosen[:, None] == np.arange(count), np.float32)
 
 
-def _right_and_losses(pool: Pool) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Whether each backbone is right, and its cross-entropy: two arrays (sample, backbone)."""
-    right = np.empty(pool.logits.shape[:2], bool)
-    losses = np.empty(pool.logits.shape[:2], np.float32)
+def _right(pool: Pool) -> NDArray[np.intp]:
+    """(backbone,) how many samples each is right on."""
+
+    def block(rows: slice) -> NDArray[np.intp]:
+        right = pool.logits[rows].argmax(axis=2) == pool.labels[rows, None]
+        return np.asarray(np.count_nonzero(right, axis=0))
+
+    return np.asarray(np.sum(in_blocks(block, pool.logits.shape), axis=0))
+
+
+def _losses(pool: Pool, columns: NDArray[np.intp]) -> NDArray[np.float32]:
+    """(sample, chosen backbone) cross-entropy."""
+    losses = np.empty((len(pool), len(columns)), np.float32)
 
     def block(rows: slice) -> None:
-        labels = pool.labels[rows]
-        for column in range(len(pool.backbones)):
-            scores = pool.logits[rows, column]
-            right[rows, column] = scores.argmax(axis=1) == labels
+        for place, column in enumerate(columns):
+            scores = pool.logits[rows, column].copy()
             with np.errstate(over="ignore"):  # infinitely wrong
-                losses[rows, column] = cross_entropy(scores.copy(), labels)[0]
+                losses[rows, place] = cross_entropy(scores, pool.labels[rows])[0]
 
     in_blocks(block, pool.logits.shape)
-    return right, losses
+    return losses

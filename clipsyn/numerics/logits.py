@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
 
+_LARGE = 1e30  # a sum of powers that single precision has numbers beyond
+_SMALL = 1e-30  # a probability beside which one that is 0 in single precision matters no more
+
 
 def zero_shot_logits(
     image_embedding: NDArray[Any],
@@ -99,12 +102,43 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
+def mixture(logits: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+    """``sum over b of w_b p_b``: a mixture of the backbones' probabilities.
+
+    logits: (sample, backbone, class). weights: (sample, backbone), or (backbone,) for all.
+    Returns (sample, class) in the dtype of `logits`.
+
+    The logits are read once where they are of usual size: then their powers need no shift, and are
+    divided by their sums as they are added up.
+    """
+    with np.errstate(over="ignore"):
+        powers: NDArray[Any] = np.exp(logits)
+        totals = sums(powers)
+    # what is rounded to 0 beside a total from 1 on is a probability of 0 in any case
+    if totals.min() < 1 or not totals.max() < _LARGE:
+        powers = softmax(logits)
+        totals = np.ones_like(totals)
+    shares = (weights / totals).astype(logits.dtype, copy=False)
+    return np.asarray((shares[:, None] @ powers)[:, 0])
+
+
 def log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]:
     """``log(sum over b of w_b p_b)``: the log-probabilities of a mixture of backbones.
 
     logits: (sample, backbone, class). log_weights: (sample, backbone), or (backbone,) for all.
     Returns (sample, class); finite where probabilities are 0 in float32.
     """
+    log_weights = np.broadcast_to(log_weights, logits.shape[:2])
+    mixed = mixture(logits, np.exp(log_weights))
+    small = np.flatnonzero(mixed.min(axis=1) < _SMALL)
+    with np.errstate(divide="ignore"):
+        np.log(mixed, out=mixed)
+    if len(small):
+        mixed[small] = _exact_log_mixture(logits[small], log_weights[small])
+    return mixed
+
+
+def _exact_log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]:
     terms = log_softmax(logits)
     terms += log_weights[..., None]
     largest: NDArray[Any] = terms.max(axis=1)
@@ -112,6 +146,12 @@ def log_mixture(logits: NDArray[Any], log_weights: NDArray[Any]) -> NDArray[Any]
     np.exp(terms, out=terms)
     largest += np.log(terms.sum(axis=1))
     return largest
+
+
+def sums(values: NDArray[Any]) -> NDArray[Any]:
+    """Over the last axis, by BLAS: a third of the time that numpy takes."""
+    flat = values.reshape(-1, values.shape[-1])
+    return np.asarray((flat @ np.ones(flat.shape[1], flat.dtype)).reshape(values.shape[:-1]))
 
 
 def _check_embeddings(images: NDArray[Any], classes: NDArray[Any], rows: int) -> None:

@@ -103,6 +103,23 @@ def test_confidences_that_are_one_in_float32_still_differ():
     assert Confidence().weights(logits).tolist() == [[0, 1, 0]]
 
 
+@pytest.mark.parametrize("offset", [-90.0, 0.0, 60.0, 95.0])
+@pytest.mark.parametrize("apart", [1e-3, 1e-5, 0.0])
+def test_confidences_that_are_nearly_equal_are_told_apart(offset, apart):
+    """Odds that differ by a part of `apart`, or not; powers overflow or are 0 at some offsets."""
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(200, 1, 9)) * 3
+    logits = np.repeat(one, 4, axis=1)
+    raised = rng.integers(0, 4, 200)
+    best = one[:, 0].argmax(axis=1)
+    logits[np.arange(200), raised, best] += apart
+    logits = (logits + offset).astype(np.float32)
+    z = logits.astype(float) - logits.max(axis=2, keepdims=True).astype(float)
+    odds = np.exp(z).sum(axis=2) - 1
+    weights = Confidence().weights(logits)
+    assert weights.argmax(axis=1).tolist() == odds.argmin(axis=1).tolist()
+
+
 def test_equal_confidences_go_to_the_first_name():
     logits = np.repeat(logits_of(5, 1), 3, axis=1)
     pool = Pool.of(logits, backbones=("c", "a", "b"))
@@ -153,6 +170,12 @@ def test_best_single_ties_go_to_the_lower_loss_then_to_the_first_name():
     assert losses[0] > losses[1]
     assert BestSingle().fit(one).best_ == "b"
     assert BestSingle().fit(one.of_backbones(["a", "c"])).best_ == "c"
+
+
+def test_best_single_needs_no_loss_where_one_is_right_most_often(monkeypatch):
+    monkeypatch.setattr("clipsyn.ensembles.static._losses", None)
+    logits = logits_of(100, 3)
+    assert BestSingle().fit(logits, logits[:, 2].argmax(axis=1)).best_ == "2"
 
 
 def test_the_best_of_one_backbone_is_that_one():

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsyn.numerics.logits import (
+    log_mixture,
     log_softmax,
+    mixture,
     predictions,
     softmax,
     weighted_sum,
@@ -139,3 +141,43 @@ def test_softmax_is_that_of_plain_python_and_its_logarithm_keeps_what_underflows
     np.testing.assert_allclose(log_softmax(logits)[0, 0], np.log(expected[0]), rtol=1e-12)
     half = math.log(0.5)
     np.testing.assert_allclose(log_softmax(logits)[0, 1], [half, half, -2e4 + half], rtol=1e-12)
+
+
+def plain_mixture(logits, weights):
+    """In double precision, a sample and a backbone at a time."""
+    out = np.zeros((len(logits), logits.shape[2]))
+    for n, (sample, shares) in enumerate(zip(logits.astype(float), weights, strict=True)):
+        for row, share in zip(sample, shares, strict=True):
+            powers = np.exp(row - row.max())
+            out[n] += share * powers / powers.sum()
+    return out
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 20.0, 300.0])
+@pytest.mark.parametrize("offset", [0.0, 25.0, -60.0, 80.0, 500.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_mixture_is_that_of_plain_python(scale, offset, dtype):
+    rng = np.random.default_rng(0)
+    logits = (scale * rng.normal(size=(20, 3, 7)) + offset).astype(dtype)
+    weights = rng.dirichlet(np.ones(3), size=20)
+    expected = plain_mixture(logits, weights)
+    found = mixture(logits, weights)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(
+        found, expected, rtol=1e-4 if dtype == np.float32 else 1e-9, atol=1e-37
+    )
+    np.testing.assert_allclose(
+        mixture(logits, np.full(3, 1 / 3)), plain_mixture(logits, np.full((20, 3), 1 / 3)),
+        rtol=1e-4, atol=1e-37,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0, 300.0])
+def test_the_logarithm_of_a_mixture_keeps_what_underflows(scale):
+    rng = np.random.default_rng(1)
+    logits = (scale * rng.normal(size=(50, 3, 6))).astype(np.float32)
+    log_weights = np.log(rng.dirichlet(np.ones(3), size=50)).astype(np.float32)
+    terms = log_softmax(logits.astype(float)) + log_weights[:, :, None]
+    expected = np.logaddexp.reduce(terms, axis=1)
+    assert (scale < 2) == (expected.min() > -60)
+    np.testing.assert_allclose(log_mixture(logits, log_weights), expected, rtol=1e-5, atol=1e-5)
