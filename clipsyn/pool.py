@@ -86,7 +86,7 @@ class Pool:
         embeddings: (sample, embed) of unit norm, or NaN, for each backbone, in order or by name.
         Without `backbones` they are called 0, 1, 2, …
         """
-        array = np.asarray(logits, np.float32)
+        array = np.asarray(logits, np.float32, order="C")  # BLAS rounds others in another way
         if array.ndim != 3:
             raise InputError(f"logits are (sample, backbone, class), not {array.shape}")
         count, width = array.shape[1], len(str(array.shape[1] - 1))
