@@ -6,7 +6,7 @@ Not in the paper, whose NLC has a thousand parameters for every label of a few-s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Router
 from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
-from clipsyn.numerics.logits import log_softmax, softmax, weighted_sum
+from clipsyn.numerics.logits import log_softmax, softmax, sums, weighted_sum
 from clipsyn.numerics.optimise import newton
 from clipsyn.pool import Pool
 from clipsyn.settings import NUMBER
@@ -23,6 +23,7 @@ from clipsyn.settings import NUMBER
 STATISTICS = ("margin", "spread", "divergence")
 PENALTIES = (1e9, 300.0, 100.0, 30.0, 10.0)  # of the residual; the first leaves nothing of it
 
+_NEGLIGIBLE = -60.0  # log-probabilities below it are this: products of tiny numbers are slow
 _CLIP = 3.0  # standard deviations: an image unlike all of the support moves no weight further
 
 Array = NDArray[np.float64]
@@ -77,7 +78,7 @@ class ResidualRouter(Router):
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
         count = len(pool.backbones)
-        self.temperature_ = common_temperature(pool.logits.mean(axis=1), pool.labels)
+        self.temperature_ = common_temperature(_mean(pool.logits), pool.labels)
         measured = statistics(pool.logits, self.temperature_)
         self.means_ = measured.mean(axis=0)
         self.deviations_ = measured.std(axis=0)
@@ -108,6 +109,12 @@ class ResidualRouter(Router):
         return np.concatenate([own, deviation], axis=2)
 
 
+def _mean(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(sample, class) over backbones."""
+    count = logits.shape[1]
+    return np.asarray(weighted_sum(logits, np.full(count, 1 / count)))
+
+
 def common_temperature(mean_logits: NDArray[Any], labels: NDArray[np.int32]) -> float:
     """t > 0 that minimises the cross-entropy of ``t * mean_logits`` plus (log t)^2 / 2.
 
@@ -116,12 +123,20 @@ def common_temperature(mean_logits: NDArray[Any], labels: NDArray[np.int32]) -> 
     """
     from scipy.optimize import minimize_scalar
 
-    logits = mean_logits.astype(np.float64)
-    rows = np.arange(len(labels))
+    highest = mean_logits.max(axis=1).astype(np.float64)
+    true = mean_logits[np.arange(len(labels)), labels] - highest
 
     def loss(log_t: float) -> float:
-        true = log_softmax(math.exp(log_t) * logits)[rows, labels]
-        return float(0.5 * log_t**2 - true.sum())
+        t = math.exp(log_t)
+
+        def block(rows: slice) -> float:
+            powers = mean_logits[rows] - highest[rows, None]
+            powers *= t
+            np.exp(powers, out=powers)
+            return float(np.log(sums(powers)).sum())
+
+        total = math.fsum(in_blocks(block, mean_logits.shape))
+        return 0.5 * log_t**2 + total - t * float(true.sum())
 
     return math.exp(minimize_scalar(loss, bounds=(-10, 10), method="bounded").x)
 
@@ -137,16 +152,36 @@ def statistics(logits: NDArray[Any], temperature: float) -> Array:
 
     def block(rows: slice) -> None:
         z = logits[rows] * logits.dtype.type(temperature)
-        others = log_softmax((z.sum(axis=1, keepdims=True) - z) / (z.shape[1] - 1))
-        out[rows, :, 1] = np.log(z.std(axis=2) + 1e-6)
-        out[rows, :, 2] = (np.exp(others) * (others - log_softmax(z))).sum(axis=2)
         best = z.argmax(axis=2)[:, :, None]
-        out[rows, :, 0] = np.take_along_axis(z, best, axis=2)[:, :, 0]
+        z -= np.take_along_axis(z, best, axis=2)
+        variance = np.einsum("nbc,nbc->nb", z, z) / z.shape[2] - (sums(z) / z.shape[2]) ** 2
+        out[rows, :, 1] = np.log(np.sqrt(variance.clip(min=0)) + 1e-6)
+        out[rows, :, 2] = _divergence(z)
         np.put_along_axis(z, best, -np.inf, axis=2)
-        out[rows, :, 0] -= z.max(axis=2)
+        out[rows, :, 0] = -z.max(axis=2)
 
     in_blocks(block, logits.shape)
     return out
+
+
+def _divergence(z: NDArray[Any]) -> NDArray[Any]:
+    """(sample, backbone): from q, the mean logits of the others, to p, each of `z`; largest 0.
+
+    sum_c q_c (log q_c - log p_c), with log q_c = (sum_b z_bc - z_c) / (B - 1) - log Q, and so
+    log q_c - log p_c = (sum_b z_bc - B z_c) / (B - 1) - log Q + log P: two products with q.
+    """
+    count = z.shape[1]
+    powers = np.exp(z)
+    log_p = np.log(sums(powers))
+    total = z.sum(axis=1)
+    others = np.subtract(total[:, None], z, out=powers)
+    others /= count - 1
+    largest = others.max(axis=2)
+    others -= largest[:, :, None]
+    q = np.exp(others, out=others)
+    weight = sums(q)
+    apart = (q @ total[:, :, None])[:, :, 0] - count * np.einsum("nbc,nbc->nb", q, z)
+    return np.asarray(apart / (weight * (count - 1)) - np.log(weight) - largest + log_p)
 
 
 @dataclass(frozen=True)
@@ -161,6 +196,7 @@ class Problem:
     labels: NDArray[np.int32]
     design: Array
     unit: float
+    _latest: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, init=False)
 
     @property
     def centre(self) -> Array:
@@ -174,22 +210,32 @@ class Problem:
         The derivatives are those to ``design @ parameters``. With p = softmax(z) they are the
         mean of Z_b under p minus the true class's, and the covariance of Z_b and Z_b' under p.
         """
+        key = parameters.tobytes()
+        if key in self._latest:
+            return self._latest[key]
         weights = self.unit * (self.design @ parameters)
         losses, gradient = np.empty(len(weights)), np.empty(weights.shape)
         hessian = np.empty((*weights.shape, weights.shape[1]))
 
         def block(rows: slice) -> None:
-            z = self.logits[rows].astype(np.float64)
-            log_p = log_softmax(np.matmul(weights[rows, None, :], z)[:, 0])
-            p = np.exp(log_p)[:, None, :]
+            z = self.logits[rows]
+            exact = z.astype(np.float64)
+            log_p = log_softmax(np.matmul(weights[rows, None, :], exact)[:, 0])
+            p = np.exp(np.maximum(log_p, _NEGLIGIBLE))
             n, true = np.arange(len(z)), self.labels[rows]
             losses[rows] = -log_p[n, true]
-            z -= np.matmul(z, p.transpose(0, 2, 1))  # centred, so that nothing cancels
-            gradient[rows] = -z[n, :, true]
-            hessian[rows] = np.matmul(z * p, z.transpose(0, 2, 1))
+            mean = np.matmul(exact, p[:, :, None])
+            gradient[rows] = mean[:, :, 0] - exact[n, :, true]
+            # centred, so that nothing cancels: a curvature needs no more digits than logits have
+            centred = z - mean.astype(z.dtype)
+            weighed = centred * p.astype(z.dtype)[:, None, :]
+            hessian[rows] = np.matmul(weighed, centred.transpose(0, 2, 1))
 
         in_blocks(block, self.logits.shape)
-        return losses, self.unit * gradient, self.unit**2 * hessian
+        found = losses, self.unit * gradient, self.unit**2 * hessian
+        self._latest.clear()
+        self._latest[key] = found
+        return found
 
     def solve(self, precision: Array, start: Array) -> Array:
         """The parameters that minimise the losses plus ``precision/2 (parameters - centre)^2``."""

@@ -17,6 +17,7 @@ from clipsyn.ensembles.residual import (
     statistics,
 )
 from clipsyn.ensembles.super_learner import SuperLearner
+from clipsyn.numerics.blocks import in_blocks
 from clipsyn.pool import Pool
 
 
@@ -141,6 +142,54 @@ def test_statistics_are_those_of_the_definitions():
             others = np.exp(np.delete(z, b, axis=0).mean(axis=0))
             wanted = [first - second, np.log(z[b].std()), entropy(others, np.exp(z[b]))]
             np.testing.assert_allclose(found[n, b], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0, -200.0])
+@pytest.mark.parametrize("spread", [0.1, 3.0, 20.0])
+def test_statistics_in_single_precision_are_those_in_double(offset, spread):
+    """Many classes, backbones that disagree by as much as 20 deviations, logits far from 0."""
+    rng = np.random.default_rng(0)
+    logits = (offset + spread * rng.normal(size=(30, 5, 400))).astype(np.float32)
+    exact = statistics(logits.astype(np.float64), 0.7)
+    np.testing.assert_allclose(statistics(logits, 0.7), exact, rtol=2e-4, atol=2e-5 * (1 + spread))
+    z = 0.7 * logits[3].astype(float)
+    for b in range(5):
+        others = np.delete(z, b, axis=0).mean(axis=0)
+        q, p = np.exp(others - others.max()), np.exp(z[b] - z[b].max())
+        wanted = [np.diff(np.sort(z[b])[-2:])[0], np.log(z[b].std()), entropy(q, p)]
+        np.testing.assert_allclose(exact[3, b], wanted, rtol=1e-4)
+
+
+def test_in_single_precision_only_the_curvature_is_rounded():
+    double = problem()
+    single = replace(double, logits=double.logits.astype(np.float32))
+    exact = replace(double, logits=single.logits.astype(np.float64))
+    parameters = np.random.default_rng(1).normal(size=7)
+    for one, other, tolerance in zip(
+        single.at(parameters), exact.at(parameters), (1e-12, 1e-12, 1e-5), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+    found, wanted = (it.solve(PRECISION, start=it.centre) for it in (single, exact))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_parameters_that_were_just_asked_for_are_not_worked_out_again(monkeypatch):
+    given, passes = problem(), []
+
+    def counted(work, shape):
+        passes.append(shape)
+        return in_blocks(work, shape)
+
+    monkeypatch.setattr("clipsyn.ensembles.residual.in_blocks", counted)
+    solution = given.solve(PRECISION, start=given.centre)
+    before = len(passes)
+    expected = problem().at(solution)
+    assert len(passes) == before + 1
+    given.leave_one_out(solution, PRECISION)
+    for one, other in zip(given.at(solution), expected, strict=True):
+        assert np.array_equal(one, other)
+    assert len(passes) == before + 1
+    assert not np.array_equal(given.at(solution + 1)[0], expected[0])
 
 
 def test_statistics_in_blocks_are_those_of_the_whole(monkeypatch):
