@@ -89,7 +89,7 @@ def write_photographs(folder: Path, count: int) -> Path:
 class Silence:
     """Progress that is not shown."""
 
-    def add(self, name: str, total: int, done: int = 0) -> int:
+    def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
         return 0
 
     def advance(self, counter: int, amount: int, left: float | None = None) -> None: ...

@@ -25,8 +25,8 @@ _NORMAL, _WIDE = 80, 120  # columns of a terminal with room for rates, and for l
 class Progress(Protocol):
     """Several counters that advance side by side."""
 
-    def add(self, name: str, total: int, done: int = 0) -> int:
-        """A new counter; returns its number."""
+    def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
+        """A new counter, of the unit of all unless it has its own; returns its number."""
 
     def advance(self, counter: int, amount: int, left: float | None = None) -> None:
         """Count; `left` is the seconds until the end, where the counter's rate does not tell."""
@@ -42,7 +42,7 @@ def progress(unit: str = "images") -> Iterator[Progress]:
         yield _Lines(unit)
         return
     with _rich_bars(unit) as bars:
-        yield _Bars(bars)
+        yield _Bars(bars, unit)
 
 
 def _rich_bars(unit: str) -> RichProgress:
@@ -72,6 +72,7 @@ def _rich_bars(unit: str) -> RichProgress:
 
     class Rate(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
+            unit = task.fields["unit"]
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
 
     return rich.Progress(
@@ -86,12 +87,15 @@ def _rich_bars(unit: str) -> RichProgress:
 
 
 class _Bars:
-    def __init__(self, bars: RichProgress) -> None:
+    def __init__(self, bars: RichProgress, unit: str) -> None:
         self._bars = bars
+        self._unit = unit
         self._tasks: list[TaskID] = []
 
-    def add(self, name: str, total: int, done: int = 0) -> int:
-        self._tasks.append(self._bars.add_task(printable(name), total=total, completed=done))
+    def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
+        unit = unit or self._unit
+        task = self._bars.add_task(printable(name), total=total, completed=done, unit=unit)
+        self._tasks.append(task)
         return len(self._tasks) - 1
 
     def advance(self, counter: int, amount: int, left: float | None = None) -> None:
@@ -109,28 +113,28 @@ class _Lines:
         self._running: dict[int, _Counter] = {}
         self._numbers = itertools.count()
 
-    def add(self, name: str, total: int, done: int = 0) -> int:
+    def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
         number = next(self._numbers)
-        self._running[number] = _Counter(name, total, done)
+        self._running[number] = _Counter(name, total, done, unit or self._unit)
         return number
 
     def advance(self, counter: int, amount: int, left: float | None = None) -> None:
         running = self._running.get(counter)
-        if running and (line := running.advance(amount, self._unit, left)):
+        if running and (line := running.advance(amount, left)):
             _LOG.info(line)
 
     def finish(self, counter: int) -> None:
         if running := self._running.pop(counter, None):
-            _LOG.info(running.summary(self._unit))
+            _LOG.info(running.summary())
 
 
 class _Counter:
-    def __init__(self, name: str, total: int, done: int) -> None:
-        self.name, self.total, self.done = name, total, done
+    def __init__(self, name: str, total: int, done: int, unit: str) -> None:
+        self.name, self.total, self.done, self.unit = name, total, done, unit
         self._at_start = done
         self._start = self._said = time.monotonic()
 
-    def advance(self, amount: int, unit: str, left: float | None) -> str | None:
+    def advance(self, amount: int, left: float | None) -> str | None:
         """Count; returns a line when it is time for one."""
         self.done += amount
         now = time.monotonic()
@@ -141,10 +145,9 @@ class _Counter:
             return f"{self.name}: {self.done:,}/{self.total:,}, {left:,.0f} s left"
         rate = (self.done - self._at_start) / (now - self._start)
         left = (self.total - self.done) / rate if rate else float("inf")
-        return (
-            f"{self.name}: {self.done:,}/{self.total:,}, {rate:,.0f} {unit}/s, {left:,.0f} s left"
-        )
+        counted = f"{self.name}: {self.done:,}/{self.total:,}"
+        return f"{counted}, {rate:,.0f} {self.unit}/s, {left:,.0f} s left"
 
-    def summary(self, unit: str) -> str:
+    def summary(self) -> str:
         seconds = time.monotonic() - self._start
-        return f"{self.name}: {self.done:,} of {self.total:,} {unit} in {seconds:.1f} s"
+        return f"{self.name}: {self.done:,} of {self.total:,} {self.unit} in {seconds:.1f} s"

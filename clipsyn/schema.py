@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = "1.1"  # of a store: readers refuse another major version
+FORMAT_VERSION = "1.2"  # of a store: readers refuse another major version
 IDENTITY_VERSION = "1.0"  # of identities: with another one, all cells are made again
 CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
 
@@ -42,10 +42,7 @@ FEATURES = (
     ),
     ArraySpec("valid", ("sample",), "bool", False, "False where the image could not be decoded"),
 )
-LOGITS = (
-    ArraySpec(
-        "logit", ("sample", "class"), "float32", NAN, "scale times cosine; NaN where not valid"
-    ),
+PREDICTIONS = (
     ArraySpec(
         "prediction",
         ("sample",),
@@ -53,6 +50,12 @@ LOGITS = (
         65535,
         "lowest index of the largest logit; 65535 where not valid",
     ),
+)
+LOGITS = (
+    ArraySpec(
+        "logit", ("sample", "class"), "float32", NAN, "scale times cosine; NaN where not valid"
+    ),
+    *PREDICTIONS,
 )
 
 
@@ -77,6 +80,7 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
     "classes": CLASSES,
     "features": FEATURES,
     "logits": LOGITS,
+    "predictions": PREDICTIONS,
     "imported-predictions": (_IMPORTED_PREDICTION, _IMPORTED),
     "imported-confidences": (_IMPORTED_PREDICTION, _IMPORTED_CONFIDENCE, _IMPORTED),
     "imported-logits": (_IMPORTED_LOGIT, _IMPORTED_PREDICTION, _IMPORTED),

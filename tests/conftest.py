@@ -60,6 +60,7 @@ class FakeEncoder:
         self.device = "cpu"
         self.size = size
         self.encoded: list[int] = []  # images of each batch
+        self.texts: list[str] = []  # all that were encoded
         self.preprocessed = 0
         self.seconds = 0.0  # what a batch costs
         self.before_batch: Callable[[], None] = lambda: None
@@ -82,7 +83,11 @@ class FakeEncoder:
     def to_host(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(list(parts))
 
+    def text_lengths(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([len(text) for text in texts])
+
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        self.texts += texts
         seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
         rows = np.stack([np.random.default_rng(s).normal(size=self.embed_dim) for s in seeds])
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -139,7 +144,7 @@ class Quiet:
         self.finished: list[int] = []
         self.left: list[float | None] = []
 
-    def add(self, name: str, total: int, done: int = 0) -> int:
+    def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
         self.counters.append((name, total))
         self.counts.append(done)
         return len(self.counts) - 1
@@ -159,7 +164,7 @@ def fill(
     perturbations: Sequence[str] = ("clean",),
     *,
     prompts: str | None = None,
-    logits: bool = True,
+    logits: str = "clean",
     replace: bool = False,
     chunk_rows: int = CHUNK_ROWS,
     progress: Any = None,

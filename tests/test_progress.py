@@ -56,7 +56,7 @@ def test_a_caller_that_knows_better_says_how_long(
     assert caplog.messages == ["fits: 1/100, 3,600 s left"]
     at_a_terminal(monkeypatch)
     bars = module._rich_bars("fits")
-    counters = module._Bars(bars)
+    counters = module._Bars(bars, "images")
     counters.advance(counters.add("fits", 100), 1, left=3725.0)
     with bars.console.capture() as capture:
         bars.console.print(bars.get_renderable())
@@ -135,7 +135,7 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bar_takes_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     bars = module._rich_bars("images")
-    counters = module._Bars(bars)
+    counters = module._Bars(bars, "images")
     names = [
         f"a-dataset-of-textures/test · jpeg-{n} · coca_ViT-L-14/laion2b_s13b" for n in range(3)
     ]

@@ -143,7 +143,11 @@ def _extract(
         backbones = {backbone.name: backbone for backbone in group}
         texts = [backbone.text for backbone in backbones.values()]
         job = ExtractSettings(
-            backbones=tuple(texts), datasets=(place,), precision=precision, logits=False, **settings
+            backbones=tuple(texts),
+            datasets=(place,),
+            precision=precision,
+            logits="none",
+            **settings,
         )
         with progress() as counters:
             plan, how = plan_job(path, job, counters)

@@ -142,6 +142,7 @@ _COUNTED = {
     "classes": "class embeddings",
     "features": "image embeddings",
     "logits": "logits",
+    "predictions": "predictions without logits",
     "imports": "imported cells",
     "prompted": "imported cells of a prompt set",
 }

@@ -59,6 +59,9 @@ class Encoder(Protocol):
     def to_host(self, parts: Sequence[Any]) -> NDArray[np.float16]:
         """Concatenate what `encode_images` returned, waiting for it: (n, embed)."""
 
+    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,): how many positions decide each text's embedding."""
+
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, embed), unit norm."""
 
@@ -247,6 +250,10 @@ class OpenClipEncoder:
             )
         host: NDArray[np.float16] = joined.cpu().numpy()
         return host
+
+    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,): how many positions decide each text's embedding."""
+        return self._text.lengths(texts)
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, embed), unit norm, computed in float32 whatever the precision of the image tower."""

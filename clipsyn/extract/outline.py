@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 
 import polars as pl
 
-from clipsyn.extract.plan import features_bytes, logits_bytes, severities
+from clipsyn.extract.plan import CellBytes, severities, stores_logits
 from clipsyn.specs import FeatureKey, Perturbation
 
 
@@ -42,7 +42,7 @@ class Outline:
     splits: Sequence[OutlinedSplit]
     perturbations: Sequence[Perturbation]
     stored: Collection[FeatureKey]
-    logits: bool = True
+    logits: str = "clean"
 
     @property
     def is_complete(self) -> bool:
@@ -68,7 +68,7 @@ class Outline:
             for _, same in groupby(self.perturbations, lambda p: replace(p, severity=0)):
                 group = list(same)
                 to_make = self._to_make([split], group)
-                _, gflops, megabytes = self._cost(to_make)
+                _, gflops, size = self._cost(to_make)
                 cells = len(group) * len(self.backbones)
                 rows.append(
                     {
@@ -80,7 +80,7 @@ class Outline:
                         "cells": cells,
                         "stored": cells - len(to_make),
                         "GFLOPs": None if math.isnan(gflops) else round(gflops),
-                        "MB": None if math.isnan(megabytes) else megabytes,
+                        **size.columns(),
                         "found": _place(not split.missing),
                     }
                 )
@@ -88,12 +88,11 @@ class Outline:
 
     def summary(self) -> str:
         to_make = self._to_make(self.splits, self.perturbations)
-        passes, gflops, megabytes = self._cost(to_make)
+        passes, gflops, size = self._cost(to_make)
         cells = len(self.splits) * len(self.perturbations) * len(self.backbones)
         return (
             f"{len(to_make):,} of {cells:,} cells to make: "
-            f"{_told(passes)} images through a backbone, {_told(gflops)} GFLOPs, "
-            f"{_told(megabytes, '.1f')} MB to store"
+            f"{_told(passes)} images through a backbone, {_told(gflops)} GFLOPs, {size}"
         )
 
     def unchecked(self) -> str:
@@ -112,29 +111,28 @@ class Outline:
 
     def _to_make(
         self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
-    ) -> list[tuple[OutlinedSplit, OutlinedBackbone]]:
-        """Split and backbone of each cell that is not stored."""
+    ) -> list[tuple[OutlinedSplit, Perturbation, OutlinedBackbone]]:
+        """Split, perturbation and backbone of each cell that is not stored."""
         return [
-            (split, backbone)
-            for split in splits
-            for label in (perturbation.label for perturbation in perturbations)
-            for backbone in self.backbones
-            if FeatureKey(split.dataset, split.split, label, backbone.name) not in self.stored
+            (split, perturbation, backbone)
+            for split, perturbation, backbone in product(splits, perturbations, self.backbones)
+            if FeatureKey(split.dataset, split.split, perturbation.label, backbone.name)
+            not in self.stored
         ]
 
     def _cost(
-        self, cells: Iterable[tuple[OutlinedSplit, OutlinedBackbone]]
-    ) -> tuple[float, float, float]:
-        """Images, GFLOPs and MB of cells; NaN where one of the numbers is not known."""
-        passes = gflops = size = 0.0
-        for split, backbone in cells:
+        self, cells: Iterable[tuple[OutlinedSplit, Perturbation, OutlinedBackbone]]
+    ) -> tuple[float, float, CellBytes]:
+        """Images, GFLOPs and bytes of cells; NaN where one of the numbers is not known."""
+        passes = gflops = 0.0
+        sizes = []
+        for split, perturbation, backbone in cells:
             images, classes = _number(split.images), _number(split.classes)
             passes += images
             gflops += images * _number(backbone.gflops)
-            size += features_bytes(images, _number(backbone.embed_dim))
-            if self.logits and classes:
-                size += logits_bytes(images, classes)
-        return passes, gflops, size / 1e6
+            has_logits = stores_logits(perturbation, self.logits)
+            sizes.append(CellBytes.of(images, _number(backbone.embed_dim), classes, has_logits))
+        return passes, gflops, CellBytes.sum(sizes)
 
 
 def _place(is_here: bool) -> str:
@@ -145,5 +143,5 @@ def _number(known: float | None) -> float:
     return math.nan if known is None else known
 
 
-def _told(number: float, form: str = ".0f") -> str:
-    return "an unknown number of" if math.isnan(number) else f"{number:,{form}}"
+def _told(number: float) -> str:
+    return "an unknown number of" if math.isnan(number) else f"{number:,.0f}"

@@ -5,11 +5,13 @@ Planning reads images (to hash them) and the store, and writes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,9 +24,17 @@ from clipsyn.extract.sources.base import ImageSource
 from clipsyn.numerics.blocks import usable_cores
 from clipsyn.progress import Progress
 from clipsyn.schema import IDENTITY_VERSION
-from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet, parse_perturbation
+from clipsyn.specs import (
+    CLEAN,
+    FeatureKey,
+    Identity,
+    Perturbation,
+    PromptSet,
+    parse_perturbation,
+)
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import ANSWERS
 from clipsyn.store.samples import SampleTable, changed_samples
 
 _HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
@@ -42,14 +52,19 @@ class ClassesPlan:
 
 @dataclass(frozen=True, eq=False)
 class CellPlan:
-    """One feature cell, and the logits made from it if there are class embeddings."""
+    """One feature cell, and what is made from it if there are class embeddings.
+
+    `answers` are its logits, or its predictions without logits. A published group of the other kind
+    (`superseded`) is stale then, or holds less.
+    """
 
     key: FeatureKey
     encoder: Encoder
     perturbation: Perturbation
     draft: Draft
     classes: ClassesPlan | None
-    logits: Draft | None
+    answers: Draft | None
+    superseded: Draft | None
 
     @cached_property
     def images_left(self) -> int:
@@ -61,18 +76,19 @@ class CellPlan:
         return self.images_left * (self.encoder.gflops or 0.0)
 
     @property
-    def bytes(self) -> float:
+    def bytes(self) -> CellBytes:
         """Bytes on disk of what is not there yet."""
-        samples = self.draft.blocks.samples
-        size = features_bytes(samples, self.encoder.embed_dim) if self.images_left else 0
-        if self.logits and self.classes and not self.logits.is_published():
-            size += logits_bytes(samples, len(self.classes.class_names))
-        return size
+        classes = 0
+        if self.classes and self.answers and not self.answers.is_published():
+            classes = len(self.classes.class_names)
+        width = self.encoder.embed_dim if self.images_left else 0
+        has_logits = self.answers is not None and self.answers.kind == "logits"
+        return CellBytes.of(self.draft.blocks.samples, width, classes, has_logits)
 
     @property
     def is_needed(self) -> bool:
-        """Whether embeddings, class embeddings or logits are still to be made."""
-        drafts = [self.draft, self.logits, self.classes.draft if self.classes else None]
+        """Whether embeddings, class embeddings, logits or predictions are still to be made."""
+        drafts = [self.draft, self.answers, self.classes.draft if self.classes else None]
         return not all(draft.is_published() for draft in drafts if draft)
 
 
@@ -140,7 +156,7 @@ class Plan:
                         "done": sum(not cell.is_needed for cell in cells),
                         "passes left": sum(cell.images_left for cell in cells),
                         "GFLOPs": round(sum(cell.gflops for cell in cells)),
-                        "MB": sum(cell.bytes for cell in cells) / 1e6,
+                        **CellBytes.sum(cell.bytes for cell in cells).columns(),
                     }
                 )
         return pl.DataFrame(rows)
@@ -155,18 +171,45 @@ class Plan:
             f"{len(todo):,} of {len(cells):,} cells to make: "
             f"{sum(cell.images_left for cell in todo):,} images through a backbone, "
             f"{sum(cell.gflops for cell in todo):,.0f} GFLOPs, "
-            f"{sum(cell.bytes for cell in todo) / 1e6:,.1f} MB to store"
+            f"{CellBytes.sum(cell.bytes for cell in todo)}"
         )
 
 
-def features_bytes(images: float, embed_dim: float) -> float:
-    """Embeddings in float16, and whether each is valid."""
-    return images * (2 * embed_dim + 1)
+class CellBytes(NamedTuple):
+    """Bytes on disk of cells, by what they store; NaN where a number is not known."""
+
+    embeddings: float = 0
+    logits: float = 0
+    predictions: float = 0
+
+    @classmethod
+    def of(cls, images: float, width: float, classes: float, has_logits: bool) -> CellBytes:
+        """One cell: without embeddings if `width` is 0, without predictions if `classes` is 0."""
+        embeddings = images * (2 * width + 1) if width else 0  # float16, and whether it is valid
+        logits = images * 4 * classes if has_logits and classes else 0
+        return cls(embeddings, logits, images * 2 if classes else 0)
+
+    @classmethod
+    def sum(cls, cells: Iterable[CellBytes]) -> CellBytes:
+        return cls(*map(sum, zip(cls(), *cells, strict=True)))
+
+    def columns(self) -> dict[str, float | None]:
+        """For tables."""
+        return {
+            f"{kind} MB": None if math.isnan(size) else size / 1e6
+            for kind, size in self._asdict().items()
+        }
+
+    def __str__(self) -> str:
+        if math.isnan(sum(self)):
+            return "an unknown number of MB to store"
+        sizes = ", ".join(f"{kind} {size / 1e6:,.1f}" for kind, size in self._asdict().items())
+        return f"{sum(self) / 1e6:,.1f} MB to store ({sizes})"
 
 
-def logits_bytes(images: float, classes: float) -> float:
-    """Logits in float32, and the prediction of each image."""
-    return images * (4 * classes + 2)
+def stores_logits(perturbation: Perturbation, logits: str) -> bool:
+    """Whether cells of a perturbation store logits by that setting: clean, all or none."""
+    return logits == "all" or (logits == "clean" and perturbation.name == CLEAN.name)
 
 
 def severities(labels: Iterable[str]) -> str:
@@ -187,7 +230,7 @@ class Wanted:
     sources: Sequence[ImageSource]
     perturbations: Sequence[Perturbation]
     prompts: str | None = None  # see `source_prompts`
-    logits: bool = True
+    logits: str = "clean"  # see `stores_logits`
     replace: bool = False
 
 
@@ -256,8 +299,11 @@ def _plan_split(
             key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
             draft = _feature_draft(store, key, encoder, perturbation, table)
             classes = _plan_classes(store, encoder, table, prompts) if prompts else None
-            logits = _logit_draft(store, key, draft, classes) if classes and wanted.logits else None
-            cells.append(CellPlan(key, encoder, perturbation, draft, classes, logits))
+            answers = superseded = None
+            if classes:
+                wants_logits = stores_logits(perturbation, wanted.logits)
+                answers, superseded = _answer_drafts(store, key, draft, classes, wants_logits)
+            cells.append(CellPlan(key, encoder, perturbation, draft, classes, answers, superseded))
     return SplitPlan(source, table, store.samples_draft(table), tuple(cells))
 
 
@@ -298,9 +344,17 @@ def _feature_draft(
     return store.draft(store.features_path(key), "features", identity, sizes)
 
 
-def _logit_draft(
-    store: FeatureStore, key: FeatureKey, features: Draft, classes: ClassesPlan
-) -> Draft:
+def _answer_drafts(
+    store: FeatureStore,
+    key: FeatureKey,
+    features: Draft,
+    classes: ClassesPlan,
+    wants_logits: bool,
+) -> tuple[Draft, Draft]:
+    """The logits or the predictions to make, and those of the other kind.
+
+    Logits that are there already are kept, whatever is wanted.
+    """
     identity: Identity = {
         "format": IDENTITY_VERSION,
         "features": features.fingerprint,
@@ -308,7 +362,13 @@ def _logit_draft(
         "prompts": classes.prompts.name,
     }
     sizes = {"sample": features.sizes["sample"], "class": len(classes.class_names)}
-    return store.draft(store.logits_path(key, classes.prompts.name), "logits", identity, sizes)
+    logits, predictions = (
+        store.draft(store.at(kind, *key.names, classes.prompts.name), kind, identity, sizes)
+        for kind in ANSWERS
+    )
+    if wants_logits or logits.is_published():
+        return logits, predictions
+    return predictions, logits
 
 
 def _check_class_names(sources: Sequence[ImageSource]) -> None:
@@ -346,7 +406,7 @@ def _refuse_stale(plan: Plan) -> None:
                 ("samples",),
             )
     drafts = [*(classes.draft for classes in plan.classes), *(cell.draft for cell in plan.cells)]
-    drafts += [cell.logits for cell in plan.cells if cell.logits]
+    drafts += [draft for cell in plan.cells for draft in (cell.answers, cell.superseded) if draft]
     for draft in drafts:
         if changes := draft.changes():
             raise stale(plan.store.path, draft.target, changes)

@@ -12,7 +12,7 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -22,16 +22,18 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import BadImages
+from clipsyn.errors import BadImages, DamagedStore
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import Batch, Images, batches
 from clipsyn.extract.meter import Used, measured
 from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
-from clipsyn.extract.text import class_embeddings
+from clipsyn.extract.text import ClassTexts
 from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.progress import Progress
-from clipsyn.specs import Perturbation, canonical_json
-from clipsyn.store.drafts import Note
+from clipsyn.schema import GROUPS
+from clipsyn.specs import Perturbation, canonical_json, fingerprint
+from clipsyn.store import files
+from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
 
 _T = TypeVar("_T")
@@ -88,7 +90,7 @@ def run(plan: Plan, settings: RunSettings, progress: Progress) -> None:
     for split in plan.splits:
         _freeze(plan, split)
     for classes in plan.classes:
-        _write_classes(classes)
+        _write_classes(classes, settings.shard, progress)
         if not classes.draft.changes():  # else with the first cell: the old ones can be read so far
             _publish_classes(classes, replace=False)
     with (
@@ -203,7 +205,7 @@ class _Run:
             _publish_classes(cell.classes, self.plan.replace)
         published = cell.draft.publish(describe, replace=self.plan.replace)
         if published:
-            _write_logits(self.plan.store, cell, self.plan.replace)
+            _write_answers(self.plan.store, cell, self.plan.replace)
         return published
 
     def _check_bad(self, cell: CellPlan, errors: Mapping[str, str]) -> None:
@@ -303,10 +305,38 @@ def _freeze(plan: Plan, split: SplitPlan) -> None:
         draft.fill(table.arrays(), table.attributes(), replace=plan.replace)
 
 
-def _write_classes(classes: ClassesPlan) -> None:
-    for block in classes.draft.pending():
-        embedding = class_embeddings(classes.encoder, classes.class_names, classes.prompts)
-        classes.draft.write(block, {"class_embedding": embedding}, {})
+def _write_classes(classes: ClassesPlan, shard: tuple[int, int], progress: Progress) -> None:
+    """Encode the texts that no worker has encoded, then make the class embeddings of all.
+
+    Workers begin at different parts, so that together they encode most of them once.
+    """
+    draft, encoder = classes.draft, classes.encoder
+    if not draft.pending():
+        return
+    texts = ClassTexts(encoder, classes.class_names, classes.prompts)
+    name = f"{encoder.backbone.name}: prompts {classes.prompts.name}"
+    done = sum(len(part) for part in texts.parts if draft.is_kept(_part_name(part)))
+    counter = progress.add(name, len(texts), done, unit="texts")
+    first = len(texts.parts) * shard[0] // shard[1]
+    for part in texts.parts[first:] + texts.parts[:first]:
+        if not draft.is_kept(_part_name(part)) and draft.pending():
+            draft.keep(_part_name(part), encoder.encode_text(part))
+            progress.advance(counter, len(part))
+    progress.finish(counter)
+    try:
+        embedding = texts.class_embeddings(
+            lambda part: draft.kept(_part_name(part), (len(part), encoder.embed_dim))
+        )
+    except DamagedStore:
+        if draft.pending():  # else another worker was faster, and has cleared up
+            raise
+        return
+    draft.write(0, {"class_embedding": embedding}, {})
+
+
+def _part_name(texts: Sequence[str]) -> str:
+    """What a part is kept under: it is found again only where it is cut in the same way."""
+    return fingerprint({"texts": list(texts)})[:20]
 
 
 def _publish_classes(classes: ClassesPlan, replace: bool) -> None:
@@ -318,19 +348,24 @@ def _publish_classes(classes: ClassesPlan, replace: bool) -> None:
     classes.draft.publish(lambda _: attributes, replace=replace)
 
 
-def _write_logits(store: FeatureStore, cell: CellPlan, replace: bool) -> None:
-    """Logits and predictions from the stored embeddings, unless other workers still make those."""
-    if cell.logits is None or cell.classes is None or not cell.draft.is_published():
+def _write_answers(store: FeatureStore, cell: CellPlan, replace: bool) -> None:
+    """Logits and predictions, or these alone, from the stored embeddings, if they are whole."""
+    answers, other = cell.answers, cell.superseded
+    if not (answers and other and cell.classes and cell.draft.is_published()):
         return
     features, scale = store.group(cell.draft.target), cell.encoder.logit_scale
     weights = store.group(cell.classes.draft.target).read("class_embedding")
-    for block in cell.logits.pending():
-        rows = cell.logits.blocks.range(block)
+    for block in answers.pending():
+        rows = answers.blocks.range(block)
         logits = zero_shot_logits(
             features.read("image_embedding", rows), weights, scale, rows=len(rows)
         )
-        cell.logits.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
-    cell.logits.publish(lambda _: {}, replace=replace)
+        made: dict[str, NDArray[Any]] = {"logit": logits, "prediction": predictions(logits)}
+        answers.write(block, {spec.name: made[spec.name] for spec in GROUPS[answers.kind]}, {})
+    answers.publish(lambda _: {}, replace=replace)
+    if other.is_taken() or (answers.kind == "logits" and files.exists(other.target)):
+        with suppress(FileNotFoundError):  # another worker was faster
+            discard(store.path, other.target)
 
 
 def _note(errors: Mapping[str, str], used: Sequence[Used]) -> Note:

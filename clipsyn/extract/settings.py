@@ -93,7 +93,13 @@ class ExtractSettings(Settings):
         least=0,
         most=1,
     )
-    logits: bool = setting(True, FLAG, "Store logits, or derive them when they are read.")
+    logits: str = setting(
+        "clean",
+        TEXT,
+        "Which cells store logits: clean (those of unperturbed images), all, or none. The others "
+        "store predictions, and logits are derived when they are read.",
+        choices=("clean", "all", "none"),
+    )
     replace: bool = setting(
         False,
         FLAG,

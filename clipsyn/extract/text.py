@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,29 +16,68 @@ from open_clip.transformer import TextTransformer
 from clipsyn.specs import PromptSet
 
 BATCH = 256
+PART = 4 * BATCH  # texts whose embeddings are kept at a time: an interruption loses no more
 
 
 class TextEncoder(Protocol):
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+    embed_dim: int
+
+    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,): how many positions decide each text's embedding."""
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, embed), unit norm, in the order given."""
 
 
-def class_embeddings(
-    encoder: TextEncoder, class_names: Sequence[str], prompts: PromptSet
-) -> NDArray[np.float32]:
-    """(class, embed): each prompt's unit-norm embedding, their mean over a class, normalised.
+@dataclass(frozen=True)
+class ClassTexts:
+    """The prompts of classes, each distinct text once, in parts that are encoded one by one.
 
-    The order (normalise, mean, normalise) is CLIP's and open_clip's. A text that several classes
-    share is encoded once, so classes of one name get identical rows. Raises UsageError for
-    a class without prompts.
+    The distinct texts are ordered by length and cut into whole batches. So what is encoded together
+    depends on nothing but the prompts, and neither the size of a part nor where a run is
+    interrupted can change a bit of the class embeddings. Raises UsageError for a class without
+    prompts.
     """
-    per_class = [prompts.prompts(name) for name in class_names]
-    row = {text: i for i, text in enumerate(dict.fromkeys(t for ts in per_class for t in ts))}
-    embedded = encoder.encode_text(list(row))
-    mean = np.zeros((len(per_class), embedded.shape[1]))
-    for i, texts in enumerate(per_class):
-        mean[i] = embedded[[row[text] for text in texts]].mean(axis=0, dtype=np.float64)
-    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    return mean.astype(np.float32)
+
+    encoder: TextEncoder
+    class_names: Sequence[str]
+    prompts: PromptSet
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @cached_property
+    def parts(self) -> list[list[str]]:
+        texts = list(self._places)
+        order = np.argsort(self.encoder.text_lengths(texts), kind="stable").tolist()
+        return [[texts[i] for i in order[at : at + PART]] for at in range(0, len(order), PART)]
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """The classes of each text, a class as often as it has the text."""
+        places: dict[str, list[int]] = {}
+        for number, name in enumerate(self.class_names):
+            for text in self.prompts.prompts(name):
+                places.setdefault(text, []).append(number)
+        return places
+
+    def class_embeddings(
+        self, embedded: Callable[[list[str]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """(class, embed): each prompt's unit-norm embedding, their mean over a class, normalised.
+
+        embedded: gives the embeddings (n, embed) of one of `parts`. The order (normalise, mean,
+        normalise) is CLIP's and open_clip's. A text that several classes share has one embedding,
+        so classes of one name get identical rows.
+        """
+        mean = np.zeros((len(self.class_names), self.encoder.embed_dim))
+        for part in self.parts:
+            for text, row in zip(part, embedded(part), strict=True):
+                for number in self._places[text]:
+                    mean[number] += row
+        mean /= np.array([[len(self.prompts.prompts(name))] for name in self.class_names])
+        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+        return mean.astype(np.float32)
 
 
 class TextTower:
@@ -56,6 +96,12 @@ class TextTower:
         self._device = device
         self._causal = _causal_tower(model)
 
+    def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,): how many positions decide each text's embedding."""
+        parts = (list(texts[at : at + PART]) for at in range(0, len(texts), PART))
+        lengths = torch.cat([self._lengths(self._tokenizer(part)) for part in parts])
+        return lengths.numpy()
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, embed), unit norm, in the order given."""
         tokens = self._tokenizer(list(texts))
@@ -69,7 +115,6 @@ class TextTower:
         return embedded
 
     def _lengths(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(n,): how many positions decide each text's embedding."""
         if self._causal is None:
             return torch.full((len(tokens),), tokens.shape[1])
         if self._causal.pool == "argmax":  # the end token has the highest number

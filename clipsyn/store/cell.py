@@ -2,8 +2,8 @@
 
 Both kinds answer the same questions, so readers need not ask where a cell was made. A cell with
 embeddings, which every extracted one is, has logits of every prompt set whose class embeddings are
-stored. Any other imported cell holds predictions (perhaps with their confidences) or logits (which
-bring their predictions), of no known prompt set or of several.
+stored: stored beside it, or derived. Any other imported cell holds predictions (perhaps with their
+confidences) or logits (which bring their predictions), of no known prompt set or of several.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store import files
 from clipsyn.store.contents import Contents, did_you_mean, names_in, source_of
-from clipsyn.store.folders import folder_name
+from clipsyn.store.folders import ANSWERS, folder_name
 from clipsyn.store.groups import StoredGroup
 
 PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
@@ -78,7 +78,7 @@ class _Cell(ABC):
 
 
 class _Embedded(_Cell):
-    """Embeddings, and logits that are stored beside them or derived from them."""
+    """Embeddings; logits and predictions that are stored beside them or derived from them."""
 
     def prompt_sets(self) -> list[str]:
         """Names of the prompt sets that it has predictions for, sorted."""
@@ -87,28 +87,32 @@ class _Embedded(_Cell):
         with_classes = {
             name for name in names_in(classes) if files.exists(classes / folder_name(name) / own)
         }
-        return sorted(with_classes.union(names_in(self._all_logits)))
+        return sorted(with_classes.union(*map(names_in, self._answers.values())))
 
     def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
-        if stored := self.stored_logits(prompts):
+        if stored := self.stored("logits", prompts):
             return stored.read("logit", rows)
         return self._derived_logits(prompts, rows)
 
     def predictions(self, prompts: str) -> NDArray[np.uint16]:
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
-        if stored := self.stored_logits(prompts):
-            return stored.read("prediction")
+        for kind in ANSWERS:
+            if stored := self.stored(kind, prompts):
+                return stored.read("prediction")
         return predictions(self._derived_logits(prompts, None))
 
-    def stored_logits(self, prompts: str) -> StoredGroup | None:
-        """The stored logits, if there are any; raises StaleCell if they are of other embeddings."""
+    def stored(self, kind: str, prompts: str) -> StoredGroup | None:
+        """The stored group of `kind`, logits or predictions, if there is one.
+
+        Raises StaleCell if it is of other embeddings.
+        """
         key, store = self.key, self.store
         features = self.holding("image_embedding")
-        path = store.logits_path(key, prompts)
+        path = self._answers[kind] / folder_name(prompts)
         stored = store.group(path) if files.exists(path) else None
         if stored and not files.exists(store.classes_path(key.dataset, prompts, key.backbone)):
-            raise self._lost(f"class embeddings of prompts '{prompts}'")
+            raise self._lost(kind, f"class embeddings of prompts '{prompts}'")
         classes = store.classes(key.dataset, prompts, key.backbone)
         self._check_class_names(prompts, classes)
         if stored is None:
@@ -116,7 +120,7 @@ class _Embedded(_Cell):
             return None
         for name, source in (("features", features), ("classes", classes)):
             if stored["identity"][name] != source["fingerprint"]:
-                made = f"the logits of {key} were made from other {name} than stored now"
+                made = f"the {kind} of {key} were made from other {name} than stored now"
                 raise self._stale(made, name, prompts=prompts)
         return stored
 
@@ -144,8 +148,9 @@ class _Embedded(_Cell):
         )
 
     @property
-    def _all_logits(self) -> Path:
-        return self.store.at("logits", *self.key.names)
+    def _answers(self) -> dict[str, Path]:
+        """The folders of its logits and of its predictions, each with one for each prompt set."""
+        return {kind: self.store.at(kind, *self.key.names) for kind in ANSWERS}
 
     @property
     def _extract_line(self) -> str:
@@ -157,9 +162,9 @@ class _Embedded(_Cell):
             f"{what} ({', '.join(fields)}): run `{self._extract_line}{options} --replace`", fields
         )
 
-    def _lost(self, what: str) -> DamagedStore:
+    def _lost(self, kind: str, what: str) -> DamagedStore:
         return DamagedStore(
-            f"{self.store.path} has logits of {self.key}, but the {what} that they were made from "
+            f"{self.store.path} has {kind} of {self.key}, but the {what} that they were made from "
             f"are lost: put them back, or run `{self._extract_line}`"
         )
 
@@ -178,8 +183,9 @@ class Extracted(_Embedded):
     def group(self, prompts: str | None = None) -> StoredGroup:
         path = self.store.features_path(self.key)
         if not files.exists(path):
-            if files.exists(self._all_logits):
-                raise self._lost("features")
+            for kind, folder in self._answers.items():
+                if files.exists(folder):
+                    raise self._lost(kind, "features")
             near = did_you_mean(self.key, self.store.keys())
             raise MissingCell(
                 f"{self.store.path} has no {self.key}{near}: run `{self._extract_line}`"
@@ -207,8 +213,8 @@ class Extracted(_Embedded):
 
     @property
     def size(self) -> int:
-        """Bytes on disk, with all logits."""
-        return files.size(self.group().path) + files.size(self._all_logits)
+        """Bytes on disk, with the logits and predictions of all prompt sets."""
+        return sum(map(files.size, (self.group().path, *self._answers.values())))
 
     def counts(self) -> tuple[int, int]:
         """Images of its perturbation, and how many of these have no embedding or prediction."""
@@ -326,7 +332,7 @@ class Imported(_Embedded):
 
     @property
     def size(self) -> int:
-        return files.size(self._folder) + files.size(self._all_logits)
+        return sum(map(files.size, (self._folder, *self._answers.values())))
 
     def counts(self) -> tuple[int, int]:
         group = self.group()

@@ -12,10 +12,10 @@ from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA, read_attributes
-from clipsyn.store.folders import IMPORTS, KINDS, folder_name, name_of_folder
+from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name, name_of_folder
 from clipsyn.store.groups import StoredGroup
 
-_WITH_CELLS = ("features", *IMPORTS, "logits")
+_WITH_CELLS = ("features", *IMPORTS, *ANSWERS)
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new
 _SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
 _MOST_KNOWN = 1024
@@ -48,6 +48,10 @@ class Contents:
 
     def logits_path(self, key: FeatureKey, prompts: str) -> Path:
         return self.at("logits", *key.names, prompts)
+
+    def predictions_path(self, key: FeatureKey, prompts: str) -> Path:
+        """Of predictions without logits."""
+        return self.at("predictions", *key.names, prompts)
 
     def imports_path(self, key: FeatureKey, prompts: str | None = None) -> Path:
         if prompts is None:
@@ -114,7 +118,8 @@ class Contents:
     ) -> list[FeatureKey]:
         """Keys of the finished cells, extracted and imported, sorted; None is no filter.
 
-        Logits without the features that they were made from are a cell of which a part is lost.
+        Logits or predictions without the features that they were made from are a cell of which a
+        part is lost.
         """
         filters = (dataset, split, perturbation, backbone)
         there = {names[:4] for kind in _WITH_CELLS for names, _ in self.groups(kind)}

@@ -3,6 +3,7 @@
     .wip/<id>/group/            the Zarr group to be
     .wip/<id>/done/<block>      one file a finished block, its content a JSON note
     .wip/<id>/target            where the group will be
+    .wip/<id>/kept/<name>       what a block will be made of, where that takes long
     .wip/<id>/*.partial         files being written, renamed into the group when they are whole
     .wip/new-*                  drafts being made
     .wip/trash-*                replaced or removed groups, on their way out
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.documents import parse_json
@@ -33,6 +35,7 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.schema import GROUPS
 from clipsyn.specs import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
+from clipsyn.store.chunks import read_chunk, write_chunk
 from clipsyn.store.folders import place
 from clipsyn.store.groups import sealed
 
@@ -74,6 +77,10 @@ class Draft:
         place = str(self.target.relative_to(self.store))
         followed = fingerprint({"of": self.fingerprint, "at": place})[:20]
         return self.store / WIP / (self.id or followed)
+
+    @property
+    def _kept(self) -> Path:
+        return self._folder / "kept"
 
     def changes(self) -> list[tuple[str, Any, Any]]:
         """(field, stored, asked for) where the group at `target` differs; [] if there is none."""
@@ -140,6 +147,24 @@ class Draft:
         with suppress(FileNotFoundError):
             discard(self.store, self._folder)
 
+    def is_kept(self, name: str) -> bool:
+        return files.exists(self._kept / name)
+
+    def keep(self, name: str, values: NDArray[Any]) -> None:
+        """Keep numbers that a block will be made of, until the group is published."""
+        if self.is_published():
+            return
+        with self._unless_published():
+            self._open()
+            self._kept.mkdir(exist_ok=True)
+            write_chunk(self._kept / name, values, len(values), self._folder)
+
+    def kept(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Numbers that `keep` was given in float32; raises DamagedStore if they are not there."""
+        values = np.empty(shape, np.float32)
+        read_chunk(self._kept / name, values)
+        return values
+
     def publish(
         self, describe: Callable[[list[Note]], Mapping[str, Any]], *, replace: bool = False
     ) -> bool:
@@ -193,7 +218,7 @@ class Draft:
         attributes = self._sealed(self._group, {**describe(self._notes()), **made_of})
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
-        old = self._make_way() if replace and self._is_taken() else None
+        old = self._make_way() if replace and self.is_taken() else None
         try:
             self._group.rename(self.target)
         except OSError as error:
@@ -218,7 +243,7 @@ class Draft:
         there = {**arrays.read_attributes(group), **more}
         return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
 
-    def _is_taken(self) -> bool:
+    def is_taken(self) -> bool:
         """Whether another group, or a part of one, is at the target."""
         try:
             return bool(self.changes())

@@ -21,10 +21,12 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "classes": ("dataset", "prompts", "backbone"),  # class embeddings
     "features": ("dataset", "split", "perturbation", "backbone"),  # image embeddings
     "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
+    "predictions": ("dataset", "split", "perturbation", "backbone", "prompts"),  # without logits
     "imports": ("dataset", "split", "perturbation", "backbone"),  # what was made elsewhere
     "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),  # with a prompt set
 }
 IMPORTS = ("imports", "prompted")  # the kinds of imported cells
+ANSWERS = ("logits", "predictions")  # what is made from features and classes: one of them a cell
 
 
 @lru_cache(4096)

@@ -14,7 +14,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, leftovers, unfinished, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import IMPORTS, KINDS
+from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 
@@ -149,7 +149,7 @@ def remove(store: FeatureStore, groups: Collection[Group]) -> None:
 
     Sources go after what is made from them, so that stopping midway leaves no half of a cell.
     """
-    order = ("logits", "features", *IMPORTS, "classes", "samples")
+    order = (*ANSWERS, "features", *IMPORTS, "classes", "samples")
     with writing(store.path):
         for group in sorted(groups, key=lambda group: order.index(group.kind)):
             with suppress(FileNotFoundError):  # another command was faster

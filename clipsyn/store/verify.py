@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, StaleCell, StoreError
 from clipsyn.numerics.logits import predictions, zero_shot_logits
-from clipsyn.schema import GROUPS
+from clipsyn.schema import GROUPS, NO_PREDICTION
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import IMPORTS, KINDS, folder_name
+from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.inventory import Group
 
@@ -55,7 +55,7 @@ def _sources(group: Group, there: Collection[tuple[str, ...]]) -> Iterator[tuple
         yield "samples", names["dataset"]
     elif group.kind != "samples":
         yield "samples", names["dataset"], names["split"]
-    if group.kind == "logits":
+    if group.kind in ANSWERS:
         cell = _key(group).names
         yield ("imports", *cell) if ("imports", *cell) in there else ("features", *cell)
         yield "classes", names["dataset"], names["prompts"], names["backbone"]
@@ -157,6 +157,8 @@ def _wrong_numbers(
             yield "its arrays do not match the digest of its content"
     if deep and "logit" in arrays.array_names(group.path):
         yield from _wrong_logits(store, group, stored)
+    elif deep and group.kind == "predictions":
+        yield from _wrong_predictions(store, group, stored)
 
 
 def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
@@ -175,15 +177,34 @@ def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Ite
             yield f"{where}: logits do not follow from the stored embeddings"
 
 
+def _wrong_predictions(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
+    """Blocks whose predictions are not the largest logits of the embeddings, to rounding."""
+    blocks = stored.layout("prediction").blocks
+    for number in range(blocks.count):
+        rows = blocks.range(number)
+        there, (logits, within) = stored.read("prediction", rows), _again(store, group, rows)
+        known, largest = there < logits.shape[1], logits.max(axis=1)
+        ours = np.take_along_axis(logits, np.where(known, there, 0)[:, None], axis=1)[:, 0]
+        none = (there == NO_PREDICTION) & np.isnan(largest)
+        if not np.where(known, ours >= largest - 2 * within, none).all():
+            where = f"block {number} (rows {rows.start}-{rows.stop - 1})"
+            yield f"{where}: predictions do not follow from the stored embeddings"
+
+
 def _follow(store: FeatureStore, group: Group, logits: NDArray[np.float32], rows: range) -> bool:
-    key, prompts = _key(group), group.names["prompts"]
-    store.cell(key).stored_logits(prompts)  # raises StaleCell where they are of others
-    classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
-    again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
+    again, within = _again(store, group, rows)
     if logits.tobytes() == again.tobytes():
         return True
-    within = _rounding(classes.shape[1], scale)
     return bool(np.allclose(logits, again, rtol=0, atol=within, equal_nan=True))
+
+
+def _again(store: FeatureStore, group: Group, rows: range) -> tuple[NDArray[np.float32], float]:
+    """Logits computed again, and the most by which another processor's may differ."""
+    key, prompts = _key(group), group.names["prompts"]
+    store.cell(key).stored(group.kind, prompts)  # raises StaleCell where they are of others
+    classes, scale = store.class_embeddings(key.dataset, prompts, key.backbone)
+    again = zero_shot_logits(store.embeddings(key, rows), classes, scale, rows=len(rows))
+    return again, _rounding(classes.shape[1], scale)
 
 
 def _rounding(width: int, scale: float) -> float:

@@ -103,7 +103,7 @@ class TestWork:
         self, clipsyn: Any, asked: list[str], tmp_path: Path
     ) -> None:
         clipsyn("extract", tmp_path / "stored", *asked)
-        clipsyn("extract", tmp_path / "derived", *asked, "--no-logits")
+        clipsyn("extract", tmp_path / "derived", *asked, "--logits", "none")
         stored, derived = (FeatureStore.open(tmp_path / n) for n in ("stored", "derived"))
         assert not (tmp_path / "derived" / "logits").exists()
         key = FeatureKey("photos", "test", "jpeg-3", "tiny")

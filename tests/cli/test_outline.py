@@ -42,13 +42,19 @@ def test_the_plan_needs_no_weights_and_no_images(clipsyn: Any, tmp_path: Path) -
         assert [row["name"], width, cost, "not", "here"] in found
     images, classes = 25_250, 101
     gflops = f"{images * sum(float(row['image_gflops']) for row in nine):,.0f}"
-    size = sum(images * (2 * int(row["embed_dim"]) + 1 + 4 * classes + 2) for row in nine)
-    megabytes = f"{size / 1e6:,.1f}"
-    numbers = ["25,250", "101", "9", "0", gflops, megabytes]
-    assert ["food101", "test", "clean", *numbers, "not", "here"] in found
+    embeddings = sum(images * (2 * int(row["embed_dim"]) + 1) for row in nine)
+    logits, predictions = 9 * images * 4 * classes, 9 * images * 2
+    (row,) = (row for row in found if row[:1] == ["food101"])
+    assert row[1:8] == ["test", "clean", "25,250", "101", "9", "0", gflops]
+    shown = [float(size) * 1e6 for size in row[8:11]]
+    assert shown == pytest.approx([embeddings, logits, predictions], rel=2e-3)
+    assert row[11:] == ["not", "here"]
+    sizes = [f"{size / 1e6:,.1f}" for size in (embeddings, logits, predictions)]
+    megabytes = f"{(embeddings + logits + predictions) / 1e6:,.1f}"
     assert (
         f"9 of 9 cells to make: {9 * images:,} images through a backbone, {gflops} GFLOPs, "
-        f"{megabytes} MB to store"
+        f"{megabytes} MB to store (embeddings {sizes[0]}, logits {sizes[1]}, "
+        f"predictions {sizes[2]})"
     ) in result.stdout
     assert "not here: the weights of 9 of 9 backbones and the images of food101/test" in (
         result.stdout
@@ -65,7 +71,7 @@ def test_what_nobody_knows_is_not_guessed(clipsyn: Any, tmp_path: Path) -> None:
     found = rows(result.stdout)
     nothing = "\N{EN DASH}"
     assert ["hf-hub:a/b", nothing, nothing, "not", "here"] in found
-    unknown = ["vtab/caltech101", "all", "clean", nothing, "102", "1", "0", nothing, nothing]
+    unknown = ["vtab/caltech101", "all", "clean", nothing, "102", "1", "0", *[nothing] * 4]
     assert [*unknown, "not", "here"] in found
     assert result.stdout.count("an unknown number of") == 3
 

@@ -90,7 +90,8 @@ class TestLs:
             (key.dataset, key.split, key.perturbation, key.backbone) for key in keys
         ]
         assert [row["fingerprint"] for row in rows] == [tiny_store.fingerprint(k) for k in keys]
-        cells = [cell for kind in ("features", "logits") for cell in path.glob(f"{kind}/*/*/*/*/")]
+        kinds = ("features", "logits", "predictions")
+        cells = [cell for kind in kinds for cell in path.glob(f"{kind}/*/*/*/*/")]
         files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]
         assert sum(row["bytes"] for row in rows) == sum(file.stat().st_size for file in files)
 
@@ -110,7 +111,7 @@ class TestLs:
 class TestInfo:
     def test_the_whole_store(self, clipsyn: Any, path: Path) -> None:
         found = json.loads(clipsyn("info", path).stdout)
-        assert found["format"] == "1.1"
+        assert found["format"] == "1.2"
         assert set(found["backbones"]) == {"fake/one", "fake/two"}
         assert found["backbones"]["fake/one"]["source"] == "local-dir:checkpoints/fake/one"
         assert len(found["backbones"]["fake/one"]["weights"]) == 64
@@ -135,8 +136,8 @@ class TestInfo:
 class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
         assert clipsyn("status", path).stdout == (
-            "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 8, "
-            "imported cells 0, imported cells of a prompt set 0\n"
+            "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 4, "
+            "predictions without logits 4, imported cells 0, imported cells of a prompt set 0\n"
         )
         found = json.loads(clipsyn("status", path, "--json").stdout)
         assert found == {
@@ -144,7 +145,8 @@ class TestStatus:
                 "samples": 2,
                 "classes": 2,
                 "features": 8,
-                "logits": 8,
+                "logits": 4,
+                "predictions": 4,
                 "imports": 0,
                 "prompted": 0,
             },
@@ -246,7 +248,8 @@ class TestRm:
             "samples": 2,
             "classes": 1,
             "features": 4,
-            "logits": 4,
+            "logits": 2,
+            "predictions": 2,
             "imports": 0,
             "prompted": 0,
         }
@@ -256,7 +259,7 @@ class TestRm:
         clipsyn("rm", path, "-d", "toy", "-y")
         assert clipsyn("status", path).stdout == (
             "finished: sample tables 0, class embeddings 0, image embeddings 0, logits 0, "
-            "imported cells 0, imported cells of a prompt set 0\n"
+            "predictions without logits 0, imported cells 0, imported cells of a prompt set 0\n"
         )
 
     def test_commas_and_repetition(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:

@@ -67,14 +67,20 @@ def test_the_table_says_what_is_there_and_what_the_rest_costs(
     assert clean["passes left"] == 7 + 20
     assert jpeg["passes left"] == 40
     assert jpeg["GFLOPs"] == round(40 * 0.5)
-    logits = 20 * (4 * 3 + 2)
-    assert jpeg["MB"] * 1e6 == pytest.approx(20 * (2 * 12 + 1) + 20 * (2 * 100 + 1) + 2 * logits)
+    embeddings = 20 * (2 * 12 + 1) + 20 * (2 * 100 + 1)
+    assert jpeg["embeddings MB"] * 1e6 == pytest.approx(embeddings)
+    assert clean["embeddings MB"] == jpeg["embeddings MB"]
+    assert clean["logits MB"] * 1e6 == pytest.approx(2 * 20 * 4 * 3)
+    assert jpeg["logits MB"] == 0
+    for row in (clean, jpeg):
+        assert row["predictions MB"] * 1e6 == pytest.approx(2 * 20 * 2)
     assert "4 of 4 cells to make: 67 images" in plan.summary()
     fakes.fill(tmp_path, encoders, perturbations=["clean", "jpeg:1"])
     plan = planned(store, encoders, None, "clean", "jpeg:1")
     assert not plan.is_needed
     assert plan.table()["done"].to_list() == [2, 2]
-    assert plan.table()["MB"].to_list() == [0, 0]
+    for kind in ("embeddings", "logits", "predictions"):
+        assert plan.table()[f"{kind} MB"].to_list() == [0, 0]
     assert plan.summary() == "all 4 cells are there"
 
 
@@ -91,8 +97,8 @@ def test_severities_share_a_row_of_the_table(tmp_path: Path, planned: Callable[.
 def test_missing_logits_alone_are_needed(
     tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
 ) -> None:
-    store = fakes.fill(tmp_path, logits=False)
-    assert not planned(store, logits=False).is_needed
+    store = fakes.fill(tmp_path, logits="none")
+    assert not planned(store, logits="none").is_needed
     plan = planned(store)
     assert plan.is_needed
     assert plan.table()["passes left"].to_list() == [0]
@@ -135,7 +141,7 @@ def test_unlabelled_images_are_noted(
     plan = planned(FeatureStore(tmp_path, 8), None, [fakes.Source(class_names=(), notes=("odd",))])
     assert plan.notes == ("odd", "toy has no class names: image embeddings only")
     (cell,) = plan.cells
-    assert (cell.classes, cell.logits) == (None, None)
+    assert (cell.classes, cell.answers, cell.superseded) == (None, None, None)
 
 
 # What has changed since: a miss that names the field

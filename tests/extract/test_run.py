@@ -299,7 +299,7 @@ def test_unlabelled_images_get_embeddings_only(tmp_path: Path, fakes: Any) -> No
 def test_without_logits_they_are_derived_and_the_same(tmp_path: Path, fakes: Any) -> None:
     stored = fakes.fill(tmp_path / "stored", sources=[fakes.Source(bad={1: "torn"})], max_bad=1)
     derived = fakes.fill(
-        tmp_path / "derived", sources=[fakes.Source(bad={1: "torn"})], max_bad=1, logits=False
+        tmp_path / "derived", sources=[fakes.Source(bad={1: "torn"})], max_bad=1, logits="none"
     )
     assert not list(derived.groups("logits"))
     one, other = (store.logits(fakes.key, "simple") for store in (stored, derived))

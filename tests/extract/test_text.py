@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import UsageError
 from clipsyn.extract import text as text_module
 from clipsyn.extract.encoder import load_encoder
-from clipsyn.extract.text import class_embeddings
+from clipsyn.extract.text import ClassTexts
 from clipsyn.specs import Backbone, PromptSet
 
 TEXTS = [
@@ -61,13 +61,24 @@ def test_causal_towers_see_no_more_positions_than_needed(
 class CountingEncoder:
     """Embeds a text as its counts of a, b and c; remembers what it was asked."""
 
+    embed_dim = 3
+
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([len(text) for text in texts])
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.asked += texts
         rows = np.array([[text.count(c) for c in "abc"] for text in texts], np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def class_embeddings(
+    encoder: Any, class_names: Sequence[str], prompts: PromptSet
+) -> NDArray[np.float32]:
+    return ClassTexts(encoder, class_names, prompts).class_embeddings(encoder.encode_text)
 
 
 def test_class_embeddings_by_hand() -> None:
@@ -108,3 +119,55 @@ def test_class_embeddings_equal_the_zero_shot_classifier(saved: Any, tower: str)
     got = class_embeddings(encoder, names, PromptSet("p", templates))
     np.testing.assert_allclose(got, want.T.numpy(), atol=1e-6)
     assert np.array_equal(got[0], got[2])
+
+
+# Parts
+
+
+NAMES = [f"thing {number} of {'very ' * (number % 5)}many" for number in range(40)]
+PROMPTS = PromptSet("p", ("a photo of a {c}.", "{c}", "many drawings of the {c}, in a book"))
+
+
+def at_once(encoder: Any, names: Sequence[str], prompts: PromptSet) -> NDArray[np.float32]:
+    """Class embeddings as they were made before texts had parts: all texts in one call."""
+    per_class = [prompts.prompts(name) for name in names]
+    row = {text: i for i, text in enumerate(dict.fromkeys(t for ts in per_class for t in ts))}
+    embedded = encoder.encode_text(list(row))
+    mean = np.zeros((len(per_class), embedded.shape[1]))
+    for i, texts in enumerate(per_class):
+        mean[i] = embedded[[row[text] for text in texts]].mean(axis=0, dtype=np.float64)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    return mean.astype(np.float32)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("batches", [1, 2, 5, 100])
+def test_parts_change_no_bit(
+    saved: Any, monkeypatch: pytest.MonkeyPatch, tower: str, batches: int
+) -> None:
+    monkeypatch.setattr(text_module, "BATCH", 7)
+    monkeypatch.setattr(text_module, "PART", 7 * batches)
+    encoder = load_encoder(Backbone.parse(saved(f"clipsyn-{tower}").by_file), device="cpu")
+    names = [*NAMES, NAMES[3]]
+    texts = ClassTexts(encoder, names, PROMPTS)
+    assert len(texts) == 3 * len(NAMES)
+    assert [len(part) for part in texts.parts[:-1]] == [7 * batches] * (len(texts.parts) - 1)
+    got = texts.class_embeddings(encoder.encode_text)
+    assert got.tobytes() == at_once(encoder, names, PROMPTS).tobytes()
+    assert got[3].tobytes() == got[-1].tobytes()
+
+
+def test_parts_are_sorted_by_length_and_hold_each_text_once(
+    saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "PART", 8)
+    encoder = load_encoder(Backbone.parse(saved("clipsyn-vit").by_file), device="cpu")
+    names = [*NAMES, *NAMES]
+    parts = ClassTexts(encoder, names, PROMPTS).parts
+    joined = [text for part in parts for text in part]
+    want = {prompt for name in names for prompt in PROMPTS.prompts(name)}
+    assert sorted(joined) == sorted(want)
+    lengths = encoder.text_lengths(joined)
+    assert (np.diff(lengths) >= 0).all()
+    tokens = open_clip.get_tokenizer("clipsyn-vit")(joined)
+    assert lengths.tolist() == [int((row != 0).sum()) for row in tokens]

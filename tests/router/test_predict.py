@@ -78,7 +78,7 @@ def test_an_ensemble_without_weights_has_no_such_columns(tiny_store: FeatureStor
 def test_a_store_without_logits_gives_the_same_bits(
     router: FittedRouter, tiny_store: FeatureStore, other: Callable[..., FeatureStore]
 ) -> None:
-    derived = other(logits=False)
+    derived = other(logits="none")
     assert predict_store(router, derived, "toy").frame.equals(
         predict_store(router, tiny_store, "toy").frame
     )

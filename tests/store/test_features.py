@@ -309,7 +309,7 @@ def test_labels_are_corrected_in_place(tiny_store: FeatureStore, fakes: Any) -> 
 def test_embeddings_take_half_of_float32_npy(tmp_path: Path, fakes: Any) -> None:
     encoders = [fakes.Encoder("fake/wide", embed_dim=512)]
     source = fakes.Source(count=1100)
-    store = fakes.fill(tmp_path / "store", encoders, [source], chunk_rows=1024, logits=False)
+    store = fakes.fill(tmp_path / "store", encoders, [source], chunk_rows=1024, logits="none")
     (key,) = store.keys()
     np.save(tmp_path / "plain.npy", store.embeddings(key).astype(np.float32))
     files = store.features_path(key).rglob("*")

@@ -24,15 +24,18 @@ from clipsyn.store.verify import damage, debris
 
 
 def swap(store: FeatureStore, one: str, other: str) -> None:
+    """Swap two folders; where one is missing, the other takes its place."""
     first, second, aside = store.path / one, store.path / other, store.path / "aside"
-    first.rename(aside)
-    second.rename(first)
-    aside.rename(second)
+    for source, target in ((first, aside), (second, first), (aside, second)):
+        if source.exists():
+            source.rename(target)
 
 
 def move(store: FeatureStore, one: str, other: str) -> None:
+    """One folder, if it exists, in the place of the other."""
     shutil.rmtree(store.path / other)
-    (store.path / one).rename(store.path / other)
+    if (store.path / one).exists():
+        (store.path / one).rename(store.path / other)
 
 
 def problems(store: FeatureStore) -> list[str]:
@@ -46,18 +49,19 @@ def without_digests(store: FeatureStore, fakes: Any) -> None:
         arrays.write_attributes(group.path, fakes.of_format_1_0(attributes))
 
 
+_CELLS = ("features", "logits", "predictions")  # of tiny_store: one or the other of the last two
 PLACES: dict[str, tuple[Callable[..., None], list[tuple[str, str]]]] = {
     "perturbations swapped": (
         swap,
-        [(f"{kind}/toy/test/clean", f"{kind}/toy/test/jpeg-3") for kind in ("features", "logits")],
+        [(f"{kind}/toy/test/clean", f"{kind}/toy/test/jpeg-3") for kind in _CELLS],
     ),
     "a perturbation renamed": (
         move,
-        [(f"{kind}/toy/test/jpeg-3", f"{kind}/toy/test/clean") for kind in ("features", "logits")],
+        [(f"{kind}/toy/test/jpeg-3", f"{kind}/toy/test/clean") for kind in _CELLS],
     ),
     "splits swapped": (
         swap,
-        [(f"{kind}/toy/test", f"{kind}/toy/train") for kind in ("features", "logits", "samples")],
+        [(f"{kind}/toy/test", f"{kind}/toy/train") for kind in (*_CELLS, "samples")],
     ),
     "prompts renamed": (
         move,
@@ -74,7 +78,7 @@ PLACES: dict[str, tuple[Callable[..., None], list[tuple[str, str]]]] = {
     ),
     "a dataset renamed": (
         move,
-        [(f"{kind}/toy", f"{kind}/other") for kind in ("samples", "classes", "features", "logits")],
+        [(f"{kind}/toy", f"{kind}/other") for kind in ("samples", "classes", *_CELLS)],
     ),
 }
 

@@ -76,9 +76,14 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "lost identity": (f"{CELL}/zarr.json", spoil_attributes, "lacks the attribute 'identity'"),
     "unreadable group": (f"{CELL}/zarr.json", lambda p: p.write_bytes(b""), "zarr.json is damaged"),
     "logits": (
-        "logits/toy/train/jpeg-3/fake--two/simple/logit/c.1.0",
+        "logits/toy/train/clean/fake--two/simple/logit/c.1.0",
         flip,
-        "logits/toy/train/jpeg-3/fake--two/simple: block 1 (rows 6-10)",
+        "logits/toy/train/clean/fake--two/simple: block 1 (rows 6-10)",
+    ),
+    "predictions": (
+        "predictions/toy/train/jpeg-3/fake--two/simple/prediction/c.1",
+        flip,
+        "predictions/toy/train/jpeg-3/fake--two/simple: block 1 (rows 6-10)",
     ),
     "ids": ("samples/toy/test/sample_id/c.0", flip, "samples/toy/test: block 0"),
 }
@@ -88,7 +93,8 @@ def test_a_sound_store_has_no_problems(tiny_store: FeatureStore) -> None:
     assert problems(tiny_store) == []
     result = CliRunner().invoke(main, ["verify", str(tiny_store.path)])
     assert result.exit_code == 0
-    assert "20 groups" in result.stdout  # 2 samples, 2 classes, 8 features, 8 logits
+    # 2 samples, 2 classes, 8 features, and of 4 logits, of 4 predictions alone
+    assert "20 groups" in result.stdout
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -149,10 +155,11 @@ def test_filters_pass_over_kinds_that_lack_them(tiny_store: FeatureStore) -> Non
         found = [group.kind for group in find_groups(tiny_store, filters)]
         return {kind: found.count(kind) for kind in sorted(set(found))}
 
-    assert kinds() == {"classes": 2, "features": 8, "logits": 8, "samples": 2}
-    assert kinds(backbone=["fake/one"]) == {"classes": 1, "features": 4, "logits": 4}
-    assert kinds(split=["train"]) == {"features": 4, "logits": 4, "samples": 1}
-    assert kinds(prompts=["simple"], backbone=["fake/two"]) == {"classes": 1, "logits": 4}
+    answers = {"logits": 2, "predictions": 2}  # of clean images, of perturbed ones
+    assert kinds() == {"classes": 2, "features": 8, "logits": 4, "predictions": 4, "samples": 2}
+    assert kinds(backbone=["fake/one"]) == {"classes": 1, "features": 4, **answers}
+    assert kinds(split=["train"]) == {"features": 4, "samples": 1, **answers}
+    assert kinds(prompts=["simple"], backbone=["fake/two"]) == {"classes": 1, **answers}
     assert kinds(perturbation=["absent"]) == {}
 
 

@@ -158,7 +158,7 @@ def test_derived_logits_give_the_same_numbers(birds, fakes, tmp_path, results):
 
     encoders = [Varied(name) for name in BACKBONES]
     source = fakes.Source("birds", count=90, class_names=SEVEN, bad={3: "x", 41: "y"})
-    store = fakes.fill(tmp_path / "s", encoders, [source], logits=False, max_bad=0.1)
+    store = fakes.fill(tmp_path / "s", encoders, [source], logits="none", max_bad=0.1)
     same = results.filter(dataset="birds", perturbation="clean").drop("fingerprint")
     assert zeroshot(store).drop("fingerprint").equals(same)
 

@@ -1,0 +1,273 @@
+"""Which cells store logits and which predictions alone, and that readers get the same of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn import cascade, evaluate, oracle, robustness, selective, zeroshot
+from clipsyn.errors import StaleCell
+from clipsyn.extract.plan import Wanted, make_plan
+from clipsyn.perturb import resolve
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups, remove
+from clipsyn.store.verify import damage, debris
+
+LABELS = ("clean", "jpeg:3", "fog:2")
+CLASSES = tuple(f"bird {number}" for number in range(7))  # enough for a top-5 accuracy
+
+
+def fill(fakes: Any, path: Path, **options: Any) -> tuple[FeatureStore, list[Any]]:
+    """A store of two backbones and two splits, and the encoders that were used."""
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=6, embed_dim=33)]
+    options.setdefault("perturbations", LABELS)
+    bad = {5: "torn"}
+    sources = [
+        fakes.Source(count=45, class_names=CLASSES, bad=bad),
+        fakes.Source(split="train", count=40, class_names=CLASSES),
+    ]
+    return fakes.fill(path, encoders, sources, max_bad=0.1, **options), encoders
+
+
+def kinds(store: FeatureStore) -> dict[str, set[str]]:
+    """The perturbations whose cells have logits, and those whose cells have predictions alone."""
+    return {
+        kind: {names[2] for names, _ in store.groups(kind)} for kind in ("logits", "predictions")
+    }
+
+
+def problems(store: FeatureStore) -> list[str]:
+    groups = find_groups(store, {})
+    found = [one for group in groups for one in damage(store, group, deep=True)]
+    return [*debris(store, groups), *found]
+
+
+@pytest.fixture(scope="module")
+def stores(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FeatureStore]:
+    """The same cells by each setting. READ ONLY."""
+    root = tmp_path_factory.mktemp("answers")
+    return {how: fill(fakes, root / how, logits=how)[0] for how in ("clean", "all", "none")}
+
+
+def test_each_setting_stores_what_it_says(stores: dict[str, FeatureStore]) -> None:
+    perturbed = {"jpeg-3", "fog-2"}
+    assert kinds(stores["clean"]) == {"logits": {"clean"}, "predictions": perturbed}
+    assert kinds(stores["all"]) == {"logits": {"clean", *perturbed}, "predictions": set()}
+    assert kinds(stores["none"]) == {"logits": set(), "predictions": {"clean", *perturbed}}
+    for store in stores.values():
+        assert problems(store) == []
+
+
+def test_readers_get_the_same_bits(stores: dict[str, FeatureStore]) -> None:
+    keys = stores["all"].keys()
+    assert len(keys) == 12
+    for how in ("clean", "none"):
+        store = stores[how]
+        assert store.keys() == keys
+        for key in keys:
+            assert store.fingerprint(key) == stores["all"].fingerprint(key)
+            assert store.prompt_sets(key) == stores["all"].prompt_sets(key) == ["simple"]
+            for read in ("logits", "predictions"):
+                one, other = (getattr(s, read)(key, "simple") for s in (store, stores["all"]))
+                assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        robustness,
+        lambda store: oracle(store, perturbations="*", weights=True),
+        lambda store: zeroshot(store, perturbations="*"),
+        lambda store: selective(store, perturbations="*", support="train"),
+        lambda store: without_costs(cascade(store, perturbations="*", support="train")),
+        lambda store: evaluated(store).filter(~pl.col("metric").str.ends_with("_seconds")),
+    ],
+    ids=["robustness", "oracle", "zeroshot", "selective", "cascade", "evaluate"],
+)
+def test_analyses_find_the_same_numbers(stores: dict[str, FeatureStore], command: Any) -> None:
+    one, other = (command(stores[how]) for how in ("clean", "all"))
+    assert set(one["perturbation"]) >= {"clean", "jpeg-3", "fog-2"}
+    assert one.equals(other)
+
+
+def without_costs(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without what each store has measured in its own extraction."""
+    return frame.filter(~pl.col("metric").is_in(["encode_ms", "process_memory_mb"]))
+
+
+def evaluated(store: FeatureStore, output: Path | None = None) -> pl.DataFrame:
+    ensembles = ["log-avg", "super-learner"]
+    common = {"shots": [1], "seeds": 1, "ensembles": ensembles, "datasets": "toy"}
+    return evaluate(store, perturbations="*", splits="test", output=output, **common)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the arrays that are read."""
+    names: list[str] = []
+    read = arrays.read
+
+    def spy(path: Path, *arguments: Any) -> Any:
+        names.append(path.name)
+        return read(path, *arguments)
+
+    monkeypatch.setattr(arrays, "read", spy)
+    return names
+
+
+@pytest.mark.parametrize("how", ["clean", "all", "none"])
+def test_robustness_reads_predictions_alone(
+    stores: dict[str, FeatureStore], opened: list[str], tmp_path: Path, how: str
+) -> None:
+    """Also with ensembles: their numbers come from the file of results."""
+    results = tmp_path / "results.parquet"
+    evaluated(stores[how], results)
+    assert "logit" in opened or "image_embedding" in opened
+    opened.clear()
+    store = FeatureStore.open(stores[how].path)
+    assert len(robustness(store, results=results)) > len(robustness(store)) > 0
+    assert "prediction" in opened
+    assert not {"logit", "image_embedding"} & set(opened)
+
+
+# The same cells, extracted again
+
+
+@pytest.mark.parametrize(("before", "now"), [("all", "clean"), ("all", "none"), ("clean", "none")])
+def test_logits_that_are_there_stay(fakes: Any, tmp_path: Path, before: str, now: str) -> None:
+    """As in a store of format 1.1, whose perturbed cells have logits, too."""
+    fill(fakes, tmp_path, logits=before)
+    there = fakes.contents(tmp_path)
+    _, encoders = fill(fakes, tmp_path, logits=now)
+    assert fakes.contents(tmp_path) == there
+    assert not any(encoder.encoded or encoder.texts for encoder in encoders)
+
+
+def test_new_perturbations_stand_beside_old_ones(fakes: Any, tmp_path: Path) -> None:
+    fill(fakes, tmp_path, logits="all", perturbations=["clean", "jpeg:3"])
+    store, _ = fill(fakes, tmp_path)
+    assert kinds(store) == {"logits": {"clean", "jpeg-3"}, "predictions": {"fog-2"}}
+    assert problems(store) == []
+    assert len(robustness(store))
+
+
+def test_logits_are_added_without_images_and_take_the_place_of_predictions(
+    fakes: Any, tmp_path: Path, stores: dict[str, FeatureStore]
+) -> None:
+    fill(fakes, tmp_path)
+    store, encoders = fill(fakes, tmp_path, logits="all")
+    assert not any(encoder.encoded or encoder.texts for encoder in encoders)
+    assert fakes.unlike(tmp_path / "logits", stores["all"].path / "logits") == []
+    assert kinds(store)["predictions"] == set()
+    assert problems(store) == []
+
+
+def test_predictions_are_added_where_a_store_has_none(fakes: Any, tmp_path: Path) -> None:
+    """As in a store of format 1.1 that was made without logits."""
+    store, _ = fill(fakes, tmp_path)
+    lacking = [group for group in find_groups(store, {}) if group.kind == "predictions"]
+    remove(store, lacking)
+    assert store.predictions(FeatureKey("toy", "test", "fog-2", "fake/one"), "simple").shape == (
+        45,
+    )
+    _, encoders = fill(fakes, tmp_path)
+    assert kinds(store)["predictions"] == {"jpeg-3", "fog-2"}
+    assert not any(encoder.encoded or encoder.texts for encoder in encoders)
+
+
+@pytest.mark.parametrize("before", ["all", "clean"])
+@pytest.mark.parametrize("now", ["all", "clean"])
+def test_what_other_weights_made_is_refused_or_replaced(
+    fakes: Any, tmp_path: Path, before: str, now: str
+) -> None:
+    options = {"perturbations": ["jpeg:3"], "logits": now}
+    fakes.fill(tmp_path / "store", perturbations=["jpeg:3"], logits=before)
+    others = [fakes.Encoder(weights="others")]
+    with pytest.raises(StaleCell, match="weights"):
+        fakes.fill(tmp_path / "store", others, **options)
+    store = fakes.fill(tmp_path / "store", others, replace=True, **options)
+    fakes.fill(tmp_path / "fresh", others, **options)
+    assert len(find_groups(store, {})) == 4  # samples, classes, features, and one of the two kinds
+    for group in find_groups(store, {}):
+        place = group.path.relative_to(store.path)
+        assert fakes.unlike(group.path, tmp_path / "fresh" / place) == []
+    assert problems(store) == []
+
+
+@pytest.mark.parametrize("before", ["all", "clean"])
+def test_answers_of_other_class_names_are_refused(fakes: Any, tmp_path: Path, before: str) -> None:
+    """Class names of the store are as before, so only what is made from them is stale."""
+    fakes.fill(tmp_path, perturbations=["jpeg:3"], logits=before)
+    source = fakes.Source(class_names=("cat", "dog", "crepe"))
+    with pytest.raises(StaleCell, match="class_names"):
+        fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:3"])
+
+
+def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> None:
+    store = fakes.fill(tmp_path, perturbations=["jpeg:3"])
+    key = FeatureKey("toy", "test", "jpeg-3", "fake/one")
+    path = store.predictions_path(key, "simple")
+    identity = {**arrays.read_attributes(path)["identity"], "features": "0" * 64}
+    fakes.rewrite(path, identity=identity)
+    with pytest.raises(StaleCell, match=r"the predictions of .* from other features .*--replace"):
+        store.predictions(key, "simple")
+    with pytest.raises(StaleCell):
+        make_plan(
+            store,
+            Wanted([fakes.Encoder()], [fakes.Source()], [resolve("jpeg:3")], logits="all"),
+            fakes.Quiet(),
+        )
+
+
+@pytest.mark.parametrize("wrong", ["another class", "no class", "none", "a bad image"])
+def test_verify_computes_predictions_again(fakes: Any, tmp_path: Path, wrong: str) -> None:
+    source = fakes.Source(bad={2: "torn"})
+    store = fakes.fill(tmp_path, sources=[source], perturbations=["jpeg:3"], max_bad=0.1)
+    path = store.predictions_path(FeatureKey("toy", "test", "jpeg-3", "fake/one"), "simple")
+    values = arrays.read(path / "prediction", range(7))
+    row, value = {"another class": (1, (values[1] + 1) % 3), "no class": (1, 3)}.get(
+        wrong, (1, 65535)
+    )
+    values[2 if wrong == "a bad image" else row] = 0 if wrong == "a bad image" else value
+    arrays.write_block(path / "prediction", 0, values)
+    fakes.rewrite(path, arrays={"prediction": arrays.listing(path / "prediction").json()})
+    (problem,) = problems(store)
+    assert problem == (
+        "predictions/toy/test/jpeg-3/fake--one/simple: block 0 (rows 0-6): "
+        "predictions do not follow from the stored embeddings"
+    )
+
+
+# What the plan says
+
+
+@pytest.mark.parametrize("how", ["clean", "all", "none"])
+def test_the_plan_has_the_bytes_of_what_is_written(fakes: Any, tmp_path: Path, how: str) -> None:
+    store = FeatureStore.create(tmp_path, 8)
+    encoders, sources = [fakes.Encoder()], [fakes.Source(count=40)]
+    perturbations = [resolve("clean"), resolve("jpeg:3")]
+    plan = make_plan(store, Wanted(encoders, sources, perturbations, logits=how), fakes.Quiet())
+    table, summary = plan.table(), plan.summary()
+    fakes.fill(tmp_path, encoders, sources, ["clean", "jpeg:3"], logits=how)
+    for row in table.to_dicts():
+        for kind, names in {
+            "embeddings": ("image_embedding", "valid"),
+            "logits": ("logit",),
+            "predictions": ("prediction",),
+        }.items():
+            folder = f"toy/test/{row['perturbation']}"
+            chunks = [f for name in names for f in tmp_path.glob(f"*/{folder}/**/{name}/c.*")]
+            written = sum(file.stat().st_size - 4 for file in chunks)  # without checksums
+            assert row[f"{kind} MB"] * 1e6 == pytest.approx(written), (row, kind)
+    sizes = [sum(table[f"{kind} MB"]) for kind in ("embeddings", "logits", "predictions")]
+    assert summary.endswith(
+        f"{np.sum(sizes):,.1f} MB to store (embeddings {sizes[0]:,.1f}, logits {sizes[1]:,.1f}, "
+        f"predictions {sizes[2]:,.1f})"
+    )

@@ -1,0 +1,202 @@
+"""Class embeddings in a store: parts of the texts are kept, whatever ends a run."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DamagedStore
+from clipsyn.extract import text as text_module
+from clipsyn.progress import progress
+from clipsyn.store.drafts import unfinished
+from clipsyn.store.features import FeatureStore
+
+CLASSES = tuple(f"bird {number} {'x' * (number % 7)}" for number in range(30))
+TEMPLATES = tuple(f"{number} of {{c}}" for number in range(4))
+TEXTS = len(CLASSES) * len(TEMPLATES)
+
+
+class Stop(Exception):
+    """Stands for whatever ends a run early."""
+
+
+class Stopping:
+    """An encoder that is stopped when it begins with its n-th part of the texts."""
+
+    def __init__(self, encoder: Any, parts: int) -> None:
+        self.encoder, self.left = encoder, parts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+    def encode_text(self, texts: Any) -> np.ndarray:
+        if not self.left:
+            raise Stop
+        self.left -= 1
+        return self.encoder.encode_text(texts)
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "PART", 16)
+
+
+@pytest.fixture
+def source(fakes: Any) -> Any:
+    return fakes.Source(class_names=CLASSES, templates=TEMPLATES, count=10)
+
+
+def embedding(store: FeatureStore) -> bytes:
+    (prompts,) = {names[1] for names, _ in store.groups("classes")}
+    return store.class_embeddings("toy", prompts, "fake/one")[0].tobytes()
+
+
+@pytest.fixture
+def whole(fakes: Any, source: Any, tmp_path: Path) -> bytes:
+    return embedding(fakes.fill(tmp_path / "whole", sources=[source]))
+
+
+@pytest.mark.parametrize("parts", [0, 1, 5, 7])
+def test_an_interruption_loses_no_more_than_a_part(
+    fakes: Any, source: Any, whole: bytes, tmp_path: Path, parts: int
+) -> None:
+    first, second = fakes.Encoder(), fakes.Encoder()
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path / "s", [Stopping(first, parts)], [source])
+    assert len(first.texts) == 16 * parts
+    quiet = fakes.Quiet()
+    store = fakes.fill(tmp_path / "s", [second], [source], progress=quiet)
+    assert len(second.texts) == TEXTS - 16 * parts
+    assert not set(first.texts) & set(second.texts)
+    assert embedding(store) == whole
+    assert fakes.draft_folders(tmp_path / "s") == []
+    (at,) = [n for n, (name, _) in enumerate(quiet.counters) if name.startswith("fake/one: ")]
+    assert quiet.counters[at][1] == quiet.counts[at] == TEXTS
+
+
+def test_parts_of_another_size_are_not_taken_for_ones_of_this(
+    fakes: Any, source: Any, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path / "s", [Stopping(fakes.Encoder(), 2)], [source])
+    monkeypatch.setattr(text_module, "PART", 24)
+    store = fakes.fill(tmp_path / "s", sources=[source])
+    assert embedding(store) == whole
+
+
+def test_a_damaged_part_is_named(fakes: Any, source: Any, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path, [Stopping(fakes.Encoder(), 2)], [source])
+    kept = next(tmp_path.glob(".wip/*/kept/*"))
+    kept.write_bytes(kept.read_bytes()[:-5] + b"12345")
+    with pytest.raises(DamagedStore, match="does not match its checksum"):
+        fakes.fill(tmp_path, sources=[source])
+
+
+def test_another_worker_may_finish_at_any_moment(
+    fakes: Any, source: Any, whole: bytes, tmp_path: Path
+) -> None:
+    """It encodes, publishes and clears up while this one is in the middle of a part."""
+    slow = fakes.Encoder()
+    encode = slow.encode_text
+
+    def encode_text(texts: Any) -> np.ndarray:
+        if len(slow.texts) == 32:
+            fakes.fill(tmp_path / "s", sources=[source])
+        return encode(texts)
+
+    slow.encode_text = encode_text
+    store = fakes.fill(tmp_path / "s", [slow], [source])
+    assert len(slow.texts) == 48  # and none after the other has published
+    assert embedding(store) == whole
+    assert fakes.draft_folders(tmp_path / "s") == []
+
+
+def test_workers_begin_at_different_texts(fakes: Any, source: Any, tmp_path: Path) -> None:
+    encoders = [fakes.Encoder() for _ in range(3)]
+    for number, encoder in enumerate(encoders):
+        with pytest.raises(Stop):
+            fakes.fill(tmp_path, [Stopping(encoder, 2)], [source], shard=(number, 3))
+    texts = [text for encoder in encoders for text in encoder.texts]
+    assert len(texts) == len(set(texts)) == 6 * 16
+
+
+def test_replaced_class_embeddings_are_interrupted_in_the_same_way(
+    fakes: Any, source: Any, tmp_path: Path
+) -> None:
+    store = fakes.fill(tmp_path / "s", sources=[source])
+    before = embedding(store)
+    other = fakes.Encoder(weights="others")
+    with pytest.raises(Stop):
+        fakes.fill(tmp_path / "s", [Stopping(other, 3)], [source], replace=True)
+    assert embedding(store) == before
+    again = fakes.Encoder(weights="others")
+    fakes.fill(tmp_path / "s", [again], [source], replace=True)
+    assert len(again.texts) == TEXTS - 48
+    fresh = fakes.fill(tmp_path / "fresh", [fakes.Encoder(weights="others")], [source])
+    assert embedding(store) == embedding(fresh)
+
+
+def test_the_rate_is_that_of_texts(
+    fakes: Any, source: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "clipsyn"), progress() as counters:
+        fakes.fill(tmp_path, sources=[source], progress=counters)
+    lines = [record.message for record in caplog.records]
+    assert any(f"{TEXTS} of {TEXTS} texts in " in line for line in lines), lines
+    assert any("10 of 10 images in " in line for line in lines), lines
+
+
+CHILD = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
+fakes = importlib.util.module_from_spec(spec)
+sys.modules["fakes"] = fakes
+spec.loader.exec_module(fakes)
+from pathlib import Path
+from clipsyn.extract import text
+text.PART = 16
+path, slow = Path(sys.argv[2]), len(sys.argv) > 3
+encoder = fakes.FakeEncoder()
+encode = encoder.encode_text
+
+def encode_text(texts):
+    time.sleep(0.05 * slow)
+    return encode(texts)
+
+encoder.encode_text = encode_text
+source = fakes.FakeSource(
+    class_names=tuple(f"bird {n} {'x' * (n % 7)}" for n in range(30)),
+    templates=tuple(f"{n} of {{c}}" for n in range(4)),
+    count=10,
+)
+fakes.fill(path, [encoder], [source])
+print(len(encoder.texts))
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_process_leaves_its_parts(
+    fakes: Any, whole: bytes, tmp_path: Path, end: signal.Signals
+) -> None:
+    conftest = Path(__file__).parents[1] / "conftest.py"
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(conftest), str(tmp_path / "s")]
+    child = subprocess.Popen([*command, "slowly"], stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("s/.wip/*/kept/*"))) < 3:
+        assert child.poll() is None
+        time.sleep(0.005)
+    child.send_signal(end)
+    assert child.wait() != 0
+    kept = len(list(tmp_path.glob("s/.wip/*/kept/*")))
+    assert [draft.target.split("/")[0] for draft in unfinished(tmp_path / "s")] == ["classes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == TEXTS - 16 * kept
+    assert embedding(FeatureStore.open(tmp_path / "s")) == whole
