@@ -96,7 +96,7 @@ class Estimator:
 
     def fit_work(self, shape: Shape) -> Work | None:
         """What a fit on a support of this shape takes; None where its first fit has to tell."""
-        return None
+        return None if self.learns else Work()
 
     def use_work(self, shape: Shape, support: Shape) -> Work | None:
         """What it takes to transform, or to combine, a pool after a fit on such a support."""

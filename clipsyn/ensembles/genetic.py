@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.calibrated import fit_temperatures
-from clipsyn.estimator import learned, parameter, seed
+from clipsyn.estimator import Shape, Work, learned, parameter, seed
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.contenders import Contenders, contenders
 from clipsyn.numerics.logits import weighted_sum
@@ -74,6 +74,12 @@ class GeneticAlgorithm(Router):
     temperatures_: NDArray[np.float64] = learned()
     weights_: NDArray[np.float64] = learned()
     evaluations_: int = learned()
+
+    def fit_work(self, shape: Shape) -> Work:
+        # of large supports most samples are told apart by a few of the candidates
+        candidates = self.population * self.generations
+        looked_at = min(shape.logits, 4_500_000)
+        return Work(values=100 * shape.logits + 0.23 * candidates * looked_at, seconds=0.01)
 
     def _fit_in_passes(self, support: Support) -> None:
         pool = support.sample() if isinstance(support, Stream) else support

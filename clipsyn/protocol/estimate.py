@@ -25,7 +25,7 @@ from clipsyn.show.tables import show
 
 _SHORT = 10.0  # seconds; shorter waits need no estimate
 _MEASURED = 0.05  # seconds that a rate is measured for
-_SMALL = 0.02  # share of the time below which a method has no line of its own
+_SMALL = 0.01  # share of the time below which a method has no line of its own
 _OTHERS = "others"
 _PRIOR = 0.1  # weight of what is expected against what was measured
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from clipsyn.estimator import Work
+from clipsyn.ensembles import ENSEMBLES
+from clipsyn.estimator import Shape, Work, from_text
+from clipsyn.heads import HEADS
 from clipsyn.protocol.estimate import (
     Cost,
+    Costs,
     Estimate,
     Kind,
+    Rates,
     duration,
     measured_rates,
 )
+from clipsyn.protocol.plan import Fit, Result, Shapes, Subject, Task
 
+SUPPORT = Shape(1000, 9, 100, 4000)
+TARGETS = (Shape(5000, 9, 100, 4000), Shape(700, 9, 100, 4000))
+RATES = Rates(1e-11, 1e-9)
 NLC, GREEDY = Kind("zero-shot", "nlc"), Kind("zero-shot", "greedy")
 
 
@@ -99,6 +108,58 @@ class TestTheTable:
         estimate = Estimate(workers=1)
         estimate.add(NLC, Cost(4.0, 5.0), 1)
         assert estimate.table() == ""
+
+
+def fit(ensemble: str | None, *subjects: Subject, shots: int | None = 16) -> Fit:
+    results = (Result(subject, shots, 0, str(number)) for number, subject in enumerate(subjects))
+    return Fit(ensemble, 0, tuple(results))
+
+
+class TestCosts:
+    costs = Costs(Shapes(SUPPORT, TARGETS), RATES)
+
+    def of(self, name: str, *, head: str = "zero-shot", rows: int = 1000) -> Cost:
+        fits = (fit("nlc", Subject(0, "nlc")), fit(name, Subject(0, name), Subject(1, name)))
+        return self.costs.of_fit(Task(head, 0, np.arange(rows), fits), 1)
+
+    def test_are_those_of_the_draw_and_of_all_targets(self):
+        few, many = self.of("super-learner", rows=100), self.of("super-learner")
+        assert few.fit < many.fit
+        assert few.rest == many.rest
+        alone = fit("super-learner", Subject(0, "super-learner"))
+        one = self.costs.of_fit(Task("zero-shot", 0, np.arange(9), (alone, alone)), 1)
+        assert one.rest < many.rest
+
+    def test_of_the_first_fit_have_the_head_on_the_targets(self):
+        fits = (fit("greedy", Subject(0, "greedy")), fit("greedy", Subject(0, "greedy")))
+        task = Task("tip-adapter", 0, np.arange(1000), fits)
+        first, second = self.costs.of_fit(task, 0), self.costs.of_fit(task, 1)
+        transforms = RATES.seconds(from_text(HEADS, "tip-adapter").use_work(TARGETS[0], SUPPORT))
+        assert first.rest - second.rest > transforms > 0
+        assert self.costs.of_head(task).fit > 0
+
+    def test_of_gains_over_another_backbone_are_small(self):
+        gains = fit(None, Subject(0, "log-avg"), Subject(0, "oracle"))
+        drawn = self.costs.of_fit(Task("zero-shot", 0, np.arange(1000), (gains,)), 0)
+        nothing = fit(None, Subject(0, "log-avg"), shots=0)
+        measured = self.costs.of_fit(Task("zero-shot", None, np.arange(0), (nothing,)), 0)
+        assert drawn.all < 0.05 * measured.all
+
+    def test_are_not_known_of_what_does_not_say(self, monkeypatch):
+        monkeypatch.setattr(ENSEMBLES.load("greedy"), "fit_work", lambda self, shape: None)
+        assert self.of("greedy").all is None
+
+
+@pytest.mark.parametrize("name", [*HEADS, *ENSEMBLES])
+def test_all_say_what_they_take(name):
+    estimator = from_text(HEADS if name in HEADS else ENSEMBLES, name)
+    larger = SUPPORT._replace(samples=4000)
+    for work in (estimator.fit_work, lambda shape: estimator.use_work(shape, shape)):
+        small, large = RATES.seconds(work(SUPPORT)), RATES.seconds(work(larger))
+        assert 0 <= small <= large < 100 * small + 1e-9
+        assert np.isfinite(large)
+    if estimator.learns:
+        assert RATES.seconds(estimator.fit_work(SUPPORT)) > 0
 
 
 @pytest.mark.parametrize(
