@@ -31,7 +31,10 @@ _ITERATIONS = 100
 
 
 class _Calibrated(Router):
-    """`temperatures_`: (backbone,), in the order of `backbones_`; unset for one backbone."""
+    """`temperatures_`: (backbone,), in the order of `backbones_`; unset for one backbone.
+
+    About five passes over a support that is larger than memory, and a sample of it before.
+    """
 
     streams: ClassVar[bool] = True
 

@@ -254,6 +254,11 @@ class PerceptronRouter(Router):
     `steps`, `epochs` and `holdout` are from cross-validation on the shipped training splits, whose
     numbers are in docs/decisions.md (32).
 
+    A support that is larger than memory takes `epochs` passes at most, and two beside them: one for
+    the held-out samples, which stay in memory (the same share of each class, at most 256 MiB), and
+    one to fill the store of 1 GiB from which samples are drawn (`Stream.shuffled`). Batches are of
+    the samples that are in it, instead of the same ones in every epoch.
+
     Learned: `hidden_weight_` (width, hidden), `hidden_bias_`, `output_weight_` (hidden,
     backbone), `output_bias_`; `steps_` that led there; `held_out_loss_`.
     """

@@ -33,6 +33,8 @@ class SuperLearner(Router):
     right), and counts less the more samples there are. 1 was chosen on training samples held out of
     the support set.
 
+    A support that is larger than memory takes about five passes, and a sample of it before.
+
     `weights_`: (backbone,), in the order of `backbones_`; unset for one backbone.
 
     >>> from clipsyn import SuperLearner

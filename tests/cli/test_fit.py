@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clipsyn import stream
 from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 
@@ -48,6 +49,16 @@ def test_it_says_which_classes_are_short(
     said = clipsyn("fit", store.path, *options).stdout
     assert "fitted on 6 images of 5 classes" in said
     assert "classes with fewer images than that: 2; classes with none: 1;" in said
+
+
+def test_it_says_that_it_took_a_sample(
+    fit: Run, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tiny_store.pool("toy", "train").bytes_a_sample
+    monkeypatch.setattr(stream, "IN_MEMORY", 6 * size)
+    said = fit("--ensemble", "stacking").stdout
+    assert "11 images of 3 classes of toy/train (all there are); of these a sample of 6," in said
+    assert "sample" not in fit("--ensemble", "greedy", "--replace").stdout
 
 
 def test_its_options_reach_the_method(fit: Run, tmp_path: Path) -> None:

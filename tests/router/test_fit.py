@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from clipsyn import stream
+from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.protocol import study
 from clipsyn.protocol.methods import is_random
+from clipsyn.router.artefact import load_router, write
 from clipsyn.router.fit import fit_router
+from clipsyn.router.fitted import FittedRouter
+from clipsyn.store import pools
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 
@@ -146,3 +152,46 @@ def test_more_shots_than_there_are(fakes: SimpleNamespace, tmp_path: Path) -> No
     store = fakes.fill(tmp_path / "store", encoders, sources)
     found = fit_router(store, "toy", "log-avg", shots=2).support
     assert (found.samples, found.classes_short, found.classes_empty) == (7, 3, 0)
+
+
+@pytest.fixture
+def large(tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    """As if memory held six of the eleven training images."""
+    size = tiny_store.pool("toy", "train").bytes_a_sample
+    monkeypatch.setattr(stream, "IN_MEMORY", 6 * size)
+    monkeypatch.setattr(pools, "_STREAM_BYTES", 1)  # a chunk of eight at a time
+    return tiny_store
+
+
+@pytest.mark.parametrize("ensemble", ["super-learner", "c-log-avg", "greedy", "best-single"])
+def test_a_support_larger_than_memory_is_fitted_on_in_passes(
+    large: FeatureStore, ensemble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        router = fit_router(large, "toy", ensemble)
+    expected = ENSEMBLES.load(ensemble)().fit(large.pool("toy", "train"))
+    test = large.pool("toy", "test")
+    np.testing.assert_allclose(router.combine(test), expected.combine(test), rtol=2e-2, atol=2e-2)
+    assert router.sampled is None
+    assert "sample" not in caplog.text
+    whole = FittedRouter.of(expected, large.pool("toy", "train"))
+    assert router.support == whole.support
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "head"), [("stacking", "zero-shot"), ("super-learner", "lda"), ("ola", "lda")]
+)
+def test_what_cannot_be_fitted_in_passes_keeps_how_many_images_it_took(
+    large: FeatureStore,
+    tmp_path: Path,
+    ensemble: str,
+    head: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        router = fit_router(large, "toy", ensemble, head=head)
+    assert router.sampled == 6
+    assert router.support.samples == 11
+    assert "is fitted on a stratified sample of 6 of the 11 images of toy/train" in caplog.text
+    write(tmp_path / "router", router)
+    assert load_router(tmp_path / "router").sampled == 6
