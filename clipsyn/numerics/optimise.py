@@ -21,6 +21,7 @@ _ADAMW_DECAY, _ADAMW_EPSILON = 0.01, 1e-4  # Tip-Adapter-F's
 _ADAMW_BLOCK = 16_384  # the same in double precision
 _ADAM_BLOCK = 65_536  # parameters: with gradient and moments 1 MB, which a core's cache holds
 _NEWTON_STEPS = 50
+_NEWTON_DECREMENT = 1e-7  # squared, in the units of the value
 
 
 def minimise(
@@ -54,27 +55,21 @@ def minimise(
     )
 
 
-def newton(
-    objective: Callable[[Array], tuple[float, Array, Array]],
-    start: Array,
-    *,
-    decrement: float = 1e-7,
-) -> Array:
+def newton(objective: Callable[[Array], tuple[float, Array, Array]], start: Array) -> Array:
     """The parameters at the minimum of a convex function, by Newton's method from `start`.
 
-    objective: parameters -> value, gradient, Hessian. A step that goes too far is halved. Stops
-    where a step would gain half of `decrement`, in the units of the value.
+    objective: parameters -> value, gradient, Hessian. A step that goes too far is halved.
     """
     parameters = start
     value, slope, curvature = objective(parameters)
     for _ in range(_NEWTON_STEPS):
         step = np.linalg.solve(curvature, slope)
-        gain = float(slope @ step)
-        if gain < decrement:
+        decrement = float(slope @ step)
+        if decrement < _NEWTON_DECREMENT:
             break
         for size in 0.5 ** np.arange(30):
             nearer = objective(parameters - size * step)
-            if nearer[0] <= value - 1e-4 * size * gain:
+            if nearer[0] <= value - 1e-4 * size * decrement:
                 break
         parameters = parameters - size * step
         value, slope, curvature = nearer

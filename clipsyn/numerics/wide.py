@@ -7,16 +7,15 @@ S of the weights:
                           t_n = V x_n + a
 
 A step takes two products with all inputs: the gradient, and the scores t of the direction that it
-gives. Scores are linear in V and a. So the lowest point of a plane, that of this direction and of
-the step before it, is found on scores alone, by Newton's method in two variables. On a quadratic
-function these planes give the method of conjugate gradients. Nothing but the last step is kept,
-and nothing leaves the precision of the inputs: a vector of nine thousand coordinates for each of a
-thousand classes has 36 MB.
+gives. Scores are linear in V and a. So slopes and curvatures in a plane, that of this direction and
+of the step before it, come from scores alone, and the step is Newton's in this plane, halved where
+it goes too far. On a quadratic function that is the method of conjugate gradients. Nothing but the
+last step is kept, and nothing leaves the precision of the inputs: a vector of nine thousand
+coordinates for each of a thousand classes has 36 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,16 +23,14 @@ from numpy.typing import NDArray
 
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.loss import cross_entropy
-from clipsyn.numerics.optimise import newton
 
 LARGE = 2e8  # samples * inputs * classes: a fit above it belongs here, in single precision
 _AXES = 256
 _STEPS = 500
 _FLAT = 1e-12  # nats: where a step would gain less, all is done
-_INEXACT = 0.1  # of the tolerance, in a plane
+_HALVINGS = 30
+_ENOUGH = 1e-4  # of the gain that the slope promises
 _APART = 1e-9  # of the curvature along a direction, added to it: two directions may be one
-
-Plane = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64], NDArray[np.float64]]]
 
 
 class Linear(NamedTuple):
@@ -106,24 +103,27 @@ def fit_wide(
     ridge = float(penalty / weights.sum())
     target = Target(labels, (weights / weights.sum()).astype(inputs.dtype), ridge)
     at = _move(inputs, start.coef.astype(inputs.dtype), start.intercept.astype(inputs.dtype))
+    value, residual = _objective(at, target)
     step: Move | None = None
-    value = np.inf
     for _ in range(_STEPS):
-        before = value
-        value, residual = _objective(at, target)
-        if before - value < tolerance * max(1, value):
-            break
         slope = residual.T @ inputs + ridge * at.coef, residual.sum(axis=0)
-        del residual
         coef, intercept = _scaled(*slope, axes, ridge)
         if np.vdot(slope[0], coef) + slope[1] @ intercept < _FLAT:
             break
         direction = _move(inputs, coef, intercept)
         moves = [direction] if step is None else [direction, step]
-        plane = _plane(at, moves, target)
-        sizes = newton(plane, np.zeros(len(moves)), decrement=_INEXACT * tolerance)
-        step = _sum(moves, sizes)
-        at = _sum([at, step], np.ones(2))
+        slopes, hessian = _in_plane(at, moves, residual, target)
+        before = value
+        for size in 0.5 ** np.arange(_HALVINGS):
+            newton = size * np.linalg.solve(hessian, -slopes)
+            step = _sum(moves, newton)
+            nearer = _sum([at, step], np.ones(2))
+            value, residual = _objective(nearer, target)
+            if value <= before + _ENOUGH * float(slopes @ newton):
+                break
+        at = nearer
+        if before - value < tolerance * max(1, value):
+            break
     return Linear(at.coef.astype(np.float32), at.intercept.astype(np.float32))
 
 
@@ -141,46 +141,35 @@ def _objective(at: Move, target: Target) -> tuple[float, NDArray[Any]]:
     return value + target.ridge / 2 * float(np.vdot(at.coef, at.coef)), residual
 
 
-def _plane(at: Move, moves: list[Move], target: Target) -> Plane:
-    """The objective at `at` plus multiples of `moves`, for `newton`: a constant is left out."""
-    slope = target.ridge * np.array([np.vdot(move.coef, at.coef) for move in moves])
-    products = np.array([[np.vdot(one.coef, other.coef) for other in moves] for one in moves])
-    curvature = target.ridge * products
+def _in_plane(
+    at: Move, moves: list[Move], residual: NDArray[Any], target: Target
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes (move,) and Hessian (move, move) of the objective at `at`, along moves."""
 
-    def objective(
-        sizes: NDArray[np.float64],
-    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        def block(rows: slice) -> tuple[float, NDArray[Any], NDArray[Any]]:
-            along = [move.scores[rows] for move in moves]
-            scores = at.scores[rows].copy()
-            for size, move in zip(sizes, along, strict=True):
-                scores += scores.dtype.type(size) * move
-            return _along(scores, along, target.labels[rows], target.shares[rows])
+    def block(rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scores = [move.scores[rows] for move in moves]
+        return _along(scores, residual[rows], target.labels[rows], target.shares[rows])
 
-        losses, slopes, hessians = zip(*in_blocks(block, at.scores.shape), strict=True)
-        pull = curvature @ sizes
-        hessian = np.sum(hessians, axis=0) + curvature
-        hessian[np.diag_indices(len(moves))] *= 1 + _APART
-        value = sum(losses) + float(sizes @ (slope + pull / 2))
-        return value, np.sum(slopes, axis=0) + slope + pull, hessian
-
-    return objective
+    slopes, hessians = zip(*in_blocks(block, residual.shape), strict=True)
+    slope = [np.vdot(move.coef, at.coef) for move in moves]
+    products = [[np.vdot(one.coef, other.coef) for other in moves] for one in moves]
+    hessian = np.sum(hessians, axis=0) + target.ridge * np.array(products)
+    hessian[np.diag_indices(len(moves))] *= 1 + _APART
+    return np.sum(slopes, axis=0) + target.ridge * np.array(slope), hessian
 
 
 def _along(
-    scores: NDArray[Any],
     moves: list[NDArray[Any]],
+    residual: NDArray[Any],
     labels: NDArray[np.int32],
     shares: NDArray[Any],
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Cross-entropy of scores (n, class) summed with `shares`, its slopes (move,) and its Hessian.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes (move,) and Hessian (move, move) of cross-entropy along moves of the scores.
 
-    With p the probabilities, u and v two moves and E_p a mean over classes, the Hessian (move,
-    move) is the sum over samples of E_p[u v] - E_p[u] E_p[v]. `scores` are overwritten.
+    residual: ``shares (p - onehot(labels))``, p the probabilities. With u and v two moves and E_p a
+    mean over classes, the Hessian is the sum over samples of E_p[u v] - E_p[u] E_p[v], by shares.
     """
-    rows, ones = np.arange(len(scores)), np.ones(scores.shape[1], scores.dtype)
-    losses, residual = cross_entropy(scores, labels)  # p, less 1 at the label
-    residual *= shares[:, None]
+    rows, ones = np.arange(len(labels)), np.ones(residual.shape[1], residual.dtype)
     own = np.array([move[rows, labels] for move in moves], np.float64)  # (move, n)
     slopes, second = np.empty_like(own), np.empty((len(moves), len(moves)))
     product = np.empty_like(residual)
@@ -189,8 +178,7 @@ def _along(
         slopes[one] = product @ ones
         second[one] = [np.vdot(product, other) for other in moves]
     means = slopes / shares + own
-    hessian = second + (shares * own) @ own.T - (shares * means) @ means.T
-    return float(np.sum(shares * losses, dtype=np.float64)), slopes.sum(axis=1), hessian
+    return slopes.sum(axis=1), second + (shares * own) @ own.T - (shares * means) @ means.T
 
 
 def _scaled(
