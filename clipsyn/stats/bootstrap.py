@@ -136,9 +136,12 @@ def _products(times: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]
     """(resample, m): sums of columns (pattern, m), each pattern as often as it is drawn."""
     sums = np.zeros((len(times), columns.shape[1]))
     kind = np.result_type(columns, np.float32)
+    numbers = np.empty((len(times), min(_PATTERNS_AT_ONCE, len(columns))), kind)
     for start in range(0, len(columns), _PATTERNS_AT_ONCE):
-        some = slice(start, start + _PATTERNS_AT_ONCE)
-        sums += times[:, some].astype(kind) @ columns[some].astype(kind, copy=False)
+        some = columns[start : start + _PATTERNS_AT_ONCE].astype(kind, copy=False)
+        block = numbers[:, : len(some)]
+        block[:] = times[:, start : start + len(some)]
+        sums += block @ some
     return sums
 
 
