@@ -29,7 +29,7 @@ _ELITE = 2
 _CROSSOVER = 0.9  # probability that a child has two parents
 _MUTATION = 0.1  # standard deviation, of log temperatures
 _PROGRESS = 1e-3  # a cross-entropy that is lower by less than this fraction is no progress
-_EXACT = 1_000_000  # samples times classes up to which cross-entropy is over each class alone
+_EXACT = 250_000  # samples times classes up to which cross-entropy is over each class alone
 _ALONE, _GROUPS = 16, 16  # beyond: classes of each sample that are held alone, groups of the others
 _CLASSES_IN_BLOCK = 64  # at least: of fewer, a block has no more samples
 
@@ -45,7 +45,7 @@ class GeneticAlgorithm(Router):
     the first), plus Gaussian noise of 0.1. A vector is better if it is more accurate, or as
     accurate with a lower cross-entropy. The search stops after `generations`, or after `patience`
     generations in which the best neither made fewer errors nor lowered its cross-entropy by a
-    thousandth. Beyond a million samples times classes, cross-entropy is over 16 classes of each
+    thousandth. Beyond 250,000 samples times classes, cross-entropy is over 16 classes of each
     sample and 16 groups of the improbable others, about 0.001 below that over all; accuracy is
     always exact.
 

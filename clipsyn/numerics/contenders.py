@@ -69,7 +69,8 @@ def _found(logits: NDArray[np.float32], first: int) -> tuple[NDArray[np.intp], N
         reached = np.take_along_axis(logits, rivals[:, None, None], axis=2)[:, :, 0]
         return np.asarray(reached - margin)
 
-    leader = logits.sum(axis=1).argmax(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # any class will do as a rival
+        leader = logits.sum(axis=1).argmax(axis=1)
     samples, classes = np.nonzero((logits >= lowest(leader)[:, :, None]).any(axis=1))
     values = logits[samples, :, classes]
     for rivals in best.T:

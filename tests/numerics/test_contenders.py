@@ -107,6 +107,14 @@ def test_groups_have_ascending_samples_and_classes_padded_with_the_last():
     assert len(as_sets(groups, 200)) == 200
 
 
+def test_the_largest_numbers_there_are():
+    logits = logits_of() * np.float32(3e37)
+    groups = contenders(logits)
+    for weights in np.eye(4, dtype=np.float32):
+        expected = np.einsum("b,nbc->nc", weights, logits).argmax(axis=1)
+        assert np.array_equal(first_by_groups(groups, logits, weights), expected)
+
+
 def test_one_class_that_all_put_first_is_the_only_one():
     logits = logits_of()
     logits[:, :, 17] = 50
