@@ -64,6 +64,7 @@ class Work(NamedTuple):
 
 class Estimator:
     learns: ClassVar[bool] = True  # False: there is nothing to fit, and no label is needed
+    needs_text: ClassVar[bool] = True  # False: works where a backbone has no zero-shot logits
     streams: ClassVar[bool] = False  # True: a support larger than memory is fitted on in passes
 
     backbones_: tuple[str, ...]
@@ -127,6 +128,8 @@ class Estimator:
                 f"{called} was given the test split of {support.dataset or 'a dataset'} to fit: "
                 "use its training or validation split"
             )
+        if self.needs_text:
+            support.check_text(called)
         if self.learns and not self.streams:
             support = in_memory(support, called)
         known = support.labelled()
@@ -150,6 +153,8 @@ class Estimator:
             raise RouterMismatch("backbones", self.backbones_, tuple(sorted(pool.backbones)))
         if pool.n_classes != self.n_classes_:
             raise RouterMismatch("number of classes", self.n_classes_, pool.n_classes)
+        if self.needs_text:
+            pool.check_text(type(self).__name__)
         return pool.of_backbones(self.backbones_)
 
     def learned(self) -> dict[str, Any]:

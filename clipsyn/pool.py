@@ -53,6 +53,7 @@ class Pool:
     origin: Mapping[str, Any] = field(default_factory=dict)  # fingerprints of the cells read
     provenance: Mapping[str, Any] = field(default_factory=dict)  # see PoolReader.provenance
     sample_of: int = 0  # samples of the support that it was drawn from; 0 where it is all of it
+    without_text: frozenset[str] = frozenset()  # backbones without class embeddings: logits are 0
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3 or self.logits.shape[1] != len(self.backbones):
@@ -185,7 +186,17 @@ class Pool:
         return part
 
     def with_logits(self, logits: NDArray[np.float32]) -> Pool:
-        return replace(self, logits=logits)
+        """The same samples with the logits of a head, which every backbone has."""
+        return replace(self, logits=logits, without_text=frozenset())
+
+    def check_text(self, needing: str) -> None:
+        """Raise InputError where a backbone has no zero-shot logits, which `needing` needs."""
+        if lacking := sorted(self.without_text.intersection(self.backbones)):
+            raise InputError(
+                f"there is no text for {', '.join(lacking)}, and {needing} needs zero-shot logits: "
+                "use the head linear-probe, lda or tip-adapter, or choose other backbones with "
+                "backbones=…"
+            )
 
     def of_backbones(self, names: Sequence[str]) -> Pool:
         """The same samples with these backbones, in this order; itself if nothing changes.

@@ -82,6 +82,10 @@ class Stream:
     def labelled(self) -> Stream:
         return self
 
+    def check_text(self, needing: str) -> None:
+        """As `Pool.check_text`."""
+        self.about.check_text(needing)
+
     def of_backbones(self, names: Sequence[str]) -> Stream:
         """The same samples with these backbones, in this order."""
         if tuple(names) == self.backbones:

@@ -115,6 +115,7 @@ class Ensemble(Estimator):
     def _aligned(self, pool: Pool) -> Pool:
         if self.learns or hasattr(self, "backbones_"):
             return super()._aligned(pool)
+        pool.check_text(type(self).__name__)
         return pool.of_backbones(sorted(pool.backbones))
 
     def _fit(self, pool: Pool) -> None:

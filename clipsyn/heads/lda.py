@@ -6,7 +6,7 @@ Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,8 @@ class ShrinkageLDA(Head):
     array([[ 0.8, -1.9],
            [-1.8,  0.7]], dtype=float32)
     """
+
+    needs_text: ClassVar[bool] = False
 
     alpha: float | None = parameter(None, NUMBER, least=0)
 

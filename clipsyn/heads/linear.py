@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ class LinearProbe(Head):
     >>> head.transform(new).logits.argmax(axis=2).ravel()
     array([0, 1])
     """
+
+    needs_text: ClassVar[bool] = False
 
     penalty: float | None = parameter(None, NUMBER, above=0)
     holdout: float = parameter(0.1, NUMBER, above=0, most=0.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,8 @@ class TipAdapter(Head):
     array([[1.53, 0.02],
            [0.03, 1.52]], dtype=float32)
     """
+
+    needs_text: ClassVar[bool] = False
 
     alpha: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
     beta: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)

@@ -156,18 +156,22 @@ def cells_by_dataset(
     learn may be left out where no dataset has that split.
     """
     cells, support = _labelled(store, settings, support, optional)
+    heads = (from_text(HEADS, text) for text in spelled_out(settings).heads)
+    without_text = not any(head.needs_text for head in heads)
     for dataset, of_dataset in groupby(cells, key=lambda key: key.dataset):
         places: dict[str, list[Place]] = {}  # by prompt set
         keys_by_backbone: dict[str, FeatureKey] = {}
         for split, of_split in groupby(of_dataset, key=lambda key: key.split):
-            for (perturbation, prompt_set), keys in groups(store, of_split, settings.prompts):
+            found = groups(store, of_split, settings.prompts, without_text=without_text)
+            for (perturbation, prompt_set), keys in found:
                 places.setdefault(prompt_set, []).append((split, perturbation))
                 keys_by_backbone |= {key.backbone: key for key in keys}
         names = tuple(sorted(keys_by_backbone))
         each = [store.cell(keys_by_backbone[name]) for name in names]
         lacking = tuple(cell.key.backbone for cell in each if not cell.has_embeddings)
-        silent = tuple(cell.key.backbone for cell in each if not cell.has_logits)
-        unsure = tuple(cell.key.backbone for cell in each if not cell.has_confidences)
+        voting = [cell for cell in each if cell.has_predictions]
+        silent = tuple(cell.key.backbone for cell in voting if not cell.has_logits)
+        unsure = tuple(cell.key.backbone for cell in voting if not cell.has_confidences)
         for prompts in sorted(places):
             where = tuple(places[prompts])
             yield DatasetCells(dataset, where, names, prompts, support, lacking, silent, unsure)

@@ -141,7 +141,8 @@ class _Images:
 
     def _reader(self) -> PoolReader | None:
         """Reads the store's own logits; None where they are not those that the router makes."""
-        sets = [self.store.cell(self._key(name)).prompt_sets() for name in self.router.names]
+        cells = [self.store.cell(self._key(name)) for name in self.router.names]
+        sets = [cell.prompt_sets() for cell in cells if cell.has_predictions]
         prompts = UNKNOWN if all(one == [UNKNOWN] for one in sets) else None
         prompts = prompts or self.router.prompts.get("name")
         if prompts is not None and not all(prompts in there for there in sets):

@@ -24,7 +24,7 @@ from clipsyn.pool import Pool
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.arrays import Blocks
-from clipsyn.store.cell import Cell
+from clipsyn.store.cell import PROMPTS, Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.samples import SampleTable
@@ -54,8 +54,9 @@ class PoolReader:
     backbones: names, patterns, or None for all with a cell there. prompts: a name, or None where
     the store has only one. votes: backbones with imported predictions alone (`silent`) take part,
     with logits that give the predicted class its imported confidence and all others equal shares;
-    without confidences (`unsure`) the predicted class has all. Raises MissingCell with the extract
-    line that helps.
+    without confidences (`unsure`) the predicted class has all. Backbones with imported embeddings
+    and no class embeddings (`without_text`) have logits 0, which heads may replace. Raises
+    MissingCell with the extract line that helps.
     """
 
     def __init__(
@@ -76,15 +77,17 @@ class PoolReader:
             store, dataset=dataset, split=split, perturbation=perturbation, backbone=backbones
         )
         cells = [store.cell(key) for key in self.keys]
-        self.prompts = prompts or self._only_prompts(cells)
+        texts = [cell for cell in cells if cell.has_logits or not cell.has_embeddings]
+        self.without_text = frozenset(self.backbones) - {cell.key.backbone for cell in texts}
+        self.prompts = prompts or self._only_prompts(texts)
         self.perturbation = self.keys[0].perturbation
         self.views = self._read_views(views)
-        silent = (cell.key.backbone for cell in cells if votes and not cell.has_logits)
+        silent = (cell.key.backbone for cell in texts if votes and not cell.has_logits)
         self.silent = frozenset(silent)
         unsure = (cell.key.backbone for cell in cells if not cell.has_confidences)
         self.unsure = self.silent.intersection(unsure)
         self._embedded = [cell.key for cell in cells if cell.has_embeddings]
-        self._with_text = [cell.key for cell in cells if cell.has_embeddings and cell.has_logits]
+        self._with_text = [cell.key for cell in texts if cell.has_embeddings]
         labels = fingerprint({"labels": self.samples.labels.tolist()})
         # fingerprints of everything the pool is read from: by backbone, and of the labels
         self.origin: dict[str, Any] = {**self._stored(), "labels": labels}
@@ -243,10 +246,14 @@ class PoolReader:
             prompts=self.prompts,
             origin=self.origin,
             provenance=self.provenance,
+            without_text=self.without_text,
         )
 
     def _logits(self, key: FeatureKey, rows: range) -> NDArray[np.float32]:
-        """(sample, class); of predictions alone, log odds for the predicted class and else 0."""
+        """(sample, class); 0 without text; of predictions alone, log odds for the predicted one."""
+        if key.backbone in self.without_text:
+            valid = self.store.valid(key)[rows.start : rows.stop, None]
+            return np.where(valid, np.zeros(self._n_classes, np.float32), np.float32(np.nan))
         if key.backbone not in self.silent:
             return self.store.logits(key, self.prompts, rows)
         predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
@@ -297,7 +304,9 @@ class PoolReader:
         return Blocks(len(self), self.store.chunk_rows)
 
     def _only_prompts(self, cells: Sequence[Cell]) -> str:
-        """The prompt set that all backbones have, if there is just one."""
+        """The prompt set that all backbones with text have, if there is just one."""
+        if not cells:
+            return PROMPTS
         common = set.intersection(*(set(prompt_sets(cell, None)) for cell in cells))
         if len(common) != 1:
             sets = ", ".join(sorted(common)) or "none in common"

@@ -10,7 +10,7 @@ from pathlib import Path
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
-from clipsyn.store.cell import Cell
+from clipsyn.store.cell import PROMPTS, Cell
 from clipsyn.store.features import FeatureStore
 
 Names = str | Collection[str] | None
@@ -78,21 +78,28 @@ def matching(term: str, names: Iterable[str]) -> list[str]:
 
 
 def groups(
-    store: FeatureStore, cells: Iterable[FeatureKey], prompts: Names
+    store: FeatureStore, cells: Iterable[FeatureKey], prompts: Names, *, without_text: bool = False
 ) -> list[tuple[tuple[str, str], list[FeatureKey]]]:
     """The cells of one dataset and split by (perturbation, prompt set), clean images first.
 
-    Cells imported as embeddings predict nothing: they are left out with a note, unless there are no
-    others.
+    Cells imported as embeddings without class embeddings predict nothing: they are left out with a
+    note, unless there are no others. With `without_text` they stand beside those of every prompt
+    set.
     """
     groups: dict[tuple[str, str], list[FeatureKey]] = {}
     known: dict[tuple[str, Path], list[str]] = {}  # looking them up searches the store
-    for cell in _predicting([store.cell(key) for key in cells]):
+    every = [store.cell(key) for key in cells]
+    bare = [cell.key for cell in every if without_text and not cell.has_predictions]
+    for cell in _predicting([cell for cell in every if cell.key not in bare]):
         source = cell.key.backbone, cell.prompts_from
         if source not in known:
             known[source] = prompt_sets(cell, prompts)
         for prompt_set in known[source]:
             groups.setdefault((cell.key.perturbation, prompt_set), []).append(cell.key)
+    for key in bare:
+        beside = [where for where in groups if where[0] == key.perturbation]
+        for where in beside or [(key.perturbation, PROMPTS)]:
+            groups.setdefault(where, []).append(key)
     return sorted(groups.items(), key=lambda item: (by_severity(item[0][0]), item[0]))
 
 
