@@ -358,6 +358,14 @@ class TestEmbeddingsWithClasses:
         predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
         np.testing.assert_array_equal(predicted, fitted.predict(pool))
 
+    def test_routers_of_them_encode_no_images(
+        self, clipsyn: Any, fails: Any, embedded: Path, write_images: Any, tmp_path: Path
+    ) -> None:
+        options = ("-d", "toy", "--ensemble", "log-avg", "-o", tmp_path / "router")
+        assert clipsyn("fit", embedded, *options).exit_code == 0
+        said = fails(3, "predict", tmp_path / "router", write_images())
+        assert "the embeddings of one were imported, so what makes others like them" in said
+
     def test_other_weights_of_the_name_are_refused(
         self, fails: Any, embedded: Path, tmp_path: Path
     ) -> None:

@@ -72,6 +72,43 @@ def test_a_cell_that_is_not_there_says_so_when_it_is_read(
         cell.valid()
 
 
+@pytest.mark.parametrize("made", ["written", "imported"])
+def test_the_same_numbers_are_the_same_cell_wherever_they_come_from(
+    tiny_store: FeatureStore, fakes: Any, tmp_path: Path, made: str
+) -> None:
+    """Extracted, written from Python, or imported from a file: all answer alike."""
+    theirs = tiny_store.cell(fakes.key)
+    texts, scale = tiny_store.class_embeddings("toy", "simple", fakes.key.backbone)
+    images, table = theirs.embeddings(), tiny_store.samples("toy", "test")
+    if made == "written":
+        with tiny_store.writer(table, "mine") as writer:
+            writer.embeddings(images)
+            writer.classes("simple", texts, scale)
+    else:
+        arrays = {"embeddings": images, "class_embeddings": texts, "logit_scale": scale}
+        np.savez(tmp_path / "mine.npz", ids=np.array(table.ids), **arrays)
+        wanted = ImportSettings("toy", prompts="simple")
+        import_files(tiny_store.path, [tmp_path / "mine.npz"], wanted)
+    ours = tiny_store.cell(replace(fakes.key, backbone="mine"))
+    assert (ours.imported_as, theirs.imported_as) == ("embeddings", None)
+    assert holds(ours)[:3] == holds(theirs)[:3] == [True] * 3
+    assert ours.prompt_sets() == theirs.prompt_sets()
+    assert ours.counts() == theirs.counts()
+    # a file's are scaled to unit norm again, which may change the last digit
+    close = {"rtol": 0, "atol": 0} if made == "written" else {"rtol": 0, "atol": 0.1}
+    np.testing.assert_array_equal(ours.valid(), theirs.valid())
+    np.testing.assert_allclose(ours.embeddings(), images, rtol=0, atol=close["atol"] / 100)
+    for rows in (None, range(3, 11)):
+        logits = ours.logits("simple", rows)
+        np.testing.assert_allclose(logits, theirs.logits("simple", rows), **close)
+    np.testing.assert_array_equal(ours.predictions("simple"), theirs.predictions("simple"))
+    for cell in (ours, theirs):
+        with pytest.raises(MissingCell, match="confidences"):
+            cell.confidences("simple")
+        with pytest.raises(MissingCell, match="other"):
+            cell.logits("other")
+
+
 @pytest.mark.parametrize(
     ("columns", "kind", "held"),
     [
