@@ -20,6 +20,16 @@ def matrix(where: str, what: str, rows: ArrayLike) -> NDArray[Any]:
         return values if values.dtype == np.float16 else values.astype(np.float32)
 
 
+def blanked(
+    values: NDArray[Any], known: NDArray[np.bool_], dtype: type[np.floating[Any]]
+) -> NDArray[Any]:
+    """A copy in that type, with NaN in the rows that have no value."""
+    with np.errstate(over="ignore"):  # a number that is too large for float16 is far off unit norm
+        stored = values.astype(dtype)
+    stored[~known] = np.nan
+    return stored
+
+
 def class_indices(where: str, rows: ArrayLike) -> NDArray[np.integer[Any]]:
     """(row,) of any type of whole numbers."""
     values = np.asarray(rows)

@@ -23,19 +23,12 @@ from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.pool import check_unit_norm
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import FeatureKey, Identity, check_backbone_name
-from clipsyn.store import arrays
+from clipsyn.store import arrays, given
 from clipsyn.store.cell import Imported
 from clipsyn.store.contents import names_in
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
-from clipsyn.store.given import (
-    class_indices,
-    known_rows,
-    matrix,
-    stored_confidences,
-    stored_predictions,
-)
 from clipsyn.store.rows import Rows
 from clipsyn.store.samples import SampleTable, check_same
 
@@ -108,8 +101,8 @@ class CellWriter:
     def embeddings(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Append image embeddings, (row, embed) of unit norm; they are stored in float16."""
         values, known = self._given("embeddings", rows, valid)
-        check_unit_norm(str(self.key), values[known])
-        stored = np.where(known[:, None], values, np.nan).astype(np.float16)
+        stored = given.blanked(values, known, np.float16)
+        check_unit_norm(str(self.key), stored)
         sizes = {"embed": values.shape[1]}
         self._append("imported-embeddings", {"image_embedding": stored, "valid": known}, sizes)
 
@@ -117,7 +110,7 @@ class CellWriter:
         """Append logits of any scale, (row, class), and the predictions that follow from them."""
         values, known = self._given("logits", rows, valid)
         self._check_count("logits", values.shape[1])
-        stored = np.where(known[:, None], values, np.nan).astype(np.float32)
+        stored = given.blanked(values, known, np.float32)
         rows_of: dict[str, NDArray[Any]] = {"logit": stored, "valid": known}
         rows_of["prediction"] = predictions(stored)
         self._append("imported-logits", rows_of, {"class": values.shape[1]})
@@ -133,13 +126,13 @@ class CellWriter:
         65534 (`clipsyn.schema.NO_CLASS`) is an answer that is none of the classes: it is wrong.
         """
         where, count = str(self.key), self._n_classes("predictions")
-        values = class_indices(where, rows)
-        known = known_rows(where, "predictions", values, valid)
-        stored = stored_predictions(where, values, known, count)
+        values = given.class_indices(where, rows)
+        known = given.known_rows(where, "predictions", values, valid)
+        stored = given.stored_predictions(where, values, known, count)
         if confidences is None:
             self._append("imported-predictions", {"prediction": stored, "valid": known})
             return
-        sure = stored_confidences(where, confidences, known)
+        sure = given.stored_confidences(where, confidences, known)
         self._append(
             "imported-confidences", {"prediction": stored, "confidence": sure, "valid": known}
         )
@@ -320,16 +313,16 @@ class CellWriter:
     # What cannot be
 
     def _check_samples(self) -> None:
-        name, there = self.samples, self.store.samples_path(self.key.dataset, self.key.split)
-        if exists(there):
-            check_same(self.store.samples(name.dataset, name.split), name, self.store.path)
+        table = self.samples
+        if exists(self.store.samples_path(table.dataset, table.split)):
+            check_same(self.store.samples(table.dataset, table.split), table, self.store.path)
             return
         for (dataset, split), _ in self.store.groups("samples"):
-            if dataset == name.dataset:
+            if dataset == table.dataset:
                 other = self.store.samples(dataset, split).class_names
-                if other != name.class_names:
+                if other != table.class_names:
                     raise DatasetError(
-                        f"{name.name}: other classes than {dataset}/{split} has in "
+                        f"{table.name}: other classes than {dataset}/{split} has in "
                         f"{self.store.path}: the splits of a dataset have the same"
                     )
 
@@ -352,10 +345,10 @@ class CellWriter:
             )
         return len(self.samples.class_names)
 
-    def _check_count(self, what: str, given: int) -> None:
-        if given != (count := self._n_classes(what)):
+    def _check_count(self, what: str, there: int) -> None:
+        if there != (count := self._n_classes(what)):
             raise DatasetError(
-                f"{self.key}: {what} of {given} classes, where {self.samples.dataset} has {count}"
+                f"{self.key}: {what} of {there} classes, where {self.samples.dataset} has {count}"
             )
 
     def _check_widths(self) -> None:
@@ -364,10 +357,10 @@ class CellWriter:
             return
         width = self._rows.width
         for prompts, classes in self._classes.items():
-            given = classes.embeddings.shape[1]
-            if width not in (None, given):
+            own = classes.embeddings.shape[1]
+            if width not in (None, own):
                 raise InputError(
-                    f"{self.key}: class embeddings of '{prompts}' have width {given}, and image "
+                    f"{self.key}: class embeddings of '{prompts}' have width {own}, and image "
                     f"embeddings {width}: both come from one backbone"
                 )
 
@@ -375,8 +368,8 @@ class CellWriter:
         self, what: str, rows: ArrayLike, valid: ArrayLike | None = None
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(row, width), and which of the rows have values."""
-        values = matrix(str(self.key), what, rows)
-        return values, known_rows(str(self.key), what, values, valid)
+        values = given.matrix(str(self.key), what, rows)
+        return values, given.known_rows(str(self.key), what, values, valid)
 
     def _append(
         self, kind: str, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int] | None = None
