@@ -62,8 +62,9 @@ class _LocalCompetence(Ensemble):
         return Work(values=2 * shape.logits + 16 * shape.samples * shape.width)
 
     def use_work(self, shape: Shape, support: Shape) -> Work:
-        search = 0.8 * shape.samples * support.samples * shape.width
-        return Work(search, 20 * shape.logits, 0.004)
+        # half of a search: ola and knora-u make one for both
+        search = 0.5 * shape.samples * support.samples * shape.width
+        return Work(search, 8 * shape.logits, 0.004)
 
     def _fit(self, pool: Pool) -> None:
         features = pool.features()

@@ -76,10 +76,11 @@ class GeneticAlgorithm(Router):
     evaluations_: int = learned()
 
     def fit_work(self, shape: Shape) -> Work:
-        # of large supports most samples are told apart by a few of the candidates
-        candidates = self.population * self.generations
-        looked_at = min(shape.logits, 4_500_000)
-        return Work(values=100 * shape.logits + 0.23 * candidates * looked_at, seconds=0.01)
+        exact = shape.samples * shape.classes <= _EXACT
+        looked_at = shape.classes if exact else min(shape.classes, _CLASSES_IN_BLOCK)
+        scores = self.population * self.generations * shape.samples * looked_at
+        # half of the generations are needed, and a score is three passes
+        return Work(values=120 * shape.logits + 1.5 * scores, seconds=0.01)
 
     def _fit_in_passes(self, support: Support) -> None:
         pool = support.sample() if isinstance(support, Stream) else support

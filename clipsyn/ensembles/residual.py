@@ -77,10 +77,10 @@ class ResidualRouter(Router):
     posterior_: Array = learned()
 
     def fit_work(self, shape: Shape) -> Work:
-        return Work(values=500 * shape.logits, seconds=0.006)
+        return Work(values=160 * shape.logits, seconds=0.006)
 
     def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=38 * shape.logits, seconds=0.002)
+        return Work(values=16 * shape.logits, seconds=0.002)
 
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)
