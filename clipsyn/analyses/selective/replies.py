@@ -123,7 +123,9 @@ class Cells:
         """Of all samples. scores: of the ensembles for a pool."""
         every = np.arange(len(self.samples))
         parts, done = [], 0
-        for pool in self._pools.blocks() if self._pools else [self.read(every)]:
+        embeddings = any(ensemble.needs_embeddings for ensemble in self.ensembles.values())
+        pools = self._pools.blocks(embeddings=embeddings) if self._pools else [self.read(every)]
+        for pool in pools:
             rows = every[done : done + len(pool)]
             parts.append(self.replies_at(rows, pool, scores(pool)))
             done += len(pool)
