@@ -19,8 +19,7 @@ from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.passes import minimum
 from clipsyn.ensembles.static import most_confident, one_hot
 from clipsyn.estimator import Shape, Work
-from clipsyn.numerics.blocks import in_blocks
-from clipsyn.numerics.loss import cross_entropy
+from clipsyn.numerics.blocks import in_blocks, in_cache
 from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
 from clipsyn.stream import Support
@@ -143,13 +142,20 @@ def tempered_cross_entropy(
     slopes = np.empty_like(losses)
 
     def block(rows: slice) -> None:
-        scaled = logits[rows] * inverse[:, None]
-        n, count, classes = scaled.shape
-        values, residual = cross_entropy(
-            scaled.reshape(-1, classes).copy(), np.repeat(labels[rows], count)
-        )
-        losses[rows] = values.reshape(n, count)
-        slopes[rows] = -np.einsum("nbc,nbc->nb", residual.reshape(scaled.shape), scaled)
+        for part in in_cache(rows, logits[0].size):
+            losses[part], slopes[part] = _tempered(logits[part], inverse, labels[part])
 
     in_blocks(block, logits.shape)
     return losses, slopes
+
+
+def _tempered(
+    logits: NDArray[Any], inverse: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`tempered_cross_entropy` of a few samples; inverse: 1 / temperatures."""
+    scaled = logits - logits.max(axis=2, keepdims=True)
+    scaled *= inverse[:, None]
+    true = np.take_along_axis(scaled, labels[:, None, None], axis=2)[:, :, 0]
+    powers = np.exp(scaled)
+    total = powers.sum(axis=2)
+    return np.log(total) - true, true - np.einsum("nbc,nbc->nb", powers, scaled) / total

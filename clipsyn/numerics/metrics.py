@@ -10,17 +10,16 @@ Class identity is an index, and ties go to the lowest one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.blocks import in_blocks
+from clipsyn.numerics.blocks import in_blocks, in_cache
 from clipsyn.numerics.logits import top_class
 from clipsyn.schema import NO_PREDICTION
 
-_CACHED_VALUES = 1 << 18  # scores that are worked on at once: 1 MB
 CALIBRATION_BINS = 15  # as Guo et al. 2017
 
 
@@ -43,7 +42,7 @@ def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
     _check_logits(scores, labels)
 
     def block(rows: slice) -> Judged:
-        parts = _in_cache(rows, scores.shape[1])
+        parts = in_cache(rows, scores.shape[1])
         return join([_judge_block(scores[some], labels[some]) for some in parts])
 
     return join(in_blocks(block, scores.shape) or [_judge_block(scores, labels)])
@@ -52,13 +51,6 @@ def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
 def join(parts: Sequence[Judged]) -> Judged:
     """Consecutive blocks of samples as one."""
     return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
-def _in_cache(rows: slice, classes: int) -> Iterator[slice]:
-    """Parts of `rows` whose scores stay in a core's cache between passes over them."""
-    step = max(1, _CACHED_VALUES // classes)
-    for start in range(rows.start, rows.stop, step):
-        yield slice(start, min(start + step, rows.stop))
 
 
 def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
@@ -180,7 +172,7 @@ def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.in
     """
     _check_logits(logits, labels)
     ranks = np.empty(len(labels), np.int64)
-    for some in _in_cache(slice(0, len(labels)), logits.shape[1]):
+    for some in in_cache(slice(0, len(labels)), logits.shape[1]):
         ranks[some] = _rank_block(logits[some], labels[some])
     return ranks
 

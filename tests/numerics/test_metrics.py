@@ -127,7 +127,7 @@ def test_ranks_do_not_depend_on_the_block(monkeypatch):
     logits = rng.integers(0, 4, (100, 12)).astype(np.float32)
     labels = rng.integers(-1, 12, 100).astype(np.int32)
     whole = true_class_rank(logits, labels)
-    monkeypatch.setattr(metrics, "_CACHED_VALUES", 7 * 12)
+    monkeypatch.setattr("clipsyn.numerics.blocks._CACHED_VALUES", 7 * 12)
     np.testing.assert_array_equal(true_class_rank(logits, labels), whole)
 
 
@@ -223,7 +223,7 @@ def test_judgements_of_blocks_are_those_of_the_whole(monkeypatch):
     labels = np.array([0, 1, 2, -1, 0, 1, 2, 0, 1, 2], np.int32)
     scores[4] = np.nan
     whole = judge(scores, labels)
-    monkeypatch.setattr("clipsyn.numerics.metrics._CACHED_VALUES", 3 * 3)
+    monkeypatch.setattr("clipsyn.numerics.blocks._CACHED_VALUES", 3 * 3)
     monkeypatch.setattr("clipsyn.numerics.blocks._BLOCK_VALUES", 15)
     for one, other in zip(judge(scores, labels), whole, strict=True):
         assert np.array_equal(one, other, equal_nan=True)
