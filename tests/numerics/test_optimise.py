@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from clipsyn.numerics import optimise
 from clipsyn.numerics.optimise import Adam, adamw, minimise, newton
 
 
@@ -52,7 +53,9 @@ def test_adam_steps_as_torch(size, decay):
     assert abs(values - start).max() > 0.05
 
 
-def test_adamw_with_a_cosine_schedule_is_torchs():
+@pytest.mark.parametrize("block", [16_384, 4])
+def test_adamw_with_a_cosine_schedule_is_torchs(monkeypatch, block):
+    monkeypatch.setattr(optimise, "_ADAMW_BLOCK", block)
     rng = np.random.default_rng(0)
     start, target = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     batches = [rng.permutation(5)[:2] for _ in range(30)]
