@@ -127,10 +127,12 @@ class Shape:
 class Counts:
     """How often a fit did what its cost depends on."""
 
-    evaluations: int = 0  # of functions that scipy minimises
-    parameters: int = 0  # of these functions, summed over the evaluations
+    evaluations: int = 0  # of functions that are minimised
+    parameters: int = 0  # of those that scipy minimises, summed over the evaluations
+    products: float = 0.0  # operations of the other linear fits
     steps: int = 0  # of Adam
     searched: int = 0  # weights whose accuracy was computed
+    contenders: int = 0  # classes that can come first, of all support samples
 
 
 Fit = Callable[[Shape, Counts], Bound]
@@ -155,21 +157,18 @@ def _all_each(shape: Shape, counts: Counts) -> Bound:
     return Bound(memory=times * shape.logits(shape.support), why=f"logits read {times} times")
 
 
-def _searched(shape: Shape, counts: Counts) -> Bound:
-    each = 2 * shape.support * shape.backbones * shape.classes
-    times = counts.searched or 1
-    return Bound(operations=times * each, why=f"weighted sums for {times} weights")
-
-
-def _greedy(shape: Shape, _: Counts) -> Bound:
-    return Bound(memory=25 * shape.logits(shape.support), why="probabilities read for 25 rounds")
-
-
-def _stacking(shape: Shape, counts: Counts) -> Bound:
+def _curvatures(shape: Shape, counts: Counts) -> Bound:
+    """An evaluation reads the logits and multiplies those of every two backbones."""
+    each = 2 * shape.support * shape.backbones**2 * shape.classes
     times = counts.evaluations or 1
-    inputs = min(shape.support, shape.backbones * shape.classes)
-    operations = 4 * times * shape.support * inputs * shape.classes
-    return Bound(operations, why=f"{times} x products of {inputs:,} inputs with the classes")
+    return Bound(times * each, why="curvature products") + _all_each(shape, counts)
+
+
+def _searched(shape: Shape, counts: Counts) -> Bound:
+    values = counts.contenders or shape.support * shape.classes
+    operations = 2 * counts.searched * shape.backbones * values
+    why = f"sums of {counts.contenders:,} classes that can win for {counts.searched} weights"
+    return Bound(operations, why=why) + _once(shape, counts)
 
 
 def _neighbours(shape: Shape, _: Counts) -> Bound:
@@ -197,7 +196,7 @@ def _nlc(shape: Shape, counts: Counts) -> Bound:
 
 
 def _linear(shape: Shape, counts: Counts) -> Bound:
-    operations = 4 * shape.support * counts.parameters
+    operations = 4 * shape.support * counts.parameters + counts.products
     return Bound(operations, why=f"products of {counts.evaluations} evaluations")
 
 
@@ -221,10 +220,10 @@ ENSEMBLES: dict[str, Fit] = {
     "c-conf": _one_backbone_each,
     "c-log-avg": _one_backbone_each,
     "super-learner": _all_each,
-    "residual-router": _all_each,
+    "residual-router": _curvatures,
     "gac": _searched,
-    "greedy": _greedy,
-    "stacking": _stacking,
+    "greedy": _once,
+    "stacking": _linear,
     "ola": _neighbours,
     "knora-u": _neighbours,
     "moe": _gate,

@@ -27,10 +27,11 @@ from memory import peak_bytes
 from numpy.typing import NDArray
 from sampled import Sampled
 
-from clipsyn.ensembles import ENSEMBLES
+from clipsyn.ensembles import ENSEMBLES, residual
 from clipsyn.estimator import from_text
 from clipsyn.heads import HEADS
-from clipsyn.numerics import optimise
+from clipsyn.numerics import optimise, wide
+from clipsyn.numerics.contenders import contenders
 from clipsyn.pool import Pool
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
@@ -56,10 +57,11 @@ class Clock:
 
 @contextmanager
 def counted(counts: Counts) -> Iterator[None]:
-    """Count scipy's evaluations and Adam's steps meanwhile."""
+    """Count what optimisers do meanwhile."""
     import scipy.optimize
 
     minimize, step = scipy.optimize.minimize, optimise.Adam.step
+    move, at = wide._move, residual.Problem.at
 
     def minimizing(objective: Any, start: Any, *arguments: Any, **settings: Any) -> Any:
         result = minimize(objective, start, *arguments, **settings)
@@ -71,9 +73,20 @@ def counted(counts: Counts) -> Iterator[None]:
         counts.steps += 1
         step(adam, *arguments)
 
+    def moving(inputs: Any, coef: Any, intercept: Any) -> Any:
+        counts.evaluations += 1
+        counts.products += 4 * len(inputs) * coef.size  # scores of a direction, and a gradient
+        return move(inputs, coef, intercept)
+
+    def evaluating(problem: Any, parameters: Any) -> Any:
+        counts.evaluations += 1
+        return at(problem, parameters)
+
     with ExitStack() as patches:
         patches.enter_context(patch("scipy.optimize.minimize", minimizing))
         patches.enter_context(patch.object(optimise.Adam, "step", stepping))
+        patches.enter_context(patch.object(wide, "_move", moving))
+        patches.enter_context(patch.object(residual.Problem, "at", evaluating))
         yield
 
 
@@ -85,6 +98,8 @@ def measure(store: FeatureStore, dataset: str, name: str) -> dict[str, Any]:
     with counted(counts), fitting:
         estimator = fitted(name, support)
     counts.searched = int(getattr(estimator, "evaluations_", 0))
+    if counts.searched:
+        counts.contenders = sum(group.classes.size for group in contenders(support.logits))
     widths = tuple(rows.shape[1] for rows in support.embeddings.values())
     fitted_on = len(support)
     classes = support.n_classes

@@ -41,8 +41,8 @@ def run(
 ) -> Ran:
     """Run a command to its end, or kill it and its children after `timeout` seconds.
 
-    CPU time is that of the process and of its children. The peak is that of the process alone
-    (VmHWM, looked at until it ends: ru_maxrss would begin with the peak of this process).
+    CPU time is that of the process and of its children. The peak is that of the process alone:
+    VmHWM, looked at until it ends, since ru_maxrss begins with the peak of the caller.
     """
     said: list[tuple[float, str]] = []
     with tempfile.TemporaryFile("w+") as output:
