@@ -81,8 +81,8 @@ def measure(
         work = Workload(list(_left(jobs, results.known)), by_comparison, settings)
         for note in work.notes:
             _LOG.info("note: %s", note)
-        if table := work.estimate.table():
-            _LOG.info(table)
+        for line in work.estimate.table().splitlines():
+            _LOG.info(line)
         fits = sum(len(job.task.fits) for job in work.jobs)
         counter = progress.add("fits", fits) if progress else 0
         said: set[str] = set()

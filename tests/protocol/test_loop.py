@@ -680,6 +680,8 @@ class TestBudget:
             frame = run(store, **self.SETTINGS | changes)
         assert {*ENSEMBLES} <= set(frame["ensemble"])
         assert "left out" not in caplog.text
+        assert any("fits, in about 12 min" in line for line in caplog.messages)
+        assert any(line.split()[:2] == ["super-learner", "1"] for line in caplog.messages)
 
     def test_what_is_known_is_no_longer_left_out(self, store, tmp_path, caplog):
         settings = self.SETTINGS | {"output": tmp_path / "r.parquet"}
