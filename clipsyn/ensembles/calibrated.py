@@ -40,7 +40,7 @@ class _Calibrated(Router):
     temperatures_: NDArray[np.float64]
 
     def fit_work(self, shape: Shape) -> Work:
-        return Work(values=70 * shape.logits, seconds=0.01)
+        return Work(values=45 * shape.logits, seconds=0.01)
 
     def _fit_in_passes(self, support: Support) -> None:
         start = np.zeros(len(support.backbones))

@@ -55,7 +55,7 @@ class SuperLearner(Router):
     weights_: NDArray[np.float64] = learned()
 
     def fit_work(self, shape: Shape) -> Work:
-        return Work(values=45 * shape.logits, seconds=0.002)
+        return Work(values=60 * shape.logits, seconds=0.005)
 
     def _fit_in_passes(self, support: Support) -> None:
         self.weights_ = fit_weights(support, penalty=self.penalty, simplex=self.simplex)

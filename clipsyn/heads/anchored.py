@@ -55,7 +55,7 @@ class AnchoredProbe(Head):
 
     def fit_work(self, shape: Shape) -> Work:
         weights = (self.folds + 1) * shape.width * shape.classes
-        return Work(22 * shape.samples * weights, 1000 * weights, 0.07)
+        return Work(36 * shape.samples * weights, 1000 * weights, 0.07)
 
     def _fit(self, pool: Pool) -> None:
         sizes = np.bincount(pool.labels, minlength=pool.n_classes)

@@ -71,7 +71,7 @@ class LinearProbe(Head):
 
     def fit_work(self, shape: Shape) -> Work:
         weights = shape.width * shape.classes
-        return Work(150 * shape.samples * weights, 6500 * weights, 0.03)
+        return Work(190 * shape.samples * weights, 6500 * weights, 0.03)
 
     def _fit(self, pool: Pool) -> None:
         kept = ~self._held_out(pool)
