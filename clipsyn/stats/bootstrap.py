@@ -163,7 +163,9 @@ def _row_sums(n: int, count: int, seed: int) -> Iterator[NDArray[np.unsignedinte
 
 @lru_cache(maxsize=2)
 def _kept_row_counts(n: int, count: int, seed: int) -> NDArray[np.uint8]:
-    return next(_draw_rows(n, [count], seed))
+    counts = next(_draw_rows(n, [count], seed))
+    counts.flags.writeable = False  # everybody gets the same
+    return counts
 
 
 @lru_cache(maxsize=1)

@@ -253,6 +253,13 @@ def test_mean_per_class_of_many_classes_is_that_of_the_drawn_rows():
     assert found == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
 
 
+def test_draws_that_others_get_too_cannot_be_changed():
+    first = next(Resamples(500, count=10).times())
+    with pytest.raises(ValueError, match="read-only"):
+        first[:] = 0
+    assert np.array_equal(next(Resamples(500, count=10).times()), first)
+
+
 def test_more_than_65536_samples():
     """Two patterns of half of them each, and one of a single sample."""
     sizes = np.array([40_000, 40_000, 1])
