@@ -99,7 +99,7 @@ def everything(filled, tmp_path) -> FeatureStore:
 @pytest.fixture
 def store(everything) -> FeatureStore:
     """The toys alone."""
-    for kind in ("samples", "features", "classes", "logits"):
+    for kind in ("samples", "features", "classes", "logits", "predictions"):
         shutil.rmtree(everything.path / kind / "cars")
     return everything
 
