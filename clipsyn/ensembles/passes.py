@@ -20,8 +20,17 @@ _SLOPE = 1e-4  # in units of the sample's curvature: the value is within 1e-8 of
 _STEPS = 15
 
 
-def minimum(objective: Objective, support: Support, start: Array, **options: Any) -> Array:
+def minimum(
+    objective: Objective,
+    support: Support,
+    start: Array,
+    moved: Callable[[Array], Array] = np.copy,
+    **options: Any,
+) -> Array:
     """The parameters at the minimum of a convex `objective`; options: those of `minimise`.
+
+    moved: takes the minimum on a sample away from where `objective` has no slope, at which a search
+    would stay.
 
     A pool is gone through as often as L-BFGS likes. A stream costs a read a time, so the search
     starts at the minimum of a sample of it, in units of the curvature there, in which a step of
@@ -32,7 +41,7 @@ def minimum(objective: Objective, support: Support, start: Array, **options: Any
     from scipy.optimize import minimize  # 0.2 s
 
     sample, bounds = support.sample(), options.get("bounds") or (-np.inf, np.inf)
-    near = minimum(objective, sample, start, **options)
+    near = moved(minimum(objective, sample, start, **options))
     scale = _inverse_root(_curvature(objective, sample, near))
 
     def scaled(units: Array) -> tuple[float, Array]:

@@ -16,6 +16,8 @@ from clipsyn.pool import Pool
 from clipsyn.settings import FLAG, NUMBER
 from clipsyn.stream import Support
 
+_LEAST_START = 0.01  # a weight that a search over a large support starts with
+
 
 @dataclass(eq=False, repr=False)
 class SuperLearner(Router):
@@ -77,7 +79,7 @@ def fit_weights(support: Support, *, penalty: float, simplex: bool = False) -> N
         return value, weights * (gradient - weights @ gradient)
 
     if simplex:
-        return _simplex(minimum(on_simplex, support, np.zeros(count)))
+        return _simplex(minimum(on_simplex, support, np.zeros(count), _off_the_edges))
     return minimum(free, support, np.full(count, 1 / count))
 
 
@@ -97,6 +99,11 @@ def penalised_loss(
     share = penalty / len(support)
     value = loss / len(support) + share / 2 * (excess @ excess)
     return float(value), slope / len(support) + share * len(weights) * excess
+
+
+def _off_the_edges(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Near u, with no weight so close to 0 that its logarithm does not matter."""
+    return np.asarray(np.log(_simplex(u) + _LEAST_START))
 
 
 def _simplex(u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -51,8 +51,24 @@ def test_weights_are_those_of_a_fit_in_memory(support, text):
     whole, read = counting(support)
     found = from_text(ENSEMBLES, text).fit(whole)
     np.testing.assert_allclose(found.weights_, expected.weights_, atol=2e-3)
-    assert len(read) <= 1 + 9 * 10  # the sample, then ten passes over nine blocks
+    assert len(read) <= 1 + 9 * 15  # the sample, then passes over nine blocks
     assert not hasattr(found, "sampled_")
+
+
+def test_a_weight_that_is_nothing_on_the_sample_is_found(support):
+    """A backbone that is wrong on the sample alone; its weight on the simplex starts at 0."""
+    whole = stream_of(support, 100)
+    wrong = stream.stratified(support.labels, 90, 0)
+    logits = support.logits.copy()
+    logits[:, 1] += np.eye(5)[support.labels]
+    logits[wrong, 1] -= 3 * np.eye(5)[support.labels[wrong]]
+    pool = support.with_logits(logits)
+    learner = SuperLearner(simplex=True)
+    assert learner.fit(stream_of(pool, 100).sample()).weights_[1] < 1e-4
+    expected = learner.fit(pool).weights_
+    found = learner.fit(stream.replace(whole, read=lambda rows, _: pool.take(rows))).weights_
+    assert expected[1] > 0.02
+    np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_temperatures_are_those_of_a_fit_in_memory(support):
