@@ -78,8 +78,11 @@ class Stacking(Ensemble):
     inverse_penalty_: float = learned()
 
     def fit_work(self, shape: Shape) -> Work:
-        products = 33 * shape.logits * shape.classes
-        return Work(products, 950 * shape.logits, 0.03)
+        width = shape.backbones * shape.classes
+        turned = 2 * shape.samples <= width  # into the space that the samples span
+        rotation = 2 * width * shape.samples**2 if turned else 0
+        each = shape.samples * min(width, shape.samples if turned else width) * shape.classes
+        return Work(130 * each + rotation, 500 * shape.logits, 0.03)
 
     def use_work(self, shape: Shape, support: Shape) -> Work:
         return Work(0.7 * shape.logits * shape.classes, 9 * shape.logits, 0.002)
