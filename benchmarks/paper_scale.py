@@ -288,10 +288,11 @@ def run_all(bench: Bench, only: Sequence[str], rates: Rates) -> None:
         click.echo(table(commands))
 
 
-def warm(store: Path) -> None:
+def warm(folder: Path) -> None:
     """Read every file once, so that all are in the page cache, if memory holds them."""
-    for file in store.rglob("c.*"):
-        file.read_bytes()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.read_bytes()
 
 
 @click.command()
@@ -320,7 +321,8 @@ def main(
         if datasets == "imagenet":
             perturb(store, bench.largest)
         save_plain(store, bench.largest, bench.plain)
-        warm(Path(place))
+        warm(bench.store)
+        warm(bench.plain)
         rates = Rates.measure(bench.store)
         click.echo(f"{rates}\n")
         run_all(bench, [name for name in only.split(",") if name], rates)
