@@ -6,7 +6,7 @@
 
 The store has nine made-up backbones of OpenAI's widths: one dataset of ImageNet's shape (1,000
 classes, 16 train images of each, 50,000 test images, and predictions under 75 perturbations), or 21
-of the shapes of the paper's. It is made if it is not in F: 7 or 12 GB. Every line is a process of
+of the shapes of the paper's. It is made if it is not in F: 7 or 10 GB. Every line is a process of
 its own, with its files in the page cache. The older checkout reads the same store.
 """
 
