@@ -13,8 +13,8 @@ from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.printable import printable
 
 if TYPE_CHECKING:
-    from clipsyn.store.drafts import Unfinished
     from clipsyn.store.features import FeatureStore
+    from clipsyn.store.unfinished import Unfinished
 
 
 @click.command(short_help="List what a store holds.")
@@ -84,10 +84,10 @@ def status(store: Path, as_json: bool) -> None:
 
     Exit status 4 if a part of a group is missing or may not be read; `verify` also reads the rest.
     """
-    from clipsyn.store.drafts import leftovers, unfinished
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.folders import KINDS
     from clipsyn.store.inventory import find_groups
+    from clipsyn.store.unfinished import leftovers, unfinished
     from clipsyn.store.verify import debris
 
     opened = FeatureStore.open(store)
@@ -248,8 +248,8 @@ def _refuse_unknown(store: FeatureStore, wanted: dict[str, tuple[str, ...]]) -> 
 
 
 def _remove_unfinished(store: FeatureStore, yes: bool) -> None:
-    from clipsyn.store.drafts import leftovers, unfinished
     from clipsyn.store.inventory import remove_unfinished
+    from clipsyn.store.unfinished import leftovers, unfinished
 
     drafts, left = unfinished(store.path), leftovers(store.path)
     if not (drafts or left):

@@ -13,7 +13,8 @@ from itertools import groupby, product
 
 import polars as pl
 
-from clipsyn.extract.plan import CellBytes, severities, stores_logits
+from clipsyn.extract.plan import severities
+from clipsyn.extract.sizes import CellBytes, stores_logits
 from clipsyn.specs import FeatureKey, Perturbation
 
 

@@ -22,16 +22,16 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.errors import BadImages, DamagedStore
+from clipsyn.errors import BadImages
+from clipsyn.extract.classes import publish_classes, write_classes
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import Batch, Images, batches
 from clipsyn.extract.meter import Used, measured
-from clipsyn.extract.plan import CellPlan, ClassesPlan, Plan, SplitPlan
-from clipsyn.extract.text import ClassTexts
+from clipsyn.extract.plan import CellPlan, Plan, SplitPlan
 from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.progress import Progress
 from clipsyn.schema import GROUPS
-from clipsyn.specs import Perturbation, canonical_json, fingerprint
+from clipsyn.specs import Perturbation, canonical_json
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
@@ -90,9 +90,9 @@ def run(plan: Plan, settings: RunSettings, progress: Progress) -> None:
     for split in plan.splits:
         _freeze(plan, split)
     for classes in plan.classes:
-        _write_classes(classes, settings.shard, progress)
+        write_classes(classes, settings.shard, progress)
         if not classes.draft.changes():  # else with the first cell: the old ones can be read so far
-            _publish_classes(classes, replace=False)
+            publish_classes(classes, replace=False)
     with (
         ThreadPoolExecutor(settings.workers) as pool,
         _lanes(plan, settings) as encoding,
@@ -202,7 +202,7 @@ class _Run:
         if cell.draft.pending():
             return False
         if cell.classes:
-            _publish_classes(cell.classes, self.plan.replace)
+            publish_classes(cell.classes, self.plan.replace)
         published = cell.draft.publish(describe, replace=self.plan.replace)
         if published:
             _write_answers(self.plan.store, cell, self.plan.replace)
@@ -303,49 +303,6 @@ def _freeze(plan: Plan, split: SplitPlan) -> None:
         plan.store.annotate(table)
     else:
         draft.fill(table.arrays(), table.attributes(), replace=plan.replace)
-
-
-def _write_classes(classes: ClassesPlan, shard: tuple[int, int], progress: Progress) -> None:
-    """Encode the texts that no worker has encoded, then make the class embeddings of all.
-
-    Workers begin at different parts, so that together they encode most of them once.
-    """
-    draft, encoder = classes.draft, classes.encoder
-    if not draft.pending():
-        return
-    texts = ClassTexts(encoder, classes.class_names, classes.prompts)
-    name = f"{encoder.backbone.name}: prompts {classes.prompts.name}"
-    done = sum(len(part) for part in texts.parts if draft.is_kept(_part_name(part)))
-    counter = progress.add(name, len(texts), done, unit="texts")
-    first = len(texts.parts) * shard[0] // shard[1]
-    for part in texts.parts[first:] + texts.parts[:first]:
-        if not draft.is_kept(_part_name(part)) and draft.pending():
-            draft.keep(_part_name(part), encoder.encode_text(part))
-            progress.advance(counter, len(part))
-    progress.finish(counter)
-    try:
-        embedding = texts.class_embeddings(
-            lambda part: draft.kept(_part_name(part), (len(part), encoder.embed_dim))
-        )
-    except DamagedStore:
-        if draft.pending():  # else another worker was faster, and has cleared up
-            raise
-        return
-    draft.write(0, {"class_embedding": embedding}, {})
-
-
-def _part_name(texts: Sequence[str]) -> str:
-    """What a part is kept under: it is found again only where it is cut in the same way."""
-    return fingerprint({"texts": list(texts)})[:20]
-
-
-def _publish_classes(classes: ClassesPlan, replace: bool) -> None:
-    encoder = classes.encoder
-    attributes = {
-        "logit_scale": encoder.logit_scale,
-        "provenance": {"encoder": encoder.provenance, "clipsyn": __version__},
-    }
-    classes.draft.publish(lambda _: attributes, replace=replace)
 
 
 def _write_answers(store: FeatureStore, cell: CellPlan, replace: bool) -> None:

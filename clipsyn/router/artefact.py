@@ -30,7 +30,8 @@ from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
 from clipsyn.pool import Pool
 from clipsyn.registry import Registry
-from clipsyn.router.fitted import FittedBackbone, FittedRouter, Support
+from clipsyn.router.backbone import FittedBackbone
+from clipsyn.router.fitted import FittedRouter, Support
 from clipsyn.router.values import Arrays, decode, encode
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import fingerprint

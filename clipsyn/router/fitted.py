@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.catalog.backbones import known_backbones
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.errors import InputError, RouterMismatch, UsageError
@@ -18,15 +17,15 @@ from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
 from clipsyn.heads.zero_shot import ZeroShot
 from clipsyn.numerics.fewshot import shortfall
-from clipsyn.numerics.logits import predictions, softmax, zero_shot_logits
+from clipsyn.numerics.logits import predictions, softmax
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.printable import html_table
+from clipsyn.router.backbone import FittedBackbone, fitted_backbone, shown_value
 from clipsyn.specs import Identity, differences, fingerprint
 from clipsyn.stream import Stream
 from clipsyn.stream import Support as Labelled
 
-_DIGEST = 64  # characters of a SHA-256
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -47,74 +46,6 @@ class Support:
     accuracy: float | None
     licence: str  # of the images
     fingerprints: Mapping[str, Any]  # of the cells that were read
-
-
-@dataclass(frozen=True, eq=False)
-class FittedBackbone:
-    """One backbone as it was when the router was fitted.
-
-    identity: what decides an image embedding; {} if the pool came from no store.
-    """
-
-    name: str
-    source: str
-    identity: Identity
-    logit_scale: float | None
-    class_embedding: NDArray[np.float32] | None  # (class, embed)
-
-    @property
-    def text(self) -> str:
-        """NAME or NAME=SOURCE, as `clipsyn extract --backbones` takes it."""
-        return "=".join(dict.fromkeys((self.name, self.source)))
-
-    @property
-    def is_imported(self) -> bool:
-        """Whether its embeddings were made elsewhere, by weights that nobody wrote down."""
-        return "imported" in self.identity
-
-    @property
-    def precision(self) -> str:
-        """The precision that it is run in; raises InputError for a backbone that cannot be run."""
-        if not self.identity:
-            raise self._of_arrays()
-        if self.is_imported:
-            raise InputError(
-                f"the embeddings of {self.name} were imported, so what makes others like them is "
-                "not known: give a store that has its embeddings of these images"
-            )
-        return str(self.identity["precision"])
-
-    def logits(self, embedding: NDArray[Any], rows: int) -> NDArray[np.float32]:
-        """`zero_shot_logits` of image embeddings (sample, embed) that lie in blocks of `rows`.
-
-        Raises InputError if the router was fitted on logits that came without class embeddings, and
-        RouterMismatch for embeddings of another width.
-        """
-        if self.class_embedding is None or self.logit_scale is None:
-            raise self._of_arrays()
-        ours, theirs = self.class_embedding.shape[1], embedding.shape[1]
-        if ours != theirs:
-            raise RouterMismatch(f"width of the embeddings of {self.name}", ours, theirs)
-        return zero_shot_logits(embedding, self.class_embedding, self.logit_scale, rows)
-
-    def check(self, identity: Identity) -> None:
-        """Raise RouterMismatch naming the first field in which `identity` differs.
-
-        Of imported embeddings no weights are known: that they are those of extracted ones is taken
-        on trust.
-        """
-        if not self.identity:
-            raise self._of_arrays()
-        if self.is_imported != ("imported" in identity):
-            return
-        for name, fitted, given in differences(self.identity, identity):
-            raise RouterMismatch(f"{name} of {self.name}", _short(fitted), _short(given))
-
-    def _of_arrays(self) -> InputError:
-        return InputError(
-            "the router was fitted on plain arrays or imported logits, so nothing says whether "
-            f"other embeddings of {self.name} are of the same backbone: fit it on extracted cells"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +108,7 @@ class FittedRouter:
         return cls(
             ensemble,
             head,
-            tuple(_fitted_backbone(about, name) for name in about.backbones),
+            tuple(fitted_backbone(about, name) for name in about.backbones),
             about.n_classes,
             about.class_names,
             about.provenance.get("prompts", {}),
@@ -329,7 +260,7 @@ class FittedRouter:
         known = self.prompts.keys() & prompts.keys()  # of imported class embeddings, the name alone
         ours, theirs = ({name: one[name] for name in known} for one in (self.prompts, prompts))
         for name, fitted, given in differences(ours, theirs):
-            raise RouterMismatch(f"prompts ({name})", _short(fitted), _short(given))
+            raise RouterMismatch(f"prompts ({name})", shown_value(fitted), shown_value(given))
 
     def _scores(self, transformed: Pool) -> NDArray[np.float32]:
         with self._applied():
@@ -378,27 +309,3 @@ def _on_its_support(
             "images that it was fitted on: fit it with less extreme parameters"
         )
     return np.concatenate(predicted or [np.empty(0, np.uint16)]), ids
-
-
-def _fitted_backbone(support: Pool, name: str) -> FittedBackbone:
-    source = support.provenance.get("sources", {}).get(name, name)
-    if name in {backbone.name for backbone in known_backbones()["zoo"]}:
-        source = name  # the folder of the shipped weights is another one on each machine
-    embedding = support.class_embeddings.get(name)
-    return FittedBackbone(
-        name,
-        source,
-        support.provenance.get("backbones", {}).get(name, {}),
-        support.logit_scales.get(name),
-        None if embedding is None else np.asarray(embedding, np.float32),
-    )
-
-
-def _short(value: Any) -> str:
-    """A value for a message: a digest by its beginning, a long list by its first items."""
-    if value is None:
-        return "nothing"
-    text = value if isinstance(value, str) else str(value)
-    if len(text) == _DIGEST and text.isalnum():
-        return f"{text[:12]}…"
-    return text if len(text) <= 2 * _DIGEST else f"{text[: 2 * _DIGEST]}…"

@@ -116,14 +116,14 @@ class Draft:
         """Blocks that no worker has finished, in order."""
         if self.is_published():
             return []
-        if not _is_draft(self._folder):
+        if not is_draft(self._folder):
             return list(range(self.blocks.count))
         done = {path.name for path in (self._folder / "done").glob("*")}
         return [block for block in range(self.blocks.count) if str(block) not in done]
 
     def is_done(self, block: int) -> bool:
         marker = self._folder / "done" / str(block)
-        return (marker.exists() and _is_draft(self._folder)) or self.is_published()
+        return (marker.exists() and is_draft(self._folder)) or self.is_published()
 
     def write(self, block: int, values: Mapping[str, NDArray[Any]], note: Note) -> None:
         """Write one block of every array, then mark it finished with `note`."""
@@ -269,7 +269,7 @@ class Draft:
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""
-        if _is_draft(self._folder):
+        if is_draft(self._folder):
             return
         if self._folder.exists():  # published once, replaced since, and killed before it was gone
             discard(self.store, self._folder)
@@ -290,43 +290,8 @@ class Draft:
                 raise
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """A draft as it is found on disk: where it will be, and how far it is."""
-
-    folder: Path
-    target: str
-    done: int
-    total: int
-
-
-def unfinished(store: Path) -> list[Unfinished]:
-    """Every draft in the store, sorted by target; not one that is finished while we look."""
-    drafts = filter(None, map(_look_at, (store / WIP).glob("*")))
-    return sorted(drafts, key=lambda draft: draft.target)
-
-
-def _look_at(folder: Path) -> Unfinished | None:
-    """The draft in `folder`, if one is there before and after its files are read."""
-    if not _is_draft(folder):
-        return None
-    try:
-        blocks = arrays.group_blocks(folder / "group")
-        done = len(list((folder / "done").glob("[0-9]*")))
-        draft = Unfinished(folder, (folder / "target").read_text(), done, blocks)
-    except (FileNotFoundError, DamagedStore):
-        if _is_draft(folder):
-            raise
-        return None
-    return draft if _is_draft(folder) else None
-
-
-def leftovers(store: Path) -> list[Path]:
-    """What lies under `.wip` beside drafts; a running command may need it."""
-    return [path for path in (store / WIP).glob("*") if not _is_draft(path)]
-
-
-def _is_draft(folder: Path) -> bool:
+def is_draft(folder: Path) -> bool:
+    """Whether a folder under `.wip` is a draft, and not one that is being made or removed."""
     if folder.name.startswith((_NEW, _TRASH)):
         return False
     return all((folder / part).exists() for part in ("group", "done", "target"))

@@ -12,9 +12,10 @@ from clipsyn.errors import MissingCell
 from clipsyn.specs import FeatureKey, by_severity, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.contents import Refuse
-from clipsyn.store.drafts import discard, leftovers, unfinished, writing
+from clipsyn.store.drafts import discard, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS
+from clipsyn.store.unfinished import leftovers, unfinished
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 

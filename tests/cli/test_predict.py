@@ -194,7 +194,7 @@ def test_a_backbone_with_new_weights_is_refused_before_any_image_is_encoded(
     tensors = load_file(checkpoint / "open_clip_model.safetensors")
     tensors["visual.proj"] = tensors["visual.proj"] * 2
     save_file(tensors, other / "open_clip_model.safetensors")
-    parse = "clipsyn.router.fitted.FittedBackbone.text"
+    parse = "clipsyn.router.backbone.FittedBackbone.text"
     text = property(lambda backbone: f"{backbone.name}=local-dir:{other}")
     monkeypatch.setattr(parse, text)
     kept = tmp_path / "kept"

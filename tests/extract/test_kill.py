@@ -20,9 +20,9 @@ import pytest
 from click.testing import CliRunner
 
 from clipsyn.cli import main
-from clipsyn.store.drafts import leftovers, unfinished
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
+from clipsyn.store.unfinished import leftovers, unfinished
 from clipsyn.store.verify import damage
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"

@@ -20,8 +20,8 @@ from clipsyn.extract.run import RunSettings, items
 from clipsyn.perturb import apply, expand, resolve
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
-from clipsyn.store.drafts import unfinished
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.unfinished import unfinished
 
 
 def one_at_a_time(encoder: Any, source: Any, perturbation: str = "clean") -> np.ndarray:

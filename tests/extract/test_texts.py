@@ -16,8 +16,8 @@ import pytest
 from clipsyn.errors import DamagedStore
 from clipsyn.extract import text as text_module
 from clipsyn.progress import progress
-from clipsyn.store.drafts import unfinished
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.unfinished import unfinished
 
 CLASSES = tuple(f"bird {number} {'x' * (number % 7)}" for number in range(30))
 TEMPLATES = tuple(f"{number} of {{c}}" for number in range(4))

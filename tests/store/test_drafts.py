@@ -14,9 +14,10 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, drafts
-from clipsyn.store.drafts import Draft, leftovers, unfinished, writing
+from clipsyn.store.drafts import Draft, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import remove_unfinished
+from clipsyn.store.unfinished import leftovers, unfinished
 
 IDENTITY = {"format": "1.0", "backbone": {"weights": "aa", "precision": "fp32"}, "samples": "s"}
 ROWS, WIDTH = 20, 3

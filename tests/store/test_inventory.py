@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from clipsyn.cli import main
 from clipsyn.errors import MissingCell
 from clipsyn.store import arrays, inventory
-from clipsyn.store.drafts import leftovers, unfinished
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
 from clipsyn.store.inventory import (
@@ -27,6 +26,7 @@ from clipsyn.store.inventory import (
     remove,
     remove_unfinished,
 )
+from clipsyn.store.unfinished import leftovers, unfinished
 from clipsyn.store.verify import damage
 
 

@@ -17,10 +17,10 @@ from clipsyn.errors import ClipsynError, DatasetError, InputError, StaleCell, Us
 from clipsyn.specs import FeatureKey
 from clipsyn.store.arrays import content_digest
 from clipsyn.store.cell import Cell
-from clipsyn.store.drafts import leftovers, unfinished
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
 from clipsyn.store.samples import SampleTable
+from clipsyn.store.unfinished import leftovers, unfinished
 from clipsyn.store.verify import damage, debris
 from clipsyn.store.writer import CellWriter
 

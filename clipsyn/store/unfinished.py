@@ -1,0 +1,46 @@
+"""Drafts as they are found on disk, and what else lies beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.errors import DamagedStore
+from clipsyn.store import arrays
+from clipsyn.store.drafts import WIP, is_draft
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A draft as it is found on disk: where it will be, and how far it is."""
+
+    folder: Path
+    target: str
+    done: int
+    total: int
+
+
+def unfinished(store: Path) -> list[Unfinished]:
+    """Every draft in the store, sorted by target; not one that is finished while we look."""
+    drafts = filter(None, map(_look_at, (store / WIP).glob("*")))
+    return sorted(drafts, key=lambda draft: draft.target)
+
+
+def _look_at(folder: Path) -> Unfinished | None:
+    """The draft in `folder`, if one is there before and after its files are read."""
+    if not is_draft(folder):
+        return None
+    try:
+        blocks = arrays.group_blocks(folder / "group")
+        done = len(list((folder / "done").glob("[0-9]*")))
+        draft = Unfinished(folder, (folder / "target").read_text(), done, blocks)
+    except (FileNotFoundError, DamagedStore):
+        if is_draft(folder):
+            raise
+        return None
+    return draft if is_draft(folder) else None
+
+
+def leftovers(store: Path) -> list[Path]:
+    """What lies under `.wip` beside drafts; a running command may need it."""
+    return [path for path in (store / WIP).glob("*") if not is_draft(path)]
