@@ -10,6 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from clipsyn.analyses.robustness.measures import families
+from clipsyn.ensembles import place_of
 from clipsyn.frames import is_nan
 from clipsyn.results.frame import Row
 from clipsyn.results.view import backbones, singles
@@ -69,8 +70,9 @@ class TrialRows:
 
     @cached_property
     def ensembles(self) -> tuple[str, ...]:
-        names = self.frame["ensemble"].drop_nulls().unique(maintain_order=True)
-        return tuple(name for name in names if name not in (ORACLE.name, _REFERENCE))
+        """In the order of the registry, whatever came first into the file of results."""
+        known = set(self.frame["ensemble"].drop_nulls()) - {ORACLE.name, _REFERENCE}
+        return tuple(sorted(known, key=lambda name: (place_of(name), name)))
 
     @property
     def has_oracle(self) -> bool:

@@ -225,6 +225,14 @@ def test_many_ensembles_are_in_several_tables():
     assert text.endswith("Ensembles: head zero-shot.")
 
 
+def test_ensembles_stand_in_the_order_of_the_registry(read_table):
+    """Not in that of the file, which follows from what was fitted first."""
+    rows = [row for name in ("nlc", "mine", "best-single") for row in ensemble(name)]
+    gains = read_table(tables(frame(*group(), *rows))["gains"])
+    at = [gains.columns.index(name) for name in ("best-single", "nlc", "mine")]
+    assert at == sorted(at)
+
+
 def test_ensembles_of_the_whole_support():
     text = tables(frame(*group(), *ensemble("nlc", shots=None)))["gains"]
     assert text.endswith("Ensembles: head zero-shot, the whole support.")
