@@ -163,7 +163,7 @@ class _Beside:
     """The hidden file of rows that the whole file is to get: a line of JSON for each."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.with_name(f".{path.name}.rows")
+        self.path = path.parent / f".{path.name}.rows"  # a path may have no name
         self.read = 0  # bytes whose rows are known
 
     def append(self, rows: Iterable[Row]) -> None:
