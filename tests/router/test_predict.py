@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from polars.testing import assert_frame_equal
 
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import InputError, MissingCell, RouterMismatch
@@ -326,7 +327,7 @@ def test_routers_serve_extracted_and_written_cells_of_the_same_backbones(
     whole = predict_store(fit_router(tiny_store, "toy", ensemble), tiny_store, "toy").frame
     for fitted_on, applied_to in ((tiny_store, written), (written, tiny_store), (written, written)):
         router = fit_router(fitted_on, "toy", ensemble)
-        assert predict_store(router, applied_to, "toy").frame.equals(whole)
+        assert_frame_equal(predict_store(router, applied_to, "toy").frame, whole)
 
 
 @pytest.mark.parametrize(
