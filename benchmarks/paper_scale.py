@@ -24,7 +24,7 @@ import polars as pl
 from bounds import Bound, Counts, Rates, Shape, applying, fitting
 from common import fresh_python, start, workplace
 from estimates import over_truth
-from processes import Ran, clipsyn, run
+from processes import Ran, clipsyn, of_checkout, run
 from shapes import IMAGENET, PAPER, Set
 from stores import make_store, perturb, save_plain
 
@@ -213,7 +213,7 @@ def measured(bench: Bench, line: Line, rates: Rates) -> Row:
     if said := over_truth(ours):
         row["estimated over taken"] = said
     if bench.before:
-        there = run(line.command, bench.timeout, {"PYTHONPATH": str(bench.before.resolve())})
+        there = run(line.command, bench.timeout, of_checkout(bench.before))
         row |= {f"before: {name}": text for name, text in shown(there).items()}
     if line.plain:
         plain = run(answer(bench, line.plain), bench.timeout)

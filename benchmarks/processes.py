@@ -36,6 +36,14 @@ class Ran:
         return not self.error
 
 
+def of_checkout(folder: Path) -> dict[str, str]:
+    """The environment in which `python -m clipsyn` is the clipsyn of another checkout.
+
+    Python would put the current folder, which may hold a clipsyn too, before `PYTHONPATH`.
+    """
+    return {"PYTHONPATH": str(folder.resolve()), "PYTHONSAFEPATH": "1"}
+
+
 def run(
     command: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None
 ) -> Ran:

@@ -211,3 +211,16 @@ def test_what_a_fit_does_is_counted(bench: Any, store: FeatureStore) -> None:
     assert bench.fits.measure(store, "tiny", "gac")["counts"]["searched"] > 64
     assert bench.fits.measure(store, "tiny", "nlc")["counts"]["steps"] > 100
     assert bench.fits.measure(store, "tiny", "linear-probe")["counts"]["parameters"] > 0
+
+
+def test_an_older_checkout_is_what_runs(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever clipsyn the current folder holds: that of this repository, for one."""
+    (tmp_path / "clipsyn").mkdir()
+    (tmp_path / "clipsyn" / "__init__.py").touch()
+    (tmp_path / "clipsyn" / "__main__.py").write_text("print('older')")
+    monkeypatch.chdir(BENCHMARKS.parent)
+    command = bench.processes.fresh_python("-m", "clipsyn", "--version")
+    ran = bench.processes.run(command, 60, bench.processes.of_checkout(tmp_path))
+    assert (ran.output, ran.error) == ("older\n", "")
