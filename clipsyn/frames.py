@@ -47,16 +47,25 @@ def _lists(frame: pl.DataFrame) -> list[str]:
 def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None = None) -> None:
     """Write the frame to files, each complete or not at all; raises UsageError if it cannot."""
     if csv:
-        with _or_sentence(csv), _whole(csv) as file:
+        with written_whole(csv) as file:
             guarded(flat(frame)).write_csv(file)
     if parquet:
-        with _or_sentence(parquet), _whole(parquet) as file:
+        with written_whole(parquet) as file:
             frame.write_parquet(file)
 
 
 @contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete; a device or pipe as it is.
+
+    Raises UsageError if it cannot be written.
+    """
+    with _or_sentence(path), _whole(path) as file:
+        yield file
+
+
+@contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when it is complete; a device or pipe as it is."""
     if path.exists() and not path.is_file():
         with path.open("wb") as device:
             yield device

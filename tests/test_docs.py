@@ -51,7 +51,8 @@ The output of `clipsyn COMMAND --help` for every command, written by `python tes
 - Names come from whoever made a store. On a terminal and in JSON, control characters, line breaks
   and overrides of the direction of writing in them are written out (`\\u001b`). CSV and Parquet
   hold names as they are, with one exception: in CSV a text that a spreadsheet would run (it begins
-  with `=`, `+`, `-` or `@` and is no number) gets a `'` in front, which `clipsyn import` takes off.
+  with `=`, `+`, `-` or `@` and is no number) gets a `'` in front, which `clipsyn import` takes off,
+  and `clipsyn extract` in manifests.
 - A command checks the files that it is to write before it starts to work.
 - `CLIPSYN_STORE` is the store if a command names none, `CLIPSYN_DATA` the `--data-root`.
 
@@ -343,6 +344,8 @@ def _photos(source: Path, folder: Path) -> None:
                 path.write_bytes(data)
                 lines.append(f"{path.relative_to(folder).as_posix()},class {label},{split}")
     (folder / "photos.csv").write_text("\n".join(lines), "utf-8")
+    shutil.copytree(folder / "photos" / "train", folder / "products")
+    shutil.copy(next((folder / "photos" / "test").rglob("*.webp")), folder / "products")
 
 
 def _predictions(folder: Path) -> None:

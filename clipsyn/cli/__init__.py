@@ -17,6 +17,7 @@ from clipsyn.cli.output import say
 from clipsyn.cli.sentences import flags_of, sentences, with_flags
 
 _COMMANDS = {  # where each is, beside those of analyses
+    "split": "split:split",
     "extract": "extract:extract",
     "import": "import_:import_",
     "evaluate": "evaluate:evaluate",

@@ -6,21 +6,19 @@ Planning reads images (to hash them) and the store, and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-import numpy as np
 import polars as pl
 
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
 from clipsyn.extract.prompts import source_prompts
+from clipsyn.extract.samples import sample_table
 from clipsyn.extract.sizes import CellBytes, stores_logits
 from clipsyn.extract.sources.base import ImageSource
-from clipsyn.numerics.blocks import usable_cores
 from clipsyn.progress import Progress
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import (
@@ -34,8 +32,6 @@ from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS
 from clipsyn.store.samples import SampleTable, changed_samples
-
-_HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,32 +209,6 @@ def make_plan(store: FeatureStore, wanted: Wanted, progress: Progress) -> Plan:
     if not wanted.replace:
         _refuse_stale(plan)
     return plan
-
-
-def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
-    """The source's sample table, every image read and hashed."""
-    counter = progress.add(f"{source.name}/{source.split}: reading", len(source))
-
-    def digests(part: range) -> bytes:
-        content = b"".join(map(source.digest, part))
-        progress.advance(counter, len(part))
-        return content
-
-    rows = range(len(source))
-    parts = [rows[start : start + _HASHED_TOGETHER] for start in rows[::_HASHED_TOGETHER]]
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        content = b"".join(pool.map(digests, parts))
-    progress.finish(counter)
-    return SampleTable(
-        dataset=source.name,
-        split=source.split,
-        ids=source.ids,
-        labels=source.labels,
-        content=np.frombuffer(content, np.uint8).reshape(-1, 32),
-        class_names=source.class_names,
-        metric=source.metric,
-        licence=source.licence,
-    )
 
 
 def _prompts(source: ImageSource, spec: str | None) -> tuple[PromptSet | None, str]:

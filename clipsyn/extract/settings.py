@@ -1,4 +1,4 @@
-"""What an extraction is asked for."""
+"""What extracting, and splitting images beforehand, are asked for."""
 
 from __future__ import annotations
 
@@ -104,4 +104,20 @@ class ExtractSettings(Settings):
         False,
         FLAG,
         "Make again, instead of refusing, what other weights, images or prompts made.",
+    )
+
+
+class SplitSettings(Settings):
+    """Settings of `clipsyn split`."""
+
+    test: float = setting(
+        0.5,
+        NUMBER,
+        "Share of the labelled images of each class that is for testing; the rest is train.",
+        least=0.001,
+        most=0.999,
+    )
+    seed: int = setting(0, WHOLE, "Another seed, other sides.", least=0, most=MOST)
+    unlabelled: tuple[str, ...] = setting(
+        (), TEXTS, "A class that stands for no label, such as a folder unsorted. Repeated."
     )

@@ -73,6 +73,7 @@ BASES: dict[str, dict[str, Any]] = {
     "evaluate": {"store": "store", "ensembles": "log-avg", "shots": "1", "seeds": "1"},
     "fit": {"store": "store", "dataset": "toy", "ensemble": "log-avg", "output": "other-router"},
     "predict": {"router": "router", "images": "store"},
+    "split": {"images": "photos", "output": "new.csv"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
     "status": {"store": "store"},
@@ -102,6 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
     from PIL import Image
 
     Image.new("RGB", (20, 20)).save(folder / "photos" / "cat" / "one.png")
+    Image.new("RGB", (20, 20), "white").save(folder / "photos" / "cat" / "two.png")
     _make_hostile(folder)
     return folder
 

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
     "run": (["RECIPE"], READING | {"zarr"}),
+    "split": (["PHOTOS", "-o", "new.csv"], READING | {"zarr"}),
     "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
 }

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract import plan as plan_module
-from clipsyn.extract.plan import Plan, Wanted, make_plan, sample_table
+from clipsyn.extract.plan import Plan, Wanted, make_plan
 from clipsyn.perturb import resolve
 from clipsyn.store.features import FeatureStore
 
@@ -35,17 +34,6 @@ def planned(fakes: Any) -> Callable[..., Plan]:
         return make_plan(store, wanted, fakes.Quiet())
 
     return planned
-
-
-def test_the_sample_table_has_every_image_s_hash(fakes: Any) -> None:
-    source, quiet = fakes.Source(count=300), fakes.Quiet()
-    table = sample_table(source, quiet)
-    assert table.ids == source.ids
-    assert np.array_equal(table.labels, source.labels)
-    assert [bytes(row) for row in table.content] == [source.digest(row) for row in range(300)]
-    assert (table.class_names, table.metric, table.licence) == (fakes.classes, "acc1", "CC0")
-    assert quiet.counters == [("toy/test: reading", 300)]
-    assert quiet.counts == [300]
 
 
 def test_planning_writes_nothing(tmp_path: Path, fakes: Any, planned: Callable[..., Plan]) -> None:

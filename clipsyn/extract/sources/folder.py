@@ -29,6 +29,10 @@ class FolderSource(EncodedSource):
 
     root: Path = field(default=Path(), kw_only=True)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(self.root / name for name in self.ids)
+
     def read(self, index: int) -> bytes:
         return (self.root / self.ids[index]).read_bytes()
 
@@ -43,12 +47,31 @@ def open_folder(path: Path, name: str, split: str) -> FolderSource:
     folders'. Hidden files and files without an image suffix are skipped
     and counted in `notes`; a file with image suffix stays, whatever is in it.
     """
-    root = _split_root(path, split)
+    return _opened(path, _split_root(path, split), name, split)
+
+
+def open_undivided(path: Path, name: str) -> FolderSource:
+    """All images of a folder that has no splits; those beside the class folders are unlabelled.
+
+    Raises DatasetError for a folder with splits.
+    """
+    folders = _subfolders(path)
+    is_split_layout = set(folders) <= SPLITS
+    if there := [x for x in folders if x in SPLITS and (is_split_layout or _subfolders(path / x))]:
+        raise DatasetError(
+            f"'{path}' has splits already ({', '.join(there)}): `clipsyn extract STORE -d {path} "
+            f"-s {','.join(there)}` takes them"
+        )
+    return _opened(path, path, name, "all", loose=True)
+
+
+def _opened(path: Path, root: Path, name: str, split: str, loose: bool = False) -> FolderSource:
+    """loose: whether images beside the class folders stay, as unlabelled ones."""
     parts, skipped = _list_images(root)
     classes = _class_folders(path, root, parts)
     if not any(len(part) > 1 for part in parts):
         classes = []
-    kept = [part for part in parts if len(part) > 1] if classes else parts
+    kept = [part for part in parts if len(part) > 1] if classes and not loose else parts
     class_names, remark = _class_names(path, root, name, classes)
     index = {folder: i for i, folder in enumerate(classes)}
     return FolderSource(

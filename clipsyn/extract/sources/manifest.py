@@ -13,6 +13,7 @@ from clipsyn.catalog.class_names import find_class_names
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.frames import unguarded
 
 COLUMNS = ("path", "label", "split", "id")
 
@@ -52,13 +53,23 @@ def open_manifest(path: Path, name: str, split: str) -> ManifestSource:
     )
 
 
+def open_undivided_manifest(path: Path, name: str) -> ManifestSource:
+    """All rows of a manifest without splits; raises DatasetError for one with a column of them."""
+    if "split" in _read(path).columns:
+        raise DatasetError(
+            f"manifest '{path}' has a column 'split' already: `clipsyn extract STORE -d {path} -s "
+            "SPLIT` takes its rows; without the column they can be split anew"
+        )
+    return open_manifest(path, name, "all")
+
+
 def _read(path: Path) -> pl.DataFrame:
     """The table, CSV columns as text: an id of ``007`` keeps its zeros."""
     with foreign(lambda reason: DatasetError(f"manifest '{path}' cannot be read: {reason}")):
         if path.suffix.lower() == ".parquet":
             table = pl.read_parquet(path, glob=False)
         else:
-            table = pl.read_csv(path, infer_schema=False, glob=False)
+            table = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
     if "path" not in table.columns:
         raise DatasetError(
             f"manifest '{path}' has no column 'path'; it has {', '.join(table.columns) or 'none'} "
