@@ -23,6 +23,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "evaluate": "evaluate:evaluate",
     "fit": "fit:fit",
     "predict": "predict:predict",
+    "plot": "plot:plot",
     "ls": "store:ls",
     "info": "store:info",
     "status": "store:status",
