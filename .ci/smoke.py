@@ -16,11 +16,12 @@ def call(*arguments: str, expected: int = 0) -> str:
 
 
 reading = ["zeroshot", "ls", "info", "status", "verify", "backbones", "datasets"]
-for command in [*reading, "extract", "run", "rm", "evaluate", "fit", "predict"]:
+for command in [*reading, "extract", "run", "rm", "evaluate", "fit", "predict", "plot"]:
     call(command, "--help")
 for name in ("backbones", "datasets"):
     call(name)
 assert "clipsyn[extract]" in call("extract", "store", "--dataset", "emoji-food", expected=1)
+assert "clipsyn[report]" in call("plot", "upset", "nowhere", "-o", "upset.svg", expected=1)
 call("ls", "nowhere", expected=4)
 call("fit", "nowhere", "-d", "emoji-food", "-o", "router", expected=4)
 

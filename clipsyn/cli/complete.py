@@ -29,7 +29,9 @@ def flag_of(parameter: click.Parameter) -> str:
 
 def _names(context: click.Context, flag: str) -> Iterable[str]:
     # where the line ends in an option without a value, click leaves what it read in args
-    typed = context.params.get("store") or next(iter(context.args), None)
+    words = [*(context.params.get("sources") or ()), *context.args]  # the first may name a figure
+    stores = [word for word in words if Path(word).is_dir()] or words
+    typed = context.params.get("store") or next(iter(stores), None)
     store = typed or os.environ.get("CLIPSYN_STORE")
     if flag in (*_PLACES, "--prompts") and store and context.info_name != "extract":
         try:

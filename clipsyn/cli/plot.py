@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.analyses.spec import Selection
 from clipsyn.cli.declared import settings_options
 from clipsyn.cli.options import Destination, say_written, with_options
 from clipsyn.cli.output import say, say_rows
+from clipsyn.errors import UsageError
 from clipsyn.report import FIGURES
+from clipsyn.report.settings import Drawn
+
+if TYPE_CHECKING:
+    from clipsyn.show.figure import Figure
 
 
-def _list(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
-    if asked:
-        say_rows(
-            [
-                {"figure": name, "of": figure.source, "what it shows": figure.short}
-                for name in FIGURES
-                for figure in [FIGURES.load(name)]
-            ]
+def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in FIGURES if name.startswith(incomplete)]
+
+
+def _line(figure: Figure) -> dict[str, str]:
+    return {"figure": figure.name, "of": figure.source, "what it shows": figure.short}
+
+
+def _plot(
+    name: str | None,
+    sources: tuple[Path, ...],
+    output: Path | None,
+    *,
+    listed: bool,
+    **selection: Any,
+) -> None:
+    if listed:
+        say_rows([_line(FIGURES.load(figure)) for figure in FIGURES])
+    elif not (name and sources and output):
+        raise UsageError(
+            "say which figure, of what and where to: `clipsyn plot NAME STORE -o figure.pdf`; "
+            "`clipsyn plot --list` says which figures there are"
         )
-        context.exit()
+    else:
+        _draw(name, sources, output, Drawn(**selection))
 
 
-def _plot(name: str, source: Path, output: Path, **selection: Any) -> None:
+def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> None:
+    import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
+
     from clipsyn import frames
     from clipsyn.report.plot import frame_of
     from clipsyn.show.style import format_of, save
 
     format_of(output)
     figure = FIGURES.load(name)
-    data = figure.data(frame_of(figure, source, **vars(Selection(**selection))))
+    data = figure.data(frame_of(figure, sources, drawn))
     save(figure(data).figure, output)
     beside = output.with_suffix(".csv")
     frames.write(data, csv=beside)
@@ -47,32 +68,32 @@ plot = click.command(
     help="""\
 Draw the figure NAME of SOURCE, a store or the Parquet file of a command's --parquet or -o.
 
-The ending of the output names the format: .svg, .pdf or .png. Beside it a CSV file has the numbers
-that are drawn. `clipsyn plot --list` says what there is and whose numbers each figure shows; an
-analysis of a store has its defaults, so for other settings draw the file that its command wrote.
+The ending of the output says the format: .svg, .pdf or .png. A CSV file beside it, of the same
+name, has the numbers that are drawn. Of several SOURCEs the numbers stand in one figure.
+
+Without filters all that is in a file is drawn, and of a store what its analysis takes. For other
+settings of the analysis, draw the file that its command wrote. --list says which figures there are,
+and which command each shows the numbers of.
 
 \b
 clipsyn plot --list
 clipsyn plot accuracy-matrix store -p clean -o accuracy.pdf
-clipsyn plot few-shot results.parquet -d emoji-food -o food.svg""",
+clipsyn plot router-weights predicted.parquet -o weights.svg""",
 )(
     with_options(
         _plot,
         [
-            click.argument("name"),
-            click.argument("source", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE"),
-            click.option(
-                "-o", "--output", type=Destination(), required=True, help="The file to write."
+            click.argument("name", metavar="NAME", required=False, shell_complete=_complete),
+            click.argument(
+                "sources",
+                metavar="SOURCE...",
+                nargs=-1,
+                type=click.Path(path_type=Path),
+                envvar="CLIPSYN_STORE",
             ),
-            *settings_options(Selection),
-            click.option(
-                "--list",
-                is_flag=True,
-                is_eager=True,
-                expose_value=False,
-                callback=_list,
-                help="Say which figures there are.",
-            ),
+            click.option("-o", "--output", type=Destination(), help="The file to write."),
+            *settings_options(Drawn),
+            click.option("--list", "listed", is_flag=True, help="Say which figures there are."),
         ],
     )
 )

@@ -17,7 +17,10 @@ from clipsyn.cli.output import say
 from clipsyn.errors import ClipsynError, Interrupted
 from clipsyn.printable import printable
 
-_EXTRACT_ONLY = {"torch", "torchvision", "open_clip", "PIL", "timm"}
+_EXTRAS = {  # what installs a package that the base install lacks
+    **dict.fromkeys(("torch", "torchvision", "open_clip", "PIL", "timm"), "extract"),
+    **dict.fromkeys(("matplotlib", "jinja2"), "report"),
+}
 _ADVICE = {
     errno.EACCES: "give yourself the right to it, or choose another place",
     errno.EPERM: "give yourself the right to it, or choose another place",
@@ -63,8 +66,8 @@ def _of_machine(error: BaseException) -> str | None:
     """A sentence for what the operating system refused; None for a bug of clipsyn."""
     if isinstance(error, ModuleNotFoundError):
         name = (error.name or "").split(".")[0]
-        needs = f"this needs {name}: run `pip install 'clipsyn[extract]'` first"
-        return needs if name in _EXTRACT_ONLY else None
+        needs = f"this needs {name}: run `pip install 'clipsyn[{_EXTRAS.get(name)}]'` first"
+        return needs if name in _EXTRAS else None
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _MEMORY):
         return (
             "there is not enough memory: allow more (`ulimit -v`, or what your cluster's job asks "

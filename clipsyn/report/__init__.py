@@ -8,5 +8,6 @@ FIGURES = Registry(
     "figure",
     {
         "accuracy-matrix": "clipsyn.analyses.accuracy.figures:accuracy_matrix",
+        "router-weights": "clipsyn.router.figures:router_weights",
     },
 )

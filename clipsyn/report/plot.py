@@ -1,12 +1,13 @@
-"""A figure by name, of a store or of a file of results.
+"""A figure by name, of a store or of files of results.
 
-The file is what an analysis has written by ``--parquet``, or `clipsyn evaluate` by ``-o``. A store
-is measured by the analysis of the figure, with that analysis's defaults: what needs other settings
-is measured by its command first, and drawn from the file.
+A file is what an analysis has written by ``--parquet``, or `clipsyn evaluate` by ``-o``. A store is
+measured by the analysis of the figure, with that analysis's defaults: what needs other settings is
+measured by its command first, and drawn from the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
+from clipsyn.report.settings import Drawn
 from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
@@ -24,6 +26,10 @@ from clipsyn.store.select import matching, terms_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_LINES = {  # that write what a store alone has not
+    "evaluate": "clipsyn evaluate STORE -o FILE",
+    "predict": "clipsyn predict ROUTER STORE --parquet FILE",
+}
 Source = FeatureStore | pl.DataFrame | Path | str
 _COLUMNS = {  # of the frame, by setting
     "datasets": "dataset",
@@ -31,62 +37,85 @@ _COLUMNS = {  # of the frame, by setting
     "perturbations": "perturbation",
     "backbones": "backbones",
     "prompts": "prompts",
+    "heads": "head",
+    "ensembles": "ensemble",
 }
 
 
-def plot(name: str, source: Source, *, ax: Axes | None = None, **selection: Any) -> Axes:
-    """Draw a figure of a store, a tidy frame, or a file of results.
+def plot(
+    name: str, source: Source | Sequence[Source], *, ax: Axes | None = None, **selection: Any
+) -> Axes:
+    """Draw a figure of a store, a tidy frame, or files of results.
 
-    name: one of `clipsyn plot --list`. ax: matplotlib's Axes to draw on; without, on axes of their
-    own. selection: `datasets`, `splits`, `perturbations`, `backbones` and `prompts`, names or
-    patterns with ``*``. Returns the axes. Raises UsageError that says what is lacking, UnknownName
-    with near matches.
+    name: one of `clipsyn plot --list`. source: one, or several whose numbers stand in one figure.
+    ax: matplotlib's Axes to draw on; without, on axes of their own. selection: `datasets`,
+    `splits`, `perturbations`, `backbones`, `prompts`, `heads` and `ensembles`, names or patterns
+    with ``*``. Returns the axes. Raises UsageError that says what is lacking, UnknownName with near
+    matches.
 
     >>> import clipsyn
     >>> ax = clipsyn.plot("accuracy-matrix", "store", perturbations="clean")
     >>> ax.figure.savefig("accuracy.pdf")
     """
-    figure = FIGURES.load(name)
-    return figure(figure.data(frame_of(figure, source, **selection)), ax)  # type: ignore[no-any-return]
+    figure: Figure = FIGURES.load(name)
+    return figure(figure.data(frame_of(figure, source, Drawn(**selection))), ax)
 
 
-def frame_of(figure: Figure, source: Source, **selection: Any) -> pl.DataFrame:
-    """The frame that a figure shows."""
-    if isinstance(source, pl.DataFrame):
-        return selected(source, **selection)
+def frame_of(
+    figure: Figure, source: Source | Sequence[Source], drawn: Drawn | None = None
+) -> pl.DataFrame:
+    """The frame that a figure shows: of several sources, the rows of all."""
+    given = (drawn or Drawn()).given
+    frames = [_frame(figure, one, given) for one in _several(source)]
+    if not frames:
+        raise UsageError(f"there is nothing to draw {figure.name} of: give a store or results")
+    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+
+
+def _several(source: Source | Sequence[Source]) -> list[Source]:
+    if isinstance(source, str | Path | FeatureStore | pl.DataFrame):
+        return [source]
+    return list(source)
+
+
+def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataFrame:
     if isinstance(source, str | Path):
         path = Path(source)
-        if not path.is_dir():
-            return selected(_read(path), **selection)
-        source = FeatureStore.open(path)
+        source = FeatureStore.open(path) if path.is_dir() else _read(path, figure)
+    if isinstance(source, pl.DataFrame):
+        return selected(source, given)
     if figure.source not in ANALYSES:
         raise UsageError(
-            f"{figure.name} shows results of `clipsyn {figure.source}`, not a store: run `clipsyn "
-            f"{figure.source} {source.path} -o results.parquet` and draw that file"
+            f"{figure.name} is not drawn of a store: run `{_LINES[figure.source]}` and draw FILE"
         )
     analysis = ANALYSES.load(figure.source)
-    return analysis.measure(source, analysis.settings(**selection))  # type: ignore[no-any-return]
+    return analysis.measure(source, analysis.settings(**given))  # type: ignore[no-any-return]
 
 
-def selected(frame: pl.DataFrame, **selection: Any) -> pl.DataFrame:
-    """The rows of a frame that pass filters by name or pattern; UnknownName where none does."""
-    for name, terms in selection.items():
-        if terms is None:
-            continue
-        column = _COLUMNS[name]
-        in_list = column == "backbones"
-        known = (frame[column].explode() if in_list else frame[column]).drop_nulls().unique()
+def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """The rows of a frame that pass filters by name or pattern; UnknownName where none does.
+
+    given: terms by the name of a setting of `Drawn`. Ensembles leave rows of backbones as they are.
+    """
+    for setting, terms in given.items():
+        column = _COLUMNS[setting]
+        if column not in frame.columns:
+            raise UsageError(f"these numbers are not told apart by {setting}=…: leave it away")
+        listed = pl.col(column) if column == "backbones" else pl.concat_list(column)
+        known = frame.select(listed.explode()).to_series().drop_nulls().unique().to_list()
         kept: set[str] = set()
         for term in terms_of(column, terms):
             if not (there := matching(term, known)):
                 raise unknown_name(column, term, known, "Looked for in the results.")
             kept |= {*there}
-        listed = pl.col(column) if in_list else pl.concat_list(column)
-        frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)
+        if column == "ensemble":
+            frame = frame.filter(pl.col(column).is_in(kept) | pl.col(column).is_null())
+        else:
+            frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)
     return frame
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, figure: Figure) -> pl.DataFrame:
     if not path.exists():
         raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
     try:
@@ -94,11 +123,12 @@ def _read(path: Path) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(
             f"{path} cannot be read as results: {error}; figures are drawn of a store, or of the "
-            "Parquet file that a command has written by --parquet"
+            "Parquet file that a command wrote, as `clipsyn zeroshot STORE --parquet FILE`"
         ) from error
-    if lacking := ", ".join(sorted(RESULT.keys() - {*frame.columns})):
+    lacking = ", ".join(name for name in RESULT if name not in frame.columns)
+    if figure.tidy and lacking:
         raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give a file that a command of "
-            "clipsyn has written by --parquet"
+            f"{path} holds no results, for want of {lacking}: give a file that `clipsyn "
+            f"{figure.source}` wrote"
         )
     return frame

@@ -28,6 +28,7 @@ from clipsyn.store.files import exists
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 
+WEIGHT = "weight "  # begins the name of a column, before a backbone
 _BLOCK_BYTES = 256 << 20  # of logits held at a time
 
 
@@ -214,7 +215,7 @@ def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np
     }
     if weights is not None:
         for column, name in enumerate(pool.backbones):
-            columns[f"weight {name}"] = pl.Series(np.ascontiguousarray(weights[:, column]))
+            columns[f"{WEIGHT}{name}"] = pl.Series(np.ascontiguousarray(weights[:, column]))
     frame = pl.DataFrame(columns)
     numbers = pl.all().exclude("id", "class")
     return frame.with_columns(pl.when(pl.Series(known)).then(numbers)), index

@@ -10,7 +10,7 @@ from polars import DataFrame
 
 from clipsyn.errors import UsageError
 from clipsyn.frames import printable_frame
-from clipsyn.show.style import COLUMN, canvas, styled
+from clipsyn.show.style import COLUMN, as_text, canvas, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ class Figure:
     to what is drawn, a row a mark, as it is written to CSV; raises UsageError that says what the
     frame lacks. draw: puts that on axes; names in it may be shown. caption: how to read it, in a
     sentence or two; the page has it below the figure and as its text for a screen reader. size: of
-    the data.
+    the data. tidy: whether its frame has the columns of `clipsyn.results.frame.RESULT`; `data` sees
+    for itself what another frame has.
     """
 
     name: str  # "accuracy-matrix"
@@ -36,6 +37,7 @@ class Figure:
     data: Callable[[DataFrame], DataFrame]
     draw: Callable[[DataFrame, Axes], None]
     size: Callable[[DataFrame], Size] = lambda _data: (COLUMN, 2.4)
+    tidy: bool = True
 
     def __call__(self, data: DataFrame, ax: Axes | None = None) -> Axes:
         """Draw what `data` has made of a frame, on `ax` or on axes of its own."""
@@ -43,6 +45,7 @@ class Figure:
         if ax is not None:
             with styled():
                 self.draw(shown, ax)
+                as_text(ax)
             return ax
         with canvas(*self.size(shown)) as own:
             self.draw(shown, own)

@@ -7,6 +7,8 @@ as large as a paper's caption when the figure is placed at its own size.
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipsyn.errors import UsageError
 from clipsyn.frames import written_whole
+from clipsyn.printable import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +27,15 @@ COLUMN, PAGE = 3.35, 6.9  # inches: a column of a paper, and both with the gap b
 FORMATS = ("svg", "pdf", "png")
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 BEST = "#D55E00"  # what is marked as the best
-AMOUNT, DIFFERENCE = "cividis", "PuOr"  # colour maps: of amounts, and of what lies around zero
+AMOUNT, DIFFERENCE = "Blues", "PuOr"  # colour maps: of amounts, and of what lies around zero
 # Okabe and Ito's, in an order in which neighbours differ in lightness
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#5d5d5d", "#b8a800")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#5d5d5d", "#56B4E9", "#D55E00", "#b8a800")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
 _PNG_DOTS = 300  # an inch
+_SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
+_TAG, _ID = r"<[^<>]+>", r'( id="|xlink:href="#|url\(#)'  # of SVG; what stands before an id
+_HEAD = r">\s*<metadata>.*?</defs>"  # a licence, which is empty, and rules for the whole page
 _SETTINGS = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
@@ -74,20 +80,28 @@ class Mark(NamedTuple):
     line: Any
 
 
-def marks(names: Sequence[str]) -> dict[str, Mark]:
-    """A mark for each series, in order: no two of up to 360 have the same."""
-    kinds = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False)
+def marks(names: Sequence[str], *, without: str = "") -> dict[str, Mark]:
+    """A mark for each series, in order: no two of up to 40 have the same.
+
+    without: markers that the figure has for something else.
+    """
+    markers = [marker for marker in _MARKERS if marker not in without]
+    kinds = zip(cycle(_COLOURS), cycle(markers), cycle(_LINES), strict=False)
     return {name: Mark(*kind) for name, kind in zip(names, islice(kinds, len(names)), strict=True)}
+
+
+def label(name: str, most: int = 26) -> str:
+    """A name for beside or below axes, its middle left out where it is long."""
+    return cut(name, most)
 
 
 @contextmanager
 def canvas(width: float = COLUMN, height: float = 2.4) -> Iterator[Axes]:
     """Empty axes in clipsyn's style, of inches. What is drawn meanwhile has the style too."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with styled():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-    with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         yield figure.add_subplot()
@@ -95,11 +109,21 @@ def canvas(width: float = COLUMN, height: float = 2.4) -> Iterator[Axes]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """What is drawn and saved meanwhile has clipsyn's style: for axes that others made."""
-    import matplotlib as mpl
+    """What is drawn and saved meanwhile has clipsyn's style, whatever the settings of the user."""
+    from matplotlib import style
 
-    with mpl.rc_context(_SETTINGS):
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
+        # a name in letters that the font lacks: PNG and PDF show boxes, SVG the name
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
+
+
+def as_text(ax: Axes) -> None:
+    """Show every text on axes as it is, dollar signs too, though others made the axes."""
+    from matplotlib.text import Text
+
+    for text in ax.findobj(Text):
+        text.set_parse_math(False)
 
 
 def heat_map(
@@ -107,30 +131,46 @@ def heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
     values: Mapping[tuple[int, int], float],
+    *,
     decimals: int,
+    label: str,
+    cmap: str = AMOUNT,
     **colours: Any,
 ) -> None:
-    """A matrix with its numbers in it, and a scale of its colours beside it, the last axes.
+    """A matrix with its numbers in it, and a scale of its colours beside it, with a label.
 
-    values: by (row, column); what is missing stays empty. colours: as `imshow` takes them.
+    values: by (row, column); what is missing stays empty. colours: as `pcolormesh` takes them. The
+    centre of a cell is at (column, row), with the first row on top.
     """
     import numpy as np
+    from matplotlib import colormaps
 
     table = np.full((len(rows), len(columns)), np.nan)
     for cell, value in values.items():
         table[cell] = value
-    image = ax.imshow(np.ma.masked_invalid(table), aspect="auto", **colours)
+    few = colormaps[cmap].resampled(_SHADES)
+    edges = np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
+    mesh = ax.pcolormesh(
+        *edges, np.ma.masked_invalid(table), cmap=few, edgecolors="white", lw=0.4, **colours
+    )
     for (row, column), value in values.items():
-        red, green, blue, _ = image.cmap(image.norm(value))
-        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+        ink = _ink_on(mesh.to_rgba(np.array(value)))
         ax.text(column, row, f"{value:.{decimals}f}", ha="center", va="center", color=ink, size=6.5)
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
-    scale = ax.figure.colorbar(image, ax=ax, pad=0.02)
-    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale = ax.figure.colorbar(mesh, ax=ax, pad=0.02, label=label)
+    scale.outline.set_visible(False)
+
+
+def _ink_on(colour: Any) -> str:
+    """Black or white, whichever has more contrast: by the relative luminance of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -152,13 +192,18 @@ def format_of(path: Path) -> str:
     return format
 
 
-def svg(figure: Figure) -> str:
-    """A figure as the text of an SVG element, for a page."""
+def svg(figure: Figure, name: str) -> str:
+    """A figure as the text of an SVG element, for a page; `name` begins every id in it.
+
+    So figures of different names stand in one page, and none has rules of style for the others.
+    """
     file = io.StringIO()
     with styled():
         figure.savefig(file, format="svg", metadata=_undated("svg"))
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    text = re.sub(_TAG, lambda tag: re.sub(_ID, rf"\1{name}-", tag[0]), text)
+    return re.sub(_HEAD, r' stroke-linejoin="round">', text, count=1, flags=re.DOTALL)
 
 
 def _undated(format: str) -> dict[str, Any]:

@@ -18,6 +18,11 @@ def offered(*words: object) -> list[str]:
     return [item.value for item in shell.get_completions(arguments, incomplete)]
 
 
+def test_figures_and_names_of_the_store_that_one_is_drawn_of(tiny_store: FeatureStore):
+    assert offered("plot", "accuracy") == ["accuracy-matrix"]
+    assert offered("plot", "upset", tiny_store.path, "-b", "fake/o") == ["fake/one"]
+
+
 @pytest.mark.parametrize("command", ["zeroshot", "oracle", "rm", "evaluate", "fit"])
 def test_names_of_the_store_on_the_line(command: str, tiny_store: FeatureStore):
     path = tiny_store.path

@@ -74,6 +74,7 @@ BASES: dict[str, dict[str, Any]] = {
     "fit": {"store": "store", "dataset": "toy", "ensemble": "log-avg", "output": "other-router"},
     "predict": {"router": "router", "images": "store"},
     "split": {"images": "photos", "output": "new.csv"},
+    "plot": {"name": "accuracy-matrix", "sources": "store", "output": "figure.svg"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
     "status": {"store": "store"},

@@ -17,7 +17,9 @@ from clipsyn.store.features import FeatureStore
 
 TORCH = {"torch", "torchvision", "open_clip", "timm"}
 SCIENCE = {"sklearn", "scipy", "pandas", "matplotlib"}
-READING = TORCH | SCIENCE | {"safetensors"}  # what no command that only reads a store needs
+READING = (
+    TORCH | SCIENCE | {"safetensors", "jinja2"}
+)  # what no command that only reads a store needs
 HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "safetensors"}
 
 # Every command: arguments for a run that succeeds, and what that must not import.
@@ -39,6 +41,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "ls": (["STORE"], READING | {"zarr", "PIL"}),
     "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
+    "plot": (["accuracy-matrix", "STORE", "-o", "new.svg"], TORCH | {"sklearn", "scipy", "zarr"}),
     "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),

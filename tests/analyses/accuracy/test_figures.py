@@ -1,0 +1,108 @@
+"""The accuracy matrix."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+import pytest
+
+from clipsyn.analyses.accuracy.figures import accuracy_matrix
+from clipsyn.errors import UsageError
+from clipsyn.results.frame import RESULT
+
+ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"
+
+
+def row(dataset, backbone, value, **more):
+    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
+    about |= {"head": "zero-shot", "classes": "all", "shots": 0, "metric": "acc1", "n": 90}
+    return about | {"backbones": [backbone], "value": value} | more
+
+
+def tidy(*rows):
+    return pl.DataFrame(rows, schema=RESULT)
+
+
+FRAME = tidy(
+    row("birds", ONE, 0.5),
+    row("birds", TWO, 0.625),
+    row("birds", TWO, 0.9, metric="acc5"),
+    row("birds", ONE, 0.9, ensemble="nlc"),
+    row("birds", ONE, 0.99, head="linear", shots=None),
+    row("birds", ONE, 0.99, classes="base"),
+    row("cars", ONE, 0.25),
+    row("cars", TWO, 0.25),
+    row("flags", ONE, math.nan),
+    row("flags", TWO, math.nan),
+    row("planes", TWO, 0.75),
+)
+
+
+def numbers(ax):
+    """The text in each cell, by what stands beside and below it."""
+    rows, columns = ax.get_yticklabels(), ax.get_xticklabels()
+    found = {}
+    for text in ax.texts:
+        column, line = text.get_position()
+        found[rows[line].get_text(), columns[column].get_text()] = text.get_text()
+    return found
+
+
+def test_the_data_are_zero_shot_accuracies_of_backbones_and_the_best():
+    data = accuracy_matrix.data(FRAME)
+    assert data.select("dataset", "backbone", "value", "best").rows(named=False)[:4] == [
+        ("birds", ONE, 0.5, False),
+        ("birds", TWO, 0.625, True),
+        ("cars", ONE, 0.25, True),  # equal ones are all the best
+        ("cars", TWO, 0.25, True),
+    ]
+    assert data.filter(dataset="flags")["best"].to_list() == [False, False]
+    assert len(data) == 7
+
+
+def test_a_cell_for_each_number_and_a_line_below_the_best():
+    ax = accuracy_matrix(accuracy_matrix.data(FRAME))
+    assert numbers(ax) == {
+        ("birds", "RN"): "50.0",
+        ("birds", "ViT"): "62.5",
+        ("cars", "RN"): "25.0",
+        ("cars", "ViT"): "25.0",
+        ("planes", "ViT"): "75.0",
+    }
+    marked = {(line.get_ydata()[0], line.get_xdata()[0]) for line in ax.lines}
+    assert marked == {(0, 1), (1, 0), (1, 1), (3, 1)}
+    assert ax.figure.axes[-1].get_ylabel() == "top-1 accuracy, %"
+
+
+def test_lines_are_called_by_what_differs():
+    frame = tidy(row("birds", ONE, 0.5), row("birds", ONE, 0.4, perturbation="jpeg-3"))
+    ax = accuracy_matrix(accuracy_matrix.data(frame))
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["clean", "jpeg-3"]
+
+
+def test_the_same_result_twice_is_one_cell():
+    """A store and a file of its results, drawn together."""
+    assert len(accuracy_matrix.data(pl.concat([FRAME, FRAME]))) == 7
+
+
+def test_the_size_grows_with_the_matrix():
+    many = tidy(*(row(f"d{d}", f"b{b}", 0.5) for d in range(21) for b in range(9)))
+    few = tidy(row("birds", ONE, 0.5))
+    (wide, high), (narrow, low) = (
+        accuracy_matrix.size(accuracy_matrix.data(it)) for it in (many, few)
+    )
+    assert narrow == 3.35
+    assert narrow < wide <= 6.9
+    assert low < high <= 6
+
+
+def test_a_matrix_that_nobody_could_read_is_refused():
+    many = tidy(*(row(f"d{d}", ONE, 0.5) for d in range(121)))
+    with pytest.raises(UsageError, match=r"121 lines cannot be read: .* datasets=… and perturb"):
+        accuracy_matrix.data(many)
+
+
+def test_no_accuracy_at_all():
+    with pytest.raises(UsageError, match="no zero-shot accuracy of any backbone to draw: give a"):
+        accuracy_matrix.data(FRAME.filter(metric="acc5"))

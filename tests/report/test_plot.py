@@ -1,0 +1,262 @@
+"""The contract of every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.errors import UsageError
+from clipsyn.frames import flat, write
+from clipsyn.protocol.loop import evaluate
+from clipsyn.report import FIGURES
+from clipsyn.router.fit import fit_router
+from clipsyn.router.predict import predict_store
+from clipsyn.show.figure import Figure
+from clipsyn.show.style import FORMATS, save, svg
+from clipsyn.store.features import FeatureStore
+
+EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40
+
+
+# what figures are drawn of: a store with two backbones, two datasets, and jpeg-3
+
+
+@pytest.fixture(scope="session")
+def store(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    names = "tiny-one/zoo", "tiny-two/zoo", "tiny-three/zoo"
+    encoders = [fakes.Encoder(name, size=8 + 4 * at) for at, name in enumerate(names)]
+    sources = [
+        fakes.Source(name, split=split, count=count)
+        for name in ("birds", "cars")
+        for split, count in (("test", 30), ("train", 24))
+    ]
+    path = tmp_path_factory.mktemp("figures") / "store"
+    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3", "jpeg:5"))
+
+
+def of_evaluate(store: FeatureStore) -> pl.DataFrame:
+    return evaluate(store, ensembles=["best-single", "log-avg", "nlc"], shots=[1, 4], seeds=2)
+
+
+def of_predict(store: FeatureStore) -> pl.DataFrame:
+    return predict_store(fit_router(store, "birds", "nlc", shots=4), store, "birds").frame
+
+
+# By the source of a figure, or by its name: a frame that it can be drawn of.
+FRAMES: dict[str, Callable[[FeatureStore], pl.DataFrame]] = {
+    "evaluate": of_evaluate,
+    "predict": of_predict,
+}
+
+
+@pytest.fixture(scope="session")
+def frames(store: FeatureStore) -> Callable[[str], pl.DataFrame]:
+    """Function (name of a figure): a frame that it is drawn of, with clean images if it can be."""
+    made: dict[str, pl.DataFrame] = {}
+
+    def frame(name: str) -> pl.DataFrame:
+        figure = FIGURES.load(name)
+        source = name if name in FRAMES else figure.source
+        if source not in made:
+            if source in FRAMES:
+                made[source] = FRAMES[source](store)
+            else:
+                analysis = ANALYSES.load(source)
+                made[source] = analysis.measure(store, analysis.settings())
+        return _clean_if_needed(figure, made[source])
+
+    return frame
+
+
+def _clean_if_needed(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
+    try:
+        figure.data(frame)
+    except UsageError as error:
+        if "perturbations=…" not in str(error):
+            raise
+        return frame.filter(perturbation="clean")
+    return frame
+
+
+@pytest.fixture(params=FIGURES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def figure(name: str) -> Figure:
+    return FIGURES.load(name)
+
+
+@pytest.fixture
+def frame(name: str, frames: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+    return frames(name)
+
+
+@pytest.fixture
+def data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame:
+    return figure.data(frame)
+
+
+def parts(ax: Axes) -> Iterator[Axes]:
+    """The axes, and the parts on them."""
+    yield ax
+    for part in ax.child_axes:
+        yield from parts(part)
+
+
+# the contract
+
+
+def test_it_says_what_it_is(name, figure):
+    assert figure.name == name
+    assert figure.short.endswith(".")
+    assert len(figure.short) <= 80
+    assert figure.caption.endswith(".")
+    assert figure.source in {*ANALYSES, "evaluate", "predict"}
+
+
+def test_it_draws_on_axes_of_its_own_of_the_width_of_a_page_at_most(figure, data):
+    canvas = figure(data).figure
+    width, height = canvas.get_size_inches()
+    assert 3 <= width <= 7
+    assert 1 <= height <= 9
+    assert any(part.has_data() for ax in canvas.axes for part in parts(ax))
+
+
+def test_it_draws_on_given_axes_alone(figure, data):
+    canvas = Canvas(figsize=(8, 4), layout="constrained")
+    ax, other = canvas.subplots(1, 2)
+    assert figure(data, ax) is ax
+    assert any(part.has_data() for part in parts(ax))
+    assert not other.has_data()
+    canvas.draw_without_rendering()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_it_has_the_same_bytes_each_time(figure, frame, tmp_path, format):
+    for number in range(2):
+        save(figure(figure.data(frame)).figure, tmp_path / f"{number}.{format}")
+    assert (tmp_path / f"0.{format}").read_bytes() == (tmp_path / f"1.{format}").read_bytes()
+
+
+def test_it_is_drawn_with_lines_and_bounded(figure, data):
+    text = svg(figure(data).figure, "any")
+    assert "<image" not in text
+    assert len(text) < 200_000
+
+
+def test_its_numbers_are_a_csv_file_that_holds_them_all(data, tmp_path):
+    write(data, csv=tmp_path / "data.csv")
+    assert len(data)
+    read = pl.read_csv(tmp_path / "data.csv", infer_schema_length=None)
+    assert read.columns == data.columns
+    assert len(read) == len(data)
+    for column in flat(data).select(pl.col(pl.Float64)).columns:
+        expected = data[column].fill_nan(None).to_list()
+        assert read[column].cast(pl.Float64).fill_nan(None).to_list() == expected
+
+
+def test_other_numbers_are_another_figure(figure, data):
+    """What is in the CSV is what is drawn: no number comes from anywhere else."""
+    floats = pl.col(pl.Float64)
+    assert len(data.select(floats).columns)
+    changed = data.with_columns(floats * 0.5)
+    assert svg(figure(data).figure, "any") != svg(figure(changed).figure, "any")
+
+
+def test_series_can_be_told_apart_without_colour(figure, data):
+    for part in parts(figure(data)):
+        legend = part.get_legend()
+        if legend is None:
+            continue
+        kinds = [
+            (line.get_marker(), str(line.get_linestyle()), line._unscaled_dash_pattern)
+            for line in legend.get_lines()
+        ]
+        lightness = [round(_grey(line.get_color()), 1) for line in legend.get_lines()]
+        assert len({*zip(kinds, lightness, strict=True)}) == len(kinds)
+
+
+def _grey(colour: Any) -> float:
+    red, green, blue = to_rgb(colour)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def test_no_legend_lies_over_data(figure, data):
+    ax = figure(data)
+    canvas = ax.figure
+    canvas.draw_without_rendering()
+    for part in parts(ax):
+        if part.get_legend() is None:
+            continue
+        box = part.get_legend().get_window_extent()
+        for other in parts(ax):
+            if other.has_data():
+                assert not _overlap(box, other.get_window_extent())
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+    high = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return bool(wide > 1 and high > 1)  # pixels
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_no_text_is_cut_off(figure, data, own):
+    ax = figure(data, None if own else Canvas((6, 5), layout="constrained").add_subplot())
+    canvas = ax.figure
+    canvas.draw_without_rendering()
+    box, (width, height) = canvas.get_tightbbox(), canvas.get_size_inches()
+    assert min(box.x0, box.y0) >= -0.02
+    assert box.x1 <= width + 0.02
+    assert box.y1 <= height + 0.02
+
+
+def test_an_empty_frame_has_a_sentence(figure, frame):
+    with pytest.raises(UsageError, match=r"^there (is|are) no .*: .*clipsyn"):
+        figure.data(frame.clear())
+
+
+def test_a_foreign_frame_has_a_sentence_or_is_drawn(figure, frames):
+    """An accuracy matrix can be drawn of the results of evaluate, too."""
+    others = {FIGURES.load(other).source: other for other in FIGURES}
+    for source, other in others.items():
+        if figure.tidy and source == "predict":
+            continue  # refused before it comes to the figure
+        with suppress(UsageError):
+            figure(figure.data(_clean_if_needed(figure, frames(other))))
+
+
+def test_names_of_strangers_are_text(figure, frame):
+    evil = _renamed(frame)
+    ax = figure(figure.data(evil))
+    text = svg(ax.figure, "any")
+    ElementTree.fromstring(text)
+    assert "<script" not in text
+    assert "\u202e" not in text
+    assert not any(it.get_parse_math() for it in ax.figure.findobj(Text))
+
+
+def _renamed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with such names for datasets and backbones."""
+    changes = {
+        column: pl.col(column) + EVIL
+        for column in ("dataset", "prompts")
+        if column in frame.columns
+    }
+    if "backbones" in frame.columns:
+        changes["backbones"] = pl.col("backbones").list.eval(pl.element() + EVIL)
+    renamed = frame.with_columns(**changes)
+    weights = [name for name in frame.columns if name.startswith("weight ")]
+    return renamed.rename({name: name + EVIL for name in weights})

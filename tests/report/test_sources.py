@@ -1,0 +1,178 @@
+"""Of what a figure is drawn: stores, frames, files, several of them, and parts of these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+from matplotlib.figure import Figure as Canvas
+
+import clipsyn
+from clipsyn.errors import StoreError, UnknownName, UsageError
+from clipsyn.report import FIGURES
+from clipsyn.report.plot import frame_of, plot, selected
+from clipsyn.report.settings import Drawn
+from clipsyn.results.frame import RESULT
+from clipsyn.show.figure import Figure
+
+ROW = dict.fromkeys(RESULT) | {
+    "split": "test",
+    "perturbation": "clean",
+    "head": "zero-shot",
+    "prompts": "own",
+    "classes": "all",
+    "shots": 0,
+    "metric": "acc1",
+    "value": 0.5,
+    "n": 20,
+}
+
+
+def rows(*changes: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame([ROW | change for change in changes], schema=RESULT)
+
+
+FRAME = rows(
+    {"dataset": "birds", "backbones": ["tiny/one"]},
+    {"dataset": "birds", "backbones": ["tiny/two"], "perturbation": "jpeg-3"},
+    {"dataset": "birds", "backbones": ["tiny/one", "tiny/two"], "ensemble": "nlc"},
+    {"dataset": "cars", "backbones": ["tiny/one", "tiny/two"], "ensemble": "moe", "head": "lda"},
+)
+
+
+@pytest.fixture
+def figure() -> Figure:
+    matrix: Figure = FIGURES.load("accuracy-matrix")
+    return matrix
+
+
+# sources
+
+
+def test_a_store_is_measured_by_the_analysis_of_the_figure(figure, tiny_store):
+    expected = clipsyn.zeroshot(tiny_store)
+    for source in (tiny_store, tiny_store.path, str(tiny_store.path), [tiny_store]):
+        assert frame_of(figure, source).equals(expected)
+
+
+def test_a_store_is_measured_in_part(figure, tiny_store):
+    drawn = Drawn(perturbations="clean", backbones=["fake/one"])
+    expected = clipsyn.zeroshot(tiny_store, perturbations="clean", backbones=["fake/one"])
+    assert frame_of(figure, tiny_store, drawn).equals(expected)
+
+
+def test_a_frame_and_a_file_of_it_are_the_same(figure, tmp_path):
+    FRAME.write_parquet(tmp_path / "results.parquet")
+    assert frame_of(figure, FRAME).equals(FRAME)
+    assert frame_of(figure, tmp_path / "results.parquet").equals(FRAME)
+    assert frame_of(figure, str(tmp_path / "results.parquet")).equals(FRAME)
+
+
+def test_of_several_sources_the_rows_of_all(figure, tiny_store):
+    more = FRAME.with_columns(extra=1.0)
+    frame = frame_of(figure, [more, tiny_store])
+    assert frame["value"].to_list() == [
+        *FRAME["value"],
+        *clipsyn.zeroshot(tiny_store)["value"],
+    ]
+    assert frame["extra"].null_count() == len(frame) - len(FRAME)
+
+
+def test_no_source_at_all(figure):
+    with pytest.raises(UsageError, match="nothing to draw accuracy-matrix of: give a store"):
+        frame_of(figure, [])
+
+
+def test_filters_hold_for_every_source(figure, tiny_store):
+    with pytest.raises(UnknownName, match="birds"):
+        frame_of(figure, [FRAME, tiny_store], Drawn(datasets="birds"))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("router-weights", "predict ROUTER STORE --parquet")],
+)
+def test_what_a_store_alone_has_not(tiny_store, name, line):
+    with pytest.raises(UsageError, match=f"not drawn of a store: run `clipsyn {line}"):
+        frame_of(FIGURES.load(name), tiny_store)
+
+
+def test_places_that_hold_nothing(figure, tmp_path):
+    with pytest.raises(UsageError, match="nowhere does not exist: give a store"):
+        frame_of(figure, tmp_path / "nowhere")
+    with pytest.raises(StoreError):
+        frame_of(figure, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"dataset,value\nbirds,1\n", b"PAR1"])
+def test_a_file_that_is_no_parquet(figure, tmp_path, content):
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"results\.csv cannot be read as results: .*Parquet"):
+        frame_of(figure, path)
+
+
+def test_a_file_of_something_else(figure, tmp_path):
+    path = tmp_path / "other.parquet"
+    FRAME.drop("metric", "n").write_parquet(path)
+    with pytest.raises(UsageError, match=r"want of metric, n: give a file that `clipsyn zeroshot`"):
+        frame_of(figure, path)
+
+
+def test_a_figure_that_needs_no_tidy_frame_says_itself_what_is_missing(tmp_path):
+    path = tmp_path / "other.parquet"
+    FRAME.drop("metric").write_parquet(path)
+    figure = FIGURES.load("router-weights")
+    with pytest.raises(UsageError, match="clipsyn predict ROUTER STORE --parquet"):
+        figure.data(frame_of(figure, path))
+
+
+# parts
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"datasets": ("cars",)}, [3]),
+        ({"datasets": ("b*", "cars")}, [0, 1, 2, 3]),
+        ({"perturbations": ("jpeg:3",)}, [1]),
+        ({"backbones": ("*/one",)}, [0]),
+        ({"backbones": ("tiny/two", "tiny/one")}, [0, 1, 2, 3]),
+        ({"ensembles": ("moe",)}, [0, 1, 3]),
+        ({"heads": ("zero-shot",), "perturbations": ("clean",)}, [0, 2]),
+    ],
+    ids=str,
+)
+def test_rows_by_name_or_pattern(given, kept):
+    assert selected(FRAME, given).equals(FRAME[kept])
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(UnknownName, match=r"unknown dataset 'bird': did you mean birds\?"):
+        selected(FRAME, {"datasets": ("bird",)})
+    with pytest.raises(UsageError, match="no dataset is asked for"):
+        selected(FRAME, {"datasets": ()})
+
+
+def test_a_frame_that_does_not_know_the_filter():
+    with pytest.raises(UsageError, match="not told apart by datasets=…: leave it away"):
+        selected(FRAME.drop("dataset"), {"datasets": ("birds",)})
+
+
+# Python
+
+
+def test_it_is_a_function_of_the_package(tiny_store):
+    ax = Canvas().add_subplot()
+    assert clipsyn.plot is plot
+    assert clipsyn.plot("accuracy-matrix", tiny_store, ax=ax, perturbations="clean") is ax
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["fake/one", "fake/two"]
+
+
+def test_unknown_figures_and_settings(tiny_store):
+    with pytest.raises(UnknownName, match=r"unknown figure 'accuracy': did you mean accuracy-matr"):
+        plot("accuracy", tiny_store)
+    with pytest.raises(UnknownName, match=r"unknown setting 'dataset': did you mean datasets\?"):
+        plot("accuracy-matrix", tiny_store, dataset="toy")
