@@ -45,14 +45,14 @@ def _size(data: pl.DataFrame) -> Size:
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
-    from matplotlib.transforms import offset_copy
+    from matplotlib.transforms import ScaledTranslation
 
     names = shortened(data["backbone"].unique(maintain_order=True).to_list()).short
     columns = {name: at for at, name in enumerate(names)}
     varying = [name for name in WHERE if name not in common(data, WHERE)] or ["dataset"]
     rows: dict[str, int] = {}
     values: dict[tuple[int, int], float] = {}
-    below = offset_copy(ax.transData, ax.figure, y=-5.5, units="points")
+    below = ax.transData + ScaledTranslation(0, -5.5 / 72, ax.figure.dpi_scale_trans)
     for line in data.iter_rows(named=True):
         row = rows.setdefault(title(*where(line, varying)), len(rows))
         column = columns[line["backbone"]]
