@@ -269,10 +269,11 @@ BLOCKS = [
 ]
 TO_RUN = [block for block in BLOCKS if block.language in ("sh", "python")]
 NOT_RUN = {  # blocks of each page that need what a test cannot have; each says what
-    "README.md": 3,
+    "README.md": 4,
     "analysis.md": 1,
     "datasets.md": 1,
     "extracting.md": 3,
+    "getting-started.md": 2,
     "recipes.md": 1,
     "results.md": 1,
     "router.md": 1,

@@ -48,8 +48,8 @@ class ResidualRouter(Router):
     counts as far as it predicts labels that it has not seen.
 
     shrinkage: how firmly w is held at log-avg. penalty: p, or None for the average.
-    Learned: temperature_, weights_ (w), coefficients_ (v), means_ and deviations_ (backbone, 3),
-    posterior_ (the averaging weight of each penalty).
+    Learned: `temperature_`, `weights_` (w), `coefficients_` (v), `means_` and `deviations_`
+    (backbone, 3), `posterior_` (the averaging weight of each penalty).
 
     Why it can help, how it was chosen, wins and losses: docs/router.md. Leave-one-out by a Newton
     step: Beirami et al., "On optimal generalizability in parametric learning", 2017.

@@ -37,7 +37,7 @@ class Stacking(Ensemble):
         x_n = log softmax(Z_nb) for all b, side by side        z_nk = v_k . x_n + a_k
         minimise  |V|^2 / 2 + c * sum_n cross_entropy(z_n, y_n)
 
-    The inputs are centred and divided by one number, which makes the mean |x_n|^2 one (why:
+    The inputs are centred and divided by one number, which makes the mean `|x_n|^2` one (why:
     docs/methods.md). scikit-learn's `LogisticRegression(C=c)` on these inputs has the same
     solution (`C=2*c` for two classes, where it has coefficients for one class alone).
 

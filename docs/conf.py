@@ -1,0 +1,111 @@
+"""The documentation as a site: ``sphinx-build -W -b html -c docs . runs/site`` in the repository.
+
+The pages are the files that GitHub shows, in their folders, so links between them work in both
+places. `api.rst` is the only page that is for the site alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import clipsyn
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator
+
+CONTENTS = {  # parts of the menu; every page is in one of them
+    "Start": ["docs/getting-started", "docs/faq", "docs/README"],
+    "Tutorials": ["docs/tutorial-photos", "docs/tutorial-tables"],
+    "Make a store": ["docs/extracting", "docs/datasets", "docs/importing", "docs/store"],
+    "Analyse": [
+        "docs/analysis",
+        "docs/figures",
+        "docs/evaluating",
+        "docs/methods",
+        "docs/router",
+    ],
+    "Use": ["docs/fitting", "docs/recipes"],
+    "Results": ["docs/results", "docs/real", "data/README", "benchmarks/README"],
+    "Reference": ["docs/cli", "docs/python", "docs/api"],
+    "Develop": [
+        "docs/extending",
+        "CONTRIBUTING",
+        "docs/decisions",
+        "pipelines/zoo/README",
+        "CHANGELOG",
+    ],
+}
+
+project = "clipsyn"
+version = release = clipsyn.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+root_doc = "README"
+include_patterns = [
+    *(f"{page}.*" for pages in CONTENTS.values() for page in pages),
+    f"{root_doc}.md",
+]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"
+
+default_role = "code"  # `names` in docstrings
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 100
+
+html_theme = "furo"
+html_title = f"clipsyn {release}"
+html_static_path = ["site/static"]
+html_css_files = ["clipsyn.css"]
+html_extra_path = ["site/index.html"]
+html_copy_source = False
+html_show_copyright = html_show_sphinx = False
+html_math_renderer = "mathml"
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", _add_contents)
+    app.connect("autodoc-process-docstring", _keep_formulas)
+    app.add_html_math_renderer("mathml", (_inline, None), (_alone, None))
+
+
+def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
+    """The first page gets the menu, which GitHub does not need."""
+    if page == app.config.root_doc:
+        for caption, pages in CONTENTS.items():
+            names = "\n".join(f"/{name}" for name in pages)
+            source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n"
+
+
+def _keep_formulas(_app: Sphinx, *where: object) -> None:
+    """What is indented in a docstring is shown as it stands."""
+    lines = where[-1]
+    assert isinstance(lines, list)
+    for at in range(len(lines) - 1, 0, -1):
+        above = next((line for line in reversed(lines[:at]) if line), "")
+        starts = lines[at].startswith("    ") and not lines[at - 1] and not above.startswith(" ")
+        if starts and not above.startswith(("- ", "..", ":")):
+            lines[at:at] = ["::", ""]
+
+
+def _inline(translator: HTML5Translator, node: nodes.math) -> None:
+    _append(translator, node, "inline")
+
+
+def _alone(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append('<div class="formula">')
+    _append(translator, node, "block")
+    translator.body.append("</div>\n")
+
+
+def _append(translator: HTML5Translator, node: nodes.math | nodes.math_block, display: str) -> None:
+    """A formula as MathML, which browsers draw without a script or a network."""
+    from docutils.nodes import SkipNode
+    from latex2mathml.converter import convert
+
+    translator.body.append(convert(node.astext(), display=display))
+    raise SkipNode
