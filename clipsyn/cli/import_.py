@@ -22,14 +22,13 @@ def _import(
 
     named = {role: name for role in ROLES if (name := values.pop(f"{role}_column"))}
     settings = ImportSettings(**{**values, "columns": columns | named})
-    imported = import_files(store, files, settings)
-    report.show(imported, lambda shown: {"": (imported_table(shown),)})
+    report.show(import_files(store, files, settings), imported_table)
 
 
 import_ = settings_command(
     "import",
     ImportSettings,
-    report_options(_import, formats=()),
+    report_options(_import),
     short="Bring predictions made elsewhere into a store.",
     about="""\
 Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 import polars as pl
@@ -11,8 +10,7 @@ import polars as pl
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.protocol.tables import BEST, at_most_shots, method_frame
 from clipsyn.registry import unknown_name
-from clipsyn.show.table import Cell, Table, Tables
-from clipsyn.show.tables import table_of
+from clipsyn.show.tables import show
 from clipsyn.stats.correlation import spearman
 from clipsyn.stats.significance import holm, wilcoxon
 
@@ -54,31 +52,41 @@ def _accuracy(tidy: pl.DataFrame, method: str) -> pl.DataFrame:
     return rows.group_by("dataset", "perturbation").agg(pl.col("value").mean().alias(method))
 
 
-def gain_tables(
-    tidy: pl.DataFrame, head: str, methods: list[str], independent: Collection[str]
-) -> Tables:
-    """`gain_frame` as a table, in points with 95 % intervals, and `correlations`.
+def gain_table(
+    tidy: pl.DataFrame,
+    head: str,
+    methods: list[str],
+    independent: Collection[str],
+    *,
+    terminal: bool | None = None,
+) -> str:
+    """`gain_frame` as text, in points with 95 % intervals, and `correlations`.
 
     independent: datasets that share no image; the tests are over these alone.
     """
     frame = gain_frame(tidy, head, methods)
-    columns = ["dataset", "perturbation", "inconsistency", "oracle", BEST]
-    rows = [
-        {column: row[column] for column in columns} | {name: _points(row, name) for name in methods}
-        for row in frame.iter_rows(named=True)
-    ]
-    gains = table_of(
-        rows,
+    shown = frame.select("dataset", "perturbation", "inconsistency", "oracle", BEST)
+    for method in methods:
+        numbers = frame.select(method, f"{method} low", f"{method} high").iter_rows()
+        shown = shown.with_columns(pl.Series(method, [_points(*three) for three in numbers]))
+    text = show(
+        shown,
         title=f"head {head} · gain over the backbone that is best on the support, in points",
         percent=["inconsistency", "oracle", BEST],
         headers={BEST: "best\non test"},
         right=methods,
+        terminal=terminal,
     )
     tested = frame.filter(pl.col("dataset").is_in(independent))
-    return gains, correlations(frame, ["oracle", *methods]), significance(tested, methods)
+    parts = [
+        text,
+        correlations(frame, ["oracle", *methods], terminal=terminal),
+        significance(tested, methods, terminal=terminal),
+    ]
+    return "\n\n".join(parts)
 
 
-def correlations(frame: pl.DataFrame, methods: list[str]) -> Table:
+def correlations(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
     """Spearman's correlation over datasets of error inconsistency with gains, by perturbation."""
     rows = [
         {"perturbation": name, "datasets": len(part)}
@@ -89,10 +97,10 @@ def correlations(frame: pl.DataFrame, methods: list[str]) -> Table:
         for (name,), part in frame.group_by("perturbation", maintain_order=True)
     ]
     title = "rank correlation over datasets of error inconsistency with the gain (Spearman)"
-    return table_of(rows, title=title)
+    return show(rows, title=title, terminal=terminal)
 
 
-def significance(frame: pl.DataFrame, methods: list[str]) -> Table:
+def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
     """Whether gains over datasets centre on 0: Wilcoxon's p-values, by perturbation.
 
     Adjusted for the number of methods (Holm): those below 0.05 hold together at that level.
@@ -107,12 +115,11 @@ def significance(frame: pl.DataFrame, methods: list[str]) -> Table:
         "p that gains centre on 0 over datasets that share no image (Wilcoxon's signed-rank test, "
         "exact; Holm)"
     )
-    return table_of(rows, title=title)
+    return show(rows, title=title, terminal=terminal)
 
 
-def _points(row: Mapping[str, Any], method: str) -> Cell | None:
+def _points(value: float | None, low: float, high: float) -> str | None:
     """None where a method was not measured."""
-    if row[method] is None:
+    if value is None:
         return None
-    value, low, high = (100 * row[f"{method}{end}"] for end in ("", " low", " high"))
-    return Cell(f"{value:+.1f} [{low:.1f}, {high:.1f}]", value, low, high)
+    return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -9,5 +9,12 @@ FIGURES = Registry(
     {
         "accuracy-matrix": "clipsyn.analyses.accuracy.figures:accuracy_matrix",
         "router-weights": "clipsyn.router.figures:router_weights",
+        "error-consistency": "clipsyn.analyses.diversity.figures:error_consistency",
+        "diversity-gain": "clipsyn.analyses.diversity.figures:diversity_gain",
+        "severity": "clipsyn.analyses.robustness.figures:severity",
+        "corruptions": "clipsyn.analyses.robustness.figures:corruptions",
+        "pareto": "clipsyn.analyses.cascade.figures:pareto",
+        "coverage": "clipsyn.analyses.selective.figures:coverage",
+        "cka": "clipsyn.analyses.representation.figures:cka",
     },
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
+from clipsyn.errors import UsageError
 from clipsyn.frames import is_nan
 from clipsyn.results.frame import Row
 
 WHERE = ("dataset", "split", "perturbation", "prompts")  # what one table, or one line, is about
 Numbers = dict[str, Row]  # rows by metric
+_SETTINGS = {"split": "splits", "perturbation": "perturbations", "prompts": "prompts"}
 
 
 def named_parts(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -54,3 +57,40 @@ def best_single(frame: pl.DataFrame) -> Row:
 def backbones(frame: pl.DataFrame) -> list[str]:
     """Every backbone that a row is about, in order."""
     return frame["backbones"].explode().drop_nulls().unique(maintain_order=True).to_list()
+
+
+def having(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The frame, but without any row where it lacks one of the columns, which are then added."""
+    lacking = [name for name in columns if name not in frame.columns]
+    if not lacking:
+        return frame
+    return frame.clear().with_columns(pl.lit(None).alias(name) for name in lacking)
+
+
+def refuse_several(frame: pl.DataFrame) -> None:
+    """Raise UsageError where rows are of several splits, perturbations or prompt sets."""
+    for column, setting in _SETTINGS.items():
+        values = frame[column].unique(maintain_order=True).to_list()
+        if len(values) > 1:
+            some = ", ".join(map(str, values[:3])) + (", …" if len(values) > 3 else "")
+            kinds = "prompt sets" if column == "prompts" else setting
+            raise UsageError(
+                f"there are {len(values)} {kinds}, {some}, and this shows one: name it with "
+                f"{setting}=…"
+            )
+
+
+def over_datasets(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Means over datasets of known values, a row for each combination of the columns `by`.
+
+    Columns: `by`, `dataset` (null for a mean), `value`, `ci_low` and `ci_high` (null for a mean),
+    `n` (the sum), and `datasets`, over how many.
+    """
+    known, alone = pl.col("value").is_not_nan(), pl.col("dataset").n_unique() == 1
+    return frame.group_by(by, maintain_order=True).agg(
+        pl.when(alone).then(pl.col("dataset").first()).alias("dataset"),
+        pl.col("value").filter(known).mean(),
+        *(pl.when(alone).then(pl.col(name).first()).alias(name) for name in ("ci_low", "ci_high")),
+        pl.col("n").sum(),
+        datasets=pl.col("dataset").filter(known).n_unique(),
+    )

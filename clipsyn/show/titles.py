@@ -49,6 +49,25 @@ def mean_over(frame: pl.DataFrame, columns: Sequence[str]) -> str:
     return f"mean over {count} {_PLURALS.get(kinds[0], f'{kinds[0]}s')}"
 
 
+def subject(frame: pl.DataFrame, columns: Sequence[str]) -> str:
+    """What means over datasets are of, or the one dataset: "mean over 3 datasets · test · clean".
+
+    frame: has the number of datasets in a column `datasets`, and no `dataset` where that is over 1.
+    """
+    over = frame.select(pl.col("datasets").max()).item()
+    mean = f"mean over {over} datasets" if frame["dataset"][0] is None else ""
+    return title(mean, *where(frame.row(0, named=True), columns))
+
+
+def typical_interval(frame: pl.DataFrame) -> str:
+    """ "95 % interval about ±2.1": half of the width of the median one; empty where none is known.
+
+    frame: values are shares, and the text is in points.
+    """
+    half = (frame["ci_high"] - frame["ci_low"]).fill_nan(None).median()
+    return "" if half is None else f"95 % interval about ±{50 * float(half):.1f}"  # type: ignore[arg-type]
+
+
 def fitted_on(frame: pl.DataFrame) -> str:
     """ "16 shots": what the ensembles of a frame were fitted on; empty where nothing is fitted."""
     shots = frame.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))["shots"]

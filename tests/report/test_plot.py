@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
 from clipsyn.analyses import ANALYSES
+from clipsyn.analyses.diversity import diversity
 from clipsyn.errors import UsageError
 from clipsyn.frames import flat, write
 from clipsyn.protocol.loop import evaluate
@@ -52,8 +53,15 @@ def of_predict(store: FeatureStore) -> pl.DataFrame:
     return predict_store(fit_router(store, "birds", "nlc", shots=4), store, "birds").frame
 
 
+def of_diversity_with_gains(store: FeatureStore) -> pl.DataFrame:
+    path = store.path.with_name("gains.parquet")
+    evaluate(store, ensembles=["log-avg", "nlc"], shots=[4], seeds=1, output=path)
+    return diversity(store, perturbations="clean", results=path)
+
+
 # By the source of a figure, or by its name: a frame that it can be drawn of.
 FRAMES: dict[str, Callable[[FeatureStore], pl.DataFrame]] = {
+    "diversity-gain": of_diversity_with_gains,
     "evaluate": of_evaluate,
     "predict": of_predict,
 }

@@ -1,9 +1,19 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 
+from clipsyn.errors import UsageError
 from clipsyn.results.frame import RESULT
-from clipsyn.results.view import WHERE, best_single, named_parts, numbers_by
+from clipsyn.results.view import (
+    WHERE,
+    best_single,
+    having,
+    named_parts,
+    numbers_by,
+    over_datasets,
+    refuse_several,
+)
 
 
 def test_parts_by_name():
@@ -39,3 +49,41 @@ def test_numbers_by_columns():
         (None, ("RN",)),
         ("nlc", ("RN", "ViT")),
     ]
+
+
+def test_a_frame_without_the_columns_has_no_rows():
+    frame = pl.DataFrame({"metric": ["acc1"], "score": ["margin"]})
+    assert having(frame, "metric", "score").equals(frame)
+    lacking = having(frame, "score", "coverage")
+    assert lacking.columns == ["metric", "score", "coverage"]
+    assert lacking.filter(pl.col("coverage").is_not_null(), score="margin").is_empty()
+
+
+@pytest.mark.parametrize(
+    ("column", "setting", "kinds"),
+    [
+        ("split", "splits", "splits"),
+        ("perturbation", "perturbations", "perturbations"),
+        ("prompts", "prompts", "prompt sets"),
+    ],
+)
+def test_several_of_a_kind_are_refused(column, setting, kinds):
+    about = {"split": "test", "perturbation": "clean", "prompts": "own"}
+    refuse_several(pl.DataFrame([about, about]))
+    frame = pl.DataFrame([about | {column: text} for text in ("a", "b", "c", "d")])
+    with pytest.raises(UsageError, match=f"4 {kinds}, a, b, c, …, .* name it with {setting}=…"):
+        refuse_several(frame)
+
+
+def test_means_over_datasets_are_of_known_values():
+    def row(dataset: str, metric: str, value: float) -> dict:
+        numbers = {"value": value, "ci_low": value - 1, "ci_high": value + 1, "n": 10}
+        return {"dataset": dataset, "metric": metric, **numbers}
+
+    rows = [row("birds", "cka", 0.2), row("cars", "cka", 0.5), row("dogs", "cka", float("nan"))]
+    rows += [row("birds", "acc1", 0.25), row("cars", "nll", float("nan"))]
+    of_cka, of_acc1, of_nll = over_datasets(pl.DataFrame(rows), ["metric"]).to_dicts()
+    mean = {"metric": "cka", "dataset": None, "ci_low": None, "ci_high": None, "n": 30}
+    assert of_cka == mean | {"value": pytest.approx(0.35), "datasets": 2}
+    assert of_acc1 == row("birds", "acc1", 0.25) | {"datasets": 1}
+    assert (of_nll["dataset"], of_nll["value"], of_nll["datasets"]) == ("cars", None, 0)

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import polars as pl
 
-from clipsyn.show.titles import common, fitted_on, mean_over, title, where
+from clipsyn.show.titles import (
+    common,
+    fitted_on,
+    mean_over,
+    subject,
+    title,
+    typical_interval,
+    where,
+)
 
 ROW = {
     "dataset": "birds",
@@ -46,3 +54,20 @@ def test_what_ensembles_are_fitted_on():
     assert fitted_on(shots[16]) == "16 shots"
     assert fitted_on(shots[None]) == "the whole support"
     assert fitted_on(pl.DataFrame({"shots": [0, 0]})) == ""
+
+
+def test_the_subject_is_one_dataset_or_their_mean():
+    frame = pl.DataFrame([ROW | {"datasets": 1}])
+    assert subject(frame, (*WHERE[:3], "n")) == "birds/test · clean · n 1,500"
+    mean = pl.DataFrame([ROW | {"dataset": None, "datasets": number} for number in (2, 3)])
+    assert subject(mean, WHERE) == "mean over 3 datasets · test · clean · prompts own"
+
+
+def test_the_typical_interval_is_the_median_one():
+    low, nan = [0.5, 0.25, 0.0, None, 0.1], float("nan")
+    frame = pl.DataFrame({"ci_low": low, "ci_high": [0.52, 0.35, 1.0, None, nan]})
+    assert typical_interval(frame) == "95 % interval about ±5.0"
+    unknown = pl.DataFrame(
+        {"ci_low": [None], "ci_high": [None]}, schema=dict.fromkeys(frame.columns, pl.Float64)
+    )
+    assert typical_interval(unknown) == ""

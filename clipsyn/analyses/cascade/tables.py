@@ -14,11 +14,11 @@ from clipsyn.analyses.cascade import GIVEN, WITHIN, Candidate, CascadeSettings
 from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
 from clipsyn.results.frame import Row
 from clipsyn.results.view import WHERE, Numbers, named_parts, numbers_by, singles
-from clipsyn.show.table import Cell, Table, Tables, interval_cell
-from clipsyn.show.tables import ShortNames, interval_of, shortened, table_of
+from clipsyn.show.numbers import interval
+from clipsyn.show.tables import ShortNames, interval_of, shortened, show
 from clipsyn.show.titles import mean_over, title, where
 
-RUN, LEFT_OUT = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
+RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 _COSTS = {  # metric: what stands above its column
     "mean_gflops": "GFLOPs",
     "image_params_m": "parameters\nM",
@@ -49,7 +49,9 @@ _NOTES = {
 }
 
 
-def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
+def tables(
+    frame: pl.DataFrame, settings: CascadeSettings, *, terminal: bool | None = None
+) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.cascade.measure` returns, by name.
 
     "costs" of the backbones; "curve", accuracy against mean cost at each threshold; "fixed", what
@@ -61,21 +63,21 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
     if not groups:
         return {}
     names = shortened(list(dict.fromkeys(it for group in groups.values() for it in group.order)))
-    every = _Tables(list(groups.values()), names, settings)
-    shown = {"costs": _costs(frame, names.short)}
+    every = _Tables(list(groups.values()), names, settings, terminal)
+    texts = {"costs": _costs(frame, names.short, terminal)}
     if len(groups) > 1:
         keys = ["dataset", *(key for key in WHERE[1:] if frame[key].n_unique() > 1)]
-        shown["chosen"] = every.chosen(keys)
-        shown |= every.shown(title(mean_over(frame, WHERE), names.phrase))
+        texts["chosen"] = f"{every.chosen(keys)}\n\n{_NOTES['chosen']}"
+        texts |= every.shown(title(mean_over(frame, WHERE), names.phrase))
     for name, group in groups.items() if settings.details or len(groups) == 1 else ():
         best = f"best on support {names.short[group.best]}"
         about = title(*where(group.row, [*WHERE, "n"]), names.phrase, best)
-        for kind, table in replace(every, groups=[group]).shown(about).items():
-            shown[kind if len(groups) == 1 else f"{kind}, {name}"] = table
-    return {name: (table,) for name, table in shown.items()}
+        for kind, text in replace(every, groups=[group]).shown(about).items():
+            texts[kind if len(groups) == 1 else f"{kind}, {name}"] = text
+    return texts
 
 
-def _costs(frame: pl.DataFrame, short: Mapping[str, str]) -> Table:
+def _costs(frame: pl.DataFrame, short: Mapping[str, str], terminal: bool | None) -> str:
     """A line for each backbone, and their sum: means over cells, but of memory the largest."""
     largest = pl.col("metric").is_in(list(_MEMORY))
     over_cells = (
@@ -95,7 +97,7 @@ def _costs(frame: pl.DataFrame, short: Mapping[str, str]) -> Table:
         values.append(math.fsum(filter(None, values)) if is_sum else None)
     table = pl.DataFrame({"backbone": [*short.values(), "all"]} | columns)
     notes = [_NOTES["costs"], *(note for metric, note in _MEMORY.items() if metric in columns)]
-    return table_of(table, headers=_COSTS, notes="\n".join(notes))
+    return "\n".join([show(table, headers=_COSTS, terminal=terminal), "", *notes])
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,10 @@ class _Line:
         """Over the groups."""
         return _mean(group.value(candidate, metric) for group, candidate in self.pairs)
 
-    def cells(self, column: str, metric: str) -> dict[str, float | Cell]:
+    def cells(self, column: str, metric: str) -> dict[str, float | str]:
         """The mean over the groups; for a single group with its interval beside it."""
         row = self.group.numbers[*self.first, None][metric]
-        beside = {interval_of(column): interval_cell(row)}
+        beside = {interval_of(column): interval(row)}
         return {column: self.mean(metric), **(beside if len(self.pairs) == 1 else {})}
 
     def cost(self) -> dict[str, float]:
@@ -177,13 +179,14 @@ class _Tables:
     groups: Sequence[_Group]
     names: ShortNames
     settings: CascadeSettings
+    terminal: bool | None
 
-    def shown(self, about: str) -> dict[str, Table]:
+    def shown(self, about: str) -> dict[str, str]:
         """All tables but "costs" and "chosen", below what they are about."""
-        shown = {"curve": self.curve(), "fixed": self.fixed(), "front": self.front()}
-        return {kind: replace(table, title=about) for kind, table in shown.items()}
+        texts = {"curve": self.curve(), "fixed": self.fixed(), "front": self.front()}
+        return {kind: f"{about}\n{text}\n\n{_NOTES[kind]}" for kind, text in texts.items()}
 
-    def chosen(self, keys: Sequence[str]) -> Table:
+    def chosen(self, keys: Sequence[str]) -> str:
         """A line for each group and ensemble: its cascade with the threshold that was chosen."""
         candidates = ((group, it) for group in self.groups for it in group.candidates)
         lines = [_Line([pair]) for pair in candidates if pair[1].rule == WITHIN]
@@ -197,9 +200,9 @@ class _Tables:
             | {"best": self.names.short[line.group.best]}
             for line in lines
         ]
-        return self._table("chosen", rows)
+        return self._show(rows)
 
-    def curve(self) -> Table:
+    def curve(self) -> str:
         """A line for each ensemble and threshold."""
         stages = range(1, 1 + max(len(group.order) for group in self.groups))
         rows = [
@@ -212,9 +215,9 @@ class _Tables:
             for line in self._lines(lambda _, it: _rule(it) if it.rule else None)
         ]
         head = "leave at stage, %\n" + " ".join(f"{stage:3}" for stage in stages)
-        return self._table("curve", rows, {"exits": head})
+        return self._show(rows, {"exits": head})
 
-    def fixed(self) -> Table:
+    def fixed(self) -> str:
         """A line for each backbone, and for each ensemble of the first k."""
         rows = []
         for line in self._lines(_stage):
@@ -224,9 +227,9 @@ class _Tables:
             choice: Row = {"choice": texts.pop() if len(texts) == 1 else place}
             size = {"backbones": len(first.backbones)}
             rows.append(choice | size | line.cost() | line.cells("top-1", "acc1"))
-        return self._table("fixed", rows)
+        return self._show(rows)
 
-    def front(self) -> Table:
+    def front(self) -> str:
         """A line for each candidate in front by its means over the supports of all groups."""
         lines = list(self._lines(lambda _, it: (_rule(it), frozenset(it.backbones))))
         costs = np.array([line.mean("support_mean_gflops") for line in lines])
@@ -241,9 +244,8 @@ class _Tables:
             }
             measured = line.cost() | line.cells("top-1", "acc1")
             rows.append(choice | measured | {"support": accuracies[place]} | run)
-        rows.sort(key=lambda row: row["GFLOPs"])
-        table = self._table("front", rows, self.names.heads)
-        return replace(table, below=self.names.legend.lstrip())
+        table = self._show(sorted(rows, key=lambda row: row["GFLOPs"]), self.names.heads)
+        return f"{table}{self.names.legend}"
 
     def _lines(self, key: Callable[[_Group, Candidate], Any]) -> Iterator[_Line]:
         """The candidates that all groups have, in order of the first.
@@ -261,17 +263,9 @@ class _Tables:
             return f"within-{self.settings.within_points:g}"
         return None if candidate.threshold is None else f"{candidate.threshold:g}"
 
-    def _table(
-        self, kind: str, rows: Sequence[Row], heads: Mapping[str, str] | None = None
-    ) -> Table:
-        return table_of(
-            rows,
-            percent=["%", "top-1", "vs all", "vs best", "support"],
-            headers=heads,
-            labels={"%": "% of all stages"} | self.names.labels,
-            right=["θ"],
-            notes=_NOTES[kind],
-        )
+    def _show(self, rows: Sequence[Row], heads: Mapping[str, str] | None = None) -> str:
+        percent = ["%", "top-1", "vs all", "vs best", "support"]
+        return show(rows, percent=percent, headers=heads, right=["θ"], terminal=self.terminal)
 
 
 def _rule(candidate: Candidate) -> tuple[str | None, str | None, float | None]:

@@ -1,4 +1,4 @@
-"""Whether ensembles gain more on datasets where the backbones differ more."""
+"""What ensembles gain on each dataset, and whether it is more where the backbones differ more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from clipsyn.results.frame import Measured, Row, frame, row
 from clipsyn.settings import Shots
 from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.stats.correlation import Correlation, pearson, spearman
+from clipsyn.stats.intervals import Interval
 
 CORRELATIONS = {"pearson": pearson, "spearman": spearman}
 _GROUP = ["split", "perturbation", "prompts"]
@@ -34,11 +35,7 @@ def correlations(
     Raises UsageError where the results are no such gains, or of other samples; UnknownName for a
     head that is not there.
     """
-    means = measured.filter(pl.col("metric").is_in(list(MEANS)))
-    pairs = means.with_columns(pl.col("backbones").list.sort().alias("members")).join(
-        _gains(path, head, shots), on=["dataset", *_GROUP, "members"], maintain_order="left"
-    )
-    _refuse_others(means, pairs, path)
+    pairs = _pairs(measured, path, head, shots)
     by = [*_GROUP, "backbones", "gaining", "metric"]
     rows = [
         _row(part, head, kind, correlation(part["value"].to_numpy(), part["gain"].to_numpy()))
@@ -48,11 +45,47 @@ def correlations(
     return frame(rows)
 
 
+def gains(
+    measured: pl.DataFrame, path: Path, head: str = "zero-shot", shots: Shots | None = None
+) -> pl.DataFrame:
+    """The gains that `correlations` takes, of the same arguments: rows of metric "gain".
+
+    Their n is that of the results; there is an interval where they are no means over seeds.
+    """
+    pairs = _pairs(measured, path, head, shots)
+    each = pairs.unique(["dataset", *_GROUP, "backbones", "gaining"], maintain_order=True)
+    return frame(_gain_row(pair, head) for pair in each.iter_rows(named=True))
+
+
+def _gain_row(pair: Row, head: str) -> Row:
+    alone = pair["gain_low"] is not None
+    interval = Interval(pair["gain_low"], pair["gain_high"]) if alone else None
+    return row(
+        Measured("gain", Score(pair["gain"], pair["gain_n"]), interval),
+        **{name: pair[name] for name in ("dataset", *_GROUP, "severity", "backbones")},
+        **{name: pair[f"gain_{name}"] for name in ("support", "support_prompts", "shots", "seed")},
+        head=head,
+        ensemble=pair["gaining"],
+        fingerprint=fingerprint({"over": pair["gain_prints"]}),
+    )
+
+
+def _pairs(measured: pl.DataFrame, path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
+    """A row for each dataset, measure over all backbones, and ensemble with its gain."""
+    means = measured.filter(pl.col("metric").is_in(list(MEANS)))
+    pairs = means.with_columns(pl.col("backbones").list.sort().alias("members")).join(
+        _gains(path, head, shots), on=["dataset", *_GROUP, "members"], maintain_order="left"
+    )
+    _refuse_others(means, pairs, path)
+    return pairs
+
+
 def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
     """Gains over the best single backbone: a row each dataset and ensemble, means over seeds.
 
     Columns: dataset, `_GROUP`, members (the backbones, sorted), gaining (the ensemble), gain,
-    gain_shots, gain_n, gain_prints (fingerprints).
+    gain_low, gain_high and gain_seed (null for a mean), gain_n, gain_prints (fingerprints), and
+    what it was fitted on.
     """
     line = f"clipsyn evaluate STORE -o {path}"
     gains = (
@@ -63,7 +96,12 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
         )
         .agg(
             gain=pl.col("value").mean(),
+            gain_low=_alone("ci_low"),
+            gain_high=_alone("ci_high"),
+            gain_seed=_alone("seed"),
             gain_shots=pl.col("shots").first(),
+            gain_support=pl.col("support").first(),
+            gain_support_prompts=pl.col("support_prompts").first(),
             gain_n=pl.col("n").first(),
             gain_prints=pl.col("fingerprint"),
             supports=pl.struct("support", "support_prompts").n_unique(),
@@ -75,6 +113,11 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
             "with one of them"
         )
     return gains
+
+
+def _alone(name: str) -> pl.Expr:
+    """A column of a group of one row, null for more."""
+    return pl.when(pl.len() == 1).then(pl.col(name).first())
 
 
 def _refuse_others(means: pl.DataFrame, pairs: pl.DataFrame, path: Path) -> None:

@@ -3,7 +3,7 @@
 Reads predictions and labels; no logit, no embedding. All numbers are over the samples that every
 backbone has a prediction for; intervals are bootstrap ones over samples, of the same resamples for
 all numbers of a group. docs/analysis.md lists the metrics; `ensemble` is null. With `results`, a
-file of `clipsyn evaluate`, the rows of `correlations` come after these.
+file of `clipsyn evaluate`, the rows of `gains` and of `correlations` come after these.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.diversity import DiversitySettings
-from clipsyn.analyses.diversity.correlations import correlations
+from clipsyn.analyses.diversity.correlations import correlations, gains
 from clipsyn.analyses.diversity.measures import (
     PAIRWISE,
     Counts,
@@ -56,8 +56,8 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
     _refuse(alone, measured, every=settings.datasets is not None)
     if settings.results is None:
         return measured
-    gained = correlations(measured, settings.results, settings.head, settings.shots)
-    return pl.concat([measured, gained])
+    asked = settings.results, settings.head, settings.shots
+    return pl.concat([measured, gains(measured, *asked), correlations(measured, *asked)])
 
 
 def _refuse(alone: dict[str, str], measured: pl.DataFrame, *, every: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,18 +23,10 @@ from clipsyn.results.view import (
     singles,
 )
 from clipsyn.show.numbers import interval, percent, points
-from clipsyn.show.table import Cell, Table, Tables
-from clipsyn.show.tables import (
-    ShortNames,
-    best_of_columns,
-    best_of_rows,
-    measured,
-    shortened,
-    table_of,
-)
+from clipsyn.show.tables import ShortNames, best_of_rows, measured, shortened, show
 from clipsyn.show.titles import common, title, where
 
-RIGHT, WRONG = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
+RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 
 _NOTES = {
     "oracle": """\
@@ -110,7 +102,9 @@ class _OracleNumbers:
         return {column: self.frame[column][0] for column in columns}
 
 
-def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
+def tables(
+    frame: pl.DataFrame, settings: OracleSettings, *, terminal: bool | None = None
+) -> dict[str, str]:
     """Tables of what `clipsyn.analyses.oracle.measure` returns, by name.
 
     One group of dataset, split, perturbation and prompt set gets "backbones", "subsets" and
@@ -122,30 +116,29 @@ def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
     groups = {name: _OracleNumbers(part) for name, part in named_parts(frame).items()}
     if len(groups) == 1:
         (group,) = groups.values()
-        shown = _details(group, top)
-    else:
-        shown = _overview(frame, [*groups.values()], top) if groups else {}
-        for name, group in groups.items() if settings.details else ():
-            of_group = _details(group, top)
-            shown |= {f"{kind}, {name}": table for kind, table in of_group.items()}
-    return {name: (table,) for name, table in shown.items()}
+        return _details(group, top, terminal)
+    shown = _overview(frame, [*groups.values()], top, terminal) if groups else {}
+    for name, group in groups.items() if settings.details else ():
+        texts = _details(group, top, terminal)
+        shown |= {f"{kind}, {name}": text for kind, text in texts.items()}
+    return shown
 
 
-def _overview(frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int) -> dict[str, Table]:
+def _overview(
+    frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int, terminal: bool | None
+) -> dict[str, str]:
     names = shortened(backbones(singles(frame)))
     shared = common(frame, ("split", "prompts"))
     keys = [name for name in WHERE if name not in shared]
     shown = {
-        "oracle": _oracles(groups, keys, names),
-        "choices": _choices(groups, keys),
-        "shapley": _by_backbone(groups, "shapley", keys, names),
-        "unique_correct": _by_backbone(groups, "unique_correct", keys, names),
-        "sizes": _sizes(groups, keys, top),
+        "oracle": _oracles(groups, keys, names, terminal),
+        "choices": _choices(groups, keys, terminal),
+        "shapley": _by_backbone(groups, "shapley", keys, names, terminal),
+        "unique_correct": _by_backbone(groups, "unique_correct", keys, names, terminal),
+        "sizes": _sizes(groups, keys, top, terminal),
     }
     about = "; ".join(filter(None, [*(f"{k} {v}" for k, v in shared.items()), names.phrase]))
-    if not about:
-        return shown
-    return {name: replace(it, notes=f"{it.notes}\n{about}.") for name, it in shown.items()}
+    return {name: f"{text}\n{about}." if about else text for name, text in shown.items()}
 
 
 def _by_backbone(
@@ -153,7 +146,8 @@ def _by_backbone(
     metric: str,
     keys: Sequence[str],
     names: ShortNames,
-) -> Table:
+    terminal: bool | None,
+) -> str:
     """A line for each group, a column for each backbone, and the floor."""
     columns = names.columns
     rows = [
@@ -165,17 +159,19 @@ def _by_backbone(
         }
         for group in groups
     ]
-    return table_of(
+    text = show(
         rows,
         percent=[*columns.values(), "guess"],
         headers=names.heads,
-        labels=names.labels,
-        best=best_of_rows(rows, [*columns.values()]),
-        notes=f"{_NOTES[metric]}{names.legend}",
+        bold=best_of_rows(rows, [*columns.values()]),
+        terminal=terminal,
     )
+    return f"{text}\n\n{_NOTES[metric]}{names.legend}"
 
 
-def _oracles(groups: Sequence[_OracleNumbers], keys: Sequence[str], names: ShortNames) -> Table:
+def _oracles(
+    groups: Sequence[_OracleNumbers], keys: Sequence[str], names: ShortNames, terminal: bool | None
+) -> str:
     rows = [
         {
             **group.about(keys),
@@ -192,10 +188,10 @@ def _oracles(groups: Sequence[_OracleNumbers], keys: Sequence[str], names: Short
         for group in groups
     ]
     shares = ["top-1", "oracle", "indep.", "gain", "gain %", "none", "all"]
-    return table_of(rows, percent=shares, notes=_NOTES["oracle"])
+    return f"{show(rows, percent=shares, terminal=terminal)}\n\n{_NOTES['oracle']}"
 
 
-def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str]) -> Table:
+def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str], terminal: bool | None) -> str:
     """For each group: one backbone for all images, one for each class, one for each image."""
     weighed = any(group.weights is not None for group in groups)
     rows = [
@@ -211,12 +207,13 @@ def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str]) -> Table:
         }
         for group in groups
     ]
-    return table_of(
+    text = show(
         rows,
         percent=[name for name in rows[0] if name not in keys],
         headers={"share left out": "share\nleft out"},
-        notes=f"{_NOTES['choices']}{_WEIGHTS if weighed else ''}",
+        terminal=terminal,
     )
+    return f"{text}\n\n{_NOTES['choices']}{_WEIGHTS if weighed else ''}"
 
 
 def _ratio(gain: Row, whole: Row) -> float | None:
@@ -224,7 +221,9 @@ def _ratio(gain: Row, whole: Row) -> float | None:
     return gain["value"] / whole["value"] if whole["value"] > 0 else None
 
 
-def _sizes(groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int) -> Table:
+def _sizes(
+    groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int, terminal: bool | None
+) -> str:
     by_size = [
         {len(names): oracle["acc1"]["value"] for names, oracle in group.subsets.items()}
         for group in groups
@@ -234,21 +233,21 @@ def _sizes(groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int) -> T
         group.about(keys) | {str(size): accuracy.get(size) for size in sizes}
         for group, accuracy in zip(groups, by_size, strict=True)
     ]
-    return table_of(rows, percent=[*map(str, sizes)], notes=_NOTES["sizes"])
+    text = show(rows, percent=[*map(str, sizes)], terminal=terminal)
+    return f"{text}\n\n{_NOTES['sizes']}"
 
 
-def _details(group: _OracleNumbers, top: int) -> dict[str, Table]:
+def _details(group: _OracleNumbers, top: int, terminal: bool | None) -> dict[str, str]:
     names = shortened([*group.singles])
     head = title(*where(group.frame.row(0, named=True), (*WHERE, "n")), names.phrase)
-    shown = {
-        "backbones": _backbones(group, names),
-        "subsets": _best_subsets(group, names, top),
-        "regions": _regions(group, names, top),
+    return {
+        "backbones": f"{head}\n{_backbones(group, names, terminal)}",
+        "subsets": f"{head}\n{_best_subsets(group, names, top, terminal)}",
+        "regions": f"{head}\n{_regions(group, names, top, terminal)}",
     }
-    return {name: replace(table, title=head) for name, table in shown.items()}
 
 
-def _backbones(group: _OracleNumbers, names: ShortNames) -> Table:
+def _backbones(group: _OracleNumbers, names: ShortNames, terminal: bool | None) -> str:
     """A line for each backbone, the oracles below."""
     rows: list[dict[str, Any]] = [
         {
@@ -262,20 +261,21 @@ def _backbones(group: _OracleNumbers, names: ShortNames) -> Table:
         }
         for name, metrics in group.singles.items()
     ]
-    best = best_of_columns(rows, ["top-1"])
+    bold = {(line, "top-1") for line, row in enumerate(rows) if row["top-1"] == group.best["value"]}
     oracle = group.oracle["acc1"]
     rows += [
         {"backbone": "class oracle", **measured("top-1", group.by_class["acc1"])},
         {"backbone": "oracle", **measured("top-1", oracle), "Shapley": oracle["value"]},
     ]
     guesses = ["guess of Shapley", "guess of only it right"]
-    return table_of(
+    text = show(
         rows,
         percent=["top-1", "Shapley", "only it right", *guesses],
         headers={"only it right": "only it\nright"} | dict.fromkeys(guesses, "guess"),
-        best=best,
-        below="\n".join(_sentences(group, names.short[group.best["backbone"]])),
+        bold=bold,
+        terminal=terminal,
     )
+    return "\n".join([text, *_sentences(group, names.short[group.best["backbone"]])])
 
 
 def _sentences(group: _OracleNumbers, best: str) -> list[str]:
@@ -308,7 +308,7 @@ def _sentences(group: _OracleNumbers, best: str) -> list[str]:
     return sentences
 
 
-def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
+def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int, terminal: bool | None) -> str:
     """A line for each number of backbones, a column for each backbone."""
     rows: list[dict[str, Any]] = []
     for subset, oracle in [*group.subsets.items()][:top]:
@@ -324,7 +324,14 @@ def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
                 **_marks(subset, names),
             }
         )
+    text = show(
+        rows,
+        percent=["oracle", "indep.", "step", "gain"],
+        headers=names.heads,
+        terminal=terminal,
+    )
     lines = [
+        text,
         "the best backbones of each number, chosen on these very images; indep.: if errors "
         "were, within each\nclass; step: over one backbone fewer; gain: over the best single "
         "backbone, in points",
@@ -332,37 +339,29 @@ def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
     count = len(group.subsets)
     if count > top:
         lines.append(f"{count - top:,} more numbers of backbones: --top {count}")
-    return table_of(
-        rows,
-        percent=["oracle", "indep.", "step", "gain"],
-        headers=names.heads,
-        labels=names.labels,
-        below="\n".join(lines) + names.legend,
-    )
+    return "\n".join(lines) + names.legend
 
 
-def _regions(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
+def _regions(group: _OracleNumbers, names: ShortNames, top: int, terminal: bool | None) -> str:
     """A line for each region, a column for each backbone."""
     regions = group.frame.filter(metric="region")
     rows = [
         {"images": _images(row), "%": row["value"], **_marks(row["backbones"], names)}
         for row in regions.head(top).iter_rows(named=True)
     ]
-    lines = [f"images that these backbones ({RIGHT.text}) get right, and no others"]
+    kinds: dict[str, Any] = {"images": pl.Int64, "%": pl.Float64}
+    kinds |= dict.fromkeys(names.columns.values(), pl.String)
+    text = show(
+        pl.DataFrame(rows, schema=kinds), percent=["%"], headers=names.heads, terminal=terminal
+    )
+    lines = [text, f"images that these backbones ({RIGHT}) get right, and no others"]
     if rest := len(regions) - len(rows):
         images = regions["n"][0] * regions["value"][top:].sum()
         lines.append(f"{rest:,} more regions with {images:,.0f} images: --top {len(regions)}")
-    return table_of(
-        rows or pl.DataFrame(schema=["images", "%", *names.columns.values()]),
-        percent=["%"],
-        headers=names.heads,
-        labels=names.labels,
-        right=["images"],
-        below="\n".join(lines) + names.legend,
-    )
+    return "\n".join(lines) + names.legend
 
 
-def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, Cell]:
+def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, str]:
     return {column: RIGHT if name in subset else WRONG for name, column in names.columns.items()}
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from clipsyn.analyses.diversity.correlations import correlations
+from clipsyn.analyses.diversity.correlations import correlations, gains
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.results.frame import NAMES, RESULT
@@ -88,6 +88,36 @@ def test_correlations_with_gains_are_scipys(means, write, asked, shots):
                 assert row["value"] == pytest.approx(scipys(values, gains)[0]), name
                 assert row["shots"] == at
                 assert row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+@pytest.mark.parametrize(("asked", "shots"), [(16, 16), (1, 1), ("full", None)])
+def test_the_gains_that_were_taken_are_means_over_seeds(means, write, asked, shots):
+    path = write(ci_low=-0.5, ci_high=0.5)
+    found = gains(means, path, shots=asked)
+    assert found.schema == pl.Schema(RESULT)
+    assert len(found) == 2 * len(DATASETS)
+    assert found.select(NAMES).is_duplicated().sum() == 0
+    about = {"metric": "gain", "head": "zero-shot", "backbones": ALL, "classes": "all", "n": 40}
+    for ensemble, at, seeds in (("log-avg", 0, 1), ("nlc", shots, 2 if shots == 16 else 1)):
+        rows = found.filter(ensemble=ensemble)
+        assert rows["dataset"].to_list() == list(DATASETS)
+        assert rows["value"].to_list() == pytest.approx(gains_of(path, ensemble, at))
+        interval = (None, None) if seeds > 1 else (-0.5, 0.5)
+        learned = ("train", "own", at) if ensemble == "nlc" else (None, None, 0)
+        columns = ["ci_low", "ci_high", "support", "support_prompts", "shots"]
+        assert rows.select(columns).unique().rows() == [(*interval, *learned)]
+        assert {name: rows[name][0] for name in about if name != "backbones"} | {
+            "backbones": rows["backbones"][0].to_list()
+        } == about
+
+
+def test_a_gain_is_known_by_what_it_is_a_mean_of(means, write):
+    path = write()
+    prints = gains(means, path, shots=16)["fingerprint"]
+    assert prints.n_unique() == len(prints)
+    changed = pl.read_parquet(path).with_columns(pl.concat_str("fingerprint", pl.lit("x")))
+    changed.write_parquet(path)
+    assert not set(prints) & set(gains(means, path, shots=16)["fingerprint"])
 
 
 def test_gains_of_other_backbones_are_not_mixed_in(means, write, tmp_path):

@@ -11,7 +11,6 @@ from clipsyn.analyses.robustness import tables as module
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import RESULT, Measured
 from clipsyn.results.frame import row as made
-from clipsyn.show.text import text_of
 from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
@@ -107,8 +106,7 @@ def frame(*rows: dict) -> pl.DataFrame:
 
 
 def tables(frame: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
-    by_name = module.tables(frame, RobustnessSettings(**settings))
-    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
+    return module.tables(frame, RobustnessSettings(**settings), terminal=terminal)
 
 
 def test_one_dataset_has_six_tables():

@@ -1,0 +1,101 @@
+"""Accuracy against coverage: what is right of the most confident answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from clipsyn.results.view import WHERE, having, over_datasets, refuse_several
+from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.panels import Grid, Look, drawn, key, methods, panels
+from clipsyn.show.style import MUTED, marks
+from clipsyn.show.titles import subject, title, typical_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_CHOSEN: Look = {"color": MUTED, "marker": "o", "linestyle": "", "markerfacecolor": "white"}
+_BY = [*WHERE[1:], "score", "ensemble", "backbone"]
+
+
+def _data(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each score, method and coverage; and for each threshold, which has `wished`.
+
+    Means over datasets, of what all have.
+    """
+    rows = having(frame, "score", "coverage", "wished").with_columns(
+        backbone=pl.when(pl.col("ensemble").is_null()).then(pl.col("backbones").list.first())
+    )
+    curves = needed(
+        rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),
+        "accuracy at any coverage",
+        "give a store, or what `clipsyn selective` has written by --parquet",
+    )
+    refuse_several(curves)
+    chosen = rows.filter(pl.col("wished").is_not_null()).drop("coverage")
+    means = pl.concat(
+        [over_datasets(curves, [*_BY, "coverage"]), _thresholds(chosen)], how="diagonal"
+    )
+    return means.filter(pl.col("datasets") == pl.col("datasets").max()).drop_nulls("value")
+
+
+def _thresholds(chosen: pl.DataFrame) -> pl.DataFrame:
+    """What thresholds that were chosen on the support come to: coverage, and accuracy as value."""
+    by = [*_BY, "wished"]
+    coverage, accuracy = (
+        over_datasets(chosen.filter(metric=metric), by) for metric in ("coverage", "acc1")
+    )
+    coverages = coverage.select(*by, coverage="value")
+    return accuracy.join(coverages, on=by, nulls_equal=True, maintain_order="left")
+
+
+def _key(data: pl.DataFrame) -> dict[str, Look]:
+    texts = list(methods(data)[0].values())
+    looks = {text: drawn(mark) for text, mark in marks(texts).items()}
+    for wished in data["wished"].drop_nulls().unique(maintain_order=True):
+        looks[f"chosen for {100 * wished:g} %"] = _CHOSEN
+    return looks
+
+
+def _size(data: pl.DataFrame) -> Size:
+    return Grid.of(data["score"].n_unique()).size(_key(data))
+
+
+def _draw(data: pl.DataFrame, ax: Axes) -> None:
+    texts, cut = methods(data)
+    looks = _key(data)
+    parts = data.partition_by("score", maintain_order=True)
+    titles = [part["score"][0] for part in parts]
+    labels = "coverage, % of the images", "accuracy of these, %"
+    for part, panel in zip(parts, panels(ax, titles, *labels), strict=True):
+        for name, text in texts.items():
+            of_method = part.filter(pl.coalesce("ensemble", "backbone") == name)
+            _draw_method(of_method, panel, looks[text])
+        for wished in part["wished"].drop_nulls().unique():
+            panel.axhline(100 * wished, color=MUTED, lw=0.8, ls=":")
+        panel.set_xticks(range(0, 101, 25))
+    about = subject(data.sort("n", descending=True), (*WHERE, "n"))  # n of all, not of some
+    key(ax, looks, title(about, cut, typical_interval(data)), titled=1)
+
+
+def _draw_method(rows: pl.DataFrame, panel: Axes, of_method: Look) -> None:
+    curve = rows.filter(pl.col("wished").is_null()).sort("coverage")
+    chosen = rows.filter(pl.col("wished").is_not_null())
+    every = {"markevery": 4, "markersize": 2.5, "linewidth": 1}
+    panel.plot(100 * curve["coverage"], 100 * curve["value"], **of_method | every)
+    at = of_method | {"linestyle": "", "markerfacecolor": "white", "markersize": 5, "zorder": 3}
+    panel.plot(100 * chosen["coverage"], 100 * chosen["value"], **at)
+
+
+coverage = Figure(
+    name="coverage",
+    short="Accuracy of the most confident answers, by how many are given.",
+    caption="Accuracy of the most confident answers against the share of images that are answered, "
+    "by each score of confidence. Hollow marks: where a threshold, chosen on the support for a "
+    "wished accuracy (dotted), leads to.",
+    source="selective",
+    data=_data,
+    draw=_draw,
+    size=_size,
+)

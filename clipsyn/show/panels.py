@@ -1,0 +1,193 @@
+"""Parts of one figure that look alike, and the key above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+
+from clipsyn.show.style import BEST, COLUMN, INK, MUTED, PAGE, Mark, label
+from clipsyn.show.tables import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Look = dict[str, Any]  # as `Axes.plot` takes it
+_MOST = ((1, 1), (2, 4), (3, 9), (4, 12))  # columns, and panels up to which there are so many
+_AROUND = 0.75  # inches, of labels above and below all
+_LETTER = 0.052  # inches, the width of one of 7 points
+_LINE = 0.13  # inches, the height of one
+_SHARE = 0.775, 0.77  # of width and height that matplotlib gives axes, the rest to their labels
+_HANDLE = 0.42  # inches, of a line of the key and what is between columns
+_LEFT = 0.5  # inches of a figure that are left of its axes
+_HARD = "\N{NO-BREAK SPACE}"
+_LONGEST = 26  # letters of a name in the key, beyond which it is broken
+
+
+class Grid(NamedTuple):
+    """How many panels are beside and below each other."""
+
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, count: int) -> Grid:
+        columns = next((columns for columns, most in _MOST if count <= most), 5)
+        return cls(-(-count // columns), columns)
+
+    @property
+    def width(self) -> float:
+        """Inches of a figure of them."""
+        return COLUMN if self.columns < 3 else PAGE
+
+    def size(self, entries: Iterable[str], titled: int = 1) -> tuple[float, float]:
+        """Inches of a figure, with the names in its key, and lines in the titles of panels."""
+        panel = 1.65 if self.columns == 1 else 1.0
+        height = (panel + _LINE * titled) * self.rows + _AROUND
+        return self.width, height + key_height(entries, self.width)
+
+
+def panels(ax: Axes, titles: Sequence[str], x: str, y: str, *, same_y: bool = True) -> list[Axes]:
+    """A part of `ax` for each title, with the labels x and y once for all.
+
+    The first line of a title is a name, which is cut where it is long. same_y: all have one scale
+    of y, else each its own.
+    """
+    blank(ax)
+    grid = Grid.of(len(titles))
+    width, height = (share * inches for share, inches in zip(_SHARE, _inches(ax), strict=True))
+    across = (0.1 if same_y else 0.36) / width
+    lines = max(title.count("\n") for title in titles) + 1
+    down = (0.1 + _LINE * lines + (0 if same_y else 0.02)) / height
+    wide = (1 - across * (grid.columns - 1)) / grid.columns
+    high = (1 - down * (grid.rows - 1)) / grid.rows
+    parts: list[Axes] = []
+    for place, title in enumerate(titles):
+        row, column = divmod(place, grid.columns)
+        bounds = column * (wide + across), 1 - high - row * (high + down), wide, high
+        first = parts[0] if parts else None
+        part = ax.inset_axes(bounds, sharex=first, sharey=first if same_y else None)
+        name, *more = title.split("\n")
+        short = "\n".join([label(name, int(wide * width / _LETTER)), *more])
+        part.set_title(short, loc="left", size=7, pad=2)
+        below = place + grid.columns < len(titles)
+        part.tick_params(labelbottom=not below, labelleft=column == 0 or not same_y)
+        parts.append(part)
+    ax.set_xlabel(x, labelpad=15)
+    ax.set_ylabel(y, labelpad=21 if same_y else 24)
+    return parts
+
+
+def methods(data: pl.DataFrame) -> tuple[dict[str, str], str]:
+    """What each method is called, by its name, and what all names of backbones share.
+
+    data: has the columns `backbone` and `ensemble`, one of which is null.
+    """
+    names = shortened(data["backbone"].drop_nulls().unique(maintain_order=True).to_list())
+    ensembles = data["ensemble"].drop_nulls().unique(maintain_order=True).to_list()
+    return names.short | {name: name for name in ensembles}, names.phrase
+
+
+def underlined(ax: Axes, cells: Iterable[tuple[float, float]]) -> None:
+    """Mark cells (column, row) of a heat map as the best, below their numbers."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = ax.transData + ScaledTranslation(0, -5.5 / 72, ax.figure.dpi_scale_trans)
+    columns, rows = zip(*cells, strict=True)
+    look: Look = {"color": BEST, "markersize": 15, "markeredgewidth": 1.8, "transform": below}
+    ax.plot(columns, rows, "_", **look)
+
+
+def room(labels: Iterable[str]) -> float:
+    """Inches that the longest of the labels beside axes takes."""
+    return _LETTER * max(map(len, labels), default=0)
+
+
+def blank(ax: Axes) -> None:
+    """Axes of which nothing is seen but what is put on them."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.patch.set_visible(False)
+
+
+def drawn(mark: Mark | Look) -> Look:
+    """A mark as `Axes.plot` takes it."""
+    if isinstance(mark, dict):
+        return mark
+    return {"color": mark.colour, "marker": mark.marker, "linestyle": mark.line}
+
+
+def key(
+    ax: Axes, entries: Mapping[str, Mark | Look], heading: str = "", *, titled: int = 0
+) -> None:
+    """What each name looks like, above the axes, in as many columns as fit, below a heading.
+
+    titled: lines of titles between the axes and the key.
+    """
+    from matplotlib.lines import Line2D
+
+    texts = [_broken(name) for name in entries]
+    handles = [Line2D([], [], **drawn(mark)) for mark in entries.values()]
+    width, height = _inches(ax)
+    legend = ax.legend(
+        handles,
+        [str(place) for place in range(len(texts))],  # a label that begins with _ is left out
+        title=_heading(heading, width),
+        loc="lower left",
+        bbox_to_anchor=(0, 1 + _LINE * titled / (_SHARE[1] * height)),
+        ncols=_columns(texts, width),
+        alignment="left",
+        borderaxespad=0.3,
+        borderpad=0,
+        columnspacing=1.2,
+        handlelength=2.4,
+        handletextpad=0.5,
+        labelspacing=0.3,
+    )
+    legend.get_title().set(color=MUTED, size=7)
+    for shown, text in zip(legend.get_texts(), texts, strict=True):
+        shown.set(text=text, color=INK)
+
+
+def key_height(entries: Iterable[str], width: float) -> float:
+    """Inches that the key of a figure of such a width takes, without its heading."""
+    texts = [_broken(name) for name in entries]
+    lines = max((text.count("\n") + 1 for text in texts), default=1)
+    return _LINE * lines * -(-len(texts) // _columns(texts, width))
+
+
+def headed(ax: Axes, heading: str, beside: float) -> None:
+    """What a figure without a key is of, above it; beside: inches of the labels left of it."""
+    broken = _heading(heading, _inches(ax)[0] - beside + _LEFT)
+    ax.set_title(broken, loc="left", color=MUTED, size=7)
+
+
+def _broken(name: str) -> str:
+    return fill(name, _LONGEST)
+
+
+def _heading(heading: str, width: float) -> str:
+    """Broken between phrases."""
+    whole = heading.replace(" ", _HARD).replace(f"{_HARD}·{_HARD}", f"{_HARD}· ")
+    return fill(whole, int((width - _LEFT - 0.3) / _LETTER)).replace(_HARD, " ")
+
+
+def _columns(texts: Sequence[str], width: float) -> int:
+    """For as few lines as fit; a column of a key is as wide as its longest name."""
+    widths = [_HANDLE + _LETTER * max(map(len, text.split("\n"))) for text in texts]
+    for lines in range(1, len(texts)):
+        columns = -(-len(texts) // lines)
+        each, more = divmod(len(texts), columns)  # a key is filled column by column
+        ends = accumulate([each + 1] * more + [each] * (columns - more), initial=0)
+        if sum(max(widths[one:end]) for one, end in pairwise(ends)) <= width - _LEFT:
+            return columns
+    return 1
+
+
+def _inches(ax: Axes) -> tuple[float, float]:
+    """Of the axes with their labels, before a layout has changed their share."""
+    box, dots = ax.bbox, ax.figure.dpi
+    return box.width / dots / _SHARE[0], box.height / dots / _SHARE[1]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from clipsyn.analyses.selective.figures import coverage
+from clipsyn.analyses.selective.measure import COLUMNS
+from clipsyn.errors import UsageError
+from clipsyn.results.frame import RESULT, frame
+
+BOTH = ("a/m", "b/m")
+METHODS = {(None, ("a/m",)): 0.5, (None, ("b/m",)): 0.6, ("log-avg", BOTH): 0.7}  # accuracy of all
+SCORES = ("max-softmax", "margin")
+COVERAGES = (0.25, 0.5, 1.0)
+
+
+def row(value: float, method: tuple[str | None, tuple[str, ...]], **about) -> dict:
+    common = {"dataset": "birds", "split": "test", "perturbation": "clean", "prompts": "own"}
+    numbers = {
+        "metric": "acc1",
+        "value": value,
+        "ci_low": value - 0.1,
+        "ci_high": value + 0.1,
+        "n": 40,
+    }
+    return common | numbers | {"ensemble": method[0], "backbones": list(method[1])} | about
+
+
+def rows(by: float = 0.0, **about) -> list[dict]:
+    """Accuracy rises by 0.1 at half of the coverage, and by 0.2 at a quarter."""
+    made = []
+    for method, accuracy in METHODS.items():
+        made.append(row(accuracy, method, **about))
+        for score in SCORES:
+            made.append(row(0.3, method, metric="aurc", score=score, **about))
+            for at, more in zip(COVERAGES, (0.2, 0.1, 0.0), strict=True):
+                kept = about | {"coverage": at, "n": round(40 * at)}
+                made.append(row(accuracy + more + by, method, score=score, **kept))
+            chosen = {"score": score, "wished": 0.95, "threshold": 0.9} | about
+            made.append(row(0.4, method, metric="coverage", **chosen))
+            made.append(row(accuracy + 0.15 + by, method, **chosen))
+            made.append(row(0.3, method, metric="support_coverage", **chosen))
+            made.append(row(0.96, method, metric="support_acc1", **chosen))
+        made.append(row(0.8, method, metric="auroc", score="margin", foreign="cars", **about))
+    return made
+
+
+def data(*given: dict) -> pl.DataFrame:
+    return coverage.data(frame(given, COLUMNS))
+
+
+def test_curves_and_thresholds_of_each_method_and_score():
+    found = data(*rows())
+    assert len(found) == 2 * 3 * (3 + 1)
+    columns = found.select("coverage", "value", "wished", "ci_low", "n")
+    of_a = columns.filter(found["backbone"] == "a/m", found["score"] == "margin")
+    assert of_a.rows() == [
+        (0.25, 0.7, None, pytest.approx(0.6), 10),
+        (0.5, 0.6, None, pytest.approx(0.5), 20),
+        (1.0, 0.5, None, pytest.approx(0.4), 40),
+        (0.4, 0.65, 0.95, pytest.approx(0.55), 40),
+    ]
+    assert set(found.filter(ensemble="log-avg")["backbone"]) == {None}
+
+
+def test_means_over_datasets_are_of_what_all_have():
+    cars = [
+        one
+        for one in rows(by=0.1, dataset="cars")
+        if one["backbones"] != ["b/m"] and one.get("score") != "margin"
+    ]
+    found = data(*rows(), *cars)
+    assert found["score"].unique().to_list() == ["max-softmax"]
+    assert set(found["backbone"]) == {"a/m", None}
+    assert found.select("dataset", "datasets", "ci_low").unique().rows() == [(None, 2, None)]
+    full = found.filter(coverage=1.0).select("backbone", "value", "n").rows()
+    assert full == [("a/m", pytest.approx(0.55), 80), (None, pytest.approx(0.75), 80)]
+
+
+def test_a_threshold_that_answers_nothing_is_not_drawn():
+    nothing = [
+        one | {"value": float("nan")} if one.get("wished") and one["metric"] == "acc1" else one
+        for one in rows()
+    ]
+    assert data(*nothing)["wished"].is_null().all()
+
+
+def test_each_score_has_its_panel_with_all_methods():
+    ax = coverage(data(*rows()))
+    panels = ax.child_axes
+    assert [panel.get_title(loc="left") for panel in panels] == list(SCORES)
+    a, at_a, *_, wished = panels[0].lines
+    assert a.get_xydata().round(9).tolist() == [[25, 70], [50, 60], [100, 50]]
+    assert at_a.get_xydata().round(9).tolist() == [[40, 65]]
+    assert list(wished.get_ydata()) == [95, 95]
+    assert len(panels[0].lines) == 7
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["a", "b", "log-avg", "chosen for 95 %"]
+    heading = ax.get_legend().get_title().get_text()
+    assert heading.startswith("birds/test · clean · prompts own · n 40 ")  # of all images
+
+
+def test_several_perturbations_are_not_mixed():
+    with pytest.raises(UsageError, match="2 perturbations, clean, fog-1, and this shows one"):
+        data(*rows(), *rows(perturbation="fog-1"))
+
+
+@pytest.mark.parametrize("columns", [RESULT, RESULT | COLUMNS])
+def test_a_frame_without_coverages_is_refused(columns):
+    foreign = pl.DataFrame([row(0.5, ("oracle", BOTH))], schema=columns)
+    with pytest.raises(UsageError, match="no accuracy at any coverage to draw: give a store"):
+        coverage.data(foreign)

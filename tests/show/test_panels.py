@@ -1,0 +1,172 @@
+"""Panels and keys as they come out: where they stand, and what they say."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import polars as pl
+import pytest
+
+from clipsyn.show.panels import (
+    Grid,
+    drawn,
+    headed,
+    key,
+    key_height,
+    methods,
+    panels,
+    room,
+    underlined,
+)
+from clipsyn.show.style import COLUMN, PAGE, canvas, marks
+
+
+def laid_out(ax):
+    ax.figure.canvas.draw()
+    return ax.figure.canvas.get_renderer()
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"),
+    [(1, 1, 1), (3, 2, 2), (9, 3, 3), (12, 3, 4), (13, 3, 5), (19, 4, 5)],
+)
+def test_a_grid_has_room_for_all(count, rows, columns):
+    grid = Grid.of(count)
+    assert (grid.rows, grid.columns) == (rows, columns)
+    assert grid.width == (COLUMN if columns < 3 else PAGE)
+
+
+@pytest.mark.parametrize("same_y", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 5, 15])
+def test_panels_keep_apart_and_inside(count, same_y):
+    titles = [f"panel {number}\nsecond line" for number in range(count)]
+    with canvas(*Grid.of(count).size(["one", "other"], titled=2)) as ax:
+        parts = panels(ax, titles, "across", "up", same_y=same_y)
+        for part in parts:
+            part.plot([0, 5], [0.1, 99.9])
+        key(ax, {name: drawn(mark) for name, mark in marks(["one", "other"]).items()}, titled=2)
+        renderer = laid_out(ax)
+    boxes = [part.get_tightbbox(renderer) for part in parts]
+    whole, legend = ax.figure.bbox, ax.get_legend().get_window_extent(renderer)
+    for one, other in combinations([*boxes, legend], 2):
+        assert not one.shrunk(0.97, 0.97).overlaps(other.shrunk(0.97, 0.97))
+    labels = [label.get_window_extent(renderer) for label in (ax.xaxis.label, ax.yaxis.label)]
+    for box in [*boxes, legend, *labels]:
+        assert whole.x0 - 1 <= box.x0 <= box.x1 <= whole.x1 + 1
+        assert whole.y0 - 1 <= box.y0 <= box.y1 <= whole.y1 + 1
+    for label in labels:
+        assert not any(label.overlaps(tick.get_window_extent(renderer)) for tick in _ticks(parts))
+    assert [part.get_title(loc="left") for part in parts] == titles
+    assert all(part.get_ylim() == parts[0].get_ylim() for part in parts)
+
+
+def _ticks(parts):
+    """The numbers that are seen: those beyond the limits are not drawn."""
+    for part in parts:
+        for axis, (low, high) in ((part.xaxis, part.get_xlim()), (part.yaxis, part.get_ylim())):
+            for tick in axis.get_major_ticks():
+                if low <= tick.get_loc() <= high and tick.label1.get_visible():
+                    yield tick.label1
+
+
+def test_a_long_name_of_a_panel_is_cut_and_no_more():
+    with canvas(*Grid.of(5).size([], titled=2)) as ax:
+        one, *_ = panels(ax, ["x" * 70 + "\nr +0.62 (-0.15 to 0.90)", *"abcd"], "x", "y")
+        renderer = laid_out(ax)
+    name, more = one.get_title(loc="left").split("\n")
+    assert "x…x" in name
+    assert more == "r +0.62 (-0.15 to 0.90)"
+    assert one._left_title.get_window_extent(renderer).width <= one.bbox.width
+
+
+def test_the_best_cells_are_marked_below_their_numbers():
+    with canvas(3, 2) as ax:
+        ax.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
+        underlined(ax, [(0, 1), (1, 0)])
+        laid_out(ax)
+    (line,) = ax.lines
+    marked = line.get_transform().transform(line.get_xydata())
+    cells = ax.transData.transform([(0, 1), (1, 0)])
+    assert marked[:, 0] == pytest.approx(cells[:, 0])
+    assert (marked[:, 1] < cells[:, 1] - 4).all()
+
+
+def test_only_outer_panels_have_numbers():
+    with canvas() as ax:
+        parts = panels(ax, list("abcd"), "x", "y")
+        laid_out(ax)
+    with_numbers = [
+        [
+            axis.get_tick_params()[f"label{side}"]
+            for axis, side in ((part.xaxis, "bottom"), (part.yaxis, "left"))
+        ]
+        for part in parts
+    ]
+    assert with_numbers == [[False, True], [False, False], [True, True], [True, False]]
+
+
+def test_panels_of_their_own_scales_have_their_numbers():
+    with canvas() as ax:
+        low, high = panels(ax, ["low", "high"], "x", "y", same_y=False)
+        low.plot([0, 1], [0, 1])
+        high.plot([0, 1], [0, 100])
+        laid_out(ax)
+    assert high.get_ylim()[1] > 50 > low.get_ylim()[1]
+    assert high.yaxis.get_tick_params()["labelleft"]
+
+
+def test_a_key_says_every_name_as_it_is():
+    names = ["_hidden", "$x$", "<b>", "a" * 60, ""]
+    with canvas() as ax:
+        key(ax, {name: drawn(mark) for name, mark in marks(names).items()}, "birds/test")
+        laid_out(ax)
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [text.replace("\n", "") for text in texts] == names
+    assert max(len(line) for text in texts for line in text.split("\n")) == 26
+    assert ax.get_legend().get_title().get_text() == "birds/test"
+
+
+@pytest.mark.parametrize("count", [1, 8, 40])
+@pytest.mark.parametrize("width", [COLUMN, PAGE])
+def test_a_key_is_above_the_axes_as_high_as_it_says_and_inside(count, width):
+    names = [f"ViT-L-{number}" for number in range(count)]
+    height = 2.4 + key_height(names, width)
+    with canvas(width, height) as ax:
+        key(ax, {name: drawn(mark) for name, mark in marks(names).items()})
+        renderer = laid_out(ax)
+    box, dots = ax.get_legend().get_window_extent(renderer), ax.figure.dpi
+    assert box.y0 >= ax.get_window_extent(renderer).y1
+    assert box.x1 <= ax.figure.bbox.x1
+    assert box.y1 <= ax.figure.bbox.y1
+    assert box.height / dots == pytest.approx(key_height(names, width), abs=0.15)
+    assert ax.get_window_extent(renderer).height / dots > 1.7
+
+
+def test_a_key_has_no_fewer_columns_than_it_has_lines_for():
+    with canvas(PAGE, 3) as ax:
+        key(ax, {name: drawn(mark) for name, mark in marks("abcdefgh").items()})
+    assert ax.get_legend()._ncols == 8
+    with canvas(PAGE, 3) as ax:
+        names = [f"{number} " + "x" * 12 for number in range(8)]
+        key(ax, {name: drawn(mark) for name, mark in marks(names).items()})
+    assert ax.get_legend()._ncols == 4  # two lines of four, not of six and two
+
+
+def test_a_heading_is_broken_to_the_width():
+    with canvas(COLUMN, 2) as ax:
+        ax.set_yticks([0.5], ["x" * 20])
+        about = "birds/test · clean · prompts own · n 1,500 · backbones */openai · more to say"
+        headed(ax, about, room(["x" * 20]))
+        renderer = laid_out(ax)
+    lines = ax.get_title(loc="left").split("\n")
+    assert " ".join(lines) == about
+    assert all(line.endswith(" ·") for line in lines[:-1])  # phrases are whole
+    assert ax._left_title.get_window_extent(renderer).x1 <= ax.figure.bbox.x1
+
+
+def test_methods_are_backbones_without_what_they_share_and_ensembles():
+    rows = [("tiny-b/zoo", None), ("tiny-a/zoo", None), (None, "nlc"), ("tiny-b/zoo", None)]
+    data = pl.DataFrame(rows, schema=["backbone", "ensemble"], orient="row")
+    texts, shared = methods(data)
+    assert list(texts.items()) == [("tiny-b/zoo", "b"), ("tiny-a/zoo", "a"), ("nlc", "nlc")]
+    assert shared == "backbones tiny-*/zoo"
