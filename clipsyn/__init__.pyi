@@ -33,6 +33,7 @@ from clipsyn.heads.zero_shot import ZeroShot as ZeroShot
 from clipsyn.numerics.fewshot import few_shot as few_shot
 from clipsyn.pool import Pool as Pool
 from clipsyn.protocol.loop import evaluate as evaluate
+from clipsyn.report.page import write_report as write_report
 from clipsyn.report.plot import plot as plot
 from clipsyn.router.artefact import load_router as load_router
 from clipsyn.router.artefact import save_router as save_router

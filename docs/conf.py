@@ -22,6 +22,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     "Analyse": [
         "docs/analysis",
         "docs/figures",
+        "docs/report",
         "docs/evaluating",
         "docs/methods",
         "docs/router",

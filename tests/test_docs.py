@@ -33,7 +33,8 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.spec import Selection
 from clipsyn.cli import main
 from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.settings import Setting, Settings, declared, defaults
+from clipsyn.report.page_settings import ReportSettings
+from clipsyn.settings import REQUIRED, Setting, Settings, declared, defaults
 
 ROOT = Path(__file__).parents[1]
 CLI, RECIPES = ROOT / "docs" / "cli.md", ROOT / "docs" / "recipes.md"
@@ -88,6 +89,7 @@ def recipes() -> str:
     """The content of docs/recipes.md, with its tables of settings as they are declared now."""
     tables = {
         "evaluate": _rows(ProtocolSettings, {*declared(ProtocolSettings)} - {"output"}),
+        "report": _rows(ReportSettings, {*declared(ReportSettings)}),
         "shared": _rows(Selection, {*declared(Selection)}),
         "analyses": [row for name in ANALYSES for row in _stage_rows(name)],
     }
@@ -129,6 +131,8 @@ def _rows(settings: type[Settings], names: set[str]) -> list[list[str]]:
 def _default(it: Setting, default: Any) -> str:
     if default is None:
         return it.instead_of_none
+    if default is REQUIRED:
+        return "needed"
     if isinstance(default, tuple):
         return f"`[{', '.join(map(str, default))}]`" if default else "none"
     return f"`{json.dumps(default)}`".replace('"', "") if default != {} else "none"

@@ -24,6 +24,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "fit": "fit:fit",
     "predict": "predict:predict",
     "plot": "plot:plot",
+    "report": "report:report",
     "ls": "store:ls",
     "info": "store:info",
     "status": "store:status",

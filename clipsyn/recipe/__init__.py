@@ -15,12 +15,13 @@ from clipsyn.documents import parse_yaml
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.declared import SettingsStage
+from clipsyn.recipe.report import REPORT_STAGES, ReportStage
 from clipsyn.recipe.stages import OTHER_STAGES, ExtractStage, ImportStage, Outcome, ProtocolStage
 from clipsyn.registry import unknown_name
 
-STAGES: dict[str, type[BaseModel]] = {**OTHER_STAGES, **ANALYSIS_STAGES}
+STAGES: dict[str, type[BaseModel]] = {**OTHER_STAGES, **ANALYSIS_STAGES, **REPORT_STAGES}
 if TYPE_CHECKING:
-    Stage = ExtractStage | ImportStage | ProtocolStage | AnalysisStage
+    Stage = ExtractStage | ImportStage | ProtocolStage | AnalysisStage | ReportStage
 else:
     Stage = Annotated[Union[tuple(STAGES.values())], Field(discriminator="stage")]  # noqa: UP007
 

@@ -67,7 +67,7 @@ class AnalysisStage(DeclaredStage):
         decisive = {name for name, it in declared.items() if not it.display}
         settings = self.model_dump(mode="json", include={"stage", "output", *decisive})
         paths = (getattr(self, name) for name, it in declared.items() if it.kind is PATH)
-        read = [_content(path) for path in paths if path and path not in self._written]
+        read = [content(path) for path in paths if path and path not in self._written]
         made_from = {"settings": settings, "files": read, "store": digest(store)}
         return fingerprint(made_from | {"columns": [*RESULT]})
 
@@ -95,7 +95,7 @@ def digest(store: FeatureStore) -> str:
     return fingerprint({"clipsyn": __version__, "groups": groups})
 
 
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
     """Digest of a file."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -81,7 +81,11 @@ def _several(source: Source | Sequence[Source]) -> list[Source]:
 def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataFrame:
     if isinstance(source, str | Path):
         path = Path(source)
-        source = FeatureStore.open(path) if path.is_dir() else _read(path, figure)
+        source = (
+            FeatureStore.open(path)
+            if path.is_dir()
+            else read_frame(path, figure.source, tidy=figure.tidy)
+        )
     if isinstance(source, pl.DataFrame):
         return selected(source, given)
     if figure.source not in ANALYSES:
@@ -115,7 +119,11 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]]) -> pl.Data
     return frame
 
 
-def _read(path: Path, figure: Figure) -> pl.DataFrame:
+def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
+    """The rows of a file that a command has written; UsageError says what else it is.
+
+    source: the command, for messages. tidy: whether they have the columns of results.
+    """
     if not path.exists():
         raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
     try:
@@ -126,9 +134,9 @@ def _read(path: Path, figure: Figure) -> pl.DataFrame:
             "Parquet file that a command wrote, as `clipsyn zeroshot STORE --parquet FILE`"
         ) from error
     lacking = ", ".join(name for name in RESULT if name not in frame.columns)
-    if figure.tidy and lacking:
+    if tidy and lacking:
         raise UsageError(
             f"{path} holds no results, for want of {lacking}: give a file that `clipsyn "
-            f"{figure.source}` wrote"
+            f"{source}` wrote"
         )
     return frame

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "plot": (["accuracy-matrix", "STORE", "-o", "new.svg"], TORCH | {"sklearn", "scipy", "zarr"}),
     "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "report": (["STORE", "-o", "page.html"], TORCH | {"sklearn", "zarr"}),
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
     "run": (["RECIPE"], READING | {"zarr"}),

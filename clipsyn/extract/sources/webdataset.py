@@ -85,6 +85,21 @@ def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
     )
 
 
+def open_tar(tar: Path, name: str, split: str) -> WebdatasetSource:
+    """The images of one tar, whatever its folders; ids are the members' names without endings.
+
+    Raises DatasetError for a tar without images, or one that is damaged or cut.
+    """
+    members = tuple(_index(tar))
+    return WebdatasetSource(
+        name,
+        split,
+        ids=tuple(member.key for member in members),
+        labels=np.full(len(members), UNLABELLED, np.int32),
+        members=members,
+    )
+
+
 def _split_folder(path: Path, split: str) -> Path:
     for folder in (path / split, path):
         if _holds_tars(folder):

@@ -1,0 +1,87 @@
+"""The figures of a page, each with its caption and the numbers that it shows."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import polars as pl
+
+from clipsyn.errors import UsageError
+from clipsyn.report import FIGURES
+from clipsyn.report.grids import Grid, grid_of
+from clipsyn.report.html import Html
+from clipsyn.report.vector import StyleSheet, inlined, picture
+from clipsyn.results.view import WHERE
+from clipsyn.show.figure import Figure
+from clipsyn.show.style import svg
+from clipsyn.show.titles import title, where
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+_MOST_PARTS = 6  # datasets that a figure of one dataset is drawn for
+_LARGEST = 300_000  # characters of an SVG: a larger one becomes a picture of dots
+_DOTS = 160  # an inch
+
+
+@dataclass(frozen=True)
+class Drawing:
+    name: str
+    about: str  # the dataset that it is about; empty for all
+    short: str
+    caption: str
+    image: Html
+    numbers: Grid
+    is_wide: bool
+
+
+def drawings(name: str, frame: pl.DataFrame, sheet: StyleSheet) -> list[Drawing]:
+    """A figure of a frame; one for each dataset where it cannot show several.
+
+    Empty where the frame has nothing for it to show.
+    """
+    figure: Figure = FIGURES.load(name)
+    try:
+        return [_drawing(figure, figure.data(frame), "", sheet)]
+    except UsageError:
+        parts = list(_parts(frame))
+    found: list[Drawing] = []
+    for about, part in parts if len(parts) > 1 else ():
+        try:
+            data = figure.data(part)
+        except UsageError:
+            continue
+        if len(found) < _MOST_PARTS:
+            found.append(_drawing(figure, data, about, sheet))
+    return found
+
+
+def _parts(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    known = frame.filter(pl.col("dataset").is_not_null())
+    for _, part in known.group_by(WHERE, maintain_order=True):
+        yield title(*where(part.row(0, named=True), WHERE)), part
+
+
+def _drawing(figure: Figure, data: pl.DataFrame, about: str, sheet: StyleSheet) -> Drawing:
+    drawn = cast("Canvas", figure(data).figure)
+    short = f"{figure.short} {about}".strip()
+    name = f"{figure.name}-{sheet.next_figure()}"
+    text = svg(drawn, name)
+    image = inlined(text, short, sheet)
+    if len(image) > _LARGEST:
+        image = picture("png", _dots(drawn), short)
+    rest = f"clipsyn plot {figure.name} writes them all to a CSV file."
+    numbers = grid_of(data, f"The numbers of this figure. {short}", rest)
+    return Drawing(
+        figure.name, about, figure.short, figure.caption, image, numbers, figure.size(data)[0] > 4.5
+    )
+
+
+def _dots(drawn: Canvas) -> str:
+    file = io.BytesIO()
+    drawn.savefig(file, format="png", dpi=_DOTS, metadata={"Software": None})
+    return b64encode(file.getvalue()).decode()

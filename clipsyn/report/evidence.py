@@ -1,0 +1,104 @@
+"""The numbers that a page is made of: measured here, or read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.analyses.cascade.costs import cell_cost
+from clipsyn.analyses.spec import Analysis, Selection
+from clipsyn.errors import InputError, MissingCell, UsageError
+from clipsyn.report.page_settings import ReportSettings
+from clipsyn.report.plot import read_frame, selected
+from clipsyn.settings import declared
+from clipsyn.specs import CLEAN, FeatureKey
+from clipsyn.store.features import FeatureStore
+
+EVALUATE = "evaluate"
+MEASURED = ("zeroshot", "oracle", "diversity", "robustness")  # from predictions, in seconds
+_LACKING = (UsageError, InputError, MissingCell)  # a store that is not complete has them
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a page may show.
+
+    frames: results by where they come from: an analysis, or evaluate. lacking: why an analysis
+    has none. gflops: of an image, by backbone, where it is known.
+    """
+
+    store: FeatureStore
+    settings: ReportSettings
+    keys: tuple[FeatureKey, ...]
+    frames: Mapping[str, pl.DataFrame]
+    lacking: Mapping[str, str]
+    gflops: Mapping[str, float]
+
+    @property
+    def main_settings(self) -> ReportSettings:
+        """The settings of what the answer is about: clean images, where there are any."""
+        return _about("zeroshot", self.keys, self.settings)
+
+
+def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
+    """Measure and read.
+
+    What a store that is not complete cannot give is left out. Raises MissingCell where it has no
+    cell at all, UnknownName for a name that nothing has, UsageError for a file that holds no
+    results.
+    """
+    keys = tuple(settings.keys(store))
+    frames, lacking = _given(settings), dict[str, str]()
+    for name in MEASURED:
+        if name in frames:
+            continue
+        try:
+            frames[name] = _measure(store, name, _about(name, keys, settings))
+        except _LACKING as error:
+            lacking[name] = str(error)
+    return Evidence(store, settings, keys, frames, lacking, dict(_gflops(store, keys)))
+
+
+def _given(settings: ReportSettings) -> dict[str, pl.DataFrame]:
+    """The frames of files, their rows those of the datasets and backbones that are asked for."""
+    files = {name: Path(path) for name, path in settings.measured.items()}
+    if settings.results:
+        files[EVALUATE] = settings.results
+    wanted = {name: getattr(settings, name) for name in declared(Selection)}
+    given = {name: terms for name, terms in wanted.items() if terms is not None}
+    return {name: selected(read_frame(path, name), given) for name, path in files.items()}
+
+
+def _about(name: str, keys: Iterable[FeatureKey], settings: ReportSettings) -> ReportSettings:
+    """Clean images are measured where there are any; robustness is about all perturbations."""
+    asked = settings.perturbations is not None or settings.pooled or name == "robustness"
+    if asked or all(key.perturbation != CLEAN.label for key in keys):
+        return settings
+    return settings.replaced(perturbations=(CLEAN.label,))
+
+
+def _measure(store: FeatureStore, name: str, settings: ReportSettings) -> pl.DataFrame:
+    """What an analysis measures; without the results of ensembles where they do not fit it."""
+    analysis: Analysis = ANALYSES.load(name)
+    shared = declared(analysis.settings).keys() & declared(ReportSettings).keys()
+    chosen: dict[str, Any] = {field: getattr(settings, field) for field in shared}
+    if chosen.get("results"):
+        try:
+            return analysis.measure(store, analysis.settings(**chosen))
+        except UsageError:
+            chosen["results"] = None
+    return analysis.measure(store, analysis.settings(**chosen))
+
+
+def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[str, float]]:
+    """GFLOPs of an image by backbone, where they were recorded or are known."""
+    for key in {key.backbone: key for key in keys}.values():
+        try:
+            yield key.backbone, cell_cost(store, key, {}).gflops
+        except UsageError:
+            continue

@@ -1,0 +1,120 @@
+"""Tables of the page: each cell has its text, and what it is sorted by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from clipsyn.frames import is_nan
+from clipsyn.report.html import Html, named
+from clipsyn.report.means import Mean
+from clipsyn.show.numbers import NOTHING, interval_text, number
+
+_DIGITS = 6  # of the number that a cell is sorted by
+_MOST_ROWS = 150  # of the numbers below a figure
+
+
+class Cell(NamedTuple):
+    """One cell. by: the number that it is sorted by; None where it has none, `text` counts then."""
+
+    text: str
+    by: float | None = None
+    best: bool = False
+    note: str = ""  # smaller, behind the text: an interval
+    is_number: bool = False
+
+    @property
+    def sorted_by(self) -> str:
+        """What the script reads: empty for a number that is not known, which comes last."""
+        return "" if self.by is None else f"{self.by:.{_DIGITS}g}"
+
+
+class Head(NamedTuple):
+    """The head of a column."""
+
+    text: str
+    right: bool = True
+    about: str = ""  # what it means, in a sentence
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a caption; its first column names the rows."""
+
+    caption: str
+    heads: tuple[Head, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str | Html = ""
+
+    @classmethod
+    def of(
+        cls,
+        caption: str,
+        heads: Iterable[Head],
+        rows: Iterable[Sequence[Cell]],
+        note: str | Html = "",
+    ) -> Grid:
+        return cls(caption, tuple(heads), tuple(map(tuple, rows)), note)
+
+
+def words(text: object) -> Cell:
+    """A name, or `NOTHING` for none."""
+    return Cell(NOTHING) if text in (None, "") else Cell(named(text))
+
+
+def count(value: int | None) -> Cell:
+    return _numeric(NOTHING if value is None else f"{value:,}", value)
+
+
+def decimal(value: float | None, digits: int = 1) -> Cell:
+    return _numeric(number(value, digits), value)
+
+
+def share(value: float | None, *, best: bool = False) -> Cell:
+    """A share in percent."""
+    return decimal(None if value is None else 100 * value)._replace(best=best)
+
+
+def share_of(mean: Mean | None, *, best: bool = False, signed: bool = False) -> Cell:
+    """A share in percent with its interval, or a gain in points."""
+    if mean is None:
+        return share(None)
+    cell = share(mean.value, best=best)
+    text = f"{100 * mean.value:+.1f}" if signed and not is_nan(mean.value) else cell.text
+    between = interval_text(mean.low, mean.high)
+    return cell._replace(text=text, note="" if between == NOTHING else between)
+
+
+def _numeric(text: str, value: float | None) -> Cell:
+    by = None if value is None or is_nan(value) else float(value)
+    return Cell(text, by, is_number=True)
+
+
+def grid_of(frame: pl.DataFrame, caption: str, rest: str) -> Grid:
+    """The rows of a frame as they are; `rest` says how to get those that are too many for a page.
+
+    Columns without any value are left out.
+    """
+    shown = frame.head(_MOST_ROWS)
+    columns = [name for name in shown.columns if shown[name].null_count() < len(shown)]
+    heads = (Head(name, shown.schema[name].is_numeric()) for name in columns)
+    rows = zip(*(_cells(shown[name]) for name in columns), strict=True)
+    left = len(frame) - len(shown)
+    return Grid.of(caption, heads, rows, f"{left:,} more rows: {rest}" if left else "")
+
+
+def _cells(column: pl.Series) -> list[Cell]:
+    if column.dtype == pl.Boolean:
+        return [words({True: "yes", False: "no"}.get(value)) for value in column]
+    if column.dtype.is_integer():
+        return [count(value) for value in column]
+    if column.dtype.is_float():
+        return [decimal(value, 4) for value in column]
+    return [words(_joined(value)) for value in column.to_list()]
+
+
+def _joined(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,49 @@
+"""Settings of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from clipsyn.analyses import ANALYSES, spec
+from clipsyn.analyses.spec import Selection
+from clipsyn.registry import unknown_name
+from clipsyn.settings import PAIRS, PATH, REQUIRED, TEXT, setting
+
+
+class ReportSettings(Selection):
+    """What `clipsyn report` is asked for."""
+
+    output: Path = setting(REQUIRED, PATH, "The page to write, such as report.html.", letter="-o")
+    title: str | None = setting(
+        None, TEXT, "What stands above the page.", instead_of_none="what the store holds"
+    )
+    pooled: bool = spec.pooled()
+    results: Path | None = spec.results(
+        "Results of `clipsyn evaluate -o`: which combination of backbones is best."
+    )
+    predictions: Path | None = setting(
+        None,
+        PATH,
+        "Every method's answers, kept by `clipsyn evaluate`: which methods differ, and how surely.",
+        instead_of_none="none",
+    )
+    measured: Mapping[str, str] = setting(
+        {},
+        PAIRS,
+        "What the command of an analysis has written as Parquet, such as "
+        "cascade=cascade.parquet; repeated or with commas.",
+        metavar="ANALYSIS=FILE",
+    )
+    images: Path | None = setting(
+        None,
+        PATH,
+        "Folder, tar or manifest of the images, or the folder of several datasets: show those "
+        "that only one backbone gets right.",
+        instead_of_none="none",
+    )
+
+    def _check(self) -> None:
+        for name in self.measured:
+            if name not in ANALYSES:
+                raise unknown_name("analysis", name, ANALYSES)

@@ -1,0 +1,296 @@
+"""What was run, on what, with which weights, and what to keep in mind of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from clipsyn.analyses.shared_images import notes as shared_notes
+from clipsyn.analyses.shared_images import sample_tables
+from clipsyn.report.evidence import EVALUATE, Evidence
+from clipsyn.report.grids import Cell, Grid, Head, count, decimal, words
+from clipsyn.report.html import Html, html, listed, named
+from clipsyn.report.means import main_part
+from clipsyn.specs import CLEAN, FeatureKey
+from clipsyn.store.alike import alike_notes
+from clipsyn.store.inventory import describe
+from clipsyn.store.samples import SampleTable
+
+_FEW = 100  # labelled images, below which an interval spans ten points and more
+_DIGITS = 12  # of a digest, enough to tell two apart
+
+
+@dataclass(frozen=True)
+class Place:
+    """One dataset and split, and the cells of it that are shown."""
+
+    samples: SampleTable
+    keys: tuple[FeatureKey, ...]
+    masked: int  # images that some backbone has no answer for
+    imported: frozenset[str]  # backbones
+
+    @property
+    def labelled(self) -> int:
+        return int((self.samples.labels >= 0).sum())
+
+    @property
+    def backbones(self) -> list[str]:
+        return list(dict.fromkeys(key.backbone for key in self.keys))
+
+    @property
+    def perturbations(self) -> list[str]:
+        return list(dict.fromkeys(key.perturbation for key in self.keys))
+
+
+def places(evidence: Evidence) -> list[Place]:
+    """Every dataset and split that is shown, in order."""
+    cells: dict[tuple[str, str], list[FeatureKey]] = defaultdict(list)
+    for key in evidence.keys:
+        cells[key.dataset, key.split].append(key)
+    return [_place(evidence, where, keys) for where, keys in cells.items()]
+
+
+def _place(evidence: Evidence, where: tuple[str, str], keys: Iterable[FeatureKey]) -> Place:
+    store = evidence.store
+    every = [store.cell(key) for key in keys]
+    masked = max(cell.counts()[1] for cell in every)
+    imported = frozenset(cell.key.backbone for cell in every if cell.imported_as)
+    return Place(store.samples(*where), tuple(cell.key for cell in every), masked, imported)
+
+
+def summary(shown: Iterable[Place]) -> Html:
+    """One sentence: how many backbones, datasets, images and perturbations."""
+    places = list(shown)
+    names = list(dict.fromkeys(name for place in places for name in place.backbones))
+    labels = {label for place in places for label in place.perturbations} - {CLEAN.label}
+    images = sum(len(place.samples) for place in places)
+    datasets = list(dict.fromkeys(place.samples.name for place in places))
+    shifted = f", clean and under {len(labels)} perturbations" if labels else ""
+    return html(
+        "{} on {}: {} images{}.",
+        named(names[0]) if len(names) == 1 else f"{len(names)} backbones",
+        named(datasets[0]) if len(datasets) == 1 else f"{len(datasets)} datasets",
+        f"{images:,}",
+        shifted,
+    )
+
+
+def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
+    """A line for each dataset and split."""
+    heads = [
+        Head("dataset", right=False),
+        Head("images"),
+        Head("labelled"),
+        Head("classes"),
+        Head("prompts", right=False),
+        Head("conditions"),
+        Head("backbones"),
+        Head("masked"),
+        Head("licence of the images", right=False),
+    ]
+    rows = [
+        (
+            words(place.samples.name),
+            count(len(place.samples)),
+            count(place.labelled),
+            count(len(place.samples.class_names)),
+            words(", ".join(prompts.get((place.samples.dataset, place.samples.split), []))),
+            count(len(place.perturbations)),
+            count(len(place.backbones)),
+            count(place.masked),
+            words(place.samples.licence),
+        )
+        for place in shown
+    ]
+    note = (
+        "masked: images that some backbone could not read, or has no answer for. They keep their "
+        "row and do not count."
+    )
+    return Grid.of("Datasets", heads, rows, note)
+
+
+def backbone_grid(evidence: Evidence) -> Grid:
+    """A line for each backbone: where its weights come from, and what they are."""
+    about = describe(evidence.store)
+    heads = [
+        Head("backbone", right=False),
+        Head("weights from", right=False),
+        Head("SHA-256 of the weights", right=False),
+        Head("precision", right=False),
+        Head("input"),
+        Head("GFLOPs"),
+        Head("parameters, M"),
+        Head("run on", right=False),
+    ]
+    rows = [
+        [words(name), *_weights(name, about, evidence.gflops.get(name))]
+        for name in dict.fromkeys(key.backbone for key in evidence.keys)
+    ]
+    return Grid.of("Backbones and their weights", heads, rows)
+
+
+def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> list[Cell]:
+    known = about["backbones"].get(name)
+    if known is None:
+        kinds = about["imports"].get(name, {}).get("kinds", [])
+        source = words(f"imported {', '.join(kinds)}")
+        return [
+            source,
+            *[words(None)] * 2,
+            count(None),
+            decimal(gflops, 2),
+            count(None),
+            words(None),
+        ]
+    parameters = known.get("image_parameters")
+    return [
+        words(known.get("source")),
+        words(str(known["weights"])[:_DIGITS]),
+        words(known["precision"]),
+        count(_side(known["preprocess"])),
+        decimal(gflops, 2),
+        decimal(parameters / 1e6 if parameters else None, 2),
+        words(known.get("device")),
+    ]
+
+
+def _side(preprocess: Any) -> int | None:
+    """Pixels of the side of an input image."""
+    size = preprocess.get("size") if isinstance(preprocess, dict) else None
+    side = size[0] if isinstance(size, list) and size else size
+    return side if isinstance(side, int) else None
+
+
+def prompts_of(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
+    """The prompt sets that numbers are of, by dataset and split."""
+    frame = evidence.frames.get("zeroshot")
+    if frame is None:
+        return {}
+    sets: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for dataset, split, prompts in (
+        frame.select("dataset", "split", "prompts").unique().sort("prompts").rows()
+    ):
+        sets[dataset, split].append(prompts)
+    return sets
+
+
+def caveats(evidence: Evidence, shown: list[Place]) -> list[Html]:
+    """Sentences, each about one thing that makes numbers weaker than they look."""
+    return [
+        *_unlabelled(shown),
+        *_small(shown),
+        *_masked(shown),
+        *_missing(evidence, shown),
+        *_imported(shown),
+        *_prompt_sets(evidence),
+        *_alike(evidence, shown),
+        *map(_sentence, _shared(evidence)),
+        *_in_hindsight(evidence),
+        *(_not_shown(name, why) for name, why in evidence.lacking.items()),
+    ]
+
+
+def _unlabelled(shown: Iterable[Place]) -> Iterator[Html]:
+    if names := [place.samples.name for place in shown if not place.labelled]:
+        yield html("No image of {} has a label: nothing is judged on it.", listed(names))
+
+
+def _small(shown: Iterable[Place]) -> Iterator[Html]:
+    small = [place for place in shown if 0 < place.labelled < _FEW]
+    if small:
+        sizes = [f"{place.samples.name} ({place.labelled})" for place in small]
+        yield html("Few labelled images, so wide intervals: {}.", listed(sizes))
+
+
+def _masked(shown: Iterable[Place]) -> Iterator[Html]:
+    masked = [f"{place.samples.name} ({place.masked:,})" for place in shown if place.masked]
+    if masked:
+        yield html(
+            "Images that some backbone could not read, or has no answer for, count for none of "
+            "them: {}.",
+            listed(masked),
+        )
+
+
+def _missing(evidence: Evidence, shown: Iterable[Place]) -> Iterator[Html]:
+    """Cells that some backbone lacks and another has."""
+    names = list(dict.fromkeys(key.backbone for key in evidence.keys))
+    there = set(evidence.keys)
+    holes = [
+        key
+        for place in shown
+        for label in place.perturbations
+        for name in names
+        if (key := FeatureKey(place.samples.dataset, place.samples.split, label, name)) not in there
+    ]
+    if holes:
+        yield html(
+            "{} of {} cells are not in the store, so some means are over fewer backbones or "
+            "datasets. The first: <code>{}</code>",
+            f"{len(holes):,}",
+            f"{len(holes) + len(there):,}",
+            evidence.store.extract_line(holes[0]),
+        )
+
+
+def _imported(shown: Iterable[Place]) -> Iterator[Html]:
+    names = sorted({name for place in shown for name in place.imported})
+    if names:
+        yield html(
+            "{} were imported: their answers are as somebody else has recorded them, and clipsyn "
+            "has seen neither their weights nor their images.",
+            listed(names),
+        )
+
+
+def _prompt_sets(evidence: Evidence) -> Iterator[Html]:
+    frame = evidence.frames.get("zeroshot")
+    if frame is None or frame["prompts"].n_unique() < 2:
+        return
+    main = main_part(frame)["prompts"].unique(maintain_order=True).drop_nulls().to_list()
+    every = frame["prompts"].unique().drop_nulls().sort().to_list()
+    yield html(
+        "The store has several prompt sets, {}. Means are over {}; choose with "
+        "<code>--prompts</code>.",
+        listed(every),
+        listed(main),
+    )
+
+
+def _alike(evidence: Evidence, shown: Iterable[Place]) -> Iterator[Html]:
+    sets = prompts_of(evidence)
+    said = dict.fromkeys(
+        note
+        for place in shown
+        for prompts in sets.get((place.samples.dataset, place.samples.split), [])
+        for note in alike_notes(evidence.store, place.samples.dataset, prompts, place.backbones)
+    )
+    return map(_sentence, said)
+
+
+def _shared(evidence: Evidence) -> list[str]:
+    frame = evidence.frames.get("zeroshot", pl.DataFrame())
+    return [] if frame.is_empty() else shared_notes(sample_tables(evidence.store, frame))
+
+
+def _sentence(note: str) -> Html:
+    """A note of the command line as a sentence of the page."""
+    text = note.removeprefix("note: ")
+    return html("{}.", text[:1].upper() + text[1:])
+
+
+def _in_hindsight(evidence: Evidence) -> Iterator[Html]:
+    if EVALUATE in evidence.frames:
+        yield Html(
+            "Which combination, and which single backbone, is called best was decided on the very "
+            "images that it is measured on. The gain is over the backbone that was best on the "
+            "support, which is a fair opponent."
+        )
+
+
+def _not_shown(name: str, why: str) -> Html:
+    return html("<code>clipsyn {}</code> is not on this page: {}.", name, why.rstrip("."))

@@ -1,0 +1,165 @@
+"""The tables of a page: backbones, datasets and methods, each on one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from clipsyn.protocol.methods import CHOSEN, ORACLE
+from clipsyn.protocol.tables import BEST, INDEPENDENT, at_most_shots, method_frame
+from clipsyn.report.evidence import Evidence
+from clipsyn.report.grids import Cell, Grid, Head, count, decimal, share, share_of, words
+from clipsyn.report.html import Html, named
+from clipsyn.report.means import Mean, main_part
+from clipsyn.report.standings import HINDSIGHT, Method, backbones
+from clipsyn.results.frame import Row
+from clipsyn.results.view import WHERE, best_single, singles
+from clipsyn.show.titles import common, title, where
+
+_KNOWS = {
+    BEST: "the backbone that is best on these very images",
+    ORACLE: "right where at least one backbone is",
+    INDEPENDENT: "the oracle, if errors were independent within each class",
+    CHOSEN: "the backbone that is best on the support",
+}
+
+
+def backbone_grid(evidence: Evidence) -> Grid:
+    """A line for each backbone: how good it is alone, and what it brings to the others."""
+    alone = backbones(evidence.frames["zeroshot"])
+    sets = max(it.accuracy.datasets for it in alone)
+    brings = _of_oracle(evidence.frames.get("oracle"))
+    ranges = _ranges(evidence.frames["zeroshot"])
+    heads = [Head("backbone", right=False), Head("top-1, %")]
+    heads += [Head("best on"), Head("lowest"), Head("highest")] * (sets > 1)
+    heads += [Head("only it right, %"), Head("Shapley, points"), Head("GFLOPs")]
+    rows = [
+        [
+            words(it.name),
+            share_of(it.accuracy, best=it is alone[0]),
+            *[count(it.best_on), *map(share, ranges[it.name])] * (sets > 1),
+            *(share(brings.get((it.name, metric))) for metric in ("unique_correct", "shapley")),
+            decimal(evidence.gflops.get(it.name), 2),
+        ]
+        for it in alone
+    ]
+    over = f", means over {sets} datasets" if sets > 1 else ""
+    note = (
+        "Shapley: what the backbone adds to the oracle, on average over all orders in which "
+        "backbones may join. Intervals are of 95 %."
+    )
+    return Grid.of(f"Backbones alone, zero-shot{over}", heads, rows, note)
+
+
+def _of_oracle(frame: pl.DataFrame | None) -> dict[tuple[str, str], float]:
+    """Means over datasets of what the oracle says of each backbone, by its name and the metric."""
+    if frame is None:
+        return {}
+    rows = singles(main_part(frame)).filter(pl.col("value").is_not_nan())
+    means = rows.group_by("backbone", "metric").agg(pl.col("value").mean())
+    return {(name, metric): value for name, metric, value in means.iter_rows()}
+
+
+def _ranges(frame: pl.DataFrame) -> dict[str, tuple[float, float]]:
+    rows = singles(main_part(frame)).filter(pl.col("value").is_not_nan(), metric="acc1")
+    value = pl.col("value")
+    ends = rows.group_by("backbone").agg(low=value.min(), high=value.max())
+    return {name: (low, high) for name, low, high in ends.iter_rows()}
+
+
+def dataset_grid(evidence: Evidence, best: Method | None) -> Grid:
+    """A line for each dataset: its best backbone, the oracle, and the best combination."""
+    part = main_part(evidence.frames["zeroshot"])
+    same = common(part, WHERE)
+    keys = [name for name in WHERE if name not in same] or ["dataset"]
+    gained = _gains(evidence.frames.get("evaluate"), best)
+    heads = [
+        Head("dataset", right=False),
+        Head("images"),
+        Head("best backbone", right=False),
+        Head("top-1, %"),
+        Head("oracle, %"),
+        Head("oracle's lead"),
+    ]
+    heads += [Head(best.name), Head("its gain")] if best else []
+    rows = []
+    for place, group in part.group_by(WHERE, maintain_order=True):
+        row = best_single(group)
+        bounds = group.filter(ensemble=ORACLE)
+        cells = [
+            words(title(*where(row, keys))),
+            count(row["n"]),
+            words(row["backbone"]),
+            share_of(_mean(row)),
+            share_of(_of_metric(bounds, "acc1")),
+            share_of(_of_metric(bounds, "gain"), signed=True),
+        ]
+        rows.append([*cells, *(gained.get(place[:3], _NO_GAIN) if best else ())])
+    about = title(*where(part.row(0, named=True), [name for name in same if name != "dataset"]))
+    return Grid.of(f"Datasets, {about}", heads, rows, "Leads and gains are in points.")
+
+
+_NO_GAIN = (share(None), share(None))
+
+
+def _mean(row: Row) -> Mean:
+    return Mean(row["value"], row["ci_low"], row["ci_high"], 1)
+
+
+def _of_metric(rows: pl.DataFrame, metric: str) -> Mean | None:
+    found = rows.filter(metric=metric)
+    return _mean(found.row(0, named=True)) if len(found) else None
+
+
+def _gains(
+    results: pl.DataFrame | None, best: Method | None
+) -> dict[tuple[Any, ...], tuple[Cell, Cell]]:
+    """Accuracy and gain of the best method, by dataset, split and perturbation."""
+    if results is None or best is None:
+        return {}
+    keys = ["dataset", "split", "perturbation"]
+    found: dict[tuple[Any, ...], list[Cell]] = {}
+    for metric, signed in (("acc1", False), ("gain_over_chosen", True)):
+        frame = at_most_shots(method_frame(main_part(results), metric))
+        for row in frame.filter(head=best.head, method=best.name).iter_rows(named=True):
+            cell = share_of(_mean(row), signed=signed)
+            found.setdefault(tuple(row[key] for key in keys), []).append(cell)
+    return {place: (cells[0], cells[1]) for place, cells in found.items() if len(cells) == 2}
+
+
+def method_grid(methods: Iterable[Method]) -> Grid:
+    """A line for each method, with what it gains over the backbone chosen on the support."""
+    shown = list(methods)
+    several = len({it.head for it in shown}) > 1
+    sets = max(it.accuracy.datasets for it in shown)
+    best = max((it.accuracy.value for it in shown if it.name not in HINDSIGHT), default=0)
+    heads = [Head("method", right=False), *[Head("head", right=False)] * several]
+    heads += [Head("fitted on", right=False), Head("top-1, %"), Head("gain, points")]
+    heads += [Head("better on"), Head("worse on"), Head("least gain")] * (sets > 1)
+    rows = []
+    for it in shown:
+        fair = it.name not in HINDSIGHT
+        cells = [Cell(_method_name(it)), *[words(it.head)] * several]
+        cells += [words(it.shots or ("nothing" if fair else "test labels"))]
+        cells += [share_of(it.accuracy, best=fair and it.accuracy.value == best)]
+        cells += [share_of(it.gain, signed=True)]
+        if sets > 1:
+            least = it.least[1] if it.least and it.gain else None
+            sure = [it.better, it.worse] if it.gain else [None, None]
+            cells += [*map(count, sure), share(least)]
+        rows.append(cells)
+    note = (
+        "gain: over the backbone that is best on the support. better, worse: datasets on which "
+        "the gain is beyond its 95 % interval. Methods fitted on test labels are bounds, not "
+        "choices."
+    )
+    over = f", means over {sets} datasets" if sets > 1 else ""
+    return Grid.of(f"Methods{over}", heads, rows, note)
+
+
+def _method_name(method: Method) -> Html:
+    about = _KNOWS.get(method.name)
+    shown = named(method.name)
+    return Html(f"{shown}<small>{about}</small>") if about else shown

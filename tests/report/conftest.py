@@ -1,0 +1,80 @@
+"""Stores of answers that tests choose, and frames of results made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.numerics.metrics import Score
+from clipsyn.results.frame import Measured, frame, row
+from clipsyn.stats.intervals import Interval
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Callable[..., FeatureStore]:
+    """Function (answers by backbone, labels, …) -> the store, with these imported answers.
+
+    Answers are class indices, or logits (image, class). Called again it adds to the same store.
+    """
+    path = tmp_path / "answers"
+
+    def add(
+        answers: Mapping[str, Any],
+        labels: Sequence[int],
+        *,
+        dataset: str = "pets",
+        split: str = "test",
+        perturbation: str = "clean",
+        classes: Sequence[str] = CLASSES,
+        ids: Sequence[str] | None = None,
+        content: Any = None,
+        valid: Mapping[str, Any] | None = None,
+    ) -> FeatureStore:
+        store = FeatureStore.create(path)
+        names = ids or [f"{dataset}-{row}.png" for row in range(len(labels))]
+        samples = SampleTable.of(dataset, split, names, labels, classes)
+        if content is not None:
+            samples = SampleTable(
+                dataset, split, samples.ids, samples.labels, content, samples.class_names
+            )
+        for name, said in answers.items():
+            given, known = np.asarray(said), (valid or {}).get(name)
+            with store.writer(samples, name, perturbation) as cell:
+                (cell.predictions if given.ndim == 1 else cell.logits)(given, valid=known)
+        return store
+
+    return add
+
+
+@pytest.fixture
+def rows() -> Callable[..., pl.DataFrame]:
+    """Function (dicts) -> a tidy frame: of each row what it is about, value, low, high, n."""
+
+    def make(*every: dict[str, Any]) -> pl.DataFrame:
+        return frame(_row(dict(about)) for about in every)
+
+    return make
+
+
+def _row(about: dict[str, Any]) -> dict[str, Any]:
+    metric, value = about.pop("metric", "acc1"), about.pop("value")
+    low, high, n = about.pop("low", None), about.pop("high", None), about.pop("n", 100)
+    interval = None if low is None else Interval(low, high)
+    usual = {
+        "dataset": "pets",
+        "split": "test",
+        "perturbation": "clean",
+        "prompts": "own",
+        "backbones": ["a"],
+        "fingerprint": "f",
+    }
+    return row(Measured(metric, Score(value, n), interval), **(usual | about))

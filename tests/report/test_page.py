@@ -1,0 +1,337 @@
+"""The page as a whole: what a browser may do with it, and what a reader finds in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import clipsyn
+from clipsyn.analyses import ANALYSES
+from clipsyn.errors import MissingCell, UnknownName, UsageError
+from clipsyn.protocol.loop import evaluate
+from clipsyn.report.page import write_report
+from clipsyn.store.features import FeatureStore
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "</style></title>&lt;b&gt;",
+    "{{ 7*7 }}{% raw %}",
+    "a\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe",
+    "$x^2$ `rm`",
+    "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET} 123",
+    "long" * 20,
+)
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, text by element, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.read: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.read.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(data for tag, data in self.read if tag not in ("style", "script"))
+
+    @property
+    def policy(self) -> str:
+        (policy,) = (it["content"] for it in self.all("meta") if it.get("http-equiv"))
+        return policy
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Function (store, settings) -> the page that is written."""
+
+    def make(store: FeatureStore, **settings) -> Page:
+        path = write_report(store, output=tmp_path / "page.html", **settings)
+        return Page(path.read_text("utf-8"))
+
+    return make
+
+
+@pytest.fixture
+def pets(answered) -> FeatureStore:
+    """Two backbones that say different things of 60 images."""
+    draw = np.random.default_rng(1)
+    labels = draw.integers(0, 3, 60)
+    answers = {
+        name: np.where(draw.random(60) < skill, labels, (labels + 1) % 3)
+        for name, skill in (("mine/one", 0.8), ("mine/two", 0.6))
+    }
+    return answered(answers, labels)
+
+
+class TestDocument:
+    def test_every_tag_is_closed(self, tiny_store, write):
+        assert write(tiny_store).open == []
+
+    def test_ids_are_unique_and_every_reference_has_one(self, tiny_store, write):
+        page = write(tiny_store)
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        named = {
+            value.lstrip("#")
+            for _, attributes in page.elements
+            for key in ("href", "aria-labelledby")
+            if (value := attributes.get(key)) and (key != "href" or value.startswith("#"))
+        }
+        assert named <= set(ids)
+        assert len(named) > 5
+
+    def test_heads_go_down_a_level_at_a_time(self, tiny_store, write):
+        levels = [
+            int(tag[1]) for tag, _ in write(tiny_store).elements if re.fullmatch("h[1-6]", tag)
+        ]
+        assert levels.count(1) == 1
+        assert levels[0] == 1
+        assert all(b <= a + 1 for a, b in pairwise(levels))
+
+    def test_the_answer_comes_before_tables_and_figures(self, pets, write):
+        text = write(pets).text
+        body = text.index("<body>")
+        places = [text.index(mark, body) for mark in ('class="headline"', "sortable", 'role="img"')]
+        assert places == sorted(places)
+
+    def test_figures_have_texts_and_tables_have_captions(self, tiny_store, write):
+        page = write(tiny_store)
+        assert page.all("svg")
+        for attributes in page.all("svg"):
+            is_picture = attributes.get("role") == "img" and attributes.get("aria-label")
+            assert is_picture or attributes.get("aria-hidden") == "true"
+        tags = [tag for tag, _ in page.elements]
+        assert tags.count("caption") == tags.count("table")
+        assert all(it.get("scope") in ("row", "col") for it in page.all("th"))
+
+    def test_what_is_wide_can_be_reached_by_keyboard(self, tiny_store, write):
+        boxes = [it for it in write(tiny_store).all("div") if it.get("class") == "scroll"]
+        assert boxes
+        for box in boxes:
+            assert (box["tabindex"], box["role"]) == ("0", "region")
+            assert box["aria-label"]
+
+    def test_the_same_store_gives_the_same_bytes(self, tiny_store, tmp_path):
+        one, two = (
+            write_report(tiny_store, output=tmp_path / f"{name}.html").read_bytes() for name in "ab"
+        )
+        assert one == two
+
+    def test_the_title_is_the_readers_to_choose(self, pets, write):
+        page = write(pets, title="Pets & <others>")
+        assert ("title", "Pets & <others>") in page.read
+
+
+class TestPolicy:
+    def test_nothing_but_this_style_and_script(self, tiny_store, write):
+        page = write(tiny_store)
+        for tag in ("style", "script"):
+            (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page.text, re.S)
+            digest = b64encode(hashlib.sha256(content.encode()).digest()).decode()
+            assert f"{tag}-src 'sha256-{digest}'" in page.policy
+        assert "default-src 'none'" in page.policy
+        assert "unsafe" not in page.policy
+
+    def test_no_style_or_script_in_an_element(self, tiny_store, write):
+        for tag, attributes in write(tiny_store).elements:
+            assert "style" not in attributes, tag
+            assert not [name for name in attributes if name.startswith("on")], tag
+
+    def test_nothing_is_fetched(self, tiny_store, write):
+        page = write(tiny_store)
+        for _, attributes in page.elements:
+            for key in ("href", "src", "xlink:href", "srcset", "action"):
+                assert (attributes.get(key) or "#").startswith(("#", "data:image/"))
+        assert "@import" not in page.text
+        assert "url(http" not in page.text
+
+
+class TestHostileNames:
+    @pytest.fixture
+    def page(self, answered, write) -> Page:
+        draw = np.random.default_rng(2)
+        labels = draw.integers(0, 3, 30)
+        for dataset in HOSTILE[:3]:
+            answers = {name: draw.integers(0, 3, 30) for name in HOSTILE}
+            ids = [f"{HOSTILE[row % 8]}{row}.png" for row in range(30)]
+            name = dataset.replace("/", "-")
+            store = answered(answers, labels, dataset=name, classes=HOSTILE[3:6], ids=ids)
+        return write(store, title=HOSTILE[0])
+
+    def test_they_are_shown_as_text(self, page):
+        assert page.open == []
+        assert len(page.all("script")) == len(page.all("style")) == len(page.all("title")) == 1
+        assert not page.all("img")
+        assert HOSTILE[0] in page.words
+        assert HOSTILE[1] in page.words
+        assert "{{ 7*7 }}" in page.words
+
+    def test_no_attribute_is_theirs(self, page):
+        assert not [1 for _, attributes in page.elements if "onerror" in attributes]
+
+    def test_overrides_of_direction_are_written_out(self, page):
+        assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page.text
+        assert "a\\u202egpj.exe" in page.words
+
+    def test_names_in_other_directions_keep_to_themselves(self, page):
+        name = HOSTILE[6]
+        cells = [tag for tag, data in page.read if data == name]
+        assert cells
+        assert set(cells) <= {"bdi", "text"}
+
+
+class TestStores:
+    def test_answers_that_were_imported_are_enough(self, pets, write):
+        words = write(pets).words
+        assert "mine/one" in words
+        assert "is the best backbone alone" in words
+
+    def test_one_backbone_is_enough(self, answered, write):
+        words = write(answered({"mine": [0, 1, 2]}, [0, 1, 1])).words
+        assert "no other to combine it with" in words
+
+    def test_images_without_labels_get_a_page(self, answered, write):
+        words = write(answered({"mine": [0, 1, 2]}, [-1, -1, -1])).words
+        assert "nothing is judged" in words
+        assert "No image of" in words
+
+    def test_cells_that_are_missing_do_not_stop_it(self, answered, write):
+        answered({"a": [0, 1, 2], "b": [0, 0, 2]}, [0, 1, 1])
+        store = answered({"a": [0, 1, 2]}, [0, 1, 2], dataset="food")
+        assert "1 of 4 cells are not in the store" in write(store).words
+
+    def test_perturbations_alone_are_shown(self, answered, write):
+        store = answered({"a": [0, 1, 2], "b": [0, 0, 2]}, [0, 1, 1], perturbation="fog-3")
+        assert "66.7 %" in write(store).words
+
+    def test_an_empty_store_has_nothing_to_say(self, tmp_path, write):
+        with pytest.raises(MissingCell, match="clipsyn extract"):
+            write(FeatureStore.create(tmp_path / "empty"))
+
+    def test_accuracies_are_those_of_the_store(self, pets, write):
+        samples = pets.samples("pets", "test")
+        page = write(pets)
+        for key in pets.keys():  # noqa: SIM118 (a store is no dict)
+            right = pets.predictions(key, "imported") == samples.labels
+            row = re.search(
+                rf"<th scope=\"row\"><bdi>{key.backbone}</bdi></th>(.*?)</tr>", page.text
+            )
+            assert f'data-v="{100 * right.mean():.6g}"' in row[1]
+
+
+class TestFiles:
+    @pytest.fixture
+    def results(self, tiny_store, tmp_path) -> Path:
+        path = tmp_path / "results.parquet"
+        ensembles = ["best-single", "log-avg", "super-learner"]
+        evaluate(tiny_store, ensembles=ensembles, shots=[2], seeds=2, output=path)
+        return path
+
+    def test_results_give_methods(self, tiny_store, results, write):
+        page = write(tiny_store, results=results)
+        assert "super-learner" in page.words
+        assert "best on the support" in page.words
+        heads = [data for tag, data in page.read if tag == "th"]
+        assert "gain, points" in heads
+
+    def test_what_was_measured_before_is_shown(self, pets, tmp_path, write):
+        frame = ANALYSES.load("zeroshot")(pets)
+        file = tmp_path / "zeroshot.parquet"
+        changed = frame.with_columns(
+            value=pl.when(pl.col("backbones") == ["mine/one"]).then(0.1234).otherwise("value")
+        )
+        changed.write_parquet(file)
+        assert "12.3" in write(pets, measured={"zeroshot": str(file)}).words
+
+    def test_settings_choose_of_files_too(self, tiny_store, results, write):
+        with pytest.raises(UnknownName, match="fake/none"):
+            write(tiny_store, results=results, backbones=["fake/none"])
+
+    @pytest.mark.parametrize("field", ["results", "measured"])
+    def test_a_file_that_holds_no_results_is_refused(self, field, pets, tmp_path, write):
+        file = tmp_path / "other.parquet"
+        pl.DataFrame({"a": [1]}).write_parquet(file)
+        value = {"zeroshot": str(file)} if field == "measured" else file
+        with pytest.raises(UsageError, match="holds no results"):
+            write(pets, **{field: value})
+
+    def test_what_is_no_analysis_is_refused(self, pets, write):
+        with pytest.raises(UnknownName, match="did you mean zeroshot"):
+            write(pets, measured={"zero-shot": "a.parquet"})
+
+    def test_a_place_that_cannot_be_written_is_refused(self, pets, tmp_path):
+        with pytest.raises(UsageError, match="there is no folder"):
+            write_report(pets, output=tmp_path / "none" / "page.html")
+
+    def test_an_output_is_needed(self, pets):
+        with pytest.raises(UsageError, match="output=… is missing"):
+            write_report(pets)
+
+
+class TestImages:
+    def test_pictures_are_in_the_page(self, tmp_path, write_images, fakes, write):
+        from clipsyn.extract.sources import open_source
+
+        folder = write_images(count=12)
+        source = open_source(f"photos={folder}", "test")
+        store = fakes.fill(
+            tmp_path / "store", [fakes.Encoder(), fakes.Encoder("fake/two", size=12)], [source]
+        )
+        page = write(store, images=folder)
+        pictures = page.all("img")
+        assert 0 < len(pictures) <= 24
+        assert all(it["src"].startswith("data:image/jpeg;base64,") for it in pictures)
+        assert all("photos/test" in it["alt"] for it in pictures)
+
+    def test_without_the_setting_there_are_none_and_the_page_says_how(self, pets, write):
+        page = write(pets)
+        assert not page.all("img")
+        assert "--images" in page.words
+
+    def test_no_picture_is_needed_where_none_is_unique(
+        self, tmp_path, write_images, answered, write
+    ):
+        folder = write_images("pets", count=2)
+        same = answered({"a": [0, 1], "b": [0, 1]}, [0, 1], ids=["cat/0.png", "dog/0.png"])
+        assert not write(same, images=folder).all("img")
+
+    def test_a_folder_without_them_is_refused(self, pets, tmp_path, write):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UsageError, match="has no images"):
+            write(pets, images=tmp_path / "empty")
+
+
+def test_it_is_a_public_function():
+    assert clipsyn.write_report is write_report

@@ -1,0 +1,144 @@
+"""What was run, and what weakens the numbers."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from clipsyn.report.evidence import gather
+from clipsyn.report.page_settings import ReportSettings
+from clipsyn.report.provenance import (
+    backbone_grid,
+    caveats,
+    dataset_grid,
+    places,
+    prompts_of,
+    summary,
+)
+from clipsyn.show.numbers import NOTHING
+
+MANY = 120
+
+
+def told(store, **settings) -> str:
+    """All caveats, without markup."""
+    evidence = gather(store, ReportSettings(output="x.html", **settings))
+    return " ".join(re.sub("<[^>]*>", "", it) for it in caveats(evidence, places(evidence)))
+
+
+def cells(grid) -> dict[str, dict[str, str]]:
+    """The cells of a grid by the names of rows and columns, without markup."""
+    heads = [head.text for head in grid.heads]
+    return {
+        re.sub("<[^>]*>", "", row[0].text): {
+            head: re.sub("<[^>]*>", "", cell.text) for head, cell in zip(heads, row, strict=True)
+        }
+        for row in grid.rows
+    }
+
+
+class TestCaveats:
+    def test_few_images(self, answered):
+        assert "Few labelled images, so wide intervals: pets/test (3)" in told(
+            answered({"a": [0, 1, 2], "b": [0, 0, 2]}, [0, 1, 1])
+        )
+
+    def test_many_are_no_caveat(self, answered):
+        labels = np.arange(MANY) % 3
+        assert "Few" not in told(answered({"a": labels, "b": labels}, labels))
+
+    def test_masked_images(self, answered):
+        known = np.array([True, False, True])
+        store = answered({"a": [0, 1, 2], "b": [0, 0, 2]}, [0, 1, 1], valid={"b": known})
+        assert "count for none of them: pets/test (1)" in told(store)
+
+    def test_missing_cells_and_the_command_that_makes_the_first(self, answered):
+        answered({"a": [0, 1], "b": [0, 1]}, [0, 1])
+        store = answered({"a": [0, 1]}, [0, 1], perturbation="jpeg-3")
+        said = told(store)
+        assert "1 of 4 cells are not in the store" in said
+        assert "--backbone b --dataset pets --split test --perturb jpeg-3" in said
+
+    def test_imported_backbones(self, answered):
+        assert "a and b were imported" in told(answered({"a": [0, 1], "b": [1, 0]}, [0, 1]))
+
+    def test_nothing_is_imported_of_what_was_extracted(self, tiny_store):
+        assert "imported" not in told(tiny_store)
+
+    def test_images_without_labels(self, answered):
+        answered({"a": [0, 1], "b": [1, 0]}, [0, 1])
+        store = answered({"a": [0, 1]}, [-1, -1], dataset="new")
+        assert "No image of new/test has a label" in told(store)
+
+    def test_classes_that_look_alike(self, tmp_path, fakes):
+        source = fakes.Source("toy", class_names=("owl", "owl", "cat"))
+        encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+        store = fakes.fill(tmp_path / "alike", encoders, [source])
+        assert "cannot be told apart by fake/one, fake/two" in told(store)
+
+    def test_shared_images(self, answered):
+        content = np.full((2, 32), 7, np.uint8)
+        content[1] = 8
+        answered({"a": [0, 1], "b": [0, 0]}, [0, 1], content=content)
+        store = answered({"a": [0, 1], "b": [0, 0]}, [0, 1], dataset="others", content=content)
+        assert "Images stand in several of these sets" in told(store)
+
+    def test_what_could_not_be_measured(self, answered):
+        said = told(answered({"a": [0, 1]}, [0, 1]))
+        assert "clipsyn diversity is not on this page: pets/test has only one backbone" in said
+
+
+class TestTables:
+    def test_datasets(self, answered):
+        known = np.array([True, False, True])
+        answered({"a": [0, 1, 2], "b": [0, 0, 2]}, [0, -1, 1], valid={"b": known})
+        store = answered({"a": [0, 1, 2]}, [0, -1, 1], perturbation="fog-1")
+        evidence = gather(store, ReportSettings(output="x.html"))
+        line = cells(dataset_grid(places(evidence), prompts_of(evidence)))["pets/test"]
+        assert line == {
+            "dataset": "pets/test",
+            "images": "3",
+            "labelled": "2",
+            "classes": "3",
+            "prompts": "imported",
+            "conditions": "2",
+            "backbones": "2",
+            "masked": "1",
+            "licence of the images": NOTHING,
+        }
+
+    def test_weights_of_extracted_backbones(self, tiny_store, fakes):
+        evidence = gather(tiny_store, ReportSettings(output="x.html"))
+        line = cells(backbone_grid(evidence))["fake/one"]
+        encoder = fakes.Encoder()
+        assert line["weights from"] == encoder.backbone.source
+        assert encoder.identity["weights"].startswith(line["SHA-256 of the weights"])
+        assert len(line["SHA-256 of the weights"]) == 12
+        assert (line["precision"], line["input"], line["GFLOPs"]) == ("fp32", "8", "0.50")
+
+    def test_imported_backbones_have_none(self, answered):
+        evidence = gather(answered({"a": [0, 1]}, [0, 1]), ReportSettings(output="x.html"))
+        assert cells(backbone_grid(evidence))["a"]["weights from"] == "imported predictions"
+
+
+@pytest.mark.parametrize(
+    ("sets", "perturbations", "sentence"),
+    [
+        (["pets"], ["clean"], "2 backbones on pets/test: 2 images."),
+        (["pets", "food"], ["clean"], "2 backbones on 2 datasets: 4 images."),
+        (
+            ["pets"],
+            ["clean", "fog-1", "fog-2"],
+            "2 backbones on pets/test: 2 images, clean and under 2 perturbations.",
+        ),
+    ],
+)
+def test_one_sentence_says_what_was_run(answered, sets, perturbations, sentence):
+    for dataset in sets:
+        for label in perturbations:
+            answers = {"a": [0, 1], "b": [0, 0]}
+            store = answered(answers, [0, 1], dataset=dataset, perturbation=label)
+    evidence = gather(store, ReportSettings(output="x.html"))
+    assert re.sub("<[^>]*>", "", summary(places(evidence))) == sentence
