@@ -32,6 +32,7 @@ from clipsyn.specs import MOST
 if TYPE_CHECKING:
     from polars import DataFrame
 
+    from clipsyn.show.table import Tables
     from clipsyn.specs import FeatureKey
     from clipsyn.store.features import FeatureStore
 
@@ -133,7 +134,7 @@ class Analysis:
     """One analysis of a store.
 
     home: its package. ``measure.measure(store, settings)`` there returns a tidy frame,
-    ``tables.tables(frame, settings, terminal=…)`` texts by name. ``tables.notes(frame, settings)``,
+    ``tables.tables(frame, settings)`` tables by name. ``tables.notes(frame, settings)``,
     if there is one, yields sentences to show beside the tables.
     """
 
@@ -145,6 +146,7 @@ class Analysis:
     home: str
     python: str = ""  # an example of calling it, as a docstring has one
     over_datasets: bool = True  # whether tables have means or correlations over datasets
+    benchmark: bool = False  # whether its numbers can be written as CLIP_benchmark's
     lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
 
     def __post_init__(self) -> None:
@@ -167,12 +169,10 @@ class Analysis:
         frame: DataFrame = import_module(f"{self.home}.measure").measure(store, settings)
         return frame
 
-    def tables(
-        self, frame: DataFrame, settings: Any, *, terminal: bool | None = None
-    ) -> dict[str, str]:
-        """The tables that show the frame, by name."""
+    def tables(self, frame: DataFrame, settings: Any) -> dict[str, Tables]:
+        """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""
         module = import_module(f"{self.home}.tables")
-        shown: dict[str, str] = module.tables(frame, settings, terminal=terminal)
+        shown: dict[str, Tables] = module.tables(frame, settings)
         return shown
 
     def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:

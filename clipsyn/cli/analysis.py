@@ -9,8 +9,9 @@ import click
 
 from clipsyn.analyses.spec import Analysis
 from clipsyn.cli.declared import settings_command
-from clipsyn.cli.options import Report, joined, report_options, say_written
+from clipsyn.cli.options import Report, report_options, say_written
 from clipsyn.cli.output import say
+from clipsyn.show.formats import BENCHMARK, FORMATS
 
 
 def command_of(analysis: Analysis) -> click.Command:
@@ -21,16 +22,17 @@ def command_of(analysis: Analysis) -> click.Command:
 
         opened, settings = FeatureStore.open(store), analysis.settings(**values)
         frame = analysis.measure(opened, settings)
-        report.show(frame, lambda shown: joined(analysis.tables(shown, settings)))
+        report.show(frame, lambda shown: analysis.tables(shown, settings))
         for note in analysis.notes(opened, frame, settings):
             say(note, err=True)
         for path, rows in analysis.write_files(opened, settings):
             say_written(rows, path)
 
+    formats = (*FORMATS, BENCHMARK) if analysis.benchmark else FORMATS
     return settings_command(
         analysis.name,
         analysis.settings,
-        report_options(run),
+        report_options(run, formats=formats),
         short=analysis.short,
         about=analysis.about,
         examples=analysis.examples,

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.output import json_option, say, say_json, say_rows
+from clipsyn.cli.output import (
+    format_of,
+    format_option,
+    json_option,
+    say,
+    say_json,
+    say_tables,
+)
 from clipsyn.cli.sentences import with_flags
+
+if TYPE_CHECKING:
+    from clipsyn.show.table import Cell
 
 _FLAGS = {"download": "--download"}  # of `clipsyn extract`
 _HEADERS = {
@@ -22,8 +32,9 @@ _HEADERS = {
 
 
 @click.command(short_help="List known backbones with what they cost.")
+@format_option()
 @json_option
-def backbones(as_json: bool) -> None:
+def backbones(as_json: bool, format: str) -> None:
     """List the backbones that clipsyn knows by name, with what they cost.
 
     Any other model of open_clip works too: ARCHITECTURE/TAG, hf-hub:ORG/REPO, local-dir:PATH or
@@ -31,30 +42,36 @@ def backbones(as_json: bool) -> None:
     """
     from clipsyn.catalog.backbones import cost, known_backbones
 
+    format = format_of(as_json, format)
     rows = [
         {"backbone": backbone.name, "collection": collection, **asdict(facts)}
         for collection, members in known_backbones().items()
         for backbone in members
         if (facts := cost(backbone.name)) is not None
     ]
-    if as_json:
+    if format == "json":
         say_json(rows)
         return
-    shown = [{name: _text(value) for name, value in row.items()} for row in rows]
-    say_rows(shown, headers=_HEADERS, right=list(_HEADERS))
+    from clipsyn.show.tables import table_of
+
+    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+    say_tables({"": (table_of(shown, headers=_HEADERS, right=list(_HEADERS)),)}, format)
     say("GFLOPs are for one image or one text, 2 per multiply-add; M is millions.", err=True)
 
 
-def _text(value: str | float | None) -> str:
+def _cell(value: str | float | None) -> Cell:
     """Three significant digits: costs range over four orders of magnitude."""
+    from clipsyn.show.table import UNKNOWN, Cell
+
     if value is None:
-        return "\N{EN DASH}"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return UNKNOWN
+    return Cell(f"{value:.3g}" if isinstance(value, float) else str(value), value)
 
 
 @click.command(short_help="List known datasets with size, metric and licence.")
+@format_option()
 @json_option
-def datasets(as_json: bool) -> None:
+def datasets(as_json: bool, format: str) -> None:
     """List the datasets that clipsyn knows by name, with size, metric, licence and origin.
 
     Any other images work too: [NAME=]PATH of a folder with a sub-folder per class, of a .csv or
@@ -63,8 +80,9 @@ def datasets(as_json: bool) -> None:
     """
     from clipsyn.catalog.datasets import available
 
+    format = format_of(as_json, format)
     every = available()
-    if as_json:
+    if format == "json":
         say_json(
             [
                 {**asdict(info), "where": info.where, "get": with_flags(info.get, _FLAGS)}
@@ -83,7 +101,9 @@ def datasets(as_json: bool) -> None:
         }
         for info in every
     ]
-    say_rows(rows)
+    from clipsyn.show.tables import table_of
+
+    say_tables({"": (table_of(rows),)}, format)
     say(
         "torchvision, webdataset: found under --data-root; --json adds aliases, all splits, "
         "how to get the images, and what to watch out for.",
@@ -92,8 +112,9 @@ def datasets(as_json: bool) -> None:
 
 
 @click.command(short_help="List perturbations and their groups.")
+@format_option()
 @json_option
-def perturbations(as_json: bool) -> None:
+def perturbations(as_json: bool, format: str) -> None:
     """List what `clipsyn extract --perturb` can do to images, by group.
 
     \b
@@ -103,6 +124,7 @@ def perturbations(as_json: bool) -> None:
     """
     from clipsyn.perturb import available
 
+    format = format_of(as_json, format)
     rows: list[dict[str, Any]] = [
         {
             "group": info.group,
@@ -113,7 +135,10 @@ def perturbations(as_json: bool) -> None:
         }
         for name, info in available().items()
     ]
-    if as_json:
+    if format == "json":
         say_json(rows)
-    else:
-        say_rows([{k: v for k, v in row.items() if k != "version"} for row in rows])
+        return
+    from clipsyn.show.tables import table_of
+
+    lines = [{k: v for k, v in row.items() if k != "version"} for row in rows]
+    say_tables({"": (table_of(lines),)}, format)

@@ -7,11 +7,12 @@ from textwrap import fill
 from typing import Any
 
 from clipsyn.cli.declared import settings_command
-from clipsyn.cli.options import Report, joined, report_options
+from clipsyn.cli.options import Report, report_options
 from clipsyn.cli.output import say
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.heads import HEADS
 from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.show.formats import BENCHMARK, FORMATS
 
 
 def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
@@ -27,7 +28,7 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
     with progress("fits") as counters:
         frame = measure(opened, settings, counters)
     samples = sample_tables(opened, frame)
-    report.show(frame, lambda shown: joined(tables(shown, settings, apart(samples))))
+    report.show(frame, lambda shown: tables(shown, settings, apart(samples)))
     for note in notes(samples):
         say(note, err=True)
     if settings.output:
@@ -56,7 +57,7 @@ _LISTED = "\n".join(
 evaluate = settings_command(
     "evaluate",
     ProtocolSettings,
-    report_options(_evaluate),
+    report_options(_evaluate, formats=(*FORMATS, BENCHMARK)),
     short="Fit and measure every ensemble, by number of shots.",
     about=f"""\
 Fit every ensemble, on every head, on a few labelled images a class of STORE, and measure it.

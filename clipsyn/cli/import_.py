@@ -22,13 +22,14 @@ def _import(
 
     named = {role: name for role in ROLES if (name := values.pop(f"{role}_column"))}
     settings = ImportSettings(**{**values, "columns": columns | named})
-    report.show(import_files(store, files, settings), imported_table)
+    imported = import_files(store, files, settings)
+    report.show(imported, lambda shown: {"": (imported_table(shown),)})
 
 
 import_ = settings_command(
     "import",
     ImportSettings,
-    report_options(_import),
+    report_options(_import, formats=()),
     short="Bring predictions made elsewhere into a store.",
     about="""\
 Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.

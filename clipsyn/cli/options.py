@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.complete import complete, flag_of
-from clipsyn.cli.output import say, say_document, say_lines
+from clipsyn.cli.output import format_of, format_option, say, say_document, say_tables
+from clipsyn.show.formats import BENCHMARK, FORMATS
 from clipsyn.specs import listed
 
 if TYPE_CHECKING:
     from polars import DataFrame
+
+    from clipsyn.show.table import Tables
 
 Command = Callable[..., Any]
 
@@ -84,45 +87,50 @@ def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
 class Report:
     """How a command reports its numbers."""
 
-    as_json: bool
+    format: str  # of `clipsyn.show.formats`, or json
     csv: Path | None
     parquet: Path | None
 
-    def show(self, frame: DataFrame, tables: Callable[[DataFrame], str]) -> None:
-        """Write `frame` to the files that are wanted, and print it as JSON or as `tables`.
+    def show(self, frame: DataFrame, tables: Callable[[DataFrame], Mapping[str, Tables]]) -> None:
+        """Write `frame` to the files that are wanted, and print it or its `tables`.
 
-        tables: makes text of the frame, with names that may be printed.
+        tables: makes tables by name of the frame, with names that may be printed.
         """
         from clipsyn import frames
 
         frames.write(frame, csv=self.csv, parquet=self.parquet)
-        if self.as_json:
+        if self.format == "json":
             say_document(frames.to_json(frame))
+        elif self.format == BENCHMARK:
+            from clipsyn.results.benchmark import benchmark_csv
+
+            say_document(benchmark_csv(frame))
         else:
-            say_lines(tables(frames.printable_frame(frame)))
+            say_tables(tables(frames.printable_frame(frame)), self.format)
         say_written(len(frame), self.csv, self.parquet)
 
 
-def report_options(command: Command) -> Command:
-    """--json, --csv and --parquet: the command gets a `Report` called `report`."""
+def report_options(command: Command, *, formats: Sequence[str] = FORMATS) -> Command:
+    """--format, --json, --csv and --parquet: the command gets a `Report` called `report`.
+
+    formats: none where the command has another option of that name.
+    """
 
     @wraps(command)
     def with_report(
         *, as_json: bool, csv: Path | None, parquet: Path | None, **parameters: Any
     ) -> Any:
-        return command(report=Report(as_json, csv, parquet), **parameters)
+        asked = parameters.pop("format") if formats else FORMATS[0]
+        return command(report=Report(format_of(as_json, asked), csv, parquet), **parameters)
 
     file = Destination()
     options = (
+        *([format_option(formats)] if formats else []),
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
         click.option("--csv", type=file, help="Also write the numbers to this file."),
         click.option("--parquet", type=file, help="The same as Parquet."),
     )
     return with_options(with_report, options)
-
-
-def joined(tables: Mapping[str, str]) -> str:
-    return "\n\n".join(tables.values())
 
 
 def say_written(rows: int, *paths: Path | None) -> None:

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsyn.errors import UsageError
 from clipsyn.printable import printable, printable_lines
+from clipsyn.show.formats import FORMATS
+
+if TYPE_CHECKING:
+    from clipsyn.show.table import Tables
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def format_option(formats: Sequence[str] = FORMATS) -> Callable[[Callable[..., Any]], Any]:
+    """--format: the command gets it as `format`, and gives it to `format_of`."""
+    return click.option(
+        "--format",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        metavar="NAME",
+        help=f"How tables are printed: {', '.join(formats)}.",
+    )
+
+
+def format_of(as_json: bool, format: str) -> str:
+    """The format of tables, or "json"; raises UsageError where both are asked for."""
+    if as_json and format != FORMATS[0]:
+        raise UsageError(f"--json prints no tables, in no format: leave out --format {format}")
+    return "json" if as_json else format
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:
@@ -30,6 +54,17 @@ def say_rows(rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
     from clipsyn.show.tables import show
 
     say_lines(show(rows, **how))
+
+
+def say_tables(shown: Mapping[str, Tables], format: str) -> None:
+    """Write tables by name in one of `FORMATS`."""
+    from clipsyn.show.formats import written
+
+    text = written(shown, format)
+    if format == FORMATS[0]:
+        say_lines(text)
+    else:
+        say_document(text)
 
 
 def say_json(value: Any) -> None:

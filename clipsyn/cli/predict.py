@@ -19,6 +19,7 @@ from clipsyn.errors import UsageError
 if TYPE_CHECKING:
     from clipsyn.router.fitted import FittedRouter
     from clipsyn.router.predict import Predictions
+    from clipsyn.show.table import Tables
     from clipsyn.specs import FeatureKey
 
 _SHOWN = 10  # rows, and classes
@@ -162,19 +163,17 @@ def _extract(
     return next(plan.cells).key
 
 
-def _tables(router: FittedRouter, predictions: Predictions) -> str:
+def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]:
     """The first rows, how many images each class got, and how many of them are right."""
     import polars as pl
 
-    from clipsyn.show.tables import show
+    from clipsyn.show.tables import table_of
 
     frame = predictions.frame
     names = router.class_names
     if len(set(names)) == len(names):
         frame = frame.drop("class_index")
-    rows = show(
-        frame.head(_SHOWN), headers={name: name.replace(" ", "\n", 1) for name in frame.columns}
-    )
+    heads = {name: name.replace(" ", "\n", 1) for name in frame.columns}
     classes = [name for name in frame.columns if name.startswith("class")]
     counts = (
         frame.drop_nulls("class")
@@ -182,12 +181,14 @@ def _tables(router: FittedRouter, predictions: Predictions) -> str:
         .agg(pl.len().alias("images"))
         .sort("images", descending=True, maintain_order=True)
     )
-    lines = [rows, "", show(counts.head(_SHOWN)), ""]
-    lines.append(f"{len(frame):,} images, {len(counts):,} classes; {router.method}")
+    lines = [f"{len(frame):,} images, {len(counts):,} classes; {router.method}"]
     if unread := frame["class"].null_count():
         lines.append(f"{unread:,} images could not be read and have no prediction")
     lines += _accuracy(predictions)
-    return "\n".join(lines)
+    return {
+        "images": (table_of(frame.head(_SHOWN), headers=heads),),
+        "classes": (table_of(counts.head(_SHOWN), notes="\n".join(lines)),),
+    }
 
 
 def _accuracy(predictions: Predictions) -> Iterator[str]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsyn.cli.options import list_option, store_argument
-from clipsyn.cli.output import json_option, say, say_json, say_lines
+from clipsyn.cli.output import (
+    format_of,
+    format_option,
+    json_option,
+    say,
+    say_json,
+    say_lines,
+    say_tables,
+)
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.printable import printable
+from clipsyn.show.formats import FORMATS
 
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
@@ -19,25 +30,27 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List what a store holds.")
 @store_argument
+@format_option()
 @json_option
-def ls(store: Path, as_json: bool) -> None:
+def ls(store: Path, as_json: bool, format: str) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation."""
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import cell_rows
 
+    format = format_of(as_json, format)
     rows = cell_rows(FeatureStore.open(store))
-    if as_json:
+    if format == "json":
         say_json(rows)
     elif rows:
-        _print_grouped(rows)
+        _print_grouped(rows, format)
     else:
         say(f"{store} is empty: fill it with `clipsyn extract {store} …`")
 
 
-def _print_grouped(rows: list[dict[str, Any]]) -> None:
+def _print_grouped(rows: list[dict[str, Any]], format: str) -> None:
     import polars as pl
 
-    from clipsyn.show.tables import show
+    from clipsyn.show.tables import table_of
 
     grouped = (
         pl.DataFrame(rows)
@@ -50,12 +63,21 @@ def _print_grouped(rows: list[dict[str, Any]]) -> None:
             (pl.col("bytes").sum() / 1e6).alias("MB"),
         )
     )
-    say_lines(show(grouped))
+    table, lines = table_of(grouped), list(_backbone_lines(rows))
+    if format == FORMATS[0]:  # each line fits the terminal by itself
+        say_tables({"": (table,)}, format)
+        for line in lines:
+            say_lines(line)
+    else:
+        say_tables({"": (replace(table, below="\n".join(lines)),)}, format)
+
+
+def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     names = sorted({row["backbone"] for row in rows})
-    say_lines(f"cells: {len(rows):,}; backbones: {', '.join(map(printable, names))}")
+    yield f"cells: {len(rows):,}; backbones: {', '.join(map(printable, names))}"
     for kind in sorted({row["imported"] for row in rows if row["imported"]}):
         imported = sorted({row["backbone"] for row in rows if row["imported"] == kind})
-        say_lines(f"imported {kind}: {', '.join(map(printable, imported))}")
+        yield f"imported {kind}: {', '.join(map(printable, imported))}"
 
 
 @click.command(short_help="Say how a store, or one group of it, was made.")

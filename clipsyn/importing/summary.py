@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 
-from clipsyn.show.tables import show
+from clipsyn.show.table import Table
+from clipsyn.show.tables import table_of
 
 _MOST = 20  # cells with a line each
 
 
-def imported_table(frame: pl.DataFrame, *, terminal: bool | None = None) -> str:
+def imported_table(frame: pl.DataFrame) -> Table:
     """A line for each cell, or, of many, for each perturbation.
 
     frame: what `clipsyn.importing.write.import_files` returns. Accuracies in percent, of the images
@@ -18,7 +19,7 @@ def imported_table(frame: pl.DataFrame, *, terminal: bool | None = None) -> str:
     if frame["prompts"].is_null().all():
         frame = frame.drop("prompts")
     if len(frame) <= _MOST:
-        return show(frame, percent=["acc1"], headers={"acc1": "top-1"}, terminal=terminal)
+        return table_of(frame, percent=["acc1"], headers={"acc1": "top-1"})
     every = ["dataset", "split", "perturbation", "prompts", "kind", "images"]
     where = [name for name in every if name in frame.columns]
     grouped = frame.group_by(where, maintain_order=True).agg(
@@ -29,6 +30,10 @@ def imported_table(frame: pl.DataFrame, *, terminal: bool | None = None) -> str:
         pl.col("was").unique(maintain_order=True).str.join(", "),
     )
     headers = {"valid": "valid, least", "lowest": "top-1, least", "highest": "most"}
-    text = show(grouped, percent=["lowest", "highest"], headers=headers, terminal=terminal)
     names = ", ".join(frame["backbone"].unique(maintain_order=True))
-    return f"{text}\n{len(frame)} cells; backbones: {names}"
+    return table_of(
+        grouped,
+        percent=["lowest", "highest"],
+        headers=headers,
+        below=f"{len(frame)} cells; backbones: {names}",
+    )

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def in_blocks(work: Callable[[slice], _R], shape: tuple[int, ...]) -> list[_R]:
     blocks = _blocks(shape)
     if len(blocks) <= 1 or getattr(_thread, "works_alone", False):
         return [work(rows) for rows in blocks]
-    return list(_threads().map(work, blocks))
+    with _products_of_one_thread():
+        return list(_threads().map(work, blocks))
 
 
 def in_cache(rows: slice, width: int) -> Iterator[slice]:
@@ -48,15 +50,13 @@ def in_cache(rows: slice, width: int) -> Iterator[slice]:
 
 
 def side_by_side(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """work(item) for all items, each core at others; in order.
-
-    Products have one thread each: threads that share a small product mostly wait for each other.
-    """
+    """work(item) for all items, each core at others; in order."""
     if getattr(_thread, "works_alone", False):
         return [work(item) for item in items]
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1), ThreadPoolExecutor(usable_cores(), "", work_alone) as threads:
+    with (
+        _products_of_one_thread(),
+        ThreadPoolExecutor(usable_cores(), "", work_alone) as threads,
+    ):
         return list(threads.map(work, items))
 
 
@@ -107,6 +107,19 @@ def _blocks(shape: tuple[int, ...]) -> list[slice]:
         return []
     wanted = max(1, math.ceil(math.prod(shape) / _BLOCK_VALUES))
     return equal_slices(rows, min(rows, 1 << (wanted - 1).bit_length()))
+
+
+def _products_of_one_thread() -> Any:
+    """A context: threads that share small products mostly wait for each other."""
+    return _libraries(len(sys.modules)).limit(limits=1)
+
+
+@lru_cache(1)
+def _libraries(_modules: int) -> Any:
+    """Those with threads of their own, which takes 1 ms to find: new ones come with new modules."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,8 @@ import polars as pl
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.protocol.tables import BEST, at_most_shots, method_frame
 from clipsyn.registry import unknown_name
-from clipsyn.show.tables import show
+from clipsyn.show.table import Cell, Table, Tables
+from clipsyn.show.tables import table_of
 from clipsyn.stats.correlation import spearman
 from clipsyn.stats.significance import holm, wilcoxon
 
@@ -52,41 +54,31 @@ def _accuracy(tidy: pl.DataFrame, method: str) -> pl.DataFrame:
     return rows.group_by("dataset", "perturbation").agg(pl.col("value").mean().alias(method))
 
 
-def gain_table(
-    tidy: pl.DataFrame,
-    head: str,
-    methods: list[str],
-    independent: Collection[str],
-    *,
-    terminal: bool | None = None,
-) -> str:
-    """`gain_frame` as text, in points with 95 % intervals, and `correlations`.
+def gain_tables(
+    tidy: pl.DataFrame, head: str, methods: list[str], independent: Collection[str]
+) -> Tables:
+    """`gain_frame` as a table, in points with 95 % intervals, and `correlations`.
 
     independent: datasets that share no image; the tests are over these alone.
     """
     frame = gain_frame(tidy, head, methods)
-    shown = frame.select("dataset", "perturbation", "inconsistency", "oracle", BEST)
-    for method in methods:
-        numbers = frame.select(method, f"{method} low", f"{method} high").iter_rows()
-        shown = shown.with_columns(pl.Series(method, [_points(*three) for three in numbers]))
-    text = show(
-        shown,
+    columns = ["dataset", "perturbation", "inconsistency", "oracle", BEST]
+    rows = [
+        {column: row[column] for column in columns} | {name: _points(row, name) for name in methods}
+        for row in frame.iter_rows(named=True)
+    ]
+    gains = table_of(
+        rows,
         title=f"head {head} · gain over the backbone that is best on the support, in points",
         percent=["inconsistency", "oracle", BEST],
         headers={BEST: "best\non test"},
         right=methods,
-        terminal=terminal,
     )
     tested = frame.filter(pl.col("dataset").is_in(independent))
-    parts = [
-        text,
-        correlations(frame, ["oracle", *methods], terminal=terminal),
-        significance(tested, methods, terminal=terminal),
-    ]
-    return "\n\n".join(parts)
+    return gains, correlations(frame, ["oracle", *methods]), significance(tested, methods)
 
 
-def correlations(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
+def correlations(frame: pl.DataFrame, methods: list[str]) -> Table:
     """Spearman's correlation over datasets of error inconsistency with gains, by perturbation."""
     rows = [
         {"perturbation": name, "datasets": len(part)}
@@ -97,10 +89,10 @@ def correlations(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
         for (name,), part in frame.group_by("perturbation", maintain_order=True)
     ]
     title = "rank correlation over datasets of error inconsistency with the gain (Spearman)"
-    return show(rows, title=title, terminal=terminal)
+    return table_of(rows, title=title)
 
 
-def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | None = None) -> str:
+def significance(frame: pl.DataFrame, methods: list[str]) -> Table:
     """Whether gains over datasets centre on 0: Wilcoxon's p-values, by perturbation.
 
     Adjusted for the number of methods (Holm): those below 0.05 hold together at that level.
@@ -115,11 +107,12 @@ def significance(frame: pl.DataFrame, methods: list[str], *, terminal: bool | No
         "p that gains centre on 0 over datasets that share no image (Wilcoxon's signed-rank test, "
         "exact; Holm)"
     )
-    return show(rows, title=title, terminal=terminal)
+    return table_of(rows, title=title)
 
 
-def _points(value: float | None, low: float, high: float) -> str | None:
+def _points(row: Mapping[str, Any], method: str) -> Cell | None:
     """None where a method was not measured."""
-    if value is None:
+    if row[method] is None:
         return None
-    return f"{100 * value:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    value, low, high = (100 * row[f"{method}{end}"] for end in ("", " low", " high"))
+    return Cell(f"{value:+.1f} [{low:.1f}, {high:.1f}]", value, low, high)

@@ -15,7 +15,8 @@ import polars as pl
 from clipsyn.ensembles import place_of
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.settings import FULL
-from clipsyn.show.tables import WIDTH, best_of_columns, show
+from clipsyn.show.table import Table, Tables
+from clipsyn.show.tables import WIDTH, Best, best_of_columns, table_of
 from clipsyn.show.titles import mean_over, title, where
 from clipsyn.specs import CLEAN
 
@@ -69,13 +70,13 @@ def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
     )
 
 
-def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[str, str]:
+def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
     """For each head, split, prompt set and set of classes: tables of accuracy by name.
 
     Names are "by dataset", "by shots" or "by perturbation", followed by head, split, prompt set and
     classes. The first two are of clean images, or of the first perturbation where none are clean.
     """
-    tables = {}
+    tables: dict[str, Tables] = {}
     columns = ["head", "split", "prompts", "classes"]
     for keys, every in method_frame(tidy).group_by(columns, maintain_order=True):
         labels = every["perturbation"].unique(maintain_order=True).to_list()
@@ -85,12 +86,12 @@ def named_tables(tidy: pl.DataFrame, *, terminal: bool | None = None) -> dict[st
         about = {"head": head, "split": split, "perturbation": one, "prompts": prompts}
         about["classes"] = None if classes == "all" else f"{classes} classes"
         name, text = ", ".join(map(str, keys)), title(*where(about, list(about)))
-        tables[f"by dataset, {name}"] = by_dataset(part, text, terminal)
+        tables[f"by dataset, {name}"] = (by_dataset(part, text),)
         if len(_shots(part)) > 1:
-            tables[f"by shots, {name}"] = by_shots(part, text, terminal)
+            tables[f"by shots, {name}"] = by_shots(part, text)
         if len(labels) > 1:
             text = title(*where(about, columns))
-            tables[f"by perturbation, {name}"] = by_perturbation(every, labels, text, terminal)
+            tables[f"by perturbation, {name}"] = (by_perturbation(every, labels, text),)
     return tables
 
 
@@ -103,7 +104,7 @@ independent within each class. Numbers of shots that give a dataset the same ima
 left out; datasets that have the same numbers stand together."""
 
 
-def by_dataset(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
+def by_dataset(frame: pl.DataFrame, about: str) -> Table:
     """A line a method, a column a dataset at its most shots, and mean gains."""
     shots = _shots(frame)
     table = at_most_shots(frame).pivot(on="dataset", index="method", values="value")
@@ -120,13 +121,12 @@ def by_dataset(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
                 table = table.with_columns(gains.min_horizontal().alias("least"))
                 gained.append("least")
     table = _ordered(table.select("method", *columns, *gained))
-    return show(
+    return table_of(
         table,
         title=title(about, _fitted_on(shots)),
         percent=[*columns, *gained],
         headers={"over it": "over best\non test"},
-        bold=_best_cells(table, columns),
-        terminal=terminal,
+        best=_best_cells(table, columns),
     )
 
 
@@ -136,7 +136,7 @@ def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.D
     return table.select(pl.col(name) - base[name][0] for name in datasets)
 
 
-def by_shots(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
+def by_shots(frame: pl.DataFrame, about: str) -> Tables:
     """A line a method, a column a number of shots: means over the datasets that have all of them.
 
     Datasets that have the same numbers of shots share a table.
@@ -144,7 +144,7 @@ def by_shots(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
     kinds: dict[tuple[str, ...], list[str]] = {}
     for (dataset,), part in frame.group_by("dataset", maintain_order=True):
         kinds.setdefault(tuple(_shots(part)), []).append(str(dataset))
-    texts = []
+    tables = []
     for shots, datasets in kinds.items():
         part = frame.filter(pl.col("dataset").is_in(datasets))
         columns = {name: _at(part, name) for name in shots}
@@ -153,35 +153,27 @@ def by_shots(frame: pl.DataFrame, about: str, terminal: bool | None) -> str:
         if len(kinds) > 1:
             names = fill(f"{'mean over ' if over else ''}{', '.join(datasets)}", WIDTH)
             text = f"{title(about, 'by shots')}\n{names}"
-        texts.append(_means(part, columns, text, terminal))
-    return "\n\n".join(texts)
+        tables.append(_means(part, columns, text))
+    return tuple(tables)
 
 
-def by_perturbation(
-    frame: pl.DataFrame, labels: Sequence[str], about: str, terminal: bool | None
-) -> str:
+def by_perturbation(frame: pl.DataFrame, labels: Sequence[str], about: str) -> Table:
     """A line a method, a column a perturbation: means over datasets, at the most shots."""
     last = at_most_shots(frame)
     columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
     phrases = "by perturbation", _fitted_on(_shots(frame)), mean_over(frame, ["dataset"])
-    return _means(frame, columns, title(about, *phrases), terminal)
+    return _means(frame, columns, title(about, *phrases))
 
 
-def _means(
-    frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str, terminal: bool | None
-) -> str:
+def _means(frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str) -> Table:
     """A line a method, and for each column the mean of its rows over datasets."""
     table = frame.select(pl.col("method").unique())
     for name, rows in columns.items():
         mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
         table = table.join(mean, on="method", how="left")
     table = _ordered(table)
-    return show(
-        table,
-        title=title,
-        percent=list(columns),
-        bold=_best_cells(table, list(columns)),
-        terminal=terminal,
+    return table_of(
+        table, title=title, percent=list(columns), best=_best_cells(table, list(columns))
     )
 
 
@@ -222,7 +214,7 @@ def _ordered(table: pl.DataFrame) -> pl.DataFrame:
     return table[sorted(range(len(methods)), key=lambda row: place(methods[row]))]
 
 
-def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> set[tuple[int, str]]:
+def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> Best:
     """The largest value of each column, among rows that do not know the test labels."""
     fair = table.filter(~pl.col("method").is_in(_KNOW_TEST))  # these are the first rows
     return best_of_columns(fair.rows(named=True), columns)

@@ -36,6 +36,7 @@ class AnalysisStage(DeclaredStage):
     def run(self, store: Path) -> Outcome:
         from clipsyn.frames import make_folder_of, printable_frame, write
         from clipsyn.show.document import renew
+        from clipsyn.show.formats import written
 
         opened, settings = FeatureStore.open(store), self.settings()
         csv, table, origin = map(self.beside, (".csv", ".parquet", ".made-from.json"))
@@ -50,13 +51,12 @@ class AnalysisStage(DeclaredStage):
             write(frame, csv=csv, parquet=table)
             self.analysis.write_files(opened, settings)
             origin.write_text(json.dumps({"fingerprint": made_from}))
-        shown = printable_frame(frame)
+        shown = self.analysis.tables(printable_frame(frame), settings)
         if self.document:
-            plain = self.analysis.tables(shown, settings, terminal=False).items()
             section = self.section or self.stage
-            renew(self.document, {f"{section}: {name}": text for name, text in plain})
+            renew(self.document, {f"{section}: {name}": it for name, it in shown.items()})
         said = self.analysis.notes(opened, frame, settings)
-        report = "\n\n".join([*self.analysis.tables(shown, settings).values(), *said])
+        report = "\n\n".join([*filter(None, [written(shown, "text")]), *said])
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
     def _made_from(self, store: FeatureStore) -> str:

@@ -77,19 +77,19 @@ class ProtocolStage(DeclaredStage):
         from clipsyn.protocol.loop import measure
         from clipsyn.protocol.report import tables
         from clipsyn.show.document import renew
+        from clipsyn.show.formats import written
 
         opened, settings = FeatureStore.open(store), self.settings()
         table = settings.output
         before = table.stat().st_mtime_ns if table.exists() else None
         with progress("fits") as counters:
             frame = measure(opened, settings, counters)
-        samples, shown = sample_tables(opened, frame), printable_frame(frame)
-        independent = apart(samples)
+        samples = sample_tables(opened, frame)
+        shown = tables(printable_frame(frame), settings, apart(samples))
         if self.document:
-            renew(self.document, tables(shown, settings, independent, terminal=False))
+            renew(self.document, shown)
         skipped = before is not None and table.stat().st_mtime_ns == before
-        texts = tables(shown, settings, independent).values()
-        report = "\n\n".join([*texts, *notes(samples)])
+        report = "\n\n".join([written(shown, "text"), *notes(samples)])
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)
 
 

@@ -27,8 +27,8 @@ NOTE = "Narrowed to fit this terminal: a wider one, or `| less -S`, shows it who
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of a table, all of it text."""
+class Texts:
+    """One column of a table, as text."""
 
     head: str
     texts: tuple[str, ...]
@@ -51,7 +51,7 @@ class Column:
         words = max(cells("\n".join(text.split())) for text in self.texts)
         return max(cells(self.head), words, _LONG // 2)
 
-    def of_width(self, width: int) -> Column:
+    def of_width(self, width: int) -> Texts:
         """The column within a width: with texts of several lines, or without their middles."""
         if self.width <= width:
             return self
@@ -68,7 +68,7 @@ def width_of(terminal: bool | None) -> int | None:
     return max(_LEAST, shutil.get_terminal_size().columns)
 
 
-def fitted(columns: Sequence[Column], width: int | None) -> list[list[Column]]:
+def fitted(columns: Sequence[Texts], width: int | None) -> list[list[Texts]]:
     """The columns within a width, as one table or as several."""
     if width is None or _total(columns) <= width:
         return [list(columns)]
@@ -81,7 +81,7 @@ def fitted(columns: Sequence[Column], width: int | None) -> list[list[Column]]:
     return _split(columns, width)
 
 
-def is_whole(columns: Sequence[Column], tables: Sequence[Sequence[Column]]) -> bool:
+def is_whole(columns: Sequence[Texts], tables: Sequence[Sequence[Texts]]) -> bool:
     """Whether `fitted` has made one table of the columns, with every word of their texts."""
     if len(tables) > 1:
         return False
@@ -91,7 +91,7 @@ def is_whole(columns: Sequence[Column], tables: Sequence[Sequence[Column]]) -> b
     )
 
 
-def drawn(columns: Sequence[Column], terminal: bool) -> str:
+def drawn(columns: Sequence[Texts], terminal: bool) -> str:
     """The columns side by side, with a rule below their heads; bold cells on a terminal only."""
     from rich import box
     from rich.console import Console
@@ -153,7 +153,7 @@ def _reflowed(lines: Iterator[str], width: int) -> Iterator[str]:
     yield from _words(" ".join(long), width) if long else ()
 
 
-def _split(columns: Sequence[Column], width: int) -> list[list[Column]]:
+def _split(columns: Sequence[Texts], width: int) -> list[list[Texts]]:
     """Several tables: each has the first columns, which name the rows, and some of the others."""
     numbers = [place for place, column in enumerate(columns) if column.right]
     count = max(1, numbers[0] if numbers else 0)
@@ -161,7 +161,7 @@ def _split(columns: Sequence[Column], width: int) -> list[list[Column]]:
     room = max(width // 2, width - _total(others) - GAP if others else width)
     shares = _shares([column.width for column in names], room - _gaps(names))
     names = [column.of_width(share) for column, share in zip(names, shares, strict=True)]
-    tables: list[list[Column]] = [list(names)]
+    tables: list[list[Texts]] = [list(names)]
     for column in others:
         narrow = column.of_width(width - _total(names) - GAP)
         if _total([*tables[-1], narrow]) > width:
@@ -179,7 +179,7 @@ def _shares(wanted: Sequence[int], room: int) -> list[int]:
     return shares
 
 
-def _narrow_head(column: Column) -> str:
+def _narrow_head(column: Texts) -> str:
     width = max(_NARROW, column.body)
     return "\n".join(wrapped(line, width, "-_/ ") for line in column.head.split("\n"))
 
@@ -215,9 +215,9 @@ def _told_apart(texts: Sequence[str], width: int) -> tuple[str, ...]:
     return tuple(shown[text] for text in texts)
 
 
-def _total(columns: Sequence[Column]) -> int:
+def _total(columns: Sequence[Texts]) -> int:
     return sum(column.width for column in columns) + _gaps(columns)
 
 
-def _gaps(columns: Sequence[Column]) -> int:
+def _gaps(columns: Sequence[Texts]) -> int:
     return GAP * (len(columns) - 1)

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipsyn.show.tables import ShortNames, show
+from clipsyn.show.table import Cell, Table
+from clipsyn.show.tables import ShortNames, table_of
 
 
 class Side(NamedTuple):
     """The measure on one side of the diagonal, and how its values are written."""
 
     metric: str
-    text: Callable[[float | None], str]
+    cell: Callable[[float | None], Cell]
 
 
 def pair_matrix(
@@ -23,29 +24,34 @@ def pair_matrix(
     *,
     above: Side,
     below: Side,
-    diagonal: Mapping[str, str],
+    diagonal: Mapping[str, Cell],
     title: str,
     note: str,
-    terminal: bool | None,
-) -> str:
+) -> Table:
     """A line and a column for each backbone; means over datasets.
 
     part: results, whose rows about a pair have both names in `backbones`, in any order. diagonal:
-    the text there for each name. note: stands below.
+    the cell there for each name. note: stands below.
     """
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
     values = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
     lines = []
     for i, (one, short) in enumerate(names.short.items()):
-        line = {"backbone": short}
+        line: dict[str, str | Cell] = {"backbone": short}
         for j, (other, column) in enumerate(names.columns.items()):
             side = below if j < i else above
             value = values.get((side.metric, frozenset((one, other))))
-            line[column] = diagonal[one] if i == j else side.text(value)
+            line[column] = diagonal[one] if i == j else side.cell(value)
         lines.append(line)
     heads = names.heads
-    text = show(lines, title=title, headers=heads, right=list(heads), terminal=terminal)
-    return f"{text}\n\n{note}{_uneven(part, above.metric)}{names.legend}"
+    return table_of(
+        lines,
+        title=title,
+        headers=heads,
+        labels=names.labels,
+        right=list(heads),
+        notes=f"{note}{_uneven(part, above.metric)}{names.legend}",
+    )
 
 
 def _uneven(part: pl.DataFrame, metric: str) -> str:

@@ -1,10 +1,11 @@
-"""Frames and rows as aligned tables of text."""
+"""Frames and rows as tables, and as aligned text."""
 
 from __future__ import annotations
 
 import math
-import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from textwrap import fill
 from typing import Any, NamedTuple
 
@@ -12,10 +13,13 @@ import polars as pl
 
 from clipsyn.frames import is_nan
 from clipsyn.printable import printable, printable_lines
-from clipsyn.show.layout import NOTE, Column, broken, drawn, fitted, is_whole, width_of, wrapped
-from clipsyn.show.numbers import NOTHING, interval
+from clipsyn.show.layout import wrapped
+from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import Cell, Column, Table, interval_cell, known, one_line
+from clipsyn.show.text import text_of
 
-Cell = tuple[int, str]  # row, column
+Place = tuple[int, str]  # row, column
+Best = Mapping[Place, Collection[Place]]  # the best cells, and what each was compared with
 _MANY = 6  # backbones, beyond which columns are narrow
 _NUMBERED = 12  # backbones, from which on columns have numbers
 WIDTH = 100  # characters of a paragraph
@@ -24,44 +28,121 @@ WIDTH = 100  # characters of a paragraph
 def show(
     table: pl.DataFrame | Sequence[Mapping[str, Any]],
     *,
+    terminal: bool | None = None,
+    **about: Any,
+) -> str:
+    """A frame, or rows, as an aligned text table; `about` as `table_of` has it.
+
+    terminal: None asks standard output. See `clipsyn.show.layout` for what becomes of a table that
+    is wider than the terminal.
+    """
+    return text_of((table_of(table, **about),), terminal=terminal)
+
+
+def table_of(
+    table: pl.DataFrame | Sequence[Mapping[str, Any]],
+    *,
     title: str = "",
     percent: Collection[str] = (),
     digits: Mapping[str, int] | None = None,
     headers: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
     right: Collection[str] = (),
-    bold: Collection[Cell] = (),
-    terminal: bool | None = None,
-) -> str:
-    """A frame, or rows, as an aligned text table, nothing cut off; on a terminal it fits the width.
+    best: Best | None = None,
+    tied: Collection[Place] = (),
+    below: str = "",
+    notes: str = "",
+) -> Table:
+    """A frame, or rows whose values may be a `Cell`, as a table.
 
     percent: columns of shares, shown as percent with one decimal. digits: decimals of columns of
     numbers that shall have so many; others have as many as their largest number needs. headers:
-    other texts above columns; `interval_of` another column is headed "95 %" without. right:
-    text columns to align right as numbers are. bold: cells to set in bold on a terminal.
-    terminal: None asks standard output. See `clipsyn.show.layout` for what becomes of a table that
-    is wider than the terminal; `layout.NOTE` stands below it.
+    other texts above columns; `interval_of` another column is headed "95 %" without. labels: see
+    `Column`. right: text columns to align right as numbers are. best: cells to point out; those
+    that read the same as one that they were compared with are tied, and so are `tied`.
     """
-    terminal = sys.stdout.isatty() if terminal is None else terminal
-    if not isinstance(table, pl.DataFrame):
-        table = pl.DataFrame(table, infer_schema_length=None)
     decimals = dict(digits or {})
-    intervals = [interval_of(name) for name in (*table.columns, *percent, *decimals)]
+    values = _values(table)
+    intervals = {interval_of(name): name for name in (*values, *percent, *decimals)}
     heads = dict.fromkeys(intervals, "95 %") | dict(headers or {})
     numbers = {*percent, *decimals, *intervals, *right}
-    columns = [
+    cells = {
+        name: _cells(of_column.values, name in percent, decimals.get(name))
+        for name, of_column in values.items()
+    }
+    shown = {name: printable_lines(heads.get(name, name)) for name in values}
+    named = _labels(shown, intervals, labels or {})
+    alike = {*tied, *_read_the_same(cells, best or {})}
+    columns = (
         Column(
-            printable_lines(heads.get(name, name)),
-            tuple(_texts(table[name].to_list(), name in percent, decimals.get(name))),
-            table.schema[name].is_numeric() or name in numbers,
-            frozenset(row for row, column in bold if column == name),
+            name,
+            shown[name],
+            printable(named[name]),
+            cells[name],
+            of_column.is_numeric or name in numbers,
+            frozenset(row for row, column in best or () if column == name),
+            frozenset(row for row, column in alike if column == name),
+            intervals[name] if intervals.get(name) in values else None,
         )
-        for name in table.columns
-    ]
-    width = width_of(terminal)
-    tables = fitted(columns, width)
-    parts = [broken(printable_lines(title), width)] if title else []
-    parts.append("\n\n".join(drawn(columns, terminal) for columns in tables))
-    return "\n".join(parts if is_whole(columns, tables) else [*parts, NOTE])
+        for name, of_column in values.items()
+    )
+    return Table(tuple(columns), printable_lines(title), below, notes)
+
+
+class _Values(NamedTuple):
+    """What a column is made of; whole numbers among others are numbers like them."""
+
+    values: list[Any]
+    is_numeric: bool
+
+
+def _values(table: pl.DataFrame | Sequence[Mapping[str, Any]]) -> dict[str, _Values]:
+    if isinstance(table, pl.DataFrame):
+        kinds = table.schema
+        return {name: _Values(table[name].to_list(), kinds[name].is_numeric()) for name in kinds}
+    names = dict.fromkeys(name for row in table for name in row)
+    return {name: _of_rows([row.get(name) for row in table]) for name in names}
+
+
+def _of_rows(values: list[Any]) -> _Values:
+    there = [value for value in values if value is not None]
+    is_numeric = bool(there) and all(
+        isinstance(value, Real) and not isinstance(value, bool) for value in there
+    )
+    if is_numeric and all(isinstance(value, Integral) for value in there):
+        return _Values([None if value is None else int(value) for value in values], True)
+    if is_numeric:
+        values = [None if value is None else float(value) for value in values]
+    return _Values(values, is_numeric)
+
+
+def _labels(
+    heads: Mapping[str, str], intervals: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """What is given, else the head on one line; the name of the column where that is another's."""
+    lines = {name: one_line(head) for name, head in heads.items() if name not in intervals}
+    every = Counter(lines.values())
+    labels: dict[str, str] = {}
+    for name in heads:
+        line = lines.get(name, "")
+        label = given.get(name, line if line and every[line] == 1 else name)
+        labels[name] = label if label not in labels.values() else f"{label} ({name})"
+    return labels
+
+
+def _read_the_same(cells: Mapping[str, Sequence[Cell]], best: Best) -> set[Place]:
+    """Cells that are not the best, by less than their texts can say."""
+
+    def text(place: Place) -> str:
+        row, column = place
+        return cells[column][row].text
+
+    return {
+        rival
+        for place, rivals in best.items()
+        for rival in rivals
+        if rival not in best and rival[1] in cells and text(rival) == text(place)
+    }
 
 
 def interval_of(column: str) -> str:
@@ -71,42 +152,40 @@ def interval_of(column: str) -> str:
 
 def measured(
     column: str, row: Mapping[str, Any], digits: int | None = None
-) -> dict[str, float | str | None]:
+) -> dict[str, float | Cell | None]:
     """Two cells of a line: the value of a row of results, and its interval beside it.
 
     digits: as `clipsyn.show.numbers.interval` takes them. The row may be empty.
     """
-    return {column: row.get("value"), interval_of(column): interval(row, digits)}
+    return {column: row.get("value"), interval_of(column): interval_cell(row, digits)}
 
 
 def best_of_columns(
     rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, least: bool = False
-) -> set[Cell]:
+) -> Best:
     """The cells with the largest number of each column, or the least; all of equal ones."""
-    return {
-        cell
-        for column in columns
-        for cell in _best({(at, column): row.get(column) for at, row in enumerate(rows)}, least)
-    }
+    best: dict[Place, Collection[Place]] = {}
+    for column in columns:
+        best |= _best({(at, column): row.get(column) for at, row in enumerate(rows)}, least)
+    return best
 
 
 def best_of_rows(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, least: bool = False
-) -> set[Cell]:
+) -> Best:
     """The cells with the largest number of each row among some columns, or the least."""
-    return {
-        cell
-        for at, row in enumerate(rows)
-        for cell in _best({(at, column): row.get(column) for column in columns}, least)
-    }
+    best: dict[Place, Collection[Place]] = {}
+    for at, row in enumerate(rows):
+        best |= _best({(at, column): row.get(column) for column in columns}, least)
+    return best
 
 
-def _best(cells: Mapping[Cell, float | None], least: bool) -> set[Cell]:
-    known = {
-        cell: value for cell, value in cells.items() if value is not None and not is_nan(value)
+def _best(values: Mapping[Place, float | None], least: bool) -> dict[Place, Collection[Place]]:
+    there = {
+        place: value for place, value in values.items() if value is not None and not is_nan(value)
     }
-    best = (min if least else max)(known.values(), default=None)
-    return {cell for cell, value in known.items() if value == best}
+    best = (min if least else max)(there.values(), default=None)
+    return {place: there.keys() for place, value in there.items() if value == best}
 
 
 class ShortNames(NamedTuple):
@@ -133,6 +212,11 @@ class ShortNames(NamedTuple):
         width = 9 if len(self.short) <= _MANY else 7
         heads = (wrapped(text, width) for text in self.short.values())
         return dict(zip(self.columns.values(), heads, strict=True))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Column -> the backbone, by its whole name."""
+        return {column: name for name, column in self.columns.items()}
 
     @property
     def legend(self) -> str:
@@ -173,12 +257,24 @@ def _pattern(names: Sequence[str]) -> tuple[str, str]:
     return prefix, tags.pop() if len(tags) == 1 else ""
 
 
-def _texts(values: list[Any], percent: bool, digits: int | None) -> list[str]:
+def _cells(values: list[Any], percent: bool, digits: int | None) -> tuple[Cell, ...]:
+    """Cells in the unit that they are shown in."""
     if percent:
-        values, digits = [None if value is None else 100 * value for value in values], 1
+        values, digits = [_hundred(value) for value in values], 1
     if digits is None:
         digits = _decimals(values)
-    return [_text(value, digits) for value in values]
+    return tuple(_cell(value, digits) for value in values)
+
+
+def _hundred(value: Any) -> Any:
+    return 100 * value if isinstance(value, Real) else value
+
+
+def _cell(value: Any, decimals: int) -> Cell:
+    if isinstance(value, Cell):
+        return value._replace(text=printable(value.text))
+    text = _text(value, decimals)
+    return Cell(text, known(value) if isinstance(value, bool | int | float | None) else text)
 
 
 def _text(value: Any, decimals: int) -> str:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from clipsyn.numerics.blocks import in_blocks, side_by_side, usable_cores, work_alone
 
@@ -43,6 +44,39 @@ def test_what_goes_wrong_in_a_block_is_raised():
 
     with pytest.raises(KeyError):
         in_blocks(work, (40, 2))
+
+
+def threads_of_products():
+    return {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
+
+
+@pytest.mark.parametrize("work_on", [in_blocks, side_by_side])
+def test_products_in_blocks_have_one_thread_and_later_as_many_as_before(work_on):
+    with threadpool_limits(2):
+        seen = work_on(lambda _: threads_of_products(), (40, 2) if work_on is in_blocks else [1, 2])
+        assert seen[1:] == seen[:-1] == [{1}] * (len(seen) - 1)
+        assert threads_of_products() == {2}
+
+
+def test_a_caller_that_ends_later_gives_products_their_threads_back():
+    first_works, second_works = threading.Event(), threading.Event()
+
+    def first(_):
+        first_works.set()
+        assert second_works.wait(60)
+
+    def second(_):
+        second_works.set()
+        ended.result(60)
+
+    with threadpool_limits(2):
+        with ThreadPoolExecutor(2) as callers:
+            ended = callers.submit(side_by_side, first, [1])
+            assert first_works.wait(60)
+            callers.submit(side_by_side, second, [1]).result(60)
+        assert threads_of_products() == {2}
 
 
 def test_blocks_within_blocks_end():

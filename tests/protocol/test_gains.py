@@ -5,8 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.protocol.gains import gain_frame, gain_table, significance
+from clipsyn.protocol.gains import gain_frame, gain_tables, significance
 from clipsyn.results.frame import RESULT
+from clipsyn.show.text import text_of
 
 
 def row(dataset, ensemble, metric, value, *, shots=0, seed=None):
@@ -61,7 +62,7 @@ def test_gains_are_means_over_seeds_at_the_most_shots(tidy):
 
 
 def test_the_table_says_gain_interval_and_correlation(tidy, read_table):
-    text = gain_table(tidy, "zero-shot", ["nlc"], ["x", "z"], terminal=False)
+    text = text_of(gain_tables(tidy, "zero-shot", ["nlc"], ["x", "z"]), terminal=False)
     gains, correlations, significant = (read_table(text, number) for number in range(3))
     assert gains.row("y")["nlc"] == "+5.0 [3.0, 7.0]"
     assert correlations.row("clean", "3")["oracle"] == "\N{EN DASH}"  # it gains the same everywhere
@@ -71,7 +72,7 @@ def test_the_table_says_gain_interval_and_correlation(tidy, read_table):
 
 def test_a_method_that_a_dataset_lacks_has_no_gain_there(tidy, read_table):
     some = tidy.filter((pl.col("dataset") != "y") | (pl.col("ensemble") != "nlc"))
-    text = gain_table(some, "zero-shot", ["nlc"], ["x", "y", "z"], terminal=False)
+    text = text_of(gain_tables(some, "zero-shot", ["nlc"], ["x", "y", "z"]), terminal=False)
     assert read_table(text).row("y")["nlc"] == "\N{EN DASH}"
     assert read_table(text).row("z")["nlc"] == "+4.0 [2.0, 6.0]"
 
@@ -84,7 +85,7 @@ def test_without_everything_fitted_the_most_shots_count(tidy):
 def test_gains_over_datasets_are_tested_together(tidy, read_table):
     """Three gains above 0: 2 of 8 signs are as far out, for each of two methods."""
     frame = gain_frame(tidy, "zero-shot", ["log-avg", "nlc"])
-    text = significance(frame, ["log-avg", "nlc"], terminal=False)
+    text = text_of([significance(frame, ["log-avg", "nlc"])], terminal=False)
     assert "Wilcoxon" in text
     expected = {"perturbation": "clean", "datasets": "3", "log-avg": "0.5", "nlc": "0.5"}
     assert read_table(text).row("clean") == expected

@@ -9,8 +9,9 @@ import pytest
 
 from clipsyn.protocol.report import tables
 from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.protocol.tables import BEST, method_frame, named_tables
+from clipsyn.protocol.tables import BEST, method_frame
 from clipsyn.results.frame import RESULT
+from clipsyn.show.text import text_of
 
 BASE = {
     "split": "test",
@@ -58,8 +59,9 @@ BY_DATASET, BY_SHOTS, BY_PERTURBATION = (
 OVER_BEST = "over best on test"
 
 
-def texts(tidy: pl.DataFrame) -> dict[str, str]:
-    return tables(tidy, ProtocolSettings(), [], terminal=False)
+def texts(tidy: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
+    by_name = tables(tidy, ProtocolSettings(**settings), [])
+    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
 
 
 def test_means_and_spread_over_seeds(tidy):
@@ -136,7 +138,7 @@ def test_without_a_support_gains_are_over_the_best_on_test_alone(tidy, read_tabl
 
 
 def test_the_best_of_each_column_is_bold_but_never_the_oracle(tidy):
-    text = "".join(tables(tidy, ProtocolSettings(), [], terminal=True).values())
+    text = "".join(texts(tidy, terminal=True).values())
     bold = re.findall(r"\x1b\[1m *([\d.]+)", text)
     assert "95.0" not in bold
     assert {"80.0", "90.0", "85.0", "76.0"} <= set(bold)
@@ -170,19 +172,18 @@ def test_what_the_tables_mean_stands_below(tidy):
 
 
 def test_gains_that_are_asked_for_stand_below(tidy):
-    settings = ProtocolSettings(compare="nlc")
     over = tidy.filter(ensemble="nlc").with_columns(metric=pl.lit("gain_over_chosen"))
     differ = tidy.filter(ensemble="oracle", metric="acc1").with_columns(
         metric=pl.lit("error_inconsistency")
     )
-    shown = tables(pl.concat([tidy, over, differ]), settings, [], terminal=False)
+    shown = texts(pl.concat([tidy, over, differ]), compare="nlc")
     assert "gain over the backbone that is best on the support" in shown["gains, zero-shot"]
 
 
 def test_perturbations_share_a_table(tidy, read_table):
     other = tidy.with_columns(perturbation=pl.lit("jpeg-3"), value=pl.col("value") - 0.1)
-    by_name = named_tables(pl.concat([tidy, other]), terminal=False)
-    assert list(by_name) == [BY_DATASET, BY_SHOTS, BY_PERTURBATION]
+    by_name = texts(pl.concat([tidy, other]))
+    assert list(by_name) == [BY_DATASET, BY_SHOTS, BY_PERTURBATION, "what they mean"]
     nlc = {"method": "nlc", "clean": "85.0", "jpeg-3": "75.0"}
     assert read_table(by_name[BY_PERTURBATION]).row("nlc") == nlc
     assert read_table(by_name[BY_DATASET]).row("nlc")["birds"] == "80.0"

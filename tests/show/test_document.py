@@ -6,6 +6,7 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.show.document import renew
+from clipsyn.show.table import paragraph
 
 TEXT = """# Results
 
@@ -33,7 +34,14 @@ def document(tmp_path):
 
 
 def test_tables_stand_between_their_marks(document):
-    found = renew(document, {"accuracy": "a  b\n1  \\2", "by shots, nlc": "x", "more": "y"})
+    found = renew(
+        document,
+        {
+            "accuracy": (paragraph("a  b\n1  \\2"),),
+            "by shots, nlc": (paragraph("x"),),
+            "more": (paragraph("y"),),
+        },
+    )
     assert found == ["accuracy", "by shots, nlc"]
     text = document.read_text(encoding="utf-8")
     assert "<!-- clipsyn: accuracy -->\n```text\na  b\n1  \\2\n```\n<!-- clipsyn end -->" in text
@@ -44,15 +52,15 @@ def test_tables_stand_between_their_marks(document):
 
 
 def test_the_same_tables_leave_the_same_file(document):
-    renew(document, {"accuracy": "1"})
+    renew(document, {"accuracy": (paragraph("1"),)})
     before = document.stat().st_mtime_ns
-    renew(document, {"accuracy": "1"})
+    renew(document, {"accuracy": (paragraph("1"),)})
     assert document.stat().st_mtime_ns == before
 
 
 def test_a_document_without_marks_says_which_would_do(tmp_path, document):
     with pytest.raises(UsageError, match=r"no mark for a table: .* one of these .*: gains, nlc"):
-        renew(document, {"gains, nlc": "1"})
+        renew(document, {"gains, nlc": (paragraph("1"),)})
     assert document.read_text(encoding="utf-8") == TEXT
     with pytest.raises(UsageError, match=r"document .*none\.md cannot be read"):
-        renew(tmp_path / "none.md", {"accuracy": "1"})
+        renew(tmp_path / "none.md", {"accuracy": (paragraph("1"),)})

@@ -2,23 +2,24 @@ from __future__ import annotations
 
 import polars as pl
 
-from clipsyn.show.numbers import number, percent
 from clipsyn.show.pairs import Side, pair_matrix
+from clipsyn.show.table import Cell, number_cell, percent_cell
 from clipsyn.show.tables import shortened
+from clipsyn.show.text import text_of
 
 
 def matrix(*rows: tuple[str, str, list[str], float]) -> str:
     part = pl.DataFrame(rows, ["dataset", "metric", "backbones", "value"], orient="row")
-    return pair_matrix(
+    table = pair_matrix(
         part,
         shortened(["backbone", "b"]),
-        above=Side("kappa", number),
-        below=Side("share", percent),
-        diagonal={"backbone": "x", "b": "y"},
+        above=Side("kappa", number_cell),
+        below=Side("share", percent_cell),
+        diagonal={"backbone": Cell("x"), "b": Cell("y")},
         title="pairs",
         note="A note.",
-        terminal=False,
     )
+    return text_of([table], terminal=False)
 
 
 def test_sides_have_a_measure_each_whatever_backbones_are_called(read_table):

@@ -37,4 +37,5 @@ Needs no image, no model and no GPU.""",
 >>> frame.filter(metric="acc1").select("ensemble", "backbones", "value").row(0)
 (None, ['fake/one'], 0.35)""",
     over_datasets=False,
+    benchmark=True,
 )

@@ -20,13 +20,14 @@ from clipsyn.results.view import (
     singles,
 )
 from clipsyn.show.numbers import points
+from clipsyn.show.table import Table, Tables
 from clipsyn.show.tables import (
     ShortNames,
     best_of_rows,
     interval_of,
     measured,
     shortened,
-    show,
+    table_of,
 )
 from clipsyn.show.titles import common, title, where
 
@@ -39,10 +40,8 @@ _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have 
 _OPTIONAL = {"acc5": "top-5", "mean_per_class_recall": "mean per class"}  # metric: column
 
 
-def tables(
-    frame: pl.DataFrame, settings: ZeroshotSettings, *, terminal: bool | None = None
-) -> dict[str, str]:
-    """The text of "accuracy" if a summary is asked for, else that of "backbones".
+def tables(frame: pl.DataFrame, settings: ZeroshotSettings) -> dict[str, Tables]:
+    """ "accuracy" if a summary is asked for, else "backbones".
 
     "accuracy" is one table with a line for each dataset, split, perturbation and prompt set;
     "backbones" has a table for each of these, with a line for each backbone.
@@ -50,29 +49,29 @@ def tables(
     if frame.is_empty():
         return {}
     if settings.summary:
-        return {"accuracy": _summary(frame, terminal)}
+        return {"accuracy": (_summary(frame),)}
     parts = named_parts(frame).values()
-    return {"backbones": "\n\n".join(_backbones(part, terminal) for part in parts)}
+    return {"backbones": tuple(map(_backbones, parts))}
 
 
-def _summary(frame: pl.DataFrame, terminal: bool | None) -> str:
+def _summary(frame: pl.DataFrame) -> Table:
     """Top-1 accuracy in percent; a split or prompt set that all lines share stands below it."""
     names = shortened(sorted(backbones(singles(frame))))
     shared = common(frame, ("split", "prompts"))
     parts = named_parts(frame).values()
     rows = [_line(part, names, shared) for part in parts]
     columns = list(names.columns.values())
-    text = show(
-        rows,
-        percent=["chance", *columns, "oracle", "independent", "gain"],
-        headers=names.heads | {"independent": "indep."},
-        bold=best_of_rows(rows, columns),
-        terminal=terminal,
-    )
     about = ["zero-shot top-1 accuracy in %", *(f"{name} {shared[name]}" for name in shared)]
     about += [names.phrase] if names.pattern else []
     uneven = "" if all(map(_has_same_images, parts)) else _COMMON_IMAGES
-    return f"{text}\n\n{'; '.join(about)}.\n{_NOTE}{uneven}{names.legend}"
+    return table_of(
+        rows,
+        percent=["chance", *columns, "oracle", "independent", "gain"],
+        headers=names.heads | {"independent": "indep."},
+        labels=names.labels,
+        best=best_of_rows(rows, columns),
+        notes=f"{'; '.join(about)}.\n{_NOTE}{uneven}{names.legend}",
+    )
 
 
 def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> dic
     }
 
 
-def _backbones(part: pl.DataFrame, terminal: bool | None) -> str:
+def _backbones(part: pl.DataFrame) -> Table:
     """A line for each backbone: top-1 and its interval, top-5 and mean per class in percent, n."""
     oracle, chance = _of(part, "oracle"), _value(_of(part, "chance"), "acc1")
     methods = [*numbers_by(singles(part), "backbone").items()]
@@ -104,7 +103,8 @@ def _backbones(part: pl.DataFrame, terminal: bool | None) -> str:
         if any(metric in metrics for _, metrics in methods)
     }
     best = best_single(part)
-    text = show(
+    alone = [(line, "top-1") for line in range(len(methods) - bool(oracle))]
+    return table_of(
         [
             {
                 "backbone": name,
@@ -120,18 +120,22 @@ def _backbones(part: pl.DataFrame, terminal: bool | None) -> str:
         ),
         percent=["top-1", *optional.values()],
         headers={interval_of("top-1"): "95 % interval"},
-        bold={
-            (line, "top-1")
+        best={
+            (line, "top-1"): alone
             for line, (_, metrics) in enumerate(methods)
             if metrics["acc1"]["value"] == best["value"]
         },
-        terminal=terminal,
+        below=_lead(part, oracle, best["backbone"]),
     )
+
+
+def _lead(part: pl.DataFrame, oracle: Numbers, best: str) -> str:
+    """How far the oracle is before the best single backbone; nothing where that is not known."""
     if not oracle or is_nan(oracle["gain"]["value"]):
-        return text
-    over = f"here, {best['backbone']}" if _has_same_images(part) else "on the images that all have"
+        return ""
+    over = f"here, {best}" if _has_same_images(part) else "on the images that all have"
     return (
-        f"{text}\noracle: {points(oracle['gain'])} over the best single backbone {over};\n"
+        f"oracle: {points(oracle['gain'])} over the best single backbone {over};\n"
         "if errors were independent within each class it would be "
         f"{100 * oracle['acc1_independent']['value']:.1f} %"
     )

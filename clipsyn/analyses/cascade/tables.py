@@ -14,11 +14,11 @@ from clipsyn.analyses.cascade import GIVEN, WITHIN, Candidate, CascadeSettings
 from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
 from clipsyn.results.frame import Row
 from clipsyn.results.view import WHERE, Numbers, named_parts, numbers_by, singles
-from clipsyn.show.numbers import interval
-from clipsyn.show.tables import ShortNames, interval_of, shortened, show
+from clipsyn.show.table import Cell, Table, Tables, interval_cell
+from clipsyn.show.tables import ShortNames, interval_of, shortened, table_of
 from clipsyn.show.titles import mean_over, title, where
 
-RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
+RUN, LEFT_OUT = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
 _COSTS = {  # metric: what stands above its column
     "mean_gflops": "GFLOPs",
     "image_params_m": "parameters\nM",
@@ -49,9 +49,7 @@ _NOTES = {
 }
 
 
-def tables(
-    frame: pl.DataFrame, settings: CascadeSettings, *, terminal: bool | None = None
-) -> dict[str, str]:
+def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.cascade.measure` returns, by name.
 
     "costs" of the backbones; "curve", accuracy against mean cost at each threshold; "fixed", what
@@ -63,21 +61,21 @@ def tables(
     if not groups:
         return {}
     names = shortened(list(dict.fromkeys(it for group in groups.values() for it in group.order)))
-    every = _Tables(list(groups.values()), names, settings, terminal)
-    texts = {"costs": _costs(frame, names.short, terminal)}
+    every = _Tables(list(groups.values()), names, settings)
+    shown = {"costs": _costs(frame, names.short)}
     if len(groups) > 1:
         keys = ["dataset", *(key for key in WHERE[1:] if frame[key].n_unique() > 1)]
-        texts["chosen"] = f"{every.chosen(keys)}\n\n{_NOTES['chosen']}"
-        texts |= every.shown(title(mean_over(frame, WHERE), names.phrase))
+        shown["chosen"] = every.chosen(keys)
+        shown |= every.shown(title(mean_over(frame, WHERE), names.phrase))
     for name, group in groups.items() if settings.details or len(groups) == 1 else ():
         best = f"best on support {names.short[group.best]}"
         about = title(*where(group.row, [*WHERE, "n"]), names.phrase, best)
-        for kind, text in replace(every, groups=[group]).shown(about).items():
-            texts[kind if len(groups) == 1 else f"{kind}, {name}"] = text
-    return texts
+        for kind, table in replace(every, groups=[group]).shown(about).items():
+            shown[kind if len(groups) == 1 else f"{kind}, {name}"] = table
+    return {name: (table,) for name, table in shown.items()}
 
 
-def _costs(frame: pl.DataFrame, short: Mapping[str, str], terminal: bool | None) -> str:
+def _costs(frame: pl.DataFrame, short: Mapping[str, str]) -> Table:
     """A line for each backbone, and their sum: means over cells, but of memory the largest."""
     largest = pl.col("metric").is_in(list(_MEMORY))
     over_cells = (
@@ -97,7 +95,7 @@ def _costs(frame: pl.DataFrame, short: Mapping[str, str], terminal: bool | None)
         values.append(math.fsum(filter(None, values)) if is_sum else None)
     table = pl.DataFrame({"backbone": [*short.values(), "all"]} | columns)
     notes = [_NOTES["costs"], *(note for metric, note in _MEMORY.items() if metric in columns)]
-    return "\n".join([show(table, headers=_COSTS, terminal=terminal), "", *notes])
+    return table_of(table, headers=_COSTS, notes="\n".join(notes))
 
 
 @dataclass(frozen=True)
@@ -150,10 +148,10 @@ class _Line:
         """Over the groups."""
         return _mean(group.value(candidate, metric) for group, candidate in self.pairs)
 
-    def cells(self, column: str, metric: str) -> dict[str, float | str]:
+    def cells(self, column: str, metric: str) -> dict[str, float | Cell]:
         """The mean over the groups; for a single group with its interval beside it."""
         row = self.group.numbers[*self.first, None][metric]
-        beside = {interval_of(column): interval(row)}
+        beside = {interval_of(column): interval_cell(row)}
         return {column: self.mean(metric), **(beside if len(self.pairs) == 1 else {})}
 
     def cost(self) -> dict[str, float]:
@@ -179,14 +177,13 @@ class _Tables:
     groups: Sequence[_Group]
     names: ShortNames
     settings: CascadeSettings
-    terminal: bool | None
 
-    def shown(self, about: str) -> dict[str, str]:
+    def shown(self, about: str) -> dict[str, Table]:
         """All tables but "costs" and "chosen", below what they are about."""
-        texts = {"curve": self.curve(), "fixed": self.fixed(), "front": self.front()}
-        return {kind: f"{about}\n{text}\n\n{_NOTES[kind]}" for kind, text in texts.items()}
+        shown = {"curve": self.curve(), "fixed": self.fixed(), "front": self.front()}
+        return {kind: replace(table, title=about) for kind, table in shown.items()}
 
-    def chosen(self, keys: Sequence[str]) -> str:
+    def chosen(self, keys: Sequence[str]) -> Table:
         """A line for each group and ensemble: its cascade with the threshold that was chosen."""
         candidates = ((group, it) for group in self.groups for it in group.candidates)
         lines = [_Line([pair]) for pair in candidates if pair[1].rule == WITHIN]
@@ -200,9 +197,9 @@ class _Tables:
             | {"best": self.names.short[line.group.best]}
             for line in lines
         ]
-        return self._show(rows)
+        return self._table("chosen", rows)
 
-    def curve(self) -> str:
+    def curve(self) -> Table:
         """A line for each ensemble and threshold."""
         stages = range(1, 1 + max(len(group.order) for group in self.groups))
         rows = [
@@ -215,9 +212,9 @@ class _Tables:
             for line in self._lines(lambda _, it: _rule(it) if it.rule else None)
         ]
         head = "leave at stage, %\n" + " ".join(f"{stage:3}" for stage in stages)
-        return self._show(rows, {"exits": head})
+        return self._table("curve", rows, {"exits": head})
 
-    def fixed(self) -> str:
+    def fixed(self) -> Table:
         """A line for each backbone, and for each ensemble of the first k."""
         rows = []
         for line in self._lines(_stage):
@@ -227,9 +224,9 @@ class _Tables:
             choice: Row = {"choice": texts.pop() if len(texts) == 1 else place}
             size = {"backbones": len(first.backbones)}
             rows.append(choice | size | line.cost() | line.cells("top-1", "acc1"))
-        return self._show(rows)
+        return self._table("fixed", rows)
 
-    def front(self) -> str:
+    def front(self) -> Table:
         """A line for each candidate in front by its means over the supports of all groups."""
         lines = list(self._lines(lambda _, it: (_rule(it), frozenset(it.backbones))))
         costs = np.array([line.mean("support_mean_gflops") for line in lines])
@@ -244,8 +241,9 @@ class _Tables:
             }
             measured = line.cost() | line.cells("top-1", "acc1")
             rows.append(choice | measured | {"support": accuracies[place]} | run)
-        table = self._show(sorted(rows, key=lambda row: row["GFLOPs"]), self.names.heads)
-        return f"{table}{self.names.legend}"
+        rows.sort(key=lambda row: row["GFLOPs"])
+        table = self._table("front", rows, self.names.heads)
+        return replace(table, below=self.names.legend.lstrip())
 
     def _lines(self, key: Callable[[_Group, Candidate], Any]) -> Iterator[_Line]:
         """The candidates that all groups have, in order of the first.
@@ -263,9 +261,17 @@ class _Tables:
             return f"within-{self.settings.within_points:g}"
         return None if candidate.threshold is None else f"{candidate.threshold:g}"
 
-    def _show(self, rows: Sequence[Row], heads: Mapping[str, str] | None = None) -> str:
-        percent = ["%", "top-1", "vs all", "vs best", "support"]
-        return show(rows, percent=percent, headers=heads, right=["θ"], terminal=self.terminal)
+    def _table(
+        self, kind: str, rows: Sequence[Row], heads: Mapping[str, str] | None = None
+    ) -> Table:
+        return table_of(
+            rows,
+            percent=["%", "top-1", "vs all", "vs best", "support"],
+            headers=heads,
+            labels={"%": "% of all stages"} | self.names.labels,
+            right=["θ"],
+            notes=_NOTES[kind],
+        )
 
 
 def _rule(candidate: Candidate) -> tuple[str | None, str | None, float | None]:

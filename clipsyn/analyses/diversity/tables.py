@@ -20,9 +20,19 @@ from clipsyn.results.view import (
     numbers_by,
     singles,
 )
-from clipsyn.show.numbers import NOTHING, interval, number, percent
+from clipsyn.show.numbers import NOTHING, number, percent
 from clipsyn.show.pairs import Side, pair_matrix
-from clipsyn.show.tables import WIDTH, ShortNames, interval_of, measured, shortened, show
+from clipsyn.show.table import (
+    SOFT_HYPHEN,
+    Cell,
+    Table,
+    Tables,
+    interval_cell,
+    known,
+    number_cell,
+    percent_cell,
+)
+from clipsyn.show.tables import WIDTH, ShortNames, interval_of, measured, shortened, table_of
 from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
 _OF_PAIRS = {  # metric: column, in order
@@ -37,8 +47,8 @@ _MEANS = {f"mean_{metric}": column for metric, column in _OF_PAIRS.items()} | _O
 _SHARES = ("inconsistency", "disagreement", "double fault")  # in percent
 _DIGITS = dict.fromkeys(("Q", "kappa", "Fleiss", "entropy"), 2)
 _HEADS = {
-    "inconsistency": "incon-\nsistency",
-    "disagreement": "dis-\nagree",
+    "inconsistency": f"incon{SOFT_HYPHEN}\nsistency",
+    "disagreement": f"dis{SOFT_HYPHEN}\nagree",
     "double fault": "double\nfault",
 }
 _MEANING = """\
@@ -62,9 +72,7 @@ single backbone. Q and kappas are high where backbones are alike. *: the 95 % in
 }
 
 
-def tables(
-    frame: pl.DataFrame, settings: DiversitySettings, *, terminal: bool | None = None
-) -> dict[str, str]:
+def tables(frame: pl.DataFrame, settings: DiversitySettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.diversity.measure` returns, by name.
 
     One group of dataset, split, perturbation and prompt set: "means" and "pairs", a line a pair.
@@ -74,15 +82,15 @@ def tables(
     """
     diversity = frame.filter(pl.col("dataset").is_not_null())
     if diversity.select(WHERE).n_unique() == 1:
-        shown = {"means": _means(diversity, "mean", terminal), "pairs": _pairs(diversity, terminal)}
+        shown = {"means": _means(diversity, "mean"), "pairs": _pairs(diversity)}
     else:
-        shown = {"means": _means(diversity, "means", terminal)}
+        shown = {"means": _means(diversity, "means")}
         for keys, part in diversity.group_by(WHERE[1:], maintain_order=True):
-            shown[f"pairs, {', '.join(map(str, keys))}"] = _matrix(part, terminal)
+            shown[f"pairs, {', '.join(map(str, keys))}"] = _matrix(part)
     correlations = _known_correlations(frame)
     for kind in ("pearson", "spearman") if len(correlations) else ():
-        shown[kind] = _correlations(correlations, kind, terminal)
-    return shown
+        shown[kind] = _correlations(correlations, kind)
+    return {name: (table,) for name, table in shown.items()}
 
 
 def notes(frame: pl.DataFrame, settings: DiversitySettings) -> Iterator[str]:
@@ -97,7 +105,7 @@ def _known_correlations(frame: pl.DataFrame) -> pl.DataFrame:
     return correlations.clear() if correlations["value"].is_nan().all() else correlations
 
 
-def _means(frame: pl.DataFrame, note: str, terminal: bool | None) -> str:
+def _means(frame: pl.DataFrame, note: str) -> Table:
     """A line a group; the interval of the first measure alone, to keep it narrow."""
     shared = common(frame, WHERE[1:])
     lines = []
@@ -106,10 +114,10 @@ def _means(frame: pl.DataFrame, note: str, terminal: bool | None) -> str:
         about = {key: part[key][0] for key in (*WHERE, "n") if key not in shared}
         lines.append(about | _cells(of_all, _MEANS, ["inconsistency"]))
     phrases = where(frame.row(0, named=True), list(shared))
-    return _shown(lines, title("diversity of the backbones", *phrases), _NOTES[note], terminal)
+    return _table(lines, title("diversity of the backbones", *phrases), _NOTES[note])
 
 
-def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
+def _pairs(frame: pl.DataFrame) -> Table:
     """A line a pair, those that err most differently first; below it what each alone gets right."""
     names = _short(frame)
     pairs = frame.filter(pl.col("metric").is_in([*_OF_PAIRS, "mcnemar_p_holm"]))
@@ -119,14 +127,14 @@ def _pairs(frame: pl.DataFrame, terminal: bool | None) -> str:
         lines.append(
             {"backbone": names.short[one], "and": names.short[other]}
             | _cells(of_pair, _OF_PAIRS, ["inconsistency", "kappa"])
-            | {"p": "<0.001" if p < 0.001 else number(p, 3)}
+            | {"p": Cell("<0.001" if p < 0.001 else number(p, 3), known(p))}
         )
     lines.sort(key=lambda line: 1 if is_nan(line["inconsistency"]) else -line["inconsistency"])
     alone = [f"{names.short[name]} {percent(share)}" for name, share in _unique(frame).items()]
     guess = f"one that guesses would at most get {_guess(frame)}"
     last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}; {guess}.", WIDTH)
     about = title(*where(frame.row(0, named=True), (*WHERE, "n")), names.phrase)
-    return _shown(lines, about, f"{_NOTES['pairs']}\n{last}", terminal)
+    return _table(lines, about, f"{_NOTES['pairs']}\n{last}")
 
 
 def _cells(
@@ -140,17 +148,16 @@ def _cells(
     return cells
 
 
-def _shown(lines: list[dict[str, Any]], about: str, note: str, terminal: bool | None) -> str:
-    text = show(
+def _table(lines: list[dict[str, Any]], about: str, note: str) -> Table:
+    return table_of(
         lines,
         title=about,
         percent=_SHARES,
         digits=_DIGITS,
         headers=_HEADS,
         right=["p"],
-        terminal=terminal,
+        notes=note,
     )
-    return f"{text}\n\n{note}"
 
 
 def _unique(frame: pl.DataFrame, metric: str = "unique_correct") -> dict[str, float | None]:
@@ -165,7 +172,7 @@ def _guess(frame: pl.DataFrame) -> str:
     return percent(max((share for share in shares if share is not None), default=None))
 
 
-def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
+def _matrix(part: pl.DataFrame) -> Table:
     """Kappa above the diagonal, error inconsistency below, unique-correct on it: over datasets."""
     names = _short(part)
     about = where(part.row(0, named=True), WHERE[1:])
@@ -173,16 +180,15 @@ def _matrix(part: pl.DataFrame, terminal: bool | None) -> str:
     return pair_matrix(
         part,
         names,
-        above=Side("error_consistency", number),
-        below=Side("error_inconsistency", percent),
-        diagonal={name: percent(share) for name, share in _unique(part).items()},
+        above=Side("error_consistency", number_cell),
+        below=Side("error_inconsistency", percent_cell),
+        diagonal={name: percent_cell(share) for name, share in _unique(part).items()},
         title=title(*about, names.phrase, over),
         note=_NOTES["matrix"].format(guess=_guess(part)),
-        terminal=terminal,
     )
 
 
-def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
+def _correlations(frame: pl.DataFrame, kind: str) -> Table:
     """A line a perturbation and ensemble, a column a measure; the first with its interval."""
     columns = {f"{kind}_{metric}": column for metric, column in (_OF_PAIRS | _OF_ALL).items()}
     shared = common(frame, (*WHERE[1:], "n"))
@@ -206,19 +212,19 @@ def _correlations(frame: pl.DataFrame, kind: str, terminal: bool | None) -> str:
         f"{shared['n']} datasets" if "n" in shared else "",
     )
     right = list(columns.values())
-    text = show(lines, title=about, headers=_HEADS, right=right, terminal=terminal)
-    return f"{text}\n\n{_NOTES['correlations']}"
+    return table_of(lines, title=about, headers=_HEADS, right=right, notes=_NOTES["correlations"])
 
 
-def _starred(rows: Numbers, columns: Mapping[str, str]) -> dict[str, str]:
+def _starred(rows: Numbers, columns: Mapping[str, str]) -> dict[str, Cell]:
     """Correlations as cells, with a star where the interval leaves 0 out; that of the first."""
     cells = {}
     for metric, column in columns.items():
         value, low, high = (rows[metric][name] for name in ("value", "ci_low", "ci_high"))
         star = "*" if low > 0 or high < 0 else " "
-        cells[column] = f"{NOTHING} " if is_nan(value) else f"{round(value, 2) + 0.0:+.2f}{star}"
+        text = f"{NOTHING} " if is_nan(value) else f"{round(value, 2) + 0.0:+.2f}{star}"
+        cells[column] = Cell(text, known(value))
         if column == "inconsistency":
-            cells[interval_of(column)] = interval(rows[metric], 2)
+            cells[interval_of(column)] = interval_cell(rows[metric], 2)
     return cells
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,10 +23,18 @@ from clipsyn.results.view import (
     singles,
 )
 from clipsyn.show.numbers import interval, percent, points
-from clipsyn.show.tables import ShortNames, best_of_rows, measured, shortened, show
+from clipsyn.show.table import Cell, Table, Tables
+from clipsyn.show.tables import (
+    ShortNames,
+    best_of_columns,
+    best_of_rows,
+    measured,
+    shortened,
+    table_of,
+)
 from clipsyn.show.titles import common, title, where
 
-RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
+RIGHT, WRONG = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
 
 _NOTES = {
     "oracle": """\
@@ -102,9 +110,7 @@ class _OracleNumbers:
         return {column: self.frame[column][0] for column in columns}
 
 
-def tables(
-    frame: pl.DataFrame, settings: OracleSettings, *, terminal: bool | None = None
-) -> dict[str, str]:
+def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.oracle.measure` returns, by name.
 
     One group of dataset, split, perturbation and prompt set gets "backbones", "subsets" and
@@ -116,29 +122,30 @@ def tables(
     groups = {name: _OracleNumbers(part) for name, part in named_parts(frame).items()}
     if len(groups) == 1:
         (group,) = groups.values()
-        return _details(group, top, terminal)
-    shown = _overview(frame, [*groups.values()], top, terminal) if groups else {}
-    for name, group in groups.items() if settings.details else ():
-        texts = _details(group, top, terminal)
-        shown |= {f"{kind}, {name}": text for kind, text in texts.items()}
-    return shown
+        shown = _details(group, top)
+    else:
+        shown = _overview(frame, [*groups.values()], top) if groups else {}
+        for name, group in groups.items() if settings.details else ():
+            of_group = _details(group, top)
+            shown |= {f"{kind}, {name}": table for kind, table in of_group.items()}
+    return {name: (table,) for name, table in shown.items()}
 
 
-def _overview(
-    frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int, terminal: bool | None
-) -> dict[str, str]:
+def _overview(frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int) -> dict[str, Table]:
     names = shortened(backbones(singles(frame)))
     shared = common(frame, ("split", "prompts"))
     keys = [name for name in WHERE if name not in shared]
     shown = {
-        "oracle": _oracles(groups, keys, names, terminal),
-        "choices": _choices(groups, keys, terminal),
-        "shapley": _by_backbone(groups, "shapley", keys, names, terminal),
-        "unique_correct": _by_backbone(groups, "unique_correct", keys, names, terminal),
-        "sizes": _sizes(groups, keys, top, terminal),
+        "oracle": _oracles(groups, keys, names),
+        "choices": _choices(groups, keys),
+        "shapley": _by_backbone(groups, "shapley", keys, names),
+        "unique_correct": _by_backbone(groups, "unique_correct", keys, names),
+        "sizes": _sizes(groups, keys, top),
     }
     about = "; ".join(filter(None, [*(f"{k} {v}" for k, v in shared.items()), names.phrase]))
-    return {name: f"{text}\n{about}." if about else text for name, text in shown.items()}
+    if not about:
+        return shown
+    return {name: replace(it, notes=f"{it.notes}\n{about}.") for name, it in shown.items()}
 
 
 def _by_backbone(
@@ -146,8 +153,7 @@ def _by_backbone(
     metric: str,
     keys: Sequence[str],
     names: ShortNames,
-    terminal: bool | None,
-) -> str:
+) -> Table:
     """A line for each group, a column for each backbone, and the floor."""
     columns = names.columns
     rows = [
@@ -159,19 +165,17 @@ def _by_backbone(
         }
         for group in groups
     ]
-    text = show(
+    return table_of(
         rows,
         percent=[*columns.values(), "guess"],
         headers=names.heads,
-        bold=best_of_rows(rows, [*columns.values()]),
-        terminal=terminal,
+        labels=names.labels,
+        best=best_of_rows(rows, [*columns.values()]),
+        notes=f"{_NOTES[metric]}{names.legend}",
     )
-    return f"{text}\n\n{_NOTES[metric]}{names.legend}"
 
 
-def _oracles(
-    groups: Sequence[_OracleNumbers], keys: Sequence[str], names: ShortNames, terminal: bool | None
-) -> str:
+def _oracles(groups: Sequence[_OracleNumbers], keys: Sequence[str], names: ShortNames) -> Table:
     rows = [
         {
             **group.about(keys),
@@ -188,10 +192,10 @@ def _oracles(
         for group in groups
     ]
     shares = ["top-1", "oracle", "indep.", "gain", "gain %", "none", "all"]
-    return f"{show(rows, percent=shares, terminal=terminal)}\n\n{_NOTES['oracle']}"
+    return table_of(rows, percent=shares, notes=_NOTES["oracle"])
 
 
-def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str], terminal: bool | None) -> str:
+def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str]) -> Table:
     """For each group: one backbone for all images, one for each class, one for each image."""
     weighed = any(group.weights is not None for group in groups)
     rows = [
@@ -207,13 +211,12 @@ def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str], terminal: bo
         }
         for group in groups
     ]
-    text = show(
+    return table_of(
         rows,
         percent=[name for name in rows[0] if name not in keys],
         headers={"share left out": "share\nleft out"},
-        terminal=terminal,
+        notes=f"{_NOTES['choices']}{_WEIGHTS if weighed else ''}",
     )
-    return f"{text}\n\n{_NOTES['choices']}{_WEIGHTS if weighed else ''}"
 
 
 def _ratio(gain: Row, whole: Row) -> float | None:
@@ -221,9 +224,7 @@ def _ratio(gain: Row, whole: Row) -> float | None:
     return gain["value"] / whole["value"] if whole["value"] > 0 else None
 
 
-def _sizes(
-    groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int, terminal: bool | None
-) -> str:
+def _sizes(groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int) -> Table:
     by_size = [
         {len(names): oracle["acc1"]["value"] for names, oracle in group.subsets.items()}
         for group in groups
@@ -233,21 +234,21 @@ def _sizes(
         group.about(keys) | {str(size): accuracy.get(size) for size in sizes}
         for group, accuracy in zip(groups, by_size, strict=True)
     ]
-    text = show(rows, percent=[*map(str, sizes)], terminal=terminal)
-    return f"{text}\n\n{_NOTES['sizes']}"
+    return table_of(rows, percent=[*map(str, sizes)], notes=_NOTES["sizes"])
 
 
-def _details(group: _OracleNumbers, top: int, terminal: bool | None) -> dict[str, str]:
+def _details(group: _OracleNumbers, top: int) -> dict[str, Table]:
     names = shortened([*group.singles])
     head = title(*where(group.frame.row(0, named=True), (*WHERE, "n")), names.phrase)
-    return {
-        "backbones": f"{head}\n{_backbones(group, names, terminal)}",
-        "subsets": f"{head}\n{_best_subsets(group, names, top, terminal)}",
-        "regions": f"{head}\n{_regions(group, names, top, terminal)}",
+    shown = {
+        "backbones": _backbones(group, names),
+        "subsets": _best_subsets(group, names, top),
+        "regions": _regions(group, names, top),
     }
+    return {name: replace(table, title=head) for name, table in shown.items()}
 
 
-def _backbones(group: _OracleNumbers, names: ShortNames, terminal: bool | None) -> str:
+def _backbones(group: _OracleNumbers, names: ShortNames) -> Table:
     """A line for each backbone, the oracles below."""
     rows: list[dict[str, Any]] = [
         {
@@ -261,21 +262,20 @@ def _backbones(group: _OracleNumbers, names: ShortNames, terminal: bool | None) 
         }
         for name, metrics in group.singles.items()
     ]
-    bold = {(line, "top-1") for line, row in enumerate(rows) if row["top-1"] == group.best["value"]}
+    best = best_of_columns(rows, ["top-1"])
     oracle = group.oracle["acc1"]
     rows += [
         {"backbone": "class oracle", **measured("top-1", group.by_class["acc1"])},
         {"backbone": "oracle", **measured("top-1", oracle), "Shapley": oracle["value"]},
     ]
     guesses = ["guess of Shapley", "guess of only it right"]
-    text = show(
+    return table_of(
         rows,
         percent=["top-1", "Shapley", "only it right", *guesses],
         headers={"only it right": "only it\nright"} | dict.fromkeys(guesses, "guess"),
-        bold=bold,
-        terminal=terminal,
+        best=best,
+        below="\n".join(_sentences(group, names.short[group.best["backbone"]])),
     )
-    return "\n".join([text, *_sentences(group, names.short[group.best["backbone"]])])
 
 
 def _sentences(group: _OracleNumbers, best: str) -> list[str]:
@@ -308,7 +308,7 @@ def _sentences(group: _OracleNumbers, best: str) -> list[str]:
     return sentences
 
 
-def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int, terminal: bool | None) -> str:
+def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
     """A line for each number of backbones, a column for each backbone."""
     rows: list[dict[str, Any]] = []
     for subset, oracle in [*group.subsets.items()][:top]:
@@ -324,14 +324,7 @@ def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int, terminal: 
                 **_marks(subset, names),
             }
         )
-    text = show(
-        rows,
-        percent=["oracle", "indep.", "step", "gain"],
-        headers=names.heads,
-        terminal=terminal,
-    )
     lines = [
-        text,
         "the best backbones of each number, chosen on these very images; indep.: if errors "
         "were, within each\nclass; step: over one backbone fewer; gain: over the best single "
         "backbone, in points",
@@ -339,29 +332,37 @@ def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int, terminal: 
     count = len(group.subsets)
     if count > top:
         lines.append(f"{count - top:,} more numbers of backbones: --top {count}")
-    return "\n".join(lines) + names.legend
+    return table_of(
+        rows,
+        percent=["oracle", "indep.", "step", "gain"],
+        headers=names.heads,
+        labels=names.labels,
+        below="\n".join(lines) + names.legend,
+    )
 
 
-def _regions(group: _OracleNumbers, names: ShortNames, top: int, terminal: bool | None) -> str:
+def _regions(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
     """A line for each region, a column for each backbone."""
     regions = group.frame.filter(metric="region")
     rows = [
         {"images": _images(row), "%": row["value"], **_marks(row["backbones"], names)}
         for row in regions.head(top).iter_rows(named=True)
     ]
-    kinds: dict[str, Any] = {"images": pl.Int64, "%": pl.Float64}
-    kinds |= dict.fromkeys(names.columns.values(), pl.String)
-    text = show(
-        pl.DataFrame(rows, schema=kinds), percent=["%"], headers=names.heads, terminal=terminal
-    )
-    lines = [text, f"images that these backbones ({RIGHT}) get right, and no others"]
+    lines = [f"images that these backbones ({RIGHT.text}) get right, and no others"]
     if rest := len(regions) - len(rows):
         images = regions["n"][0] * regions["value"][top:].sum()
         lines.append(f"{rest:,} more regions with {images:,.0f} images: --top {len(regions)}")
-    return "\n".join(lines) + names.legend
+    return table_of(
+        rows or pl.DataFrame(schema=["images", "%", *names.columns.values()]),
+        percent=["%"],
+        headers=names.heads,
+        labels=names.labels,
+        right=["images"],
+        below="\n".join(lines) + names.legend,
+    )
 
 
-def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, str]:
+def _marks(subset: Sequence[str], names: ShortNames) -> dict[str, Cell]:
     return {column: RIGHT if name in subset else WRONG for name, column in names.columns.items()}
 
 

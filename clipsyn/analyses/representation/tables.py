@@ -10,9 +10,18 @@ import polars as pl
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.frames import is_nan
 from clipsyn.results.view import WHERE, backbones, numbers_by
-from clipsyn.show.numbers import interval, number, percent
+from clipsyn.show.numbers import number
 from clipsyn.show.pairs import Side, pair_matrix
-from clipsyn.show.tables import ShortNames, interval_of, measured, shortened, show
+from clipsyn.show.table import (
+    SOFT_HYPHEN,
+    Cell,
+    Table,
+    Tables,
+    interval_cell,
+    number_cell,
+    percent_cell,
+)
+from clipsyn.show.tables import ShortNames, interval_of, measured, shortened, table_of
 from clipsyn.show.titles import common, mean_over, title, where
 
 _OF_PAIRS = {"cka": "CKA", "procrustes": "Procrustes", "mutual_knn": "neighbours"}
@@ -40,6 +49,7 @@ _HEADS = {
     "chance": "by\nchance",
     "chance after": "by\nchance",
 }
+_LABELS = {"chance": "ECE by chance", "chance after": "ECE after by chance"}
 _NOTES = {
     "overview": """\
 Means over pairs of backbones. CKA: linear, unbiased; 1 for the same embeddings but for rotation and
@@ -61,9 +71,7 @@ divided by T, the temperature fitted on the support.""",
 }
 
 
-def tables(
-    frame: pl.DataFrame, settings: RepresentationSettings, *, terminal: bool | None = None
-) -> dict[str, str]:
+def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.representation.measure` returns, by name.
 
     One dataset, split and perturbation: "similarity", a matrix of pairs, and "pairs", a line a
@@ -74,12 +82,12 @@ def tables(
     """
     pairs = frame.filter(pl.col("metric").is_in(list(_OF_PAIRS)))
     logits = frame.filter(pl.col("metric").is_in(list(_OF_LOGITS)))
-    shown = _similarities(pairs, terminal) if len(pairs) else {}
+    shown = _similarities(pairs) if len(pairs) else {}
     several = logits.select(WHERE[1:]).n_unique() > 1
     for keys, part in logits.group_by(WHERE[1:], maintain_order=True):
         name = ", ".join(["logits", *map(str, keys)]) if several else "logits"
-        shown[name] = _logits(part, terminal)
-    return shown
+        shown[name] = _logits(part)
+    return {name: (table,) for name, table in shown.items()}
 
 
 def notes(frame: pl.DataFrame, _: RepresentationSettings) -> Iterator[str]:
@@ -89,20 +97,17 @@ def notes(frame: pl.DataFrame, _: RepresentationSettings) -> Iterator[str]:
         yield f"no logit statistics, for want of labels: {', '.join(silent)}"
 
 
-def _similarities(pairs: pl.DataFrame, terminal: bool | None) -> dict[str, str]:
+def _similarities(pairs: pl.DataFrame) -> dict[str, Table]:
     names = shortened(backbones(pairs))
     if pairs.select(WHERE).n_unique() == 1:
-        return {
-            "similarity": _matrix(pairs, names, terminal),
-            "pairs": _pairs(pairs, names, terminal),
-        }
-    shown = {"similarity": _overview(pairs, names, terminal)}
+        return {"similarity": _matrix(pairs, names), "pairs": _pairs(pairs, names)}
+    shown = {"similarity": _overview(pairs, names)}
     for (split, perturbation, _), part in pairs.group_by(WHERE[1:], maintain_order=True):
-        shown[f"matrix, {split}, {perturbation}"] = _matrix(part, names, terminal)
+        shown[f"matrix, {split}, {perturbation}"] = _matrix(part, names)
     return shown
 
 
-def _overview(pairs: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
+def _overview(pairs: pl.DataFrame, names: ShortNames) -> Table:
     """A line a group: means over pairs, and the pairs that are least and most alike."""
     shared = common(pairs, ("split", "perturbation"))
     lines = []
@@ -119,15 +124,17 @@ def _overview(pairs: pl.DataFrame, names: ShortNames, terminal: bool | None) -> 
             | {"Procrustes": _mean(part, "procrustes"), "neighbours": _mean(part, "mutual_knn")}
         )
     phrases = [f"{name} {value}" for name, value in shared.items()]
-    text = show(
+    return table_of(
         lines,
         title=title("similarity of embeddings", *phrases, names.phrase),
         percent=["neighbours"],
         digits=_DIGITS,
-        headers={"Procrustes": "Pro-\ncrustes", "neighbours": "neigh-\nbours"},
-        terminal=terminal,
+        headers={
+            "Procrustes": f"Pro{SOFT_HYPHEN}\ncrustes",
+            "neighbours": f"neigh{SOFT_HYPHEN}\nbours",
+        },
+        notes=_NOTES["overview"],
     )
-    return f"{text}\n\n{_NOTES['overview']}"
 
 
 def _mean(part: pl.DataFrame, metric: str) -> float | None:
@@ -144,21 +151,20 @@ def _pair(rows: pl.DataFrame, names: ShortNames) -> str | None:
     return " ".join([*(names.short[name] for name in members), number(value)])
 
 
-def _matrix(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
+def _matrix(part: pl.DataFrame, names: ShortNames) -> Table:
     """CKA above the diagonal and mutual neighbours below: means over datasets."""
     return pair_matrix(
         part,
         names,
-        above=Side("cka", number),
-        below=Side("mutual_knn", percent),
-        diagonal=dict.fromkeys(names.short, ""),
+        above=Side("cka", number_cell),
+        below=Side("mutual_knn", percent_cell),
+        diagonal=dict.fromkeys(names.short, Cell("")),
         title=_title(part, names),
         note=_NOTES["matrix"],
-        terminal=terminal,
     )
 
 
-def _pairs(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
+def _pairs(part: pl.DataFrame, names: ShortNames) -> Table:
     """A line a pair, the most alike first."""
     lines = []
     for (one, other), of_pair in numbers_by(part, "backbones").items():
@@ -167,17 +173,16 @@ def _pairs(part: pl.DataFrame, names: ShortNames, terminal: bool | None) -> str:
             line |= measured(column, of_pair[metric], _DIGITS.get(column))
         lines.append(line)
     lines.sort(key=lambda line: 1 if is_nan(line["CKA"]) else -line["CKA"])
-    text = show(
+    return table_of(
         lines,
         title=_title(part, names),
         percent=["neighbours"],
         digits=_DIGITS,
-        terminal=terminal,
+        notes=_NOTES["pairs"],
     )
-    return f"{text}\n\n{_NOTES['pairs']}"
 
 
-def _logits(part: pl.DataFrame, terminal: bool | None) -> str:
+def _logits(part: pl.DataFrame) -> Table:
     """A line a backbone; intervals where there is one dataset, else means over datasets."""
     names = shortened(backbones(part))
     lines = [
@@ -185,14 +190,14 @@ def _logits(part: pl.DataFrame, terminal: bool | None) -> str:
         for name, text in names.short.items()
     ]
     known = [name for name in lines[0] if any(line[name] is not None for line in lines)]
-    text = show(
-        pl.DataFrame(lines, infer_schema_length=None).select(known),
+    return table_of(
+        [{name: line[name] for name in known} for line in lines],
         title=_title(part, names),
         percent=_SHARES,
         headers=_HEADS,
-        terminal=terminal,
+        labels=_LABELS,
+        notes="\n".join([_NOTES["logits"], *_incomplete(part)]),
     )
-    return "\n\n".join([text, "\n".join([_NOTES["logits"], *_incomplete(part)])])
 
 
 def _cells(of_backbone: pl.DataFrame) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def _cells(of_backbone: pl.DataFrame) -> dict[str, Any]:
         values = rows["value"].fill_nan(None)
         cells[column] = values.median() if metric == "temperature" else values.mean()
         if one and metric in _WITH_INTERVAL:
-            beside = interval(rows.row(0, named=True)) if len(rows) else None
+            beside = interval_cell(rows.row(0, named=True)) if len(rows) else None
             cells[interval_of(column)] = beside
     return cells
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -12,13 +13,14 @@ from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, labelled, trial_rows
 from clipsyn.frames import is_nan
 from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import UNKNOWN, Table, Tables
 from clipsyn.show.tables import (
     ShortNames,
     best_of_columns,
     best_of_rows,
     interval_of,
     measured,
-    show,
+    table_of,
 )
 from clipsyn.show.titles import common, fitted_on
 from clipsyn.specs import CLEAN as CLEAN_IMAGES
@@ -62,9 +64,7 @@ Kendall's, of the order of the backbones clean and perturbed.""",
 }
 
 
-def tables(
-    frame: pl.DataFrame, settings: RobustnessSettings, *, terminal: bool | None = None
-) -> dict[str, str]:
+def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.robustness.measure` returns, by name.
 
     "summary" has a line for each method; "accuracy", "errors", "order" (which backbone is best
@@ -74,38 +74,41 @@ def tables(
     each dataset, its name behind a comma ("order, birds/test, own").
     """
     single, summed_up = trial_rows(frame)
-    shown = {"datasets": _datasets(single, terminal)} if len(single) > 1 else {}
+    shown: dict[str, Tables] = {"datasets": (_datasets(single),)} if len(single) > 1 else {}
     asked = [*labelled(summed_up)]
     if settings.details and single != summed_up:
         asked += labelled(single)
     for name, trial in asked:
-        texts = _tables(trial, settings.details, terminal)
-        shown |= {f"{kind}{name}": text for kind, text in texts.items()}
+        of_trial = _tables(trial, settings.details)
+        shown |= {f"{kind}{name}": of_kind for kind, of_kind in of_trial.items()}
     return shown
 
 
-def _tables(trial: TrialRows, details: bool, terminal: bool | None) -> dict[str, str]:
+def _tables(trial: TrialRows, details: bool) -> dict[str, Tables]:
     perturbed = [*trial.severities, ALL]
-    texts = {
-        "summary": _summary(trial, terminal),
-        "accuracy": _by_perturbation(trial, "acc1", [CLEAN, *perturbed], terminal),
+    shown: dict[str, Tables] = {
+        "summary": (_summary(trial),),
+        "accuracy": (_by_perturbation(trial, "acc1", [CLEAN, *perturbed]),),
     }
     if details:
         for metric in ("drop", "relative_robustness"):
-            texts[metric] = _by_perturbation(trial, metric, perturbed, terminal)
-    texts["errors"] = _by_perturbation(trial, "ce", perturbed, terminal)
+            shown[metric] = (_by_perturbation(trial, metric, perturbed),)
+    shown["errors"] = (_by_perturbation(trial, "ce", perturbed),)
     if trial.has_oracle:
-        texts["order"] = _order(trial, terminal)
+        shown["order"] = (_order(trial),)
     if trial.has_oracle or trial.ensembles:
-        texts["gains"] = _gains(trial, terminal)
-    texts["severities"] = _severities(trial, terminal)
+        shown["gains"] = _gains(trial)
+    shown["severities"] = _severities(trial)
     if details:
         conditions = [CLEAN, *trial.labels]
-        texts["every severity"] = _by_perturbation(trial, "acc1", conditions, terminal)
-    return {name: f"{trial.title}\n{text}" for name, text in texts.items()}
+        shown["every severity"] = (_by_perturbation(trial, "acc1", conditions),)
+    return {
+        name: (replace(first, title=trial.title), *others)
+        for name, (first, *others) in shown.items()
+    }
 
 
-def _summary(trial: TrialRows, terminal: bool | None) -> str:
+def _summary(trial: TrialRows) -> Table:
     """A line for each predictor."""
     lines: _Lines = [
         {
@@ -118,7 +121,7 @@ def _summary(trial: TrialRows, terminal: bool | None) -> str:
         }
         for predictor, text in trial.predictors.items()
     ]
-    lines[trial.backbones.index(trial.reference)][interval_of("mCE")] = NOTHING
+    lines[trial.backbones.index(trial.reference)][interval_of("mCE")] = UNKNOWN
     count, columns = len(trial.backbones), ["clean", "perturbed", "drop", "relative", "mCE"]
     if trial.has_oracle:
         mark = {
@@ -126,21 +129,20 @@ def _summary(trial: TrialRows, terminal: bool | None) -> str:
             for column, condition in (("clean", CLEAN), ("perturbed", ALL))
         }
         lines.insert(count + 1, {"predictor": "independent"} | mark)
-    text = show(
+    note = _NOTES["summary"].format(reference=_reference(trial))
+    return table_of(
         _without_unknown(lines, columns),
         percent=columns,
         headers={"predictor": ""},
-        bold=best_of_columns(lines[:count], ["clean", "perturbed", "relative"])
-        | best_of_columns(lines[:count], ["drop", "mCE"], least=True),
-        terminal=terminal,
+        best={
+            **best_of_columns(lines[:count], ["clean", "perturbed", "relative"]),
+            **best_of_columns(lines[:count], ["drop", "mCE"], least=True),
+        },
+        notes=f"{note}{_NOTES['independent'] if trial.has_oracle else ''}{_fitted(trial)}",
     )
-    note = _NOTES["summary"].format(reference=_reference(trial))
-    return f"{text}\n\n{note}{_NOTES['independent'] if trial.has_oracle else ''}{_fitted(trial)}"
 
 
-def _by_perturbation(
-    trial: TrialRows, metric: str, conditions: Sequence[str], terminal: bool | None
-) -> str:
+def _by_perturbation(trial: TrialRows, metric: str, conditions: Sequence[str]) -> Table:
     """A line for each perturbation, a column for each backbone, and the oracle."""
     columns = [*trial.names.columns.values()]
     lines: _Lines = []
@@ -155,19 +157,19 @@ def _by_perturbation(
         if trial.has_oracle and metric == "acc1":
             line["independent"] = trial.value("acc1_independent", condition, ORACLE)
         lines.append(line)
-    text = show(
+    notes = {"acc1": "accuracy" if ALL in conditions else "every severity", "ce": "errors"}
+    note = _NOTES[notes.get(metric, metric)].format(reference=_reference(trial))
+    return table_of(
         lines,
         percent=[*columns, "oracle", "independent"],
         headers=trial.names.heads | {"independent": "indep."},
-        bold=best_of_rows(lines, columns, least=metric in ("ce", "drop")),
-        terminal=terminal,
+        labels=trial.names.labels,
+        best=best_of_rows(lines, columns, least=metric in ("ce", "drop")),
+        notes=f"{note}{trial.names.legend}",
     )
-    notes = {"acc1": "accuracy" if ALL in conditions else "every severity", "ce": "errors"}
-    note = _NOTES[notes.get(metric, metric)].format(reference=_reference(trial))
-    return f"{text}\n\n{note}{trial.names.legend}"
 
 
-def _order(trial: TrialRows, terminal: bool | None) -> str:
+def _order(trial: TrialRows) -> Table:
     """A line for each perturbation: which backbone is best there."""
     lines: _Lines = []
     for condition in (CLEAN, *trial.severities, ALL):
@@ -185,20 +187,19 @@ def _order(trial: TrialRows, terminal: bool | None) -> str:
             }
         )
         if not switch.get("value"):  # the best is the one that is best on clean images
-            lines[-1][interval_of("switch")] = NOTHING
-    text = show(
+            lines[-1][interval_of("switch")] = UNKNOWN
+    return table_of(
         _without_unknown(lines, ["lead", "switch", "tau"]),
         percent=["top-1", "lead", "switch"],
         digits={"tau": 2},
-        terminal=terminal,
+        notes=_NOTES["order"].format(best=lines[0]["best"]),
     )
-    return f"{text}\n\n{_NOTES['order'].format(best=lines[0]['best'])}"
 
 
-def _gains(trial: TrialRows, terminal: bool | None) -> str:
+def _gains(trial: TrialRows) -> Tables:
     """A line for each perturbation; many ensembles are split over several tables."""
     blocks = [trial.ensembles[at : at + _MOST] for at in range(0, len(trial.ensembles), _MOST)]
-    texts = []
+    tables = []
     for number, ensembles in enumerate(blocks or [()]):
         names = ShortNames({name: name for name in ensembles}, "")
         lines: _Lines = []
@@ -209,20 +210,20 @@ def _gains(trial: TrialRows, terminal: bool | None) -> str:
             for name, column in names.columns.items():
                 line[column] = trial.value("gain", condition, Predictor(name, is_ensemble=True))
             lines.append(line)
-        texts.append(
-            show(
+        tables.append(
+            table_of(
                 _without_unknown(lines, ["oracle"]),
                 percent=["oracle", *names.columns.values()],
                 headers=names.heads,
-                terminal=terminal,
+                labels=names.labels,
             )
         )
     methods = ["the oracle"] * trial.has_oracle + ["ensembles"] * bool(trial.ensembles)
     note = _NOTES["gains"].format(methods=" and ".join(methods))
-    return "\n\n".join([*texts, note + _fitted(trial)])
+    return (*tables[:-1], replace(tables[-1], notes=note + _fitted(trial)))
 
 
-def _severities(trial: TrialRows, terminal: bool | None) -> str:
+def _severities(trial: TrialRows) -> Tables:
     """A line for each perturbation: mean accuracies, and a curve of bars for each backbone."""
     levels = sorted({level for labels in trial.severities.values() for level in labels})
     levels = levels if len(levels) <= _MOST else []
@@ -250,15 +251,16 @@ def _severities(trial: TrialRows, terminal: bool | None) -> str:
     else:
         beside = [numbers, bars]
     percent = [CLEAN, *map(str, levels)]
-    texts = [
-        show(lines, percent=percent, headers=trial.names.heads, terminal=terminal)
+    names = trial.names
+    *others, last = (
+        table_of(lines, percent=percent, headers=names.heads, labels=names.labels)
         for lines in beside
-    ]
+    )
     note = _NOTES["severities"].format(top=100 * top)
-    return "\n\n".join([*texts, f"{note}{trial.names.legend}"])
+    return (*others, replace(last, notes=f"{note}{names.legend}"))
 
 
-def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
+def _datasets(trials: Sequence[TrialRows]) -> Table:
     """A line for each dataset."""
     shared = common(pl.DataFrame([trial.about for trial in trials]), ("split", "prompts"))
     lines: _Lines = []
@@ -282,21 +284,20 @@ def _datasets(trials: Sequence[TrialRows], terminal: bool | None) -> str:
         )
     accuracies = ["top-1 of clean", "top-1 of perturbed"]
     gains = {"gain clean": "gain\nclean", "gain perturbed": "gain\nperturbed"}
-    text = show(
+    return table_of(
         _without_unknown(lines, ["drop"]),
         percent=[*accuracies, "drop", *gains],
         digits={"tau": 2},
         headers=gains | dict.fromkeys(accuracies, "top-1"),
-        terminal=terminal,
+        notes=_NOTES["datasets"],
     )
-    return f"{text}\n\n{_NOTES['datasets']}"
 
 
 def _without_unknown(lines: _Lines, columns: Iterable[str]) -> _Lines:
     """The lines without columns of intervals in which no interval is known."""
     intervals = [interval_of(column) for column in columns]
     unknown = {
-        name for name in intervals if all(line.get(name, NOTHING) == NOTHING for line in lines)
+        name for name in intervals if all(line.get(name, UNKNOWN) == UNKNOWN for line in lines)
     }
     return [{name: cell for name, cell in line.items() if name not in unknown} for line in lines]
 

@@ -15,7 +15,8 @@ from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.frames import is_nan
 from clipsyn.results.frame import Row
 from clipsyn.results.view import WHERE, backbones, named_parts, singles
-from clipsyn.show.numbers import interval, number, shots_text
+from clipsyn.show.numbers import number, shots_text
+from clipsyn.show.table import Cell, Table, Tables, interval_cell
 from clipsyn.show.tables import (
     WIDTH,
     ShortNames,
@@ -23,7 +24,7 @@ from clipsyn.show.tables import (
     best_of_rows,
     interval_of,
     shortened,
-    show,
+    table_of,
 )
 from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
@@ -164,9 +165,10 @@ class _Groups:
         means = {name: self.mean(key) for name, key in keys.items()}
         return {name: None if mean is None else 100 * mean for name, mean in means.items()}
 
-    def with_interval(self, column: str, key: _Key) -> dict[str, str]:
+    def with_interval(self, column: str, key: _Key) -> dict[str, Cell]:
         """The cell beside a column, of a single group: means over several have no interval."""
-        return {interval_of(column): interval(self.rows[0].get(key, {}))} if self.is_one else {}
+        row = self.rows[0].get(key, {})
+        return {interval_of(column): interval_cell(row)} if self.is_one else {}
 
     def leaves_out_0(self, key: _Key) -> bool:
         """Whether the interval of a single group's number does."""
@@ -180,9 +182,7 @@ def _key(row: Row) -> _Key:
     return _Key(_Method(row["ensemble"], backbone), *about)
 
 
-def tables(
-    frame: pl.DataFrame, settings: SelectiveSettings, *, terminal: bool | None = None
-) -> dict[str, str]:
+def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables]:
     """Tables of what `clipsyn.analyses.selective.measure` returns, by name.
 
     "methods", a line a method, by the first score it has; "scores", the same by every score;
@@ -195,13 +195,13 @@ def tables(
     if not parts:
         return {}
     short = shortened(backbones(frame))
-    shown = _tables(_Groups(frame, short), settings, terminal)
+    shown = _tables(_Groups(frame, short), settings)
     if len(parts) > 1:
-        shown["datasets"] = _datasets(frame, short, terminal)
+        shown["datasets"] = _datasets(frame, short)
     for name, part in parts.items() if settings.details and len(parts) > 1 else ():
-        of_one = _tables(_Groups(part, short), settings, terminal)
-        shown |= {f"{kind}, {name}": text for kind, text in of_one.items()}
-    return shown
+        of_one = _tables(_Groups(part, short), settings)
+        shown |= {f"{kind}, {name}": table for kind, table in of_one.items()}
+    return {name: (table,) for name, table in shown.items()}
 
 
 def notes(frame: pl.DataFrame, settings: SelectiveSettings) -> Iterator[str]:
@@ -233,25 +233,25 @@ def _left_out(part: pl.DataFrame, settings: SelectiveSettings) -> Iterator[str]:
             yield f"no {', '.join(lacking)} for want of logits: {', '.join(names)}"
 
 
-def _tables(groups: _Groups, settings: SelectiveSettings, terminal: bool | None) -> dict[str, str]:
+def _tables(groups: _Groups, settings: SelectiveSettings) -> dict[str, Table]:
     if not groups.keys:  # the groups have nothing in common
         return {}
     chosen = any(key.metric == "coverage" for key in groups.keys)
-    shown = {"methods": _methods(groups, None, terminal)}
+    shown = {"methods": _methods(groups, None)}
     if len(groups.scores) > 1:
-        shown["scores"] = _scores(groups, terminal)
+        shown["scores"] = _scores(groups)
     if chosen:
-        shown["thresholds"] = _thresholds(groups, None, terminal)
+        shown["thresholds"] = _thresholds(groups, None)
     for score in groups.scores if settings.details else ():
-        shown[f"methods, {score}"] = _methods(groups, score, terminal)
+        shown[f"methods, {score}"] = _methods(groups, score)
         if chosen:
-            shown[f"thresholds, {score}"] = _thresholds(groups, score, terminal)
+            shown[f"thresholds, {score}"] = _thresholds(groups, score)
     if groups.foreign:
-        shown["foreign"] = _foreign(groups, terminal)
+        shown["foreign"] = _foreign(groups)
     return shown
 
 
-def _methods(groups: _Groups, score: str | None, terminal: bool | None) -> str:
+def _methods(groups: _Groups, score: str | None) -> Table:
     """A line a method, by this score or by the first that it has."""
     lines = []
     for method, by in groups.by(score):
@@ -264,25 +264,24 @@ def _methods(groups: _Groups, score: str | None, terminal: bool | None) -> str:
             | groups.areas({"AUGRC": aurc._replace(metric="augrc")})
             | {head: groups.mean(_Key(method, "acc1", by, at)) for head, at in _AT.items()}
         )
-    return _shown(lines, groups.title, _NOTES["methods"], terminal, least=["AURC"])
+    return _table(lines, groups.title, _NOTES["methods"], least=["AURC"])
 
 
-def _scores(groups: _Groups, terminal: bool | None) -> str:
+def _scores(groups: _Groups) -> Table:
     """AURC: a line a method, a column a score."""
     lines = []
     for method in groups.methods:
         line: dict[str, Any] = {"method": groups.name(method)}
         for score in groups.scores:
-            value = groups.mean(_Key(method, "aurc", score))
+            area = groups.areas({"AURC": _Key(method, "aurc", score)})["AURC"]
             star = "*" if groups.leaves_out_0(_Key(method, "aurc_gain", score)) else ""
-            line[score] = f"{number(None if value is None else 100 * value)}{star:1}"
+            line[score] = Cell(f"{number(area)}{star:1}", area)
         lines.append(line)
-    text = show(lines, title=groups.title, right=groups.scores, terminal=terminal)
     note = _NOTES["scores"] + (_NOTES["star"] if groups.is_one else "")
-    return f"{text}\n\n{fill(note, WIDTH)}"
+    return table_of(lines, title=groups.title, right=groups.scores, notes=fill(note, WIDTH))
 
 
-def _thresholds(groups: _Groups, score: str | None, terminal: bool | None) -> str:
+def _thresholds(groups: _Groups, score: str | None) -> Table:
     """A line a wished accuracy and method."""
     lines = []
     wishes = list(dict.fromkeys(key.wished for key in groups.keys if key.wished is not None))
@@ -306,10 +305,10 @@ def _thresholds(groups: _Groups, score: str | None, terminal: bool | None) -> st
                 line["reached"] = f"{reached} of {len(groups.rows)}"
             lines.append(line)
     note = _NOTES["thresholds"] + ("" if groups.is_one else _NOTES["reached"])
-    return _shown(lines, title(groups.title, groups.chosen_on), note, terminal)
+    return _table(lines, title(groups.title, groups.chosen_on), note)
 
 
-def _foreign(groups: _Groups, terminal: bool | None) -> str:
+def _foreign(groups: _Groups) -> Table:
     """A line a foreign dataset and method; AUROC and FPR by each score."""
     every = groups.scores
     lines = []
@@ -329,10 +328,10 @@ def _foreign(groups: _Groups, terminal: bool | None) -> str:
         for score in every
     }
     note = _NOTES["foreign"] + ("" if groups.is_one else _NOTES["others"])
-    return _shown(lines, groups.title, note, terminal, heads=heads)
+    return _table(lines, groups.title, note, heads=heads)
 
 
-def _datasets(frame: pl.DataFrame, short: ShortNames, terminal: bool | None) -> str:
+def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
     """AURC by the first score: a line a group, a column a method."""
     shared = common(frame, WHERE)
     groups = [_Groups(part, short) for part in named_parts(frame).values()]
@@ -350,39 +349,37 @@ def _datasets(frame: pl.DataFrame, short: ShortNames, terminal: bool | None) -> 
         lines.append(line)
     scores = {score for of in groups for _, score in of.by(None)}
     by = [f"by {scores.pop()}"] if len(scores) == 1 else []
-    text = show(
+    return table_of(
         lines,
         title=title(*where(frame.row(0, named=True), list(shared)), short.phrase, *by),
         digits=dict.fromkeys(columns.values(), 2),
         headers=names.heads,
-        bold=best_of_rows(lines, list(columns.values()), least=True),
-        terminal=terminal,
+        labels={column: groups[0].name(method) for method, column in columns.items()},
+        best=best_of_rows(lines, list(columns.values()), least=True),
+        notes=f"{_NOTES['datasets']}{names.legend}",
     )
-    return f"{text}\n\n{_NOTES['datasets']}{names.legend}"
 
 
-def _shown(
+def _table(
     lines: list[dict[str, Any]],
     about: str,
     note: str,
-    terminal: bool | None,
     *,
     least: Sequence[str] = (),
     heads: Mapping[str, str] | None = None,
-) -> str:
+) -> Table:
     scores = {line["score"] for line in lines if "score" in line}
     if len(scores) == 1:  # for the title
         about = title(about, f"by {scores.pop()}")
         lines = [{name: cell for name, cell in line.items() if name != "score"} for line in lines]
     columns = list(lines[0]) if lines else []
-    text = show(
+    return table_of(
         lines,
         title=about,
         percent=[name for name in columns if name in _SHARES or name in (heads or {})],
         digits=dict.fromkeys(_AREAS, 2) | {"threshold": 3},
         headers=_HEADS | dict(heads or {}),
         right=["reached"],
-        bold=best_of_columns(lines, least, least=True),
-        terminal=terminal,
+        best=best_of_columns(lines, least, least=True),
+        notes=fill(note, WIDTH),
     )
-    return f"{text}\n\n{fill(note, WIDTH)}"

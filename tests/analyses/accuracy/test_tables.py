@@ -11,6 +11,7 @@ import pytest
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.accuracy.tables import tables
 from clipsyn.results.frame import RESULT
+from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
@@ -23,9 +24,9 @@ def plain(text: str) -> str:
 
 def shown(name: str, frame: pl.DataFrame, *, terminal: bool = False) -> str:
     settings = ZeroshotSettings(summary=name == "accuracy")
-    texts = tables(frame, settings, terminal=terminal)
-    assert list(texts) == [name]
-    return texts[name]
+    by_name = tables(frame, settings)
+    assert list(by_name) == [name]
+    return text_of(by_name[name], terminal=terminal)
 
 
 summary, by_backbone = partial(shown, "accuracy"), partial(shown, "backbones")

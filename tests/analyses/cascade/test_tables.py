@@ -8,10 +8,11 @@ import pytest
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade import tables as module
 from clipsyn.analyses.cascade.measure import CASCADE
-from clipsyn.analyses.cascade.tables import LEFT_OUT, RUN
 from clipsyn.results.frame import RESULT
+from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"
+RUN, LEFT_OUT = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")  # in order of the cascade
 GFLOPS = (1.0, 2.0, 5.0)
 EXITS = (0.5, 0.125, 0.375)
@@ -84,7 +85,8 @@ def frame(*made: dict) -> pl.DataFrame:
 
 
 def tables(shown: pl.DataFrame, **settings: Any) -> dict[str, str]:
-    return module.tables(shown, CascadeSettings(**settings), terminal=False)
+    by_name = module.tables(shown, CascadeSettings(**settings))
+    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
 
 
 def test_one_group_has_four_tables():

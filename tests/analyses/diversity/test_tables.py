@@ -9,6 +9,7 @@ import pytest
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity.tables import tables
 from clipsyn.results.frame import RESULT
+from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
@@ -63,7 +64,8 @@ def correlations(*, ensemble: str = "log-avg", value: float = 0.5, **where) -> l
 
 
 def shown(*rows: dict) -> dict[str, str]:
-    return tables(pl.DataFrame(list(rows), schema=RESULT), DiversitySettings(), terminal=False)
+    by_name = tables(pl.DataFrame(list(rows), schema=RESULT), DiversitySettings())
+    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
 
 
 def test_one_group_has_means_and_pairs(read_table):

@@ -8,13 +8,14 @@ import pytest
 
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle import tables as module
-from clipsyn.analyses.oracle.tables import RIGHT, WRONG
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import RESULT, Measured
 from clipsyn.results.frame import row as made
+from clipsyn.show.text import text_of
 from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
+RIGHT, WRONG = "\N{BLACK CIRCLE}", "\N{MIDDLE DOT}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
 NAN = float("nan")
@@ -91,7 +92,8 @@ def frame(*rows: dict) -> pl.DataFrame:
 
 
 def tables(frame: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
-    return module.tables(frame, OracleSettings(**settings), terminal=terminal)
+    by_name = module.tables(frame, OracleSettings(**settings))
+    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
 
 
 def line(text: str, start: str) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.tables import tables
 from clipsyn.results.frame import RESULT
+from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"
 NAMES = ("tiny-RN/zoo", "tiny-ViT-16/zoo", "tiny-ViT-8/zoo")
@@ -69,7 +70,8 @@ def logits(names=NAMES, *, without: tuple[str, ...] = (), **where) -> list[dict]
 
 def shown(*rows: dict) -> dict[str, str]:
     settings = RepresentationSettings()
-    return tables(pl.DataFrame(list(rows), schema=RESULT), settings, terminal=False)
+    by_name = tables(pl.DataFrame(list(rows), schema=RESULT), settings)
+    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
 
 
 def test_one_dataset_has_a_matrix_its_pairs_and_its_logits():

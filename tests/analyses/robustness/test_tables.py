@@ -11,6 +11,7 @@ from clipsyn.analyses.robustness import tables as module
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import RESULT, Measured
 from clipsyn.results.frame import row as made
+from clipsyn.show.text import text_of
 from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
@@ -106,7 +107,8 @@ def frame(*rows: dict) -> pl.DataFrame:
 
 
 def tables(frame: pl.DataFrame, *, terminal: bool = False, **settings) -> dict[str, str]:
-    return module.tables(frame, RobustnessSettings(**settings), terminal=terminal)
+    by_name = module.tables(frame, RobustnessSettings(**settings))
+    return {name: text_of(some, terminal=terminal) for name, some in by_name.items()}
 
 
 def test_one_dataset_has_six_tables():

@@ -10,6 +10,7 @@ from clipsyn.analyses.selective.tables import notes, tables
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.frame import Measured, frame
 from clipsyn.results.frame import row as made
+from clipsyn.show.text import text_of
 from clipsyn.stats.intervals import Interval
 
 DASH = "\N{EN DASH}"
@@ -59,7 +60,8 @@ def group(scores=SCORES, *, gain=0.2, off=0.0, wished=(0.9,), foreign=(), **wher
 def shown(*groups: list[dict], **settings) -> dict[str, str]:
     rows = [one for rows in groups for one in rows]
     chosen = SelectiveSettings(**settings)
-    return tables(frame(rows, COLUMNS), chosen, terminal=False)
+    by_name = tables(frame(rows, COLUMNS), chosen)
+    return {name: text_of(some, terminal=False) for name, some in by_name.items()}
 
 
 def cells(text: str) -> dict[str, dict[str, str]]:

@@ -1,0 +1,69 @@
+"""Tables as CSV, read again by Python's own reader."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import polars as pl
+
+from clipsyn.show.separated import csv_of
+from clipsyn.show.table import Cell, paragraph
+from clipsyn.show.tables import measured, shortened, table_of
+
+
+def read(text: str) -> list[list[dict[str, str]]]:
+    """The rows of each table."""
+    return [list(csv.DictReader(io.StringIO(part))) for part in text.split("\n\n")]
+
+
+def test_numbers_are_not_rounded_and_intervals_are_two_columns():
+    row = {"value": 1 / 3, "ci_low": 0.25, "ci_high": 2 / 3}
+    table = table_of([{"backbone": "a, b"} | measured("top-1", row)], percent=["top-1"])
+    ((found,),) = read(csv_of({"": (table,)}))
+    assert list(found) == ["backbone", "top-1", "top-1 low", "top-1 high"]
+    assert found["backbone"] == "a, b"
+    assert float(found["top-1"]) == 100 * (1 / 3)
+    assert (float(found["top-1 low"]), float(found["top-1 high"])) == (25.0, 100 * (2 / 3))
+
+
+def test_what_is_not_known_is_empty():
+    rows = [{"x": None, "y": 0.5, "z": "a"}, {"x": None, "y": float("nan")}]
+    _, last = read(csv_of({"": (table_of(rows),)}))[0]
+    assert last == {"x": "", "y": "", "z": ""}
+
+
+def test_a_column_of_texts_stays_one():
+    rows = [
+        {"x": Cell("within-1"), "y": Cell("●", True)},
+        {"x": Cell("0.5"), "y": Cell("·", False)},
+    ]
+    first, last = read(csv_of({"": (table_of(rows),)}))[0]
+    assert (first, last) == ({"x": "within-1", "y": "true"}, {"x": "0.5", "y": "false"})
+
+
+def test_tables_with_names_say_what_they_are():
+    one, other = table_of([{"a": 1}], title="birds\nclean"), table_of([{"b": 2}])
+    shown = {"gains": (one, other), "notes": (paragraph("not a table"),), "costs": (other,)}
+    first, second, third = read(csv_of(shown))
+    assert first == [{"table": "gains", "about": "birds · clean", "a": "1"}]
+    assert second == [{"table": "gains", "about": "birds · clean", "b": "2"}]
+    assert third == [{"table": "costs", "about": "", "b": "2"}]
+
+
+def test_columns_are_called_by_their_whole_names():
+    names = shortened(["tiny-RN/zoo", "tiny-ViT/zoo"])
+    table = table_of(
+        [dict.fromkeys(names.columns.values(), 0.5)], headers=names.heads, labels=names.labels
+    )
+    assert list(read(csv_of({"": (table,)}))[0][0]) == ["tiny-RN/zoo", "tiny-ViT/zoo"]
+
+
+def test_no_spreadsheet_runs_a_name():
+    table = table_of(pl.DataFrame({"=name": ["=1+1", "-3"]}))
+    assert csv_of({"": (table,)}).split("\n") == ["'=name", "'=1+1", "-3"]
+
+
+def test_an_empty_table_has_its_head():
+    assert csv_of({"": (table_of(pl.DataFrame(schema=["a", "b"])),)}) == "a,b"
+    assert csv_of({}) == ""

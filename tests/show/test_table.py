@@ -1,0 +1,151 @@
+"""What a table is, whatever it is written as."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+import pytest
+
+from clipsyn.show.table import (
+    SOFT_HYPHEN,
+    UNKNOWN,
+    Cell,
+    Table,
+    interval_cell,
+    number_cell,
+    one_line,
+    percent_cell,
+)
+from clipsyn.show.tables import best_of_columns, best_of_rows, measured, shortened, table_of
+
+DASH = "\N{EN DASH}"
+
+
+def values(table: Table) -> dict[str, list]:
+    return {column.name: [cell.value for cell in column.cells] for column in table.columns}
+
+
+def test_cells_have_their_numbers_in_the_unit_that_is_shown():
+    table = table_of([{"top-1": 0.71237, "n": 1500, "name": "a"}], percent=["top-1"])
+    assert values(table) == {"top-1": [pytest.approx(71.237)], "n": [1500], "name": ["a"]}
+    assert [column.cells[0].text for column in table.columns] == ["71.2", "1,500", "a"]
+    assert [column.right for column in table.columns] == [True, True, False]
+
+
+def test_what_is_not_known_has_no_value():
+    table = table_of([{"x": math.nan, "y": None}, {"x": 1.0}])
+    assert values(table) == {"x": [None, 1.0], "y": [None, None]}
+    assert [cell.text for cell in table.columns[1].cells] == [DASH, DASH]
+
+
+def test_rows_and_frames_make_the_same_table():
+    rows = [{"a": 1, "b": 0.5, "c": "x", "d": True}, {"a": None, "b": 2, "c": None, "d": False}]
+    assert table_of(rows) == table_of(pl.DataFrame(rows, infer_schema_length=None, strict=False))
+
+
+def test_whole_numbers_among_others_are_written_like_them():
+    (column,) = table_of([{"x": 1}, {"x": 0.25}]).columns
+    assert [cell.text for cell in column.cells] == ["1.00", "0.25"]
+
+
+def test_a_row_may_have_cells_of_its_own():
+    (column,) = table_of([{"p": Cell("<0.001", 0.0002)}, {"p": None}], right=["p"]).columns
+    assert column.cells == (Cell("<0.001", 0.0002), UNKNOWN)
+    assert column.right
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "\u202egnp"])
+def test_no_text_of_a_cell_can_steer_a_terminal(text):
+    for row in ({"x": text}, {"x": Cell(text)}):
+        (column,) = table_of([row]).columns
+        assert "\\u" in column.cells[0].text
+
+
+def test_intervals_know_whose_they_are():
+    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    rows = [measured("top-1", row) | measured("tau", row, 2)]
+    number, interval, tau, of_tau = table_of(rows, percent=["top-1"]).columns
+    assert (number.interval_of, interval.interval_of) == (None, "top-1")
+    assert (tau.interval_of, of_tau.interval_of) == (None, "tau")
+    assert interval.cells[0][2:] == (25.0, 75.0)
+    assert of_tau.cells[0][2:] == (0.25, 0.75)
+    (alone,) = table_of([{"95 % of gone": Cell("1 to 2", None, 1.0, 2.0)}]).columns
+    assert alone.interval_of is None
+
+
+def test_cells_of_numbers_shares_and_intervals():
+    assert number_cell(0.256) == Cell("0.26", 0.256)
+    assert percent_cell(0.256) == Cell("25.6", pytest.approx(25.6))
+    assert number_cell(math.nan) == percent_cell(None) == interval_cell({}) == UNKNOWN
+    assert interval_cell({"ci_low": math.nan, "ci_high": 1.0}) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ("double\nfault", "double fault"),
+        (f"incon{SOFT_HYPHEN}\nsistency", "inconsistency"),
+        ("ViT-\nB-\n32", "ViT-B-32"),
+        ("leave at stage, %\n  1   2", "leave at stage, % 1 2"),
+        ("", ""),
+    ],
+)
+def test_a_head_on_one_line(head, line):
+    assert one_line(head) == line
+
+
+def test_labels_are_whole_and_tell_columns_apart():
+    names = shortened([f"tiny-RN{number}/zoo" for number in range(12)])
+    row = dict.fromkeys(["top-1", "guess of a", "guess of b", *names.columns.values()], 0.5)
+    heads = names.heads | dict.fromkeys(["guess of a", "guess of b"], "guess")
+    table = table_of([row], headers=heads, labels=names.labels)
+    labels = [column.label for column in table.columns]
+    assert labels[:4] == ["top-1", "guess of a", "guess of b", "tiny-RN0/zoo"]
+    assert [column.head for column in table.columns][3:5] == ["1", "2"]
+    same = table_of([{"oracle": 1, "backbone 1": 2}], labels={"backbone 1": "oracle"})
+    assert len({column.label for column in same.columns}) == 2
+
+
+def test_a_head_that_says_nothing_has_the_name_for_its_label():
+    (column,) = table_of([{"predictor": "a"}], headers={"predictor": ""}).columns
+    assert (column.head, column.label) == ("", "predictor")
+
+
+ROWS = [{"a": 0.7124, "b": 0.10}, {"a": 0.7121, "b": 0.30}, {"a": 0.70, "b": 0.3}, {}]
+
+
+def marked(table: Table, kind: str) -> set[tuple[int, str]]:
+    return {(row, column.name) for column in table.columns for row in getattr(column, kind)}
+
+
+def test_what_reads_like_the_best_ties_with_it():
+    best = best_of_columns(ROWS, ["a", "b"])
+    table = table_of(ROWS, percent=["a", "b"], best=best)
+    assert marked(table, "best") == {(0, "a"), (1, "b"), (2, "b")}
+    assert marked(table, "tied") == {(1, "a")}  # 71.2, as the best
+    assert table.has_ties
+    assert not table_of(ROWS, digits={"a": 4, "b": 4}, best=best).has_ties
+
+
+def test_ties_are_among_what_was_compared():
+    rows = [{"a": 0.7124, "b": 0.7121}, {"a": 0.7122, "b": 0.1}]
+    table = table_of(rows, percent=["a", "b"], best=best_of_rows(rows, ["a", "b"]))
+    assert marked(table, "best") == {(0, "a"), (1, "a")}
+    assert marked(table, "tied") == {(0, "b")}
+    fair = table_of(rows, percent=["a"], best=best_of_columns(rows[:1], ["a"]))
+    assert marked(fair, "tied") == set()
+
+
+def test_ties_may_be_given():
+    best = best_of_columns(ROWS, ["a"])
+    table = table_of(ROWS, digits={"a": 4}, best=best, tied={(2, "a")})
+    assert marked(table, "tied") == {(2, "a")}
+
+
+def test_a_caption_is_the_title_on_one_line():
+    assert Table(title="birds · clean\nmean over\na, b").caption == (
+        "birds · clean · mean over a, b"
+    )
+    assert Table(title="birds").caption == "birds"
+    assert Table().caption == ""
