@@ -5,7 +5,9 @@
   `bootstrap_means`, and `Resamples` for what is no mean;
 - of means over sets that share images: `bootstrap_sets`;
 - of a correlation over datasets, by Fisher's transform: `pearson`, `spearman`;
-- two methods on the same samples: `mcnemar`; on the same datasets: `wilcoxon`; many pairs: `holm`.
+- of a mean over images and draws together: `crossed`;
+- two methods on the same samples: `mcnemar`, after several draws `flipped`; on the same datasets:
+  `wilcoxon`; many pairs: `holm`.
 
 Everything is seeded; an interval that cannot be known is NaN, NaN.
 """

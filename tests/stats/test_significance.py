@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from scipy.stats import wilcoxon as scipy_wilcoxon
 
-from clipsyn.stats.significance import holm, mcnemar, wilcoxon
+from clipsyn.stats.significance import flipped, holm, mcnemar, wilcoxon
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,34 @@ def test_mcnemar_rejects_as_often_as_it_says():
     rng = np.random.default_rng(0)
     p_values = [mcnemar(int(k), 200 - int(k)) for k in rng.binomial(200, 0.5, 2000)]
     assert np.mean([p <= 0.05 for p in p_values]) == pytest.approx(0.04, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(0, 0), (0, 1), (3, 9), (6, 6), (40, 11), (512, 450)]
+)
+def test_flipped_with_one_draw_is_mcnemars_test(first, second):
+    sums = np.repeat([1, -1, 0], [first, second, 7])
+    assert flipped(sums) == pytest.approx(mcnemar(first, second), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "sums", [[3, 0, -1], [2, 2, -1, 1], [3, 3, 3, -2, 1, 0, 0], [-1, -3, -3, 2, 1, 1, 3, -2]]
+)
+def test_flipped_is_the_share_of_all_signs_that_are_as_far(sums):
+    sizes, total = np.abs(sums), abs(sum(sums))
+    signs = itertools.product([-1, 1], repeat=len(sums))
+    expected = np.mean([abs(np.dot(one, sizes)) >= total for one in signs])
+    assert flipped(np.array(sums)) == pytest.approx(expected)
+
+
+def test_flipped_of_many_samples_is_about_normal():
+    sums = np.random.default_rng(0).integers(-2, 4, 20_000) - np.arange(20_000) % 2
+    sums[:600] += 1
+    spread = math.sqrt((sums**2).sum())
+    expected = 2 * norm.sf((abs(sums.sum()) - 1) / spread)
+    assert flipped(sums) == pytest.approx(expected, rel=0.02)
+    assert 0.01 < expected < 0.1
+    assert flipped(np.full(50_000, 3)) == 1e-12
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 12, 21, 40])
@@ -94,6 +122,8 @@ def test_holm_counts_tests_that_there_are():
     "call",
     [
         lambda: mcnemar(-1, 3),
+        lambda: flipped(np.zeros((2, 2), int)),
+        lambda: flipped(np.array([0.5, 1.0])),
         lambda: wilcoxon(np.zeros((2, 2))),
         lambda: wilcoxon(np.array([1.0, np.nan])),
         lambda: holm(np.array([0.5, 1.5])),
