@@ -17,6 +17,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.pool": ("Pool",),
     "clipsyn.numerics.fewshot": ("few_shot",),
     "clipsyn.protocol.loop": ("evaluate",),
+    "clipsyn.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),
     "clipsyn.router.fitted": ("FittedRouter",),
     "clipsyn.router.fit": ("fit_router",),

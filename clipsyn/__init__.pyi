@@ -31,6 +31,7 @@ from clipsyn.heads.tip import TipAdapter as TipAdapter
 from clipsyn.heads.tip import TipAdapterF as TipAdapterF
 from clipsyn.heads.zero_shot import ZeroShot as ZeroShot
 from clipsyn.numerics.fewshot import few_shot as few_shot
+from clipsyn.paired import compare_methods as compare_methods
 from clipsyn.pool import Pool as Pool
 from clipsyn.protocol.loop import evaluate as evaluate
 from clipsyn.report.page import write_report as write_report

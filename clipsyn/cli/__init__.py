@@ -21,6 +21,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "extract": "extract:extract",
     "import": "import_:import_",
     "evaluate": "evaluate:evaluate",
+    "test": "paired:test",
     "fit": "fit:fit",
     "predict": "predict:predict",
     "plot": "plot:plot",

@@ -23,7 +23,8 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
     from clipsyn.store.features import FeatureStore
 
     settings = ProtocolSettings(**values)
-    _refuse_one_file(report, settings.output)
+    _refuse_one_file(report, "-o", settings.output)
+    _refuse_one_file(report, "--predictions", settings.predictions)
     opened = FeatureStore.open(store)
     with progress("fits") as counters:
         frame = measure(opened, settings, counters)
@@ -33,17 +34,19 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
         say(note, err=True)
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
+    if settings.predictions:
+        say(f"predictions in {settings.predictions}: compare methods by `clipsyn test`", err=True)
 
 
-def _refuse_one_file(report: Report, output: Path | None) -> None:
-    """Refuse --csv and --parquet, which write their file anew, for the file that -o adds to."""
+def _refuse_one_file(report: Report, option: str, output: Path | None) -> None:
+    """Refuse --csv and --parquet, which write their file anew, for a file that is added to."""
     from clipsyn.errors import UsageError
 
     for name, path in (("--csv", report.csv), ("--parquet", report.parquet)):
         if path and output and path.resolve() == output.resolve():
             raise UsageError(
-                f"{name} would write over {output}, which -o adds to: leave {name} out, or give it "
-                "another file"
+                f"{name} would write over {output}, which {option} adds to: leave {name} out, or "
+                "give it another file"
             )
 
 
@@ -76,5 +79,6 @@ Both take parameters: nlc:weight_map=linear:hidden=64.""",
         "clipsyn evaluate store -d 'emoji-*' --ensembles log-avg,super-learner,nlc --shots "
         "1,16,full",
         "clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5",
+        "clipsyn evaluate store -o results.parquet --predictions predictions.parquet",
     ),
 )

@@ -36,7 +36,12 @@ class Comparison:
 
     def study(self) -> FewShotStudy:
         support, targets = self._readers()
-        return FewShotStudy(support, targets, base_to_new=self.settings.base_to_new)
+        return FewShotStudy(
+            support,
+            targets,
+            base_to_new=self.settings.base_to_new,
+            predictions=self.settings.predictions is not None,
+        )
 
     def _readers(self) -> tuple[PoolReader | None, list[Target]]:
         store = FeatureStore.open(self.store)

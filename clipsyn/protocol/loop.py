@@ -17,13 +17,14 @@ from clipsyn.numerics.fewshot import shortfall
 from clipsyn.progress import Progress
 from clipsyn.protocol.choice import cells_by_dataset, check, learning, spelled_out, usable
 from clipsyn.protocol.comparison import Comparison, Job, Runner
-from clipsyn.protocol.plan import FewShotPlan
+from clipsyn.protocol.plan import FewShotPlan, has_predictions
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.protocol.study import Batch
 from clipsyn.protocol.workers import in_workers
 from clipsyn.protocol.workload import Workload
 from clipsyn.results.files import ResultsFile
 from clipsyn.results.frame import RESULT
+from clipsyn.results.predictions import PredictionsFile
 from clipsyn.settings import signature_of
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
@@ -41,7 +42,8 @@ def evaluate(
     ``NAME:parameter=value``; "all" leaves out what cannot work for classes never seen, without
     embeddings, or where nothing is labelled to learn from. Methods are always fitted on clean
     images of the support. output: results are added to it as they come, by several processes if
-    need be; what it already holds from the same inputs is not computed again.
+    need be; what it already holds from the same inputs is not computed again. predictions: the
+    same for what each method predicts (`clipsyn.results.predictions`).
 
     Returns what was asked for, new or known, as a tidy frame with the columns of `RESULT`. The
     metrics are those of `clipsyn.protocol.scoring.Scorer`, fit_seconds (head and ensemble
@@ -71,14 +73,18 @@ def measure(
     plans = [one.plan() for one in comparisons]
     for note in dict.fromkeys((*notes, *(note for plan in plans for note in _notes(plan)))):
         _LOG.info("note: %s", note)
-    with ResultsFile(settings.output, replace=settings.replace) as results:
+    with (
+        ResultsFile(settings.output, replace=settings.replace) as results,
+        PredictionsFile(settings.predictions, replace=settings.replace) as predictions,
+    ):
         jobs = [
             Job(comparison, task)
             for comparison, plan in zip(comparisons, plans, strict=True)
             for task in plan.tasks()
         ]
         by_comparison = dict(zip(comparisons, plans, strict=True))
-        work = Workload(list(_left(jobs, results.known)), by_comparison, settings)
+        known = _Known(results, predictions, jobs) if predictions.path else results.known
+        work = Workload(list(_left(jobs, known)), by_comparison, settings)
         for note in work.notes:
             _LOG.info("note: %s", note)
         for line in work.estimate.table().splitlines():
@@ -86,8 +92,9 @@ def measure(
         fits = sum(len(job.task.fits) for job in work.jobs)
         counter = progress.add("fits", fits) if progress else 0
         said: set[str] = set()
-        for job, batch in _run(_left(work.jobs, results.known), settings.workers):
+        for job, batch in _run(_left(work.jobs, known), settings.workers):
             results.add(batch.rows)
+            predictions.add(batch.predicted, by_comparison[job.comparison].samples())
             for note in batch.notes:
                 if note not in said:
                     _LOG.info("note: %s", note)
@@ -96,6 +103,26 @@ def measure(
             if progress:
                 progress.advance(counter, len(batch.fits), left=work.estimate.left)
         return _in_order(results.frame, (one for job in jobs for one in job.task.fingerprints()))
+
+
+class _Known:
+    """What need not be computed again: its results are there, and what it predicts."""
+
+    def __init__(
+        self, results: ResultsFile, predictions: PredictionsFile, jobs: Iterable[Job]
+    ) -> None:
+        self._results, self._predictions = results, predictions
+        self._without = {
+            result.fingerprint
+            for job in jobs
+            for fit in job.task.fits
+            for result in fit.results
+            if not has_predictions(job.task.head, result)
+        }
+
+    def __contains__(self, fingerprint: object) -> bool:
+        there = fingerprint in self._predictions.known or fingerprint in self._without
+        return there and fingerprint in self._results.known
 
 
 def _left(jobs: Iterable[Job], known: Container[str]) -> Iterator[Job]:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clipsyn import __version__
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
@@ -61,6 +64,17 @@ class Target:
     def n_classes(self) -> int:
         names = self.reader.samples.class_names
         return len(names if self.subset is None else self.subset)
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """(sample,) the place of each sample of `blocks` in the sample table."""
+        if self.subset is None:
+            return np.arange(len(self.reader))
+        return np.flatnonzero(np.isin(self.reader.samples.labels, self.subset))
+
+    def class_indices(self, predictions: NDArray[np.uint16]) -> NDArray[np.integer[Any]]:
+        """Predictions among `subset` as indices of all classes."""
+        return predictions if self.subset is None else np.asarray(self.subset)[predictions]
 
 
 @cache

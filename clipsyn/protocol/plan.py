@@ -17,6 +17,7 @@ from clipsyn.protocol.methods import CHOSEN, ORACLE, Target, is_random, learns, 
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.specs import fingerprint
 from clipsyn.store.pools import PoolReader
+from clipsyn.store.samples import SampleTable
 
 
 class Draw(NamedTuple):
@@ -45,6 +46,16 @@ class Result(NamedTuple):
     shots: int | None
     seed: int | None
     fingerprint: str
+
+
+def has_predictions(head: str, result: Result) -> bool:
+    """Whether a result comes with predictions.
+
+    The oracle makes none. On a draw, what learns nothing has a gain alone: it predicts what it
+    does without a draw.
+    """
+    ensemble = result.subject.ensemble
+    return ensemble != ORACLE and (result.shots == 0 or learns(head, ensemble))
 
 
 class Fit(NamedTuple):
@@ -146,6 +157,10 @@ class FewShotPlan:
                 for target in self.targets
             ),
         )
+
+    def samples(self) -> list[SampleTable]:
+        """The sample table of each target."""
+        return [target.reader.samples for target in self.targets]
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""

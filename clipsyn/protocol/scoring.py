@@ -39,7 +39,7 @@ class Scorer:
     """Metrics of methods over the same samples.
 
     labels: (sample,). singles: what each backbone predicts on its own. The samples that count have
-    a label and a prediction of every backbone, so they are the same for every method.
+    a label and a prediction of every backbone, so they are the same for every method: `rows`.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Scorer:
         self.singles = singles
         self.classes = classes
         readable = [judged.prediction != NO_PREDICTION for judged in singles.values()]
-        self._rows = np.flatnonzero((labels >= 0) & np.logical_and.reduce(readable))
-        self._labels = labels[self._rows]
+        self.rows = np.flatnonzero((labels >= 0) & np.logical_and.reduce(readable))
+        self._labels = labels[self.rows]
 
     @property
     def n(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @cached_property
     def resamples(self) -> Resamples:
@@ -80,7 +80,7 @@ class Scorer:
 
     def correct(self, judged: Judged) -> NDArray[np.bool_]:
         """(counted sample,) whether the prediction is right."""
-        right: NDArray[np.bool_] = judged.prediction[self._rows] == self._labels
+        right: NDArray[np.bool_] = judged.prediction[self.rows] == self._labels
         return right
 
     def answers(self, judged: Judged) -> Answers:
@@ -143,7 +143,7 @@ class Scorer:
         disagreement: share of samples with two different predictions. error_inconsistency: share
         of which exactly one is right (the likely measure of the paper, section 2).
         """
-        predicted = np.stack([s.prediction[self._rows] for s in self.singles.values()])
+        predicted = np.stack([s.prediction[self.rows] for s in self.singles.values()])
         first, second = np.triu_indices(len(predicted), 1)
         right = predicted == self._labels
         differ = _share(predicted[first] != predicted[second])
@@ -170,7 +170,7 @@ class Scorer:
         correct = self.correct(judged)
         if not probabilities:
             return correct[:, None]
-        nll, brier, confidence = (values[self._rows] for values in judged[1:])
+        nll, brier, confidence = (values[self.rows] for values in judged[1:])
         return np.column_stack([correct, nll, brier, calibration_gaps(confidence, correct)])
 
     def _metrics(self, judged: Judged, draws: NDArray[np.float64]) -> Iterator[Measured]:
@@ -180,7 +180,7 @@ class Scorer:
         yield self._per_class(judged, correct)
         if draws.shape[1] == 1:  # no probabilities
             return
-        nll, brier, confidence = (values[self._rows] for values in judged[1:])
+        nll, brier, confidence = (values[self.rows] for values in judged[1:])
         yield self._mean("nll", nll, draws[:, 1])
         yield self._mean("brier", brier, draws[:, 2])
         ece = expected_calibration_error(confidence, correct)
@@ -211,7 +211,7 @@ class Scorer:
         return Measured("gain_relative", Score(value, self.n), interval)
 
     def _per_class(self, judged: Judged, correct: NDArray[np.bool_]) -> Measured:
-        predicted = judged.prediction[self._rows]
+        predicted = judged.prediction[self.rows]
         score = mean_per_class_recall(predicted, self._labels, self.classes)
         interval = bootstrap_mean_per_class(correct, self._labels)
         return Measured("mean_per_class_recall", score, interval)

@@ -81,7 +81,13 @@ class ProtocolSettings(Selection):
         letter="-o",
         instead_of_none="none",
     )
-    replace: bool = setting(False, FLAG, "Replace results of other inputs in that file.")
+    predictions: Path | None = setting(
+        None,
+        PATH,
+        "Parquet file to add what every method predicts for each image to; see clipsyn test.",
+        instead_of_none="none",
+    )
+    replace: bool = setting(False, FLAG, "Replace results of other inputs in these files.")
     budget: float = setting(
         10.0,
         NUMBER,
@@ -99,6 +105,8 @@ class ProtocolSettings(Selection):
             from_text(ENSEMBLES, name)
             if name not in asked:
                 raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
+        if self.output and self.predictions and self.output.resolve() == self.predictions.resolve():
+            raise UsageError("output=… and predictions=… name one file: give each its own")
 
     @property
     def images(self) -> tuple[int | None, ...]:

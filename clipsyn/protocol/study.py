@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import TooFewSamples
 from clipsyn.numerics.fewshot import halves
-from clipsyn.numerics.metrics import Score
+from clipsyn.numerics.metrics import Judged, Score
 from clipsyn.protocol.methods import ORACLE, Combiner, Target, fit_ensemble, fit_head, learns
-from clipsyn.protocol.plan import Fit, Result, Subject, Task
+from clipsyn.protocol.plan import Fit, Result, Subject, Task, has_predictions
 from clipsyn.protocol.scoring import Scorer
 from clipsyn.protocol.shown import Combined, KeptBlocks, Shown
 from clipsyn.results.frame import Measured, Row, row
+from clipsyn.results.predictions import ABOUT, Predicted
 from clipsyn.specs import parse_perturbation
 from clipsyn.store.pools import PoolReader
 from clipsyn.stream import Support
@@ -30,21 +31,28 @@ class Batch:
     seconds: float
     is_head: bool = False
     rows: list[Row] = field(default_factory=list)
+    predicted: list[tuple[int, Predicted]] = field(default_factory=list)  # with their target
     notes: list[str] = field(default_factory=list)
 
 
 class FewShotStudy:
     """Fits on the support of one dataset and prompt set, measured on its targets.
 
-    support: None where nothing is fitted.
+    support: None where nothing is fitted. predictions: whether a batch has them.
     """
 
     def __init__(
-        self, support: PoolReader | None, targets: Sequence[Target], *, base_to_new: bool
+        self,
+        support: PoolReader | None,
+        targets: Sequence[Target],
+        *,
+        base_to_new: bool,
+        predictions: bool = False,
     ) -> None:
         self._support = support
         self._targets = targets
         self._base_to_new = base_to_new
+        self._predictions = predictions
         self._reader = support or targets[0].reader  # no sample of a target is read to fit
         self._kept = KeptBlocks()
         self._unlearned: dict[str, Shown] = {}  # by head that learns nothing: for all draws
@@ -62,13 +70,19 @@ class FewShotStudy:
         yield Batch(range(0), time.monotonic() - start, True)
         for number, fit in enumerate(task.fits):
             start = time.monotonic()
-            numbers = _Measures(fit, task.head, combiner, shown).numbers
-            rows = [
-                row(one, **self._about(task.head, result), fingerprint=result.fingerprint)
-                for result in fit.results
-                for one in numbers[result.subject]
-            ]
-            yield Batch(range(number, number + 1), time.monotonic() - start, rows=rows)
+            measures = _Measures(fit, task.head, combiner, shown)
+            batch = self._batch(task.head, fit, measures)
+            yield replace(batch, fits=range(number, number + 1), seconds=time.monotonic() - start)
+
+    def _batch(self, head: str, fit: Fit, measures: _Measures) -> Batch:
+        batch = Batch(range(0), 0.0)
+        for result in fit.results:
+            about = self._about(head, result)
+            batch.rows += [row(one, **about) for one in measures.numbers[result.subject]]
+            if self._predictions and has_predictions(head, result):
+                predicted = self._predicted(result.subject, measures, about)
+                batch.predicted.append((result.subject.target, predicted))
+        return batch
 
     def _pool(self, rows: NDArray[np.intp]) -> Support:
         if self._support is not None and not self._base_to_new:
@@ -108,7 +122,22 @@ class FewShotStudy:
             "support_prompts": self._reader.prompts if fitted else None,
             "shots": result.shots,
             "seed": result.seed,
+            "fingerprint": result.fingerprint,
         }
+
+    def _predicted(self, subject: Subject, measures: _Measures, about: Row) -> Predicted:
+        """What a subject predicts for the samples that count, as class indices of the dataset."""
+        target, judged = self._targets[subject.target], measures.judged[subject]
+        rows = measures.rows(subject.target)
+        guessed = subject.backbone in target.reader.unsure
+        if subject.backbone is None:
+            guessed = bool(target.reader.silent)
+        return Predicted(
+            {name: about[name] for name in (*ABOUT, "fingerprint")},
+            target.rows[rows],
+            target.class_indices(judged.prediction[rows]),
+            None if guessed else judged.confidence[rows],
+        )
 
 
 class _Measures:
@@ -126,8 +155,13 @@ class _Measures:
         self._methods = {name: fit_ensemble(combiner, name, fit.seed) for name in fit.ensembles()}
         subjects = dict.fromkeys(result.subject for result in fit.results)
         self.numbers: dict[Subject, list[Measured]] = {}
+        self.judged: dict[Subject, Judged] = {}  # of what is judged here, not for gains alone
         for target in fit.targets():
             self._measure([subject for subject in subjects if subject.target == target])
+
+    def rows(self, target: int) -> NDArray[np.intp]:
+        """The samples of a target that count."""
+        return self._shown.scorer(target).rows
 
     def _measure(self, subjects: Sequence[Subject]) -> None:
         target = subjects[0].target
@@ -141,7 +175,9 @@ class _Measures:
         scorer = self._shown.scorer(target)
         if any(subject.backbone for subject in subjects):
             for backbone, measured in scorer.backbones(self._shown.silent(target)):
-                self.numbers.setdefault(Subject(target, None, backbone), []).append(measured)
+                single = Subject(target, None, backbone)
+                self.numbers.setdefault(single, []).append(measured)
+                self.judged[single] = scorer.singles[backbone]
         for subject in subjects:
             if subject.backbone is None:
                 self.numbers[subject] = list(self._of(subject, scorer, combined))
@@ -160,6 +196,7 @@ class _Measures:
             yield from scorer.over_chosen(self._shown.answers(subject), chosen)
         elif name is not None:
             certain = not self._shown.silent(subject.target)
+            self.judged[subject] = combined[name].judged
             yield from scorer.ensemble(combined[name].judged, chosen, probabilities=certain)
             yield from self._seconds(name, combined[name])
 

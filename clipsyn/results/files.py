@@ -227,11 +227,11 @@ def ensembles_in(
         hint = f"Looked for in {path}; `{line} --heads {head}` adds it."
         raise unknown_name("head", head, rows["head"].unique(), hint)
     rows = rows.filter(head=head)
-    images = _images(set(rows["shots"]), shots, line)
+    images = images_asked(set(rows["shots"]), shots, line)
     return rows.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(images))
 
 
-def _images(there: set[int | None], asked: Shots | None, line: str) -> int | None:
+def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int | None:
     """The images a class that are asked for, or the most there are; None is the whole support."""
     fitted = sorted(there - {0}, key=lambda shots: (shots is None, shots))
     if asked is None:

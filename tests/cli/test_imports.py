@@ -12,6 +12,7 @@ import pytest
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.ensembles.static import LogAverage
+from clipsyn.protocol.loop import evaluate
 from clipsyn.router.artefact import save_router
 from clipsyn.store.features import FeatureStore
 
@@ -50,6 +51,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "run": (["RECIPE"], READING | {"zarr"}),
     "split": (["PHOTOS", "-o", "new.csv"], READING | {"zarr"}),
     "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),
+    "test": (["PREDICTIONS"], TORCH | {"sklearn", "zarr", "PIL", "safetensors"}),
     "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
 }
 
@@ -88,10 +90,12 @@ def places(
     )
     answers = tmp_path / "answers.csv"
     answers.write_text("id,prediction,label\na,cat,cat\nb,cat,dog\n")
+    predictions = tmp_path / "predictions.parquet"
+    evaluate(tiny_store, ensembles=["log-avg", "vote-1"], shots=(), predictions=predictions)
     support, router = tiny_store.pool("toy", "train"), tmp_path / "router"
     save_router(router, LogAverage().fit(support), support)
     found = {"STORE": tiny_store.path, "PHOTOS": write_images(), "RECIPE": recipe, "ROUTER": router}
-    found["ANSWERS"] = answers
+    found |= {"ANSWERS": answers, "PREDICTIONS": predictions}
     return {name: str(path) for name, path in found.items()} | {"CHECKPOINT": str(checkpoint)}
 
 

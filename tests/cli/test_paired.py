@@ -1,0 +1,70 @@
+"""`clipsyn evaluate --predictions` and `clipsyn test`."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from clipsyn.paired import compare_methods
+from clipsyn.paired.measure import PAIRS
+
+QUICK = ("--ensembles", "log-avg,super-learner", "--shots", "1", "--seeds", "3")
+
+
+@pytest.fixture
+def predictions(clipsyn, tiny_store, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    done = clipsyn("evaluate", tiny_store.path, *QUICK, "--predictions", path)
+    assert done.exit_code == 0, done.output
+    assert f"predictions in {path}: compare methods by `clipsyn test`" in done.stderr
+    return path
+
+
+def test_it_compares_two_methods(clipsyn, predictions):
+    done = clipsyn("test", predictions, "super-learner", "log-avg")
+    assert done.exit_code == 0, done.output
+    assert "super-learner less log-avg · test · clean" in done.stdout
+    assert "1 shot · 3 draws" in done.stdout
+    assert done.stderr == ""
+
+
+def test_it_compares_all(clipsyn, predictions):
+    done = clipsyn("test", predictions)
+    for name in ("log-avg", "super-learner", "best-single", "best on test", "All pairs"):
+        assert name in done.stdout
+
+
+def test_the_numbers_are_those_of_python(clipsyn, predictions, tmp_path):
+    csv, parquet = tmp_path / "p.csv", tmp_path / "pairs.parquet"
+    done = clipsyn("test", predictions, "log-avg", "--json", "--csv", csv, "--parquet", parquet)
+    expected = compare_methods(predictions, "log-avg")
+    found = json.loads(done.stdout)
+    assert list(found[0]) == list(PAIRS)
+    assert [row["difference"] for row in found] == expected["difference"].to_list()
+    assert pl.read_parquet(parquet).equals(expected)
+    assert len(pl.read_csv(csv)) == len(expected)
+
+
+def test_it_needs_no_store(clipsyn, predictions, tiny_store):
+    tiny_store.path.rename(tiny_store.path.with_name("gone"))
+    assert clipsyn("test", predictions, "log-avg", "fake/one").exit_code == 0
+
+
+def test_mistakes(fails, predictions, tiny_store, tmp_path):
+    told = fails(2, "test", predictions, "log_avg")
+    assert "unknown method 'log_avg': did you mean log-avg" in told
+    assert "does not exist" in fails(2, "test", tmp_path / "none.parquet")
+    assert "--shots 16" in fails(2, "test", predictions, "--shots", 16)
+
+
+def test_one_file_is_not_written_twice(fails, predictions, tiny_store):
+    evaluate = ("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
+    before = predictions.read_bytes()
+    told = fails(2, *evaluate, "--csv", predictions)
+    assert "--csv would write over" in told
+    assert "--predictions adds to" in told
+    told = fails(2, *evaluate, "-o", predictions)
+    assert "--output and --predictions name one file" in told.replace("-o ", "--output ")
+    assert predictions.read_bytes() == before
