@@ -6,6 +6,7 @@ places. `api.rst` is the only page that is for the site alone.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import clipsyn
@@ -22,6 +23,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     "Analyse": [
         "docs/analysis",
         "docs/figures",
+        "docs/tables",
         "docs/report",
         "docs/evaluating",
         "docs/methods",
@@ -37,6 +39,12 @@ CONTENTS = {  # parts of the menu; every page is in one of them
         "pipelines/zoo/README",
         "CHANGELOG",
     ],
+}
+
+_MATHML = {  # what latex2mathml writes, and what browsers draw as it is meant
+    '<mn mathvariant="double-struck">1</mn>': "<mn>\U0001d7d9</mn>",
+    "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
+    "<mo>&#x0007C;</mo>": '<mo stretchy="false">&#x0007C;</mo>',
 }
 
 project = "clipsyn"
@@ -108,5 +116,17 @@ def _append(translator: HTML5Translator, node: nodes.math | nodes.math_block, di
     from docutils.nodes import SkipNode
     from latex2mathml.converter import convert
 
-    translator.body.append(convert(node.astext(), display=display))
+    text = re.sub(r"\\log(?![a-z])", r"\\log\\,", node.astext())
+    if display == "block":
+        text = re.sub(r"(\\arg)?\\(max|min)_(\w|{[^{}]*})", _limited, text)
+    drawn = convert(text.replace(r"\arg\max", r"\mathrm{arg\,max}\,"), display=display)
+    for written, known in _MATHML.items():
+        drawn = drawn.replace(written, known)
+    translator.body.append(drawn)
     raise SkipNode
+
+
+def _limited(found: re.Match[str]) -> str:
+    """An operator with its limits below it, as formulas that stand alone have it."""
+    name = found[2] if found[1] is None else rf"arg\,{found[2]}"
+    return rf"\underset{{{found[3].strip('{}')}}}{{\mathrm{{{name}}}}}\,"

@@ -74,3 +74,9 @@ def test_formulas_in_docstrings_are_shown_as_they_stand(
     lines: list[Any] = [*before]
     CONF["_keep_formulas"](None, "class", "clipsyn.NLC", None, None, lines)
     assert lines == after
+
+
+def test_operators_have_their_limits_below_them() -> None:
+    found = re.finditer(r"(\\arg)?\\(max|min)_(\w|{[^{}]*})", r"\arg\max_b \min_{w, v} x")
+    written = [CONF["_limited"](one) for one in found]
+    assert written == [r"\underset{b}{\mathrm{arg\,max}}\,", r"\underset{w, v}{\mathrm{min}}\,"]
