@@ -78,7 +78,7 @@ and which command each shows the numbers of.
 \b
 clipsyn plot --list
 clipsyn plot accuracy-matrix store -p clean -o accuracy.pdf
-clipsyn plot router-weights predicted.parquet -o weights.svg""",
+clipsyn plot gains results.parquet store -p clean -o gains.svg""",
 )(
     with_options(
         _plot,

@@ -68,6 +68,33 @@ def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judg
     return Judged(prediction, nll, brier, 1 / total)  # the largest score is 0 now
 
 
+class Bin(NamedTuple):
+    """The samples whose confidence lies in one of the bins of the calibration error."""
+
+    number: int  # from 0, the least confident
+    n: int
+    right: int
+    confidence: float  # mean
+
+
+def calibration_bins(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> list[Bin]:
+    """The bins that have samples: arrays (sample,).
+
+    The calibration error is their mean of ``|confidence - right / n|``, weighted by n.
+    """
+    places = _bins(confidence, bins)
+    sizes = np.bincount(places, minlength=bins)
+    right = np.bincount(places[correct], minlength=bins)
+    sums = np.bincount(places, confidence.astype(np.float64), minlength=bins)
+    return [
+        Bin(number, int(n), int(right[number]), float(sums[number] / n))
+        for number, n in enumerate(sizes)
+        if n
+    ]
+
+
 def calibration_gaps(
     confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
 ) -> NDArray[np.float32]:

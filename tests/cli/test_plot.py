@@ -65,7 +65,7 @@ def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):
     table = read_table(result.stdout)
     assert result.exit_code == 0
     assert table.column("figure") == [*FIGURES]
-    assert table.row("router-weights")["of"] == "predict"
+    assert table.row("few-shot")["of"] == "evaluate"
 
 
 # bad input
@@ -78,12 +78,19 @@ def test_another_ending_is_refused_before_anything_is_measured(fails, tmp_path):
 
 def test_a_place_that_cannot_be_written_to(fails, tmp_path, tiny_store):
     place = tmp_path / "no" / "a.svg"
-    assert "there is no folder" in fails(2, "plot", "accuracy-matrix", tiny_store.path, "-o", place)
+    assert "there is no folder" in fails(2, "plot", "upset", tiny_store.path, "-o", place)
 
 
 def test_near_matches_for_a_figure(fails, tmp_path, tiny_store):
-    words = fails(2, "plot", "router-weight", tiny_store.path, "-o", tmp_path / "a.svg")
-    assert words == "unknown figure 'router-weight': did you mean router-weights?"
+    words = fails(2, "plot", "few-shots", tiny_store.path, "-o", tmp_path / "a.svg")
+    assert words == "unknown figure 'few-shots': did you mean few-shot?"
+
+
+def test_several_perturbations_where_one_is_shown(fails, tmp_path, tiny_store):
+    words = fails(2, "plot", "upset", tiny_store.path, "-o", tmp_path / "a.svg")
+    assert "clean, jpeg-3" in words
+    assert "--perturb" in words  # the flag, not Python's argument
+    assert not (tmp_path / "a.svg").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["upset"], ["upset", "store"], ["-o", "a.svg"]], ids=str)

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 from clipsyn.numerics import metrics
 from clipsyn.numerics.metrics import (
     accuracy,
+    calibration_bins,
     calibration_floor,
     expected_calibration_error,
     judge,
@@ -216,6 +217,28 @@ def test_calibration_by_hand():
     expected = 0.1 / 4 + (0.935 - 0.5) * 2 / 4 + 0.55 / 4
     assert expected_calibration_error(confidence, correct, bins=10).value == pytest.approx(expected)
     assert math.isnan(expected_calibration_error(confidence[:0], correct[:0]).value)
+
+
+def test_bins_by_hand():
+    confidence = np.array([0.9, 0.92, 0.95, 0.55, 0.0], np.float32)
+    correct = np.array([True, False, True, False, True])
+    found = [
+        (*some[:3], round(some.confidence, 6)) for some in calibration_bins(confidence, correct, 10)
+    ]
+    assert found == [(0, 1, 1, 0.0), (5, 1, 0, 0.55), (8, 1, 1, 0.9), (9, 2, 1, 0.935)]
+    assert calibration_bins(confidence[:0], correct[:0]) == []
+
+
+@pytest.mark.parametrize("n", [1, 10, 1000])
+def test_the_calibration_error_is_the_mean_gap_of_the_bins(n):
+    rng = np.random.default_rng(n)
+    confidence = rng.beta(2, 1, n)
+    correct = rng.random(n) < confidence**2
+    found = calibration_bins(confidence, correct)
+    assert sum(some.n for some in found) == n
+    gaps = sum(some.n * abs(some.confidence - some.right / some.n) for some in found)
+    ece = expected_calibration_error(confidence, correct).value
+    assert gaps / n == pytest.approx(ece, abs=1e-6)
 
 
 def test_judgements_of_blocks_are_those_of_the_whole(monkeypatch):

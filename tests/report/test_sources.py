@@ -62,6 +62,13 @@ def test_a_store_is_measured_in_part(figure, tiny_store):
     assert frame_of(figure, tiny_store, drawn).equals(expected)
 
 
+def test_analyses_keep_their_own_defaults(tiny_store):
+    """Representation is of clean images unless others are asked for."""
+    frame = frame_of(FIGURES.load("reliability"), tiny_store)
+    assert set(frame["perturbation"]) == {"clean"}
+    assert set(frame["split"]) == {"test"}
+
+
 def test_a_frame_and_a_file_of_it_are_the_same(figure, tmp_path):
     FRAME.write_parquet(tmp_path / "results.parquet")
     assert frame_of(figure, FRAME).equals(FRAME)
@@ -91,7 +98,7 @@ def test_filters_hold_for_every_source(figure, tiny_store):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("router-weights", "predict ROUTER STORE --parquet")],
+    [("few-shot", "evaluate STORE -o FILE"), ("router-weights", "predict ROUTER STORE --parquet")],
 )
 def test_what_a_store_alone_has_not(tiny_store, name, line):
     with pytest.raises(UsageError, match=f"not drawn of a store: run `clipsyn {line}"):

@@ -10,7 +10,8 @@ from clipsyn.errors import UsageError
 from clipsyn.frames import is_nan
 from clipsyn.results.view import WHERE, singles
 from clipsyn.show.figure import Figure, Size, needed
-from clipsyn.show.style import BEST, COLUMN, PAGE, heat_map, label
+from clipsyn.show.panels import room, underlined
+from clipsyn.show.style import COLUMN, PAGE, heat_map, label
 from clipsyn.show.tables import shortened
 from clipsyn.show.titles import common, title, where
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROW, _CELL = 0.19, 0.36  # inches
-_BESIDE, _BELOW = 1.8, 0.7  # inches: names of rows and the scale; names of backbones
+_SCALE, _BELOW = 0.8, 0.2  # inches: beside the matrix, and around the names below it
 _MOST = 120  # rows
 
 
@@ -39,37 +40,48 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     return rows.select(*WHERE, "backbone", "value", "ci_low", "ci_high", "n", best=best)
 
 
+def _rows(data: pl.DataFrame) -> dict[tuple[str, ...], str]:
+    """What each line is called, by dataset, split, perturbation and prompts: by what differs."""
+    varying = [name for name in WHERE if name not in common(data, WHERE)] or ["dataset"]
+    lines = data.select(WHERE).unique(maintain_order=True).rows(named=True)
+    return {tuple(line.values()): label(title(*where(line, varying))) for line in lines}
+
+
+def _columns(data: pl.DataFrame) -> dict[str, str]:
+    """What each backbone is called."""
+    names = shortened(data["backbone"].unique(maintain_order=True).to_list()).short
+    return {name: label(short) for name, short in names.items()}
+
+
 def _size(data: pl.DataFrame) -> Size:
-    columns, rows = data["backbone"].n_unique(), data.select(WHERE).n_unique()
-    return min(PAGE, max(COLUMN, _BESIDE + _CELL * columns)), _BELOW + _ROW * max(rows, 4)
+    rows, columns = _rows(data).values(), _columns(data).values()
+    width = _SCALE + room(rows) + _CELL * len(columns)
+    height = _ROW * max(len(rows), 4) + _BELOW + 0.75 * room(columns)  # they stand at an angle
+    return min(PAGE, max(COLUMN, width)), height
 
 
 def _draw(data: pl.DataFrame, ax: Axes) -> None:
-    from matplotlib.transforms import ScaledTranslation
-
-    names = shortened(data["backbone"].unique(maintain_order=True).to_list()).short
-    columns = {name: at for at, name in enumerate(names)}
-    varying = [name for name in WHERE if name not in common(data, WHERE)] or ["dataset"]
-    rows: dict[str, int] = {}
-    values: dict[tuple[int, int], float] = {}
-    below = ax.transData + ScaledTranslation(0, -5.5 / 72, ax.figure.dpi_scale_trans)
-    for line in data.iter_rows(named=True):
-        row = rows.setdefault(title(*where(line, varying)), len(rows))
-        column = columns[line["backbone"]]
-        if not is_nan(line["value"]):
-            values[row, column] = 100 * line["value"]
-        if line["best"]:
-            ax.plot(column, row, "_", color=BEST, ms=17, mew=1.8, transform=below)
+    rows, columns = _rows(data), _columns(data)
+    lines = {key: at for at, key in enumerate(rows)}
+    places = {name: at for at, name in enumerate(columns)}
+    cells = {
+        (lines[row[:-2]], places[row[-2]]): 100 * row[-1]
+        for row in data.select(*WHERE, "backbone", "value").rows()
+        if not is_nan(row[-1])
+    }
     heat_map(
         ax,
-        [label(name) for name in rows],
-        [label(name) for name in names.values()],
-        values,
+        [*rows.values()],
+        [*columns.values()],
+        cells,
         decimals=1,
-        label="top-1 accuracy, %",
+        label="top-1, %",
         vmin=0,
         vmax=100,
     )
+    best = data.filter("best").select(*WHERE, "backbone").rows()
+    if best:
+        underlined(ax, [(places[row[-1]], lines[row[:-1]]) for row in best])
 
 
 accuracy_matrix = Figure(

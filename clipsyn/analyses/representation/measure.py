@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import compare, mutual_neighbours
-from clipsyn.analyses.shares import mean
+from clipsyn.analyses.shares import mean, share
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.numerics.metrics import (
     Judged,
     Score,
+    calibration_bins,
     calibration_floor,
     calibration_gaps,
     expected_calibration_error,
@@ -49,12 +50,13 @@ from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import groups
 
-SUPPORT = "train"
+SUPPORT, CALIBRATED = "train", "_calibrated"
+COLUMNS = {"bin": pl.Int32}  # of confidence, from 0, the least, to 14; null for other metrics
 _LOG = logging.getLogger("clipsyn")
 
 
 def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFrame:
-    """A tidy frame with the columns of `RESULT`.
+    """A tidy frame with the columns of `RESULT` and `COLUMNS`.
 
     Raises MissingCell with the extract line that helps, UnknownName with near matches, LeakError
     where temperatures are to be fitted on "test", and UsageError where there is nothing to compare.
@@ -71,7 +73,7 @@ def measure(store: FeatureStore, settings: RepresentationSettings) -> pl.DataFra
             f"{store.path} has only one backbone there and no labels: name more backbones, or add "
             "one with `clipsyn extract`"
         )
-    return frame(rows)
+    return frame(rows, COLUMNS)
 
 
 def _support(store: FeatureStore, wanted: str | None) -> str:
@@ -159,11 +161,11 @@ class _Images:
             decisive = list((cells | group.fingerprints).values())
             resamples = Resamples(len(rows))
             for key in members:
-                for number, fitted in _statistics(group, key, rows, resamples, temperatures):
+                for measured, fitted, bin in _statistics(group, key, rows, resamples, temperatures):
                     support = fitted.fingerprint if fitted else None
                     about = {"fingerprint": self._fingerprint(decisive, support=support)}
                     about |= fitted.about if fitted else {}
-                    yield group.row(number, (key.backbone,)) | about
+                    yield group.row(measured, (key.backbone,)) | about | {"bin": bin}
 
     def _fingerprint(self, cells: list[str], **more: Any) -> str:
         drawn = {"samples": self.settings.samples, "seed": self.settings.seed}
@@ -174,6 +176,14 @@ class _Temperature(NamedTuple):
     score: Score  # the temperature, and the number of images that it was fitted on
     fingerprint: str  # of the cell that it was fitted on
     about: dict[str, Any]  # the support, in the columns of results
+
+
+class _Number(NamedTuple):
+    """A number about the logits of a backbone, and what it is about."""
+
+    measured: Measured
+    fitted: _Temperature | None = None  # that they were divided by
+    bin: int | None = None
 
 
 @dataclass(frozen=True)
@@ -239,28 +249,41 @@ def _statistics(
     rows: NDArray[np.intp],
     resamples: Resamples,
     temperatures: _Temperatures,
-) -> Iterator[tuple[Measured, _Temperature | None]]:
-    """All numbers about the logits of one backbone, with the temperature they were divided by."""
+) -> Iterator[_Number]:
+    """All numbers about the logits of one backbone."""
     labels = group.labels[rows]
     if not group.store.cell(key).has_logits:
-        for number in _of_confidences(group, key, rows, resamples):
-            yield number, None
+        yield from _of_confidences(group, key, rows, resamples)
         return
     logits, scale = _logits(group.store, key, group.prompts, rows)
     judged = judge(logits, labels)
     right = judged.prediction == labels
-    for number in (
+    for measured in (
         *_confidence(judged.confidence, right, resamples),
         *_calibration(judged, right, resamples, ""),
     ):
-        yield number, None
+        yield _Number(measured)
+    yield from _by_bin(judged.confidence, right)
     if scale is not None:
-        yield Measured("logit_scale", Score(scale, len(rows)), None), None
+        yield _Number(Measured("logit_scale", Score(scale, len(rows)), None))
     if fitted := temperatures.of(key, group.prompts):
-        yield Measured("temperature", fitted.score, None), fitted
+        yield _Number(Measured("temperature", fitted.score, None), fitted)
         judged = judge(logits / np.float32(fitted.score.value), labels)
-        for number in _calibration(judged, judged.prediction == labels, resamples, "_calibrated"):
-            yield number, fitted
+        right = judged.prediction == labels
+        for measured in _calibration(judged, right, resamples, CALIBRATED):
+            yield _Number(measured, fitted)
+        yield from _by_bin(judged.confidence, right, fitted)
+
+
+def _by_bin(
+    confidence: NDArray[np.float32], right: NDArray[np.bool_], fitted: _Temperature | None = None
+) -> Iterator[_Number]:
+    """Accuracy and mean confidence of each bin of the calibration error."""
+    suffix = CALIBRATED if fitted else ""
+    for some in calibration_bins(confidence, right):
+        yield _Number(share(f"bin_accuracy{suffix}", some.right, some.n), fitted, some.number)
+        mean_confidence = Measured(f"bin_confidence{suffix}", Score(some.confidence, some.n), None)
+        yield _Number(mean_confidence, fitted, some.number)
 
 
 def _logits(
@@ -281,13 +304,17 @@ def _logits(
 
 def _of_confidences(
     group: Predicted, key: FeatureKey, rows: NDArray[np.intp], resamples: Resamples
-) -> Iterator[Measured]:
+) -> Iterator[_Number]:
     """All but likelihoods, of predictions that were imported with their confidences."""
     right = group.store.predictions(key, group.prompts)[rows] == group.labels[rows]
     confidence = group.store.confidences(key, group.prompts)[rows]
-    yield from _confidence(confidence, right, resamples)
     gaps = resamples.means(calibration_gaps(confidence, right))
-    yield from _calibration_error(confidence, right, gaps, "")
+    for measured in (
+        *_confidence(confidence, right, resamples),
+        *_calibration_error(confidence, right, gaps, ""),
+    ):
+        yield _Number(measured)
+    yield from _by_bin(confidence, right)
 
 
 def _confidence(
@@ -295,11 +322,11 @@ def _confidence(
 ) -> Iterator[Measured]:
     """acc1, and the mean confidence where the prediction is right and where it is wrong."""
     totals = np.stack([right, confidence * right, confidence * ~right], axis=1)
-    share, total_right, total_wrong = resamples.means(totals).T
-    yield Measured("acc1", mean(right), percentiles(share))
+    accuracy, total_right, total_wrong = resamples.means(totals).T
+    yield Measured("acc1", mean(right), percentiles(accuracy))
     for metric, chosen, total, weight in (
-        ("confidence_right", right, total_right, share),
-        ("confidence_wrong", ~right, total_wrong, 1 - share),
+        ("confidence_right", right, total_right, accuracy),
+        ("confidence_wrong", ~right, total_wrong, 1 - accuracy),
     ):
         some = weight > 1e-9  # a resample may have none
         interval = percentiles(total[some] / weight[some]) if chosen.any() else UNKNOWN

@@ -10,6 +10,7 @@ import pytest
 from clipsyn.analyses.accuracy.figures import accuracy_matrix
 from clipsyn.errors import UsageError
 from clipsyn.results.frame import RESULT
+from clipsyn.show.style import save
 
 ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"
 
@@ -70,9 +71,10 @@ def test_a_cell_for_each_number_and_a_line_below_the_best():
         ("cars", "ViT"): "25.0",
         ("planes", "ViT"): "75.0",
     }
-    marked = {(line.get_ydata()[0], line.get_xdata()[0]) for line in ax.lines}
+    (line,) = ax.lines
+    marked = {*zip(line.get_ydata(), line.get_xdata(), strict=True)}
     assert marked == {(0, 1), (1, 0), (1, 1), (3, 1)}
-    assert ax.figure.axes[-1].get_ylabel() == "top-1 accuracy, %"
+    assert ax.figure.axes[-1].get_ylabel() == "top-1, %"
 
 
 def test_lines_are_called_by_what_differs():
@@ -95,6 +97,15 @@ def test_the_size_grows_with_the_matrix():
     assert narrow == 3.35
     assert narrow < wide <= 6.9
     assert low < high <= 6
+
+
+def test_long_names_leave_room_for_the_numbers(tmp_path):
+    """pytest makes errors of what matplotlib warns of."""
+    names = [f"{letter * 60}/zoo" for letter in "abc"]
+    frame = tidy(*(row("d" * 60, name, 0.5) for name in names))
+    ax = accuracy_matrix(accuracy_matrix.data(frame))
+    save(ax.figure, tmp_path / "a.png")
+    assert ax.get_window_extent().height / ax.figure.dpi > 0.5  # inches, of one line
 
 
 def test_a_matrix_that_nobody_could_read_is_refused():

@@ -13,6 +13,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize_scalar
 
 from clipsyn.analyses.representation import representation
+from clipsyn.analyses.representation.measure import COLUMNS
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
@@ -26,8 +27,9 @@ BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them
 PAIRS = (("cnx/c", "rn/b"), ("cnx/c", "vit/a"), ("rn/b", "vit/a"))
 OF_PAIRS = ["cka", "procrustes", "mutual_knn"]
 CALIBRATED = ["temperature", "nll_calibrated", "ece_calibrated", "ece_calibrated_floor"]
+CALIBRATED += ["bin_accuracy_calibrated", "bin_confidence_calibrated"]
 OF_LOGITS = ["acc1", "confidence_right", "confidence_wrong", "nll", "ece", "ece_floor"]
-OF_LOGITS += ["logit_scale"]
+OF_LOGITS += ["logit_scale", "bin_accuracy", "bin_confidence"]
 SIX = tuple(f"class {c}" for c in range(6))
 NEIGHBOURS = 7
 
@@ -133,8 +135,8 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def test_the_frame_has_the_columns_of_a_result(results):
-    assert results.schema == pl.Schema(RESULT)
-    assert results.select(NAMES).is_duplicated().sum() == 0
+    assert dict(results.schema) == RESULT | COLUMNS
+    assert results.select(*NAMES, "bin").is_duplicated().sum() == 0
     assert results["fingerprint"].null_count() == 0
     assert set(results["perturbation"]) == {"clean"}
     birds = results.filter(dataset="birds")
@@ -222,6 +224,28 @@ def test_logit_statistics_equal_plain_loops(store, results, backbone):
             assert found["ci_low"] < expected < found["ci_high"]
     counts = [value(results, f"confidence_{kind}", backbone)["n"] for kind in ("right", "wrong")]
     assert counts == [sum(right), 88 - sum(right)]
+
+
+@pytest.mark.parametrize("suffix", ["", "_calibrated"])
+def test_bins_of_confidence_equal_plain_loops(store, results, suffix):
+    _, logits, labels = read(store, "vit/a")
+    rows = about(results.filter(dataset="birds"), "vit/a")
+    if suffix:
+        logits = logits / rows.filter(metric="temperature")["value"][0]
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, label in zip(softmax(logits), labels, strict=True):
+        bins.setdefault(math.ceil(15 * row.max()) - 1, []).append(
+            (row.max(), row.argmax() == label)
+        )
+    for metric, place in ((f"bin_confidence{suffix}", 0), (f"bin_accuracy{suffix}", 1)):
+        found = rows.filter(metric=metric).sort("bin")
+        assert dict(found.select("bin", "n").iter_rows()) == {b: len(it) for b, it in bins.items()}
+        expected = [np.mean([pair[place] for pair in bins[b]]) for b in sorted(bins)]
+        assert found["value"].to_list() == pytest.approx(expected, rel=1e-5)
+    assert set(found["support"]) == ({"train"} if suffix else {None})
+    assert (found["ci_low"] <= found["value"]).all()
+    others = results.filter(~pl.col("metric").str.starts_with("bin_"))
+    assert others["bin"].null_count() == len(others)
 
 
 def test_intervals_equal_those_of_resampled_rows(store, results):
@@ -455,6 +479,8 @@ class TestConfidences:
                 "confidence_wrong",
                 "ece",
                 "ece_floor",
+                "bin_accuracy",
+                "bin_confidence",
             }
             assert values["ece_floor"] == calibration_floor(sure).value
             assert values["acc1"] == pytest.approx(right.mean())
@@ -476,7 +502,7 @@ class TestConfidences:
         after = representation(store)
         for prompts, changed in (("long", False), ("short", True)):
             one, other = (frame.filter(prompts=prompts)["fingerprint"] for frame in (before, after))
-            assert (one != other).all() == changed
+            assert {*one}.isdisjoint(other) == changed
 
     def test_without_them_there_is_nothing_to_say(self, tmp_path):
         pl.DataFrame({"id": ["a"], "pred": ["x"], "label": ["x"]}).write_csv(tmp_path / "net.csv")

@@ -1,0 +1,88 @@
+"""Reliability diagrams."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from clipsyn.analyses.representation.measure import COLUMNS
+from clipsyn.analyses.representation.reliability import reliability
+from clipsyn.errors import UsageError
+from clipsyn.results.frame import RESULT
+from clipsyn.stats.intervals import wilson_interval
+
+A, B = "tiny-a/zoo", "tiny-b/zoo"
+
+
+def bin_rows(dataset, backbone, bin, n, right, confidence, suffix=""):  # noqa: PLR0917
+    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
+    about |= {"head": "zero-shot", "classes": "all", "backbones": [backbone], "n": n, "bin": bin}
+    return [
+        about | {"metric": f"bin_accuracy{suffix}", "value": right / n},
+        about | {"metric": f"bin_confidence{suffix}", "value": confidence},
+    ]
+
+
+def tidy(*pairs):
+    rows = [row for pair in pairs for row in pair]
+    return pl.DataFrame(rows, schema=RESULT | COLUMNS)
+
+
+FRAME = tidy(
+    bin_rows("birds", A, 14, 30, 24, 0.95),
+    bin_rows("birds", A, 3, 10, 2, 0.25),
+    bin_rows("cars", A, 3, 30, 12, 0.21),
+    bin_rows("birds", A, 3, 40, 10, 0.26, "_calibrated"),
+    bin_rows("birds", B, 7, 3, 1, 0.5),
+)
+
+
+def test_images_of_all_datasets_are_put_together():
+    data = reliability.data(FRAME)
+    plain = data.filter(backbone=A, scaling="as it is")
+    assert plain["bin"].to_list() == [3, 14]
+    assert plain["n"].to_list() == [40, 30]
+    assert plain["accuracy"].to_list() == pytest.approx([14 / 40, 24 / 30])
+    assert plain["confidence"].to_list() == pytest.approx([(10 * 0.25 + 30 * 0.21) / 40, 0.95])
+    assert plain["share"].to_list() == pytest.approx([4 / 7, 3 / 7])
+    assert plain.select("low", "high").row(0) == pytest.approx(wilson_interval(14, 40))
+    assert data["datasets"].unique().to_list() == [2]
+
+
+def test_temperature_scaling_is_another_series():
+    data = reliability.data(FRAME)
+    scaled = data.filter(scaling="after temperature scaling")
+    assert scaled.select("backbone", "bin", "n", "share").rows() == [(A, 3, 40, 1.0)]
+
+
+def test_a_part_for_each_backbone_with_its_lines_and_bars():
+    ax = reliability(reliability.data(FRAME))
+    first, second = ax.child_axes
+    assert [part.get_title(loc="left") for part in (first, second)] == ["a", "b"]
+    diagonal, plain, scaled = first.lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]
+    assert plain.get_ydata() == pytest.approx([35, 80])
+    assert scaled.get_ydata() == pytest.approx([25])
+    assert [bar.get_height() for bar in first.patches] == pytest.approx([400 / 7, 300 / 7])
+    assert [bar.get_x() for bar in first.patches] == pytest.approx([20, 100 * 14 / 15])
+    assert len(second.lines) == 2
+    heading = ax.get_legend().get_title().get_text()
+    assert heading == "over the images of 2 datasets"
+
+
+def test_rounding_makes_no_more_right_answers_than_images():
+    """1.0 times n may come out above n when it is added up."""
+    frame = tidy(*(bin_rows(f"d{n}", A, 14, n, n, 0.99) for n in (3, 7, 49, 10_000_001)))
+    assert reliability.data(frame)["accuracy"].to_list() == [1.0]
+
+
+def test_several_perturbations():
+    other = FRAME.with_columns(perturbation=pl.lit("jpeg-3"))
+    with pytest.raises(UsageError, match="name it with perturbations=…"):
+        reliability.data(pl.concat([FRAME, other]))
+
+
+@pytest.mark.parametrize("frame", [FRAME.clear(), FRAME.drop("bin")], ids=["empty", "older"])
+def test_no_bin_at_all(frame):
+    with pytest.raises(UsageError, match="no accuracy by confidence of any backbone to draw: give"):
+        reliability.data(frame)
