@@ -65,7 +65,7 @@ def _named(wide: pl.DataFrame) -> pl.DataFrame:
         pl.Series("pretrained", [pretrained for _, pretrained in pairs]),
         pl.Series("model_fullname", [" ".join(pair) for pair in pairs]),
         task=pl.col("head").replace_strict(_TASKS),
-        fewshot_k=pl.col("shots").fill_null(_WHOLE),
+        fewshot_k=pl.when(head="linear-probe").then(pl.col("shots").fill_null(_WHOLE)),
     )
 
 

@@ -19,8 +19,8 @@ def written(shown: Mapping[str, Tables], format: str) -> str:
     from clipsyn.show.separated import csv_of
     from clipsyn.show.text import text_of
 
-    if format == "csv":
-        return csv_of(shown)
-    write: Mapping[str, Callable[[Tables], str]]
-    write = {"text": text_of, "markdown": markdown_of, "latex": latex_of}
-    return write[format](tuple(table for tables in shown.values() for table in tables))
+    by_name: dict[str, Callable[[Mapping[str, Tables]], str]] = {"latex": latex_of, "csv": csv_of}
+    if format in by_name:
+        return by_name[format](shown)
+    tables = tuple(table for some in shown.values() for table in some)
+    return markdown_of(tables) if format == "markdown" else text_of(tables)

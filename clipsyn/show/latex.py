@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clipsyn.show.numbers import NOTHING, number
-from clipsyn.show.table import Cell, Column, Table, hyphened
+from clipsyn.show.table import Cell, Column, Table, Tables, hyphened
 
-_BARS = {bar: rf"\rule{{0.4em}}{{{(n + 1) / 5:g}ex}}" for n, bar in enumerate("▁▂▃▄▅▆▇█")}
+_BARS = {bar: rf"\rule{{0.3em}}{{{(n + 1) / 5:g}ex}}\," for n, bar in enumerate("▁▂▃▄▅▆▇█")}
 _SPECIAL: Mapping[str, str] = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -52,9 +52,10 @@ _TIES = r"Bold: the best; underlined: as good as it in the digits shown."
 _PREAMBLE = r"% \usepackage{booktabs}"
 
 
-def latex_of(tables: Sequence[Table]) -> str:
-    """A `table` for each, with its title as the caption and its notes below it."""
-    return "\n\n".join([_PREAMBLE, *map(_float, tables)])
+def latex_of(shown: Mapping[str, Tables]) -> str:
+    """A `table` for each, with its title as the caption, its notes below and its name above it."""
+    parts = (_remark(name) + _float(table) for name, tables in shown.items() for table in tables)
+    return "\n\n".join([_PREAMBLE, *parts])
 
 
 def escaped(text: str) -> str:
@@ -83,6 +84,10 @@ class _Group(NamedTuple):
     def cells(self, row: int) -> list[str]:
         cells = [_number(self.numbers, row)]
         return cells if self.intervals is None else [*cells, _bracket(self.intervals.cells[row])]
+
+
+def _remark(name: str) -> str:
+    return f"% {name}\n" if name else ""
 
 
 def _float(table: Table) -> str:

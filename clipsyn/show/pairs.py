@@ -36,8 +36,8 @@ def pair_matrix(
     means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
     values = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
     lines = []
-    for i, (one, short) in enumerate(names.short.items()):
-        line: dict[str, str | Cell] = {"backbone": short}
+    for i, one in enumerate(names.short):
+        line = {"backbone": names.cell(one)}
         for j, (other, column) in enumerate(names.columns.items()):
             side = below if j < i else above
             value = values.get((side.metric, frozenset((one, other))))

@@ -1,4 +1,4 @@
-"""Tables as CSV, for spreadsheets and programs: numbers as tables show them, but not rounded."""
+"""Tables as CSV, for spreadsheets and programs: numbers in the unit of the table, whole names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from clipsyn.frames import guarded
 from clipsyn.show.numbers import NOTHING
-from clipsyn.show.table import Cell, Column, Table, Tables
+from clipsyn.show.table import Cell, Column, Table, Tables, Value
 
 
 def csv_of(shown: Mapping[str, Tables]) -> str:
@@ -44,17 +44,30 @@ def _lines(name: str, table: Table, about: str) -> str:
 def _values(column: Column, labels: Mapping[str, str]) -> dict[str, list[Any]]:
     """The values of a column by its label; an interval becomes two columns."""
     if column.interval_of:
-        label = labels[column.interval_of]
-        return {
-            f"{label} low": [cell.low for cell in column.cells],
-            f"{label} high": [cell.high for cell in column.cells],
-        }
-    values = [cell.value for cell in column.cells]
+        return _ends(column, labels[column.interval_of])
+    ends = _ends(column, column.label) if any(cell.low is not None for cell in column.cells) else {}
+    return {column.label: _numbers_or_texts(column), **ends}
+
+
+def _ends(column: Column, label: str) -> dict[str, list[Any]]:
+    return {
+        f"{label} low": [_number(cell.low) for cell in column.cells],
+        f"{label} high": [_number(cell.high) for cell in column.cells],
+    }
+
+
+def _numbers_or_texts(column: Column) -> list[Any]:
+    values = [_number(cell.value) for cell in column.cells]
     if any(isinstance(value, str) for value in values) or all(value is None for value in values):
-        return {column.label: [_text(cell) for cell in column.cells]}
-    return {column.label: values}
+        return [_text(cell) for cell in column.cells]
+    return values
+
+
+def _number(value: Value) -> Value:
+    """With twelve digits: 28.5, not 28.499999999999996, for what was a fraction."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def _text(cell: Cell) -> str | None:
-    text = " ".join(cell.text.split())
+    text = " ".join((cell.value if isinstance(cell.value, str) else cell.text).split())
     return None if text in ("", NOTHING) else text

@@ -213,6 +213,10 @@ class ShortNames(NamedTuple):
         heads = (wrapped(text, width) for text in self.short.values())
         return dict(zip(self.columns.values(), heads, strict=True))
 
+    def cell(self, name: str) -> Cell:
+        """A backbone in a row: by its short name, which stands for the whole one."""
+        return Cell(self.short[name], name)
+
     @property
     def labels(self) -> dict[str, str]:
         """Column -> the backbone, by its whole name."""
@@ -272,7 +276,8 @@ def _hundred(value: Any) -> Any:
 
 def _cell(value: Any, decimals: int) -> Cell:
     if isinstance(value, Cell):
-        return value._replace(text=printable(value.text))
+        own = printable(value.value) if isinstance(value.value, str) else value.value
+        return value._replace(text=printable(value.text), value=own)
     text = _text(value, decimals)
     return Cell(text, known(value) if isinstance(value, bool | int | float | None) else text)
 

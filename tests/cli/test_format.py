@@ -56,12 +56,9 @@ def test_text_is_what_there_is_without_a_word(run, name):
         assert run(name, "--format", "text") == run(name)
 
 
-def test_the_list_of_commands_is_whole():
-    """Those whose results are tables; import has another option of that name."""
-    flags = {
-        name for name in main.commands for it in main.commands[name].params if it.name == "format"
-    }
-    assert flags - {"import"} == {*COMMANDS, "predict"}
+def test_predictions_have_it_too():
+    (option,) = (it for it in main.commands["predict"].params if it.name == "format")
+    assert option.default == "text"
 
 
 def test_other_formats_know_no_terminal(run, monkeypatch):

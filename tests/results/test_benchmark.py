@@ -93,6 +93,7 @@ def test_linear_probes_have_columns_of_their_own():
         )
     )
     assert (zero["acc1"], zero["lp_acc1"], zero["task"]) == ("0.5", "", "zeroshot_classification")
+    assert (zero["fewshot_k"], zero["seed"]) == ("", "")
     assert (few["acc1"], few["lp_acc1"], few["task"]) == ("", "0.6", "linear_probe")
     assert (few["fewshot_k"], few["seed"]) == ("16", "2")
     assert (full["fewshot_k"], full["seed"], full["lp_acc1"]) == ("-1", "", "0.7")

@@ -28,7 +28,7 @@ COMMANDS = {
 }
 TOKEN = re.compile(
     r"\\char(?P<code>\d+)\{\}|\\(?P<command>[a-z]+)\{\}|\\(?P<sign>[^a-zA-Z])|(?P<group>[{}])"
-    r"|\$\\(?P<greek>[a-z]+)\$|\\rule\{0\.4em\}\{(?P<height>[\d.]+)ex\}|(?P<dashes>-+)|(?P<other>.)",
+    r"|\$\\(?P<greek>[a-z]+)\$|\\rule\{0\.3em\}\{(?P<height>[\d.]+)ex\}\\,|(?P<dashes>-+)|(?P<other>.)",
     re.DOTALL,
 )
 EN, EM = "\N{EN DASH}", "\N{EM DASH}"
@@ -96,7 +96,7 @@ ROWS = [
 def test_a_table_for_a_paper():
     best = best_of_columns(ROWS, ["top-1"])
     table = table_of(ROWS, title="birds · 50 %", percent=["top-1"], best=best, notes="A_note.")
-    assert latex_of([table]).split("\n") == [
+    assert latex_of({"": [table]}).split("\n") == [
         r"% \usepackage{booktabs}",
         "",
         r"\begin{table}",
@@ -126,7 +126,7 @@ def test_a_table_for_a_paper():
 def test_intervals_have_the_decimals_of_their_text():
     row = {"value": 0.5, "ci_low": -0.0004, "ci_high": 0.25}
     table = table_of([measured("tau", row, 2)], digits={"tau": 2})
-    assert rows_of(latex_of([table]))[1] == ["0.50", "[0.00, 0.25]"]
+    assert rows_of(latex_of({"": [table]}))[1] == ["0.50", "[0.00, 0.25]"]
 
 
 @pytest.mark.parametrize(
@@ -144,17 +144,25 @@ def test_intervals_have_the_decimals_of_their_text():
     ],
 )
 def test_cells(cell, tex):
-    assert rows_of(latex_of([table_of([{"x": cell}])]))[1] == [tex]
+    assert rows_of(latex_of({"": [table_of([{"x": cell}])]}))[1] == [tex]
 
 
 def test_heads_keep_their_lines():
     heads = {"a": f"incon{SOFT_HYPHEN}\nsistency", "b": "a\n50 %"}
-    tex = latex_of([table_of([{"a": 0.5, "b": "x"}], headers=heads)])
+    tex = latex_of({"": [table_of([{"a": 0.5, "b": "x"}], headers=heads)]})
     assert rows_of(tex)[0] == [r"\shortstack[r]{incon-\\sistency}", r"\shortstack[l]{a\\50 \%}"]
 
 
+def test_a_remark_says_the_name_of_a_table():
+    table = table_of([{"x": 1}])
+    lines = latex_of({"by shots, 50 %": [table, table]}).split("\n")
+    assert [lines[at - 1] for at, line in enumerate(lines) if line == r"\begin{table}"] == [
+        "% by shots, 50 %"
+    ] * 2
+
+
 def test_what_is_no_table_is_a_paragraph():
-    assert latex_of([paragraph("50 % of it")]).split("\n")[2:] == [r"50 \% of it"]
+    assert latex_of({"": [paragraph("50 % of it")]}).split("\n")[2:] == [r"50 \% of it"]
 
 
 @given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=3))
@@ -162,7 +170,7 @@ def test_what_is_no_table_is_a_paragraph():
 @example(["*", "% comment", "\\end{tabular}"])
 def test_names_cannot_leave_their_cell(names):
     table = table_of([{"x": name, "y": 1} for name in names], headers={"x": names[0]})
-    head, *rows = rows_of(latex_of([table]))
+    head, *rows = rows_of(latex_of({"": [table]}))
     assert read(head[0]).split() == names[0].split()
     assert [(read(cell).split(), number) for cell, number in rows] == [
         (name.split(), "1") for name in names

@@ -17,14 +17,22 @@ def read(text: str) -> list[list[dict[str, str]]]:
     return [list(csv.DictReader(io.StringIO(part))) for part in text.split("\n\n")]
 
 
-def test_numbers_are_not_rounded_and_intervals_are_two_columns():
-    row = {"value": 1 / 3, "ci_low": 0.25, "ci_high": 2 / 3}
+def test_numbers_have_twelve_digits_and_intervals_are_two_columns():
+    row = {"value": 0.285, "ci_low": 0.25, "ci_high": 2 / 3}
     table = table_of([{"backbone": "a, b"} | measured("top-1", row)], percent=["top-1"])
     ((found,),) = read(csv_of({"": (table,)}))
     assert list(found) == ["backbone", "top-1", "top-1 low", "top-1 high"]
     assert found["backbone"] == "a, b"
-    assert float(found["top-1"]) == 100 * (1 / 3)
-    assert (float(found["top-1 low"]), float(found["top-1 high"])) == (25.0, 100 * (2 / 3))
+    assert (found["top-1"], found["top-1 low"], found["top-1 high"]) == (
+        *("28.5", "25.0", "66.6666666667"),
+    )
+
+
+def test_a_number_with_its_interval_in_one_cell_is_three_columns():
+    table = table_of([{"x": Cell("+3.1 [-0.2, 4.9]", 3.1, -0.2, 4.9)}, {"x": None}])
+    first, last = read(csv_of({"": (table,)}))[0]
+    assert first == {"x": "3.1", "x low": "-0.2", "x high": "4.9"}
+    assert set(last.values()) == {""}
 
 
 def test_what_is_not_known_is_empty():
@@ -51,12 +59,14 @@ def test_tables_with_names_say_what_they_are():
     assert third == [{"table": "costs", "about": "", "b": "2"}]
 
 
-def test_columns_are_called_by_their_whole_names():
+def test_backbones_have_their_whole_names():
     names = shortened(["tiny-RN/zoo", "tiny-ViT/zoo"])
-    table = table_of(
-        [dict.fromkeys(names.columns.values(), 0.5)], headers=names.heads, labels=names.labels
-    )
-    assert list(read(csv_of({"": (table,)}))[0][0]) == ["tiny-RN/zoo", "tiny-ViT/zoo"]
+    row = {"best": names.cell("tiny-RN/zoo")} | dict.fromkeys(names.columns.values(), 0.5)
+    table = table_of([row], headers=names.heads, labels=names.labels)
+    ((found,),) = read(csv_of({"": (table,)}))
+    assert list(found) == ["best", "tiny-RN/zoo", "tiny-ViT/zoo"]
+    assert found["best"] == "tiny-RN/zoo"
+    assert table.columns[0].cells[0].text == "RN"
 
 
 def test_no_spreadsheet_runs_a_name():

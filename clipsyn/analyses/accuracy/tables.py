@@ -85,7 +85,7 @@ def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> dic
             column: _value(by_backbone.get(name, {}), "acc1")
             for name, column in names.columns.items()
         },
-        "best": names.short[best_single(part)["backbone"]],
+        "best": names.cell(best_single(part)["backbone"]),
         "oracle": _value(oracle, "acc1"),
         "independent": _value(oracle, "acc1_independent"),
         "gain": _value(oracle, "gain"),

@@ -62,7 +62,7 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
         return {}
     names = shortened(list(dict.fromkeys(it for group in groups.values() for it in group.order)))
     every = _Tables(list(groups.values()), names, settings)
-    shown = {"costs": _costs(frame, names.short)}
+    shown = {"costs": _costs(frame, names)}
     if len(groups) > 1:
         keys = ["dataset", *(key for key in WHERE[1:] if frame[key].n_unique() > 1)]
         shown["chosen"] = every.chosen(keys)
@@ -75,7 +75,7 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
     return {name: (table,) for name, table in shown.items()}
 
 
-def _costs(frame: pl.DataFrame, short: Mapping[str, str]) -> Table:
+def _costs(frame: pl.DataFrame, names: ShortNames) -> Table:
     """A line for each backbone, and their sum: means over cells, but of memory the largest."""
     largest = pl.col("metric").is_in(list(_MEMORY))
     over_cells = (
@@ -86,16 +86,20 @@ def _costs(frame: pl.DataFrame, short: Mapping[str, str]) -> Table:
     )
     known = numbers_by(over_cells, "backbone")
     columns: dict[str, list[float | None]] = {
-        metric: [known[name].get(metric, {}).get("value") for name in short]
+        metric: [known[name].get(metric, {}).get("value") for name in names.short]
         for metric in _COSTS
         if metric in over_cells["metric"]
     }
     for metric, values in columns.items():
         is_sum = metric != "process_memory_mb" and None not in values
         values.append(math.fsum(filter(None, values)) if is_sum else None)
-    table = pl.DataFrame({"backbone": [*short.values(), "all"]} | columns)
+    cells = [*map(names.cell, names.short), Cell("all", "all")]
+    rows = [
+        {"backbone": cell} | {metric: values[row] for metric, values in columns.items()}
+        for row, cell in enumerate(cells)
+    ]
     notes = [_NOTES["costs"], *(note for metric, note in _MEMORY.items() if metric in columns)]
-    return table_of(table, headers=_COSTS, notes="\n".join(notes))
+    return table_of(rows, headers=_COSTS, notes="\n".join(notes))
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ class _Tables:
             | {"top-1": line.mean("acc1")}
             | line.cells("vs all", "gain_over_full")
             | line.cells("vs best", "gain_over_chosen")
-            | {"best": self.names.short[line.group.best]}
+            | {"best": self.names.cell(line.group.best)}
             for line in lines
         ]
         return self._table("chosen", rows)
@@ -219,9 +223,9 @@ class _Tables:
         rows = []
         for line in self._lines(_stage):
             first = line.first
-            texts = {it.ensemble or self.names.short[it.backbones[0]] for _, it in line.pairs}
+            cells = {self._cell(it) for _, it in line.pairs}
             place = f"stage {line.group.order.index(first.backbones[0]) + 1} alone"
-            choice: Row = {"choice": texts.pop() if len(texts) == 1 else place}
+            choice: Row = {"choice": cells.pop() if len(cells) == 1 else place}
             size = {"backbones": len(first.backbones)}
             rows.append(choice | size | line.cost() | line.cells("top-1", "acc1"))
         return self._table("fixed", rows)
@@ -254,6 +258,11 @@ class _Tables:
         for name in by_key[0]:
             if name is not None and all(name in pairs for pairs in by_key):
                 yield _Line([pairs[name] for pairs in by_key])
+
+    def _cell(self, candidate: Candidate) -> Cell:
+        if candidate.ensemble:
+            return Cell(candidate.ensemble, candidate.ensemble)
+        return self.names.cell(candidate.backbones[0])
 
     def _theta(self, candidate: Candidate) -> str | None:
         """How the threshold of a cascade is shown."""

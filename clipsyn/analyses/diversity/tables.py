@@ -125,7 +125,7 @@ def _pairs(frame: pl.DataFrame) -> Table:
     for (one, other), of_pair in numbers_by(pairs, "backbones").items():
         p = of_pair["mcnemar_p_holm"]["value"]
         lines.append(
-            {"backbone": names.short[one], "and": names.short[other]}
+            {"backbone": names.cell(one), "and": names.cell(other)}
             | _cells(of_pair, _OF_PAIRS, ["inconsistency", "kappa"])
             | {"p": Cell("<0.001" if p < 0.001 else number(p, 3), known(p))}
         )

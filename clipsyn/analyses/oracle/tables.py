@@ -180,7 +180,7 @@ def _oracles(groups: Sequence[_OracleNumbers], keys: Sequence[str], names: Short
         {
             **group.about(keys),
             "n": group.best["n"],
-            "best": None if is_nan(group.best["value"]) else names.short[group.best["backbone"]],
+            "best": None if is_nan(group.best["value"]) else names.cell(group.best["backbone"]),
             "top-1": group.best["value"],
             "oracle": group.oracle["acc1"]["value"],
             "indep.": group.oracle["acc1_independent"]["value"],
@@ -252,7 +252,7 @@ def _backbones(group: _OracleNumbers, names: ShortNames) -> Table:
     """A line for each backbone, the oracles below."""
     rows: list[dict[str, Any]] = [
         {
-            "backbone": names.short[name],
+            "backbone": names.cell(name),
             **measured("top-1", metrics["acc1"]),
             **measured("Shapley", metrics["shapley"]),
             "guess of Shapley": metrics["shapley_floor"]["value"],

@@ -168,7 +168,7 @@ def _pairs(part: pl.DataFrame, names: ShortNames) -> Table:
     """A line a pair, the most alike first."""
     lines = []
     for (one, other), of_pair in numbers_by(part, "backbones").items():
-        line: dict[str, Any] = {"backbone": names.short[one], "and": names.short[other]}
+        line: dict[str, Any] = {"backbone": names.cell(one), "and": names.cell(other)}
         for metric, column in _OF_PAIRS.items():
             line |= measured(column, of_pair[metric], _DIGITS.get(column))
         lines.append(line)
@@ -186,8 +186,9 @@ def _logits(part: pl.DataFrame) -> Table:
     """A line a backbone; intervals where there is one dataset, else means over datasets."""
     names = shortened(backbones(part))
     lines = [
-        {"backbone": text} | _cells(part.filter(pl.col("backbones").list.first() == name))
-        for name, text in names.short.items()
+        {"backbone": names.cell(name)}
+        | _cells(part.filter(pl.col("backbones").list.first() == name))
+        for name in names.short
     ]
     known = [name for name in lines[0] if any(line[name] is not None for line in lines)]
     return table_of(

@@ -12,8 +12,7 @@ from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, labelled, trial_rows
 from clipsyn.frames import is_nan
-from clipsyn.show.numbers import NOTHING
-from clipsyn.show.table import UNKNOWN, Table, Tables
+from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
 from clipsyn.show.tables import (
     ShortNames,
     best_of_columns,
@@ -112,7 +111,7 @@ def _summary(trial: TrialRows) -> Table:
     """A line for each predictor."""
     lines: _Lines = [
         {
-            "predictor": text,
+            "predictor": Cell(text, predictor.name),
             **measured("clean", trial.row("acc1", CLEAN, predictor)),
             **measured("perturbed", trial.row("acc1", ALL, predictor)),
             **measured("drop", trial.row("drop", ALL, predictor)),
@@ -179,7 +178,7 @@ def _order(trial: TrialRows) -> Table:
         lines.append(
             {
                 "perturbation": condition,
-                "best": NOTHING if is_nan(accuracy) else trial.names.short[best],
+                "best": UNKNOWN if is_nan(accuracy) else trial.names.cell(best),
                 "top-1": accuracy,
                 **measured("lead", lead),
                 **measured("switch", switch),
@@ -192,7 +191,7 @@ def _order(trial: TrialRows) -> Table:
         _without_unknown(lines, ["lead", "switch", "tau"]),
         percent=["top-1", "lead", "switch"],
         digits={"tau": 2},
-        notes=_NOTES["order"].format(best=lines[0]["best"]),
+        notes=_NOTES["order"].format(best=lines[0]["best"].text),
     )
 
 
@@ -272,10 +271,10 @@ def _datasets(trials: Sequence[TrialRows]) -> Table:
         lines.append(
             {
                 **{name: value for name, value in trial.about.items() if name not in shared},
-                "clean": trial.names.short[first],
+                "clean": trial.names.cell(first),
                 "top-1 of clean": trial.value("acc1", CLEAN, Predictor(first)),
                 **measured("drop", trial.row("drop", ALL, Predictor(first))),
-                "perturbed": trial.names.short[second],
+                "perturbed": trial.names.cell(second),
                 "top-1 of perturbed": trial.value("acc1", ALL, Predictor(second)),
                 "gain clean": trial.value("gain", CLEAN, ORACLE),
                 "gain perturbed": trial.value("gain", ALL, ORACLE),

@@ -72,6 +72,10 @@ class _Method(NamedTuple):
     ensemble: str | None
     backbone: str | None  # None for an ensemble
 
+    @property
+    def name(self) -> str:
+        return self.ensemble or self.backbone or ""
+
 
 class _Key(NamedTuple):
     """What a number is about, within a group."""
@@ -141,6 +145,9 @@ class _Groups:
 
     def name(self, method: _Method) -> str:
         return method.ensemble or self.short.short[method.backbone or ""]
+
+    def cell(self, method: _Method) -> Cell:
+        return Cell(self.name(method), method.name)
 
     def by(self, score: str | None) -> Iterator[tuple[_Method, str]]:
         """Each method that has this score, or the first that each of them has."""
@@ -257,7 +264,7 @@ def _methods(groups: _Groups, score: str | None) -> Table:
     for method, by in groups.by(score):
         aurc = _Key(method, "aurc", by)
         lines.append(
-            {"method": groups.name(method), "score": by}
+            {"method": groups.cell(method), "score": by}
             | groups.areas({"AURC": aurc})
             | groups.with_interval("AURC", aurc)
             | groups.areas({"E-AURC": aurc._replace(metric="e_aurc")})
@@ -271,7 +278,7 @@ def _scores(groups: _Groups) -> Table:
     """AURC: a line a method, a column a score."""
     lines = []
     for method in groups.methods:
-        line: dict[str, Any] = {"method": groups.name(method)}
+        line: dict[str, Any] = {"method": groups.cell(method)}
         for score in groups.scores:
             area = groups.areas({"AURC": _Key(method, "aurc", score)})["AURC"]
             star = "*" if groups.leaves_out_0(_Key(method, "aurc_gain", score)) else ""
@@ -291,7 +298,7 @@ def _thresholds(groups: _Groups, score: str | None) -> Table:
             if coverage not in groups.keys:
                 continue
             accuracy = coverage._replace(metric="acc1")
-            line = {"wished": wished, "method": groups.name(method), "score": by}
+            line = {"wished": wished, "method": groups.cell(method), "score": by}
             if groups.is_one:
                 line["threshold"] = groups.rows[0][coverage]["threshold"]
             for head, key in (("coverage", coverage), ("accuracy", accuracy)):
@@ -314,7 +321,7 @@ def _foreign(groups: _Groups) -> Table:
     lines = []
     for foreign in groups.foreign:
         for method in groups.methods:
-            line: dict[str, Any] = {"foreign": foreign, "method": groups.name(method)}
+            line: dict[str, Any] = {"foreign": foreign, "method": groups.cell(method)}
             for metric in ("auroc", "fpr95"):
                 for score in every:
                     key = _Key(method, metric, score, foreign=foreign)
@@ -354,7 +361,7 @@ def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
         title=title(*where(frame.row(0, named=True), list(shared)), short.phrase, *by),
         digits=dict.fromkeys(columns.values(), 2),
         headers=names.heads,
-        labels={column: groups[0].name(method) for method, column in columns.items()},
+        labels={column: method.name for method, column in columns.items()},
         best=best_of_rows(lines, list(columns.values()), least=True),
         notes=f"{_NOTES['datasets']}{names.legend}",
     )
