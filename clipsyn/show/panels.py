@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from clipsyn.show.layout import wrapped
 from clipsyn.show.style import BEST, COLUMN, INK, MUTED, PAGE, Mark, label
 from clipsyn.show.tables import shortened
 
@@ -166,7 +167,9 @@ def headed(ax: Axes, heading: str, beside: float) -> None:
 
 
 def _broken(name: str) -> str:
-    return fill(name, _LONGEST)
+    """Where it is long, after a mark that parts words, or else anywhere."""
+    lines = wrapped(name, _LONGEST, "-_/ ").split("\n")
+    return "\n".join(fill(line, _LONGEST) for line in lines)
 
 
 def _heading(heading: str, width: float) -> str:

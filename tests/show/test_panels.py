@@ -126,6 +126,12 @@ def test_a_key_says_every_name_as_it_is():
     assert ax.get_legend().get_title().get_text() == "birds/test"
 
 
+def test_a_long_name_is_broken_between_its_parts():
+    with canvas() as ax:
+        key(ax, {"EVA01_g_14_laion400m_s11b_b41k": drawn(marks("a")["a"])})
+    assert ax.get_legend().get_texts()[0].get_text() == "EVA01_g_14_laion400m_s11b_\nb41k"
+
+
 @pytest.mark.parametrize("count", [1, 8, 40])
 @pytest.mark.parametrize("width", [COLUMN, PAGE])
 def test_a_key_is_above_the_axes_as_high_as_it_says_and_inside(count, width):

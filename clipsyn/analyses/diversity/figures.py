@@ -32,7 +32,7 @@ def _pairs(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         named_pairs(frame.filter(metric="error_consistency")),
         "error consistency of any two backbones",
-        "give a store, or what `clipsyn diversity` has written by --parquet",
+        "give a store, or what `clipsyn diversity STORE --parquet FILE` wrote",
     )
     refuse_several(rows)
     return over_datasets(rows, [*WHERE[1:], "backbone", "other"])

@@ -42,7 +42,7 @@ def _trial(frame: pl.DataFrame) -> TrialRows:
     needed(
         frame.filter(metric="relative_robustness"),
         "accuracy under perturbation",
-        "give a store of perturbed images, or what `clipsyn robustness` has written by --parquet",
+        "give a store with such images, or what `clipsyn robustness STORE --parquet FILE` wrote",
     )
     _, shown = trial_rows(frame)
     if len(shown) > 1:

@@ -30,7 +30,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     curves = needed(
         rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),
         "accuracy at any coverage",
-        "give a store, or what `clipsyn selective` has written by --parquet",
+        "give a store, or what `clipsyn selective STORE --parquet FILE` wrote",
     )
     refuse_several(curves)
     chosen = rows.filter(pl.col("wished").is_not_null()).drop("coverage")
@@ -74,7 +74,7 @@ def _draw(data: pl.DataFrame, ax: Axes) -> None:
             _draw_method(of_method, panel, looks[text])
         for wished in part["wished"].drop_nulls().unique():
             panel.axhline(100 * wished, color=MUTED, lw=0.8, ls=":")
-        panel.set_xticks(range(0, 101, 25))
+        panel.set_xticks(range(25, 101, 25))
     about = subject(data.sort("n", descending=True), (*WHERE, "n"))  # n of all, not of some
     key(ax, looks, title(about, cut, typical_interval(data)), titled=1)
 
