@@ -19,6 +19,7 @@ _MODULES = {  # beside analyses, ensembles and heads, which their registries nam
     "clipsyn.protocol.loop": ("evaluate",),
     "clipsyn.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),
+    "clipsyn.published.measure": ("compare",),
     "clipsyn.router.fitted": ("FittedRouter",),
     "clipsyn.router.fit": ("fit_router",),
     "clipsyn.router.artefact": ("load_router", "save_router"),

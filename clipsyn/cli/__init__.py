@@ -24,6 +24,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "test": "paired:test",
     "fit": "fit:fit",
     "predict": "predict:predict",
+    "compare": "compare:compare",
     "plot": "plot:plot",
     "report": "report:report",
     "ls": "store:ls",

@@ -231,6 +231,27 @@ def ensembles_in(
     return rows.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(images))
 
 
+def read_results(path: Path) -> pl.DataFrame:
+    """The rows of a file that `clipsyn evaluate -o` or --parquet of a command has written.
+
+    Without columns that an analysis adds. Raises UsageError for a file that holds something else.
+    """
+    if path.is_dir() or not path.exists():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(
+            f"{path} {what}: give a file of results, as `clipsyn zeroshot STORE --parquet FILE` or "
+            "`clipsyn evaluate STORE -o FILE` writes it"
+        )
+    written = _parquet(path)
+    if lacking := ", ".join(sorted(RESULT.keys() - {*written.columns})):
+        raise UsageError(
+            f"{path} holds no results, for want of {lacking}: give a file that a command of "
+            "clipsyn has written by --parquet"
+        )
+    added = pl.DataFrame(_Beside(path).new(), schema=RESULT)
+    return pl.concat([written.select(*RESULT), added.join(written, on="fingerprint", how="anti")])
+
+
 def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int | None:
     """The images a class that are asked for, or the most there are; None is the whole support."""
     fitted = sorted(there - {0}, key=lambda shots: (shots is None, shots))
@@ -251,11 +272,15 @@ def _read_with_what_is_beside(path: Path) -> pl.DataFrame:
     return pl.concat([written, added.join(written, on="fingerprint", how="anti")])
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _parquet(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path, glob=False)
+        return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(f"{path} cannot be read as results: {error}") from error
+
+
+def _read(path: Path) -> pl.DataFrame:
+    frame = _parquet(path)
     if set(frame.columns) == {*RESULT} - {"support_prompts"}:
         raise UsageError(
             f"{path} holds results of an earlier version of clipsyn, which had other columns: make "

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in ANALYSES},
     "backbones": ([], READING | {"zarr", "PIL"}),
     "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
+    "compare": (["RESULTS", "--reference", "THEIRS"], READING | {"zarr", "PIL"}),
     "datasets": ([], READING | {"zarr", "PIL"}),
     "evaluate": (
         ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
@@ -96,6 +97,9 @@ def places(
     save_router(router, LogAverage().fit(support), support)
     found = {"STORE": tiny_store.path, "PHOTOS": write_images(), "RECIPE": recipe, "ROUTER": router}
     found |= {"ANSWERS": answers, "PREDICTIONS": predictions}
+    found["RESULTS"], found["THEIRS"] = tmp_path / "z.parquet", tmp_path / "theirs.csv"
+    ANALYSES.load("zeroshot")(tiny_store).write_parquet(found["RESULTS"])
+    found["THEIRS"].write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
     return {name: str(path) for name, path in found.items()} | {"CHECKPOINT": str(checkpoint)}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.results import files
-from clipsyn.results.files import ResultsFile, ensembles_in
+from clipsyn.results.files import ResultsFile, ensembles_in, read_results
 from clipsyn.results.frame import NAMES, RESULT
 
 
@@ -94,7 +94,7 @@ def test_two_processes_add_to_one_file(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-from clipsyn.results.files import ResultsFile, ensembles_in
+from clipsyn.results.files import ResultsFile, ensembles_in, read_results
 
 results = ResultsFile(Path({str(path)!r}))
 print("ready", flush=True)
@@ -232,3 +232,26 @@ def test_without_a_file_results_are_in_memory_only():
     results.add([])
     results.add([row()])
     assert len(results.frame) == 1
+
+
+def test_results_are_read_with_what_is_beside_and_without_other_columns(tmp_path, monkeypatch):
+    path = tmp_path / "r.parquet"
+    first, second = row(), row(seed=1, fingerprint="f2")
+    results = ResultsFile(path)
+    results.add([first])
+    monkeypatch.setattr(results, "_write_again", float("inf"))
+    results.add([second])  # in the hidden file
+    assert pl.read_parquet(path)["fingerprint"].to_list() == ["f1"]
+    assert read_results(path).to_dicts() == [first, second]
+    pl.DataFrame([first], schema=RESULT).with_columns(more=1).write_parquet(tmp_path / "a.parquet")
+    assert read_results(tmp_path / "a.parquet").to_dicts() == [first]
+
+
+def test_what_is_no_file_of_results(tmp_path):
+    with pytest.raises(UsageError, match="is a folder: give a file of results"):
+        read_results(tmp_path)
+    with pytest.raises(UsageError, match="does not exist: give a file of results"):
+        read_results(tmp_path / "gone.parquet")
+    pl.DataFrame({"dataset": ["x"]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match="holds no results, for want of backbones"):
+        read_results(tmp_path / "x.parquet")

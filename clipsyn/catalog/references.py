@@ -1,0 +1,123 @@
+"""Published accuracies to compare with: those that ship, and CSV files of the same columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from clipsyn.catalog.datasets import find_dataset
+from clipsyn.documents import foreign
+from clipsyn.errors import UsageError
+from clipsyn.registry import unknown_name
+from clipsyn.specs import Backbone
+
+COLUMNS = ("dataset", "backbone", "accuracy", "source")  # needed; metric and prompts may follow
+METRICS = ("acc1", "mean_per_class_recall")
+
+
+class Published(NamedTuple):
+    """One published number; `prompts` are the names of the prompt sets it may be compared under."""
+
+    dataset: str
+    backbone: str
+    metric: str
+    accuracy: float
+    source: str
+    prompts: tuple[str, ...]  # () for any
+
+
+def references() -> dict[str, Path]:
+    """The files of the references that ship, by name."""
+    folder = Path(__file__).parent / "published"
+    return {path.stem: path for path in sorted(folder.glob("*.csv"))}
+
+
+def find_reference(text: str) -> tuple[Published, ...]:
+    """The numbers of a reference that ships, or of a CSV file.
+
+    A line that begins with # is a comment. Raises UnknownName with near matches, and UsageError
+    that names the line.
+    """
+    path = references().get(text, Path(text))
+    if not path.exists() and path.name == text and not path.suffix:
+        raise unknown_name(
+            "reference", text, references(), f"Or give a CSV file with {', '.join(COLUMNS)}."
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> tuple[Published, ...]:
+    with foreign(lambda reason: UsageError(f"reference {path} cannot be read: {reason}")):
+        lines = path.read_text("utf-8-sig").splitlines()
+        rows = list(_rows(lines))
+    if not rows:
+        raise UsageError(f"reference {path} has no numbers: write {', '.join(COLUMNS)} and rows")
+    if lacking := ", ".join(name for name in COLUMNS if name not in rows[0][1]):
+        raise UsageError(
+            f"reference {path} has no column {lacking}: it needs {', '.join(COLUMNS)}, and may "
+            "have metric and prompts"
+        )
+    seen: dict[tuple[object, ...], int] = {}
+    numbers = []
+    for line, row in rows:
+        one = _published(row, f"reference {path}, line {line}")
+        before = seen.setdefault((one.dataset, one.backbone, one.metric, one.prompts), line)
+        if before != line:
+            raise UsageError(
+                f"reference {path} has {one.metric} of {one.backbone} on {one.dataset} twice, in "
+                f"lines {before} and {line}: leave one of them out"
+            )
+        numbers.append(one)
+    return tuple(numbers)
+
+
+def _rows(lines: list[str]) -> Iterator[tuple[int, Mapping[str, str | None]]]:
+    """The rows by the number of their line."""
+    kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+    reader = csv.DictReader((line for _, line in kept), strict=True)
+    for row in reader:
+        yield kept[reader.line_num - 1][0], row
+
+
+def _published(row: Mapping[str, str | None], where: str) -> Published:
+    told = {name: (row.get(name) or "").strip() for name in (*COLUMNS, "metric", "prompts")}
+    if empty := [name for name in COLUMNS if not told[name]]:
+        raise UsageError(f"{where}: {empty[0]} is empty")
+    info = find_dataset(told["dataset"])
+    metric = told["metric"] or (info.metric if info else METRICS[0])
+    if metric not in METRICS:
+        raise UsageError(f"{where}: metric '{metric}' is neither {' nor '.join(METRICS)}")
+    return Published(
+        dataset_name(told["dataset"]),
+        backbone_name(told["backbone"]),
+        metric,
+        _fraction(told["accuracy"], where),
+        told["source"],
+        tuple(told["prompts"].split()),
+    )
+
+
+def _fraction(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"{where}: accuracy '{text}' is no fraction: write 0.612 for 61.2 %")
+    return value
+
+
+def dataset_name(name: str) -> str:
+    """The catalogue's name of a dataset; others as they are."""
+    info = find_dataset(name)
+    return info.name if info else name
+
+
+def backbone_name(name: str) -> str:
+    """One spelling of ``RN50,openai``, ``RN50-quickgelu/openai`` and ``RN50/openai``."""
+    try:
+        return Backbone.parse(name).name
+    except UsageError:
+        return name
