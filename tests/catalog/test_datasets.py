@@ -56,6 +56,14 @@ def test_the_21_of_the_paper() -> None:
     assert {info.metric for info in catalogue()} == {"acc1", "mean_per_class_recall"}
 
 
+def test_all_of_the_paper_can_be_fitted_on_and_planned() -> None:
+    """Also those of which torchvision has no splits."""
+    for name in collections()["paper"]:
+        splits = find_dataset(name).splits
+        assert splits["train"].n, name
+        assert splits["test"].n, name
+
+
 def test_every_row_says_what_a_user_needs() -> None:
     for info in catalogue():
         assert info.title

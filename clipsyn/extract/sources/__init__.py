@@ -15,6 +15,8 @@ from clipsyn.extract.sources.webdataset import is_webdataset, open_webdataset
 
 __all__ = ["ImageSource", "open_source"]
 
+MANIFESTS = (".csv", ".parquet")
+
 
 def open_source(
     dataset: str, split: str, *, root: Path | None = None, download: bool = False
@@ -24,9 +26,9 @@ def open_source(
     `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
     ``.csv`` or ``.parquet`` manifest, or a webdataset folder. A catalogue name wins over a folder
     of that name in the working directory: write ``./NAME`` for the latter. A catalogue name is
-    looked for under `root` as webdataset, then in what ships, then through torchvision. What
-    another package offers is opened by the function that its `source` names, which is called with
-    split, root and download.
+    looked for under `root` as manifest ``NAME.csv`` (``vtab-dtd.csv`` for ``vtab/dtd``), then as
+    webdataset, then in what ships, then through torchvision. What another package offers is opened
+    by the function that its `source` names, which is called with split, root and download.
 
     Raises UnknownName for a name that is neither, DatasetError for what cannot be read, PluginError
     for what another package should open and cannot.
@@ -39,7 +41,7 @@ def open_source(
             return open_webdataset(path, name, split)
         return open_folder(path, name, split)
     if path.is_file():
-        if path.suffix.lower() in (".csv", ".parquet"):
+        if path.suffix.lower() in MANIFESTS:
             return open_manifest(path, name, split)
         raise DatasetError(
             f"'{path}' is a file but no .csv or .parquet manifest: give a folder or a manifest"
@@ -53,6 +55,9 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
     if info.source:
         return _open_elsewhere(info, split, root, download)
     cleaned = info.name.replace("/", "-")
+    for manifest in (root / f"{cleaned}{end}" for end in MANIFESTS) if root else ():
+        if manifest.is_file():
+            return open_manifest(manifest, info.name, split)
     for folder in (root / f"wds_{cleaned}", root / cleaned) if root else ():
         if folder.is_dir() and is_webdataset(folder, split):
             return open_webdataset(folder, info.name, split)

@@ -88,7 +88,7 @@ def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
     if not info.torchvision:
         raise DatasetError(
             f"dataset '{info.name}' is not in torchvision and not in data_root=… as "
-            f"{_folder(info)}; {info.get}"
+            f"{_folder(info)} or manifest; {info.get}"
         )
     offered = {name: entry.args for name, entry in info.splits.items() if entry.args is not None}
     if split in offered:

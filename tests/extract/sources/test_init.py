@@ -63,6 +63,23 @@ def test_a_webdataset_in_the_root_is_preferred(
     assert source.licence == "research only"
 
 
+@pytest.mark.parametrize("name", ["dtd", "vtab/dtd"])
+def test_a_manifest_in_the_root_comes_first(
+    name: str, write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    root = write_images("a/1.png", "b/1.png").parent
+    lines = ["path,label,split", "images/a/1.png,banded,train", "images/b/1.png,dotted,test"]
+    (root / "vtab-dtd.csv").write_text("\n".join(lines))
+    write_tars([[("a.png", png()), ("a.cls", b"1")]], root="wds_vtab-dtd", classes=("x", "y"))
+    source = open_source(name, "train", root=root)
+    assert isinstance(source, ManifestSource)
+    assert (source.name, source.ids) == ("vtab/dtd", ("images/a/1.png",))
+    assert source.class_names == ("banded", "dotted")
+    assert source.licence == "research only"
+    with pytest.raises(DatasetError, match="no rows of split 'val'; it has test, train"):
+        open_source(name, "val", root=root)
+
+
 def test_a_shipped_dataset(
     write_tars: Write, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
