@@ -30,6 +30,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
         "docs/router",
     ],
     "Use": ["docs/fitting", "docs/recipes"],
+    "Reproduce the paper": ["docs/reproducing", "pipelines/paper/README"],
     "Results": ["docs/results", "docs/real", "data/README", "benchmarks/README"],
     "Reference": ["docs/cli", "docs/python", "docs/api"],
     "Develop": [

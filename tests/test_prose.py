@@ -18,6 +18,7 @@ WIDTH = 120
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
     *(ROOT / name for name in ("benchmarks/README.md", "pipelines/zoo/README.md")),
+    ROOT / "pipelines" / "paper" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 _BLOCK = re.compile(r"^ *```.*?^ *```$", re.M | re.S)

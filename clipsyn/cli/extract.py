@@ -29,7 +29,7 @@ def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
     from clipsyn.progress import progress
 
     job = ExtractSettings(**values)
-    if dry_run and (outline := outline_job(store, job)):
+    if dry_run and not (outline := outline_job(store, job)).is_complete:
         _show_outline(outline)
         return
     signal.signal(signal.SIGTERM, terminate)
@@ -57,11 +57,18 @@ def _show(plan: Plan, *, as_result: bool) -> None:
 def _show_outline(outline: Outline) -> None:
     from clipsyn.show.tables import show
 
-    _say_notes(dict.fromkeys(split.missing for split in outline.splits if split.missing))
-    for table in (outline.backbone_table(), outline.table()):
-        say_lines(f"{show(table)}\n")
+    say_outlined(outline)
+    say_lines(f"{show(outline.table())}\n")
     for paragraph in (outline.summary(), outline.unchecked()):
         say_lines(paragraph)
+
+
+def say_outlined(outline: Outline) -> None:
+    """What is missing, and the backbones."""
+    from clipsyn.show.tables import show
+
+    _say_notes(dict.fromkeys(split.missing for split in outline.splits if split.missing))
+    say_lines(f"{show(outline.backbone_table())}\n")
 
 
 def _say_notes(notes: Iterable[str]) -> None:

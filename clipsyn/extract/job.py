@@ -48,8 +48,8 @@ def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan
     return make_plan(store, wanted, progress), settings
 
 
-def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
-    """What the job would do, if weights or images are missing; None if all are here.
+def outline_job(path: Path, job: ExtractSettings) -> Outline:
+    """What the job would do, as far as it is known without loading weights.
 
     Loads, downloads and writes nothing. Raises as `plan_job` does for what cannot work whatever
     is here.
@@ -61,14 +61,13 @@ def outline_job(path: Path, job: ExtractSettings) -> Outline | None:
     settings_for(job)
     resolve_precision(job.precision, resolve_device(job.device))
     datasets, splits, perturbations = _asked(job)
-    outline = Outline(
+    return Outline(
         [_outlined_backbone(backbone) for backbone in resolve_backbones(job.backbones)],
         _of_each(datasets, splits, partial(_outlined_split, job)),
         perturbations,
         () if is_vacant(path) else FeatureStore.open(path).keys(),
         job.logits,
     )
-    return None if outline.is_complete else outline
 
 
 def run_job(plan: Plan, settings: RunSettings, progress: Progress) -> None:

@@ -7,9 +7,10 @@ that are not here from the catalogue. Unknown values are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
+from typing import NamedTuple
 
 import polars as pl
 
@@ -33,6 +34,27 @@ class OutlinedSplit:
     images: int | None
     classes: int | None
     missing: str = ""  # why its images could not be opened
+
+
+class Cost(NamedTuple):
+    """What cells take; NaN where one of the numbers is not known."""
+
+    passes: float = 0  # images through a backbone
+    gflops: float = 0
+    size: CellBytes = CellBytes()
+
+    @classmethod
+    def sum(cls, costs: Iterable[Cost]) -> Cost:
+        each = [*costs]
+        return cls(
+            sum(cost.passes for cost in each),
+            sum(cost.gflops for cost in each),
+            CellBytes.sum(cost.size for cost in each),
+        )
+
+    def __str__(self) -> str:
+        passes, gflops = _told(self.passes), _told(self.gflops)
+        return f"{passes} images through a backbone, {gflops} GFLOPs, {self.size}"
 
 
 @dataclass(frozen=True)
@@ -89,15 +111,31 @@ class Outline:
 
     def summary(self) -> str:
         to_make = self._to_make(self.splits, self.perturbations)
-        passes, gflops, size = self._cost(to_make)
         cells = len(self.splits) * len(self.perturbations) * len(self.backbones)
-        return (
-            f"{len(to_make):,} of {cells:,} cells to make: "
-            f"{_told(passes)} images through a backbone, {_told(gflops)} GFLOPs, {size}"
-        )
+        return f"{len(to_make):,} of {cells:,} cells to make: {self._cost(to_make)}"
+
+    def every(self) -> Iterator[FeatureKey]:
+        """Every cell, stored or not."""
+        return (_key(*cell) for cell in self._cells(self.splits, self.perturbations))
+
+    def cost(self) -> Cost:
+        """Of the cells that are not stored."""
+        return self._cost(self._to_make(self.splits, self.perturbations))
+
+    def cost_of_answers(self, keys: Collection[FeatureKey]) -> Cost:
+        """Of predictions and logits under other prompts, for cells whose embeddings are there."""
+        cells = self._cells(self.splits, self.perturbations)
+        sizes = (self._answers(*cell[:2]) for cell in cells if _key(*cell) in keys)
+        return Cost(0, 0, CellBytes.sum(sizes))
 
     def unchecked(self) -> str:
         """What is missing, and what the outline therefore leaves open."""
+        doubt = (
+            "No weights were loaded and no images compared: cells count as stored by their names "
+            "alone"
+        )
+        if self.is_complete:
+            return doubt
         weights = sum(not backbone.is_here for backbone in self.backbones)
         images = [f"{split.dataset}/{split.split}" for split in self.splits if split.missing]
         parts = [
@@ -105,35 +143,42 @@ class Outline:
             f"the images of {', '.join(images)}" if images else "",
         ]
         catalogue = " (their numbers are the catalogue's)" if images else ""
-        return (
-            f"not here: {' and '.join(filter(None, parts))}{catalogue}. No weights were loaded "
-            "and no images compared: cells count as stored by their names alone"
-        )
+        return f"not here: {' and '.join(filter(None, parts))}{catalogue}. {doubt}"
+
+    def _cells(
+        self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
+    ) -> Iterator[_Cell]:
+        return product(splits, perturbations, self.backbones)
 
     def _to_make(
         self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
-    ) -> list[tuple[OutlinedSplit, Perturbation, OutlinedBackbone]]:
-        """Split, perturbation and backbone of each cell that is not stored."""
-        return [
-            (split, perturbation, backbone)
-            for split, perturbation, backbone in product(splits, perturbations, self.backbones)
-            if FeatureKey(split.dataset, split.split, perturbation.label, backbone.name)
-            not in self.stored
-        ]
+    ) -> list[_Cell]:
+        """The cells that are not stored."""
+        cells = self._cells(splits, perturbations)
+        return [cell for cell in cells if _key(*cell) not in self.stored]
 
-    def _cost(
-        self, cells: Iterable[tuple[OutlinedSplit, Perturbation, OutlinedBackbone]]
-    ) -> tuple[float, float, CellBytes]:
-        """Images, GFLOPs and bytes of cells; NaN where one of the numbers is not known."""
-        passes = gflops = 0.0
-        sizes = []
+    def _cost(self, cells: Iterable[_Cell]) -> Cost:
+        costs = []
         for split, perturbation, backbone in cells:
-            images, classes = _number(split.images), _number(split.classes)
-            passes += images
-            gflops += images * _number(backbone.gflops)
-            has_logits = stores_logits(perturbation, self.logits)
-            sizes.append(CellBytes.of(images, _number(backbone.embed_dim), classes, has_logits))
-        return passes, gflops, CellBytes.sum(sizes)
+            images = _number(split.images)
+            answers = self._answers(split, perturbation)
+            embeddings = CellBytes.of(images, _number(backbone.embed_dim), 0, False)
+            size = CellBytes.sum([embeddings, answers])
+            costs.append(Cost(images, images * _number(backbone.gflops), size))
+        return Cost.sum(costs)
+
+    def _answers(self, split: OutlinedSplit, perturbation: Perturbation) -> CellBytes:
+        has_logits = stores_logits(perturbation, self.logits)
+        return CellBytes.of(_number(split.images), 0, _number(split.classes), has_logits)
+
+
+_Cell = tuple[OutlinedSplit, Perturbation, OutlinedBackbone]
+
+
+def _key(
+    split: OutlinedSplit, perturbation: Perturbation, backbone: OutlinedBackbone
+) -> FeatureKey:
+    return FeatureKey(split.dataset, split.split, perturbation.label, backbone.name)
 
 
 def _place(is_here: bool) -> str:

@@ -37,22 +37,26 @@ class Recipe(BaseModel):
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The files of the recipes that come with clipsyn, by name."""
-    return {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    """The files of the recipes that come with clipsyn, by name, such as ``paper/cascade``."""
+    folder = recipes_dir()
+    paths = sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")])
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
 def find_recipe(text: str) -> Recipe:
     """The recipe that ships under the name `text`, or the one in the file `text`.
 
-    A word without a suffix is a name: write ``./NAME`` for a file called like that. By name a
-    recipe renews no document, since its documents are pages of clipsyn's own checkout.
+    A word without a suffix, or one in a folder of ours, is a name: write ``./NAME`` for a file
+    called like that. By name a recipe renews no document, since its documents are pages of
+    clipsyn's own checkout.
     Raises UnknownName for a name with near matches, UsageError as `read_recipe` does.
     """
     shipped, path = shipped_recipes(), Path(text)
     if text in shipped:
         recipe = read_recipe(shipped[text])
         return recipe.model_copy(update={"stages": [_without_document(s) for s in recipe.stages]})
-    if path.name == text and not path.suffix:
+    ours = {str(Path(name).parent) for name in shipped}
+    if str(path.parent) in ours and not (path.suffix or text.startswith(".")):
         raise unknown_name("recipe", text, shipped, "Or give a file, such as ./recipe.yaml.")
     return read_recipe(path)
 

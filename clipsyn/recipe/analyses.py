@@ -13,6 +13,7 @@ from clipsyn.analyses.spec import Analysis
 from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
 from clipsyn.recipe.declared import DeclaredStage, stage_model
+from clipsyn.recipe.plan import Made, Planned, planned_analysis
 from clipsyn.recipe.stages import Outcome
 from clipsyn.settings import PATH
 from clipsyn.specs import fingerprint
@@ -32,6 +33,10 @@ class AnalysisStage(DeclaredStage):
     analysis: ClassVar[Analysis]
 
     section: str | None = None  # with which the marks in the document begin, if not with the stage
+
+    def planned(self, _store: Path, _made: Made) -> Planned:
+        files = [self.beside(".csv"), self.beside(".parquet"), *sorted(filter(None, self._written))]
+        return planned_analysis(self.stage, self.settings(), *files)
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.frames import make_folder_of, printable_frame, write

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clipsyn.recipe.analyses import content, digest
 from clipsyn.recipe.declared import SettingsStage, stage_model
+from clipsyn.recipe.plan import Made, Planned, planned_analysis
 from clipsyn.recipe.stages import Outcome
 from clipsyn.report.page_settings import ReportSettings
 from clipsyn.specs import fingerprint
@@ -19,6 +20,9 @@ class ReportStage(SettingsStage):
     """Skipped where the page was made with the same settings from the same store and files."""
 
     output: Path
+
+    def planned(self, _store: Path, _made: Made) -> Planned:
+        return planned_analysis(self.stage, self.settings(), self.output)
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.frames import make_folder_of

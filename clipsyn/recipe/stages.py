@@ -16,6 +16,13 @@ from clipsyn.importing.settings import ImportSettings
 from clipsyn.progress import progress
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.recipe.declared import DeclaredStage, SettingsStage, stage_model
+from clipsyn.recipe.plan import (
+    Made,
+    Planned,
+    planned_evaluation,
+    planned_extraction,
+    planned_import,
+)
 from clipsyn.store.features import FeatureStore
 
 _LOG = logging.getLogger("clipsyn")
@@ -33,6 +40,9 @@ class Outcome:
 
 
 class ExtractStage(SettingsStage):
+    def planned(self, store: Path, made: Made) -> Planned:
+        return planned_extraction(store, self.settings(), made)
+
     def run(self, store: Path) -> Outcome:
         with progress() as counters:
             plan, settings = plan_job(store, self.settings(), counters)
@@ -56,6 +66,9 @@ class ImportStage(SettingsStage):
 
     files: Sequence[Path] = Field(min_length=1)
 
+    def planned(self, _store: Path, _made: Made) -> Planned:
+        return planned_import(list(self.files))
+
     def run(self, store: Path) -> Outcome:
         from clipsyn.importing.write import import_files
 
@@ -70,6 +83,9 @@ class ProtocolStage(DeclaredStage):
 
     def settings(self, **others: Any) -> Any:
         return super().settings(output=self.beside(".parquet"), **others)
+
+    def planned(self, _store: Path, _made: Made) -> Planned:
+        return planned_evaluation(self.settings(), self.beside(".parquet"))
 
     def run(self, store: Path) -> Outcome:
         from clipsyn.analyses.shared_images import apart, notes, sample_tables

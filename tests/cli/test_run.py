@@ -93,6 +93,37 @@ def test_without_a_recipe_those_that_ship_are_listed(clipsyn: Any) -> None:
         assert f"\n{name} " in result.stdout
 
 
+def test_a_dry_run_shows_every_stage_and_writes_nothing(
+    clipsyn: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    first = clipsyn("run", recipe, "--dry-run")
+    assert first.exit_code == 0, first.output
+    assert "[1/2] extract\n" in first.stdout
+    assert "1 of 1 cells to make: 8 images through a backbone" in first.stdout
+    assert "[2/2] zeroshot\nwrites runs/zeroshot.csv, writes runs/zeroshot.parquet" in first.stdout
+    assert "No weights were loaded and no images compared" in first.stdout
+    assert first.stdout.splitlines()[-1] == "store: runs/store"
+    assert sorted(tmp_path.iterdir()) == before
+    assert clipsyn("run", recipe).exit_code == 0
+    again = clipsyn("run", recipe, "--dry-run").stdout
+    assert "already there: 0 of 1 cells to make: 0 images" in again
+    assert "renews runs/zeroshot.csv" in again
+
+
+def test_a_dry_run_finds_names_that_are_wrong(fails: Any, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("[photos]", "[emoji-fod]"))
+    assert "did you mean" in fails(2, "run", recipe, "--dry-run")
+    recipe.write_text("store: s\nstages: [{stage: evaluate, ensembles: [ncl], output: r}]\n")
+    assert "did you mean nlc" in fails(2, "run", recipe, "--dry-run")
+
+
+def test_a_name_in_a_folder_of_ours_is_answered_with_near_matches(fails: Any) -> None:
+    assert "did you mean paper/cascade" in fails(2, "run", "paper/casade")
+    assert "cannot be read: No such file" in fails(2, "run", "paper/casade.yaml")
+
+
 def test_what_a_stage_cannot_do_stops_the_recipe(fails: Any, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(f"store: {tmp_path / 's'}\nstages: [{{stage: zeroshot, output: t}}]\n")

@@ -1,0 +1,240 @@
+"""pipelines/paper: its plans, its README, and its recipes on the zoo by two other lines.
+
+``python tests/pipelines/test_paper.py`` writes the cost table of the README anew.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.catalog.backbones import cost, known_backbones
+from clipsyn.catalog.datasets import collections, find_dataset
+from clipsyn.cli import main
+from clipsyn.recipe import Recipe, find_recipe, read_recipe, run_recipe
+from clipsyn.recipe.plan import Made, plan_recipe, total
+from clipsyn.recipe.stages import ExtractStage
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "pipelines" / "paper"
+README = FOLDER / "README.md"
+ORDER = (
+    "zero-shot", "linear-probe", "few-shot", "robustness", "diversity", "cascade", "prompts"
+)  # fmt: skip
+RATE = 100e3  # GFLOPs a second that a GPU sustains, as the README assumes
+_TABLE = re.compile("(<!-- cost -->\n\n).*?(\n\n<!-- cost end -->)", re.S)
+NINE = [backbone.name for backbone in known_backbones()["openai"]]
+
+
+def costs() -> Iterator[tuple[str, float, float, float]]:
+    """Recipe, images through a backbone, GFLOPs and bytes, beyond what those before it make."""
+    made = Made()
+    for name in ORDER:
+        cost = total(list(plan_recipe(find_recipe(f"paper/{name}"), made)))
+        yield name, cost.passes, cost.gflops, sum(cost.size)
+
+
+def cost_table() -> str:
+    lines = [
+        "| recipe | images through a backbone, millions | EFLOPs | GPU-hours | disk, GB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    sums = [0.0, 0.0, 0.0]
+    for name, *numbers in costs():
+        sums = [a + b for a, b in zip(sums, numbers, strict=True)]
+        lines.append(_line(f"`{name}.yaml`", *numbers))
+    return "\n".join([*lines, _line("all", *sums)])
+
+
+def _line(name: str, passes: float, gflops: float, size: float) -> str:
+    hours = gflops / RATE / 3600
+    return f"| {name} | {passes / 1e6:.1f} | {gflops / 1e9:.2f} | {hours:.1f} | {size / 1e9:.1f} |"
+
+
+def readme() -> str:
+    text, times = _TABLE.subn(
+        lambda found: f"{found[1]}{cost_table()}{found[2]}", README.read_text("utf-8")
+    )
+    assert times == 1
+    return text
+
+
+def on_the_zoo(name: str) -> tuple[str, list[str]]:
+    """A recipe with the two other lines of the README's sed command, and these lines."""
+    (command,) = re.findall(
+        r"^sed (.*) pipelines/paper/NAME\.yaml", README.read_text("utf-8"), re.M
+    )
+    text = (FOLDER / f"{name}.yaml").read_text("utf-8")
+    for script in shlex.split(command):
+        if script != "-e":
+            old, new = re.fullmatch(r"s\|(.*)\|(.*)\|", script).groups()
+            text = re.sub(old, new, text)
+    before = (FOLDER / f"{name}.yaml").read_text("utf-8").splitlines()
+    pairs = zip(before, text.splitlines(), strict=True)
+    return text, [new for old, new in pairs if old != new]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without network, weights or images, in a folder of its own."""
+
+    def refused(host: str, *_: Any, **__: Any) -> None:
+        pytest.fail(f"the network was asked for {host}")
+
+    monkeypatch.setattr("socket.getaddrinfo", refused)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CLIPSYN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+class TestPlans:
+    @pytest.mark.parametrize("name", ORDER)
+    def test_a_dry_run_needs_nothing_and_writes_nothing(self, name: str, tmp_path: Path) -> None:
+        done = CliRunner().invoke(main, ["run", f"paper/{name}", "--dry-run"])
+        assert done.exit_code == 0, done.output
+        for backbone in NINE:
+            assert f"\n{backbone} " in f"\n{done.stdout}"
+        assert "the weights of 9 of 9 backbones" in done.stdout
+        assert "an unknown number" not in done.stdout
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_the_zero_shot_recipe_costs_by_hand(self) -> None:
+        """Images of the catalogue times costs of the catalogue, without a plan."""
+        _, passes, gflops, size = next(iter(costs()))
+        expected = [0.0, 0.0, 0.0]
+        for name, split in product(collections()["paper"], ("train", "test")):
+            info = find_dataset(name)
+            n = info.splits[split].n
+            for backbone in NINE:
+                facts = cost(backbone)
+                logits = 4 * info.classes * (split == "test")
+                expected[0] += n
+                expected[1] += n * facts.image_gflops
+                expected[2] += n * (2 * facts.embed_dim + 1 + logits + 2)
+        assert [passes, gflops, size] == pytest.approx(expected)
+
+    def test_other_prompts_cost_no_pass_over_the_images(self) -> None:
+        by_name = {name: numbers for name, *numbers in costs()}
+        passes, gflops, size = by_name["prompts"]
+        assert (passes, gflops) == (0, 0)
+        answers = 0
+        for name, split in product(collections()["paper"], ("train", "test")):
+            info = find_dataset(name)
+            answers += info.splits[split].n * 9 * (2 + 4 * info.classes * (split == "test"))
+        assert size == pytest.approx(answers)
+        assert by_name["robustness"][0] == 88 * 50_000 * 9
+        assert [by_name[name][0] for name in ("linear-probe", "few-shot", "cascade")] == [0, 0, 0]
+
+
+class TestRecipes:
+    def test_there_is_no_other(self) -> None:
+        assert {path.stem for path in FOLDER.glob("*.yaml")} == set(ORDER)
+        listed = re.findall(r"^\d+\. `([\w-]+)\.yaml`", README.read_text("utf-8"), re.M)
+        assert listed == [*ORDER]
+
+    @pytest.mark.parametrize("name", ORDER)
+    def test_they_share_a_store_and_each_extracts_what_it_reads(self, name: str) -> None:
+        recipe = read_recipe(FOLDER / f"{name}.yaml")
+        assert recipe.store == Path("runs/paper/store")
+        extractions = [stage for stage in recipe.stages if isinstance(stage, ExtractStage)]
+        assert {stage.backbones for stage in extractions} == {("openai",)}
+        assert {split for stage in extractions for split in stage.splits} == {"train", "test"}
+
+    def test_every_experiment_is_there(self) -> None:
+        recipes = [read_recipe(FOLDER / f"{name}.yaml") for name in ORDER]
+        stages = {stage.stage for recipe in recipes for stage in recipe.stages}
+        assert stages >= {"zeroshot", "oracle", "diversity", "representation", "robustness"}
+        heads = {head for stage in _evaluations(recipes) for head in stage.heads}
+        assert heads == {"zero-shot", "linear-probe", "tip-adapter", "tip-adapter-f"}
+        shots = {shots for stage in _evaluations(recipes) for shots in stage.shots}
+        assert shots == {1, 2, 4, 8, 16, "full"}
+
+    @pytest.mark.parametrize("name", ORDER)
+    def test_two_lines_make_a_recipe_of_the_zoo(self, name: str) -> None:
+        _, changed = on_the_zoo(name)
+        assert len(changed) == 2
+        assert "    backbones: &backbones [tiny-RN/zoo, tiny-ViT-16/zoo]" in changed
+
+
+def _evaluations(recipes: list[Recipe]) -> Iterator[Any]:
+    return (stage for recipe in recipes for stage in recipe.stages if stage.stage == "evaluate")
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every recipe ran, one after the other, with two other lines."""
+    folder = tmp_path_factory.mktemp("zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ORDER:
+            path = folder / f"{name}.yaml"
+            path.write_text(on_the_zoo(name)[0], "utf-8")
+            outcomes = run_recipe(read_recipe(path), lambda *_: None)
+            assert not outcomes[-1].skipped
+    return folder / "runs" / "paper"
+
+
+class TestOnTheZoo:
+    @pytest.mark.parametrize(
+        "output",
+        [
+            "zeroshot", "oracle", "diversity", "representation", "robustness", "cascade",
+            "zeroshot-simple",
+        ],
+    )  # fmt: skip
+    def test_each_analysis_has_numbers(self, zoo: Path, output: str) -> None:
+        frame = pl.read_parquet(zoo / f"{output}.parquet")
+        assert frame["value"].drop_nans().len() > 0
+        assert (zoo / f"{output}.csv").is_file()
+
+    def test_ensembles_have_an_accuracy_on_every_head_and_prompt_set(self, zoo: Path) -> None:
+        def measured(output: str, column: str) -> set[Any]:
+            frame = pl.read_parquet(zoo / f"{output}.parquet")
+            return {*frame.filter(metric="acc1", ensemble="nlc")[column]}
+
+        assert measured("zero-shot", "prompts") == {"own"}
+        assert measured("zero-shot-simple", "prompts") == {"simple"}
+        assert measured("linear-probe", "head") == {"linear-probe"}
+        assert measured("few-shot", "head") == {"zero-shot", "tip-adapter", "tip-adapter-f"}
+        assert len(measured("perturbed", "perturbation")) == 89
+
+    def test_a_second_run_computes_nothing(self, zoo: Path, monkeypatch: Any) -> None:
+        monkeypatch.chdir(zoo.parents[1])
+        recipe = read_recipe(Path("cascade.yaml"))
+        assert all(s.is_there for s in plan_recipe(recipe) if s.stage == "extract")
+        assert all(outcome.skipped for outcome in run_recipe(recipe, lambda *_: None))
+
+
+class TestReadme:
+    def test_costs_are_those_of_the_plans(self) -> None:
+        assert README.read_text("utf-8") == readme(), "run: python tests/pipelines/test_paper.py"
+
+    def test_every_dataset_is_in_the_table_with_its_sizes(self) -> None:
+        text = README.read_text("utf-8")
+        for name in collections()["paper"]:
+            info = find_dataset(name)
+            (row,) = (line for line in text.splitlines() if line.startswith(f"| `{info.name}` |"))
+            assert f"| {info.splits['train'].n:,} / {info.splits['test'].n:,} |" in row, name
+
+    def test_its_commands_exist(self) -> None:
+        blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+        lines = [line for block in blocks for line in block.splitlines()]
+        commands = [
+            shlex.split(line, comments=True)[1:] for line in lines if line.startswith("clipsyn ")
+        ]
+        assert commands
+        for name, *words in commands:
+            main.commands[name].make_context(name, words)
+
+
+if __name__ == "__main__":
+    README.write_text(readme(), "utf-8")
