@@ -107,7 +107,7 @@ def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, t
 def test_there_is_nothing_else(command: str) -> None:
     known = {*declared(DECLARED[command])}
     options = {str(it.name) for it in main.commands[command].params if isinstance(it, click.Option)}
-    assert options - known == {"as_json", "csv", "parquet"}
+    assert options - known == {"format", "as_json", "csv", "parquet"}
     assert {*STAGES[command].model_fields} - known <= {"stage", "output", "document", "section"}
     parameters = {*inspect.signature(getattr(clipsyn, command)).parameters}
     assert parameters - known <= {"store", "progress"}

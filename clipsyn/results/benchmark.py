@@ -37,7 +37,7 @@ def benchmark_csv(frame: pl.DataFrame) -> str:
     if rows.is_empty():
         raise UsageError(
             "CLIP_benchmark's columns are for backbones on their own, zero-shot or with a linear "
-            "probe, and there are none: leave --format out to see what there is"
+            "probe, and there are none: another format than clip-benchmark shows what there is"
         )
     heads = rows["head"].unique(maintain_order=True).to_list()
     numbers = [f"{_PREFIXES[head]}{metric}" for head in heads for metric in _METRICS]

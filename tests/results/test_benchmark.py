@@ -108,7 +108,7 @@ def test_what_clip_benchmark_does_not_measure_has_no_row():
     ]
     (found,) = read(benchmark_csv(frame(row("a/x", "acc1", 0.5), *others)))
     assert found["acc1"] == "0.5"
-    with pytest.raises(UsageError, match="there are none: leave --format out"):
+    with pytest.raises(UsageError, match="there are none: another format"):
         benchmark_csv(frame(*others))
 
 
