@@ -38,7 +38,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     most shots of each dataset; `ensembles` is how many these were chosen from.
     """
     rows = needed(
-        frame.filter(pl.col("ensemble").is_not_null(), metric="gain", classes="all"),
+        frame.filter(pl.col("ensemble").ne(CHOSEN), metric="gain", classes="all"),
         "gain of any ensemble or oracle",
         "give a store, or what `clipsyn oracle STORE --parquet FILE` or `clipsyn evaluate STORE "
         "-o FILE` wrote",
