@@ -186,7 +186,7 @@ def test_workers_keep_the_same(store, tmp_path):
         evaluate(store, predictions=path, workers=workers, **SETTINGS)
     order = ["fingerprint", "sample_id"]
     one, other = (pl.read_parquet(path).sort(order) for path in paths)
-    assert_frame_equal(one, other, abs_tol=1e-5)
+    assert_frame_equal(one, other)
 
 
 def test_one_file_cannot_be_both(store, tmp_path):
