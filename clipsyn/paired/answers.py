@@ -20,7 +20,7 @@ from clipsyn.results.files import images_asked
 from clipsyn.results.predictions import scan, subjects
 from clipsyn.store.select import matching, terms_of
 
-PLACE = ("split", "perturbation", "prompts", "classes")
+PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
 _MAKE = "clipsyn evaluate STORE --predictions {}"
 
 

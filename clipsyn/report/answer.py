@@ -9,8 +9,9 @@ from typing import NamedTuple
 import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
+from clipsyn.frames import is_nan
 from clipsyn.protocol.methods import CHOSEN, ORACLE
-from clipsyn.report.evidence import Evidence
+from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.html import Html, html, named
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.report.standings import Backbone, Method, backbones, methods, oracle
@@ -57,7 +58,7 @@ def answer(evidence: Evidence) -> Answer:
     """The answer that the numbers allow: with results of ensembles, of backbones alone, or none."""
     frame = evidence.frames.get("zeroshot")
     alone = [] if frame is None else backbones(frame)
-    results = evidence.frames.get("evaluate")
+    results = evidence.frames.get(EVALUATE)
     compared = [] if results is None else methods(results)
     if not alone or frame is None:
         return Answer(
@@ -76,6 +77,7 @@ def answer(evidence: Evidence) -> Answer:
     facts = [
         *_of_backbones(alone),
         *_how_sure(best, len(lead)),
+        *_tested(best, evidence.frames.get(PAIRED)),
         *_without_labels(best, lead),
         *_costs(alone, evidence.gflops),
         *_of_cascade(evidence.frames.get("cascade")),
@@ -181,6 +183,26 @@ def _how_sure(best: Method, rivals: int) -> Iterator[Html]:
             "which flatters it. On new images one that is close may be better.",
             rivals,
             rivals,
+        )
+
+
+def _tested(best: Method, paired: pl.DataFrame | None) -> Iterator[Html]:
+    """What the test image by image says of the best combination and the chosen backbone."""
+    if paired is None:
+        return
+    rows = main_part(paired, of_means=True).filter(first=CHOSEN, second=best.name, head=best.head)
+    for row in rows.head(1).iter_rows(named=True):
+        both = not is_nan(row["both_low"])
+        low, high = (-row[f"{'both' if both else 'ci'}_{end}"] for end in ("high", "low"))
+        yield html(
+            "<b>Tested image by image</b>, {} leads by {} points ({}, over {}). p is {} after "
+            "Holm's correction for all methods: {}.",
+            named(best.name),
+            f"{-100 * row['difference']:.1f}",
+            interval_text(low, high),
+            "draws and images" if both else "images",
+            f"{row['p_holm']:.2g}",
+            "a tie" if row["tie"] else "no tie",
         )
 
 

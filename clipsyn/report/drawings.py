@@ -14,6 +14,7 @@ from clipsyn.errors import UsageError
 from clipsyn.report import FIGURES
 from clipsyn.report.grids import Grid, grid_of
 from clipsyn.report.html import Html
+from clipsyn.report.means import main_part
 from clipsyn.report.vector import StyleSheet, inlined, picture
 from clipsyn.results.view import WHERE
 from clipsyn.show.figure import Figure
@@ -45,19 +46,25 @@ def drawings(name: str, frame: pl.DataFrame, sheet: StyleSheet) -> list[Drawing]
     Empty where the frame has nothing for it to show.
     """
     figure: Figure = FIGURES.load(name)
-    try:
-        return [_drawing(figure, figure.data(frame), "", sheet)]
-    except UsageError:
-        parts = list(_parts(frame))
+    for whole in (frame, main_part(frame)):
+        data = _data(figure, whole)
+        if data is not None:
+            return [_drawing(figure, data, "", sheet)]
+    parts = list(_parts(main_part(frame)))
     found: list[Drawing] = []
     for about, part in parts if len(parts) > 1 else ():
-        try:
-            data = figure.data(part)
-        except UsageError:
-            continue
-        if len(found) < _MOST_PARTS:
+        data = _data(figure, part) if len(found) < _MOST_PARTS else None
+        if data is not None:
             found.append(_drawing(figure, data, about, sheet))
     return found
+
+
+def _data(figure: Figure, frame: pl.DataFrame) -> pl.DataFrame | None:
+    """What the figure draws; None where the frame lacks it, or has too much for one figure."""
+    try:
+        return figure.data(frame)
+    except UsageError:
+        return None
 
 
 def _parts(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

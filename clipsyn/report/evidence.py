@@ -12,7 +12,10 @@ import polars as pl
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.spec import Analysis, Selection
-from clipsyn.errors import InputError, MissingCell, UsageError
+from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
+from clipsyn.paired import PairedSettings
+from clipsyn.paired.measure import measure as compare
+from clipsyn.protocol.methods import CHOSEN
 from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.plot import read_frame, selected
 from clipsyn.settings import declared
@@ -20,6 +23,7 @@ from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.features import FeatureStore
 
 EVALUATE = "evaluate"
+PAIRED = "test"
 MEASURED = ("zeroshot", "oracle", "diversity", "robustness")  # from predictions, in seconds
 _LACKING = (UsageError, InputError, MissingCell)  # a store that is not complete has them
 
@@ -61,6 +65,8 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
             frames[name] = _measure(store, name, _about(name, keys, settings))
         except _LACKING as error:
             lacking[name] = str(error)
+    if settings.predictions:
+        frames[PAIRED] = _paired(settings)
     return Evidence(store, settings, keys, frames, lacking, dict(_gflops(store, keys)))
 
 
@@ -85,14 +91,30 @@ def _about(name: str, keys: Iterable[FeatureKey], settings: ReportSettings) -> R
 def _measure(store: FeatureStore, name: str, settings: ReportSettings) -> pl.DataFrame:
     """What an analysis measures; without the results of ensembles where they do not fit it."""
     analysis: Analysis = ANALYSES.load(name)
-    shared = declared(analysis.settings).keys() & declared(ReportSettings).keys()
-    chosen: dict[str, Any] = {field: getattr(settings, field) for field in shared}
-    if chosen.get("results"):
+    asked = settings_of(analysis, settings)
+    if getattr(asked, "results", None):
         try:
-            return analysis.measure(store, analysis.settings(**chosen))
+            return analysis.measure(store, asked)
         except UsageError:
-            chosen["results"] = None
-    return analysis.measure(store, analysis.settings(**chosen))
+            asked = asked.replaced(results=None)
+    return analysis.measure(store, asked)
+
+
+def settings_of(analysis: Analysis, settings: ReportSettings) -> Any:
+    """The settings of an analysis, those that the page has too as they are there."""
+    shared = declared(analysis.settings).keys() & declared(ReportSettings).keys()
+    return analysis.settings(**{name: getattr(settings, name) for name in shared})
+
+
+def _paired(settings: ReportSettings) -> pl.DataFrame:
+    """Every method against the backbone that is best on the support; all pairs without it."""
+    assert settings.predictions
+    names = ("datasets", "splits", "perturbations", "prompts")
+    asked = PairedSettings(**{name: getattr(settings, name) for name in names})
+    try:
+        return compare(settings.predictions, asked, CHOSEN)
+    except UnknownName:
+        return compare(settings.predictions, asked)
 
 
 def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +12,10 @@ from clipsyn.frames import is_nan
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean
 from clipsyn.show.numbers import NOTHING, interval_text, number
+from clipsyn.show.table import Column, Table
 
 _DIGITS = 6  # of the number that a cell is sorted by
+_SHORT = 40  # characters, with the marks of a name
 _MOST_ROWS = 150  # of the numbers below a figure
 
 
@@ -25,6 +27,13 @@ class Cell(NamedTuple):
     best: bool = False
     note: str = ""  # smaller, behind the text: an interval
     is_number: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The classes of its element: texts that are short stay on one line."""
+        is_short = not self.is_number and len(self.text) < _SHORT
+        kinds = {"number": self.is_number, "best": self.best, "short": is_short}
+        return " ".join(kind for kind, applies in kinds.items() if applies)
 
     @property
     def sorted_by(self) -> str:
@@ -78,14 +87,19 @@ def share(value: float | None, *, best: bool = False) -> Cell:
     return decimal(None if value is None else 100 * value)._replace(best=best)
 
 
+def points(gain: float | None) -> Cell:
+    """A gain in points, with its sign."""
+    cell = share(gain)
+    return cell if cell.by is None else cell._replace(text=f"{cell.by:+.1f}")
+
+
 def share_of(mean: Mean | None, *, best: bool = False, signed: bool = False) -> Cell:
     """A share in percent with its interval, or a gain in points."""
     if mean is None:
         return share(None)
-    cell = share(mean.value, best=best)
-    text = f"{100 * mean.value:+.1f}" if signed and not is_nan(mean.value) else cell.text
+    cell = points(mean.value) if signed else share(mean.value, best=best)
     between = interval_text(mean.low, mean.high)
-    return cell._replace(text=text, note="" if between == NOTHING else between)
+    return cell._replace(note="" if between == NOTHING else between)
 
 
 def _numeric(text: str, value: float | None) -> Cell:
@@ -118,3 +132,30 @@ def _cells(column: pl.Series) -> list[Cell]:
 
 def _joined(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def grid_of_table(table: Table) -> Grid:
+    """A table of a command; intervals stand behind their numbers."""
+    intervals = {column.interval_of: column for column in table.columns if column.interval_of}
+    shown = [column for column in table.columns if column.interval_of not in _names(table)]
+    heads = (Head(column.label, column.right) for column in shown)
+    rows = zip(*(_of_column(it, intervals.get(it.name)) for it in shown), strict=True)
+    notes = " ".join(f"{table.below} {table.notes}".split())
+    return Grid.of(table.caption, heads, rows, notes)
+
+
+def _names(table: Table) -> set[str | None]:
+    return {column.name for column in table.columns}
+
+
+def _of_column(column: Column, intervals: Column | None) -> Iterator[Cell]:
+    for row, cell in enumerate(column.cells):
+        known = isinstance(cell.value, int | float) and not isinstance(cell.value, bool)
+        beside = intervals.cells[row].text if intervals else NOTHING
+        yield Cell(
+            cell.text if column.right else named(cell.text),
+            float(cell.value) if known and cell.value is not None else None,
+            row in column.best,
+            "" if beside == NOTHING else beside,
+            column.right,
+        )

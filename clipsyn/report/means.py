@@ -49,14 +49,18 @@ def _distance(values: Iterable[float], bounds: Iterable[float | None]) -> float 
     return math.hypot(*(value - bound for value, bound in pairs if bound is not None))
 
 
-def main_part(frame: pl.DataFrame) -> pl.DataFrame:
+def main_part(frame: pl.DataFrame, *, of_means: bool = False) -> pl.DataFrame:
     """The rows that the answer is about: clean images of all classes, one prompt set a dataset.
 
     Without clean images all perturbations together, if they are there, or else each of them. Of
     several prompt sets the one that most datasets have, of equals the first by name; a dataset
-    that lacks it has its own first.
+    that lacks it has its own first. Rows of means over datasets are left out; with `of_means`
+    these alone stay, where there are any.
     """
-    frame = frame.filter(pl.col("dataset").is_not_null(), pl.col("classes").eq_missing(ALL))
+    is_mean = pl.col("dataset").is_null()
+    if not (of_means and frame["dataset"].has_nulls()):
+        is_mean = ~is_mean
+    frame = frame.filter(is_mean, pl.col("classes").eq_missing(ALL))
     labels = set(frame["perturbation"])
     for label in (CLEAN.label, ALL):
         if label in labels:
@@ -71,7 +75,7 @@ _PLACE = [name for name in WHERE if name != "prompts"]
 def _chosen_prompts(frame: pl.DataFrame) -> pl.DataFrame:
     """A prompt set for each dataset, split and perturbation."""
     there = frame.select(*_PLACE, "prompts").unique()
-    usual = there.group_by("prompts").agg(datasets=pl.col("dataset").n_unique())
+    usual = there.group_by("prompts").agg(datasets=pl.len())
     return (
         there.join(usual, on="prompts", nulls_equal=True)
         .sort("datasets", "prompts", descending=[True, False])

@@ -15,7 +15,7 @@ from clipsyn.report.answer import answer
 from clipsyn.report.evidence import Evidence, gather
 from clipsyn.report.html import Html
 from clipsyn.report.page_settings import ReportSettings
-from clipsyn.report.provenance import places, summary
+from clipsyn.report.provenance import places, summary, title
 from clipsyn.report.sections import sections
 from clipsyn.report.vector import StyleSheet
 from clipsyn.settings import signature_of
@@ -60,9 +60,9 @@ def page(evidence: Evidence, made_from: str = "") -> str:
     script = Html(f"\n{_file('page.js')}")
     text: str = _template().render(
         **parts,
-        title=evidence.settings.title or f"What {evidence.store.path.resolve().name} shows",
+        title=evidence.settings.title or title(shown),
         summary=summary(shown),
-        source=evidence.store.path,
+        source="/".join(evidence.store.path.parts[-2:]),
         version=__version__,
         made_from=made_from,
         style=style,

@@ -16,7 +16,7 @@ class ReportSettings(Selection):
 
     output: Path = setting(REQUIRED, PATH, "The page to write, such as report.html.", letter="-o")
     title: str | None = setting(
-        None, TEXT, "What stands above the page.", instead_of_none="what the store holds"
+        None, TEXT, "What stands above the page.", instead_of_none="what was run"
     )
     pooled: bool = spec.pooled()
     results: Path | None = spec.results(

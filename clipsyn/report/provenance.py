@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import polars as pl
@@ -13,7 +14,7 @@ from clipsyn.analyses.shared_images import notes as shared_notes
 from clipsyn.analyses.shared_images import sample_tables
 from clipsyn.report.evidence import EVALUATE, Evidence
 from clipsyn.report.grids import Cell, Grid, Head, count, decimal, words
-from clipsyn.report.html import Html, html, listed, named
+from clipsyn.report.html import Html, html, listed
 from clipsyn.report.means import main_part
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.alike import alike_notes
@@ -62,21 +63,25 @@ def _place(evidence: Evidence, where: tuple[str, str], keys: Iterable[FeatureKey
     return Place(store.samples(*where), tuple(cell.key for cell in every), masked, imported)
 
 
-def summary(shown: Iterable[Place]) -> Html:
-    """One sentence: how many backbones, datasets, images and perturbations."""
+def title(shown: Iterable[Place]) -> str:
+    """ "9 backbones on 21 datasets", with the name of what there is one of."""
     places = list(shown)
     names = list(dict.fromkeys(name for place in places for name in place.backbones))
-    labels = {label for place in places for label in place.perturbations} - {CLEAN.label}
-    images = sum(len(place.samples) for place in places)
     datasets = list(dict.fromkeys(place.samples.name for place in places))
-    shifted = f", clean and under {len(labels)} perturbations" if labels else ""
-    return html(
-        "{} on {}: {} images{}.",
-        named(names[0]) if len(names) == 1 else f"{len(names)} backbones",
-        named(datasets[0]) if len(datasets) == 1 else f"{len(datasets)} datasets",
-        f"{images:,}",
-        shifted,
-    )
+    one, other = names[0], datasets[0]
+    backbones = one if len(names) == 1 else f"{len(names)} backbones"
+    return f"{backbones} on {other if len(datasets) == 1 else f'{len(datasets)} datasets'}"
+
+
+def summary(shown: Iterable[Place]) -> str:
+    """One line: how many images, and in which conditions."""
+    places = list(shown)
+    images = sum(len(place.samples) for place in places)
+    labels = {label for place in places for label in place.perturbations}
+    others = len(labels - {CLEAN.label})
+    clean = "clean" if CLEAN.label in labels else ""
+    under = f"under {others} perturbation{'s' * (others != 1)}" if others else ""
+    return f"{images:,} images, {' and '.join(filter(None, [clean, under]))}"
 
 
 def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
@@ -148,7 +153,7 @@ def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> list[
         ]
     parameters = known.get("image_parameters")
     return [
-        words(known.get("source")),
+        words(_without_folders(str(known.get("source", "")))),
         words(str(known["weights"])[:_DIGITS]),
         words(known["precision"]),
         count(_side(known["preprocess"])),
@@ -156,6 +161,15 @@ def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> list[
         decimal(parameters / 1e6 if parameters else None, 2),
         words(known.get("device")),
     ]
+
+
+def _without_folders(source: str) -> str:
+    """Where weights come from, of a path its last part: a page is handed on, folders are not."""
+    for mark in ("local-dir:", "@"):
+        kind, found, path = source.partition(mark)
+        if found:
+            return f"{kind}{mark}{PurePath(path).name}"
+    return source
 
 
 def _side(preprocess: Any) -> int | None:

@@ -10,18 +10,19 @@ import polars as pl
 
 from clipsyn.analyses.predicted import predicted
 from clipsyn.report import FIGURES, provenance, tables
-from clipsyn.report.answer import leading
+from clipsyn.report.answer import ZERO_SHOT, leading
+from clipsyn.report.commands import Folded, folded
 from clipsyn.report.drawings import Drawing, drawings
-from clipsyn.report.evidence import EVALUATE, Evidence
+from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.grids import Grid
 from clipsyn.report.html import Html, html, named
+from clipsyn.report.means import main_part
 from clipsyn.report.standings import Method, methods
 from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.report.unique import Example, examples, spread, unique_grid
 from clipsyn.report.vector import StyleSheet, picture
 
-_EXAMPLES = 200  # pictures on a page
-_OF_ONE = 6  # of one dataset and backbone
+_EXAMPLES = 12  # pictures of a backbone
 _FIGURES = {  # the section of each; those of others stand under "more"
     "alone": ("accuracy-matrix",),
     "combined": ("gains", "few-shot", "router-weights"),
@@ -29,6 +30,16 @@ _FIGURES = {  # the section of each; those of others stand under "more"
     "perturbed": ("severity", "corruptions"),
     "cost": ("pareto",),
     "certainty": ("reliability", "coverage"),
+}
+
+
+_COMMANDS = {  # whose tables each section has, folded
+    "alone": ("zeroshot",),
+    "combined": (EVALUATE, PAIRED),
+    "together": ("oracle", "diversity"),
+    "perturbed": ("robustness",),
+    "cost": ("cascade",),
+    "certainty": ("selective", "representation"),
 }
 
 
@@ -58,10 +69,11 @@ class Section:
     drawings: tuple[Drawing, ...] = ()
     gallery: tuple[Gallery, ...] = ()
     points: tuple[Html, ...] = ()
+    folded: tuple[Folded, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.grids or self.drawings or self.gallery or self.points)
+        return not (self.grids or self.drawings or self.gallery or self.points or self.folded)
 
 
 def sections(evidence: Evidence, sheet: StyleSheet) -> list[Section]:
@@ -113,14 +125,31 @@ _MORE = Section("more", "More figures", "More figures")
 
 
 def _with(section: Section, evidence: Evidence, sheet: StyleSheet) -> Section:
-    return replace(section, drawings=tuple(_drawn(_FIGURES[section.id], evidence, sheet)))
+    """A section with its figures, and the tables of its commands."""
+    commands = [folded(name, evidence) for name in _COMMANDS[section.id]]
+    return replace(
+        section,
+        drawings=tuple(_drawn(_FIGURES[section.id], evidence, sheet)),
+        folded=tuple(filter(None, commands)),
+    )
 
 
 def _drawn(names: Sequence[str], evidence: Evidence, sheet: StyleSheet) -> Iterator[Drawing]:
     for name in names:
         if name in FIGURES:
-            frame = evidence.frames.get(FIGURES.load(name).source)
+            frame = _frame(name, evidence)
             yield from () if frame is None else drawings(name, frame, sheet)
+
+
+def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
+    """What a figure shows: the numbers of its analysis, and of gains those of ensembles too."""
+    frame = evidence.frames.get(FIGURES.load(name).source)
+    results = evidence.frames.get(EVALUATE)
+    if name != "gains" or frame is None or results is None:
+        return frame
+    best = leading(methods(results))
+    ours = results.filter(head=best.head if best else ZERO_SHOT)
+    return pl.concat([main_part(frame), main_part(ours)], how="diagonal_relaxed")
 
 
 def _alone(evidence: Evidence, compared: Sequence[Method]) -> Section:
@@ -178,8 +207,9 @@ def _examples(evidence: Evidence) -> list[Example]:
     found: dict[str, list[Example]] = {}
     for group in predicted(evidence.store, settings, pooled=settings.pooled):
         about = f"{group.samples.name}, {group.perturbation}"
-        found.setdefault(about, list(examples(group, _OF_ONE)))  # of the first prompt set
-    return spread(found, _EXAMPLES)
+        found.setdefault(about, list(examples(group, _EXAMPLES)))  # of the first prompt set
+    names = {example.backbone for every in found.values() for example in every}
+    return spread(found, _EXAMPLES * len(names))
 
 
 def _pictured(example: Example, data: str) -> Pictured:

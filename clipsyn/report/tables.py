@@ -10,7 +10,7 @@ import polars as pl
 from clipsyn.protocol.methods import CHOSEN, ORACLE
 from clipsyn.protocol.tables import BEST, INDEPENDENT, at_most_shots, method_frame
 from clipsyn.report.evidence import Evidence
-from clipsyn.report.grids import Cell, Grid, Head, count, decimal, share, share_of, words
+from clipsyn.report.grids import Cell, Grid, Head, count, decimal, points, share, share_of, words
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean, main_part
 from clipsyn.report.standings import HINDSIGHT, Method, backbones
@@ -148,7 +148,7 @@ def method_grid(methods: Iterable[Method]) -> Grid:
         if sets > 1:
             least = it.least[1] if it.least and it.gain else None
             sure = [it.better, it.worse] if it.gain else [None, None]
-            cells += [*map(count, sure), share(least)]
+            cells += [*map(count, sure), points(least)]
         rows.append(cells)
     note = (
         "gain: over the backbone that is best on the support. better, worse: datasets on which "

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.numerics.metrics import scored
-from clipsyn.report.grids import Grid, Head, count, share, words
+from clipsyn.report.grids import Cell, Grid, Head, count, words
 from clipsyn.report.means import main_part
 from clipsyn.results.view import WHERE, singles
 from clipsyn.schema import NO_CLASS
+from clipsyn.show.numbers import percent
+from clipsyn.show.tables import shortened
+from clipsyn.show.titles import common, title, where
 
 
 @dataclass(frozen=True)
@@ -33,38 +36,33 @@ class Example:
 
 
 def unique_grid(oracle: pl.DataFrame) -> Grid | None:
-    """How many images only one backbone gets right: a line for each dataset and backbone."""
-    rows = singles(main_part(oracle)).filter(pl.col("metric") == "unique_correct")
-    floors = singles(main_part(oracle)).filter(metric="unique_correct_floor")
-    keys = [*WHERE, "backbone"]
-    both = rows.join(
-        floors.select(*keys, guess="value"),
-        on=keys,
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    ).filter(pl.col("value").is_not_nan())
-    if both.is_empty():
+    """How many images only one backbone gets right: a line a dataset, a column a backbone."""
+    part = singles(main_part(oracle)).filter(pl.col("value").is_not_nan())
+    images = part.filter(metric="unique_correct")
+    if images["backbone"].n_unique() < 2:
         return None
-    heads = [
-        Head("backbone", right=False),
-        Head("dataset", right=False),
-        Head("images"),
-        Head("share, %"),
-        Head("a guess, %"),
-    ]
-    lines = [
-        (
-            words(row["backbone"]),
-            words(f"{row['dataset']}/{row['split']}"),
-            count(round(row["value"] * row["n"])),
-            share(row["value"]),
-            share(row["guess"]),
-        )
-        for row in both.sort("value", descending=True, maintain_order=True).iter_rows(named=True)
-    ]
-    note = "a guess: the share that a backbone that guesses would have in its place, at most."
-    return Grid.of("Images that only this backbone gets right", heads, lines, note)
+    names = shortened(images["backbone"].unique(maintain_order=True).to_list())
+    keys = [name for name in WHERE if name not in common(images, WHERE)] or ["dataset"]
+    heads = [Head("dataset", right=False), Head("images")]
+    heads += [Head(text) for text in names.short.values()]
+    lines = []
+    for _, group in images.group_by(WHERE, maintain_order=True):
+        row = group.row(0, named=True)
+        found = dict(group.select("backbone", "value").iter_rows())
+        most = max(found.values())
+        numbers = (_count(found.get(name), row["n"], most) for name in names.short)
+        lines.append([words(title(*where(row, keys))), count(row["n"]), *numbers])
+    guess = max(part.filter(metric="unique_correct_floor")["value"], default=None)
+    note = f"A backbone that guesses would have at most {percent(guess)} % of a dataset's images."
+    about = title("Images that only this backbone gets right", names.phrase)
+    return Grid.of(about, heads, lines, note)
+
+
+def _count(share: float | None, n: int, most: float) -> Cell:
+    """A number of images, and the share that they are."""
+    if share is None:
+        return count(None)
+    return count(round(share * n))._replace(note=f"{percent(share)} %", best=0 < share == most)
 
 
 def examples(group: Predicted, most: int) -> Iterator[Example]:

@@ -17,6 +17,7 @@ import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import MissingCell, UnknownName, UsageError
 from clipsyn.protocol.loop import evaluate
+from clipsyn.report import FIGURES
 from clipsyn.report.page import write_report
 from clipsyn.store.features import FeatureStore
 
@@ -169,6 +170,9 @@ class TestPolicy:
             assert "style" not in attributes, tag
             assert not [name for name in attributes if name.startswith("on")], tag
 
+    def test_no_folder_of_this_machine_is_told(self, tiny_store, write, tmp_path):
+        assert str(tmp_path) not in write(tiny_store).text
+
     def test_nothing_is_fetched(self, tiny_store, write):
         page = write(tiny_store)
         for _, attributes in page.elements:
@@ -246,7 +250,7 @@ class TestStores:
         for key in pets.keys():  # noqa: SIM118 (a store is no dict)
             right = pets.predictions(key, "imported") == samples.labels
             row = re.search(
-                rf"<th scope=\"row\"><bdi>{key.backbone}</bdi></th>(.*?)</tr>", page.text
+                rf"<th scope=\"row\"[^>]*><bdi>{key.backbone}</bdi></th>(.*?)</tr>", page.text
             )
             assert f'data-v="{100 * right.mean():.6g}"' in row[1]
 
@@ -262,9 +266,36 @@ class TestFiles:
     def test_results_give_methods(self, tiny_store, results, write):
         page = write(tiny_store, results=results)
         assert "super-learner" in page.words
+        assert {"gains", "few-shot"} <= {
+            name for name in FIGURES if f'data-name="{name}"' in page.text
+        }
         assert "best on the support" in page.words
-        heads = [data for tag, data in page.read if tag == "th"]
-        assert "gain, points" in heads
+        assert ("bdi", "gain, points") in page.read
+
+    def test_predictions_give_a_test_of_each_method(self, tiny_store, tmp_path, write):
+        results, answers = tmp_path / "results.parquet", tmp_path / "answers.parquet"
+        methods = ["best-single", "log-avg", "super-learner"]
+        evaluate(
+            tiny_store, ensembles=methods, shots=[2], seeds=2, output=results, predictions=answers
+        )
+        page = write(tiny_store, results=results, predictions=answers)
+        pair = clipsyn.compare_methods(answers, "best-single", perturbations=["clean"])
+        leading = re.search("Combine them: |One backbone|No combination", page.words)
+        assert leading
+        (fact,) = re.findall("<b>Tested image by image</b>.*?</li>", page.text)
+        (name,) = re.findall("<bdi>(.*?)</bdi>", fact)
+        (row,) = pair.filter(second=name, dataset="toy").iter_rows(named=True)
+        assert f"leads by {-100 * row['difference']:.1f} points" in fact
+        assert f"p is {row['p_holm']:.2g}" in fact
+        assert ("a tie" in fact) is row["tie"]
+        assert "Tables of" in page.words
+
+    def test_predictions_without_the_chosen_backbone_are_compared_with_each_other(
+        self, tiny_store, tmp_path, write
+    ):
+        answers = tmp_path / "answers.parquet"
+        evaluate(tiny_store, ensembles=["log-avg", "vote-1"], predictions=answers)
+        assert "All pairs" in write(tiny_store, predictions=answers).words
 
     def test_what_was_measured_before_is_shown(self, pets, tmp_path, write):
         frame = ANALYSES.load("zeroshot")(pets)

@@ -16,6 +16,7 @@ from clipsyn.report.provenance import (
     places,
     prompts_of,
     summary,
+    title,
 )
 from clipsyn.show.numbers import NOTHING
 
@@ -113,7 +114,8 @@ class TestTables:
         evidence = gather(tiny_store, ReportSettings(output="x.html"))
         line = cells(backbone_grid(evidence))["fake/one"]
         encoder = fakes.Encoder()
-        assert line["weights from"] == encoder.backbone.source
+        assert encoder.backbone.source == "local-dir:checkpoints/fake/one"
+        assert line["weights from"] == "local-dir:one"
         assert encoder.identity["weights"].startswith(line["SHA-256 of the weights"])
         assert len(line["SHA-256 of the weights"]) == 12
         assert (line["precision"], line["input"], line["GFLOPs"]) == ("fp32", "8", "0.50")
@@ -124,21 +126,28 @@ class TestTables:
 
 
 @pytest.mark.parametrize(
-    ("sets", "perturbations", "sentence"),
+    ("sets", "perturbations", "above", "below"),
     [
-        (["pets"], ["clean"], "2 backbones on pets/test: 2 images."),
-        (["pets", "food"], ["clean"], "2 backbones on 2 datasets: 4 images."),
+        (["pets"], ["clean"], "2 backbones on pets/test", "2 images, clean"),
+        (["pets", "food"], ["clean"], "2 backbones on 2 datasets", "4 images, clean"),
         (
             ["pets"],
             ["clean", "fog-1", "fog-2"],
-            "2 backbones on pets/test: 2 images, clean and under 2 perturbations.",
+            "2 backbones on pets/test",
+            "2 images, clean and under 2 perturbations",
         ),
+        (["pets"], ["fog-1"], "2 backbones on pets/test", "2 images, under 1 perturbation"),
     ],
 )
-def test_one_sentence_says_what_was_run(answered, sets, perturbations, sentence):
+def test_two_lines_say_what_was_run(answered, sets, perturbations, above, below):
     for dataset in sets:
         for label in perturbations:
             answers = {"a": [0, 1], "b": [0, 0]}
             store = answered(answers, [0, 1], dataset=dataset, perturbation=label)
-    evidence = gather(store, ReportSettings(output="x.html"))
-    assert re.sub("<[^>]*>", "", summary(places(evidence))) == sentence
+    shown = places(gather(store, ReportSettings(output="x.html")))
+    assert (title(shown), summary(shown)) == (above, below)
+
+
+def test_one_backbone_is_named(answered):
+    store = answered({"mine": [0, 1]}, [0, 1])
+    assert title(places(gather(store, ReportSettings(output="x.html")))) == "mine on pets/test"

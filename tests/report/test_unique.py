@@ -51,8 +51,14 @@ def test_one_backbone_alone_has_none(answered):
 def test_the_table_counts_images(answered):
     answers = {"a": [0, 0, 1, 0], "b": [0, 1, 1, 1]}
     grid = unique_grid(oracle(answered(answers, [0, 0, 0, 0])))
-    lines = {line[0].text: line[2].by for line in grid.rows}
-    assert lines == {"<bdi>a</bdi>": 2, "<bdi>b</bdi>": 0}
+    assert [head.text for head in grid.heads] == ["dataset", "images", "a", "b"]
+    ((_, images, one, other),) = grid.rows
+    assert (images.by, one.by, other.by) == (4, 2, 0)
+    assert (one.note, one.best, other.best) == ("50.0 %", True, False)
+
+
+def test_no_table_where_there_is_no_other(answered):
+    assert unique_grid(oracle(answered({"a": [0, 1]}, [0, 0]))) is None
 
 
 def example(backbone: str, row: int) -> Example:
