@@ -147,22 +147,35 @@ def _chosen(
 
 
 def _labelled(there: pl.DataFrame, head: str) -> pl.DataFrame:
-    """With a column `method`: what an ensemble or a backbone is called, after another head's."""
-    backbone = pl.col("backbones").str.json_decode(pl.List(pl.String)).list.first()
-    name = pl.coalesce("ensemble", backbone)
+    """With a column `method`: what an ensemble or a backbone is called.
+
+    After another head's name, and where an ensemble stands with several sets of backbones on one
+    dataset, before how many these are: "nlc of 3". Sets of one size have their names in full.
+    """
+    members = pl.col("backbones").str.json_decode(pl.List(pl.String))
+    name = pl.coalesce("ensemble", members.list.first())
     other = pl.concat_str("head", pl.lit("+"), name)
-    return there.with_columns(method=pl.when(pl.col("head") == head).then(name).otherwise(other))
+    named = there.with_columns(method=pl.when(head=head).then(name).otherwise(other))
+    several = pl.col("backbones").n_unique().over("dataset", *PLACE, "method") > 1
+    sets = pl.col("backbones").n_unique().over("method")
+    sizes = members.list.len().n_unique().over("method")
+    counted = members.list.len().cast(pl.String)
+    of = pl.when(sizes == sets).then(counted).otherwise(members.list.join(", "))
+    longer = pl.concat_str("method", pl.lit(" of "), of)
+    told = named.with_columns(several=several)
+    is_mixed = pl.col("several").any().over("method")
+    return told.with_columns(method=pl.when(is_mixed).then(longer).otherwise("method"))
 
 
 def _refuse_mixed(there: pl.DataFrame, path: Path) -> None:
-    """One name stands for one method: of the same backbones, fitted on the same support."""
+    """One name stands for one method: fitted on the same support."""
     same = ["dataset", *PLACE, "method", "seed"]
     for (*_, method, _), rows in there.group_by(same, maintain_order=True):
-        for column in ("backbones", "support", "support_prompts"):
+        for column in ("support", "support_prompts"):
             if (known := rows[column].unique(maintain_order=True).to_list())[1:]:
                 raise UsageError(
-                    f"{path} has {method} of {known[0]} and of {known[1]} ({column}), which one "
-                    f"name cannot tell apart: `{_MAKE.format('OTHER')}` gives each a file"
+                    f"{path} has {method} fitted on {known[0]} and on {known[1]} ({column}), which "
+                    f"one name cannot tell apart: `{_MAKE.format('OTHER')}` gives each a file"
                 )
 
 

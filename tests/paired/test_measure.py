@@ -237,10 +237,31 @@ def test_files_that_hold_nothing_to_compare(answers, tmp_path, drawn):
         compare_methods(path)
 
 
-def test_one_name_of_several_sets_of_backbones_is_refused(answers, drawn):
+def test_sets_of_backbones_are_told_apart_by_their_number_or_names(answers, drawn):
+    right = drawn(20)
+    path = answers.add(right)
+    three = {("nlc", seed): ~right["nlc", seed] for seed in range(3)}
+    answers.add(three, backbones=["a/x", "b/x", "c/x"])
+    row = compare_methods(path, "nlc of 2", "nlc of 3").row(0, named=True)
+    assert row["first_acc1"] == pytest.approx(1 - row["second_acc1"])
+    assert row["first_acc1"] == pytest.approx(np.mean([right["nlc", k] for k in range(3)]))
+    methods = {*compare_methods(path)["first"], *compare_methods(path)["second"]}
+    assert methods == {"nlc of 2", "nlc of 3", "moe", "log-avg", "best on test"}
+    answers.add(three, backbones=["a/x", "c/x"])
+    assert len(compare_methods(path, "nlc of a/x, b/x", "nlc of a/x, c/x")) == 1
+
+
+def test_datasets_may_have_other_backbones(answers, drawn):
     path = answers.add(drawn(20))
-    answers.add({("nlc", seed): np.ones(20, bool) for seed in range(3)}, backbones=["a/x", "c/x"])
-    with pytest.raises(UsageError, match=r'nlc of \["a/x", "b/x"\] and of \["a/x", "c/x"\] \(back'):
+    answers.add(drawn(20, 1), "cars", backbones=["a/x", "b/x", "c/x"])
+    assert compare_methods(path, "nlc", "moe")["dataset"].to_list() == ["birds", "cars", None]
+
+
+def test_one_name_of_several_supports_is_refused(answers, drawn):
+    path = answers.add(drawn(20), support="train")
+    again = {("nlc", seed): np.ones(20, bool) for seed in range(3)}
+    answers.add(again, support="train", support_prompts="simple")
+    with pytest.raises(UsageError, match=r"nlc fitted on None and on simple \(support_prompts\)"):
         compare_methods(path)
     assert len(compare_methods(path, "log-avg", "moe")) == 1
 
