@@ -31,7 +31,14 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     ],
     "Use": ["docs/fitting", "docs/recipes"],
     "Reproduce the paper": ["docs/reproducing", "pipelines/paper/README"],
-    "Results": ["docs/results", "docs/real", "data/README", "benchmarks/README"],
+    "Results": [
+        "docs/results",
+        "docs/real",
+        "docs/notebooks/zoo",
+        "docs/notebooks/real",
+        "data/README",
+        "benchmarks/README",
+    ],
     "Reference": ["docs/cli", "docs/python", "docs/api"],
     "Develop": [
         "docs/extending",
@@ -59,7 +66,7 @@ include_patterns = [
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"
+nb_execution_mode = "off"  # notebooks are executed when they are written: tests/test_notebooks.py
 
 default_role = "code"  # `names` in docstrings
 autodoc_member_order = "bysource"
