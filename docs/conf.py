@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONTENTS = {  # parts of the menu; every page is in one of them
     "Start": ["docs/getting-started", "docs/faq", "docs/README"],
-    "Tutorials": ["docs/tutorial-photos", "docs/tutorial-tables"],
+    "Tutorials": ["docs/tutorial-photos", "docs/tutorial-tables", "docs/tutorial-paper"],
     "Make a store": ["docs/extracting", "docs/datasets", "docs/importing", "docs/store"],
     "Analyse": [
         "docs/analysis",
