@@ -34,6 +34,7 @@ from clipsyn.numerics.fewshot import few_shot as few_shot
 from clipsyn.paired import compare_methods as compare_methods
 from clipsyn.pool import Pool as Pool
 from clipsyn.protocol.loop import evaluate as evaluate
+from clipsyn.published.measure import compare as compare
 from clipsyn.report.page import write_report as write_report
 from clipsyn.report.plot import plot as plot
 from clipsyn.router.artefact import load_router as load_router

@@ -56,9 +56,14 @@ def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame
     each number that is published; `COMPARED` has its columns. Raises UsageError where there is
     none, UnknownName for a reference with near matches.
 
+    >>> from pathlib import Path
     >>> import clipsyn
-    >>> compared = clipsyn.compare("results.parquet", tolerance=1.0)
-    >>> compared.filter("beyond").select("dataset", "backbone", "difference")
+    >>> lines = ["dataset,backbone,accuracy,source", "toy,fake/one,0.36,a talk of mine"]
+    >>> written = Path("theirs.csv").write_text("\\n".join(lines))
+    >>> accuracies = clipsyn.zeroshot(clipsyn.FeatureStore.open("store"))
+    >>> compared = clipsyn.compare(accuracies, reference="theirs.csv")
+    >>> compared.select("backbone", "published", "beyond").row(0)
+    ('fake/one', 0.36, True)
     """
     frame = results if isinstance(results, pl.DataFrame) else read_results(Path(results))
     return measure(frame, CompareSettings(**settings))
