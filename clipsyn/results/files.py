@@ -232,7 +232,7 @@ def ensembles_in(
 
 
 def read_results(path: Path) -> pl.DataFrame:
-    """The rows of a file that `clipsyn evaluate -o` or --parquet of a command has written.
+    """The rows of a file that `clipsyn evaluate -o`, or a command with `--parquet`, has written.
 
     Without columns that an analysis adds. Raises UsageError for a file that holds something else.
     """
@@ -245,8 +245,8 @@ def read_results(path: Path) -> pl.DataFrame:
     written = _parquet(path)
     if lacking := ", ".join(sorted(RESULT.keys() - {*written.columns})):
         raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give a file that a command of "
-            "clipsyn has written by --parquet"
+            f"{path} holds no results, for want of {lacking}: give a file as "
+            "`clipsyn zeroshot STORE --parquet FILE` writes it"
         )
     added = pl.DataFrame(_Beside(path).new(), schema=RESULT)
     return pl.concat([written.select(*RESULT), added.join(written, on="fingerprint", how="anti")])
