@@ -15,10 +15,11 @@ from clipsyn.cli import main
 from clipsyn.show.formats import BENCHMARK, FORMATS
 from clipsyn.store.features import FeatureStore
 
-STORE = "STORE"
+STORE, RESULTS, REFERENCE = "STORE", "RESULTS", "REFERENCE"
 QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
 COMMANDS = {
     **{name: [STORE] for name in ANALYSES},
+    "compare": [RESULTS, "--reference", REFERENCE],
     "evaluate": [STORE, *QUICK],
     "ls": [STORE],
     "backbones": [],
@@ -29,11 +30,17 @@ SIGNS = {"text": "─", "markdown": "| ---", "latex": r"\toprule", "csv": ","}
 
 
 @pytest.fixture
-def run(clipsyn: Callable[..., Result], tiny_store: FeatureStore) -> Callable[..., str]:
+def run(
+    clipsyn: Callable[..., Result], tiny_store: FeatureStore, tmp_path: Path
+) -> Callable[..., str]:
     """Run one of COMMANDS; what it prints."""
+    results, reference = tmp_path / "zeroshot.parquet", tmp_path / "theirs.csv"
+    ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
+    reference.write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
+    places = {STORE: tiny_store.path, RESULTS: results, REFERENCE: reference}
 
     def call(name: str, *options: object) -> str:
-        words = [tiny_store.path if word == STORE else word for word in COMMANDS[name]]
+        words = [places.get(word, word) for word in COMMANDS[name]]
         result = clipsyn(name, *words, *options)
         assert result.exit_code == 0, result.output
         return result.stdout
