@@ -237,10 +237,15 @@ def _costs(alone: Sequence[Backbone], gflops: Mapping[str, float]) -> Iterator[H
             "<b>Cost.</b> All {} backbones together take {} GFLOPs an image, {} times as much as "
             "{} alone.",
             len(alone),
-            f"{total:,.3g}",
+            _gflops(total),
             f"{total / single:.1f}",
             named(alone[0].name),
         )
+
+
+def _gflops(value: float) -> str:
+    """Three digits, of large numbers all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _of_cascade(frame: pl.DataFrame | None) -> Iterator[Html]:
@@ -253,7 +258,7 @@ def _of_cascade(frame: pl.DataFrame | None) -> Iterator[Html]:
             "<b>Stopping early.</b> A cascade that asks the next backbone only where it is not "
             "sure reaches {} for {} GFLOPs an image.",
             _accuracy(accuracy),
-            f"{cost.value:,.3g}",
+            _gflops(cost.value),
         )
 
 

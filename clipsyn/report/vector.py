@@ -15,6 +15,7 @@ from clipsyn.show.style import FAINT, INK, MUTED
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line"}
 _PAPER = "#ffffff"
+_PALE_GREY = re.compile(r"#([ef][0-9a-f])\1\1")  # of bands and stripes behind what is drawn
 _FAMILY = re.compile(r"font-family:[^;]*;?\s*")
 _SHORTHAND = re.compile(r"font: ((?:\S+ )*?)([\d.]+)px [^;]*")  # of matplotlib before 3.10
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
@@ -111,7 +112,7 @@ def _restyled(style: str, tag: str) -> str:
     def colour(found: re.Match[str]) -> str:
         if found[0] == _PAPER:
             return found[0] if tag == "text" else "var(--paper)"
-        variable = _VARIABLES.get(found[0])
+        variable = "--raised" if _PALE_GREY.fullmatch(found[0]) else _VARIABLES.get(found[0])
         return f"var({variable})" if variable else found[0]
 
     return _COLOUR.sub(colour, style)

@@ -137,6 +137,11 @@ class TestAnswer:
         facts = " ".join(map(text, answer(given).facts))
         assert "take 10 GFLOPs an image, 2.5 times as much as a alone" in facts
 
+    def test_large_costs_are_written_out(self, zeroshot, results):
+        given = evidence(zeroshot, results((0.04, 0.06), 0.01), a=341.2, b=1000)
+        facts = " ".join(map(text, answer(given).facts))
+        assert "take 1,341 GFLOPs" in facts
+
     def test_no_cost_is_said_where_one_is_not_known(self, zeroshot):
         facts = " ".join(map(text, answer(evidence(zeroshot, a=4)).facts))
         assert "GFLOPs" not in facts

@@ -83,6 +83,13 @@ def test_ink_follows_the_page_and_white_letters_stay_white(page):
     assert "#ffffff" in re.search(rf"\.{letters}\{{(.*)\}}", css)[1]
 
 
+def test_pale_greys_follow_the_page_and_colours_do_not():
+    drawn = '<svg viewBox="0 0 9 9"><path d="M 0 0" style="fill: #f2f2f2; stroke: #cfcfcf"/></svg>'
+    sheet = StyleSheet()
+    inlined(drawn, "", sheet)
+    assert sheet.css() == ".v0{fill: var(--raised); stroke: #cfcfcf}"
+
+
 def test_the_page_chooses_the_letters_but_not_their_size_and_weight(page):
     _, css = page
     assert "DejaVu" not in css
