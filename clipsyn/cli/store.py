@@ -69,7 +69,7 @@ def _print_grouped(rows: list[dict[str, Any]], format: str) -> None:
         for line in lines:
             say_lines(line)
     else:
-        say_tables({"": (replace(table, below="\n".join(lines)),)}, format)
+        say_tables({"": (replace(table, below=tuple(lines)),)}, format)
 
 
 def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:

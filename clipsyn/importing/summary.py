@@ -35,5 +35,5 @@ def imported_table(frame: pl.DataFrame) -> Table:
         grouped,
         percent=["lowest", "highest"],
         headers=headers,
-        below=f"{len(frame)} cells; backbones: {names}",
+        below=(f"{len(frame)} cells; backbones: {names}",),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clipsyn.show.numbers import NOTHING, number
-from clipsyn.show.table import Cell, Column, Table, Tables, hyphened
+from clipsyn.show.table import Cell, Column, Table, Tables, hyphened, one_line
 
 _BARS = {bar: rf"\rule{{0.3em}}{{{(n + 1) / 5:g}ex}}\," for n, bar in enumerate("▁▂▃▄▅▆▇█")}
 _SPECIAL: Mapping[str, str] = {
@@ -45,9 +45,8 @@ _SPECIAL: Mapping[str, str] = {
 _DASHES = r"[-\N{EN DASH}\N{EM DASH}]"
 # between two signs that would be one
 _LIGATURES = re.compile(rf"(?<={_DASHES})(?={_DASHES})|(?<=,)(?=,)|(?<=')(?=')")
-_NUMBER = re.compile(r"([+-]?)([\d.,]+)(\*?)")
+_NUMBER = re.compile(r"([+-]?)([\d.,]+)([*=]?)")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
-_INTERVALS = "In brackets: 95\\,\\% intervals."
 _TIES = r"Bold: the best; underlined: as good as it in the digits shown."
 _PREAMBLE = r"% \usepackage{booktabs}"
 
@@ -82,7 +81,8 @@ class _Group(NamedTuple):
         return rf"\multicolumn{{2}}{{c}}{{{text}}}" if self.intervals and text else text
 
     def cells(self, row: int) -> list[str]:
-        cells = [_number(self.numbers, row)]
+        column, cell = self.numbers, self.numbers.cells[row]
+        cells = [_bracket(cell) if column.is_interval else _number(column, row)]
         return cells if self.intervals is None else [*cells, _bracket(self.intervals.cells[row])]
 
 
@@ -91,11 +91,12 @@ def _remark(name: str) -> str:
 
 
 def _float(table: Table) -> str:
-    notes = [escaped(text) for text in (table.below, table.notes) if text]
+    sentences = [escaped(" ".join(text.split())) for text in table.below]
+    notes = [*filter(None, ["\\\\\n".join(sentences), escaped(table.notes)])]
     if not table.columns:
         return "\n\n".join(notes)
     groups = _groups(table.columns)
-    notes += [_INTERVALS] if any(column.interval_of for column in table.columns) else []
+    notes += _brackets(group.intervals for group in groups if group.intervals)
     notes += [_TIES] if table.has_ties else []
     lines = [r"\begin{table}", r"\centering"]
     lines += [rf"\caption{{{escaped(table.caption)}}}"] if table.caption else []
@@ -104,6 +105,13 @@ def _float(table: Table) -> str:
         lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
         lines += ["\n\n".join(notes), r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}"])
+
+
+def _brackets(intervals: Iterable[Column]) -> list[str]:
+    """What stands in brackets, for want of a head above it."""
+    heads = dict.fromkeys(one_line(column.head) for column in intervals)
+    said = ", ".join("95 % intervals" if head == "95 %" else head for head in heads)
+    return [f"In brackets: {escaped(said)}."] if said else []
 
 
 def _tabular(groups: Sequence[_Group], rows: int) -> Iterable[str]:
@@ -142,27 +150,40 @@ def _stacked(column: Column) -> str:
 
 
 def _number(column: Column, row: int) -> str:
-    text = _text(column.cells[row])
+    cell = column.cells[row]
+    text = _text(cell) + (_room(column) if cell.text.endswith(" ") else "")
     marks: dict[str, frozenset[int]] = {"textbf": column.best, "underline": column.tied}
     return next((rf"\{mark}{{{text}}}" for mark, rows in marks.items() if row in rows), text)
 
 
 def _text(cell: Cell) -> str:
-    """A minus sign is longer than a hyphen; a star stands above."""
+    """A minus sign is longer than a hyphen; a mark stands above."""
     text = " ".join(cell.text.split())
+    if not isinstance(cell.value, int | float):  # names may look like numbers
+        return escaped(text)
     alone = _NUMBER.fullmatch(text)
     if alone is None:
-        parts = [text] if cell.value is None else _MINUS.split(text)
-        return "$-$".join(map(escaped, parts))
-    sign, digits, star = alone.groups()
-    return f"{f'${sign}$' if sign else ''}{digits}{'$^{*}$' if star else ''}"
+        return "$-$".join(map(escaped, _MINUS.split(text)))
+    sign, digits, mark = alone.groups()
+    return f"{f'${sign}$' if sign else ''}{digits}{_above(mark) if mark else ''}"
+
+
+def _above(mark: str) -> str:
+    return f"$^{{{mark}}}$"
+
+
+def _room(column: Column) -> str:
+    """As much as the mark of other cells takes, so that digits stay in line."""
+    marks = (cell.text[-1:] for cell in column.cells if _NUMBER.fullmatch(cell.text))
+    mark = next((mark for mark in marks if mark in "*="), None)
+    return rf"\phantom{{{_above(mark)}}}" if mark else ""
 
 
 def _bracket(cell: Cell) -> str:
     if cell.low is None or cell.high is None:
         return "" if cell.text == NOTHING else _text(cell)
     digits = _decimals(cell.text)
-    low, high = (_text(Cell(number(end, digits))) for end in (cell.low, cell.high))
+    low, high = (_text(Cell(number(end, digits), end)) for end in (cell.low, cell.high))
     return f"[{low}, {high}]"
 
 

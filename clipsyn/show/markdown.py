@@ -29,8 +29,13 @@ def escaped(text: str) -> str:
 def _parts(table: Table) -> list[str]:
     parts = [f"**{escaped(table.caption)}**"] if table.caption else []
     parts += [_grid(table.columns)] if table.columns else []
-    texts = [table.below, table.notes, _TIES if table.has_ties else ""]
-    return [*parts, *(_BLOCK.sub(_not_a_list, escaped(text)) for text in texts if text)]
+    parts += ["\\\n".join(_prose(" ".join(it.split())) for it in table.below)]
+    parts += [_prose(table.notes), _TIES if table.has_ties else ""]
+    return [part for part in parts if part]
+
+
+def _prose(text: str) -> str:
+    return _BLOCK.sub(_not_a_list, escaped(text))
 
 
 def _grid(columns: Sequence[Column]) -> str:

@@ -43,9 +43,9 @@ def _lines(name: str, table: Table, about: str) -> str:
 
 def _values(column: Column, labels: Mapping[str, str]) -> dict[str, list[Any]]:
     """The values of a column by its label; an interval becomes two columns."""
-    if column.interval_of:
-        return _ends(column, labels[column.interval_of])
-    ends = _ends(column, column.label) if any(cell.low is not None for cell in column.cells) else {}
+    if column.is_interval:
+        return _ends(column, labels.get(column.interval_of or "", column.label))
+    ends = _ends(column, column.label) if column.has_ends else {}
     return {column.label: _numbers_or_texts(column), **ends}
 
 

@@ -73,18 +73,29 @@ class Column:
     tied: frozenset[int] = frozenset()  # rows that cannot be told from the best
     interval_of: str | None = None
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether any cell has the ends of an interval."""
+        return any(cell.low is not None for cell in self.cells)
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether its cells are intervals and nothing else."""
+        alone = self.has_ends and all(cell.value is None for cell in self.cells)
+        return alone or self.interval_of is not None
+
 
 @dataclass(frozen=True)
 class Table:
     """One table with what it is about and what it means; without columns, a paragraph.
 
-    below: lines that belong to the numbers and stand right below them. notes: paragraphs that say
-    how to read them.
+    below: sentences that belong to the numbers and stand right below them, each on a line of its
+    own; it may have line breaks. notes: paragraphs that say how to read the numbers.
     """
 
     columns: tuple[Column, ...] = ()
     title: str = ""
-    below: str = ""
+    below: tuple[str, ...] = ()
     notes: str = ""
 
     def __len__(self) -> int:

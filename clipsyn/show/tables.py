@@ -50,7 +50,7 @@ def table_of(
     right: Collection[str] = (),
     best: Best | None = None,
     tied: Collection[Place] = (),
-    below: str = "",
+    below: Iterable[str] = (),
     notes: str = "",
 ) -> Table:
     """A frame, or rows whose values may be a `Cell`, as a table.
@@ -86,7 +86,7 @@ def table_of(
         )
         for name, of_column in values.items()
     )
-    return Table(tuple(columns), printable_lines(title), below, notes)
+    return Table(tuple(columns), printable_lines(title), tuple(filter(None, below)), notes)
 
 
 class _Values(NamedTuple):

@@ -21,7 +21,7 @@ def text_of(tables: Sequence[Table], *, terminal: bool | None = None) -> str:
 
 def _text(table: Table, terminal: bool) -> str:
     lines = _lines(table, terminal) if table.columns or table.title else []
-    lines += [table.below] if table.below else []
+    lines += table.below
     return "\n\n".join(filter(None, ["\n".join(lines), table.notes]))
 
 

@@ -15,12 +15,13 @@ from clipsyn.cli import main
 from clipsyn.show.formats import BENCHMARK, FORMATS
 from clipsyn.store.features import FeatureStore
 
-STORE, RESULTS, REFERENCE = "STORE", "RESULTS", "REFERENCE"
+STORE, RESULTS, REFERENCE, PREDICTIONS = "STORE", "RESULTS", "REFERENCE", "PREDICTIONS"
 QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
 COMMANDS = {
     **{name: [STORE] for name in ANALYSES},
     "compare": [RESULTS, "--reference", REFERENCE],
     "evaluate": [STORE, *QUICK],
+    "test": [PREDICTIONS],
     "ls": [STORE],
     "backbones": [],
     "datasets": [],
@@ -38,8 +39,11 @@ def run(
     ANALYSES.load("zeroshot")(tiny_store).write_parquet(results)
     reference.write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
     places = {STORE: tiny_store.path, RESULTS: results, REFERENCE: reference}
+    predictions = places[PREDICTIONS] = tmp_path / "predictions.parquet"
 
     def call(name: str, *options: object) -> str:
+        if PREDICTIONS in COMMANDS[name] and not predictions.exists():
+            clipsyn("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
         words = [places.get(word, word) for word in COMMANDS[name]]
         result = clipsyn(name, *words, *options)
         assert result.exit_code == 0, result.output

@@ -115,7 +115,7 @@ def test_a_table_for_a_paper():
         r"\begin{minipage}{\linewidth}\footnotesize",
         r"A\_note.",
         "",
-        r"In brackets: 95\,\% intervals.",
+        r"In brackets: 95 \% intervals.",
         "",
         r"Bold: the best; underlined: as good as it in the digits shown.",
         r"\end{minipage}",
@@ -135,6 +135,8 @@ def test_intervals_have_the_decimals_of_their_text():
         (Cell("-5.5", -5.5), "$-$5.5"),
         (Cell("+0.25*", 0.25), "$+$0.25$^{*}$"),
         (Cell("-0.25 ", -0.25), "$-$0.25"),
+        (Cell("+0.0=", 0.0), "$+$0.0$^{=}$"),
+        (Cell("-3.2 to 2.1", None, -3.2, 2.1), "[$-$3.2, 2.1]"),
         (Cell("1,234", 1234), "1,234"),
         (Cell("+3.1 [-0.2, 4.9]", 3.1, -0.2, 4.9), "+3.1 {[}$-$0.2, 4.9{]}"),
         (Cell("<0.001", 0.0002), r"\textless{}0.001"),
@@ -147,10 +149,29 @@ def test_cells(cell, tex):
     assert rows_of(latex_of({"": [table_of([{"x": cell}])]}))[1] == [tex]
 
 
+def test_digits_stay_in_line_where_some_have_a_mark():
+    rows = [{"x": Cell("+0.6=", 0.6)}, {"x": Cell("-7.9 ", -7.9)}, {"x": Cell(f"{EN} ")}]
+    cells = [row[0] for row in rows_of(latex_of({"": [table_of(rows)]}))[1:]]
+    assert cells == ["$+$0.6$^{=}$", r"$-$7.9\phantom{$^{=}$}", r"--\phantom{$^{=}$}"]
+
+
+def test_sentences_below_have_lines_of_their_own():
+    table = table_of([{"x": 1}], below=["one\nand more", "", "[two]"], notes="notes")
+    assert "one and more\\\\\n{[}two{]}\n\nnotes" in latex_of({"": [table]})
+
+
 def test_heads_keep_their_lines():
     heads = {"a": f"incon{SOFT_HYPHEN}\nsistency", "b": "a\n50 %"}
     tex = latex_of({"": [table_of([{"a": 0.5, "b": "x"}], headers=heads)]})
     assert rows_of(tex)[0] == [r"\shortstack[r]{incon-\\sistency}", r"\shortstack[l]{a\\50 \%}"]
+
+
+def test_what_stands_in_brackets_is_said_where_it_has_a_head_of_its_own():
+    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
+    rows = [measured("top-1", row) | measured("gain", row)]
+    heads = {"95 % of gain": "95 % over\nimages"}
+    tex = latex_of({"": [table_of(rows, percent=["top-1", "gain"], headers=heads)]})
+    assert r"In brackets: 95 \% intervals, 95 \% over images." in tex
 
 
 def test_a_remark_says_the_name_of_a_table():
@@ -168,6 +189,7 @@ def test_what_is_no_table_is_a_paragraph():
 @given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=3))
 @example(["a & b", "c \\\\", "[2em]"])
 @example(["*", "% comment", "\\end{tabular}"])
+@example(["-0", "+1*", "a -2"])
 def test_names_cannot_leave_their_cell(names):
     table = table_of([{"x": name, "y": 1} for name in names], headers={"x": names[0]})
     head, *rows = rows_of(latex_of({"": [table]}))

@@ -55,7 +55,14 @@ PLAIN = {"table", "thead", "tbody", "tr", "th", "td", "p", "strong", "em"}
 def test_a_table_has_a_head_rows_and_marks():
     rows = [{"method": "a", "top-1": 0.7124}, {"method": "b", "top-1": 0.7121}, {"method": "c"}]
     best = best_of_columns(rows, ["top-1"])
-    table = table_of(rows, title="birds", percent=["top-1"], best=best, below="one", notes="two")
+    table = table_of(
+        rows,
+        title="birds",
+        percent=["top-1"],
+        best=best,
+        below=["one", "1. two\nlines"],
+        notes="two",
+    )
     assert markdown_of([table]).split("\n") == [
         "**birds**",
         "",
@@ -65,7 +72,8 @@ def test_a_table_has_a_head_rows_and_marks():
         "| b | *71.2* |",
         f"| c | {DASH} |",
         "",
-        "one",
+        "one\\",
+        "1\\. two lines",
         "",
         "two",
         "",

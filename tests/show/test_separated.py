@@ -35,6 +35,13 @@ def test_a_number_with_its_interval_in_one_cell_is_three_columns():
     assert set(last.values()) == {""}
 
 
+def test_intervals_alone_are_two_columns():
+    table = table_of([{"both": Cell("-0.2 to 4.9", None, -0.2, 4.9)}, {"both": None}])
+    first, last = read(csv_of({"": (table,)}))[0]
+    assert first == {"both low": "-0.2", "both high": "4.9"}
+    assert set(last.values()) == {""}
+
+
 def test_what_is_not_known_is_empty():
     rows = [{"x": None, "y": 0.5, "z": "a"}, {"x": None, "y": float("nan")}]
     _, last = read(csv_of({"": (table_of(rows),)}))[0]

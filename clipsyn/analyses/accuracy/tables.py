@@ -125,7 +125,7 @@ def _backbones(part: pl.DataFrame) -> Table:
             for line, (_, metrics) in enumerate(methods)
             if metrics["acc1"]["value"] == best["value"]
         },
-        below=_lead(part, oracle, best["backbone"]),
+        below=(_lead(part, oracle, best["backbone"]),),
     )
 
 

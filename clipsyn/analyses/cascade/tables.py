@@ -246,8 +246,7 @@ class _Tables:
             measured = line.cost() | line.cells("top-1", "acc1")
             rows.append(choice | measured | {"support": accuracies[place]} | run)
         rows.sort(key=lambda row: row["GFLOPs"])
-        table = self._table("front", rows, self.names.heads)
-        return replace(table, below=self.names.legend.lstrip())
+        return self._table("front", rows, self.names.heads, [self.names.legend.lstrip()])
 
     def _lines(self, key: Callable[[_Group, Candidate], Any]) -> Iterator[_Line]:
         """The candidates that all groups have, in order of the first.
@@ -271,7 +270,11 @@ class _Tables:
         return None if candidate.threshold is None else f"{candidate.threshold:g}"
 
     def _table(
-        self, kind: str, rows: Sequence[Row], heads: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        rows: Sequence[Row],
+        heads: Mapping[str, str] | None = None,
+        below: Sequence[str] = (),
     ) -> Table:
         return table_of(
             rows,
@@ -279,6 +282,7 @@ class _Tables:
             headers=heads,
             labels={"%": "% of all stages"} | self.names.labels,
             right=["θ"],
+            below=below,
             notes=_NOTES[kind],
         )
 

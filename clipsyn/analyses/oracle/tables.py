@@ -274,7 +274,7 @@ def _backbones(group: _OracleNumbers, names: ShortNames) -> Table:
         percent=["top-1", "Shapley", "only it right", *guesses],
         headers={"only it right": "only it\nright"} | dict.fromkeys(guesses, "guess"),
         best=best,
-        below="\n".join(_sentences(group, names.short[group.best["backbone"]])),
+        below=_sentences(group, names.short[group.best["backbone"]]),
     )
 
 
@@ -337,7 +337,7 @@ def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
         percent=["oracle", "indep.", "step", "gain"],
         headers=names.heads,
         labels=names.labels,
-        below="\n".join(lines) + names.legend,
+        below=[*lines, names.legend.lstrip()],
     )
 
 
@@ -358,7 +358,7 @@ def _regions(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
         headers=names.heads,
         labels=names.labels,
         right=["images"],
-        below="\n".join(lines) + names.legend,
+        below=[*lines, names.legend.lstrip()],
     )
 
 
