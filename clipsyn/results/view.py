@@ -67,9 +67,10 @@ def having(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     return frame.clear().with_columns(pl.lit(None).alias(name) for name in lacking)
 
 
-def refuse_several(frame: pl.DataFrame) -> None:
+def refuse_several(frame: pl.DataFrame, columns: Sequence[str] = WHERE[1:]) -> None:
     """Raise UsageError where rows are of several splits, perturbations or prompt sets."""
-    for column, setting in _SETTINGS.items():
+    for column in columns:
+        setting = _SETTINGS[column]
         values = frame[column].unique(maintain_order=True).to_list()
         if len(values) > 1:
             some = ", ".join(map(str, values[:3])) + (", …" if len(values) > 3 else "")

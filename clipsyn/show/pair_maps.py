@@ -15,14 +15,14 @@ from clipsyn.show.titles import subject, title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CELL, _SCALE, _HEADING = 0.27, 0.55, 0.5  # inches
+_CELL, _SCALE, _HEADING = 0.265, 0.5, 0.5  # inches
 
 
 def pair_map_size(data: pl.DataFrame) -> tuple[float, float]:
     """Inches of the figure: a column of a paper for up to nine backbones."""
     texts = _texts(shortened(_names(data)))
-    wide, beside = _CELL * (len(texts) - 1), room(texts)
-    return max(COLUMN, wide + beside + _SCALE), max(wide, 1.1) + 0.7 * beside + _HEADING
+    wide, beside = max(_CELL * (len(texts) - 1), 1.1), room(texts)
+    return max(COLUMN, wide + beside + _SCALE), wide + 0.7 * beside + _HEADING
 
 
 def pair_map(data: pl.DataFrame, ax: Axes, measure: str, about: tuple[str, ...]) -> None:

@@ -23,6 +23,7 @@ _LETTER = 0.052  # inches, the width of one of 7 points
 _LINE = 0.13  # inches, the height of one
 _SHARE = 0.775, 0.77  # of width and height that matplotlib gives axes, the rest to their labels
 _HANDLE = 0.42  # inches, of a line of the key and what is between columns
+_SCALE = 0.6  # inches, of the scale of a heat map
 _LEFT = 0.5  # inches of a figure that are left of its axes
 _HARD = "\N{NO-BREAK SPACE}"
 _LONGEST = 26  # letters of a name in the key, beyond which it is broken
@@ -51,18 +52,26 @@ class Grid(NamedTuple):
         return self.width, height + key_height(entries, self.width)
 
 
-def panels(ax: Axes, titles: Sequence[str], x: str, y: str, *, same_y: bool = True) -> list[Axes]:
+def panels(
+    ax: Axes,
+    titles: Sequence[str],
+    x: str,
+    y: str,
+    *,
+    same_x: bool = True,
+    same_y: bool = True,
+) -> list[Axes]:
     """A part of `ax` for each title, with the labels x and y once for all.
 
-    The first line of a title is a name, which is cut where it is long. same_y: all have one scale
-    of y, else each its own.
+    The first line of a title is a name, which is cut where it is long. same_x, same_y: all have one
+    scale, else each its own.
     """
     blank(ax)
     grid = Grid.of(len(titles))
     width, height = (share * inches for share, inches in zip(_SHARE, _inches(ax), strict=True))
     across = (0.1 if same_y else 0.36) / width
     lines = max(title.count("\n") for title in titles) + 1
-    down = (0.1 + _LINE * lines + (0 if same_y else 0.02)) / height
+    down = (0.12 + _LINE * (lines if same_x else lines + 1)) / height
     wide = (1 - across * (grid.columns - 1)) / grid.columns
     high = (1 - down * (grid.rows - 1)) / grid.rows
     parts: list[Axes] = []
@@ -70,12 +79,13 @@ def panels(ax: Axes, titles: Sequence[str], x: str, y: str, *, same_y: bool = Tr
         row, column = divmod(place, grid.columns)
         bounds = column * (wide + across), 1 - high - row * (high + down), wide, high
         first = parts[0] if parts else None
-        part = ax.inset_axes(bounds, sharex=first, sharey=first if same_y else None)
+        shared: Any = {"sharex": first if same_x else None, "sharey": first if same_y else None}
+        part = ax.inset_axes(bounds, **shared)
         name, *more = title.split("\n")
         short = "\n".join([label(name, int(wide * width / _LETTER)), *more])
         part.set_title(short, loc="left", size=7, pad=2)
-        below = place + grid.columns < len(titles)
-        part.tick_params(labelbottom=not below, labelleft=column == 0 or not same_y)
+        lowest = place + grid.columns >= len(titles)
+        part.tick_params(labelbottom=lowest or not same_x, labelleft=column == 0 or not same_y)
         parts.append(part)
     ax.set_xlabel(x, labelpad=15)
     ax.set_ylabel(y, labelpad=21 if same_y else 24)
@@ -104,7 +114,12 @@ def underlined(ax: Axes, cells: Iterable[tuple[float, float]]) -> None:
 
 def room(labels: Iterable[str]) -> float:
     """Inches that the longest of the labels beside axes takes."""
-    return _LETTER * max(map(len, labels), default=0)
+    return max((sum(map(_inches_of, text)) for text in labels), default=0.0)
+
+
+def _inches_of(letter: str) -> float:
+    """Of 7 points, about: wide ones are as of Chinese."""
+    return 0.1 if letter in "MWmw@%" or ord(letter) > 0x2E7F else 0.06
 
 
 def blank(ax: Axes) -> None:
@@ -161,9 +176,13 @@ def key_height(entries: Iterable[str], width: float) -> float:
 
 
 def headed(ax: Axes, heading: str, beside: float) -> None:
-    """What a figure without a key is of, above it; beside: inches of the labels left of it."""
-    broken = _heading(heading, _inches(ax)[0] - beside + _LEFT)
-    ax.set_title(broken, loc="left", color=MUTED, size=7)
+    """What a heat map is of, above it and the labels left of it, which take inches `beside`."""
+    width = _inches(ax)[0]
+    over = 0.7 * beside  # a layout does not see how far left it goes
+    left = -over / max(width - beside - _SCALE, 0.5)
+    ax.set_title(
+        _heading(heading, width - beside + over + 0.4), loc="left", x=left, color=MUTED, size=7
+    )
 
 
 def _broken(name: str) -> str:

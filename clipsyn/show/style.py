@@ -155,7 +155,8 @@ def heat_map(
     )
     for (row, column), value in values.items():
         ink = _ink_on(mesh.to_rgba(np.array(value)))
-        ax.text(column, row, f"{value:.{decimals}f}", ha="center", va="center", color=ink, size=6.5)
+        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # no -0.0
+        ax.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import polars as pl
 import pytest
 
@@ -42,6 +44,10 @@ def test_a_pair_that_is_not_known_stays_empty():
     assert numbers(ax) == {(0, 0): "0.25"}
 
 
+def test_no_number_is_minus_nothing():
+    assert numbers(drawn({("m/a", "m/b"): -0.004})) == {(0, 0): "0.00"}
+
+
 def test_the_scale_is_that_of_the_measure_and_takes_in_what_is_below():
     assert drawn({("a/m", "b/m"): 0.25}).collections[0].get_clim() == (0, 1)
     assert drawn({("a/m", "b/m"): -0.25}).collections[0].get_clim() == (-0.25, 1)
@@ -54,10 +60,23 @@ def test_what_it_is_of_stands_above():
     assert names(ax.get_xticklabels()) == ["a"]
 
 
-@pytest.mark.parametrize(("backbones", "wide"), [(2, COLUMN), (9, COLUMN), (20, 5.78)])
+@pytest.mark.parametrize(("backbones", "wide"), [(2, COLUMN), (9, COLUMN), (20, 5.66)])
 def test_nine_backbones_fit_a_column(backbones, wide):
     data = of_pairs({("0", str(number)): 0.5 for number in range(1, backbones)})
     assert pair_map_size(data)[0] == pytest.approx(wide, abs=0.03)
+
+
+@pytest.mark.parametrize("parts", [0, 2, 10])
+@pytest.mark.parametrize("backbones", [2, 5, 9])
+def test_the_heading_is_inside_the_figure(parts, backbones):
+    names = [f"{'ViT-L-' * parts}{number}" for number in range(backbones)]
+    data = of_pairs(dict.fromkeys(combinations(names, 2), 0.5))
+    with canvas(*pair_map_size(data)) as ax:
+        pair_map(data, ax, "linear CKA", ("dataset", "split", "perturbation", "n"))
+        ax.figure.canvas.draw()
+    box = ax._left_title.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= ax.figure.bbox.x1
+    assert 0 <= box.y0 < box.y1 <= ax.figure.bbox.y1
 
 
 def test_rows_about_pairs_are_named_in_one_order():

@@ -36,12 +36,13 @@ def test_a_grid_has_room_for_all(count, rows, columns):
     assert grid.width == (COLUMN if columns < 3 else PAGE)
 
 
+@pytest.mark.parametrize("same_x", [True, False])
 @pytest.mark.parametrize("same_y", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 5, 15])
-def test_panels_keep_apart_and_inside(count, same_y):
+def test_panels_keep_apart_and_inside(count, same_x, same_y):
     titles = [f"panel {number}\nsecond line" for number in range(count)]
     with canvas(*Grid.of(count).size(["one", "other"], titled=2)) as ax:
-        parts = panels(ax, titles, "across", "up", same_y=same_y)
+        parts = panels(ax, titles, "across", "up", same_x=same_x, same_y=same_y)
         for part in parts:
             part.plot([0, 5], [0.1, 99.9])
         key(ax, {name: drawn(mark) for name, mark in marks(["one", "other"]).items()}, titled=2)
@@ -156,6 +157,16 @@ def test_a_key_has_no_fewer_columns_than_it_has_lines_for():
         names = [f"{number} " + "x" * 12 for number in range(8)]
         key(ax, {name: drawn(mark) for name, mark in marks(names).items()})
     assert ax.get_legend()._ncols == 4  # two lines of four, not of six and two
+
+
+@pytest.mark.parametrize("text", ["WWWWWWWWWWWWWWWWWWWW", "ViT-L-14-336", "illicit", "12345678"])
+def test_labels_fit_the_room_that_is_left_for_them(text):
+    with canvas(4, 2) as ax:
+        ax.set_yticks([0.5], [text])
+        renderer = laid_out(ax)
+    (shown,) = ax.get_yticklabels()
+    taken = shown.get_window_extent(renderer).width / ax.figure.dpi
+    assert taken <= room([text, "i"]) + 0.03
 
 
 def test_a_heading_is_broken_to_the_width():

@@ -11,10 +11,11 @@ from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, trial_rows
 from clipsyn.errors import UsageError
 from clipsyn.frames import is_nan
+from clipsyn.results.view import refuse_several
 from clipsyn.show.figure import Figure, Size, needed
 from clipsyn.show.panels import Grid, drawn, headed, key, methods, panels, room, underlined
 from clipsyn.show.style import COLUMN, INK, Mark, heat_map, label, marks
-from clipsyn.show.titles import subject, title, typical_interval
+from clipsyn.show.titles import subject, title, typical_interval, where
 from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 CLEAN = CLEAN_IMAGES.label
 _FEW = 4  # ensembles that are drawn as curves, beside those of backbones
 _ROW, _CELL = 0.19, 0.36  # inches
+_MOST = 60  # panels, or perturbations with rows in a matrix
+_PLACE = ("dataset", "perturbation")
 _ABOUT = ("dataset", "split", "prompts", "n")
 _NUMBERS = ("value", "ci_low", "ci_high", "n")
 _SCHEMA: dict[str, Any] = {
@@ -37,22 +40,21 @@ _SCHEMA: dict[str, Any] = {
 _Shown = Sequence[tuple[str, str, int | None]]  # label, and what it is drawn as
 
 
-def _trial(frame: pl.DataFrame) -> TrialRows:
-    """The one dataset that there is, or the mean over all; raises UsageError for others."""
+def _trials(frame: pl.DataFrame) -> list[TrialRows]:
+    """The mean over all datasets, or what has none; raises UsageError for what is not mixed."""
     needed(
         frame.filter(metric="relative_robustness"),
         "accuracy under perturbation",
         "give a store with such images, or what `clipsyn robustness STORE --parquet FILE` wrote",
     )
-    _, shown = trial_rows(frame)
-    if len(shown) > 1:
-        labels = "; ".join(trial.label for trial in shown[:3])
+    refuse_several(frame, ("split", "prompts"))
+    shown = trial_rows(frame)[1]
+    if (count := sum(len(trial.severities) for trial in shown)) > _MOST:
         raise UsageError(
-            f"there is no mean over these, which differ in split, prompts, backbones or "
-            f"perturbations: {labels}; this shows one, so choose it with datasets=…, splits=… or "
-            "prompts=…"
+            f"{count} perturbations of {len(shown)} datasets cannot be read: choose up to {_MOST} "
+            "with datasets=… and perturbations=…"
         )
-    return shown[0]
+    return shown
 
 
 def _rows(trial: TrialRows, predictors: Iterable[Predictor], shown: _Shown) -> pl.DataFrame:
@@ -71,88 +73,118 @@ def _rows(trial: TrialRows, predictors: Iterable[Predictor], shown: _Shown) -> p
 
 
 def _curves(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each perturbation, severity and method; severity 0 is clean images.
+    """A row for each dataset, perturbation, severity and method; severity 0 is clean images.
 
     More than a few ensembles are left out.
     """
-    trial = _trial(frame)
-    shown = [
-        (label, perturbation, severity)
-        for perturbation, labels in trial.severities.items()
-        for severity, label in ({0: CLEAN} | labels).items()
-    ]
-    crowd = set(trial.ensembles) if len(trial.ensembles) > _FEW else set()
-    return _rows(trial, [it for it in trial.predictors if it.name not in crowd], shown)
+    trials = _trials(frame)
+    ensembles = {name for trial in trials for name in trial.ensembles}
+    crowd = ensembles if len(ensembles) > _FEW else set()
+    parts = []
+    for trial in trials:
+        shown = [
+            (label, perturbation, severity)
+            for perturbation, labels in trial.severities.items()
+            for severity, label in ({0: CLEAN} | labels).items()
+        ]
+        parts.append(_rows(trial, [it for it in trial.predictors if it.name not in crowd], shown))
+    return pl.concat(parts)
 
 
 def _matrix(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for clean images, each perturbation and their mean, and each method."""
-    trial = _trial(frame)
-    shown = [(label, label, None) for label in (CLEAN, *trial.severities, ALL)]
-    return _rows(trial, trial.predictors, shown)
+    """A row for each dataset, perturbation and method; for clean images, and for the mean."""
+    parts = []
+    for trial in _trials(frame):
+        mean = [ALL] if len(trial.severities) > 1 else []
+        shown = [(label, label, None) for label in (CLEAN, *trial.severities, *mean)]
+        parts.append(_rows(trial, trial.predictors, shown))
+    return pl.concat(parts)
+
+
+def _parts(data: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The rows of each dataset and perturbation, by what it is called."""
+    several = data["dataset"].n_unique() > 1
+    parts = {}
+    for (dataset, perturbation), part in data.group_by(_PLACE, maintain_order=True):
+        name = "mean" if perturbation == ALL else str(perturbation)
+        parts[f"{dataset or 'mean'}: {name}" if several else name] = part
+    return parts
 
 
 def _heading(data: pl.DataFrame, names: str) -> str:
-    return title(subject(data, _ABOUT), names, typical_interval(data))
+    about = subject(data, _ABOUT)
+    if (datasets := data["dataset"].n_unique()) > 1:
+        first = data.row(0, named=True) | {"dataset": None}
+        about = title(f"{datasets} datasets", *where(first, _ABOUT[:3]))
+    return title(about, names, typical_interval(data))
+
+
+def _same_severities(parts: Iterable[pl.DataFrame]) -> bool:
+    return len({tuple(sorted({*part["severity"]})) for part in parts}) == 1
 
 
 def _curves_size(data: pl.DataFrame) -> Size:
-    return Grid.of(data["perturbation"].n_unique()).size(methods(data)[0].values())
+    parts = _parts(data)
+    lines = 1 if _same_severities(parts.values()) else 2  # with numbers below each
+    return Grid.of(len(parts)).size(methods(data)[0].values(), lines)
 
 
 def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
     texts, cut = methods(data)
     by_method = marks([name for name in texts if name != ORACLE.name])
     by_method |= {name: Mark(INK, "*", ":") for name in texts if name == ORACLE.name}
-    parts = data.partition_by("perturbation", maintain_order=True)
-    titles = [part["perturbation"][0] for part in parts]
-    for part, panel in zip(parts, panels(ax, titles, "severity", "top-1 accuracy, %"), strict=True):
+    parts = _parts(data)
+    same = _same_severities(parts.values())
+    drawn_on = panels(ax, list(parts), "severity", "top-1 accuracy, %", same_x=same)
+    for part, panel in zip(parts.values(), drawn_on, strict=True):
         for name, mark in by_method.items():
             rows = part.filter(pl.coalesce("ensemble", "backbone") == name)
             panel.plot(rows["severity"], 100 * rows["value"], **drawn(mark), ms=3, lw=1)
-        panel.set_xticks(sorted(set(data["severity"])))
+        panel.set_xticks(sorted({*part["severity"]}))
     entries = {texts[name]: drawn(mark) for name, mark in by_method.items()}
     key(ax, entries, _heading(data, cut), titled=1)
 
 
 def _matrix_size(data: pl.DataFrame) -> Size:
-    columns, rows = (
-        _labels(texts) for texts in (methods(data)[0].values(), _conditions(data).values())
-    )
+    columns, rows = _labels(methods(data)[0].values()), _labels(_parts(data))
     width = _CELL * len(columns) + room(rows) + 0.6  # with the scale
-    return max(COLUMN, width), _ROW * max(len(rows), 6) + 0.7 * room(
-        columns
-    ) + 0.5  # with the heading
+    below = 0.7 * room(columns) + 0.5  # with the heading
+    return max(COLUMN, width), _ROW * max(len(rows), 6) + below
 
 
 def _labels(names: Iterable[str]) -> list[str]:
     return [label(name) for name in names]
 
 
-def _conditions(data: pl.DataFrame) -> dict[str, str]:
-    """What each perturbation is called, by its name."""
-    names = data["perturbation"].unique(maintain_order=True)
-    return {name: "mean" if name == ALL else name for name in names}
-
-
 def _draw_matrix(data: pl.DataFrame, ax: Axes) -> None:
     texts, cut = methods(data)
-    columns, rows = (list(names) for names in (texts, _conditions(data)))
+    columns, parts = list(texts), _parts(data)
     values: dict[tuple[int, int], float] = {}
     best: list[tuple[int, int]] = []
-    for row, part in enumerate(data.partition_by("perturbation", maintain_order=True)):
+    for row, part in enumerate(parts.values()):
         known = part.select(pl.coalesce("ensemble", "backbone"), "value").iter_rows()
         values |= {(row, columns.index(name)): 100 * value for name, value in known}
         singles = part.filter(pl.col("backbone").is_not_null())
         most = singles.filter(value=singles["value"].max())["backbone"]
         best += [(columns.index(name), row) for name in most]
-    labels = _labels(_conditions(data).values()), _labels(texts.values())
-    headed(ax, _heading(data, cut), room(labels[0]))  # before a scale takes of the width
-    heat_map(ax, *labels, values, decimals=1, label="top-1 accuracy, %", vmin=0)
-    underlined(ax, best)
-    for line in (0.5, len(rows) - 1.5):  # below clean images, above the mean
-        ax.axhline(line, color="white", lw=2.5)
+    rows = _labels(parts)
+    headed(ax, _heading(data, cut), room(rows))  # before a scale takes of the width
+    what = "top-1 accuracy, %"
+    heat_map(ax, rows, _labels(texts.values()), values, decimals=1, label=what, vmin=0)
+    for row in _gaps(parts.values()):
+        ax.axhline(row - 0.5, color="white", lw=2.5)
     ax.axvline(data["backbone"].drop_nulls().n_unique() - 0.5, color="white", lw=2.5)
+    underlined(ax, best)
+
+
+def _gaps(parts: Iterable[pl.DataFrame]) -> list[int]:
+    """The rows before which another dataset begins; of one dataset, what is no perturbation."""
+    kinds = [part.select(_PLACE).row(0) for part in parts]
+    if len({dataset for dataset, _ in kinds}) == 1:
+        kinds = [(None, name if name in (CLEAN, ALL) else None) for _, name in kinds]
+    else:
+        kinds = [(dataset, None) for dataset, _ in kinds]
+    return [row for row in range(1, len(kinds)) if kinds[row] != kinds[row - 1]]
 
 
 severity = Figure(

@@ -146,10 +146,72 @@ def test_several_datasets_are_drawn_by_their_mean():
     assert heading.startswith("mean over 2 datasets · test · prompts own")
 
 
+def only(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows about clean images and one perturbation."""
+    return frame.filter(pl.col("perturbation").str.contains(f"^({name}(-.*)?|clean|all)$"))
+
+
+def test_datasets_that_have_no_mean_stand_side_by_side():
+    both = pl.concat([only("fog", frame()), only("jpeg", frame(dataset="cars"))])
+    ax = severity(severity.data(both))
+    titles = [panel.get_title(loc="left") for panel in ax.child_axes]
+    assert titles == ["birds: fog", "cars: jpeg"]
+    assert [line.get_xdata().tolist() for line in ax.child_axes[1].lines] == [[0, 2]] * 3
+    heading = ax.get_legend().get_title().get_text()
+    assert heading.startswith("2 datasets · test · prompts own")
+    matrix = corruptions(corruptions.data(both))
+    rows = [label.get_text() for label in matrix.get_yticklabels()]
+    assert rows == ["birds: clean", "birds: fog", "cars: clean", "cars: jpeg"]
+
+
+def test_a_mean_beside_what_it_is_not_of_is_called_so():
+    parts = [
+        frame(),
+        frame(dataset="cars"),
+        frame(dataset=None),
+        only("fog", frame(dataset="dogs")),
+    ]
+    titles = [
+        panel.get_title(loc="left")
+        for panel in severity(severity.data(pl.concat(parts))).child_axes
+    ]
+    assert titles == ["mean: fog", "mean: jpeg", "dogs: fog"]
+
+
+def test_the_mean_of_one_perturbation_is_no_row():
+    data = corruptions.data(only("fog", frame()))
+    assert data["perturbation"].unique(maintain_order=True).to_list() == ["clean", "fog"]
+
+
+def test_white_lines_part_clean_images_and_the_mean_or_datasets():
+    def across(*frames: pl.DataFrame) -> list[float]:
+        lines = corruptions(corruptions.data(pl.concat(frames))).lines
+        return [line.get_ydata()[0] for line in lines if line.get_color() == "white"][:-1]
+
+    assert across(frame()) == [0.5, 2.5]
+    assert across(frame(), only("jpeg", frame(dataset="cars"))) == [3.5]
+
+
+def test_other_severities_have_their_own_scale():
+    fog, jpeg = severity(severity.data(frame())).child_axes
+    assert fog.get_xticks().tolist() == [0, 1, 3]
+    assert jpeg.get_xticks().tolist() == [0, 2]
+    assert all(panel.xaxis.get_tick_params()["labelbottom"] for panel in (fog, jpeg))
+    assert jpeg.get_xlim()[1] < 2.5
+
+
 @pytest.mark.parametrize("figure", [severity, corruptions])
-def test_what_has_no_mean_is_not_mixed(figure):
-    with pytest.raises(UsageError, match="birds/test, own; birds/test, short; this shows one"):
-        figure.data(pl.concat([frame(), frame(prompts="short")]))
+def test_prompt_sets_and_splits_are_not_mixed(figure):
+    for other, kinds in (({"prompts": "short"}, "prompt sets"), ({"split": "val"}, "splits")):
+        with pytest.raises(UsageError, match=f"there are 2 {kinds}, .* and this shows one"):
+            figure.data(pl.concat([frame(), frame(**other)]))
+
+
+@pytest.mark.parametrize("figure", [severity, corruptions])
+def test_more_than_can_be_read_is_refused(figure):
+    parts = [only("fog", frame(dataset=f"set{number}")) for number in range(61)]
+    with pytest.raises(UsageError, match="61 perturbations of 61 datasets cannot be read: choose"):
+        figure.data(pl.concat(parts))
 
 
 @pytest.mark.parametrize("figure", [severity, corruptions])
