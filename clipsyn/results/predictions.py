@@ -88,6 +88,7 @@ class PredictionsFile:
         self.known: set[str] = set()
         self._names: dict[tuple[Any, ...], str] = {}  # of what a fingerprint is about -> it
         if path:
+            _check_name(path)
             make_folder_of(path)
             self._merge()
             for row in subjects(path).iter_rows(named=True) if path.exists() else ():
@@ -178,6 +179,7 @@ def scan(path: Path) -> pl.LazyFrame:
 
 def _sources(path: Path) -> list[tuple[Path, pl.DataFrame, bool]]:
     """Each file with the subjects that it has the last word on, and whether these are all of it."""
+    _check_name(path)
     known: set[str] = set()
     names: set[tuple[Any, ...]] = set()
     found = []
@@ -213,6 +215,14 @@ def _subjects_in(file: Path) -> pl.DataFrame:
     # as a stream: ten million rows are two gigabytes at once
     found = rows.agg(*first, n=pl.len(), row=pl.col("row").min()).collect(engine="streaming")
     return found.sort("row").select(*ABOUT, "fingerprint", "n")
+
+
+def _check_name(path: Path) -> None:
+    """Raise UsageError for bytes that are no text, which polars does not take for a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the name {path} is not UTF-8: give the file another") from None
 
 
 def _subject(row: Row) -> tuple[Any, ...]:

@@ -173,3 +173,11 @@ def test_a_place_that_cannot_be_written_to_is_known_at_once(tmp_path):
         PredictionsFile(tmp_path / "file" / "p.parquet")
     with pytest.raises(UsageError, match="it is a folder"):
         PredictionsFile(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "p\udcff.parquet"
+    for opened in (PredictionsFile, subjects, scan):
+        with pytest.raises(UsageError, match="is not UTF-8: give the file another"):
+            opened(path)
+    assert [*tmp_path.iterdir()] == []
