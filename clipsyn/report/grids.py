@@ -140,7 +140,7 @@ def grid_of_table(table: Table) -> Grid:
     shown = [column for column in table.columns if column.interval_of not in _names(table)]
     heads = (Head(column.label, column.right) for column in shown)
     rows = zip(*(_of_column(it, intervals.get(it.name)) for it in shown), strict=True)
-    notes = " ".join(f"{table.below} {table.notes}".split())
+    notes = " ".join(" ".join(["; ".join(table.below), table.notes]).split())
     return Grid.of(table.caption, heads, rows, notes)
 
 

@@ -94,6 +94,11 @@ class TestGridOfTable:
     def test_notes_are_one_line(self, grid):
         assert (grid.caption, grid.note) == ("Methods", "what it means")
 
+    def test_sentences_below_a_table_stand_before_its_notes(self):
+        below = ["one\nand more", "two"]
+        grid = grid_of_table(table_of(self.rows, below=below, notes="what it means"))
+        assert grid.note == "one and more; two what it means"
+
     def test_a_paragraph_has_no_columns(self):
         grid = grid_of_table(paragraph("all\nthat is said"))
         assert (grid.heads, grid.rows, grid.note) == ((), (), "all that is said")
