@@ -99,7 +99,7 @@ class About(float):
 
 def like(text: str) -> tuple[list[str], list[About]]:
     """Words and numbers of a text, each sorted: rows of about equal numbers may change places."""
-    words = re.findall(r"[^\s│┌┐└┘─═╞╡┬┴┆┼(){}\[\],:]+", re.sub(r" at 0x\w+", "", text))
+    words = re.findall(r"[^\s│┌┐└┘─═╞╡┬┴┆┼(){}\[\],:]+", re.sub(r"<Figure[^>]*>", "figure", text))
     numbers = [word for word in words if re.fullmatch(r"-?\d+(\.\d+)?", word)]
     others = sorted(word for word in words if word not in numbers)
     return others, [About(number) for number in sorted(map(float, numbers))]
@@ -110,6 +110,7 @@ def test_texts_are_alike_where_their_numbers_are_near() -> None:
     assert like("│ a ┆ 0.51 │") != like("│ a ┆ 0.56 │")
     assert like("│ a ┆ 0.51 │") != like("│ b ┆ 0.51 │")
     assert like("0.5 0.5") != like("0.5")
+    assert like("<Figure size 348x189 with 2 Axes>") == like("<Figure size 335x361 with 1 Axes>")
 
 
 if __name__ == "__main__":
