@@ -128,7 +128,7 @@ def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
         raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
     try:
         frame = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, TypeError, pl.exceptions.PolarsError) as error:  # TypeError: a name not UTF-8
         raise UsageError(
             f"{path} cannot be read as results: {error}; figures are drawn of a store, or of the "
             "Parquet file that a command wrote, as `clipsyn zeroshot STORE --parquet FILE`"

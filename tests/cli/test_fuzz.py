@@ -22,7 +22,9 @@ from click.testing import CliRunner, Result
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination
+from clipsyn.protocol.loop import evaluate
 from clipsyn.recipe import STAGES
+from clipsyn.store.features import FeatureStore
 
 DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/cli.md, and `clipsyn.errors`
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -75,6 +77,9 @@ BASES: dict[str, dict[str, Any]] = {
     "predict": {"router": "router", "images": "store"},
     "split": {"images": "photos", "output": "new.csv"},
     "plot": {"name": "accuracy-matrix", "sources": "store", "output": "figure.svg"},
+    "report": {"store": "store", "output": "page.html"},
+    "test": {"predictions": "predictions.parquet"},
+    "compare": {"results": "results.parquet", "reference": "published.csv"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
     "status": {"store": "store"},
@@ -105,8 +110,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
 
     Image.new("RGB", (20, 20)).save(folder / "photos" / "cat" / "one.png")
     Image.new("RGB", (20, 20), "white").save(folder / "photos" / "cat" / "two.png")
+    _make_results(folder)
     _make_hostile(folder)
     return folder
+
+
+def _make_results(folder: Path) -> None:
+    store = FeatureStore.open(folder / "store")
+    predictions = folder / "predictions.parquet"
+    evaluate(store, ensembles=["log-avg"], shots=[1], seeds=1, predictions=predictions)
+    ANALYSES.load("zeroshot")(store).write_parquet(folder / "results.parquet")
+    published = "dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n"
+    (folder / "published.csv").write_text(published)
 
 
 def _make_hostile(folder: Path) -> None:
