@@ -96,17 +96,21 @@ class ProtocolStage(DeclaredStage):
         from clipsyn.show.formats import written
 
         opened, settings = FeatureStore.open(store), self.settings()
-        table = settings.output
-        before = table.stat().st_mtime_ns if table.exists() else None
+        kept = [file for file in (settings.output, settings.predictions) if file]
+        before = [_written_at(file) for file in kept]
         with progress("fits") as counters:
             frame = measure(opened, settings, counters)
         samples = sample_tables(opened, frame)
         shown = tables(printable_frame(frame), settings, apart(samples))
         if self.document:
             renew(self.document, shown)
-        skipped = before is not None and table.stat().st_mtime_ns == before
+        skipped = None not in before and [_written_at(file) for file in kept] == before
         report = "\n\n".join([written(shown, "text"), *notes(samples)])
-        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {table}", report)
+        return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)
+
+
+def _written_at(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 OTHER_STAGES = {

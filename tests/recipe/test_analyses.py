@@ -156,6 +156,16 @@ class TestResultsBesideTheStore:
         assert [one.skipped for one in run(store, more, stage)] == [False, False]
 
 
+def test_an_evaluation_that_lacks_predictions_alone_is_not_skipped(
+    store: Path, tmp_path: Path
+) -> None:
+    stage = {"stage": "evaluate", "ensembles": ["log-avg"], "output": tmp_path / "results"}
+    assert [one.skipped for one in run(store, stage, stage)] == [False, True]
+    stage["predictions"] = tmp_path / "predictions.parquet"
+    assert [one.skipped for one in run(store, stage, stage)] == [False, True]
+    assert len(pl.read_parquet(tmp_path / "predictions.parquet")) > 0
+
+
 def test_a_file_that_a_setting_names_is_made_again(store: Path, tmp_path: Path) -> None:
     samples = tmp_path / "samples.csv"
     stage = {"stage": "oracle", "output": tmp_path / "o", "samples": samples}
