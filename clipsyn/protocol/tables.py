@@ -15,7 +15,7 @@ import polars as pl
 from clipsyn.ensembles import place_of
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.settings import FULL
-from clipsyn.show.table import Table, Tables
+from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
 from clipsyn.show.tables import WIDTH, Best, best_of_columns, table_of
 from clipsyn.show.titles import mean_over, title, where
 from clipsyn.specs import CLEAN
@@ -105,9 +105,12 @@ left out; datasets that have the same numbers stand together."""
 
 
 def by_dataset(frame: pl.DataFrame, about: str) -> Table:
-    """A line a method, a column a dataset at its most shots, and mean gains."""
-    shots = _shots(frame)
-    table = at_most_shots(frame).pivot(on="dataset", index="method", values="value")
+    """A line a method, a column a dataset at its most shots, and mean gains.
+
+    The cells of datasets have the ends of their intervals over images.
+    """
+    shots, last = _shots(frame), at_most_shots(frame)
+    table = last.pivot(on="dataset", index="method", values="value")
     datasets = [name for name in table.columns if name != "method"]
     table = table.with_columns(mean=pl.mean_horizontal(datasets))
     columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
@@ -121,13 +124,24 @@ def by_dataset(frame: pl.DataFrame, about: str) -> Table:
                 table = table.with_columns(gains.min_horizontal().alias("least"))
                 gained.append("least")
     table = _ordered(table.select("method", *columns, *gained))
+    ends = last.select("dataset", "method", "value", "ci_low", "ci_high").iter_rows()
+    cells = {(method, dataset): _between(*numbers) for dataset, method, *numbers in ends}
     return table_of(
-        table,
+        [
+            row | {name: cells.get((row["method"], name)) for name in datasets}
+            for row in table.iter_rows(named=True)
+        ],
         title=title(about, _fitted_on(shots)),
         percent=[*columns, *gained],
         headers={"over it": "over best\non test"},
         best=_best_cells(table, columns),
     )
+
+
+def _between(value: float | None, low: float | None, high: float | None) -> Cell:
+    """An accuracy; tables of text have no room for its interval, others have."""
+    interval = interval_cell({"ci_low": low, "ci_high": high})
+    return percent_cell(value)._replace(low=interval.low, high=interval.high)
 
 
 def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.DataFrame:

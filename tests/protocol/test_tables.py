@@ -151,6 +151,14 @@ def test_tables_for_each_head(tidy):
     assert ["head lda · test · jpeg-3" in title for title in whole] == [False, True]
 
 
+def test_accuracies_by_dataset_know_their_intervals(tidy):
+    (table,) = tables(tidy, ProtocolSettings(), [])[BY_DATASET]
+    by_name = {column.name: column for column in table.columns}
+    (nlc,) = (n for n, cell in enumerate(by_name["method"].cells) if cell.text == "nlc")
+    assert by_name["birds"].cells[nlc] == ("80.0", pytest.approx(80), 10, 90)
+    assert by_name["mean"].cells[nlc][2:] == (None, None)
+
+
 def test_one_dataset_has_no_mean(tidy, read_table):
     by_name = texts(tidy.filter(dataset="birds"))
     table = read_table(by_name[BY_DATASET])
