@@ -82,7 +82,7 @@ OPEN_DETAILS = """() => {
 BEYOND = """(inside) => [...document.body.querySelectorAll("*")]
     .filter((it) => !it.closest("svg") || it.tagName === "svg")
     .filter((it) => inside || !it.closest(".scroll") || it.matches(".scroll"))
-    .filter((it) => it.getClientRects().length)
+    .filter((it) => it.checkVisibility())
     .filter((it) => getComputedStyle(it).position !== "absolute")
     .filter((it) => it.getBoundingClientRect().right > innerWidth + 0.5
                  || it.getBoundingClientRect().left < -0.5)
