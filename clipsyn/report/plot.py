@@ -129,8 +129,9 @@ def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path, glob=False)
     except (OSError, TypeError, pl.exceptions.PolarsError) as error:  # TypeError: a name not UTF-8
+        said = str(error).partition("\n")[0]  # below it polars lists its own steps
         raise UsageError(
-            f"{path} cannot be read as results: {error}; figures are drawn of a store, or of the "
+            f"{path} cannot be read as results: {said}; figures are drawn of a store, or of the "
             "Parquet file that a command wrote, as `clipsyn zeroshot STORE --parquet FILE`"
         ) from error
     lacking = ", ".join(name for name in RESULT if name not in frame.columns)

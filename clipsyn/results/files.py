@@ -276,7 +276,8 @@ def _parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UsageError(f"{path} cannot be read as results: {error}") from error
+        said = str(error).partition("\n")[0]  # below it polars lists its own steps
+        raise UsageError(f"{path} cannot be read as results: {said}") from error
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UsageError
 from clipsyn.router.figures import router_weights
@@ -27,7 +28,7 @@ def test_the_heaviest_backbone_is_first():
 
 def test_images_without_a_prediction_do_not_count():
     frame = pl.concat([FRAME, FRAME.head(7).with_columns(pl.col(pl.Float64) * None)])
-    assert router_weights.data(frame).equals(router_weights.data(FRAME))
+    assert_frame_equal(router_weights.data(frame), router_weights.data(FRAME))
 
 
 def test_a_box_a_line_and_two_marks_for_each_backbone():
