@@ -18,6 +18,7 @@ from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
 from clipsyn.report.settings import Drawn
+from clipsyn.results.files import all_rows
 from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
@@ -30,6 +31,10 @@ _LINES = {  # that write what a store alone has not
     "evaluate": "clipsyn evaluate STORE -o FILE",
     "predict": "clipsyn predict ROUTER STORE --parquet FILE",
 }
+_HINT = (
+    "; figures are drawn of a store, or of the Parquet file that a command wrote, as `clipsyn "
+    "zeroshot STORE --parquet FILE`"
+)
 Source = FeatureStore | pl.DataFrame | Path | str
 _COLUMNS = {  # of the frame, by setting
     "datasets": "dataset",
@@ -126,14 +131,7 @@ def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: give a store, or a Parquet file of results")
-    try:
-        frame = pl.read_parquet(path, glob=False)
-    except (OSError, TypeError, pl.exceptions.PolarsError) as error:  # TypeError: a name not UTF-8
-        said = str(error).partition("\n")[0]  # below it polars lists its own steps
-        raise UsageError(
-            f"{path} cannot be read as results: {said}; figures are drawn of a store, or of the "
-            "Parquet file that a command wrote, as `clipsyn zeroshot STORE --parquet FILE`"
-        ) from error
+    frame = all_rows(path, _HINT)
     lacking = ", ".join(name for name in RESULT if name not in frame.columns)
     if tidy and lacking:
         raise UsageError(

@@ -242,14 +242,25 @@ def read_results(path: Path) -> pl.DataFrame:
             f"{path} {what}: give a file of results, as `clipsyn zeroshot STORE --parquet FILE` or "
             "`clipsyn evaluate STORE -o FILE` writes it"
         )
-    written = _parquet(path)
-    if lacking := ", ".join(sorted(RESULT.keys() - {*written.columns})):
+    rows = all_rows(path)
+    if lacking := ", ".join(sorted(RESULT.keys() - {*rows.columns})):
         raise UsageError(
             f"{path} holds no results, for want of {lacking}: give a file as "
             "`clipsyn zeroshot STORE --parquet FILE` writes it"
         )
-    added = pl.DataFrame(_Beside(path).new(), schema=RESULT)
-    return pl.concat([written.select(*RESULT), added.join(written, on="fingerprint", how="anti")])
+    return rows.select(*RESULT)
+
+
+def all_rows(path: Path, hint: str = "") -> pl.DataFrame:
+    """The rows of any command's Parquet file; of evaluate's also those that are not in it yet.
+
+    Raises UsageError, with the `hint` at its end, for a file that cannot be read.
+    """
+    added = pl.DataFrame(_Beside(path).new(), schema=RESULT)  # before it moves into the file
+    written = _parquet(path, hint)
+    if added.is_empty():
+        return written
+    return pl.concat([written, added.join(written, on="fingerprint", how="anti")])
 
 
 def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int | None:
@@ -272,12 +283,12 @@ def _read_with_what_is_beside(path: Path) -> pl.DataFrame:
     return pl.concat([written, added.join(written, on="fingerprint", how="anti")])
 
 
-def _parquet(path: Path) -> pl.DataFrame:
+def _parquet(path: Path, hint: str = "") -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, TypeError, pl.exceptions.PolarsError) as error:  # TypeError: a name not UTF-8
         said = str(error).partition("\n")[0]  # below it polars lists its own steps
-        raise UsageError(f"{path} cannot be read as results: {said}") from error
+        raise UsageError(f"{path} cannot be read as results: {said}{hint}") from error
 
 
 def _read(path: Path) -> pl.DataFrame:

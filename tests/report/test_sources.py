@@ -13,6 +13,7 @@ from clipsyn.errors import StoreError, UnknownName, UsageError
 from clipsyn.report import FIGURES
 from clipsyn.report.plot import frame_of, plot, selected
 from clipsyn.report.settings import Drawn
+from clipsyn.results.files import ResultsFile
 from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
 
@@ -118,6 +119,17 @@ def test_a_file_that_is_no_parquet(figure, tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"results\.csv cannot be read as results: .*Parquet"):
         frame_of(figure, path)
+
+
+def test_rows_that_evaluate_has_not_moved_into_its_file_are_drawn_too(
+    figure, tmp_path, monkeypatch
+):
+    results = ResultsFile(tmp_path / "results.parquet")
+    first, second = FRAME.head(2).to_dicts()
+    results.add([first | {"fingerprint": "1"}])
+    monkeypatch.setattr(results, "_write_again", float("inf"))
+    results.add([second | {"fingerprint": "2"}])  # in the hidden file
+    assert frame_of(figure, tmp_path / "results.parquet")["fingerprint"].to_list() == ["1", "2"]
 
 
 def test_a_file_of_something_else(figure, tmp_path):
