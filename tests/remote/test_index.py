@@ -1,0 +1,311 @@
+"""The index and the manifests of a published store, and what is refused of hostile ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipsyn.errors import DamagedStore, StoreError, UnsupportedFormat
+from clipsyn.remote.index import MOST_INDEX, Entry, Index, Manifest
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import KINDS
+from clipsyn.store.inventory import find_groups
+
+SHOWN = "s3://lab/clip"
+MARKER = {"format": "1.2", "store_id": "ab" * 16, "chunk_rows": 8}
+CELL = ("features", "pets", "test", "clean", "ViT-B-32/openai")
+
+
+def entry(place: tuple[str, ...] = CELL, **changes: Any) -> Entry:
+    facts = {"images": 20, "bad": 1, "embed": 12}
+    made = {"manifest": "0" * 64, "bytes": 5, "fingerprint": "1" * 64, "content": "2" * 64}
+    return Entry(place, **{**made, "facts": facts, **changes})
+
+
+def document(*groups: dict[str, Any], **changes: Any) -> bytes:
+    """An index as another program writes it."""
+    return json.dumps({"format": "1.0", "store": MARKER, "groups": groups, **changes}).encode()
+
+
+def group(**changes: Any) -> dict[str, Any]:
+    digests = {"manifest": "0" * 64, "fingerprint": "1" * 64, "content": "2" * 64}
+    return {"place": list(CELL), "bytes": 5, **digests, **changes}
+
+
+def test_index_is_written_as_documented_and_read_again() -> None:
+    index = Index(MARKER).with_entries([entry(), entry(("samples", "pets", "test"), facts={})])
+    written = json.loads(index.dumps())
+    assert list(written) == ["format", "store", "groups"]
+    assert [one["place"][0] for one in written["groups"]] == ["features", "samples"]
+    assert written["groups"][0] == {
+        "place": list(CELL),
+        "manifest": "0" * 64,
+        "bytes": 5,
+        "fingerprint": "1" * 64,
+        "content": "2" * 64,
+        "facts": {"images": 20, "bad": 1, "embed": 12},
+    }
+    assert b" " not in index.dumps()
+    assert Index.parse(index.dumps(), SHOWN) == index
+
+
+def test_same_groups_give_the_same_bytes_in_whatever_order_they_came() -> None:
+    one, two = entry(), entry(("samples", "pets", "test"))
+    assert Index(MARKER).with_entries([one, two]).dumps() == (
+        Index(MARKER).with_entries([two]).with_entries([one]).dumps()
+    )
+
+
+def test_entry_takes_the_place_of_the_one_that_is_there() -> None:
+    other = entry(manifest="f" * 64)
+    assert Index(MARKER).with_entries([entry()]).with_entries([other]).entry(CELL) == other
+
+
+def test_folder_is_the_groups_own_path_and_sixteen_digits_of_its_manifest() -> None:
+    one = entry(manifest="0123456789abcdef" * 4)
+    assert one.folder == "features/pets/test/clean/ViT-B-32--openai/0123456789abcdef"
+
+
+@pytest.mark.parametrize("name", ["..", "../../etc/passwd", "/etc", "a\0b", ".wip", "zarr.json"])
+def test_no_name_leads_out_of_the_store(name: str) -> None:
+    index = Index.parse(document(group(place=[*CELL[:-1], name])), SHOWN)
+    (one,) = index.entries.values()
+    parts = one.folder.split("/")
+    assert len(parts) == 6
+    assert not any(part.startswith(".") or "\0" in part or part == "zarr.json" for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "damaged: Expecting value"),
+        (b"\xff\xfe", "damaged"),
+        (b"[]", "is no JSON object"),
+        (b"{}", "it lacks 'format'"),
+        (b"[" * 100_000, "nested too deeply"),
+        (document(store=7), "is no JSON object"),
+        (document(store={"format": "1.2", "chunk_rows": 0}), "a chunk has no 0 rows"),
+        (document(groups={}), "its groups are no list"),
+        (document(group(), group()), "stands twice"),
+        (document({"place": list(CELL)}), "it lacks 'manifest'"),
+        (document(group(place=[])), "damaged"),
+        (document(group(place=["features", "pets"])), "is no place of a group"),
+        (document(group(place=[*CELL[:-1], ""])), "is no place of a group"),
+        (document(group(place=[*CELL[:-1], 7])), "is no name"),
+        (document(group(place=[*CELL[:-1], "é" * 200])), "too long for a name"),
+        (document(group(manifest="../" * 8)), "is no SHA-256"),
+        (document(group(manifest="A" * 64)), "is no SHA-256"),
+        (document(group(bytes=-1)), "is no number of bytes"),
+        (document(group(bytes=10**30)), "is no number of bytes"),
+        (document(group(bytes=True)), "is no number of bytes"),
+        (document(group(bytes=2.5)), "is no number of bytes"),
+        (document(group(facts={"images": "many"})), "is no number of bytes"),
+        (document(group(facts={"imported": 7})), "is no name"),
+        (document(group(facts=[])), "is no JSON object"),
+    ],
+)
+def test_damaged_index_is_refused_in_one_sentence(data: bytes, problem: str) -> None:
+    with pytest.raises(DamagedStore) as caught:
+        Index.parse(data, SHOWN)
+    assert str(caught.value).startswith(f"{SHOWN}/index.json is damaged: ")
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_index_of_many_bytes_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(DamagedStore, match=f"of {MOST_INDEX:,} at most"):
+        Index.parse(b" " * (MOST_INDEX + 1), SHOWN)
+
+
+@pytest.mark.parametrize(
+    "data", [document(format="2.0"), document(store={**MARKER, "format": "2.1"})]
+)
+def test_another_major_format_is_refused(data: bytes) -> None:
+    with pytest.raises(UnsupportedFormat, match="pip install --upgrade clipsyn"):
+        Index.parse(data, SHOWN)
+
+
+def test_newer_minor_format_is_read_and_kept_when_it_is_written() -> None:
+    newer = {"place": ["depths", "pets", "test"], "bytes": 9, "new": True}
+    marker = {**MARKER, "format": "1.9"}
+    index = Index.parse(document(group(), newer, format="1.7", store=marker), SHOWN)
+    assert set(index.entries) == {CELL}
+    written = json.loads(index.with_entries([entry(("samples", "pets", "test"))]).dumps())
+    assert (written["format"], written["store"]["format"]) == ("1.7", "1.9")
+    assert newer in written["groups"]
+    assert len(written["groups"]) == 3
+
+
+_NAMES = st.text(min_size=1, max_size=20)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(KINDS)).flatmap(
+            lambda kind: st.tuples(st.just(kind), *[_NAMES] * len(KINDS[kind]))
+        ),
+        st.integers(0, 2**60),
+        max_size=5,
+    )
+)
+def test_any_names_come_back(sizes: dict[tuple[str, ...], int]) -> None:
+    index = Index(MARKER).with_entries(entry(place, bytes=size) for place, size in sizes.items())
+    assert Index.parse(index.dumps(), SHOWN) == index
+
+
+@given(st.data())
+def test_no_altered_index_raises_anything_but_an_error_of_the_store(data: st.DataObject) -> None:
+    written = bytearray(document(group(), group(place=["samples", "pets", "test"])))
+    at = data.draw(st.integers(0, len(written) - 1))
+    written[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(written)))
+    for hostile in (bytes(written), bytes(written[:cut])):
+        with suppress(StoreError):
+            Index.parse(hostile, SHOWN)
+
+
+# Manifests
+
+
+def slow_manifest(folder: Path) -> dict[str, list[Any]]:
+    """Size and digest of each file, by another way."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            name = str(file.relative_to(folder))
+            found[name] = [len(content), hashlib.sha256(content).hexdigest()]
+    return found
+
+
+def test_manifest_names_every_file_of_a_group(tiny_store: FeatureStore) -> None:
+    groups = find_groups(tiny_store, {})
+    assert {one.kind for one in groups} == {
+        "samples",
+        "classes",
+        "features",
+        "logits",
+        "predictions",
+    }
+    for one in groups:
+        manifest = Manifest.of_folder(one.path)
+        assert json.loads(manifest.dumps())["files"] == slow_manifest(one.path)
+        assert manifest.bytes == one.size
+
+
+def test_manifest_leaves_out_hidden_files_and_counts_what_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "valid").mkdir()
+    (tmp_path / "zarr.json").write_bytes(b"{}")
+    (tmp_path / "valid" / "c.0").write_bytes(b"12345")
+    (tmp_path / ".DS_Store").write_bytes(b"what a file manager leaves")
+    read: list[int] = []
+    manifest = Manifest.of_folder(tmp_path, read.append)
+    assert sorted(manifest.files) == ["valid/c.0", "zarr.json"]
+    assert sum(read) == manifest.bytes == 7
+
+
+def test_digest_changes_with_each_byte_and_each_name(tmp_path: Path) -> None:
+    (tmp_path / "zarr.json").write_bytes(b"{}")
+    (tmp_path / "one").write_bytes(b"1")
+    digests = {Manifest.of_folder(tmp_path).digest}
+    (tmp_path / "one").write_bytes(b"2")
+    digests.add(Manifest.of_folder(tmp_path).digest)
+    (tmp_path / "one").rename(tmp_path / "two")
+    digests.add(Manifest.of_folder(tmp_path).digest)
+    assert len(digests) == 3
+
+
+def test_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "zarr.json").symlink_to("zarr.json")
+    with pytest.raises(StoreError, match=r"zarr\.json cannot be read"):
+        Manifest.of_folder(tmp_path)
+    (tmp_path / "zarr.json").unlink()
+    (tmp_path / "zarr.json").symlink_to("nowhere")
+    with pytest.raises(StoreError, match=r"zarr\.json is gone"):
+        Manifest.of_folder(tmp_path)
+
+
+def manifest_of(files: Any) -> tuple[bytes, Entry]:
+    """A manifest as another program writes it, and an entry that names it."""
+    data = json.dumps({"files": files}).encode()
+    try:
+        size = sum(stamp[0] for stamp in files.values())
+    except (AttributeError, TypeError):
+        size = 0
+    return data, entry(manifest=hashlib.sha256(data).hexdigest(), bytes=size)
+
+
+GOOD = [7, "a" * 64]
+
+
+def test_manifest_is_read_again() -> None:
+    manifest = Manifest({"zarr.json": (7, "a" * 64), "valid/c.0": (0, "b" * 64)})
+    named = entry(manifest=manifest.digest, bytes=7)
+    assert Manifest.parse(manifest.dumps(), SHOWN, named) == manifest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../zarr.json",
+        "a/../../b",
+        "/etc/passwd",
+        "a//b",
+        "a/",
+        "./a",
+        ".hidden",
+        "a/.wip",
+        "a\\b",
+        "C:a",
+        "a\0b",
+        "a\nb",
+        "x" * 256,
+        "\udcff",
+        "zarr.json/b",
+        "manifest.json",
+        "",
+    ],
+)
+def test_manifest_with_a_name_that_no_group_has_is_refused(name: str) -> None:
+    data, named = manifest_of({"zarr.json": GOOD, name: GOOD})
+    with pytest.raises(DamagedStore) as caught:
+        Manifest.parse(data, SHOWN, named)
+    assert str(caught.value).startswith(f"{SHOWN}/{named.folder}/manifest.json is damaged: ")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        [],
+        {"valid/c.0": GOOD},
+        {"zarr.json": 7},
+        {"zarr.json": [7]},
+        {"zarr.json": [-7, "a" * 64]},
+        {"zarr.json": [2**70, "a" * 64]},
+        {"zarr.json": ["7", "a" * 64]},
+        {"zarr.json": [7, "a"]},
+        {"zarr.json": [7, None]},
+    ],
+)
+def test_manifest_that_cannot_be_is_refused(files: Any) -> None:
+    data, named = manifest_of(files)
+    with pytest.raises(DamagedStore):
+        Manifest.parse(data, SHOWN, named)
+
+
+@pytest.mark.parametrize(
+    ("more", "size", "problem"),
+    [(b" ", 7, "not the one that the index names"), (b"", 8, "7 bytes, not 8")],
+)
+def test_manifest_of_another_entry_is_refused(more: bytes, size: int, problem: str) -> None:
+    data, named = manifest_of({"zarr.json": GOOD})
+    with pytest.raises(DamagedStore, match=problem):
+        Manifest.parse(data + more, SHOWN, entry(manifest=named.manifest, bytes=size))
