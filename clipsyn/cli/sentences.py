@@ -20,6 +20,7 @@ from clipsyn.printable import printable
 _EXTRAS = {  # what installs a package that the base install lacks
     **dict.fromkeys(("torch", "torchvision", "open_clip", "PIL", "timm"), "extract"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
+    **dict.fromkeys(("obstore", "filelock"), "remote"),
 }
 _ADVICE = {
     errno.EACCES: "give yourself the right to it, or choose another place",

@@ -1,0 +1,87 @@
+"""A published store in a folder: the same few operations as on a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipsyn.errors import DamagedStore
+from clipsyn.remote.objects import Answer, Changed, MissingObject
+from clipsyn.store import files
+
+_WIP = ".wip"  # as in a store: no part of it
+_PATIENCE = 60  # seconds; an index is written in less
+
+
+class Folder:
+    """The ETag of a file is the SHA-256 of its content."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def get(self, path: str, known: str | None, most: int) -> Answer | None:
+        file = self._root / path
+        if file.is_file() and file.stat().st_size > most:
+            raise DamagedStore(f"{file} has more than {most:,} bytes")
+        data = self._read(path)
+        etag = _etag(data)
+        return None if etag == known else Answer(data, etag)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return (self._root / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise MissingObject from None
+
+    def exists(self, path: str) -> bool:
+        return (self._root / path).is_file()
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        content = data.read_bytes() if isinstance(data, Path) else data
+        file = self._root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_file(file, content, scratch=self._scratch())
+
+    def put_if(self, path: str, data: bytes, etag: str | None) -> str:
+        with self._locked(path):
+            try:
+                there: str | None = _etag(self._read(path))
+            except MissingObject:
+                there = None
+            if there != etag:
+                raise Changed
+            self.put(path, data)
+        return _etag(data)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            (self._root / path).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        for folder, names, entries in os.walk(self._root / prefix):
+            names[:] = sorted(name for name in names if name != _WIP)
+            for name in sorted(entries):
+                yield (Path(folder) / name).relative_to(self._root).as_posix()
+
+    def _scratch(self) -> Path:
+        scratch = self._root / _WIP
+        scratch.mkdir(parents=True, exist_ok=True)
+        return scratch
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        file = self._scratch() / f"{path.replace('/', '--')}.lock"
+        try:
+            with FileLock(file, timeout=_PATIENCE):
+                yield
+        except Timeout:
+            raise Changed from None
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

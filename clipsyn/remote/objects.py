@@ -1,0 +1,23 @@
+"""What is read and written at a URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipsyn.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The bytes of an object, and a mark that changes with them."""
+
+    data: bytes
+    etag: str | None
+
+
+class MissingObject(StoreError):
+    """There is no object of that path."""
+
+
+class Changed(StoreError):
+    """The object is another than the writer has seen."""

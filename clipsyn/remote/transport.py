@@ -1,0 +1,307 @@
+"""The bytes of a published store, over HTTP, in a bucket or in a folder; alone imports obstore.
+
+Nothing that is said or raised here has a credential in it: what obstore says of a failed request
+has the whole URL, so it is not passed on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from clipsyn.errors import DamagedStore, StoreError, UsageError
+from clipsyn.remote.credentials import http_headers, settings_of
+from clipsyn.remote.folder import Folder
+from clipsyn.remote.objects import Answer, Changed, MissingObject
+from clipsyn.urls import Address
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PARALLEL = 16  # requests at a time
+MOST_BYTES = 1 << 30  # of one object, where the caller does not know better
+_TRIES = 3  # of a read, each with obstore's own retries
+_RETRIES = 6  # of obstore, in one try, of requests that the server refuses for now
+_PAUSE = 0.2  # seconds before the second try
+_OPTIONS = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "15m"}
+_CLASSES = {"http": "HTTPStore", "https": "HTTPStore"} | {
+    "s3": "S3Store",
+    "gs": "GCSStore",
+    "az": "AzureStore",
+}
+_REASONS = (  # what obstore says of a request -> what went wrong
+    (r"dns error|failed to lookup", "its host is not known: check the URL"),
+    (r"connection refused", "nothing answers there: check the URL"),
+    (r"certificate", "its certificate is not trusted"),
+    (r"Account must be specified", "set AZURE_STORAGE_ACCOUNT_NAME"),
+    (r"without LOCATION", "the bucket is in another region: set AWS_REGION"),
+    (r"Content-Length", "the server does not say how many bytes it sends"),
+    (r"timed ?out", "the server does not answer in time: try again later"),
+    (r"error sending request|body|Decode|Range|connection", "the connection was cut: try again"),
+)
+_STATUS = re.compile(r"status(?: code)?: (\d{3}) ?([A-Z][A-Za-z ]*)?")
+_Result = TypeVar("_Result")
+
+
+class Remote:
+    """The root of one published store.
+
+    Paths are relative, with ``/``. Reading raises MissingObject where there is nothing, StoreError
+    where the server, the network or a lacking permission is in the way.
+    """
+
+    def __init__(self, url: str) -> None:
+        address = Address.parse(url)
+        self.shown = address.shown
+        self._root = Folder(address.folder) if address.scheme == "file" else _Objects(address)
+
+    def __repr__(self) -> str:
+        return f"Remote({self.shown!r})"
+
+    def get(self, path: str, known: str | None = None, most: int = MOST_BYTES) -> Answer | None:
+        """The bytes of an object and its ETag; None if `known` is its ETag still.
+
+        Raises DamagedStore for an object of more than `most` bytes, before it is read.
+        """
+        with self._said(path):
+            return self._root.get(_checked(path), known, most)
+
+    def get_many(self, paths: Iterable[str], most: int = MOST_BYTES) -> Iterator[tuple[str, bytes]]:
+        """The bytes of several objects, in parallel, in any order: path and bytes of each."""
+
+        def fetch(path: str) -> bytes:
+            answer = self.get(path, most=most)
+            assert answer is not None  # no ETag was given
+            return answer.data
+
+        yield from _in_parallel(fetch, paths)
+
+    def exists(self, path: str) -> bool:
+        with self._said(path):
+            return self._root.exists(_checked(path))
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        """Write an object, whole or not at all; data: bytes, or a file."""
+        with self._said(path, writing=True):
+            self._root.put(_checked(path), data)
+
+    def put_if(self, path: str, data: bytes, etag: str | None) -> str | None:
+        """Write an object if its ETag is this one, or if there is none; returns the new ETag.
+
+        Raises Changed where another writer was faster. Where a request was lost on its way back it
+        may have been this one: look at what is there.
+        """
+        with self._said(path, writing=True):
+            return self._root.put_if(_checked(path), data, etag)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove objects; those that are not there are passed over."""
+        there = [_checked(path) for path in paths]
+        with self._said("", writing=True):
+            self._root.delete(there)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Paths of all objects below a folder, in any order; not over HTTP."""
+        with self._said(prefix):
+            yield from self._root.list(_checked(prefix) if prefix else "")
+
+    @contextmanager
+    def _said(self, path: str, *, writing: bool = False) -> Iterator[None]:
+        """Make one sentence of what may fail, with the URL and without a secret."""
+        what = f"{self.shown}/{path}" if path else self.shown
+        try:
+            yield
+        except MissingObject:
+            raise MissingObject(f"there is no {what}") from None
+        except Changed:
+            raise Changed(
+                f"{what} was changed by another writer: run the same command again"
+            ) from None
+        except _Unreadable as error:
+            can = "written" if writing else "read"
+            raise StoreError(f"{what} cannot be {can}: {error}") from None
+        except OSError as error:
+            raise StoreError(f"{what} cannot be used: {error.strerror or error}") from None
+
+
+class _Unreadable(Exception):
+    """Why a request failed."""
+
+
+class _Objects:
+    """What obstore reads: an HTTP server, or a bucket."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        from obstore import store
+
+        scheme, address = self._address.scheme, self._address
+        headers = http_headers(address) if self._is_http else {}
+        settings = settings_of(scheme)
+        plain = scheme == "http" or str(settings.get("endpoint", "")).startswith("http://")
+        return getattr(store, _CLASSES[scheme]).from_url(  # type: ignore[no-any-return]
+            address.url,
+            client_options={**_OPTIONS, "allow_http": plain, "default_headers": headers},
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(minutes=2),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=10),
+                    "base": 2,
+                },
+            },
+            **settings,
+        )
+
+    def get(self, path: str, known: str | None, most: int) -> Answer | None:
+        import obstore
+        from obstore.exceptions import NotModifiedError
+
+        def read() -> Answer | None:
+            options: Any = {"if_none_match": known} if known else None
+            try:
+                result = obstore.get(self._store, path, options=options)
+            except NotModifiedError:
+                return None
+            if result.meta["size"] > most:
+                raise DamagedStore(f"{self._address.shown}/{path} has more than {most:,} bytes")
+            return Answer(result.bytes().to_bytes(), result.meta["e_tag"])
+
+        return _again(read)
+
+    def exists(self, path: str) -> bool:
+        import obstore
+
+        try:
+            _again(lambda: obstore.head(self._store, path))
+        except MissingObject:
+            return False
+        return True
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        import obstore
+
+        self._refuse_http()
+        with _failures():
+            obstore.put(self._store, path, data, mode="overwrite")
+
+    def put_if(self, path: str, data: bytes, etag: str | None) -> str | None:
+        import obstore
+
+        self._refuse_http()
+        with _failures():
+            mode: Any = "create" if etag is None else {"e_tag": etag}
+            return obstore.put(self._store, path, data, mode=mode)["e_tag"]
+
+    def delete(self, paths: Sequence[str]) -> None:
+        import obstore
+
+        self._refuse_http()
+        for path in paths if self._address.scheme != "s3" else ():
+            with suppress(MissingObject), _failures():
+                obstore.delete(self._store, path)
+        if self._address.scheme == "s3" and paths:  # many in one request
+            with _failures():
+                obstore.delete(self._store, paths)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        import obstore
+
+        if self._is_http:
+            raise _Unreadable("HTTP lists no files")
+        with _failures():
+            for some in obstore.list(self._store, prefix or None, chunk_size=1000):
+                yield from (str(meta["path"]) for meta in some)
+
+    @property
+    def _is_http(self) -> bool:
+        return self._address.scheme in ("http", "https")
+
+    def _refuse_http(self) -> None:
+        if self._is_http:
+            raise _Unreadable("HTTP only reads: publish to s3://, gs://, az:// or a folder")
+
+
+def _in_parallel(
+    fetch: Callable[[str], _Result], paths: Iterable[str]
+) -> Iterator[tuple[str, _Result]]:
+    """Results by path; there are never more than a few in memory that nobody has taken yet."""
+    waiting = iter(paths)
+    with ThreadPoolExecutor(PARALLEL) as threads:
+        running: dict[Future[_Result], str] = {}
+        try:
+            for path in islice(waiting, 2 * PARALLEL):
+                running[threads.submit(fetch, path)] = path
+            while running:
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(done), done.result()
+                    for path in islice(waiting, 1):
+                        running[threads.submit(fetch, path)] = path
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _again(read: Callable[[], _Result]) -> _Result:
+    """What `read` returns, tried again where the connection was cut in the middle of the bytes."""
+    for attempt in range(1, _TRIES):
+        try:
+            with _failures():
+                return read()
+        except _Cut:
+            time.sleep(_PAUSE * attempt)
+    with _failures():
+        return read()
+
+
+class _Cut(_Unreadable):
+    """An answer that ended before its end."""
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Tell apart what obstore raises, without what it says."""
+    from obstore import exceptions
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingObject from None
+    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+        raise Changed from None
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
+        raise _Unreadable(
+            "you may not: the credentials that the environment or the configuration has lack "
+            "the right, or there are none"
+        ) from None
+    except exceptions.BaseError as error:
+        raise _reason(str(error)) from None
+
+
+def _reason(said: str) -> _Unreadable:
+    if status := _STATUS.search(said):
+        return _Unreadable(f"the server answers {status[1]} {(status[2] or '').strip()}".rstrip())
+    for pattern, reason in _REASONS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return _Cut(reason) if "was cut" in reason else _Unreadable(reason)
+    return _Unreadable("the request failed")
+
+
+def _checked(path: str) -> str:
+    """`path`, if it is one below the root: others come from a damaged or hostile store."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", path):
+        raise UsageError(f"{path!r} is no path in a published store")
+    return path

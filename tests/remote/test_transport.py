@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.errors import DamagedStore, StoreError, UsageError
+from clipsyn.remote import transport
+from clipsyn.remote.objects import Changed, MissingObject
+from clipsyn.remote.transport import Remote
+from tests.remote.server import Server
+
+Serve = Callable[[Path], Server]
+NAME = "features/pets--x/ViT-B%2D32--open ai@=+,~/zarr.json"  # as folders of a store are called
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "published"
+    (root / NAME).parent.mkdir(parents=True)
+    (root / NAME).write_bytes(b"{}")
+    (root / "index.json").write_bytes(b"the index")
+    (root / "large").write_bytes(bytes(range(256)) * 4096)  # more than one packet
+    return root
+
+
+@pytest.fixture(params=["folder", "http"])
+def remote(request: Any, folder: Path, serve: Serve) -> Remote:
+    """The same store, in a folder and behind a web server."""
+    return Remote(folder.as_uri() if request.param == "folder" else serve(folder).url)
+
+
+def test_bytes_are_read_by_path(remote: Remote, folder: Path) -> None:
+    answer = remote.get(NAME)
+    assert answer is not None
+    assert answer.data == b"{}"
+    assert remote.exists(NAME)
+    assert not remote.exists("features")
+    assert not remote.exists("nothing")
+
+
+def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
+    first = remote.get("index.json")
+    assert first is not None
+    assert remote.get("index.json", known=first.etag) is None
+    (folder / "index.json").write_bytes(b"another")
+    second = remote.get("index.json", known=first.etag)
+    assert second is not None
+    assert second.data == b"another"
+    assert second.etag != first.etag
+
+
+def test_many_are_read_in_parallel(remote: Remote, folder: Path) -> None:
+    expected = {f"many/{number}": b"x" * number for number in range(100)}
+    (folder / "many").mkdir()
+    for path, data in expected.items():
+        (folder / path).write_bytes(data)
+    assert dict(remote.get_many(expected)) == expected
+    assert dict(remote.get_many([])) == {}
+
+
+def test_what_is_missing_is_told_apart(remote: Remote) -> None:
+    with pytest.raises(MissingObject, match=r"there is no (file|http)://.*/nothing"):
+        remote.get("nothing")
+    with pytest.raises(MissingObject):
+        dict(remote.get_many(["index.json", "nothing"]))
+
+
+def test_an_object_larger_than_expected_is_not_read(remote: Remote) -> None:
+    with pytest.raises(DamagedStore, match="has more than 8 bytes"):
+        remote.get("index.json", most=8)
+    assert remote.get("index.json", most=9) is not None
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "a/../../b", "a//b", "", "a\0b", "a\\b", "a/.", "a\nb"]
+)
+def test_paths_outside_the_store_are_refused(remote: Remote, path: str) -> None:
+    for use in (remote.get, remote.exists, lambda path: remote.put(path, b"")):
+        with pytest.raises(UsageError, match="no path in a published store"):
+            use(path)
+
+
+def test_a_server_that_fails_now_and_then_is_asked_again(folder: Path, serve: Serve) -> None:
+    server = serve(folder)
+    server.fail("503", "index", times=2)
+    answer = Remote(server.url).get("index.json")
+    assert answer is not None
+    assert answer.data == b"the index"
+    assert server.statuses == [503, 503, 200]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_connection_cut_in_the_middle_is_mended(folder: Path, serve: Serve, ranges: bool) -> None:
+    server = serve(folder)
+    server.ranges = ranges
+    server.fail("cut", "large", times=1)
+    answer = Remote(server.url).get("large")
+    assert answer is not None
+    assert answer.data == (folder / "large").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("403", "you may not"),
+        ("401", "you may not"),
+        ("418", "the server answers 418"),
+        ("no-length", "the server does not say how many bytes it sends"),
+        ("cut", "the connection was cut"),
+        ("long", "the connection was cut"),
+    ],
+)
+def test_failures_are_one_sentence_without_secrets(
+    folder: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
+) -> None:
+    monkeypatch.setattr(transport, "_PAUSE", 0)
+    server = serve(folder)
+    server.ranges = False
+    server.fail(fault, "", times=100)
+    url = server.url.replace("//", "//me:secret@") + "?token=hidden"
+    with pytest.raises(StoreError) as error:
+        Remote(url).get("large")
+    assert f"{server.url}/large cannot be read: {said}" in str(error.value)
+    assert error.value.__cause__ is None
+    assert "secret" not in str(error.value) + repr(Remote(url))
+    assert "hidden" not in str(error.value) + repr(Remote(url))
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setattr(transport, "_RETRIES", 0)
+        remote = Remote(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(StoreError, match="nothing answers there: check the URL"):
+            remote.get("index.json")
+
+
+def test_user_and_query_of_a_url_reach_the_server(folder: Path, serve: Serve) -> None:
+    server = serve(folder)
+    Remote(server.url.replace("//", "//me:secret@")).get("index.json")
+    assert server.headers[0]["authorization"] == "Basic bWU6c2VjcmV0"
+
+
+def test_http_only_reads(folder: Path, serve: Serve) -> None:
+    remote = Remote(serve(folder).url)
+    for write in (
+        lambda: remote.put("x", b""),
+        lambda: remote.put_if("x", b"", None),
+        lambda: remote.delete(["index.json"]),
+    ):
+        with pytest.raises(StoreError, match="HTTP only reads: publish to s3://"):
+            write()
+    with pytest.raises(StoreError, match="HTTP lists no files"):
+        list(remote.list())
+
+
+def test_a_folder_is_written_under_conditions(tmp_path: Path) -> None:
+    remote = Remote((tmp_path / "new").as_uri())
+    first = remote.put_if("index.json", b"1", None)
+    with pytest.raises(Changed, match="changed by another writer"):
+        remote.put_if("index.json", b"2", None)
+    second = remote.put_if("index.json", b"2", first)
+    with pytest.raises(Changed):
+        remote.put_if("index.json", b"3", first)
+    answer = remote.get("index.json")
+    assert answer is not None
+    assert (answer.data, answer.etag) == (b"2", second)
+
+
+def test_a_folder_takes_files_lists_and_removes(tmp_path: Path) -> None:
+    remote = Remote((tmp_path / "new").as_uri())
+    (tmp_path / "file").write_bytes(b"content")
+    remote.put("a/b/c", tmp_path / "file")
+    remote.put("a/d", b"bytes")
+    remote.put_if("index.json", b"", None)
+    assert sorted(remote.list()) == ["a/b/c", "a/d", "index.json"]
+    assert sorted(remote.list("a/b")) == ["a/b/c"]
+    assert list(remote.list("nothing")) == []
+    remote.delete(["a/b/c", "a/never"])
+    assert sorted(remote.list("a")) == ["a/d"]
+
+
+def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be used: "):
+        Remote((tmp_path / "file").as_uri()).put("x", b"")
