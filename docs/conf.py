@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 CONTENTS = {  # parts of the menu; every page is in one of them
     "Start": ["docs/getting-started", "docs/faq", "docs/README"],
     "Tutorials": ["docs/tutorial-photos", "docs/tutorial-tables", "docs/tutorial-paper"],
-    "Make a store": ["docs/extracting", "docs/datasets", "docs/importing", "docs/store"],
+    "Make a store": [
+        "docs/extracting",
+        "docs/datasets",
+        "docs/importing",
+        "docs/store",
+        "docs/provenance",
+    ],
     "Analyse": [
         "docs/analysis",
         "docs/figures",

@@ -15,7 +15,9 @@ from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli.output import say
 from clipsyn.cli.sentences import flags_of, sentences, with_flags
+from clipsyn.command import recorded
 
+_WORDS = "clipsyn.words"  # the arguments as they were given
 _COMMANDS = {  # where each is, beside those of analyses
     "split": "split:split",
     "extract": "extract:extract",
@@ -29,6 +31,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "report": "report:report",
     "ls": "store:ls",
     "info": "store:info",
+    "cite": "origins:cite",
     "status": "store:status",
     "verify": "store:verify",
     "rm": "store:rm",
@@ -92,6 +95,7 @@ class _Group(click.Group):
         return self.commands[name].get_short_help_str()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = tuple(args)
         with sentences(ctx):
             return super().parse_args(ctx, args)
 
@@ -148,6 +152,7 @@ def main(context: click.Context, quiet: bool, verbose: bool, log_level: str | No
         raise click.UsageError("give one of -q, -v and --log-level")
     name = log_level or ("warning" if quiet else "debug" if verbose else "info")
     context.with_resource(_narrating(getattr(logging, name.upper()), flags_of(context)))
+    context.with_resource(recorded(context.meta[_WORDS]))
     # Before numpy. After a product OpenBLAS's threads keep spinning for milliseconds, on cores
     # that other threads could use: an eighth of the time of fitting NLC on two cores.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.options import list_option, store_argument
+from clipsyn.cli.origins import cell_filters, made_of, say_provenance
 from clipsyn.cli.output import (
     format_of,
     format_option,
@@ -83,16 +84,38 @@ def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 @click.command(short_help="Say how a store, or one group of it, was made.")
 @store_argument
 @click.argument("group", required=False)
-def info(store: Path, group: str | None) -> None:
+@click.option("--provenance", is_flag=True, help="Who made the cells, of what, on whose terms.")
+@cell_filters("With --provenance, as all filters: of which cells.")
+@click.option("--json", "as_json", is_flag=True, help="With --provenance: a cell an object.")
+def info(
+    store: Path,
+    group: str | None,
+    provenance: bool,
+    as_json: bool,
+    **filters: tuple[str, ...] | None,
+) -> None:
     """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
+
+    With --provenance: by which command, versions and device each cell was made, and when; from
+    which weights and images, under which licence, and what to cite for them.
 
     \b
     clipsyn info store
     clipsyn info store features/emoji-food/test/clean/tiny-RN--zoo
+    clipsyn info store --provenance -d emoji-food -b tiny-RN/zoo
     """
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import describe, describe_group
 
+    chosen = {name: names for name, names in filters.items() if names}
+    if provenance:
+        if group and chosen:
+            raise UsageError("a GROUP is of one place: leave the filters away, or the GROUP")
+        cells = made_of(store, filters, group)
+        say_json([cell.json() for cell in cells]) if as_json else say_provenance(cells)
+        return
+    if chosen:
+        raise UsageError("filters choose cells for --provenance: add it, or give a GROUP")
     opened = FeatureStore.open(store)
     described = describe_group(opened, group) if group else describe(opened)
     say_json(described)

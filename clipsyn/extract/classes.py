@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from clipsyn import __version__
+from clipsyn.command import running
 from clipsyn.errors import DamagedStore
 from clipsyn.extract.plan import ClassesPlan
 from clipsyn.extract.text import ClassTexts
@@ -51,6 +53,11 @@ def publish_classes(classes: ClassesPlan, replace: bool) -> None:
     encoder = classes.encoder
     attributes = {
         "logit_scale": encoder.logit_scale,
-        "provenance": {"encoder": encoder.provenance, "clipsyn": __version__},
+        "provenance": {
+            "encoder": encoder.provenance,
+            "clipsyn": __version__,
+            "command": running(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
     }
     classes.draft.publish(lambda _: attributes, replace=replace)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
+from clipsyn.command import running
 from clipsyn.errors import BadImages
 from clipsyn.extract.classes import publish_classes, write_classes
 from clipsyn.extract.encoder import Encoder
@@ -328,7 +329,12 @@ def _write_answers(store: FeatureStore, cell: CellPlan, replace: bool) -> None:
 def _note(errors: Mapping[str, str], used: Sequence[Used]) -> Note:
     return {
         "errors": dict(errors),
-        "worker": {"host": platform.node(), "process": os.getpid(), "clipsyn": __version__},
+        "worker": {
+            "host": platform.node(),
+            "process": os.getpid(),
+            "clipsyn": __version__,
+            "command": running(),
+        },
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "encode_seconds": round(sum(batch.seconds for batch in used), 4),
         "memory": _largest(batch.memory for batch in used),

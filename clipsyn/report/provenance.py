@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import polars as pl
 
 from clipsyn.analyses.shared_images import notes as shared_notes
 from clipsyn.analyses.shared_images import sample_tables
+from clipsyn.origins.made import portable
 from clipsyn.report.evidence import EVALUATE, Evidence
 from clipsyn.report.grids import Cell, Grid, Head, count, decimal, words
 from clipsyn.report.html import Html, html, listed
@@ -153,7 +153,7 @@ def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> list[
         ]
     parameters = known.get("image_parameters")
     return [
-        words(_without_folders(str(known.get("source", "")))),
+        words(portable(str(known.get("source", "")))),
         words(str(known["weights"])[:_DIGITS]),
         words(known["precision"]),
         count(_side(known["preprocess"])),
@@ -161,15 +161,6 @@ def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> list[
         decimal(parameters / 1e6 if parameters else None, 2),
         words(known.get("device")),
     ]
-
-
-def _without_folders(source: str) -> str:
-    """Where weights come from, of a path its last part: a page is handed on, folders are not."""
-    for mark in ("local-dir:", "@"):
-        kind, found, path = source.partition(mark)
-        if found:
-            return f"{kind}{mark}{PurePath(path).name}"
-    return source
 
 
 def _side(preprocess: Any) -> int | None:

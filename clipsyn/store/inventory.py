@@ -14,7 +14,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS
+from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, place
 from clipsyn.store.unfinished import leftovers, unfinished
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -121,6 +121,15 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     layouts = {array: group.layout(array) for array in arrays.array_names(path)}
     shapes = {array: [str(layout.dtype), *layout.shape] for array, layout in layouts.items()}
     return {**group.attributes, "arrays": shapes}
+
+
+def cells_of_group(store: FeatureStore, name: str) -> list[FeatureKey]:
+    """The cells that a group, by its path within the store, is or belongs to."""
+    describe_group(store, name)  # says what is wrong with a name
+    kind, *names = place(store.path, store.path / name)
+    named = dict(zip(KINDS[kind], names, strict=True))
+    named.pop("prompts", None)
+    return store.keys(**{dimension: [text] for dimension, text in named.items()})
 
 
 def group_digest(store: FeatureStore, group: Group) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn import __version__
+from clipsyn.command import running
 from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
 from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.pool import check_unit_norm
@@ -383,11 +384,12 @@ class CellWriter:
         self._rows.append(draft, values, str(self.key))
 
 
-def _provenance(made_by: str) -> dict[str, str]:
+def _provenance(made_by: str) -> dict[str, str | None]:
     versions = {
         "clipsyn": __version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "command": running(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return {**versions, "made_by": made_by} if made_by else versions

@@ -82,6 +82,7 @@ BASES: dict[str, dict[str, Any]] = {
     "compare": {"results": "results.parquet", "reference": "published.csv"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
+    "cite": {"store": "store"},
     "status": {"store": "store"},
     "verify": {"store": "store"},
     "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in ANALYSES},
     "backbones": ([], READING | {"zarr", "PIL"}),
     "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
+    "cite": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "compare": (["RESULTS", "--reference", "THEIRS"], READING | {"zarr", "PIL"}),
     "datasets": ([], READING | {"zarr", "PIL"}),
     "evaluate": (

@@ -1,0 +1,116 @@
+"""`clipsyn cite`, and what `clipsyn info --provenance` prints: where cells come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsyn.cli.options import Command, list_option, store_argument, with_options
+from clipsyn.cli.output import json_option, say, say_document, say_json, say_lines, say_tables
+from clipsyn.printable import printable
+
+if TYPE_CHECKING:
+    from clipsyn.origins.made import Made, Run
+
+Names = tuple[str, ...] | None
+
+
+def cell_filters(help: str = "Repeated or with commas, as all filters.") -> Callable[..., Any]:
+    """Options that choose cells by names or patterns: the command gets them as `filters`."""
+
+    def decorated(command: Command) -> Command:
+        options = (
+            list_option("-d", "--dataset", help=help),
+            list_option("-s", "--split", help="For instance train."),
+            list_option("-p", "--perturb", "perturbation", help="clean, or for instance jpeg-3."),
+            list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai."),
+        )
+        return with_options(command, options)
+
+    return decorated
+
+
+@click.command(short_help="Print BibTeX of weights, datasets and the method.")
+@store_argument
+@cell_filters()
+@json_option
+def cite(store: Path, as_json: bool, **filters: Names) -> None:
+    """Print what to cite for the cells of STORE, as BibTeX: the method and the software, weights by
+    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
+    standard error.
+
+    \b
+    clipsyn cite store
+    clipsyn cite store -d food101 -b 'ViT-*'
+    """
+    from clipsyn.origins.cite import citations
+
+    found = citations(made_of(store, filters))
+    if as_json:
+        say_json(found.json())
+        return
+    say_document(found.bibtex())
+    for sentence in found.unknown:
+        say(f"note: {sentence}", fg="yellow", err=True)
+
+
+def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None) -> list[Made]:
+    """Where the cells come from that pass the filters, or that a group is of."""
+    from clipsyn.origins.made import made
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import cells_of_group
+    from clipsyn.store.select import select
+
+    opened = FeatureStore.open(store)
+    return made(opened, cells_of_group(opened, group) if group else select(opened, **filters))
+
+
+def say_provenance(cells: Sequence[Made]) -> None:
+    """How cells were made, and of which weights and images, each once."""
+    from clipsyn.origins.made import distinct_runs
+    from clipsyn.origins.tables import images_table, weights_table
+
+    for number, (run, made) in enumerate(distinct_runs(cells).items(), 1):
+        say_lines(f"{number}. {printable(_cells(made))}")
+        for line in _run(run, made):
+            say(f"   {line}")
+        say("")
+    say_tables({"": (weights_table(cells), images_table(cells))}, "text")
+
+
+def _cells(made: Sequence[Made]) -> str:
+    if len(made) == 1:
+        return str(made[0].key)
+    counts = {
+        field: len({getattr(cell.key, field) for cell in made})
+        for field in ("backbone", "dataset", "perturbation")
+    }
+    said = ", ".join(f"{count} {field}{'s' * (count != 1)}" for field, count in counts.items())
+    return f"{len(made):,} cells: {said}"
+
+
+def _run(run: Run, made: Sequence[Made]) -> Iterator[str]:
+    yield from run.commands or ("command: not recorded",)
+    whens = sorted(_spoken(cell.when) for cell in made if cell.when)
+    when = " to ".join(dict.fromkeys((whens[0], whens[-1]))) if whens else "date: not recorded"
+    hosts = list(dict.fromkeys(host for cell in made for host in cell.run.hosts))
+    yield f"{when}{f' on {_several(hosts)}' if hosts else ''}"
+    if run.made_by:
+        yield f"made by: {run.made_by}"
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions)
+    yield versions or "versions: not recorded"
+    if run.device:
+        yield f"device: {run.device}"
+
+
+def _spoken(when: str) -> str:
+    """A date as people write it; one of another form as it is."""
+    day, mark, time = when.removesuffix("+00:00").partition("T")
+    return f"{day} {time} UTC" if mark and when.endswith("+00:00") else when
+
+
+def _several(hosts: Sequence[str]) -> str:
+    return ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")

@@ -1,0 +1,147 @@
+"""What is cited for weights and datasets: whole, well formed, and nothing by guessing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clipsyn import __version__
+from clipsyn.catalog.citations import (
+    METHOD,
+    SOFTWARE,
+    Work,
+    of_dataset,
+    of_perturbation,
+    of_weights,
+    terms_of_weights,
+    work,
+    works,
+)
+from clipsyn.catalog.datasets import catalogue
+from clipsyn.perturb.builtin import BUILT_IN
+
+ROOT = Path(__file__).parents[2]
+NEEDED = {  # what BibTeX's styles want of an entry
+    "article": {"author", "title", "journal", "year"},
+    "inproceedings": {"author", "title", "booktitle", "year"},
+    "techreport": {"author", "title", "institution", "year"},
+    "misc": {"author", "title"},
+    "software": {"author", "title"},
+}
+
+
+def keys(found: tuple[Work, ...]) -> set[str]:
+    return {known.key for known in found}
+
+
+@pytest.mark.parametrize(
+    ("source", "cited"),
+    [
+        ("ViT-B-32/openai", {"radford2021clip"}),
+        ("ViT-B-32/laion2b_s34b_b79k", {"cherti2023reproducible", "schuhmann2022laion5b"}),
+        ("ViT-B-16/laion400m_e32", {"cherti2023reproducible", "schuhmann2021laion400m"}),
+        ("EVA02-E-14/laion2b_s4b_b115k", {"sun2023evaclip", "schuhmann2022laion5b"}),
+        ("ViT-L-14/datacomp_xl_s13b_b90k", {"gadre2023datacomp"}),
+        ("ViT-B-16-SigLIP/webli", {"zhai2023siglip"}),
+        ("ViT-B-16-SigLIP-i18n-256/webli", {"zhai2023siglip"}),
+        ("ViT-B-16-SigLIP2-256/webli", {"tschannen2025siglip2"}),
+        ("ViT-H-14-CLIPA-336/laion2b", {"li2023clipa", "schuhmann2022laion5b"}),
+        (
+            "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            {"cherti2023reproducible", "schuhmann2022laion5b"},
+        ),
+        ("local-dir:/opt/clipsyn/data/zoo/tiny-RN", {SOFTWARE}),
+        ("local-dir:/home/me/my-clip", set()),
+        ("hf-hub:me/mine", set()),
+        ("ViT-B-32@laion2b.pt", set()),
+        ("MobileCLIP2-B/dfndr2b", set()),
+    ],
+)
+def test_weights_are_known_by_their_tag(source, cited):
+    assert keys(of_weights(source)) == cited
+
+
+def test_every_dataset_of_the_catalogue_has_a_citation():
+    assert [info.name for info in catalogue() if not of_dataset(info.name)] == []
+    assert of_dataset("mine") == ()
+
+
+def test_names_are_those_of_the_other_catalogues():
+    datasets = {info.name for info in catalogue()}
+    perturbations = {name for group in BUILT_IN.values() for name in group}
+    for known in works():
+        assert set(known.datasets) <= datasets, known.key
+        assert set(known.perturbations) <= perturbations, known.key
+
+
+def test_corruptions_are_those_of_imagenet_c():
+    of_imagenet_c = {*BUILT_IN["imagenet-c"], *BUILT_IN["imagenet-c-extra"]}
+    every = {name for group in BUILT_IN.values() for name in group}
+    assert {name for name in every if of_perturbation(name)} == of_imagenet_c
+
+
+def test_entries_are_whole_and_keys_unique():
+    assert len({known.key for known in works()}) == len(works())
+    for known in works():
+        assert NEEDED[known.kind] <= known.fields.keys(), known.key
+        assert all(isinstance(text, str) and text.strip() for text in known.fields.values())
+        for author in known.fields["author"].split(" and "):
+            assert "," in author or author.startswith("{") or author == "others", author
+
+
+def test_the_paper_and_the_software_are_as_in_the_citation_file():
+    told = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper, software = work(METHOD).fields, work(SOFTWARE).fields
+    preferred = told["preferred-citation"]
+    assert (paper["title"], paper["year"]) == (preferred["title"], str(preferred["year"]))
+    assert (paper["url"], paper["booktitle"]) == (preferred["url"], preferred["collection-title"])
+    people = [
+        f"{' '.join(filter(None, [who.get('name-particle'), who['family-names']]))}, "
+        f"{who['given-names']}"
+        for who in preferred["authors"]
+    ]
+    assert paper["author"] == " and ".join(people)
+    assert software["version"] == told["version"] == __version__
+
+
+def test_braces_are_balanced_and_accents_are_commands():
+    for known in works():
+        entry = known.bibtex()
+        assert entry.isascii(), known.key
+        depth = 0
+        for character in re.sub(r"\\.", "", entry):
+            depth += (character == "{") - (character == "}")
+            assert depth >= 0
+        assert depth == 0
+    assert r"Bottou, L{\'e}on" in work("lecun1998mnist").bibtex()
+
+
+@pytest.mark.skipif(not shutil.which("bibtex"), reason="bibtex is not installed")
+def test_bibtex_reads_every_entry(tmp_path: Path):
+    (tmp_path / "all.bib").write_text("\n\n".join(known.bibtex() for known in works()))
+    (tmp_path / "a.aux").write_text("\\citation{*}\n\\bibstyle{plain}\n\\bibdata{all}\n")
+    done = subprocess.run(
+        ["bibtex", "a"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    if "couldn't open style" in done.stdout:
+        pytest.skip("bibtex has no styles here")
+    assert done.returncode == 0, done.stdout
+    assert "Warning" not in done.stdout, done.stdout
+
+
+def test_labels_read_as_in_a_sentence():
+    assert work("radford2021clip").label == "Radford et al. 2021"
+    assert work("hendrycks2019corruptions").label == "Hendrycks and Dietterich 2019"
+    assert work("krizhevsky2009cifar").label == "Krizhevsky 2009"
+    assert work("notoemoji").label == "Google"
+
+
+def test_terms_are_said_where_they_are_known():
+    assert terms_of_weights("RN50/openai").licence.startswith("MIT")
+    assert terms_of_weights("ViT-B-32/laion2b_s34b_b79k").licence == "MIT"
+    assert terms_of_weights("ViT-L-14/commonpool_xl_s13b_b90k") is None

@@ -1,0 +1,64 @@
+"""The command line as cells record it: exact, but for secrets."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipsyn.command import line_of, recorded, running
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["extract", "store", "-b", "zoo"], "clipsyn extract store -b zoo"),
+        (["extract", "my store"], "clipsyn extract 'my store'"),
+        (["push", "s", "https://me:pass@host/a"], "clipsyn push s https://host/a"),
+        (["push", "s", "--to=s3://k:s@b/x"], "clipsyn push s --to=s3://b/x"),
+        (["pull", "https://h/a?X-Amz-Signature=1f"], "clipsyn pull 'https://h/a?…'"),
+        (["x", "--token", "abc", "more"], "clipsyn x --token '…' more"),
+        (["x", "--hf-token=abc"], "clipsyn x '--hf-token=…'"),
+        (["x", "AWS_SECRET_ACCESS_KEY=abc"], "clipsyn x 'AWS_SECRET_ACCESS_KEY=…'"),
+        (["x", "--password", "--secret", "y"], "clipsyn x --password '…' y"),
+        (["x", "-d", "hf_abcdefghijklmnopqrst"], "clipsyn x -d '…'"),
+        (["x", "AKIAABCDEFGHIJKLMNOP"], "clipsyn x '…'"),
+        (["x", "mine=local-dir:runs/token-7/"], "clipsyn x mine=local-dir:runs/token-7/"),
+        (["x", "--tokenizer", "bert"], "clipsyn x --tokenizer bert"),
+        (["x", "-p", "jpeg:3:seed=1"], "clipsyn x -p jpeg:3:seed=1"),
+    ],
+)
+def test_the_line_is_what_was_typed_without_secrets(words, line):
+    assert line_of(words) == line
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), max_size=5))
+def test_a_shell_reads_the_same_words_again(words):
+    assert shlex.split(line_of(words)) == ["clipsyn", *words]
+
+
+def test_bytes_that_are_no_text_can_be_stored():
+    assert line_of(["extract", "caf\udce9"]) == "clipsyn extract 'caf\\udce9'"
+    line_of(["extract", "caf\udce9"]).encode()
+
+
+def test_a_thousand_files_are_counted_not_listed():
+    line = line_of(["import", "store", *(f"file-{number}.csv" for number in range(1000))])
+    assert len(line) < 2100
+    assert line.endswith("… (1002 words)")
+
+
+def test_it_is_seen_by_threads_and_gone_afterwards():
+    assert running() is None
+    seen: list[str | None] = []
+    with recorded(["ls", "store"]):
+        thread = threading.Thread(target=lambda: seen.append(running()))
+        thread.start()
+        thread.join()
+        with recorded(["inner"]):
+            assert running() == "clipsyn inner"
+    assert seen == ["clipsyn ls store"]
+    assert running() is None
