@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.printable import few
-from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 
 _EQUAL = 1e-5  # of elements of unit-norm embeddings: how far rounding alone can move them
@@ -51,10 +50,10 @@ def alike_notes(
     names: Sequence[str] = ()
     for backbone in backbones:
         path = store.classes_path(dataset, prompts, backbone)
-        if path.exists():
+        if store.tree.exists(path):
             for pair in alike(store.class_embeddings(dataset, prompts, backbone)[0]):
                 pairs.setdefault(pair, []).append(backbone)
-            names = names or arrays.read_attributes(path)["identity"]["class_names"]
+            names = names or store.group(path)["identity"]["class_names"]
     if pairs:
         concerned = len({index for pair in pairs for index in pair})
         unsure = sorted({backbone for by in pairs.values() for backbone in by})

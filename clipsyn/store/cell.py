@@ -21,8 +21,7 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey, Identity, differences
-from clipsyn.store import files
-from clipsyn.store.contents import Contents, did_you_mean, names_in, source_of
+from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.folders import ANSWERS, folder_name
 from clipsyn.store.groups import StoredGroup
 
@@ -85,9 +84,11 @@ class _Embedded(_Cell):
         own = folder_name(self.key.backbone)
         classes = self.store.at("classes", self.key.dataset)
         with_classes = {
-            name for name in names_in(classes) if files.exists(classes / folder_name(name) / own)
+            name
+            for name in self.store.names_in(classes)
+            if self.store.tree.exists(classes / folder_name(name) / own)
         }
-        return sorted(with_classes.union(*map(names_in, self._answers.values())))
+        return sorted(with_classes.union(*map(self.store.names_in, self._answers.values())))
 
     def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
@@ -110,8 +111,9 @@ class _Embedded(_Cell):
         key, store = self.key, self.store
         features = self.holding("image_embedding")
         path = self._answers[kind] / folder_name(prompts)
-        stored = store.group(path) if files.exists(path) else None
-        if stored and not files.exists(store.classes_path(key.dataset, prompts, key.backbone)):
+        stored = store.group(path) if store.tree.exists(path) else None
+        made_from = store.classes_path(key.dataset, prompts, key.backbone)
+        if stored and not store.tree.exists(made_from):
             raise self._lost(kind, f"class embeddings of prompts '{prompts}'")
         classes = store.classes(key.dataset, prompts, key.backbone)
         self._check_class_names(prompts, classes)
@@ -182,9 +184,9 @@ class Extracted(_Embedded):
 
     def group(self, prompts: str | None = None) -> StoredGroup:
         path = self.store.features_path(self.key)
-        if not files.exists(path):
+        if not self.store.tree.exists(path):
             for kind, folder in self._answers.items():
-                if files.exists(folder):
+                if self.store.tree.exists(folder):
                     raise self._lost(kind, "features")
             near = did_you_mean(self.key, self.store.keys())
             raise MissingCell(
@@ -214,7 +216,7 @@ class Extracted(_Embedded):
     @property
     def size(self) -> int:
         """Bytes on disk, with the logits and predictions of all prompt sets."""
-        return sum(map(files.size, (self.group().path, *self._answers.values())))
+        return sum(map(self.store.tree.size, (self.group().path, *self._answers.values())))
 
     def counts(self) -> tuple[int, int]:
         """Images of its perturbation, and how many of these have no embedding or prediction."""
@@ -272,7 +274,8 @@ class Imported(_Embedded):
         if self.has_embeddings:
             return [name for name in super().prompt_sets() if self._is_ours(name)]
         classes = self.store.at("classes", self.key.dataset)
-        filled = [name for name in names_in(classes) if names_in(classes / folder_name(name))]
+        there = self.store.names_in
+        filled = [name for name in there(classes) if there(classes / folder_name(name))]
         return filled or [PROMPTS]
 
     def _is_ours(self, prompts: str) -> bool:
@@ -332,7 +335,7 @@ class Imported(_Embedded):
 
     @property
     def size(self) -> int:
-        return sum(map(files.size, (self._folder, *self._answers.values())))
+        return sum(map(self.store.tree.size, (self._folder, *self._answers.values())))
 
     def counts(self) -> tuple[int, int]:
         group = self.group()
@@ -350,8 +353,8 @@ Cell = Extracted | Imported  # as `cell_at` makes them
 
 def cell_at(store: Contents, key: FeatureKey) -> Cell:
     """The cell of that name, imported if one was imported, else extracted, whether there or not."""
-    if files.exists(store.imports_path(key)):
+    if store.tree.exists(store.imports_path(key)):
         return Imported(store, key)
-    if sets := names_in(store.at("prompted", *key.names)):
+    if sets := store.names_in(store.at("prompted", *key.names)):
         return Imported(store, key, tuple(sets))
     return Extracted(store, key)

@@ -10,10 +10,9 @@ from pathlib import Path
 from clipsyn.errors import MissingCell, StoreError
 from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
-from clipsyn.store import files
-from clipsyn.store.arrays import METADATA, read_attributes
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name, name_of_folder
 from clipsyn.store.groups import StoredGroup
+from clipsyn.store.tree import ON_DISK, Tree
 
 _WITH_CELLS = ("features", *IMPORTS, *ANSWERS)
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new
@@ -26,9 +25,10 @@ Refuse = Callable[[StoreError], None]
 class Contents:
     """Paths, names and groups of a store; `FeatureStore` reads the numbers."""
 
-    def __init__(self, path: Path, chunk_rows: int) -> None:
+    def __init__(self, path: Path, chunk_rows: int, tree: Tree = ON_DISK) -> None:
         self.path = path
         self.chunk_rows = chunk_rows
+        self.tree = tree
         self._known: dict[Path, StoredGroup] = {}
 
     # Where things are
@@ -68,7 +68,7 @@ class Contents:
         There is a group in each, or what is left of one. `refuse` is told of folders that cannot
         be read; without it they are an error.
         """
-        for folders in _below(self.path / kind, len(KINDS[kind]), refuse):
+        for folders in _below(self.tree, self.path / kind, len(KINDS[kind]), refuse):
             yield tuple(map(name_of_folder, folders)), self.path.joinpath(kind, *folders)
 
     def group(self, path: Path) -> StoredGroup:
@@ -77,11 +77,11 @@ class Contents:
         Every reader of a store comes through here. Groups are remembered for as long as their file
         stays the same.
         """
-        seen = files.file_at(path / METADATA)
+        seen = self.tree.seen(path)
         known = self._known.get(path)
         if known and seen and known.seen == seen:
             return known
-        group = StoredGroup(self.path, path, read_attributes(path), seen)
+        group = StoredGroup(self.path, path, self.tree.attributes(path), seen, self.tree)
         group.check()
         if seen and time.time_ns() - seen[1] > _SETTLED_NS:
             if len(self._known) >= _MOST_KNOWN:
@@ -92,7 +92,7 @@ class Contents:
     def classes(self, dataset: str, prompts: str, backbone: str) -> StoredGroup:
         """The class embeddings of a backbone; raises MissingCell where there are none."""
         path = self.classes_path(dataset, prompts, backbone)
-        if not files.exists(path):
+        if not self.tree.exists(path):
             source = self._sources.get(backbone, backbone)
             sets, known = set(), []
             for (its_dataset, its_prompts, its_backbone), _ in self.groups("classes"):
@@ -132,6 +132,10 @@ class Contents:
             )
         ]
 
+    def names_in(self, folder: Path) -> list[str]:
+        """The names of the folders in a folder of the store, sorted; [] if it does not exist."""
+        return sorted(map(name_of_folder, self.tree.folders(folder)))
+
     # What is not there
 
     def extract_line(self, key: FeatureKey) -> str:
@@ -160,10 +164,12 @@ class Contents:
         return elsewhere - {names[at] for names, _ in self.groups("features")}
 
 
-def _below(folder: Path, depth: int, refuse: Refuse | None) -> Iterator[tuple[str, ...]]:
+def _below(
+    tree: Tree, folder: Path, depth: int, refuse: Refuse | None
+) -> Iterator[tuple[str, ...]]:
     """Names of the folders `depth` levels below, each with the names of those above it."""
     try:
-        names = files.folders(folder)
+        names = tree.folders(folder)
     except StoreError as error:
         if refuse is None:
             raise
@@ -173,13 +179,8 @@ def _below(folder: Path, depth: int, refuse: Refuse | None) -> Iterator[tuple[st
         if depth == 1:
             yield (name,)
         else:
-            for rest in _below(folder / name, depth - 1, refuse):
+            for rest in _below(tree, folder / name, depth - 1, refuse):
                 yield (name, *rest)
-
-
-def names_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder of the store, sorted; [] if it does not exist."""
-    return sorted(map(name_of_folder, files.folders(folder)))
 
 
 def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:

@@ -18,7 +18,6 @@ from clipsyn.pool import Pool
 from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import CLEAN, FeatureKey, Identity, parse_perturbation
-from clipsyn.store import files
 from clipsyn.store.cell import Cell, cell_at
 from clipsyn.store.contents import Contents, did_you_mean
 from clipsyn.store.drafts import Draft, scratch, writing
@@ -67,7 +66,7 @@ class FeatureStore(Contents):
 
     def marker(self) -> dict[str, Any]:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
-        return read_marker(self.path)
+        return self.tree.marker(self.path)
 
     # Reading
 
@@ -77,7 +76,7 @@ class FeatureStore(Contents):
         Labels that another command is correcting are read again.
         """
         path = self.samples_path(dataset, split)
-        if not files.exists(path):
+        if not self.tree.exists(path):
             elsewhere = dataset in self._only_imported("dataset")
             verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
             there = [FeatureKey(name, part, "", "") for (name, part), _ in self.groups("samples")]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.specs import fingerprint
-from clipsyn.store import arrays, files
+from clipsyn.store import arrays
 from clipsyn.store.folders import folder_name, place, place_said
+from clipsyn.store.tree import ON_DISK, Seen, Tree
 
 _SEALED = ("place", "arrays", "digest")  # what a group has since format 1.1: all or nothing
 
@@ -46,7 +47,8 @@ class StoredGroup:
     store: Path
     path: Path
     attributes: arrays.Attributes  # shared: read only
-    seen: tuple[int, int] | None  # which file they were read from
+    seen: Seen | None  # which file they were read from
+    tree: Tree = ON_DISK
 
     def __getitem__(self, name: str) -> Any:
         return self.attributes[name]
@@ -75,14 +77,14 @@ class StoredGroup:
         has replaced the group since it was opened.
         """
         try:
-            return arrays.read(self.path / array, rows, self.listed(array))
+            return self.tree.read(self.path, array, rows, self.listed(array))
         except DamagedStore:
-            if files.file_at(self.path / arrays.METADATA) != self.seen:
+            if self.tree.seen(self.path) != self.seen:
                 raise replaced_meanwhile(self.store, self.name) from None
             raise
 
     def layout(self, array: str) -> arrays.Layout:
-        return arrays.layout(self.path / array, self.listed(array))
+        return self.tree.layout(self.path, array, self.listed(array))
 
     def check(self) -> None:
         """Raise DamagedStore for attributes that were altered or belong elsewhere."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from clipsyn.errors import MissingCell
 from clipsyn.specs import FeatureKey, by_severity, fingerprint
-from clipsyn.store import arrays, files
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, place
+from clipsyn.store.tree import ON_DISK, Tree
 from clipsyn.store.unfinished import leftovers, unfinished
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -27,11 +27,12 @@ class Group:
     kind: str
     names: Mapping[str, str]
     path: Path
+    tree: Tree = ON_DISK
 
     @property
     def size(self) -> int:
-        """Bytes on disk; less while another command is removing it."""
-        return files.size(self.path)
+        """Bytes of its files; less while another command is removing it."""
+        return self.tree.size(self.path)
 
 
 def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = None) -> list[Group]:
@@ -47,7 +48,7 @@ def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = N
         for names, path in store.groups(kind, refuse):
             named = dict(zip(dimensions, names, strict=True))
             if all(named[dimension] in wanted for dimension, wanted in filters.items()):
-                groups.append(Group(kind, named, path))
+                groups.append(Group(kind, named, path, store.tree))
     return groups
 
 
@@ -115,10 +116,10 @@ def describe(store: FeatureStore) -> dict[str, Any]:
 def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     """Attributes and arrays of one group, by its path within the store."""
     path = store.path / name
-    if not (path / arrays.METADATA).is_file() or "kind" not in arrays.read_attributes(path):
+    if not store.tree.seen(path) or "kind" not in store.tree.attributes(path):
         raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
     group = store.group(path)
-    layouts = {array: group.layout(array) for array in arrays.array_names(path)}
+    layouts = {array: group.layout(array) for array in store.tree.array_names(path)}
     shapes = {array: [str(layout.dtype), *layout.shape] for array, layout in layouts.items()}
     return {**group.attributes, "arrays": shapes}
 

@@ -11,7 +11,7 @@ from clipsyn.errors import ClipsynError, StaleCell, StoreError
 from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS, NO_PREDICTION
 from clipsyn.specs import FeatureKey
-from clipsyn.store import arrays, files
+from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name
 from clipsyn.store.groups import StoredGroup
@@ -24,10 +24,9 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
     groups: all groups of the store. This reads folders and no chunk.
     """
     for group in groups:
-        metadata = group.path / arrays.METADATA
         try:
-            if not files.exists(metadata) and files.exists(group.path):
-                yield f"{_where(store, group)}: {metadata} is missing"
+            if not store.tree.seen(group.path) and store.tree.exists(group.path):
+                yield f"{_where(store, group)}: {group.path / arrays.METADATA} is missing"
         except StoreError as error:
             yield f"{_where(store, group)}: {error}"
     there = {(group.kind, *group.names.values()) for group in groups}
@@ -37,10 +36,12 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
             if (what, *names) in there:
                 continue
             source = store.path.joinpath(what, *map(folder_name, names))
-            if not files.exists(source) and files.exists(group.path):  # not removed meanwhile
+            if not store.tree.exists(source) and store.tree.exists(
+                group.path
+            ):  # not removed meanwhile
                 yield f"{_where(store, group)}: the {what} that it needs are lost"
-    for name in files.folders(store.path):
-        if name not in KINDS and files.exists(store.path / name / arrays.METADATA):
+    for name in store.tree.folders(store.path):
+        if name not in KINDS and store.tree.seen(store.path / name):
             yield f"{name}: a folder that is no part of a store: was it moved here, or renamed?"
 
 
@@ -81,11 +82,10 @@ def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator
 
     With `deep`, logits and predictions are computed again and compared, too.
     """
-    metadata = group.path / arrays.METADATA
     try:
-        looked_at = files.file_at(metadata)
+        looked_at = store.tree.seen(group.path)
         problems = list(_problems(store, group, deep))
-        gone = not files.exists(group.path) or files.file_at(metadata) != looked_at
+        gone = not store.tree.exists(group.path) or store.tree.seen(group.path) != looked_at
     except StoreError as error:
         problems, gone = [str(error)], False
     if not gone:  # else replaced or removed meanwhile: no damage
@@ -100,7 +100,7 @@ def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
         stored = store.group(group.path)
     except StoreError as error:
         yield str(error)
-    for problem in (*_wrong_types(store, group, stored), *_wrong_bytes(group, stored)):
+    for problem in (*_wrong_types(store, group, stored), *_wrong_bytes(store, group, stored)):
         sound = False
         yield problem
     if stored and sound:
@@ -117,10 +117,10 @@ def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) 
     try:
         sizes = {"byte": 32}
         if "split" in group.names:
-            label = store.samples_path(group.names["dataset"], group.names["split"]) / "label"
-            sizes["sample"] = arrays.layout(label).shape[0]
+            samples = store.samples_path(group.names["dataset"], group.names["split"])
+            sizes["sample"] = store.tree.layout(samples, "label", None).shape[0]
         for spec in GROUPS.get(stored["kind"] if stored else group.kind, ()):
-            layout = arrays.layout(group.path / spec.name)
+            layout = store.tree.layout(group.path, spec.name, None)
             expected = tuple(
                 sizes.setdefault(dim, length)
                 for dim, length in zip(spec.dims, layout.shape, strict=False)
@@ -132,15 +132,16 @@ def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) 
         yield str(error)
 
 
-def _wrong_bytes(group: Group, stored: StoredGroup | None) -> Iterator[str]:
+def _wrong_bytes(store: FeatureStore, group: Group, stored: StoredGroup | None) -> Iterator[str]:
     """Altered chunks, and folders that were never part of the group."""
     known = [spec.name for spec in GROUPS[stored["kind"]]] if stored else []
-    for name in files.folders(group.path):
+    arrays_there = store.tree.array_names(group.path)
+    for name in store.tree.folders(group.path):
         if stored and name not in known:
             yield f"folder {name} is no part of it: was it moved there?"
-        elif files.exists(group.path / name / arrays.METADATA):
+        elif name in arrays_there:
             listed = stored.listed(name) if stored else None
-            yield from arrays.damage(group.path / name, listed)
+            yield from store.tree.damage(group.path, name, listed)
 
 
 def _wrong_numbers(
@@ -152,10 +153,10 @@ def _wrong_numbers(
         if samples.digest != stored["identity"]["samples"]:
             yield "ids and content hashes do not match the digest"
     if group.kind in IMPORTS and (deep or not stored.is_sealed):
-        values = {name: stored.read(name) for name in arrays.array_names(group.path)}
+        values = {name: stored.read(name) for name in store.tree.array_names(group.path)}
         if arrays.content_digest(values) != stored["identity"]["content"]:
             yield "its arrays do not match the digest of its content"
-    if deep and "logit" in arrays.array_names(group.path):
+    if deep and "logit" in store.tree.array_names(group.path):
         yield from _wrong_logits(store, group, stored)
     elif deep and group.kind == "predictions":
         yield from _wrong_predictions(store, group, stored)

@@ -26,7 +26,6 @@ from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import arrays, given
 from clipsyn.store.cell import Imported
-from clipsyn.store.contents import names_in
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
@@ -261,7 +260,7 @@ class CellWriter:
 
     def _remove_stale_logits(self, logits: Mapping[str, Draft]) -> None:
         """Remove the stored logits of what is being replaced."""
-        for prompts in names_in(self.store.at("logits", *self.key.names)):
+        for prompts in self.store.names_in(self.store.at("logits", *self.key.names)):
             stays = self._was == "there" and prompts not in self._classes
             if not stays and not (prompts in logits and logits[prompts].is_published()):
                 discard(self.store.path, self.store.logits_path(self.key, prompts))

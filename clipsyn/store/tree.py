@@ -1,0 +1,91 @@
+"""What readers ask of the place where a store lies: folders, and the groups in them.
+
+A store on a file system is read where it is. `clipsyn.remote` has the other implementation, which
+brings groups of a published store into a cache when they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from clipsyn.store import arrays, files
+
+Seen = tuple[int, int]
+
+
+class Tree(Protocol):
+    """Paths are those of the store: what lies at a URL is read from elsewhere."""
+
+    def marker(self, store: Path) -> dict[str, Any]:
+        """What `clipsyn.json` says."""
+
+    def exists(self, path: Path) -> bool:
+        """Whether a folder, of a group or above groups, is there."""
+
+    def folders(self, path: Path) -> list[str]:
+        """Names of the folders in one, sorted; none where there is no folder."""
+
+    def size(self, path: Path) -> int:
+        """Bytes of all files under a folder."""
+
+    def seen(self, path: Path) -> Seen | None:
+        """A value that changes when the group is replaced; None where there is no metadata."""
+
+    def facts(self, path: Path) -> Mapping[str, Any] | None:
+        """What a table of cells shows of a group, where that is known without reading it."""
+
+    def attributes(self, path: Path) -> arrays.Attributes:
+        """Of a group; raises DamagedStore where there is none."""
+
+    def array_names(self, path: Path) -> list[str]:
+        """The arrays of a group."""
+
+    def layout(self, path: Path, array: str, listed: arrays.Listed | None) -> arrays.Layout:
+        """As `arrays.layout`, of an array of a group."""
+
+    def read(
+        self, path: Path, array: str, rows: range | None, listed: arrays.Listed | None
+    ) -> NDArray[Any]:
+        """As `arrays.read`, of an array of a group."""
+
+    def damage(self, path: Path, array: str, listed: arrays.Listed | None) -> list[str]:
+        """As `arrays.damage`, of an array of a group."""
+
+
+class _OnDisk:
+    """A store on a file system."""
+
+    exists = staticmethod(files.exists)
+    folders = staticmethod(files.folders)
+    size = staticmethod(files.size)
+    attributes = staticmethod(arrays.read_attributes)
+    array_names = staticmethod(arrays.array_names)
+
+    def marker(self, store: Path) -> dict[str, Any]:
+        from clipsyn.store.marker import read_marker  # which writes too, and so needs groups
+
+        return read_marker(store)
+
+    def seen(self, path: Path) -> Seen | None:
+        return files.file_at(path / arrays.METADATA)
+
+    def facts(self, path: Path) -> None:
+        """Nothing is known before a group is read."""
+
+    def layout(self, path: Path, array: str, listed: arrays.Listed | None) -> arrays.Layout:
+        return arrays.layout(path / array, listed)
+
+    def read(
+        self, path: Path, array: str, rows: range | None, listed: arrays.Listed | None
+    ) -> NDArray[Any]:
+        return arrays.read(path / array, rows, listed)
+
+    def damage(self, path: Path, array: str, listed: arrays.Listed | None) -> list[str]:
+        return arrays.damage(path / array, listed)
+
+
+ON_DISK: Tree = _OnDisk()
