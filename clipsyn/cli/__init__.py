@@ -35,6 +35,8 @@ _COMMANDS = {  # where each is, beside those of analyses
     "status": "store:status",
     "verify": "store:verify",
     "rm": "store:rm",
+    "push": "publish:push",
+    "pull": "publish:pull",
     "backbones": "catalogue:backbones",
     "datasets": "catalogue:datasets",
     "perturbations": "catalogue:perturbations",

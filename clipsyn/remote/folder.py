@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipsyn.errors import DamagedStore
@@ -57,8 +57,13 @@ class Folder:
         return _etag(data)
 
     def delete(self, paths: Sequence[str]) -> None:
+        """Remove files, and folders in which nothing is left."""
         for path in paths:
-            (self._root / path).unlink(missing_ok=True)
+            file = self._root / path
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # another file is there, or another process was faster
+                for folder in file.relative_to(self._root).parents[:-1]:
+                    (self._root / folder).rmdir()
 
     def list(self, prefix: str) -> Iterator[str]:
         for folder, names, entries in os.walk(self._root / prefix):

@@ -12,7 +12,7 @@ from clipsyn.schema import FORMAT_VERSION
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 
-_MARKER = "clipsyn.json"
+MARKER = "clipsyn.json"
 
 
 def is_vacant(path: Path) -> bool:
@@ -23,7 +23,7 @@ def is_vacant(path: Path) -> bool:
 
 
 def is_store(path: Path) -> bool:
-    return files.exists(path / _MARKER)
+    return files.exists(path / MARKER)
 
 
 def read_marker(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def read_marker(path: Path) -> dict[str, Any]:
 
     Raises StoreError if there is none, UnsupportedFormat if it cannot be read or is newer.
     """
-    file = path / _MARKER
+    file = path / MARKER
     try:
         with files.reading(file):
             marker: dict[str, Any] = json.loads(file.read_bytes())
@@ -66,5 +66,5 @@ def write_marker(path: Path, chunk_rows: int) -> None:
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         content = json.dumps(marker, indent=2).encode()
-        files.write_file(path / _MARKER, content, scratch=scratch(path))
+        files.write_file(path / MARKER, content, scratch=scratch(path))
         make_groups(path, path)

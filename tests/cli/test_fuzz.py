@@ -25,6 +25,7 @@ from clipsyn.cli.options import Destination
 from clipsyn.protocol.loop import evaluate
 from clipsyn.recipe import STAGES
 from clipsyn.store.features import FeatureStore
+from tests.remote import copying
 
 DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/cli.md, and `clipsyn.errors`
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -86,6 +87,8 @@ BASES: dict[str, dict[str, Any]] = {
     "status": {"store": "store"},
     "verify": {"store": "store"},
     "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should
+    "push": {"store": "store", "url": "published", "dry_run": True},
+    "pull": {"url": "published", "store": "pulled", "dry_run": True},
     "backbones": {},
     "datasets": {},
     "perturbations": {},
@@ -111,6 +114,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> P
 
     Image.new("RGB", (20, 20)).save(folder / "photos" / "cat" / "one.png")
     Image.new("RGB", (20, 20), "white").save(folder / "photos" / "cat" / "two.png")
+    copying.push(FeatureStore.open(folder / "store"), folder / "published")
     _make_results(folder)
     _make_hostile(folder)
     return folder

@@ -15,6 +15,7 @@ from clipsyn.ensembles.static import LogAverage
 from clipsyn.protocol.loop import evaluate
 from clipsyn.router.artefact import save_router
 from clipsyn.store.features import FeatureStore
+from tests.remote import copying
 
 TORCH = {"torch", "torchvision", "open_clip", "timm"}
 SCIENCE = {"sklearn", "scipy", "pandas", "matplotlib"}
@@ -47,6 +48,8 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "plot": (["accuracy-matrix", "STORE", "-o", "new.svg"], TORCH | {"sklearn", "scipy", "zarr"}),
     "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
+    "pull": (["PUBLISHED", "pulled"], READING | {"zarr", "PIL", "polars", "obstore"}),
+    "push": (["STORE", "pushed"], READING | {"zarr", "PIL", "polars", "obstore"}),
     "report": (["STORE", "-o", "page.html"], TORCH | {"sklearn", "zarr"}),
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
@@ -101,6 +104,8 @@ def places(
     found["RESULTS"], found["THEIRS"] = tmp_path / "z.parquet", tmp_path / "theirs.csv"
     ANALYSES.load("zeroshot")(tiny_store).write_parquet(found["RESULTS"])
     found["THEIRS"].write_text("dataset,backbone,accuracy,source\ntoy,fake/one,0.5,A\n")
+    found["PUBLISHED"] = tmp_path / "published"
+    copying.push(tiny_store, found["PUBLISHED"])
     return {name: str(path) for name, path in found.items()} | {"CHECKPOINT": str(checkpoint)}
 
 

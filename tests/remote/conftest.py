@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.server import Server, serving
+
+_NUMBERS = itertools.count()
 
 
 @pytest.fixture
@@ -23,3 +28,23 @@ def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("HF_HOME", raising=False)
+
+
+@pytest.fixture(scope="session")
+def moto_port() -> Iterator[int]:
+    """Moto's server, for all tests of the session."""
+    moto = pytest.importorskip("moto.server", reason="S3: `pip install 'clipsyn[test]'` has moto")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture
+def bucket(moto_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty S3 bucket, and an environment with the keys to it."""
+    with in_front_of(Bucket(f"bucket-{next(_NUMBERS)}", moto_port)) as made:
+        for name, value in made.environment().items():
+            monkeypatch.setenv(name, value)
+        yield made

@@ -1,0 +1,201 @@
+"""Groups that are published at a URL are copied into a local store.
+
+    .wip/pull-<id>/    the files of a group that have arrived, each whole and compared with its
+                       manifest; renamed into place when all are there
+
+An interrupted pull finds them again. Several processes may pull the same group: files appear by
+rename, and the first to have all of them wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
+from clipsyn.progress import Progress
+from clipsyn.remote.choice import Filters, choose
+from clipsyn.remote.content import content_of, differing
+from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
+from clipsyn.remote.publishing import address_of, published_attributes, read_index
+from clipsyn.remote.transfer import Meter, lanes
+from clipsyn.remote.transport import Remote
+from clipsyn.specs import fingerprint
+from clipsyn.store import arrays, files
+from clipsyn.store.drafts import make_groups, scratch, writing
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import ANSWERS, IMPORTS
+from clipsyn.store.groups import StoredGroup
+from clipsyn.store.marker import is_store, is_vacant
+
+_ORDER = (("samples",), ("classes",), ("features", *IMPORTS), ANSWERS)  # sources go first
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What is pulled from a URL into a store, decided before anything is brought."""
+
+    remote: Remote
+    index: Index
+    path: Path
+    new: Sequence[Entry]
+    there: int  # groups that are there already
+
+    @classmethod
+    def plan(cls, url: str, path: Path, filters: Filters) -> Pull:
+        """Compare the chosen groups with those of the store at `path`, which need not be there.
+
+        Raises StoreError where nothing is published, StaleCell, with the fields that differ, where
+        the store has other content under a name.
+        """
+        remote = Remote(address_of(url))
+        index, _ = read_index(remote)
+        if index is None:
+            raise StoreError(
+                f"there is no published store at {remote.shown}: `clipsyn push` makes one"
+            )
+        places = choose(index.entries, filters, f"clipsyn ls {remote.shown}")
+        if not places:
+            raise MissingCell(
+                f"nothing in {remote.shown} matches; `clipsyn ls {remote.shown}` shows what is "
+                "there"
+            )
+        chosen = [entry for place, entry in sorted(index.entries.items()) if place in places]
+        new = _missing(remote, path, chosen)
+        return cls(remote, index, path, new, len(chosen) - len(new))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the groups that are brought."""
+        return sum(entry.bytes for entry in self.new)
+
+    def carry_out(self, progress: Progress) -> None:
+        """Bring everything; a group is seen when it is whole."""
+        store = FeatureStore.create(self.path, int(self.index.store["chunk_rows"]))
+        meter = Meter(progress, "bringing", self.size)
+        with lanes() as (groups, pool):
+            bringing = _Bringing(self.remote, store, meter, pool)
+            for kinds in _ORDER:
+                some = [entry for entry in self.new if entry.kind in kinds]
+                list(groups.map(bringing.bring, some))
+        meter.finish()
+
+
+def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]:
+    """Those that the store lacks; raises StaleCell for one that it has with other content."""
+    if not is_store(path) and is_vacant(path):
+        return list(chosen)
+    store = FeatureStore.open(path)
+    missing = []
+    for entry in chosen:
+        if not files.exists(path / entry.name):
+            missing.append(entry)
+        elif content_of(group := store.group(path / entry.name)) != entry.content:
+            raise _conflict(remote, group, entry)
+    return missing
+
+
+def _conflict(remote: Remote, group: StoredGroup, entry: Entry) -> StaleCell:
+    fields = differing(published_attributes(remote, entry), group.attributes)
+    return StaleCell(
+        f"{group.name} in {group.store} has other content than at {remote.shown} "
+        f"({', '.join(fields)}): pull into another store, or remove it with "
+        f"`clipsyn rm {group.store}` first",
+        tuple(fields),
+    )
+
+
+@dataclass(frozen=True)
+class _Bringing:
+    """Brings groups; several threads share it."""
+
+    remote: Remote
+    store: FeatureStore
+    meter: Meter
+    pool: ThreadPoolExecutor
+
+    def bring(self, entry: Entry) -> None:
+        """Bring what is missing of a group, and rename it into place when it is whole."""
+        target = self.store.path / entry.name
+        folder = self._folder(entry)
+        with writing(self.store.path):
+            try:
+                self._fill(folder, entry)
+                self._check(folder, target, entry)
+                make_groups(self.store.path, target.parent)
+                folder.rename(target)
+                files.sync(target.parent)
+            except (OSError, DamagedStore) as error:
+                if files.exists(target):
+                    self._check_faster(target, entry)
+                    shutil.rmtree(folder, ignore_errors=True)
+                elif isinstance(error, FileNotFoundError):
+                    raise StoreError(
+                        f"what was brought of {entry.name} into {self.store.path} is gone: run "
+                        "the same command again"
+                    ) from error
+                else:
+                    raise
+
+    def _folder(self, entry: Entry) -> Path:
+        """The same for all who bring this group."""
+        followed = fingerprint({"of": entry.manifest, "at": entry.name})[:20]
+        return scratch(self.store.path) / f"pull-{followed}"
+
+    def _fill(self, folder: Path, entry: Entry) -> None:
+        path = f"{entry.folder}/{MANIFEST}"
+        answer = self.remote.get(path, most=MOST_MANIFEST)
+        assert answer is not None  # no ETag was given
+        manifest = Manifest.parse(answer.data, self.remote.shown, entry)
+        for name in manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+
+        def fetch(name: str) -> None:
+            self._fetch(folder / name, f"{entry.folder}/{name}", *manifest.files[name])
+
+        for _ in self.pool.map(fetch, manifest.files):
+            pass
+
+    def _fetch(self, file: Path, path: str, size: int, digest: str) -> None:
+        """Bring one file, unless it is there."""
+        if not _is(file, size, digest):
+            answer = self.remote.get(path, most=size)
+            assert answer is not None  # no ETag was given
+            if hashlib.sha256(answer.data).hexdigest() != digest:
+                raise DamagedStore(
+                    f"{self.remote.shown}/{path} is not what was published: its SHA-256 differs"
+                )
+            files.write_file(file, answer.data, scratch=scratch(self.store.path))
+        self.meter.advance(size)
+
+    def _check(self, folder: Path, target: Path, entry: Entry) -> None:
+        """Raise DamagedStore for a group that is not the one which the index names."""
+        group = StoredGroup(self.store.path, target, arrays.read_attributes(folder), None)
+        group.check()
+        if group["fingerprint"] != entry.fingerprint:
+            raise DamagedStore(
+                f"{entry.name} at {self.remote.shown} has another fingerprint than its index says"
+            )
+
+    def _check_faster(self, target: Path, entry: Entry) -> None:
+        """Raise StaleCell unless another process has brought the same group."""
+        if content_of(self.store.group(target)) != entry.content:
+            raise StaleCell(
+                f"another command has written other content to {entry.name} in {self.store.path} "
+                "meanwhile: run the same command again to see what differs"
+            )
+
+
+def _is(file: Path, size: int, digest: str) -> bool:
+    """Whether a file is the one of a manifest."""
+    try:
+        if file.stat().st_size != size:
+            return False
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == digest
+    except FileNotFoundError:
+        return False

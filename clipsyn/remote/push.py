@@ -1,0 +1,228 @@
+"""Groups of a local store are published at a URL: data first, then each manifest, the index last.
+
+The files of a group lie in a folder that is named by their digest. So two who publish at the same
+time write the same bytes or into different folders, and what was sent before an interruption is
+found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, UsageError
+from clipsyn.progress import Progress
+from clipsyn.remote.choice import Filters, choose
+from clipsyn.remote.content import content_of, differing, facts_of
+from clipsyn.remote.index import MANIFEST, Entry, Manifest, Place
+from clipsyn.remote.objects import Changed
+from clipsyn.remote.publishing import (
+    add_to_index,
+    address_of,
+    published_attributes,
+    read_index,
+)
+from clipsyn.remote.transfer import Meter, lanes
+from clipsyn.remote.transport import Remote
+from clipsyn.store import files
+from clipsyn.store.arrays import METADATA
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.groups import replaced_meanwhile
+from clipsyn.store.inventory import Group, find_groups
+from clipsyn.store.marker import MARKER
+from clipsyn.store.verify import damage, debris
+from clipsyn.urls import Address
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is pushed from a store to a URL, decided before anything is sent."""
+
+    store: FeatureStore
+    remote: Remote
+    new: Sequence[Group]
+    replaced: Sequence[Group]  # there with other content, which makes way
+    there: int  # groups that are there already
+
+    @classmethod
+    def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
+        """Compare the chosen groups with those that are published.
+
+        Raises StaleCell, with the fields that differ, for one that is published with other content,
+        unless `replace`; DamagedStore for a store that is not whole.
+        """
+        remote = Remote(writable(url))
+        index, _ = read_index(remote)
+        if index is None:
+            _refuse_occupied(remote)
+        new, other, there = [], [], 0
+        for group in _chosen(store, filters):
+            entry = index.entry(_place(group)) if index else None
+            if entry is None:
+                new.append(group)
+            elif entry.content == content_of(store.group(group.path)):
+                there += 1
+            else:
+                other.append((group, entry))
+        if other and not replace:
+            raise _conflict(store, remote, other)
+        return cls(store, remote, new, [group for group, _ in other], there)
+
+    @property
+    def groups(self) -> list[Group]:
+        """All that is sent."""
+        return [*self.new, *self.replaced]
+
+    @property
+    def size(self) -> int:
+        """Bytes to send, less what an interrupted push has sent."""
+        return sum(group.size for group in self.groups)
+
+    def carry_out(self, progress: Progress) -> None:
+        """Send everything and write the index; what it replaced is deleted then."""
+        meter = Meter(progress, "sending", self.size)
+        with lanes() as (groups, pool):
+            sending = _Sending(self.store, self.remote, meter, pool)
+            entries = list(groups.map(sending.send, self.groups))
+            self._write_marker()
+            marker = self.store.marker()
+            old = add_to_index(self.remote, marker, entries, replace=bool(self.replaced))
+            # what was found of these may have been deleted: another publisher had replaced it
+            list(groups.map(sending.send, self.replaced))
+        meter.finish()
+        _delete(self.remote, old)
+
+    def _write_marker(self) -> None:
+        if not self.remote.exists(MARKER):
+            with suppress(Changed):  # another publisher was faster
+                self.remote.put_if(MARKER, (self.store.path / MARKER).read_bytes(), None)
+
+    def describe(self, card: str) -> None:
+        """Write the page that says what is published."""
+        self.remote.put(CARD, card.encode())
+
+
+def writable(url: str) -> str:
+    """The URL of a destination, which may be a folder, too; raises UsageError for one over HTTP."""
+    url = address_of(url)
+    address = Address.parse(url)
+    if address.scheme in ("http", "https"):
+        raise UsageError(
+            f"{address.shown} can only be read: push to s3://, gs://, az:// or a folder, which "
+            "a web server may serve"
+        )
+    return url
+
+
+def _refuse_occupied(remote: Remote) -> None:
+    """Raise UsageError where a store lies that was copied there, not published."""
+    if remote.exists(METADATA):
+        raise UsageError(
+            f"{remote.shown} holds a store that was not published: give another place, or use "
+            "`clipsyn merge` for one in a folder"
+        )
+
+
+def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
+    """The groups that the filters choose; raises for a store of which a part is lost."""
+    groups = find_groups(store, {})
+    if problem := next(debris(store, groups), None):
+        raise DamagedStore(f"{problem}: `clipsyn verify {store.path}` names all that is damaged")
+    by_place = {_place(group): group for group in groups}
+    wanted = choose(by_place, filters, f"clipsyn ls {store.path}")
+    if not wanted:
+        raise MissingCell(
+            f"nothing in {store.path} matches; `clipsyn ls {store.path}` shows what is there"
+        )
+    return [by_place[place] for place in by_place if place in wanted]
+
+
+def _place(group: Group) -> Place:
+    return (group.kind, *group.names.values())
+
+
+def _conflict(
+    store: FeatureStore, remote: Remote, other: Sequence[tuple[Group, Entry]]
+) -> StaleCell:
+    """The error for groups that are published with other content; it says how the first differs."""
+    group, entry = other[0]
+    theirs = published_attributes(remote, entry)
+    fields = differing(theirs, store.group(group.path).attributes)
+    more = f", and {len(other) - 1:,} other groups differ, too" if len(other) > 1 else ""
+    return StaleCell(
+        f"{entry.name} is published at {remote.shown} with other content "
+        f"({', '.join(fields)}){more}: add replace=True to put yours in its place, or push other "
+        "cells, as with backbones=…",
+        tuple(fields),
+    )
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """Sends groups; several threads share it."""
+
+    store: FeatureStore
+    remote: Remote
+    meter: Meter
+    pool: ThreadPoolExecutor
+
+    def send(self, group: Group) -> Entry:
+        """Send what is missing of a group, the manifest last."""
+        entry, manifest = self._described(group)
+        if self.remote.exists(f"{entry.folder}/{MANIFEST}"):
+            self.meter.advance(manifest.bytes)
+            return entry
+        there = {path.removeprefix(f"{entry.folder}/") for path in self.remote.list(entry.folder)}
+        self.meter.advance(sum(manifest.files[name][0] for name in there & manifest.files.keys()))
+        missing = manifest.files.keys() - there
+        put = partial(self._put, group.path, entry, manifest)
+        for _ in self.pool.map(put, sorted(missing)):
+            pass
+        self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
+        return entry
+
+    def _described(self, group: Group) -> tuple[Entry, Manifest]:
+        """The entry of a group that is whole, and stays as it is while its files are read."""
+        if problem := next(damage(self.store, group), None):
+            raise DamagedStore(
+                f"{problem}: it is not pushed; `clipsyn verify {self.store.path}` names all that "
+                "is damaged"
+            )
+        stored = self.store.group(group.path)
+        manifest = Manifest.of_folder(group.path)
+        if files.file_at(group.path / METADATA) != stored.seen:
+            raise replaced_meanwhile(self.store.path, stored.name)
+        entry = Entry(
+            _place(group),
+            manifest=manifest.digest,
+            bytes=manifest.bytes,
+            fingerprint=stored["fingerprint"],
+            content=content_of(stored),
+            facts=facts_of(stored),
+        )
+        return entry, manifest
+
+    def _put(self, folder: Path, entry: Entry, manifest: Manifest, name: str) -> None:
+        """Send a file, if it is still the one of the manifest."""
+        data = (folder / name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != manifest.files[name][1]:
+            raise replaced_meanwhile(self.store.path, entry.name)
+        self.remote.put(f"{entry.folder}/{name}", data)
+        self.meter.advance(len(data))
+
+
+def _delete(remote: Remote, entries: Sequence[Entry]) -> None:
+    """Delete groups that have made way, unless another publisher has put them back."""
+    index, _ = read_index(remote)
+    used = {entry.folder for entry in index.entries.values()} if index else set()
+    for entry in entries:
+        if entry.folder not in used:
+            remote.delete([f"{entry.folder}/{MANIFEST}"])  # first: no more is it whole
+            remote.delete(remote.list(entry.folder))

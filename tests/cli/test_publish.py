@@ -1,0 +1,132 @@
+"""`clipsyn push` and `pull` as their users call them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+
+
+@pytest.fixture
+def path(tiny_store: FeatureStore) -> Path:
+    return tiny_store.path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "published"
+
+
+def lines(result: Any) -> list[str]:
+    found: list[str] = result.stdout.splitlines()
+    return found
+
+
+def test_push_says_the_size_first_and_pull_brings_it_back(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path, fakes: Any
+) -> None:
+    said = lines(clipsyn("push", path, place))
+    groups = find_groups(FeatureStore.open(path), {})
+    size = f"{sum(group.size for group in groups) / 1e6:,.1f} MB"
+    shown = place.as_uri()
+    assert said[0] == f"{len(groups)} groups to push to {shown}, {size}; none is there yet"
+    assert said[1] == f"pushed: `clipsyn ls {shown}` shows what is there"
+    back = tmp_path / "back"
+    said = lines(clipsyn("pull", shown, back))
+    assert said[0] == f"{len(groups)} groups to pull from {shown}, {size}; none is there yet"
+    assert said[1] == f"pulled: `clipsyn ls {back}` shows what is there"
+    assert fakes.unlike(path, back) == []
+    assert clipsyn("verify", back).exit_code == 0
+
+
+def test_again_there_is_nothing_to_do(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path
+) -> None:
+    for command in (("push", path, place), ("pull", place, tmp_path / "back")):
+        clipsyn(*command)
+        said = lines(clipsyn(*command))
+        count = len(find_groups(FeatureStore.open(path), {}))
+        assert len(said) == 1
+        assert re.fullmatch(f"nothing to .*: {count} are there already", said[0])
+
+
+def test_dry_run_lists_groups_and_does_nothing(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path
+) -> None:
+    filters = ("-b", "fake/one", "-p", "clean", "-s", "test")
+    expected = [
+        "samples/toy/test",
+        "classes/toy/simple/fake--one",
+        "features/toy/test/clean/fake--one",
+        "logits/toy/test/clean/fake--one/simple",
+    ]
+    said = lines(clipsyn("push", path, place, *filters, "--dry-run"))
+    assert said[:-1] == expected
+    assert said[-1].startswith("4 groups to push to ")
+    assert not place.exists()
+    clipsyn("push", path, place)
+    said = lines(clipsyn("pull", place, tmp_path / "back", *filters, "--dry-run"))
+    assert sorted(said[:-1]) == sorted(expected)
+    assert not (tmp_path / "back").exists()
+
+
+def test_patterns_and_lists_choose_cells(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path
+) -> None:
+    clipsyn("push", path, place, "-p", "jpeg:3,cl*", "--backbones", "*/two")
+    clipsyn("pull", place, tmp_path / "back", "-p", "jpeg-3", "-s", "t*")
+    keys = FeatureStore.open(tmp_path / "back").keys()
+    assert {(key.backbone, key.perturbation) for key in keys} == {("fake/two", "jpeg-3")}
+    assert {key.split for key in keys} == {"test", "train"}
+
+
+@pytest.fixture
+def other(tmp_path: Path, fakes: Any) -> Path:
+    """A store in which a backbone of a known name has other weights."""
+    path: Path = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")]).path
+    return path
+
+
+def test_other_content_needs_a_flag(
+    clipsyn: Any, fails: Any, path: Path, place: Path, other: Path
+) -> None:
+    clipsyn("push", path, place)
+    said = fails(4, "push", other, place)
+    assert "(backbone.weights)" in said
+    assert "add --replace to put yours in its place" in said
+    assert "as with --backbones" in said
+    result = clipsyn("push", other, place, "--replace")
+    assert "3 of them replace what is published there" in result.stdout
+    assert lines(clipsyn("push", other, place))[0].startswith("nothing to push")
+    said = fails(4, "pull", place, path)
+    assert "other content than at" in said
+    assert f"`clipsyn rm {path}`" in said
+
+
+@pytest.mark.parametrize(
+    "command", [("push", "s3://lab/clip", "store"), ("pull", "store", "s3://lab/clip")]
+)
+def test_arguments_in_the_other_order(fails: Any, command: tuple[str, ...]) -> None:
+    said = fails(2, *command)
+    assert said.startswith("s3://lab/clip stands where a folder is wanted")
+
+
+def test_a_destination_that_can_only_be_read(fails: Any, path: Path) -> None:
+    said = fails(2, "push", path, "https://name:secret@lab.org/clip")
+    assert said.startswith("https://lab.org/clip can only be read")
+
+
+def test_unknown_names_have_near_matches(fails: Any, clipsyn: Any, path: Path, place: Path) -> None:
+    assert "fake/two?" in fails(2, "push", path, place, "-b", "fake/tow")
+    clipsyn("push", path, place)
+    assert "known: toy" in fails(2, "pull", place, path, "-d", "yot")
+
+
+def test_nothing_is_published_there(fails: Any, tmp_path: Path) -> None:
+    said = fails(4, "pull", tmp_path / "nowhere", tmp_path / "back")
+    assert said.startswith(f"there is no published store at {(tmp_path / 'nowhere').as_uri()}")

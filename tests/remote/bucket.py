@@ -1,0 +1,155 @@
+"""S3 for tests: moto's server behind a small proxy that fails as it is told."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from typing import Any
+
+Fault = str | None  # "503", "500", "lost": done, but the answer is a 500; "cut": no answer at all
+_SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+class Bucket:
+    """An S3 bucket at `endpoint`; `fault` is asked for each request what goes wrong with it."""
+
+    def __init__(self, name: str, moto_port: int) -> None:
+        import boto3
+
+        self.name = name
+        self.moto_port = moto_port
+        self.fault: Callable[[str, str], Fault] = lambda method, path: None
+        self.requests: list[tuple[str, str]] = []  # method, path with query
+        self.failed = 0
+        self.endpoint = ""
+        self._s3 = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{moto_port}",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+        self._s3.create_bucket(Bucket=name)
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}/lab"
+
+    def environment(self) -> dict[str, str]:
+        """What the users of the bucket have in their environment."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "a-secret-key",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def paths(self) -> list[str]:
+        """Paths of all objects below the URL, without the proxy."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        objects = (entry for page in pages for entry in page.get("Contents", []))
+        return sorted(entry["Key"].removeprefix("lab/") for entry in objects)
+
+    def read(self, path: str) -> bytes:
+        content: bytes = self._s3.get_object(Bucket=self.name, Key=f"lab/{path}")["Body"].read()
+        return content
+
+    def write(self, path: str, data: bytes) -> None:
+        self._s3.put_object(Bucket=self.name, Key=f"lab/{path}", Body=data)
+
+    def fail(self, fault: str, method: str, pattern: str, times: int = 1) -> None:
+        """Fail so many of the next requests whose path has the pattern."""
+        left, lock = [times], Lock()
+
+        def decide(asked: str, path: str) -> Fault:
+            with lock:
+                if left[0] and asked == method and re.search(pattern, path):
+                    left[0] -= 1
+                    return fault
+            return None
+
+        self.fault = decide
+
+    def fail_now_and_then(self, every: int) -> None:
+        """Fail each request of that number, in turns: throttled, an error, an answer lost."""
+        count, lock = [0], Lock()
+
+        def decide(method: str, path: str) -> Fault:
+            with lock:
+                count[0] += 1
+                number, rest = divmod(count[0], every)
+            return None if rest else ("503", "500", "lost")[number % 3]
+
+        self.fault = decide
+
+
+@contextmanager
+def in_front_of(bucket: Bucket) -> Iterator[Bucket]:
+    """Start the proxy."""
+
+    class Handler(_Handler):
+        told = bucket
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    bucket.endpoint = f"http://127.0.0.1:{httpd.server_address[1]}"
+    try:
+        yield bucket
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    told: Bucket
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.told.requests.append((self.command, self.path))
+        fault = self.told.fault(self.command, self.path)
+        self.told.failed += fault is not None
+        if fault in ("500", "503"):
+            self._answer(int(fault), {"Content-Type": "application/xml"}, _SLOW)
+            return
+        status, headers, data = self._asked(body)
+        if fault == "lost":
+            status, headers, data = 500, {"Content-Type": "application/xml"}, _SLOW
+        if fault == "cut":
+            self.close_connection = True
+            self.connection.close()
+            return
+        self._answer(status, headers, data)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on  # noqa: N815 - the base's names
+
+    def _asked(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.told.moto_port)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        data = answer.read()
+        skipped = ("connection", "transfer-encoding", "date", "server")
+        headers = {
+            name: value for name, value in answer.getheaders() if name.lower() not in skipped
+        }
+        connection.close()
+        return answer.status, headers, data
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+        self.send_response(status)
+        if not any(name.lower() == "content-length" for name in headers):
+            headers = {**headers, "Content-Length": str(len(data))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            with suppress(ConnectionError):
+                self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing: a test asks `requests`."""

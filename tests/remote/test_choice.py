@@ -1,0 +1,137 @@
+"""Which groups a selection brings along."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.remote.choice import choose
+from clipsyn.remote.index import Place
+
+PLACES: list[Place] = [
+    ("samples", "pets", "test"),
+    ("samples", "pets", "train"),
+    ("samples", "food", "test"),
+    ("classes", "pets", "simple", "A"),
+    ("classes", "pets", "own", "A"),
+    ("classes", "pets", "simple", "B"),
+    ("classes", "food", "simple", "A"),
+    ("features", "pets", "test", "clean", "A"),
+    ("features", "pets", "test", "jpeg-3", "A"),
+    ("features", "pets", "train", "clean", "B"),
+    ("features", "food", "test", "clean", "A"),
+    ("logits", "pets", "test", "clean", "A", "simple"),
+    ("logits", "pets", "test", "clean", "A", "own"),
+    ("predictions", "pets", "test", "jpeg-3", "A", "simple"),
+    ("imports", "food", "test", "clean", "net"),
+    ("prompted", "pets", "test", "clean", "net", "simple"),
+]
+
+
+def chosen(**filters: list[str]) -> set[str]:
+    return {"/".join(place) for place in choose(PLACES, filters, "clipsyn ls store")}
+
+
+def test_without_a_filter_everything() -> None:
+    assert choose(PLACES, {}, "") == set(PLACES)
+
+
+def test_a_backbone_brings_its_samples_and_classes() -> None:
+    assert chosen(backbone=["B"]) == {
+        "samples/pets/train",
+        "classes/pets/simple/B",
+        "features/pets/train/clean/B",
+    }
+
+
+def test_a_dataset_brings_all_of_it() -> None:
+    assert chosen(dataset=["food"]) == {
+        "samples/food/test",
+        "classes/food/simple/A",
+        "features/food/test/clean/A",
+        "imports/food/test/clean/net",
+    }
+
+
+def test_a_perturbation_brings_what_its_cells_need() -> None:
+    assert chosen(perturbation=["jpeg:3"]) == {
+        "samples/pets/test",
+        "classes/pets/simple/A",
+        "classes/pets/own/A",
+        "features/pets/test/jpeg-3/A",
+        "predictions/pets/test/jpeg-3/A/simple",
+    }
+
+
+def test_prompts_leave_other_prompt_sets_away() -> None:
+    assert chosen(prompts=["own"], dataset=["pets"], backbone=["A"]) == {
+        "samples/pets/test",
+        "classes/pets/own/A",
+        "features/pets/test/clean/A",
+        "features/pets/test/jpeg-3/A",
+        "logits/pets/test/clean/A/own",
+    }
+
+
+def test_patterns_and_several_names() -> None:
+    assert chosen(backbone=["n*"]) == {
+        "samples/food/test",
+        "samples/pets/test",
+        "imports/food/test/clean/net",
+        "prompted/pets/test/clean/net/simple",
+    }
+    assert chosen(backbone=["A", "B", "net"]) == chosen()
+
+
+def test_samples_alone_can_be_asked_for() -> None:
+    places: list[Place] = [("samples", "pets", "test"), ("samples", "food", "test")]
+    assert choose(places, {"dataset": ["pets"]}, "") == {("samples", "pets", "test")}
+    assert choose(places, {"split": ["test"]}, "") == set(places)
+
+
+def test_classes_without_a_cell_bring_samples() -> None:
+    places: list[Place] = [*PLACES, ("classes", "food", "simple", "C")]
+    found = choose(places, {"backbone": ["C"]}, "")
+    assert found == {("classes", "food", "simple", "C"), ("samples", "food", "test")}
+
+
+def test_nothing_passes_filters_that_no_cell_passes_together() -> None:
+    assert chosen(backbone=["B"], dataset=["food"]) == set()
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"backbone": ["C"]}, "unknown backbone 'C'"),
+        ({"dataset": ["pest"]}, "did you mean pets"),
+        ({"prompts": ["x*"]}, "unknown prompts 'x*'"),
+    ],
+)
+def test_a_name_that_is_nowhere_is_refused(filters: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(UnknownName) as caught:
+        chosen(**filters)
+    assert message in str(caught.value)
+    assert "`clipsyn ls store` lists all" in str(caught.value)
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(UsageError, match="no backbone is asked for"):
+        chosen(backbone=[])
+
+
+@pytest.mark.parametrize("dimension", ["dataset", "split", "perturbation", "backbone", "prompts"])
+def test_what_is_chosen_is_complete(dimension: str) -> None:
+    """By another way: each group's sources are there, for each name alone."""
+    for name in ("pets", "food", "test", "train", "clean", "jpeg-3", "A", "B", "net", "simple"):
+        try:
+            found = choose(PLACES, {dimension: [name]}, "")
+        except UnknownName:
+            continue
+        for kind, *rest in found:
+            if kind == "classes":
+                assert any(p[0] == "samples" and p[1] == rest[0] for p in found)
+            elif kind != "samples":
+                assert ("samples", *rest[:2]) in found
+            if kind in ("logits", "predictions"):
+                assert ("features", *rest[:4]) in found
+                assert ("classes", rest[0], rest[4], rest[3]) in found

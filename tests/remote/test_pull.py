@@ -1,0 +1,281 @@
+"""Pull into a store: what is brought, compared and refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
+from clipsyn.remote import pull as pulling
+from clipsyn.remote.pull import Pull
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.verify import damage, debris
+from tests.remote.copying import pull, push
+from tests.remote.server import Server
+
+CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
+FEATURES = "features/toy/test/clean/fake--one"
+
+
+@pytest.fixture
+def place(tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    """A folder in which the tiny store is published."""
+    push(tiny_store, tmp_path / "published")
+    return tmp_path / "published"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "pulled"
+
+
+def check_whole(path: Path) -> None:
+    store = FeatureStore.open(path)
+    groups = find_groups(store, {})
+    assert list(debris(store, groups)) == []
+    assert [problem for group in groups for problem in damage(store, group, deep=True)] == []
+
+
+def test_everything_is_brought(
+    tiny_store: FeatureStore, place: Path, target: Path, fakes: Any
+) -> None:
+    pulled = pull(place, target)
+    assert fakes.unlike(tiny_store.path, target) == []
+    assert pulled.size == sum(group.size for group in find_groups(tiny_store, {}))
+    assert list((target / ".wip").iterdir()) == []
+    check_whole(target)
+
+
+def test_over_http(
+    tiny_store: FeatureStore, place: Path, target: Path, fakes: Any, serve: Callable[..., Server]
+) -> None:
+    server = serve(place)
+    pull(server.url, target)
+    assert fakes.unlike(tiny_store.path, target) == []
+    assert len(server.requests) == len(set(server.requests))
+
+
+def test_a_selection_is_whole(place: Path, target: Path, fakes: Any) -> None:
+    pull(place, target, CELL)
+    store = FeatureStore.open(target)
+    keys = store.keys()
+    assert keys == [fakes.key]
+    assert store.pool("toy", "test").backbones == ("fake/one",)
+    check_whole(target)
+
+
+def test_only_what_is_missing_travels(
+    place: Path, target: Path, serve: Callable[..., Server]
+) -> None:
+    server = serve(place)
+    pull(server.url, target, CELL)
+    first = {path for path in server.paths() if path != "index.json"}
+    server.requests.clear()
+    pull(server.url, target)
+    assert not first & set(server.paths())
+    server.requests.clear()
+    assert Pull.plan(server.url, target, {}).new == []
+    assert server.paths() == ["index.json"]
+
+
+def test_what_others_have_added_comes_with_the_next_pull(
+    tiny_store: FeatureStore, place: Path, target: Path, tmp_path: Path, fakes: Any
+) -> None:
+    pull(place, target)
+    push(fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]), place)
+    assert len(pull(place, target).new) == 3
+    keys = FeatureStore.open(target).keys()
+    assert "fake/three" in {key.backbone for key in keys}
+    assert len(keys) == len(tiny_store.keys()) + 1
+
+
+def test_own_cells_stay(place: Path, target: Path, fakes: Any) -> None:
+    fakes.fill(target, [fakes.Encoder("mine")])
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    pull(place, target)
+    assert {path: path.read_bytes() for path in before} == before
+    check_whole(target)
+
+
+# Refused
+
+
+def test_a_place_where_nothing_is_published(tmp_path: Path, target: Path) -> None:
+    with pytest.raises(StoreError, match=r"there is no published store at file://.*/nowhere"):
+        Pull.plan(str(tmp_path / "nowhere"), target, {})
+    assert not target.exists()
+
+
+def test_nothing_that_matches(place: Path, target: Path, tmp_path: Path, fakes: Any) -> None:
+    push(fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]), place)
+    with pytest.raises(MissingCell, match=r"nothing in file:.* matches"):
+        Pull.plan(str(place), target, {"backbone": ["fake/three"], "split": ["train"]})
+    assert not target.exists()
+
+
+def test_a_folder_that_is_no_store(place: Path, target: Path) -> None:
+    target.mkdir()
+    (target / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match="holds something else than a feature store"):
+        pull(place, target)
+    assert [path.name for path in target.iterdir()] == ["thesis.tex"]
+
+
+def test_other_content_is_refused_with_the_field(place: Path, target: Path, fakes: Any) -> None:
+    fakes.fill(target, [fakes.Encoder(weights="other")])
+    before = fakes.contents(target)
+    with pytest.raises(StaleCell, match=re.escape("(backbone.weights)")) as caught:
+        pull(place, target)
+    assert caught.value.fields == ("backbone.weights",)
+    assert fakes.contents(target) == before
+
+
+def test_corrected_labels_are_not_overwritten(place: Path, target: Path) -> None:
+    pull(place, target)
+    store = FeatureStore.open(target)
+    store.annotate(replace(store.samples("toy", "test"), labels=np.zeros(20, np.int32)))
+    with pytest.raises(StaleCell, match=r"samples/toy/test in .* \(values of label\)"):
+        pull(place, target)
+
+
+def test_an_altered_file_never_becomes_visible(
+    place: Path, target: Path, serve: Callable[..., Server]
+) -> None:
+    server = serve(place)
+    server.fail("altered", "features/.*/image_embedding/c")
+    with pytest.raises(DamagedStore, match="SHA-256 differs"):
+        pull(server.url, target)
+    server.fault = lambda path: None
+    assert all(group.kind in ("samples", "classes", "features") for group in groups_of(target))
+    for group in groups_of(target):
+        assert list(damage(FeatureStore.open(target), group)) == []
+    pull(server.url, target)
+    check_whole(target)
+
+
+def groups_of(path: Path) -> list[Any]:
+    return find_groups(FeatureStore.open(path), {})
+
+
+@pytest.mark.parametrize("fault", ["cut", "503"])
+def test_a_connection_that_fails_now_and_then(
+    place: Path, target: Path, serve: Callable[..., Server], fault: str
+) -> None:
+    server = serve(place)
+    server.fail(fault, "features", times=5)
+    pull(server.url, target)
+    check_whole(target)
+
+
+def hostile(place: Path, name: str, data: bytes) -> None:
+    """Put a file into the manifest, and the manifest into the index, as a publisher may."""
+    (folder,) = (place / FEATURES).iterdir()
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    old = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    manifest["files"][name] = [len(data), hashlib.sha256(data).hexdigest()]
+    written = json.dumps(manifest, separators=(",", ":")).encode()
+    new = hashlib.sha256(written).hexdigest()
+    (folder / "manifest.json").write_bytes(written)
+    if not name.startswith(("/", "..")):
+        (folder / name).write_bytes(data)
+    folder.rename(folder.with_name(new[:16]))
+    index = json.loads((place / "index.json").read_bytes())
+    for group in index["groups"]:
+        if group["manifest"] == old:
+            group["manifest"] = new
+            group["bytes"] = sum(size for size, _ in manifest["files"].values())
+    (place / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("name", ["../../../../../escaped", "/tmp/escaped", ".bashrc"])
+def test_no_file_is_written_outside_the_store(place: Path, target: Path, name: str) -> None:
+    hostile(place, name, b"rm -rf")
+    with pytest.raises(DamagedStore, match="is no file of a group"):
+        pull(place, target)
+    assert not list(target.parent.rglob("*escaped*"))
+    assert not (target / FEATURES).exists()
+
+
+def test_a_group_that_belongs_elsewhere_never_becomes_visible(
+    tiny_store: FeatureStore, place: Path, target: Path
+) -> None:
+    other = tiny_store.path / "features/toy/test/clean/fake--two"
+    hostile(place, "zarr.json", (other / "zarr.json").read_bytes())
+    with pytest.raises(DamagedStore, match="belongs in"):
+        pull(place, target)
+    assert not (target / FEATURES).exists()
+
+
+def test_a_group_with_another_fingerprint_than_the_index_says(place: Path, target: Path) -> None:
+    index = json.loads((place / "index.json").read_bytes())
+    for group in index["groups"]:
+        group["fingerprint"] = "0" * 64
+    (place / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DamagedStore, match="another fingerprint than its index says"):
+        pull(place, target)
+    assert groups_of(target) == []
+
+
+# Interrupted, and several at once
+
+
+def test_files_that_have_arrived_are_compared_and_kept(
+    place: Path, target: Path, serve: Callable[..., Server], tiny_store: FeatureStore, fakes: Any
+) -> None:
+    server = serve(place)
+    server.fault = lambda path: "404" if "features" in path and path.endswith("c.2.0") else None
+    with pytest.raises(StoreError):
+        pull(server.url, target)
+    arrived = [path for path in (target / ".wip").glob("pull-*/*/*") if path.is_file()]
+    assert arrived
+    arrived[0].write_bytes(b"what a power cut leaves")
+    server.fault = lambda path: None
+    server.requests.clear()
+    pull(server.url, target)
+    asked = [path for path in server.paths() if "/features/" in f"/{path}"]
+    assert len(asked) < sum(1 for path in (place / "features").rglob("*") if path.is_file())
+    assert fakes.unlike(tiny_store.path, target) == []
+    assert list((target / ".wip").iterdir()) == []
+
+
+def test_several_pull_the_same_at_once(
+    place: Path, target: Path, tiny_store: FeatureStore, fakes: Any
+) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: pull(place, target), range(4)))
+    assert fakes.unlike(tiny_store.path, target) == []
+    shutil.rmtree(target / ".wip")
+    check_whole(target)
+
+
+def test_other_content_that_comes_meanwhile_is_refused(
+    place: Path, target: Path, tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command publishes a cell of that name just before the group is renamed."""
+    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
+    original = pulling.make_groups
+
+    def make_groups(store: Path, folder: Path) -> None:
+        original(store, folder)
+        if folder == (target / FEATURES).parent and not (target / FEATURES).exists():
+            shutil.copytree(other.path / FEATURES, target / FEATURES)
+
+    monkeypatch.setattr(pulling, "make_groups", make_groups)
+    with pytest.raises(StaleCell, match="meanwhile"):
+        pull(place, target, CELL)
+    assert (
+        arrays.read_attributes(target / FEATURES)["fingerprint"]
+        == (other.group(other.path / FEATURES)["fingerprint"])
+    )

@@ -1,0 +1,293 @@
+"""Push to a folder: what is sent, what is refused, and what readers of the folder find."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UsageError
+from clipsyn.remote import push as pushing
+from clipsyn.remote.content import facts_of
+from clipsyn.remote.push import Push
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups, remove
+from tests.remote.copying import push
+
+CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
+FEATURES = "features/toy/test/clean/fake--one"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "published"
+
+
+def index_of(place: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    groups = json.loads((place / "index.json").read_bytes())["groups"]
+    return {tuple(group["place"]): group for group in groups}
+
+
+def folder_of(place: Path, path: str = FEATURES) -> Path:
+    (folder,) = (place / path).iterdir()
+    return folder
+
+
+def published_files(place: Path) -> dict[str, bytes]:
+    """All that is there, but locks."""
+    files = (file for file in place.rglob("*") if file.is_file() and ".wip" not in file.parts)
+    return {str(file.relative_to(place)): file.read_bytes() for file in files}
+
+
+def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
+    push(tiny_store, place)
+    found = published_files(place)
+    assert json.loads(found["clipsyn.json"]) == tiny_store.marker()
+    index = json.loads(found["index.json"])
+    assert index["store"] == tiny_store.marker()
+    assert [tuple(group["place"]) for group in index["groups"]] == sorted(index_of(place))
+    expected = {"clipsyn.json", "index.json"}
+    for group in find_groups(tiny_store, {}):
+        path = str(group.path.relative_to(tiny_store.path))
+        entry = index_of(place)[group.kind, *group.names.values()]
+        manifest = f"{path}/{entry['manifest'][:16]}/manifest.json"
+        assert hashlib.sha256(found[manifest]).hexdigest() == entry["manifest"]
+        files = [file for file in group.path.rglob("*") if file.is_file()]
+        sizes = {str(file.relative_to(group.path)): file.stat().st_size for file in files}
+        listed = json.loads(found[manifest])["files"]
+        assert {name: size for name, (size, _) in listed.items()} == sizes
+        assert entry["bytes"] == sum(sizes.values())
+        stored = tiny_store.group(group.path)
+        assert entry["fingerprint"] == stored["fingerprint"]
+        assert entry["facts"] == facts_of(stored)
+        copies = {f"{path}/{entry['manifest'][:16]}/{name}": name for name in sizes}
+        assert all(found[copy] == (group.path / name).read_bytes() for copy, name in copies.items())
+        expected |= {manifest, *copies}
+    assert set(found) == expected
+
+
+def test_xarray_opens_a_published_group(tiny_store: FeatureStore, place: Path, fakes: Any) -> None:
+    import xarray as xr
+
+    push(tiny_store, place, CELL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr's, of manifest.json, which is no part of a group
+        opened = xr.open_zarr(folder_of(place), consolidated=False)
+    assert np.array_equal(opened["image_embedding"], tiny_store.embeddings(fakes.key))
+
+
+def test_index_and_manifests_come_after_what_they_name(
+    tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every moment all files of each manifest, and all manifests of the index, are there."""
+    written: list[str] = []
+    original = pushing.Remote.put
+
+    def put(self: Any, path: str, data: bytes) -> None:
+        original(self, path, data)
+        written.append(path)
+        assert not (place / "index.json").exists()
+        for manifest in place.rglob("manifest.json"):
+            names = json.loads(manifest.read_bytes())["files"]
+            assert all((manifest.parent / name).exists() for name in names)
+
+    monkeypatch.setattr(pushing.Remote, "put", put)
+    push(tiny_store, place)
+    assert len(written) == len(published_files(place)) - 2
+    assert all((place / group["place"][0]).exists() for group in index_of(place).values())
+
+
+def test_part_after_part_grows_one_index(tiny_store: FeatureStore, place: Path) -> None:
+    push(tiny_store, place, CELL)
+    first = index_of(place)
+    assert {names[0] for names in first} == {"samples", "classes", "features", "logits"}
+    assert len(first) == 4
+    push(tiny_store, place)
+    assert len(index_of(place)) == len(find_groups(tiny_store, {}))
+    assert all(index_of(place)[names] == entry for names, entry in first.items())
+
+
+def test_a_second_store_adds_to_it_and_what_is_there_stays(
+    tiny_store: FeatureStore, place: Path, tmp_path: Path, fakes: Any
+) -> None:
+    """Its samples and its cell of the same name differ in provenance alone."""
+    push(tiny_store, place, CELL)
+    before = published_files(place)
+    second = fakes.fill(tmp_path / "second", [fakes.Encoder(), fakes.Encoder("fake/three")])
+    pushed = push(second, place)
+    assert pushed.there == 4
+    after = published_files(place)
+    assert {name: after[name] for name in before if name != "index.json"} == {
+        name: data for name, data in before.items() if name != "index.json"
+    }
+    backbones = {names[4] for names in index_of(place) if names[0] == "features"}
+    assert backbones == {"fake/one", "fake/three"}
+
+
+# What is not sent
+
+
+@pytest.fixture
+def other(tmp_path: Path, fakes: Any) -> FeatureStore:
+    """A store in which a backbone of a known name has other weights."""
+    return fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
+
+
+def test_other_content_is_refused_with_the_field(
+    tiny_store: FeatureStore, other: FeatureStore, place: Path
+) -> None:
+    push(tiny_store, place)
+    before = published_files(place)
+    with pytest.raises(StaleCell) as caught:
+        push(other, place)
+    assert caught.value.fields == ("backbone.weights",)
+    assert "(backbone.weights)" in str(caught.value)
+    assert "2 other groups differ, too" in str(caught.value)
+    assert published_files(place) == before
+
+
+def test_corrected_labels_are_named(tiny_store: FeatureStore, place: Path) -> None:
+    push(tiny_store, place)
+    table = tiny_store.samples("toy", "test")
+    tiny_store.annotate(replace(table, labels=np.zeros(20, np.int32)))
+    with pytest.raises(StaleCell, match="values of label"):
+        push(FeatureStore.open(tiny_store.path), place)
+
+
+def test_replaced_content_makes_way(
+    tiny_store: FeatureStore, other: FeatureStore, place: Path
+) -> None:
+    push(tiny_store, place)
+    before = index_of(place)
+    pushed = push(other, place, replace=True)
+    assert len(pushed.replaced) == 3  # classes, features and logits of the backbone
+    after = index_of(place)
+    changed = {names for names in before if before[names] != after[names]}
+    assert {names[0] for names in changed} == {"classes", "features", "logits"}
+    assert set(after) == set(before)
+    named = {f"{group['manifest'][:16]}/manifest.json" for group in after.values()}
+    found = {name for name in published_files(place) if name.endswith("manifest.json")}
+    assert {"/".join(name.split("/")[-2:]) for name in found} == named
+    assert (
+        arrays.read_attributes(folder_of(place))["fingerprint"]
+        == (other.group(other.path / FEATURES)["fingerprint"])
+    )
+
+
+def test_a_flipped_bit_is_not_published(tiny_store: FeatureStore, place: Path) -> None:
+    chunk = tiny_store.path / FEATURES / "image_embedding" / "c.1.0"
+    data = bytearray(chunk.read_bytes())
+    data[7] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(DamagedStore, match="does not match its checksum"):
+        push(tiny_store, place)
+    assert not (place / "index.json").exists()
+
+
+def test_a_store_of_which_a_part_is_lost_is_not_published(
+    tiny_store: FeatureStore, place: Path
+) -> None:
+    (tiny_store.path / FEATURES / "zarr.json").unlink()
+    with pytest.raises(DamagedStore, match="is missing"):
+        push(tiny_store, place)
+    assert not place.exists()
+
+
+def test_a_group_replaced_while_it_is_sent_is_not_published(
+    tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest was made; then an array gets other values, as a corrected label does."""
+    original = pushing.Remote.exists
+
+    def exists(self: Any, path: str) -> bool:
+        if path.startswith(FEATURES):
+            values = tiny_store.path / FEATURES / "valid" / "c.0"
+            values.write_bytes(bytes(len(values.read_bytes())))
+        return original(self, path)
+
+    monkeypatch.setattr(pushing.Remote, "exists", exists)
+    with pytest.raises(StoreError, match="was replaced while it was read"):
+        push(tiny_store, place, CELL)
+    assert not (place / "index.json").exists()
+    assert not list(place.glob(f"{FEATURES}/*/manifest.json"))
+
+
+def test_nothing_that_matches_is_said(tiny_store: FeatureStore, place: Path) -> None:
+    remove(tiny_store, find_groups(tiny_store, {"backbone": ["fake/two"], "split": ["train"]}))
+    with pytest.raises(MissingCell, match=r"nothing in .* matches"):
+        Push.plan(
+            tiny_store,
+            str(place),
+            {"backbone": ["fake/two"], "split": ["train"], "dataset": ["toy"]},
+            replace=False,
+        )
+
+
+# Where it cannot be sent
+
+
+@pytest.mark.parametrize("url", ["http://lab.org/clip", "https://user:secret@lab.org/clip?key=1"])
+def test_http_is_for_readers(tiny_store: FeatureStore, url: str) -> None:
+    with pytest.raises(UsageError, match="can only be read") as caught:
+        Push.plan(tiny_store, url, {}, replace=False)
+    assert "secret" not in str(caught.value)
+    assert "key" not in str(caught.value)
+
+
+def test_a_local_store_is_no_destination(
+    tiny_store: FeatureStore, other: FeatureStore, fakes: Any
+) -> None:
+    before = fakes.contents(other.path)
+    with pytest.raises(UsageError, match="`clipsyn merge`"):
+        Push.plan(tiny_store, str(other.path), {}, replace=False)
+    assert fakes.contents(other.path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_to(tiny_store: FeatureStore, place: Path) -> None:
+    place.mkdir(mode=0o555)
+    with pytest.raises(StoreError, match="Permission denied"):
+        push(tiny_store, place)
+
+
+# Interrupted
+
+
+def test_what_was_sent_is_found_again(
+    tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    original: Callable[..., None] = pushing.Remote.put
+
+    def put(self: Any, path: str, data: bytes) -> None:
+        if len(sent) == 20:
+            raise KeyboardInterrupt
+        sent.append(path)
+        original(self, path, data)
+
+    monkeypatch.setattr(pushing.Remote, "put", put)
+    with pytest.raises(KeyboardInterrupt):
+        push(tiny_store, place)
+    first = set(sent)
+    assert not (place / "index.json").exists()
+    again: list[str] = []
+
+    def put_again(self: Any, path: str, data: bytes) -> None:
+        again.append(path)
+        original(self, path, data)
+
+    monkeypatch.setattr(pushing.Remote, "put", put_again)
+    push(tiny_store, place)
+    assert len(again) == len(set(again))
+    assert not set(again) & first
+    files = set(published_files(place)) - {"clipsyn.json", "index.json"}
+    assert files == first | set(again)

@@ -1,0 +1,221 @@
+"""Push and pull through a real S3 client: throttled, failing, and raced by other publishers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from clipsyn.errors import StaleCell, StoreError
+from clipsyn.remote.pull import Pull
+from clipsyn.remote.push import Push
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from tests.remote.bucket import Bucket
+from tests.remote.copying import Names, pull, push
+
+
+def test_there_and_back_every_byte_is_the_same(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
+) -> None:
+    push(tiny_store, bucket.url)
+    pull(bucket.url, tmp_path / "back")
+    assert fakes.unlike(tiny_store.path, tmp_path / "back") == []
+    files = [path for path in tiny_store.path.rglob("*") if path.is_file()]
+    for path in files:
+        if path.name != "clipsyn.json":
+            copy = tmp_path / "back" / path.relative_to(tiny_store.path)
+            assert copy.read_bytes() == path.read_bytes()
+
+
+def test_nothing_is_sent_or_brought_twice(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path
+) -> None:
+    push(tiny_store, bucket.url)
+    keys, index = bucket.paths(), bucket.read("index.json")
+    bucket.requests.clear()
+    again = Push.plan(tiny_store, bucket.url, {}, replace=False)
+    assert (len(again.groups), again.there) == (0, len(find_groups(tiny_store, {})))
+    assert len(bucket.requests) == 1  # the index
+    assert (bucket.paths(), bucket.read("index.json")) == (keys, index)
+    pull(bucket.url, tmp_path / "back")
+    assert Pull.plan(bucket.url, tmp_path / "back", {}).size == 0
+
+
+def test_names_of_any_kind_are_keys_that_other_tools_see(
+    bucket: Bucket, tmp_path: Path, fakes: Any
+) -> None:
+    encoders = [fakes.Encoder(name) for name in ("a--b", "ü %2F#?", "x+y=z@1", "中文")]
+    store = fakes.fill(tmp_path / "odd", encoders)
+    push(store, bucket.url)
+    index = json.loads(bucket.read("index.json"))
+    assert {group["place"][4] for group in index["groups"] if group["place"][0] == "features"} == {
+        encoder.backbone.name for encoder in encoders
+    }
+    folders = {
+        "/".join(key.split("/")[:5]) for key in bucket.paths() if key.startswith("features/")
+    }
+    assert folders == {
+        str(group.path.relative_to(store.path))
+        for group in find_groups(store, {})
+        if group.kind == "features"
+    }
+    pull(bucket.url, tmp_path / "back")
+    assert fakes.unlike(store.path, tmp_path / "back") == []
+
+
+def test_throttling_errors_and_lost_answers_are_overcome(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
+) -> None:
+    bucket.fail_now_and_then(every=7)
+    push(tiny_store, bucket.url)
+    assert bucket.failed > 10
+    pull(bucket.url, tmp_path / "back")
+    assert fakes.unlike(tiny_store.path, tmp_path / "back") == []
+
+
+def test_index_whose_answer_was_lost_is_written_once(
+    bucket: Bucket, tiny_store: FeatureStore
+) -> None:
+    bucket.fail("lost", "PUT", r"index\.json")
+    push(tiny_store, bucket.url)
+    assert bucket.failed == 1
+    groups = json.loads(bucket.read("index.json"))["groups"]
+    assert len(groups) == len(find_groups(tiny_store, {}))
+
+
+def test_lost_answer_of_a_replacement_does_not_keep_the_old_group(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
+) -> None:
+    push(tiny_store, bucket.url)
+    other = other_content(tmp_path / "other", fakes)
+    bucket.fail("lost", "PUT", r"index\.json")
+    push(other, bucket.url, replace=True)
+    check_consistent(bucket)
+
+
+def test_server_that_only_fails_is_an_error_and_nothing_is_visible(
+    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipsyn.remote import transport
+
+    monkeypatch.setattr(transport, "_RETRIES", 1)
+    bucket.fault = lambda method, path: "500" if "logits" in path and method == "PUT" else None
+    with pytest.raises(StoreError, match="500") as caught:
+        push(tiny_store, bucket.url)
+    assert "a-secret-key" not in str(caught.value)
+    assert "index.json" not in bucket.paths()
+    with pytest.raises(StoreError, match="no published store"):
+        Pull.plan(bucket.url, Path("nowhere"), {})
+    bucket.fault = lambda method, path: None
+    sent = set(bucket.paths())
+    bucket.requests.clear()
+    push(tiny_store, bucket.url)
+    again = {path.partition("/lab/")[2] for method, path in bucket.requests if method == "PUT"}
+    whole = {key for key in sent if key.endswith("manifest.json")}
+    assert whole
+    assert not again & sent
+    check_consistent(bucket)
+
+
+def check_consistent(bucket: Bucket) -> None:
+    """Everything in the bucket belongs to the index, and all that the index names is there."""
+    expected = {"clipsyn.json", "index.json"}
+    for group in json.loads(bucket.read("index.json"))["groups"]:
+        prefix = f"/{group['manifest'][:16]}/manifest.json"
+        (manifest,) = [key for key in bucket.paths() if key.endswith(prefix)]
+        folder = manifest.removesuffix("manifest.json")
+        files = json.loads(bucket.read(manifest))["files"]
+        expected |= {manifest, *(folder + name for name in files)}
+    assert set(bucket.paths()) == expected
+
+
+# Several publishers at once
+
+
+def together(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Results, or exceptions, of functions that start at the same moment."""
+    barrier = Barrier(len(works))
+
+    def start(work: Callable[[], Any]) -> Any:
+        barrier.wait()
+        try:
+            return work()
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(len(works)) as threads:
+        return list(threads.map(start, works))
+
+
+def other_content(path: Path, fakes: Any) -> FeatureStore:
+    """A store in which a backbone of a known name has other weights."""
+    return fakes.fill(path, [fakes.Encoder(weights="other")], perturbations=["clean"])
+
+
+def test_publishers_of_different_cells_lose_nothing(
+    bucket: Bucket, tiny_store: FeatureStore
+) -> None:
+    parts = [
+        {"backbone": [backbone], "perturbation": [perturbation], "split": [split]}
+        for backbone in ("fake/one", "fake/two")
+        for perturbation in ("clean", "jpeg-3")
+        for split in ("test", "train")
+    ]
+    results = together([lambda part=part: push(tiny_store, bucket.url, part) for part in parts])
+    assert all(isinstance(result, Push) for result in results)
+    index = json.loads(bucket.read("index.json"))
+    assert len(index["groups"]) == len(find_groups(tiny_store, {}))
+    check_consistent(bucket)
+
+
+def test_publishers_of_the_same_cells_agree(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_store.path, tmp_path / "copy")
+    copy = FeatureStore.open(tmp_path / "copy")
+    results = together([lambda: push(tiny_store, bucket.url), lambda: push(copy, bucket.url)] * 2)
+    assert all(isinstance(result, Push) for result in results)
+    check_consistent(bucket)
+
+
+def test_of_two_contents_under_one_name_the_first_stays(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
+) -> None:
+    other = other_content(tmp_path / "other", fakes)
+    cell: Names = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
+    one, two = together(
+        [lambda: push(tiny_store, bucket.url, cell), lambda: push(other, bucket.url, cell)]
+    )
+    assert {type(one), type(two)} == {Push, StaleCell}
+    winner = tiny_store if isinstance(one, Push) else other
+    pull(bucket.url, tmp_path / "back")
+    features = "features/toy/test/clean/fake--one"
+    assert fakes.unlike(winner.path / features, tmp_path / "back" / features) == []
+
+
+def test_of_two_that_replace_the_last_stays_whole(
+    bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
+) -> None:
+    cell: Names = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
+    push(tiny_store, bucket.url, cell)
+    other = other_content(tmp_path / "other", fakes)
+    for _ in range(3):
+        together(
+            [
+                lambda: push(other, bucket.url, cell, replace=True),
+                lambda: push(tiny_store, bucket.url, cell, replace=True),
+            ]
+        )
+    pull(bucket.url, tmp_path / "back")
+    features = "features/toy/test/clean/fake--one"
+    assert any(
+        fakes.unlike(store.path / features, tmp_path / "back" / features) == []
+        for store in (tiny_store, other)
+    )
