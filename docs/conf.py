@@ -23,6 +23,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
         "docs/extracting",
         "docs/datasets",
         "docs/importing",
+        "docs/exporting",
         "docs/store",
         "docs/provenance",
     ],

@@ -22,6 +22,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "split": "split:split",
     "extract": "extract:extract",
     "import": "import_:import_",
+    "export": "export:export",
     "evaluate": "evaluate:evaluate",
     "test": "paired:test",
     "fit": "fit:fit",

@@ -34,9 +34,10 @@ import_ = settings_command(
     about="""\
 Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
 
-FILES are CSV, Parquet, npy, npz or pt, or folders of them. Rows are found by id, never by place
-(but for --row-order), among the samples of the dataset; a new dataset gets its samples from the
-file. All commands that need only predictions then show them beside extracted backbones.""",
+FILES are CSV, Parquet, npy, npz or pt, folders of them, folders of clip-retrieval, or what
+`clipsyn export` has written. Rows are found by id, never by place (but for --row-order), among the
+samples of the dataset; a new dataset gets its samples from the file. All commands that need only
+predictions then show them beside extracted backbones.""",
     examples=(
         "clipsyn import store mine.csv -d emoji-food -b mine",
         "clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt",

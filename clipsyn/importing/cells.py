@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
 ABSENT = "not in the source"
+_ROUNDED = 1e-3  # how far rounding to float16 takes a norm from 1
 _UNANSWERED = {
     "predictions": "no prediction",
     "logits": "not finite",
@@ -41,7 +42,7 @@ class NewCell:
     key: FeatureKey
     prompts: str | None
     kind: str
-    text: Text | None  # beside embeddings
+    texts: Mapping[str, Text]  # by prompt set, beside embeddings
     arrays: Mapping[str, NDArray[Any]]
     invalid: Mapping[str, int]  # reason -> rows
     files: tuple[Path, ...]
@@ -50,6 +51,14 @@ class NewCell:
     def valid(self) -> NDArray[np.bool_]:
         valid: NDArray[np.bool_] = self.arrays["valid"]
         return valid
+
+
+class Aligned(NamedTuple):
+    """The cells of one split, and the samples that their rows are."""
+
+    table: SampleTable
+    is_new: bool
+    cells: list[NewCell]
 
 
 def merged(parts: Iterable[Part]) -> list[Part]:
@@ -254,10 +263,11 @@ def _cell(
     if not arrays["valid"].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     kept = {reason: count for reason, count in invalid.items() if count}
-    files, prompts = part.files, part.prompts
+    files, prompts, texts = part.files, part.prompts, {}
     if part.text:
         files, prompts = (*files, part.text.file), prompts or PROMPTS
-    return NewCell(key, prompts, part.kind, part.text, arrays, kept, tuple(dict.fromkeys(files)))
+        texts = {prompts: part.text}
+    return NewCell(key, prompts, part.kind, texts, arrays, kept, tuple(dict.fromkeys(files)))
 
 
 @dataclass(frozen=True)
@@ -306,11 +316,31 @@ class _Values:
 
     @cached_property
     def _embedding(self) -> NDArray[np.float16]:
-        """Unit norm in float32, then rounded; NaN where that cannot be."""
+        """Unit norm in float32, then rounded; NaN where that cannot be.
+
+        What is of unit norm in float16 already, as a store has it, keeps its bits.
+        """
         values = self.part.values
+        if (exact := _as_stored(values)) is not None:
+            return exact
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             norm = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
             unit = (values / norm).astype(np.float32)
         unit[~np.isfinite(unit).all(axis=1)] = np.nan
         rounded: NDArray[np.float16] = unit.astype(np.float16)
         return rounded
+
+
+def _as_stored(values: NDArray[np.float32]) -> NDArray[np.float16] | None:
+    """(row, embed) in float16 if that is what the values are, of unit norm or of none.
+
+    A row of zeros is none: NaN.
+    """
+    with np.errstate(over="ignore"):
+        rounded: NDArray[np.float16] = values.astype(np.float16)
+    if not np.array_equal(rounded, values, equal_nan=True):
+        return None
+    norms = np.linalg.norm(values.astype(np.float64), axis=1)
+    rounded[norms == 0] = np.nan
+    expected = np.isnan(norms) | (norms == 0) | (abs(norms - 1) < _ROUNDED)
+    return rounded if expected.all() else None

@@ -45,6 +45,7 @@ ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they a
     "perturbation": ("perturbation", "corruption"),
     "severity": ("severity", "condition"),
 }
+EMBEDDINGS = ("image_embedding", "embedding", "embeddings", "image_emb")  # columns of lists
 PREDICT = {"id", "class", "class_index", "probability"}  # `clipsyn predict` writes these
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
@@ -241,6 +242,8 @@ class _Table:
         if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
             texts = self.texts(self.required("prediction"))
             return "predictions", (), np.array(texts, object)
+        if kind in ("auto", "embeddings") and (lists := self._list_columns()):
+            return "embeddings", (), _rows_of(self.path, self.frame[self._only(lists)])
         named = self._numeric_columns()
         order = _numbered(named)
         if kind == "embeddings":
@@ -248,6 +251,22 @@ class _Table:
         classes = self._class_columns(named, order)
         values = as_logits(self._matrix(classes), kind, str(self.path))
         return "logits", () if classes is order or self.known else tuple(classes), values
+
+    def _list_columns(self) -> list[str]:
+        """Columns whose cells are lists of numbers: an embedding in each."""
+        return [
+            name
+            for name, dtype in self.frame.schema.items()
+            if isinstance(dtype, pl.List | pl.Array) and dtype.inner.is_numeric()
+        ]
+
+    def _only(self, lists: list[str]) -> str:
+        usual = [name for name in lists if name in EMBEDDINGS] or lists
+        if len(usual) > 1:
+            raise DatasetError(
+                f"{self.path} has several columns of lists ({short(usual)}): keep one"
+            )
+        return usual[0]
 
     @cached_property
     def _numbers(self) -> dict[str, pl.Series]:
@@ -316,6 +335,18 @@ class _Table:
                     "number"
                 )
         return numbers.fill_null(float("nan"))
+
+
+def _rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:
+    """(row, embed) of a column of lists, NaN where there is none; they are of one length."""
+    lists = column.cast(pl.List(pl.Float32))
+    widths = lists.list.len().drop_nulls().unique()
+    if len(widths) != 1 or not widths[0]:
+        raise DatasetError(f"{path}: the lists of column {column.name} are not of one length")
+    rows = np.full((len(lists), widths[0]), np.nan, np.float32)
+    values = lists.drop_nulls().explode().fill_null(float("nan")).to_numpy()
+    rows[~lists.is_null().to_numpy()] = values.reshape(-1, widths[0])
+    return rows
 
 
 def _as_numbers(column: pl.Series) -> pl.Series | None:

@@ -17,6 +17,7 @@ from clipsyn.importing.settings import ImportSettings
 _LOG = logging.getLogger("clipsyn")
 _CLASSES = ("class_embeddings", "class_embedding", "text_embeddings", "text_features")
 _SCALES = ("logit_scale", "scale")
+_ROUNDED = 1e-6  # how far rounding to float32 takes a norm from 1
 _LOGARITHM = 10  # models have a factor of 14 or more; its logarithm, their parameter, is below 5
 
 
@@ -35,7 +36,8 @@ def text_of(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettin
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise DatasetError(f"{path}: class embeddings are finite, and none is of norm 0")
     scale = _scale(path, _first(arrays, _SCALES), wanted)
-    return Text((values / norms).astype(np.float32), scale, path)
+    unit = values if (abs(norms - 1) < _ROUNDED).all() else values / norms
+    return Text(unit.astype(np.float32), scale, path)
 
 
 def text_beside(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: ImportSettings) -> Text:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,8 +16,10 @@ import polars as pl
 from clipsyn.catalog.class_names import read_class_names
 from clipsyn.catalog.experiments import experiment_of, experiments
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
+from clipsyn.importing.cells import Aligned, NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import have_other_numbers
+from clipsyn.importing.clip_retrieval import is_clip_retrieval, read_clip_retrieval
+from clipsyn.importing.exports import is_export, read_export
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
 from clipsyn.importing.numpy_files import cached_features, load, read_numpy
 from clipsyn.importing.parts import Part
@@ -60,8 +62,11 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
         if not getattr(wanted, what).strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
     there = None if is_vacant(store) else FeatureStore.open(store)
-    paths = _expanded(files, wanted.split)
-    datasets = [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
+    exports = [path for path in files if is_export(path)]
+    paths = _expanded([path for path in files if path not in exports], wanted.split)
+    datasets = [it for folder in exports for it in read_export(there, folder, wanted)]
+    if paths:
+        datasets += [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
     opened = there or FeatureStore.create(store)
     cells = [(one.table, cell) for one in datasets for cell in one.cells]
     with ExitStack() as stack:
@@ -75,14 +80,6 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
         _say_labels(one.table, store)
     rows = [_row(opened, *one, state) for one, state in zip(cells, was, strict=True)]
     return pl.DataFrame(rows, schema=IMPORTED)
-
-
-class _Aligned(NamedTuple):
-    """The cells of one dataset, and the samples that their rows are."""
-
-    table: SampleTable
-    is_new: bool
-    cells: list[NewCell]
 
 
 def _by_dataset(
@@ -103,7 +100,7 @@ def _by_dataset(
         yield chosen, wanted.replaced(dataset=name)
 
 
-def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> _Aligned:
+def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> Aligned:
     """Read, merged and aligned: everything that is known without the store's other cells."""
     place = wanted.dataset_name, wanted.split
     table = there.samples(*place) if there and exists(there.samples_path(*place)) else None
@@ -121,7 +118,7 @@ def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSe
     cells = align(parts, table, intersect=wanted.intersect)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")
-    return _Aligned(table, is_new, cells)
+    return Aligned(table, is_new, cells)
 
 
 def _with_text(parts: list[Part], wanted: ImportSettings) -> list[Part]:
@@ -156,7 +153,9 @@ def _expanded(files: Sequence[Path], split: str) -> list[Path]:
     """
     expanded: list[Path] = []
     for path in files:
-        if path.is_dir() and (features := cached_features(path, split)):
+        if is_clip_retrieval(path):
+            expanded.append(path)
+        elif path.is_dir() and (features := cached_features(path, split)):
             expanded.append(features)
         elif path.is_dir():
             readable = [file for file in sorted(path.iterdir()) if file.suffix in (*TABLES, *NUMPY)]
@@ -174,11 +173,13 @@ _FORMATS = "CSV, Parquet, npy, npz and pt are read"
 def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     if not path.exists():
         raise DatasetError(f"{path} does not exist")
-    if path.suffix in TABLES:
+    if path.suffix in TABLES or path.is_dir():
         if wanted.ids or wanted.labels:
             raise UsageError(
                 f"{path} has ids and labels in its columns: leave ids=…, labels=… away"
             )
+        if path.is_dir():
+            return [read_clip_retrieval(path, wanted)]
         return read_table(path, wanted, known)
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
@@ -223,7 +224,7 @@ def _writer(
         table,
         cell.key.backbone,
         cell.key.perturbation,
-        prompts=None if cell.text else cell.prompts,  # these are of the class embeddings
+        prompts=None if cell.texts else cell.prompts,  # these are of the class embeddings
         replace=wanted.replace,
     )
     files = [{"file": path.name, "sha256": _file_digest(path)} for path in cell.files]
@@ -239,9 +240,8 @@ def _write(writer: CellWriter, cell: NewCell) -> None:
         writer.predictions(arrays["prediction"], arrays.get("confidence"), cell.valid)
     else:
         writer.embeddings(arrays["image_embedding"], cell.valid)
-        if cell.text:
-            embeddings, scale, _ = cell.text
-            writer.classes(cell.prompts or PROMPTS, embeddings, scale)
+        for prompts, (embeddings, scale, _) in cell.texts.items():
+            writer.classes(prompts, embeddings, scale)
 
 
 def _file_digest(path: Path) -> str:
@@ -251,7 +251,7 @@ def _file_digest(path: Path) -> str:
 
 def _row(store: FeatureStore, table: SampleTable, cell: NewCell, was: str) -> dict[str, Any]:
     score = None
-    if (cell.kind != "embeddings" or cell.text) and (table.labels >= 0).any():
+    if (cell.kind != "embeddings" or cell.texts) and (table.labels >= 0).any():
         score = accuracy(store.predictions(cell.key, cell.prompts or PROMPTS), table.labels)
     return {
         **asdict(cell.key),

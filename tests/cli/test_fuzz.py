@@ -72,6 +72,7 @@ BASES: dict[str, dict[str, Any]] = {
         "dry_run": True,
     },
     "import": {"store": "imported", "files": "mine.csv", "dataset": "toy", "backbone": "mine"},
+    "export": {"store": "store", "output": "exported", "layout": "npz"},
     **{name: {"store": "store"} for name in ANALYSES},
     "evaluate": {"store": "store", "ensembles": "log-avg", "shots": "1", "seeds": "1"},
     "fit": {"store": "store", "dataset": "toy", "ensemble": "log-avg", "output": "other-router"},

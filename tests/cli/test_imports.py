@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
         TORCH | {"sklearn", "zarr", "PIL"},
     ),
+    "export": (["STORE", "new", "--layout", "npz"], READING | {"zarr", "PIL"}),
     "extract": (["new", "-b", "local-dir:CHECKPOINT", "-d", "PHOTOS"], {"sklearn"}),
     "fit": (
         ["STORE", "-d", "toy", "--ensemble", "log-avg", "-o", "new"],

@@ -1,0 +1,121 @@
+"""What is written, read by others' means: numpy, and tables alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from clipsyn.errors import MissingCell, UnknownName, UsageError
+from clipsyn.exporting import LAYOUTS, layouts
+from clipsyn.exporting.export import export
+from clipsyn.specs import FeatureKey
+from clipsyn.store.features import FeatureStore
+
+KEY = FeatureKey("toy", "test", "clean", "fake/one")
+CELL = Path("toy/test/clean/fake--one")
+
+
+@pytest.fixture
+def exported(fakes, mixed: FeatureStore, tmp_path: Path):
+    def run(layout: str) -> Path:
+        export(mixed, tmp_path / layout, mixed.keys(), layout, fakes.Quiet())
+        return tmp_path / layout
+
+    return run
+
+
+def test_clip_retrieval_has_an_array_beside_a_table(exported, mixed):
+    folder = exported("clip-retrieval") / CELL
+    embeddings = np.load(folder / "img_emb" / "img_emb_0.npy")
+    table = pl.read_parquet(folder / "metadata" / "metadata_0.parquet")
+    stored, samples = mixed.embeddings(KEY), mixed.samples("toy", "test")
+    assert embeddings.dtype == np.float16
+    assert not embeddings[3].any()  # the bad image keeps its row
+    assert np.array_equal(np.delete(embeddings, 3, 0), np.delete(stored, 3, 0))
+    assert table["image_path"].to_list() == list(samples.ids)
+    assert table["caption"].to_list() == [samples.class_names[label] for label in samples.labels]
+    assert table["valid"].to_list() == [row != 3 for row in range(20)]
+
+
+def test_large_cells_have_several_parts(fakes, exported, mixed, tmp_path, monkeypatch):
+    from clipsyn.importing.settings import ImportSettings
+    from clipsyn.importing.write import import_files
+
+    monkeypatch.setattr(layouts, "PART_ROWS", 2)
+    folder = exported("clip-retrieval")
+    parts = sorted(path.name for path in (folder / CELL / "img_emb").iterdir())
+    assert len(parts) == 10
+    import_files(tmp_path / "again", [folder], ImportSettings())
+    again = FeatureStore.open(tmp_path / "again")
+    assert again.embeddings(KEY).tobytes() == mixed.embeddings(KEY).tobytes()
+
+
+def test_npz_is_plain_arrays(exported, mixed):
+    with np.load(exported("npz") / CELL.with_suffix(".npz"), allow_pickle=False) as held:
+        assert set(held.files) == {"embeddings", "valid", "ids", "labels", "class_names"}
+        assert held["embeddings"].tobytes() == mixed.embeddings(KEY).tobytes()
+        assert tuple(held["ids"]) == mixed.samples("toy", "test").ids
+
+
+def test_huggingface_is_tables_that_the_card_names(exported, mixed):
+    folder = exported("huggingface")
+    _, front, _ = (folder / "README.md").read_text().split("---\n", 2)
+    configs = {it["config_name"]: it["data_files"] for it in yaml.safe_load(front)["configs"]}
+    files = configs["toy--clean--fake--one"]
+    assert [file["split"] for file in files] == ["test", "train"]
+    table = pl.read_parquet(folder / files[0]["path"])
+    rows = table["image_embedding"].to_list()
+    assert rows[3] is None
+    assert np.array_equal(np.array(rows[0], np.float16), mixed.embeddings(KEY)[0])
+    named = {file["path"] for of in configs.values() for file in of}
+    assert named == {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_class_embeddings_lie_beside_with_their_scale(exported, mixed, layout):
+    with np.load(exported(layout) / "classes" / "toy" / "openai" / "fake--one.npz") as held:
+        embeddings, scale = mixed.class_embeddings("toy", "openai", "fake/one")
+        assert held["class_embeddings"].tobytes() == embeddings.tobytes()
+        assert held["logit_scale"] == scale
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_card_says_licence_and_citation(exported, layout):
+    text = (exported(layout) / "README.md").read_text()
+    assert "CC0" in text
+    assert "@inproceedings{rodriguezopazo2025synergy," in text
+
+
+def test_the_manifest_names_every_file(exported):
+    folder = exported("npz")
+    listed = json.loads((folder / "export.json").read_text())
+    files = {it["file"] for it in (*listed["cells"], *listed["classes"])}
+    assert files == {path.relative_to(folder).as_posix() for path in folder.rglob("*.npz")}
+
+
+def test_the_folder_is_there_whole_or_not_at_all(fakes, mixed, tmp_path, monkeypatch):
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(layouts.WRITERS, "npz", full)
+    with pytest.raises(OSError, match="No space"):
+        export(mixed, tmp_path / "out", mixed.keys(), "npz", fakes.Quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["mixed"]
+
+
+def test_what_cannot_be_is_said(fakes, mixed, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        export(mixed, tmp_path / "there", [KEY], "npz", fakes.Quiet())
+    with pytest.raises(UnknownName, match="unknown layout 'nzp'"):
+        export(mixed, tmp_path / "new", [KEY], "nzp", fakes.Quiet())
+    logits = FeatureKey("toy", "test", "clean", "their-logits")
+    with pytest.raises(MissingCell, match="layout=npz"):
+        export(mixed, tmp_path / "new", [logits], "clip-retrieval", fakes.Quiet())
+    assert not (tmp_path / "new").exists()
