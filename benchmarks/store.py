@@ -25,6 +25,7 @@ from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.layout import Blocks
 
 Embeddings = NDArray[np.float16]
 
@@ -122,7 +123,7 @@ def write_array(array: Path, embeddings: Embeddings) -> None:
     """Every block of an empty array of the store."""
     for chunk in array.glob("c.*"):
         chunk.unlink()
-    blocks = arrays.Blocks(len(embeddings), CHUNK_ROWS)
+    blocks = Blocks(len(embeddings), CHUNK_ROWS)
     for block in range(blocks.count):
         rows = blocks.range(block)
         arrays.write_block(array, block, embeddings[rows.start : rows.stop])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from clipsyn.errors import UsageError
@@ -32,10 +33,10 @@ class Address:
         """Raises UsageError for a scheme that is not known, or a URL without a place."""
         try:
             parts = urlsplit(text)
-            host = parts.netloc.rpartition("@")[2]
+            host, _ = parts.netloc.rpartition("@")[2], parts.port
         except ValueError as error:
             raise UsageError(f"this is no URL: {error}") from None
-        shown = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        shown = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
         if parts.scheme not in SCHEMES:
             raise UsageError(
                 f"{shown}: a store is read from {', '.join(SCHEMES)}, not from '{parts.scheme}'"
@@ -52,3 +53,32 @@ class Address:
     def folder(self) -> Path:
         """Where a file URL points to."""
         return Path(unquote(urlsplit(self.url).path) or "/")
+
+
+class Location(PosixPath):
+    """The place of something in a store at a URL: a path for names, which is shown as a URL.
+
+    There is nothing in the file system under it.
+    """
+
+    @classmethod
+    def of(cls, url: str) -> Location:
+        address = Address.parse(url)
+        location = cls(f"{address.scheme}:", *address.shown.partition("://")[2].split("/"))
+        vars(location)["whole"] = url
+        return location
+
+    @property
+    def url(self) -> str:
+        """The URL that `of` was given, with its secrets; of other paths what is shown."""
+        return str(vars(self).get("whole", self))
+
+    def __str__(self) -> str:
+        scheme, colon, rest = super().__str__().partition(":/")
+        return f"{scheme}://{'/' * (scheme == 'file')}{rest}" if colon else scheme
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Location.of, (self.url,)
+
+    def __fspath__(self) -> str:
+        return str(self)

@@ -48,6 +48,7 @@ def test_a_file_url_is_a_folder() -> None:
         ("file://data/store", "a file URL has three slashes"),
         ("s3:///store", "names no host or bucket"),
         ("http://[::1/x", "this is no URL"),
+        ("http://me:secret@host:80x/", "this is no URL"),
     ],
 )
 def test_other_urls_are_refused_in_a_sentence_without_secrets(text: str, said: str) -> None:

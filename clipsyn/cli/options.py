@@ -16,6 +16,7 @@ from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.output import format_of, format_option, say, say_document, say_tables
 from clipsyn.show.formats import BENCHMARK, FORMATS
 from clipsyn.specs import listed
+from clipsyn.urls import Location, is_url
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
-store_argument = click.argument("store", type=click.Path(path_type=Path), envvar="CLIPSYN_STORE")
+
+class StorePath(click.Path):
+    """A path, or the URL of a published store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if isinstance(value, str) and is_url(value):
+            return Location.of(value)
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
+store_argument = click.argument("store", type=StorePath(), envvar="CLIPSYN_STORE")
 
 
 class Destination(click.Path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.declared import settings_options
-from clipsyn.cli.options import Destination, say_written, with_options
+from clipsyn.cli.options import Destination, StorePath, say_written, with_options
 from clipsyn.cli.output import say, say_rows
 from clipsyn.errors import UsageError
 from clipsyn.report import FIGURES
@@ -88,7 +88,7 @@ clipsyn plot gains results.parquet store -p clean -o gains.svg""",
                 "sources",
                 metavar="SOURCE...",
                 nargs=-1,
-                type=click.Path(path_type=Path),
+                type=StorePath(),
                 envvar="CLIPSYN_STORE",
             ),
             click.option("-o", "--output", type=Destination(), help="The file to write."),

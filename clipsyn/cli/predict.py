@@ -84,11 +84,11 @@ def predict(
     from clipsyn.router.predict import predict_store
     from clipsyn.specs import parse_perturbation
     from clipsyn.store.features import FeatureStore
-    from clipsyn.store.marker import is_store
+    from clipsyn.store.marker import is_published, is_store
 
     fitted = load_router(router, plugins=plugins)
     label = parse_perturbation(perturb).label
-    if is_store(Path(images)):
+    if is_published(images) or is_store(Path(images)):
         if keep:
             raise UsageError(f"--keep is for images, and {images} is a store already")
         predictions = predict_store(

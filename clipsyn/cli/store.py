@@ -259,6 +259,7 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...] | No
     from clipsyn.store.select import terms_of
 
     opened = FeatureStore.open(store)
+    opened.check_writable()
     wanted = {name: terms_of(name, names) for name, names in filters.items() if names}
     if unfinished:
         if wanted:

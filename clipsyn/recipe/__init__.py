@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clipsyn.catalog import recipes_dir
 from clipsyn.documents import parse_yaml
@@ -18,6 +18,7 @@ from clipsyn.recipe.declared import SettingsStage
 from clipsyn.recipe.report import REPORT_STAGES, ReportStage
 from clipsyn.recipe.stages import OTHER_STAGES, ExtractStage, ImportStage, Outcome, ProtocolStage
 from clipsyn.registry import unknown_name
+from clipsyn.urls import Location, is_url
 
 STAGES: dict[str, type[BaseModel]] = {**OTHER_STAGES, **ANALYSIS_STAGES, **REPORT_STAGES}
 if TYPE_CHECKING:
@@ -26,13 +27,18 @@ else:
     Stage = Annotated[Union[tuple(STAGES.values())], Field(discriminator="stage")]  # noqa: UP007
 
 
+def _of_url(value: Any) -> Any:
+    return Location.of(value) if isinstance(value, str) and is_url(value) else value
+
+
 class Recipe(BaseModel):
     """A recipe file: one store, and the stages that fill and read it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
-    store: Path  # relative paths start at the folder that the command is run in
+    # relative paths start at the folder that the command is run in
+    store: Annotated[Path, BeforeValidator(_of_url)]
     stages: Sequence[Stage] = Field(min_length=1)
 
 

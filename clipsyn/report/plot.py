@@ -22,6 +22,7 @@ from clipsyn.results.files import all_rows
 from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.marker import is_published
 from clipsyn.store.select import matching, terms_of
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataF
     if isinstance(source, str | Path):
         path = Path(source)
         source = (
-            FeatureStore.open(path)
-            if path.is_dir()
+            FeatureStore.open(source)
+            if path.is_dir() or is_published(source)
             else read_frame(path, figure.source, tidy=figure.tidy)
         )
     if isinstance(source, pl.DataFrame):

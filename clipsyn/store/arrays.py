@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,79 +24,14 @@ from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.schema import ArraySpec
 from clipsyn.store import files
 from clipsyn.store.chunks import OF_ANOTHER, checksum, read_chunk, stored_checksum, write_chunk
+from clipsyn.store.layout import Blocks, Layout, Listed, blocks_of, dtype_name, parse_layout
 
 METADATA = "zarr.json"
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 # What zarr and its codecs raise on damaged metadata and chunks.
 _DECODING = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-_FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """`samples` rows cut into equal blocks of at most `chunk_rows`: no chunk is mostly padding."""
-
-    samples: int
-    chunk_rows: int
-
-    @property
-    def count(self) -> int:
-        return math.ceil(self.samples / self.chunk_rows)
-
-    @property
-    def rows(self) -> int:
-        return math.ceil(self.samples / self.count)
-
-    def range(self, block: int) -> range:
-        return range(block * self.rows, min((block + 1) * self.rows, self.samples))
-
-
-@dataclass(frozen=True)
-class Listed:
-    """The entry for one array in the attributes of a published group."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    rows: int  # of one block: of one chunk, unless the array was copied in another layout
-    checksums: tuple[int, ...]  # of each block, padded: crc32c
-
-    @classmethod
-    def parse(cls, value: Any) -> Listed:
-        """Parse JSON; raises DamagedStore."""
-        try:
-            digits = bytes.fromhex(value["checksums"])
-            checksums = struct.unpack(f">{len(digits) // 4}I", digits)
-            return cls(tuple(value["shape"]), value["dtype"], value["rows"], checksums)
-        except (KeyError, TypeError, ValueError, struct.error) as error:
-            raise DamagedStore(f"the list of its arrays is damaged: {error!r}") from error
-
-    def json(self) -> dict[str, Any]:
-        digits = struct.pack(f">{len(self.checksums)}I", *self.checksums).hex()
-        shape = list(self.shape)
-        return {"shape": shape, "dtype": self.dtype, "rows": self.rows, "checksums": digits}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The layout of an array, from its metadata."""
-
-    shape: tuple[int, ...]
-    rows: int  # of one chunk
-    dtype: np.dtype[Any]  # object for strings
-    ours: bool  # written by this module: whole rows, one file a chunk, crc32c
-    listed: Listed | None = None  # what its group says of it, if that is to be compared
-
-    @property
-    def blocks(self) -> Blocks:
-        return Blocks(self.shape[0], self.rows)
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether the array was copied with other chunks than its group lists."""
-        return self.listed is not None and not (self.ours and self.rows == self.listed.rows)
-
-    def expected(self, block: int) -> int | None:
-        return self.listed.checksums[block] if self.listed else None
+_UNASKED = 64 << 20  # bytes that are allocated without a look at the files
+_MOST_COMPRESSED = 1000  # of embeddings nothing can be saved, of predictions much
 
 
 def create_group(
@@ -125,7 +58,7 @@ def create_group(
             dimension_names=spec.dims,
             filters=None,
             compressors=[Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},  # see _FLAT_KEYS
+            chunk_key_encoding={"name": "default", "separator": "."},  # see FLAT_KEYS
             attributes={"description": spec.doc},
         )
 
@@ -160,8 +93,8 @@ def layout(path: Path, listed: Listed | None = None) -> Layout:
     """The layout of the array at `path`; raises DamagedStore if it is not the one listed."""
     metadata = _metadata(path)
     try:
-        spec = _layout(metadata)
-    except (KeyError, TypeError, IndexError) as error:
+        spec = parse_layout(metadata)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise DamagedStore(f"{path / METADATA} describes no array: {error!r}") from error
     return _compared(path, spec, listed) if listed else spec
 
@@ -174,22 +107,6 @@ def _compared(path: Path, spec: Layout, listed: Listed) -> Layout:
             f"lists {said[1]} {said[0]}"
         )
     return replace(spec, listed=listed)
-
-
-def _layout(metadata: Mapping[str, Any]) -> Layout:
-    shape = tuple(metadata["shape"])
-    chunks = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
-    codecs = [codec["name"] for codec in metadata["codecs"]]
-    endian = metadata["codecs"][0].get("configuration", {}).get("endian", "little")
-    text = metadata["data_type"] == "string"
-    ours = (
-        chunks[1:] == shape[1:]
-        and codecs == ["vlen-utf8" if text else "bytes", "crc32c"]
-        and endian == "little"
-        and metadata["chunk_key_encoding"] == _FLAT_KEYS
-    )
-    dtype = np.dtype(object if text else metadata["data_type"])
-    return Layout(shape, chunks[0], dtype, ours)
 
 
 def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | None = None) -> None:
@@ -209,16 +126,31 @@ def read(path: Path, rows: range | None = None, listed: Listed | None = None) ->
     """
     spec = layout(path, listed)
     rows = range(spec.shape[0]) if rows is None else rows
+    _check_files_hold(path, spec, len(rows))
     if listed and spec.is_copy:
         return _read_copy(path, rows, spec, listed)
     return _read_rows(path, rows, spec)
+
+
+def _check_files_hold(path: Path, spec: Layout, rows: int) -> None:
+    """Raise DamagedStore, before memory is taken, for more rows than the files can hold."""
+    least = 4 if spec.dtype.hasobject else spec.dtype.itemsize  # a text has its length
+    needed = max(rows, spec.rows) * spec.width * least
+    if needed <= _UNASKED:
+        return
+    there = files.size(path)
+    if needed > there * (1 if spec.ours else _MOST_COMPRESSED):
+        raise DamagedStore(
+            f"{path / METADATA} says {spec.shape} in chunks of {spec.rows:,} rows, and its files "
+            f"have {there:,} bytes: chunks are missing, or it was altered"
+        )
 
 
 def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
     if not spec.ours:
         return _read_through_zarr(path, rows)
     out = np.empty((len(rows), *spec.shape[1:]), spec.dtype)
-    blocks = range(rows.start // spec.rows, -(-rows.stop // spec.rows))
+    blocks = blocks_of(rows, spec.rows)
 
     def fill(block: int) -> None:
         _read_chunk_into(out, rows, path, spec, block)
@@ -236,7 +168,7 @@ def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
 def _read_copy(path: Path, rows: range, spec: Layout, listed: Listed) -> NDArray[Any]:
     """Rows of an array copied in another layout, checked by the checksums of whole blocks."""
     blocks = Blocks(spec.shape[0], listed.rows)
-    needed = range(rows.start // blocks.rows, -(-rows.stop // blocks.rows))
+    needed = blocks_of(rows, blocks.rows)
     first, last = needed.start * blocks.rows, min(needed.stop * blocks.rows, spec.shape[0])
     values = _read_rows(path, range(first, last), replace(spec, listed=None))
     for block in needed:
@@ -247,8 +179,18 @@ def _read_copy(path: Path, rows: range, spec: Layout, listed: Listed) -> NDArray
     return values[rows.start - first : rows.stop - first]
 
 
-def dtype_name(dtype: np.dtype[Any]) -> str:
-    return "string" if dtype.hasobject else dtype.name
+def files_of(path: Path, rows: range | None, listed: Listed | None, most: int) -> list[str] | None:
+    """Names of the files in which `rows` of the array at `path` lie; None for another layout.
+
+    Raises DamagedStore for more chunks than `most`.
+    """
+    spec = layout(path, listed)
+    if not spec.ours or spec.is_copy:
+        return None
+    if spec.blocks.count > most:
+        raise DamagedStore(f"{path / METADATA} is damaged: {spec.blocks.count:,} chunks are said")
+    rows = range(spec.shape[0]) if rows is None else rows
+    return [_chunk_path(path, spec, block).name for block in blocks_of(rows, spec.rows)]
 
 
 def listing(path: Path) -> Listed:
@@ -275,6 +217,7 @@ def damage(path: Path, listed: Listed | None = None) -> list[str]:
     """One sentence for every block of the array at `path` that is not what was written."""
     try:
         spec = layout(path, listed)
+        _check_files_hold(path, spec, spec.shape[0] // _MOST_COMPRESSED)
     except StoreError as error:
         return [str(error)]
     ours = spec.ours and not spec.is_copy

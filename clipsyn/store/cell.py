@@ -51,6 +51,21 @@ class _Cell(ABC):
     def group(self, prompts: str | None = None) -> StoredGroup:
         """The stored group, whatever images it was made from."""
 
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The folder of its group, of the first where it was imported with several prompt sets."""
+
+    def known(self, fact: str) -> Any:
+        """What an index says of it, so that it need not be read; None where there is none."""
+        return (self.store.tree.facts(self.path) or {}).get(fact)
+
+    @property
+    def width(self) -> int:
+        """Of its embeddings."""
+        known = self.known("embed")
+        return int(known or self.group().layout("image_embedding").shape[1])
+
     @abstractmethod
     def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
         """The group that has an array, once it is known to be of what the store lists now."""
@@ -182,8 +197,12 @@ class Extracted(_Embedded):
         """The folder that decides the prompt sets: cells of a backbone share both, or neither."""
         return self.store.at("classes", self.key.dataset)
 
+    @property
+    def path(self) -> Path:
+        return self.store.features_path(self.key)
+
     def group(self, prompts: str | None = None) -> StoredGroup:
-        path = self.store.features_path(self.key)
+        path = self.path
         if not self.store.tree.exists(path):
             for kind, folder in self._answers.items():
                 if self.store.tree.exists(folder):
@@ -216,10 +235,12 @@ class Extracted(_Embedded):
     @property
     def size(self) -> int:
         """Bytes on disk, with the logits and predictions of all prompt sets."""
-        return sum(map(self.store.tree.size, (self.group().path, *self._answers.values())))
+        return sum(map(self.store.tree.size, (self.path, *self._answers.values())))
 
     def counts(self) -> tuple[int, int]:
         """Images of its perturbation, and how many of these have no embedding or prediction."""
+        if (images := self.known("images")) is not None:
+            return images, self.known("bad") or 0
         group = self.group()
         return group.layout("valid").shape[0], len(group.attributes.get("errors", {}))
 
@@ -237,7 +258,11 @@ class Imported(_Embedded):
     @property
     def imported_as(self) -> str:
         """Predictions, logits or embeddings."""
-        return str(self.group()["identity"]["kind"])
+        return str(self.known("imported") or self.group()["identity"]["kind"])
+
+    @property
+    def path(self) -> Path:
+        return self._folder / folder_name(self.sets[0]) if self.sets else self._folder
 
     @property
     def has_embeddings(self) -> bool:
@@ -281,6 +306,9 @@ class Imported(_Embedded):
     def _is_ours(self, prompts: str) -> bool:
         """Whether class embeddings were made elsewhere, too, and not extracted under that name."""
         path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
+        facts = self.store.tree.facts(path)
+        if facts is not None:
+            return facts.get("imported") == "embeddings"
         return bool(self.store.group(path)["identity"]["backbone"] == self.key.backbone)
 
     def group(self, prompts: str | None = None) -> StoredGroup:
@@ -338,6 +366,8 @@ class Imported(_Embedded):
         return sum(map(self.store.tree.size, (self._folder, *self._answers.values())))
 
     def counts(self) -> tuple[int, int]:
+        if (images := self.known("images")) is not None:
+            return images, self.known("bad") or 0
         group = self.group()
         invalid = dict(group["invalid"])
         elsewhere = invalid.pop(ELSEWHERE, 0)

@@ -13,6 +13,7 @@ from clipsyn.specs import FeatureKey
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name, name_of_folder
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.tree import ON_DISK, Tree
+from clipsyn.urls import Location
 
 _WITH_CELLS = ("features", *IMPORTS, *ANSWERS)
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new
@@ -30,6 +31,11 @@ class Contents:
         self.chunk_rows = chunk_rows
         self.tree = tree
         self._known: dict[Path, StoredGroup] = {}
+
+    @property
+    def made_in(self) -> str:
+        """The store that a command can write to: of your own, for what lies at a URL."""
+        return "STORE" if isinstance(self.path, Location) else str(self.path)
 
     # Where things are
 
@@ -57,6 +63,14 @@ class Contents:
         if prompts is None:
             return self.at("imports", *key.names)
         return self.at("prompted", *key.names, prompts)
+
+    def places(self, key: FeatureKey) -> Iterator[Path]:
+        """The folders of all that is read of a cell."""
+        yield self.samples_path(key.dataset, key.split)
+        for kind in _WITH_CELLS:
+            yield self.at(kind, *key.names)
+        for prompts in self.names_in(self.at("classes", key.dataset)):
+            yield self.classes_path(key.dataset, prompts, key.backbone)
 
     # What there is
 
@@ -103,7 +117,7 @@ class Contents:
             near = f" (there are {', '.join(sorted(sets))})" if sets else near
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}'{near}: run `clipsyn extract {self.path} --dataset {dataset} "
+                f"'{prompts}'{near}: run `clipsyn extract {self.made_in} --dataset {dataset} "
                 f"--backbones {source} --prompts {prompts}`"
             )
         return self.group(path)
@@ -143,9 +157,9 @@ class Contents:
         perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
         cells = f"--dataset {key.dataset} --split {key.split}{perturb}"
         if key.backbone in self._only_imported("backbone"):
-            return f"clipsyn import {self.path} FILE… --backbone {key.backbone} {cells}"
+            return f"clipsyn import {self.made_in} FILE… --backbone {key.backbone} {cells}"
         backbone = self._sources.get(key.backbone, key.backbone)
-        return f"clipsyn extract {self.path} --backbones {backbone} {cells}"
+        return f"clipsyn extract {self.made_in} --backbones {backbone} {cells}"
 
     @cached_property
     def _sources(self) -> dict[str, str]:

@@ -38,6 +38,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.chunks import read_chunk, write_chunk
 from clipsyn.store.folders import place
 from clipsyn.store.groups import sealed
+from clipsyn.store.layout import Blocks
 
 WIP = ".wip"
 _NEW, _TRASH = "new-", "trash-"
@@ -64,9 +65,9 @@ class Draft:
         object.__setattr__(self, "fingerprint", fingerprint(self.identity))
 
     @property
-    def blocks(self) -> arrays.Blocks:
+    def blocks(self) -> Blocks:
         rows = self.sizes.get("sample", 1)  # groups without samples are one block
-        return arrays.Blocks(rows, self.chunk_rows)
+        return Blocks(rows, self.chunk_rows)
 
     @property
     def _group(self) -> Path:

@@ -21,8 +21,16 @@ from clipsyn.specs import CLEAN, FeatureKey, Identity, parse_perturbation
 from clipsyn.store.cell import Cell, cell_at
 from clipsyn.store.contents import Contents, did_you_mean
 from clipsyn.store.drafts import Draft, scratch, writing
-from clipsyn.store.marker import is_store, is_vacant, read_marker, write_marker
+from clipsyn.store.marker import (
+    is_store,
+    is_vacant,
+    place_of,
+    read_marker,
+    write_marker,
+    written_at,
+)
 from clipsyn.store.samples import SampleTable, correct
+from clipsyn.urls import Location
 
 if TYPE_CHECKING:
     from clipsyn.store.writer import CellWriter
@@ -31,7 +39,7 @@ _LOOKS = 4
 
 
 class FeatureStore(Contents):
-    """A folder of cells. Open one with `open`, make one with `create`.
+    """A folder of cells, here or at a URL. Open one with `open`, make one with `create`.
 
     >>> from clipsyn import FeatureStore
     >>> store = FeatureStore.open("store")
@@ -43,14 +51,27 @@ class FeatureStore(Contents):
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureStore:
-        """Open a store; raises StoreError if none is there, UnsupportedFormat if it is newer."""
-        path = Path(path)
+        """Open the store at a path or URL.
+
+        URLs are of published stores: file, http, https, s3, gs and az. Of these only what is read
+        travels, and is kept in a cache on this machine.
+
+        Raises StoreError if no store is there, UnsupportedFormat if it is newer.
+        """
+        path = place_of(path)
+        if isinstance(path, Location):
+            from clipsyn.remote.published import open_published  # above: it reads as this does
+
+            tree = open_published(path)
+            return cls(path, int(tree.marker(path)["chunk_rows"]), tree)
         return cls(path, int(read_marker(path)["chunk_rows"]))
 
     @classmethod
     def create(cls, path: Path | str, chunk_rows: int = CHUNK_ROWS) -> FeatureStore:
         """Open the store at `path`, making it first if nothing is there."""
-        path = Path(path)
+        path = place_of(path)
+        if isinstance(path, Location):
+            raise written_at(path)
         if not is_store(path) and is_vacant(path):
             write_marker(path, chunk_rows)
         return cls.open(path)
@@ -63,6 +84,11 @@ class FeatureStore(Contents):
         counts = Counter((key.dataset, key.split, key.perturbation) for key in self.keys())
         heads = ("dataset", "split", "perturbation", "backbones")
         return html_table(repr(self), heads, [(*where, n) for where, n in counts.items()])
+
+    def check_writable(self) -> None:
+        """Raise StoreError for a store at a URL."""
+        if isinstance(self.path, Location):
+            raise written_at(self.path)
 
     def marker(self) -> dict[str, Any]:
         """What `clipsyn.json` says: format version, id of the store, rows of a chunk."""
@@ -78,7 +104,7 @@ class FeatureStore(Contents):
         path = self.samples_path(dataset, split)
         if not self.tree.exists(path):
             elsewhere = dataset in self._only_imported("dataset")
-            verb = f"import {self.path} FILE…" if elsewhere else f"extract {self.path}"
+            verb = f"import {self.made_in} FILE…" if elsewhere else f"extract {self.made_in}"
             there = [FeatureKey(name, part, "", "") for (name, part), _ in self.groups("samples")]
             near = did_you_mean(FeatureKey(dataset, split, "", ""), there)
             raise MissingCell(
@@ -98,7 +124,7 @@ class FeatureStore(Contents):
         advice = "extract a labelled folder or a manifest with a label column"
         if self.group(self.samples_path(dataset, split)).attributes.get("imported"):
             advice = (
-                f"`clipsyn rm {self.path} -d {dataset} -s {split}`, then import files with a "
+                f"`clipsyn rm {self.made_in} -d {dataset} -s {split}`, then import files with a "
                 "column of true classes"
             )
         names = ", ".join("/".join(place) for place in places)
@@ -207,12 +233,14 @@ class FeatureStore(Contents):
         """
         from clipsyn.store.writer import CellWriter
 
+        self.check_writable()
         label = parse_perturbation(perturbation).label
         key = FeatureKey(samples.dataset, samples.split, label, backbone)
         return CellWriter(self, samples, key, prompts=prompts, made_by=made_by, replace=replace)
 
     def draft(self, target: Path, kind: str, identity: Identity, sizes: dict[str, int]) -> Draft:
         """What will be published at `target`, or is there already; see `Draft`."""
+        self.check_writable()
         return Draft(self.path, target, kind, identity, sizes, self.chunk_rows)
 
     def samples_draft(self, table: SampleTable) -> Draft:
@@ -222,6 +250,7 @@ class FeatureStore(Contents):
 
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""
+        self.check_writable()
         group = self.group(self.samples_path(table.dataset, table.split))
         with writing(self.path):
             correct(group, table, scratch(self.path))

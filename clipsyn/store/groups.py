@@ -17,6 +17,7 @@ from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.folders import folder_name, place, place_said
+from clipsyn.store.layout import Layout, Listed
 from clipsyn.store.tree import ON_DISK, Seen, Tree
 
 _SEALED = ("place", "arrays", "digest")  # what a group has since format 1.1: all or nothing
@@ -62,13 +63,13 @@ class StoredGroup:
         """Whether it has a digest; groups of format 1.0 have none."""
         return "digest" in self.attributes
 
-    def listed(self, array: str) -> arrays.Listed | None:
+    def listed(self, array: str) -> Listed | None:
         """The group's entry for one of its arrays; None where the group has no digest."""
         if not self.is_sealed:
             return None
         if array not in self["arrays"]:
             raise DamagedStore(f"{self.name} in {self.store} lists no array {array}")
-        return arrays.Listed.parse(self["arrays"][array])
+        return Listed.parse(self["arrays"][array])
 
     def read(self, array: str, rows: range | None = None) -> NDArray[Any]:
         """An array, or some rows of it.
@@ -83,7 +84,7 @@ class StoredGroup:
                 raise replaced_meanwhile(self.store, self.name) from None
             raise
 
-    def layout(self, array: str) -> arrays.Layout:
+    def layout(self, array: str) -> Layout:
         return self.tree.layout(self.path, array, self.listed(array))
 
     def check(self) -> None:

@@ -68,7 +68,6 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
 
 def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
     cell = store.cell(key)
-    group = cell.group()
     images, bad = cell.counts()
     return {
         **asdict(key),
@@ -76,9 +75,9 @@ def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
         "prompts": cell.prompt_sets(),
         "images": images,
         "bad": bad,
-        "embed": group.layout("image_embedding").shape[1] if cell.has_embeddings else None,
+        "embed": cell.width if cell.has_embeddings else None,
         "bytes": cell.size,
-        "fingerprint": group["fingerprint"],
+        "fingerprint": cell.known("fingerprint") or cell.group()["fingerprint"],
     }
 
 
@@ -135,6 +134,8 @@ def cells_of_group(store: FeatureStore, name: str) -> list[FeatureKey]:
 
 def group_digest(store: FeatureStore, group: Group) -> str:
     """A digest that changes with anything a reader sees of the group, labels included."""
+    if facts := store.tree.facts(group.path):
+        return str(facts["content"])
     stored = store.group(group.path)
     seen = {name: stored[name] for name in stored.attributes.keys() - {"provenance", "digest"}}
     if group.kind == "samples":
@@ -144,6 +145,7 @@ def group_digest(store: FeatureStore, group: Group) -> str:
 
 def remove_unfinished(store: FeatureStore) -> int:
     """Drop drafts and leftovers, even of a running command; returns how many."""
+    store.check_writable()
     drafts, left = unfinished(store.path), leftovers(store.path)
     with writing(store.path):
         for draft in drafts:
@@ -160,6 +162,7 @@ def remove(store: FeatureStore, groups: Collection[Group]) -> None:
 
     Sources go after what is made from them, so that stopping midway leaves no half of a cell.
     """
+    store.check_writable()
     order = (*ANSWERS, "features", *IMPORTS, "classes", "samples")
     with writing(store.path):
         for group in sorted(groups, key=lambda group: order.index(group.kind)):

@@ -11,12 +11,19 @@ from clipsyn.errors import StoreError, UnsupportedFormat
 from clipsyn.schema import FORMAT_VERSION
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
+from clipsyn.urls import Address, Location, is_url
 
 MARKER = "clipsyn.json"
+_INDEX = "index.json"  # of a published store: see `clipsyn.remote`
 
 
 def is_vacant(path: Path) -> bool:
-    """Whether a store can be made there: the folder is missing, or holds unfinished files alone."""
+    """Whether a store can be made there: the folder is missing, or holds unfinished files alone.
+
+    Raises StoreError for a URL.
+    """
+    if isinstance(path, Location):
+        raise written_at(path)
     if not files.exists(path):
         return True
     return path.is_dir() and all(entry.name == WIP for entry in files.entries(path))
@@ -24,6 +31,32 @@ def is_vacant(path: Path) -> bool:
 
 def is_store(path: Path) -> bool:
     return files.exists(path / MARKER)
+
+
+def place_of(path: Path | str) -> Path:
+    """Where a store is: a Location if it is a published one, at a URL or in a folder."""
+    location = None
+    if isinstance(path, Location) or is_url(path):
+        location = path if isinstance(path, Location) else Location.of(str(path))
+        if location.parts[0] != "file:":
+            return location
+    folder = Address.parse(location.url).folder if location else Path(path)
+    if files.exists(folder / _INDEX):
+        return location or Location.of(folder.resolve().as_uri())
+    return folder
+
+
+def is_published(path: Path | str) -> bool:
+    """Whether the store there is read as a published one: it need not be there."""
+    return isinstance(place_of(path), Location)
+
+
+def written_at(location: Location) -> StoreError:
+    """The error for writing to a published store."""
+    return StoreError(
+        f"{location} is only read: `clipsyn pull {location} STORE` makes a store of your own, and "
+        f"`clipsyn push STORE {location}` publishes what you add to it"
+    )
 
 
 def read_marker(path: Path) -> dict[str, Any]:

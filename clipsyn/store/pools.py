@@ -23,10 +23,10 @@ from clipsyn.numerics.blocks import read_ahead
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
-from clipsyn.store.arrays import Blocks
 from clipsyn.store.cell import PROMPTS, Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
+from clipsyn.store.layout import Blocks
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
 from clipsyn.stream import Stream
@@ -35,7 +35,6 @@ _LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time
 _STREAM_BYTES = 64 << 20  # of logits and embeddings in one block of a stream, or a chunk of each
 _LOGIT_BYTES = 4
-_READ_THREADS = 4  # of which each copies what it has read into its place; see store.arrays
 _SURE = 1000.0  # a logit beside which the others' probabilities are 0
 _LEAST = 1e-6  # keeps the predicted class first where its confidence is rounded to 1 / classes
 
@@ -221,7 +220,7 @@ class PoolReader:
                 for key in some
                 for part in parts
             ]
-        with ThreadPoolExecutor(_READ_THREADS) as threads:
+        with ThreadPoolExecutor(self.store.tree.lanes) as threads:
             for done in [threads.submit(job) for job in jobs]:
                 done.result()
         self._check_same()

@@ -23,7 +23,7 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     if not every:
         raise MissingCell(
             f"{store.path} holds no features yet: run "
-            f"`clipsyn extract {store.path} --backbones … --dataset …`"
+            f"`clipsyn extract {store.made_in} --backbones … --dataset …`"
         )
     wanted = {
         field: terms_of(field, names) for field, names in filters.items() if names is not None
@@ -36,6 +36,7 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
                 raise unknown_name(field, term, known, hint)
     keys = [key for key in every if all(_passes(key, f, terms) for f, terms in wanted.items())]
     _refuse_gaps(store, every, keys, wanted)
+    store.tree.expect(path for key in keys for path in store.places(key))
     return keys
 
 

@@ -6,19 +6,25 @@ brings groups of a published store into a cache when they are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from clipsyn.store import arrays, files
+from clipsyn.store.layout import Layout, Listed
 
 Seen = tuple[int, int]
 
 
 class Tree(Protocol):
     """Paths are those of the store: what lies at a URL is read from elsewhere."""
+
+    lanes: int  # how many threads a reader of many chunks does best with
+
+    def expect(self, paths: Iterable[Path]) -> None:
+        """Groups at these folders, and below them, will be looked at."""
 
     def marker(self, store: Path) -> dict[str, Any]:
         """What `clipsyn.json` says."""
@@ -44,26 +50,30 @@ class Tree(Protocol):
     def array_names(self, path: Path) -> list[str]:
         """The arrays of a group."""
 
-    def layout(self, path: Path, array: str, listed: arrays.Listed | None) -> arrays.Layout:
+    def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
         """As `arrays.layout`, of an array of a group."""
 
     def read(
-        self, path: Path, array: str, rows: range | None, listed: arrays.Listed | None
+        self, path: Path, array: str, rows: range | None, listed: Listed | None
     ) -> NDArray[Any]:
         """As `arrays.read`, of an array of a group."""
 
-    def damage(self, path: Path, array: str, listed: arrays.Listed | None) -> list[str]:
+    def damage(self, path: Path, array: str, listed: Listed | None) -> list[str]:
         """As `arrays.damage`, of an array of a group."""
 
 
 class _OnDisk:
     """A store on a file system."""
 
+    lanes = 4  # of which each copies what it has read into its place; see store.arrays
     exists = staticmethod(files.exists)
     folders = staticmethod(files.folders)
     size = staticmethod(files.size)
     attributes = staticmethod(arrays.read_attributes)
     array_names = staticmethod(arrays.array_names)
+
+    def expect(self, paths: Iterable[Path]) -> None:
+        """They are there."""
 
     def marker(self, store: Path) -> dict[str, Any]:
         from clipsyn.store.marker import read_marker  # which writes too, and so needs groups
@@ -76,15 +86,15 @@ class _OnDisk:
     def facts(self, path: Path) -> None:
         """Nothing is known before a group is read."""
 
-    def layout(self, path: Path, array: str, listed: arrays.Listed | None) -> arrays.Layout:
+    def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
         return arrays.layout(path / array, listed)
 
     def read(
-        self, path: Path, array: str, rows: range | None, listed: arrays.Listed | None
+        self, path: Path, array: str, rows: range | None, listed: Listed | None
     ) -> NDArray[Any]:
         return arrays.read(path / array, rows, listed)
 
-    def damage(self, path: Path, array: str, listed: arrays.Listed | None) -> list[str]:
+    def damage(self, path: Path, array: str, listed: Listed | None) -> list[str]:
         return arrays.damage(path / array, listed)
 
 

@@ -20,6 +20,7 @@ from zarr.codecs import BytesCodec, GzipCodec
 from clipsyn.errors import DamagedStore
 from clipsyn.schema import GROUPS, ArraySpec
 from clipsyn.store import arrays, files
+from clipsyn.store.layout import Blocks
 
 TEXTS = ["", "a", "crème brûlée", "犬/ねこ.png", "🦊" * 9, " \n\t", "a\0b", "x" * 3000]
 
@@ -45,7 +46,7 @@ def write(path: Path, values: np.ndarray, dtype: str, chunk_rows: int = 8) -> Pa
     names = ("embed", "byte")[: values.ndim - 1]
     sizes = dict(zip(("sample", *names), values.shape, strict=True))
     arrays.create_group(path, [spec(dtype, *names)], sizes, chunk_rows, {"made": "here"})
-    blocks = arrays.Blocks(len(values), chunk_rows)
+    blocks = Blocks(len(values), chunk_rows)
     for block in range(blocks.count):
         rows = blocks.range(block)
         arrays.write_block(path / "values", block, values[rows.start : rows.stop])
@@ -80,7 +81,7 @@ def test_special_floats_keep_their_bits(tmp_path: Path) -> None:
 
 @given(st.integers(1, 100_000), st.integers(1, 5_000))
 def test_blocks_are_balanced_and_cover_every_row_once(samples: int, chunk_rows: int) -> None:
-    blocks = arrays.Blocks(samples, chunk_rows)
+    blocks = Blocks(samples, chunk_rows)
     sizes = [len(blocks.range(block)) for block in range(blocks.count)]
     assert sum(sizes) == samples
     assert blocks.range(0).start == 0

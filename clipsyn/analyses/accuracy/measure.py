@@ -26,8 +26,8 @@ from clipsyn.numerics.metrics import mean_per_class_recall, scored, true_class_r
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import FeatureKey
 from clipsyn.stats.bootstrap import bootstrap_mean_per_class
-from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.layout import Blocks
 
 
 def measure(store: FeatureStore, settings: ZeroshotSettings) -> pl.DataFrame:

@@ -36,8 +36,8 @@ from clipsyn.results.frame import Measured, frame
 from clipsyn.results.view import WHERE
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.stats.bootstrap import Resamples
-from clipsyn.store.arrays import Blocks
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.layout import Blocks
 
 MOST_REGIONS = 1000  # of one group in the frame: all there can be of nine backbones
 _About = tuple[tuple[str, ...], str | None, Measured]  # backbones, ensemble, their number

@@ -1,0 +1,307 @@
+"""A published store as readers see it: listed by its index, its groups brought into the cache.
+
+Only what is read travels: the manifest and the metadata of a group when it is first looked at, and
+of its arrays the chunks that hold the rows asked for, many at a time. A file is kept when its size
+and SHA-256 are those of the manifest, whose own SHA-256 the index has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.remote.cache import Cache
+from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, MOST_MANIFEST, Entry, Index, Manifest
+from clipsyn.remote.objects import MissingObject
+from clipsyn.remote.transport import PARALLEL, Remote
+from clipsyn.store import arrays
+from clipsyn.store.groups import replaced_meanwhile
+from clipsyn.store.layout import Layout, Listed
+from clipsyn.store.tree import Seen
+from clipsyn.urls import Location
+
+MOST_FILE = 1 << 30  # bytes: of one chunk
+_Result = TypeVar("_Result")
+_Names = dict[str, Any]  # name of a folder -> those in it
+
+
+class Published:
+    """The tree of a store at a URL (`clipsyn.store.tree`), as it was when it was opened."""
+
+    def __init__(self, location: Location, remote: Remote, index: Index, cache: Cache) -> None:
+        self._location = location
+        self._remote = remote
+        self._index = index
+        self._cache = cache
+        self._entries = {entry.name: entry for entry in index.entries.values()}
+        self._manifests: dict[str, Manifest] = {}
+        self._lock = Lock()
+        self._running: dict[tuple[str, str], Future[None]] = {}
+        self._checked: set[str] = set()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A worker reads the index again; the cache is the same."""
+        return open_published, (self._location,)
+
+    # What there is
+
+    lanes = PARALLEL
+
+    def marker(self, store: Path) -> dict[str, Any]:
+        return dict(self._index.store)
+
+    def exists(self, path: Path) -> bool:
+        return self._below(path) is not None
+
+    def folders(self, path: Path) -> list[str]:
+        if self._entry(path):
+            return self.array_names(path)
+        return sorted(self._below(path) or ())
+
+    def size(self, path: Path) -> int:
+        below = self._below(path)
+        if below is None:
+            return 0
+        if entry := self._entry(path):
+            return entry.bytes
+        return sum(self.size(path / name) for name in below)
+
+    def seen(self, path: Path) -> Seen | None:
+        entry = self._entry(path)
+        return (int(entry.manifest[:15], 16), 0) if entry else None
+
+    def facts(self, path: Path) -> Mapping[str, Any] | None:
+        entry = self._entry(path)
+        if entry is None:
+            return None
+        return {**entry.facts, "fingerprint": entry.fingerprint, "content": entry.content}
+
+    @cached_property
+    def _names(self) -> _Names:
+        names: _Names = {}
+        for name in self._entries:
+            below = names
+            for part in name.split("/"):
+                below = below.setdefault(part, {})
+        return names
+
+    def _below(self, path: Path) -> _Names | None:
+        below: _Names | None = self._names
+        for part in path.relative_to(self._location).parts:
+            below = below.get(part) if below is not None else None
+        return below
+
+    def _entry(self, path: Path) -> Entry | None:
+        return self._entries.get(path.relative_to(self._location).as_posix())
+
+    # Groups
+
+    def expect(self, paths: Iterable[Path]) -> None:
+        """Bring the metadata of all groups at these folders and below them, many at a time."""
+        wanted = {entry.name: entry for path in paths for entry in self._entries_below(path)}
+        new = [entry for entry in wanted.values() if entry.name not in self._manifests]
+        if len(new) > 1:
+            with ThreadPoolExecutor(PARALLEL) as threads:
+                for _ in threads.map(self._metadata, new):
+                    pass
+
+    def _entries_below(self, path: Path) -> Iterable[Entry]:
+        if entry := self._entry(path):
+            yield entry
+            return
+        for name in self._below(path) or ():
+            yield from self._entries_below(path / name)
+
+    def attributes(self, path: Path) -> arrays.Attributes:
+        values = self._with_group(path, lambda entry, folder: arrays.read_attributes(folder))
+        return arrays.Attributes(path, values)
+
+    def array_names(self, path: Path) -> list[str]:
+        entry = self._entry(path)
+        names = self._metadata(entry).files if entry else ()
+        ends = f"/{arrays.METADATA}"
+        return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
+
+    def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
+        return self._with_group(path, lambda _, folder: arrays.layout(folder / array, listed))
+
+    def read(
+        self, path: Path, array: str, rows: range | None, listed: Listed | None
+    ) -> NDArray[Any]:
+        def look(entry: Entry, folder: Path) -> NDArray[Any]:
+            self._bring_rows(entry, folder, array, rows, listed)
+            return arrays.read(folder / array, rows, listed)
+
+        return self._with_group(path, look)
+
+    def damage(self, path: Path, array: str, listed: Listed | None) -> list[str]:
+        """What lies at the URL now is read, once for each group, whatever the cache has of it."""
+        entry = self._entry(path)
+        if entry and entry.name not in self._checked:
+            self._checked.add(entry.name)
+            self._forget(entry)
+
+        def look(entry: Entry, folder: Path) -> list[str]:
+            self._bring_rows(entry, folder, array, None, listed)
+            problems = arrays.damage(folder / array, listed)
+            return [problem.replace(str(folder), str(path)) for problem in problems]
+
+        try:
+            return self._with_group(path, look)
+        except StoreError as error:
+            return [str(error)]
+
+    def _with_group(self, path: Path, look: Callable[[Entry, Path], _Result]) -> _Result:
+        """What `look` finds in the group's folder of the cache; once more where that was damaged.
+
+        Messages name the group's own place.
+        """
+        entry = self._entry(path)
+        if entry is None:
+            raise DamagedStore(f"{path / arrays.METADATA} is missing")
+        folder = self._cache.folder(entry.manifest)
+        try:
+            self._metadata(entry)
+            return look(entry, folder)
+        except DamagedStore as error:
+            if str(folder) not in str(error):  # of what was sent
+                raise
+        self._forget(entry)
+        try:
+            self._metadata(entry)
+            return look(entry, folder)
+        except DamagedStore as error:
+            raise DamagedStore(str(error).replace(str(folder), str(path))) from None
+
+    def _forget(self, entry: Entry) -> None:
+        self._manifests.pop(entry.name, None)
+        self._cache.forget(entry.manifest)
+
+    def _metadata(self, entry: Entry) -> Manifest:
+        """The manifest of a group, whose metadata lies in the cache when this returns."""
+        manifest = self._manifests.get(entry.name)
+        if manifest is None:
+            manifest = self._manifest(entry)
+            wanted = [name for name in manifest.files if Path(name).name == arrays.METADATA]
+            self._bring(entry, manifest, wanted)
+            self._manifests[entry.name] = manifest
+        return manifest
+
+    def _manifest(self, entry: Entry) -> Manifest:
+        kept = self._cache.folder(entry.manifest) / MANIFEST
+        try:
+            return Manifest.parse(kept.read_bytes(), self._remote.shown, entry)
+        except (FileNotFoundError, DamagedStore):
+            pass
+        data = self._get(entry, MANIFEST, MOST_MANIFEST)
+        manifest = Manifest.parse(data, self._remote.shown, entry)
+        self._cache.keep(entry.manifest, MANIFEST, data)
+        self._cache.label(entry.manifest, self._remote.shown, entry.name)
+        return manifest
+
+    # Files
+
+    def _bring_rows(
+        self,
+        entry: Entry,
+        folder: Path,
+        array: str,
+        rows: range | None,
+        listed: Listed | None,
+    ) -> None:
+        manifest = self._metadata(entry)
+        chunks = arrays.files_of(folder / array, rows, listed, len(manifest.files))
+        if chunks is None:  # a copy in another layout
+            wanted = [name for name in manifest.files if name.startswith(f"{array}/")]
+        else:
+            wanted = [f"{array}/{name}" for name in chunks]
+        self._bring(entry, manifest, wanted)
+
+    def _bring(self, entry: Entry, manifest: Manifest, names: Collection[str]) -> None:
+        """Fetch what of these files is not in the cache."""
+        folder = self._cache.folder(entry.manifest)
+        missing = [name for name in names if not (folder / name).exists()]
+        if not missing:
+            return
+        for name in missing:
+            if name not in manifest.files:
+                raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
+        for future in [self._start(entry, manifest, name) for name in missing]:
+            future.result()
+        self._cache.make_room()
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(PARALLEL)
+
+    def _start(self, entry: Entry, manifest: Manifest, name: str) -> Future[None]:
+        """Fetch a file in another thread; one that is on its way is not fetched twice."""
+        key = entry.manifest, name
+        with self._lock:
+            if key in self._running:
+                return self._running[key]
+            future = self._threads.submit(self._fetch, entry, manifest, name)
+            self._running[key] = future
+        future.add_done_callback(lambda _: self._running.pop(key, None))
+        return future
+
+    def _fetch(self, entry: Entry, manifest: Manifest, name: str) -> None:
+        size, digest = manifest.files[name]
+        if size > MOST_FILE:
+            raise DamagedStore(
+                f"{self._shown(entry, name)} has {size:,} bytes: too many for a chunk"
+            )
+        for _ in range(2):  # what was altered on its way may arrive the second time
+            data = self._get(entry, name, size)
+            if len(data) == size and hashlib.sha256(data).hexdigest() == digest:
+                self._cache.keep(entry.manifest, name, data)
+                return
+        raise DamagedStore(f"{self._shown(entry, name)} has other bytes than its manifest lists")
+
+    def _get(self, entry: Entry, name: str, most: int) -> bytes:
+        """Raises StaleCell where the group was replaced, or DamagedStore where a file is lost."""
+        path = f"{entry.folder}/{name}"
+        try:
+            answer = self._remote.get(path, most=most)
+        except MissingObject:
+            now = _read_index(self._remote, self._cache, self._location.url)
+            if now.entries.get(entry.place) != entry:
+                raise replaced_meanwhile(self._location, entry.name) from None
+            raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
+        assert answer is not None  # no ETag was given
+        return answer.data
+
+    def _shown(self, entry: Entry, name: str) -> str:
+        return f"{self._remote.shown}/{entry.folder}/{name}"
+
+
+def open_published(location: Location) -> Published:
+    """The store at a URL: reads its index, or learns that the one in the cache is current."""
+    remote, cache = Remote(location.url), Cache.of_user()
+    try:
+        index = _read_index(remote, cache, location.url)
+    except MissingObject:
+        raise StoreError(
+            f"{location} is no published store, for it has no {INDEX}: make it one with "
+            f"`clipsyn push STORE {location}`"
+        ) from None
+    return Published(location, remote, index, cache)
+
+
+def _read_index(remote: Remote, cache: Cache, url: str) -> Index:
+    etag, data = cache.index(url) or (None, b"")
+    answer = remote.get(INDEX, known=etag, most=MOST_INDEX)
+    if answer is None:
+        return Index.parse(data, remote.shown)
+    index = Index.parse(answer.data, remote.shown)
+    if answer.etag:
+        cache.keep_index(url, answer.etag, answer.data)
+    return index

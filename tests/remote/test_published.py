@@ -1,0 +1,381 @@
+"""A published store is read like the one it was made of, and less of it travels."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import cell_rows, find_groups
+from clipsyn.store.pools import PoolReader
+from clipsyn.store.verify import damage, debris
+from clipsyn.urls import Location
+from tests.remote.publish import published, republish, write_index
+from tests.remote.server import Server
+
+ONE = "features/toy/test/clean/fake--one"
+
+
+@pytest.fixture
+def folder(tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    return published(tiny_store.path, tmp_path / "published")
+
+
+@pytest.fixture
+def server(
+    folder: Path, serve: Callable[[Path], Server], monkeypatch: pytest.MonkeyPatch
+) -> Server:
+    monkeypatch.setattr("clipsyn.remote.transport._PAUSE", 0)
+    return serve(folder)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def alter_index(folder: Path, **changes: Any) -> None:
+    write_index(folder, json.loads((folder / "index.json").read_text()) | changes)
+
+
+def only(folder: Path, name: str) -> Path:
+    """The folder with the files of a group."""
+    (there,) = (folder / name).iterdir()
+    return there
+
+
+def test_pools_are_those_of_the_store(tiny_store: FeatureStore, server: Server) -> None:
+    there = FeatureStore.open(server.url)
+    assert there.keys() == tiny_store.keys()
+    for split in ("train", "test"):
+        ours, theirs = tiny_store.pool("toy", split), there.pool("toy", split)
+        np.testing.assert_array_equal(ours.logits, theirs.logits)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert ours.ids == theirs.ids
+        assert ours.origin == theirs.origin
+        assert ours.provenance == theirs.provenance
+        for name, embeddings in ours.embeddings.items():
+            np.testing.assert_array_equal(embeddings, theirs.embeddings[name])
+
+
+def test_a_list_of_cells_is_one_request(tiny_store: FeatureStore, server: Server) -> None:
+    rows = cell_rows(FeatureStore.open(server.url))
+    assert server.paths() == ["index.json"]
+    ours = cell_rows(tiny_store)
+    for row in (*rows, *ours):
+        assert row.pop("bytes") > 0  # those of folders between are not published
+    assert rows == ours
+
+
+def test_a_second_run_reads_the_index_alone(server: Server) -> None:
+    first = FeatureStore.open(server.url).pool("toy", "test")
+    assert len(server.paths()) == len(set(server.paths()))  # nothing twice
+    server.requests.clear()
+    server.statuses.clear()
+    again = FeatureStore.open(server.url).pool("toy", "test")
+    assert server.requests == [("GET", "index.json")]
+    assert server.statuses == [304]
+    np.testing.assert_array_equal(first.logits, again.logits)
+
+
+def test_only_chunks_with_the_rows_asked_for_travel(server: Server) -> None:
+    store = FeatureStore.open(server.url)
+    key = store.keys(split=["test"], perturbation=["clean"])[0]
+    store.embeddings(key, range(8, 12))  # 20 images in chunks of 7: the second
+    chunks = [path for path in server.paths() if "/c." in path]
+    assert [chunk.rpartition("/")[2] for chunk in chunks] == ["c.1.0"]
+    assert not any("fake--two" in path for path in server.paths())
+
+
+def test_stores_with_the_same_group_share_it(
+    tiny_store: FeatureStore, server: Server, tmp_path: Path, serve: Callable[[Path], Server]
+) -> None:
+    FeatureStore.open(server.url).pool("toy", "test")
+    other = serve(published(tiny_store.path, tmp_path / "other"))
+    FeatureStore.open(other.url).pool("toy", "test")
+    assert other.paths() == ["index.json"]
+
+
+def test_a_folder_is_opened_by_path_and_by_url(folder: Path, tiny_store: FeatureStore) -> None:
+    expected = tiny_store.pool("toy", "test").logits
+    for place in (folder, str(folder), folder.as_uri()):
+        store = FeatureStore.open(place)
+        assert str(store.path) == folder.as_uri()
+        np.testing.assert_array_equal(store.pool("toy", "test").logits, expected)
+    local = FeatureStore.open(tiny_store.path.as_uri())  # a store, and none that was published
+    assert local.path == tiny_store.path
+
+
+def test_a_store_travels_to_workers(server: Server) -> None:
+    store = FeatureStore.open(server.url.replace("//", "//me:secret@"))
+    there = pickle.loads(pickle.dumps(store))
+    assert there.path.url == store.path.url
+    assert there.keys() == store.keys()
+
+
+def test_nothing_can_be_written(tiny_store: FeatureStore, server: Server) -> None:
+    store = FeatureStore.open(server.url)
+    samples = tiny_store.samples("toy", "test")
+    for write in (
+        lambda: FeatureStore.create(server.url),
+        lambda: store.writer(samples, "mine"),
+        lambda: store.annotate(samples),
+        lambda: store.samples_draft(samples),
+    ):
+        with pytest.raises(StoreError, match=f"{server.url} is only read: `clipsyn pull"):
+            write()
+
+
+def test_messages_show_the_url_and_no_secret(server: Server) -> None:
+    url = server.url.replace("//", "//me:secret@") + "?token=hidden"
+    store = FeatureStore.open(url)
+    assert repr(store) == f"FeatureStore('{server.url}')"
+    with pytest.raises(MissingCell) as error:
+        store.samples("toys", "test")
+    assert str(error.value).startswith(f"{server.url} has no samples of toys/test")
+    assert "`clipsyn extract STORE --dataset toys" in str(error.value)  # that one can be written
+    assert "secret" not in str(error.value)
+    assert "hidden" not in str(error.value)
+
+
+def test_no_store_there(server: Server) -> None:
+    with pytest.raises(StoreError, match=r"/nothing is no published store, for it has no index"):
+        FeatureStore.open(f"{server.url}/nothing")
+
+
+# What goes wrong on the way
+
+
+@pytest.mark.parametrize("fault", ["503", "cut", "altered"])
+def test_a_fault_now_and_then_is_mended(
+    tiny_store: FeatureStore, server: Server, fault: str
+) -> None:
+    seen: set[str] = set()
+
+    def every_file_once(path: str) -> str | None:
+        first = path not in seen and path != "index.json"
+        seen.add(path)
+        return fault if first and "image_embedding/c." in path else None
+
+    server.ranges = False
+    server.fault = every_file_once
+    pool = FeatureStore.open(server.url).pool("toy", "test")
+    np.testing.assert_array_equal(pool.logits, tiny_store.pool("toy", "test").logits)
+
+
+def test_a_file_that_is_another_is_refused_and_not_kept(server: Server, cache: Path) -> None:
+    server.fault = lambda path: "altered" if path.endswith("image_embedding/c.1.0") else None
+    store = FeatureStore.open(server.url)
+    key = store.keys(split=["test"])[0]
+    with pytest.raises(DamagedStore, match="other bytes than its manifest lists") as error:
+        store.embeddings(key)
+    assert f"{server.url}/{'features'}" in str(error.value)
+    assert str(cache) not in str(error.value)
+    assert not list(cache.rglob("image_embedding/c.1.0"))
+    server.fault = lambda path: None
+    assert np.isfinite(store.embeddings(key)).all()
+
+
+def test_a_file_that_is_lost_is_damage(folder: Path, server: Server) -> None:
+    (only(folder, ONE) / "image_embedding" / "c.0.0").unlink()
+    store = FeatureStore.open(server.url)
+    with pytest.raises(DamagedStore, match=r"image_embedding/c\.0\.0 is missing"):
+        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+
+
+def test_a_group_replaced_meanwhile_is_said(folder: Path, server: Server) -> None:
+    store = FeatureStore.open(server.url)
+    there = only(folder, ONE)
+    attributes = there / "zarr.json"
+    attributes.write_text(attributes.read_text() + " ")
+    republish(folder, ONE)
+    with pytest.raises(StaleCell, match="was replaced while it was read: run the same command"):
+        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+    again = FeatureStore.open(server.url)
+    assert len(again.embeddings(again.keys(split=["test"], perturbation=["clean"])[0])) == 20
+
+
+def test_what_was_damaged_in_the_cache_is_brought_again(
+    tiny_store: FeatureStore, server: Server, cache: Path
+) -> None:
+    expected = FeatureStore.open(server.url).pool("toy", "test").logits
+    for file in cache.glob("groups/*/*/c.*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    for file in cache.glob("groups/*/zarr.json"):
+        file.write_bytes(b"")
+    again = FeatureStore.open(server.url).pool("toy", "test")
+    np.testing.assert_array_equal(again.logits, expected)
+
+
+def test_a_cache_that_is_emptied_meanwhile_is_filled_again(server: Server, cache: Path) -> None:
+    store = FeatureStore.open(server.url)
+    expected = store.pool("toy", "test").logits
+    shutil.rmtree(cache)
+    np.testing.assert_array_equal(store.pool("toy", "test").logits, expected)
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StoreError, match=r"cannot be written .*: set CLIPSYN_CACHE to a folder"):
+        FeatureStore.open(server.url)
+
+
+# verify
+
+
+def problems(store: FeatureStore) -> list[str]:
+    groups = find_groups(store, {})
+    return [*debris(store, groups)] + [one for group in groups for one in damage(store, group)]
+
+
+def test_verify_reads_what_lies_at_the_url(server: Server, folder: Path) -> None:
+    store = FeatureStore.open(server.url)
+    assert problems(store) == []
+    chunk = only(folder, ONE) / "image_embedding" / "c.0.0"  # which the cache has
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    found = problems(FeatureStore.open(server.url))
+    assert len(found) == 1
+    assert "image_embedding/c.0.0 has other bytes than its manifest lists" in found[0]
+
+
+def test_verify_finds_what_was_published_damaged(server: Server, folder: Path) -> None:
+    chunk = only(folder, ONE) / "image_embedding" / "c.0.0"
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    republish(folder, ONE)  # the manifest says the damaged bytes
+    found = problems(FeatureStore.open(server.url))
+    assert len(found) == 1
+    assert re.search(f"block 0.*{server.url}/{ONE}/image_embedding/c.0.0 .* checksum", found[0])
+
+
+# Stores of strangers
+
+
+def test_another_major_format_is_refused_and_a_newer_minor_one_read(
+    folder: Path, server: Server
+) -> None:
+    alter_index(folder, format="1.99", more="fields")
+    assert FeatureStore.open(server.url).keys()
+    alter_index(folder, format="2.0")
+    with pytest.raises(UnsupportedFormat, match=r"has format 2\.0, this clipsyn reads 1"):
+        FeatureStore.open(server.url)
+
+
+@pytest.mark.parametrize(
+    "index", ["", "{}", "[" * 100_000, '{"format": "1.0"}', "null", "{" * 10, "\0"]
+)
+def test_an_index_that_is_none_is_damage(folder: Path, server: Server, index: str) -> None:
+    (folder / "index.json").write_text(index)
+    with pytest.raises(DamagedStore, match=r"index\.json is damaged"):
+        FeatureStore.open(server.url)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../evil", "/etc/evil", "a/../../evil", "\0evil", "a\\evil", ".hidden", "manifest.json"],
+)
+def test_names_of_files_never_leave_the_cache(
+    folder: Path, server: Server, tmp_path: Path, name: str
+) -> None:
+    there = only(folder, ONE)
+    manifest = json.loads((there / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["zarr.json"]
+    restate(folder, there, manifest)
+    store = FeatureStore.open(server.url)
+    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    with pytest.raises(DamagedStore, match=r"manifest\.json is damaged"):
+        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+    after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    assert after == before
+
+
+def restate(folder: Path, there: Path, manifest: Any) -> None:
+    """Publish a group with this manifest, whatever its files are."""
+    import hashlib
+
+    data = json.dumps(manifest).encode()
+    (there / "manifest.json").write_bytes(data)
+    index = json.loads((folder / "index.json").read_text())
+    (entry,) = (one for one in index["groups"] if one["manifest"].startswith(there.name))
+    entry["manifest"] = hashlib.sha256(data).hexdigest()
+    entry["bytes"] = sum(size for size, _ in manifest["files"].values())
+    there.rename(there.parent / entry["manifest"][:16])
+    write_index(folder, index)
+
+
+def test_places_of_groups_are_names_and_no_paths(folder: Path, server: Server) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    index["groups"][0]["place"][-1] = "../../../etc"
+    write_index(folder, index)
+    store = FeatureStore.open(server.url)
+    kind, *names = index["groups"][0]["place"]
+    path = store.at(kind, *names)
+    assert ".." not in path.relative_to(store.path).parts
+    with pytest.raises(StoreError):
+        store.group(path)  # it is the one of another place
+    assert all(".." not in path.split("/") for path in server.paths())
+
+
+def test_a_declared_size_is_not_believed(folder: Path, server: Server) -> None:
+    there = only(folder, ONE)
+    manifest = json.loads((there / "manifest.json").read_text())
+    manifest["files"]["image_embedding/c.0.0"][0] = 1 << 40
+    restate(folder, there, manifest)
+    store = FeatureStore.open(server.url)
+    with pytest.raises(DamagedStore, match="too many for a chunk"):
+        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+
+
+def test_a_declared_shape_is_not_believed(folder: Path, server: Server) -> None:
+    there = only(folder, ONE)
+    file = there / "image_embedding" / "zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["shape"][0] = 10**12
+    file.write_text(json.dumps(metadata))
+    republish(folder, ONE)
+    store = FeatureStore.open(server.url)
+    with pytest.raises(DamagedStore, match=f"{server.url}/{ONE}/image_embedding/zarr.json"):
+        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+
+
+def test_a_group_of_another_place_is_refused(folder: Path, server: Server) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    entries = {"/".join(entry["place"]): entry for entry in index["groups"]}
+    one, two = (
+        entries["features/toy/test/clean/fake/one"],
+        entries["features/toy/test/clean/fake/two"],
+    )
+    shutil.copytree(
+        only(folder, "features/toy/test/clean/fake--two"), folder / ONE / two["manifest"][:16]
+    )
+    one["manifest"], one["bytes"] = two["manifest"], two["bytes"]
+    write_index(folder, index)
+    store = FeatureStore.open(server.url)
+    with pytest.raises(DamagedStore, match="is what belongs in features/toy/test/clean/fake--two"):
+        store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
+
+
+def test_a_reader_in_blocks_reads_the_same(tiny_store: FeatureStore, server: Server) -> None:
+    rows = np.array([0, 3, 11, 19])
+    there = PoolReader(FeatureStore.open(server.url), "toy", "test", perturbation="jpeg-3")
+    ours = PoolReader(tiny_store, "toy", "test", perturbation="jpeg-3")
+    np.testing.assert_array_equal(there.read(rows).logits, ours.read(rows).logits)
+
+
+def test_a_location_is_no_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    location = Location.of("s3://bucket/store")
+    assert not location.exists()
+    assert str(location / "features") == "s3://bucket/store/features"
