@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.remote.bucket import Bucket, in_front_of
+from tests.remote.nginx import Nginx, started
 from tests.remote.server import Server, serving
 
 _NUMBERS = itertools.count()
@@ -48,3 +49,10 @@ def bucket(moto_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         for name, value in made.environment().items():
             monkeypatch.setenv(name, value)
         yield made
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """A real web server, for all tests of the session."""
+    with started(tmp_path_factory.mktemp("nginx")) as running:
+        yield running

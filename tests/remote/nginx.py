@@ -1,0 +1,94 @@
+"""A real web server: Debian's nginx, serving folders on loopback.
+
+``apt-get install nginx`` has it. Tests that want it are skipped where it is absent, and fail
+instead where CLIPSYN_TEST_SERVERS is set, as the project's gate does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SERVERS = "CLIPSYN_TEST_SERVERS"
+_CONFIG = """
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 128; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        root {folder}/sites;
+    }}
+}}
+"""
+_REQUEST = re.compile(r'"(\w+) (\S+) [^"]*" (\d+) (\d+)')
+
+
+class Nginx:
+    """The running server."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder, self._port = folder, port
+
+    def serving(self, folder: Path) -> str:
+        """The URL at which a folder is served, which may be made later."""
+        site = self._folder / "sites" / f"site-{len(list((self._folder / 'sites').iterdir()))}"
+        site.symlink_to(folder)
+        return f"http://127.0.0.1:{self._port}/{site.name}"
+
+    def requests(self) -> list[tuple[str, str, int, int]]:
+        """Method, path, status and bytes of all requests so far."""
+        found = _REQUEST.finditer((self._folder / "access.log").read_text("utf-8"))
+        return [(it[1], it[2], int(it[3]), int(it[4])) for it in found]
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Nginx]:
+    """Start nginx with its files in a folder."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        assert SERVERS not in os.environ, f"{SERVERS} is set, and there is no nginx"
+        pytest.skip("no nginx: `apt-get install nginx` has it")
+    folder.chmod(0o755)  # root's workers are other users
+    (folder / "sites").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read what we made
+    config.write_text(user + _CONFIG.format(folder=folder, port=port), "utf-8")
+    server = subprocess.Popen([program, "-c", config, "-e", folder / "error.log", "-p", folder])
+    try:
+        _wait_for(port, server)
+        yield Nginx(folder, port)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """The limit is for what never comes, not a measure of speed."""
+    end = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, "nginx has ended"
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < end, "nginx does not answer"
+        time.sleep(0.05)

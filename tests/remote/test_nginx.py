@@ -1,0 +1,68 @@
+"""A published store behind a real web server."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import StoreError
+from clipsyn.remote.objects import MissingObject
+from clipsyn.remote.transport import Remote
+from clipsyn.store.features import FeatureStore
+from tests.remote.copying import push
+from tests.remote.nginx import Nginx
+
+
+@pytest.fixture
+def url(tiny_store: FeatureStore, nginx: Nginx, tmp_path: Path) -> str:
+    push(tiny_store, f"file://{tmp_path}/www")
+    return nginx.serving(tmp_path / "www")
+
+
+def test_objects_are_the_files(url: str, tmp_path: Path) -> None:
+    remote = Remote(url)
+    files = [path for path in (tmp_path / "www").rglob("*") if path.is_file()]
+    paths = {
+        str(path.relative_to(tmp_path / "www")): path for path in files if "/." not in str(path)
+    }
+    brought = {path: hashlib.sha256(data).digest() for path, data in remote.get_many(paths)}
+    assert brought == {
+        name: hashlib.sha256(path.read_bytes()).digest() for name, path in paths.items()
+    }
+
+
+def test_what_has_not_changed_is_not_sent_again(url: str, nginx: Nginx) -> None:
+    remote = Remote(url)
+    first = remote.get("index.json")
+    assert first is not None
+    assert remote.get("index.json", known=first.etag) is None
+    assert nginx.requests()[-1][2:] == (304, 0)
+
+
+def test_what_is_not_there_is_missing(url: str) -> None:
+    with pytest.raises(MissingObject, match=f"there is no {url}/nothing"):
+        Remote(url).get("nothing")
+    assert not Remote(url).exists("nothing")
+
+
+def test_a_web_server_takes_nothing(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        Remote(url).put("new", b"data")
+    assert not (tmp_path / "www" / "new").exists()
+
+
+def test_a_store_is_read_over_http(url: str, tiny_store: FeatureStore, nginx: Nginx) -> None:
+    there = FeatureStore.open(url)
+    assert there.keys() == tiny_store.keys()
+    key = there.keys()[0]
+    pool, same = (store.pool(key.dataset, key.split) for store in (there, tiny_store))
+    np.testing.assert_array_equal(pool.logits, same.logits)
+    before = len(nginx.requests())
+    FeatureStore.open(url).pool(key.dataset, key.split)
+    again = nginx.requests()[before:]
+    assert [(path.rpartition("/")[2], status) for _, path, status, _ in again] == [
+        ("index.json", 304)
+    ]
