@@ -21,8 +21,8 @@ class ExtractSettings(Settings):
     datasets: tuple[str, ...] = setting(
         REQUIRED,
         TEXTS,
-        "A folder, a .csv or .parquet manifest or a webdataset folder, with an optional NAME=; or "
-        "a name that `clipsyn datasets` lists. Repeated or with commas.",
+        "A folder, a .csv or .parquet manifest, a webdataset or an image set of Hugging Face's, "
+        "with an optional NAME=; or a name that `clipsyn datasets` lists. Repeated or with commas.",
         flag="--dataset",
         letter="-d",
     )

@@ -9,6 +9,7 @@ from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_datas
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.extract.sources.base import ImageSource
 from clipsyn.extract.sources.folder import open_folder
+from clipsyn.extract.sources.huggingface import is_huggingface, open_huggingface
 from clipsyn.extract.sources.manifest import open_manifest
 from clipsyn.extract.sources.torchvision import open_torchvision
 from clipsyn.extract.sources.webdataset import is_webdataset, open_webdataset
@@ -24,11 +25,13 @@ def open_source(
     """The images of a dataset's split.
 
     `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
-    ``.csv`` or ``.parquet`` manifest, or a webdataset folder. A catalogue name wins over a folder
+    ``.csv`` or ``.parquet`` manifest, a webdataset folder, or an image set of the library
+    `datasets` (a folder of its save_to_disk, or parquet files). A catalogue name wins over a folder
     of that name in the working directory: write ``./NAME`` for the latter. A catalogue name is
     looked for under `root` as manifest ``NAME.csv`` (``vtab-dtd.csv`` for ``vtab/dtd``), then as
-    webdataset, then in what ships, then through torchvision. What another package offers is opened
-    by the function that its `source` names, which is called with split, root and download.
+    webdataset or image set of `datasets`, then in what ships, then through torchvision. What
+    another package offers is opened by the function that its `source` names, which is called with
+    split, root and download.
 
     Raises UnknownName for a name that is neither, DatasetError for what cannot be read, PluginError
     for what another package should open and cannot.
@@ -39,8 +42,12 @@ def open_source(
     if path.is_dir():
         if is_webdataset(path, split):
             return open_webdataset(path, name, split)
+        if is_huggingface(path):
+            return open_huggingface(path, name, split)
         return open_folder(path, name, split)
     if path.is_file():
+        if is_huggingface(path):
+            return open_huggingface(path, name, split)
         if path.suffix.lower() in MANIFESTS:
             return open_manifest(path, name, split)
         raise DatasetError(
@@ -61,6 +68,8 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
     for folder in (root / f"wds_{cleaned}", root / cleaned) if root else ():
         if folder.is_dir() and is_webdataset(folder, split):
             return open_webdataset(folder, info.name, split)
+        if folder.is_dir() and is_huggingface(folder):
+            return open_huggingface(folder, info.name, split)
     if not info.shipped:
         return open_torchvision(info, split, root, download)
     if not info.shipped_path.is_dir():
