@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -318,6 +319,12 @@ def _filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [FakeSource(split="test"), FakeSource(split="train", count=11)]
     fill(path, encoders, sources, ("clean", "jpeg:3"))
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests read at URLs is not kept in the cache of who runs them."""
+    os.environ["CLIPSYN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

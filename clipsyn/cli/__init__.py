@@ -38,6 +38,7 @@ _COMMANDS = {  # where each is, beside those of analyses
     "rm": "store:rm",
     "push": "publish:push",
     "pull": "publish:pull",
+    "cache": "cache:cache",
     "backbones": "catalogue:backbones",
     "datasets": "catalogue:datasets",
     "perturbations": "catalogue:perturbations",

@@ -42,9 +42,10 @@ def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan
     settle_process()
     from clipsyn.extract.plan import make_plan
 
+    store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
+    store.check_writable()
     settings = settings_for(job)
     wanted = _wanted(job)
-    store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
     return make_plan(store, wanted, progress), settings
 
 

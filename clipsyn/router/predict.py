@@ -23,7 +23,6 @@ from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.cell import PROMPTS as UNKNOWN
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.files import exists
 from clipsyn.store.layout import Blocks
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
@@ -100,7 +99,7 @@ class _Images:
             cell = self.store.cell(key)
             if cell.imported_as and not cell.has_embeddings:  # of logits nothing else is known
                 continue
-            if not cell.imported_as and not exists(self.store.features_path(key)):
+            if not cell.imported_as and not self.store.tree.exists(cell.path):
                 line = self.store.extract_line(replace(key, backbone=backbone.text))
                 raise MissingCell(f"{self.store.path} has no {key}: run `{line}`")
             backbone.check(cell.encoder()[0])

@@ -90,6 +90,7 @@ BASES: dict[str, dict[str, Any]] = {
     "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should
     "push": {"store": "store", "url": "published", "dry_run": True},
     "pull": {"url": "published", "store": "pulled", "dry_run": True},
+    "cache": {},
     "backbones": {},
     "datasets": {},
     "perturbations": {},

@@ -28,6 +28,7 @@ HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in ANALYSES},
     "backbones": ([], READING | {"zarr", "PIL"}),
+    "cache": ([], READING | {"zarr", "PIL", "polars", "obstore"}),
     "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "cite": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "compare": (["RESULTS", "--reference", "THEIRS"], READING | {"zarr", "PIL"}),
