@@ -22,6 +22,11 @@ _EXTRAS = {  # what installs a package that the base install lacks
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
     **dict.fromkeys(("obstore", "filelock"), "remote"),
 }
+_KEPT = {  # what a command that was interrupted goes on with
+    **dict.fromkeys(("extract", "run"), "finished blocks"),
+    "push": "files that were sent",
+    "pull": "files that have arrived",
+}
 _ADVICE = {
     errno.EACCES: "give yourself the right to it, or choose another place",
     errno.EPERM: "give yourself the right to it, or choose another place",
@@ -52,9 +57,9 @@ def sentences(context: click.Context) -> Iterator[None]:
     except ClipsynError as error:
         _fail(error, flags_of(context))
     except KeyboardInterrupt:
-        resumable = context.invoked_subcommand in ("extract", "run")
-        kept = "; finished blocks are kept, run the same command again" if resumable else ""
-        _fail(Interrupted(f"interrupted{kept}"))
+        kept = _KEPT.get(context.invoked_subcommand or "")
+        again = f"; {kept} are kept, run the same command again" if kept else ""
+        _fail(Interrupted(f"interrupted{again}"))
     except (click.Abort, click.exceptions.Exit, SystemExit):
         raise
     except BaseException as error:  # Rust's panics are no Exception

@@ -1,0 +1,152 @@
+"""push and pull killed at random moments: nothing half-visible, and the same command completes.
+
+The environment variable CLIPSYN_TEST_KILLS says how many times each is killed, 10 by default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+
+from clipsyn.remote.index import Index
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.verify import damage, debris
+from tests.remote.bucket import Bucket, in_front_of
+from tests.remote.copying import pull, push
+from tests.remote.server import Server
+
+KILLS = range(int(os.environ.get("CLIPSYN_TEST_KILLS", "10")))
+CELLS = ("--backbones", "fake/one", "--perturb", "clean", "--split", "test")
+FILTERS = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
+ROOT = Path(__file__).parents[2]
+
+
+class Killer:
+    """Kills a command of `clipsyn` when it makes its request of a number, or a moment later."""
+
+    def __init__(self, after: int, later: float) -> None:
+        self._left, self._later = after, later
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.killed = False
+
+    def run(self, *words: object, environment: dict[str, str] | None = None) -> int:
+        """The exit status, negative where it was killed."""
+        command = [sys.executable, "-m", "clipsyn", *map(str, words)]
+        env = {**os.environ, **(environment or {}), "PYTHONPATH": str(ROOT)}
+        with self._lock:
+            self._process = subprocess.Popen(
+                command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        _, said = self._process.communicate()
+        assert self.killed or self._process.returncode == 0, said.decode()
+        return self._process.returncode
+
+    def count(self, *_: str) -> None:
+        """Of a server: a request has come."""
+        with self._lock:
+            self._left -= 1
+            if self._left == 0 and self._process:
+                time.sleep(self._later)
+                self._process.kill()
+                self.killed = True
+
+
+def killers(requests: int) -> Iterator[Killer]:
+    """One for each kill, at another number of the requests that the command makes."""
+    for number in KILLS:
+        rng = random.Random(number)
+        yield Killer(rng.randrange(1, requests), rng.choice([0, 0, rng.uniform(0, 0.02)]))
+
+
+@contextmanager
+def new_bucket(moto_port: int, name: str) -> Iterator[Bucket]:
+    with in_front_of(Bucket(name, moto_port)) as made:
+        yield made
+
+
+def test_push_killed(
+    moto_port: int, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_bucket(moto_port, "whole") as reference:
+        set_environment(monkeypatch, reference)
+        push(tiny_store, reference.url, FILTERS)
+        expected = {path: reference.read(path) for path in reference.paths()}
+        requests = len(reference.requests)
+    visible = 0
+    for number, killer in enumerate(killers(requests)):
+        with new_bucket(moto_port, f"killed-{number}") as bucket:
+            set_environment(monkeypatch, bucket)
+            bucket.fault = killer.count
+            killer.run("push", tiny_store.path, bucket.url, *CELLS)
+            bucket.fault = lambda method, path: None
+            visible += check_published(bucket)
+            push(tiny_store, bucket.url, FILTERS)
+            assert {path: bucket.read(path) for path in bucket.paths()} == expected
+    assert visible < len(KILLS)  # or none was killed in the middle
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
+    for name, value in bucket.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def check_published(bucket: Bucket) -> bool:
+    """Whether there is an index. What it names is there, and so is what each manifest names."""
+    paths = set(bucket.paths())
+    for path in paths:
+        if path.endswith("manifest.json"):
+            folder = path.removesuffix("manifest.json")
+            for name, (size, digest) in json.loads(bucket.read(path))["files"].items():
+                data = bucket.read(folder + name)
+                assert (len(data), hashlib.sha256(data).hexdigest()) == (size, digest)
+    if "index.json" not in paths:
+        return False
+    index = Index.parse(bucket.read("index.json"), bucket.url)
+    assert all(f"{entry.folder}/manifest.json" in paths for entry in index.entries.values())
+    return True
+
+
+def test_pull_killed(
+    tiny_store: FeatureStore, tmp_path: Path, fakes: Any, serve: Callable[..., Server]
+) -> None:
+    push(tiny_store, tmp_path / "published", FILTERS)
+    server = serve(tmp_path / "published")
+    pull(server.url, tmp_path / "whole")
+    requests = len(server.requests)
+    seen = []
+    for number, killer in enumerate(killers(requests)):
+        path = tmp_path / f"killed-{number}"
+        server.fault = killer.count
+        killer.run("pull", server.url, path)
+        server.fault = lambda path: None
+        seen.append(check_store(path))
+        pull(server.url, path)
+        assert fakes.unlike(tmp_path / "whole", path) == []
+        assert list((path / ".wip").glob("pull-*")) == []
+    whole = len(find_groups(FeatureStore.open(tmp_path / "whole"), {}))
+    assert min(seen) < whole  # or none was killed in the middle
+
+
+def check_store(path: Path) -> int:
+    """How many groups are visible; all of them are whole, with all that they need."""
+    if not (path / "clipsyn.json").exists():
+        return 0
+    store = FeatureStore.open(path)
+    groups = find_groups(store, {})
+    assert list(debris(store, groups)) == []
+    assert [problem for group in groups for problem in damage(store, group, deep=True)] == []
+    return len(groups)
