@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsyn.cli.options import list_option, with_options
-from clipsyn.cli.output import say
+from clipsyn.cli.output import say, say_rows
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
     from clipsyn.remote.choice import Filters
+    from clipsyn.remote.index import Place
 
 Command = Callable[..., Any]
 
@@ -67,19 +68,24 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
+    from clipsyn.origins.card import card
     from clipsyn.progress import progress
-    from clipsyn.remote.push import Push
+    from clipsyn.remote.push import Push, place_of
     from clipsyn.store.features import FeatureStore
 
     plan = Push.plan(FeatureStore.open(store), url, _given(filters), replace=replace)
     shown = plan.remote.shown
-    _say_plan((group.path.relative_to(store) for group in plan.groups), dry_run)
-    _say_size(len(plan.groups), plan.size, plan.there, f"to push to {shown}")
+    if dry_run:
+        sizes = {place_of(group): group.size for group in plan.groups}
+        _say_table(sizes, [place_of(group) for group in plan.there])
+    _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
     if plan.replaced:
         say(f"{len(plan.replaced):,} of them replace what is published there")
     if plan.groups and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters)
+        if plan.is_all():
+            plan.describe(card(plan.store, where=shown))
         say(f"pushed: `clipsyn ls {shown}` shows what is there")
 
 
@@ -103,8 +109,10 @@ def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
     from clipsyn.remote.pull import Pull
 
     plan = Pull.plan(url, store, _given(filters))
-    _say_plan((entry.name for entry in plan.new), dry_run)
-    _say_size(len(plan.new), plan.size, plan.there, f"to pull from {plan.remote.shown}")
+    if dry_run:
+        sizes = {entry.place: entry.bytes for entry in plan.new}
+        _say_table(sizes, [entry.place for entry in plan.there])
+    _say_size(len(plan.new), plan.size, len(plan.there), f"to pull from {plan.remote.shown}")
     if plan.new and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters)
@@ -115,9 +123,24 @@ def _given(filters: dict[str, tuple[str, ...] | None]) -> Filters:
     return {dimension: names for dimension, names in filters.items() if names is not None}
 
 
-def _say_plan(groups: Iterable[object], dry_run: bool) -> None:
-    for group in groups if dry_run else ():
-        say(str(group))
+def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:
+    """A line for each dataset, split and perturbation; classes have no split."""
+    from clipsyn.store.folders import KINDS
+
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for place in sorted({*sizes, *there}):
+        names = dict(zip(KINDS[place[0]], place[1:], strict=True))
+        where = {name: names.get(name) or "" for name in ("dataset", "split", "perturbation")}
+        counts = {"backbones": set(), "groups": 0, "MB": 0.0, "there": 0}
+        row = rows.setdefault(tuple(where.values()), {**where, **counts})  # type: ignore[arg-type]
+        row["backbones"] |= {names[name] for name in ("backbone",) if name in names}
+        row["groups"] += place in sizes
+        row["MB"] += sizes.get(place, 0) / 1e6
+        row["there"] += place not in sizes
+    shown = [{**row, "backbones": len(row["backbones"])} for _, row in sorted(rows.items())]
+    say_rows(
+        shown, notes="Without a perturbation: sample tables, and class embeddings of a dataset."
+    )
 
 
 def _say_size(groups: int, size: int, there: int, what: str) -> None:

@@ -43,7 +43,7 @@ class Pull:
     index: Index
     path: Path
     new: Sequence[Entry]
-    there: int  # groups that are there already
+    there: Sequence[Entry]  # in the store already
 
     @classmethod
     def plan(cls, url: str, path: Path, filters: Filters) -> Pull:
@@ -66,7 +66,7 @@ class Pull:
             )
         chosen = [entry for place, entry in sorted(index.entries.items()) if place in places]
         new = _missing(remote, path, chosen)
-        return cls(remote, index, path, new, len(chosen) - len(new))
+        return cls(remote, index, path, new, [entry for entry in chosen if entry not in new])
 
     @property
     def size(self) -> int:

@@ -49,7 +49,7 @@ class Push:
     remote: Remote
     new: Sequence[Group]
     replaced: Sequence[Group]  # there with other content, which makes way
-    there: int  # groups that are there already
+    there: Sequence[Group]  # published already
 
     @classmethod
     def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
@@ -62,13 +62,13 @@ class Push:
         index, _ = read_index(remote)
         if index is None:
             _refuse_occupied(remote)
-        new, other, there = [], [], 0
+        new, other, there = [], [], []
         for group in _chosen(store, filters):
-            entry = index.entry(_place(group)) if index else None
+            entry = index.entry(place_of(group)) if index else None
             if entry is None:
                 new.append(group)
             elif entry.content == content_of(store.group(group.path)):
-                there += 1
+                there.append(group)
             else:
                 other.append((group, entry))
         if other and not replace:
@@ -104,6 +104,13 @@ class Push:
             with suppress(Changed):  # another publisher was faster
                 self.remote.put_if(MARKER, (self.store.path / MARKER).read_bytes(), None)
 
+    def is_all(self) -> bool:
+        """Whether what is published now is the store, the whole of it."""
+        index, _ = read_index(self.remote)
+        return index is not None and set(index.entries) == set(
+            map(place_of, find_groups(self.store, {}))
+        )
+
     def describe(self, card: str) -> None:
         """Write the page that says what is published."""
         self.remote.put(CARD, card.encode())
@@ -135,7 +142,7 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
     groups = find_groups(store, {})
     if problem := next(debris(store, groups), None):
         raise DamagedStore(f"{problem}: `clipsyn verify {store.path}` names all that is damaged")
-    by_place = {_place(group): group for group in groups}
+    by_place = {place_of(group): group for group in groups}
     wanted = choose(by_place, filters, f"clipsyn ls {store.path}")
     if not wanted:
         raise MissingCell(
@@ -144,7 +151,7 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
     return [by_place[place] for place in by_place if place in wanted]
 
 
-def _place(group: Group) -> Place:
+def place_of(group: Group) -> Place:
     return (group.kind, *group.names.values())
 
 
@@ -200,7 +207,7 @@ class _Sending:
         if files.file_at(group.path / METADATA) != stored.seen:
             raise replaced_meanwhile(self.store.path, stored.name)
         entry = Entry(
-            _place(group),
+            place_of(group),
             manifest=manifest.digest,
             bytes=manifest.bytes,
             fingerprint=stored["fingerprint"],

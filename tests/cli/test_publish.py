@@ -55,24 +55,36 @@ def test_again_there_is_nothing_to_do(
         assert re.fullmatch(f"nothing to .*: {count} are there already", said[0])
 
 
-def test_dry_run_lists_groups_and_does_nothing(
-    clipsyn: Any, path: Path, place: Path, tmp_path: Path
+def test_dry_run_says_what_is_copied_and_does_nothing(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path, read_table: Any
 ) -> None:
-    filters = ("-b", "fake/one", "-p", "clean", "-s", "test")
-    expected = [
-        "samples/toy/test",
-        "classes/toy/simple/fake--one",
-        "features/toy/test/clean/fake--one",
-        "logits/toy/test/clean/fake--one/simple",
-    ]
-    said = lines(clipsyn("push", path, place, *filters, "--dry-run"))
-    assert said[:-1] == expected
-    assert said[-1].startswith("4 groups to push to ")
-    assert not place.exists()
-    clipsyn("push", path, place)
-    said = lines(clipsyn("pull", place, tmp_path / "back", *filters, "--dry-run"))
-    assert sorted(said[:-1]) == sorted(expected)
+    clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
+    published = (place / "index.json").read_bytes()
+    push = ("push", path, place, "-s", "test")
+    pull = ("pull", place, tmp_path / "back")
+    for command, counts in (
+        (push, [(1, 1), (0, 1), (2, 2), (4, 0)]),
+        (pull, [(1, 0)] * 2 + [(2, 0)]),
+    ):
+        said = clipsyn(*command, "--dry-run").stdout
+        table = read_table(said)
+        shown = list(zip(table.column("groups"), table.column("there"), strict=True))
+        assert shown == [(str(groups), str(there)) for groups, there in counts]
+        total = sum(groups for groups, _ in counts)
+        assert said.splitlines()[-1].startswith(f"{total} groups to {command[0]} ")
+    assert (place / "index.json").read_bytes() == published
     assert not (tmp_path / "back").exists()
+
+
+def test_a_card_is_written_where_all_of_the_store_is_published(
+    clipsyn: Any, path: Path, place: Path
+) -> None:
+    clipsyn("push", path, place, "-b", "fake/one")
+    assert not (place / "README.md").exists()
+    clipsyn("push", path, place)
+    card = (place / "README.md").read_text()
+    assert "8 cells over 31 images" in card
+    assert f"clipsyn ls {place.as_uri()}" in card
 
 
 def test_patterns_and_lists_choose_cells(

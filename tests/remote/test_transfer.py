@@ -51,7 +51,7 @@ def test_an_interruption_ends_what_waits() -> None:
         begun.append(number)
         time.sleep(0.01)
 
-    with pytest.raises(KeyboardInterrupt), lanes() as (groups, files):
+    with pytest.raises(KeyboardInterrupt), lanes() as (groups, files):  # noqa: PT012 - what is begun inside
         waiting = [groups.submit(lambda: list(files.map(file, range(500)))) for _ in range(50)]
         while not begun:
             time.sleep(0.001)
