@@ -70,6 +70,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     """
     from clipsyn.origins.card import card
     from clipsyn.progress import progress
+    from clipsyn.remote.publishing import address_of
     from clipsyn.remote.push import Push, place_of
     from clipsyn.store.features import FeatureStore
 
@@ -84,8 +85,8 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     if plan.groups and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters)
-        if plan.is_all():
-            plan.describe(card(plan.store, where=shown))
+        published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
+        plan.describe(card(published, where=shown))
         say(f"pushed: `clipsyn ls {shown}` shows what is there")
 
 

@@ -12,6 +12,11 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def path(tiny_store: FeatureStore) -> Path:
     return tiny_store.path
@@ -76,15 +81,18 @@ def test_dry_run_says_what_is_copied_and_does_nothing(
     assert not (tmp_path / "back").exists()
 
 
-def test_a_card_is_written_where_all_of_the_store_is_published(
-    clipsyn: Any, path: Path, place: Path
+def test_the_card_is_of_all_that_is_published(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path, fakes: Any
 ) -> None:
     clipsyn("push", path, place, "-b", "fake/one")
-    assert not (place / "README.md").exists()
-    clipsyn("push", path, place)
     card = (place / "README.md").read_text()
-    assert "8 cells over 31 images" in card
+    assert "4 cells over 31 images" in card
     assert f"clipsyn ls {place.as_uri()}" in card
+    clipsyn("push", path, place)
+    assert "8 cells over 31 images" in (place / "README.md").read_text()
+    more = fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]).path
+    clipsyn("push", more, place)
+    assert "9 cells over 31 images" in (place / "README.md").read_text()
 
 
 def test_patterns_and_lists_choose_cells(
