@@ -84,6 +84,9 @@ class Published:
             return None
         return {**entry.facts, "fingerprint": entry.fingerprint, "content": entry.content}
 
+    def listed(self) -> Collection[Entry]:
+        return self._index.entries.values()
+
     @cached_property
     def _names(self) -> _Names:
         names: _Names = {}

@@ -14,6 +14,7 @@ from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, place
+from clipsyn.store.listed import Listing
 from clipsyn.store.tree import ON_DISK, Tree
 from clipsyn.store.unfinished import leftovers, unfinished
 
@@ -59,11 +60,14 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     one that was extracted; `embed` is None where there are no embeddings. Of a dataset that shows
     each image under one condition alone, `images` counts those of the cell's.
     """
-    keys = sorted(
-        store.keys(),
-        key=lambda key: (key.dataset, key.split, by_severity(key.perturbation), key.backbone),
-    )
-    return [_cell_row(store, key) for key in keys]
+    if (groups := store.tree.listed()) is not None:
+        listing = Listing(groups)
+        return [listing.row(key) for key in sorted(listing.keys(), key=_in_order)]
+    return [_cell_row(store, key) for key in sorted(store.keys(), key=_in_order)]
+
+
+def _in_order(key: FeatureKey) -> tuple[Any, ...]:
+    return key.dataset, key.split, by_severity(key.perturbation), key.backbone
 
 
 def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:

@@ -6,7 +6,7 @@ brings groups of a published store into a cache when they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,26 @@ from clipsyn.store import arrays, files
 from clipsyn.store.layout import Layout, Listed
 
 Seen = tuple[int, int]
+
+
+class ListedGroup(Protocol):
+    """What an index says of one group."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Its kind and names."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its files."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its identity."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a table of cells shows of it."""
 
 
 class Tree(Protocol):
@@ -43,6 +63,9 @@ class Tree(Protocol):
 
     def facts(self, path: Path) -> Mapping[str, Any] | None:
         """What a table of cells shows of a group, where that is known without reading it."""
+
+    def listed(self) -> Collection[ListedGroup] | None:
+        """All groups, where there is an index of them."""
 
     def attributes(self, path: Path) -> arrays.Attributes:
         """Of a group; raises DamagedStore where there is none."""
@@ -85,6 +108,9 @@ class _OnDisk:
 
     def facts(self, path: Path) -> None:
         """Nothing is known before a group is read."""
+
+    def listed(self) -> None:
+        """There is no index."""
 
     def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
         return arrays.layout(path / array, listed)

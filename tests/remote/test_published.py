@@ -68,6 +68,39 @@ def test_pools_are_those_of_the_store(tiny_store: FeatureStore, server: Server) 
             np.testing.assert_array_equal(embeddings, theirs.embeddings[name])
 
 
+def with_imports(store: FeatureStore) -> None:
+    """Add a cell of each kind that can be made elsewhere."""
+    samples, rows = store.samples("toy", "test"), np.arange(20) % 3
+    with store.writer(samples, "embedded") as cell:
+        cell.classes("simple", np.eye(3, 4), scale=100.0)
+        cell.embeddings(np.eye(4)[rows])
+    with store.writer(samples, "without text") as cell:
+        cell.embeddings(np.eye(4)[rows])
+    with store.writer(samples, "predicted") as cell:
+        cell.predictions(rows, valid=rows > 0)
+    for prompts in ("simple", "others"):
+        with store.writer(samples, "prompted", prompts=prompts) as cell:
+            cell.logits(np.eye(3)[rows])
+
+
+def test_cells_that_were_made_elsewhere_are_listed(
+    tiny_store: FeatureStore, tmp_path: Path
+) -> None:
+    with_imports(tiny_store)
+    there = FeatureStore.open(published(tiny_store.path, tmp_path / "published"))
+    rows, ours = cell_rows(there), cell_rows(tiny_store)
+    assert {row["imported"] for row in rows} == {None, "embeddings", "logits", "predictions"}
+    for row in (*rows, *ours):
+        row.pop("bytes")
+    assert rows == ours
+    keys = tiny_store.keys()
+    for cell, other in zip(map(tiny_store.cell, keys), map(there.cell, keys), strict=True):
+        for said in ("imported_as", "has_logits", "has_embeddings", "has_confidences"):
+            assert getattr(cell, said) == getattr(other, said)
+        assert cell.prompt_sets() == other.prompt_sets()
+        assert cell.counts() == other.counts()
+
+
 def test_a_list_of_cells_is_one_request(tiny_store: FeatureStore, server: Server) -> None:
     rows = cell_rows(FeatureStore.open(server.url))
     assert server.paths() == ["index.json"]

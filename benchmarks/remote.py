@@ -1,0 +1,212 @@
+"""A cell and a list of 5,000 cells over loopback HTTP, against curl; the cache against the store.
+
+    python benchmarks/remote.py
+
+nginx serves, with one worker process. Both sides of a download write files: curl all files of the
+group at once, clipsyn what it needs of them, whose SHA-256 it computes; then it reads the array.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+from common import Measured, fresh_python, interleaved, ratio, report, spread, start, workplace
+
+from clipsyn.progress import progress
+from clipsyn.remote.cache import Cache
+from clipsyn.remote.index import INDEX, Index
+from clipsyn.remote.push import Push
+from clipsyn.remote.transport import PARALLEL
+from clipsyn.specs import FeatureKey
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.samples import SampleTable
+
+ROWS, WIDTH, CELLS = 50_000, 768, 5_000
+KEY = FeatureKey("random", "test", "clean", "random")
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
+events {{ worker_connections 256; }}
+http {{
+    access_log off; sendfile on; keepalive_requests 100000;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
+
+
+@contextmanager
+def serving(root: Path, folder: Path) -> Iterator[str]:
+    """nginx with `root` at the URL that this gives."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir()
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, root=root))
+    user = ["-g", "user root;"] if os.getuid() == 0 else []  # or it may not read what root wrote
+    process = subprocess.Popen(["nginx", "-c", str(config), *user], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def publish_cell(folder: Path) -> tuple[FeatureStore, Path]:
+    """A store with one cell of embeddings, and the same published in a folder."""
+    store = FeatureStore.create(folder / "store")
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((ROWS, WIDTH), dtype=np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    samples = SampleTable.of(KEY.dataset, KEY.split, [f"{row}" for row in range(ROWS)])
+    with store.writer(samples, KEY.backbone) as cell:
+        cell.embeddings(values.astype(np.float16))
+    published = folder / "published"
+    push = Push.plan(store, published.as_uri(), {}, replace=False)
+    with progress("groups") as counters:
+        push.carry_out(counters)
+    return store, published
+
+
+def curl_config(published: Path, url: str, out: Path) -> Path:
+    """What curl needs to fetch every file of the cell, and no other."""
+    lines = [
+        f'url = "{url}/{file.relative_to(published)}"\noutput = "{out / str(number)}"'
+        for number, file in enumerate(sorted((published / "imports").rglob("*")))
+        if file.is_file()
+    ]
+    config = out.parent / "curl.txt"
+    config.write_text("\n".join(lines).replace("%", "%25"))
+    return config
+
+
+def reading(folder: Path, rounds: int) -> list[Measured]:
+    store, published = publish_cell(folder)
+    expected = store.embeddings(KEY)
+    out, caches = folder / "fetched", folder / "caches"
+    with serving(published, folder / "nginx-cell") as url:
+        config = curl_config(published, url, out)
+        curl = [
+            "curl",
+            "--silent",
+            "--parallel",
+            "--parallel-max",
+            str(PARALLEL),
+            "-K",
+            str(config),
+        ]
+
+        def fetch() -> None:
+            subprocess.run(curl, check=True)
+
+        def read(cache: Path) -> np.ndarray:
+            os.environ["CLIPSYN_CACHE"] = str(cache)
+            return FeatureStore.open(url).embeddings(KEY)
+
+        def cold() -> None:
+            read(caches / f"{time.monotonic_ns()}")
+
+        out.mkdir()
+        warm = partial(read, folder / "warm")
+        np.testing.assert_array_equal(warm(), expected)
+        cold_times = interleaved({"clipsyn": cold, "curl": fetch}, rounds)
+        shutil.rmtree(caches)
+        sides: dict[str, Callable[[], object]] = {
+            "warm": warm,
+            "local": lambda: FeatureStore.open(store.path).embeddings(KEY),
+        }
+        warm_times = interleaved(sides, 3 * rounds)
+    size = expected.nbytes / 1e6
+    curl_rate = size / statistics.median(cold_times["curl"])
+    return [
+        Measured(
+            f"cold cache, {size:.0f} MB in {PARALLEL} requests at a time: speed over curl's",
+            ratio(cold_times["curl"], cold_times["clipsyn"]),
+            f"curl {curl_rate:,.0f} MB/s; " + spread(cold_times["curl"], cold_times["clipsyn"]),
+            floor=0.6,
+        ),
+        Measured(
+            "warm cache: time over the local store's",
+            ratio(warm_times["warm"], warm_times["local"]),
+            spread(warm_times["warm"], warm_times["local"]),
+            ceiling=1.2,
+        ),
+    ]
+
+
+def publish_many(published: Path) -> None:
+    """An index of so many cells, all of them the one that is there."""
+    index = Index.parse((published / INDEX).read_bytes(), "the benchmark")
+    (cell,) = (entry for entry in index.entries.values() if entry.kind == "imports")
+    many = [
+        replace(cell, place=("imports", f"set-{n // 100}", "test", "clean", f"backbone-{n % 100}"))
+        for n in range(CELLS)
+    ]
+    (published / INDEX).write_bytes(index.with_entries(many).dumps())
+
+
+def listing(folder: Path, rounds: int) -> list[Measured]:
+    published = folder / "many"
+    shutil.copytree(folder / "published", published)
+    publish_many(published)
+    os.environ["CLIPSYN_CACHE"] = str(folder / "listed")
+    with serving(published, folder / "nginx-many") as url:
+
+        def run(*command: str) -> None:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+        def plain() -> None:
+            run("curl", "--silent", f"{url}/{INDEX}")
+            run(*fresh_python("-m", "clipsyn", "--help"))
+
+        sides: dict[str, Callable[[], object]] = {
+            "ls": lambda: run(*fresh_python("-m", "clipsyn", "ls", url)),
+            "plain": plain,
+        }
+        times = interleaved(sides, rounds)
+    return [
+        Measured(
+            f"`clipsyn ls` of {CELLS:,} cells: time over `curl` and `clipsyn --help`",
+            ratio(times["ls"], times["plain"]),
+            f"{statistics.median(times['ls']):.2f} s; " + spread(times["ls"], times["plain"]),
+            ceiling=2,
+        )
+    ]
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Kept; else a temporary one.")
+def main(rounds: int, folder: Path | None) -> None:
+    for program in ("nginx", "curl"):
+        if not shutil.which(program):
+            sys.exit(f"this needs {program}: on Debian, `apt-get install {program}`")
+    start("A store at a URL")
+    with workplace(folder) as place:
+        results = reading(Path(place), rounds) + listing(Path(place), rounds)
+        cache = Cache.of_user().root
+        report(results)
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Rows of cells from an index alone: what `clipsyn.store.cell` says of groups, without a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clipsyn.errors import DamagedStore
+from clipsyn.specs import FeatureKey
+from clipsyn.store.cell import PROMPTS
+from clipsyn.store.folders import ANSWERS
+from clipsyn.store.tree import ListedGroup
+
+_Names = tuple[str, ...]
+
+
+class Listing:
+    """The groups of an index, by the cells that they belong to."""
+
+    def __init__(self, groups: Iterable[ListedGroup]) -> None:
+        self._cells: dict[_Names, ListedGroup] = {}  # what has no prompt set
+        self._prompted: dict[_Names, dict[str, ListedGroup]] = {}
+        self._answers: dict[_Names, set[str]] = {}
+        self._bytes: dict[_Names, int] = {}
+        self._texts: dict[tuple[str, str], dict[str, ListedGroup]] = {}  # of dataset and backbone
+        self._sets: dict[str, set[str]] = {}  # of prompts, by dataset
+        for group in groups:
+            self._add(group, *group.place)
+
+    def _add(self, group: ListedGroup, kind: str, *names: str) -> None:
+        if kind == "classes":
+            dataset, prompts, backbone = names
+            self._texts.setdefault((dataset, backbone), {})[prompts] = group
+            self._sets.setdefault(dataset, set()).add(prompts)
+            return
+        if kind == "samples":
+            return
+        cell = names[:4]
+        self._bytes[cell] = self._bytes.get(cell, 0) + group.bytes
+        if kind == "prompted":
+            self._prompted.setdefault(cell, {})[names[4]] = group
+        elif kind in ANSWERS:
+            self._answers.setdefault(cell, set()).add(names[4])
+        elif kind == "imports" or cell not in self._cells:
+            self._cells[cell] = group
+
+    def keys(self) -> list[FeatureKey]:
+        """Of all cells, in no order."""
+        return [FeatureKey(*names) for names in self._bytes]
+
+    def row(self, key: FeatureKey) -> dict[str, Any]:
+        """As `cell_rows` has it; raises DamagedStore for what is left of a lost cell."""
+        cell = key.names
+        group = self._cells.get(cell)
+        if (group is None or group.place[0] == "features") and cell in self._prompted:
+            sets = self._prompted[cell]
+            group = sets[min(sets)]
+        if group is None:
+            raise DamagedStore(f"{key} has predictions, but what they were made from is lost")
+        facts = group.facts
+        return {
+            **vars(key),
+            "imported": facts.get("imported"),
+            "prompts": self._prompts(cell, group.place[0], facts),
+            "images": facts.get("images"),
+            "bad": facts.get("bad"),
+            "embed": facts.get("embed"),
+            "bytes": self._bytes[cell],
+            "fingerprint": group.fingerprint,
+        }
+
+    def _prompts(self, cell: _Names, kind: str, facts: Mapping[str, Any]) -> list[str]:
+        if kind == "prompted":
+            return sorted(self._prompted[cell])
+        dataset, _, _, backbone = cell
+        texts = self._texts.get((dataset, backbone), {})
+        if kind == "features":
+            return sorted(texts.keys() | self._answers.get(cell, set()))
+        if facts.get("imported") == "embeddings":
+            ours = [name for name in texts if texts[name].facts.get("imported") == "embeddings"]
+            return sorted(ours)
+        return sorted(self._sets.get(dataset, ())) or [PROMPTS]
