@@ -6,13 +6,14 @@ has the whole URL, so it is not passed on.
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +38,7 @@ _CLASSES = {"http": "HTTPStore", "https": "HTTPStore"} | {
     "gs": "GCSStore",
     "az": "AzureStore",
 }
+_CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")  # beginnings of variables
 _REASONS = (  # what obstore says of a request -> what went wrong
     (r"dns error|failed to lookup", "its host is not known: check the URL"),
     (r"connection refused", "nothing answers there: check the URL"),
@@ -144,25 +146,13 @@ class _Objects:
 
     @cached_property
     def _store(self) -> ObjectStore:
-        from obstore import store
-
-        scheme, address = self._address.scheme, self._address
-        headers = http_headers(address) if self._is_http else {}
-        settings = settings_of(scheme)
-        plain = scheme == "http" or str(settings.get("endpoint", "")).startswith("http://")
-        return getattr(store, _CLASSES[scheme]).from_url(  # type: ignore[no-any-return]
-            address.url,
-            client_options={**_OPTIONS, "allow_http": plain, "default_headers": headers},
-            retry_config={
-                "max_retries": _RETRIES,
-                "retry_timeout": timedelta(minutes=2),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=10),
-                    "base": 2,
-                },
-            },
-            **settings,
+        headers = http_headers(self._address) if self._is_http else {}
+        told = (item for item in os.environ.items() if item[0].startswith(_CLOUDS))
+        return _connected(
+            self._address,
+            tuple(headers.items()),
+            tuple(settings_of(self._address.scheme).items()),
+            frozenset(told),
         )
 
     def get(self, path: str, known: str | None, most: int) -> Answer | None:
@@ -232,6 +222,33 @@ class _Objects:
     def _refuse_http(self) -> None:
         if self._is_http:
             raise _Unreadable("HTTP only reads: publish to s3://, gs://, az:// or a folder")
+
+
+@lru_cache(8)  # making one takes 5 to 15 ms, and loses connections that are open
+def _connected(
+    address: Address,
+    headers: tuple[tuple[str, str], ...],
+    settings: tuple[tuple[str, Any], ...],
+    _environment: Collection[tuple[str, str]],  # which obstore reads
+) -> ObjectStore:
+    from obstore import store
+
+    endpoint = str(dict(settings).get("endpoint", ""))
+    plain = address.scheme == "http" or endpoint.startswith("http://")
+    return getattr(store, _CLASSES[address.scheme]).from_url(  # type: ignore[no-any-return]
+        address.url,
+        client_options={**_OPTIONS, "allow_http": plain, "default_headers": dict(headers)},
+        retry_config={
+            "max_retries": _RETRIES,
+            "retry_timeout": timedelta(minutes=2),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=10),
+                "base": 2,
+            },
+        },
+        **dict(settings),
+    )
 
 
 def _in_parallel(
