@@ -183,10 +183,10 @@ class _Sending:
     def send(self, group: Group) -> Entry:
         """Send what is missing of a group, the manifest last."""
         entry, manifest = self._described(group)
-        if self.remote.exists(f"{entry.folder}/{MANIFEST}"):
+        there = {path.removeprefix(f"{entry.folder}/") for path in self.remote.list(entry.folder)}
+        if MANIFEST in there:
             self.meter.advance(manifest.bytes)
             return entry
-        there = {path.removeprefix(f"{entry.folder}/") for path in self.remote.list(entry.folder)}
         self.meter.advance(sum(manifest.files[name][0] for name in there & manifest.files.keys()))
         missing = manifest.files.keys() - there
         put = partial(self._put, group.path, entry, manifest)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def test_a_second_store_adds_to_it_and_what_is_there_stays(
     before = published_files(place)
     second = fakes.fill(tmp_path / "second", [fakes.Encoder(), fakes.Encoder("fake/three")])
     pushed = push(second, place)
-    assert pushed.there == 4
+    assert len(pushed.there) == 4
     after = published_files(place)
     assert {name: after[name] for name in before if name != "index.json"} == {
         name: data for name, data in before.items() if name != "index.json"
@@ -206,15 +206,15 @@ def test_a_group_replaced_while_it_is_sent_is_not_published(
     tiny_store: FeatureStore, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its manifest was made; then an array gets other values, as a corrected label does."""
-    original = pushing.Remote.exists
+    original = pushing.Remote.list
 
-    def exists(self: Any, path: str) -> bool:
-        if path.startswith(FEATURES):
+    def listed(self: Any, prefix: str) -> Iterator[str]:
+        if prefix.startswith(FEATURES):
             values = tiny_store.path / FEATURES / "valid" / "c.0"
             values.write_bytes(bytes(len(values.read_bytes())))
-        return original(self, path)
+        return original(self, prefix)
 
-    monkeypatch.setattr(pushing.Remote, "exists", exists)
+    monkeypatch.setattr(pushing.Remote, "list", listed)
     with pytest.raises(StoreError, match="was replaced while it was read"):
         push(tiny_store, place, CELL)
     assert not (place / "index.json").exists()

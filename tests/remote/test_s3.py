@@ -41,7 +41,7 @@ def test_nothing_is_sent_or_brought_twice(
     keys, index = bucket.paths(), bucket.read("index.json")
     bucket.requests.clear()
     again = Push.plan(tiny_store, bucket.url, {}, replace=False)
-    assert (len(again.groups), again.there) == (0, len(find_groups(tiny_store, {})))
+    assert (len(again.groups), len(again.there)) == (0, len(find_groups(tiny_store, {})))
     assert len(bucket.requests) == 1  # the index
     assert (bucket.paths(), bucket.read("index.json")) == (keys, index)
     pull(bucket.url, tmp_path / "back")
