@@ -1,0 +1,73 @@
+"""A published store is read from S3, which throttles now and then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import StoreError
+from clipsyn.remote.transport import Remote
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import cell_rows
+from tests.remote.bucket import Bucket
+from tests.remote.publish import published
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def filled(bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path) -> Bucket:
+    """A bucket with the store, published in it."""
+    folder = published(tiny_store.path, tmp_path / "published")
+    remote = Remote(bucket.url)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        remote.put(file.relative_to(folder).as_posix(), file)
+    bucket.requests.clear()
+    return bucket
+
+
+def test_a_store_in_a_bucket_is_read(tiny_store: FeatureStore, filled: Bucket) -> None:
+    store = FeatureStore.open(filled.url)
+    assert len(cell_rows(store)) == len(tiny_store.keys())
+    assert [method for method, _ in filled.requests] == ["GET"]  # the index
+    ours, theirs = tiny_store.pool("toy", "test"), store.pool("toy", "test")
+    np.testing.assert_array_equal(ours.logits, theirs.logits)
+    assert ours.origin == theirs.origin
+    assert not [path for _, path in filled.requests if "list-type" in path]
+
+
+def test_a_second_run_reads_the_index_alone(filled: Bucket) -> None:
+    FeatureStore.open(filled.url).pool("toy", "test")
+    filled.requests.clear()
+    FeatureStore.open(filled.url).pool("toy", "test")
+    assert len(filled.requests) == 1
+    assert "index.json" in filled.requests[0][1]
+
+
+def test_throttling_is_waited_for(tiny_store: FeatureStore, filled: Bucket) -> None:
+    seen: set[str] = set()
+
+    def once(method: str, path: str) -> str | None:
+        first = path not in seen
+        seen.add(path)
+        return "503" if first and len(seen) % 3 == 0 else None
+
+    filled.fault = once
+    pool = FeatureStore.open(filled.url).pool("toy", "test")
+    np.testing.assert_array_equal(pool.logits, tiny_store.pool("toy", "test").logits)
+    assert filled.failed > 2
+
+
+def test_no_bucket_is_a_sentence_without_secrets(
+    filled: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    with pytest.raises(StoreError, match="s3://no-such-bucket/x is no published store") as error:
+        FeatureStore.open("s3://no-such-bucket/x")
+    assert "s3cret" not in str(error.value)
