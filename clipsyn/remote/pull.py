@@ -26,6 +26,7 @@ from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays, files
+from clipsyn.store.arrays import METADATA
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS
@@ -55,9 +56,7 @@ class Pull:
         remote = Remote(address_of(url))
         index, _ = read_index(remote)
         if index is None:
-            raise StoreError(
-                f"there is no published store at {remote.shown}: `clipsyn push` makes one"
-            )
+            raise _not_published(remote)
         places = choose(index.entries, filters, f"clipsyn ls {remote.shown}")
         if not places:
             raise MissingCell(
@@ -83,6 +82,15 @@ class Pull:
                 some = [entry for entry in self.new if entry.kind in kinds]
                 list(groups.map(bringing.bring, some))
         meter.finish()
+
+
+def _not_published(remote: Remote) -> StoreError:
+    if remote.exists(METADATA):
+        return StoreError(
+            f"{remote.shown} holds a store that was not published: `clipsyn merge` takes one in a "
+            "folder, `clipsyn push` publishes it"
+        )
+    return StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
 
 
 def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]:

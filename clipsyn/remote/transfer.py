@@ -9,7 +9,7 @@ from threading import Lock
 
 from clipsyn.progress import Progress
 
-FILES, GROUPS = 16, 4  # at a time
+FILES, GROUPS = 16, 8  # at a time
 _MEGA = 1_000_000
 
 

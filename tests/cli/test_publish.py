@@ -150,3 +150,21 @@ def test_unknown_names_have_near_matches(fails: Any, clipsyn: Any, path: Path, p
 def test_nothing_is_published_there(fails: Any, tmp_path: Path) -> None:
     said = fails(4, "pull", tmp_path / "nowhere", tmp_path / "back")
     assert said.startswith(f"there is no published store at {(tmp_path / 'nowhere').as_uri()}")
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"), [("push", "files that were sent"), ("pull", "files that have arrived")]
+)
+def test_an_interruption_says_what_is_kept(
+    fails: Any, path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kept: str
+) -> None:
+    from clipsyn.remote.pull import Pull
+    from clipsyn.remote.push import Push
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Push, "plan", interrupt)
+    monkeypatch.setattr(Pull, "plan", interrupt)
+    said = fails(130, command, path, path)
+    assert said == f"interrupted; {kept} are kept, run the same command again"

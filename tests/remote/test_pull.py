@@ -118,6 +118,11 @@ def test_a_place_where_nothing_is_published(tmp_path: Path, target: Path) -> Non
     assert not target.exists()
 
 
+def test_a_store_that_was_not_published(tiny_store: FeatureStore, target: Path) -> None:
+    with pytest.raises(StoreError, match="holds a store that was not published: `clipsyn merge`"):
+        Pull.plan(str(tiny_store.path), target, {})
+
+
 def test_nothing_that_matches(place: Path, target: Path, tmp_path: Path, fakes: Any) -> None:
     push(fakes.fill(tmp_path / "more", [fakes.Encoder("fake/three")]), place)
     with pytest.raises(MissingCell, match=r"nothing in file:.* matches"):
