@@ -16,6 +16,7 @@ from clipsyn.errors import UsageError
 if TYPE_CHECKING:
     from clipsyn.remote.choice import Filters
     from clipsyn.remote.index import Place
+    from clipsyn.remote.push import Push
 
 Command = Callable[..., Any]
 
@@ -68,9 +69,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
-    from clipsyn.origins.card import card
     from clipsyn.progress import progress
-    from clipsyn.remote.publishing import address_of
     from clipsyn.remote.push import Push, place_of
     from clipsyn.store.features import FeatureStore
 
@@ -85,9 +84,17 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     if plan.groups and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters)
-        published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
-        plan.describe(card(published, where=shown))
+        _write_card(plan, url)
         say(f"pushed: `clipsyn ls {shown}` shows what is there")
+
+
+def _write_card(plan: Push, url: str) -> None:
+    from clipsyn.origins.card import card
+    from clipsyn.remote.publishing import address_of
+    from clipsyn.store.features import FeatureStore
+
+    published = plan.store if plan.is_all() else FeatureStore.open(address_of(url))
+    plan.describe(card(published, where=plan.remote.shown))
 
 
 @click.command(short_help="Copy published cells into a store.")

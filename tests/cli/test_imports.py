@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "pull": (["PUBLISHED", "pulled"], READING | {"zarr", "PIL", "polars", "obstore"}),
-    "push": (["STORE", "pushed"], READING | {"zarr", "PIL", "polars", "obstore"}),
+    "push": (["STORE", "pushed"], READING | {"zarr", "PIL", "obstore"}),  # the card has tables
     "report": (["STORE", "-o", "page.html"], TORCH | {"sklearn", "zarr"}),
     "representation": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
