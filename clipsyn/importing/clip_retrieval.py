@@ -72,7 +72,7 @@ def _ids(path: Path, table: pl.DataFrame, wanted: ImportSettings) -> tuple[str, 
     if ids is None:
         raise DatasetError(
             f"{path}: its metadata have no column {' or '.join(IDS)}: say which it is with "
-            f"--id-column, or give row_order=True; the columns are {short(table.columns)}"
+            f"columns=… (id=NAME), or give row_order=True; the columns are {short(table.columns)}"
         )
     return ids
 
@@ -83,7 +83,7 @@ def _column(
     asked = wanted.columns.get(role)
     if asked and asked not in table.columns:
         raise DatasetError(
-            f"{path}: its metadata have no column {asked} (--{role}-column); the columns are "
+            f"{path}: its metadata have no column {asked} for {role}; the columns are "
             f"{short(table.columns)}"
         )
     name = asked or next((name for name in guesses if name in table.columns), None)

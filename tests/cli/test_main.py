@@ -40,7 +40,7 @@ def test_the_installed_command_is_the_module() -> None:
 
 
 def test_an_unknown_command_has_near_matches(fails: Any) -> None:
-    assert "Did you mean 'extract'?" in fails(2, "extrat")
+    assert "Did you mean 'extract'?" in fails(2, "extractt")
 
 
 @pytest.mark.parametrize("name", main.commands)
