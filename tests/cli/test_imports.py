@@ -20,9 +20,20 @@ from tests.remote import copying
 TORCH = {"torch", "torchvision", "open_clip", "timm"}
 SCIENCE = {"sklearn", "scipy", "pandas", "matplotlib"}
 READING = (
-    TORCH | SCIENCE | {"safetensors", "jinja2"}
+    TORCH | SCIENCE | {"safetensors", "jinja2", "obstore"}
 )  # what no command that only reads a store needs
-HELP = {"numpy", "polars", "zarr", "torch", "rich", "pydantic", "yaml", "PIL", "safetensors"}
+HELP = {
+    "obstore",
+    "numpy",
+    "polars",
+    "zarr",
+    "torch",
+    "rich",
+    "pydantic",
+    "yaml",
+    "PIL",
+    "safetensors",
+}
 
 # Every command: arguments for a run that succeeds, and what that must not import.
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
