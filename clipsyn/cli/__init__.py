@@ -36,6 +36,8 @@ _COMMANDS = {  # where each is, beside those of analyses
     "status": "store:status",
     "verify": "store:verify",
     "rm": "store:rm",
+    "gc": "gc:gc",
+    "merge": "merge:merge",
     "push": "publish:push",
     "pull": "publish:pull",
     "cache": "cache:cache",

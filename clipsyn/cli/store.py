@@ -166,7 +166,7 @@ def _print_status(
     drafts: list[Unfinished],
     left: int,
 ) -> None:
-    counts = (f"{_COUNTED[kind]} {count:,}" for kind, count in finished.items())
+    counts = (f"{COUNTED[kind]} {count:,}" for kind, count in finished.items())
     say_lines(f"finished: {', '.join(counts)}")
     for problem in damaged:
         say(f"damaged: {problem}")
@@ -174,15 +174,15 @@ def _print_status(
         say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
     if drafts:
         say("the command that started them goes on with them if it is run again;")
-        say(f"`clipsyn rm {store} --unfinished` drops them")
+        say(f"`clipsyn gc {store}` drops them if it was killed long ago")
     if left:
         say(
-            f"leftovers in .wip of commands that were killed, or are running: {left}; rm drops "
+            f"leftovers in .wip of commands that were killed, or are running: {left}; gc drops "
             "them too"
         )
 
 
-_COUNTED = {
+COUNTED = {
     "samples": "sample tables",
     "classes": "class embeddings",
     "features": "image embeddings",
@@ -244,15 +244,13 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
 @list_option("-p", "--perturb", "perturbation", help="clean, or for instance jpeg-3.")
 @list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai.")
 @list_option("--prompts", help="Class embeddings and logits of a prompt set.")
-@click.option("--unfinished", is_flag=True, help="Remove what interrupted runs left, instead.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...] | None) -> None:
+def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     """Remove from STORE what every given filter matches, having listed it and asked.
 
     \b
     clipsyn rm store --backbones tiny-RN/zoo         its features, logits and class embeddings
     clipsyn rm store --dataset emoji-food            everything of that dataset
-    clipsyn rm store --unfinished                    what interrupted runs left to do
     """
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import find_groups, remove
@@ -261,11 +259,6 @@ def rm(store: Path, unfinished: bool, yes: bool, **filters: tuple[str, ...] | No
     opened = FeatureStore.open(store)
     opened.check_writable()
     wanted = {name: terms_of(name, names) for name, names in filters.items() if names}
-    if unfinished:
-        if wanted:
-            raise UsageError("rm --unfinished removes all that is unfinished: give it no filter")
-        _remove_unfinished(opened, yes)
-        return
     if not wanted:
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
     _refuse_unknown(opened, wanted)
@@ -291,19 +284,3 @@ def _refuse_unknown(store: FeatureStore, wanted: dict[str, tuple[str, ...]]) -> 
         for name in names:
             if name not in known:
                 raise unknown_name(dimension, name, known, f"`clipsyn ls {store.path}` lists all.")
-
-
-def _remove_unfinished(store: FeatureStore, yes: bool) -> None:
-    from clipsyn.store.inventory import remove_unfinished
-    from clipsyn.store.unfinished import leftovers, unfinished
-
-    drafts, left = unfinished(store.path), leftovers(store.path)
-    if not (drafts or left):
-        say(f"nothing in {store.path} is unfinished")
-        return
-    for draft in drafts:
-        say(f"{draft.target}, {draft.done} of {draft.total} blocks done")
-    if not yes:
-        what = f"Remove {len(drafts)} unfinished groups and {len(left)} leftovers"
-        click.confirm(f"{what}? (Commands that are running still need theirs.)", abort=True)
-    say(f"removed {remove_unfinished(store)} unfinished groups and leftovers")

@@ -21,7 +21,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,8 +210,7 @@ class Draft:
                 if not self._is_published_soon():
                     raise StoreError(
                         f"what was being written of {self.target.relative_to(self.store)} in "
-                        f"{self.store} is gone, as `clipsyn rm --unfinished` does it: run the same "
-                        "command again"
+                        f"{self.store} is gone, as `clipsyn gc` does it: run the same command again"
                     ) from error
 
     def _publish(self, describe: Callable[[list[Note]], Mapping[str, Any]], replace: bool) -> None:
@@ -220,13 +219,8 @@ class Draft:
         arrays.write_attributes(self._group, attributes, self._folder)
         make_groups(self.store, self.target.parent)
         old = self._make_way() if replace and self.is_taken() else None
-        try:
-            self._group.rename(self.target)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            if changes := self.changes():
-                raise stale(self.store, self.target, changes) from None
+        if not rename_unless_taken(self._group, self.target) and (changes := self.changes()):
+            raise stale(self.store, self.target, changes)
         files.sync(self.target.parent)
         self._seal_again(attributes)
         if old:  # deleted last: a reader finds nothing for the moment between two renames only
@@ -270,25 +264,48 @@ class Draft:
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""
-        if is_draft(self._folder):
-            return
-        if self._folder.exists():  # published once, replaced since, and killed before it was gone
-            discard(self.store, self._folder)
-        building = self.store / WIP / f"{_NEW}{secrets.token_hex(6)}"
-        (building / "done").mkdir(parents=True)
         attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
-        specs = GROUPS[self.kind]
-        arrays.create_group(building / "group", specs, self.sizes, self.chunk_rows, attributes)
-        (building / "target").write_text(str(self.target.relative_to(self.store)))
-        if not (building / "done").exists():  # taken away meanwhile, and in part made again
-            discard(self.store, building)
-            raise FileNotFoundError(building)
-        try:
-            building.rename(self._folder)
-        except OSError as error:
-            shutil.rmtree(building)
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+
+        def make(group: Path) -> None:
+            specs = GROUPS[self.kind]
+            arrays.create_group(group, specs, self.sizes, self.chunk_rows, attributes)
+
+        begin(self.store, self._folder, self.target, make)
+
+
+def begin(store: Path, folder: Path, target: Path, make: Callable[[Path], None]) -> None:
+    """Make a draft of what will be at `target`, unless `folder` is one; complete or not at all.
+
+    make: makes the group, without its chunks, in the folder that it is given.
+    """
+    if folder.exists():
+        if is_draft(folder):
+            return
+        discard(store, folder)  # published once, replaced since, and killed before it was gone
+    building = store / WIP / f"{_NEW}{secrets.token_hex(6)}"
+    (building / "done").mkdir(parents=True)
+    try:
+        make(building / "group")
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    (building / "target").write_text(str(target.relative_to(store)))
+    if not (building / "done").exists():  # taken away meanwhile, and in part made again
+        discard(store, building)
+        raise FileNotFoundError(building)
+    if not rename_unless_taken(building, folder):
+        shutil.rmtree(building)
+
+
+def rename_unless_taken(folder: Path, target: Path) -> bool:
+    """Rename a folder; False where another one, which is not empty, is at `target` already."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def is_draft(folder: Path) -> bool:
@@ -304,14 +321,18 @@ def read_fingerprint(path: Path) -> str | None:
 
 def stale(store: Path, target: Path, changes: list[tuple[str, Any, Any]]) -> StaleCell:
     """The error for a group that was made from something else than is asked for now."""
-    shown = "; ".join(f"{name}: {_short(old)} → {_short(new)}" for name, old, new in changes[:3])
-    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return StaleCell(
-        f"{target.relative_to(store)} in {store} was made from something else ({shown}{more}): "
+        f"{target.relative_to(store)} in {store} was made from something else ({said(changes)}): "
         "add replace=True to make it again, or give the new backbone, dataset or prompts a name of "
         "their own (NAME=SOURCE)",
         fields=tuple(name for name, _, _ in changes),
     )
+
+
+def said(changes: Sequence[tuple[str, Any, Any]]) -> str:
+    """The first fields that differ, with their values, for a sentence."""
+    shown = "; ".join(f"{name}: {_short(old)} → {_short(new)}" for name, old, new in changes[:3])
+    return shown + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
 
 
 def _short(value: Any) -> str:
@@ -351,12 +372,16 @@ def _trash(store: Path) -> Path:
     return scratch(store) / f"{_TRASH}{secrets.token_hex(6)}"
 
 
+_DENIED = (
+    "you may not write there: ask its owner for the permission (`chmod -R g+rwX` gives it to the "
+    "group), or choose another folder"
+)
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EROFS: "the file system is read-only: copy the store or choose another folder",
-    errno.EACCES: "you may not write there: choose another folder",
-    errno.EPERM: "you may not write there: choose another folder",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
 }
 
 

@@ -111,6 +111,15 @@ class FeatureStore(Contents):
                 f"{self.path} has no samples of {dataset}/{split}{near}: run "
                 f"`clipsyn {verb} --dataset {dataset} --split {split}`"
             )
+        try:
+            return SampleTable.read(dataset, split, self.group(path))
+        except (DamagedStore, StaleCell):
+            with files.locked(path, shared=True):
+                return self._samples_again(dataset, split)
+
+    def _samples_again(self, dataset: str, split: str) -> SampleTable:
+        """Several times, since not every file system has locks."""
+        path = self.samples_path(dataset, split)
         for _ in range(_LOOKS):
             try:
                 return SampleTable.read(dataset, split, self.group(path))
@@ -251,6 +260,6 @@ class FeatureStore(Contents):
     def annotate(self, table: SampleTable) -> None:
         """Correct labels and class names of a frozen sample table; its images stay the same."""
         self.check_writable()
-        group = self.group(self.samples_path(table.dataset, table.split))
-        with writing(self.path):
-            correct(group, table, scratch(self.path))
+        path = self.samples_path(table.dataset, table.split)
+        with writing(self.path), files.locked(path):
+            correct(self.group(path), table, scratch(self.path))

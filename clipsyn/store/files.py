@@ -5,8 +5,11 @@ A lacking permission is never taken for an empty folder or a missing file.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,9 @@ from pathlib import Path
 from clipsyn.errors import StoreError
 
 PARTIAL = ".partial"
+_MODE = 0o666  # of a new file, less what the umask forbids: as everywhere
+_COPIED = 1 << 20  # bytes at a time
+_LOCK_LOOKS, _LOCK_PAUSE = 3_000, 0.02  # seconds
 
 
 @contextmanager
@@ -85,19 +91,65 @@ def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = 
 
     Until it is complete it lies in `scratch`, a folder of the same file system, or beside `path`.
     """
-    partial = (scratch or path.parent) / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
+    with _partial(scratch or path.parent, path) as descriptor:
         for buffer in buffers:
             _write_all(descriptor, memoryview(buffer))
         os.fsync(descriptor)
+    sync(path.parent)
+
+
+def copy_file(file: Path, path: Path, scratch: Path) -> None:
+    """Copy a file of others; at `path` it is complete or missing, and not yet synced to disk."""
+    with reading(file):
+        source = file.open("rb")
+    with source, _partial(scratch, path) as descriptor, open(descriptor, "wb", closefd=False) as to:
+        shutil.copyfileobj(source, to, _COPIED)
+
+
+@contextmanager
+def _partial(scratch: Path, path: Path) -> Iterator[int]:
+    """A descriptor to write to, of a file that gets its name when all is written."""
+    partial = scratch / f"{path.name}.{secrets.token_hex(4)}{PARTIAL}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    try:
+        yield descriptor
     except OSError:
         partial.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
     partial.replace(path)
-    sync(path.parent)
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Wait until no other process holds the folder, or only such as share it; then hold it.
+
+    Nobody waits for more than a minute, nor where there is no folder or no lock.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        _lock(descriptor, shared)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, shared: bool) -> None:
+    how = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    for _ in range(_LOCK_LOOKS):
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE)
+        except OSError:  # there are none
+            return
+        else:
+            return
 
 
 def sync(path: Path) -> None:

@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
 }
 IMPORTS = ("imports", "prompted")  # the kinds of imported cells
 ANSWERS = ("logits", "predictions")  # what is made from features and classes: one of them a cell
+ORDER = ("samples", "classes", "features", *IMPORTS, *ANSWERS)  # of publishing: sources go first
 
 
 @lru_cache(4096)

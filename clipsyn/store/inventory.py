@@ -13,10 +13,9 @@ from clipsyn.specs import FeatureKey, by_severity, fingerprint
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, place
+from clipsyn.store.folders import IMPORTS, KINDS, ORDER, place
 from clipsyn.store.listed import Listing
 from clipsyn.store.tree import ON_DISK, Tree
-from clipsyn.store.unfinished import leftovers, unfinished
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
 
@@ -147,28 +146,13 @@ def group_digest(store: FeatureStore, group: Group) -> str:
     return fingerprint(seen)
 
 
-def remove_unfinished(store: FeatureStore) -> int:
-    """Drop drafts and leftovers, even of a running command; returns how many."""
-    store.check_writable()
-    drafts, left = unfinished(store.path), leftovers(store.path)
-    with writing(store.path):
-        for draft in drafts:
-            with suppress(FileNotFoundError):  # finished by a running command
-                discard(store.path, draft.folder)  # whole, lest a marker outlive its block
-        for path in left:
-            with suppress(FileNotFoundError):
-                discard(store.path, path) if path.is_dir() else path.unlink()
-    return len(drafts) + len(left)
-
-
 def remove(store: FeatureStore, groups: Collection[Group]) -> None:
     """Remove groups from the store; each is removed as a whole or stays.
 
     Sources go after what is made from them, so that stopping midway leaves no half of a cell.
     """
     store.check_writable()
-    order = (*ANSWERS, "features", *IMPORTS, "classes", "samples")
     with writing(store.path):
-        for group in sorted(groups, key=lambda group: order.index(group.kind)):
+        for group in sorted(groups, key=lambda group: -ORDER.index(group.kind)):
             with suppress(FileNotFoundError):  # another command was faster
                 discard(store.path, group.path)

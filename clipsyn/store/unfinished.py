@@ -22,11 +22,11 @@ class Unfinished:
 
 def unfinished(store: Path) -> list[Unfinished]:
     """Every draft in the store, sorted by target; not one that is finished while we look."""
-    drafts = filter(None, map(_look_at, (store / WIP).glob("*")))
+    drafts = filter(None, map(look_at, (store / WIP).glob("*")))
     return sorted(drafts, key=lambda draft: draft.target)
 
 
-def _look_at(folder: Path) -> Unfinished | None:
+def look_at(folder: Path) -> Unfinished | None:
     """The draft in `folder`, if one is there before and after its files are read."""
     if not is_draft(folder):
         return None

@@ -85,6 +85,9 @@ def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator
     try:
         looked_at = store.tree.seen(group.path)
         problems = list(_problems(store, group, deep))
+        if problems and group.kind == "samples":  # unless labels are being corrected
+            with files.locked(group.path, shared=True):
+                problems = list(_problems(store, group, deep))
         gone = not store.tree.exists(group.path) or store.tree.seen(group.path) != looked_at
     except StoreError as error:
         problems, gone = [str(error)], False

@@ -88,6 +88,8 @@ BASES: dict[str, dict[str, Any]] = {
     "status": {"store": "store"},
     "verify": {"store": "store"},
     "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should
+    "gc": {"store": "store"},
+    "merge": {"into": "merged", "stores": "store"},
     "push": {"store": "store", "url": "published", "dry_run": True},
     "pull": {"url": "published", "store": "pulled", "dry_run": True},
     "cache": {},

@@ -159,7 +159,7 @@ class TestStatus:
         (interrupted / ".wip" / "new-abc").mkdir()
         said = clipsyn("status", interrupted).stdout
         assert "unfinished: features/toy/test/clean/fake--one, 1 of 3 blocks done" in said
-        assert f"`clipsyn rm {interrupted} --unfinished` drops them" in said
+        assert f"`clipsyn gc {interrupted}` drops them" in said
         assert "commands that were killed, or are running: 1" in said
         found = json.loads(clipsyn("status", interrupted, "--json").stdout)
         assert found["unfinished"] == [
@@ -279,23 +279,6 @@ class TestRm:
         clipsyn("rm", path, "-b", "fake/one", "-p", "clean", "-y")
         said = fails(4, "rm", path, "-b", "fake/one", "-p", "clean")
         assert said == f"nothing in {path} matches; `clipsyn ls {path}` shows what is there"
-
-    def test_unfinished(self, clipsyn: Any, interrupted: Path, fakes: Any) -> None:
-        result = clipsyn("rm", interrupted, "--unfinished", input="n\n")
-        assert result.exit_code == 1
-        assert "features/toy/test/clean/fake--one, 1 of 3 blocks done" in result.stdout
-        assert fakes.draft_folders(interrupted)
-        assert clipsyn("rm", interrupted, "--unfinished", "-y").exit_code == 0
-        assert fakes.draft_folders(interrupted) == []
-        again = clipsyn("rm", interrupted, "--unfinished")
-        assert again.stdout == f"nothing in {interrupted} is unfinished\n"
-
-    def test_what_is_unfinished_takes_no_filter(
-        self, fails: Any, interrupted: Path, fakes: Any
-    ) -> None:
-        said = fails(2, "rm", interrupted, "--unfinished", "-b", "fake/two", "-y")
-        assert said == "rm --unfinished removes all that is unfinished: give it no filter"
-        assert fakes.draft_folders(interrupted)
 
     def test_a_store_that_may_not_be_written_to(
         self, fails: Any, path: Path, monkeypatch: pytest.MonkeyPatch

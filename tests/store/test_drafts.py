@@ -16,7 +16,7 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.store import arrays, drafts
 from clipsyn.store.drafts import Draft, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import remove_unfinished
+from clipsyn.store.garbage import collect, left_over
 from clipsyn.store.unfinished import leftovers, unfinished
 
 IDENTITY = {"format": "1.0", "backbone": {"weights": "aa", "precision": "fp32"}, "samples": "s"}
@@ -328,12 +328,12 @@ def test_a_draft_that_somebody_deleted_is_no_silent_success(
 def test_what_is_taken_away_while_it_is_made_is_never_half_there(
     store: Path, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """As `rm --unfinished` does; zarr makes a group's folders, also those it has made before."""
+    """As `gc` does; zarr makes a group's folders, also those it has made before."""
     one, make = draft(store), arrays.create_group
 
     def make_and_lose(path: Path, *rest: Any) -> None:
         make(path, *rest)
-        remove_unfinished(FeatureStore.open(store))
+        collect(store, left_over(store))
         if again:
             make(path, *rest)
 

@@ -18,7 +18,7 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, Uns
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import remove_unfinished
+from clipsyn.store.garbage import collect, left_over
 from clipsyn.store.marker import is_vacant
 
 # Opening and making
@@ -60,7 +60,7 @@ def test_a_store_is_made_in_what_a_killed_run_left(tmp_path: Path) -> None:
     assert is_vacant(tmp_path)
     store = FeatureStore.create(tmp_path)
     assert not is_vacant(tmp_path)
-    assert remove_unfinished(store) == 1
+    assert collect(store.path, left_over(store.path)) == 1
     assert not list(tmp_path.rglob("*.partial"))
 
 

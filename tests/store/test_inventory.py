@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.errors import MissingCell
-from clipsyn.store import arrays, inventory
+from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
 from clipsyn.store.inventory import (
@@ -24,9 +24,7 @@ from clipsyn.store.inventory import (
     find_groups,
     group_digest,
     remove,
-    remove_unfinished,
 )
-from clipsyn.store.unfinished import leftovers, unfinished
 from clipsyn.store.verify import damage
 
 
@@ -177,42 +175,6 @@ def test_what_is_removed_is_gone_and_the_rest_stays(tiny_store: FeatureStore, fa
     sources = [fakes.Source(), fakes.Source(split="train", count=11)]
     fakes.fill(tiny_store.path, sources=sources, perturbations=["clean", "jpeg:3"])
     assert fakes.contents(tiny_store.path) == before
-
-
-def test_unfinished_work_is_removed_on_demand(tiny_store: FeatureStore, fakes: Any) -> None:
-    fakes.fill(tiny_store.path, [fakes.Encoder("fake/three")], shard=(0, 2))
-    wip = tiny_store.path / ".wip"
-    (wip / "trash-0a" / "group").mkdir(parents=True)
-    assert len(unfinished(tiny_store.path)) == 1
-    result = CliRunner().invoke(main, ["status", str(tiny_store.path)])
-    assert result.exit_code == 0, result.stderr
-    assert "features/toy/test/clean/fake--three, 2 of 3 blocks done" in result.stdout
-    assert "leftovers in .wip" in result.stdout
-    assert remove_unfinished(tiny_store) == 2
-    assert list(wip.iterdir()) == []
-    assert len(tiny_store.keys()) == 8
-
-
-def test_what_a_running_command_finishes_is_not_removed(
-    tiny_store: FeatureStore, fakes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    three = [fakes.Encoder("fake/three")]
-    fakes.fill(tiny_store.path, three, shard=(0, 2))
-    (tiny_store.path / ".wip" / "new-0a").mkdir()
-    (tiny_store.path / ".wip" / "0.partial").touch()
-
-    def look_before_it_is_finished(path: Path) -> list[Path]:
-        found = leftovers(path)
-        fakes.fill(path, three)
-        for leftover in found:
-            leftover.rmdir() if leftover.is_dir() else leftover.unlink()
-        return found
-
-    monkeypatch.setattr(inventory, "leftovers", look_before_it_is_finished)
-    remove_unfinished(tiny_store)
-    assert fakes.draft_folders(tiny_store.path) == []
-    assert len(tiny_store.keys(backbone={"fake/three"})) == 1
-    assert problems(tiny_store) == []
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])

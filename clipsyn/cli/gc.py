@@ -1,0 +1,74 @@
+"""`clipsyn gc`: removes what dead jobs have left in a store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipsyn.cli.options import store_argument
+from clipsyn.cli.output import say
+
+_UNITS = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+class _Age(click.ParamType):
+    """Minutes, hours or days, in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]{1,6})([mhd])", value)
+        if match is None and value != "0":
+            self.fail(f"'{value}' is no age: write 30m, 12h, 7d or 0", param, ctx)
+        return int(match[1]) * _UNITS[match[2]] if match else 0
+
+
+@click.command(short_help="Remove what dead jobs have left.")
+@store_argument
+@click.option(
+    "--age",
+    type=_Age(),
+    default="1d",
+    show_default=True,
+    help="Only what nobody has written to for so long: 30m, 12h, 7d. 0 is whatever its age.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and stop.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
+    """Remove from STORE what jobs that were killed have left, having listed it and asked.
+
+    A group that is not finished could be completed by the command that began it. A job that runs
+    writes to its groups again and again, so it loses nothing as long as a block takes it less
+    than --age.
+
+    \b
+    clipsyn gc store --dry-run
+    clipsyn gc store --age 0         all that is unfinished, where no job is running
+    """
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.garbage import collect, left_over
+
+    FeatureStore.open(store)
+    found = left_over(store)
+    dead = [one for one in found if one.age >= age]
+    for one in dead:
+        say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {_ago(one.age)}")
+    if young := len(found) - len(dead):
+        say(f"{young:,} more were last written to less than {_ago(age)}: they stay")
+    if not dead:
+        say(f"nothing to remove from {store}")
+    elif not dry_run:
+        what = f"{len(dead):,} unfinished groups and leftovers"
+        if not yes:
+            click.confirm(f"Remove {what} from {store}?", abort=True)
+        say(f"removed {collect(store, dead):,} of {what} from {store}")
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("day", _UNITS["d"]), ("hour", _UNITS["h"]), ("minute", _UNITS["m"])):
+        if (count := int(seconds // length)) > 0:
+            return f"{count} {unit}{'s' * (count > 1)} ago"
+    return "moments ago"

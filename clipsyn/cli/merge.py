@@ -1,0 +1,69 @@
+"""`clipsyn merge`: several stores become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsyn.cli.output import say
+from clipsyn.cli.store import COUNTED
+
+if TYPE_CHECKING:
+    from clipsyn.store.union import Offer
+
+
+@click.command(short_help="Add the cells of other stores to one.")
+@click.argument("into", type=click.Path(path_type=Path))
+@click.argument("stores", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--link", is_flag=True, help="Give files a second name instead of copying them.")
+@click.option("--dry-run", is_flag=True, help="Say what would be merged, and stop.")
+def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool) -> None:
+    """Add all cells of STORES to the store INTO, which is made if it is not there.
+
+    A cell that is in INTO already stays as it is. Where one name stands for two things, of other
+    weights, images or settings, nothing is merged, and the fields that differ are named.
+
+    \b
+    clipsyn merge lab alice bob
+    clipsyn merge lab /scratch/carol/store --dry-run
+    """
+    from clipsyn.progress import progress
+    from clipsyn.store.merge import plan_merge
+
+    plan = plan_merge(into, stores)
+    if len(plan.conflicts) > 1:
+        for conflict in plan.conflicts:
+            say(conflict.said)
+    plan.check()
+    for offer in plan.offers:
+        _say_offer(offer)
+    groups = sum(len(offer.take) for offer in plan.offers)
+    if dry_run:
+        for offer in plan.offers:
+            for group in offer.take:
+                say(group.name)
+    elif groups:
+        with progress("groups") as counters:
+            plan.carry_out(counters, link=link)
+        say(f"added {groups:,} groups to {into}")
+
+
+def _say_offer(offer: Offer) -> None:
+    if offer.take:
+        kinds = _counted(offer.counts())
+        say(f"{offer.store}: {kinds} ({offer.size / 1e6:,.1f} MB); {_there(offer)}")
+    else:
+        say(f"{offer.store}: nothing new; {_there(offer)}")
+    for note in offer.notes():
+        say(note)
+
+
+def _there(offer: Offer) -> str:
+    return f"{offer.there:,} groups are there already"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{COUNTED[kind]} {count:,}" for kind, count in counts.items())

@@ -1,0 +1,79 @@
+"""The union of several stores: looked at as a whole first, so that a refusal leaves all as it was.
+
+A group is known by its place. Equal fingerprints at one place are the same thing, different ones
+are a conflict. The group that was there first is kept: the same identity may have other numbers,
+from another device, and labels of the same images may have been corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsyn.errors import StaleCell, UsageError
+from clipsyn.progress import Progress
+from clipsyn.store.copies import GroupCopy
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import ORDER
+from clipsyn.store.groups import StoredGroup
+from clipsyn.store.marker import is_store
+from clipsyn.store.union import Conflict, Offer, Union, kind_of
+
+_THREADS = 8  # they wait for the disk, which takes what several have written in one go
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a merge will do, or why it will not."""
+
+    into: Path
+    chunk_rows: int  # of the store, if it has to be made
+    offers: Sequence[Offer]
+    conflicts: Sequence[Conflict]
+
+    def check(self) -> None:
+        """Raise StaleCell where one name stands for two things."""
+        if not self.conflicts:
+            return
+        first, more = self.conflicts[0], len(self.conflicts) - 1
+        others = f" (and {more:,} more)" if more else ""
+        raise StaleCell(
+            f"nothing was merged into {self.into}: {first.said}{others}; give one of the two "
+            "another name when you make it, or remove one with `clipsyn rm`",
+            first.fields,
+        )
+
+    def carry_out(self, progress: Progress, *, link: bool = False) -> None:
+        """Copy or link all groups, sources before what is made from them; again after a kill."""
+        self.check()
+        store = FeatureStore.create(self.into, self.chunk_rows)
+        groups = [group for offer in self.offers for group in offer.take]
+        counter = progress.add("merging", len(groups))
+
+        def publish(group: StoredGroup) -> None:
+            GroupCopy(group, store.path, link).publish()
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for kind in ORDER:
+                for _ in pool.map(publish, [group for group in groups if kind_of(group) == kind]):
+                    progress.advance(counter, 1)
+        progress.finish(counter)
+
+
+def plan_merge(into: Path, paths: Sequence[Path]) -> Plan:
+    """Compare the stores at `paths` with the one at `into`, if there is one, and with one another.
+
+    No numbers are read but labels, and where one identity was made twice. Raises UsageError for a
+    store that would be merged into itself, StoreError for one that is missing or damaged.
+    """
+    stores = [FeatureStore.open(path) for path in paths]
+    union = Union()
+    if is_store(into):
+        for path in paths:
+            if path.samefile(into):
+                raise UsageError(f"{path} cannot be merged into itself: name other stores")
+        stores.insert(0, FeatureStore.open(into))
+    offers = [union.add(store) for store in stores]
+    return Plan(into, stores[0].chunk_rows, offers[-len(paths) :], union.conflicts)

@@ -1,0 +1,218 @@
+"""What several stores hold together, by place, and how each of them fits what is there already."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsyn.printable import few
+from clipsyn.schema import GROUPS
+from clipsyn.specs import differences
+from clipsyn.store import files
+from clipsyn.store.drafts import said
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import ANSWERS, ORDER
+from clipsyn.store.groups import StoredGroup
+from clipsyn.store.samples import changed_samples
+
+_MADE = {"features": "extracted", "imports": "imported", "prompted": "imported with prompt sets"}
+_FACTS = ("metric", "licence")  # of samples; they may be corrected, as labels may
+
+Place = tuple[str, ...]  # kind and names of a group
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A name under which two stores have what is not the same, and the fields that differ."""
+
+    said: str
+    fields: tuple[str, ...]
+
+
+@dataclass
+class Offer:
+    """What one store adds to those before it."""
+
+    store: Path
+    take: list[StoredGroup] = field(default_factory=list)
+    there: int = 0  # groups that are there already
+    other_numbers: list[str] = field(default_factory=list)  # groups that are there, but for numbers
+    left_out: list[str] = field(default_factory=list)  # what was made from such numbers
+    corrected: list[str] = field(default_factory=list)  # sample tables, and what differs
+
+    @property
+    def size(self) -> int:
+        """Bytes to take."""
+        return sum(files.size(group.path) for group in self.take)
+
+    def counts(self) -> Counter[str]:
+        """Groups to take, by kind."""
+        return Counter(map(kind_of, self.take))
+
+    def notes(self) -> Iterator[str]:
+        """Sentences about what will not be as it is in the store."""
+        yield from self.corrected
+        if names := self.other_numbers:
+            yield (
+                f"{len(names):,} groups of {self.store} are there with other numbers of the same "
+                f"identity, as another device makes them: those that are there stay ({few(names)})"
+            )
+        if names := self.left_out:
+            yield (
+                f"{len(names):,} groups of {self.store} follow from numbers that do not come along "
+                f"({few(names)}): they are left out, and computed when they are read"
+            )
+
+
+def kind_of(group: StoredGroup) -> str:
+    """The kind of the folder that a group lies in."""
+    return group.name.partition("/")[0]
+
+
+class Union:
+    """The first group at each place of all stores that were added."""
+
+    def __init__(self) -> None:
+        self.conflicts: list[Conflict] = []
+        self._there: dict[Place, tuple[FeatureStore, Path]] = {}
+        self._cells: dict[Place, tuple[str, FeatureStore]] = {}  # the kind of each cell
+        self._names: dict[str, tuple[FeatureStore, list[str]]] = {}  # classes of each dataset
+        self._other: set[tuple[Path, str]] = set()  # datasets of a store that are others than here
+        self._fitting: set[tuple[Path, Place]] = set()  # whose numbers are the first ones
+
+    def add(self, store: FeatureStore) -> Offer:
+        """Compare a store with those before; raises DamagedStore for one that is not whole."""
+        offer = Offer(store.path)
+        for kind in ORDER:
+            for names, path in store.groups(kind):
+                if (store.path, names[0]) not in self._other:
+                    self._look_at(store, (kind, *names), store.group(path), offer)
+        return offer
+
+    def _look_at(self, store: FeatureStore, place: Place, group: StoredGroup, offer: Offer) -> None:
+        if conflict := self._conflict(store, place, group):
+            self.conflicts.append(conflict)
+            if place[0] == "samples":  # all else of the dataset would be said to differ, too
+                self._other.add((store.path, place[1]))
+        elif place in self._there:
+            self._compare(store, place, group, offer)
+        elif place[0] in ANSWERS and not self._follows(store, place):
+            offer.left_out.append(group.name)
+        elif place[0] in ANSWERS and self._answers(store, place):
+            offer.there += 1
+        else:
+            offer.take.append(group)
+            self._there[place] = store, group.path
+            self._fitting.add((store.path, place))
+
+    # What cannot be in one store
+
+    def _conflict(self, store: FeatureStore, place: Place, group: StoredGroup) -> Conflict | None:
+        kind, *names = place
+        if place in self._there:
+            first, path = self._there[place]
+            if changes := list(differences(first.group(path)["identity"], group["identity"])):
+                fields = tuple(name for name, _, _ in changes)
+                how = _how(first, store, place, changes)
+                return Conflict(f"{group.name} is {how}", fields)
+        if kind == "samples":
+            return self._other_classes(store, names, group["class_names"])
+        if kind in _MADE:
+            made, first = self._cells.setdefault(place[1:5], (kind, store))
+            if made != kind and first.path != store.path:
+                how = f"{_MADE[made]} in {first.path} and {_MADE[kind]} in {store.path}"
+                return Conflict(f"{' · '.join(place[1:5])} was {how}", ("kind",))
+        return None
+
+    def _other_classes(
+        self, store: FeatureStore, names: Sequence[str], classes: list[str]
+    ) -> Conflict | None:
+        """The splits of a dataset have the same classes."""
+        first, there = self._names.setdefault(names[0], (store, classes))
+        if there == classes or first.path == store.path:
+            return None
+        how = f"{len(there)} classes in {first.path}, {len(classes)} in {store.path}"
+        for number, (one, other) in enumerate(zip(there, classes, strict=False)):
+            if one != other:
+                how = f"class {number} is '{one}' in {first.path}, '{other}' in {store.path}"
+                break
+        return Conflict(f"{'/'.join(names)} has other class names: {how}", ("class_names",))
+
+    # What is there already
+
+    def _compare(self, store: FeatureStore, place: Place, group: StoredGroup, offer: Offer) -> None:
+        """Note whether the group has the numbers of the first one at its place."""
+        first, path = self._there[place]
+        there = first.group(path)
+        if place[0] == "samples":
+            offer.there += 1
+            if differing := list(_corrections(first, store, place)):
+                offer.corrected.append(
+                    f"{'/'.join(place[1:])}: {store.path} has other {' and '.join(differing)} than "
+                    f"{first.path}, which stay"
+                )
+        elif same_numbers(there, group):
+            offer.there += 1
+            self._fitting.add((store.path, place))
+        else:
+            offer.other_numbers.append(group.name)
+
+    def _follows(self, store: FeatureStore, place: Place) -> bool:
+        """Whether logits or predictions come along with what they were made from."""
+        _, dataset, split, perturbation, backbone, prompts = place
+        cell = (dataset, split, perturbation, backbone)
+        images = next((kind for kind in _MADE if (kind, *cell) in self._there), "features")
+        needed = [(images, *cell), ("classes", dataset, prompts, backbone)]
+        return all((store.path, one) in self._fitting for one in needed)
+
+    def _answers(self, store: FeatureStore, place: Place) -> bool:
+        """Whether the other kind of the same answers has come from another store."""
+        for kind in ANSWERS:
+            there = self._there.get((kind, *place[1:]))
+            if there and there[0].path != store.path:
+                return True
+        return False
+
+
+def _how(
+    first: FeatureStore, store: FeatureStore, place: Place, changes: list[tuple[str, Any, Any]]
+) -> str:
+    """How two groups at one place differ, in words."""
+    if place[0] == "samples":
+        one, other = first.samples(*place[1:]), store.samples(*place[1:])
+        what = changed_samples(one, other)
+        return f"of other images in {store.path} than in {first.path}: {what}"
+    return f"made from something else in {store.path} than in {first.path} ({said(changes)})"
+
+
+def _corrections(first: FeatureStore, store: FeatureStore, place: Place) -> Iterator[str]:
+    """What was corrected in one of two tables of the same images."""
+    one, other = first.samples(*place[1:]), store.samples(*place[1:])
+    if count := int(np.count_nonzero(one.labels != other.labels)):
+        yield f"labels of {count:,} of {len(one):,} images"
+    if one.metric != other.metric:
+        yield f"metric ({other.metric}, not {one.metric})"
+    if one.licence != other.licence:
+        yield f"terms ({other.licence or 'unknown'}, not {one.licence or 'unknown'})"
+
+
+def same_numbers(one: StoredGroup, other: StoredGroup) -> bool:
+    """Whether two groups of one identity have equal arrays, however these are cut into chunks."""
+    return all(_equal(one, other, spec.name) for spec in GROUPS[one["kind"]])
+
+
+def _equal(one: StoredGroup, other: StoredGroup, name: str) -> bool:
+    ours, theirs = one.listed(name), other.listed(name)
+    if ours and theirs and ours.rows == theirs.rows:
+        return ours == theirs
+    left, right = one.read(name), other.read(name)
+    return (
+        left.dtype == right.dtype
+        and left.shape == right.shape
+        and left.tobytes() == right.tobytes()
+    )

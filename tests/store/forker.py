@@ -1,0 +1,167 @@
+"""Forks a process for every line of standard input; `conftest.Forker` says what each has to do.
+
+It imports all that it needs first: kills and races take milliseconds then, and a process of another
+user, who may not be allowed to read the modules, imports nothing. Not polars: its threads do not
+survive a fork.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import zarr
+import zarr.codecs
+
+from clipsyn.errors import ClipsynError, StaleCell
+from clipsyn.store import files
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.merge import plan_merge
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.verify import damage
+
+assert zarr.codecs
+CONFTEST = Path(__file__).parents[1] / "conftest.py"
+
+
+def _fakes() -> Any:
+    spec = importlib.util.spec_from_file_location("fakes", CONFTEST)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fakes"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+fakes = _fakes()
+
+
+# What can be done
+
+
+def extract(
+    path: str,
+    names: Sequence[str] = ("fake/one",),
+    weights: str = "",
+    seconds: float = 0.0,
+    **options: Any,
+) -> None:
+    """Two splits, clean and jpeg-3, seen by some backbones; seconds: what a batch costs."""
+    encoders = [fakes.FakeEncoder(name, weights=weights and name + weights) for name in names]
+    for encoder in encoders:
+        encoder.seconds = seconds
+    sources = [fakes.FakeSource(count=45), fakes.FakeSource(split="train")]
+    settings = {"perturbations": ["clean", "jpeg:3"], "batch_size": 4, "shard": (0, 1), **options}
+    fakes.fill(Path(path), encoders, sources, **settings)
+
+
+def merge(into: str, stores: Sequence[str], link: bool = False, seconds: float = 0.0) -> None:
+    """seconds: what a file costs."""
+    copy = files.copy_file
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(seconds)
+        copy(*arguments)
+
+    files.copy_file = slowly
+    plan_merge(Path(into), [Path(store) for store in stores]).carry_out(fakes.Quiet(), link=link)
+
+
+def correct(path: str, split: str, rounds: int) -> None:
+    """Give all labels other values, again and again."""
+    store = FeatureStore.open(path)
+    table = store.samples("toy", split)
+    known = {"ids": table.ids, "content": table.content, "class_names": table.class_names}
+    for turn in range(rounds):
+        labels = (table.labels + os.getpid() + turn) % len(table.class_names)
+        store.annotate(SampleTable("toy", split, labels=labels.astype("int32"), **known))
+
+
+def read(path: str, until: str) -> None:
+    """Read all numbers, and verify everything, again and again until there is a file."""
+    rounds = 0
+    while not Path(until).exists():
+        if (Path(path) / "clipsyn.json").exists():
+            _read_once(FeatureStore.open(path))
+            rounds += 1
+    assert rounds
+
+
+def _read_once(store: FeatureStore) -> None:
+    keys = store.keys()
+    for key in keys:
+        try:
+            store.samples(key.dataset, key.split)
+            store.embeddings(key)
+            for prompts in store.prompt_sets(key):
+                store.logits(key, prompts)
+                store.predictions(key, prompts)
+        except StaleCell:  # replaced meanwhile, and said so
+            continue
+    problems = [one for group in find_groups(store, {}) for one in damage(store, group)]
+    assert not problems, problems
+
+
+# In which process
+
+
+def _become(uid: int, gid: int, umask: int) -> None:
+    os.umask(umask)
+    if uid:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+
+
+def _run(said: str, user: dict[str, int], do: str, arguments: dict[str, Any]) -> None:
+    """Do it as that user; what it says goes to a file."""
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    code = 1
+    try:
+        _become(**user)
+        code = globals()[do](**arguments) or 0
+    except ClipsynError as error:
+        click.echo(error)
+        code = error.exit_code
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _warm_up(folder: Path) -> None:
+    """Do everything once, so that it is imported."""
+    store = str(folder / "store")
+    extract(store)
+    merge(str(folder / "merged"), [store])
+    correct(store, "test", 1)
+
+
+def _answer(command: dict[str, Any]) -> int:
+    if process := command.get("wait"):
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    child = os.fork()
+    if child == 0:
+        _run(**command)
+    return child
+
+
+if __name__ == "__main__":
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    _warm_up(Path(sys.argv[1]))
+    click.echo("ready", file=out)
+    for line in sys.stdin:
+        click.echo(_answer(json.loads(line)), file=out)

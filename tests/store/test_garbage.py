@@ -1,0 +1,138 @@
+"""`clipsyn.store.garbage`: what dead jobs left goes, what running ones need stays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.errors import StoreError
+from clipsyn.store import garbage
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.garbage import collect, left_over
+
+TARGET = "features/toy/test/clean/fake--three"
+
+
+@pytest.fixture
+def store(tiny_store: FeatureStore, fakes: Any) -> Path:
+    """A store with one draft of three blocks, two of them done."""
+    fakes.fill(tiny_store.path, [fakes.Encoder("fake/three")], shard=(0, 2))
+    return tiny_store.path
+
+
+def draft_of(store: Path) -> Path:
+    (folder,) = (path for path in (store / ".wip").iterdir() if (path / "target").exists())
+    return folder
+
+
+def test_all_that_is_left_over_is_named(store: Path) -> None:
+    (store / ".wip" / "trash-0a" / "group").mkdir(parents=True)
+    (store / ".wip" / "trash-0a" / "group" / "c.0").write_bytes(bytes(70))
+    (store / ".wip" / "new-0b").mkdir()
+    (store / ".wip" / "zarr.json.0c.partial").write_bytes(bytes(9))
+    draft, *others = left_over(store)
+    assert draft.what == f"{TARGET}, 2 of 3 blocks done"
+    files = [path for path in draft_of(store).rglob("*") if path.is_file()]
+    assert draft.bytes == sum(path.stat().st_size for path in files)
+    of = "of a command that was writing or removing a group"
+    assert [(one.what, one.bytes) for one in others] == [
+        (f".wip/new-0b, {of}", 0),
+        (f".wip/trash-0a, {of}", 70),
+        (f".wip/zarr.json.0c.partial, {of}", 9),
+    ]
+
+
+def test_all_that_was_found_is_removed_and_nothing_else(store: Path, fakes: Any) -> None:
+    before = fakes.contents(store)
+    (store / ".wip" / "trash-0a" / "group").mkdir(parents=True)
+    (store / ".wip" / "zarr.json.0c.partial").touch()
+    assert collect(store, left_over(store)) == 3
+    assert fakes.draft_folders(store) == []
+    assert fakes.contents(store) == before
+    assert left_over(store) == []
+    assert collect(store, []) == 0
+
+
+def test_what_was_written_last_makes_its_age(store: Path) -> None:
+    """However deep it lies, and whatever times its files are given."""
+    (draft,) = left_over(store)
+    deep = draft_of(store) / "group" / "image_embedding" / "c.9.0"
+    deep.touch()
+    os.utime(deep, (0, 0))  # as a copy that keeps the times of an old file
+    (again,) = left_over(store)
+    assert again.written == deep.stat().st_ctime > draft.written
+
+
+def test_what_is_put_aside_is_new_however_old_it_was(store: Path) -> None:
+    """A group that another command replaces right now may be put back."""
+    group = store / "features/toy/test/clean/fake--one"
+    for path in (*group.rglob("*"), group):
+        os.utime(path, (0, 0))
+    before = max(path.stat().st_ctime for path in group.rglob("*"))
+    group.rename(store / ".wip" / "trash-0a")
+    (trash,) = (one for one in left_over(store) if "trash" in one.what)
+    assert trash.written >= before
+
+
+def test_what_a_job_writes_to_meanwhile_stays(store: Path, fakes: Any) -> None:
+    found = left_over(store)
+    (draft_of(store) / "done" / "2").touch()
+    assert collect(store, found) == 0
+    assert fakes.draft_folders(store) == [draft_of(store).name]
+
+
+def test_what_a_job_finishes_meanwhile_is_not_removed(store: Path, fakes: Any) -> None:
+    (store / ".wip" / "new-0a").mkdir()
+    (store / ".wip" / "0.partial").touch()
+    found = left_over(store)
+    fakes.fill(store, [fakes.Encoder("fake/three")])
+    (store / ".wip" / "new-0a").rmdir()
+    (store / ".wip" / "0.partial").unlink()
+    assert collect(store, found) == 0
+    assert len(FeatureStore.open(store).keys(backbone={"fake/three"})) == 1
+
+
+def test_what_vanishes_while_we_look_is_left_out(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / ".wip" / "0.partial").touch()
+    sized = garbage._size
+
+    def vanish(path: Path) -> int:
+        if path.suffix == ".partial":
+            path.unlink()
+        return sized(path)
+
+    monkeypatch.setattr(garbage, "_size", vanish)
+    assert [one.what for one in left_over(store)] == [f"{TARGET}, 2 of 3 blocks done"]
+
+
+def test_a_damaged_draft_is_named_and_removed(store: Path, fakes: Any) -> None:
+    (draft_of(store) / "group" / "valid" / "zarr.json").write_bytes(b"{")
+    (found,) = left_over(store)
+    assert found.what == f".wip/{draft_of(store).name}, a draft that is damaged"
+    assert collect(store, [found]) == 1
+    assert fakes.draft_folders(store) == []
+
+
+def test_a_link_is_removed_and_what_it_shows_stays(store: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    (store / ".wip" / "new-0a").mkdir()
+    (store / ".wip" / "new-0a" / "link").symlink_to(kept)
+    assert collect(store, left_over(store)) == 2
+    assert (kept / "file").exists()
+
+
+def test_a_store_that_may_not_be_written_to(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    found = left_over(store)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StoreError, match="you may not write there: ask its owner"):
+        collect(store, found)

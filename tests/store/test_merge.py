@@ -1,0 +1,383 @@
+"""`clipsyn.store.merge`: the union of stores, or a refusal that leaves everything as it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UnsupportedFormat, UsageError
+from clipsyn.specs import FeatureKey
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups, remove
+from clipsyn.store.merge import Plan, plan_merge
+from clipsyn.store.samples import SampleTable
+from clipsyn.store.verify import damage
+
+BOTH = ("clean", "jpeg:3")
+CELL = "features/toy/test/clean/fake--one"
+LOGITS = "logits/toy/test/clean/fake--one/simple"
+
+
+def problems(path: Path) -> list[str]:
+    store = FeatureStore.open(path)
+    found = find_groups(store, {})
+    return [problem for group in found for problem in damage(store, group, deep=True)]
+
+
+@pytest.fixture
+def merge(fakes: Any) -> Callable[..., Plan]:
+    """Function (into, *others) -> the plan, carried out."""
+
+    def run(into: Path, *others: Path, **how: Any) -> Plan:
+        plan = plan_merge(into, others)
+        plan.carry_out(fakes.Quiet(), **how)
+        return plan
+
+    return run
+
+
+@pytest.fixture
+def alice(tmp_path: Path, fakes: Any) -> Path:
+    """One backbone, clean and jpeg-3."""
+    return fakes.fill(tmp_path / "alice", perturbations=BOTH).path
+
+
+@pytest.fixture
+def bob(tmp_path: Path, fakes: Any) -> Path:
+    """Another backbone on the same images and on another split, and alice's clean cell."""
+    sources = [fakes.Source(), fakes.Source(split="train", count=11)]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    return fakes.fill(tmp_path / "bob", encoders, sources).path
+
+
+def renumber(path: Path, array: str) -> None:
+    """Give a published group other numbers of the same identity, signed as if made with them."""
+    values = arrays.read(path / array)
+    values[1] = np.roll(values[1], 1, axis=0)
+    blocks = arrays.layout(path / array).blocks
+    for block in range(blocks.count):
+        rows = blocks.range(block)
+        arrays.write_block(path / array, block, values[rows.start : rows.stop])
+
+
+@pytest.fixture
+def other_device(fakes: Any) -> Callable[..., None]:
+    """Function (store, place, array): it was made on a device with other rounding."""
+
+    def make(store: Path, place: str, array: str) -> None:
+        renumber(store / place, array)
+        listed = {**arrays.read_attributes(store / place)["arrays"]}
+        listed[array] = arrays.listing(store / place / array).json()
+        fakes.rewrite(store / place, arrays=listed)
+
+    return make
+
+
+def test_the_union_is_what_one_extraction_makes(
+    merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path, fakes: Any
+) -> None:
+    one, two = fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)
+    test, train = fakes.Source(), fakes.Source(split="train", count=11)
+    whole = tmp_path / "whole"
+    fakes.fill(whole, [one], [test], BOTH)
+    fakes.fill(whole, [one, two], [test, train])
+    plan = merge(tmp_path / "lab", alice, bob)
+    assert fakes.unlike(whole, tmp_path / "lab") == []
+    assert fakes.draft_folders(tmp_path / "lab") == []
+    assert problems(tmp_path / "lab") == []
+    first, second = plan.offers
+    assert first.counts() == {
+        "samples": 1,
+        "classes": 1,
+        "features": 2,
+        "logits": 1,
+        "predictions": 1,
+    }
+    assert second.counts() == {"samples": 1, "classes": 1, "features": 3, "logits": 3}
+    assert (first.there, second.there) == (0, 4)  # samples, classes, a cell, its logits
+    assert [*first.notes(), *second.notes()] == []
+
+
+def test_into_a_store_that_is_there(
+    merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path, fakes: Any
+) -> None:
+    before = {path: path.stat().st_ino for path in alice.rglob("*") if path.is_file()}
+    marker = FeatureStore.open(alice).marker()
+    merge(alice, bob)
+    assert FeatureStore.open(alice).marker() == marker
+    assert {path: path.stat().st_ino for path in before} == before  # nothing was written again
+    assert len(FeatureStore.open(alice).keys()) == 5
+    assert problems(alice) == []
+    again = merge(alice, bob)
+    assert [len(offer.take) for offer in again.offers] == [0]
+
+
+def test_a_plan_writes_nothing(alice: Path, tmp_path: Path) -> None:
+    plan = plan_merge(tmp_path / "lab", [alice])
+    (offer,) = plan.offers
+    assert len(offer.take) == 6
+    on_disk = [path for path in alice.rglob("*/*/*/*") if path.is_file()]
+    inside = [path for path in on_disk if any(path.is_relative_to(g.path) for g in offer.take)]
+    assert offer.size == sum(path.stat().st_size for path in inside)
+    assert not (tmp_path / "lab").exists()
+    assert list((alice / ".wip").iterdir()) == []
+
+
+def test_sources_come_before_what_is_made_from_them(
+    merge: Callable[..., Plan], alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[str] = []
+    rename = Path.rename
+
+    def note(path: Path, target: Path) -> Path:
+        if target.is_relative_to(tmp_path / "lab") and ".wip" not in target.parts:
+            kinds.append(target.relative_to(tmp_path / "lab").parts[0])
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    merge(tmp_path / "lab", alice)
+    assert kinds == ["samples", "classes", "features", "features", "logits", "predictions"]
+
+
+# What cannot be in one store
+
+
+def refused(into: Path, *others: Path, fakes: Any) -> StaleCell:
+    """The error of a merge, which must leave all stores as they were."""
+    places = [path for path in (into, *others) if path.exists()]
+    before = [fakes.contents(path) for path in places]
+    plan = plan_merge(into, others)
+    with pytest.raises(StaleCell, match="nothing was merged into") as caught:
+        plan.carry_out(fakes.Quiet())
+    assert [fakes.contents(path) for path in places] == before
+    assert all(fakes.draft_folders(path) == [] for path in places)
+    assert into.exists() == (into in places)
+    return caught.value
+
+
+def test_other_weights_under_one_name(alice: Path, tmp_path: Path, fakes: Any) -> None:
+    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="x")]).path
+    error = refused(alice, other, fakes=fakes)
+    assert error.fields == ("backbone.weights",)
+    assert f"made from something else in {other} than in {alice} (backbone.weights: " in str(error)
+    assert "(and 2 more)" in str(error)  # features and logits after classes
+    new = refused(tmp_path / "new", other, alice, fakes=fakes)
+    assert f"in {alice} than in {other}" in str(new)
+
+
+def test_other_images_under_one_name(alice: Path, tmp_path: Path, fakes: Any) -> None:
+    """All else that was made of them differs too, and is not said."""
+    other = fakes.fill(tmp_path / "other", sources=[fakes.Source(changed={3})]).path
+    error = refused(alice, other, fakes=fakes)
+    assert error.fields == ("samples",)
+    assert f"samples/toy/test is of other images in {other} than in {alice}: " in str(error)
+    assert "1 changed (im003.png); give one" in str(error)
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_other_class_names(alice: Path, tmp_path: Path, fakes: Any, split: str) -> None:
+    """Of the same split, or of another one of the dataset."""
+    source = fakes.Source(split=split, class_names=("cat", "hound", "crème brûlée"))
+    other = fakes.fill(tmp_path / "other", sources=[source]).path
+    error = refused(alice, other, fakes=fakes)
+    assert error.fields == ("class_names",)
+    assert f"toy/{split} has other class names: class 1 is 'dog' in {alice}, 'hound' in" in str(
+        error
+    )
+
+
+def test_another_number_of_classes(alice: Path, tmp_path: Path, fakes: Any) -> None:
+    source = fakes.Source(split="train", class_names=(*fakes.classes, "eel"))
+    other = fakes.fill(tmp_path / "other", sources=[source]).path
+    error = refused(alice, other, fakes=fakes)
+    assert f"3 classes in {alice}, 4 in {other}" in str(error)
+
+
+def imported(path: Path, samples: SampleTable, prompts: str | None = None) -> Path:
+    store = FeatureStore.create(path)
+    with store.writer(samples, "fake/one", prompts=prompts) as cell:
+        cell.predictions(np.zeros(len(samples), int))
+    return path
+
+
+def test_a_cell_is_extracted_or_imported(alice: Path, tmp_path: Path, fakes: Any) -> None:
+    samples = FeatureStore.open(alice).samples("toy", "test")
+    other = imported(tmp_path / "other", samples)
+    error = refused(alice, other, fakes=fakes)
+    assert error.fields == ("kind",)
+    assert f"toy · test · clean · fake/one was extracted in {alice} and imported in" in str(error)
+    third = imported(tmp_path / "third", samples, "photo")
+    error = refused(other, third, fakes=fakes)
+    assert f"imported in {other} and imported with prompt sets in {third}" in str(error)
+
+
+# What is kept of two that are the same
+
+
+def test_the_same_identity_with_other_numbers_stays_as_it_was_first(
+    merge: Callable[..., Plan],
+    alice: Path,
+    bob: Path,
+    other_device: Callable[..., None],
+    fakes: Any,
+) -> None:
+    other_device(bob, CELL, "image_embedding")
+    before = fakes.contents(alice)
+    (offer,) = merge(alice, bob).offers
+    assert offer.other_numbers == [CELL]
+    assert offer.there == 3  # samples, classes; logits have equal numbers here
+    after = fakes.contents(alice)
+    assert {name: after[name] for name in before} == before
+    (note,) = offer.notes()
+    assert note.startswith(f"1 groups of {bob} are there with other numbers of the same identity")
+    assert CELL in note
+
+
+@pytest.mark.parametrize(
+    "of",
+    [(CELL, "image_embedding"), ("classes/toy/simple/fake--one", "class_embedding")],
+)
+def test_logits_of_other_numbers_do_not_come_without_them(
+    merge: Callable[..., Plan],
+    alice: Path,
+    bob: Path,
+    other_device: Callable[..., None],
+    of: tuple[str, str],
+) -> None:
+    """Logits in a store follow from what lies beside them: `verify --deep` computes them again."""
+    other_device(bob, *of)
+    store = FeatureStore.open(alice)
+    remove(store, [group for group in find_groups(store, {}) if LOGITS in str(group.path)])
+    (offer,) = merge(alice, bob).offers
+    assert LOGITS in offer.left_out
+    assert not (alice / LOGITS).exists()
+    key = FeatureKey("toy", "test", "clean", "fake/one")
+    assert store.logits(key, "simple").shape == (20, 3)  # derived
+    assert problems(alice) == []
+    assert any("computed when they are read" in note for note in offer.notes())
+
+
+def test_stored_logits_and_predictions_alone_are_the_same_answers(
+    merge: Callable[..., Plan], alice: Path, tmp_path: Path, fakes: Any
+) -> None:
+    other = fakes.fill(tmp_path / "other", logits="none").path
+    assert (other / LOGITS.replace("logits", "predictions", 1)).exists()
+    (offer,) = merge(alice, other).offers
+    assert (offer.take, offer.there) == ([], 4)
+
+
+def test_numbers_are_equal_however_they_are_cut(
+    merge: Callable[..., Plan], alice: Path, tmp_path: Path, fakes: Any
+) -> None:
+    other = fakes.fill(tmp_path / "other", chunk_rows=5, perturbations=("clean", "jpeg:1")).path
+    (offer,) = merge(alice, other).offers
+    assert (offer.there, offer.other_numbers) == (4, [])
+    cell = alice / "features/toy/test/jpeg-1/fake--one"
+    assert sorted(path.name for path in cell.glob("valid/c.*")) == ["c.0", "c.1", "c.2", "c.3"]
+    assert problems(alice) == []
+
+
+def test_a_new_store_has_the_chunks_of_the_first(
+    merge: Callable[..., Plan], alice: Path, tmp_path: Path
+) -> None:
+    merge(tmp_path / "lab", alice)
+    assert FeatureStore.open(tmp_path / "lab").chunk_rows == FeatureStore.open(alice).chunk_rows
+
+
+def corrected(path: Path) -> None:
+    """Three labels, the metric and the terms of toy/test."""
+    store = FeatureStore.open(path)
+    table = store.samples("toy", "test")
+    labels = table.labels.copy()
+    labels[:3] = (labels[:3] + 1) % 3
+    facts = {"metric": "mean_per_class_recall", "licence": "CC BY 4.0"}
+    known = {"ids": table.ids, "content": table.content, "class_names": table.class_names}
+    store.annotate(SampleTable("toy", "test", labels=labels, **known, **facts))
+
+
+def test_corrected_labels_are_said_and_the_first_stay(
+    merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path
+) -> None:
+    corrected(bob)
+    new, old = (FeatureStore.open(path).samples("toy", "test") for path in (bob, alice))
+    (offer,) = merge(alice, bob).offers
+    (note,) = offer.notes()
+    assert note == (
+        f"toy/test: {bob} has other labels of 3 of 20 images and metric (mean_per_class_recall, "
+        f"not acc1) and terms (CC BY 4.0, not CC0) than {alice}, which stay"
+    )
+    kept = FeatureStore.open(alice).samples("toy", "test")
+    assert np.array_equal(kept.labels, old.labels)
+    merge(tmp_path / "lab", bob, alice)
+    first = FeatureStore.open(tmp_path / "lab").samples("toy", "test")
+    assert np.array_equal(first.labels, new.labels)
+
+
+# What is no store, or not whole
+
+
+def test_what_is_no_store(alice: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is no feature store"):
+        plan_merge(alice, [tmp_path / "absent"])
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").touch()
+    with pytest.raises(StoreError, match="holds something else"):
+        plan_merge(tmp_path / "notes", [alice]).carry_out(None)  # type: ignore[arg-type]
+    (tmp_path / "link").symlink_to(alice)
+    with pytest.raises(UsageError, match="cannot be merged into itself"):
+        plan_merge(alice, [tmp_path / "link"])
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        (f"{CELL}/image_embedding/c.1.0", "verify"),
+        (f"{CELL}/valid/zarr.json", "verify"),
+        (f"{CELL}/zarr.json", "is missing"),
+    ],
+)
+def test_a_damaged_group_is_refused_and_the_rest_can_follow(
+    merge: Callable[..., Plan], alice: Path, tmp_path: Path, fakes: Any, lost: tuple[str, str]
+) -> None:
+    file, words = lost
+    lab, whole = tmp_path / "lab", tmp_path / "whole"
+    shutil.copytree(alice, whole)
+    (alice / file).unlink()
+    with pytest.raises(DamagedStore, match=words) as caught:
+        merge(lab, alice)
+    assert str(CELL) in str(caught.value)
+    assert not (lab / CELL).exists()
+    if lab.exists():
+        assert problems(lab) == []
+    shutil.rmtree(alice)
+    shutil.copytree(whole, alice)
+    merge(lab, alice)
+    assert fakes.unlike(alice, lab) == []
+    assert fakes.draft_folders(lab) == []
+
+
+def test_a_kind_of_a_newer_format_is_refused(alice: Path, tmp_path: Path, fakes: Any) -> None:
+    fakes.rewrite(alice / CELL, kind="sketches")
+    with pytest.raises(UnsupportedFormat, match=r"sketches.*pip install --upgrade"):
+        plan_merge(tmp_path / "lab", [alice]).carry_out(fakes.Quiet())
+    assert not (tmp_path / "lab" / CELL).exists()
+
+
+def test_groups_of_format_1_0_come_along(
+    merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path, fakes: Any
+) -> None:
+    for store in (alice, bob):
+        for group in find_groups(FeatureStore.open(store), {}):
+            attributes = fakes.of_format_1_0(arrays.read_attributes(group.path))
+            arrays.write_attributes(group.path, attributes)
+    plan = merge(tmp_path / "lab", alice, bob)
+    assert plan.offers[1].there == 4  # compared by their numbers
+    assert problems(tmp_path / "lab") == []
+    theirs, ours = fakes.contents(alice), fakes.contents(tmp_path / "lab")
+    assert {name: ours[name] for name in theirs} == theirs

@@ -1,0 +1,120 @@
+"""One store and several processes: killed, racing, reading while others write."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.garbage import left_over
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.unfinished import unfinished
+from clipsyn.store.verify import damage
+
+KILLS = 30
+SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
+
+
+def problems(path: Path) -> list[str]:
+    store = FeatureStore.open(path)
+    return [problem for group in find_groups(store, {}) for problem in damage(store, group)]
+
+
+@pytest.fixture(scope="module")
+def alice(forker: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shared") / "alice"
+    assert forker.run("extract", path=path) == (0, "")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bob(forker: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shared") / "bob"
+    assert forker.run("extract", path=path, names=["fake/one", "fake/two"]) == (0, "")
+    return path
+
+
+@pytest.fixture
+def stores(alice: Path, bob: Path) -> tuple[Path, Path]:
+    return alice, bob
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
+    forker: Any, bob: Path, tmp_path: Path, fakes: Any, link: bool
+) -> None:
+    what = {"stores": [bob], "link": link, "seconds": SLOW}
+    begin = time.monotonic()
+    assert forker.run("merge", into=tmp_path / "timing", **what) == (0, "")
+    lasts = time.monotonic() - begin
+    moments, numbers = random.Random(2026), count()
+    path, killed = tmp_path / "lab", 0
+    while killed < KILLS:
+        process = forker.start("merge", into=path, **what)
+        time.sleep(moments.uniform(0, lasts / 3))
+        os.kill(process, signal.SIGKILL)
+        if forker.wait(process) == -signal.SIGKILL:
+            killed += 1
+        else:  # it was done before
+            lasts *= 0.97
+        if (path / "clipsyn.json").exists():
+            assert problems(path) == []  # whatever is visible is whole
+            unfinished(path)  # and what is not can be listed
+            if not fakes.unlike(bob, path):  # done: begin another
+                path = tmp_path / f"lab{next(numbers)}"
+    assert forker.run("merge", into=path, **what) == (0, "")
+    assert fakes.unlike(bob, path) == []
+    assert unfinished(path) == []
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_racing_merges_all_end_well(
+    forker: Any, stores: tuple[Path, Path], tmp_path: Path, fakes: Any, link: bool
+) -> None:
+    path, (alice, bob) = tmp_path / "lab", stores
+    orders = [[alice, bob], [bob, alice], [bob]]
+    processes = [forker.start("merge", into=path, stores=each, link=link) for each in orders]
+    assert [(forker.wait(process), forker.said(process)) for process in processes] == [(0, "")] * 3
+    assert fakes.unlike(bob, path) == []
+    assert left_over(path) == []
+
+
+def test_three_write_while_two_read(forker: Any, bob: Path, tmp_path: Path, fakes: Any) -> None:
+    """Extractions of the same and of other cells, a replacement, a merge, corrected labels.
+
+    Whatever a reader gets is whole, or it is told that a command replaces it.
+    """
+    path, done = tmp_path / "lab", tmp_path / "done"
+    readers = [forker.start("read", path=path, until=done) for _ in range(2)]
+    for writers in (
+        [
+            {"do": "extract", "path": path, "names": ["fake/one"], "seconds": SLOW},
+            {"do": "extract", "path": path, "names": ["fake/one", "fake/three"], "seconds": SLOW},
+            {"do": "merge", "into": path, "stores": [bob], "seconds": SLOW},
+        ],
+        [
+            {"do": "correct", "path": path, "split": "test", "rounds": 40},
+            {"do": "correct", "path": path, "split": "test", "rounds": 40},
+            {
+                "do": "extract",
+                "path": path,
+                "names": ["fake/three"],
+                "weights": "x",
+                "replace": True,
+            },
+        ],
+    ):
+        processes = [forker.start(**writer) for writer in writers]
+        assert [(forker.wait(one), forker.said(one)) for one in processes] == [(0, "")] * 3
+    done.touch()
+    assert [(forker.wait(one), forker.said(one)[-2000:]) for one in readers] == [(0, "")] * 2
+    assert problems(path) == []
+    assert left_over(path) == []
+    assert len(FeatureStore.open(path).keys()) == 12
