@@ -51,8 +51,9 @@ def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.garbage import collect, left_over
 
-    FeatureStore.open(store)
-    found = left_over(store)
+    opened = FeatureStore.open(store)
+    opened.check_writable()
+    found = left_over(opened.path)
     dead = [one for one in found if one.age >= age]
     for one in dead:
         say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {_ago(one.age)}")
@@ -64,7 +65,7 @@ def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
         what = f"{len(dead):,} unfinished groups and leftovers"
         if not yes:
             click.confirm(f"Remove {what} from {store}?", abort=True)
-        say(f"removed {collect(store, dead):,} of {what} from {store}")
+        say(f"removed {collect(opened.path, dead):,} of {what} from {store}")
 
 
 def _ago(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsyn.cli.options import StorePath
 from clipsyn.cli.output import say
 from clipsyn.cli.store import COUNTED
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Add the cells of other stores to one.")
-@click.argument("into", type=click.Path(path_type=Path))
-@click.argument("stores", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("into", type=StorePath())
+@click.argument("stores", type=StorePath(), nargs=-1, required=True)
 @click.option("--link", is_flag=True, help="Give files a second name instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be merged, and stop.")
 def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool) -> None:

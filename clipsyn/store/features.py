@@ -18,6 +18,7 @@ from clipsyn.pool import Pool
 from clipsyn.printable import html_table
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import CLEAN, FeatureKey, Identity, parse_perturbation
+from clipsyn.store import files
 from clipsyn.store.cell import Cell, cell_at
 from clipsyn.store.contents import Contents, did_you_mean
 from clipsyn.store.drafts import Draft, scratch, writing

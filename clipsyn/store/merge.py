@@ -18,8 +18,10 @@ from clipsyn.store.copies import GroupCopy
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ORDER
 from clipsyn.store.groups import StoredGroup
-from clipsyn.store.marker import is_store
+from clipsyn.store.marker import is_store, place_of, written_at
+from clipsyn.store.tree import ON_DISK
 from clipsyn.store.union import Conflict, Offer, Union, kind_of
+from clipsyn.urls import Location
 
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
 
@@ -68,12 +70,22 @@ def plan_merge(into: Path, paths: Sequence[Path]) -> Plan:
     No numbers are read but labels, and where one identity was made twice. Raises UsageError for a
     store that would be merged into itself, StoreError for one that is missing or damaged.
     """
-    stores = [FeatureStore.open(path) for path in paths]
+    into = place_of(into)
+    if isinstance(into, Location):
+        raise written_at(into)
+    stores = [_on_disk(into, path) for path in paths]
     union = Union()
     if is_store(into):
-        for path in paths:
-            if path.samefile(into):
-                raise UsageError(f"{path} cannot be merged into itself: name other stores")
+        for store in stores:
+            if store.path.samefile(into):
+                raise UsageError(f"{store.path} cannot be merged into itself: name other stores")
         stores.insert(0, FeatureStore.open(into))
     offers = [union.add(store) for store in stores]
     return Plan(into, stores[0].chunk_rows, offers[-len(paths) :], union.conflicts)
+
+
+def _on_disk(into: Path, path: Path) -> FeatureStore:
+    store = FeatureStore.open(place_of(path))
+    if store.tree is not ON_DISK:
+        raise UsageError(f"{path} is a published store: run `clipsyn pull {path} {into}` instead")
+    return store

@@ -11,7 +11,7 @@ from clipsyn.errors import ClipsynError, StaleCell, StoreError
 from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS, NO_PREDICTION
 from clipsyn.specs import FeatureKey
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name
 from clipsyn.store.groups import StoredGroup

@@ -7,6 +7,7 @@ survive a fork.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import json
 import os
@@ -128,6 +129,7 @@ def _run(said: str, user: dict[str, int], do: str, arguments: dict[str, Any]) ->
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    faulthandler.dump_traceback_later(600, exit=True, file=2)  # of one that hangs
     code = 1
     try:
         _become(**user)

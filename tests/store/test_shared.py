@@ -18,7 +18,7 @@ from clipsyn.store.inventory import find_groups
 from clipsyn.store.unfinished import unfinished
 from clipsyn.store.verify import damage
 
-KILLS = 30
+KILLS = {False: 30, True: 10}  # of copies, of links
 SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
 
 
@@ -56,7 +56,7 @@ def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
     lasts = time.monotonic() - begin
     moments, numbers = random.Random(2026), count()
     path, killed = tmp_path / "lab", 0
-    while killed < KILLS:
+    while killed < KILLS[link]:
         process = forker.start("merge", into=path, **what)
         time.sleep(moments.uniform(0, lasts / 3))
         os.kill(process, signal.SIGKILL)
@@ -100,8 +100,8 @@ def test_three_write_while_two_read(forker: Any, bob: Path, tmp_path: Path, fake
             {"do": "merge", "into": path, "stores": [bob], "seconds": SLOW},
         ],
         [
-            {"do": "correct", "path": path, "split": "test", "rounds": 40},
-            {"do": "correct", "path": path, "split": "test", "rounds": 40},
+            {"do": "correct", "path": path, "split": "test", "rounds": 10},
+            {"do": "correct", "path": path, "split": "test", "rounds": 10},
             {
                 "do": "extract",
                 "path": path,
