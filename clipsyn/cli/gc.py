@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,23 +13,19 @@ from clipsyn.cli.output import say
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
-class _Age(click.ParamType):
-    """Minutes, hours or days, in seconds."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"([0-9]{1,6})([mhd])", value)
-        if match is None and value != "0":
-            self.fail(f"'{value}' is no age: write 30m, 12h, 7d or 0", param, ctx)
-        return int(match[1]) * _UNITS[match[2]] if match else 0
+def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> int:
+    """Of minutes, hours or days."""
+    match = re.fullmatch(r"([0-9]{1,6})([mhd])", age)
+    if match is None and age != "0":
+        raise click.BadParameter(f"'{age}' is no age: write 30m, 12h, 7d or 0", context, parameter)
+    return int(match[1]) * _UNITS[match[2]] if match else 0
 
 
 @click.command(short_help="Remove what dead jobs have left.")
 @store_argument
 @click.option(
     "--age",
-    type=_Age(),
+    callback=_seconds,
     default="1d",
     show_default=True,
     help="Only what nobody has written to for so long: 30m, 12h, 7d. 0 is whatever its age.",

@@ -103,7 +103,7 @@ class GroupCopy:
 
     def _is_there(self) -> bool:
         try:
-            return read_fingerprint(self.target) == self.source["fingerprint"]
+            return bool(read_fingerprint(self.target) == self.source["fingerprint"])
         except DamagedStore:
             return False
 
