@@ -192,8 +192,22 @@ class _Objects:
 
         self._refuse_http()
         with _failures():
-            mode: Any = "create" if etag is None else {"e_tag": etag}
+            mode: Any = "create" if etag is None else self._version(path, etag)
             return obstore.put(self._store, path, data, mode=mode)["e_tag"]
+
+    def _version(self, path: str, etag: str) -> dict[str, str | None]:
+        """The version of an object that a write replaces; Google tells versions by other numbers.
+
+        Raises Changed where the object has another ETag by now.
+        """
+        import obstore
+
+        if self._address.scheme != "gs":
+            return {"e_tag": etag}
+        there = obstore.head(self._store, path)
+        if there["e_tag"] != etag:
+            raise Changed
+        return {"e_tag": etag, "version": there["version"]}
 
     def delete(self, paths: Sequence[str]) -> None:
         import obstore

@@ -1,0 +1,164 @@
+"""Conditional writes to Google's buckets, whose objects have generations beside their ETags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+import pytest
+from obstore.store import GCSStore
+
+from clipsyn.remote import transport
+from clipsyn.remote.objects import Changed
+from clipsyn.remote.transport import Remote
+from clipsyn.store.features import FeatureStore
+from tests.remote.copying import pull, push
+
+
+class Google:
+    """As much of a bucket as clipsyn uses: objects by path with a generation each."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, tuple[bytes, int]] = {}
+        self.generation = 1_000
+        self.lock = Lock()
+
+    def put(self, path: str, data: bytes, match: str | None) -> int:
+        """The new generation; 0 where the one that is there is not the one asked for."""
+        with self.lock:
+            _, there = self.objects.get(path, (b"", 0))
+            if match is not None and int(match) != there:
+                return 0
+            self.generation += 1
+            self.objects[path] = data, self.generation
+            return self.generation
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    google: Google
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if "list-type" in url.query:
+            self._list(parse_qs(url.query)["prefix"][0])
+        elif found := self.google.objects.get(unquote(url.path)):
+            self._answer(200, found[0], found[1])
+        else:
+            self._answer(404)
+
+    do_HEAD = do_GET  # noqa: N815 - as the base class calls it
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        match = self.headers.get("x-goog-if-generation-match")
+        generation = self.google.put(unquote(urlsplit(self.path).path), data, match)
+        self._answer(200 if generation else 412, b"", generation)
+
+    def do_DELETE(self) -> None:
+        found = self.google.objects.pop(unquote(urlsplit(self.path).path), None)
+        self._answer(204 if found else 404)
+
+    def _list(self, prefix: str) -> None:
+        found = [
+            f"<Contents><Key>{escape(path.removeprefix('/lab/'))}</Key><Size>{len(data)}</Size>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>x</ETag></Contents>"
+            for path, (data, _) in self.google.objects.items()
+            if path.startswith(f"/lab/{prefix}")
+        ]
+        listing = "".join(found)
+        self._answer(200, f"<ListBucketResult>{listing}</ListBucketResult>".encode())
+
+    def _answer(self, status: int, data: bytes = b"", generation: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        if generation:
+            self.send_header("ETag", f'"tag-{generation}"')
+            self.send_header("x-goog-generation", str(generation))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
+    """A bucket called lab, and the key to it as a service account has it."""
+
+    class Told(Handler):
+        google = Google()
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Told)
+    httpd.daemon_threads = True
+    Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    account = {
+        "gcs_base_url": f"http://127.0.0.1:{httpd.server_address[1]}",
+        "disable_oauth": True,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    }
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
+    plain = {"allow_http": True}  # clipsyn connects by TLS alone
+    monkeypatch.setattr(
+        transport,
+        "_connected",
+        lambda address, *_: GCSStore.from_url(address.url, client_options=plain),
+    )
+    yield Told.google
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_an_object_is_replaced_if_it_is_the_one_that_was_read(google: Google) -> None:
+    remote = Remote("gs://lab/clip")
+    first = remote.put_if("index.json", b"1", None)
+    with pytest.raises(Changed):
+        remote.put_if("index.json", b"other", None)
+    second = remote.put_if("index.json", b"2", first)
+    with pytest.raises(Changed):
+        remote.put_if("index.json", b"late", first)
+    remote.put_if("index.json", b"3", second)
+    answer = remote.get("index.json")
+    assert answer is not None
+    assert answer.data == b"3"
+
+
+def test_a_write_between_the_look_and_the_write_is_seen(
+    google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote("gs://lab/clip")
+    first = remote.put_if("index.json", b"1", None)
+    original = google.put
+
+    def put(path: str, data: bytes, match: str | None) -> int:
+        monkeypatch.setattr(google, "put", original)
+        original(path, b"faster", None)
+        return original(path, data, match)
+
+    monkeypatch.setattr(google, "put", put)
+    with pytest.raises(Changed):
+        remote.put_if("index.json", b"2", first)
+    assert google.objects["/lab/clip/index.json"][0] == b"faster"
+
+
+def test_stores_grow_there_and_back(
+    google: Google, tiny_store: FeatureStore, tmp_path: Path, fakes: Any
+) -> None:
+    push(tiny_store, "gs://lab/clip", {"backbone": ["fake/one"]})
+    push(tiny_store, "gs://lab/clip")
+    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
+    push(other, "gs://lab/clip", replace=True)
+    push(tiny_store, "gs://lab/clip", replace=True)
+    pull("gs://lab/clip", tmp_path / "back")
+    assert fakes.unlike(tiny_store.path, tmp_path / "back") == []
