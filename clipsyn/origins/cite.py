@@ -34,7 +34,7 @@ class Citations:
     """The works in order: the method, the software, weights, datasets, perturbations."""
 
     works: tuple[Citation, ...]
-    unknown: tuple[str, ...]  # sentences: what no work is known for
+    unknown: tuple[str, ...]  # sentences: what no work is known for, or by its name alone
 
     def json(self) -> dict[str, Any]:
         return {"works": [work.json() for work in self.works], "unknown": list(self.unknown)}
@@ -72,7 +72,10 @@ def _each(found: Iterable[tuple[tuple[Work, ...], str]]) -> Iterator[tuple[str, 
 
 def _unknown(cells: Sequence[Made]) -> Iterator[str]:
     for cell in cells:
-        if not cell.weights.cited:
+        if cell.imported and cell.weights.cited:
+            what = f"{cell.key.backbone} was imported ({cell.imported})"
+            yield f"{what}: it is cited by its name, which nothing proves"
+        elif not cell.weights.cited:
             yield _about_weights(cell)
     for cell in cells:
         if not cell.images.cited:

@@ -47,7 +47,8 @@ class Weights:
 
     @property
     def cited(self) -> tuple[Work, ...]:
-        return of_weights(self.source) if self.source else ()
+        """By the source of the weights; of an import, by its name."""
+        return of_weights(self.source or self.backbone)
 
     @property
     def licence(self) -> str | None:

@@ -59,6 +59,17 @@ def test_imports_and_the_hub_are_named_with_where_to_look(fakes, tmp_path: Path)
     )
 
 
+def test_an_import_is_cited_by_its_name_and_a_note_says_so(tmp_path: Path):
+    store = FeatureStore.create(tmp_path / "store")
+    with store.writer(SampleTable.of("mnist", "test", ["a"], [0], ["0"]), "RN50/openai") as cell:
+        cell.predictions([0])
+    found = citations(made(store))
+    assert [it.work.key for it in found.works][2:] == ["radford2021clip", "lecun1998mnist"]
+    assert found.unknown == (
+        "RN50/openai was imported (predictions): it is cited by its name, which nothing proves",
+    )
+
+
 def test_imports_alone_were_not_loaded_by_open_clip(tmp_path: Path):
     store = FeatureStore.create(tmp_path / "store")
     with store.writer(SampleTable.of("d", "test", ["a"], [0], ["x"]), "theirs") as cell:
