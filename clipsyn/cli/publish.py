@@ -80,7 +80,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
         _say_table(sizes, [place_of(group) for group in plan.there])
     _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
     if plan.replaced:
-        say(f"{len(plan.replaced):,} of them replace what is published there")
+        say(f"other content of {len(plan.replaced):,} of them is replaced")
     if plan.groups and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
 from clipsyn.progress import Progress
@@ -29,10 +30,17 @@ from clipsyn.store import arrays, files
 from clipsyn.store.arrays import METADATA
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, IMPORTS
+from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, is_vacant
 
+_FLAGS = {  # of `clipsyn rm`
+    "dataset": "-d",
+    "split": "-s",
+    "perturbation": "-p",
+    "backbone": "-b",
+    "prompts": "--prompts",
+}
 _ORDER = (("samples",), ("classes",), ("features", *IMPORTS), ANSWERS)  # sources go first
 
 
@@ -109,10 +117,12 @@ def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]
 
 def _conflict(remote: Remote, group: StoredGroup, entry: Entry) -> StaleCell:
     fields = differing(published_attributes(remote, entry), group.attributes)
+    named = zip(KINDS[entry.kind], entry.place[1:], strict=True)
+    filters = " ".join(f"{_FLAGS[dimension]} {quote(name)}" for dimension, name in named)
     return StaleCell(
         f"{group.name} in {group.store} has other content than at {remote.shown} "
-        f"({', '.join(fields)}): pull into another store, or remove it with "
-        f"`clipsyn rm {group.store}` first",
+        f"({', '.join(fields)}): pull into another store, or remove yours with "
+        f"`clipsyn rm {group.store} {filters}` first",
         tuple(fields),
     )
 

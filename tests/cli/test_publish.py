@@ -121,11 +121,13 @@ def test_other_content_needs_a_flag(
     assert "add --replace to put yours in its place" in said
     assert "as with --backbones" in said
     result = clipsyn("push", other, place, "--replace")
-    assert "3 of them replace what is published there" in result.stdout
+    assert "other content of 3 of them is replaced" in result.stdout
     assert lines(clipsyn("push", other, place))[0].startswith("nothing to push")
     said = fails(4, "pull", place, path)
     assert "other content than at" in said
-    assert f"`clipsyn rm {path}`" in said
+    (line,) = re.findall("`clipsyn (rm [^`]*)`", said)
+    assert line == f"rm {path} -d toy --prompts simple -b fake/one"
+    assert clipsyn(*line.split(), "-y").exit_code == 0
 
 
 @pytest.mark.parametrize(
