@@ -23,6 +23,7 @@ from clipsyn.cli.output import (
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.printable import printable
 from clipsyn.show.formats import FORMATS
+from clipsyn.urls import Location
 
 if TYPE_CHECKING:
     from clipsyn.store.features import FeatureStore
@@ -35,11 +36,8 @@ if TYPE_CHECKING:
 @json_option
 def ls(store: Path, as_json: bool, format: str) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation."""
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import cell_rows
-
     format = format_of(as_json, format)
-    rows = cell_rows(FeatureStore.open(store))
+    rows = _cell_rows(store)
     if format == "json":
         say_json(rows)
     elif rows:
@@ -48,29 +46,45 @@ def ls(store: Path, as_json: bool, format: str) -> None:
         say(f"{store} is empty: fill it with `clipsyn extract {store} …`")
 
 
-def _print_grouped(rows: list[dict[str, Any]], format: str) -> None:
-    import polars as pl
+def _cell_rows(store: Path) -> list[dict[str, Any]]:
+    if isinstance(store, Location) and not store.is_folder:
+        from clipsyn.remote.opening import rows_at
 
+        return rows_at(store)
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import cell_rows
+
+    return cell_rows(FeatureStore.open(store))
+
+
+def _print_grouped(rows: list[dict[str, Any]], format: str) -> None:
     from clipsyn.show.tables import table_of
 
-    grouped = (
-        pl.DataFrame(rows)
-        .group_by("dataset", "split", "perturbation", maintain_order=True)
-        .agg(
-            pl.col("images").max(),
-            pl.col("bad").max(),
-            pl.col("backbone").n_unique().alias("backbones"),
-            pl.col("prompts").list.explode().unique().drop_nulls().str.join(", "),
-            (pl.col("bytes").sum() / 1e6).alias("MB"),
-        )
-    )
-    table, lines = table_of(grouped), list(_backbone_lines(rows))
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["split"], row["perturbation"]), []).append(row)
+    table = table_of([_group_line(names, cells) for names, cells in groups.items()])
+    lines = list(_backbone_lines(rows))
     if format == FORMATS[0]:  # each line fits the terminal by itself
         say_tables({"": (table,)}, format)
         for line in lines:
             say_lines(line)
     else:
         say_tables({"": (replace(table, below=tuple(lines)),)}, format)
+
+
+def _group_line(names: tuple[str, ...], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    dataset, split, perturbation = names
+    return {
+        "dataset": dataset,
+        "split": split,
+        "perturbation": perturbation,
+        "images": max(cell["images"] for cell in cells),
+        "bad": max(cell["bad"] for cell in cells),
+        "backbones": len({cell["backbone"] for cell in cells}),
+        "prompts": ", ".join(sorted({name for cell in cells for name in cell["prompts"]})),
+        "MB": sum(cell["bytes"] for cell in cells) / 1e6,
+    }
 
 
 def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:

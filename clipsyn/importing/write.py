@@ -30,9 +30,10 @@ from clipsyn.importing.texts import text_beside
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.schema import NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
-from clipsyn.store.cell import ELSEWHERE, PROMPTS
+from clipsyn.store.cell import ELSEWHERE
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
+from clipsyn.store.folders import PROMPTS
 from clipsyn.store.marker import is_vacant
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.writer import CellWriter

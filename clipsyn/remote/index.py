@@ -25,7 +25,7 @@ from clipsyn.documents import one_line, parse_json
 from clipsyn.errors import DamagedStore, StoreError, UnsupportedFormat, UsageError
 from clipsyn.schema import FORMAT_VERSION
 from clipsyn.store import files
-from clipsyn.store.arrays import METADATA
+from clipsyn.store.files import METADATA
 from clipsyn.store.folders import KINDS, folder_name
 
 INDEX, MANIFEST = "index.json", "manifest.json"

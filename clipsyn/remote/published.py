@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.remote.cache import Cache
-from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, MOST_MANIFEST, Entry, Index, Manifest
+from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.objects import MissingObject
+from clipsyn.remote.opening import index_at, read_index
 from clipsyn.remote.transport import PARALLEL, Remote
 from clipsyn.store import arrays
 from clipsyn.store.groups import replaced_meanwhile
@@ -275,7 +276,7 @@ class Published:
         try:
             answer = self._remote.get(path, most=most)
         except MissingObject:
-            now = _read_index(self._remote, self._cache, self._location.url)
+            now = read_index(self._remote, self._cache, self._location.url)
             if now.entries.get(entry.place) != entry:
                 raise replaced_meanwhile(self._location, entry.name) from None
             raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
@@ -289,22 +290,4 @@ class Published:
 def open_published(location: Location) -> Published:
     """The store at a URL: reads its index, or learns that the one in the cache is current."""
     remote, cache = Remote(location.url), Cache.of_user()
-    try:
-        index = _read_index(remote, cache, location.url)
-    except MissingObject:
-        raise StoreError(
-            f"{location} is no published store, for it has no {INDEX}: make it one with "
-            f"`clipsyn push STORE {location}`"
-        ) from None
-    return Published(location, remote, index, cache)
-
-
-def _read_index(remote: Remote, cache: Cache, url: str) -> Index:
-    etag, data = cache.index(url) or (None, b"")
-    answer = remote.get(INDEX, known=etag, most=MOST_INDEX)
-    if answer is None:
-        return Index.parse(data, remote.shown)
-    index = Index.parse(answer.data, remote.shown)
-    if answer.etag:
-        cache.keep_index(url, answer.etag, answer.data)
-    return index
+    return Published(location, remote, index_at(location, remote, cache), cache)

@@ -21,8 +21,8 @@ from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey
-from clipsyn.store.cell import PROMPTS as UNKNOWN
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import PROMPTS as UNKNOWN
 from clipsyn.store.layout import Blocks
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable

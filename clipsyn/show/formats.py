@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,13 +14,16 @@ BENCHMARK = "clip-benchmark"  # of numbers, not of tables: see clipsyn.results.b
 
 def written(shown: Mapping[str, Tables], format: str) -> str:
     """Tables by name in one of `FORMATS`; text is as wide as standard output is."""
-    from clipsyn.show.latex import latex_of
+    if format == "latex":
+        from clipsyn.show.latex import latex_of
+
+        return latex_of(shown)
+    if format == "csv":  # which polars writes
+        from clipsyn.show.separated import csv_of
+
+        return csv_of(shown)
     from clipsyn.show.markdown import markdown_of
-    from clipsyn.show.separated import csv_of
     from clipsyn.show.text import text_of
 
-    by_name: dict[str, Callable[[Mapping[str, Tables]], str]] = {"latex": latex_of, "csv": csv_of}
-    if format in by_name:
-        return by_name[format](shown)
     tables = tuple(table for some in shown.values() for table in some)
     return markdown_of(tables) if format == "markdown" else text_of(tables)

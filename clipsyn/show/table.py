@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, NamedTuple
 
-from clipsyn.frames import is_nan
 from clipsyn.show.numbers import NOTHING, interval, number, percent
 
 Value = float | int | str | bool | None
@@ -51,7 +51,7 @@ def interval_cell(row: Mapping[str, Any], digits: int | None = None) -> Cell:
 
 def known(value: Any) -> Any:
     """The value, or None for NaN."""
-    return None if is_nan(value) else value
+    return None if isinstance(value, float) and isnan(value) else value
 
 
 @dataclass(frozen=True)

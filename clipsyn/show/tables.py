@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import polars as pl
-
-from clipsyn.frames import is_nan
 from clipsyn.printable import printable, printable_lines
 from clipsyn.show.layout import wrapped
 from clipsyn.show.numbers import NOTHING
 from clipsyn.show.table import Cell, Column, Table, interval_cell, known, one_line
 from clipsyn.show.text import text_of
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Place = tuple[int, str]  # row, column
 Best = Mapping[Place, Collection[Place]]  # the best cells, and what each was compared with
@@ -97,7 +97,7 @@ class _Values(NamedTuple):
 
 
 def _values(table: pl.DataFrame | Sequence[Mapping[str, Any]]) -> dict[str, _Values]:
-    if isinstance(table, pl.DataFrame):
+    if not isinstance(table, Sequence):
         kinds = table.schema
         return {name: _Values(table[name].to_list(), kinds[name].is_numeric()) for name in kinds}
     names = dict.fromkeys(name for row in table for name in row)
@@ -182,7 +182,9 @@ def best_of_rows(
 
 def _best(values: Mapping[Place, float | None], least: bool) -> dict[Place, Collection[Place]]:
     there = {
-        place: value for place, value in values.items() if value is not None and not is_nan(value)
+        place: value
+        for place, value in values.items()
+        if value is not None and known(value) is not None
     }
     best = (min if least else max)(there.values(), default=None)
     return {place: there.keys() for place, value in there.items() if value == best}
@@ -283,7 +285,7 @@ def _cell(value: Any, decimals: int) -> Cell:
 
 
 def _text(value: Any, decimals: int) -> str:
-    if value is None or is_nan(value):
+    if known(value) is None:
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -26,7 +26,7 @@ from clipsyn.store import files
 from clipsyn.store.chunks import OF_ANOTHER, checksum, read_chunk, stored_checksum, write_chunk
 from clipsyn.store.layout import Blocks, Layout, Listed, blocks_of, dtype_name, parse_layout
 
-METADATA = "zarr.json"
+METADATA = files.METADATA
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
 # What zarr and its codecs raise on damaged metadata and chunks.
 _DECODING = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)

@@ -22,10 +22,9 @@ from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
-from clipsyn.store.folders import ANSWERS, folder_name
+from clipsyn.store.folders import ANSWERS, PROMPTS, folder_name
 from clipsyn.store.groups import StoredGroup
 
-PROMPTS = "imported"  # what stands for a prompt set where nothing beside them has one
 ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _HOLDERS = {  # what a cell that holds an array is imported as
     "prediction": "predictions",

@@ -17,6 +17,7 @@ from pathlib import Path
 from clipsyn.errors import StoreError
 
 PARTIAL = ".partial"
+METADATA = "zarr.json"  # of a group or an array
 _MODE = 0o666  # of a new file, less what the umask forbids: as everywhere
 _COPIED = 1 << 20  # bytes at a time
 _LOCK_LOOKS, _LOCK_PAUSE = 3_000, 0.02  # seconds

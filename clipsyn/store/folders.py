@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from clipsyn.errors import UsageError
 from clipsyn.specs import Perturbation
-from clipsyn.store.arrays import METADATA
+from clipsyn.store.files import METADATA
 
 _LONGEST = 255  # bytes
 _AMBIGUOUS_HYPHEN = re.compile(r"-(?=[-/])|(?<=[-/])-")
@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),  # with a prompt set
 }
 IMPORTS = ("imports", "prompted")  # the kinds of imported cells
+PROMPTS = "imported"  # what stands for a prompt set where nothing beside a cell has one
 ANSWERS = ("logits", "predictions")  # what is made from features and classes: one of them a cell
 ORDER = ("samples", "classes", "features", *IMPORTS, *ANSWERS)  # of publishing: sources go first
 

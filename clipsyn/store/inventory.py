@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import MissingCell
-from clipsyn.specs import FeatureKey, by_severity, fingerprint
+from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import IMPORTS, KINDS, ORDER, place
-from clipsyn.store.listed import Listing
+from clipsyn.store.listed import Listing, in_order
 from clipsyn.store.tree import ON_DISK, Tree
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -60,13 +60,8 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     each image under one condition alone, `images` counts those of the cell's.
     """
     if (groups := store.tree.listed()) is not None:
-        listing = Listing(groups)
-        return [listing.row(key) for key in sorted(listing.keys(), key=_in_order)]
-    return [_cell_row(store, key) for key in sorted(store.keys(), key=_in_order)]
-
-
-def _in_order(key: FeatureKey) -> tuple[Any, ...]:
-    return key.dataset, key.split, by_severity(key.perturbation), key.backbone
+        return Listing(groups).rows()
+    return [_cell_row(store, key) for key in sorted(store.keys(), key=in_order)]
 
 
 def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from clipsyn.errors import DamagedStore
-from clipsyn.specs import FeatureKey
-from clipsyn.store.cell import PROMPTS
-from clipsyn.store.folders import ANSWERS
-from clipsyn.store.tree import ListedGroup
+from clipsyn.specs import FeatureKey, by_severity
+from clipsyn.store.folders import ANSWERS, PROMPTS
 
 _Names = tuple[str, ...]
+
+
+class ListedGroup(Protocol):
+    """What an index says of one group."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Its kind and names."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its files."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its identity."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a table of cells shows of it."""
 
 
 class Listing:
@@ -44,12 +62,13 @@ class Listing:
         elif kind == "imports" or cell not in self._cells:
             self._cells[cell] = group
 
-    def keys(self) -> list[FeatureKey]:
-        """Of all cells, in no order."""
-        return [FeatureKey(*names) for names in self._bytes]
+    def rows(self) -> list[dict[str, Any]]:
+        """As `clipsyn.store.inventory.cell_rows` has them."""
+        keys = (FeatureKey(*names) for names in self._bytes)
+        return [self._row(key) for key in sorted(keys, key=in_order)]
 
-    def row(self, key: FeatureKey) -> dict[str, Any]:
-        """As `cell_rows` has it; raises DamagedStore for what is left of a lost cell."""
+    def _row(self, key: FeatureKey) -> dict[str, Any]:
+        """Raises DamagedStore for what is left of a lost cell."""
         cell = key.names
         group = self._cells.get(cell)
         if (group is None or group.place[0] == "features") and cell in self._prompted:
@@ -80,3 +99,8 @@ class Listing:
             ours = [name for name in texts if texts[name].facts.get("imported") == "embeddings"]
             return sorted(ours)
         return sorted(self._sets.get(dataset, ())) or [PROMPTS]
+
+
+def in_order(key: FeatureKey) -> tuple[Any, ...]:
+    """Sorts perturbations by their severity."""
+    return key.dataset, key.split, by_severity(key.perturbation), key.backbone

@@ -23,8 +23,9 @@ from clipsyn.numerics.blocks import read_ahead
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
-from clipsyn.store.cell import PROMPTS, Cell
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import PROMPTS
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.layout import Blocks
 from clipsyn.store.samples import SampleTable

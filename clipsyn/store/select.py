@@ -10,8 +10,9 @@ from pathlib import Path
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
-from clipsyn.store.cell import PROMPTS, Cell
+from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import PROMPTS
 
 Names = str | Collection[str] | None
 _LOG = logging.getLogger("clipsyn")

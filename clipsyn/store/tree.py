@@ -14,28 +14,9 @@ from numpy.typing import NDArray
 
 from clipsyn.store import arrays, files
 from clipsyn.store.layout import Layout, Listed
+from clipsyn.store.listed import ListedGroup
 
 Seen = tuple[int, int]
-
-
-class ListedGroup(Protocol):
-    """What an index says of one group."""
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Its kind and names."""
-
-    @property
-    def bytes(self) -> int:
-        """Of its files."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of its identity."""
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What a table of cells shows of it."""
 
 
 class Tree(Protocol):
