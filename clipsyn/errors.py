@@ -16,6 +16,7 @@ ClipsynError                 exit code 1
 │   ├── StaleCell            4   a cell of other weights, images, prompts or settings
 │   ├── DamagedStore         4   bytes that are not those that were written
 │   └── UnsupportedFormat    4   written by a newer clipsyn, or not a store at all
+├── ClusterError             1   jobs that were not taken, or tasks that failed
 ├── PluginError              1   an entry point of another package that cannot be used
 └── Interrupted            130   stopped by Ctrl-C or SIGTERM; the same command resumes
 
@@ -111,6 +112,14 @@ class UnsupportedFormat(StoreError):
 
 class PluginError(ClipsynError):
     """An entry point of another package that cannot be used."""
+
+
+class ClusterError(ClipsynError):
+    """Jobs that were not taken, or tasks that failed; the exit code is theirs if it is one."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code or type(self).exit_code
 
 
 class Interrupted(ClipsynError):

@@ -21,6 +21,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     "Tutorials": ["docs/tutorial-photos", "docs/tutorial-tables", "docs/tutorial-paper"],
     "Make a store": [
         "docs/extracting",
+        "docs/cluster",
         "docs/datasets",
         "docs/importing",
         "docs/exporting",

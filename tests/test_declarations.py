@@ -12,6 +12,7 @@ import pytest
 import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
+from clipsyn.cluster.settings import ExecutorSettings
 from clipsyn.errors import UsageError
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.recipe import STAGES, read_recipe
@@ -107,7 +108,8 @@ def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, t
 def test_there_is_nothing_else(command: str) -> None:
     known = {*declared(DECLARED[command])}
     options = {str(it.name) for it in main.commands[command].params if isinstance(it, click.Option)}
-    assert options - known == {"format", "as_json", "csv", "parquet"}
+    elsewhere = {*declared(ExecutorSettings)} if command == "evaluate" else set()
+    assert options - known == {"format", "as_json", "csv", "parquet", *elsewhere}
     assert {*STAGES[command].model_fields} - known <= {"stage", "output", "document", "section"}
     parameters = {*inspect.signature(getattr(clipsyn, command)).parameters}
     assert parameters - known <= {"store", "progress"}

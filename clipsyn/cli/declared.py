@@ -185,3 +185,32 @@ _LISTS: dict[Any, Callable[[tuple[str, ...]], Any]] = {
     COSTS: _costs,
 }
 _FORMS = {NUMBERS: "0.5,0.9", CURVE: f"numbers from 1 on, or {FULL}, such as 1,2,4,{FULL}"}
+
+
+def words_of(settings: Settings) -> list[str]:
+    """The words of a command line that give these settings; raises UsageError if none do."""
+    usual, words = defaults(type(settings)), list[str]()
+    for name, it in declared(type(settings)).items():
+        value = getattr(settings, name)
+        if value != usual[name]:
+            words += _words(it, it.flag or f"--{name.replace('_', '-')}", value)
+    return words
+
+
+def _words(it: Setting, flag: str, value: Any) -> list[str]:
+    if it.kind is FLAG:
+        return [flag if value else f"--no-{flag.removeprefix('--')}"]
+    if value is None and it.instead_of_none == "all":
+        value = ("*",)
+    if it.kind not in _LISTS and value is not None:
+        return [f"{flag}={value}"]  # one word, though the value may begin with a hyphen
+    texts = _texts(value or ())
+    if not texts:
+        raise UsageError(f"{flag} cannot be {value!r} for jobs: name what is wanted")
+    return [f"{flag}={text}" for text in texts]
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{name}={it}" for name, it in value.items()]
+    return [str(it) for it in value]

@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import Any
 
 from clipsyn.cli.declared import settings_command
+from clipsyn.cli.executor import evaluation, executor_options, taken_out
 from clipsyn.cli.options import Report, report_options
 from clipsyn.cli.output import say
 from clipsyn.ensembles import ENSEMBLES
@@ -18,16 +19,25 @@ from clipsyn.show.formats import BENCHMARK, FORMATS
 def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
     from clipsyn.analyses.shared_images import apart, notes, sample_tables
     from clipsyn.progress import progress
-    from clipsyn.protocol.loop import measure
+    from clipsyn.protocol.loop import gather, measure
     from clipsyn.protocol.report import tables
     from clipsyn.store.features import FeatureStore
 
+    executor = taken_out(values)
     settings = ProtocolSettings(**values)
     _refuse_one_file(report, "-o", settings.output)
     _refuse_one_file(report, "--predictions", settings.predictions)
     opened = FeatureStore.open(store)
-    with progress("fits") as counters:
-        frame = measure(opened, settings, counters)
+    if executor.is_here:
+        with progress("fits") as counters:
+            frame = measure(opened, settings, counters)
+    elif evaluation(opened, settings, executor).run():
+        frame = gather(opened, settings)
+    else:
+        return
+    if settings.shard:
+        say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
+        return
     samples = sample_tables(opened, frame)
     report.show(frame, lambda shown: tables(shown, settings, apart(samples)))
     for note in notes(samples):
@@ -61,6 +71,7 @@ evaluate = settings_command(
     "evaluate",
     ProtocolSettings,
     report_options(_evaluate, formats=(*FORMATS, BENCHMARK)),
+    more=executor_options,
     short="Fit and measure every ensemble, by number of shots.",
     about=f"""\
 Fit every ensemble, on every head, on a few labelled images a class of STORE, and measure it.
@@ -80,5 +91,6 @@ Both take parameters: nlc:weight_map=linear:hidden=64.""",
         "1,16,full",
         "clipsyn evaluate store -p 'clean,jpeg-*' --heads zero-shot,tip-adapter --seeds 5",
         "clipsyn evaluate store -o results.parquet --predictions predictions.parquet",
+        "clipsyn evaluate store -o results.parquet --on slurm --jobs 21",
     ),
 )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsyn.cli.declared import settings_command
+from clipsyn.cli.executor import executor_options, extraction, stop_on_sigterm, taken_out
 from clipsyn.cli.output import say, say_lines
 from clipsyn.cli.sentences import flags_of, with_flags
-from clipsyn.errors import Interrupted
+from clipsyn.command import line_of
 from clipsyn.extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
+    from clipsyn.cluster.settings import ExecutorSettings
     from clipsyn.extract.outline import Outline
     from clipsyn.extract.plan import Plan
 
@@ -28,11 +28,15 @@ def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
     from clipsyn.extract.job import outline_job, plan_job, run_job
     from clipsyn.progress import progress
 
+    executor = taken_out(values)
     job = ExtractSettings(**values)
+    if not executor.is_here:
+        _extract_by_jobs(store, job, executor, dry_run)
+        return
     if dry_run and not (outline := outline_job(store, job)).is_complete:
         _show_outline(outline)
         return
-    signal.signal(signal.SIGTERM, terminate)
+    stop_on_sigterm()
     with progress() as counters:
         plan, settings = plan_job(store, job, counters)
     _show(plan, as_result=dry_run)
@@ -42,6 +46,21 @@ def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
         run_job(plan, settings, counters)
     _say_alike(plan)
     _LOG.info(_outcome(plan))
+
+
+def _extract_by_jobs(
+    store: Path, job: ExtractSettings, executor: ExecutorSettings, dry_run: bool
+) -> None:
+    """Load no weights: that is what the jobs do."""
+    from clipsyn.extract.job import outline_job
+
+    work = extraction(store, job, executor)
+    if dry_run:
+        _show_outline(outline_job(store, job.of_any_device()))
+        for task in work.tasks():
+            say(f"{task}: {line_of(task.words)}")
+    elif work.run():
+        _LOG.info(f"{store} is up to date: next, `clipsyn ls {store}`")
 
 
 def _show(plan: Plan, *, as_result: bool) -> None:
@@ -97,11 +116,6 @@ def _outcome(plan: Plan) -> str:
     return f"{store} is up to date: next, `clipsyn {'zeroshot' if labelled else 'ls'} {store}`"
 
 
-def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Handler of SIGTERM: stop as for Ctrl-C, between two steps."""
-    raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")
-
-
 extract = settings_command(
     "extract",
     ExtractSettings,
@@ -116,12 +130,14 @@ What is there is skipped; what was interrupted goes on where it stopped.""",
         "clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root "
         "/data",
         "clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run",
+        "clipsyn extract store -b openai -d paper -s test --on slurm --jobs 16 --gpus-per-job 1",
     ),
     more=[
+        *executor_options,
         click.option(
             "--dry-run",
             is_flag=True,
             help="Show the plan and stop; without weights or images, from the catalogue.",
-        )
+        ),
     ],
 )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.extract import say_outlined, terminate
+from clipsyn.cli.executor import jobs_of, stop_on_sigterm, taken_out, with_executor
+from clipsyn.cli.extract import say_outlined
 from clipsyn.cli.output import say, say_lines, say_rows
+from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
     from clipsyn.recipe import Recipe
@@ -22,7 +23,8 @@ _LOG = logging.getLogger("clipsyn")
 @click.command(short_help="Run the stages of a recipe.")
 @click.argument("recipe", required=False)
 @click.option("--dry-run", is_flag=True, help="Show what each stage would do and stop.")
-def run(recipe: str | None, dry_run: bool) -> None:
+@with_executor
+def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     """Run the stages of RECIPE in order; what is already there is skipped.
 
     RECIPE is the name of one that ships with clipsyn, or a YAML file, whose form is in
@@ -31,27 +33,33 @@ def run(recipe: str | None, dry_run: bool) -> None:
 
     --dry-run needs neither weights nor images, and downloads and writes nothing.
 
+    --on local and --on slurm share the stages extract and evaluate among jobs; the other stages run
+    in this process, when the jobs of the stage before have ended.
+
     \b
     clipsyn run quickstart
     clipsyn run paper/zero-shot --dry-run
     clipsyn run path/to/recipe.yaml
+    clipsyn run path/to/recipe.yaml --on slurm --jobs 16 --gpus-per-job 1
     """
     from clipsyn.recipe import find_recipe, run_recipe
 
     if recipe is None:
         _list_shipped()
         return
-    checked = find_recipe(recipe)
+    executor, checked = taken_out(values), find_recipe(recipe)
+    if executor.detach:
+        raise UsageError("a stage needs what the one before has made: leave detach=True out")
     if dry_run:
         _show_plan(checked)
         return
-    signal.signal(signal.SIGTERM, terminate)
+    stop_on_sigterm()
 
     def started(number: int, name: str) -> None:
         if _LOG.isEnabledFor(logging.INFO):
             say(f"[{number}/{len(checked.stages)}] {name}", err=True, bold=True)
 
-    outcomes = run_recipe(checked, started)
+    outcomes = run_recipe(checked, started, None if executor.is_here else jobs_of(executor))
     for outcome in outcomes:
         if outcome.report:
             say_lines(outcome.report)

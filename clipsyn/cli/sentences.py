@@ -21,6 +21,7 @@ _EXTRAS = {  # what installs a package that the base install lacks
     **dict.fromkeys(("torch", "torchvision", "open_clip", "PIL", "timm"), "extract"),
     **dict.fromkeys(("matplotlib", "jinja2"), "report"),
     **dict.fromkeys(("obstore", "filelock"), "remote"),
+    "submitit": "slurm",
 }
 _KEPT = {  # what a command that was interrupted goes on with
     **dict.fromkeys(("extract", "run"), "finished blocks"),

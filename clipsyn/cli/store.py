@@ -20,6 +20,7 @@ from clipsyn.cli.output import (
     say_lines,
     say_tables,
 )
+from clipsyn.cli.watch import watch as watch_store
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
 from clipsyn.printable import printable
 from clipsyn.show.formats import FORMATS
@@ -138,8 +139,12 @@ def info(
 @click.command(short_help="Show unfinished work and leftovers.")
 @store_argument
 @json_option
-def status(store: Path, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Show how the work of all jobs goes on, until Ctrl-C.")
+def status(store: Path, as_json: bool, watch: bool) -> None:
     """Show what of STORE is finished, what an interrupted run left to do, and what is lost.
+
+    --watch says again and again how many blocks all jobs have done, and how long the rest of what
+    they have begun takes.
 
     Exit status 4 if a part of a group is missing or may not be read; `verify` also reads the rest.
     """
@@ -149,6 +154,9 @@ def status(store: Path, as_json: bool) -> None:
     from clipsyn.store.unfinished import leftovers, unfinished
     from clipsyn.store.verify import debris
 
+    if watch:
+        watch_store(store, as_json)
+        return
     opened = FeatureStore.open(store)
     damaged: list[str] = []
     groups = find_groups(opened, {}, lambda error: damaged.append(str(error)))

@@ -23,6 +23,7 @@ from clipsyn.numerics.blocks import usable_cores
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
 from clipsyn.schema import CHUNK_ROWS
+from clipsyn.shards import parse_shard
 from clipsyn.specs import Backbone, Perturbation, listed
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
@@ -77,33 +78,6 @@ def run_job(plan: Plan, settings: RunSettings, progress: Progress) -> None:
 
     FeatureStore.create(plan.store.path, plan.store.chunk_rows)
     run(plan, settings, progress)
-
-
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """``I/N`` (I from 1), ``auto`` (SLURM's or torchrun's variables) or None as (I - 1, N)."""
-    if text is None:
-        return 0, 1
-    if text == "auto":
-        return _shard_of_environment()
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"shard={text}: write I/N with 1 <= I <= N, for instance 2/8, or auto")
-    return int(index) - 1, int(count)
-
-
-def _shard_of_environment() -> tuple[int, int]:
-    environment = os.environ
-    if "SLURM_ARRAY_TASK_COUNT" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-        step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
-        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-        return index, int(environment["SLURM_ARRAY_TASK_COUNT"])
-    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if rank in environment and size in environment:
-            return int(environment[rank]), int(environment[size])
-    raise UsageError(
-        "shard=auto found neither SLURM_ARRAY_TASK_ID nor RANK in the environment: write I/N"
-    )
 
 
 def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbation]]:

@@ -42,6 +42,7 @@ _EncodedBatch = tuple[Any, Callable[[], Used]]  # embeddings on the encoder's de
 _BLOCKS_IN_FLIGHT = 16  # waiting to be written while the next are encoded: 1.5 MB each at width 768
 _SMALL = 1.0  # GFLOPs an image, below which one core a batch is faster than all cores a batch
 _LISTED = 3  # bad images named in an error
+_PARTS = 8  # for each worker, from which on a part is all that shares decoded images
 _TOGETHER = 5  # perturbations that go through a block in turn, so that it is decoded once for them
 
 
@@ -107,22 +108,29 @@ def run(plan: Plan, settings: RunSettings, progress: Progress) -> None:
 
 
 def items(plan: Plan, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
-    """The blocks that are left to do, in a fixed order; `shard` (i, n) takes every n-th from i."""
-    ordered = itertools.islice(_all_items(plan), shard[0], None, shard[1])
-    for item in ordered:
-        if lacking := tuple(c for c in item.cells if not c.draft.is_done(item.block)):
-            yield Item(item.split, item.block, lacking)
+    """What is left to do, in a fixed order, of one of so many workers.
+
+    `shard` (i, n) takes every n-th part from i. Items that share decoded images are one part, if
+    there are enough of these for all workers to be busy until the end.
+    """
+    enough = _PARTS * shard[1]
+    few = len([*itertools.islice(_all_items(plan), enough)]) < enough
+    parts = ([it] for part in _all_items(plan) for it in part) if few else _all_items(plan)
+    for part in itertools.islice(parts, shard[0], None, shard[1]):
+        for item in part:
+            if lacking := tuple(c for c in item.cells if not c.draft.is_done(item.block)):
+                yield Item(item.split, item.block, lacking)
 
 
-def _all_items(plan: Plan) -> Iterator[Item]:
-    """All blocks, for a few perturbations at a time."""
+def _all_items(plan: Plan) -> Iterator[list[Item]]:
+    """All blocks, each with the few perturbations that share its decoded images."""
     for split in plan.splits:
         by_perturbation = itertools.groupby(split.cells, key=lambda cell: cell.perturbation)
         left = [tuple(cells) for _, cells in by_perturbation]
         for start in range(0, len(left), _TOGETHER):
             together = left[start : start + _TOGETHER]
             for block in range(together[0][0].draft.blocks.count):
-                yield from (Item(split, block, cells) for cells in together)
+                yield [Item(split, block, cells) for cells in together]
 
 
 def _with_next(ordered: Iterator[Item]) -> Iterator[tuple[Item, Item | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.settings import FLAG, NUMBER, PATH, REQUIRED, TEXT, TEXTS, WHOLE, Settings, setting
+from clipsyn.shards import HELP as SHARD_HELP
 from clipsyn.specs import MOST, MOST_WORKERS
 
 
@@ -82,8 +83,7 @@ class ExtractSettings(Settings):
     shard: str | None = setting(
         None,
         TEXT,
-        "I/N: be the I-th (from 1) of N workers on one store; auto: read I and N from SLURM's or "
-        "torchrun's variables.",
+        SHARD_HELP.format("store"),
         instead_of_none="all of the work",
     )
     max_bad: float = setting(
@@ -105,6 +105,10 @@ class ExtractSettings(Settings):
         FLAG,
         "Make again, instead of refusing, what other weights, images or prompts made.",
     )
+
+    def of_any_device(self) -> ExtractSettings:
+        """The same for a plan of what is done elsewhere: whoever makes it may have no GPU."""
+        return self.replaced(device="cpu", precision="auto")
 
 
 class SplitSettings(Settings):

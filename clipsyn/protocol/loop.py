@@ -12,13 +12,14 @@ import numpy as np
 import polars as pl
 
 from clipsyn.ensembles.static import tied_votes
-from clipsyn.errors import DatasetError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.numerics.fewshot import shortfall
 from clipsyn.progress import Progress
 from clipsyn.protocol.choice import cells_by_dataset, check, learning, spelled_out, usable
 from clipsyn.protocol.comparison import Comparison, Job, Runner
 from clipsyn.protocol.plan import FewShotPlan, has_predictions
 from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.protocol.sharing import share
 from clipsyn.protocol.study import Batch
 from clipsyn.protocol.workers import in_workers
 from clipsyn.protocol.workload import Workload
@@ -26,6 +27,7 @@ from clipsyn.results.files import ResultsFile
 from clipsyn.results.frame import RESULT
 from clipsyn.results.predictions import PredictionsFile
 from clipsyn.settings import signature_of
+from clipsyn.shards import parse_shard
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 
@@ -69,6 +71,9 @@ def measure(
     store: FeatureStore, settings: ProtocolSettings, progress: Progress | None = None
 ) -> pl.DataFrame:
     """`evaluate`, with settings that have been read."""
+    shard = parse_shard(settings.shard)
+    if settings.shard and not settings.output:
+        raise UsageError("shard=… is a share of a file of results: name it by output=…")
     comparisons, notes = _comparisons(store, settings)
     plans = [one.plan() for one in comparisons]
     for note in dict.fromkeys((*notes, *(note for plan in plans for note in _notes(plan)))):
@@ -83,6 +88,7 @@ def measure(
             for task in plan.tasks()
         ]
         by_comparison = dict(zip(comparisons, plans, strict=True))
+        jobs = share(jobs, by_comparison, shard)
         known = _Known(results, predictions, jobs) if predictions.path else results.known
         work = Workload(list(_left(jobs, known)), by_comparison, settings)
         for note in work.notes:
@@ -103,6 +109,14 @@ def measure(
             if progress:
                 progress.advance(counter, len(batch.fits), left=work.estimate.left)
         return _in_order(results.frame, (one for job in jobs for one in job.task.fingerprints()))
+
+
+def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
+    """What was asked for, as far as others have measured it; nothing is fitted."""
+    comparisons, _ = _comparisons(store, settings)
+    tasks = [task for one in comparisons for task in one.plan().tasks()]
+    with ResultsFile(settings.output) as results:
+        return _in_order(results.frame, (it for task in tasks for it in task.fingerprints()))
 
 
 class _Known:

@@ -19,6 +19,7 @@ from clipsyn.settings import (
     images_of,
     setting,
 )
+from clipsyn.shards import HELP as SHARD_HELP
 from clipsyn.specs import MOST_SEEDS, MOST_WORKERS
 
 ALL = "all"  # stands for every head, or every ensemble
@@ -95,6 +96,9 @@ class ProtocolSettings(Selection):
         least=0,
     )
     workers: int = setting(1, WHOLE, "Processes.", least=1, most=MOST_WORKERS)
+    shard: str | None = setting(
+        None, TEXT, SHARD_HELP.format("file of results"), instead_of_none="all of the work"
+    )
 
     def _check(self) -> None:
         from clipsyn.ensembles import ENSEMBLES

@@ -16,7 +16,14 @@ from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.declared import SettingsStage
 from clipsyn.recipe.report import REPORT_STAGES, ReportStage
-from clipsyn.recipe.stages import OTHER_STAGES, ExtractStage, ImportStage, Outcome, ProtocolStage
+from clipsyn.recipe.stages import (
+    OTHER_STAGES,
+    ExtractStage,
+    ImportStage,
+    Jobs,
+    Outcome,
+    ProtocolStage,
+)
 from clipsyn.registry import unknown_name
 from clipsyn.urls import Location, is_url
 
@@ -119,12 +126,20 @@ _WORDS = {  # for pydantic's types of error, in a recipe's terms
 }
 
 
-def run_recipe(recipe: Recipe, started: Callable[[int, str], None]) -> list[Outcome]:
-    """Run every stage in order; `started` is told number and name of each before it runs."""
+def run_recipe(
+    recipe: Recipe, started: Callable[[int, str], None], jobs: Jobs | None = None
+) -> list[Outcome]:
+    """Run every stage in order; `started` is told number and name of each before it runs.
+
+    jobs: does the work of the stages that can be shared, if not this process.
+    """
     outcomes = []
     for number, stage in enumerate(recipe.stages, 1):
         started(number, stage.stage)
         start = time.monotonic()
-        outcome = stage.run(recipe.store)
+        if jobs and isinstance(stage, ExtractStage | ProtocolStage):
+            outcome = stage.run_by(jobs, recipe.store)
+        else:
+            outcome = stage.run(recipe.store)
         outcomes.append(replace(outcome, seconds=time.monotonic() - start))
     return outcomes

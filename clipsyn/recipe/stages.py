@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -23,7 +23,11 @@ from clipsyn.recipe.plan import (
     planned_extraction,
     planned_import,
 )
+from clipsyn.settings import Settings
 from clipsyn.store.features import FeatureStore
+
+if TYPE_CHECKING:
+    from polars import DataFrame
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -37,6 +41,9 @@ class Outcome:
     did: str
     report: str = ""
     seconds: float = 0.0
+
+
+Jobs = Callable[[Path, Settings], None]  # does what settings ask for on a store
 
 
 class ExtractStage(SettingsStage):
@@ -59,6 +66,13 @@ class ExtractStage(SettingsStage):
             f"{made:,} of {len(cells):,} cells made" if made else "labels or class names corrected"
         )
         return Outcome("extract", False, did)
+
+    def run_by(self, jobs: Jobs, store: Path) -> Outcome:
+        """The same by jobs; no weights are loaded here."""
+        settings = self.settings()
+        before = planned_extraction(store, settings.of_any_device(), Made()).what
+        jobs(store, settings)
+        return Outcome("extract", False, f"by jobs: {before}")
 
 
 class ImportStage(SettingsStage):
@@ -88,18 +102,35 @@ class ProtocolStage(DeclaredStage):
         return planned_evaluation(self.settings(), self.beside(".parquet"))
 
     def run(self, store: Path) -> Outcome:
+        from clipsyn.protocol.loop import measure
+
+        opened, settings = FeatureStore.open(store), self.settings()
+        with progress("fits") as counters:
+            return self._outcome(opened, lambda: measure(opened, settings, counters))
+
+    def run_by(self, jobs: Jobs, store: Path) -> Outcome:
+        """The same by jobs, whose results are put together here."""
+        from clipsyn.protocol.loop import gather
+
+        opened, settings = FeatureStore.open(store), self.settings()
+
+        def measured() -> DataFrame:
+            jobs(store, settings)
+            return gather(opened, settings)
+
+        return self._outcome(opened, measured)
+
+    def _outcome(self, opened: FeatureStore, measured: Callable[[], DataFrame]) -> Outcome:
         from clipsyn.analyses.shared_images import apart, notes, sample_tables
         from clipsyn.frames import printable_frame
-        from clipsyn.protocol.loop import measure
         from clipsyn.protocol.report import tables
         from clipsyn.show.document import renew
         from clipsyn.show.formats import written
 
-        opened, settings = FeatureStore.open(store), self.settings()
+        settings = self.settings()
         kept = [file for file in (settings.output, settings.predictions) if file]
         before = [_written_at(file) for file in kept]
-        with progress("fits") as counters:
-            frame = measure(opened, settings, counters)
+        frame = measured()
         samples = sample_tables(opened, frame)
         shown = tables(printable_frame(frame), settings, apart(samples))
         if self.document:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.extract.job import parse_shard
+from clipsyn.shards import parse_shard
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 

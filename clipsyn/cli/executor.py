@@ -1,0 +1,211 @@
+"""Commands whose work several jobs share: `--on local`, `--on slurm`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from clipsyn.cli.declared import settings_options, words_of
+from clipsyn.cli.options import with_options
+from clipsyn.cli.output import say
+from clipsyn.cluster.settings import LOCAL, ExecutorSettings
+from clipsyn.command import line_of
+from clipsyn.errors import ClusterError, Interrupted, UsageError
+from clipsyn.progress import progress
+from clipsyn.settings import Settings, declared
+
+if TYPE_CHECKING:
+    from clipsyn.cluster.tasks import Ended, Task
+    from clipsyn.extract.settings import ExtractSettings
+    from clipsyn.protocol.settings import ProtocolSettings
+    from clipsyn.recipe.stages import Jobs
+    from clipsyn.store.features import FeatureStore
+
+_LOG = logging.getLogger("clipsyn")
+_QUEUED_AGAIN = -1  # with which submitit ends a process whose job goes on later
+_EVERY = 5.0  # seconds between two looks at what has been made
+
+executor_options = settings_options(ExecutorSettings)
+
+
+def with_executor(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `ExecutorSettings` for a command: it gets their values by name."""
+    return with_options(command, executor_options)
+
+
+def taken_out(values: dict[str, Any]) -> ExecutorSettings:
+    """Where the work runs; its options are taken out of `values`."""
+    return ExecutorSettings(**{name: values.pop(name) for name in declared(ExecutorSettings)})
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a node of the cluster calls: a command of ours, in a process of its own."""
+
+    words: tuple[str, ...]
+
+    def __call__(self) -> None:
+        from clipsyn.cli import main
+
+        say(line_of(self.words), err=True)
+        try:
+            main([*self.words], prog_name="clipsyn")
+        except SystemExit as ended:
+            if ended.code == _QUEUED_AGAIN:
+                raise
+            if ended.code:
+                raise ClusterError(f"exit status {ended.code}") from None
+
+    def checkpoint(self) -> Any:
+        """What submitit calls when the job must make way: it goes on from what is done."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+@dataclass
+class Work:
+    """The work of one command on a store, shared by jobs.
+
+    made: how many of `total` (cells, or else tasks) are there.
+    """
+
+    command: str
+    store: Path
+    settings: Settings
+    executor: ExecutorSettings
+    total: int = 0
+    made: Callable[[], int] | None = None
+    _ended: list[Ended] = field(default_factory=list)
+
+    def run(self) -> bool:
+        """Do it; False where it was submitted alone. Raises ClusterError if a task failed."""
+        from clipsyn.cluster.tasks import check_all
+
+        stop_on_sigterm()
+        tasks = self.tasks()
+        folder = self.executor.logs / f"{self.command}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if self.executor.on == LOCAL:
+            self._run_local(tasks, folder)
+        elif not self._run_on_slurm(tasks, folder):
+            return False
+        check_all(self._ended)
+        return True
+
+    def tasks(self) -> list[Task]:
+        from clipsyn.cluster.tasks import shares
+
+        if getattr(self.settings, "shard", None):
+            raise UsageError("jobs get their shares themselves: leave shard=… out")
+        words = [self.command, str(self.store), *words_of(self.settings)]
+        return shares(words, self.executor.jobs or 1)
+
+    def _run_local(self, tasks: Sequence[Task], folder: Path) -> None:
+        from clipsyn.cluster.local import run
+
+        _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
+        with self._looking() as look:
+            run(tasks, self.executor, folder, self._told, look)
+
+    def _run_on_slurm(self, tasks: Sequence[Task], folder: Path) -> bool:
+        from clipsyn.cluster.slurm import submit, wait
+
+        jobs = submit(tasks, lambda task: Command(task.words), self.executor, folder.absolute())
+        number = jobs[0].job.job_id.partition("_")[0]
+        _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
+        _LOG.info(f"`scancel {number}` ends it, `clipsyn status {self.store} --watch` shows more")
+        if self.executor.detach:
+            return False
+        try:
+            with self._looking() as look:
+                wait(jobs, self._told, look)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"no longer waiting: SLURM job {number} goes on, and `scancel {number}` ends it"
+            ) from None
+        return True
+
+    def _told(self, ended: Ended) -> None:
+        from clipsyn.cluster.tasks import describe
+
+        self._ended.append(ended)
+        level = logging.WARNING if ended.failure else logging.INFO
+        _LOG.log(level, describe(ended))
+
+    @contextmanager
+    def _looking(self) -> Iterator[Callable[[], None]]:
+        """A function that moves the bar, where it is time to look."""
+        made = self.made or (lambda: len(self._ended))
+        unit, total = ("cells", self.total) if self.made else ("tasks", self.executor.jobs or 1)
+        first = seen = made()
+        start = next_look = time.monotonic()
+        with progress(unit) as counters:
+            counter = counters.add(self.command, total, seen)
+
+            def look() -> None:
+                nonlocal seen, next_look
+                if (now := time.monotonic()) >= next_look:
+                    before, seen = seen, made()
+                    new = seen - first
+                    left = (total - seen) * (now - start) / new if new else None
+                    counters.advance(counter, seen - before, left)
+                    next_look = now + _EVERY
+
+            yield look
+
+
+def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) -> Work:
+    """An extraction by jobs; raises as `outline_job` does for what cannot work."""
+    from clipsyn.extract.job import outline_job
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.marker import is_store
+
+    wanted = {*outline_job(store, job.of_any_device()).every()}
+
+    def made() -> int:
+        return len(wanted.intersection(FeatureStore.open(store).keys())) if is_store(store) else 0
+
+    return Work("extract", store, job, executor, len(wanted), made)
+
+
+def evaluation(store: FeatureStore, settings: ProtocolSettings, executor: ExecutorSettings) -> Work:
+    """An evaluation by jobs, all of which add to one file; raises for what cannot work."""
+    from clipsyn.protocol.loop import gather
+
+    if not settings.output:
+        raise UsageError("jobs add to one file of results: name it by output=…")
+    gather(store, settings)
+    return Work("evaluate", store.path, settings, executor)
+
+
+def jobs_of(executor: ExecutorSettings) -> Jobs:
+    """What runs the work of a recipe's stage by jobs."""
+
+    from clipsyn.extract.settings import ExtractSettings
+    from clipsyn.protocol.settings import ProtocolSettings
+    from clipsyn.store.features import FeatureStore
+
+    def run(store: Path, settings: Settings) -> None:
+        if isinstance(settings, ProtocolSettings):
+            evaluation(FeatureStore.open(store), settings, executor).run()
+        elif isinstance(settings, ExtractSettings):
+            extraction(store, settings, executor).run()
+
+    return run
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends the command as Ctrl-C does, unless who runs it sees to the signal."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted("stopped by SIGTERM; finished blocks are kept, run the same command again")

@@ -1,0 +1,68 @@
+"""`clipsyn status --watch`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsyn.cli.output import say, say_document
+from clipsyn.errors import StoreError
+
+if TYPE_CHECKING:
+    from clipsyn.store.watch import Seen
+
+_EVERY = 2.0  # seconds
+
+
+def watch(store: Path, as_json: bool) -> None:
+    """Say what there is whenever it has changed, until Ctrl-C; on a terminal, in one line."""
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.marker import is_vacant
+    from clipsyn.store.watch import Watch
+
+    if not is_vacant(store):
+        FeatureStore.open(store)  # raises where it is something else
+    elif not store.absolute().parent.is_dir():
+        raise StoreError(f"{store} cannot be made by any job: there is no folder {store.parent}")
+    watched, before = Watch(store), None
+    with suppress(KeyboardInterrupt):
+        while True:
+            seen = watched.look(time.monotonic())
+            if as_json:
+                say_document(json.dumps(asdict(seen)))
+            elif (line := describe(seen)) != before:
+                _say(line)
+                before = line
+            time.sleep(_EVERY)
+    if sys.stdout.isatty():
+        click.echo()
+
+
+def describe(seen: Seen) -> str:
+    """One line."""
+    cells = f"{seen.cells:,} cells finished"
+    if not seen.groups:
+        return f"{cells}; nothing is being written"
+    groups = f"{seen.groups:,} groups unfinished"
+    line = f"{cells}; {groups}, {seen.done:,} of {seen.blocks:,} blocks done"
+    if seen.left is None:
+        return line
+    left = timedelta(seconds=round(seen.left))
+    return f"{line}, {60 * seen.rate:,.0f} a minute, {left} left for these"
+
+
+def _say(line: str) -> None:
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        click.echo(f"\r\x1b[K{line[: columns - 1]}", nl=False)
+    else:
+        say(line)

@@ -1,0 +1,1 @@
+"""Commands that share one job, run elsewhere: as processes of this machine, or by SLURM."""
