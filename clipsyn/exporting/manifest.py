@@ -104,10 +104,15 @@ def _checked(manifest: Manifest) -> Manifest:
     splits = [(it.dataset, it.split) for it in manifest.splits]
     if len(set(splits)) < len(splits):
         raise ValueError("a split stands twice")
-    if strange := {(it.key.dataset, it.key.split) for it in manifest.cells} - set(splits):
-        raise ValueError(f"there are cells of {'/'.join(min(strange))}, and no such split")
     if not manifest.cells:
         raise ValueError("it lists no cells")
+    of_cells = {(it.key.dataset, it.key.split) for it in manifest.cells}
+    if strange := of_cells - set(splits):
+        raise ValueError(f"there are cells of {'/'.join(min(strange))}, and no such split")
+    if bare := set(splits) - of_cells:
+        raise ValueError(f"there is a split {'/'.join(min(bare))}, and no cell of it")
+    if len({(it.key, it.prompts) for it in manifest.cells}) < len(manifest.cells):
+        raise ValueError("a cell stands twice")
     return manifest
 
 

@@ -47,6 +47,8 @@ def refused(folder: Path, **settings: Any) -> str:
         (lambda it: it["splits"].append(it["splits"][0]), "a split stands twice"),
         (lambda it: it["splits"][0].update(class_names="abc"), "class names are a list"),
         (lambda it: it["cells"].clear(), "it lists no cells"),
+        (lambda it: it["cells"].append(it["cells"][0]), "a cell stands twice"),
+        (lambda it: it["splits"].append({**it["splits"][0], "split": "x"}), "and no cell of it"),
         (lambda it: it.pop("cells"), "cannot be read"),
     ],
 )
