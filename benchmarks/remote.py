@@ -105,15 +105,8 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
     out, caches = folder / "fetched", folder / "caches"
     with serving(published, folder / "nginx-cell") as url:
         config = curl_config(published, url, out)
-        curl = [
-            "curl",
-            "--silent",
-            "--parallel",
-            "--parallel-max",
-            str(PARALLEL),
-            "-K",
-            str(config),
-        ]
+        at_once = ["--parallel", "--parallel-immediate", "--parallel-max", str(PARALLEL)]
+        curl = ["curl", "--silent", *at_once, "-K", str(config)]
 
         def fetch() -> None:
             subprocess.run(curl, check=True)
