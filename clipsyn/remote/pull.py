@@ -30,7 +30,7 @@ from clipsyn.store import arrays, files
 from clipsyn.store.arrays import METADATA
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS
+from clipsyn.store.folders import KINDS, ORDER
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, is_vacant
 
@@ -41,7 +41,6 @@ _FLAGS = {  # of `clipsyn rm`
     "backbone": "-b",
     "prompts": "--prompts",
 }
-_ORDER = (("samples",), ("classes",), ("features", *IMPORTS), ANSWERS)  # sources go first
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class Pull:
         meter = Meter(progress, "bringing", self.size)
         with lanes() as (groups, pool):
             bringing = _Bringing(self.remote, store, meter, pool)
-            for kinds in _ORDER:
-                some = [entry for entry in self.new if entry.kind in kinds]
+            for kind in ORDER:
+                some = [entry for entry in self.new if entry.kind == kind]
                 list(groups.map(bringing.bring, some))
         meter.finish()
 
