@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from clipsyn.protocol.comparison import Comparison, Job
@@ -36,7 +37,7 @@ class Workload:
         settings: ProtocolSettings,
     ) -> None:
         there = dict.fromkeys(job.comparison for job in jobs)
-        rates = _rates(settings.workers) if there else Rates(0.0, 0.0)
+        rates = _rates(settings.workers > 1) if there else Rates(0.0, 0.0)
         self._costs = {one: Costs(plans[one].shapes(), rates) for one in there}
         self._settings = settings
         self.notes: list[str] = []
@@ -88,7 +89,8 @@ def _without(job: Job, methods: set[str]) -> Job:
     return replace(job, task=replace(job.task, fits=kept))
 
 
-def _rates(workers: int) -> Rates:
-    """Of the threads that a fit has."""
-    with one_thread() if workers > 1 else nullcontext():
+@cache
+def _rates(on_one_thread: bool) -> Rates:
+    """Of the threads that a fit has; once in a process, for a machine stays what it is."""
+    with one_thread() if on_one_thread else nullcontext():
         return measured_rates()

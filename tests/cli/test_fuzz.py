@@ -79,7 +79,12 @@ BASES: dict[str, dict[str, Any]] = {
     "predict": {"router": "router", "images": "store"},
     "split": {"images": "photos", "output": "new.csv"},
     "plot": {"name": "accuracy-matrix", "sources": "store", "output": "figure.svg"},
-    "report": {"store": "store", "output": "page.html"},
+    "report": {  # a page of few figures; values of the first two options have them all
+        "store": "store",
+        "backbones": "fake/one",
+        "perturbations": "clean",
+        "output": "page.html",
+    },
     "test": {"predictions": "predictions.parquet"},
     "compare": {"results": "results.parquet", "reference": "published.csv"},
     "ls": {"store": "store"},
