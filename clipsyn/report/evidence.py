@@ -64,7 +64,7 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
         try:
             frames[name] = _measure(store, name, _about(name, keys, settings))
         except _LACKING as error:
-            lacking[name] = str(error)
+            lacking[name] = str(error).replace(str(store.path), "STORE")
     if settings.predictions:
         frames[PAIRED] = _paired(settings)
     return Evidence(store, settings, keys, frames, lacking, dict(_gflops(store, keys)))

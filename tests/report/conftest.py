@@ -25,8 +25,16 @@ def answered(tmp_path: Path) -> Callable[..., FeatureStore]:
 
     Answers are class indices, or logits (image, class). Called again it adds to the same store.
     """
-    path = tmp_path / "answers"
+    return _adding_to(tmp_path / "answers")
 
+
+@pytest.fixture(scope="module")
+def answered_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FeatureStore]:
+    """`answered`, of a store for all tests of a file."""
+    return _adding_to(tmp_path_factory.mktemp("answers") / "store")
+
+
+def _adding_to(path: Path) -> Callable[..., FeatureStore]:
     def add(
         answers: Mapping[str, Any],
         labels: Sequence[int],

@@ -84,6 +84,16 @@ def write(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def tiny_page(fakes, tmp_path_factory) -> Page:
+    """The page of a store with two backbones, two splits, clean and jpeg-3."""
+    folder = tmp_path_factory.mktemp("tiny-page")
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [fakes.Source(split="test"), fakes.Source(split="train", count=11)]
+    store = fakes.fill(folder / "store", encoders, sources, ("clean", "jpeg:3"))
+    return Page(write_report(store, output=folder / "page.html").read_text("utf-8"))
+
+
 @pytest.fixture
 def pets(answered) -> FeatureStore:
     """Two backbones that say different things of 60 images."""
@@ -97,11 +107,11 @@ def pets(answered) -> FeatureStore:
 
 
 class TestDocument:
-    def test_every_tag_is_closed(self, tiny_store, write):
-        assert write(tiny_store).open == []
+    def test_every_tag_is_closed(self, tiny_page):
+        assert tiny_page.open == []
 
-    def test_ids_are_unique_and_every_reference_has_one(self, tiny_store, write):
-        page = write(tiny_store)
+    def test_ids_are_unique_and_every_reference_has_one(self, tiny_page):
+        page = tiny_page
         ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
         assert len(ids) == len(set(ids))
         named = {
@@ -113,10 +123,8 @@ class TestDocument:
         assert named <= set(ids)
         assert len(named) > 5
 
-    def test_heads_go_down_a_level_at_a_time(self, tiny_store, write):
-        levels = [
-            int(tag[1]) for tag, _ in write(tiny_store).elements if re.fullmatch("h[1-6]", tag)
-        ]
+    def test_heads_go_down_a_level_at_a_time(self, tiny_page):
+        levels = [int(tag[1]) for tag, _ in tiny_page.elements if re.fullmatch("h[1-6]", tag)]
         assert levels.count(1) == 1
         assert levels[0] == 1
         assert all(b <= a + 1 for a, b in pairwise(levels))
@@ -127,8 +135,8 @@ class TestDocument:
         places = [text.index(mark, body) for mark in ('class="headline"', "sortable", 'role="img"')]
         assert places == sorted(places)
 
-    def test_figures_have_texts_and_tables_have_captions(self, tiny_store, write):
-        page = write(tiny_store)
+    def test_figures_have_texts_and_tables_have_captions(self, tiny_page):
+        page = tiny_page
         assert page.all("svg")
         for attributes in page.all("svg"):
             is_picture = attributes.get("role") == "img" and attributes.get("aria-label")
@@ -137,16 +145,16 @@ class TestDocument:
         assert tags.count("caption") == tags.count("table")
         assert all(it.get("scope") in ("row", "col") for it in page.all("th"))
 
-    def test_what_is_wide_can_be_reached_by_keyboard(self, tiny_store, write):
-        boxes = [it for it in write(tiny_store).all("div") if it.get("class") == "scroll"]
+    def test_what_is_wide_can_be_reached_by_keyboard(self, tiny_page):
+        boxes = [it for it in tiny_page.all("div") if it.get("class") == "scroll"]
         assert boxes
         for box in boxes:
             assert (box["tabindex"], box["role"]) == ("0", "region")
             assert box["aria-label"]
 
-    def test_the_same_store_gives_the_same_bytes(self, tiny_store, tmp_path):
+    def test_the_same_store_gives_the_same_bytes(self, pets, tmp_path):
         one, two = (
-            write_report(tiny_store, output=tmp_path / f"{name}.html").read_bytes() for name in "ab"
+            write_report(pets, output=tmp_path / f"{name}.html").read_bytes() for name in "ab"
         )
         assert one == two
 
@@ -156,8 +164,8 @@ class TestDocument:
 
 
 class TestPolicy:
-    def test_nothing_but_this_style_and_script(self, tiny_store, write):
-        page = write(tiny_store)
+    def test_nothing_but_this_style_and_script(self, tiny_page):
+        page = tiny_page
         for tag in ("style", "script"):
             (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page.text, re.S)
             digest = b64encode(hashlib.sha256(content.encode()).digest()).decode()
@@ -165,16 +173,18 @@ class TestPolicy:
         assert "default-src 'none'" in page.policy
         assert "unsafe" not in page.policy
 
-    def test_no_style_or_script_in_an_element(self, tiny_store, write):
-        for tag, attributes in write(tiny_store).elements:
+    def test_no_style_or_script_in_an_element(self, tiny_page):
+        for tag, attributes in tiny_page.elements:
             assert "style" not in attributes, tag
             assert not [name for name in attributes if name.startswith("on")], tag
 
-    def test_no_folder_of_this_machine_is_told(self, tiny_store, write, tmp_path):
-        assert str(tmp_path) not in write(tiny_store).text
+    def test_no_folder_of_this_machine_is_told(self, pets, write, tmp_path):
+        page = write(pets)
+        assert str(tmp_path) not in page.text
+        assert "clipsyn import STORE FILE" in page.words  # of what clean images alone cannot show
 
-    def test_nothing_is_fetched(self, tiny_store, write):
-        page = write(tiny_store)
+    def test_nothing_is_fetched(self, tiny_page):
+        page = tiny_page
         for _, attributes in page.elements:
             for key in ("href", "src", "xlink:href", "srcset", "action"):
                 assert (attributes.get(key) or "#").startswith(("#", "data:image/"))
@@ -182,18 +192,21 @@ class TestPolicy:
         assert "url(http" not in page.text
 
 
-class TestHostileNames:
-    @pytest.fixture
-    def page(self, answered, write) -> Page:
-        draw = np.random.default_rng(2)
-        labels = draw.integers(0, 3, 30)
-        for dataset in HOSTILE[:3]:
-            answers = {name: draw.integers(0, 3, 30) for name in HOSTILE}
-            ids = [f"{HOSTILE[row % 8]}{row}.png" for row in range(30)]
-            name = dataset.replace("/", "-")
-            store = answered(answers, labels, dataset=name, classes=HOSTILE[3:6], ids=ids)
-        return write(store, title=HOSTILE[0])
+@pytest.fixture(scope="module")
+def page(answered_once, tmp_path_factory) -> Page:
+    """The page of a store all of whose names are hostile."""
+    draw = np.random.default_rng(2)
+    labels = draw.integers(0, 3, 30)
+    for dataset in HOSTILE[:3]:
+        answers = {name: draw.integers(0, 3, 30) for name in HOSTILE}
+        ids = [f"{HOSTILE[row % 8]}{row}.png" for row in range(30)]
+        name = dataset.replace("/", "-")
+        store = answered_once(answers, labels, dataset=name, classes=HOSTILE[3:6], ids=ids)
+    path = tmp_path_factory.mktemp("hostile") / "page.html"
+    return Page(write_report(store, output=path, title=HOSTILE[0]).read_text("utf-8"))
 
+
+class TestHostileNames:
     def test_they_are_shown_as_text(self, page):
         assert page.open == []
         assert len(page.all("script")) == len(page.all("style")) == len(page.all("title")) == 1
