@@ -11,6 +11,7 @@ from click.testing import Result
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.store.features import FeatureStore
+from tests.cli.test_imports import imported
 from tests.remote.publish import published
 from tests.remote.server import Server, serving
 
@@ -82,6 +83,10 @@ def test_commands_that_write_refuse_a_url(
 ) -> None:
     said = fails(4, *words(name, WRITING[name], server.url, tmp_path / "out"))
     assert said.startswith(f"{server.url} is only read: `clipsyn pull {server.url} STORE` makes")
+
+
+def test_a_list_of_a_store_at_a_url_needs_no_arrays(server: Server) -> None:
+    assert not imported("ls", server.url) & {"numpy", "polars", "zarr"}
 
 
 def test_a_router_predicts_a_store_at_a_url(
