@@ -1,4 +1,4 @@
-"""What is compared of a group, and what the index says of it."""
+"""What is compared of a group."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 from clipsyn.specs import differences, fingerprint
 from clipsyn.store import arrays
-from clipsyn.store.cell import ELSEWHERE
-from clipsyn.store.folders import IMPORTS
 from clipsyn.store.groups import StoredGroup
 
 _FACTS = ("class_names", "metric", "licence", "logit_scale")  # read beside the arrays
@@ -39,36 +37,3 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     fields = [name for name in _FACTS if ours.get(name) != theirs.get(name)]
     changes = differences(ours.get("arrays"), theirs.get("arrays"))
     return fields + sorted({f"values of {name.partition('.')[0]}" for name, _, _ in changes})
-
-
-def facts_of(group: StoredGroup) -> dict[str, Any]:
-    """What `clipsyn ls` shows of a group without opening it; see `clipsyn.remote.index.Entry`."""
-    kind = group.name.partition("/")[0]
-    if kind == "samples":
-        return {"images": _rows(group, "label"), "classes": len(group["class_names"])}
-    if kind == "classes":  # those of imports are known by a name alone
-        known = isinstance(group["identity"]["backbone"], Mapping)
-        return {} if known else {"imported": "embeddings"}
-    if kind == "features":
-        bad = len(group.attributes.get("errors", {}))
-        return {"images": _rows(group, "valid"), "bad": bad, "embed": _width(group)}
-    if kind in IMPORTS:
-        return _imported_facts(group)
-    return {}
-
-
-def _imported_facts(group: StoredGroup) -> dict[str, Any]:
-    invalid = dict(group["invalid"])
-    elsewhere = invalid.pop(ELSEWHERE, 0)
-    imported = group["identity"]["kind"]
-    facts = {"images": _rows(group, "valid") - elsewhere, "bad": sum(invalid.values())}
-    width = {"embed": _width(group)} if imported == "embeddings" else {}
-    return {**facts, **width, "imported": imported}
-
-
-def _rows(group: StoredGroup, array: str) -> int:
-    return group.layout(array).shape[0]
-
-
-def _width(group: StoredGroup) -> int:
-    return group.layout("image_embedding").shape[1]

@@ -18,7 +18,7 @@ from pathlib import Path
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, UsageError
 from clipsyn.progress import Progress
 from clipsyn.remote.choice import Filters, choose
-from clipsyn.remote.content import content_of, differing, facts_of
+from clipsyn.remote.content import content_of, differing
 from clipsyn.remote.index import MANIFEST, Entry, Manifest, Place
 from clipsyn.remote.objects import Changed
 from clipsyn.remote.publishing import (
@@ -31,6 +31,7 @@ from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
+from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import Group, find_groups

@@ -42,10 +42,12 @@ def reading(path: Path) -> Iterator[None]:
 def file_at(path: Path) -> tuple[int, int] | None:
     """A value that changes when the file at `path` is replaced; None where there is none."""
     try:
-        with reading(path):
-            status = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError:
+        with reading(path):
+            raise
     return status.st_ino, status.st_ctime_ns  # inode numbers alone are used again
 
 
@@ -77,14 +79,24 @@ def folders(path: Path) -> list[str]:
 
 def size(path: Path) -> int:
     """Bytes of all files under a folder; files that vanish meanwhile are not counted."""
-    total = 0
-    for entry in entries(path):
-        try:
-            with reading(path):
-                total += size(Path(entry)) if entry.is_dir() else entry.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
+    with reading(path):
+        return _size(os.fspath(path))
+
+
+def _size(folder: str) -> int:
+    """Of texts, not paths: a list of thousands of cells asks for it."""
+    try:
+        with os.scandir(folder) as scan:
+            return sum(map(_size_of, scan))
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return _size(entry.path) if entry.is_dir() else entry.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = None) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsyn.errors import MissingCell
+from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
+from clipsyn.store.facts import groups_there
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import IMPORTS, KINDS, ORDER, place
 from clipsyn.store.listed import Listing, in_order
@@ -59,24 +60,17 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     one that was extracted; `embed` is None where there are no embeddings. Of a dataset that shows
     each image under one condition alone, `images` counts those of the cell's.
     """
-    if (groups := store.tree.listed()) is not None:
-        return Listing(groups).rows()
-    return [_cell_row(store, key) for key in sorted(store.keys(), key=in_order)]
+    groups = store.tree.listed()
+    listing = Listing(groups_there(store) if groups is None else groups)
+    return [_row(store, listing, key) for key in sorted(listing.keys(), key=in_order)]
 
 
-def _cell_row(store: FeatureStore, key: FeatureKey) -> dict[str, Any]:
-    cell = store.cell(key)
-    images, bad = cell.counts()
-    return {
-        **asdict(key),
-        "imported": cell.imported_as,
-        "prompts": cell.prompt_sets(),
-        "images": images,
-        "bad": bad,
-        "embed": cell.width if cell.has_embeddings else None,
-        "bytes": cell.size,
-        "fingerprint": cell.known("fingerprint") or cell.group()["fingerprint"],
-    }
+def _row(store: FeatureStore, listing: Listing, key: FeatureKey) -> dict[str, Any]:
+    try:
+        return listing.row(key)
+    except DamagedStore:
+        store.cell(key).group()  # says what is lost, and what to do
+        raise
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:

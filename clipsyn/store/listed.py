@@ -1,4 +1,4 @@
-"""Rows of cells from an index alone: what `clipsyn.store.cell` says of groups, without a group."""
+"""Rows of cells from a list of groups, an index or what is on disk: no cell is opened for them."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ class TestLs:
             (key.dataset, key.split, key.perturbation, key.backbone) for key in keys
         ]
         assert [row["fingerprint"] for row in rows] == [tiny_store.fingerprint(k) for k in keys]
-        kinds = ("features", "logits", "predictions")
-        cells = [cell for kind in kinds for cell in path.glob(f"{kind}/*/*/*/*/")]
+        places = ("features/*/*/*/*/", "logits/*/*/*/*/*/", "predictions/*/*/*/*/*/")
+        cells = [cell for place in places for cell in path.glob(place)]
         files = [file for cell in cells for file in cell.rglob("*") if file.is_file()]
         assert sum(row["bytes"] for row in rows) == sum(file.stat().st_size for file in files)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.remote.content import content_of, differing, facts_of
+from clipsyn.remote.content import content_of, differing
 from clipsyn.store import arrays
+from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows, find_groups
 from clipsyn.store.samples import SampleTable

@@ -16,9 +16,9 @@ import pytest
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UsageError
 from clipsyn.remote import push as pushing
-from clipsyn.remote.content import facts_of
 from clipsyn.remote.push import Push
 from clipsyn.store import arrays
+from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups, remove
 from tests.remote.copying import push

@@ -130,7 +130,7 @@ def test_rows_say_what_is_in_each_cell(tiny_store: FeatureStore) -> None:
     assert row["prompts"] == ["simple"]
     assert row["bad"] == 0
     cell = tiny_store.path / CELL
-    logits = tiny_store.path / CELL.replace("features", "logits")
+    logits = tiny_store.path / CELL.replace("features", "logits") / "simple"
     files = [f for folder in (cell, logits) for f in folder.rglob("*") if f.is_file()]
     assert row["bytes"] == sum(file.stat().st_size for file in files)
 

@@ -1,0 +1,84 @@
+"""What tables of cells show of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from clipsyn.store.cell import ELSEWHERE
+from clipsyn.store.contents import Contents
+from clipsyn.store.folders import IMPORTS, KINDS
+from clipsyn.store.groups import StoredGroup
+
+
+@dataclass(frozen=True)
+class GroupThere:
+    """A group of a store on disk, of which no more is read than is asked for."""
+
+    store: Contents
+    place: tuple[str, ...]
+    path: Path
+
+    @property
+    def bytes(self) -> int:
+        return self.store.tree.size(self.path)
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self._group["fingerprint"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return facts_of(self._group)
+
+    @cached_property
+    def _group(self) -> StoredGroup:
+        return self.store.group(self.path)
+
+
+def groups_there(store: Contents) -> Iterator[GroupThere]:
+    """All groups of a store, as an index would list them."""
+    for kind in KINDS:
+        for names, path in store.groups(kind):
+            yield GroupThere(store, (kind, *names), path)
+
+
+def facts_of(group: StoredGroup) -> dict[str, Any]:
+    """What `clipsyn ls` shows of a group without opening it; see `clipsyn.remote.index.Entry`."""
+    kind = group.name.partition("/")[0]
+    if kind == "samples":
+        return {"images": _rows(group, "label"), "classes": len(group["class_names"])}
+    if kind == "classes":  # those of imports are known by a name alone
+        known = isinstance(group["identity"]["backbone"], Mapping)
+        return {} if known else {"imported": "embeddings"}
+    if kind == "features":
+        bad = len(group.attributes.get("errors", {}))
+        return {"images": _rows(group, "valid"), "bad": bad, "embed": _width(group)}
+    if kind in IMPORTS:
+        return _imported_facts(group)
+    return {}
+
+
+def _imported_facts(group: StoredGroup) -> dict[str, Any]:
+    invalid = dict(group["invalid"])
+    elsewhere = invalid.pop(ELSEWHERE, 0)
+    imported = group["identity"]["kind"]
+    facts = {"images": _rows(group, "valid") - elsewhere, "bad": sum(invalid.values())}
+    width = {"embed": _width(group)} if imported == "embeddings" else {}
+    return {**facts, **width, "imported": imported}
+
+
+def _rows(group: StoredGroup, array: str) -> int:
+    return _shape(group, array)[0]
+
+
+def _width(group: StoredGroup) -> int:
+    return _shape(group, "image_embedding")[1]
+
+
+def _shape(group: StoredGroup, array: str) -> tuple[int, ...]:
+    """As the group lists it, so that the array need not be opened."""
+    return (group.listed(array) or group.layout(array)).shape
