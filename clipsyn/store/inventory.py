@@ -15,7 +15,7 @@ from clipsyn.store.drafts import discard, writing
 from clipsyn.store.facts import groups_there
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import IMPORTS, KINDS, ORDER, place
-from clipsyn.store.listed import Listing, in_order
+from clipsyn.store.listed import Listing
 from clipsyn.store.tree import ON_DISK, Tree
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
@@ -61,15 +61,12 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     each image under one condition alone, `images` counts those of the cell's.
     """
     groups = store.tree.listed()
-    listing = Listing(groups_there(store) if groups is None else groups)
-    return [_row(store, listing, key) for key in sorted(listing.keys(), key=in_order)]
-
-
-def _row(store: FeatureStore, listing: Listing, key: FeatureKey) -> dict[str, Any]:
     try:
-        return listing.row(key)
+        return Listing(groups_there(store) if groups is None else groups).rows()
     except DamagedStore:
-        store.cell(key).group()  # says what is lost, and what to do
+        lost = map(store.cell, store.keys())
+        for cell in lost:
+            cell.group()  # says what is lost, and what to do
         raise
 
 
