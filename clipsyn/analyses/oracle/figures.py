@@ -129,8 +129,8 @@ upset = Figure(
     name="upset",
     short="Which backbones get the same images right, and no others do.",
     caption=(
-        "Share of images that the backbones with a black dot get right and no others; without any "
-        "dot, images that none gets right. Left: top-1 accuracy. Means over datasets."
+        "Share of images that the backbones with a strong dot get right and no others; where all "
+        "dots are faint, images that none gets right. Left: top-1 accuracy. Means over datasets."
     ),
     source="oracle",
     data=_data,

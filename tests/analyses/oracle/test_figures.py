@@ -52,7 +52,7 @@ def parts(ax):
 
 
 def columns(dots):
-    """Which rows have a black dot, for each column."""
+    """Which rows have a strong dot, for each column."""
     lines = dots.lines
     return [sorted(map(int, line.get_ydata())) for line in lines[1::2]]
 
@@ -139,3 +139,8 @@ def test_datasets_must_have_the_same_backbones():
 def test_no_region_at_all():
     with pytest.raises(UsageError, match=r"no region of images .*: give a store, or what"):
         upset.data(FRAME.filter(metric="acc1"))
+
+
+def test_the_caption_names_no_colour_for_pages_in_the_dark_have_another():
+    assert "black" not in upset.caption
+    assert "strong dot" in upset.caption
