@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 CONTENTS = {  # parts of the menu; every page is in one of them
     "Start": ["docs/getting-started", "docs/faq", "docs/README"],
-    "Tutorials": ["docs/tutorial-photos", "docs/tutorial-tables", "docs/tutorial-paper"],
+    "Tutorials": [
+        "docs/tutorial-photos",
+        "docs/tutorial-tables",
+        "docs/tutorial-paper",
+        "docs/lab",
+    ],
     "Make a store": [
         "docs/extracting",
         "docs/cluster",

@@ -272,6 +272,7 @@ BLOCKS = [
     for found in _BLOCK.finditer(text)
 ]
 TO_RUN = [block for block in BLOCKS if block.language in ("sh", "python")]
+SERVED = ("lab.md",)  # pages whose blocks run in tests/remote/test_lab.py: they need servers
 NOT_RUN = {  # blocks of each page that need what a test cannot have; each says what
     "README.md": 4,
     "analysis.md": 1,
@@ -312,7 +313,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backbones = "tiny-ConvNeXt/zoo,tiny-RN/zoo,tiny-ViT-16/zoo"
         datasets = "emoji-food=emoji-food,emoji-animals=emoji-animals"
         cells = ["-d", datasets, "-s", "train,test", "-p", "clean,jpeg:3,fog:3"]
-        _clipsyn(["extract", "store", "-b", backbones, *cells])
+        run_command(["extract", "store", "-b", backbones, *cells])
     (folder / "runs" / "quickstart").mkdir(parents=True)
     (folder / "runs" / "quickstart" / "store").symlink_to("../../store")
     _predictions(folder)
@@ -395,7 +396,9 @@ def _predictions(folder: Path) -> None:
         torch.save(torch.arange(4), cache / f"targets_{split}.pt")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in SERVED], ids=lambda page: page.name
+)
 def test_the_blocks_of_a_page_run_in_their_order(
     page: Path, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,10 +421,10 @@ def test_the_blocks_of_a_page_run_in_their_order(
             for line in block.text.replace("\\\n", " ").splitlines():
                 program, *words = shlex.split(line, comments=True)
                 assert program == "clipsyn", f"{block}: {line}"
-                _clipsyn(words, f"{block}: {line}")
+                run_command(words, f"{block}: {line}")
 
 
-def _clipsyn(words: Sequence[str], what: str = "") -> None:
+def run_command(words: Sequence[str], what: str = "") -> None:
     """Run a command in this process; what it asks is answered with yes."""
     handler = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(main, words, input="y\n")

@@ -12,7 +12,9 @@ import pytest
 from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.nginx import Nginx, started
 from tests.remote.server import Server, serving
+from tests.slurm import slurm
 
+__all__ = ["slurm"]
 _NUMBERS = itertools.count()
 
 
