@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,12 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
     _echo(click.style(printable(text), **style), err)
 
 
+def say_over(text: str) -> None:
+    """Write one line to a terminal in place of the one before, cut to its width."""
+    columns = shutil.get_terminal_size().columns
+    _echo(f"\r\x1b[K{printable(text)[: columns - 1]}", err=False, nl=False)
+
+
 def say_lines(text: str, *, err: bool = False) -> None:
     """Write tables and paragraphs as wide as the terminal; their names are printable already."""
     from clipsyn.show.layout import paragraphs, width_of  # not for every start
@@ -76,9 +83,9 @@ def say_document(text: str) -> None:
     _echo(printable_lines(text), err=False)
 
 
-def _echo(text: str, err: bool) -> None:
+def _echo(text: str, err: bool, nl: bool = True) -> None:
     try:
-        click.echo(text, err=err)
+        click.echo(text, err=err, nl=nl)
     except OSError as error:
         error.filename = error.filename or f"standard {'error' if err else 'output'}"
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -12,9 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from clipsyn.cli.output import say, say_document
+from clipsyn.cli.output import say, say_document, say_over
 from clipsyn.errors import StoreError
 
 if TYPE_CHECKING:
@@ -40,11 +37,11 @@ def watch(store: Path, as_json: bool) -> None:
             if as_json:
                 say_document(json.dumps(asdict(seen)))
             elif (line := describe(seen)) != before:
-                _say(line)
+                (say_over if sys.stdout.isatty() else say)(line)
                 before = line
             time.sleep(_EVERY)
     if sys.stdout.isatty():
-        click.echo()
+        say("")
 
 
 def describe(seen: Seen) -> str:
@@ -58,11 +55,3 @@ def describe(seen: Seen) -> str:
         return line
     left = timedelta(seconds=round(seen.left))
     return f"{line}, {60 * seen.rate:,.0f} a minute, {left} left for these"
-
-
-def _say(line: str) -> None:
-    if sys.stdout.isatty():
-        columns = shutil.get_terminal_size().columns
-        click.echo(f"\r\x1b[K{line[: columns - 1]}", nl=False)
-    else:
-        say(line)

@@ -36,6 +36,8 @@ import json, os, sys
 from click.testing import CliRunner
 from clipsyn.cli import main
 user, readable, lines = map(json.loads, sys.argv[1:])
+for wrong in (["--help"], ["ls"], ["ls", "/nowhere/at/all"]):
+    CliRunner().invoke(main, wrong)
 for mine, theirs in zip(readable, lines):
     CliRunner().invoke(main, mine)
 os.umask(user["umask"])
