@@ -22,7 +22,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
 
 
 @click.command(short_help="List or clear what is kept here of stores at URLs.")
-@click.argument("action", type=click.Choice(["ls", "prune"]), default="ls")
+@click.argument("action", type=click.Choice(["ls", "prune"]), default="ls", metavar="[ls|prune]")
 @click.option(
     "--to",
     callback=_bytes,

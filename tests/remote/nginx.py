@@ -52,10 +52,20 @@ class Nginx:
         site.symlink_to(folder)
         return f"http://127.0.0.1:{self._port}/{site.name}"
 
-    def requests(self) -> list[tuple[str, str, int, int]]:
-        """Method, path, status and bytes of all requests so far."""
-        found = _REQUEST.finditer((self._folder / "access.log").read_text("utf-8"))
-        return [(it[1], it[2], int(it[3]), int(it[4])) for it in found]
+    def requests(self, more_than: int = -1) -> list[tuple[str, str, int, int]]:
+        """Method, path, status and bytes of all requests so far, once there are more than so many.
+
+        nginx writes a line after it has answered.
+        """
+        end = time.monotonic() + 60
+        while True:
+            found = _REQUEST.findall((self._folder / "access.log").read_text("utf-8"))
+            if len(found) > more_than:
+                return [
+                    (method, path, int(status), int(sent)) for method, path, status, sent in found
+                ]
+            assert time.monotonic() < end, "nginx logs nothing"
+            time.sleep(0.05)
 
 
 @contextmanager
