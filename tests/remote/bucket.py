@@ -6,9 +6,11 @@ import http.client
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from typing import Any
+
+from tests.remote.server import listening
 
 Fault = str | None  # "503", "500", "lost": done, but the answer is a 500; "cut": no answer at all
 _SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -94,15 +96,8 @@ def in_front_of(bucket: Bucket) -> Iterator[Bucket]:
     class Handler(_Handler):
         told = bucket
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    bucket.endpoint = f"http://127.0.0.1:{httpd.server_address[1]}"
-    try:
+    with listening(Handler) as bucket.endpoint:
         yield bucket
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
