@@ -36,7 +36,8 @@ HERE = Path(__file__).parent
 FEW = ("--shots", "16", "--seeds", "1")
 SAMPLES = 2_000  # that `representation` draws
 REMARK = "remark"  # not a column: why a line failed, or what its bound counts
-LONG = ("evaluate-three", "evaluate-full", "evaluate-heads")  # run only if --only names them
+# run only if --only names them; the report is about what evaluate-full has written
+LONG = ("evaluate-three", "evaluate-full", "report", "evaluate-heads")
 CURVE = (*(1, 2, 4, 8) * 3, 16)  # draws of all shots and 3 seeds: 16 is the whole split here
 
 
@@ -48,6 +49,7 @@ class Line:
     command: Sequence[str]
     bound: Bound
     plain: str = ""
+    writes: Sequence[Path] = ()  # removed before, lest the command finds its work done
 
 
 @dataclass
@@ -173,18 +175,31 @@ def evaluations(bench: Bench) -> Iterator[Line]:
                 total += fitting(name, drawn, counts) + applying(name, shape)
         return total
 
-    def line(name: str, names: Sequence[str], draws: Sequence[int], *arguments: str) -> Line:
+    def line(
+        name: str,
+        names: Sequence[str],
+        draws: Sequence[int],
+        *arguments: str,
+        writes: Sequence[Path] = (),
+    ) -> Line:
         bound = bench.total(lambda shape: cost(names, draws, shape))
         why = bound.why if len(names) == 1 else "sum of those of its methods"
         command = clipsyn("evaluate", str(bench.store), *arguments)
-        return Line(name, command, replace(bound, why=why))
+        return Line(name, command, replace(bound, why=why), writes=writes)
 
     for name in ENSEMBLES:
         yield line(f"evaluate/{name}", [name], [16], "--ensembles", name, *FEW)
     yield line("evaluate", list(ENSEMBLES), [16], *FEW)
     three = ("nlc", "super-learner", "log-avg")
     yield line("evaluate-three", three, CURVE, "--ensembles", ",".join(three))
-    yield line("evaluate-full", list(ENSEMBLES), CURVE)
+    kept = [bench.place / f"{bench.store.name}-{name}" for name in ("results", "predictions")]
+    results, predictions = (file.with_suffix(".parquet") for file in kept)
+    files = ("-o", str(results), "--predictions", str(predictions))
+    yield line("evaluate-full", list(ENSEMBLES), CURVE, *files, writes=[results, predictions])
+    page = ("-o", str(bench.place / "report.html"))
+    both = ("--results", str(results), "--predictions", str(predictions))
+    report = clipsyn("report", str(bench.store), *both, *page)
+    yield Line("report", report, bench.total(predictions_alone))
     heads = ("linear-probe", "tip-adapter")
     methods = [*heads, *ENSEMBLES, *ENSEMBLES]
     yield line("evaluate-heads", methods, CURVE, "--heads", ",".join(heads))
@@ -205,6 +220,8 @@ def wanted(name: str, only: Sequence[str]) -> bool:
 
 def measured(bench: Bench, line: Line, rates: Rates) -> Row:
     """One row: ours, the bound, the code of before, a plain script."""
+    for file in line.writes:
+        file.unlink(missing_ok=True)
     ours = run(line.command, bench.timeout)
     bound = line.bound.seconds(rates)
     row = {"line": line.name, **shown(ours), "bound s": f"{bound:.3g}", "over bound": ""}

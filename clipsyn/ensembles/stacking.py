@@ -93,11 +93,9 @@ class Stacking(Ensemble):
         exact = pool.logits.size * len(self.seen_) <= LARGE
         coarse, fine = _STEPS if exact else _LARGE_STEPS
         inputs, center, scale = _standardised(pool.logits, np.float64 if exact else np.float32)
-        rotation = None
-        if len(inputs) <= inputs.shape[1] / 2:
-            # |V| and V x stay the same when both are rotated: as many coordinates as samples do
-            rotation, triangle = np.linalg.qr(inputs.T)
-            inputs = np.ascontiguousarray(triangle.T)
+        wide = inputs if len(inputs) <= inputs.shape[1] / 2 else None
+        if wide is not None:
+            inputs = _coordinates(wide)
         axes = principal_axes(inputs)
         start = Linear.nothing(len(self.seen_), inputs.shape[1])
         if self.inverse_penalty is None:
@@ -107,7 +105,7 @@ class Stacking(Ensemble):
         solution = fit_wide(
             inputs, labels, start, 1 / self.inverse_penalty_, axes=axes, tolerance=fine
         )
-        coefficients = solution.coef if rotation is None else solution.coef @ rotation.T
+        coefficients = solution.coef if wide is None else _turned_back(solution.coef, inputs, wide)
         self.coefficients_ = (coefficients / scale).astype(np.float32)
         self.intercepts_ = solution.intercept - self.coefficients_ @ center
 
@@ -138,6 +136,32 @@ def _standardised(
     scale = float(np.sqrt(squares.mean(dtype=np.float64))) or 1.0
     inputs /= dtype(scale)
     return inputs, center, scale
+
+
+def _coordinates(inputs: NDArray[Any]) -> NDArray[Any]:
+    """Wide inputs in the space that they span: (n, n), lower triangular, the same products.
+
+    |V| and V x stay the same when both are rotated, so as many coordinates as samples do. They are
+    the Cholesky factor of the products, which takes a tenth of a QR decomposition's time. Centred
+    inputs are linearly dependent: what is added to the diagonal is above the rounding of the
+    products, and too little to be fitted to.
+    """
+    precise = inputs.astype(np.float64, copy=False)
+    products = precise @ precise.T
+    rounding = 10 * len(products) * np.finfo(np.float64).eps * np.trace(products)
+    products[np.diag_indices_from(products)] += rounding or 1.0
+    return np.linalg.cholesky(products).astype(inputs.dtype)
+
+
+def _turned_back(
+    coefficients: NDArray[np.float32], coordinates: NDArray[Any], inputs: NDArray[Any]
+) -> NDArray[Any]:
+    """Coefficients (class, n) of coordinates as coefficients (class, embed) of the wide inputs."""
+    from scipy.linalg import solve_triangular  # 0.1 s
+
+    factor = coordinates.astype(np.float64)
+    combined = solve_triangular(factor, coefficients.T, trans="T", lower=True)
+    return np.asarray(combined.T.astype(inputs.dtype) @ inputs)
 
 
 def _chosen(
