@@ -11,6 +11,7 @@ import polars as pl
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.cascade.costs import cell_cost
+from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.spec import Analysis, Selection
 from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
 from clipsyn.paired import PairedSettings
@@ -57,9 +58,12 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
     results.
     """
     keys = tuple(settings.keys(store))
-    frames, lacking = _given(settings), dict[str, str]()
+    frames = _given(settings)
+    lacking = dict(_without_means(frames))
+    for name in lacking:
+        del frames[name]
     for name in MEASURED:
-        if name in frames:
+        if name in frames or name in lacking:
             continue
         try:
             frames[name] = _measure(store, name, _about(name, keys, settings))
@@ -77,7 +81,15 @@ def _given(settings: ReportSettings) -> dict[str, pl.DataFrame]:
         files[EVALUATE] = settings.results
     wanted = {name: getattr(settings, name) for name in declared(Selection)}
     given = {name: terms for name, terms in wanted.items() if terms is not None}
-    return {name: selected(read_frame(path, name), given) for name, path in files.items()}
+    return {name: selected(read_frame(path, name), given, name) for name, path in files.items()}
+
+
+def _without_means(frames: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str]]:
+    """What a file has no means of, for the perturbations that were chosen out of it."""
+    name = "robustness"
+    parts = frames[name].partition_by("dataset", "split", "prompts") if name in frames else []
+    if any(part.filter(perturbation=ALL).is_empty() for part in parts):
+        yield name, f"the file of {name} has means over other perturbations than these"
 
 
 def _about(name: str, keys: Iterable[FeatureKey], settings: ReportSettings) -> ReportSettings:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clipsyn.analyses import ANALYSES
+from clipsyn.analyses.robustness.view import under
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
@@ -93,7 +94,7 @@ def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataF
             else read_frame(path, figure.source, tidy=figure.tidy)
         )
     if isinstance(source, pl.DataFrame):
-        return selected(source, given)
+        return selected(source, given, figure.source)
     if figure.source not in ANALYSES:
         raise UsageError(
             f"{figure.name} is not drawn of a store: run `{_LINES[figure.source]}` and draw FILE"
@@ -102,10 +103,12 @@ def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataF
     return analysis.measure(source, analysis.settings(**given))  # type: ignore[no-any-return]
 
 
-def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: str) -> pl.DataFrame:
     """The rows of a frame that pass filters by name or pattern; UnknownName where none does.
 
-    given: terms by the name of a setting of `Drawn`. Ensembles leave rows of backbones as they are.
+    given: terms by the name of a setting of `Drawn`. source: the command that wrote the frame.
+    Ensembles leave rows of backbones as they are; perturbations leave what `robustness` compares
+    them with.
     """
     for setting, terms in given.items():
         column = _COLUMNS[setting]
@@ -118,7 +121,9 @@ def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]]) -> pl.Data
             if not (there := matching(term, known)):
                 raise unknown_name(column, term, known, "Looked for in the results.")
             kept |= {*there}
-        if column == "ensemble":
+        if column == "perturbation" and source == "robustness":
+            frame = under(frame, kept)
+        elif column == "ensemble":
             frame = frame.filter(pl.col(column).is_in(kept) | pl.col(column).is_null())
         else:
             frame = frame.filter(listed.list.set_difference(sorted(kept)).list.len() == 0)

@@ -51,6 +51,17 @@ def test_of_a_file_as_of_the_store(run, clipsyn, tmp_path, tiny_store):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["severity", "corruptions"])
+def test_perturbations_of_a_file_stand_beside_clean_images(
+    run, clipsyn, tmp_path, tiny_store, name
+):
+    numbers = tmp_path / "numbers.parquet"
+    clipsyn("robustness", tiny_store.path, "--parquet", numbers)
+    assert run("-p", "jpeg-*", name=name, output="store.svg").exit_code == 0
+    assert run("-p", "jpeg-*", name=name, source=numbers, output="file.svg").exit_code == 0
+    assert (tmp_path / "file.csv").read_text() == (tmp_path / "store.csv").read_text()
+
+
 def test_of_several_files(clipsyn, tmp_path, tiny_store):
     for name in ("clean", "jpeg-3"):
         file = tmp_path / f"{name}.parquet"

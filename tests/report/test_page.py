@@ -106,6 +106,14 @@ def pets(answered) -> FeatureStore:
     return answered(answers, labels)
 
 
+@pytest.fixture
+def noisy(answered) -> FeatureStore:
+    """Two backbones under two perturbations."""
+    for perturbation in ("fog-3", "jpeg-3", "clean"):
+        store = answered({"a": [0, 1, 1], "b": [0, 1, 2]}, [0, 1, 1], perturbation=perturbation)
+    return store
+
+
 class TestDocument:
     def test_every_tag_is_closed(self, tiny_page):
         assert tiny_page.open == []
@@ -318,6 +326,14 @@ class TestFiles:
         )
         changed.write_parquet(file)
         assert "12.3" in write(pets, measured={"zeroshot": str(file)}).words
+
+    def test_means_over_other_perturbations_are_not_shown(self, noisy, tmp_path, write):
+        file = tmp_path / "robustness.parquet"
+        ANALYSES.load("robustness")(noisy).write_parquet(file)
+        words = write(noisy, measured={"robustness": str(file)}, perturbations=["fog-*"]).words
+        assert "file of robustness has means over other perturbations than these" in words
+        words = write(noisy, measured={"robustness": str(file)}).words
+        assert "Under perturbation" in words
 
     def test_settings_choose_of_files_too(self, tiny_store, results, write):
         with pytest.raises(UnknownName, match="fake/none"):

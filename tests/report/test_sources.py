@@ -165,19 +165,19 @@ def test_a_figure_that_needs_no_tidy_frame_says_itself_what_is_missing(tmp_path)
     ids=str,
 )
 def test_rows_by_name_or_pattern(given, kept):
-    assert selected(FRAME, given).equals(FRAME[kept])
+    assert selected(FRAME, given, "zeroshot").equals(FRAME[kept])
 
 
 def test_a_name_that_is_not_there():
     with pytest.raises(UnknownName, match=r"unknown dataset 'bird': did you mean birds\?"):
-        selected(FRAME, {"datasets": ("bird",)})
+        selected(FRAME, {"datasets": ("bird",)}, "zeroshot")
     with pytest.raises(UsageError, match="no dataset is asked for"):
-        selected(FRAME, {"datasets": ()})
+        selected(FRAME, {"datasets": ()}, "zeroshot")
 
 
 def test_a_frame_that_does_not_know_the_filter():
     with pytest.raises(UsageError, match="not told apart by datasets=…: leave it away"):
-        selected(FRAME.drop("dataset"), {"datasets": ("birds",)})
+        selected(FRAME.drop("dataset"), {"datasets": ("birds",)}, "zeroshot")
 
 
 # Python

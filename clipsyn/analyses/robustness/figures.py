@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -95,10 +95,27 @@ def _matrix(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each dataset, perturbation and method; for clean images, and for the mean."""
     parts = []
     for trial in _trials(frame):
-        mean = [ALL] if len(trial.severities) > 1 else []
-        shown = [(label, label, None) for label in (CLEAN, *trial.severities, *mean)]
-        parts.append(_rows(trial, trial.predictors, shown))
+        mean = [(ALL, ALL)] if len(trial.severities) > 1 else []
+        shown = [(CLEAN, CLEAN), *_means(trial), *mean]
+        parts.append(_rows(trial, trial.predictors, [(*one, None) for one in shown]))
     return pl.concat(parts)
+
+
+def _means(trial: TrialRows) -> Iterator[tuple[str, str]]:
+    """The label of the mean over the severities of each perturbation, and what it is drawn as.
+
+    Raises UsageError for severities that were chosen out of more, of which a file has no mean.
+    """
+    for name, labels in trial.severities.items():
+        if trial.has(name):
+            yield name, name
+        elif len(labels) == 1:  # is its own mean
+            yield next(iter(labels.values())), name
+        else:
+            raise UsageError(
+                f"the mean over {' and '.join(labels.values())} is not in the results: choose one "
+                f"severity of {name} or all with perturbations=…, or draw the store"
+            )
 
 
 def _parts(data: pl.DataFrame) -> dict[str, pl.DataFrame]:

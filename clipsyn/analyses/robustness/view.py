@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import polars as pl
 
+from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness.measures import families
 from clipsyn.ensembles import place_of
 from clipsyn.frames import is_nan
@@ -16,8 +17,10 @@ from clipsyn.results.frame import Row
 from clipsyn.results.view import backbones, singles
 from clipsyn.show.tables import ShortNames, shortened
 from clipsyn.show.titles import title, where
+from clipsyn.specs import CLEAN
 
 _REFERENCE = "reference"
+_TRIAL = ("dataset", "split", "prompts")
 
 
 class Predictor(NamedTuple):
@@ -40,7 +43,7 @@ class TrialRows:
     @cached_property
     def about(self) -> Row:
         """The columns `dataset`, `split` and `prompts`, and `n`."""
-        row = self.frame.select("dataset", "split", "prompts").row(0, named=True)
+        row = self.frame.select(_TRIAL).row(0, named=True)
         return row | {"n": self.frame["n"].max()}
 
     @property
@@ -104,6 +107,9 @@ class TrialRows:
         """Every perturbation at every severity."""
         return [label for labels in self.severities.values() for label in labels.values()]
 
+    def has(self, condition: str) -> bool:
+        return any(known == condition for _, known in self._rows)
+
     def row(self, metric: str, condition: str, predictor: Predictor) -> Row:
         """The row about a predictor, or {}; of an ensemble with several seeds their mean."""
         return self._rows.get((metric, condition), {}).get(predictor, {})
@@ -138,7 +144,7 @@ class TrialRows:
 
 def trial_rows(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
     """Every dataset, split and prompt set; and what is shown of all: means, and what is in none."""
-    parts = frame.partition_by("dataset", "split", "prompts", maintain_order=True)
+    parts = frame.partition_by(_TRIAL, maintain_order=True)
     every = [TrialRows(part) for part in parts]
     single = [trial for trial in every if not trial.is_mean]
     means, left = [], list(single)
@@ -148,6 +154,31 @@ def trial_rows(frame: pl.DataFrame) -> tuple[list[TrialRows], list[TrialRows]]:
             left = [trial for trial in left if trial not in members]
             means.append(TrialRows(mean.frame, len(members)))
     return single, means + left
+
+
+def under(frame: pl.DataFrame, chosen: Collection[str]) -> pl.DataFrame:
+    """The rows about chosen perturbations and means over chosen ones alone, beside clean images.
+
+    chosen: "jpeg-3", or "jpeg" for each of its severities. Clean images stay, as `measure` takes
+    them, wherever there are chosen perturbations.
+    """
+    parts = frame.partition_by(_TRIAL, maintain_order=True)
+    return pl.concat([frame.clear(), *(_under(TrialRows(part), chosen) for part in parts)])
+
+
+def _under(trial: TrialRows, chosen: Collection[str]) -> pl.DataFrame:
+    labels = {
+        label
+        for name, labels in trial.severities.items()
+        for label in labels.values()
+        if not {label, name, ALL}.isdisjoint(chosen)
+    }
+    if not labels:
+        return trial.frame.clear()
+    means = {name for name, of in trial.severities.items() if labels.issuperset(of.values())}
+    means |= {ALL} if len(means) == len(trial.severities) else set()
+    label = pl.col("perturbation")
+    return trial.frame.filter(label.is_null() | label.is_in({CLEAN.label} | labels | means))
 
 
 def labelled(trials: Sequence[TrialRows]) -> Iterator[tuple[str, TrialRows]]:

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.robustness.figures import corruptions, severity
+from clipsyn.analyses.robustness.view import under
 from clipsyn.errors import UsageError
 from clipsyn.results.frame import RESULT
 
@@ -181,6 +182,45 @@ def test_a_mean_beside_what_it_is_not_of_is_called_so():
 def test_the_mean_of_one_perturbation_is_no_row():
     data = corruptions.data(only("fog", frame()))
     assert data["perturbation"].unique(maintain_order=True).to_list() == ["clean", "fog"]
+
+
+def shown(frame: pl.DataFrame, *chosen: str) -> list[str]:
+    labels = under(frame, chosen)["perturbation"]
+    return labels.unique(maintain_order=True).to_list()
+
+
+def test_chosen_perturbations_stand_beside_clean_images():
+    assert shown(frame(), "fog-1", "fog-3") == ["clean", "fog-1", "fog-3", "fog"]
+    assert shown(frame(), "fog") == ["clean", "fog-1", "fog-3", "fog"]
+    assert shown(frame(), "fog-3") == ["clean", "fog-3"]
+    assert shown(frame(), "fog-3", "jpeg-2") == ["clean", "fog-3", "jpeg-2", "jpeg"]
+    for everything in (["fog-1", "fog-3", "jpeg-2"], ["fog", "jpeg-2"], ["all"]):
+        assert under(frame(), everything).equals(frame())
+    assert shown(frame(), "clean") == []
+
+
+def test_datasets_without_chosen_perturbations_are_left_out():
+    both = pl.concat([only("fog", frame()), only("jpeg", frame(dataset="cars"))])
+    assert under(both, ["jpeg-2"]).equals(only("jpeg", frame(dataset="cars")))
+
+
+def test_what_all_are_compared_with_stays():
+    reference = row(0.4, ["b/m"], None, None, ensemble="reference", metric="error")
+    assert under(frame(reference), ["fog"]).filter(ensemble="reference").height == 1
+
+
+def test_a_severity_alone_is_the_mean_of_its_perturbation():
+    data = corruptions.data(under(frame(), ["fog-3"]))
+    b = data.filter(backbone="b/m").select("perturbation", "value").rows()
+    assert b == [("clean", 0.6), ("fog", pytest.approx(0.54))]
+
+
+def test_the_mean_of_severities_chosen_out_of_more_is_not_known():
+    more = [row(0.5, [name], "fog-5", 5) for name in NAMES]
+    chosen = under(frame(*more), ["fog-1", "fog-3"])
+    assert severity.data(chosen)["severity"].unique().to_list() == [0, 1, 3]
+    with pytest.raises(UsageError, match="over fog-1 and fog-3 is not in the results: choose one"):
+        corruptions.data(chosen)
 
 
 def test_white_lines_part_clean_images_and_the_mean_or_datasets():
