@@ -45,6 +45,12 @@ def perturbations(default: tuple[str, ...] | None) -> Any:
     return setting(default, NAMES, help, flag="--perturb", letter="-p", instead_of_none="all")
 
 
+def splits(default: tuple[str, ...] | None) -> Any:
+    """The setting `splits`; its default depends on what is measured."""
+    help = "Measured on; repeated or with commas."
+    return setting(default, NAMES, help, flag="--split", letter="-s", instead_of_none="all")
+
+
 class Selection(Settings):
     """The cells of a store that are measured: names or patterns with ``*``; None takes all."""
 
@@ -56,14 +62,7 @@ class Selection(Settings):
         letter="-d",
         instead_of_none="all",
     )
-    splits: tuple[str, ...] | None = setting(
-        ("test",),
-        NAMES,
-        "Measured on; repeated or with commas.",
-        flag="--split",
-        letter="-s",
-        instead_of_none="all",
-    )
+    splits: tuple[str, ...] | None = splits(("test",))
     perturbations: tuple[str, ...] | None = perturbations(None)
     backbones: tuple[str, ...] | None = setting(
         None, NAMES, _PATTERNS.format("*/openai"), letter="-b", instead_of_none="all"

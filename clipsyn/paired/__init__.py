@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipsyn.analyses.spec import Selection, details, head_of_results, shots_of_results
+from clipsyn.analyses.spec import (
+    Selection,
+    details,
+    head_of_results,
+    shots_of_results,
+    splits,
+)
 from clipsyn.settings import NAMES, Shots, setting
 
 if TYPE_CHECKING:
@@ -15,14 +21,7 @@ if TYPE_CHECKING:
 class PairedSettings(Selection):
     """What `clipsyn test` is asked for."""
 
-    splits: tuple[str, ...] | None = setting(
-        None,
-        NAMES,
-        "Measured on; repeated or with commas.",
-        flag="--split",
-        letter="-s",
-        instead_of_none="all",
-    )
+    splits: tuple[str, ...] | None = splits(None)
     backbones: tuple[str, ...] | None = setting(
         None, NAMES, "Backbones that are compared, too.", letter="-b", instead_of_none="none"
     )
