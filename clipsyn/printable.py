@@ -37,6 +37,11 @@ def few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """ "1 group is", "1,200 groups are": a number with what it is of; `several` adds an s."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def html_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table for notebooks; every name in it is escaped."""
     lines = [

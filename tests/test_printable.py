@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from clipsyn.printable import printable, printable_lines
+from clipsyn.printable import counted, printable, printable_lines
 
 UNSAFE = [
     *map(chr, range(0x20)),
@@ -31,6 +31,12 @@ def test_lines_keep_breaks_tabs_and_colours_and_nothing_else() -> None:
     assert printable_lines("\x1b]0;title\x07\r\x1b[2J") == (
         "\\u001b]0;title\\u0007\\u000d\\u001b[2J"
     )
+
+
+def test_a_number_with_what_it_is_of() -> None:
+    said = [counted(count, "group") for count in (0, 1, 2, 1200)]
+    assert said == ["0 groups", "1 group", "2 groups", "1,200 groups"]
+    assert [counted(count, "is", "are") for count in (1, 3)] == ["1 is", "3 are"]
 
 
 def test_json_stays_json_of_the_same() -> None:

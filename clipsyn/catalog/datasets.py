@@ -13,6 +13,7 @@ from typing import Any
 from clipsyn.catalog import data_dir
 from clipsyn.errors import PluginError, UnknownName
 from clipsyn.plugins import Plugins
+from clipsyn.printable import counted
 from clipsyn.registry import unknown_name
 from clipsyn.specs import listed
 
@@ -73,9 +74,13 @@ class DatasetInfo:
         remarks = []
         expected = self.splits.get(split, SplitInfo()).n
         if expected is not None and n != expected:
-            remarks.append(f"{n:,} images where its {split} split usually has {expected:,}")
+            remarks.append(
+                f"{counted(n, 'image')} where its {split} split usually has {expected:,}"
+            )
         if self.classes is not None and classes and classes != self.classes:
-            remarks.append(f"{classes} classes where it usually has {self.classes}")
+            remarks.append(
+                f"{counted(classes, 'class', 'classes')} where it usually has {self.classes}"
+            )
         advice = f" ({self.warning})" if self.warning else ""
         return [f"{self.name}: {remark}{advice}" for remark in remarks]
 

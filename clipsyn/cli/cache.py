@@ -10,6 +10,7 @@ import click
 
 from clipsyn.cli.output import json_option, say, say_json, say_rows
 from clipsyn.errors import UsageError
+from clipsyn.printable import counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.cache import Cache, Kept
@@ -54,7 +55,7 @@ def cache(action: str, to: int | None, as_json: bool) -> None:
     if as_json:
         say_json({"removed": len(removed), "bytes": sum(one.bytes for one in removed)})
     else:
-        say(f"removed {len(removed):,} groups, {megabytes:,.1f} MB, from {kept.root}")
+        say(f"removed {counted(len(removed), 'group')}, {megabytes:,.1f} MB, from {kept.root}")
 
 
 def _list(cache: Cache, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from clipsyn.cli.options import store_argument
 from clipsyn.cli.origins import cell_filters
 from clipsyn.cli.output import say
 from clipsyn.exporting import LAYOUTS
+from clipsyn.printable import counted
 
 
 @click.command(short_help="Write cells as files for other tools.")
@@ -46,4 +47,4 @@ def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | 
     with progress() as counters:
         manifest = write(opened, output, select(opened, **filters), layout, counters)
     cells = len(manifest.cells)
-    say(f"{cells:,} cell{'s' * (cells != 1)} written to {output}, with README.md and export.json")
+    say(f"{counted(cells, 'cell')} written to {output}, with README.md and export.json")

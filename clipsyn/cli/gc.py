@@ -9,6 +9,7 @@ import click
 
 from clipsyn.cli.options import store_argument
 from clipsyn.cli.output import say
+from clipsyn.printable import counted
 
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 
@@ -57,7 +58,7 @@ def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
     if not dead:
         say(f"nothing to remove from {store}")
     elif not dry_run:
-        what = f"{len(dead):,} unfinished groups and leftovers"
+        what = counted(len(dead), "unfinished group or leftover", "unfinished groups and leftovers")
         if not yes:
             click.confirm(f"Remove {what} from {store}?", abort=True)
         say(f"removed {collect(opened.path, dead):,} of {what} from {store}")
@@ -66,5 +67,5 @@ def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
 def _ago(seconds: float) -> str:
     for unit, length in (("day", _UNITS["d"]), ("hour", _UNITS["h"]), ("minute", _UNITS["m"])):
         if (count := int(seconds // length)) > 0:
-            return f"{count} {unit}{'s' * (count > 1)} ago"
+            return f"{counted(count, unit)} ago"
     return "moments ago"

@@ -11,6 +11,7 @@ import click
 from clipsyn.cli.options import StorePath
 from clipsyn.cli.output import say
 from clipsyn.cli.store import COUNTED
+from clipsyn.printable import counted
 
 if TYPE_CHECKING:
     from clipsyn.store.union import Offer
@@ -49,7 +50,7 @@ def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool) -> No
     elif groups:
         with progress("groups") as counters:
             plan.carry_out(counters, link=link)
-        say(f"added {groups:,} groups to {into}")
+        say(f"added {counted(groups, 'group')} to {into}")
 
 
 def _say_offer(offer: Offer) -> None:
@@ -63,7 +64,7 @@ def _say_offer(offer: Offer) -> None:
 
 
 def _there(offer: Offer) -> str:
-    return f"{offer.there:,} groups are there already"
+    return f"{counted(offer.there, 'group is', 'groups are')} there already"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

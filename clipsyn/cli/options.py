@@ -14,6 +14,7 @@ import click
 
 from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.output import format_of, format_option, say, say_document, say_tables
+from clipsyn.printable import counted
 from clipsyn.show.formats import BENCHMARK, FORMATS
 from clipsyn.specs import listed
 from clipsyn.urls import Location, is_url
@@ -147,7 +148,7 @@ def report_options(command: Command, *, formats: Sequence[str] = FORMATS) -> Com
 def say_written(rows: int, *paths: Path | None) -> None:
     for path in paths:
         if path:
-            say(f"{rows:,} rows written to {path}", err=True)
+            say(f"{counted(rows, 'row')} written to {path}", err=True)
 
 
 def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

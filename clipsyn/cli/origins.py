@@ -10,7 +10,7 @@ import click
 
 from clipsyn.cli.options import Command, list_option, store_argument, with_options
 from clipsyn.cli.output import json_option, say, say_document, say_json, say_lines, say_tables
-from clipsyn.printable import printable
+from clipsyn.printable import counted, printable
 
 if TYPE_CHECKING:
     from clipsyn.origins.made import Made, Run
@@ -88,7 +88,7 @@ def _cells(made: Sequence[Made]) -> str:
         field: len({getattr(cell.key, field) for cell in made})
         for field in ("backbone", "dataset", "perturbation")
     }
-    said = ", ".join(f"{count} {field}{'s' * (count != 1)}" for field, count in counts.items())
+    said = ", ".join(counted(count, field) for field, count in counts.items())
     return f"{len(made):,} cells: {said}"
 
 

@@ -15,6 +15,7 @@ import click
 from clipsyn.cli.options import Report, report_options
 from clipsyn.cli.output import say
 from clipsyn.errors import UsageError
+from clipsyn.printable import counted
 
 if TYPE_CHECKING:
     from clipsyn.router.fitted import FittedRouter
@@ -183,7 +184,7 @@ def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]
     )
     lines = [f"{len(frame):,} images, {len(counts):,} classes; {router.method}"]
     if unread := frame["class"].null_count():
-        lines.append(f"{unread:,} images could not be read and have no prediction")
+        lines.append(f"{counted(unread, 'image')} could not be read, without a prediction")
     lines += _accuracy(predictions)
     return {
         "images": (table_of(frame.head(_SHOWN), headers=heads),),

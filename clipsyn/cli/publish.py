@@ -12,6 +12,7 @@ import click
 from clipsyn.cli.options import list_option, with_options
 from clipsyn.cli.output import say, say_rows
 from clipsyn.errors import UsageError
+from clipsyn.printable import counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.choice import Filters
@@ -152,8 +153,8 @@ def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:
 
 
 def _say_size(groups: int, size: int, there: int, what: str) -> None:
-    already = f"{there:,} are there already" if there else "none is there yet"
+    already = f"{counted(there, 'is', 'are')} there already" if there else "none is there yet"
     if groups:
-        say(f"{groups:,} groups {what}, {size / 1e6:,.1f} MB; {already}")
+        say(f"{counted(groups, 'group')} {what}, {size / 1e6:,.1f} MB; {already}")
     else:
         say(f"nothing {what}: {already}")

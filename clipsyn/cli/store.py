@@ -22,7 +22,7 @@ from clipsyn.cli.output import (
 )
 from clipsyn.cli.watch import watch as watch_store
 from clipsyn.errors import DamagedStore, MissingCell, UsageError
-from clipsyn.printable import printable
+from clipsyn.printable import counted, printable
 from clipsyn.show.formats import FORMATS
 from clipsyn.urls import Location
 
@@ -246,7 +246,8 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
         for problem in problems:
             say(problem)
     else:
-        say(f"{len(groups):,} groups of {store} are as they were written")
+        one, several = f"group of {store} is as it was", f"groups of {store} are as they were"
+        say(f"{counted(len(groups), one, several)} written")
     if old and not as_json:
         say(
             f"{old:,} of the {len(groups):,} groups are of format 1.0 and have no digest: whether "
@@ -289,10 +290,11 @@ def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
         raise MissingCell(f"nothing in {store} matches; `clipsyn ls {store}` shows what is there")
     for group in groups:
         say(str(group.path.relative_to(store)))
+    what = counted(len(groups), "group")
     if not yes:
-        click.confirm(f"Remove {len(groups)} groups from {store}?", abort=True)
+        click.confirm(f"Remove {what} from {store}?", abort=True)
     remove(opened, groups)
-    say(f"removed {len(groups)} groups from {store}")
+    say(f"removed {what} from {store}")
 
 
 def _refuse_unknown(store: FeatureStore, wanted: dict[str, tuple[str, ...]]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from clipsyn.cli.output import say, say_document, say_over
 from clipsyn.errors import StoreError
+from clipsyn.printable import counted
 
 if TYPE_CHECKING:
     from clipsyn.store.watch import Seen
@@ -46,10 +47,10 @@ def watch(store: Path, as_json: bool) -> None:
 
 def describe(seen: Seen) -> str:
     """One line."""
-    cells = f"{seen.cells:,} cells finished"
+    cells = f"{counted(seen.cells, 'cell')} finished"
     if not seen.groups:
         return f"{cells}; nothing is being written"
-    groups = f"{seen.groups:,} groups unfinished"
+    groups = f"{counted(seen.groups, 'group')} unfinished"
     line = f"{cells}; {groups}, {seen.done:,} of {seen.blocks:,} blocks done"
     if seen.left is None:
         return line

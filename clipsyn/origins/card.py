@@ -12,7 +12,7 @@ from typing import Any
 from clipsyn.origins.cite import Citations, citations
 from clipsyn.origins.made import Made, made
 from clipsyn.origins.tables import DIGITS, images_table, weights_table
-from clipsyn.printable import printable
+from clipsyn.printable import counted, printable
 from clipsyn.show.markdown import escaped, markdown_of
 from clipsyn.show.numbers import NOTHING
 from clipsyn.store.features import FeatureStore
@@ -74,8 +74,8 @@ def _about(cells: Sequence[Made]) -> str:
     images = sum(it.count for it in dict.fromkeys(cell.images for cell in cells))
     labels = len({cell.key.perturbation for cell in cells})
     return (
-        f"Features of frozen CLIP backbones, made with clipsyn: {len(cells):,} cells over "
-        f"{images:,} images, under {labels} condition{'s' * (labels != 1)}. A cell is one backbone "
+        f"Features of frozen CLIP backbones, made with clipsyn: {counted(len(cells), 'cell')} over "
+        f"{counted(images, 'image')}, under {counted(labels, 'condition')}. A cell is one backbone "
         "on one split under one perturbation. There are no images and no weights here: ids, "
         "labels, embeddings and what follows from them."
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipsyn.printable import counted
 from clipsyn.specs import FeatureKey
 
 if TYPE_CHECKING:
@@ -110,11 +111,12 @@ def planned_evaluation(settings: ProtocolSettings, output: Path) -> Planned:
     learning(every)  # knows all names, or raises
     draws = sum(1 if shots is None else len(settings.draws) for shots in settings.images)
     heads, ensembles = len(every.heads), len(every.ensembles)
+    methods = counted(ensembles, "ensemble")
     shots = ", ".join(map(str, settings.shots))
-    seeds = f"{settings.seeds} seed{'s' * (settings.seeds > 1)}"
+    seeds = counted(settings.seeds, "seed")
     return Planned(
         "evaluate",
-        f"heads {', '.join(every.heads)}; {_count(ensembles, 'ensemble')}; shots {shots}; {seeds}: "
+        f"heads {', '.join(every.heads)}; {methods}; shots {shots}; {seeds}: "
         f"up to {heads * ensembles * draws:,} fits for each dataset and prompt set, "
         f"{written(output)}",
     )
@@ -128,7 +130,3 @@ def planned_analysis(stage: str, settings: Any, *outputs: Path) -> Planned:
 
 def written(path: Path) -> str:
     return f"{'renews' if path.exists() else 'writes'} {path}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

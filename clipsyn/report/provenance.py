@@ -12,6 +12,7 @@ import polars as pl
 from clipsyn.analyses.shared_images import notes as shared_notes
 from clipsyn.analyses.shared_images import sample_tables
 from clipsyn.origins.made import portable
+from clipsyn.printable import counted
 from clipsyn.report.evidence import EVALUATE, Evidence
 from clipsyn.report.grids import Cell, Grid, Head, count, decimal, words
 from clipsyn.report.html import Html, html, listed
@@ -80,8 +81,8 @@ def summary(shown: Iterable[Place]) -> str:
     labels = {label for place in places for label in place.perturbations}
     others = len(labels - {CLEAN.label})
     clean = "clean" if CLEAN.label in labels else ""
-    under = f"under {others} perturbation{'s' * (others != 1)}" if others else ""
-    return f"{images:,} images, {' and '.join(filter(None, [clean, under]))}"
+    under = f"under {counted(others, 'perturbation')}" if others else ""
+    return f"{counted(images, 'image')}, {' and '.join(filter(None, [clean, under]))}"
 
 
 def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from clipsyn.printable import counted
+
 NOTHING = "\N{EN DASH}"  # for null and NaN
 
 
@@ -46,4 +48,4 @@ def points(row: Mapping[str, Any]) -> str:
 
 def shots_text(shots: int | None) -> str:
     """Images a class: "16 shots", or "the whole support" for None."""
-    return "the whole support" if shots is None else f"{shots} shot{'s' * (shots != 1)}"
+    return "the whole support" if shots is None else counted(shots, "shot")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from clipsyn.printable import few
+from clipsyn.printable import counted, few
 from clipsyn.schema import GROUPS
 from clipsyn.specs import differences
 from clipsyn.store import files
@@ -58,9 +58,11 @@ class Offer:
         """Sentences about what will not be as it is in the store."""
         yield from self.corrected
         if names := self.other_numbers:
+            be = "is" if len(names) == 1 else "are"
             yield (
-                f"{len(names):,} groups of {self.store} are there with other numbers of the same "
-                f"identity, as another device makes them: those that are there stay ({few(names)})"
+                f"{counted(len(names), 'group')} of {self.store} {be} there with other numbers of "
+                "the same identity, as another device makes them: those that are there stay "
+                f"({few(names)})"
             )
         if names := self.left_out:
             yield (

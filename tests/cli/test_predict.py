@@ -87,7 +87,7 @@ def test_unlabelled_and_unreadable_images(
     store = fakes.fill(tmp_path / "s", encoders, [source], max_bad=1.0)
     said = clipsyn("predict", router, store.path, "-d", "mine").stdout
     assert "accuracy" not in said
-    assert said.splitlines()[-1] == "1 images could not be read and have no prediction"
+    assert said.splitlines()[-1] == "1 image could not be read, without a prediction"
     row = json.loads(clipsyn("predict", router, store.path, "-d", "mine", "--json").stdout)[2]
     assert row.pop("id") == "im002.png"
     assert set(row.values()) == {None}

@@ -60,6 +60,17 @@ def test_again_there_is_nothing_to_do(
         assert re.fullmatch(f"nothing to .*: {count} are there already", said[0])
 
 
+def test_one_that_is_there_is_said_as_one(
+    clipsyn: Any, path: Path, place: Path, tmp_path: Path
+) -> None:
+    clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
+    back = tmp_path / "back"
+    clipsyn("pull", place, back)
+    clipsyn("rm", back, "-b", "fake/one", "--yes")  # the samples stay
+    (first, *_) = lines(clipsyn("pull", place, back))
+    assert re.fullmatch(r"3 groups to pull .* MB; 1 is there already", first)
+
+
 def test_dry_run_says_what_is_copied_and_does_nothing(
     clipsyn: Any, path: Path, place: Path, tmp_path: Path, read_table: Any
 ) -> None:

@@ -27,7 +27,7 @@ from tests.cli.conftest import environment
         ),
         (
             Seen(7, 1, 40, 100, 0.5),
-            "7 cells finished; 1 groups unfinished, 40 of 100 blocks done, 30 a minute, "
+            "7 cells finished; 1 group unfinished, 40 of 100 blocks done, 30 a minute, "
             "0:02:00 left for these",
         ),
     ],

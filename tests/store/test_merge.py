@@ -235,7 +235,7 @@ def test_the_same_identity_with_other_numbers_stays_as_it_was_first(
     after = fakes.contents(alice)
     assert {name: after[name] for name in before} == before
     (note,) = offer.notes()
-    assert note.startswith(f"1 groups of {bob} are there with other numbers of the same identity")
+    assert note.startswith(f"1 group of {bob} is there with other numbers of the same identity")
     assert CELL in note
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from clipsyn.catalog.class_names import find_class_names
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.printable import counted
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif")
 _RASTERS = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -183,7 +184,11 @@ def _names_of_folders(name: str, classes: list[str]) -> tuple[tuple[str, ...], t
 def _notes(name: str, root: Path, skipped: int, loose: int) -> tuple[str, ...]:
     notes = []
     if skipped:
-        notes.append(f"{name}: {skipped} files without an image suffix skipped in '{root}'")
+        notes.append(
+            f"{name}: {counted(skipped, 'file')} without an image suffix skipped in '{root}'"
+        )
     if loose:
-        notes.append(f"{name}: {loose} images beside the class folders of '{root}' left out")
+        notes.append(
+            f"{name}: {counted(loose, 'image')} beside the class folders of '{root}' left out"
+        )
     return tuple(notes)

@@ -131,7 +131,7 @@ def test_hidden_and_other_files_are_skipped_and_counted(write_images: WriteImage
 def test_images_beside_class_folders_are_left_out_and_told(write_images: WriteImages) -> None:
     source = open_images(write_images("x/1.png", "y/1.png", "preview.png"))
     assert source.ids == ("x/1.png", "y/1.png")
-    assert "1 images beside the class folders" in source.notes[0]
+    assert "1 image beside the class folders" in source.notes[0]
 
 
 BAD = {

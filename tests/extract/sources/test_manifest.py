@@ -103,7 +103,7 @@ def test_a_catalogue_name_brings_metric_and_licence(manifest: Write, tmp_path: P
     source = open_source(f"pets={tmp_path / 'images' / 'table.csv'}", "test")
     assert source.metric == "mean_per_class_recall"
     assert source.licence == "CC BY-SA 4.0"
-    assert any("1 images where its test split usually has 3,669" in note for note in source.notes)
+    assert any("1 image where its test split usually has 3,669" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("labels", [[1, 0], ["b", "a"]])
