@@ -60,6 +60,21 @@ def shared_images(tables: Sequence[SampleTable]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def sharing(tables: Sequence[SampleTable]) -> dict[str, frozenset[str]]:
+    """By dataset: the others that hold an image of it, in any split, where there are any."""
+    held: dict[str, set[int]] = {}
+    images = image_numbers([table.content for table in tables]) if tables else []
+    for table, numbers in zip(tables, images, strict=True):
+        held.setdefault(table.dataset, set()).update(numbers.tolist())
+    found = {
+        name: frozenset(
+            other for other in held if other != name and not own.isdisjoint(held[other])
+        )
+        for name, own in held.items()
+    }
+    return {name: others for name, others in found.items() if others}
+
+
 def apart(tables: Sequence[SampleTable]) -> list[SampleTable]:
     """Sets that share no image: while any two do, the one that shares the most is left out."""
     left = list(tables)

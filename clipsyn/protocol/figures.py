@@ -14,7 +14,7 @@ from clipsyn.results.frame import Row
 from clipsyn.results.view import refuse_several
 from clipsyn.settings import FULL
 from clipsyn.show.figure import Figure, Size, needed
-from clipsyn.show.panels import drawn, key, key_height
+from clipsyn.show.panels import drawn, key, key_height, room
 from clipsyn.show.style import COLUMN, INK, MUTED, Mark, label, marks
 from clipsyn.show.titles import title
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 CLASS_ORACLE = "class-oracle"
 _MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
 _WHOLE = 2**31 - 1  # stands for the whole support where shots are put in order
-_BESIDE, _ABOVE = 18, 14  # letters of the longest name beside gains, and in their key
+_ABOVE = 14  # letters of the longest name in the key of gains
+_BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
+_SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few of them fit
 _SERIES = ["series", "head", "method"]
 _BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
 _REFERENCES = {CHOSEN: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
@@ -115,13 +117,22 @@ def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
         for row in known.filter(method=method).iter_rows(named=True):
             _draw_gain(row, lines[row["dataset"]] + offset, entries[method], ax)
     ax.axvline(0, color=INK, lw=0.8)
-    names = [label(name or _mean(data), _BESIDE) for name in lines]
+    names = [_beside(name or _mean(data)) for name in lines]
     ax.set_yticks([*lines.values()], names)
     ax.set_ylim(max(lines.values()) + 0.55, -0.55)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel("gain over the best single backbone, points")
+    low, high = ax.get_xlim()
+    if high - low < _SMALL:
+        ax.locator_params(axis="x", nbins=_STEPS)
+    ax.set_xlabel("gain over the best single backbone, points", loc="right")  # room is at the left
     key(ax, _in_key(entries), _chosen_of(len(ensembles), data["ensembles"][0], "mean gain"))
+
+
+def _beside(name: str) -> str:
+    """A name beside the gains, which leaves room for them though its letters are wide."""
+    short = (label(name, letters) for letters in range(_BESIDE, 1, -1))
+    return next((text for text in short if room([text]) <= _ROOM), label(name, 1))
 
 
 def _draw_gain(row: Row, at: float, mark: Mark, ax: Axes) -> None:
@@ -216,7 +227,7 @@ def _methods(rows: pl.DataFrame) -> pl.DataFrame:
 def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
     """The rows of the datasets that have the same numbers of shots: of most, the first of equals.
 
-    Others would make a curve jump where they come in.
+    Others would make a curve jump where they come in. One number makes no curve.
     """
     learned = needed(
         methods.filter(pl.col("shots").ne_missing(0)),
@@ -226,7 +237,13 @@ def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
     sets = learned.group_by("dataset", maintain_order=True).agg(
         pl.col("shots").fill_null(_WHOLE).unique().sort()
     )
-    alike = sets.group_by("shots", maintain_order=True).agg("dataset")
+    several = sets.filter(pl.col("shots").list.len() > 1)
+    if several.is_empty():
+        raise UsageError(
+            "each dataset has one number of labelled images, and a curve needs several: evaluate "
+            "more with `clipsyn evaluate STORE --shots 1,4,16`, or draw `clipsyn plot gains`"
+        )
+    alike = several.group_by("shots", maintain_order=True).agg("dataset")
     chosen = alike.sort(pl.col("dataset").list.len(), descending=True, maintain_order=True)
     return methods.filter(pl.col("dataset").is_in(chosen["dataset"][0].to_list()))
 

@@ -4,47 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
 from clipsyn.frames import is_nan
-from clipsyn.protocol.methods import CHOSEN, ORACLE
+from clipsyn.protocol.methods import CHOSEN
+from clipsyn.report.bars import Bar, bars
+from clipsyn.report.choice import Choice, Unseen, choose
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
-from clipsyn.report.html import Html, html, named
+from clipsyn.report.html import Html, html, listed, named
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.report.standings import Backbone, Method, backbones, methods, oracle
 from clipsyn.show.numbers import NOTHING, interval_text, percent
-
-ZERO_SHOT = "zero-shot"
-
-
-class Bar(NamedTuple):
-    """One line of the picture beside the answer: an accuracy, with its interval."""
-
-    what: str
-    name: str | Html
-    accuracy: Mean
-    kind: str  # single, chosen, combined or oracle: how it is coloured
-
-    @property
-    def percent(self) -> str:
-        return f"{100 * self.accuracy.value:.2f}"
-
-    @property
-    def low(self) -> str | None:
-        return None if self.accuracy.low is None else f"{100 * self.accuracy.low:.2f}"
-
-    @property
-    def high(self) -> str | None:
-        return None if self.accuracy.high is None else f"{100 * self.accuracy.high:.2f}"
-
-    @property
-    def text(self) -> Html:
-        between = interval_text(self.accuracy.low, self.accuracy.high)
-        shown = "" if between == NOTHING else html("<small>{}</small>", between)
-        return html("{} % {}", percent(self.accuracy.value), shown)
 
 
 @dataclass(frozen=True)
@@ -65,47 +37,38 @@ def answer(evidence: Evidence) -> Answer:
             Html("Nothing here has both labels and predictions, so nothing is judged."), (), ()
         )
     bound, headroom = oracle(frame)
-    best, lead = leading(compared), _lead(compared)
-    if best is None or best.gain is None:
+    choice = choose(compared, evidence.sharing)
+    if choice is None:
         facts = [
             *_of_backbones(alone),
             *_of_oracle(bound, headroom, len(alone)),
             *_what_to_run(alone),
         ]
-        return Answer(_alone(alone, bound), tuple(facts), tuple(_bars(alone, None, None, bound)))
-    chosen = next((it for it in compared if (it.head, it.name) == (best.head, CHOSEN)), None)
+        return Answer(_alone(alone, bound), tuple(facts), tuple(bars(alone, None, None, bound)))
+    free = choose([it for it in choice.candidates if it.shots is None], evidence.sharing)
+    chosen = next((it for it in compared if (it.head, it.name) == (choice.best.head, CHOSEN)), None)
     facts = [
         *_of_backbones(alone),
-        *_how_sure(best, len(lead)),
-        *_tested(best, evidence.frames.get(PAIRED)),
-        *_without_labels(best, lead),
+        *_how_chosen(choice),
+        *_how_sure(choice),
+        *_tested(choice, evidence.frames.get(PAIRED)),
+        *_without_labels(choice.best, free),
         *_costs(alone, evidence.gflops),
         *_of_cascade(evidence.frames.get("cascade")),
         *_of_oracle(bound, headroom, len(alone)),
     ]
     return Answer(
-        _headline(best, len(alone)), tuple(facts), tuple(_bars(alone, chosen, best, bound))
+        _headline(choice, len(alone)), tuple(facts), tuple(bars(alone, chosen, choice, bound))
     )
 
 
-def leading(compared: Sequence[Method]) -> Method | None:
-    """The combination that gains most, of equals the first; None where there is none."""
-    gains = {it: it.gain.value for it in _lead(compared) if it.gain}
-    return max(gains, key=lambda it: gains[it], default=None)
-
-
-def _lead(compared: Sequence[Method]) -> list[Method]:
-    """The combinations on zero-shot logits, or else on the first head there is."""
-    fair = [it for it in compared if it.is_fair and it.gain]
-    heads = [it.head for it in fair]
-    head = ZERO_SHOT if ZERO_SHOT in heads else next(iter(heads), None)
-    return [it for it in fair if it.head == head]
-
-
-def _headline(best: Method, count: int) -> Html:
+def _headline(choice: Choice, count: int) -> Html:
+    if choice.unseen:
+        return _headline_of_unseen(choice.best, choice.unseen, count)
+    best = choice.best
     assert best.gain
     gain, where = _points(best.gain), _on(best.gain, best.least)
-    if best.gain.low is not None and best.gain.low > 0:
+    if _is_sure(best.gain):
         return html(
             "Combine them: {} of all {} backbones gains {} over the one backbone that is best on "
             "the support, {}.",
@@ -129,6 +92,38 @@ def _headline(best: Method, count: int) -> Html:
         gain,
         where,
     )
+
+
+def _headline_of_unseen(best: Method, unseen: Unseen, count: int) -> Html:
+    assert unseen.gain
+    gain, where = _points(unseen.gain), _on(unseen.gain, unseen.least)
+    if _is_sure(unseen.gain):
+        return html(
+            "Combine all {} backbones with {}: a combination that was chosen on other datasets "
+            "gains {} over the one backbone that is best on the support, {}.",
+            count,
+            named(best.name),
+            gain,
+            where,
+        )
+    if unseen.gain.value > 0:
+        return html(
+            "Combining is not surely better than one backbone: a combination that was chosen on "
+            "other datasets leads the one that is best on the support by {}, {}, which may be "
+            "chance.",
+            gain,
+            where,
+        )
+    return html(
+        "One backbone is enough: a combination that was chosen on other datasets differs from the "
+        "one that is best on the support by {}, {}.",
+        gain,
+        where,
+    )
+
+
+def _is_sure(gain: Mean) -> bool:
+    return gain.low is not None and gain.low > 0
 
 
 def _alone(alone: Sequence[Backbone], bound: Mean | None) -> Html:
@@ -163,41 +158,79 @@ def _of_backbones(alone: Sequence[Backbone]) -> Iterator[Html]:
     )
 
 
-def _how_sure(best: Method, rivals: int) -> Iterator[Html]:
-    assert best.gain
-    if best.gain.datasets > 1 and best.least:
-        dataset, least = best.least
+def _how_chosen(choice: Choice) -> Iterator[Html]:
+    """What the combination was chosen on, and from how many."""
+    rivals = len(choice.candidates)
+    if choice.unseen:
         yield html(
-            "<b>How sure.</b> {} gains beyond its interval on {} of {} datasets and loses beyond "
-            "it on {}. It gains least on {}: {} points.",
-            named(best.name),
-            best.better,
-            best.gain.datasets,
-            best.worse or "none",
-            named(dataset),
-            f"{100 * least:+.1f}",
+            "<b>Chosen on other datasets.</b> For each dataset the one of {} combinations counts "
+            "that gains most on datasets which share no image with it: {}.{}",
+            rivals,
+            _taken(choice.unseen),
+            "" if choice.name else _in_hindsight(choice.best),
         )
-    if rivals > 1:
+    elif rivals > 1:
         yield html(
             "<b>Chosen among {}.</b> It is the best of {} combinations on these very images, "
             "which flatters it. On new images one that is close may be better.",
             rivals,
             rivals,
         )
+    if choice.lacking:
+        names = listed([it.name for it in choice.lacking])
+        yield html("<b>Left aside</b>, since not all datasets have them: {}.", names)
 
 
-def _tested(best: Method, paired: pl.DataFrame | None) -> Iterator[Html]:
+def _taken(unseen: Unseen) -> Html:
+    """ "nlc (5 times) and log-avg (once)"."""
+    return listed([f"{name} ({f'{n} times' if n > 1 else 'once'})" for name, n in unseen.times])
+
+
+def _in_hindsight(best: Method) -> Html:
+    assert best.gain
+    return html(
+        " In hindsight {} gains most, {}, but that choice has seen these very images, which "
+        "flatters it.",
+        named(best.name),
+        _points(best.gain),
+    )
+
+
+def _how_sure(choice: Choice) -> Iterator[Html]:
+    judged = choice.judged
+    assert judged.gain
+    if judged.gain.datasets > 1 and judged.least:
+        dataset, least = judged.least
+        yield html(
+            "<b>How sure.</b> {} gains beyond its interval on {} of {} datasets and loses beyond "
+            "it on {}. It gains least on {}: {} points.",
+            _name(choice, "The choice"),
+            judged.better,
+            judged.gain.datasets,
+            judged.worse or "none",
+            named(dataset),
+            f"{100 * least:+.1f}",
+        )
+
+
+def _name(choice: Choice, otherwise: str) -> Html:
+    return named(choice.name) if choice.name else Html(otherwise)
+
+
+def _tested(choice: Choice, paired: pl.DataFrame | None) -> Iterator[Html]:
     """What the test image by image says of the best combination and the chosen backbone."""
     if paired is None:
         return
+    best = choice.best
     rows = main_part(paired, of_means=True).filter(first=CHOSEN, second=best.name, head=best.head)
     for row in rows.head(1).iter_rows(named=True):
         both = not is_nan(row["both_low"])
         low, high = (-row[f"{'both' if both else 'ci'}_{end}"] for end in ("high", "low"))
         yield html(
-            "<b>Tested image by image</b>, {} leads by {} points ({}, over {}). p is {} after "
+            "<b>Tested image by image</b>, {}{} leads by {} points ({}, over {}). p is {} after "
             "Holm's correction for all methods: {}.",
             named(best.name),
+            "" if choice.name else ", taken on every dataset,",
             f"{-100 * row['difference']:.1f}",
             interval_text(low, high),
             "draws and images" if both else "images",
@@ -206,19 +239,16 @@ def _tested(best: Method, paired: pl.DataFrame | None) -> Iterator[Html]:
         )
 
 
-def _without_labels(best: Method, lead: Sequence[Method]) -> Iterator[Html]:
+def _without_labels(best: Method, free: Choice | None) -> Iterator[Html]:
     if best.shots is None:
         yield html("<b>Labels.</b> {} learns nothing, so it needs none.", named(best.name))
-        return
-    free = {it: it.gain for it in lead if it.shots is None and it.gain}
-    if free:
-        cheap = max(free, key=lambda it: free[it].value)
+    elif free and free.judged.gain:
         yield html(
             "<b>Labels.</b> {} is fitted on {}. Without any label {} gains {}.",
             named(best.name),
             _fitted_on(best.shots),
-            named(cheap.name),
-            _points(free[cheap]),
+            _name(free, "such a choice"),
+            _points(free.judged.gain),
         )
 
 
@@ -284,18 +314,6 @@ def _what_to_run(alone: Sequence[Backbone]) -> Iterator[Html]:
             "<code>clipsyn evaluate STORE -o results.parquet</code>, and then "
             "<code>clipsyn report STORE --results results.parquet -o report.html</code>."
         )
-
-
-def _bars(
-    alone: Sequence[Backbone], chosen: Method | None, best: Method | None, bound: Mean | None
-) -> Iterator[Bar]:
-    yield Bar("best backbone, in hindsight", named(alone[0].name), alone[0].accuracy, "single")
-    if chosen:
-        yield Bar("backbone chosen on the support", "", chosen.accuracy, "chosen")
-    if best:
-        yield Bar("best combination", named(best.name), best.accuracy, "combined")
-    if bound:
-        yield Bar("a perfect choice for each image", named(ORACLE), bound, ORACLE)
 
 
 def _on(mean: Mean, least: tuple[str, float] | None) -> Html:

@@ -12,6 +12,7 @@ import polars as pl
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.predicted import ALL
+from clipsyn.analyses.shared_images import sharing
 from clipsyn.analyses.spec import Analysis, Selection
 from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
 from clipsyn.paired import PairedSettings
@@ -34,7 +35,8 @@ class Evidence:
     """What a page may show.
 
     frames: results by where they come from: an analysis, or evaluate. lacking: why an analysis
-    has none. gflops: of an image, by backbone, where it is known.
+    has none. gflops: of an image, by backbone, where it is known. sharing: by dataset the others
+    that hold an image of it.
     """
 
     store: FeatureStore
@@ -43,6 +45,7 @@ class Evidence:
     frames: Mapping[str, pl.DataFrame]
     lacking: Mapping[str, str]
     gflops: Mapping[str, float]
+    sharing: Mapping[str, frozenset[str]]
 
     @property
     def main_settings(self) -> ReportSettings:
@@ -71,7 +74,8 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
             lacking[name] = str(error).replace(str(store.path), "STORE")
     if settings.predictions:
         frames[PAIRED] = _paired(settings)
-    return Evidence(store, settings, keys, frames, lacking, dict(_gflops(store, keys)))
+    gflops = dict(_gflops(store, keys))
+    return Evidence(store, settings, keys, frames, lacking, gflops, _sharing(store, keys))
 
 
 def _given(settings: ReportSettings) -> dict[str, pl.DataFrame]:
@@ -136,3 +140,8 @@ def _gflops(store: FeatureStore, keys: Iterable[FeatureKey]) -> Iterator[tuple[s
             yield key.backbone, cell_cost(store, key, {}).gflops
         except UsageError:
             continue
+
+
+def _sharing(store: FeatureStore, keys: Iterable[FeatureKey]) -> dict[str, frozenset[str]]:
+    places = dict.fromkeys((key.dataset, key.split) for key in keys)
+    return sharing([store.samples(*place) for place in places])

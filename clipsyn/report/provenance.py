@@ -196,6 +196,7 @@ def caveats(evidence: Evidence, shown: list[Place]) -> list[Html]:
         *_alike(evidence, shown),
         *map(_sentence, _shared(evidence)),
         *_in_hindsight(evidence),
+        *_without_curve(evidence),
         *(_not_shown(name, why) for name, why in evidence.lacking.items()),
     ]
 
@@ -292,9 +293,23 @@ def _sentence(note: str) -> Html:
 def _in_hindsight(evidence: Evidence) -> Iterator[Html]:
     if EVALUATE in evidence.frames:
         yield Html(
-            "Which combination, and which single backbone, is called best was decided on the very "
-            "images that it is measured on. The gain is over the backbone that was best on the "
-            "support, which is a fair opponent."
+            "What tables and figures call best, a combination or a single backbone, is best on "
+            "the very images that it is measured on. The gain is over the backbone that was best "
+            "on the support, which is a fair opponent."
+        )
+
+
+def _without_curve(evidence: Evidence) -> Iterator[Html]:
+    """Why there is no figure by number of labelled images."""
+    results = evidence.frames.get(EVALUATE, pl.DataFrame())
+    if results.is_empty():
+        return
+    learned = main_part(results).filter(pl.col("shots").ne_missing(0), metric="acc1")
+    numbers = learned.group_by("dataset").agg(pl.col("shots").n_unique())["shots"]
+    if len(numbers) and numbers.max() == 1:
+        yield Html(
+            "No curve shows accuracy by the number of labelled images, since methods are fitted on "
+            "one number of them. <code>clipsyn evaluate STORE --shots 1,4,16</code> adds others."
         )
 
 

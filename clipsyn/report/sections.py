@@ -10,7 +10,7 @@ import polars as pl
 
 from clipsyn.analyses.predicted import predicted
 from clipsyn.report import FIGURES, provenance, tables
-from clipsyn.report.answer import ZERO_SHOT, leading
+from clipsyn.report.choice import ZERO_SHOT, Choice, choose
 from clipsyn.report.commands import Folded, folded
 from clipsyn.report.drawings import Drawing, drawings
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
@@ -83,7 +83,7 @@ def sections(evidence: Evidence, sheet: StyleSheet) -> list[Section]:
     placed = {name for names in _FIGURES.values() for name in names}
     more = tuple(name for name in FIGURES if name not in placed)
     every = [
-        _with(_alone(evidence, compared), evidence, sheet),
+        _with(_alone(evidence, choose(compared, evidence.sharing)), evidence, sheet),
         _with(_combined(compared), evidence, sheet),
         _with(_TOGETHER, evidence, sheet),
         _with(_PERTURBED, evidence, sheet),
@@ -147,17 +147,16 @@ def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
     results = evidence.frames.get(EVALUATE)
     if name != "gains" or frame is None or results is None:
         return frame
-    best = leading(methods(results))
-    ours = results.filter(head=best.head if best else ZERO_SHOT)
+    choice = choose(methods(results), evidence.sharing)
+    ours = results.filter(head=choice.best.head if choice else ZERO_SHOT)
     return pl.concat([main_part(frame), main_part(ours)], how="diagonal_relaxed")
 
 
-def _alone(evidence: Evidence, compared: Sequence[Method]) -> Section:
+def _alone(evidence: Evidence, choice: Choice | None) -> Section:
     section = Section("alone", "Backbones and datasets", "Backbones and datasets")
     if evidence.frames.get("zeroshot", pl.DataFrame()).is_empty():
         return section
-    best = leading(compared)
-    grids = tables.backbone_grid(evidence), tables.dataset_grid(evidence, best)
+    grids = tables.backbone_grid(evidence), tables.dataset_grid(evidence, choice)
     return replace(section, grids=grids)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import polars as pl
@@ -27,17 +29,53 @@ class Backbone(NamedTuple):
     best_on: int  # datasets
 
 
-class Method(NamedTuple):
+Place = tuple[str, str, str]  # dataset, split, perturbation
+Numbers = tuple[float, float | None, float | None]  # a value, and the ends of its interval
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Accuracies by place, and gains over the backbone that is best on the support.
+
+    What is not known has no entry; there is at least one accuracy.
+    """
+
+    accuracies: Mapping[Place, Numbers]
+    gains: Mapping[Place, Numbers]
+
+    @cached_property
+    def accuracy(self) -> Mean:
+        mean = mean_over(self.accuracies.values())
+        assert mean
+        return mean
+
+    @cached_property
+    def gain(self) -> Mean | None:
+        return mean_over(self.gains.values())
+
+    @property
+    def better(self) -> int:
+        """On how many datasets it gains beyond the interval."""
+        return sum(low is not None and low > 0 for _, low, _ in self.gains.values())
+
+    @property
+    def worse(self) -> int:
+        return sum(high is not None and high < 0 for _, _, high in self.gains.values())
+
+    @property
+    def least(self) -> tuple[str, float] | None:
+        """The dataset where it gains least."""
+        gains = ((dataset, value) for (dataset, *_), (value, *_) in self.gains.items())
+        return min(gains, key=lambda it: it[1], default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Method(Standing):
     """A head and an ensemble on it, at the most shots."""
 
     head: str
     name: str
     shots: str | None  # None where it learns nothing
-    accuracy: Mean
-    gain: Mean | None  # over the backbone that is best on the support
-    better: int  # datasets on which it gains beyond the interval
-    worse: int
-    least: tuple[str, float] | None  # the dataset where it gains least
 
     @property
     def is_fair(self) -> bool:
@@ -93,20 +131,22 @@ def _place(name: str) -> tuple[int, int]:
 
 
 def _method(head: object, name: object, rows: pl.DataFrame, gains: pl.DataFrame) -> Method | None:
-    accuracy = _mean(rows)
-    if accuracy is None:
+    accuracies, gained = _by_place(rows), _by_place(gains)
+    if not accuracies:
         return None
-    least = gains.filter(pl.col("value").is_not_nan()).sort("value").head(1)
     return Method(
+        accuracies,
+        {place: gained[place] for place in accuracies if place in gained},
         str(head),
         str(name),
         _shots(rows["shots"].drop_nulls().unique().to_list()),
-        accuracy,
-        _mean(gains),
-        int((gains["ci_low"] > 0).sum()),
-        int((gains["ci_high"] < 0).sum()),
-        next(least.select("dataset", "value").iter_rows(), None),
     )
+
+
+def _by_place(rows: pl.DataFrame) -> dict[Place, Numbers]:
+    known = rows.filter(pl.col("value").is_not_null(), pl.col("value").is_not_nan())
+    columns = "dataset", "split", "perturbation", "value", "ci_low", "ci_high"
+    return {(row[0], row[1], row[2]): row[3:] for row in known.select(columns).iter_rows()}
 
 
 def _shots(there: list[str]) -> str | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
 from clipsyn.protocol.methods import CHOSEN, ORACLE
-from clipsyn.protocol.tables import BEST, INDEPENDENT, at_most_shots, method_frame
+from clipsyn.protocol.tables import BEST, INDEPENDENT
+from clipsyn.report.choice import Choice
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.grids import Cell, Grid, Head, count, decimal, points, share, share_of, words
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean, main_part
-from clipsyn.report.standings import HINDSIGHT, Method, backbones
+from clipsyn.report.standings import HINDSIGHT, Method, Place, backbones
 from clipsyn.results.frame import Row
 from clipsyn.results.view import WHERE, best_single, singles
 from clipsyn.show.titles import common, title, where
@@ -69,12 +69,11 @@ def _ranges(frame: pl.DataFrame) -> dict[str, tuple[float, float]]:
     return {name: (low, high) for name, low, high in ends.iter_rows()}
 
 
-def dataset_grid(evidence: Evidence, best: Method | None) -> Grid:
-    """A line for each dataset: its best backbone, the oracle, and the best combination."""
+def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
+    """A line for each dataset: its best backbone, the oracle, and the combination of the answer."""
     part = main_part(evidence.frames["zeroshot"])
     same = common(part, WHERE)
     keys = [name for name in WHERE if name not in same] or ["dataset"]
-    gained = _gains(evidence.frames.get("evaluate"), best)
     heads = [
         Head("dataset", right=False),
         Head("images"),
@@ -82,26 +81,45 @@ def dataset_grid(evidence: Evidence, best: Method | None) -> Grid:
         Head("top-1, %"),
         Head("oracle, %"),
         Head("oracle's lead"),
+        *(_heads_of(choice) if choice else ()),
     ]
-    heads += [Head(best.name), Head("its gain")] if best else []
     rows = []
     for place, group in part.group_by(WHERE, maintain_order=True):
         row = best_single(group)
         bounds = group.filter(ensemble=ORACLE)
-        cells = [
-            words(title(*where(row, keys))),
-            count(row["n"]),
-            words(row["backbone"]),
-            share_of(_mean(row)),
-            share_of(_of_metric(bounds, "acc1")),
-            share_of(_of_metric(bounds, "gain"), signed=True),
-        ]
-        rows.append([*cells, *(gained.get(place[:3], _NO_GAIN) if best else ())])
+        dataset, split, perturbation = map(str, place[:3])
+        rows.append(
+            [
+                words(title(*where(row, keys))),
+                count(row["n"]),
+                words(row["backbone"]),
+                share_of(_mean(row)),
+                share_of(_of_metric(bounds, "acc1")),
+                share_of(_of_metric(bounds, "gain"), signed=True),
+                *(_judged(choice, (dataset, split, perturbation)) if choice else ()),
+            ]
+        )
     about = title(*where(part.row(0, named=True), [name for name in same if name != "dataset"]))
-    return Grid.of(f"Datasets, {about}", heads, rows, "Leads and gains are in points.")
+    note = "Leads and gains are in points; gains are over the backbone that is best on the support."
+    return Grid.of(f"Datasets, {about}", heads, rows, note)
 
 
-_NO_GAIN = (share(None), share(None))
+def _heads_of(choice: Choice) -> list[Head]:
+    """The combination in the head of its column where all datasets have the same."""
+    if choice.name:
+        return [Head(choice.name), Head("its gain")]
+    names = Head("chosen on other datasets", right=False)
+    return [names, Head("its top-1, %"), Head("its gain")]
+
+
+def _judged(choice: Choice, place: Place) -> Iterator[Cell]:
+    """What the answer is made of at one place."""
+    judged = choice.judged
+    if choice.unseen and not choice.name:
+        yield words(choice.unseen.names.get(place[0]))
+    for numbers, signed in ((judged.accuracies, False), (judged.gains, True)):
+        here = numbers.get(place)
+        yield share_of(Mean(*here, 1) if here else None, signed=signed)
 
 
 def _mean(row: Row) -> Mean:
@@ -111,22 +129,6 @@ def _mean(row: Row) -> Mean:
 def _of_metric(rows: pl.DataFrame, metric: str) -> Mean | None:
     found = rows.filter(metric=metric)
     return _mean(found.row(0, named=True)) if len(found) else None
-
-
-def _gains(
-    results: pl.DataFrame | None, best: Method | None
-) -> dict[tuple[Any, ...], tuple[Cell, Cell]]:
-    """Accuracy and gain of the best method, by dataset, split and perturbation."""
-    if results is None or best is None:
-        return {}
-    keys = ["dataset", "split", "perturbation"]
-    found: dict[tuple[Any, ...], list[Cell]] = {}
-    for metric, signed in (("acc1", False), ("gain_over_chosen", True)):
-        frame = at_most_shots(method_frame(main_part(results), metric))
-        for row in frame.filter(head=best.head, method=best.name).iter_rows(named=True):
-            cell = share_of(_mean(row), signed=signed)
-            found.setdefault(tuple(row[key] for key in keys), []).append(cell)
-    return {place: (cells[0], cells[1]) for place, cells in found.items() if len(cells) == 2}
 
 
 def method_grid(methods: Iterable[Method]) -> Grid:

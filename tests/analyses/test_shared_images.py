@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.analyses.shared_images import apart, image_numbers, linked, notes, shared_images
+from clipsyn.analyses.shared_images import (
+    apart,
+    image_numbers,
+    linked,
+    notes,
+    shared_images,
+    sharing,
+)
 from clipsyn.store.samples import SampleTable
 
 
@@ -63,3 +70,9 @@ def test_sets_are_linked_by_way_of_a_third():
     images = [np.array(numbers) for numbers in ([1, 2], [8, 9], [3, 4], [7], [2, 3], [9, 9])]
     assert linked(images) == [[0, 2, 4], [1, 5], [3]]
     assert linked([]) == []
+
+
+def test_who_shares_with_whom(sets):
+    assert sharing(sets) == {"all": {"birds", "cars"}, "birds": {"all"}, "cars": {"all"}}
+    assert sharing(sets[1:]) == {}
+    assert sharing([]) == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import polars as pl
@@ -150,6 +150,33 @@ def test_no_gain_at_all():
         gains.data(GAINS.filter(metric="acc1"))
 
 
+def _drawn_gains(name, times):
+    small = pl.col("value", "ci_low", "ci_high") * times
+    frame = GAINS.filter(dataset="birds").with_columns(small, dataset=pl.lit(name))
+    ax = gains(gains.data(frame))
+    ax.figure.draw_without_rendering()
+    return ax
+
+
+@pytest.mark.parametrize("name", ["birds", "W" * 30, "mini-imagenet-mammals"])
+@pytest.mark.parametrize("times", [1, 0.2, 1e-2, 1e-3, 3e-4, 1e-4])
+def test_no_text_of_gains_is_cut_or_covered(name, times):
+    ax = _drawn_gains(name, times)
+    whole = ax.figure.bbox
+    for text in (ax.xaxis.label, *ax.get_yticklabels(), *ax.get_legend().get_texts()):
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= whole.x1, text
+        assert 0 <= box.y0 < box.y1 <= whole.y1, text
+    left, right = ax.get_xlim()
+    below = [
+        it.get_window_extent()
+        for it in ax.get_xticklabels()
+        if left <= it.get_position()[0] <= right
+    ]
+    assert len(below) > 1
+    assert all(one.x1 < other.x0 for one, other in pairwise(below))
+
+
 # few-shot
 
 
@@ -210,6 +237,14 @@ def test_datasets_with_other_numbers_of_shots_are_left_out():
     assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
     heading = few_shot(data).get_legend().get_title().get_text()
     assert heading == "mean over 2 of 3 datasets"
+
+
+def test_datasets_with_one_number_of_shots_have_no_curve():
+    fewer = [tidy(*curves(name)).filter(pl.col("shots").is_in([0, 4])) for name in ("x", "y", "z")]
+    data = few_shot.data(pl.concat([*fewer, CURVES]))
+    assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
+    with pytest.raises(UsageError, match=r"one number of labelled images, .*--shots 1,4,16"):
+        few_shot.data(pl.concat(fewer))
 
 
 def test_the_six_best_ensembles_and_both_references_are_drawn():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from clipsyn.report.answer import answer, leading
+from clipsyn.report.answer import answer
 from clipsyn.report.standings import backbones, methods, oracle
 
 BOTH = ["a", "b"]
@@ -60,10 +60,12 @@ def results(rows):
     return make
 
 
-def evidence(zeroshot: pl.DataFrame | None, results: pl.DataFrame | None = None, **gflops):
+def evidence(
+    zeroshot: pl.DataFrame | None, results: pl.DataFrame | None = None, sharing=None, **gflops
+):
     frames = {"zeroshot": zeroshot, "evaluate": results}
     kept = {name: frame for name, frame in frames.items() if frame is not None}
-    return SimpleNamespace(frames=kept, gflops=gflops)
+    return SimpleNamespace(frames=kept, gflops=gflops, sharing=sharing or {})
 
 
 class TestStandings:
@@ -114,7 +116,7 @@ class TestAnswer:
 
     def test_a_gain_within_chance_is_no_advice(self, zeroshot, results):
         said = text(answer(evidence(zeroshot, results((0.04, 0.02), 0.1))).headline)
-        assert said.startswith("No combination is surely better")
+        assert said.startswith("Combining is not surely better")
 
     def test_nor_is_a_loss(self, zeroshot, results):
         frame = results((-0.04, -0.02), 0.01)
@@ -122,6 +124,61 @@ class TestAnswer:
             value=pl.when(ensemble="log-avg").then(-0.05).otherwise(pl.col("value"))
         )
         assert text(answer(evidence(zeroshot, lost)).headline).startswith("One backbone is enough")
+
+    def test_what_leads_in_hindsight_alone_is_no_advice(self, zeroshot, results):
+        """super-learner gains 1.5 points on average; who chose it elsewhere lost one."""
+        said = answer(evidence(zeroshot, results((0.06, -0.03), 0.001)))
+        assert text(said.headline) == (
+            "One backbone is enough: a combination that was chosen on other datasets differs from "
+            "the one that is best on the support by -1.0 points (-1.1 to -0.9), on average over 2 "
+            "datasets."
+        )
+        facts = " ".join(map(text, said.facts))
+        assert "the one of 2 combinations counts" in facts
+        assert "log-avg (once) and super-learner (once)" in facts
+        assert "In hindsight super-learner gains most, 1.5 points (1.4\N{EN DASH}1.6)" in facts
+        assert "The choice gains beyond its interval on 1 of 2 datasets" in facts
+        assert "least on food: -3.0 points" in facts
+        shown = {bar.what: (text(bar.name), bar.percent) for bar in said.bars}
+        assert shown["combination chosen on other datasets"] == ("", "49.00")
+        assert shown["best combination, in hindsight"] == ("super-learner", "51.50")
+
+    def test_one_dataset_has_the_best_in_hindsight_and_says_so(self, zeroshot, results):
+        one = results((0.04, 0.06), 0.01).filter(dataset="pets")
+        said = answer(evidence(zeroshot, one))
+        assert text(said.headline).startswith(
+            "Combine them: super-learner of all 2 backbones gains 4.0 points (3.0\N{EN DASH}5.0)"
+        )
+        assert "It is the best of 2 combinations on these very images" in " ".join(said.facts)
+        assert [bar.what for bar in said.bars if bar.kind == "combined"] == ["best combination"]
+
+    def test_so_have_datasets_of_the_same_images(self, zeroshot, results):
+        same = {"pets": {"food"}, "food": {"pets"}}
+        said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01), same))
+        assert text(said.headline).startswith("Combine them: super-learner of all 2")
+        assert "on these very images, which flatters it" in " ".join(said.facts)
+
+    def test_what_a_dataset_lacks_is_left_aside(self, zeroshot, results):
+        is_learned, is_food = pl.col("ensemble") == "super-learner", pl.col("dataset") == "food"
+        frame = results((0.04, 0.06), 0.01).filter(~(is_learned & is_food))
+        said = answer(evidence(zeroshot, frame))
+        facts = " ".join(map(text, said.facts))
+        assert "Combine them: log-avg of all 2 backbones gains 1.0" in text(said.headline)
+        assert "Left aside, since not all datasets have them: super-learner." in facts
+
+    def test_the_test_is_of_the_combination_to_take(self, zeroshot, results):
+        row = {"dataset": None, "perturbation": "clean", "classes": "all", "split": "test"}
+        row |= {"prompts": "own", "head": "zero-shot", "first": "best-single", "tie": False}
+        row |= {"second": "super-learner", "difference": -0.015, "ci_low": -0.02, "ci_high": -0.01}
+        row |= {"both_low": float("nan"), "both_high": float("nan"), "p_holm": 0.01}
+
+        def said(gains):
+            given = evidence(zeroshot, results(gains, 0.001))
+            given.frames["test"] = pl.DataFrame([row])
+            return " ".join(map(text, answer(given).facts))
+
+        assert "Tested image by image, super-learner leads by 1.5 points (1.0" in said((0.04, 0.06))
+        assert "super-learner, taken on every dataset, leads by 1.5" in said((0.06, -0.03))
 
     def test_the_bars_are_those_of_the_best(self, zeroshot, results):
         said = answer(evidence(zeroshot, results((0.04, 0.06), 0.01)))
@@ -173,11 +230,3 @@ class TestAnswer:
         said = answer(evidence(odd))
         assert "&lt;b&gt;&amp;" in said.headline
         assert "<b>&" not in said.headline
-
-
-def test_the_leading_method_is_of_the_zero_shot_head(results):
-    frame = results((0.04, 0.06), 0.01)
-    other = frame.with_columns(pl.lit("tip-adapter").alias("head"), pl.col("value") + 0.3)
-    assert leading(methods(pl.concat([other, frame]))).head == "zero-shot"
-    assert leading(methods(other)).head == "tip-adapter"
-    assert leading([]) is None

@@ -281,7 +281,7 @@ class TestFiles:
     def results(self, tiny_store, tmp_path) -> Path:
         path = tmp_path / "results.parquet"
         ensembles = ["best-single", "log-avg", "super-learner"]
-        evaluate(tiny_store, ensembles=ensembles, shots=[2], seeds=2, output=path)
+        evaluate(tiny_store, ensembles=ensembles, shots=[1, 2], seeds=2, output=path)
         return path
 
     def test_results_give_methods(self, tiny_store, results, write):
@@ -290,8 +290,16 @@ class TestFiles:
         assert {"gains", "few-shot"} <= {
             name for name in FIGURES if f'data-name="{name}"' in page.text
         }
+        assert "No curve shows" not in page.words
         assert "best on the support" in page.words
         assert ("bdi", "gain, points") in page.read
+
+    def test_one_number_of_shots_makes_no_curve(self, tiny_store, tmp_path, write):
+        path = tmp_path / "results.parquet"
+        evaluate(tiny_store, ensembles=["super-learner"], shots=[2], seeds=2, output=path)
+        page = write(tiny_store, results=path)
+        assert 'data-name="few-shot"' not in page.text
+        assert "No curve shows accuracy by the number of labelled images" in page.words
 
     def test_predictions_give_a_test_of_each_method(self, tiny_store, tmp_path, write):
         results, answers = tmp_path / "results.parquet", tmp_path / "answers.parquet"
