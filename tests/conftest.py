@@ -193,9 +193,10 @@ def fill(
 def contents(path: Path) -> dict[str, Any]:
     """Everything in a store but provenance, drafts and the store's own id, by relative path."""
     found: dict[str, Any] = {}
-    for file in sorted(path.rglob("*")):
+    parts = [part for part in path.iterdir() if part.name != ".wip"]  # whose folders come and go
+    for file in sorted(file for part in parts for file in (part, *part.rglob("*"))):
         name = file.relative_to(path).as_posix()
-        if file.is_dir() or name.startswith(".wip/"):
+        if file.is_dir():
             continue
         found[name] = file.read_bytes()
         if file.suffix == ".json":

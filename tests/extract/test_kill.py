@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
-import os
 import random
 import shutil
 import signal
@@ -21,133 +18,36 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.inventory import find_groups
 from clipsyn.store.unfinished import leftovers, unfinished
-from clipsyn.store.verify import damage
+from tests.forker import Forker, forker
+from tests.kills import assert_sound, killed_again_and_again
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+__all__ = ["forker"]
+
 KILLS = 30
-
-# Imports torch once, then forks a process for every line of settings: 30 kills in seconds.
-FORKER = """
-import importlib.util, json, os, sys, traceback
-spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
-fakes = importlib.util.module_from_spec(spec)
-sys.modules["fakes"] = fakes
-spec.loader.exec_module(fakes)
-import clipsyn.extract.plan, clipsyn.extract.run, zarr, zarr.codecs
-from pathlib import Path
-
-def extract(path, seconds=0.0, count=45, weights="", **options):
-    encoders = [
-        fakes.FakeEncoder(weights=weights),
-        fakes.FakeEncoder("fake/two", size=6, weights=weights + "2"),
-    ]
-    for encoder in encoders:
-        encoder.seconds = seconds
-    sources = [fakes.FakeSource(count=count, bad={7: "torn"}), fakes.FakeSource(split="train")]
-    options.setdefault("perturbations", ["clean", "jpeg:3"])
-    options.setdefault("shard", [0, 1])
-    fakes.fill(Path(path), encoders, sources, max_bad=0.1, batch_size=4, **options)
-
-print("ready", flush=True)
-for line in sys.stdin:
-    command = json.loads(line)
-    if "wait" in command:
-        print(os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1]), flush=True)
-        continue
-    child = os.fork()
-    if child == 0:
-        try:
-            extract(**command)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    print(child, flush=True)
-"""
-
-
-class Forker:
-    """Starts extractions with fakes, each in its own process."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", FORKER, str(CONFTEST)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._answer() == "ready"
-
-    def start(self, path: Path, **options: Any) -> int:
-        return int(self._ask({"path": str(path), **options}))
-
-    def wait(self, process: int) -> int:
-        return int(self._ask({"wait": process}))
-
-    def run(self, path: Path, **options: Any) -> int:
-        return self.wait(self.start(path, **options))
-
-    def close(self) -> None:
-        self._process.communicate()
-
-    def _ask(self, command: dict[str, Any]) -> str:
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline().strip()
-
-
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    forker = Forker()
-    yield forker
-    forker.close()
+BOTH = ["fake/one", "fake/two"]
+SLOW = {"names": BOTH, "seconds": 0.002}
 
 
 @pytest.fixture(scope="module")
 def whole(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an extraction makes that nothing interrupts."""
     path = tmp_path_factory.mktemp("whole") / "store"
-    assert forker.run(path) == 0
+    assert forker.run("extract", path=path, names=BOTH) == (0, "")
     return path
-
-
-def timed(forker: Forker, path: Path) -> float:
-    start = time.monotonic()
-    assert forker.run(path, seconds=0.002) == 0
-    return time.monotonic() - start
-
-
-def assert_sound(path: Path) -> None:
-    store = FeatureStore.open(path)
-    problems = [problem for group in find_groups(store, {}) for problem in damage(store, group)]
-    assert problems == []
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(
     forker: Forker, whole: Path, tmp_path: Path, fakes: Any
 ) -> None:
-    lasts = min(timed(forker, tmp_path / f"timing{number}") for number in range(3))
-    moments = random.Random(2026)
-    path, killed, numbers = tmp_path / "store", 0, itertools.count()
-    while killed < KILLS:
-        process = forker.start(path, seconds=0.002)
-        time.sleep(moments.uniform(0, lasts / 4 if killed % 3 else lasts))
-        os.kill(process, signal.SIGKILL)
-        if forker.wait(process) == -signal.SIGKILL:
-            killed += 1
-        else:  # it was done before: little was left, or the machine has become faster
-            lasts *= 0.97
-        if (path / "clipsyn.json").exists():
-            assert_sound(path)  # whatever is published is whole
-            unfinished(path)  # and what is not can be listed
-            if not fakes.unlike(whole, path):  # done: begin another
-                path = tmp_path / f"store{next(numbers)}"
-    assert forker.run(path) == 0
+    def strike(path: Path, after: float) -> bool:
+        return forker.kill("extract", after, path=path, **SLOW)
+
+    begin = time.monotonic()
+    assert forker.run("extract", path=tmp_path / "timing", **SLOW) == (0, "")
+    lasts = time.monotonic() - begin
+    path = killed_again_and_again(strike, whole, tmp_path, fakes, kills=KILLS, lasts=lasts)
+    assert forker.run("extract", path=path, **SLOW) == (0, "")
     assert fakes.unlike(whole, path) == []
     assert not unfinished(path)
     assert_sound(path)
@@ -156,19 +56,22 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(
 def test_killed_while_replacing_it_keeps_the_old_or_has_the_new(
     forker: Forker, whole: Path, tmp_path: Path, fakes: Any
 ) -> None:
-    new = tmp_path / "new"
-    assert forker.run(new, weights="other") == 0
-    path = tmp_path / "store"
+    new, path = tmp_path / "new", tmp_path / "store"
+    assert forker.run("extract", path=new, names=BOTH, weights="other") == (0, "")
     shutil.copytree(whole, path)
     moments = random.Random(7)
+    replacing = {"path": path, "weights": "other", "replace": True, **SLOW}
     for _ in range(6):
-        process = forker.start(path, weights="other", replace=True, seconds=0.002)
-        time.sleep(moments.uniform(0.1, 0.6))
-        os.kill(process, signal.SIGKILL)
-        forker.wait(process)
+        forker.kill("extract", moments.uniform(0.1, 0.6), **replacing)
         assert_sound(path)
-    assert forker.run(path, weights="other", replace=True) == 0
+    assert forker.run("extract", **replacing) == (0, "")
     assert fakes.unlike(new, path) == []
+
+
+def all_end_well(forker: Forker, each: list[dict[str, Any]]) -> bool:
+    """Whether extractions, side by side, do all that they should."""
+    processes = [forker.start("extract", names=BOTH, **options) for options in each]
+    return [(forker.wait(one), forker.said(one)) for one in processes] == [(0, "")] * len(each)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -176,8 +79,7 @@ def test_racing_for_the_same_cells_all_end_well(
     forker: Forker, whole: Path, tmp_path: Path, fakes: Any, workers: int
 ) -> None:
     path = tmp_path / "store"
-    processes = [forker.start(path) for _ in range(workers)]
-    assert [forker.wait(process) for process in processes] == [0] * workers
+    assert all_end_well(forker, [{"path": path}] * workers)
     assert fakes.unlike(whole, path) == []
     assert fakes.draft_folders(path) == []
 
@@ -185,20 +87,18 @@ def test_racing_for_the_same_cells_all_end_well(
 def test_racing_to_replace_all_end_well(
     forker: Forker, whole: Path, tmp_path: Path, fakes: Any
 ) -> None:
-    path = tmp_path / "store"
+    path, new = tmp_path / "store", tmp_path / "new"
     shutil.copytree(whole, path)
-    processes = [forker.start(path, weights="other", replace=True) for _ in range(3)]
-    assert [forker.wait(process) for process in processes] == [0] * 3
-    assert forker.run(tmp_path / "new", weights="other") == 0
-    assert fakes.unlike(tmp_path / "new", path) == []
+    assert all_end_well(forker, [{"path": path, "weights": "other", "replace": True}] * 3)
+    assert all_end_well(forker, [{"path": new, "weights": "other"}])
+    assert fakes.unlike(new, path) == []
 
 
 def test_shards_in_processes_make_the_same_bytes(
     forker: Forker, whole: Path, tmp_path: Path, fakes: Any
 ) -> None:
     path = tmp_path / "store"
-    processes = [forker.start(path, shard=[worker, 3]) for worker in range(3)]
-    assert [forker.wait(process) for process in processes] == [0] * 3
+    assert all_end_well(forker, [{"path": path, "shard": [worker, 3]} for worker in range(3)])
     assert fakes.unlike(whole, path) == []
     assert fakes.draft_folders(path) == []
 

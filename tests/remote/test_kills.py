@@ -23,12 +23,12 @@ import pytest
 from clipsyn.remote.index import Index
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
-from clipsyn.store.verify import damage, debris
+from tests.kills import assert_sound, number_of_kills
 from tests.remote.bucket import Bucket, in_front_of
 from tests.remote.copying import pull, push
 from tests.remote.server import Server
 
-KILLS = range(int(os.environ.get("CLIPSYN_TEST_KILLS", "10")))
+KILLS = range(number_of_kills(10))
 CELLS = ("--backbones", "fake/one", "--perturb", "clean", "--split", "test")
 FILTERS = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 ROOT = Path(__file__).parents[2]
@@ -133,20 +133,9 @@ def test_pull_killed(
         server.fault = killer.count
         killer.run("pull", server.url, path)
         server.fault = lambda path: None
-        seen.append(check_store(path))
+        seen.append(assert_sound(path) if (path / "clipsyn.json").exists() else 0)
         pull(server.url, path)
         assert fakes.unlike(tmp_path / "whole", path) == []
         assert list((path / ".wip").glob("pull-*")) == []
     whole = len(find_groups(FeatureStore.open(tmp_path / "whole"), {}))
     assert min(seen) < whole  # or none was killed in the middle
-
-
-def check_store(path: Path) -> int:
-    """How many groups are visible; all of them are whole, with all that they need."""
-    if not (path / "clipsyn.json").exists():
-        return 0
-    store = FeatureStore.open(path)
-    groups = find_groups(store, {})
-    assert list(debris(store, groups)) == []
-    assert [problem for group in groups for problem in damage(store, group, deep=True)] == []
-    return len(groups)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import time
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from clipsyn.store.garbage import left_over
 from clipsyn.store.inventory import find_groups
 from clipsyn.store.unfinished import unfinished
 from clipsyn.store.verify import damage
+from tests.kills import killed_again_and_again
 
 KILLS = {False: 30, True: 10}  # of copies, of links
 SLOW = 0.001  # seconds that a file costs: a merge of little data ends too soon to be killed
@@ -54,21 +51,12 @@ def test_a_merge_that_is_killed_at_random_moments_ends_in_the_same_bytes(
     begin = time.monotonic()
     assert forker.run("merge", into=tmp_path / "timing", **what) == (0, "")
     lasts = time.monotonic() - begin
-    moments, numbers = random.Random(2026), count()
-    path, killed = tmp_path / "lab", 0
-    while killed < KILLS[link]:
-        process = forker.start("merge", into=path, **what)
-        time.sleep(moments.uniform(0, lasts / 3))
-        os.kill(process, signal.SIGKILL)
-        if forker.wait(process) == -signal.SIGKILL:
-            killed += 1
-        else:  # it was done before
-            lasts *= 0.97
-        if (path / "clipsyn.json").exists():
-            assert problems(path) == []  # whatever is visible is whole
-            unfinished(path)  # and what is not can be listed
-            if not fakes.unlike(bob, path):  # done: begin another
-                path = tmp_path / f"lab{next(numbers)}"
+
+    def strike(path: Path, after: float) -> bool:
+        return forker.kill("merge", after, into=path, **what)
+
+    kills = KILLS[link]
+    path = killed_again_and_again(strike, bob, tmp_path, fakes, kills=kills, lasts=lasts)
     assert forker.run("merge", into=path, **what) == (0, "")
     assert fakes.unlike(bob, path) == []
     assert unfinished(path) == []

@@ -1,4 +1,4 @@
-"""Forks a process for every line of standard input; `conftest.Forker` says what each has to do.
+"""Forks a process for every line of standard input; `forker.Forker` says what each has to do.
 
 It imports all that it needs first: kills and races take milliseconds then, and a process of another
 user, who may not be allowed to read the modules, imports nothing. Not polars: its threads do not
@@ -8,21 +8,29 @@ survive a fork.
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
+import safetensors.torch
 import zarr
 import zarr.codecs
 
+from clipsyn.cli import main
+from clipsyn.cluster import local
 from clipsyn.errors import ClipsynError, StaleCell
+from clipsyn.extract import outline, sources
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
@@ -31,7 +39,10 @@ from clipsyn.store.samples import SampleTable
 from clipsyn.store.verify import damage
 
 assert zarr.codecs
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+assert safetensors.torch
+assert outline
+assert sources
+CONFTEST = Path(__file__).with_name("conftest.py")
 
 
 def _fakes() -> Any:
@@ -58,12 +69,17 @@ def extract(
     **options: Any,
 ) -> None:
     """Two splits, clean and jpeg-3, seen by some backbones; seconds: what a batch costs."""
-    encoders = [fakes.FakeEncoder(name, weights=weights and name + weights) for name in names]
-    for encoder in encoders:
-        encoder.seconds = seconds
-    sources = [fakes.FakeSource(count=45), fakes.FakeSource(split="train")]
-    settings = {"perturbations": ["clean", "jpeg:3"], "batch_size": 4, "shard": (0, 1), **options}
-    fakes.fill(Path(path), encoders, sources, **settings)
+    encoders = [_encoder(name, weights, seconds) for name in names]
+    sources = [fakes.FakeSource(count=45, bad={7: "torn"}), fakes.FakeSource(split="train")]
+    usual = {"perturbations": ["clean", "jpeg:3"], "batch_size": 4, "shard": (0, 1), "max_bad": 0.1}
+    fakes.fill(Path(path), encoders, sources, **usual | options)
+
+
+def _encoder(name: str, weights: str, seconds: float) -> Any:
+    size = 6 if name == "fake/two" else 8
+    encoder = fakes.FakeEncoder(name, size=size, weights=weights and name + weights)
+    encoder.seconds = seconds
+    return encoder
 
 
 def merge(into: str, stores: Sequence[str], link: bool = False, seconds: float = 0.0) -> None:
@@ -111,6 +127,62 @@ def _read_once(store: FeatureStore) -> None:
             continue
     problems = [one for group in find_groups(store, {}) for one in damage(store, group)]
     assert not problems, problems
+
+
+def launch(words: Sequence[str], pids: str) -> int:
+    """`clipsyn WORDS`, with ``--on local``; its jobs are forks, each with a file in `pids`."""
+    local.subprocess = SimpleNamespace(Popen=partial(Fork, Path(pids)), DEVNULL=None)
+    return command(words)
+
+
+def command(words: Sequence[str]) -> int:
+    """The exit status of `clipsyn WORDS`."""
+    try:
+        main([*words], prog_name="clipsyn")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+class Fork:
+    """What `clipsyn.cluster.local` uses of a `subprocess.Popen`: what torch costs is paid already.
+
+    It holds the lock on the file of its number as long as it runs.
+    """
+
+    def __init__(self, pids: Path, words: Sequence[str], *, env: Any, stdout: Any, **_: Any):
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 99
+            try:
+                _hold(pids)
+                os.dup2(stdout.fileno(), 1)
+                os.dup2(stdout.fileno(), 2)
+                os.environ.update(env)
+                status = command(words[len(local.COMMAND) :])
+                sys.stdout.flush()
+            except BaseException:  # noqa: BLE001
+                traceback.print_exc()
+            os._exit(status)
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def wait(self) -> int | None:
+        return self.poll(0)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+
+def _hold(pids: Path) -> None:
+    new = pids / f"new-{os.getpid()}"
+    fcntl.flock(os.open(new, os.O_WRONLY | os.O_CREAT), fcntl.LOCK_EX)
+    new.rename(pids / str(os.getpid()))
 
 
 # In which process

@@ -1,0 +1,58 @@
+"""Kills at random moments of what fills a store.
+
+The environment variable CLIPSYN_TEST_KILLS says how many, where a test does not insist.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.unfinished import unfinished
+from clipsyn.store.verify import damage, debris
+
+Strike = Callable[[Path, float], bool]
+
+
+def number_of_kills(usual: int) -> int:
+    return int(os.environ.get("CLIPSYN_TEST_KILLS", usual))
+
+
+def killed_again_and_again(
+    strike: Strike, whole: Path, folder: Path, fakes: Any, *, kills: int, lasts: float
+) -> Path:
+    """A store in `folder` after so many kills; each that became complete is left for another.
+
+    strike: fills the store at a path, kills that after so many seconds, and says whether there was
+    something to kill. After each, what is visible is what the store at `whole` has, which nothing
+    interrupted. lasts: seconds that filling takes, about.
+    """
+    moments, numbers, killed = random.Random(5), count(1), 0
+    path = folder / "killed-0"
+    while killed < kills:
+        if strike(path, moments.uniform(0, lasts) / moments.choice([1, 4])):
+            killed += 1
+        else:  # it was done before: little was left, or the machine has become faster
+            lasts *= 0.97
+        if (path / "clipsyn.json").exists():
+            assert_sound(path)
+            unfinished(path)  # what is not visible can be listed
+            assert fakes.contents(path).items() <= fakes.contents(whole).items()
+            if fakes.unlike(whole, path) == []:
+                path = folder / f"killed-{next(numbers)}"
+    return path
+
+
+def assert_sound(path: Path) -> int:
+    """How many groups are visible; all of them are whole, with all that they need."""
+    store = FeatureStore.open(path)
+    groups = find_groups(store, {})
+    assert list(debris(store, groups)) == []
+    assert [problem for group in groups for problem in damage(store, group, deep=True)] == []
+    return len(groups)
