@@ -143,9 +143,11 @@ class _Counter:
         self._said = now
         if left is not None:
             return f"{self.name}: {self.done:,}/{self.total:,}, {left:,.0f} s left"
-        rate = (self.done - self._at_start) / (now - self._start)
-        left = (self.total - self.done) / rate if rate else float("inf")
         counted = f"{self.name}: {self.done:,}/{self.total:,}"
+        if self.done == self._at_start:
+            return counted
+        rate = (self.done - self._at_start) / (now - self._start)
+        left = (self.total - self.done) / rate
         return f"{counted}, {rate:,.0f} {self.unit}/s, {left:,.0f} s left"
 
     def summary(self) -> str:

@@ -45,6 +45,17 @@ def test_a_line_says_how_far_how_fast_and_how_long(
     assert caplog.messages[-1] == "toy · one: 5,000 of 10,000 images in 20.0 s"
 
 
+def test_nothing_is_foretold_before_anything_is_done(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress("cells") as counters:
+        counter = counters.add("extract", 300, done=4)
+        clock.now += 10
+        counters.advance(counter, 0)
+    assert caplog.messages == ["extract: 4/300"]
+
+
 def test_a_caller_that_knows_better_says_how_long(
     clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from clipsyn.specs import MOST_WORKERS
 
 HERE, LOCAL, SLURM = "here", "local", "slurm"
 MOST_JOBS = 1000  # SLURM's own limit of an array, unless MaxArraySize says otherwise
+_LEAST_TIME = 5  # minutes: SLURM may send the signal two and a half before the end
 _OF_SLURM = ("memory_per_job", "time", "partition", "slurm", "detach")
 
 
@@ -58,7 +59,7 @@ class ExecutorSettings(Settings):
         WHOLE,
         "Minutes a SLURM job may run; one that needs more is queued again and goes on.",
         metavar="MINUTES",
-        least=1,
+        least=_LEAST_TIME,
         most=1_000_000,
     )
     partition: str | None = setting(

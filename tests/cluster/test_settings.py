@@ -28,6 +28,7 @@ def test_by_default_work_runs_in_this_process() -> None:
         ({"on": "local", "jobs": 0}, "jobs=… is a whole number from 1 to 1,000"),
         ({"on": "slurm", "jobs": 1001}, "jobs=… is a whole number from 1 to 1,000"),
         ({"on": "slurm", "jobs": 1, "memory_per_job": 0}, "memory_per_job=… is a number above 0"),
+        ({"on": "slurm", "jobs": 1, "time": 4}, "time=… is a whole number from 5 to 1,000,000"),
         ({"on": "cloud", "jobs": 1}, "unknown on 'cloud'"),
     ],
 )
