@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from clipsyn.cluster.settings import ExecutorSettings
@@ -22,18 +23,27 @@ pytest.importorskip("submitit", reason="no submitit: pip install 'clipsyn[slurm]
 
 TWO = ["-b", "tiny-RN/zoo,tiny-ViT-16/zoo", "-d", "emoji-food"]
 ASKED = [*TWO, "-p", "clean,jpeg:3,fog:1"]
+RECIPE = """
+store: {store}
+stages:
+  - {{stage: extract, backbones: [tiny-RN/zoo, tiny-ViT-16/zoo], datasets: [emoji-food],
+      splits: [train, test]}}
+  - {{stage: evaluate, ensembles: [log-avg, super-learner], shots: [1, 2], seeds: 2,
+      output: {store}-results}}
+"""
 MANY = [*TWO, "-s", "train,test", "-p", "imagenet-c:1"]  # takes a while
 
 
 class Launched:
-    """`clipsyn extract … --on slurm`, which waits for its jobs."""
+    """`clipsyn extract … --on slurm` or another command, which waits for its jobs."""
 
-    def __init__(self, store: Path, asked: list[str], jobs: int, logs: Path) -> None:
+    def __init__(self, command: str, store: Path, asked: list[str], jobs: int, logs: Path) -> None:
         self.store = store
-        words = ["extract", store, *asked, "--on", "slurm", "--jobs", jobs, "--logs", logs]
+        words = [command, store, *asked, "--on", "slurm", "--jobs", jobs, "--logs", logs]
         self._logs = logs
         self._process = subprocess.Popen(
             [sys.executable, "-m", "clipsyn", *map(str, words)],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             cwd=logs.parent,
@@ -61,8 +71,8 @@ class Launched:
 def launch(slurm: Any, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     launched = []
 
-    def start(store: Path, asked: list[str], jobs: int = 2) -> Launched:
-        started = Launched(store, asked, jobs, tmp_path / f"logs-{len(launched)}")
+    def start(store: Path, asked: list[str], jobs: int = 2, command: str = "extract") -> Launched:
+        started = Launched(command, store, asked, jobs, tmp_path / f"logs-{len(launched)}")
         launched.append(started)
         return started
 
@@ -158,6 +168,34 @@ def test_a_task_that_fails_says_why(launch: Any, tmp_path: Path) -> None:
     lines = [line for line in said.splitlines() if "failed (exit status 2)" in line]
     assert len(lines) == 2
     assert all("_log.out: " in line and "cuda:9" in line for line in lines)
+
+
+def test_a_recipe_and_an_evaluation_give_the_numbers_of_one_process(
+    launch: Any, tmp_path: Path, fakes: Any
+) -> None:
+    one, many = tmp_path / "one", tmp_path / "many"
+    for store in (one, many):
+        store.with_suffix(".yaml").write_text(RECIPE.format(store=store))
+    words = [sys.executable, "-m", "clipsyn", "-q", "run", str(one.with_suffix(".yaml"))]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    status, said = launch(many.with_suffix(".yaml"), [], command="run").end()
+    assert status == 0, said
+    assert len(re.findall(r"SLURM job \d+, 2 tasks", said)) == 2
+    assert fakes.unlike(one, many) == []
+    assert accuracies(many) == accuracies(one)
+    output = tmp_path / "again-results.parquet"
+    asked = ["-o", str(output), "--ensembles", "log-avg,super-learner", "--shots", "1,2"]
+    status, said = launch(many, [*asked, "--seeds", "2"], 3, "evaluate").end()
+    assert status == 0, said
+    assert accuracies(tmp_path / "again") == accuracies(one)
+
+
+def accuracies(store: Path) -> list[Any]:
+    """What is in the file of results beside a store."""
+    frame = pl.read_parquet(f"{store}-results.parquet").filter(metric="acc1")
+    rows = frame.select("ensemble", "backbones", "shots", "seed", "value", "ci_low").rows()
+    assert len(rows) > 8
+    return sorted(rows, key=str)
 
 
 def test_slurm_refuses_what_it_does_not_have(slurm: Any, tmp_path: Path) -> None:
