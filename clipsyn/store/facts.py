@@ -10,7 +10,7 @@ from typing import Any
 
 from clipsyn.store.cell import ELSEWHERE
 from clipsyn.store.contents import Contents
-from clipsyn.store.folders import IMPORTS, KINDS
+from clipsyn.store.folders import IMPORTS, KINDS, below
 from clipsyn.store.groups import StoredGroup
 
 
@@ -30,7 +30,7 @@ class GroupThere:
     def fingerprint(self) -> str:
         return str(self._group["fingerprint"])
 
-    @property
+    @cached_property
     def facts(self) -> Mapping[str, Any]:
         return facts_of(self._group)
 
@@ -48,7 +48,7 @@ def groups_there(store: Contents) -> Iterator[GroupThere]:
 
 def facts_of(group: StoredGroup) -> dict[str, Any]:
     """What `clipsyn ls` shows of a group without opening it; see `clipsyn.remote.index.Entry`."""
-    kind = group.name.partition("/")[0]
+    kind = below(group.store, group.path)[0]
     if kind == "samples":
         return {"images": _rows(group, "label"), "classes": len(group["class_names"])}
     if kind == "classes":  # those of imports are known by a name alone

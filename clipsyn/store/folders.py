@@ -57,8 +57,13 @@ def name_of_folder(folder: str) -> str:
 
 def place(store: Path, path: Path) -> list[str]:
     """Kind and names of the group in the folder at `path`."""
-    kind, *folders = path.relative_to(store).parts
+    kind, *folders = below(store, path)
     return [kind, *map(name_of_folder, folders)]
+
+
+def below(store: Path, path: Path) -> tuple[str, ...]:
+    """The parts of a path in the store's folder: quicker than `relative_to`, for thousands."""
+    return path.parts[len(store.parts) :]
 
 
 def place_said(path: list[str], attributes: Mapping[str, Any]) -> list[str]:

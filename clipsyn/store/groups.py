@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays
-from clipsyn.store.folders import folder_name, place, place_said
+from clipsyn.store.folders import below, folder_name, place, place_said
 from clipsyn.store.layout import Layout, Listed
 from clipsyn.store.tree import ON_DISK, Seen, Tree
 
@@ -96,11 +96,11 @@ class StoredGroup:
             altered = f"its attributes cannot be ({error})"
         if altered:
             raise DamagedStore(f"{self.path / arrays.METADATA} is damaged: {altered}")
-        belongs = Path(said[0], *map(folder_name, said[1:]))
-        if belongs != self.path.relative_to(self.store):
+        belongs = (said[0], *map(folder_name, said[1:]))
+        if belongs != below(self.store, self.path):
             raise DamagedStore(
-                f"{self.name} in {self.store} is what belongs in {belongs}: move it back there, "
-                f"or remove it with `clipsyn rm` and make it again"
+                f"{self.name} in {self.store} is what belongs in {Path(*belongs)}: move it back "
+                f"there, or remove it with `clipsyn rm` and make it again"
             )
 
     def _altered(self) -> str | None:
