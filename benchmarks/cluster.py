@@ -23,8 +23,8 @@ from shapes import Set
 from stores import make_store
 from subjects import write_photographs
 
-SETS = [Set(f"set-{number}", 40, 3_000, 0.5, 0.8, narrower=8) for number in range(6)]
-METHODS = ["--ensembles", "super-learner,nlc", "--shots", "4,16", "--seeds", "2"]
+SETS = [Set(f"set-{number}", 40, 3_000, 0.5, 0.8, narrower=8) for number in range(12)]
+METHODS = ["--ensembles", "super-learner,nlc", "--shots", "4,16", "--seeds", "5"]
 LONG = 600  # seconds of the job of which the engine may take a twentieth
 TIMEOUT = 1800
 
@@ -86,7 +86,7 @@ def measure(name: str, run: dict[str, Callable[[], None]], rounds: int) -> list[
 
 @click.command()
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--photographs", default=3_000, show_default=True, help="JPEGs of 500 x 375.")
+@click.option("--photographs", default=20_000, show_default=True, help="JPEGs of 500 x 375.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep what is made here.")
 def main(rounds: int, photographs: int, folder: Path | None) -> None:
     start("Worker processes, one core each")
