@@ -15,7 +15,7 @@ from clipsyn.paired import PairedSettings
 from clipsyn.paired.answers import PLACE
 from clipsyn.protocol.tables import BEST
 from clipsyn.results.frame import Row
-from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, interval_cell, number_cell, paragraph
+from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, interval_cell, p_cell, paragraph
 from clipsyn.show.tables import interval_of, table_of
 from clipsyn.show.titles import fitted_on, title, where
 
@@ -145,9 +145,9 @@ def _difference(row: Row) -> dict[str, Any]:
         "both": interval_cell(over_both),
         "only_first": row["only_first"],
         "only_second": row["only_second"],
-        "mcnemar": _p(row["mcnemar"]),
-        "p": _p(row["p"]),
-        "holm": _p(row["p_holm"]),
+        "mcnemar": p_cell(row["mcnemar"]),
+        "p": p_cell(row["p"]),
+        "holm": p_cell(row["p_holm"]),
     }
 
 
@@ -163,12 +163,6 @@ def _lead(row: Row | None) -> Cell:
     points = 100 * row["difference"]
     text = f"{round(points, 1) + 0.0:+.1f}"  # no -0.0
     return Cell(text + ("=" if row["tie"] else " "), points)
-
-
-def _p(value: float | None) -> Cell:
-    if value is not None and value < 0.001:
-        return Cell("<0.001", value)
-    return number_cell(value, 3)
 
 
 def _over(row: Row) -> str:

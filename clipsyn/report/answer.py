@@ -16,7 +16,7 @@ from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.html import Html, html, listed, named
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.report.standings import Backbone, Method, backbones, methods, oracle
-from clipsyn.show.numbers import NOTHING, interval_text, percent
+from clipsyn.show.numbers import NOTHING, interval_text, p_value, percent
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _tested(choice: Choice, paired: pl.DataFrame | None) -> Iterator[Html]:
             f"{-100 * row['difference']:.1f}",
             interval_text(low, high),
             "draws and images" if both else "images",
-            f"{row['p_holm']:.2g}",
+            p_value(row["p_holm"]),
             "a tie" if row["tie"] else "no tie",
         )
 

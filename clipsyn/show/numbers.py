@@ -18,6 +18,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def p_value(value: float | None) -> str:
+    """A p-value with three decimals; "<0.001" below, however far."""
+    return "<0.001" if value is not None and value < 0.001 else number(value, 3)
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as percent, without the sign."""
     return number(None if share is None else 100 * share, digits)

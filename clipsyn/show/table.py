@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
 
-from clipsyn.show.numbers import NOTHING, interval, number, percent
+from clipsyn.show.numbers import NOTHING, interval, number, p_value, percent
 
 Value = float | int | str | bool | None
 SOFT_HYPHEN = "\N{SOFT HYPHEN}"  # before a line break in a head: where a word goes on
@@ -33,6 +33,11 @@ UNKNOWN = Cell(NOTHING)
 def number_cell(value: float | None, digits: int = 2) -> Cell:
     """A number, written as `clipsyn.show.numbers.number` does."""
     return Cell(number(value, digits), known(value))
+
+
+def p_cell(value: float | None) -> Cell:
+    """A p-value, written as `clipsyn.show.numbers.p_value` does."""
+    return Cell(p_value(value), known(value))
 
 
 def percent_cell(share: float | None, digits: int = 1) -> Cell:

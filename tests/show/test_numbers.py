@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from clipsyn.show.numbers import interval, interval_text, number, percent, points, shots_text
+from clipsyn.show.numbers import (
+    interval,
+    interval_text,
+    number,
+    p_value,
+    percent,
+    points,
+    shots_text,
+)
 
 DASH = "\N{EN DASH}"
 NAN = math.nan
@@ -24,6 +32,12 @@ def test_numbers_have_as_many_decimals_as_wanted():
     assert percent(0.0626, 2) == "6.26"
     assert percent(None) == percent(NAN) == DASH
     assert percent(-0.0001) == "0.0"
+
+
+def test_a_tiny_p_value_is_not_written_as_zero():
+    assert [p_value(p) for p in (0.0, 1e-200, 0.0009)] == ["<0.001"] * 3
+    assert [p_value(p) for p in (0.001, 0.25, 1.0)] == ["0.001", "0.250", "1.000"]
+    assert p_value(None) == p_value(NAN) == DASH
 
 
 def test_intervals():

@@ -20,7 +20,7 @@ from clipsyn.results.view import (
     numbers_by,
     singles,
 )
-from clipsyn.show.numbers import NOTHING, number, percent
+from clipsyn.show.numbers import NOTHING, percent
 from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.table import (
     SOFT_HYPHEN,
@@ -30,6 +30,7 @@ from clipsyn.show.table import (
     interval_cell,
     known,
     number_cell,
+    p_cell,
     percent_cell,
 )
 from clipsyn.show.tables import WIDTH, ShortNames, interval_of, measured, shortened, table_of
@@ -127,7 +128,7 @@ def _pairs(frame: pl.DataFrame) -> Table:
         lines.append(
             {"backbone": names.cell(one), "and": names.cell(other)}
             | _cells(of_pair, _OF_PAIRS, ["inconsistency", "kappa"])
-            | {"p": Cell("<0.001" if p < 0.001 else number(p, 3), known(p))}
+            | {"p": p_cell(p)}
         )
     lines.sort(key=lambda line: 1 if is_nan(line["inconsistency"]) else -line["inconsistency"])
     alone = [f"{names.short[name]} {percent(share)}" for name, share in _unique(frame).items()]
