@@ -99,8 +99,8 @@ def _headline_of_unseen(best: Method, unseen: Unseen, count: int) -> Html:
     gain, where = _points(unseen.gain), _on(unseen.gain, unseen.least)
     if _is_sure(unseen.gain):
         return html(
-            "Combine all {} backbones with {}: a combination that was chosen on other datasets "
-            "gains {} over the one backbone that is best on the support, {}.",
+            "Combine all {} backbones with {}: a combination chosen on other datasets gains "
+            "{} over the one backbone that is best on the support, {}.",
             count,
             named(best.name),
             gain,
@@ -108,14 +108,14 @@ def _headline_of_unseen(best: Method, unseen: Unseen, count: int) -> Html:
         )
     if unseen.gain.value > 0:
         return html(
-            "Combining is not surely better than one backbone: a combination that was chosen on "
+            "Combining is not surely better than one backbone: a combination chosen on "
             "other datasets leads the one that is best on the support by {}, {}, which may be "
             "chance.",
             gain,
             where,
         )
     return html(
-        "One backbone is enough: a combination that was chosen on other datasets differs from the "
+        "One backbone is enough: a combination chosen on other datasets differs from the "
         "one that is best on the support by {}, {}.",
         gain,
         where,
@@ -163,8 +163,9 @@ def _how_chosen(choice: Choice) -> Iterator[Html]:
     rivals = len(choice.candidates)
     if choice.unseen:
         yield html(
-            "<b>Chosen on other datasets.</b> For each dataset the one of {} combinations counts "
-            "that gains most on datasets which share no image with it: {}.{}",
+            "<b>Chosen on other datasets.</b> Each dataset is judged with the one of {} "
+            "combinations that gains most on the others, but for those that share images with it: "
+            "{}.{}",
             rivals,
             _taken(choice.unseen),
             "" if choice.name else _in_hindsight(choice.best),
@@ -322,12 +323,19 @@ def _on(mean: Mean, least: tuple[str, float] | None) -> Html:
     return html("on average over {} datasets", mean.datasets)
 
 
-def _points(mean: Mean) -> str:
+def _points(mean: Mean) -> Html:
     between = interval_text(mean.low, mean.high)
-    return f"{100 * mean.value:.1f} points" + ("" if between == NOTHING else f" ({between})")
+    shown = "" if between == NOTHING else html(" ({})", _whole(between))
+    return html("{}{}", _whole(f"{100 * mean.value:.1f} points"), shown)
 
 
-def _accuracy(mean: Mean) -> str:
+def _accuracy(mean: Mean) -> Html:
     between = interval_text(mean.low, mean.high)
     over = "" if mean.datasets == 1 else f", mean of {mean.datasets} datasets"
-    return f"{percent(mean.value)} %" + ("" if between == NOTHING else f" ({between}{over})")
+    shown = "" if between == NOTHING else html(" ({}{})", _whole(between), over)
+    return html("{}{}", _whole(f"{percent(mean.value)} %"), shown)
+
+
+def _whole(text: str) -> Html:
+    """What no line ends in."""
+    return html('<span class="whole">{}</span>', text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import polars as pl
 
@@ -13,7 +13,7 @@ from clipsyn.report.evidence import Evidence
 from clipsyn.report.grids import Cell, Grid, Head, count, decimal, points, share, share_of, words
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean, main_part
-from clipsyn.report.standings import HINDSIGHT, Method, Place, backbones
+from clipsyn.report.standings import HINDSIGHT, Method, Numbers, Place, backbones
 from clipsyn.results.frame import Row
 from clipsyn.results.view import WHERE, best_single, singles
 from clipsyn.show.titles import common, title, where
@@ -101,6 +101,8 @@ def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
         )
     about = title(*where(part.row(0, named=True), [name for name in same if name != "dataset"]))
     note = "Leads and gains are in points; gains are over the backbone that is best on the support."
+    if choice and not choice.name:
+        note += " combination: the one that gains most on other datasets."
     return Grid.of(f"Datasets, {about}", heads, rows, note)
 
 
@@ -108,8 +110,7 @@ def _heads_of(choice: Choice) -> list[Head]:
     """The combination in the head of its column where all datasets have the same."""
     if choice.name:
         return [Head(choice.name), Head("its gain")]
-    names = Head("chosen on other datasets", right=False)
-    return [names, Head("its top-1, %"), Head("its gain")]
+    return [Head("combination", right=False), Head("its gain")]
 
 
 def _judged(choice: Choice, place: Place) -> Iterator[Cell]:
@@ -117,9 +118,13 @@ def _judged(choice: Choice, place: Place) -> Iterator[Cell]:
     judged = choice.judged
     if choice.unseen and not choice.name:
         yield words(choice.unseen.names.get(place[0]))
-    for numbers, signed in ((judged.accuracies, False), (judged.gains, True)):
-        here = numbers.get(place)
-        yield share_of(Mean(*here, 1) if here else None, signed=signed)
+    else:
+        yield share_of(_here(judged.accuracies, place))
+    yield share_of(_here(judged.gains, place), signed=True)
+
+
+def _here(numbers: Mapping[Place, Numbers], place: Place) -> Mean | None:
+    return Mean(*numbers[place], 1) if place in numbers else None
 
 
 def _mean(row: Row) -> Mean:

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from clipsyn.report.answer import answer
+from clipsyn.report.choice import choose
 from clipsyn.report.standings import backbones, methods, oracle
+from clipsyn.report.tables import dataset_grid
 
 BOTH = ["a", "b"]
 
@@ -129,12 +131,12 @@ class TestAnswer:
         """super-learner gains 1.5 points on average; who chose it elsewhere lost one."""
         said = answer(evidence(zeroshot, results((0.06, -0.03), 0.001)))
         assert text(said.headline) == (
-            "One backbone is enough: a combination that was chosen on other datasets differs from "
-            "the one that is best on the support by -1.0 points (-1.1 to -0.9), on average over 2 "
+            "One backbone is enough: a combination chosen on other datasets differs from the "
+            "one that is best on the support by -1.0 points (-1.1 to -0.9), on average over 2 "
             "datasets."
         )
         facts = " ".join(map(text, said.facts))
-        assert "the one of 2 combinations counts" in facts
+        assert "with the one of 2 combinations that gains most on the others" in facts
         assert "log-avg (once) and super-learner (once)" in facts
         assert "In hindsight super-learner gains most, 1.5 points (1.4\N{EN DASH}1.6)" in facts
         assert "The choice gains beyond its interval on 1 of 2 datasets" in facts
@@ -230,3 +232,30 @@ class TestAnswer:
         said = answer(evidence(odd))
         assert "&lt;b&gt;&amp;" in said.headline
         assert "<b>&" not in said.headline
+
+
+class TestDatasets:
+    """What the answer is made of, dataset by dataset."""
+
+    def table(self, zeroshot, frame):
+        choice = choose(methods(frame), {})
+        grid = dataset_grid(evidence(zeroshot, frame), choice)
+        heads = [head.text for head in grid.heads]
+        rows = [[text(cell.text) for cell in row] for row in grid.rows]
+        return [dict(zip(heads, row, strict=True)) for row in rows]
+
+    def test_where_choices_differ_each_is_named_with_its_gain(self, zeroshot, results):
+        pets, food = self.table(zeroshot, results((0.06, -0.03), 0.001))
+        assert (pets["combination"], pets["its gain"]) == ("log-avg", "+1.0")
+        assert (food["combination"], food["its gain"]) == ("super-learner", "-3.0")
+
+    def test_where_they_agree_the_head_has_the_name(self, zeroshot, results):
+        pets, food = self.table(zeroshot, results((0.04, 0.06), 0.01))
+        assert (pets["super-learner"], pets["its gain"]) == ("54.0", "+4.0")
+        assert (food["super-learner"], food["its gain"]) == ("56.0", "+6.0")
+
+    def test_what_is_not_known_is_left_open(self, zeroshot, results):
+        one = results((0.04, 0.06), 0.01).filter(dataset="pets")
+        pets, food = self.table(zeroshot, one)
+        assert pets["its gain"] == "+4.0"
+        assert (food["super-learner"], food["its gain"]) == ("\N{EN DASH}", "\N{EN DASH}")
