@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipsyn.errors import UnsupportedFormat
+
 FORMAT_VERSION = "1.2"  # of a store: readers refuse another major version
 IDENTITY_VERSION = "1.0"  # of identities: with another one, all cells are made again
 CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
+
+
+def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
+    """Raise UnsupportedFormat for another major version; a newer minor one is read."""
+    if version.partition(".")[0] != ours.partition(".")[0]:
+        raise UnsupportedFormat(
+            f"{what} has format {version[:40]}, this clipsyn reads {ours}: "
+            "pip install --upgrade clipsyn"
+        )
 
 
 @dataclass(frozen=True)

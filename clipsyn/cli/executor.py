@@ -13,7 +13,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clipsyn.cli.declared import settings_options, words_of
-from clipsyn.cli.options import with_options
 from clipsyn.cli.output import say
 from clipsyn.cluster.settings import LOCAL, ExecutorSettings
 from clipsyn.command import line_of
@@ -33,11 +32,6 @@ _QUEUED_AGAIN = -1  # with which submitit ends a process whose job goes on later
 _EVERY = 5.0  # seconds between two looks at what has been made
 
 executor_options = settings_options(ExecutorSettings)
-
-
-def with_executor(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `ExecutorSettings` for a command: it gets their values by name."""
-    return with_options(command, executor_options)
 
 
 def taken_out(values: dict[str, Any]) -> ExecutorSettings:

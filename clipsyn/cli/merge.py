@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 
 from clipsyn.cli.options import StorePath
 from clipsyn.cli.output import say
-from clipsyn.cli.store import COUNTED
+from clipsyn.cli.store import by_kind
 from clipsyn.printable import counted
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool) -> No
 
 def _say_offer(offer: Offer) -> None:
     if offer.take:
-        kinds = _counted(offer.counts())
+        kinds = by_kind(offer.counts())
         say(f"{offer.store}: {kinds} ({offer.size / 1e6:,.1f} MB); {_there(offer)}")
     else:
         say(f"{offer.store}: nothing new; {_there(offer)}")
@@ -65,7 +64,3 @@ def _say_offer(offer: Offer) -> None:
 
 def _there(offer: Offer) -> str:
     return f"{counted(offer.there, 'group is', 'groups are')} there already"
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{COUNTED[kind]} {count:,}" for kind, count in counts.items())

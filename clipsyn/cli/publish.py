@@ -16,8 +16,8 @@ from clipsyn.printable import counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.choice import Filters
-    from clipsyn.remote.index import Place
     from clipsyn.remote.push import Push
+    from clipsyn.store.folders import Place
 
 Command = Callable[..., Any]
 
@@ -71,14 +71,14 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
     from clipsyn.progress import progress
-    from clipsyn.remote.push import Push, place_of
+    from clipsyn.remote.push import Push
     from clipsyn.store.features import FeatureStore
 
     plan = Push.plan(FeatureStore.open(store), url, _given(filters), replace=replace)
     shown = plan.remote.shown
     if dry_run:
-        sizes = {place_of(group): group.size for group in plan.groups}
-        _say_table(sizes, [place_of(group) for group in plan.there])
+        sizes = {group.place: group.size for group in plan.groups}
+        _say_table(sizes, [group.place for group in plan.there])
     _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
     if plan.replaced:
         say(f"other content of {len(plan.replaced):,} of them is replaced")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.executor import jobs_of, stop_on_sigterm, taken_out, with_executor
+from clipsyn.cli.executor import executor_options, jobs_of, stop_on_sigterm, taken_out
 from clipsyn.cli.extract import say_outlined
+from clipsyn.cli.options import with_options
 from clipsyn.cli.output import say, say_lines, say_rows
 from clipsyn.errors import UsageError
 
@@ -23,7 +25,7 @@ _LOG = logging.getLogger("clipsyn")
 @click.command(short_help="Run the stages of a recipe.")
 @click.argument("recipe", required=False)
 @click.option("--dry-run", is_flag=True, help="Show what each stage would do and stop.")
-@with_executor
+@partial(with_options, options=executor_options)
 def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     """Run the stages of RECIPE in order; what is already there is skipped.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,8 +188,7 @@ def _print_status(
     drafts: list[Unfinished],
     left: int,
 ) -> None:
-    counts = (f"{COUNTED[kind]} {count:,}" for kind, count in finished.items())
-    say_lines(f"finished: {', '.join(counts)}")
+    say_lines(f"finished: {by_kind(finished)}")
     for problem in damaged:
         say(f"damaged: {problem}")
     for draft in drafts:
@@ -204,7 +203,12 @@ def _print_status(
         )
 
 
-COUNTED = {
+def by_kind(groups: Mapping[str, int]) -> str:
+    """Numbers of groups by kind, in words."""
+    return ", ".join(f"{_COUNTED[kind]} {count:,}" for kind, count in groups.items())
+
+
+_COUNTED = {
     "samples": "sample tables",
     "classes": "class embeddings",
     "features": "image embeddings",

@@ -22,7 +22,7 @@ from clipsyn.pool import NO_LABEL
 from clipsyn.printable import few
 from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
-from clipsyn.store.cell import ELSEWHERE
+from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.folders import PROMPTS
 from clipsyn.store.samples import SampleTable
 

@@ -30,7 +30,7 @@ from clipsyn.importing.texts import text_beside
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.schema import NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
-from clipsyn.store.cell import ELSEWHERE
+from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.folders import PROMPTS

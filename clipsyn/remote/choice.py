@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from clipsyn.registry import unknown_name
-from clipsyn.remote.index import Place
-from clipsyn.store.folders import KINDS
+from clipsyn.store.folders import KINDS, Place
 from clipsyn.store.select import matching, terms_of
 
 Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names or patterns

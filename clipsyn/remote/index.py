@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.documents import one_line, parse_json
-from clipsyn.errors import DamagedStore, StoreError, UnsupportedFormat, UsageError
-from clipsyn.schema import FORMAT_VERSION
+from clipsyn.errors import DamagedStore, StoreError, UsageError
+from clipsyn.schema import check_format
 from clipsyn.store import files
 from clipsyn.store.files import METADATA
-from clipsyn.store.folders import KINDS, folder_name
+from clipsyn.store.folders import KINDS, Place, folder_name
 
 INDEX, MANIFEST = "index.json", "manifest.json"
 MOST_INDEX, MOST_MANIFEST = 1 << 26, 1 << 28  # bytes: about 150,000 groups, 3 million files
@@ -38,8 +38,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
 _LONGEST = 255  # bytes of a name
 _COUNTS = frozenset(("images", "bad", "embed", "classes"))  # facts that are numbers
-
-Place = tuple[str, ...]  # kind and names of a group
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,9 @@ class Index:
         """
         with _damage(f"{shown}/{INDEX}", data, MOST_INDEX):
             content = _mapping(parse_json(data))
-            _check_format(f"the index of {shown}", content["format"], INDEX_FORMAT)
+            check_format(f"the index of {shown}", _text(content["format"]), INDEX_FORMAT)
             store = _mapping(content["store"])
-            _check_format(shown, store["format"], FORMAT_VERSION)
+            check_format(shown, _text(store["format"]))
             if type(store["chunk_rows"]) is not int or store["chunk_rows"] < 1:
                 raise ValueError(f"a chunk has no {str(store['chunk_rows'])[:40]} rows")
             entries, unknown = _parsed_entries(content["groups"])
@@ -188,15 +186,6 @@ def _damage(where: str, data: bytes, most: int) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, UsageError) as error:
         lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
-
-
-def _check_format(what: str, version: Any, ours: str) -> None:
-    """Raise UnsupportedFormat for another major version; a newer minor one is read."""
-    if _text(version).partition(".")[0] != ours.partition(".")[0]:
-        raise UnsupportedFormat(
-            f"{what} has format {version[:40]}, this clipsyn reads {ours}: "
-            "pip install --upgrade clipsyn"
-        )
 
 
 def _parsed_entries(groups: Any) -> tuple[dict[Place, Entry], tuple[Mapping[str, Any], ...]]:

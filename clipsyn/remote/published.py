@@ -22,7 +22,7 @@ from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.objects import MissingObject
 from clipsyn.remote.opening import index_at, read_index
-from clipsyn.remote.transport import PARALLEL, Remote
+from clipsyn.remote.transport import Remote
 from clipsyn.store import arrays
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.layout import Layout, Listed
@@ -30,6 +30,7 @@ from clipsyn.store.tree import Seen
 from clipsyn.urls import Location
 
 MOST_FILE = 1 << 30  # bytes: of one chunk
+_PARALLEL = 16  # requests at a time
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it
 
@@ -54,7 +55,7 @@ class Published:
 
     # What there is
 
-    lanes = PARALLEL
+    lanes = _PARALLEL
 
     def marker(self, store: Path) -> dict[str, Any]:
         return dict(self._index.store)
@@ -113,7 +114,7 @@ class Published:
         wanted = {entry.name: entry for path in paths for entry in self._entries_below(path)}
         new = [entry for entry in wanted.values() if entry.name not in self._manifests]
         if len(new) > 1:
-            with ThreadPoolExecutor(PARALLEL) as threads:
+            with ThreadPoolExecutor(_PARALLEL) as threads:
                 for _ in threads.map(self._metadata, new):
                     pass
 
@@ -244,7 +245,7 @@ class Published:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(PARALLEL)
+        return ThreadPoolExecutor(_PARALLEL)
 
     def _start(self, entry: Entry, manifest: Manifest, name: str) -> Future[None]:
         """Fetch a file in another thread; one that is on its way is not fetched twice."""
@@ -280,7 +281,6 @@ class Published:
             if now.entries.get(entry.place) != entry:
                 raise replaced_meanwhile(self._location, entry.name) from None
             raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
-        assert answer is not None  # no ETag was given
         return answer.data
 
     def _shown(self, entry: Entry, name: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.remote.index import INDEX, MOST_INDEX, Entry, Index, Place
+from clipsyn.remote.index import INDEX, MOST_INDEX, Entry, Index
 from clipsyn.remote.objects import Changed, MissingObject
 from clipsyn.remote.transport import Remote
 from clipsyn.store.arrays import METADATA
+from clipsyn.store.folders import Place
 from clipsyn.urls import is_url
 
 _TRIES = 50
@@ -31,7 +32,6 @@ def read_index(remote: Remote) -> tuple[Index | None, str | None]:
         answer = remote.get(INDEX, most=MOST_INDEX)
     except MissingObject:
         return None, None
-    assert answer is not None  # no ETag was given
     return Index.parse(answer.data, remote.shown), answer.etag
 
 
@@ -39,7 +39,6 @@ def published_attributes(remote: Remote, entry: Entry) -> Mapping[str, Any]:
     """The attributes of a published group."""
     path = f"{entry.folder}/{METADATA}"
     answer = remote.get(path)
-    assert answer is not None  # no ETag was given
     try:
         attributes = parse_json(answer.data)["attributes"]
     except (ValueError, KeyError, TypeError) as error:

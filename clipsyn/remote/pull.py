@@ -166,7 +166,6 @@ class _Bringing:
     def _fill(self, folder: Path, entry: Entry) -> None:
         path = f"{entry.folder}/{MANIFEST}"
         answer = self.remote.get(path, most=MOST_MANIFEST)
-        assert answer is not None  # no ETag was given
         manifest = Manifest.parse(answer.data, self.remote.shown, entry)
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +180,6 @@ class _Bringing:
         """Bring one file, unless it is there."""
         if not _is(file, size, digest):
             answer = self.remote.get(path, most=size)
-            assert answer is not None  # no ETag was given
             if hashlib.sha256(answer.data).hexdigest() != digest:
                 raise DamagedStore(
                     f"{self.remote.shown}/{path} is not what was published: its SHA-256 differs"

@@ -19,7 +19,7 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell, UsageError
 from clipsyn.progress import Progress
 from clipsyn.remote.choice import Filters, choose
 from clipsyn.remote.content import content_of, differing
-from clipsyn.remote.index import MANIFEST, Entry, Manifest, Place
+from clipsyn.remote.index import MANIFEST, Entry, Manifest
 from clipsyn.remote.objects import Changed
 from clipsyn.remote.publishing import (
     add_to_index,
@@ -65,7 +65,7 @@ class Push:
             _refuse_occupied(remote)
         new, other, there = [], [], []
         for group in _chosen(store, filters):
-            entry = index.entry(place_of(group)) if index else None
+            entry = index.entry(group.place) if index else None
             if entry is None:
                 new.append(group)
             elif entry.content == content_of(store.group(group.path)):
@@ -108,9 +108,9 @@ class Push:
     def is_all(self) -> bool:
         """Whether what is published now is the store, the whole of it."""
         index, _ = read_index(self.remote)
-        return index is not None and set(index.entries) == set(
-            map(place_of, find_groups(self.store, {}))
-        )
+        return index is not None and set(index.entries) == {
+            group.place for group in find_groups(self.store, {})
+        }
 
     def describe(self, card: str) -> None:
         """Write the page that says what is published."""
@@ -143,17 +143,13 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
     groups = find_groups(store, {})
     if problem := next(debris(store, groups), None):
         raise DamagedStore(f"{problem}: `clipsyn verify {store.path}` names all that is damaged")
-    by_place = {place_of(group): group for group in groups}
+    by_place = {group.place: group for group in groups}
     wanted = choose(by_place, filters, f"clipsyn ls {store.path}")
     if not wanted:
         raise MissingCell(
             f"nothing in {store.path} matches; `clipsyn ls {store.path}` shows what is there"
         )
     return [by_place[place] for place in by_place if place in wanted]
-
-
-def place_of(group: Group) -> Place:
-    return (group.kind, *group.names.values())
 
 
 def _conflict(
@@ -208,7 +204,7 @@ class _Sending:
         if files.file_at(group.path / METADATA) != stored.seen:
             raise replaced_meanwhile(self.store.path, stored.name)
         entry = Entry(
-            place_of(group),
+            group.place,
             manifest=manifest.digest,
             bytes=manifest.bytes,
             fingerprint=stored["fingerprint"],

@@ -10,13 +10,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote.credentials import http_headers, settings_of
@@ -27,7 +25,6 @@ from clipsyn.urls import Address
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-PARALLEL = 16  # requests at a time
 MOST_BYTES = 1 << 30  # of one object, where the caller does not know better
 _TRIES = 3  # of a read, each with obstore's own retries
 _RETRIES = 6  # of obstore, in one try, of requests that the server refuses for now
@@ -68,6 +65,12 @@ class Remote:
     def __repr__(self) -> str:
         return f"Remote({self.shown!r})"
 
+    @overload
+    def get(self, path: str, known: None = None, most: int = ...) -> Answer: ...
+
+    @overload
+    def get(self, path: str, known: str | None, most: int = ...) -> Answer | None: ...
+
     def get(self, path: str, known: str | None = None, most: int = MOST_BYTES) -> Answer | None:
         """The bytes of an object and its ETag; None if `known` is its ETag still.
 
@@ -75,16 +78,6 @@ class Remote:
         """
         with self._said(path):
             return self._root.get(_checked(path), known, most)
-
-    def get_many(self, paths: Iterable[str], most: int = MOST_BYTES) -> Iterator[tuple[str, bytes]]:
-        """The bytes of several objects, in parallel, in any order: path and bytes of each."""
-
-        def fetch(path: str) -> bytes:
-            answer = self.get(path, most=most)
-            assert answer is not None  # no ETag was given
-            return answer.data
-
-        yield from _in_parallel(fetch, paths)
 
     def exists(self, path: str) -> bool:
         with self._said(path):
@@ -263,26 +256,6 @@ def _connected(
         },
         **dict(settings),
     )
-
-
-def _in_parallel(
-    fetch: Callable[[str], _Result], paths: Iterable[str]
-) -> Iterator[tuple[str, _Result]]:
-    """Results by path; there are never more than a few in memory that nobody has taken yet."""
-    waiting = iter(paths)
-    with ThreadPoolExecutor(PARALLEL) as threads:
-        running: dict[Future[_Result], str] = {}
-        try:
-            for path in islice(waiting, 2 * PARALLEL):
-                running[threads.submit(fetch, path)] = path
-            while running:
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(done), done.result()
-                    for path in islice(waiting, 1):
-                        running[threads.submit(fetch, path)] = path
-        finally:
-            for future in running:
-                future.cancel()
 
 
 def _again(read: Callable[[], _Result]) -> _Result:

@@ -22,10 +22,10 @@ from clipsyn.numerics.logits import predictions, zero_shot_logits
 from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
+from clipsyn.store.facts import facts_of
 from clipsyn.store.folders import ANSWERS, PROMPTS, folder_name
 from clipsyn.store.groups import StoredGroup
 
-ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _HOLDERS = {  # what a cell that holds an array is imported as
     "prediction": "predictions",
     "confidence": "confidences",
@@ -58,6 +58,13 @@ class _Cell(ABC):
     def known(self, fact: str) -> Any:
         """What an index says of it, so that it need not be read; None where there is none."""
         return (self.store.tree.facts(self.path) or {}).get(fact)
+
+    def counts(self) -> tuple[int, int]:
+        """Images of its perturbation, and how many of these have no embedding or prediction."""
+        if (images := self.known("images")) is not None:
+            return images, self.known("bad") or 0
+        facts = facts_of(self.group())
+        return facts["images"], facts["bad"]
 
     @property
     def width(self) -> int:
@@ -236,13 +243,6 @@ class Extracted(_Embedded):
         """Bytes on disk, with the logits and predictions of all prompt sets."""
         return sum(map(self.store.tree.size, (self.path, *self._answers.values())))
 
-    def counts(self) -> tuple[int, int]:
-        """Images of its perturbation, and how many of these have no embedding or prediction."""
-        if (images := self.known("images")) is not None:
-            return images, self.known("bad") or 0
-        group = self.group()
-        return group.layout("valid").shape[0], len(group.attributes.get("errors", {}))
-
 
 @dataclass(frozen=True)
 class Imported(_Embedded):
@@ -363,14 +363,6 @@ class Imported(_Embedded):
     @property
     def size(self) -> int:
         return sum(map(self.store.tree.size, (self._folder, *self._answers.values())))
-
-    def counts(self) -> tuple[int, int]:
-        if (images := self.known("images")) is not None:
-            return images, self.known("bad") or 0
-        group = self.group()
-        invalid = dict(group["invalid"])
-        elsewhere = invalid.pop(ELSEWHERE, 0)
-        return group.layout("valid").shape[0] - elsewhere, sum(invalid.values())
 
     @property
     def _folder(self) -> Path:

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipsyn.store.cell import ELSEWHERE
 from clipsyn.store.contents import Contents
-from clipsyn.store.folders import IMPORTS, KINDS, below
+from clipsyn.store.folders import IMPORTS, KINDS
 from clipsyn.store.groups import StoredGroup
+
+ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def groups_there(store: Contents) -> Iterator[GroupThere]:
 
 def facts_of(group: StoredGroup) -> dict[str, Any]:
     """What `clipsyn ls` shows of a group without opening it; see `clipsyn.remote.index.Entry`."""
-    kind = below(group.store, group.path)[0]
+    kind = group.kind
     if kind == "samples":
         return {"images": _rows(group, "label"), "classes": len(group["class_names"])}
     if kind == "classes":  # those of imports are known by a name alone

@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "imports": ("dataset", "split", "perturbation", "backbone"),  # what was made elsewhere
     "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),  # with a prompt set
 }
+Place = tuple[str, ...]  # kind and names of a group
 IMPORTS = ("imports", "prompted")  # the kinds of imported cells
 PROMPTS = "imported"  # what stands for a prompt set where nothing beside a cell has one
 ANSWERS = ("logits", "predictions")  # what is made from features and classes: one of them a cell

@@ -59,6 +59,11 @@ class StoredGroup:
         return str(self.path.relative_to(self.store))
 
     @property
+    def kind(self) -> str:
+        """Of the folder that it lies in; `self["kind"]` says which import it is, too."""
+        return below(self.store, self.path)[0]
+
+    @property
     def is_sealed(self) -> bool:
         """Whether it has a digest; groups of format 1.0 have none."""
         return "digest" in self.attributes

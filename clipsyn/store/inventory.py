@@ -14,7 +14,7 @@ from clipsyn.store.contents import Refuse
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.facts import groups_there
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import IMPORTS, KINDS, ORDER, place
+from clipsyn.store.folders import IMPORTS, KINDS, ORDER, Place, place
 from clipsyn.store.listed import Listing
 from clipsyn.store.tree import ON_DISK, Tree
 
@@ -29,6 +29,10 @@ class Group:
     names: Mapping[str, str]
     path: Path
     tree: Tree = ON_DISK
+
+    @property
+    def place(self) -> Place:
+        return (self.kind, *self.names.values())
 
     @property
     def size(self) -> int:

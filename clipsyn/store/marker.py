@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import StoreError, UnsupportedFormat
-from clipsyn.schema import FORMAT_VERSION
+from clipsyn.schema import FORMAT_VERSION, check_format
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.urls import Address, Location, is_url
@@ -81,11 +81,7 @@ def read_marker(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path} {what}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedFormat(f"{file} cannot be read: {error}") from error
-    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
-        raise UnsupportedFormat(
-            f"{path} has format {version}, this clipsyn reads {FORMAT_VERSION}: "
-            "pip install --upgrade clipsyn"
-        )
+    check_format(str(path), version)
     return marker
 
 

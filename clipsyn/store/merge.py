@@ -20,7 +20,7 @@ from clipsyn.store.folders import ORDER
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, place_of, written_at
 from clipsyn.store.tree import ON_DISK
-from clipsyn.store.union import Conflict, Offer, Union, kind_of
+from clipsyn.store.union import Conflict, Offer, Union
 from clipsyn.urls import Location
 
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
@@ -59,7 +59,7 @@ class Plan:
 
         with ThreadPoolExecutor(_THREADS) as pool:
             for kind in ORDER:
-                for _ in pool.map(publish, [group for group in groups if kind_of(group) == kind]):
+                for _ in pool.map(publish, [group for group in groups if group.kind == kind]):
                     progress.advance(counter, 1)
         progress.finish(counter)
 

@@ -16,14 +16,12 @@ from clipsyn.specs import differences
 from clipsyn.store import files
 from clipsyn.store.drafts import said
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, ORDER
+from clipsyn.store.folders import ANSWERS, ORDER, Place
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.samples import changed_samples
 
 _MADE = {"features": "extracted", "imports": "imported", "prompted": "imported with prompt sets"}
 _FACTS = ("metric", "licence")  # of samples; they may be corrected, as labels may
-
-Place = tuple[str, ...]  # kind and names of a group
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Offer:
 
     def counts(self) -> Counter[str]:
         """Groups to take, by kind."""
-        return Counter(map(kind_of, self.take))
+        return Counter(group.kind for group in self.take)
 
     def notes(self) -> Iterator[str]:
         """Sentences about what will not be as it is in the store."""
@@ -69,11 +67,6 @@ class Offer:
                 f"{len(names):,} groups of {self.store} follow from numbers that do not come along "
                 f"({few(names)}): they are left out, and computed when they are read"
             )
-
-
-def kind_of(group: StoredGroup) -> str:
-    """The kind of the folder that a group lies in."""
-    return group.name.partition("/")[0]
 
 
 class Union:

@@ -12,7 +12,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.parts import Part
 from clipsyn.importing.settings import ImportSettings
-from clipsyn.store.cell import ELSEWHERE
+from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.samples import SampleTable
 
 NAMES = ("cat", "dog", "bee")

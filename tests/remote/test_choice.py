@@ -6,7 +6,7 @@ import pytest
 
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.remote.choice import choose
-from clipsyn.remote.index import Place
+from clipsyn.store.folders import Place
 
 PLACES: list[Place] = [
     ("samples", "pets", "test"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -19,6 +19,7 @@ from clipsyn.remote.objects import Changed
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from tests.remote.copying import pull, push
+from tests.remote.server import listening
 
 
 class Google:
@@ -97,17 +98,12 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     class Told(Handler):
         google = Google()
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Told)
-    httpd.daemon_threads = True
-    Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     account = {
-        "gcs_base_url": f"http://127.0.0.1:{httpd.server_address[1]}",
         "disable_oauth": True,
         "client_email": "",
         "private_key": "",
         "private_key_id": "",
     }
-    (tmp_path / "account.json").write_text(json.dumps(account))
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
     plain = {"allow_http": True}  # clipsyn connects by TLS alone
     monkeypatch.setattr(
@@ -115,9 +111,9 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
         "_connected",
         lambda address, *_: GCSStore.from_url(address.url, client_options=plain),
     )
-    yield Told.google
-    httpd.shutdown()
-    httpd.server_close()
+    with listening(Told) as url:
+        (tmp_path / "account.json").write_text(json.dumps({"gcs_base_url": url, **account}))
+        yield Told.google
 
 
 def test_an_object_is_replaced_if_it_is_the_one_that_was_read(google: Google) -> None:
@@ -130,7 +126,6 @@ def test_an_object_is_replaced_if_it_is_the_one_that_was_read(google: Google) ->
         remote.put_if("index.json", b"late", first)
     remote.put_if("index.json", b"3", second)
     answer = remote.get("index.json")
-    assert answer is not None
     assert answer.data == b"3"
 
 

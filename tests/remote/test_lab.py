@@ -51,7 +51,6 @@ def test_every_block_runs_and_leaves_what_the_page_says(
     assert backbones_of(PUBLISHED) == names
     assert backbones_of("mine") == {"tiny-RN/zoo"}
     card = Remote(PUBLISHED).get("README.md")
-    assert card is not None
     assert "tiny-RN/zoo" in card.data.decode()
 
 

@@ -35,7 +35,6 @@ def remote(request: Any, folder: Path, serve: Serve) -> Remote:
 
 def test_bytes_are_read_by_path(remote: Remote, folder: Path) -> None:
     answer = remote.get(NAME)
-    assert answer is not None
     assert answer.data == b"{}"
     assert remote.exists(NAME)
     assert not remote.exists("features")
@@ -44,7 +43,6 @@ def test_bytes_are_read_by_path(remote: Remote, folder: Path) -> None:
 
 def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
     first = remote.get("index.json")
-    assert first is not None
     assert remote.get("index.json", known=first.etag) is None
     (folder / "index.json").write_bytes(b"another")
     second = remote.get("index.json", known=first.etag)
@@ -53,20 +51,9 @@ def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
     assert second.etag != first.etag
 
 
-def test_many_are_read_in_parallel(remote: Remote, folder: Path) -> None:
-    expected = {f"many/{number}": b"x" * number for number in range(100)}
-    (folder / "many").mkdir()
-    for path, data in expected.items():
-        (folder / path).write_bytes(data)
-    assert dict(remote.get_many(expected)) == expected
-    assert dict(remote.get_many([])) == {}
-
-
 def test_what_is_missing_is_told_apart(remote: Remote) -> None:
     with pytest.raises(MissingObject, match=r"there is no (file|http)://.*/nothing"):
         remote.get("nothing")
-    with pytest.raises(MissingObject):
-        dict(remote.get_many(["index.json", "nothing"]))
 
 
 def test_an_object_larger_than_expected_is_not_read(remote: Remote) -> None:
@@ -88,7 +75,6 @@ def test_a_server_that_fails_now_and_then_is_asked_again(folder: Path, serve: Se
     server = serve(folder)
     server.fail("503", "index", times=2)
     answer = Remote(server.url).get("index.json")
-    assert answer is not None
     assert answer.data == b"the index"
     assert server.statuses == [503, 503, 200]
 
@@ -99,7 +85,6 @@ def test_a_connection_cut_in_the_middle_is_mended(folder: Path, serve: Serve, ra
     server.ranges = ranges
     server.fail("cut", "large", times=1)
     answer = Remote(server.url).get("large")
-    assert answer is not None
     assert answer.data == (folder / "large").read_bytes()
 
 
@@ -167,7 +152,6 @@ def test_a_folder_is_written_under_conditions(tmp_path: Path) -> None:
     with pytest.raises(Changed):
         remote.put_if("index.json", b"3", first)
     answer = remote.get("index.json")
-    assert answer is not None
     assert (answer.data, answer.etag) == (b"2", second)
 
 
