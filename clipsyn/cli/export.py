@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import store_argument
-from clipsyn.cli.origins import cell_filters
+from clipsyn.cli.options import cell_filters, store_argument
 from clipsyn.cli.output import say
 from clipsyn.exporting import LAYOUTS
 from clipsyn.printable import counted

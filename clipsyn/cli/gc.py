@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from clipsyn.cli.options import store_argument
+from clipsyn.cli.options import dry_run_option, store_argument, yes_option
 from clipsyn.cli.output import say
 from clipsyn.printable import counted
 
@@ -31,8 +31,8 @@ def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> in
     show_default=True,
     help="Only what nobody has written to for so long: 30m, 12h, 7d. 0 is whatever its age.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and stop.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@dry_run_option("removed")
+@yes_option
 def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
     """Remove from STORE what jobs that were killed have left, having listed it and asked.
 

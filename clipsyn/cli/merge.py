@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import StorePath
+from clipsyn.cli.options import StorePath, cell_filters, dry_run_option
 from clipsyn.cli.output import say
 from clipsyn.cli.store import by_kind
 from clipsyn.printable import counted
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 @click.argument("into", type=StorePath())
 @click.argument("stores", type=StorePath(), nargs=-1, required=True)
 @click.option("--link", is_flag=True, help="Give files a second name instead of copying them.")
-@click.option("--dry-run", is_flag=True, help="Say what would be merged, and stop.")
-def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool) -> None:
-    """Add all cells of STORES to the store INTO, which is made if it is not there.
+@cell_filters(prompts=True)
+@dry_run_option("merged")
+def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool, **filters: Any) -> None:
+    """Add the cells of STORES to the store INTO, which is made if it is not there.
 
-    A cell that is in INTO already stays as it is. Where one name stands for two things, of other
-    weights, images or settings, nothing is merged, and the fields that differ are named.
+    Cells bring their samples and class embeddings along. A cell that is in INTO already stays as it
+    is. Where one name stands for two things, of other weights, images or settings, nothing is
+    merged, and the fields that differ are named.
 
     \b
     clipsyn merge lab alice bob
-    clipsyn merge lab /scratch/carol/store --dry-run
+    clipsyn merge lab /scratch/carol/store --backbones 'ViT-*' --dry-run
     """
     from clipsyn.progress import progress
     from clipsyn.store.merge import plan_merge
 
-    plan = plan_merge(into, stores)
+    plan = plan_merge(into, stores, filters)
     if len(plan.conflicts) > 1:
         for conflict in plan.conflicts:
             say(conflict.said)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,36 @@ def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     return click.option(
         *names, multiple=True, callback=names_of, shell_complete=complete, **settings
     )
+
+
+def cell_filters(
+    help: str = "Names or patterns, repeated or with commas, as all filters.",
+    *,
+    prompts: bool = False,
+) -> Callable[[Command], Command]:
+    """Options that choose cells: the command gets each under the name of its dimension.
+
+    help: of the first. prompts: whether prompt sets can be chosen, too.
+    """
+    options = [
+        list_option("-d", "--dataset", help=help),
+        list_option("-s", "--split", help="For instance train."),
+        list_option("-p", "--perturb", "perturbation", help="clean, or for instance 'jpeg-*'."),
+        list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai."),
+    ]
+    if prompts:
+        about = "Class embeddings and logits of these prompt sets alone."
+        options.append(list_option("--prompts", help=about))
+    return partial(with_options, options=options)
+
+
+def dry_run_option(done: str) -> Callable[[Command], Command]:
+    """--dry-run; done: what is done without it, such as copied."""
+    about = f"Say what would be {done}, and stop."
+    return click.option("--dry-run", is_flag=True, help=about)
+
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
 @dataclass(frozen=True)

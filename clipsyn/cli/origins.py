@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from clipsyn.cli.options import Command, list_option, store_argument, with_options
+from clipsyn.cli.options import cell_filters, store_argument
 from clipsyn.cli.output import json_option, say, say_document, say_json, say_lines, say_tables
 from clipsyn.printable import counted, printable
 
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from clipsyn.origins.made import Made, Run
 
 Names = tuple[str, ...] | None
-
-
-def cell_filters(help: str = "Repeated or with commas, as all filters.") -> Callable[..., Any]:
-    """Options that choose cells by names or patterns: the command gets them as `filters`."""
-
-    def decorated(command: Command) -> Command:
-        options = (
-            list_option("-d", "--dataset", help=help),
-            list_option("-s", "--split", help="For instance train."),
-            list_option("-p", "--perturb", "perturbation", help="clean, or for instance jpeg-3."),
-            list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai."),
-        )
-        return with_options(command, options)
-
-    return decorated
 
 
 @click.command(short_help="Print BibTeX of weights, datasets and the method.")

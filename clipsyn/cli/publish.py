@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import list_option, with_options
+from clipsyn.cli.options import cell_filters, dry_run_option
 from clipsyn.cli.output import say, say_rows
 from clipsyn.errors import UsageError
 from clipsyn.printable import counted
 
 if TYPE_CHECKING:
-    from clipsyn.remote.choice import Filters
     from clipsyn.remote.push import Push
     from clipsyn.store.folders import Place
-
-Command = Callable[..., Any]
-
-_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be copied, and stop.")
 
 
 class LocalStore(click.Path):
@@ -41,23 +36,11 @@ class LocalStore(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
-def _filters(command: Command) -> Command:
-    """Options that choose cells: the command gets each under the name of its dimension."""
-    options = (
-        list_option("-d", "--dataset", help="Names or patterns, repeated or with commas."),
-        list_option("-s", "--split", help="For instance test."),
-        list_option("-p", "--perturb", "perturbation", help="clean, or for instance 'jpeg-*'."),
-        list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai."),
-        list_option("--prompts", help="Class embeddings and logits of these prompt sets alone."),
-    )
-    return with_options(command, options)
-
-
 @click.command(short_help="Publish cells of a store at a URL.")
 @click.argument("store", type=LocalStore())
 @click.argument("url")
-@_filters
-@_dry_run
+@cell_filters(prompts=True)
+@dry_run_option("copied")
 @click.option("--replace", is_flag=True, help="Also where other content is published.")
 def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
@@ -74,7 +57,7 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     from clipsyn.remote.push import Push
     from clipsyn.store.features import FeatureStore
 
-    plan = Push.plan(FeatureStore.open(store), url, _given(filters), replace=replace)
+    plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
     shown = plan.remote.shown
     if dry_run:
         sizes = {group.place: group.size for group in plan.groups}
@@ -101,8 +84,8 @@ def _write_card(plan: Push, url: str) -> None:
 @click.command(short_help="Copy published cells into a store.")
 @click.argument("url")
 @click.argument("store", type=LocalStore())
-@_filters
-@_dry_run
+@cell_filters(prompts=True)
+@dry_run_option("copied")
 def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
     """Copy the cells that are published at URL into STORE, which is made if it is not there.
 
@@ -117,7 +100,7 @@ def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
     from clipsyn.progress import progress
     from clipsyn.remote.pull import Pull
 
-    plan = Pull.plan(url, store, _given(filters))
+    plan = Pull.plan(url, store, filters)
     if dry_run:
         sizes = {entry.place: entry.bytes for entry in plan.new}
         _say_table(sizes, [entry.place for entry in plan.there])
@@ -126,10 +109,6 @@ def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
         with progress("MB") as counters:
             plan.carry_out(counters)
         say(f"pulled: `clipsyn ls {store}` shows what is there")
-
-
-def _given(filters: dict[str, tuple[str, ...] | None]) -> Filters:
-    return {dimension: names for dimension, names in filters.items() if names is not None}
 
 
 def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:

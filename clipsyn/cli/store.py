@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import list_option, store_argument
-from clipsyn.cli.origins import cell_filters, made_of, say_provenance
+from clipsyn.cli.options import cell_filters, store_argument, yes_option
+from clipsyn.cli.origins import made_of, say_provenance
 from clipsyn.cli.output import (
     format_of,
     format_option,
@@ -21,13 +21,12 @@ from clipsyn.cli.output import (
     say_tables,
 )
 from clipsyn.cli.watch import watch as watch_store
-from clipsyn.errors import DamagedStore, MissingCell, UsageError
+from clipsyn.errors import DamagedStore, UsageError
 from clipsyn.printable import counted, printable
 from clipsyn.show.formats import FORMATS
 from clipsyn.urls import Location
 
 if TYPE_CHECKING:
-    from clipsyn.store.features import FeatureStore
     from clipsyn.store.unfinished import Unfinished
 
 
@@ -266,12 +265,8 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
 
 @click.command(short_help="Remove cells from a store.")
 @store_argument
-@list_option("-d", "--dataset", help="Repeated or with commas, as all filters.")
-@list_option("-s", "--split", help="For instance train.")
-@list_option("-p", "--perturb", "perturbation", help="clean, or for instance jpeg-3.")
-@list_option("-b", "--backbones", "backbone", help="For instance ViT-B-32/openai.")
-@list_option("--prompts", help="Class embeddings and logits of a prompt set.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@cell_filters(prompts=True)
+@yes_option
 def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     """Remove from STORE what every given filter matches, having listed it and asked.
 
@@ -279,19 +274,18 @@ def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
     clipsyn rm store --backbones tiny-RN/zoo         its features, logits and class embeddings
     clipsyn rm store --dataset emoji-food            everything of that dataset
     """
+    from clipsyn.store.choice import names_meant, nothing_matches
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import find_groups, remove
-    from clipsyn.store.select import terms_of
 
     opened = FeatureStore.open(store)
     opened.check_writable()
-    wanted = {name: terms_of(name, names) for name, names in filters.items() if names}
-    if not wanted:
+    if not any(filters.values()):
         raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
-    _refuse_unknown(opened, wanted)
-    groups = find_groups(opened, wanted)
+    places = [group.place for group in find_groups(opened, {})]
+    groups = find_groups(opened, names_meant(places, filters, str(store)))
     if not groups:
-        raise MissingCell(f"nothing in {store} matches; `clipsyn ls {store}` shows what is there")
+        raise nothing_matches(str(store))
     for group in groups:
         say(str(group.path.relative_to(store)))
     what = counted(len(groups), "group")
@@ -299,16 +293,3 @@ def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
         click.confirm(f"Remove {what} from {store}?", abort=True)
     remove(opened, groups)
     say(f"removed {what} from {store}")
-
-
-def _refuse_unknown(store: FeatureStore, wanted: dict[str, tuple[str, ...]]) -> None:
-    """Raise UnknownName, with near matches, for a name that stands nowhere in the store."""
-    from clipsyn.registry import unknown_name
-    from clipsyn.store.inventory import find_groups
-
-    groups = find_groups(store, {})
-    for dimension, names in wanted.items():
-        known = {group.names[dimension] for group in groups if dimension in group.names}
-        for name in names:
-            if name not in known:
-                raise unknown_name(dimension, name, known, f"`clipsyn ls {store.path}` lists all.")

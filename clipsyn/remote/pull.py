@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.progress import Progress
-from clipsyn.remote.choice import Filters, choose
 from clipsyn.remote.content import content_of, differing
 from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.publishing import address_of, published_attributes, read_index
@@ -28,6 +27,7 @@ from clipsyn.remote.transport import Remote
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.arrays import METADATA
+from clipsyn.store.choice import Filters, choose
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, ORDER
@@ -64,12 +64,7 @@ class Pull:
         index, _ = read_index(remote)
         if index is None:
             raise _not_published(remote)
-        places = choose(index.entries, filters, f"clipsyn ls {remote.shown}")
-        if not places:
-            raise MissingCell(
-                f"nothing in {remote.shown} matches; `clipsyn ls {remote.shown}` shows what is "
-                "there"
-            )
+        places = choose(index.entries, filters, remote.shown)
         chosen = [entry for place, entry in sorted(index.entries.items()) if place in places]
         new = _missing(remote, path, chosen)
         return cls(remote, index, path, new, [entry for entry in chosen if entry not in new])

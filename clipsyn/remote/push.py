@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clipsyn.errors import DamagedStore, MissingCell, StaleCell, UsageError
+from clipsyn.errors import DamagedStore, StaleCell, UsageError
 from clipsyn.progress import Progress
-from clipsyn.remote.choice import Filters, choose
 from clipsyn.remote.content import content_of, differing
 from clipsyn.remote.index import MANIFEST, Entry, Manifest
 from clipsyn.remote.objects import Changed
@@ -31,6 +30,7 @@ from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
+from clipsyn.store.choice import Filters, choose
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
@@ -144,11 +144,7 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
     if problem := next(debris(store, groups), None):
         raise DamagedStore(f"{problem}: `clipsyn verify {store.path}` names all that is damaged")
     by_place = {group.place: group for group in groups}
-    wanted = choose(by_place, filters, f"clipsyn ls {store.path}")
-    if not wanted:
-        raise MissingCell(
-            f"nothing in {store.path} matches; `clipsyn ls {store.path}` shows what is there"
-        )
+    wanted = choose(by_place, filters, str(store.path))
     return [by_place[place] for place in by_place if place in wanted]
 
 

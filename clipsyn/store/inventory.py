@@ -18,8 +18,6 @@ from clipsyn.store.folders import IMPORTS, KINDS, ORDER, Place, place
 from clipsyn.store.listed import Listing
 from clipsyn.store.tree import ON_DISK, Tree
 
-Filters = Mapping[str, Collection[str]]  # dimension of KINDS -> names; a missing one is no filter
-
 
 @dataclass(frozen=True)
 class Group:
@@ -40,11 +38,14 @@ class Group:
         return self.tree.size(self.path)
 
 
-def find_groups(store: FeatureStore, filters: Filters, refuse: Refuse | None = None) -> list[Group]:
+def find_groups(
+    store: FeatureStore, filters: Mapping[str, Collection[str]], refuse: Refuse | None = None
+) -> list[Group]:
     """Groups whose names pass all filters; kinds that lack a filtered dimension are left out.
 
-    A filter on backbones finds features, logits and class embeddings, but no samples.
-    `refuse` is told of folders that cannot be read; without it they are an error.
+    filters: dimension of KINDS -> names. One on backbones finds features, logits and class
+    embeddings, but no samples. `refuse` is told of folders that cannot be read; without it
+    they are an error.
     """
     groups = []
     for kind, dimensions in KINDS.items():

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.progress import Progress
+from clipsyn.store.choice import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.store.copies import GroupCopy
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ORDER
+from clipsyn.store.folders import ORDER, Place
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, place_of, written_at
 from clipsyn.store.tree import ON_DISK
@@ -64,11 +65,13 @@ class Plan:
         progress.finish(counter)
 
 
-def plan_merge(into: Path, paths: Sequence[Path]) -> Plan:
+def plan_merge(into: Path, paths: Sequence[Path], filters: Filters | None = None) -> Plan:
     """Compare the stores at `paths` with the one at `into`, if there is one, and with one another.
 
-    No numbers are read but labels, and where one identity was made twice. Raises UsageError for a
-    store that would be merged into itself, StoreError for one that is missing or damaged.
+    filters: which cells of these stores come along, with what they are made from. No numbers are
+    read but labels, and where one identity was made twice. Raises UsageError for a store that would
+    be merged into itself, StoreError for one that is missing or damaged, UnknownName or MissingCell
+    for filters that nothing passes.
     """
     into = place_of(into)
     if isinstance(into, Location):
@@ -79,9 +82,23 @@ def plan_merge(into: Path, paths: Sequence[Path]) -> Plan:
         for store in stores:
             if store.path.samefile(into):
                 raise UsageError(f"{store.path} cannot be merged into itself: name other stores")
-        stores.insert(0, FeatureStore.open(into))
-    offers = [union.add(store) for store in stores]
-    return Plan(into, stores[0].chunk_rows, offers[-len(paths) :], union.conflicts)
+        union.add(FeatureStore.open(into))
+    chosen = _chosen(stores, filters or {})
+    offers = [union.add(store, some) for store, some in zip(stores, chosen, strict=True)]
+    return Plan(into, stores[0].chunk_rows, offers, union.conflicts)
+
+
+def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[set[Place]]:
+    """What comes along of each store. A name that one of them has is known."""
+    places = [
+        {(kind, *names) for kind in ORDER for names, _ in store.groups(kind)} for store in stores
+    ]
+    where = str(stores[0].path) if len(stores) == 1 else "STORE"
+    meant = names_meant(set().union(*places), filters, where)
+    chosen = [with_sources(some, meant) for some in places]
+    if not any(chosen) and any(places):
+        raise nothing_matches(where)
+    return chosen
 
 
 def _on_disk(into: Path, path: Path) -> FeatureStore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,18 @@ class Union:
         self._other: set[tuple[Path, str]] = set()  # datasets of a store that are others than here
         self._fitting: set[tuple[Path, Place]] = set()  # whose numbers are the first ones
 
-    def add(self, store: FeatureStore) -> Offer:
-        """Compare a store with those before; raises DamagedStore for one that is not whole."""
+    def add(self, store: FeatureStore, wanted: Collection[Place] | None = None) -> Offer:
+        """Compare a store, or what is wanted of it, with those before.
+
+        Raises DamagedStore for one that is not whole.
+        """
         offer = Offer(store.path)
         for kind in ORDER:
             for names, path in store.groups(kind):
-                if (store.path, names[0]) not in self._other:
-                    self._look_at(store, (kind, *names), store.group(path), offer)
+                place = (kind, *names)
+                is_wanted = wanted is None or place in wanted
+                if is_wanted and (store.path, names[0]) not in self._other:
+                    self._look_at(store, place, store.group(path), offer)
         return offer
 
     def _look_at(self, store: FeatureStore, place: Place, group: StoredGroup, offer: Offer) -> None:

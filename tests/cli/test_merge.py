@@ -52,6 +52,17 @@ def test_a_dry_run_lists_the_groups_and_writes_nothing(
     assert fakes.contents(alice) == before
 
 
+def test_filters_choose_what_comes_along(clipsyn: Any, fails: Any, alice: Path, bob: Path) -> None:
+    lab = alice.parent / "lab"
+    clipsyn("merge", lab, alice, bob, "-b", "*/two", "-p", "clean")
+    assert clipsyn("ls", lab).stdout.splitlines()[-1] == "cells: 1; backbones: fake/two"
+    assert clipsyn("verify", lab, "--deep").exit_code == 0
+    said = fails(2, "merge", lab, alice, "-b", "fake/two")
+    assert f"unknown backbone 'fake/two': did you mean fake/one? `clipsyn ls {alice}`" in said
+    said = fails(4, "merge", lab, alice, bob, "-b", "fake/two", "-p", "jpeg:3")
+    assert "nothing in STORE matches" in said
+
+
 def test_linked_files_are_the_same_files(clipsyn: Any, alice: Path, tmp_path: Path) -> None:
     assert clipsyn("merge", tmp_path / "lab", alice, "--link").exit_code == 0
     for chunk in alice.rglob("c.*"):

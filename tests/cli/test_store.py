@@ -266,6 +266,11 @@ class TestRm:
         clipsyn("rm", path, "-b", "fake/one,fake/two", "-p", "clean", "-p", "jpeg:3", "-y")
         assert tiny_store.keys() == []
 
+    def test_patterns(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
+        clipsyn("rm", path, "-b", "*/one", "-p", "jpeg-*", "-y")
+        assert tiny_store.keys(backbone=["fake/one"], perturbation=["jpeg-3"]) == []
+        assert len(tiny_store.keys()) == 6
+
     def test_a_filter_is_needed(self, fails: Any, path: Path) -> None:
         assert "rm needs a filter" in fails(2, "rm", path)
         assert "rm needs a filter" in fails(2, "rm", path, "--yes")

@@ -104,6 +104,24 @@ def test_the_union_is_what_one_extraction_makes(
     assert [*first.notes(), *second.notes()] == []
 
 
+def test_what_is_not_chosen_is_neither_taken_nor_compared(
+    alice: Path, bob: Path, tmp_path: Path, fakes: Any
+) -> None:
+    """bob's clean cell of fake/one is of other weights than carol's."""
+    carol = fakes.fill(tmp_path / "carol", [fakes.Encoder(weights="other")]).path
+    assert plan_merge(carol, [alice, bob]).conflicts
+    plan = plan_merge(carol, [alice, bob], {"backbone": ["fake/two"], "split": ["t*t"]})
+    assert plan.conflicts == []
+    assert [[group.name for group in offer.take] for offer in plan.offers] == [
+        [],
+        [
+            "classes/toy/simple/fake--two",
+            "features/toy/test/clean/fake--two",
+            "logits/toy/test/clean/fake--two/simple",
+        ],
+    ]
+
+
 def test_into_a_store_that_is_there(
     merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path, fakes: Any
 ) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipsyn.errors import UnknownName, UsageError
-from clipsyn.remote.choice import choose
+from clipsyn.errors import MissingCell, UnknownName, UsageError
+from clipsyn.store.choice import choose
 from clipsyn.store.folders import Place
 
 PLACES: list[Place] = [
@@ -29,7 +29,7 @@ PLACES: list[Place] = [
 
 
 def chosen(**filters: list[str]) -> set[str]:
-    return {"/".join(place) for place in choose(PLACES, filters, "clipsyn ls store")}
+    return {"/".join(place) for place in choose(PLACES, filters, "store")}
 
 
 def test_without_a_filter_everything() -> None:
@@ -83,6 +83,18 @@ def test_patterns_and_several_names() -> None:
     assert chosen(backbone=["A", "B", "net"]) == chosen()
 
 
+def test_a_name_with_the_letters_of_a_pattern_is_that_name_alone() -> None:
+    """As of a checkpoint; `rm` would remove the other one, too."""
+    places: list[Place] = [("features", "pets", "test", "clean", name) for name in ("a[1]", "a1")]
+    assert choose(places, {"backbone": ["a[1]"]}, "") == {places[0]}
+    assert choose(places, {"backbone": ["a[1-9]"]}, "") == {places[1]}
+    assert choose(places, {"backbone": ["a[1]", "a?"]}, "") == set(places)
+
+
+def test_none_is_no_filter() -> None:
+    assert choose(PLACES, {"backbone": None}, "") == set(PLACES)
+
+
 def test_samples_alone_can_be_asked_for() -> None:
     places: list[Place] = [("samples", "pets", "test"), ("samples", "food", "test")]
     assert choose(places, {"dataset": ["pets"]}, "") == {("samples", "pets", "test")}
@@ -96,7 +108,8 @@ def test_classes_without_a_cell_bring_samples() -> None:
 
 
 def test_nothing_passes_filters_that_no_cell_passes_together() -> None:
-    assert chosen(backbone=["B"], dataset=["food"]) == set()
+    with pytest.raises(MissingCell, match="nothing in store matches; `clipsyn ls store` shows"):
+        chosen(backbone=["B"], dataset=["food"])
 
 
 @pytest.mark.parametrize(
