@@ -50,6 +50,11 @@ class Address:
         return cls(parts.scheme, url, shown, user)
 
     @property
+    def is_http(self) -> bool:
+        """Whether it is of a web server: one file after another is read, none listed or written."""
+        return self.scheme in ("http", "https")
+
+    @property
     def folder(self) -> Path:
         """Where a file URL points to."""
         return Path(unquote(urlsplit(self.url).path) or "/")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from clipsyn.cli.options import dry_run_option, store_argument, yes_option
 from clipsyn.cli.output import say
 from clipsyn.printable import counted
+from clipsyn.urls import Location
+
+if TYPE_CHECKING:
+    from clipsyn.store.garbage import Leftover
 
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 
@@ -40,16 +47,15 @@ def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
     writes to its groups again and again, so it loses nothing as long as a block takes it less
     than --age.
 
+    At the URL of a bucket, or in a folder that was pushed to, these are groups that a push has sent
+    and that the index does not name. A push that runs is safe with an --age of a day or more.
+
     \b
     clipsyn gc store --dry-run
     clipsyn gc store --age 0         all that is unfinished, where no job is running
+    clipsyn gc s3://lab/clip --dry-run
     """
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.garbage import collect, left_over
-
-    opened = FeatureStore.open(store)
-    opened.check_writable()
-    found = left_over(opened.path)
+    found, collect = _left_over(store)
     dead = [one for one in found if one.age >= age]
     for one in dead:
         say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {_ago(one.age)}")
@@ -61,7 +67,24 @@ def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
         what = counted(len(dead), "unfinished group or leftover", "unfinished groups and leftovers")
         if not yes:
             click.confirm(f"Remove {what} from {store}?", abort=True)
-        say(f"removed {collect(opened.path, dead):,} of {what} from {store}")
+        say(f"removed {collect(dead):,} of {what} from {store}")
+
+
+def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], int]]:
+    """What lies in a store that nobody needs, and what removes it."""
+    from clipsyn.store import garbage
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.marker import is_store, place_of
+
+    place = place_of(store)
+    if isinstance(store, Location) and not is_store(place):
+        place = store  # a first push to it may have been killed
+    if isinstance(place, Location):
+        from clipsyn.remote import garbage as published
+
+        return published.left_over(place), partial(published.collect, place)
+    path = FeatureStore.open(place).path
+    return garbage.left_over(path), partial(garbage.collect, path)
 
 
 def _ago(seconds: float) -> str:

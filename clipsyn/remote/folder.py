@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipsyn.errors import DamagedStore
-from clipsyn.remote.objects import Answer, Changed, MissingObject
+from clipsyn.remote.objects import Answer, Changed, MissingObject, Object
 from clipsyn.store import files
 
 _WIP = ".wip"  # as in a store: no part of it
@@ -65,11 +65,15 @@ class Folder:
                 for folder in file.relative_to(self._root).parents[:-1]:
                     (self._root / folder).rmdir()
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[Object]:
         for folder, names, entries in os.walk(self._root / prefix):
             names[:] = sorted(name for name in names if name != _WIP)
             for name in sorted(entries):
-                yield (Path(folder) / name).relative_to(self._root).as_posix()
+                file = Path(folder) / name
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    status = file.stat()
+                    path = file.relative_to(self._root).as_posix()
+                    yield Object(path, status.st_size, status.st_ctime)
 
     def _scratch(self) -> Path:
         scratch = self._root / _WIP

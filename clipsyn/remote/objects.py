@@ -15,6 +15,15 @@ class Answer:
     etag: str | None
 
 
+@dataclass(frozen=True)
+class Object:
+    """What a listing says of one object."""
+
+    path: str
+    bytes: int
+    written: float  # seconds since 1970, by the clock of the server
+
+
 class MissingObject(StoreError):
     """There is no object of that path."""
 

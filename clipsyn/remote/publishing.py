@@ -10,7 +10,7 @@ from typing import Any
 
 from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.remote.index import INDEX, MOST_INDEX, Entry, Index
+from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index
 from clipsyn.remote.objects import Changed, MissingObject
 from clipsyn.remote.transport import Remote
 from clipsyn.store.arrays import METADATA
@@ -33,6 +33,16 @@ def read_index(remote: Remote) -> tuple[Index | None, str | None]:
     except MissingObject:
         return None, None
     return Index.parse(answer.data, remote.shown), answer.etag
+
+
+def not_published(remote: Remote) -> StoreError:
+    """The error for a place without an index."""
+    if remote.exists(METADATA):
+        return StoreError(
+            f"{remote.shown} holds a store that was not published: `clipsyn merge` takes one in a "
+            "folder, `clipsyn push` publishes it"
+        )
+    return StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
 
 
 def published_attributes(remote: Remote, entry: Entry) -> Mapping[str, Any]:
@@ -84,6 +94,12 @@ def add_to_index(
         f"{remote.shown}/{INDEX} was changed by others {_TRIES} times in a row: run the same "
         "command again, what was sent is kept"
     )
+
+
+def delete_group(remote: Remote, folder: str) -> None:
+    """Delete the files of a group, its manifest first: no more is it whole."""
+    remote.delete([f"{folder}/{MANIFEST}"])
+    remote.delete(one.path for one in remote.list(folder))
 
 
 def _is_there(index: Index, entry: Entry) -> bool:

@@ -21,12 +21,16 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.progress import Progress
 from clipsyn.remote.content import content_of, differing
 from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
-from clipsyn.remote.publishing import address_of, published_attributes, read_index
+from clipsyn.remote.publishing import (
+    address_of,
+    not_published,
+    published_attributes,
+    read_index,
+)
 from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays, files
-from clipsyn.store.arrays import METADATA
 from clipsyn.store.choice import Filters, choose
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
@@ -63,7 +67,7 @@ class Pull:
         remote = Remote(address_of(url))
         index, _ = read_index(remote)
         if index is None:
-            raise _not_published(remote)
+            raise not_published(remote)
         places = choose(index.entries, filters, remote.shown)
         chosen = [entry for place, entry in sorted(index.entries.items()) if place in places]
         new = _missing(remote, path, chosen)
@@ -84,15 +88,6 @@ class Pull:
                 some = [entry for entry in self.new if entry.kind == kind]
                 list(groups.map(bringing.bring, some))
         meter.finish()
-
-
-def _not_published(remote: Remote) -> StoreError:
-    if remote.exists(METADATA):
-        return StoreError(
-            f"{remote.shown} holds a store that was not published: `clipsyn merge` takes one in a "
-            "folder, `clipsyn push` publishes it"
-        )
-    return StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
 
 
 def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]:

@@ -8,12 +8,13 @@ found again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 from clipsyn.errors import DamagedStore, StaleCell, UsageError
 from clipsyn.progress import Progress
@@ -23,6 +24,7 @@ from clipsyn.remote.objects import Changed
 from clipsyn.remote.publishing import (
     add_to_index,
     address_of,
+    delete_group,
     published_attributes,
     read_index,
 )
@@ -33,6 +35,7 @@ from clipsyn.store.arrays import METADATA
 from clipsyn.store.choice import Filters, choose
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import Place
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import Group, find_groups
 from clipsyn.store.marker import MARKER
@@ -40,6 +43,7 @@ from clipsyn.store.verify import damage, debris
 from clipsyn.urls import Address
 
 CARD = "README.md"
+_FRESH = 12 * 3600  # seconds: what was sent before that may soon be old enough for `clipsyn gc`
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,15 @@ class Push:
         meter = Meter(progress, "sending", self.size)
         with lanes() as (groups, pool):
             sending = _Sending(self.store, self.remote, meter, pool)
+            start = monotonic()
             entries = list(groups.map(sending.send, self.groups))
+            if monotonic() - start > _FRESH:
+                list(groups.map(sending.send, self.groups))
             self._write_marker()
             marker = self.store.marker()
             old = add_to_index(self.remote, marker, entries, replace=bool(self.replaced))
-            # what was found of these may have been deleted: another publisher had replaced it
-            list(groups.map(sending.send, self.replaced))
+            # what was found may have been deleted: by a publisher who had replaced it, or by `gc`
+            list(groups.map(sending.send, [*self.replaced, *sending.found_of(self.new)]))
         meter.finish()
         _delete(self.remote, old)
 
@@ -121,7 +128,7 @@ def writable(url: str) -> str:
     """The URL of a destination, which may be a folder, too; raises UsageError for one over HTTP."""
     url = address_of(url)
     address = Address.parse(url)
-    if address.scheme in ("http", "https"):
+    if address.is_http:
         raise UsageError(
             f"{address.shown} can only be read: push to s3://, gs://, az:// or a folder, which "
             "a web server may serve"
@@ -172,14 +179,26 @@ class _Sending:
     remote: Remote
     meter: Meter
     pool: ThreadPoolExecutor
+    _described: dict[Place, tuple[Entry, Manifest]] = field(default_factory=dict)
+    _found: set[Place] = field(default_factory=set)  # of which something was there
+
+    def found_of(self, groups: Iterable[Group]) -> list[Group]:
+        """Those of which something was there before it was sent."""
+        return [group for group in groups if group.place in self._found]
 
     def send(self, group: Group) -> Entry:
-        """Send what is missing of a group, the manifest last."""
-        entry, manifest = self._described(group)
-        there = {path.removeprefix(f"{entry.folder}/") for path in self.remote.list(entry.folder)}
-        if MANIFEST in there:
-            self.meter.advance(manifest.bytes)
-            return entry
+        """Send what is missing of a group, and its manifest last.
+
+        The manifest is sent in any case: it makes the group young, and what is old `gc` removes.
+        """
+        if group.place not in self._described:
+            self._described[group.place] = self._describe(group)
+        entry, manifest = self._described[group.place]
+        there = {
+            one.path.removeprefix(f"{entry.folder}/") for one in self.remote.list(entry.folder)
+        }
+        if there:
+            self._found.add(group.place)
         self.meter.advance(sum(manifest.files[name][0] for name in there & manifest.files.keys()))
         missing = manifest.files.keys() - there
         put = partial(self._put, group.path, entry, manifest)
@@ -188,7 +207,7 @@ class _Sending:
         self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
         return entry
 
-    def _described(self, group: Group) -> tuple[Entry, Manifest]:
+    def _describe(self, group: Group) -> tuple[Entry, Manifest]:
         """The entry of a group that is whole, and stays as it is while its files are read."""
         if problem := next(damage(self.store, group), None):
             raise DamagedStore(
@@ -224,5 +243,4 @@ def _delete(remote: Remote, entries: Sequence[Entry]) -> None:
     used = {entry.folder for entry in index.entries.values()} if index else set()
     for entry in entries:
         if entry.folder not in used:
-            remote.delete([f"{entry.folder}/{MANIFEST}"])  # first: no more is it whole
-            remote.delete(remote.list(entry.folder))
+            delete_group(remote, entry.folder)

@@ -36,14 +36,14 @@ class Meter:
 
     def __init__(self, progress: Progress, name: str, total: int) -> None:
         self._progress = progress
-        self._total = -(-total // _MEGA)
+        self._most, self._total = total, -(-total // _MEGA)
         self._counter = progress.add(name, self._total, unit="MB")
         self._done = self._said = 0
         self._lock = Lock()
 
     def advance(self, size: int) -> None:
         with self._lock:
-            self._done += size
+            self._done = min(self._done + size, self._most)  # some are looked at twice
             whole = self._done // _MEGA - self._said
             self._said += whole
             self._progress.advance(self._counter, whole)

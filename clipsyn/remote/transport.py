@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote.credentials import http_headers, settings_of
 from clipsyn.remote.folder import Folder
-from clipsyn.remote.objects import Answer, Changed, MissingObject
+from clipsyn.remote.objects import Answer, Changed, MissingObject, Object
 from clipsyn.urls import Address
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class Remote:
         with self._said("", writing=True):
             self._root.delete(there)
 
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """Paths of all objects below a folder, in any order; not over HTTP."""
+    def list(self, prefix: str = "") -> Iterator[Object]:
+        """All objects below a folder, in any order; not over HTTP."""
         with self._said(prefix):
             yield from self._root.list(_checked(prefix) if prefix else "")
 
@@ -139,7 +139,7 @@ class _Objects:
 
     @cached_property
     def _store(self) -> ObjectStore:
-        headers = http_headers(self._address) if self._is_http else {}
+        headers = http_headers(self._address) if self._address.is_http else {}
         told = (item for item in os.environ.items() if item[0].startswith(_CLOUDS))
         return _connected(
             self._address,
@@ -213,21 +213,19 @@ class _Objects:
             with _failures():
                 obstore.delete(self._store, paths)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[Object]:
         import obstore
 
-        if self._is_http:
+        if self._address.is_http:
             raise _Unreadable("HTTP lists no files")
         with _failures():
             for some in obstore.list(self._store, prefix or None, chunk_size=1000):
-                yield from (str(meta["path"]) for meta in some)
-
-    @property
-    def _is_http(self) -> bool:
-        return self._address.scheme in ("http", "https")
+                for meta in some:
+                    written = meta["last_modified"].timestamp()
+                    yield Object(str(meta["path"]), meta["size"], written)
 
     def _refuse_http(self) -> None:
-        if self._is_http:
+        if self._address.is_http:
             raise _Unreadable("HTTP only reads: publish to s3://, gs://, az:// or a folder")
 
 

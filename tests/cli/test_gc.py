@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from clipsyn.store import garbage
+from clipsyn.store.features import FeatureStore
+from tests.remote.copying import push
+from tests.remote.server import serving
 
 DRAFT = "features/toy/test/clean/fake--one, 1 of 3 blocks done"
 
@@ -80,6 +84,63 @@ def test_what_is_no_age(fails: Any, interrupted: Path, age: str) -> None:
     assert f"'{age}' is no age: write 30m, 12h, 7d or 0" in fails(
         2, "gc", interrupted, f"--age={age}"
     )
+
+
+@pytest.fixture
+def published(tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    """A folder to which one backbone was pushed; the push of another was killed."""
+    place = tmp_path / "published"
+    push(tiny_store, place, {"backbone": ["fake/two"]})
+    index = (place / "index.json").read_bytes()
+    push(tiny_store, place)
+    (place / "index.json").write_bytes(index)
+    return place
+
+
+def test_what_a_killed_push_has_sent(clipsyn: Any, published: Path, later: Any) -> None:
+    url = published.as_uri()
+    count = len(list(published.glob("*/**/fake--one/**/manifest.json")))
+    assert clipsyn("gc", url, "-y").stdout.splitlines() == [
+        f"{count} more were last written to less than 1 day ago: they stay",
+        f"nothing to remove from {url}",
+    ]
+    later(2 * 86_400 + 60)
+    result = clipsyn("gc", published, input="n\n")
+    assert result.exit_code == 1
+    first = result.stdout.splitlines()[0]
+    assert re.fullmatch(
+        r"classes/toy/simple/fake--one/[0-9a-f]{16}, which no index names: \d\.\d MB, last written "
+        "to 2 days ago",
+        first,
+    )
+    assert (
+        f"Remove {count} unfinished groups and leftovers from {published}? [y/N]" in result.output
+    )
+    assert "removed" not in clipsyn("gc", url, "--dry-run").stdout
+    assert len(list(published.glob("*/**/fake--one/**/manifest.json"))) == count
+    assert clipsyn("gc", url, "-y").stdout.splitlines()[-1] == (
+        f"removed {count} of {count} unfinished groups and leftovers from {url}"
+    )
+    assert list(published.glob("*/**/fake--one/*")) == []
+    assert clipsyn("verify", url).exit_code == 0
+    assert clipsyn("gc", url).stdout == f"nothing to remove from {url}\n"
+
+
+def test_a_web_server_lists_nothing(fails: Any, published: Path) -> None:
+    with serving(published) as server:
+        said = fails(2, "gc", server.url, "-y")
+    assert f"{server.url} can only be read, and HTTP lists no files: give gc the bucket" in said
+
+
+def test_a_first_push_to_a_folder_that_was_killed(
+    clipsyn: Any, fails: Any, published: Path
+) -> None:
+    """It has no index and no marker yet: so it must be named by its URL, lest others' files go."""
+    (published / "index.json").unlink()
+    (published / "clipsyn.json").unlink()
+    assert "holds something else than a feature store" in fails(4, "gc", published)
+    assert clipsyn("gc", published.as_uri(), "-y", "--age", "0").exit_code == 0
+    assert [path.name for path in published.rglob("*") if path.is_file()] == ["index.json.lock"]
 
 
 def test_what_is_no_store(fails: Any, tmp_path: Path) -> None:

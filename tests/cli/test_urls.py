@@ -35,7 +35,6 @@ WRITING: dict[str, list[str]] = {
     "extract": ["STORE", "-b", "local-dir:checkpoint", "-d", "photos"],
     "import": ["STORE", "answers.csv", "-d", "new"],
     "rm": ["STORE", "-d", "toy", "-y"],
-    "gc": ["STORE", "-y"],
 }
 
 

@@ -161,11 +161,11 @@ def test_a_folder_takes_files_lists_and_removes(tmp_path: Path) -> None:
     remote.put("a/b/c", tmp_path / "file")
     remote.put("a/d", b"bytes")
     remote.put_if("index.json", b"", None)
-    assert sorted(remote.list()) == ["a/b/c", "a/d", "index.json"]
-    assert sorted(remote.list("a/b")) == ["a/b/c"]
+    assert sorted(one.path for one in remote.list()) == ["a/b/c", "a/d", "index.json"]
+    assert [(one.path, one.bytes) for one in remote.list("a/b")] == [("a/b/c", 7)]
     assert list(remote.list("nothing")) == []
     remote.delete(["a/b/c", "a/never"])
-    assert sorted(remote.list("a")) == ["a/d"]
+    assert [one.path for one in remote.list("a")] == ["a/d"]
 
 
 def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,228 @@
+"""Groups that no index names: what killed pushes leave goes, what running ones need stays."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.errors import StoreError, UsageError
+from clipsyn.remote import push as pushing
+from clipsyn.remote import transport
+from clipsyn.remote.garbage import collect, left_over
+from clipsyn.remote.index import Index
+from clipsyn.remote.publishing import delete_group
+from clipsyn.remote.transport import Remote
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.inventory import find_groups
+from clipsyn.store.verify import damage
+from clipsyn.urls import Location
+from tests.remote.bucket import Bucket
+from tests.remote.copying import Names, push
+from tests.remote.server import Server
+
+ONE, TWO = {"backbone": ["fake/one"]}, {"backbone": ["fake/two"]}
+DAY = 86_400
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Function (store, url, filters): a push that sends all and writes no index."""
+
+    def run(store: FeatureStore, url: str, filters: Names | None = None) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(pushing, "add_to_index", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                push(store, url, filters)
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    return run
+
+
+def folders_of(bucket: Bucket) -> set[str]:
+    """Of all groups that are there whole."""
+    ends = "/manifest.json"
+    return {path.removesuffix(ends) for path in bucket.paths() if path.endswith(ends)}
+
+
+def named(bucket: Bucket) -> set[str]:
+    index = Index.parse(bucket.read("index.json"), bucket.url)
+    return {entry.folder for entry in index.entries.values()}
+
+
+def problems(url: str) -> Iterator[str]:
+    store = FeatureStore.open(url)
+    for group in find_groups(store, {}):
+        yield from damage(store, group)
+
+
+def test_what_no_index_names_is_found_and_removed(
+    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None], tmp_path: Path
+) -> None:
+    push(tiny_store, bucket.url, ONE)
+    before = bucket.paths()
+    killed(tiny_store, bucket.url, TWO)
+    new = folders_of(bucket) - named(bucket)
+    found = left_over(Location.of(bucket.url))
+    assert [one.what for one in found] == [
+        f"{folder}, which no index names" for folder in sorted(new)
+    ]
+    assert len(new) > 5
+    sent = [path for path in bucket.paths() if path not in before]
+    assert sum(one.bytes for one in found) == sum(len(bucket.read(path)) for path in sent)
+    assert collect(Location.of(bucket.url), found) == len(new)
+    assert bucket.paths() == before
+    assert left_over(Location.of(bucket.url)) == []
+    assert list(problems(bucket.url)) == []
+
+
+def test_a_first_push_that_failed(
+    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some groups have no manifest yet, and there is no index."""
+    monkeypatch.setattr(transport, "_RETRIES", 0)
+    bucket.fail("503", "PUT", "logits/.*manifest", times=1000)
+    with pytest.raises(StoreError):
+        push(tiny_store, bucket.url, ONE)
+    bucket.fault = lambda method, path: None
+    location = Location.of(bucket.url)
+    found = left_over(location)
+    assert len(found) > len(folders_of(bucket))
+    assert collect(location, found) == len(found)
+    assert bucket.paths() == []
+
+
+def test_what_is_no_published_group_stays(
+    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
+) -> None:
+    killed(tiny_store, bucket.url)
+    group = next(iter(folders_of(bucket)))
+    names = group.rpartition("/")[0]
+    others = [
+        f"{names}/notes.txt",
+        f"{names}/0123456789abcdeg/c.0",
+        f"{names}/0123456789abcdef0/c.0",
+        f"{names}/more/0123456789abcdef/c.0",
+        "features/0123456789abcdef/c.0",
+        "models/toy/test/clean/fake--one/0123456789abcdef/c.0",  # a kind of a later version
+        "0123456789abcdef/c.0",
+    ]
+    for path in others:
+        bucket.write(path, b"mine")
+    location = Location.of(bucket.url)
+    assert collect(location, left_over(location)) == len(find_groups(tiny_store, {}))
+    assert bucket.paths() == sorted(others + ["clipsyn.json"] * ("clipsyn.json" in bucket.paths()))
+
+
+def test_a_push_that_goes_on_keeps_what_it_found(
+    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
+) -> None:
+    """It writes to it, so that it is no longer as old as it was when it was listed."""
+    push(tiny_store, bucket.url, ONE)
+    killed(tiny_store, bucket.url, TWO)
+    location = Location.of(bucket.url)
+    found = left_over(location)
+    time.sleep(1.1)  # S3 tells whole seconds
+    killed(tiny_store, bucket.url, TWO)
+    assert collect(location, found) == 0
+    assert folders_of(bucket) >= {one.what.partition(",")[0] for one in found}
+
+
+def test_what_is_named_meanwhile_stays(
+    bucket: Bucket, tiny_store: FeatureStore, killed: Callable[..., None]
+) -> None:
+    push(tiny_store, bucket.url, ONE)
+    killed(tiny_store, bucket.url, TWO)
+    location = Location.of(bucket.url)
+    found = left_over(location)
+    push(tiny_store, bucket.url, TWO)
+    found = [replace(one, written=one.written + DAY) for one in found]  # whatever its age
+    assert collect(location, found) == 0
+    assert list(problems(bucket.url)) == []
+
+
+def test_a_push_sends_again_what_it_found_and_lost(
+    bucket: Bucket,
+    tiny_store: FeatureStore,
+    killed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """gc may have listed a group just before the push wrote to it."""
+    killed(tiny_store, bucket.url)
+    add = pushing.add_to_index
+
+    def late(remote: Remote, *rest: Any, **how: Any) -> Any:
+        for folder in folders_of(bucket):
+            delete_group(remote, folder)
+        return add(remote, *rest, **how)
+
+    monkeypatch.setattr(pushing, "add_to_index", late)
+    push(tiny_store, bucket.url)
+    assert folders_of(bucket) == named(bucket)
+    assert list(problems(bucket.url)) == []
+
+
+def test_a_push_of_days_looks_at_all_before_it_names_it(
+    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sent first has grown old, and was taken for dead."""
+    times = iter([0.0, 2 * DAY])
+
+    def monotonic() -> float:
+        now = next(times)
+        if now:
+            location = Location.of(bucket.url)
+            assert collect(location, left_over(location)) > 5
+        return now
+
+    monkeypatch.setattr(pushing, "monotonic", monotonic)
+    monkeypatch.setattr(pushing._Sending, "found_of", lambda *_: [])
+    push(tiny_store, bucket.url)
+    assert folders_of(bucket) == named(bucket)
+    assert list(problems(bucket.url)) == []
+
+
+def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:
+    push(tiny_store, bucket.url)
+    Remote(bucket.url).delete(["index.json"])
+    with pytest.raises(StoreError, match=r"has no index\.json, so what is in use there is not kno"):
+        left_over(Location.of(bucket.url))
+
+
+def test_where_nothing_is_published(bucket: Bucket) -> None:
+    with pytest.raises(StoreError, match="there is no published store at s3://"):
+        left_over(Location.of(bucket.url))
+
+
+def test_over_http_nothing_can_be_listed(
+    tiny_store: FeatureStore, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    push(tiny_store, tmp_path / "published")
+    url = serve(tmp_path / "published").url
+    with pytest.raises(UsageError, match=f"{url} can only be read, and HTTP lists no files: give"):
+        left_over(Location.of(url))
+
+
+def test_in_a_folder_partial_files_go_and_locks_stay(
+    tiny_store: FeatureStore, tmp_path: Path, killed: Callable[..., None]
+) -> None:
+    place = tmp_path / "published"
+    push(tiny_store, place, ONE)
+    killed(tiny_store, str(place), TWO)
+    partial = place / ".wip" / "c.0.0a.partial"
+    partial.write_bytes(bytes(10))
+    location = Location.of(place.as_uri())
+    found = left_over(location)
+    assert found[-1].what.startswith(".wip/c.0.0a.partial, ")
+    assert collect(location, found) == len(found)
+    assert [path.name for path in (place / ".wip").iterdir()] == ["index.json.lock"]
+    assert list(problems(str(place))) == []
+    shutil.copytree(place, tmp_path / "copy")
+    assert left_over(Location.of((tmp_path / "copy").as_uri())) == []
