@@ -28,8 +28,8 @@ from common import Measured, fresh_python, interleaved, ratio, report, spread, s
 from clipsyn.progress import progress
 from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import INDEX, Index
+from clipsyn.remote.published import PARALLEL
 from clipsyn.remote.push import Push
-from clipsyn.remote.transport import PARALLEL
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable

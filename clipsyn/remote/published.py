@@ -30,7 +30,7 @@ from clipsyn.store.tree import Seen
 from clipsyn.urls import Location
 
 MOST_FILE = 1 << 30  # bytes: of one chunk
-_PARALLEL = 16  # requests at a time
+PARALLEL = 16  # requests at a time
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it
 
@@ -55,7 +55,7 @@ class Published:
 
     # What there is
 
-    lanes = _PARALLEL
+    lanes = PARALLEL
 
     def marker(self, store: Path) -> dict[str, Any]:
         return dict(self._index.store)
@@ -114,7 +114,7 @@ class Published:
         wanted = {entry.name: entry for path in paths for entry in self._entries_below(path)}
         new = [entry for entry in wanted.values() if entry.name not in self._manifests]
         if len(new) > 1:
-            with ThreadPoolExecutor(_PARALLEL) as threads:
+            with ThreadPoolExecutor(PARALLEL) as threads:
                 for _ in threads.map(self._metadata, new):
                     pass
 
@@ -245,7 +245,7 @@ class Published:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_PARALLEL)
+        return ThreadPoolExecutor(PARALLEL)
 
     def _start(self, entry: Entry, manifest: Manifest, name: str) -> Future[None]:
         """Fetch a file in another thread; one that is on its way is not fetched twice."""
