@@ -287,7 +287,8 @@ def test_what_was_sent_is_found_again(
 
     monkeypatch.setattr(pushing.Remote, "put", put_again)
     push(tiny_store, place)
-    assert len(again) == len(set(again))
-    assert not set(again) & first
+    data = [path for path in again if not path.endswith("manifest.json")]  # these say: in use
+    assert len(data) == len(set(data))
+    assert not set(data) & first
     files = set(published_files(place)) - {"clipsyn.json", "index.json"}
     assert files == first | set(again)
