@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def test_a_group_replaced_while_it_is_sent_is_not_published(
     """Its manifest was made; then an array gets other values, as a corrected label does."""
     original = pushing.Remote.list
 
-    def listed(self: Any, prefix: str) -> Iterator[str]:
+    def listed(self: Any, prefix: str) -> Any:
         if prefix.startswith(FEATURES):
             values = tiny_store.path / FEATURES / "valid" / "c.0"
             values.write_bytes(bytes(len(values.read_bytes())))
