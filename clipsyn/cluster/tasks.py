@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from clipsyn.errors import ClusterError
 from clipsyn.printable import printable
 
+_STATUS_ALONE = re.compile(r"^srun: .*Exited with exit code \d+$")
 _READ = 64 << 10  # bytes at the end of a log in which its last words are looked for
 
 
@@ -35,12 +37,13 @@ class Ended:
     status: int = 0
 
     def reason(self) -> str:
-        """The last error in the log, or its last line."""
+        """The last error in the log, or its last line that is more than an exit status."""
         last = ""
         for line in _last_lines(self.log):
             if line.startswith("Error: "):
                 return line.removeprefix("Error: ")
-            last = last or line
+            if not _STATUS_ALONE.search(line):
+                last = last or line
         return last
 
 

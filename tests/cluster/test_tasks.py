@@ -28,6 +28,11 @@ def test_each_task_is_the_command_with_its_share() -> None:
         ("a\nError: no weights: run x\nsubmitit INFO\n", "no weights: run x"),
         ("Error: first\nError: second\n", "second"),
         ("Traceback\n  ...\nKilled\n\n", "Killed"),
+        ("no module x\nsrun: error: node7: task 0: Exited with exit code 1\n", "no module x"),
+        (
+            "a\nsrun: error: node7: task 0: Out Of Memory\n",
+            "srun: error: node7: task 0: Out Of Memory",
+        ),
         ("", ""),
         ("x" * 100_000 + "\nError: late\n", "late"),
         ("\x1b[2Jb\xff\n", "\x1b[2Jb\xff"),
