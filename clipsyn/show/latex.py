@@ -1,7 +1,8 @@
 """Tables for papers: LaTeX with booktabs.
 
 The best is bold, what ties with it underlined, and intervals stand in brackets behind their
-numbers. Names are text of others: nothing in one is read as a command.
+numbers. A table that is wider than the text is scaled to its width: only TeX knows both. Names are
+text of others: nothing in one is read as a command.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _LIGATURES = re.compile(rf"(?<={_DASHES})(?={_DASHES})|(?<=,)(?=,)|(?<=')(?=')")
 _NUMBER = re.compile(r"([+-]?)([\d.,]+)([*=]?)")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _TIES = r"Bold: the best; underlined: as good as it in the digits shown."
-_PREAMBLE = r"% \usepackage{booktabs}"
+_PREAMBLE = r"% \usepackage{adjustbox,booktabs}"
 
 
 def latex_of(shown: Mapping[str, Tables]) -> str:
@@ -100,7 +101,8 @@ def _float(table: Table) -> str:
     notes += [_TIES] if table.has_ties else []
     lines = [r"\begin{table}", r"\centering"]
     lines += [rf"\caption{{{escaped(table.caption)}}}"] if table.caption else []
-    lines += [*_tabular(groups, len(table))]
+    lines += [r"\begin{adjustbox}{max width=\linewidth}", *_tabular(groups, len(table))]
+    lines += [r"\end{adjustbox}"]
     if notes:
         lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
         lines += ["\n\n".join(notes), r"\end{minipage}"]

@@ -97,11 +97,12 @@ def test_a_table_for_a_paper():
     best = best_of_columns(ROWS, ["top-1"])
     table = table_of(ROWS, title="birds · 50 %", percent=["top-1"], best=best, notes="A_note.")
     assert latex_of({"": [table]}).split("\n") == [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{adjustbox,booktabs}",
         "",
         r"\begin{table}",
         r"\centering",
         r"\caption{birds \textperiodcentered{} 50 \%}",
+        r"\begin{adjustbox}{max width=\linewidth}",
         r"\begin{tabular}{lr@{ }l}",
         r"\toprule",
         r"backbone & \multicolumn{2}{c}{top-1} \\",
@@ -111,6 +112,7 @@ def test_a_table_for_a_paper():
         r"oracle & -- &  \\",
         r"\bottomrule",
         r"\end{tabular}",
+        r"\end{adjustbox}",
         r"\par\smallskip",
         r"\begin{minipage}{\linewidth}\footnotesize",
         r"A\_note.",
