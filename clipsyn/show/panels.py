@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from clipsyn.show.layout import wrapped
-from clipsyn.show.style import BEST, COLUMN, INK, MUTED, PAGE, Mark, label
+from clipsyn.show.style import BEST, COLUMN, INK, MUTED, PAGE, WIDE, Mark, label, letters
 from clipsyn.show.tables import shortened
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ _SHARE = 0.775, 0.77  # of width and height that matplotlib gives axes, the rest
 _HANDLE = 0.42  # inches, of a line of the key and what is between columns
 _SCALE = 0.6  # inches, of the scale of a heat map
 _LEFT = 0.5  # inches of a figure that are left of its axes
-_HARD = "\N{NO-BREAK SPACE}"
-_LONGEST = 26  # letters of a name in the key, beyond which it is broken
+_BETWEEN = " ·"  # phrases of a heading
+_LONGEST = 26  # signs of a name in the key, beyond which it is broken
+_WIDEST = 40  # letters of one of its lines, where signs are wide
 
 
 class Grid(NamedTuple):
@@ -119,7 +120,7 @@ def room(labels: Iterable[str]) -> float:
 
 def _inches_of(letter: str) -> float:
     """Of 7 points, about: wide ones are as of Chinese."""
-    return 0.1 if letter in "MWmw@%" or ord(letter) > 0x2E7F else 0.06
+    return 0.1 if letter in WIDE or ord(letter) > 0x2E7F else 0.06
 
 
 def blank(ax: Axes) -> None:
@@ -188,18 +189,37 @@ def headed(ax: Axes, heading: str, beside: float) -> None:
 def _broken(name: str) -> str:
     """Where it is long, after a mark that parts words, or else anywhere."""
     lines = wrapped(name, _LONGEST, "-_/ ").split("\n")
-    return "\n".join(fill(line, _LONGEST) for line in lines)
+    filled = (piece for line in lines for piece in fill(line, _LONGEST).split("\n"))
+    return "\n".join(piece for line in filled for piece in _pieces(line, _WIDEST))
 
 
 def _heading(heading: str, width: float) -> str:
-    """Broken between phrases."""
-    whole = heading.replace(" ", _HARD).replace(f"{_HARD}·{_HARD}", f"{_HARD}· ")
-    return fill(whole, int((width - _LEFT - 0.3) / _LETTER)).replace(_HARD, " ")
+    """Broken between phrases, and within one that is too long."""
+    most = int((width - _LEFT - 0.3) / _LETTER)
+    first, *phrases = heading.split(f"{_BETWEEN} ")
+    lines = _pieces(first, most)
+    for phrase in phrases:
+        lines[-1] += _BETWEEN
+        if letters(f"{lines[-1]} {phrase}{_BETWEEN}") <= most:
+            lines[-1] += f" {phrase}"
+        else:
+            lines += _pieces(phrase, most)
+    return "\n".join(lines)
+
+
+def _pieces(text: str, most: int) -> list[str]:
+    """The text in lines of so many letters, broken anywhere."""
+    pieces = [""]
+    for letter in text:
+        if letters(pieces[-1] + letter) > most:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
 
 
 def _columns(texts: Sequence[str], width: float) -> int:
     """For as few lines as fit; a column of a key is as wide as its longest name."""
-    widths = [_HANDLE + _LETTER * max(map(len, text.split("\n"))) for text in texts]
+    widths = [_HANDLE + _LETTER * max(map(letters, text.split("\n"))) for text in texts]
     for lines in range(1, len(texts)):
         columns = -(-len(texts) // lines)
         each, more = divmod(len(texts), columns)  # a key is filled column by column

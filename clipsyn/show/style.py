@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipsyn.errors import UsageError
 from clipsyn.frames import written_whole
-from clipsyn.printable import cut
+from clipsyn.printable import cells, cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLUMN, PAGE = 3.35, 6.9  # inches: a column of a paper, and both with the gap between them
 FORMATS = ("svg", "pdf", "png")
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
+WIDE = "MWmw@%"  # letters that are as wide as two
 BEST = "#D55E00"  # what is marked as the best
 AMOUNT, DIFFERENCE = "Blues", "PuOr"  # colour maps: of amounts, and of what lies around zero
 # Okabe and Ito's, in an order in which neighbours differ in lightness
@@ -90,9 +91,17 @@ def marks(names: Sequence[str], *, without: str = "") -> dict[str, Mark]:
     return {name: Mark(*kind) for name, kind in zip(names, islice(kinds, len(names)), strict=True)}
 
 
+def letters(text: str) -> int:
+    """The width of a text in letters of a usual width: an M, or a Chinese sign, is two."""
+    return cells(text) + sum(letter in WIDE for letter in text)
+
+
 def label(name: str, most: int = 26) -> str:
-    """A name for beside or below axes, its middle left out where it is long."""
-    return cut(name, most)
+    """A name for beside or below axes, its middle left out where it is wide: `most` letters."""
+    short, kept = name, most
+    while letters(short) > most:
+        short, kept = cut(name, kept), kept - 1
+    return short
 
 
 @contextmanager
