@@ -1,0 +1,66 @@
+"""The site of the documentation in a real Chromium: the search finds pages, dark mode is readable.
+
+CLIPSYN_TEST_SITE is the folder of the site, as `sphinx-build` has written it; without it nothing is
+tested here. `.ci/run` builds the site and sets it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.test_report import LIGHTNESS, serious
+
+SITE = "CLIPSYN_TEST_SITE"
+# a text with links, tables, formulas, code with its output, and signatures
+PAGES = ("README", "docs/tables", "docs/methods", "docs/notebooks/zoo", "docs/api")
+Show = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    if SITE not in os.environ:
+        pytest.skip(f"no site: `sphinx-build -b html -c docs . runs/site`, and set {SITE} to it")
+    return Path(os.environ[SITE])
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("CLIP_benchmark columns", "docs/tables.html"), ("FeatureStore", "docs/api.html")],
+)
+def test_the_search_finds_the_page(site: Path, shown: Show, words: str, page: str) -> None:
+    shown_page = shown(site / "docs" / "faq.html").page
+    shown_page.locator("input[name=q]").fill(words)
+    shown_page.keyboard.press("Enter")
+    shown_page.wait_for_selector("#search-results a")
+    links = shown_page.locator("#search-results a").all()
+    found = [str(link.get_attribute("href")) for link in links]
+    assert any(link.split("?")[0].split("#")[0].endswith(page) for link in found), found
+
+
+def test_the_search_says_that_nothing_is_found(site: Path, shown: Show) -> None:
+    page = shown(site / "docs" / "faq.html").page
+    page.locator("input[name=q]").fill("qqzzqx")
+    page.keyboard.press("Enter")
+    page.get_by_text("did not match any documents").wait_for()
+    assert page.locator("#search-results li").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_scheme_has_its_ground(site: Path, shown: Show, scheme: str) -> None:
+    page = shown(site / "README.html", color_scheme=scheme).page
+    lightness = page.evaluate(LIGHTNESS)
+    light, dark = sorted(lightness.values(), reverse=True)
+    assert light - dark > 0.5
+    assert (lightness["ground"] == light) is (scheme == "light")
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_is_enough(site: Path, shown: Show, axe: str, page: str, scheme: str) -> None:
+    opened = shown(site / f"{page}.html", color_scheme=scheme)
+    assert [it for it in serious(opened.page, axe) if it.startswith("color-contrast")] == []
