@@ -31,7 +31,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> 
     classes = (SCRIPT, IMAGE, BIDI)
     sources = [
         fakes.Source(name=name, split=split, count=40, class_names=classes)
-        for name in (f"pets {IMAGE}", "food & drink")
+        for name in (f"pets {IMAGE}", f"food & drink {26 * 'W'}")
         for split in ("train", "test")
     ]
     fakes.fill(folder / "store", encoders, sources, ("clean", "jpeg:1", "jpeg:3"))
@@ -72,6 +72,12 @@ def test_nothing_is_wider_than_the_window(report: Path, shown: Show, size: dict[
     assert page.evaluate(OPEN_DETAILS) >= 0
     assert page.evaluate(BEYOND) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+def test_no_name_of_a_row_lies_over_its_numbers(report: Path, shown: Show) -> None:
+    heads = shown(report, PHONE).page.locator("tbody th")
+    assert heads.count()
+    assert [it for it in heads.all() if it.evaluate("it => it.scrollWidth > it.clientWidth")] == []
 
 
 OPEN_DETAILS = """() => {
