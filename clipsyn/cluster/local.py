@@ -17,6 +17,7 @@ from clipsyn.numerics.blocks import usable_cores
 
 COMMAND = (sys.executable, "-m", "clipsyn")
 _LOOK = 0.1  # seconds
+_NAMES = {it.value: it.name for it in signal.Signals}  # not of all real-time signals
 
 
 def run(
@@ -94,6 +95,5 @@ def _same_code() -> dict[str, str]:
 
 def _ended(it: Ended, code: int) -> Ended:
     if code < 0:
-        why = f"killed by {signal.Signals(-code).name}"
-        return Ended(it.task, it.log, why, 1)
+        return Ended(it.task, it.log, f"killed by {_NAMES.get(-code, f'signal {-code}')}", 1)
     return Ended(it.task, it.log, f"exit status {code}" if code else "", code)

@@ -8,6 +8,7 @@ and SHA-256 are those of the manifest, whose own SHA-256 the index has.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -195,7 +196,7 @@ class Published:
         manifest = self._manifests.get(entry.name)
         if manifest is None:
             manifest = self._manifest(entry)
-            wanted = [name for name in manifest.files if Path(name).name == arrays.METADATA]
+            wanted = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
             self._bring(entry, manifest, wanted)
             self._manifests[entry.name] = manifest
         return manifest
@@ -232,8 +233,8 @@ class Published:
 
     def _bring(self, entry: Entry, manifest: Manifest, names: Collection[str]) -> None:
         """Fetch what of these files is not in the cache."""
-        folder = self._cache.folder(entry.manifest)
-        missing = [name for name in names if not (folder / name).exists()]
+        folder = os.fspath(self._cache.folder(entry.manifest))  # paths would take a millisecond
+        missing = [name for name in names if not os.access(f"{folder}/{name}", os.F_OK)]
         if not missing:
             return
         for name in missing:

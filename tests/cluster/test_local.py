@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,8 @@ import os, signal, sys, time
 from pathlib import Path
 what, share = sys.argv[-2], sys.argv[-1].partition("=")[2]
 print(share, os.environ.get("CUDA_VISIBLE_DEVICES"), sorted(os.sched_getaffinity(0)), flush=True)
-if what == "die" and share.startswith("2/"):
-    os.kill(os.getpid(), signal.SIGKILL)
+if what.startswith("die") and share.startswith("2/"):
+    os.kill(os.getpid(), int(what[3:]))
 if what == "wait":
     signal.signal(signal.SIGTERM, lambda *_: (Path(f"stopped-{share[0]}").touch(), sys.exit(130)))
     Path(f"begun-{share[0]}").touch()
@@ -59,7 +60,13 @@ def test_one_that_fails_or_dies_neither_stops_nor_hides_behind_the_others(shared
         ("", 0),
         ("", 0),
     ]
-    assert [one.failure for one in shared("die")] == ["", "killed by SIGKILL", ""]
+    assert [one.failure for one in shared("die9")] == ["", "killed by SIGKILL", ""]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="real-time signals are POSIX's")
+def test_a_signal_without_a_name_has_a_number(shared: Any) -> None:
+    nameless = signal.SIGRTMIN + 1
+    assert shared(f"die{nameless:d}")[1].failure == f"killed by signal {nameless:d}"
 
 
 def test_tasks_share_the_gpus_that_are_seen(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
