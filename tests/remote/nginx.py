@@ -31,9 +31,15 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    split_clients $request_id $fate {{ 15% 503; 10% 444; * good; }}
     server {{
         listen 127.0.0.1:{port};
         root {folder}/sites;
+        location /unsure/ {{
+            if ($fate = 503) {{ return 503; }}
+            if ($fate = 444) {{ return 444; }}
+            rewrite ^/unsure(/.*)$ $1 break;
+        }}
     }}
 }}
 """
@@ -46,11 +52,14 @@ class Nginx:
     def __init__(self, folder: Path, port: int) -> None:
         self._folder, self._port = folder, port
 
-    def serving(self, folder: Path) -> str:
-        """The URL at which a folder is served, which may be made later."""
+    def serving(self, folder: Path, *, unsure: bool = False) -> str:
+        """The URL at which a folder is served, which may be made later.
+
+        unsure: of a random quarter of the requests some are told 503, and some hung up on (444).
+        """
         site = self._folder / "sites" / f"site-{len(list((self._folder / 'sites').iterdir()))}"
         site.symlink_to(folder)
-        return f"http://127.0.0.1:{self._port}/{site.name}"
+        return f"http://127.0.0.1:{self._port}{'/unsure' if unsure else ''}/{site.name}"
 
     def requests(self, more_than: int = -1) -> list[tuple[str, str, int, int]]:
         """Method, path, status and bytes of all requests so far, once there are more than so many.

@@ -67,3 +67,15 @@ def test_a_store_is_read_over_http(url: str, tiny_store: FeatureStore, nginx: Ng
     assert [(path.rpartition("/")[2], status) for _, path, status, _ in again] == [
         ("index.json", 304)
     ]
+
+
+def test_a_server_that_refuses_and_hangs_up_now_and_then_is_read(
+    url: str, tiny_store: FeatureStore, nginx: Nginx, tmp_path: Path
+) -> None:
+    there = FeatureStore.open(nginx.serving(tmp_path / "www", unsure=True))
+    keys = tiny_store.keys()
+    for key in keys:
+        np.testing.assert_array_equal(there.embeddings(key), tiny_store.embeddings(key))
+        np.testing.assert_array_equal(there.logits(key, "simple"), tiny_store.logits(key, "simple"))
+    unsure = [status for _, path, status, _ in nginx.requests() if path.startswith("/unsure/")]
+    assert {200, 503, 444} <= set(unsure)
