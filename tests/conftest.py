@@ -29,8 +29,14 @@ from clipsyn.store.groups import sealed
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+LONG = ("test_docs.py", "test_fuzz.py", "test_slurm.py", "test_verify.py", "test_kill.py")
 CLASSES = ("cat", "dog", "crème brûlée")
 CHUNK_ROWS = 8
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take a minute come first: at the end one worker would wait for the other."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 class FakeEncoder:

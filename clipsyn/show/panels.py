@@ -208,13 +208,14 @@ def _heading(heading: str, width: float) -> str:
 
 
 def _pieces(text: str, most: int) -> list[str]:
-    """The text in lines of so many letters, broken anywhere."""
-    pieces = [""]
+    """The text in lines of so many letters, broken after a blank, or anywhere in a long word."""
+    lines = [""]
     for letter in text:
-        if letters(pieces[-1] + letter) > most:
-            pieces.append("")
-        pieces[-1] += letter
-    return pieces
+        if letter != " " and letters(lines[-1] + letter) > most:
+            before, blank, word = lines[-1].rpartition(" ")
+            lines[-1:] = [before + blank, word] if before else [lines[-1], ""]
+        lines[-1] += letter
+    return lines
 
 
 def _columns(texts: Sequence[str], width: float) -> int:

@@ -178,6 +178,18 @@ def test_a_heading_is_broken_to_the_width():
     assert ax._left_title.get_window_extent(renderer).x1 <= ax.figure.bbox.x1
 
 
+def test_a_heading_is_broken_between_words_and_a_long_word_anywhere():
+    words = ["the", "largest", "mean", "gain", "of", "m" * 60, "anybody"]
+    for width in (1.2, 1.7, 2.3):
+        with canvas(width) as ax:
+            key(ax, {"one": marks(["one"])["one"]}, " ".join(words))
+            lines = ax.get_legend().get_title().get_text().split("\n")
+        assert len(lines) > 4
+        assert "".join(lines) == " ".join(words)
+        inner = {line.strip() for line in lines if "mm" not in line}
+        assert {word for line in inner for word in line.split()} <= {*words}
+
+
 def test_methods_are_backbones_without_what_they_share_and_ensembles():
     rows = [("tiny-b/zoo", None), ("tiny-a/zoo", None), (None, "nlc"), ("tiny-b/zoo", None)]
     data = pl.DataFrame(rows, schema=["backbone", "ensemble"], orient="row")
