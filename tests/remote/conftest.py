@@ -26,6 +26,13 @@ def serve() -> Iterator[Callable[[Path], Server]]:
 
 
 @pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a cache of its own, with nothing in it that another has read."""
+    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
 def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The credentials of who runs the tests are not read."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

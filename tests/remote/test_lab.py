@@ -33,7 +33,6 @@ def test_every_block_runs_and_leaves_what_the_page_says(
 ) -> None:
     assert PAGE in SERVED
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
     web = nginx.serving(tmp_path / "www")
     namespace: dict[str, Any] = {}
     blocks = [block for block in BLOCKS if block.page.name == PAGE]

@@ -38,12 +38,6 @@ def server(
     return serve(folder)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def alter_index(folder: Path, **changes: Any) -> None:
     write_index(folder, json.loads((folder / "index.json").read_text()) | changes)
 

@@ -15,12 +15,6 @@ from tests.remote.bucket import Bucket
 from tests.remote.publish import published
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CLIPSYN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def filled(bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path) -> Bucket:
     """A bucket with the store, published in it."""
