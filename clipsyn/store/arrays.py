@@ -290,8 +290,7 @@ def array_names(path: Path) -> list[str]:
 def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
     try:
-        with files.reading(file):
-            metadata: dict[str, Any] = parse_json(file.read_bytes())
+        metadata: dict[str, Any] = parse_json(files.read_file(file))
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedStore(f"{file} is missing") from None
     except ValueError as error:

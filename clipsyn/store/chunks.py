@@ -39,8 +39,8 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
     Raises DamagedStore for altered content, or a checksum that is not `expected`.
     """
     text = chunk.dtype == object
-    with _opened(file) as descriptor:
-        length = os.fstat(descriptor).st_size - _CHECKSUM_BYTES
+    with _opened(file) as (descriptor, size):
+        length = size - _CHECKSUM_BYTES
         data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
         stored = bytearray(_CHECKSUM_BYTES)
         if length == data.nbytes:
@@ -60,22 +60,18 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
 
 def stored_checksum(file: Path) -> int:
     """The checksum at the end of a chunk's file; it is not compared with the content."""
-    with _opened(file) as descriptor:
-        at = max(0, os.fstat(descriptor).st_size - _CHECKSUM_BYTES)
+    with _opened(file) as (descriptor, size):
+        at = max(0, size - _CHECKSUM_BYTES)
         return int.from_bytes(os.pread(descriptor, _CHECKSUM_BYTES, at), "little")
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[int]:
-    with files.reading(file):
-        try:
-            descriptor = os.open(file, os.O_RDONLY)
-        except (FileNotFoundError, NotADirectoryError):
-            raise DamagedStore(f"chunk {file} is missing") from None
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+def _opened(file: Path) -> Iterator[tuple[int, int]]:
+    try:
+        with files.reading(file), files.opened(file) as opened:
+            yield opened
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedStore(f"chunk {file} is missing") from None
 
 
 def _bytes_of(values: NDArray[Any]) -> memoryview:

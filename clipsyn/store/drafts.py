@@ -260,7 +260,7 @@ class Draft:
 
     def _notes(self) -> list[Note]:
         folder = self._folder / "done"
-        return [parse_json((folder / str(b)).read_bytes()) for b in range(self.blocks.count)]
+        return [parse_json(files.read_file(folder / str(b))) for b in range(self.blocks.count)]
 
     def _open(self) -> None:
         """Make the draft's empty arrays, unless they are there; complete or not at all."""

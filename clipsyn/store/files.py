@@ -5,21 +5,26 @@ A lacking permission is never taken for an empty folder or a missing file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipsyn.errors import StoreError
+from clipsyn.errors import DamagedStore, StoreError
 
 PARTIAL = ".partial"
 METADATA = "zarr.json"  # of a group or an array
 _MODE = 0o666  # of a new file, less what the umask forbids: as everywhere
 _COPIED = 1 << 20  # bytes at a time
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no pipe is waited for
+_NOT_REGULAR = (errno.ELOOP, errno.ENXIO)  # of links and sockets that are opened so
+_MOST_METADATA = 64 << 20  # bytes; those of 20,000 classes and 100,000 chunks have a few millions
 _LOCK_LOOKS, _LOCK_PAUSE = 3_000, 0.02  # seconds
 
 
@@ -37,6 +42,49 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise StoreError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[tuple[int, int]]:
+    """A descriptor and the size of a file of a store, which may come from a stranger.
+
+    Raises DamagedStore for what is no regular file: a link could lead to any file of this machine,
+    a pipe or a device never ends. That there is none passes as OSError.
+    """
+    with reading(file):
+        descriptor = _open(file)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_file(file)
+        yield descriptor, status.st_size
+    finally:
+        os.close(descriptor)
+
+
+def _open(file: Path) -> int:
+    try:
+        return os.open(file, _READ)
+    except OSError as error:
+        if error.errno in _NOT_REGULAR:
+            raise _no_file(file) from None
+        raise
+
+
+def _no_file(file: Path) -> DamagedStore:
+    return DamagedStore(
+        f"{file} is no regular file but a link, a folder or a device, which no store has: remove "
+        "it, or put the file in its place"
+    )
+
+
+def read_file(file: Path, most: int = _MOST_METADATA) -> bytes:
+    """The content of a file of a store (see `opened`); raises DamagedStore for more than `most`."""
+    with reading(file), opened(file) as (descriptor, size):
+        if size > most:
+            raise DamagedStore(f"{file} has {size:,} bytes, more than any file of its kind")
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(size)
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
@@ -113,10 +161,13 @@ def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = 
 
 def copy_file(file: Path, path: Path, scratch: Path) -> None:
     """Copy a file of others; at `path` it is complete or missing, and not yet synced to disk."""
-    with reading(file):
-        source = file.open("rb")
-    with source, _partial(scratch, path) as descriptor, open(descriptor, "wb", closefd=False) as to:
-        shutil.copyfileobj(source, to, _COPIED)
+    with (
+        opened(file) as (source, _),
+        open(source, "rb", closefd=False) as of,
+        _partial(scratch, path) as descriptor,
+        open(descriptor, "wb", closefd=False) as to,
+    ):
+        shutil.copyfileobj(of, to, _COPIED)
 
 
 @contextmanager

@@ -66,8 +66,7 @@ def read_marker(path: Path) -> dict[str, Any]:
     """
     file = path / MARKER
     try:
-        with files.reading(file):
-            marker: dict[str, Any] = json.loads(file.read_bytes())
+        marker: dict[str, Any] = json.loads(files.read_file(file))
         version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
         if chunk_rows < 1:
             raise ValueError(f"a chunk has no {chunk_rows} rows")

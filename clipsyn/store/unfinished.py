@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsyn.errors import DamagedStore
-from clipsyn.store import arrays
+from clipsyn.store import arrays, files
 from clipsyn.store.drafts import WIP, is_draft
 
 
@@ -33,7 +33,7 @@ def look_at(folder: Path) -> Unfinished | None:
     try:
         blocks = arrays.group_blocks(folder / "group")
         done = len(list((folder / "done").glob("[0-9]*")))
-        draft = Unfinished(folder, (folder / "target").read_text(), done, blocks)
+        draft = Unfinished(folder, files.read_file(folder / "target").decode(), done, blocks)
     except (FileNotFoundError, DamagedStore):
         if is_draft(folder):
             raise
