@@ -7,9 +7,12 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -20,6 +23,8 @@ from clipsyn.frames import (
     locked,
     make_folder_of,
     printable_frame,
+    read_parquet,
+    scan_parquet,
     to_json,
     unguarded,
     write,
@@ -29,6 +34,60 @@ from clipsyn.frames import (
 @pytest.fixture
 def results() -> pl.DataFrame:
     return pl.DataFrame({"backbones": ["a", "b"], "value": [0.5, None], "n": [3, 4]})
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.repeat(1, 1_000_000, eager=True),
+        pl.Series([None] * 1_000_000, dtype=pl.Int64),
+        pl.Series(["z" * 4_000_000]),
+        pl.Series([[1.0] * 1_000_000]),
+        pl.Series([[None] * 1_000_000], dtype=pl.List(pl.Float32)),
+        pl.Series([None], dtype=pl.Array(pl.Float32, 1_000_000)),
+    ],
+    ids=["rows", "nulls", "text", "list", "list of nulls", "array"],
+)
+@pytest.mark.parametrize("opened", [read_parquet, scan_parquet])
+def test_a_parquet_file_that_is_far_larger_in_memory(
+    opened: Callable[[Path], object],
+    column: pl.Series,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    path = tmp_path / "bomb.parquet"
+    pl.DataFrame({"x": column}).write_parquet(path)
+    opened(path)  # by far not a gigabyte
+    monkeypatch.setattr("clipsyn.frames.MOST_BYTES", 1 << 20)
+    with pytest.raises(pl.exceptions.ComputeError):
+        opened(path)
+
+
+def test_a_parquet_file_that_is_as_large_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, rng = tmp_path / "mine.parquet", np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {"x": rng.normal(size=200_000), "y": ["same"] * 200_000, "z": [[1, 2]] * 200_000}
+    )
+    frame.write_parquet(path, row_group_size=20_000)
+    monkeypatch.setattr("clipsyn.frames.MOST_BYTES", 1 << 20)
+    assert read_parquet(path).equals(frame)
+    assert scan_parquet(path).collect().equals(frame)
+
+
+def test_damaged_parquet_files_are_refused(tmp_path: Path):
+    """Never a panic, which is no Exception; what is read in spite of it has the rows it had."""
+    path = tmp_path / "mine.parquet"
+    frame = pl.DataFrame({"x": [1, 2, 2] * 50, "y": ["a", None, "b"] * 50, "z": [[1.0, 2.0]] * 150})
+    frame.write_parquet(path, row_group_size=50)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for at in rng.integers(4, len(whole), 300):
+        changed = bytearray(whole)
+        changed[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(changed[: len(changed) - int(at) % 3])
+        with suppress(OSError, pl.exceptions.PolarsError):
+            assert len(read_parquet(path)) <= 150
 
 
 def test_json_has_null_for_nan():

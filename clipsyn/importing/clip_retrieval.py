@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.frames import read_parquet
 from clipsyn.importing.numpy_files import load
 from clipsyn.importing.parts import Part, short
 from clipsyn.importing.settings import ImportSettings
@@ -64,7 +65,7 @@ def metadata(path: Path) -> pl.DataFrame:
     files = _numbered(path / "metadata", "parquet")
     told = f"the metadata of {path} cannot be read"
     with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-        return pl.concat([pl.read_parquet(file, glob=False) for file in files])
+        return pl.concat([read_parquet(file) for file in files])
 
 
 def _ids(path: Path, table: pl.DataFrame, wanted: ImportSettings) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import IO
 
 from numpy.lib import format as npy
 
-_MOST_BYTES, _MOST_TIMES = 1 << 30, 100  # of a compressed array: this large only if no denser
+from clipsyn.frames import most_bytes
 
 
 def check_declared(file: IO[bytes]) -> None:
@@ -36,7 +36,7 @@ def _check_archive(file: IO[bytes]) -> None:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             size = member.file_size
-            if size > max(_MOST_BYTES, _MOST_TIMES * member.compress_size):
+            if size > most_bytes(member.compress_size):
                 raise ValueError(
                     f"{member.filename} has {size:,} bytes of {member.compress_size:,} compressed, "
                     "which no measured numbers come to: write it with np.savez, uncompressed"

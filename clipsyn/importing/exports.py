@@ -14,6 +14,7 @@ from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exporting.layouts import ARRAYS
 from clipsyn.exporting.manifest import NAME, Cell, Classes, Manifest, Split, read_manifest
+from clipsyn.frames import read_parquet
 from clipsyn.importing.cells import Aligned, NewCell
 from clipsyn.importing.clip_retrieval import image_embeddings, metadata
 from clipsyn.importing.numpy_files import load
@@ -153,7 +154,7 @@ def _read_clip_retrieval(path: Path) -> _Rows:
 
 
 def _read_huggingface(path: Path) -> _Rows:
-    frame = pl.read_parquet(path, glob=False)
+    frame = read_parquet(path)
     valid = frame["valid"].to_numpy()
     held = {name: _values(frame[name], name) for name in _STORED.values() if name in frame.columns}
     ids = tuple(frame["sample_id"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipsyn.catalog.experiments import experiment_of
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.frames import unguarded
+from clipsyn.frames import read_parquet, unguarded
 from clipsyn.importing.formats import (
     RESPONSES,
     SHAPE_BIAS,
@@ -124,7 +124,7 @@ class _Table:
         told = f"{self.path} cannot be read as a table"
         with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
             if self.path.suffix == ".parquet":
-                frame = pl.read_parquet(self.path, glob=False)
+                frame = read_parquet(self.path)
             else:  # every cell as it is written: 007 keeps its zeros
                 frame = unguarded(pl.read_csv(self.path, infer_schema=False, glob=False))
         if frame.is_empty():

@@ -114,8 +114,10 @@ def _read(table: Path) -> DataFrame | None:
     """None for a file that is not there, or is damaged."""
     import polars as pl
 
+    from clipsyn.frames import read_parquet
+
     try:
-        return pl.read_parquet(table, glob=False)
+        return read_parquet(table)
     except (OSError, pl.exceptions.PolarsError):
         return None
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import polars as pl
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.frames import locked, make_folder_of, write
+from clipsyn.frames import locked, make_folder_of, read_parquet, write
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import NAMES, RESULT, Row
 from clipsyn.settings import FULL, Shots, images_of
@@ -285,7 +285,7 @@ def _read_with_what_is_beside(path: Path) -> pl.DataFrame:
 
 def _parquet(path: Path, hint: str = "") -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, glob=False)
+        return read_parquet(path)
     except (OSError, TypeError, pl.exceptions.PolarsError) as error:  # TypeError: a name not UTF-8
         said = str(error).partition("\n")[0]  # below it polars lists its own steps
         raise UsageError(f"{path} cannot be read as results: {said}{hint}") from error

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.frames import locked, make_folder_of, write, written_whole
+from clipsyn.frames import check_parquet, locked, make_folder_of, write, written_whole
 from clipsyn.results.frame import NAMES, RESULT, Row
 from clipsyn.store.samples import SampleTable
 
@@ -199,6 +199,7 @@ def _sources(path: Path) -> list[tuple[Path, pl.DataFrame, bool]]:
 def _subjects_in(file: Path) -> pl.DataFrame:
     """The subjects of one file, in order."""
     try:
+        check_parquet(file)
         schema = pl.read_parquet_schema(file)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UsageError(

@@ -225,7 +225,7 @@ class TestDeclaredSizes:
             read(tmp_path / "mine.npz")
 
     def test_a_zip_bomb(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("clipsyn.importing.declared._MOST_BYTES", 1 << 20)
+        monkeypatch.setattr("clipsyn.frames.MOST_BYTES", 1 << 20)
         rng = np.random.default_rng(0)
         np.savez_compressed(tmp_path / "a.npz", logits=rng.normal(size=(1 << 16, 3)))
         assert read(tmp_path / "a.npz").values.shape == (1 << 16, 3)

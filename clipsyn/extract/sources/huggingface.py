@@ -25,6 +25,7 @@ from clipsyn.catalog.class_names import find_class_names
 from clipsyn.documents import foreign, parse_json
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.frames import scan_parquet
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 _IMAGES = ("image", "img", "jpg", "png", "webp")
@@ -230,7 +231,7 @@ def _schema(path: Path) -> Mapping[str, Any]:
 def _scan(path: Path) -> pl.LazyFrame:
     """The table of a file: parquet, or Arrow's stream, of which the library makes its files."""
     if path.suffix == _PARQUET:
-        return pl.scan_parquet(path, glob=False)
+        return scan_parquet(path)
     return pl.read_ipc_stream(path).lazy()
 
 

@@ -13,7 +13,7 @@ from clipsyn.catalog.class_names import find_class_names
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
-from clipsyn.frames import unguarded
+from clipsyn.frames import read_parquet, unguarded
 
 COLUMNS = ("path", "label", "split", "id")
 
@@ -67,7 +67,7 @@ def _read(path: Path) -> pl.DataFrame:
     """The table, CSV columns as text: an id of ``007`` keeps its zeros."""
     with foreign(lambda reason: DatasetError(f"manifest '{path}' cannot be read: {reason}")):
         if path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path, glob=False)
+            table = read_parquet(path)
         else:
             table = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
     if "path" not in table.columns:
