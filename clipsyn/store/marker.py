@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from clipsyn.errors import StoreError, UnsupportedFormat
+from clipsyn.errors import StoreError, UnsupportedFormat, UsageError
 from clipsyn.schema import FORMAT_VERSION, check_format
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
@@ -20,10 +20,12 @@ _INDEX = "index.json"  # of a published store: see `clipsyn.remote`
 def is_vacant(path: Path) -> bool:
     """Whether a store can be made there: the folder is missing, or holds unfinished files alone.
 
-    Raises StoreError for a URL.
+    Raises StoreError for a URL, UsageError for a path within another store.
     """
     if isinstance(path, Location):
         raise written_at(path)
+    if around := store_around(path):
+        raise UsageError(f"{path} lies in the store {around}: name that store, or a path outside")
     if not files.exists(path):
         return True
     return path.is_dir() and all(entry.name == WIP for entry in files.entries(path))
@@ -31,6 +33,11 @@ def is_vacant(path: Path) -> bool:
 
 def is_store(path: Path) -> bool:
     return files.exists(path / MARKER)
+
+
+def store_around(path: Path) -> Path | None:
+    """The store in whose folders a path lies, if it lies in one: nothing else is made there."""
+    return next(filter(is_store, path.resolve().parents), None)
 
 
 def place_of(path: Path | str) -> Path:

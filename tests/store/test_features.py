@@ -14,12 +14,20 @@ import numpy as np
 import pytest
 
 from clipsyn.cli.extract import extract
-from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.errors import (
+    DamagedStore,
+    MissingCell,
+    StaleCell,
+    StoreError,
+    UnsupportedFormat,
+    UsageError,
+)
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.garbage import collect, left_over
-from clipsyn.store.marker import is_vacant
+from clipsyn.store.marker import is_vacant, store_around
+from clipsyn.store.merge import plan_merge
 
 # Opening and making
 
@@ -30,6 +38,19 @@ def test_a_store_is_made_once_and_opened_after(tmp_path: Path) -> None:
     assert (made.chunk_rows, again.chunk_rows) == (5, 5)
     assert made.marker()["store_id"] == again.marker()["store_id"]
     assert FeatureStore.open(str(made.path)).keys() == []
+
+
+def test_a_store_is_not_made_inside_a_store(tmp_path: Path, fakes: Any) -> None:
+    store = FeatureStore.create(tmp_path / "store")
+    (tmp_path / "link").symlink_to(store.path)
+    for path in (store.path / "features" / "mine", tmp_path / "link" / "a" / "b"):
+        with pytest.raises(UsageError):
+            FeatureStore.create(path)
+        with pytest.raises(UsageError):
+            plan_merge(path, [store.path]).carry_out(fakes.Quiet())
+        assert not path.exists()
+        assert store_around(path) == store.path
+    assert store_around(store.path) is None
 
 
 def test_where_nothing_is_a_store_can_be_made(tmp_path: Path) -> None:
