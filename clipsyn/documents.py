@@ -6,15 +6,21 @@ JSON, YAML and pickles that are damaged, or made to exhaust memory, raise ValueE
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.errors import ClipsynError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
     from yaml import SafeLoader
+
+_MOST_BYTES = 64 << 20  # prompts of all datasets together have 10 million
+_MOST_YAML = 1 << 18  # characters, and values: a recipe has some thousand
+_BITS = 63  # of a whole number
 
 
 @contextmanager
@@ -38,6 +44,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def read_text(path: Path) -> str:
+    """The text in a file; raises ValueError for more than anybody writes, such as a device gives."""
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    return content.decode("utf-8-sig")
+
+
 def parse_json(text: str | bytes) -> Any:
     """Like `json.loads`, but nesting that is too deep is a ValueError, too."""
     try:
@@ -47,15 +62,44 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The content of a YAML text; raises ValueError, on one line, also for a repeated key."""
+    """The content of a YAML text; raises ValueError, on one line, also for a repeated key.
+
+    An alias counts as often as it stands, so that a short text cannot mean endlessly much.
+    """
     import yaml
 
+    if len(text) > _MOST_YAML:
+        raise ValueError(f"it is longer than {_MOST_YAML:,} characters")
     try:
-        return yaml.load(text, _loader())
+        content = yaml.load(text, _loader())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError) as error:  # these of a `!!bool x`, a day 32
         raise ValueError(one_line(error)) from None
+    _check_size(content)
+    return content
+
+
+def _check_size(content: Any) -> None:
+    """Raise ValueError for too many values, or a number that nothing here could hold."""
+    waiting, values = [content], 0
+    while waiting:
+        value = waiting.pop()
+        values += 1
+        if values > _MOST_YAML:
+            raise ValueError(f"it has more than {_MOST_YAML:,} values, aliases written out")
+        if isinstance(value, int) and value.bit_length() > _BITS:
+            raise ValueError(f"it has a whole number of more than {_BITS} bits")
+        if isinstance(value, list | Mapping):
+            waiting += [*value, *value.values()] if isinstance(value, Mapping) else value
+
+
+def first_problem(error: ValidationError) -> str:
+    """What pydantic finds wrong first, with its place: ``backbones.0.name is missing``."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    words = {"missing": "is missing", "extra_forbidden": "is not allowed here"}
+    return f"{where} {words.get(first['type']) or ': ' + first['msg']}".replace(" : ", ": ")
 
 
 def check_pickle(content: bytes) -> None:
@@ -72,18 +116,20 @@ def check_pickle(content: bytes) -> None:
 
 @cache
 def _loader() -> type[SafeLoader]:
-    """YAML's safe loader, made to refuse a repeated key, of which it would take the last."""
+    """YAML's safe loader, but a key is a text or number, stands once, and merges nothing in."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-                name = key.tag, key.value
-                if isinstance(key, yaml.ScalarNode) and name in seen:
-                    problem = f"the key '{key.value}' stands twice"
+                name = key.tag, key.value if isinstance(key, yaml.ScalarNode) else None
+                problem = f"the key '{name[1]}' stands twice" if name in seen else ""
+                if name[1] is None or key.tag == "tag:yaml.org,2002:merge":
+                    problem = "a key is no list, mapping or merge (<<)"
+                if problem:
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add((key.tag, str(key.value)))
+                seen.add(name)
             return super().construct_mapping(node, deep)
 
     return Loader

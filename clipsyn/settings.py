@@ -39,7 +39,7 @@ def _flag(value: Any) -> bool:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, Integral) or abs(int(value)) >> 63:
         raise ValueError
     return int(value)
 
@@ -136,8 +136,8 @@ class Constraint:
             return None
         try:
             read = self.kind.read(value)
-        except ValueError:
-            raise self._refusal(name, self.kind.words, repr(value)) from None
+        except (ValueError, OverflowError):
+            raise self._refusal(name, self.kind.words, f"{value!r:.80}") from None
         for one in read if isinstance(read, tuple) else (read,):
             if self.choices and one not in self.choices:
                 raise unknown_name(name, one, self.choices)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from clipsyn import catalog
-from clipsyn.documents import foreign
+from clipsyn.documents import foreign, read_text
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone, listed
@@ -130,7 +130,7 @@ def _from_list(path: Path) -> Iterator[Backbone]:
     with foreign(
         lambda reason: UsageError(f"the list of backbones {path} cannot be read: {reason}")
     ):
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_text(path).splitlines()
     for line in lines:
         named = line.partition("#")[0]
         for entry in _entries(named) if named.strip() else ():

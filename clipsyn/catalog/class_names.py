@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipsyn.documents import foreign, parse_json
+from clipsyn.documents import foreign, parse_json, read_text
 from clipsyn.errors import DatasetError
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
     """The lines of a text file, one name or template each; blank lines may stand at its end."""
     with foreign(lambda reason: DatasetError(f"'{path}' cannot be read: {reason}")):
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
         raise DatasetError(f"'{path}': line {lines.index('') + 1} is empty; one name a line")
@@ -48,7 +48,7 @@ def find_class_names(
 
 def _from_json(path: Path, dataset: str, folders: Sequence[str]) -> tuple[str, ...]:
     with foreign(lambda reason: DatasetError(f"'{path}' is not JSON: {reason}")):
-        content: Any = parse_json(path.read_text(encoding="utf-8-sig"))
+        content: Any = parse_json(read_text(path))
     if isinstance(content, dict) and dataset in content:
         content = content[dataset]
     if isinstance(content, dict) and folders:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog.datasets import find_dataset
-from clipsyn.documents import foreign, parse_json
+from clipsyn.documents import foreign, parse_json, read_text
 from clipsyn.errors import UsageError
 from clipsyn.printable import few
 from clipsyn.registry import unknown_name
@@ -85,7 +85,7 @@ def _from_file(spec: str, dataset: str, class_names: Sequence[str]) -> PromptSet
             raise UsageError(f"there is no prompt file '{spec}'")
         raise unknown_name("prompt set", spec, NAMED, "A JSON file works too.")
     with foreign(lambda reason: UsageError(f"prompt file '{spec}' is not JSON: {reason}")):
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     return _parse(content, path, dataset, class_names)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsyn.catalog.datasets import find_dataset
-from clipsyn.documents import foreign
+from clipsyn.documents import foreign, read_text
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone
@@ -50,7 +50,7 @@ def find_reference(text: str) -> tuple[Published, ...]:
 
 def _read(path: Path) -> tuple[Published, ...]:
     with foreign(lambda reason: UsageError(f"reference {path} cannot be read: {reason}")):
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
         rows = list(_rows(lines))
     if not rows:
         raise UsageError(f"reference {path} has no numbers: write {', '.join(COLUMNS)} and rows")

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 import open_clip
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -30,6 +29,7 @@ from clipsyn.extract.flops import measure_gflops
 from clipsyn.extract.models import ModelSource, build, locate, quiet_open_clip
 from clipsyn.extract.text import TextTower
 from clipsyn.extract.weights import weights_digest
+from clipsyn.numerics.logits import is_scale
 from clipsyn.specs import Backbone, Identity, canonical_json
 
 PRECISIONS = ("fp32", "bf16", "amp_bf16", "amp_fp16")
@@ -96,7 +96,7 @@ def load_encoder(
 def _tokenizer(backbone: Backbone, source: ModelSource) -> Any:
     try:
         return open_clip.get_tokenizer(source.model_name)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of open_clip or transformers
         reason = one_line(error)[:200]
         raise CheckpointError(f"'{backbone.name}' has no tokenizer here: {reason}") from error
 
@@ -167,7 +167,7 @@ class OpenClipEncoder:
         self.gflops = _gflops(source, model, config)
         self.provenance = _provenance(backbone, model, device, self.gflops)
         self.embed_dim = int(source.config["embed_dim"])
-        self.logit_scale = float(model.logit_scale.detach().exp())
+        self.logit_scale = _logit_scale(backbone, model)
         steps = self.identity["preprocess"].items()  # normalisation apart
         self.preprocess_key = canonical_json({k: v for k, v in steps if k not in {"mean", "std"}})
         self._geometry, normalize = split_transform(config)
@@ -219,9 +219,11 @@ class OpenClipEncoder:
                 batch = batch.contiguous()
             if self._precision == "bf16":
                 batch = batch.bfloat16()
-            embedding = self._visual(batch)
+            embedding: torch.Tensor = self._visual(batch)
         with torch.inference_mode():
-            return F.normalize(embedding.float(), dim=-1).half()
+            embedding = embedding.float()
+            embedding /= embedding.norm(dim=-1, keepdim=True)  # of 0: NaN, which `to_host` refuses
+            return embedding.half()
 
     def _compute(self) -> AbstractContextManager[Any]:
         if self._precision.startswith("amp_"):
@@ -258,6 +260,16 @@ class OpenClipEncoder:
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, embed), unit norm, computed in float32 whatever the precision of the image tower."""
         return self._text.encode(texts)
+
+
+def _logit_scale(backbone: Backbone, model: Any) -> float:
+    scale = float(model.logit_scale.detach().exp())
+    if not is_scale(scale):
+        raise CheckpointError(
+            f"the logit scale of '{backbone.name}' is {scale:g}, which gives no usable logits: "
+            "fetch or train the checkpoint again"
+        )
+    return scale
 
 
 def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:

@@ -189,7 +189,7 @@ def settle_process() -> None:
         if hasattr(libc, "mallopt"):
             # glibc: keep freed activations instead of faulting them in anew
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-            libc.mallopt(_M_TRIM_THRESHOLD, 1 << 31 - 1)
+            libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
             libc.mallopt(_M_ARENA_MAX, 1)  # other threads' own arenas give large blocks back
 
 

@@ -10,25 +10,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.catalog.backbones import CONFIG_FILE
-from clipsyn.documents import foreign, one_line, parse_json
+from clipsyn.documents import one_line
 from clipsyn.errors import CheckpointError
+from clipsyn.extract.config import read_config
 from clipsyn.extract.hub import cached, require_answer
-from clipsyn.extract.weights import (
-    checkpoint_shapes,
-    first_misfit,
-    misshapen,
-    require_finite,
-)
+from clipsyn.extract.weights import checkpoint_shapes, misshapen, require_finite
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone
 
@@ -42,19 +37,6 @@ _WEIGHTS_FILES = (
     "pytorch_model.bin",
     "pytorch_model.pth",
     "model.pth",
-)
-
-# What open_clip, timm and torch raise for a configuration or weights that do not work.
-_BUILD_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    AssertionError,
-    OSError,
-    ImportError,
 )
 
 
@@ -98,7 +80,7 @@ def look_for(backbone: Backbone) -> tuple[bool, int | None]:
     if source.startswith("hf-hub:"):
         repository = source.removeprefix("hf-hub:")
         config = cached(repository, CONFIG_FILE)
-        width = int(_read_config(config)["embed_dim"]) if config else None
+        width = int(read_config(config)["embed_dim"]) if config else None
         return bool(config and cached(repository)), width
     if source.startswith("local-dir:") or "@" in source:
         located = locate(backbone)
@@ -122,7 +104,7 @@ def _from_folder(folder: Path) -> ModelSource:
         raise CheckpointError(
             f"there is no folder {folder}: local-dir:PATH needs one with {CONFIG_FILE} and weights"
         )
-    config = _read_config(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE)
     weights = _weights_in(folder)
     quick_gelu = bool(config.get("quick_gelu"))
     return ModelSource(f"local-dir:{folder}", config, weights, quick_gelu=quick_gelu)
@@ -141,22 +123,6 @@ def _weights_in(folder: Path) -> Path:
     return weights[0]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} is missing: it describes the model, {{'model_cfg': …, 'preprocess_cfg': …}}, "
-            "as open_clip's push_to_hf_hub writes it"
-        )
-    with foreign(lambda reason: CheckpointError(f"{path} cannot be read as JSON: {reason}")):
-        content = parse_json(path.read_text("utf-8"))
-    config = content.get("model_cfg") if isinstance(content, dict) else None
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        raise CheckpointError(
-            f"{path} must have a 'model_cfg' with embed_dim, vision_cfg and text_cfg"
-        )
-    return config
-
-
 def _from_hub(source: str) -> ModelSource:
     repository = source.removeprefix("hf-hub:")
     try:
@@ -166,7 +132,7 @@ def _from_hub(source: str) -> ModelSource:
         checkpoint = download_pretrained_from_hf(repository)
     except (OSError, RuntimeError, ValueError) as error:
         raise _not_downloaded(source, repository) from error
-    config = _read_config(Path(config_path))
+    config = read_config(Path(config_path))
     return ModelSource(source, config, Path(checkpoint), quick_gelu=bool(config.get("quick_gelu")))
 
 
@@ -255,6 +221,7 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
     and for NaN or Inf.
     """
     shapes = checkpoint_shapes(source.checkpoint)
+    what = f"'{backbone.name}' cannot be made of {source.checkpoint}"
     with quiet_open_clip():
         try:
             model = open_clip.create_model(
@@ -266,45 +233,25 @@ def build(backbone: Backbone, source: ModelSource) -> Any:
                 device="cpu",
                 force_quick_gelu=source.quick_gelu,
             )
-        except _BUILD_ERRORS as error:
-            raise _misfit(backbone, source, shapes, error) from error
+        except Exception as error:  # of open_clip, timm, transformers or torch
+            raise CheckpointError(f"{what}: {one_line(error)[:300]}") from error
     if resized := misshapen(shapes, model):
-        raise CheckpointError(_does_not_fit(backbone, source, resized))
+        raise CheckpointError(f"{what}: {resized}")
     require_finite(model, backbone.name)
     return model.eval()
-
-
-def _misfit(
-    backbone: Backbone, source: ModelSource, shapes: dict[str, tuple[int, ...]], error: Exception
-) -> CheckpointError:
-    """Why a model could not be made: its configuration, or weights that do not fit it."""
-    try:  # without memory or values: only names and shapes are wanted
-        with torch.device("meta"):
-            model = open_clip.create_model(
-                source.model_name,
-                load_weights=False,
-                device="meta",
-                force_quick_gelu=source.quick_gelu,
-            )
-    except _BUILD_ERRORS:
-        return CheckpointError(f"open_clip cannot build '{backbone.name}': {one_line(error)[:300]}")
-    misfit = first_misfit(shapes, model) if shapes else None
-    return CheckpointError(_does_not_fit(backbone, source, misfit or one_line(error)[:300]))
-
-
-def _does_not_fit(backbone: Backbone, source: ModelSource, misfit: str) -> str:
-    return (
-        f"the weights in {source.checkpoint} do not fit the architecture of '{backbone.name}': "
-        f"{misfit}"
-    )
 
 
 @contextmanager
 def quiet_open_clip() -> Iterator[None]:
     """Keep open_clip's logging off the user's terminal and out of the root logger's set-up.
 
-    It logs through the root logger, whose first message would install a handler permanently.
+    It logs through the root logger, whose first message would install a handler permanently. Nor
+    does transformers ask here whether code of a repository may run: it may not.
     """
+    with suppress(ImportError):
+        from transformers import dynamic_module_utils
+
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # seconds for an answer
     before = logging.root.manager.disable
     handler = logging.NullHandler()
     logging.root.addHandler(handler)

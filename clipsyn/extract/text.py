@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from open_clip.transformer import TextTransformer
 
+from clipsyn.errors import CheckpointError
 from clipsyn.specs import PromptSet
 
 BATCH = 256
@@ -68,7 +69,7 @@ class ClassTexts:
 
         embedded: gives the embeddings (n, embed) of one of `parts`. The order (normalise, mean,
         normalise) is CLIP's and open_clip's. A text that several classes share has one embedding,
-        so classes of one name get identical rows.
+        so classes of one name get identical rows. Raises CheckpointError where a class has none.
         """
         mean = np.zeros((len(self.class_names), self.encoder.embed_dim))
         for part in self.parts:
@@ -76,7 +77,13 @@ class ClassTexts:
                 for number in self._places[text]:
                     mean[number] += row
         mean /= np.array([[len(self.prompts.prompts(name))] for name in self.class_names])
-        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+        length = np.linalg.norm(mean, axis=1, keepdims=True)
+        if lost := int(np.count_nonzero(~((length > 0) & np.isfinite(length)))):
+            raise CheckpointError(
+                f"the text tower has no embedding, or NaN or Inf, for {lost:,} of {len(mean):,} "
+                "classes: fetch or train the checkpoint again"
+            )
+        mean /= length
         return mean.astype(np.float32)
 
 

@@ -98,20 +98,6 @@ def _state_dict_shapes(path: Path, content: Any) -> Shapes:
     }
 
 
-def first_misfit(shapes: Shapes, model: torch.nn.Module) -> str | None:
-    """The first difference between a file's tensors and the model's, in words; None if none."""
-    if other_shape := misshapen(shapes, model):
-        return other_shape
-    wanted = model.state_dict()
-    for name in wanted:
-        if name not in shapes:
-            return f"'{name}' is not in the file"
-    for name in shapes:
-        if name not in wanted:
-            return f"'{name}' is in the file and not in the model"
-    return None
-
-
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 

@@ -17,6 +17,11 @@ _LARGE = 1e30  # a sum of powers that single precision has numbers beyond
 _SMALL = 1e-30  # a probability beside which one that is 0 in single precision matters no more
 
 
+def is_scale(scale: float) -> bool:
+    """Whether cosines times `scale` are logits that single precision holds and tells apart."""
+    return 1e-6 <= scale <= 1e6
+
+
 def zero_shot_logits(
     image_embedding: NDArray[Any],
     class_embedding: NDArray[np.float32],

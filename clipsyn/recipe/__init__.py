@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clipsyn.catalog import recipes_dir
-from clipsyn.documents import parse_yaml
+from clipsyn.documents import parse_yaml, read_text
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
 from clipsyn.recipe.declared import SettingsStage
@@ -82,7 +82,7 @@ def _without_document(stage: Stage) -> Stage:
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe; raises UsageError that names the line or the field."""
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(path))
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
     except ValueError as error:

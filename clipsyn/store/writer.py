@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn import __version__
 from clipsyn.command import running
 from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
-from clipsyn.numerics.logits import predictions, zero_shot_logits
+from clipsyn.numerics.logits import is_scale, predictions, zero_shot_logits
 from clipsyn.pool import check_unit_norm
 from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import FeatureKey, Identity, check_backbone_name
@@ -150,9 +150,9 @@ class CellWriter:
         values, _ = self._given(what, embeddings)
         self._check_count(what, len(values))
         check_unit_norm(f"classes by {self.key.backbone}", values)
-        if not 0 < scale < np.inf:
+        if not is_scale(scale):
             raise InputError(
-                f"{self.key}: the logit scale is a number above 0, such as 100, not {scale}"
+                f"{self.key}: the logit scale is from 1e-6 to 1e6, such as 100, not {scale}"
             )
         self._classes[prompts] = _Classes(values.astype(np.float32), float(scale), logits)
         self._check_widths()

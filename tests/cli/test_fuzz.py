@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,7 +184,10 @@ def test_no_value_makes_a_traceback(name: str, run: Callable[..., Result]) -> No
     assert not faults, "\n".join(faults)
 
 
-IN_RECIPES = (None, "", "\0", "/", 10**30, float("nan"), [""], {"a": "b"})
+IN_RECIPES = (
+    *(None, "", "\0", "/", 10**30, 10**310, float("nan"), float("inf")),
+    *([""], [10**310], {"a": "b"}, {1: 2}, date(2024, 1, 1)),
+)
 STAGE_BASES: dict[str, dict[str, Any]] = {  # where a stage cannot do without a field
     "extract": {"datasets": ["nowhere/at/all"]},
     "import": {"files": ["mine.csv"], "dataset": "toy", "backbone": "mine"},

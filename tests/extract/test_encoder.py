@@ -18,7 +18,8 @@ from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract import encoder as encoder_module
 from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.encoder import load_encoder, resolve_device, resolve_precision
-from clipsyn.specs import Backbone, canonical_json
+from clipsyn.extract.text import ClassTexts
+from clipsyn.specs import Backbone, PromptSet, canonical_json
 
 SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]
 
@@ -297,6 +298,33 @@ def test_embeddings_that_are_not_finite_name_the_backbone(saved: Any) -> None:
     bad[1, 5] = float("inf")
     with pytest.raises(CheckpointError, match="'mine' gives NaN or Inf for 1 of 6 images"):
         encoder.to_host([good, bad])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        ("text_projection", 0.0),
+        ("visual.proj", 0.0),
+        ("logit_scale", 200.0),
+        ("logit_scale", -100.0),
+    ],
+)
+def test_weights_that_give_no_embedding_or_no_logits(
+    saved: Any, write_folder: Any, tensor: str, value: float
+) -> None:
+    checkpoint = saved("clipsyn-vit")
+    state = {name: values.clone() for name, values in checkpoint.model.state_dict().items()}
+    state[tensor].fill_(value)
+    source = write_folder("spoilt", checkpoint.config, state)
+
+    def encode() -> None:
+        encoder = load_encoder(Backbone.parse(source), device="cpu")
+        encoder.to_host([encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))])
+        texts = ClassTexts(encoder, ("cat", "dog"), PromptSet("own", ("a {c}",)))
+        texts.class_embeddings(encoder.encode_text)
+
+    with pytest.raises(CheckpointError):
+        encode()
 
 
 @pytest.mark.parametrize("name", ["tpu9000", "meta", "cuda:99", ""])

@@ -237,7 +237,7 @@ def test_folders_that_are_no_checkpoint(saved: Any, tmp_path: Path) -> None:
         load(f"local-dir:{folder}")
     for bad in ("", "[]", "{", '{"model_cfg": {"embed_dim": 3}}', content.replace("model", "x")):
         config.write_text(bad)
-        with pytest.raises(CheckpointError, match=r"open_clip_config.json (cannot|must)"):
+        with pytest.raises(CheckpointError, match=r"open_clip_config\.json"):
             load(f"local-dir:{folder}")
     config.unlink()
     with pytest.raises(CheckpointError, match=r"open_clip_config.json is missing"):
@@ -249,7 +249,7 @@ def test_a_configuration_that_open_clip_cannot_build(saved: Any, write_folder: A
     config = json.loads(json.dumps(checkpoint.config))
     config["vision_cfg"]["depth"] = 7
     source = write_folder("odd", config, checkpoint.model.state_dict())
-    with pytest.raises(CheckpointError, match=r"open_clip cannot build 'odd': .*depth"):
+    with pytest.raises(CheckpointError, match=r"'odd' cannot be made of .*depth"):
         load(source)
 
 

@@ -17,7 +17,6 @@ from clipsyn.errors import CheckpointError
 from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.weights import (
     checkpoint_shapes,
-    first_misfit,
     misshapen,
     require_finite,
     weights_digest,
@@ -137,30 +136,35 @@ def test_numpy_archives_are_left_to_open_clip(tmp_path: Path) -> None:
     assert checkpoint_shapes(path) == {}
 
 
-def test_weights_of_another_architecture_name_the_tensor(saved: Any) -> None:
-    wide, vit, rn = (saved(f"clipsyn-{name}") for name in ("vit-wide", "vit", "rn"))
+@pytest.mark.parametrize(
+    ("architecture", "weights", "tensor"),
+    [
+        ("clipsyn-vit", "clipsyn-vit-wide", "visual.class_embedding"),
+        ("clipsyn-rn", "clipsyn-vit", "visual."),
+        ("clipsyn-vit", "clipsyn-rn", "visual.class_embedding"),
+    ],
+)
+def test_weights_of_another_architecture_name_the_tensor(
+    saved: Any, architecture: str, weights: str, tensor: str
+) -> None:
+    file = saved(weights).pt
+    saved(architecture)
     with pytest.raises(CheckpointError) as error:
-        load(f"clipsyn-vit@{wide.pt}")
-    message = str(error.value)
-    assert f"the weights in {wide.pt} do not fit" in message
-    assert "'visual.class_embedding' has shape (128,) in the file and (64,) in the model" in message
-    with pytest.raises(CheckpointError, match=r"'text_projection' has shape \(32, 32\) in the fi"):
-        load(f"clipsyn-rn@{vit.pt}")
-    with pytest.raises(CheckpointError, match=r"'text_projection' has shape \(32, 48\) in the fi"):
-        load(f"clipsyn-vit@{rn.pt}")
+        load(f"{architecture}@{file}")
+    assert str(file) in str(error.value)
+    assert tensor in str(error.value)
 
 
 def test_missing_and_surplus_tensors_are_named(saved: Any, tmp_path: Path) -> None:
     state = dict(saved("clipsyn-vit").model.state_dict())
-    surplus = tmp_path / "surplus.pt"
-    torch.save({**state, "head.weight": torch.zeros(3)}, surplus)
-    with pytest.raises(CheckpointError, match=r"'head.weight' is in the file and not in the model"):
-        load(f"clipsyn-vit@{surplus}")
+    file = tmp_path / "other.pt"
+    torch.save({**state, "head.weight": torch.zeros(3)}, file)
+    with pytest.raises(CheckpointError, match=r"head\.weight"):
+        load(f"clipsyn-vit@{file}")
     del state["ln_final.weight"]
-    missing = tmp_path / "missing.pt"
-    torch.save(state, missing)
-    with pytest.raises(CheckpointError, match=r"'ln_final.weight' is not in the file"):
-        load(f"clipsyn-vit@{missing}")
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match=r"ln_final\.weight"):
+        load(f"clipsyn-vit@{file}")
 
 
 def test_weights_of_another_resolution_are_not_resized(saved: Any) -> None:
@@ -181,8 +185,7 @@ def test_resized_text_positions_are_found_under_their_old_name(saved: Any) -> No
 
 def test_a_logit_scale_of_one_element_fits(saved: Any) -> None:
     model = saved("clipsyn-vit").model
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert first_misfit({**shapes, "logit_scale": (1,)}, model) is None
+    assert misshapen({"logit_scale": (1,)}, model) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -369,8 +369,9 @@ class TestWhatCannotBe:
             (
                 lambda cell: cell.classes("simple", TEXTS, float("nan")),
                 InputError,
-                "logit scale is a number above 0, such as 100, not nan",
+                "not nan",
             ),
+            (lambda cell: cell.classes("simple", TEXTS, 1e300), InputError, r"not 1e\+300"),
             (
                 lambda cell: (cell.logits(LOGITS), cell.embeddings(IMAGES)),
                 UsageError,

@@ -1,0 +1,124 @@
+"""What a folder of others may say of a model: nothing that is run, fetched or out of range."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import open_clip
+import pytest
+
+from clipsyn.errors import CheckpointError
+from clipsyn.extract.config import read_config
+from clipsyn.extract.encoder import load_encoder
+from clipsyn.extract.models import look_for
+from clipsyn.specs import Backbone
+from tests.extract.conftest import VIT
+
+CONFIG = "open_clip_config.json"
+MODEL, IMAGES, TEXTS, PIXELS = "model_cfg", "vision_cfg", "text_cfg", "preprocess_cfg"
+
+
+def written(folder: Path, model: dict[str, Any], **preprocess: Any) -> Path:
+    path = folder / CONFIG
+    path.write_text(json.dumps({MODEL: model, PIXELS: preprocess}))
+    return path
+
+
+@pytest.mark.parametrize("name", open_clip.list_models())
+def test_what_open_clip_ships_may_be_said(tmp_path: Path, name: str) -> None:
+    model = open_clip.get_model_config(name)
+    assert read_config(written(tmp_path, model)) == model
+
+
+def test_what_models_of_the_hub_say(tmp_path: Path) -> None:
+    biomedical = {
+        "embed_dim": 512,
+        IMAGES: {"timm_model_name": "vit_base_patch16_224", "timm_proj": "linear"},
+        TEXTS: {
+            "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+            "hf_tokenizer_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+            "hf_pooler_type": "cls_last_hidden_state_pooler",
+            "context_length": 256,
+        },
+    }
+    pixels = {"mean": [0.5, 0, 1], "std": [0.5, 1, 2], "size": None, "resize_mode": "squash"}
+    assert read_config(written(tmp_path, biomedical, **pixels)) == biomedical
+
+
+FORBIDDEN = [
+    (TEXTS, "tokenizer_kwargs", {"trust_remote_code": True}),
+    (TEXTS, "tokenizer_kwargs", {"tokenizer_file": "/etc/passwd"}),
+    (TEXTS, "tokenizer_kwargs", {"bpe_path": "/etc/passwd"}),
+    (TEXTS, "hf_tokenizer_name", "/srv/evil"),
+    (TEXTS, "hf_tokenizer_name", "./evil"),
+    (TEXTS, "hf_model_name", "../evil"),
+    (TEXTS, "hf_model_name", "a/b/c"),
+    (TEXTS, "hf_model_name", "https://evil.org/x"),
+    (TEXTS, "auto_map", {"AutoModel": "evil.Model"}),
+    (TEXTS, "norm_kwargs", {"device": "cuda"}),
+    (TEXTS, "layers", 10**9),
+    (TEXTS, "vocab_size", 10**12),
+    (TEXTS, "width", "1" * 400),
+    (IMAGES, "timm_model_name", "hf-hub:evil/model"),
+    (IMAGES, "timm_model_name", "local-dir:/srv/evil"),
+    (IMAGES, "timm_pool", "../pool"),
+    (IMAGES, "act_kwargs", {"inplace": {}}),
+    (IMAGES, "image_size", 0),
+    (IMAGES, "image_size", 10**9),
+    (MODEL, "pretrained_hf", True),
+    (MODEL, "cache_dir", "/srv/evil"),
+    (MODEL, "embed_dim", "512"),
+    (MODEL, IMAGES, None),
+    *[(PIXELS, "size", size) for size in (0, -1, 10**9, 10**310, "64", True, [64], [64, 0], {})],
+    *[(PIXELS, "mean", mean) for mean in (0.5, [0, 0], [0] * 4, ["0"] * 3, [float("nan")] * 3)],
+    *[(PIXELS, "std", [std, 1, 1]) for std in (0, -1, float("inf"), float("nan"), 1e-300, None)],
+    *[(PIXELS, "interpolation", way) for way in ("lanczos", 3, "")],
+    *[(PIXELS, "resize_mode", way) for way in ("stretch", ["squash"])],
+    (PIXELS, "mode", "CMYK"),
+    (PIXELS, "fill_color", 256),
+]
+
+
+@pytest.mark.parametrize(("part", "key", "value"), FORBIDDEN)
+def test_what_may_not_be_said(tmp_path: Path, part: str, key: str, value: Any) -> None:
+    content = json.loads(json.dumps({MODEL: VIT, PIXELS: {}}))
+    {**content, **content[MODEL]}[part][key] = value
+    (tmp_path / CONFIG).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError) as caught:
+        look_for(Backbone.parse(f"local-dir:{tmp_path}"))
+    assert key in str(caught.value)
+
+
+class AutoTokenizer:
+    """As that of transformers: it runs the folder's program where it is told to trust it."""
+
+    @staticmethod
+    def from_pretrained(folder: Path, trust_remote_code: bool | None = None, **_: Any) -> None:
+        library = sys.modules["transformers"]
+        if trust_remote_code or (
+            trust_remote_code is None and library.dynamic_module_utils.TIME_OUT_REMOTE_CODE
+        ):
+            exec((folder / "evil.py").read_text())
+        raise ValueError("a program would have to run")
+
+
+@pytest.mark.parametrize("options", [{"trust_remote_code": True}, {}])
+def test_no_program_of_the_folder_is_run(
+    saved: Any, write_folder: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    library: Any = ModuleType("transformers")
+    library.AutoTokenizer = AutoTokenizer
+    library.dynamic_module_utils = SimpleNamespace(TIME_OUT_REMOTE_CODE=15)
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    texts = {**VIT[TEXTS], "hf_tokenizer_name": "lab/words", "tokenizer_kwargs": options}
+    state = saved("clipsyn-vit").model.state_dict()
+    source = write_folder("odd", {**VIT, TEXTS: texts}, state)
+    folder = Path(source.removeprefix("local-dir:"))
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    with pytest.raises(CheckpointError):
+        load_encoder(Backbone.parse(source), device="cpu")
+    assert not (folder / "ran").exists()
