@@ -45,7 +45,7 @@ def one_line(error: BaseException) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text in a file; raises ValueError for more than anybody writes, such as a device gives."""
+    """The text in a file; raises ValueError for more than anybody writes, as of a device."""
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
