@@ -95,6 +95,11 @@ class Estimator:
             setattr(self, name, value)
         return self
 
+    def check_parameters(self) -> None:
+        """Raise UsageError for a parameter that is not what it may be."""
+        for name, constraint in self.constraints().items():
+            constraint.accepted(name, getattr(self, name))
+
     def fit_work(self, shape: Shape) -> Work | None:
         """What a fit on a support of this shape takes; None where its first fit has to tell."""
         return None if self.learns else Work()
@@ -120,8 +125,7 @@ class Estimator:
         Raises UsageError for a parameter that is not what it may be, LeakError for a pool of the
         test split, InputError where no sample is left.
         """
-        for name, constraint in self.constraints().items():
-            constraint.accepted(name, getattr(self, name))
+        self.check_parameters()
         called = type(self).__name__
         if support.split == "test":
             raise LeakError(

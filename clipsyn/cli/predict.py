@@ -14,7 +14,7 @@ import click
 
 from clipsyn.cli.options import Report, report_options
 from clipsyn.cli.output import say
-from clipsyn.errors import UsageError
+from clipsyn.errors import RouterMismatch, UsageError
 from clipsyn.printable import counted
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ def _extract(
         for cell in plan.cells:
             identity = cell.draft.identity
             loaded = {**identity["backbone"], "pixels": identity["pixels"]}
+            if cell.key.backbone not in backbones:  # its name means others: a collection, a list
+                raise RouterMismatch("backbones", tuple(backbones), cell.key.backbone)
             backbones[cell.key.backbone].check(loaded)
         with progress() as counters:
             run_job(plan, how, counters)

@@ -13,34 +13,34 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
-from numbers import Integral, Real
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from clipsyn import __version__
-from clipsyn.documents import parse_json
+from clipsyn.documents import foreign, parse_json
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import ClipsynError, DamagedStore, InputError, UnsupportedFormat, UsageError
 from clipsyn.estimator import Estimator
 from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
+from clipsyn.numerics.logits import is_scale
 from clipsyn.pool import Pool
 from clipsyn.registry import Registry
 from clipsyn.router.backbone import FittedBackbone
 from clipsyn.router.fitted import FittedRouter, Support
-from clipsyn.router.values import Arrays, decode, encode
+from clipsyn.router.values import Arrays, decode, encode, matches, read_record
 from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import fingerprint
-from clipsyn.store.files import write_file
+from clipsyn.store.files import read_file, write_file
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
 _OF_BACKBONE = ("name", "source", "identity", "logit_scale")  # beside its class embeddings
-_NUMBERS: dict[type, type] = {int: Integral, float: Real}  # numpy's too
+_MOST_ARRAYS = 4 << 30  # bytes: no method learns from more than 1 GiB of images
 
 
 def save_router(
@@ -128,13 +128,12 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
     >>> load_router("router").support.samples  # images that it was fitted on
     11
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     path = Path(path)
     content = _read_description(path)
     try:
-        binary = (path / ARRAYS).read_bytes()
+        binary = read_file(path / ARRAYS, _MOST_ARRAYS)
     except OSError as error:
         raise DamagedStore(f"{path / ARRAYS} cannot be read: {error.strerror}") from None
     if hashlib.sha256(binary).hexdigest() != content.get("arrays"):
@@ -142,14 +141,12 @@ def load_router(path: Path | str, *, plugins: bool = False) -> FittedRouter:
             f"{path / ARRAYS} is damaged or of another router: its SHA-256 is not the one in "
             f"{DESCRIPTION}"
         )
-    try:
+    with foreign(lambda reason: DamagedStore(f"{path} describes no router: {reason}")):
         # copies: what numpy allocates is aligned as it was after fitting, and can be written to
         arrays = {name: array.copy() for name, array in load(binary).items()}
         if not plugins:
             _refuse_plugins(path, content)
         router = _router(content, arrays)
-    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise DamagedStore(f"{path / DESCRIPTION} describes no router: {error!r}") from error
     if name := _not_finite(arrays):
         raise DamagedStore(
             f"{path / ARRAYS} has numbers in {name} that are not finite, which predict "
@@ -188,7 +185,7 @@ def _move(draft: Path, path: Path) -> None:
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
     try:
-        content: dict[str, Any] = parse_json(file.read_bytes())
+        content: dict[str, Any] = parse_json(read_file(file))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{path} is no router: make one with `clipsyn fit STORE -d DATASET -o {path}`"
@@ -244,30 +241,33 @@ def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
 
 def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
     """What this version knows of `content`: a newer one of the same format may say more."""
-    support = {known.name: content["support"][known.name] for known in fields(Support)}
-    classes = content["n_classes"]
-    if not (isinstance(classes, int) and 0 < classes <= NO_PREDICTION):
-        raise ValueError(f"it has {classes} classes")
-    return FittedRouter(
-        _read_estimator(ENSEMBLES, content["ensemble"], arrays),
-        _read_estimator(HEADS, content["head"], arrays),
-        tuple(_read_backbone(backbone, arrays, classes) for backbone in content["backbones"]),
-        classes,
-        tuple(content["class_names"]),
-        content["prompts"],
-        Support(**(support | {"views": tuple(support["views"])})),
+    router: FittedRouter = read_record(
+        FittedRouter,
+        content,
+        ensemble=_read_estimator(ENSEMBLES, content["ensemble"], arrays),
+        head=_read_estimator(HEADS, content["head"], arrays),
+        backbones=tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
+        support=read_record(Support, content["support"]),
     )
+    classes = {router.n_classes, *map(len, router.class_embeddings.values())}
+    classes |= {len(router.class_names)} if router.class_names else set()
+    if len(classes) > 1 or not 0 < router.n_classes <= NO_PREDICTION:
+        raise ValueError(f"it has {', '.join(map(str, sorted(classes)))} classes")
+    if len(set(router.names)) < len(router.names) or (
+        router.prompts and "name" not in router.prompts
+    ):
+        raise ValueError("its backbones or prompts have no names of their own")
+    return router
 
 
-def _read_backbone(content: Mapping[str, Any], arrays: Arrays, classes: int) -> FittedBackbone:
-    about = {name: content[name] for name in _OF_BACKBONE}
-    name, scale = about["name"], about["logit_scale"]
-    if scale is not None and not (isinstance(scale, int | float) and scale > 0):
-        raise ValueError(f"the logit scale of {name} is {scale}")
-    embedding = arrays.get(_class_array(name))
-    if embedding is not None and not (embedding.ndim == 2 and len(embedding) == classes):
-        raise ValueError(f"{classes} classes of {name} have embeddings of {embedding.shape}")
-    return FittedBackbone(**about, class_embedding=embedding)
+def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:
+    embedding = arrays.get(_class_array(content["name"]))
+    backbone: FittedBackbone = read_record(FittedBackbone, content, class_embedding=embedding)
+    if backbone.logit_scale is not None and not is_scale(backbone.logit_scale):
+        raise ValueError(f"the logit scale of {backbone.name} is {backbone.logit_scale}")
+    if embedding is not None and (embedding.ndim != 2 or not embedding.size):
+        raise ValueError(f"classes of {backbone.name} have embeddings of {embedding.shape}")
+    return backbone
 
 
 def _class_array(backbone: str) -> str:
@@ -287,31 +287,27 @@ def _estimator(registry: Registry, estimator: Estimator, arrays: Arrays) -> dict
 def _read_estimator(registry: Registry, content: Mapping[str, Any], arrays: Arrays) -> Any:
     parameters = {name: decode(value, arrays) for name, value in content["parameters"].items()}
     estimator = registry.load(content["name"])(**parameters)
-    declared = _declared(type(estimator))
+    try:
+        estimator.check_parameters()
+    except UsageError as error:
+        raise ValueError(error) from None
+    hints = _hints(type(estimator))
     for name, stored in content["learned"].items():
         if name.startswith("_") or not name.endswith("_"):
             raise ValueError(f"'{name}' is no learned attribute")
-        value, kind = decode(stored, arrays), declared.get(name)
-        if kind is not None and not isinstance(value, kind):
-            raise TypeError(f"'{name}' is a {type(value).__name__}")
+        value = decode(stored, arrays)
+        if not matches(value, hints.get(name, Any)):
+            raise ValueError(f"'{name}' is a {type(value).__name__}")
         setattr(estimator, name, value)
     return estimator
 
 
-def _declared(estimator: type) -> dict[str, type]:
+def _hints(estimator: type) -> dict[str, Any]:
     """What each learned value is, by the annotations of the class; another package may have none.
 
     A single number would do for an array in many a formula, and predict something else.
     """
     try:
-        hints = get_type_hints(estimator)
+        return get_type_hints(estimator)
     except NameError:
         return {}
-    kinds = {name: _class_of(hint) for name, hint in hints.items()}
-    return {name: _NUMBERS.get(kind, kind) for name, kind in kinds.items() if type(kind) is type}
-
-
-def _class_of(hint: Any) -> Any:
-    """Without its parameters; since Python 3.12 numpy's NDArray is an alias with a value."""
-    kind = get_origin(hint) or hint
-    return _class_of(kind.__value__) if hasattr(kind, "__value__") else kind

@@ -50,7 +50,7 @@ class FittedBackbone:
                 f"the embeddings of {self.name} were imported, so what makes others like them is "
                 "not known: give a store that has its embeddings of these images"
             )
-        return str(self.identity["precision"])
+        return str(self.identity.get("precision"))
 
     def logits(self, embedding: NDArray[Any], rows: int) -> NDArray[np.float32]:
         """`zero_shot_logits` of image embeddings (sample, embed) that lie in blocks of `rows`.

@@ -204,7 +204,8 @@ def _predict(router: FittedRouter, pool: Pool) -> tuple[pl.DataFrame, NDArray[np
     scores, weights = router.combine_and_weigh(pool)
     index = predictions(scores)
     known = index != NO_PREDICTION
-    names = np.array([*router.class_names, None], object)  # the last where nothing is known
+    known_names = router.class_names or [None] * router.n_classes  # none, if fitted on plain arrays
+    names = np.array([*known_names, None], object)  # the last where nothing is known
     position = np.where(known, index.astype(np.intp), -1)
     columns: dict[str, pl.Series] = {
         "id": pl.Series(pool.ids, dtype=pl.String),

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,38 @@ def decode(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     return _DECODERS[kind](content, arrays)
 
 
+def read_record(record: type, content: Mapping[str, Any], **others: Any) -> Any:
+    """An object of a dataclass, `others` aside from JSON; ValueError for a field of another type.
+
+    The annotations of the class are the schema.
+    """
+    hints = {name: hint for name, hint in get_type_hints(record).items() if name not in others}
+    for name, hint in hints.items():
+        if not matches(content[name], hint):
+            raise ValueError(f"'{name}' is no {hint}")
+    values = {name: content[name] for name in hints}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return record(**{**values, **lists, **others})
+
+
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation says, to its last item; lists of JSON are tuples."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if hasattr(kind, "__value__"):  # since Python 3.12 numpy's NDArray is an alias
+        return matches(value, kind.__value__)
+    if kind is UnionType:
+        return any(matches(value, one) for one in inner)
+    if kind in _NUMBERS:
+        whole = not isinstance(value, int) or value.bit_length() < 64
+        return isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool) and whole
+    if kind is tuple:
+        return isinstance(value, tuple | list) and all(matches(item, inner[0]) for item in value)
+    if kind in (dict, Mapping):
+        return isinstance(value, dict) and all(matches(item, inner[1]) for item in value.values())
+    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
+
+
+_NUMBERS: dict[Any, type] = {int: Integral, float: Real}  # numpy's too
 _DECODERS: dict[str, Callable[[Any, Mapping[str, NDArray[Any]]], Any]] = {
     "array": lambda name, arrays: arrays[name],
     "fortran": lambda name, arrays: arrays[name].T,

@@ -284,7 +284,7 @@ def test_learned_values_cannot_stand_in_for_code(name: str, folder: Path) -> Non
 
 def test_learned_values_cannot_stand_in_for_what_is_derived(folder: Path) -> None:
     edit(folder, lambda content: content["ensemble"]["learned"].update(classes_=1))
-    with pytest.raises(DamagedStore, match="describes no router: AttributeError"):
+    with pytest.raises(DamagedStore, match="describes no router"):
         load_router(folder)
 
 
@@ -309,7 +309,7 @@ def test_a_missing_array(folder: Path, support: Pool) -> None:
         content["ensemble"]["learned"]["weights_"] = {"array": "ensemble/weights_"}
 
     edit(folder, point)
-    with pytest.raises(DamagedStore, match="describes no router: KeyError"):
+    with pytest.raises(DamagedStore, match="describes no router"):
         load_router(folder)
 
 
@@ -357,7 +357,7 @@ def test_a_scale_that_is_none(scale: str, folder: Path) -> None:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()  # as a forger would
     file.write_text(json.dumps(content | {"fingerprint": digest}))
-    with pytest.raises(DamagedStore, match=r"is damaged or was edited|the logit scale of fake/one"):
+    with pytest.raises(DamagedStore):
         load_router(folder)
 
 
