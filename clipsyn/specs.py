@@ -143,7 +143,7 @@ class Perturbation:
 CLEAN = Perturbation()
 
 _PERTURBATION = re.compile(
-    r"^(?P<name>[a-z0-9_]+)[:-](?P<severity>\d+)(?P<rest>(?:[:-][a-z]+=?\d+)*)$"
+    r"^(?P<name>[a-z0-9_]+)[:-](?P<severity>\d{1,18})(?P<rest>(?:[:-][a-z]+=?\d{1,18})*)$"
 )
 
 
@@ -161,7 +161,10 @@ def parse_perturbation(text: str) -> Perturbation:
             f"'{text}' is no perturbation: write clean or NAME:SEVERITY (1-5), for instance jpeg:3 "
             "or gaussian_noise:2:seed=1:canvas=64"
         )
-    options = {key: int(value) for key, value in re.findall(r"([a-z]+)=?(\d+)", match["rest"])}
+    given = re.findall(r"([a-z]+)=?(\d+)", match["rest"])
+    options = {key: int(value) for key, value in given}
+    if len(options) < len(given):
+        raise UsageError(f"'{text}' gives an option twice: give each once")
     if unknown := sorted(set(options) - {"seed", "canvas"}):
         raise UsageError(
             f"'{text}': unknown option {unknown[0]}; a perturbation takes seed and canvas"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,10 @@ def _split(images: Path, *, output: Path, replace: bool, **values: Any) -> None:
     rows = _rows(division)
     say_rows(rows)
     names = ",".join(row["split"] for row in rows if row["split"] != "conflicting")
-    say(f"written to {output}: next, `clipsyn extract STORE -d {output} -s {names}`")
+    root = division.root_beyond(output.parent)
+    line = ["clipsyn", "extract", "STORE", "-d", str(output), "-s", names]
+    line += ["--data-root", str(root)] if root else []
+    say(f"written to {output}: next, `{shlex.join(line)}`")
 
 
 def _rows(division: Division) -> list[dict[str, Any]]:

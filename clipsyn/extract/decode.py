@@ -1,4 +1,4 @@
-"""Encoded bytes to RGB pixels, one way for every source.
+"""Encoded bytes to RGB pixels, one way for every source, and what an image may ask for at most.
 
 The pixels are those of torchvision's ``pil_loader``: the first frame, ``convert("RGB")`` for
 palette, alpha and CMYK images, no rotation by EXIF. One thing differs: samples of 16 bits keep
@@ -8,30 +8,25 @@ their upper 8, where PIL clips them and gives a white image.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from clipsyn.documents import one_line
+from clipsyn.extract.budget import DECODED, take
 
-# What PIL's decoders raise on damaged files. Fuzzing 13 kinds of file showed the first four and
-# EOFError is documented; the rest are the ways in which a header can lead a parser astray.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+# Rasters alone: of the formats that PIL also reads, EPS runs a program, and a file's name says
+# nothing of its format.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+# Of one image, checked against its header before a pixel is decoded. PIL bounds what texts and
+# profiles of a PNG unpack to; of frames the first alone is decoded.
+MOST_BYTES = 1 << 28  # encoded
+MOST_PIXELS = 1 << 27
+MOST_MEMORY = 5 << 28  # while it is decoded
+MOST_SCANS = 64  # of a JPEG: each is a pass over all pixels, and encoders make 10 or so
+MOST_NARROW = 200  # times as long as wide: the shorter side is what is resized
+_AREA_MEMORY = 5_000_000  # what resizing and perturbing take of a square of 224 to 384 pixels
 
 
 class UndecodableImage(Exception):
@@ -45,29 +40,56 @@ class UndecodableImage(Exception):
 def decode(data: bytes) -> Image.Image:
     """The first frame of an encoded image, as RGB.
 
-    Raises UndecodableImage for an empty or truncated file, for bytes that are no image, and for
-    an image of more pixels than PIL deems safe (`PIL.Image.MAX_IMAGE_PIXELS`, twice).
+    Raises UndecodableImage for an empty or truncated file, for bytes that are no image of
+    `FORMATS`, and for an image that asks for more than the limits above.
     """
     if not data:
         raise UndecodableImage("empty file")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, data)
             image.load()
             return to_rgb(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UndecodableImage(
-            f"too large, maybe a decompression bomb: {one_line(error)}"
-        ) from error
+    except UndecodableImage:
+        raise
     except UnidentifiedImageError as error:
-        raise UndecodableImage("not an image, or of a format PIL does not read") from error
-    except _DAMAGED as error:
+        kinds = ", ".join(FORMATS)
+        raise UndecodableImage(f"not an image of a format that is read ({kinds})") from error
+    except Exception as error:  # a header can lead PIL's parsers to any
         raise UndecodableImage(f"damaged: {one_line(error)}") from error
+
+
+def _check_size(image: Image.Image, data: bytes) -> None:
+    """Raise UndecodableImage for an image beyond the limits; wait for memory for one within."""
+    shorter, longer = sorted(image.size)
+    memory = shorter * longer * _bytes_per_pixel(image)
+    if shorter * longer > MOST_PIXELS or memory > MOST_MEMORY:
+        raise UndecodableImage(f"too large: {image.width} x {image.height} pixels")
+    if not shorter or longer > MOST_NARROW * shorter:
+        raise UndecodableImage(f"too narrow: {image.width} x {image.height} pixels")
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise UndecodableImage(f"too many scans: more than {MOST_SCANS}")
+    take(DECODED, memory + _AREA_MEMORY * longer // shorter)
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Memory of decoding and converting, as measured on each kind of image."""
+    if image.format == "WEBP" or image.mode.startswith("I"):
+        return 16
+    return 4 if image.mode == "RGB" and not image.info.get("progressive") else 12
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        samples = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip(samples >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+        samples = np.asarray(image) >> 8
+        return Image.fromarray(np.clip(samples, 0, 255).astype(np.uint8)).convert("RGB")
     # A palette's transparency does not reach RGB; left in place it makes PIL warn of its loss.
     image.info.pop("transparency", None)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def keep_to_rasters() -> None:
+    """Hold what opens images by itself to `FORMATS` and `MOST_PIXELS`, in all of this process."""
+    Image.init()
+    Image.ID[:] = FORMATS
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL warns of so many, and refuses twice as many

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipsyn.extract.budget import returned
 from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.reduced import ReducedImages
 from clipsyn.extract.sources.base import ImageSource
@@ -119,6 +120,7 @@ def _load_rows(images: Images, reduced: ReducedImages, rows: range) -> list[_Loa
     return [_load(images, reduced, row) for row in rows]
 
 
+@returned()
 def _load(images: Images, reduced: ReducedImages, row: int) -> _Loaded:
     sample_id = images.source.ids[row]
     try:

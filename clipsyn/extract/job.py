@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit
     from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import RunSettings
+    from clipsyn.extract.sources import ImageSource
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("clipsyn")
@@ -97,11 +98,9 @@ def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbatio
 def _wanted(job: ExtractSettings) -> Wanted:
     from clipsyn.extract.encoder import load_encoder
     from clipsyn.extract.plan import Wanted
-    from clipsyn.extract.sources import open_source
 
     datasets, splits, perturbations = _asked(job)
-    open_images = partial(open_source, root=job.data_root, download=job.download)
-    sources = _of_each(datasets, splits, open_images)
+    sources = _of_each(datasets, splits, partial(_opened, job, download=job.download))
     encoders = [
         load_encoder(backbone, device=job.device, precision=job.precision)
         for backbone in resolve_backbones(job.backbones)
@@ -122,10 +121,9 @@ def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedS
     """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
     from clipsyn.extract.outline import OutlinedSplit
     from clipsyn.extract.prompts import source_prompts
-    from clipsyn.extract.sources import open_source
 
     try:
-        source = open_source(dataset, split, root=job.data_root)
+        source = _opened(job, dataset, split)
     except DatasetError as error:
         info = find_dataset(dataset)
         if info is None or info.shipped or split not in info.splits:
@@ -136,6 +134,13 @@ def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedS
     if source.class_names:
         source_prompts(source, job.prompts)
     return OutlinedSplit(source.name, split, len(source), len(source.class_names))
+
+
+def _opened(job: ExtractSettings, dataset: str, split: str, download: bool = False) -> ImageSource:
+    from clipsyn.extract.sources import open_source
+
+    alone = len(_distinct(job.splits, "splits=…")) == 1
+    return open_source(dataset, split, root=job.data_root, download=download, alone=alone)
 
 
 def _of_each(

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from clipsyn.extract.budget import returned
 from clipsyn.extract.sources.base import ImageSource
 from clipsyn.numerics.blocks import usable_cores
 from clipsyn.progress import Progress
@@ -18,8 +19,10 @@ def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
     """The source's sample table, every image read and hashed."""
     counter = progress.add(f"{source.name}/{source.split}: reading", len(source))
 
+    digest = returned()(source.digest)
+
     def digests(part: range) -> bytes:
-        content = b"".join(map(source.digest, part))
+        content = b"".join(map(digest, part))
         progress.advance(counter, len(part))
         return content
 

@@ -53,7 +53,7 @@ class ExtractSettings(Settings):
     data_root: Path | None = setting(
         None,
         PATH,
-        "Where datasets that are given by name lie.",
+        "Where datasets that are given by name lie, and what manifests name outside their folder.",
         variable="CLIPSYN_DATA",
         instead_of_none="none",
     )
@@ -124,4 +124,10 @@ class SplitSettings(Settings):
     seed: int = setting(0, WHOLE, "Another seed, other sides.", least=0, most=MOST)
     unlabelled: tuple[str, ...] = setting(
         (), TEXTS, "A class that stands for no label, such as a folder unsorted. Repeated."
+    )
+    data_root: Path | None = setting(
+        None,
+        PATH,
+        "A folder with images that a manifest names outside its own.",
+        instead_of_none="none",
     )

@@ -66,6 +66,11 @@ class Division:
             names = tuple(map(str, range(len(names))))
         return [None if label == NO_LABEL else names[label] for label in self.labels.tolist()]
 
+    def root_beyond(self, folder: Path) -> Path | None:
+        """The folder with all images, if it is not in that of the manifest: `data_root`."""
+        root = Path(os.path.commonpath([path.parent for path in self.source.paths]))
+        return None if root.is_relative_to(folder.resolve()) else root
+
     def notes(self) -> tuple[str, ...]:
         """What a reader of the manifest might not expect."""
         return (*self.source.notes, *self._of_images(), *self._of_classes())
@@ -139,7 +144,7 @@ def check_output(images: Path, output: Path, *, replace: bool) -> None:
 
 def divide(images: Path, wanted: SplitSettings) -> Division:
     """Read and hash all images, and divide them."""
-    source = _opened(images)
+    source = _opened(images, wanted.data_root)
     labels, names = _without(source, wanted.unlabelled)
     if not (labels != NO_LABEL).any():
         raise DatasetError(
@@ -157,7 +162,7 @@ def divide(images: Path, wanted: SplitSettings) -> Division:
     return Division(source, labels, names, content, side)
 
 
-def _opened(images: Path) -> FolderSource | ManifestSource:
+def _opened(images: Path, root: Path | None) -> FolderSource | ManifestSource:
     name = images.resolve().name if images.is_dir() else images.stem
     if images.is_dir():
         if is_webdataset(images, SPLITS[TEST]):
@@ -167,7 +172,7 @@ def _opened(images: Path) -> FolderSource | ManifestSource:
             )
         return open_undivided(images, name)
     if images.is_file():
-        return open_undivided_manifest(images, name)
+        return open_undivided_manifest(images, name, root)
     if info := look_up(str(images)):
         raise DatasetError(f"'{images}' has splits already: {', '.join(info.splits)}")
     raise DatasetError(f"there is no folder or manifest '{images}'")
@@ -196,7 +201,7 @@ def _keys(content: Sequence[bytes], ids: Sequence[str], seed: int) -> NDArray[np
 
 def _seen_from(folder: Path, files: Sequence[Path]) -> list[str]:
     start = folder.resolve()
-    there = cache(lambda parent: os.path.relpath(parent.resolve(), start))
+    there = cache(lambda parent: os.path.relpath(parent, start))
     return [os.path.normpath(f"{there(file.parent)}/{file.name}") for file in files]
 
 

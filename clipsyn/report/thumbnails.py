@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _SIDE = 112  # pixels
 _QUALITY = 72
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 class Thumbnails:
@@ -77,8 +76,10 @@ def _by_name(sources: Iterable[ImageSource]) -> dict[str, list[tuple[ImageSource
 
 def _bare(name: str) -> str:
     """An id without the ending of an image file."""
+    from clipsyn.extract.sources.folder import SUFFIXES
+
     stem, _, ending = name.rpartition(".")
-    return stem if stem and f".{ending.lower()}" in _ENDINGS else name
+    return stem if stem and f".{ending.lower()}" in SUFFIXES else name
 
 
 def _jpeg(source: ImageSource, row: int) -> str | None:
@@ -88,6 +89,7 @@ def _jpeg(source: ImageSource, row: int) -> str | None:
         image = source.image(row)
     except UndecodableImage:
         return None
+    image.info.clear()  # JPEG's comment among it
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=_QUALITY)
@@ -95,15 +97,19 @@ def _jpeg(source: ImageSource, row: int) -> str | None:
 
 
 def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
-    """Every reading of a path that has images for a dataset and split."""
-    from clipsyn.extract.sources import open_source
+    """Every reading of a path that has images for a dataset and split, whose names may be any."""
+    from clipsyn.extract.sources import open_path, open_source
+    from clipsyn.extract.sources.base import inside
     from clipsyn.extract.sources.webdataset import open_tar
 
     if path.suffix == ".tar":
         yield open_tar(path, dataset, split)
         return
-    readings = [dataset] if look_up(dataset) else []
-    readings += [f"{dataset}={place}" for place in (path / dataset, path) if place.exists()]
-    for reading in readings:
+    if look_up(dataset):
         with suppress(ClipsynError, OSError):
-            yield open_source(reading, split, root=path)
+            yield open_source(dataset, split, root=path)
+    for name in (dataset, ""):
+        with suppress(ClipsynError, OSError):
+            (place,) = inside("images", [name], [path])
+            inside("images", [split], [place])
+            yield open_path(place, dataset, split, path)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn.errors import DatasetError
 from clipsyn.pool import NO_LABEL, as_labels
 from clipsyn.printable import few
-from clipsyn.schema import IDENTITY_VERSION
+from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
 from clipsyn.specs import Identity
 from clipsyn.store import arrays
 from clipsyn.store.groups import StoredGroup, sealed
@@ -132,6 +132,10 @@ def check_samples(
     low, high = int(labels.min()), int(labels.max())
     if low < NO_LABEL:
         raise DatasetError(f"{where}: label {low} is negative; unlabelled is {NO_LABEL}")
+    if (most := max(high + 1, classes or 0)) > NO_CLASS:
+        raise DatasetError(
+            f"{where}: it has {most:,} classes, and predictions tell no more than {NO_CLASS:,} apart"
+        )
     if classes is not None and high >= classes:
         raise DatasetError(
             f"{where}: label {high} of sample '{ids[int(labels.argmax())]}' is beyond the "

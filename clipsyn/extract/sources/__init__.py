@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from pkgutil import resolve_name
 
 from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.extract.sources.base import ImageSource
+from clipsyn.extract.sources.base import EncodedSource, ImageSource
 from clipsyn.extract.sources.folder import open_folder
 from clipsyn.extract.sources.huggingface import is_huggingface, open_huggingface
 from clipsyn.extract.sources.manifest import open_manifest
@@ -20,18 +21,25 @@ MANIFESTS = (".csv", ".parquet")
 
 
 def open_source(
-    dataset: str, split: str, *, root: Path | None = None, download: bool = False
+    dataset: str,
+    split: str,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    alone: bool = True,
 ) -> ImageSource:
     """The images of a dataset's split.
 
     `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
-    ``.csv`` or ``.parquet`` manifest, a webdataset folder, or an image set of the library
-    `datasets` (a folder of its save_to_disk, or parquet files). A catalogue name wins over a folder
-    of that name in the working directory: write ``./NAME`` for the latter. A catalogue name is
-    looked for under `root` as manifest ``NAME.csv`` (``vtab-dtd.csv`` for ``vtab/dtd``), then as
-    webdataset or image set of `datasets`, then in what ships, then through torchvision. What
-    another package offers is opened by the function that its `source` names, which is called with
-    split, root and download.
+    ``.csv`` or ``.parquet`` manifest, a webdataset folder, or Parquet files of the Hugging Face
+    hub. A catalogue name wins over a folder of that name in the working directory: write ``./NAME``
+    for the latter. A catalogue name is looked for under `root` as manifest ``NAME.csv``
+    (``vtab-dtd.csv`` for ``vtab/dtd``), then as webdataset or the hub's files, then in what ships,
+    then through torchvision. What another package offers is opened by the function that its
+    `source` names, which is called with split, root and download.
+
+    Tables may name images in their own folder and in `root`. Images without splits have all of them
+    under every name of one, so they need to be `alone`.
 
     Raises UnknownName for a name that is neither, DatasetError for what cannot be read, PluginError
     for what another package should open and cannot.
@@ -39,23 +47,34 @@ def open_source(
     if info := look_up(dataset):
         return _open_known(info, split, root, download)
     name, path = _split_name(dataset)
-    if path.is_dir():
-        if is_webdataset(path, split):
-            return open_webdataset(path, name, split)
-        if is_huggingface(path):
-            return open_huggingface(path, name, split)
-        return open_folder(path, name, split)
-    if path.is_file():
-        if is_huggingface(path):
-            return open_huggingface(path, name, split)
-        if path.suffix.lower() in MANIFESTS:
-            return open_manifest(path, name, split)
+    if not path.exists():
+        if "=" in dataset or dataset.startswith((".", "/", "~")) or path.suffix:
+            raise DatasetError(f"there is no folder or file '{path}' for dataset '{name}'")
+        raise unknown_dataset(dataset, "And there is no folder or file of that name.")
+    source = open_path(path, name, split, root)
+    if not (alone or source.is_divided):
+        output = shlex.quote(f"{name}.csv")
         raise DatasetError(
-            f"'{path}' is a file but no .csv or .parquet manifest: give a folder or a manifest"
+            f"'{path}' has no splits, so each would have the same images: `clipsyn split "
+            f"{shlex.quote(str(path))} -o {output}` divides a folder or manifest; then give "
+            f"{output} in its place"
         )
-    if "=" in dataset or dataset.startswith((".", "/", "~")) or path.suffix:
-        raise DatasetError(f"there is no folder or file '{path}' for dataset '{name}'")
-    raise unknown_dataset(dataset, "And there is no folder or file of that name.")
+    return source
+
+
+def open_path(path: Path, name: str, split: str, root: Path | None = None) -> EncodedSource:
+    """The images of a split of what lies at `path`; see `open_source`."""
+    if path.is_dir() and is_webdataset(path, split):
+        return open_webdataset(path, name, split)
+    if is_huggingface(path):
+        return open_huggingface(path, name, split, root)
+    if path.is_dir():
+        return open_folder(path, name, split)
+    if path.is_file() and path.suffix.lower() in MANIFESTS:
+        return open_manifest(path, name, split, root)
+    raise DatasetError(
+        f"'{path}' is a file but no .csv or .parquet manifest: give a folder or a manifest"
+    )
 
 
 def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
@@ -64,12 +83,12 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
     cleaned = info.name.replace("/", "-")
     for manifest in (root / f"{cleaned}{end}" for end in MANIFESTS) if root else ():
         if manifest.is_file():
-            return open_manifest(manifest, info.name, split)
+            return open_manifest(manifest, info.name, split, root)
     for folder in (root / f"wds_{cleaned}", root / cleaned) if root else ():
         if folder.is_dir() and is_webdataset(folder, split):
             return open_webdataset(folder, info.name, split)
         if folder.is_dir() and is_huggingface(folder):
-            return open_huggingface(folder, info.name, split)
+            return open_huggingface(folder, info.name, split, root)
     if not info.shipped:
         return open_torchvision(info, split, root, download)
     if not info.shipped_path.is_dir():

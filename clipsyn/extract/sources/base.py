@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from clipsyn.catalog.datasets import DatasetInfo, find_dataset
 from clipsyn.errors import DatasetError
-from clipsyn.extract.decode import UndecodableImage, decode
+from clipsyn.extract.budget import ENCODED, take
+from clipsyn.extract.decode import MOST_BYTES, UndecodableImage, decode
 from clipsyn.printable import few
+from clipsyn.schema import NO_CLASS
 from clipsyn.store.samples import check_samples
 
 UNLABELLED = -1
@@ -79,6 +84,7 @@ class BaseSource:
     class_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_divided: bool = field(default=True, kw_only=True)  # else every split has all of the images
 
     def __post_init__(self) -> None:
         where = f"dataset '{self.name}', split '{self.split}'"
@@ -119,6 +125,71 @@ def duplicate_note(dataset: str, names: Sequence[str]) -> str:
         f"{dataset}: classes share the name {few(quoted, 5)}; they stay separate classes, "
         "their logits tie and the lowest index wins"
     )
+
+
+def class_indices(where: str, values: ArrayLike) -> NDArray[np.int32]:
+    """(sample,) labels; raises DatasetError for what is neither a class nor `UNLABELLED`."""
+    labels = np.asarray(values)
+    outside = (labels < UNLABELLED) | (labels >= NO_CLASS)
+    if outside.any():
+        row = int(outside.argmax())
+        raise DatasetError(
+            f"{where}: row {row + 1} has label {int(labels[row])}: labels count from 0 to at most "
+            f"{NO_CLASS - 1:,}, and {UNLABELLED} is unlabelled"
+        )
+    return labels.astype(np.int32)
+
+
+def numbered(labels: NDArray[np.int32]) -> tuple[str, ...]:
+    """Names of classes that nothing names: 0, 1, …"""
+    return tuple(map(str, range(int(labels.max(initial=UNLABELLED)) + 1)))
+
+
+def inside(where: str, names: Iterable[str], folders: Iterable[Path | None]) -> tuple[Path, ...]:
+    """Files that a table names, from the first of the folders on.
+
+    Raises DatasetError for one that is in none of them. Links are followed: image sets often
+    consist of them.
+    """
+    given = [folder for folder in folders if folder is not None]
+    here = given[0].resolve()  # from where a path may lead upwards
+    forms = (form for folder in given for form in (folder.absolute(), folder.resolve()))
+    allowed = tuple(f"{str(form).rstrip('/')}/" for form in forms)
+    paths = [os.path.normpath(here / name) for name in names]
+    if outside := [path for path in paths if not f"{path}/".startswith(allowed) or "\0" in path]:
+        raise DatasetError(
+            f"{where}: '{outside[0]}' is not in '{here}': move the table to a folder that has "
+            "all of its images, or name that folder with data_root=…"
+        )
+    return tuple(map(Path, paths))
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor of a file; raises OSError for a pipe or device, which may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("no regular file")
+    return descriptor
+
+
+def read_at(path: Path, offset: int = 0, size: int | None = None) -> bytes:
+    """A file or a part of it, of at most `MOST_BYTES`, in one positional read; raises OSError.
+
+    Opening costs 10 µs and leaves no descriptor to share or run out of.
+    """
+    descriptor = open_regular(path)
+    try:
+        wanted = os.fstat(descriptor).st_size if size is None else size
+        if wanted > MOST_BYTES:
+            raise OSError(f"it has {wanted:,} bytes, more than {MOST_BYTES:,}")
+        take(ENCODED, wanted)
+        data = os.pread(descriptor, wanted, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) < wanted:
+        raise OSError(f"'{path.name}' ends before it")
+    return data
 
 
 def _is_unicode(text: str) -> bool:

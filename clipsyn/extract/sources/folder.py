@@ -12,7 +12,7 @@ import numpy as np
 
 from clipsyn.catalog.class_names import find_class_names
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.extract.sources.base import UNLABELLED, EncodedSource, read_at
 from clipsyn.printable import counted
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif")
@@ -32,10 +32,10 @@ class FolderSource(EncodedSource):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return tuple(self.root / name for name in self.ids)
+        return tuple(map(self.root.resolve().joinpath, self.ids))
 
     def read(self, index: int) -> bytes:
-        return (self.root / self.ids[index]).read_bytes()
+        return read_at(self.root / self.ids[index])
 
 
 def open_folder(path: Path, name: str, split: str) -> FolderSource:
@@ -83,6 +83,7 @@ def _opened(path: Path, root: Path, name: str, split: str, loose: bool = False) 
         class_names=class_names,
         notes=(*remark, *_notes(name, root, skipped, len(parts) - len(kept))),
         root=root,
+        is_divided=root != path,
     )
 
 

@@ -1,7 +1,6 @@
-"""Image sets of Hugging Face's library `datasets`, as they lie on disk, read without it.
+"""Image sets of the Hugging Face hub: Parquet files, read without its library.
 
-    ROOT/dataset_dict.json  ROOT/<split>/state.json  …/data-00000-of-00002.arrow      save_to_disk
-    ROOT/[data/]<split>-00000-of-00002.parquet, or ROOT/<split>.parquet               the hub's
+    ROOT/[data/]<split>-00000-of-00002.parquet, ROOT/<split>.parquet or ROOT/<split>/0000.parquet
 
 A row has a struct of encoded bytes and path. Nothing is downloaded, and no code of the set is run.
 """
@@ -24,16 +23,22 @@ from numpy.typing import NDArray
 from clipsyn.catalog.class_names import find_class_names
 from clipsyn.documents import foreign, parse_json
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.extract.sources.base import (
+    UNLABELLED,
+    EncodedSource,
+    class_indices,
+    inside,
+    numbered,
+    read_at,
+)
 from clipsyn.frames import scan_parquet
 
-_DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 _IMAGES = ("image", "img", "jpg", "png", "webp")
 _LABELS = ("label", "labels", "fine_label", "target", "cls")
 _IDS = ("sample_id", "image_id", "id", "__key__")
-_PARQUET = ".parquet"
+_SUFFIX = ".parquet"
 _AT_ONCE = 256  # rows of a table: images are asked for in order, by several threads
-_KEPT_GROUPS, _KEPT_FILES = 4, 2
+_KEPT_GROUPS = 4
 _SHARD = re.compile(r"(?P<split>.+?)(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?)?")
 
 
@@ -46,26 +51,24 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """The encoded images of some files by row; what was read last stays in memory.
-
-    Of parquet that are some rows, of Arrow's streams, which have no index, whole files.
-    """
+    """The encoded images of some files by row; the rows that were read last stay in memory."""
 
     pieces: tuple[_Piece, ...]
     column: str
-    folder: Path  # where images lie that are named and not held
+    folders: tuple[Path | None, ...]  # where images lie that are named and not held
     _lock: Lock = field(default_factory=Lock)
     _kept: OrderedDict[tuple[Path, int], pl.Series] = field(default_factory=OrderedDict)
 
     def __getitem__(self, index: int) -> bytes:
         piece, row = self._place(index)
         cell = self._cell(piece, row)
-        if isinstance(cell, Mapping):  # a struct
-            content, path = cell.get("bytes"), cell.get("path")
-            return (
-                (self.folder / path).read_bytes() if content is None and path else _whole(content)
-            )
-        return _whole(cell)
+        if not isinstance(cell, Mapping):  # no struct
+            return _whole(cell)
+        content, path = cell.get("bytes"), cell.get("path")
+        if content is None and path:
+            (file,) = inside(f"'{piece.path}'", [path], self.folders)
+            return read_at(file)
+        return _whole(content)
 
     def _place(self, index: int) -> tuple[_Piece, int]:
         for piece in self.pieces:
@@ -75,16 +78,14 @@ class _Images:
         raise IndexError(index)
 
     def _cell(self, piece: _Piece, row: int) -> Any:
-        is_table = piece.path.suffix == _PARQUET
-        start = row - row % _AT_ONCE if is_table else 0
+        start = row - row % _AT_ONCE
         with self._lock:
             key = piece.path, start
             if key not in self._kept:
-                while len(self._kept) >= (_KEPT_GROUPS if is_table else _KEPT_FILES):
+                while len(self._kept) >= _KEPT_GROUPS:
                     self._kept.popitem(last=False)
-                rows = _scan(piece.path).select(self.column)
-                rows = rows.slice(start, _AT_ONCE) if is_table else rows
-                self._kept[key] = rows.collect()[self.column]
+                rows = pl.scan_parquet(piece.path, glob=False).select(self.column)
+                self._kept[key] = rows.slice(start, _AT_ONCE).collect()[self.column]
             return self._kept[key][row - start]
 
 
@@ -108,81 +109,53 @@ class HuggingFaceSource(EncodedSource):
 def is_huggingface(path: Path) -> bool:
     """Whether a folder, or a file, is an image set of `datasets`."""
     if path.is_file():
-        return path.suffix == _PARQUET and _image_column(_schema(path)) is not None
-    if (path / _DICT).is_file() or (path / _STATE).is_file():
-        return True
+        return path.suffix == _SUFFIX and _image_column(_schema(path)) is not None
     tables = next(iter(_parquet(path).values()), [])
     return bool(tables) and _image_column(_schema(tables[0])) is not None
 
 
-def open_huggingface(path: Path, name: str, split: str) -> HuggingFaceSource:
-    """The images of a split; of a file, or of a folder without splits, all.
+def open_huggingface(
+    path: Path, name: str, split: str, root: Path | None = None
+) -> HuggingFaceSource:
+    """The images of a split; of a file all.
 
     Order is that of the files. Ids are a column of them, else the images' paths, else row numbers.
     Class names are those of `classnames.txt` beside the files, else of the set's own features.
-    Raises DatasetError for a split that is not there and for files that cannot be read.
+    Images that are named and not held are in the folder of the set or in `root`. Raises
+    DatasetError for a split that is not there and for files that cannot be read.
     """
-    files, features = _files_of(path, split)
-    schema = _schema(files[0])
+    files = [path] if path.is_file() else _files_of(path, split)
+    features, schema = _parquet_features(files[0]), _schema(files[0])
     column = _image_column(schema)
     if column is None:
         raise DatasetError(
             f"'{files[0]}' has no column of images (a struct of bytes and path); its columns are "
             f"{', '.join(schema)}"
         )
-    names, label = _classes(path, name, features), _label_column(schema, features)
-    table = _small_columns(files, schema, column)
-    labels = _labels(table, label)
-    if not names:
-        names = tuple(map(str, range(int(labels.max(initial=UNLABELLED)) + 1)))
-    pieces = tuple(_Piece(file, rows) for file, rows in table.group_rows)
+    folder = path if path.is_dir() else path.parent
+    names, label = _classes(folder, name, features), _label_column(schema, features)
+    frame, pieces = _small_columns(files, schema, column)
+    labels = _labels(files[0], frame, label)
     return HuggingFaceSource(
         name,
         split,
-        ids=_ids(table.frame, schema),
+        ids=_ids(frame),
         labels=labels,
-        class_names=names,
-        images=_Images(pieces, column, path if path.is_dir() else path.parent),
+        class_names=names or numbered(labels),
+        images=_Images(pieces, column, (folder, root)),
+        is_divided=path.is_dir(),
     )
 
 
-class _Table(NamedTuple):
-    """Everything of the files but the images, and how many rows each file has."""
-
-    frame: pl.DataFrame
-    group_rows: list[tuple[Path, int]]
-
-
-def _files_of(path: Path, split: str) -> tuple[list[Path], Mapping[str, Any]]:
-    """The files of a split in their order, and the features that the set declares."""
-    if path.is_file():
-        return [path], _parquet_features(path)
-    if (path / _DICT).is_file():
-        known = [str(known) for known in _json(path / _DICT).get("splits", [])]
-        if split not in known:
-            raise _no_split(path, split, known)
-        return _saved(path / split)
-    if (path / _STATE).is_file():
-        return _saved(path)
+def _files_of(path: Path, split: str) -> list[Path]:
+    """The files of a split in their order."""
     tables = _parquet(path)
     if split not in tables:
-        raise _no_split(path, split, tables)
-    return tables[split], _parquet_features(tables[split][0])
-
-
-def _saved(folder: Path) -> tuple[list[Path], Mapping[str, Any]]:
-    """What save_to_disk has written."""
-    state = _json(folder / _STATE)
-    names = [Path(str(entry["filename"])).name for entry in state.get("_data_files", [])]
-    if state.get("_indices_data_files"):
-        raise DatasetError(f"'{folder}' has rows by indices: save flatten_indices() of it anew")
-    files = [folder / name for name in names]
-    if missing := [file for file in files if not file.is_file()]:
-        raise DatasetError(f"'{missing[0]}' is missing: copy the set again")
-    if not files:
-        raise DatasetError(f"'{folder}' has no data files")
-    features = _json(folder / _INFO).get("features") if (folder / _INFO).is_file() else {}
-    return files, features if isinstance(features, dict) else {}
+        there = ", ".join(sorted(tables)) or "none"
+        raise DatasetError(
+            f"'{path}' has no split '{split}'; it has {there} (give one with splits=…)"
+        )
+    return tables[split]
 
 
 def _parquet(path: Path) -> dict[str, list[Path]]:
@@ -196,19 +169,6 @@ def _parquet(path: Path) -> dict[str, list[Path]]:
         if file.parent.name != "data":
             found.setdefault(file.parent.name, []).append(file)
     return found
-
-
-def _no_split(path: Path, split: str, known: Any) -> DatasetError:
-    there = ", ".join(sorted(known)) or "none"
-    return DatasetError(f"'{path}' has no split '{split}'; it has {there} (give one with splits=…)")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with foreign(lambda reason: DatasetError(f"'{path}' cannot be read: {reason}")):
-        content = parse_json(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-        return content
 
 
 def _parquet_features(path: Path) -> Mapping[str, Any]:
@@ -225,26 +185,23 @@ def _unreadable(path: Path, reason: str) -> DatasetError:
 
 def _schema(path: Path) -> Mapping[str, Any]:
     with foreign(partial(_unreadable, path)):
-        return _scan(path).collect_schema()
-
-
-def _scan(path: Path) -> pl.LazyFrame:
-    """The table of a file: parquet, or Arrow's stream, of which the library makes its files."""
-    if path.suffix == _PARQUET:
-        return scan_parquet(path)
-    return pl.read_ipc_stream(path).lazy()
+        return scan_parquet(path).collect_schema()
 
 
 def _image_column(schema: Mapping[str, Any]) -> str | None:
     """The column with images: a struct with bytes, or bytes that are called so."""
     named = [name for name in _IMAGES if name in schema]
     for name in (*named, *schema):
-        dtype = schema[name]
-        if isinstance(dtype, pl.Struct) and "bytes" in {field.name for field in dtype.fields}:
+        if _fields(schema[name]).get("bytes") == pl.Binary:
             return name
-        if name in _IMAGES and dtype == pl.Binary:
+        if name in _IMAGES and schema[name] == pl.Binary:
             return name
     return None
+
+
+def _fields(dtype: pl.DataType) -> dict[str, Any]:
+    """The fields of a struct."""
+    return {it.name: it.dtype for it in dtype.fields} if isinstance(dtype, pl.Struct) else {}
 
 
 def _label_column(schema: Mapping[str, Any], features: Mapping[str, Any]) -> str | None:
@@ -259,8 +216,7 @@ def _is_class_label(feature: Any) -> bool:
     return isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
 
 
-def _classes(path: Path, name: str, features: Mapping[str, Any]) -> tuple[str, ...]:
-    folder = path if path.is_dir() else path.parent
+def _classes(folder: Path, name: str, features: Mapping[str, Any]) -> tuple[str, ...]:
     names, source = find_class_names([folder / "classnames"], name)
     if source is not None:
         return names
@@ -270,36 +226,44 @@ def _classes(path: Path, name: str, features: Mapping[str, Any]) -> tuple[str, .
     return tuple(map(str, own)) if isinstance(own, list) else ()
 
 
-def _small_columns(files: Sequence[Path], schema: Mapping[str, Any], image: str) -> _Table:
-    kept = [name for name in (*_LABELS, *_IDS) if name in schema and name != image]
-    kept += [name for name, dtype in schema.items() if dtype.is_integer() and name not in kept]
-    is_struct = isinstance(schema[image], pl.Struct)
-    path = pl.col(image).struct.field("path") if is_struct else pl.lit(None, pl.String)
+def _small_columns(
+    files: Sequence[Path], schema: Mapping[str, Any], image: str
+) -> tuple[pl.DataFrame, tuple[_Piece, ...]]:
+    """What may be labels and ids, and the files with their numbers of rows."""
+    kept = [name for name, it in schema.items() if it.is_integer() or name in (*_LABELS, *_IDS)]
+    has_path = _fields(schema[image]).get("path") == pl.String
+    path = pl.col(image).struct.field("path") if has_path else pl.lit(None, pl.String)
     frames = []
     for file in files:
         with foreign(partial(_unreadable, file)):
-            frames.append(_scan(file).select(*kept, path.alias("path of the image")).collect())
-    rows = [(file, len(frame)) for file, frame in zip(files, frames, strict=True)]
-    return _Table(pl.concat(frames), rows)
+            rows = scan_parquet(file).select(*kept, path.alias("path of the image"))
+            frames.append(rows.collect())
+    with foreign(partial(_unreadable, files[0].parent)):
+        frame = pl.concat(frames)
+    return frame, tuple(_Piece(*it) for it in zip(files, map(len, frames), strict=True))
 
 
-def _labels(table: _Table, label: str | None) -> NDArray[np.int32]:
+def _labels(file: Path, frame: pl.DataFrame, label: str | None) -> NDArray[np.int32]:
     if label is None:
-        return np.full(len(table.frame), UNLABELLED, np.int32)
-    column = table.frame[label]
+        return np.full(len(frame), UNLABELLED, np.int32)
+    column = frame[label]
     if not column.dtype.is_integer():
         raise DatasetError(
-            f"'{table.group_rows[0][0]}': the column {label} has no class indices but "
-            f"{column.dtype}: cast it to ClassLabel first"
+            f"'{file}': the column {label} has no class indices but {column.dtype}: cast it to "
+            "ClassLabel first"
         )
-    return column.fill_null(UNLABELLED).to_numpy().astype(np.int32)
+    whole = column.cast(pl.Float64).fill_null(UNLABELLED)  # of any width, to be compared
+    return class_indices(f"'{file}'", whole)
 
 
-def _ids(frame: pl.DataFrame, schema: Mapping[str, Any]) -> tuple[str, ...]:
+def _ids(frame: pl.DataFrame) -> tuple[str, ...]:
     """A column of ids or the images' paths, if each is there once; else the numbers of the rows."""
-    for name in (*(name for name in _IDS if name in schema), "path of the image"):
-        texts = frame[name].cast(pl.String)
-        if not texts.null_count() and texts.n_unique() == len(texts):
-            return tuple(texts)
+    for name in (*_IDS, "path of the image"):
+        if name in frame.columns and (
+            frame[name].dtype.is_integer() or frame[name].dtype == pl.String
+        ):
+            texts = frame[name].cast(pl.String)
+            if not texts.null_count() and texts.n_unique() == len(texts):
+                return tuple(texts)
     width = max(6, len(str(len(frame))))
     return tuple(f"{row:0{width}d}" for row in range(len(frame)))

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from clipsyn.catalog.class_names import find_class_names
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.extract.sources.base import (
+    UNLABELLED,
+    EncodedSource,
+    class_indices,
+    inside,
+    numbered,
+    read_at,
+)
 from clipsyn.frames import read_parquet, unguarded
 
 COLUMNS = ("path", "label", "split", "id")
@@ -23,13 +30,14 @@ class ManifestSource(EncodedSource):
     paths: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def read(self, index: int) -> bytes:
-        return self.paths[index].read_bytes()
+        return read_at(self.paths[index])
 
 
-def open_manifest(path: Path, name: str, split: str) -> ManifestSource:
+def open_manifest(path: Path, name: str, split: str, root: Path | None = None) -> ManifestSource:
     """The rows of a manifest whose `split` is the one asked for (all rows without that column).
 
-    Order is the manifest's. Relative paths are relative to its folder. A label is a class index
+    Order is the manifest's. Relative paths are relative to its folder, and all lead to files in it
+    or in `root`. A label is a class index
     or a class name; an empty one is unlabelled. Ids are the `id` column, else the path as
     written. Class names are those of ``<manifest>.classnames.txt`` or of `classnames.txt` in its
     folder (or ``.json``), else the sorted distinct labels over all splits, else numbers.
@@ -39,7 +47,8 @@ def open_manifest(path: Path, name: str, split: str) -> ManifestSource:
     names, names_path = find_class_names(map(path.with_name, stems), name)
     indices, class_names = _labels(table, names, path, names_path)
     chosen = _rows_of_split(table, split, path)
-    files = tuple(path.parent / text for text in _texts(table, "path", path)[chosen])
+    texts = _texts(table, "path", path)[chosen]
+    files = inside(f"manifest '{path}'", texts, (path.parent, root))
     if missing := [file for file in files if not (file.exists() or file.is_symlink())]:
         raise DatasetError(
             f"manifest '{path}': {len(missing)} of {len(files)} files do not exist, the first is "
@@ -49,18 +58,25 @@ def open_manifest(path: Path, name: str, split: str) -> ManifestSource:
     numbered = bool(class_names) and not names and class_names[0] == "0"
     notes = (f"{name}: no class names given, so the classes are called 0, 1, …",) * numbered
     return ManifestSource(
-        name, split, tuple(ids.tolist()), indices[chosen], class_names, notes=notes, paths=files
+        name,
+        split,
+        tuple(ids.tolist()),
+        indices[chosen],
+        class_names,
+        notes=notes,
+        paths=files,
+        is_divided="split" in table.columns,
     )
 
 
-def open_undivided_manifest(path: Path, name: str) -> ManifestSource:
+def open_undivided_manifest(path: Path, name: str, root: Path | None = None) -> ManifestSource:
     """All rows of a manifest without splits; raises DatasetError for one with a column of them."""
     if "split" in _read(path).columns:
         raise DatasetError(
             f"manifest '{path}' has a column 'split' already: `clipsyn extract STORE -d {path} -s "
             "SPLIT` takes its rows; without the column they can be split anew"
         )
-    return open_manifest(path, name, "all")
+    return open_manifest(path, name, "all", root)
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -70,6 +86,9 @@ def _read(path: Path) -> pl.DataFrame:
             table = read_parquet(path)
         else:
             table = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
+    nested = [x for x in COLUMNS if x in table.columns and table.schema[x].is_nested()]
+    if nested:
+        raise DatasetError(f"manifest '{path}': the column {nested[0]} has lists: give it texts")
     if "path" not in table.columns:
         raise DatasetError(
             f"manifest '{path}' has no column 'path'; it has {', '.join(table.columns) or 'none'} "
@@ -107,9 +126,9 @@ def _labels(
     column = table["label"]
     as_index = column if column.dtype.is_integer() else _as_integers(column)
     if as_index is not None:
-        indices = as_index.cast(pl.Int64).fill_null(UNLABELLED).to_numpy()
-        _check_beyond(indices, names, path, names_path)
-        return indices.astype(np.int32), names or tuple(map(str, range(int(indices.max()) + 1)))
+        whole = as_index.cast(pl.Float64).fill_null(UNLABELLED)  # of any width, to be compared
+        indices = class_indices(f"manifest '{path}'", whole)
+        return indices, names or numbered(indices)
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise DatasetError(
             f"manifest '{path}': labels are {column.dtype}, neither class indices nor names"
@@ -137,16 +156,3 @@ def _named_labels(
             f"of '{names_path}'"
         )
     return np.array([index[label] for label in labels], dtype=np.int32), classes
-
-
-def _check_beyond(
-    indices: NDArray[np.int64], names: tuple[str, ...], path: Path, names_path: Path | None
-) -> None:
-    limit = len(names) if names else 1_000_000
-    if int(indices.max()) >= limit:
-        row = int(indices.argmax()) + 1
-        raise DatasetError(
-            f"manifest '{path}': row {row} has label {indices.max()}, beyond the {limit} classes"
-            + (f" of '{names_path}'" if names_path else "")
-            + " (labels count from 0)"
-        )

@@ -18,8 +18,8 @@ from clipsyn.catalog.datasets import DatasetInfo
 from clipsyn.catalog.prompts import benchmark_class_names
 from clipsyn.documents import one_line
 from clipsyn.errors import DatasetError
-from clipsyn.extract.decode import UndecodableImage, to_rgb
-from clipsyn.extract.sources.base import UNLABELLED, BaseSource
+from clipsyn.extract.decode import UndecodableImage, keep_to_rasters, to_rgb
+from clipsyn.extract.sources.base import UNLABELLED, BaseSource, class_indices, numbered
 
 # Where torchvision's classes keep their labels; reading them there decodes no image.
 _LABELS = ("targets", "labels", "_labels", "y", "_samples")
@@ -57,8 +57,10 @@ def open_torchvision(
     """A dataset of the catalogue, from the folder `root`.
 
     Raises DatasetError with the way to get it if torchvision lacks the dataset or the split, or if
-    the files are not there. The network is used only with `download`.
+    the files are not there. The network is used only with `download`. Torchvision opens images by
+    itself, so from then on PIL opens rasters alone in this process.
     """
+    keep_to_rasters()
     args = _arguments(info, split)
     if root is None:
         raise DatasetError(
@@ -67,7 +69,7 @@ def open_torchvision(
         )
     dataset = _construct(info, args, root, download)
     labels = _labels(dataset, info)
-    names, notes = _class_names(info, dataset, int(labels.max(initial=UNLABELLED)))
+    names, notes = _class_names(info, dataset, labels)
     width = max(6, len(str(len(labels))))
     return TorchvisionSource(
         info.name,
@@ -129,14 +131,14 @@ def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
     if labels is None:
         labels = [dataset[i][1] for i in range(len(dataset))]
     values = [entry[1] if isinstance(entry, tuple) else entry for entry in labels]
-    return np.array(
+    return class_indices(
+        f"dataset '{info.name}'",
         [UNLABELLED if value is None else int(value) - info.first_label for value in values],
-        dtype=np.int32,
     )
 
 
 def _class_names(
-    info: DatasetInfo, dataset: Any, highest: int
+    info: DatasetInfo, dataset: Any, labels: NDArray[np.int32]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """From open_clip (ImageNet), the catalogue, clip-benchmark, or else torchvision's own."""
     if info.name == "imagenet1k":
@@ -148,7 +150,7 @@ def _class_names(
     own = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if own is None:
         note = f"{info.name}: torchvision has no class names, so the classes are called 0, 1, …"
-        return tuple(map(str, range(highest + 1))), (note,)
+        return numbered(labels), (note,)
     note = f"{info.name}: class names are torchvision's; clip-benchmark, if installed, has better"
     return tuple(_spoken(name) for name in own), (note,) if info.names else ()
 

@@ -8,7 +8,7 @@ The tars are indexed once from their headers; an image is then one positional re
 
 from __future__ import annotations
 
-import os
+import io
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -18,13 +18,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipsyn.catalog.class_names import find_class_names, read_lines
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
-from clipsyn.extract.sources.base import UNLABELLED, EncodedSource
+from clipsyn.extract.sources.base import (
+    UNLABELLED,
+    EncodedSource,
+    class_indices,
+    numbered,
+    open_regular,
+    read_at,
+)
 
 IMAGE_KINDS = frozenset(("webp", "png", "jpg", "jpeg"))
+_MOST_HEADER = 1 << 20  # bytes of a name or of attributes, which is read whole
+_MOST_LABEL = 100
 
 
 class Member(NamedTuple):
@@ -43,7 +53,7 @@ class WebdatasetSource(EncodedSource):
 
     def read(self, index: int) -> bytes:
         member = self.members[index]
-        return _read_at(member.shard, member.offset, member.size)
+        return read_at(member.shard, member.offset, member.size)
 
 
 def is_webdataset(path: Path, split: str) -> bool:
@@ -70,9 +80,9 @@ def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
     members = [member for shard in _shards(folder) for member in _index(shard)]
     keys = Counter(member.key for member in members)
     unique = len(keys) == len(members)
-    labels = np.array([member.label for member in members], dtype=np.int32)
+    labels = class_indices(f"webdataset '{folder}'", [member.label for member in members])
     _check_labelled(folder, members)
-    class_names, notes = _class_names(path, name, labels.max(initial=UNLABELLED))
+    class_names, notes = _class_names(path, name, labels)
     return WebdatasetSource(
         name,
         split,
@@ -82,6 +92,7 @@ def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
         templates=read_lines(templates) if templates.is_file() else (),
         notes=notes,
         members=tuple(members),
+        is_divided=folder != path,
     )
 
 
@@ -115,13 +126,11 @@ def _shards(folder: Path) -> list[Path]:
     shards = sorted(folder.glob("*.tar"), key=_shard_order)
     counted = folder / "nshards.txt"
     if counted.is_file():
-        text = counted.read_text(encoding="utf-8", errors="replace").strip()
-        if not text.isdecimal():
-            raise DatasetError(f"'{counted}' holds '{text[:20]}' instead of the number of tars")
-        if int(text) != len(shards):
+        text = " ".join(read_lines(counted))
+        if text.lstrip("0") != str(len(shards)).lstrip("0"):
             raise DatasetError(
-                f"'{counted}' says {text} tars, but there are {len(shards)}: some are missing, or "
-                "the copy was interrupted"
+                f"'{counted}' says '{text[:20]}', but there are {len(shards)} tars: some are "
+                "missing, or the copy was interrupted"
             )
     return shards
 
@@ -154,11 +163,27 @@ def _index(shard: Path) -> list[Member]:
     ]
 
 
+class _Headers(io.BufferedReader):
+    """A tar whose headers are read, which `tarfile` does in one piece however long they are."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MOST_HEADER:
+            raise tarfile.ReadError(f"a header has more than {_MOST_HEADER:,} bytes")
+        return super().read(size)
+
+
 def _entries(shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """(key, kind, header) of each file, in order; checks that the tar is whole."""
-    with foreign(partial(_damaged, shard)), tarfile.open(shard, "r:") as tar:
+    with (
+        foreign(partial(_damaged, shard)),
+        _Headers(io.FileIO(open_regular(shard))) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
         end = 0
-        for entry in tar:
+        while entry := tar.next():
+            tar.members.clear()  # it keeps them all
+            if tar.offset <= end or entry.issparse():
+                raise tarfile.ReadError(f"'{entry.name}' is sparse or has no valid size")
             end = tar.offset
             if entry.isfile():
                 folder, _, base = entry.name.removeprefix("./").rpartition("/")
@@ -178,25 +203,14 @@ def _damaged(shard: Path, reason: str) -> DatasetError:
 
 def _label(shard: Path, key: str, entry: tarfile.TarInfo) -> int:
     with foreign(partial(_damaged, shard)):
-        text = _read_at(shard, entry.offset_data, entry.size).decode("ascii", "replace").strip()
+        size = min(entry.size, _MOST_LABEL)
+        text = read_at(shard, entry.offset_data, size).decode("ascii", "replace").strip()
     try:
         return int(text)
     except ValueError as error:
         raise DatasetError(
             f"tar '{shard}': '{key}.cls' holds '{text[:20]}' instead of a class index"
         ) from error
-
-
-def _read_at(path: Path, offset: int, size: int) -> bytes:
-    """One positional read. Opening costs 10 µs and leaves no descriptor to share or run out of."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        data = os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
-    if len(data) < size:
-        raise OSError(f"'{path.name}' ends before it")
-    return data
 
 
 def _check_labelled(folder: Path, members: list[Member]) -> None:
@@ -208,9 +222,11 @@ def _check_labelled(folder: Path, members: list[Member]) -> None:
         )
 
 
-def _class_names(path: Path, name: str, highest: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _class_names(
+    path: Path, name: str, labels: NDArray[np.int32]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names, source = find_class_names([path / "classnames"], name)
-    if source is None and highest >= 0:
+    if source is None and (labels != UNLABELLED).any():
         note = f"{name}: no classnames.txt in '{path}', so the classes are called 0, 1, …"
-        return tuple(map(str, range(highest + 1))), (note,)
+        return numbered(labels), (note,)
     return names, ()
