@@ -144,7 +144,11 @@ def test_perturbations_are_read(text: str, perturbation: Perturbation) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "jpeg", "jpeg:", "jpeg:x", "jpeg:-1", "JPEG:3", "jpeg:3:speed=2", "jpeg:3:seed"]
+    "text",
+    [
+        *["", "jpeg", "jpeg:", "jpeg:x", "jpeg:-1", "JPEG:3", "jpeg:3:speed=2", "jpeg:3:seed"],
+        *["jpeg:3:seed=1:seed=2", "jpeg:3:seed=1:canvas=64:seed=1", "jpeg:3:seed=" + "9" * 5000],
+    ],
 )
 def test_what_is_no_perturbation_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -75,9 +75,9 @@ def datasets(as_json: bool, format: str) -> None:
     """List the datasets that clipsyn knows by name, with size, metric, licence and origin.
 
     Any other images work too: [NAME=]PATH of a folder with a sub-folder per class, of a .csv or
-    .parquet manifest (path, label, split, id), of a webdataset, or of an image set of Hugging Face
-    (save_to_disk or Parquet). The names emoji, shipped and
-    paper stand for several datasets. Nothing is downloaded unless an extraction says --download.
+    .parquet manifest (path, label, split, id), of a webdataset, or of Parquet files of Hugging
+    Face. The names emoji, shipped and paper stand for several datasets. Nothing is downloaded
+    unless an extraction says --download.
     """
     from clipsyn.catalog.datasets import available
 

@@ -134,7 +134,7 @@ def check_samples(
         raise DatasetError(f"{where}: label {low} is negative; unlabelled is {NO_LABEL}")
     if (most := max(high + 1, classes or 0)) > NO_CLASS:
         raise DatasetError(
-            f"{where}: it has {most:,} classes, and predictions tell no more than {NO_CLASS:,} apart"
+            f"{where}: it has {most:,} classes, and a prediction is one of at most {NO_CLASS:,}"
         )
     if classes is not None and high >= classes:
         raise DatasetError(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from clipsyn.errors import ClipsynError, StoreError, UnknownName, UsageError
-from clipsyn.extract.job import plan_job, run_job
+from clipsyn.errors import ClipsynError, DatasetError, StoreError, UnknownName, UsageError
+from clipsyn.extract.job import outline_job, plan_job, run_job
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.store.features import FeatureStore
 
@@ -109,3 +109,13 @@ def test_a_folder_of_other_things_is_no_store(
     with pytest.raises(StoreError):
         plan_job(tmp_path / "mine", ExtractSettings(**options), fakes.Quiet())
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_several_splits_of_a_folder_that_has_none_are_refused(
+    tmp_path: Path, options: dict[str, Any], fakes: Any
+) -> None:
+    job = ExtractSettings(**options, splits="train,test")
+    with pytest.raises(DatasetError):
+        outline_job(tmp_path / "store", job)
+    with pytest.raises(DatasetError):
+        plan_job(tmp_path / "store", job, fakes.Quiet())

@@ -165,7 +165,7 @@ def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> 
     ]
     (folder / "labels.csv").write_text("\n".join(lines))
     (tmp_path / "elsewhere").mkdir()
-    split(folder / "labels.csv", tmp_path / "elsewhere" / "s.parquet")
+    division = split(folder / "labels.csv", tmp_path / "elsewhere" / "s.parquet")
     frame = pl.read_parquet(tmp_path / "elsewhere" / "s.parquet")
     assert frame.columns == ["path", "label", "split", "id"]
     assert frame["path"].to_list() == [f"../photos/{row}.png" for row in range(1, 6)]
@@ -173,7 +173,12 @@ def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> 
     assert frame["id"].to_list() == [*"abcde"]
     assert frame["split"].to_list().count("test") == 2
     assert frame["split"][4] == "unlabelled"
-    assert len(open_source(str(tmp_path / "elsewhere" / "s.parquet"), "train")) == 2
+    written = str(tmp_path / "elsewhere" / "s.parquet")
+    assert (
+        len(open_source(written, "train", root=division.root_beyond(tmp_path / "elsewhere"))) == 2
+    )
+    with pytest.raises(DatasetError):  # a manifest leads out of its folder only where it may
+        split(Path(written), tmp_path / "elsewhere" / "t.csv")
 
 
 @pytest.mark.parametrize("names", [["missile", "missile"], ["7", "3"], [" x", "y"]])
@@ -210,8 +215,13 @@ def test_paths_hold_through_links(write: Write, tmp_path: Path) -> None:
     folder = write(*many("cat", "dog"))
     (tmp_path / "deep" / "down").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "down")
-    split(folder, tmp_path / "link" / "s.csv")
-    assert len(open_source(str(tmp_path / "link" / "s.csv"), "test")) == 6
+    (folder / "cat").rename(tmp_path / "cats")
+    (folder / "cat").symlink_to(tmp_path / "cats")
+    for place in ("link", "."):
+        division = split(folder, tmp_path / place / "s.csv")
+        root = division.root_beyond(tmp_path / place)
+        assert root == (None if place == "." else folder)
+        assert len(open_source(str(tmp_path / place / "s.csv"), "test", root=root)) == 6
 
 
 # --- what is refused ---

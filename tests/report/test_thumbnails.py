@@ -109,6 +109,19 @@ def test_ids_never_lead_out_of_the_folder(photos, tmp_path):
         assert there.of(example(id, digest(tmp_path / "secret.png"))) is None
 
 
+def test_names_never_lead_out_of_the_folder(photos, tmp_path):
+    """Dataset and split are a store's, which a stranger may have made."""
+    (tmp_path / "given").mkdir()
+    shutil.copytree(photos, tmp_path / "secret" / "test")
+    packed(photos, tmp_path / "secret" / "test" / "0.tar", ".")
+    places = [
+        *[(name, "test") for name in (str(photos), "../photos", f"x={photos}", "a\0b")],
+        *[("given", name) for name in (str(photos), "../photos", "../secret/test")],
+    ]
+    with pytest.raises(UsageError):
+        Thumbnails(tmp_path / "given", places)
+
+
 def test_a_picture_is_small_and_has_nothing_of_its_file(photos):
     file = photos / "dog" / "1.png"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 300, 3), np.uint8))
@@ -120,6 +133,14 @@ def test_a_picture_is_small_and_has_nothing_of_its_file(photos):
     shown = Image.open(io.BytesIO(b64decode(data)))
     assert shown.size == (67, 112)
     assert not shown.getexif()
+    assert b"where I live" not in b64decode(data)
+
+
+def test_a_comment_of_a_jpeg_is_left_out(photos):
+    file = photos / "dog" / "1.jpg"
+    Image.open(photos / "dog" / "1.png").save(file, "JPEG", comment="where I live")
+    data = Thumbnails(photos, [PLACE]).of(example("dog/1.jpg", digest(file)))
+    assert data
     assert b"where I live" not in b64decode(data)
 
 

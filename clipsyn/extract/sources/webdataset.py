@@ -181,7 +181,7 @@ def _entries(shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     ):
         end = 0
         while entry := tar.next():
-            tar.members.clear()  # it keeps them all
+            tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all
             if tar.offset <= end or entry.issparse():
                 raise tarfile.ReadError(f"'{entry.name}' is sparse or has no valid size")
             end = tar.offset
@@ -203,10 +203,10 @@ def _damaged(shard: Path, reason: str) -> DatasetError:
 
 def _label(shard: Path, key: str, entry: tarfile.TarInfo) -> int:
     with foreign(partial(_damaged, shard)):
-        size = min(entry.size, _MOST_LABEL)
-        text = read_at(shard, entry.offset_data, size).decode("ascii", "replace").strip()
+        data = read_at(shard, entry.offset_data, min(entry.size, _MOST_LABEL + 1))
+    text = data.decode("ascii", "replace").strip()
     try:
-        return int(text)
+        return int(text[: _MOST_LABEL if len(data) <= _MOST_LABEL else 0])
     except ValueError as error:
         raise DatasetError(
             f"tar '{shard}': '{key}.cls' holds '{text[:20]}' instead of a class index"

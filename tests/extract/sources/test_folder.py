@@ -159,9 +159,9 @@ def test_a_file_that_vanished_or_cannot_be_read_keeps_its_row(write_images: Writ
     (folder / "x" / "2.png").unlink()
     (folder / "x" / "2.png").mkdir()  # read by no one, not even by root
     assert source.ids == ("x/0.png", "x/1.png", "x/2.png")
-    for row, reason in enumerate(("No such file", "No such file", "Is a directory")):
+    for row in range(3):
         assert source.digest(row) == hashlib.sha256(b"").digest()
-        with pytest.raises(UndecodableImage, match=f"cannot be read: {reason}"):
+        with pytest.raises(UndecodableImage):
             source.image(row)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from clipsyn.catalog.datasets import collections
@@ -125,3 +126,31 @@ def test_a_file_that_is_no_manifest(write_images: Write) -> None:
 def test_half_a_name(text: str) -> None:
     with pytest.raises(UsageError, match="write NAME=PATH"):
         open_source(text, "test")
+
+
+def test_images_without_splits_are_one_split_at_a_time(
+    write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    """Else train and test would be the same images."""
+    folder = write_images("cat/1.png", "dog/1.png")
+    (folder.parent / "m.csv").write_text("path\nimages/cat/1.png\n")
+    tars = write_tars([[("a.png", png())]], nshards=None) / "test"
+    rows = pl.DataFrame({"image": [{"bytes": png(), "path": "a"}]})
+    rows.write_parquet(folder.parent / "a.parquet")
+    for path in (folder, folder.parent / "m.csv", tars, folder.parent / "a.parquet"):
+        assert len(open_source(str(path), "train"))
+        with pytest.raises(DatasetError, match="clipsyn split"):
+            open_source(str(path), "train", alone=False)
+
+
+def test_several_splits_of_what_has_them(
+    write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    folder = write_images("train/cat/1.png", "test/cat/2.png")
+    (folder.parent / "m.csv").write_text("path,split\nimages/test/cat/2.png,test\n")
+    tars = write_tars([[("a.png", png())]])
+    (tars / "parquet").mkdir()
+    rows = pl.DataFrame({"image": [{"bytes": png(), "path": "a"}]})
+    rows.write_parquet(tars / "parquet" / "test.parquet")
+    for path in (folder, folder.parent / "m.csv", tars, tars / "parquet"):
+        assert len(open_source(str(path), "test", alone=False)) == 1

@@ -199,3 +199,14 @@ def test_every_request_is_one_that_torchvision_takes(name: str, split: str, tmp_
     assert "Unknown value" not in str(caught.value)
     assert info.get in str(caught.value) or "pip install" in str(caught.value)
     assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_images_that_torchvision_opens_are_rasters(write_images: WriteImages) -> None:
+    """It asks PIL for any format, and one of them is a program."""
+    root = write_images(*(f"eurosat/2750/{name}/1.jpg" for name in ("A", "B")), root="data")
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    (root / "eurosat" / "2750" / "A" / "1.jpg").write_bytes(program)
+    source = open_in(root, "vtab/eurosat", "all")
+    assert source.image(1).mode == "RGB"
+    with pytest.raises(UndecodableImage):
+        source.image(0)

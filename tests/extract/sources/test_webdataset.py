@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +22,7 @@ from clipsyn.extract.sources.base import ImageSource
 
 WriteTars = Callable[..., Path]
 Png = Callable[..., bytes]
+Limit = Callable[[int], AbstractContextManager[None]]
 Members = list[tuple[str, bytes]]
 
 
@@ -133,13 +139,9 @@ def test_another_split_than_there_are(shards: list[Members], write_tars: WriteTa
         open_tars(folder, "train")
 
 
-@pytest.mark.parametrize(
-    ("nshards", "message"), [("3", "says 3 tars, but there are 2"), ("two", "holds 'two' instead")]
-)
-def test_wrong_nshards(
-    nshards: str, message: str, shards: list[Members], write_tars: WriteTars
-) -> None:
-    with pytest.raises(DatasetError, match=message):
+@pytest.mark.parametrize("nshards", ["3", "two", "-2", "2.0", "9" * 5000, "2e9", "2\n2"])
+def test_wrong_nshards(nshards: str, shards: list[Members], write_tars: WriteTars) -> None:
+    with pytest.raises(DatasetError):
         open_tars(write_tars(shards, nshards=nshards))
 
 
@@ -185,7 +187,11 @@ def test_a_tar_cut_after_it_was_indexed(shards: list[Members], write_tars: Write
         ([("a.png", b"1"), ("a.cls", b"0"), ("b.cls", b"0")], "2 labels for 1 images; 'b.cls'"),
         ([("a.png", b"1"), ("a.cls", b"cat")], "'a.cls' holds 'cat' instead of a class index"),
         ([("a.png", b"1"), ("a.cls", b"2")], "label 2 of sample 'a' is beyond the 2 class names"),
-        ([("a.png", b"1"), ("a.cls", b"-4")], "label -4 is negative"),
+        ([("a.png", b"1"), ("a.cls", b"-4")], "label -4"),
+        ([("a.png", b"1"), ("a.cls", b"2000000000")], "label 2000000000"),
+        ([("a.png", b"1"), ("a.cls", b"4294967297")], "label 4294967297"),
+        ([("a.png", b"1"), ("a.cls", b"9" * 30)], "label 9999"),
+        ([("a.png", b"1"), ("a.cls", b"0" * 5000 + b"x")], None),
         ([("a.png", b"1"), ("a.jpg", b"1"), ("a.cls", b"0")], "two images have the id 'a'"),
         ([("a.png", b"1"), ("a.cls", b"0"), ("a.cls", b"1")], "two labels have the id 'a'"),
         ([("a.txt", b"1")], "no image"),
@@ -194,3 +200,93 @@ def test_a_tar_cut_after_it_was_indexed(shards: list[Members], write_tars: Write
 def test_members_that_do_not_fit(members: Members, message: str, write_tars: WriteTars) -> None:
     with pytest.raises(DatasetError, match=message):
         open_tars(write_tars([members], classes=("cat", "dog")))
+
+
+# --- tars of strangers ---
+
+
+def member(
+    name: str, content: bytes = b"", size: int | None = None, form: int = 1, **fields: Any
+) -> bytes:
+    """A header that may say another size, and the content."""
+    header = tarfile.TarInfo(name)
+    header.size = len(content) if size is None else size
+    for field, value in fields.items():
+        setattr(header, field, value)
+    blocks = -len(content) % tarfile.BLOCKSIZE
+    return header.tobuf(form) + content + bytes(blocks)
+
+
+def negative(data: bytes) -> bytes:
+    """The size of a header as a negative number."""
+    data = data[:124] + b"\xff" * 10 + b"\xfc\x00" + data[136:]
+    total = sum(data[:148]) + 8 * 32 + sum(data[156:512])
+    return data[:148] + b"%06o\0 " % total + data[156:]
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(8 << 30)}
+HOSTILE = {
+    "a member of 8 GB": lambda png: member("a.png", png, size=8 << 30),
+    "a member of 2^62 bytes": lambda png: member("a.png", png, size=1 << 62),
+    "a member before the last": lambda png: member("b.png", png) + negative(member("a.png")),
+    "a label of 8 GB": lambda png: member("a.png", png) + member("a.cls", b"0", size=8 << 30),
+    "a name of 8 GB": lambda png: member("././@L", b"x" * 512, size=8 << 30, type=b"L"),
+    "attributes of 8 GB": lambda png: member("x", b"30 path=a\n", size=8 << 30, type=b"x"),
+    "a sparse member": lambda png: member("a.png", png, type=b"S"),
+    "a sparse member of 8 GB": lambda png: member(
+        "a.png", b"1\n0\n1\n".ljust(512, b"\0"), pax_headers=SPARSE, form=tarfile.PAX_FORMAT
+    ),
+    "a sparse map without end": lambda png: member(
+        "a.png", b"9" * 512, pax_headers=SPARSE, form=tarfile.PAX_FORMAT
+    ),
+    "links alone": lambda png: (
+        member("a.png", type=b"1", linkname="/etc/passwd")
+        + member("b.png", type=b"2", linkname="/etc/passwd")
+    ),
+    "devices and pipes alone": lambda png: b"".join(
+        member(f"{kind}.png", type=f"{kind}".encode()) for kind in (3, 4, 6)
+    ),
+    "compressed": lambda png: gzip.compress(member("a.png", png) + END),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_tars_of_strangers_are_refused(
+    name: str, png: Png, write_tars: WriteTars, limited_memory: Limit
+) -> None:
+    """Whatever they declare; the tar may be a sparse file, so that what is declared is there."""
+    tar = write_tars([[]]) / "test" / "0.tar"
+    content = HOSTILE[name](png())
+    tar.write_bytes(content + END)
+    with limited_memory(500), pytest.raises(DatasetError):
+        open_tars(tar.parent.parent)
+    with tar.open("r+b") as file:
+        file.truncate(9 << 30)
+    with limited_memory(500), pytest.raises((DatasetError, UndecodableImage)):
+        open_tars(tar.parent.parent).image(0)
+
+
+def test_names_that_lead_elsewhere_are_names(png: Png, write_tars: WriteTars) -> None:
+    members = [("../../a.png", png(1)), ("/etc/passwd.png", png(2))]
+    source = open_tars(write_tars([members]))
+    assert source.ids == ("../../a", "/etc/passwd")
+    assert source.image(1).mode == "RGB"
+
+
+def test_a_pipe_is_no_tar(write_tars: WriteTars) -> None:
+    tar = write_tars([[]]) / "test" / "0.tar"
+    tar.unlink()
+    os.mkfifo(tar)
+    with pytest.raises(DatasetError):
+        open_tars(tar.parent.parent)
+
+
+def test_members_that_are_no_images_take_no_memory(write_tars: WriteTars) -> None:
+    tar = write_tars([[]]) / "test" / "0.tar"
+    tar.write_bytes(member("notes.txt") * 20_000 + END)
+    tracemalloc.start()
+    with pytest.raises(DatasetError):
+        open_tars(tar.parent.parent)
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
