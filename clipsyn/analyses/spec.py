@@ -105,6 +105,11 @@ def seed() -> Any:
     return setting(0, WHOLE, help, least=0, most=MOST)
 
 
+def allow_overlap() -> Any:
+    help = "Go on where over 5 % of what is measured on is in the support; it is left out there."
+    return setting(False, FLAG, help)
+
+
 def details(help: str = "All tables of each dataset and perturbation.") -> Any:
     return setting(False, FLAG, help, display=True)
 

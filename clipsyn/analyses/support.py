@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import logging
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn import __version__
+from clipsyn.analyses.predicted import Predicted
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.errors import DatasetError, UsageError
+from clipsyn.errors import DatasetError
 from clipsyn.numerics.fewshot import few_shot
 from clipsyn.pool import Pool
 from clipsyn.settings import Shots, images_of
+from clipsyn.store.overlap import learnable
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.select import matching
+
+_LOG = logging.getLogger("clipsyn")
 
 
 class Reader(Protocol):
@@ -28,18 +32,31 @@ class Reader(Protocol):
     def read(self, rows: NDArray[np.intp]) -> Pool: ...
 
 
+class Drawn(Protocol):
+    """Settings that say which images of a support are learned from."""
+
+    shots: Shots
+    seed: int
+    allow_overlap: bool
+
+
 class Support(NamedTuple):
     pool: Pool  # labelled, readable by every backbone
     rows: NDArray[np.intp]  # (sample,) of the sample table that `pool` holds
     origin: dict[str, Any]  # decides what is fitted: which cells, and which images of them
 
 
-def read_support(reader: Reader, shots: Shots, seed: int) -> Support:
+def read_support(reader: Reader, measured: Iterable[Predicted], settings: Drawn) -> Support:
     """`shots` labelled images of each class, or all of them; the seed decides which.
 
-    Raises DatasetError where none of them has a label and is readable.
+    measured: whose images are not taken. Raises DatasetError where no image has a label and is
+    readable, and what `learnable` does.
     """
-    drawn = few_shot(reader.samples.labels, images_of(shots), seed)
+    tables = (group.samples for group in measured)
+    labels, notes = learnable(reader.samples, tables, allow_overlap=settings.allow_overlap)
+    for note in notes:
+        _LOG.info("note: %s", note)
+    drawn = few_shot(labels, images_of(settings.shots), settings.seed)
     whole = reader.read(drawn)
     pool = whole.labelled()
     if not len(pool):
@@ -49,18 +66,10 @@ def read_support(reader: Reader, shots: Shots, seed: int) -> Support:
         )
     digest = hashlib.sha256(drawn.astype("<i8").tobytes()).hexdigest()
     rows = drawn[whole.readable & (whole.labels >= 0)]
-    return Support(pool, rows, {"of": reader.origin, "rows": digest, "seed": seed})
+    return Support(pool, rows, {"of": reader.origin, "rows": digest, "seed": settings.seed})
 
 
 def versions(ensemble: str | None) -> str:
     """Of clipsyn, and of another package that an ensemble comes from."""
     package = ENSEMBLES.package(ensemble.partition(":")[0]) if ensemble else ""
     return f"{__version__} {package}".rstrip()
-
-
-def check_support(support: str, splits: Collection[str] | None) -> None:
-    """Raise UsageError where the split to fit on is also one of those to measure on."""
-    if any(matching(term, [support]) for term in splits or ["*"]):
-        raise UsageError(
-            f"{support} is both fitted on and measured on: choose another support=… or splits=…"
-        )

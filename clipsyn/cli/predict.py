@@ -189,7 +189,7 @@ def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]
         lines.append(f"{counted(unread, 'image')} could not be read, without a prediction")
     lines += _accuracy(predictions)
     return {
-        "images": (table_of(frame.head(_SHOWN), headers=heads),),
+        "images": (table_of(frame.drop("seen").head(_SHOWN), headers=heads),),
         "classes": (table_of(counts.head(_SHOWN), notes="\n".join(lines)),),
     }
 
@@ -198,6 +198,11 @@ def _accuracy(predictions: Predictions) -> Iterator[str]:
     from clipsyn.show.numbers import interval_text
     from clipsyn.stats.intervals import wilson_interval
 
+    if seen := predictions.frame["seen"].sum():
+        yield (
+            f"{seen:,} of these images the router was fitted on (column seen): what it gets right "
+            "there says little about others"
+        )
     if predictions.accuracy is not None:
         value, n = predictions.accuracy
         interval = interval_text(*wilson_interval(value * n, n)) if n else "no interval"

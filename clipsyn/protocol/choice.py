@@ -182,10 +182,6 @@ def _labelled(
 ) -> tuple[list[FeatureKey], str | None]:
     """The cells whose split, and whose support if there is one, has labels; and the support."""
     keys = settings.keys(store)
-    if any(key.split == support for key in keys):
-        raise UsageError(
-            f"{support} is both fitted on and measured on: choose another support=… or splits=…"
-        )
     bare = _bare(store, ((key.dataset, key.split) for key in keys))
     left = [key for key in keys if (key.dataset, key.split) not in bare]
     if support is not None and optional:

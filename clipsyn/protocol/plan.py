@@ -16,6 +16,7 @@ from clipsyn.pool import NO_LABEL
 from clipsyn.protocol.methods import CHOSEN, ORACLE, Target, is_random, learns, versions
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.specs import fingerprint
+from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 
@@ -127,6 +128,11 @@ class FewShotPlan:
         self.targets = targets
         self.settings = settings
         self._reader = support or targets[0].reader
+        self._learnable = Learnable(self._reader.samples.labels, ())
+        if support:
+            self._learnable = learnable(
+                support.samples, self.samples(), allow_overlap=settings.allow_overlap
+            )
         self._indices = indices or {}
 
     def tasks(self) -> list[Task]:
@@ -158,13 +164,18 @@ class FewShotPlan:
             ),
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """On images of the support that are not fitted on."""
+        return self._learnable.notes
+
     def samples(self) -> list[SampleTable]:
         """The sample table of each target."""
         return [target.reader.samples for target in self.targets]
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""
-        labels = self._reader.samples.labels
+        labels = self._learnable.labels
         if not self.settings.base_to_new:
             return labels
         base, _ = halves(len(self._reader.samples.class_names))
@@ -194,7 +205,9 @@ class FewShotPlan:
 
     def _rows(self, shots: int | None, seed: int) -> NDArray[np.intp]:
         given = None if shots is None else self._indices.get((shots, seed))
-        return few_shot(self.labels(), shots, seed) if given is None else given
+        if given is None:
+            return few_shot(self.labels(), shots, seed)
+        return given[self._learnable.labels[given] >= 0]
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
         """The ensembles to measure on a draw, with None for the backbones on their own.

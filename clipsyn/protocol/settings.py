@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses.spec import Selection, perturbations
+from clipsyn.analyses.spec import Selection, allow_overlap, perturbations
 from clipsyn.errors import UsageError
 from clipsyn.settings import (
     CURVE,
@@ -52,6 +52,7 @@ class ProtocolSettings(Selection):
         "Split that is fitted on.",
         instead_of_none="train, if it is needed",
     )
+    allow_overlap: bool = allow_overlap()
     support_prompts: str | None = setting(
         None,
         TEXT,

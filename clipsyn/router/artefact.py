@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.documents import foreign, parse_json
@@ -39,6 +40,7 @@ from clipsyn.store.files import read_file, write_file
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
+_SEEN = "seen"  # the array of marks of the images that it was fitted on
 _OF_BACKBONE = ("name", "source", "identity", "logit_scale")  # beside its class embeddings
 _MOST_ARRAYS = 4 << 30  # bytes: no method learns from more than 1 GiB of images
 
@@ -220,6 +222,7 @@ def _fingerprint(content: Mapping[str, Any]) -> str | None:
 def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
     """`router` as JSON; arrays are added to `arrays`."""
     arrays |= {_class_array(name): values for name, values in router.class_embeddings.items()}
+    arrays[_SEEN] = router.seen
     licence = router.support.licence or "licence unknown"
     return {
         "format": ROUTER_FORMAT,
@@ -248,6 +251,7 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
         head=_read_estimator(HEADS, content["head"], arrays),
         backbones=tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
         support=read_record(Support, content["support"]),
+        seen=_marks(arrays[_SEEN]),
     )
     classes = {router.n_classes, *map(len, router.class_embeddings.values())}
     classes |= {len(router.class_names)} if router.class_names else set()
@@ -258,6 +262,12 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
     ):
         raise ValueError("its backbones or prompts have no names of their own")
     return router
+
+
+def _marks(seen: NDArray[Any]) -> NDArray[np.uint64]:
+    if seen.ndim != 1 or seen.dtype != np.uint64:
+        raise ValueError(f"marks of images are {seen.dtype} {seen.shape}")
+    return seen
 
 
 def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:

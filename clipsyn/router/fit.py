@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.estimator import from_text
@@ -12,7 +16,10 @@ from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.settings import FitSettings
 from clipsyn.settings import images_of
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import learnable
 from clipsyn.store.pools import PoolReader
+
+_LOG = logging.getLogger("clipsyn")
 
 
 def fit_router(
@@ -20,8 +27,9 @@ def fit_router(
 ) -> FittedRouter:
     """Fit a head and an ensemble on `shots` images of each class of a dataset's support split.
 
-    settings: head, shots, seed, support, backbones, prompts, views, as
-    `clipsyn.router.settings.FitSettings` declares them. ensemble, head: ``NAME`` or
+    settings: head, shots, seed, support, allow_overlap, backbones, prompts, views, as
+    `clipsyn.router.settings.FitSettings` declares them. Images that the dataset's test split holds
+    too are not learned from: see `clipsyn.store.overlap.learnable`. ensemble, head: ``NAME`` or
     ``NAME:parameter=value``. seed: which images the shots are, and the `random_state` of a method
     whose text sets none, as in `clipsyn evaluate`. The labels are read first, then only what the
     chosen images need. Images that are more than 1 GiB in memory are read in passes; a method that
@@ -43,7 +51,20 @@ def fit_router(
         prompts=asked.prompts,
         views=asked.views,
     )
-    labelled = reader.support(few_shot(reader.samples.labels, shots, asked.seed))
+    rows = few_shot(_labels(reader, asked), shots, asked.seed)
+    labelled = reader.support(rows)
     combiner.fit(head.fit_transform(labelled))
     drawn = None if shots is None else asked.seed  # all images are the same ones for any seed
-    return FittedRouter.of(combiner, labelled, head=head, shots=shots, seed=drawn)
+    marks = np.unique(reader.samples.marks[rows])
+    return FittedRouter.of(combiner, labelled, head=head, shots=shots, seed=drawn, marks=marks)
+
+
+def _labels(reader: PoolReader, asked: FitSettings) -> NDArray[np.int32]:
+    """Of what may be learned from: no image of the dataset's test split, where the store has it."""
+    place = asked.dataset, "test"
+    there = reader.store.tree.exists(reader.store.samples_path(*place))
+    tests = [reader.store.samples(*place)] if there else []
+    labels, notes = learnable(reader.samples, tests, allow_overlap=asked.allow_overlap)
+    for note in notes:
+        _LOG.info("note: %s", note)
+    return labels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble, Router
@@ -52,7 +52,8 @@ class Support:
 class FittedRouter:
     """Predicts from pools. Any ensemble can be in it; only some weigh backbones.
 
-    prompts: name, templates and texts per class that the class embeddings were made from.
+    prompts: name, templates and texts per class that the class embeddings were made from. seen:
+    `SampleTable.marks` of the images that it was fitted on, with 0 where some are not known.
 
     >>> from clipsyn import FeatureStore, fit_router
     >>> store = FeatureStore.open("store")
@@ -71,6 +72,7 @@ class FittedRouter:
     class_names: tuple[str, ...]
     prompts: Identity
     support: Support
+    seen: NDArray[np.uint64]
 
     def __repr__(self) -> str:
         support = self.support
@@ -94,11 +96,12 @@ class FittedRouter:
         head: Head | None = None,
         shots: int | None = None,
         seed: int | None = None,
+        marks: ArrayLike = (0,),
     ) -> FittedRouter:
         """What was fitted on `support`; without `head`, on its zero-shot logits.
 
-        shots, seed: how `support` was chosen, for the record. Raises UsageError where its scores
-        for these very samples are not finite: it has learned nothing.
+        shots, seed: how `support` was chosen, for the record. marks: what is `seen`. Raises
+        UsageError where its scores for these very samples are not finite: it has learned nothing.
         """
         head = head or ZeroShot().fit(support)
         about = support.about if isinstance(support, Stream) else support
@@ -126,6 +129,7 @@ class FittedRouter:
                 about.provenance.get("licence", ""),
                 about.origin,
             ),
+            np.array(marks, np.uint64),
         )
 
     @property

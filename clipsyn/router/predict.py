@@ -24,6 +24,7 @@ from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import PROMPTS as UNKNOWN
 from clipsyn.store.layout import Blocks
+from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
 
@@ -37,8 +38,9 @@ class Predictions:
 
     frame: a row for each image with id, class, class_index, probability and, if the ensemble weighs
     backbones, ``weight BACKBONE`` for each; all but the id are null where an image could not be
-    read. accuracy: None without labels, or with `other_classes`. other_classes: some labels are of
-    classes that the router does not know.
+    read. seen: whether the router was fitted on it, null where that is not known. accuracy: None
+    without labels, or with `other_classes`. other_classes: some labels are of classes that the
+    router does not know.
     """
 
     frame: pl.DataFrame
@@ -76,11 +78,12 @@ def predict_store(
         frame, classes = _predict(router, pool)
         frames.append(frame)
         predicted.append(classes)
+    frame = pl.concat(frames).with_columns(images.seen())
     if not (images.samples.labels >= 0).any():
-        return Predictions(pl.concat(frames), None, other_classes=False)
+        return Predictions(frame, None, other_classes=False)
     labels = images.labels()
     right = None if labels is None else accuracy(np.concatenate(predicted), labels)
-    return Predictions(pl.concat(frames), right, other_classes=labels is None)
+    return Predictions(frame, right, other_classes=labels is None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,13 @@ class _Images:
             return None
         indices = [*(position[name] for name in theirs), NO_LABEL]  # the last where there is none
         return np.array(indices, np.int32)[labels]
+
+    def seen(self) -> pl.Series:
+        """(sample,) whether the router was fitted on the image; null where that is not known."""
+        marks, fitted_on = self.samples.marks, self.router.seen
+        found = held(marks, fitted_on)
+        unknown = (marks == 0) | (~found & (fitted_on == 0).any())
+        return pl.Series("seen", found).set(pl.Series(unknown), None)
 
     def blocks(self) -> Iterator[Pool]:
         """All images, in order, a bounded number at a time."""

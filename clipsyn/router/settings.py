@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipsyn.analyses.spec import allow_overlap
 from clipsyn.settings import FULL, NAMES, REQUIRED, SHOTS, TEXT, WHOLE, Settings, Shots, setting
 from clipsyn.specs import MOST
 
@@ -32,6 +33,7 @@ class FitSettings(Settings):
     support: str = setting(
         "train", TEXT, "The split with the labelled images; never the test split."
     )
+    allow_overlap: bool = allow_overlap()
     backbones: tuple[str, ...] | None = setting(
         None,
         NAMES,

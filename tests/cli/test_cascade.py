@@ -103,7 +103,7 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["--cost", "fake/one"], 2, "--cost fake/one: write NAME=GFLOPS"),
         (["--cost", "fake/three=1"], 2, "unknown backbone 'fake/three'"),
         (["--cost", "local=dir/x=0"], 2, "unknown backbone 'local=dir/x'"),
-        (["--support", "test"], 2, "test is both fitted on and measured on"),
+        (["--support", "test"], 2, "the test split"),
         (["-s", "train", "--support", "test"], 2, "the test split"),
         (["--support", "val"], 4, "--split val`"),
         (["--shots", "0"], 2, "--shots"),

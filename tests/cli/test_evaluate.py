@@ -95,7 +95,7 @@ def test_the_help_names_every_head_and_ensemble():
         ),
         (["--heads", ""], 2, "--heads '' is empty"),
         (["-s", "*"], 2, "train is both fitted on and measured on"),
-        (["--support", "test"], 2, "both fitted on and measured on"),
+        (["--support", "test"], 2, "the test split"),
         (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),
         (["-d", "birds"], 2, "unknown dataset 'birds'"),
         (["--support", "val"], 4, "--split val"),

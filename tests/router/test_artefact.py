@@ -131,7 +131,7 @@ def test_other_programs_can_read_it(folder: Path, support: Pool) -> None:
     assert "licences of both apply" in content["licence"]
     assert content["arrays"] == hashlib.sha256((folder / ARRAYS).read_bytes()).hexdigest()
     arrays = load_file(folder / ARRAYS)
-    assert set(arrays) == {f"classes/{name}" for name in support.backbones}
+    assert set(arrays) == {"seen", *(f"classes/{name}" for name in support.backbones)}
 
 
 def test_the_same_fit_gives_the_same_bytes(folder: Path, tmp_path: Path, support: Pool) -> None:

@@ -65,7 +65,8 @@ def test_a_row_for_each_image(router: FittedRouter, tiny_store: FeatureStore) ->
     for column, name in enumerate(pool.backbones):
         weights = router.weights(pool)[:, column]
         np.testing.assert_array_equal(frame[f"weight {name}"], weights)
-    assert frame.width == 4 + len(pool.backbones)
+    assert frame["seen"].to_list() == [False] * 20
+    assert frame.width == 5 + len(pool.backbones)
     assert found.accuracy == (router.score(pool), 20)
     assert not found.other_classes
 
@@ -73,7 +74,8 @@ def test_a_row_for_each_image(router: FittedRouter, tiny_store: FeatureStore) ->
 def test_an_ensemble_without_weights_has_no_such_columns(tiny_store: FeatureStore) -> None:
     router = fit_router(tiny_store, "toy", "vote-1")
     frame = predict_store(router, tiny_store, "toy", "train").frame
-    assert frame.columns == ["id", "class", "class_index", "probability"]
+    assert frame.columns == ["id", "class", "class_index", "probability", "seen"]
+    assert frame["seen"].to_list() == [True] * 11
 
 
 def test_a_store_without_logits_gives_the_same_bits(
@@ -121,7 +123,7 @@ def test_an_unreadable_image_keeps_its_row(
     store = other(fakes.Source(bad={3: "cut"}), max_bad=1.0)
     found = predict_store(router, store, "toy")
     row = found.frame.row(3, named=True)
-    assert row.pop("id") == "im003.png"
+    assert (row.pop("id"), row.pop("seen")) == ("im003.png", False)
     assert set(row.values()) == {None}
     assert found.frame["class"].null_count() == 1
     assert found.accuracy is not None
@@ -285,7 +287,8 @@ def test_imported_logits_are_taken_on_trust(
     router: FittedRouter, tiny_store: FeatureStore, imported: FeatureStore
 ) -> None:
     ours, theirs = predict_store(router, tiny_store, "toy"), predict_store(router, imported, "toy")
-    assert theirs.frame.equals(ours.frame)
+    assert theirs.frame.drop("seen").equals(ours.frame.drop("seen"))
+    assert theirs.frame["seen"].null_count() == 20
     assert theirs.accuracy == ours.accuracy
 
 
@@ -327,7 +330,9 @@ def test_routers_serve_extracted_and_written_cells_of_the_same_backbones(
     whole = predict_store(fit_router(tiny_store, "toy", ensemble), tiny_store, "toy").frame
     for fitted_on, applied_to in ((tiny_store, written), (written, tiny_store), (written, written)):
         router = fit_router(fitted_on, "toy", ensemble)
-        assert_frame_equal(predict_store(router, applied_to, "toy").frame, whole)
+        found = predict_store(router, applied_to, "toy").frame
+        assert_frame_equal(found.drop("seen"), whole.drop("seen"))
+        assert found["seen"].null_count() == 20  # of images that were not read, nothing is known
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ class CascadeSettings(Selection):
     support: str = spec.support()
     shots: Shots = spec.shots()
     seed: int = spec.seed()
+    allow_overlap: bool = spec.allow_overlap()
     details: bool = spec.details()
 
 

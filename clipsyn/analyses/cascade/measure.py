@@ -24,7 +24,7 @@ from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
 from clipsyn.analyses.cascade.support import FittedCascades, fit
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, mean, share
-from clipsyn.analyses.support import check_support, versions
+from clipsyn.analyses.support import versions
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
@@ -45,8 +45,8 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     backbones. The Pareto front is chosen on the support: one that was chosen
     on what is measured would be flattered.
 
-    Raises UsageError for settings that cannot work or an unknown cost, LeakError where `support`
-    is the test split, and what `clipsyn.analyses.predicted.predicted` raises.
+    Raises UsageError for settings that cannot work or an unknown cost, LeakError for a support
+    that is measured on, and what `clipsyn.analyses.predicted.predicted` raises.
     """
     settings = settings.replaced(
         ensembles=tuple(dict.fromkeys((PLAIN, *settings.ensembles))),
@@ -54,13 +54,13 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
     )
     _check(store, settings)
     rows: list[Row] = []
-    groups = predicted(store, settings)
-    for _, of_dataset in groupby(groups, key=lambda group: group.samples.dataset):
+    for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
+        of_dataset = list(groups)
         fitted: dict[object, FittedCascades] = {}  # shared by splits and perturbations
         for group in of_dataset:
             key = (group.prompts, group.backbones)
             if key not in fitted:
-                fitted[key] = fit(group, settings)
+                fitted[key] = fit(group, of_dataset, settings)
             rows += _CascadeRows(group, fitted[key]).rows()
     return frame(rows, CASCADE)
 
@@ -161,7 +161,6 @@ def _check(store: FeatureStore, settings: CascadeSettings) -> None:
         make_ensemble(text)
     if settings.order == "given" and not settings.backbones:
         raise UsageError("order=given follows backbones=…: name them in the order wanted")
-    check_support(settings.support, settings.splits)
     known = {key.backbone for key in store.keys()}  # noqa: SIM118 (a store is no dict)
     for name in settings.costs:
         if name not in known:

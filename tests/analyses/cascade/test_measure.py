@@ -394,8 +394,8 @@ class TestRefused:
             ({"within": 0.01}, UsageError, "write within_points, in points"),
             ({"shots": 0}, UsageError, "shots=…"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
-            ({"splits": ["train"]}, UsageError, "train is both fitted on and measured on"),
-            ({"splits": ["test", "tr*"]}, UsageError, "train is both fitted on and measured on"),
+            ({"splits": ["train"]}, LeakError, "train is both fitted on and measured on"),
+            ({"splits": ["test", "tr*"]}, LeakError, "train is both fitted on and measured on"),
             ({"splits": ["train"], "support": "test"}, LeakError, "test split"),
             ({"support": "val"}, MissingCell, "clipsyn extract .* --split val"),
             (

@@ -286,9 +286,9 @@ class TestThresholds:
     @pytest.mark.parametrize(
         ("settings", "error", "message"),
         [
-            ({"splits": ["train"]}, UsageError, "train is both fitted on and measured on"),
-            ({"splits": None}, UsageError, "train is both fitted on and measured on"),
-            ({"support": "test", "splits": ["train"]}, LeakError, "on a training or validation"),
+            ({"splits": ["train"]}, LeakError, "train is both fitted on and measured on"),
+            ({"splits": None}, LeakError, "train is both fitted on and measured on"),
+            ({"support": "test", "splits": ["train"]}, LeakError, "test split"),
             ({"ensembles": ["log-agv"]}, UnknownName, r"log-agv.*log-avg"),
             ({"scores": ["entrpy"]}, UnknownName, "did you mean entropy"),
             ({"accuracies": [95]}, UsageError, "accuracies=… is numbers from 0 to 1, not 95"),

@@ -1,0 +1,71 @@
+"""Support and test are disjoint: what is taken out, when it is refused, what cannot be known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import LeakError
+from clipsyn.pool import NO_LABEL
+from clipsyn.store.overlap import held, learnable
+from clipsyn.store.samples import SampleTable
+
+TESTED = 40
+
+
+def table(split: str, images: list[int], labels: list[int] | None = None) -> SampleTable:
+    """Images by number, each with a content of its own; 0 is one that nobody has read."""
+    ids = [f"{split}{row}" for row in range(len(images))]
+    known = [0] * len(images) if labels is None else labels
+    plain = SampleTable.of("toy", split, ids, known, ("a", "b"))
+    content = np.zeros((len(images), 32), np.uint8)
+    content[:, 7] = images
+    return replace(plain, content=content)
+
+
+def test_images_that_are_measured_on_too_have_no_label() -> None:
+    support = table("train", [1, 2, 3, 4, 4], [0, 1, 0, 1, NO_LABEL])
+    tests = [table("test", [2, *range(50, 99)]), table("val", [4, *range(50, 99)])]
+    labels, notes = learnable(support, tests, allow_overlap=False)
+    assert labels.tolist() == [0, NO_LABEL, 0, NO_LABEL, NO_LABEL]
+    assert support.labels.tolist() == [0, 1, 0, 1, NO_LABEL]
+    (note,) = notes
+    assert "3 images" in note
+
+
+@pytest.mark.parametrize("shared", [0, 1, 2, 3])
+def test_more_than_a_twentieth_is_refused(shared: int) -> None:
+    support = table("train", [1, 2, 3, 4, 5])
+    test = table("test", [*range(1, 1 + shared), *range(50, 50 + TESTED - shared)])
+    left = [NO_LABEL] * shared + [0] * (5 - shared)
+    assert learnable(support, [test], allow_overlap=True).labels.tolist() == left
+    if shared <= TESTED / 20:
+        assert learnable(support, [test], allow_overlap=False).labels.tolist() == left
+    else:
+        with pytest.raises(LeakError, match=r"3 of the 40 .*`clipsyn split`.*allow_overlap"):
+            learnable(support, [test], allow_overlap=False)
+
+
+@pytest.mark.parametrize("images", [[1, 2, 3], [0, 0, 0]])
+def test_what_is_fitted_on_is_never_measured_on(images: list[int]) -> None:
+    """By name where nobody has read the images, and where all of them are to be left out."""
+    train, test = table("train", images), table("test", [1, 2, 3])
+    for support, measured in ((train, [train]), (test, []), (test, [train])):
+        with pytest.raises(LeakError, match="`clipsyn split`"):
+            learnable(support, measured, allow_overlap=True)
+    if any(images):
+        with pytest.raises(LeakError, match="nothing is left"):
+            learnable(train, [test], allow_overlap=True)
+
+
+def test_images_that_nobody_has_read_are_like_no_others() -> None:
+    unseen, seen = table("train", [0, 0, 7]), table("test", [*range(40, 80)])
+    for one, other in ((unseen, seen), (seen, unseen)):
+        support, test = replace(one, split="train"), replace(other, split="val")
+        labels, notes = learnable(support, [test], allow_overlap=False)
+        assert (labels == 0).all()
+        assert ["not known" in note for note in notes] == [True]
+    assert held(unseen.marks, unseen.marks).tolist() == [False, False, True]
+    assert learnable(unseen, [], allow_overlap=False).notes == ()
