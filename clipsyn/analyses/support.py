@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from clipsyn import __version__
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.ensembles import ENSEMBLES
-from clipsyn.errors import DatasetError
+from clipsyn.ensembles.base import Ensemble
+from clipsyn.errors import DatasetError, TooFewSamples
+from clipsyn.estimator import from_text
 from clipsyn.numerics.fewshot import few_shot
+from clipsyn.numerics.folds import stratified_folds
 from clipsyn.pool import Pool
 from clipsyn.settings import Shots, images_of
 from clipsyn.store.overlap import learnable
 from clipsyn.store.samples import SampleTable
 
+FOLDS = 5
 _LOG = logging.getLogger("clipsyn")
 
 
@@ -67,6 +71,32 @@ def read_support(reader: Reader, measured: Iterable[Predicted], settings: Drawn)
     digest = hashlib.sha256(drawn.astype("<i8").tobytes()).hexdigest()
     rows = drawn[whole.readable & (whole.labels >= 0)]
     return Support(pool, rows, {"of": reader.origin, "rows": digest, "seed": settings.seed})
+
+
+def make_ensemble(text: str, seed: int | None = None) -> Ensemble:
+    """Not fitted yet; raises UnknownName and UsageError. seed: as in `from_text`."""
+    ensemble: Ensemble = from_text(ENSEMBLES, text, seed)
+    return ensemble
+
+
+def unseen_scores(ensemble: Ensemble, pool: Pool) -> NDArray[np.float32]:
+    """(sample, class) for the pool that an ensemble was fitted on, by some like it that were not.
+
+    Each of `FOLDS` folds is left out of a fit: of samples that it was fitted on an ensemble is too
+    sure. One that learns nothing needs no folds.
+    """
+    if not ensemble.learns or len(ensemble.backbones_) == 1:
+        return ensemble.combine(pool)
+    if len(pool) < 2:
+        raise TooFewSamples(
+            f"{ENSEMBLES.name_of(type(ensemble))} needs at least two labelled samples of "
+            f"{pool.dataset}/{pool.split}, to be judged on others than it is fitted on"
+        )
+    scores = np.empty((len(pool), pool.n_classes), np.float32)
+    for held in stratified_folds(pool.labels, FOLDS):
+        part = type(ensemble)(**ensemble.get_params()).fit(pool.take(np.flatnonzero(~held)))
+        scores[held] = part.combine(pool.take(np.flatnonzero(held)))
+    return scores
 
 
 def versions(ensemble: str | None) -> str:

@@ -40,7 +40,6 @@ class Ensemble(Estimator):
     needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
     needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
     needs_confidences: ClassVar[bool] = False  # True: with the probability of that
-    maskable: ClassVar[bool] = False  # True: a fit can be told that some backbones say nothing
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
 
     def use_work(self, shape: Shape, support: Shape) -> Work:

@@ -265,7 +265,6 @@ class PerceptronRouter(Router):
 
     needs_embeddings: ClassVar[bool] = True
     streams: ClassVar[bool] = True
-    maskable: ClassVar[bool] = True
 
     hidden: int = parameter(128, WHOLE, least=1, keyword=True)
     learning_rate: float = parameter(2e-4, NUMBER, least=0, most=1, keyword=True)

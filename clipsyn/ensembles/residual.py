@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,6 @@ class ResidualRouter(Router):
            [1.26, 1.41],
            [1.26, 1.41]], dtype=float32)
     """
-
-    maskable: ClassVar[bool] = True
 
     shrinkage: float = parameter(3.0, NUMBER, above=0)
     penalty: float | None = parameter(None, NUMBER, above=0)

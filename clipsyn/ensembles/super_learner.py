@@ -48,7 +48,6 @@ class SuperLearner(Router):
     array([0.86, 0.14])
     """
 
-    maskable: ClassVar[bool] = True
     streams: ClassVar[bool] = True
 
     simplex: bool = parameter(False, FLAG)

@@ -28,7 +28,7 @@ def learnable(
     """The labels of `support` without those of images that `measured` hold too, by their content.
 
     allow_overlap: whether that may be more than a twentieth of what is measured on. Raises
-    LeakError where it is more, for the test split or one that is both, and where no label is left.
+    LeakError where it is more, for the test split, and where no label is left.
     """
     if support.split == "test":
         raise LeakError(
@@ -38,14 +38,16 @@ def learnable(
     tables = list({table.name: table for table in measured}.values())
     shared = np.zeros(len(support), np.bool_)
     for table in tables:
-        _check(support, table, allow_overlap=allow_overlap)
-        shared |= held(support.marks, table.marks)
+        shared |= held(support.marks, table.marks) | (support.name == table.name)
     left = np.where(shared, np.int32(NO_LABEL), support.labels)
-    if shared.any() and not (left >= 0).any() and (support.labels >= 0).any():
+    if not (left >= 0).any() and (support.labels >= 0).any():
         raise LeakError(
-            f"every labelled image of {support.name} is in {_names(tables)} too, so that nothing "
-            "is left to fit on: choose another support=…, or divide the images with `clipsyn split`"
+            f"every labelled image of {support.name} is measured on too ({_names(tables)}), so "
+            "that nothing is left to fit on: choose another support=…, or divide the images with "
+            "`clipsyn split`"
         )
+    for table in () if allow_overlap else tables:
+        _check(support, table)
     return Learnable(left, tuple(_notes(support, tables, int(np.count_nonzero(shared)))))
 
 
@@ -55,14 +57,9 @@ def held(marks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bo
     return found
 
 
-def _check(support: SampleTable, table: SampleTable, *, allow_overlap: bool) -> None:
-    if support.name == table.name:
-        raise LeakError(
-            f"{support.name} is both fitted on and measured on: choose another support=…, or "
-            "divide images that have no splits with `clipsyn split`"
-        )
+def _check(support: SampleTable, table: SampleTable) -> None:
     count = int(np.count_nonzero(held(table.marks, support.marks)))
-    if _SHARED * count > len(table) and not allow_overlap:
+    if _SHARED * count > len(table):
         raise LeakError(
             f"{count:,} of the {len(table):,} images of {table.name} are in {support.name} too, "
             "which is fitted on: divide the images with `clipsyn split`, or leave these out of the "

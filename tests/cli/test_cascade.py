@@ -46,26 +46,25 @@ def test_several_groups_are_means_and_details(run):
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     result = run(
-        *("--json", "--ensembles", "super-learner,masked-super-learner", "--order", "greedy"),
+        *("--json", "--ensembles", "super-learner,conf", "--order", "greedy"),
         *("--thresholds", "0.4,0.6", "--within", "5", "--cost", "fake/two=0.25"),
-        *("--shots", "3", "--seed", "1", "--all-subsets"),
+        *("--shots", "3", "--seed", "1"),
     )
     rows = json.loads(result.stdout)
     expected = cascade(
         tiny_store,
-        ensembles=["super-learner", "masked-super-learner"],
+        ensembles=["super-learner", "conf"],
         order="greedy",
         thresholds=[0.4, 0.6],
         within_points=5,
         costs={"fake/two": 0.25},
         shots=3,
         seed=1,
-        all_subsets=True,
     )
     assert [row["value"] for row in rows] == expected["value"].to_list()
     assert list(rows[0]) == expected.columns
     cascades = {(row["ensemble"], row["rule"], row["threshold"]) for row in rows}
-    assert ("masked-super-learner", GIVEN, 0.4) in cascades
+    assert ("conf", GIVEN, 0.4) in cascades
     assert ("log-avg", WITHIN) in {cascade[:2] for cascade in cascades}
 
 
@@ -94,7 +93,6 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["-b", "fake/three"], 2, "unknown backbone 'fake/three'"),
         (["-b", "fake/one"], 2, "a cascade needs at least two backbones"),
         (["--ensembles", "ncl"], 2, "unknown ensemble 'ncl': did you mean nlc"),
-        (["--ensembles", "masked-conf"], 2, "can be fitted with masked backbones if it is one of"),
         (["--order", "given"], 2, "--order given follows --backbones"),
         (["--order", "price"], 2, "--order"),
         (["--thresholds", "0.5,x"], 2, "--thresholds 0.5,x: write 0.5,0.9"),

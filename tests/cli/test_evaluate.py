@@ -94,7 +94,7 @@ def test_the_help_names_every_head_and_ensemble():
             "numbers of images a class from 1 to 1,000,000, not 3,000,000,000",
         ),
         (["--heads", ""], 2, "--heads '' is empty"),
-        (["-s", "*"], 2, "train is both fitted on and measured on"),
+        (["-s", "*"], 2, "nothing is left"),
         (["--support", "test"], 2, "the test split"),
         (["--base-to-new", "--ensembles", "stacking"], 2, "cannot use stacking"),
         (["-d", "birds"], 2, "unknown dataset 'birds'"),

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from clipsyn.analyses import spec
 from clipsyn.analyses.spec import Analysis, Selection
-from clipsyn.settings import COSTS, FLAG, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
+from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
 PLAIN = "log-avg"  # the ensemble of the original cascade
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
@@ -16,7 +16,7 @@ GIVEN, WITHIN = "given", "within"  # rules for thresholds
 class Candidate(NamedTuple):
     """What is compared: a backbone on its own, an ensemble of some backbones, or a cascade."""
 
-    ensemble: str | None  # NAME, NAME:parameter=value, masked-NAME; None for a backbone on its own
+    ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone on its own
     backbones: tuple[str, ...]  # of an ensemble or a cascade in the order they run
     threshold: float | None = None  # confidence at which an image leaves a cascade
     rule: str | None = None  # of a cascade: GIVEN by the settings, or chosen WITHIN points
@@ -37,8 +37,8 @@ class CascadeSettings(Selection):
     ensembles: tuple[str, ...] = setting(
         (PLAIN,),
         NAMES,
-        "What combines the first k backbones, beside log-avg: NAME, NAME:parameter=value, or "
-        "masked-NAME for one ensemble fitted for all stages; repeated or with commas.",
+        "What combines the first k backbones, beside log-avg: NAME or NAME:parameter=value, "
+        "repeated or with commas.",
     )
     order: str = setting(
         "cost",
@@ -61,11 +61,6 @@ class CascadeSettings(Selection):
         flag="--within",
         metavar="POINTS",
         least=0,
-    )
-    all_subsets: bool = setting(
-        False,
-        FLAG,
-        "Fit ensembles for every subset of up to nine backbones, for the Pareto front; slow.",
     )
     costs: Mapping[str, float] = setting(
         {},

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.cascade import PLAIN, Candidate
 from clipsyn.analyses.cascade.measures import average_predictions
-from clipsyn.analyses.cascade.stages import (
-    Answers,
-    FittedCandidate,
-    answer,
-    is_masked,
-    make_ensemble,
-)
+from clipsyn.analyses.cascade.stages import Answers, FittedCandidate, answer
+from clipsyn.analyses.support import make_ensemble
 from clipsyn.pool import Pool
 from clipsyn.store.pools import PoolReader
 
@@ -63,20 +58,16 @@ def evaluate(
     )
 
 
-def candidates(
-    order: Sequence[str], ensembles: Sequence[str], all_subsets: bool
-) -> list[Candidate]:
+def candidates(order: Sequence[str], ensembles: Sequence[str]) -> list[Candidate]:
     """Each backbone on its own, the stages of each cascade, and ensembles of other subsets.
 
-    Up to `MOST_FOR_SUBSETS` backbones, an ensemble with nothing to fit is there for every subset,
-    and with `all_subsets` one that is fitted too, but not a masked one, which serves all stages.
+    Up to `MOST_FOR_SUBSETS` backbones, an ensemble with nothing to fit is there for every subset.
     The plain average is there for the stages alone: `averages` has it for other subsets.
     """
     every = [Candidate.single(name) for name in order]
     for text in ensembles:
         every += stages_of(text, order)
-        stages_alone = text == PLAIN or is_masked(text)
-        if not stages_alone and (all_subsets or not make_ensemble(text).learns):
+        if text != PLAIN and not make_ensemble(text).learns:
             every += _subsets(text, order)
     return list(dict.fromkeys(every))
 

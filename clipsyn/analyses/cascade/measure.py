@@ -20,11 +20,10 @@ from clipsyn.analyses.cascade import PLAIN, Candidate, CascadeSettings
 from clipsyn.analyses.cascade.candidates import evaluate
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.cascade.measures import exit_stages
-from clipsyn.analyses.cascade.stages import MASKED, make_ensemble
 from clipsyn.analyses.cascade.support import FittedCascades, fit
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, mean, share
-from clipsyn.analyses.support import versions
+from clipsyn.analyses.support import make_ensemble, versions
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import Measured, Row, frame
@@ -41,9 +40,8 @@ def measure(store: FeatureStore, settings: CascadeSettings) -> pl.DataFrame:
 
     Returns a tidy frame with the columns of `RESULT` and `CASCADE`; docs/analysis.md says what
     these and the metrics are. An ensemble without a threshold is one of the first k backbones;
-    where it has nothing to fit, or with `all_subsets`, it is there for every subset of up to nine
-    backbones. The Pareto front is chosen on the support: one that was chosen
-    on what is measured would be flattered.
+    where it has nothing to fit, it is there for every subset of up to nine backbones. The Pareto
+    front is chosen on the support: one that was chosen on what is measured would be flattered.
 
     Raises UsageError for settings that cannot work or an unknown cost, LeakError for a support
     that is measured on, and what `clipsyn.analyses.predicted.predicted` raises.
@@ -139,14 +137,14 @@ class _CascadeRows:
 
     def _fingerprint(self, candidate: Candidate, learned: bool) -> str:
         fitted, chosen = self.fitted, self.fitted.settings
-        compared = [chosen.ensembles, chosen.thresholds, chosen.within_points, chosen.all_subsets]
+        compared = [chosen.ensembles, chosen.thresholds, chosen.within_points]
         support = {
             "origin": fitted.origin,
             "gflops": list(fitted.gflops.items()),
             "settings": compared,
         }
         decisive = {
-            "clipsyn": versions((candidate.ensemble or "").removeprefix(MASKED)),
+            "clipsyn": versions(candidate.ensemble),
             "target": self.reader.origin,
             "candidate": candidate._asdict(),
             "gflops": [fitted.gflops[name] for name in candidate.backbones],

@@ -115,7 +115,7 @@ def fit(
     costs = {key.backbone: cell_cost(group.store, key, settings.costs) for key in group.keys}
     gflops = {name: cost.gflops for name, cost in costs.items()}
     order = backbone_order(pool, gflops, settings)
-    every = candidates(order, settings.ensembles, settings.all_subsets)
+    every = candidates(order, settings.ensembles)
     fitted = fit_candidates(every, pool, settings.seed)
     answers = {candidate: it.support for candidate, it in fitted.items()}
     return FittedCascades(

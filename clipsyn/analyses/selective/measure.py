@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.analyses.selective.fitted import FittedAnswerers, fit, make_ensemble
+from clipsyn.analyses.selective.fitted import FittedAnswerers, fit
 from clipsyn.analyses.selective.foreign import Foreign, foreign_sets
 from clipsyn.analyses.selective.measures import (
     detection,
@@ -37,7 +37,7 @@ from clipsyn.analyses.selective.replies import (
     replies_of,
 )
 from clipsyn.analyses.shares import estimate, mean, share
-from clipsyn.analyses.support import versions
+from clipsyn.analyses.support import make_ensemble, versions
 from clipsyn.errors import UsageError
 from clipsyn.pool import Pool
 from clipsyn.results.frame import Measured, Row, frame

@@ -12,7 +12,7 @@ ABC = ("a", "b", "c")
 
 
 def test_every_subset_of_what_has_nothing_to_fit():
-    every = candidates(ABC, ["conf", "nlc"], all_subsets=False)
+    every = candidates(ABC, ["conf", "nlc"])
     assert every == [
         *(Candidate(None, (name,)) for name in ABC),
         Candidate("conf", ("a", "b")),
@@ -24,27 +24,14 @@ def test_every_subset_of_what_has_nothing_to_fit():
     ]
 
 
-def test_every_subset_of_all_but_the_masked():
-    every = candidates(ABC, ["nlc", "masked-nlc"], all_subsets=True)
-    assert {c.backbones for c in every if c.ensemble == "nlc"} == {
-        ("a", "b"),
-        ("a", "c"),
-        ("b", "c"),
-        ABC,
-    }
-    assert [c.backbones for c in every if c.ensemble == "masked-nlc"] == [("a", "b"), ABC]
-
-
 def test_subsets_end_at_nine_backbones(pool):
     nine, ten = ([f"m{place}" for place in range(count)] for count in (9, 10))
-    assert len(candidates(nine, ["conf"], all_subsets=False)) == 511
-    assert len(candidates(ten, ["conf"], all_subsets=True)) == 10 + 9
+    assert len(candidates(nine, ["conf"])) == 511
+    assert len(candidates(ten, ["conf"])) == 10 + 9
     answers = {name: [1] for name in ten}
     assert averages(pool(answers), ten) == {}
     answers.pop("m9")
-    whole = candidates(
-        nine, ["log-avg"], all_subsets=True
-    )  # its other subsets are all made at once
+    whole = candidates(nine, ["log-avg"])  # its other subsets are all made at once
     assert len([*whole, *averages(pool(answers), nine)]) == 511
 
 

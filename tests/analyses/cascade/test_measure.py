@@ -218,12 +218,6 @@ def test_the_front_is_of_the_support(results):
         assert point["front"] == (not beaten)
 
 
-def test_all_subsets_of_what_is_fitted(birds):
-    frame = cascade(birds, ensembles=["super-learner"], thresholds=[], all_subsets=True)
-    fitted = frame.filter(ensemble="super-learner")["backbones"]
-    assert len(set(map(tuple, fitted))) == 4
-
-
 def test_what_a_backbone_costs(results):
     for name, gflops in GFLOPS.items():
         assert value(results, "mean_gflops", None, [name]) == gflops
@@ -342,7 +336,7 @@ def test_fingerprints_are_of_what_decides(birds, results):
     assert single(dearer, "vit/a") == single(results, "vit/a")
 
 
-@pytest.mark.parametrize("ensemble", ["nlc", "masked-nlc:steps=2"])
+@pytest.mark.parametrize("ensemble", ["nlc", "nlc:steps=2"])
 def test_fingerprints_know_the_version_of_another_package(birds, monkeypatch, ensemble):
     def fingerprints() -> set[str]:
         frame = cascade(birds, ensembles=[ensemble], backbones=["rn/b", "vit/a"], thresholds=[0.5])
@@ -383,7 +377,6 @@ class TestRefused:
         ("settings", "error", "message"),
         [
             ({"ensembles": ["log-agv"]}, UnknownName, "did you mean .*log-avg"),
-            ({"ensembles": ["masked-conf"]}, UsageError, "can be fitted with masked backbones"),
             ({"order": "costs"}, UnknownName, "unknown order 'costs': did you mean cost"),
             ({"order": "given"}, UsageError, "name them in the order wanted"),
             ({"thresholds": [0.5, -0.1]}, UsageError, "thresholds=… is .* from 0 to 1, not -0.1"),
@@ -394,8 +387,8 @@ class TestRefused:
             ({"within": 0.01}, UsageError, "write within_points, in points"),
             ({"shots": 0}, UsageError, "shots=…"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
-            ({"splits": ["train"]}, LeakError, "train is both fitted on and measured on"),
-            ({"splits": ["test", "tr*"]}, LeakError, "train is both fitted on and measured on"),
+            ({"splits": ["train"]}, LeakError, "nothing is left"),
+            ({"splits": ["test", "tr*"]}, LeakError, "nothing is left"),
             ({"splits": ["train"], "support": "test"}, LeakError, "test split"),
             ({"support": "val"}, MissingCell, "clipsyn extract .* --split val"),
             (

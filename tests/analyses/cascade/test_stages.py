@@ -9,20 +9,13 @@ import pytest
 
 from clipsyn.analyses.cascade import Candidate
 from clipsyn.analyses.cascade import stages as module
-from clipsyn.analyses.cascade.stages import (
-    FOLDS,
-    Answers,
-    FittedCandidate,
-    answer,
-    fit_candidates,
-    make_ensemble,
-    view,
-)
+from clipsyn.analyses.cascade.stages import Answers, FittedCandidate, answer, fit_candidates
+from clipsyn.analyses.support import FOLDS, make_ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.ensembles.nlc import NLC
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.ensembles.super_learner import SuperLearner
-from clipsyn.errors import LeakError, TooFewSamples, UnknownName, UsageError
+from clipsyn.errors import LeakError, TooFewSamples, UnknownName
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.pool import Pool
 
@@ -98,57 +91,6 @@ def test_nothing_is_seen_of_samples_that_were_fitted_on():
     np.testing.assert_allclose(fitted[candidate].ensemble.weights_, whole.weights_, rtol=1e-5)
 
 
-def test_others_may_be_masked():
-    pool = made()
-    masked = view(Candidate("masked-nlc", TWO), pool)
-    assert masked.backbones == pool.backbones
-    np.testing.assert_array_equal(masked.logits[:, 0], 0)
-    np.testing.assert_allclose(masked.logits[:, 1:], 1.5 * pool.logits[:, 1:], rtol=1e-6)
-    assert not masked.embeddings["a"].any()
-    assert masked.embeddings["b"] is pool.embeddings["b"]
-    assert pool.embeddings["a"].all()
-    mean = pool.logits[:, 1:].mean(axis=1)  # weights of 1/B, as all that are masked start from
-    np.testing.assert_allclose(LogAverage().combine(masked), mean, rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(view(Candidate("masked-nlc", ALL), pool).logits, pool.logits)
-
-
-def test_one_masked_ensemble_serves_all_stages():
-    pool = made()
-    two, whole = Candidate("masked-super-learner", TWO), Candidate("masked-super-learner", ALL)
-    fitted = fit_candidates([two, whole], pool, 0)
-    assert fitted[two].ensemble is fitted[whole].ensemble
-    logits = pool.logits * np.array([0, 1.5, 1.5])[:, None]
-    twice = Pool.of(
-        np.concatenate([logits, pool.logits]),
-        np.tile(pool.labels, 2),
-        backbones=pool.backbones,
-        split="train",
-    )
-    by_hand = SuperLearner().fit(twice)
-    np.testing.assert_allclose(fitted[two].ensemble.weights_, by_hand.weights_, rtol=1e-5)
-    assert fitted[two].temperature != fitted[whole].temperature
-    assert len(fitted[two].support.correct) == len(pool)
-
-
-def test_a_masked_fit_sees_no_view_of_a_sample_that_is_held_out(monkeypatch):
-    pool, fits = made(), []
-
-    class Spy(SuperLearner):
-        def _fit(self, pool: Pool) -> None:
-            fits.append(pool)
-            super()._fit(pool)
-
-    monkeypatch.setattr(module, "make_ensemble", lambda text, seed=None: Spy())
-    group = [Candidate("masked-super-learner", names) for names in (TWO, ALL)]
-    fit_candidates(group, pool, 0)
-    assert len(fits) == FOLDS + 1
-    assert len(fits[0]) == 2 * len(pool)
-    for fit, held in zip(fits[1:], stratified_folds(pool.labels, FOLDS), strict=True):
-        assert len(fit) == 2 * (len(pool) - held.sum())
-        embeddings = fit.embeddings["b"][:, None] == pool.embeddings["b"][held][None]
-        assert not embeddings.all(axis=2).any()
-
-
 def test_the_seed_is_that_of_the_ensemble():
     pool, candidate = made(), Candidate("nlc:steps=2", TWO)
     fitted = fit_candidates([candidate], pool, 5)[candidate].ensemble
@@ -185,22 +127,7 @@ def test_one_sample_is_too_few_to_hold_one_out():
     assert len(fit_candidates([Candidate("log-avg", TWO)], one, 0)) == 1
 
 
-@pytest.mark.parametrize("name", ["moe", "nlc", "residual-router", "super-learner"])
-def test_all_that_can_be_masked_is_fitted(name):
-    group = [Candidate(f"masked-{name}", names) for names in (TWO, ALL)]
-    fitted = fit_candidates(group, made(), 0)
-    for candidate in group:
-        assert fitted[candidate].support.correct.mean() > 0.4  # chance is 0.25
-        assert (fitted[candidate].support.confidence >= 0.25).all()
-
-
-@pytest.mark.parametrize("text", ["masked-vote-1", "masked-log-avg", "masked-ola"])
-def test_what_cannot_be_masked_is_said(text):
-    with pytest.raises(UsageError, match=f"'{text}'.*moe, nlc, residual-router, super-learner"):
-        make_ensemble(text)
-
-
 def test_names_are_those_of_ensembles():
-    assert make_ensemble("masked-nlc:hidden=8").get_params()["hidden"] == 8
+    assert make_ensemble("nlc:hidden=8").get_params()["hidden"] == 8
     with pytest.raises(UnknownName, match="did you mean nlc"):
         make_ensemble("ncl")

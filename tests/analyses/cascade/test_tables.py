@@ -300,7 +300,7 @@ def test_nine_backbones_fit_the_page(details):
     for name in names:
         costs = measured | {"mean_gflops": 149.0, "image_params_m": 420.0}
         made += rows(None, (name,), where, **costs)
-    for ensemble in ("log-avg", "masked-super-learner"):
+    for ensemble in ("log-avg", "residual-router"):
         made += rows(ensemble, names, where, **measured)
         for rule, threshold in ((GIVEN, 0.95), (WITHIN, 0.955)):
             about = where | {"rule": rule, "threshold": threshold}

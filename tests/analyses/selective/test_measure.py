@@ -286,8 +286,8 @@ class TestThresholds:
     @pytest.mark.parametrize(
         ("settings", "error", "message"),
         [
-            ({"splits": ["train"]}, LeakError, "train is both fitted on and measured on"),
-            ({"splits": None}, LeakError, "train is both fitted on and measured on"),
+            ({"splits": ["train"]}, LeakError, "nothing is left"),
+            ({"splits": None}, LeakError, "nothing is left"),
             ({"support": "test", "splits": ["train"]}, LeakError, "test split"),
             ({"ensembles": ["log-agv"]}, UnknownName, r"log-agv.*log-avg"),
             ({"scores": ["entrpy"]}, UnknownName, "did you mean entropy"),
