@@ -59,7 +59,7 @@ def test_files_hold_every_row(
     frame = pl.read_parquet(parquet)
     assert frame.columns == [
         *("id", "class", "class_index", "probability"),
-        *("weight fake/one", "weight fake/two"),
+        *("weight fake/one", "weight fake/two", "seen"),
     ]
     assert pl.read_csv(csv)["class_index"].to_list() == frame["class_index"].to_list()
     assert [row["id"] for row in json.loads(result.stdout)] == frame["id"].to_list()

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipsyn.analyses.cascade import GIVEN, PLAIN, WITHIN, Candidate, CascadeSettings
-from clipsyn.analyses.cascade.candidates import Evaluation, averages, candidates
+from clipsyn.analyses.cascade.candidates import (
+    Evaluation,
+    FittedCandidate,
+    averages,
+    candidates,
+    fit_candidates,
+)
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.cascade.measures import (
     cascade_curve,
@@ -20,7 +26,6 @@ from clipsyn.analyses.cascade.measures import (
     pareto_front,
     smallest_threshold,
 )
-from clipsyn.analyses.cascade.stages import FittedCandidate, fit_candidates
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.support import read_support
 from clipsyn.ensembles import ENSEMBLES

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.analyses.shared_images import image_numbers
 from clipsyn.errors import MissingCell, StaleCell, UsageError
 from clipsyn.numerics.logits import zero_shot_logits
 from clipsyn.pool import NO_LABEL, Pool
 from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import FeatureKey, differences
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.select import Names, select
 
@@ -113,8 +113,7 @@ def _check(store: FeatureStore, own: FeatureKey, foreign: FeatureKey) -> None:
 def _is_other(group: Predicted, dataset: str) -> NDArray[np.bool_]:
     """(sample,) of the foreign images, whether the own dataset does not hold them, too."""
     other = group.store.samples(dataset, group.samples.split)
-    own, foreign = image_numbers([group.samples.content, other.content])
-    is_other = ~np.isin(foreign, own)
+    is_other = ~held(other.marks, group.samples.marks)
     if shared := np.count_nonzero(~is_other):
         _LOG.info(f"{shared:,} images of {other.name} stand in {group.samples.name}: not foreign")
     return is_other

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.analyses.selective.fitted import FittedAnswerers, fit
 from clipsyn.analyses.selective.foreign import Foreign, foreign_sets
 from clipsyn.analyses.selective.measures import (
     detection,
@@ -31,7 +30,9 @@ from clipsyn.analyses.selective.replies import (
     MAX_SOFTMAX,
     Answerer,
     Cells,
+    FittedAnswerers,
     Replies,
+    fit,
     joined,
     readable,
     replies_of,

@@ -1,9 +1,9 @@
-"""What backbones and ensembles answer, and how sure they are."""
+"""What backbones and ensembles, fitted on the support, answer, and how sure they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
+from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import agreement, confidences
+from clipsyn.analyses.support import make_ensemble, read_support, unseen_scores
 from clipsyn.ensembles.base import Ensemble
 from clipsyn.numerics.logits import predictions
 from clipsyn.pool import Pool
 from clipsyn.schema import NO_PREDICTION
-from clipsyn.specs import FeatureKey
+from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.pools import PoolReader
 
 AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"
@@ -181,3 +183,43 @@ def readable(replies: Mapping[Answerer, Replies]) -> NDArray[np.bool_]:
         [of.predicted != NO_PREDICTION for of in replies.values()]
     )
     return there
+
+
+@dataclass(frozen=True)
+class FittedAnswerers:
+    """The ensembles of one dataset, and what they and the backbones say of its support.
+
+    Those of ensembles are by `unseen_scores`. Without a support `replies` is empty.
+    """
+
+    ensembles: dict[str, Ensemble]
+    replies: dict[Answerer, Replies] = field(default_factory=dict)
+    labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    origin: Mapping[str, Any] = field(default_factory=dict)  # decides what is fitted and chosen
+
+
+def fit(
+    group: Predicted, measured: Iterable[Predicted], settings: SelectiveSettings
+) -> FittedAnswerers:
+    """Fit the ensembles that the cells of a group are enough for, on clean images of the support.
+
+    measured: all of the dataset that is measured on. A support that is not in the store is needed
+    by ensembles that learn alone: for them it raises MissingCell. Raises what `read_support` and
+    `Ensemble.fit` do.
+    """
+    texts = dict.fromkeys(settings.ensembles) if len(group.backbones) > 1 else {}
+    ensembles = {text: make_ensemble(text, settings.seed) for text in texts}
+    ensembles = Cells(group, ensembles).ensembles
+    is_there = group.store.keys(dataset=[group.samples.dataset], split=[settings.support])
+    if not (is_there or any(ensemble.learns for ensemble in ensembles.values())):
+        return FittedAnswerers(ensembles)
+    cells = Cells(group, ensembles, settings.support, CLEAN.label)
+    support = read_support(cells, measured, settings)
+    scores = {}
+    for text, ensemble in cells.ensembles.items():
+        ensemble.fit(support.pool)
+        scores[text] = unseen_scores(ensemble, support.pool)
+    replies = cells.replies_at(support.rows, support.pool, scores)
+    counts = readable(replies)
+    replies = {answerer: of.take(counts) for answerer, of in replies.items()}
+    return FittedAnswerers(cells.ensembles, replies, support.pool.labels[counts], support.origin)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from clipsyn.analyses.cascade import Candidate
-from clipsyn.analyses.cascade.candidates import Evaluation, averages, candidates, stages_of
-from clipsyn.analyses.cascade.stages import Answers
+from clipsyn.analyses.cascade.candidates import (
+    Answers,
+    Evaluation,
+    averages,
+    candidates,
+    stages_of,
+)
 
 ABC = ("a", "b", "c")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from clipsyn.analyses.cascade import Candidate
-from clipsyn.analyses.cascade import stages as module
-from clipsyn.analyses.cascade.stages import Answers, FittedCandidate, answer, fit_candidates
+from clipsyn.analyses.cascade import candidates as module
+from clipsyn.analyses.cascade.candidates import Answers, FittedCandidate, answer, fit_candidates
 from clipsyn.analyses.support import FOLDS, make_ensemble
 from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.ensembles.nlc import NLC
