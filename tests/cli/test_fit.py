@@ -97,7 +97,7 @@ def test_an_existing_router_is_not_overwritten(fit: Run, fails: Run, tmp_path: P
             "'--seed': -1 is not in the range 0<=x<=1000000000",
         ),
         (2, ["--shots", "some"], "--shots some: write a number from 1 on, or full"),
-        (2, ["--support", "test"], "was given the test split of toy to fit"),
+        (2, ["--support", "test"], "the test split of toy"),
         (2, ["-b", "fake/six"], "unknown backbone 'fake/six'"),
         (4, ["--support", "val"], "has no samples of toy/val: run `clipsyn extract"),
         (4, ["--prompts", "openai"], "with prompts 'openai' (there are simple): run"),

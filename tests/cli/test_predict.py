@@ -89,7 +89,7 @@ def test_unlabelled_and_unreadable_images(
     assert "accuracy" not in said
     assert said.splitlines()[-1] == "1 image could not be read, without a prediction"
     row = json.loads(clipsyn("predict", router, store.path, "-d", "mine", "--json").stdout)[2]
-    assert row.pop("id") == "im002.png"
+    assert (row.pop("id"), row.pop("seen")) == ("im002.png", False)
     assert set(row.values()) == {None}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade, stages
+from clipsyn.analyses.cascade import GIVEN, WITHIN, candidates, cascade
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.calibrated import fit_temperatures
@@ -449,7 +449,7 @@ def four(tmp_path, monkeypatch) -> FeatureStore:
             np.savez(path, ids=list("abcd"), labels=["cat"] * 4, probabilities=rows)
             wanted = ImportSettings("toy", split, backbone=name, classes=classes)
             import_files(tmp_path / "store", [path], wanted)
-    monkeypatch.setattr(stages, "fit_temperatures", lambda *_: np.ones(1))
+    monkeypatch.setattr(candidates, "fit_temperatures", lambda *_: np.ones(1))
     return FeatureStore.open(tmp_path / "store")
 
 
