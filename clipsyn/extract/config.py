@@ -28,47 +28,44 @@ class _Allowed(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _Tower(_Allowed):
-    """Numbers may have any name, as they name nothing; open_clip refuses those that it has not."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, bool | _Number | list[_Number] | None]
-
-    layers: Annotated[int, Field(ge=0, le=1000)] | list[_Size] = 12
-    act_kwargs: dict[Literal["approximate"], _Word] | None = None
-    norm_kwargs: dict[Literal["eps"], _Number] | None = None
-    block_type: _Word | None = None
-    pool_type: _Word = ""
-
-
-class _ImageTower(_Tower):
-    image_size: _Sizes = 224
-    pos_embed_type: _Word = ""
-    timm_model_name: Annotated[str, Field(pattern=r"^[\w.]*$")] | None = None
-    timm_pool: _Word | None = None
-    timm_proj: _Word | None = None
-
-
 class _TokenizerOptions(_Allowed):
     clean: _Word = ""
     strip_sep_token: bool = False
     language: _Word = ""
 
 
-class _TextTower(_Tower):
+class _Tower(_Allowed):
+    """Of images or of texts; open_clip refuses what stands in the wrong one.
+
+    Numbers may have any name, as they name nothing.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | _Number | list[_Number] | None]
+
+    layers: Annotated[int, Field(ge=0, le=1000)] | list[_Size] = 12
+    image_size: _Sizes = 224
+    timm_model_name: Annotated[str, Field(pattern=r"^[\w.]*$")] | None = None
     hf_model_name: _ModelName | None = None
     hf_tokenizer_name: _ModelName | None = None
-    hf_proj_type: _Word | None = None
-    hf_pooler_type: _Word | None = None
-    proj_type: _Word = ""
-    tokenizer_mode: _Word | None = None
     tokenizer_kwargs: _TokenizerOptions = _TokenizerOptions()
+    act_kwargs: dict[Literal["approximate"], _Word] | None = None
+    norm_kwargs: dict[Literal["eps"], _Number] | None = None
+    block_type: _Word | None = None
+    hf_pooler_type: _Word | None = None
+    hf_proj_type: _Word | None = None
+    pool_type: _Word = ""
+    pos_embed_type: _Word = ""
+    proj_type: _Word = ""
+    timm_pool: _Word | None = None
+    timm_proj: _Word | None = None
+    tokenizer_mode: _Word | None = None
 
 
 class _Model(_Allowed):
     embed_dim: Annotated[int, Field(ge=1, le=2**16)]
-    vision_cfg: _ImageTower
-    text_cfg: _TextTower
+    vision_cfg: _Tower
+    text_cfg: _Tower
     multimodal_cfg: _Tower | None = None
     custom_text: bool = False
     quick_gelu: bool = False

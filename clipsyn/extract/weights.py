@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from clipsyn.documents import foreign
 from clipsyn.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -37,17 +38,17 @@ def checkpoint_shapes(path: Path) -> Shapes:
         )
     if path.suffix in _FOREIGN:
         return {}
-    return _safetensors_shapes(path) if path.suffix == ".safetensors" else _pickle_shapes(path)
+    with foreign(
+        lambda reason: CheckpointError(
+            f"{path} is damaged or no checkpoint ({reason}): fetch or save it again"
+        )
+    ):
+        return _safetensors_shapes(path) if path.suffix == ".safetensors" else _pickle_shapes(path)
 
 
 def _safetensors_shapes(path: Path) -> Shapes:
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}): fetch or save it again"
-        ) from error
+    with safe_open(path, framework="pt") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
 
 
 def _pickle_shapes(path: Path) -> Shapes:
@@ -60,28 +61,18 @@ def _pickle_shapes(path: Path) -> Shapes:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no PyTorch checkpoint ({_first_line(error)}): fetch or save "
-            "it again"
-        ) from error
+        if refused := _REFUSED.search(str(error)):
+            raise CheckpointError(
+                f"{path} was not opened, as it holds Python objects that could run code "
+                f"({refused[1]}): save the model's state_dict() alone, best as .safetensors"
+            ) from error
+        raise ValueError("a pickle of another kind") from error  # torch says how to run it
     return _state_dict_shapes(path, content)
 
 
 def _is_torchscript(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _refusal(path: Path, reason: str) -> str:
-    refused = _REFUSED.search(reason)
-    if refused is None:
-        return f"{path} is damaged or no PyTorch checkpoint: fetch or save it again"
-    return (
-        f"{path} was not opened, as it holds Python objects that could run code "
-        f"({refused.group(1)}): save the model's state_dict() alone, best as .safetensors"
-    )
 
 
 def _state_dict_shapes(path: Path, content: Any) -> Shapes:
@@ -143,7 +134,3 @@ def weights_digest(model: torch.nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(memoryview(flat.view(torch.uint8).numpy()))
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -24,7 +24,7 @@ from clipsyn import __version__
 from clipsyn.documents import foreign, parse_json
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.errors import ClipsynError, DamagedStore, InputError, UnsupportedFormat, UsageError
+from clipsyn.errors import ClipsynError, DamagedStore, InputError, UsageError
 from clipsyn.estimator import Estimator
 from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
@@ -34,7 +34,7 @@ from clipsyn.registry import Registry
 from clipsyn.router.backbone import FittedBackbone
 from clipsyn.router.fitted import FittedRouter, Support
 from clipsyn.router.values import Arrays, decode, encode, matches, read_record
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.schema import NO_PREDICTION, check_format
 from clipsyn.specs import fingerprint
 from clipsyn.store.files import read_file, write_file
 
@@ -186,37 +186,23 @@ def _move(draft: Path, path: Path) -> None:
 
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
-    try:
-        content: dict[str, Any] = parse_json(read_file(file))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{path} is no router: make one with `clipsyn fit STORE -d DATASET -o {path}`"
-        ) from None
-    except ValueError as error:
-        raise DamagedStore(f"{file} is damaged: {error}") from error
-    version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, str):
-        raise InputError(f"{file} describes no router: it names no format")
-    if version.partition(".")[0] != ROUTER_FORMAT.partition(".")[0]:
-        raise UnsupportedFormat(
-            f"{path} has format {version}, this clipsyn reads {ROUTER_FORMAT}: "
-            "pip install --upgrade clipsyn"
-        )
-    stated = content.pop("fingerprint", None)
-    if stated != _fingerprint(content):
-        raise DamagedStore(
-            f"{file} is damaged or was edited: its content does not have the fingerprint that it "
-            "states; fit the router again"
-        )
+    with foreign(lambda reason: DamagedStore(f"{file} is damaged: {reason}")):
+        try:
+            content: dict[str, Any] = parse_json(read_file(file))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(
+                f"{path} is no router: make one with `clipsyn fit STORE -d DATASET -o {path}`"
+            ) from None
+        version = content.get("format") if isinstance(content, dict) else None
+        if not isinstance(version, str):
+            raise InputError(f"{file} describes no router: it names no format")
+        check_format(str(path), version, ROUTER_FORMAT)
+        if content.pop("fingerprint", None) != fingerprint(content):
+            raise DamagedStore(
+                f"{file} is damaged or was edited: its content does not have the fingerprint that "
+                "it states; fit the router again"
+            )
     return content
-
-
-def _fingerprint(content: Mapping[str, Any]) -> str | None:
-    """None of what JSON cannot hold, though Python reads it: NaN and 1e999."""
-    try:
-        return fingerprint(content)
-    except ValueError:
-        return None
 
 
 def _description(router: FittedRouter, arrays: Arrays) -> dict[str, Any]:
