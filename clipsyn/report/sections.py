@@ -17,7 +17,7 @@ from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.grids import Grid
 from clipsyn.report.html import Html, html, named
 from clipsyn.report.means import main_part
-from clipsyn.report.standings import Method, methods
+from clipsyn.report.standings import Method, backbones, methods
 from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.report.unique import Example, examples, spread, unique_grid
 from clipsyn.report.vector import StyleSheet, picture
@@ -154,7 +154,8 @@ def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
 
 def _alone(evidence: Evidence, choice: Choice | None) -> Section:
     section = Section("alone", "Backbones and datasets", "Backbones and datasets")
-    if evidence.frames.get("zeroshot", pl.DataFrame()).is_empty():
+    frame = evidence.frames.get("zeroshot", pl.DataFrame())
+    if frame.is_empty() or not backbones(frame):  # no image of theirs is readable
         return section
     grids = tables.backbone_grid(evidence), tables.dataset_grid(evidence, choice)
     return replace(section, grids=grids)

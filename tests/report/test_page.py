@@ -404,3 +404,9 @@ class TestImages:
 
 def test_it_is_a_public_function():
     assert clipsyn.write_report is write_report
+
+
+def test_a_store_whose_images_are_all_unreadable_has_a_page(fakes, tmp_path):
+    bad = fakes.Source(count=6, bad=dict.fromkeys(range(6), "torn"))
+    store = fakes.fill(tmp_path / "store", sources=[bad], max_bad=1.0)
+    assert write_report(store, output=tmp_path / "page.html").is_file()
