@@ -262,38 +262,6 @@ def make_folder_of(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep out all others who want to read, change and write a file that is to be `path`.
-
-    By a hidden file beside it, which is gone afterwards. Raises UsageError if it cannot be made.
-    """
-    name = path.with_name(f".{path.name}.lock")
-    while True:
-        with _or_sentence(path):
-            file = name.open("a")
-        with file:
-            with suppress(ImportError, OSError):  # Windows, and some network file systems
-                from fcntl import LOCK_EX, flock
-
-                flock(file, LOCK_EX)
-            if not _is_at(name, file.fileno()):
-                continue  # removed by who had it before: another may have made a new one
-            try:
-                yield
-            finally:
-                with suppress(OSError):
-                    name.unlink()
-            return
-
-
-def _is_at(path: Path, file: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except FileNotFoundError:
-        return False
-
-
-@contextmanager
 def _or_sentence(path: Path) -> Iterator[None]:
     try:
         yield

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +18,6 @@ from clipsyn.errors import UsageError
 from clipsyn.frames import (
     check_place,
     guarded,
-    locked,
     make_folder_of,
     printable_frame,
     read_parquet,
@@ -149,34 +146,6 @@ def test_folders_are_made_unless_a_file_is_in_the_way(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot write .*file/r\.csv"):
         make_folder_of(tmp_path / "file" / "r.csv")
-
-
-def test_only_one_at_a_time_holds_a_lock(tmp_path):
-    path, inside, most = tmp_path / "r.parquet", 0, 0
-
-    def work() -> None:
-        nonlocal inside, most
-        for _ in range(50):
-            with locked(path):
-                inside += 1
-                most = max(most, inside)
-                time.sleep(0.0001)
-                inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_lock_that_was_left_behind_holds_nothing(tmp_path):
-    (tmp_path / ".r.parquet.lock").touch()
-    with locked(tmp_path / "r.parquet"):
-        pass
-    assert list(tmp_path.iterdir()) == []
 
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "'=1", "''@x"]

@@ -17,6 +17,7 @@ from clipsyn.paired.measures import Draws
 from clipsyn.protocol.tables import BEST
 from clipsyn.registry import unknown_name
 from clipsyn.results.files import images_asked
+from clipsyn.results.parts import DAMAGE
 from clipsyn.results.predictions import scan, subjects
 from clipsyn.store.select import matching, terms_of
 
@@ -191,9 +192,15 @@ def read_right(
     where = [pl.col(name) == wanted[name][0] for name in names] if len(wanted) else [pl.lit(False)]
     columns = ["fingerprint", "sample_id", "image", "label", "prediction"]
     found = every.filter(*where, pl.col("fingerprint").is_in(wanted["fingerprint"].to_list()))
-    parts = found.select(columns).collect().partition_by("fingerprint", as_dict=True)
+    parts = _collected(found.select(columns)).partition_by("fingerprint", as_dict=True)
     first = next(iter(parts.values())) if parts else pl.DataFrame(schema=dict.fromkeys(columns))
-    if any(not one["sample_id"].equals(first["sample_id"]) for one in parts.values()):
+    different = [one for one in parts.values() if not one["sample_id"].equals(first["sample_id"])]
+    if any(one["sample_id"].is_duplicated().any() for one in (first, *different)):
+        raise UsageError(
+            f"there are several predictions of {wanted['dataset'][0]} for one image by one method: "
+            f"make the file anew with `{_MAKE.format('FILE')}`"
+        )
+    if different:
         parts = _on_common(parts)
         first = next(iter(parts.values()))
     for one in parts.values():
@@ -207,6 +214,24 @@ def read_right(
     image = first["image"].fill_null(0).to_numpy()
     content[:, :8] = image[:, None].astype("<u8").view(np.uint8)
     return right, content
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    """The rows, of which none is without an image, a label or a prediction."""
+    try:
+        found = rows.collect()
+    except (OSError, *DAMAGE) as error:
+        said = str(error).partition("\n")[0]
+        raise UsageError(
+            f"predictions cannot be read, or changed meanwhile: {said}; try again, or make the "
+            f"file anew with `{_MAKE.format('FILE')}`"
+        ) from error
+    if any(found[name].null_count() for name in ("sample_id", "label", "prediction")):
+        raise UsageError(
+            "there are predictions without an image, a label or a class: make the file anew with "
+            f"`{_MAKE.format('FILE')}`"
+        )
+    return found
 
 
 def _on_common(parts: dict[tuple[str], pl.DataFrame]) -> dict[tuple[str], pl.DataFrame]:

@@ -16,8 +16,9 @@ from clipsyn.protocol.methods import ORACLE, Combiner, Target, fit_ensemble, fit
 from clipsyn.protocol.plan import Fit, Result, Subject, Task, has_predictions
 from clipsyn.protocol.scoring import Scorer
 from clipsyn.protocol.shown import Combined, KeptBlocks, Shown
+from clipsyn.results.files import ABOUT
 from clipsyn.results.frame import Measured, Row, row
-from clipsyn.results.predictions import ABOUT, Predicted
+from clipsyn.results.predictions import Predicted
 from clipsyn.specs import parse_perturbation
 from clipsyn.store.pools import PoolReader
 from clipsyn.stream import Support

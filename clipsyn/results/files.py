@@ -2,203 +2,143 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
 
-from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.frames import locked, make_folder_of, read_parquet, write
+from clipsyn.errors import UsageError
+from clipsyn.frames import check_place, make_folder_of, read_parquet
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import NAMES, RESULT, Row
+from clipsyn.results.parts import (
+    DAMAGE,
+    Kind,
+    Parts,
+    as_declared,
+    collect,
+    conflict,
+    has_parts,
+    subject_of,
+)
 from clipsyn.settings import FULL, Shots, images_of
-from clipsyn.store.files import file_at
 
-_SHARE = 0.05  # of the time, at most, goes into writing the whole file
-_SUBJECT = [name for name in NAMES if name != "metric"]
+ABOUT = [name for name in NAMES if name != "metric"]
+_SHARE = 0.05  # of the time, at most, goes into writing parts
+_LONGEST = 0.25  # seconds that rows wait for others, to be written with them
+_MOST = 500  # parts that a run leaves before it merges them
+_KNOWN = {"head", "metric", "value", "n"}  # never null
+_KNOWN_OF_EVALUATE = {
+    *_KNOWN,
+    "dataset",
+    "split",
+    "perturbation",
+    "backbones",
+    "prompts",
+    "classes",
+    "fingerprint",
+}
 
 
-class ResultsFile:
-    """A Parquet file of results, to which rows are added, by several processes if need be.
+class RowsFile:
+    """A file to which rows are added, by several processes if need be.
 
     Rows are trusted by fingerprint: what is there with the same one is not computed again, and
-    results of other inputs under the same names are refused rather than mixed.
+    rows of other inputs under the same names are refused rather than mixed.
 
-    Added rows are on disk when `add` returns. Writing the whole file takes longer than many fits
-    do, so that it is written now and then: until the next time, rows stand in a hidden file beside
-    it. They are in the whole file after `with`, and if this run is killed, after the next one has
-    begun.
+    How they are kept is said in `clipsyn.results.parts`. A kill loses what was added within the
+    last quarter of a second, and nothing else; they are in the file after `with`, and if this run
+    is killed, after the next one has begun.
     """
 
-    def __init__(self, path: Path | None, *, replace: bool = False) -> None:
+    def __init__(self, path: Path | None, kind: Kind, *, replace: bool = False) -> None:
         self.path = path
         self.replace = replace
         self.known: set[str] = set()
-        self._beside = _Beside(path) if path else None
-        self._written = pl.DataFrame(schema=RESULT)
-        self._added: list[Row] = []
+        self._kind = kind
         self._names: dict[tuple[Any, ...], str] = {}  # of what a fingerprint is about -> it
-        self._seen: tuple[int, int] | None = None  # the file whose content is known
+        self._pending: list[pl.DataFrame] = []
         self._write_again = 0.0  # time.monotonic()
+        self._parts: Parts | None = None
         if path:
+            self._parts = Parts(path, kind, replace=replace)
             make_folder_of(path)
-        self._write_what_is_beside()  # refuses a place that cannot be written to
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        if self._added:
-            self._written = pl.concat([self._written, pl.DataFrame(self._added, schema=RESULT)])
-            self._added = []
-        return self._written
+            check_place(path)
+            self._parts.merge()
+            self._remember(self._parts.subjects().iter_rows(named=True))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._write_what_is_beside()
+        self._flush()
+        if self._parts:
+            self._parts.merge()
 
-    def _write_what_is_beside(self) -> None:
-        with self._turn():
-            if self._beside and self._beside.read:
-                self._write()
+    def _take(self, rows: Sequence[Row], frame: pl.DataFrame) -> None:
+        """Add a frame; rows: what its fingerprints are about, none of which is known.
+
+        Raises ConflictingResults for other fingerprints under names that are there.
+        """
+        for row in rows:
+            there = self._names.get(subject_of(row, self._kind), row["fingerprint"])
+            if there != row["fingerprint"]:
+                if not self.replace:
+                    assert self.path
+                    raise conflict(self.path, self._kind, row)
+                self.known.discard(there)
+        self._remember(rows)
+        self._pending.append(frame)
+        if time.monotonic() >= self._write_again:
+            self._flush()
+
+    def _remember(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self.known.add(row["fingerprint"])
+            self._names[subject_of(row, self._kind)] = row["fingerprint"]
+
+    def _flush(self) -> None:
+        if self._parts is None or not self._pending:
+            return
+        start = time.monotonic()
+        self._parts.add(pl.concat(self._pending))
+        self._pending.clear()
+        now = time.monotonic()
+        self._write_again = now + min(_LONGEST, (now - start) / _SHARE)
+
+
+class ResultsFile(RowsFile):
+    """A Parquet file of results; in memory without a path."""
+
+    def __init__(self, path: Path | None, *, replace: bool = False) -> None:
+        super().__init__(path, RESULTS, replace=replace)
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All rows."""
+        self._flush()
+        there = [collect(self.path, RESULTS)] if self.path and self.path.exists() else []
+        return pl.concat([pl.DataFrame(schema=RESULT), *there, *self._pending])
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows; where it raises, the files are as they were before.
-
-        What another process has added meanwhile stays, and is not added again.
-        """
-        given = list(rows)
-        if not given:
-            return
-        with self._turn():
-            new = [row for row in given if row["fingerprint"] not in self.known]
-            replaced = self._replace(new)
-            self._take(new)
-            if self._beside is None or not new:
-                return
-            if replaced or self._seen is None or time.monotonic() >= self._write_again:
-                self._write()
-            else:
-                self._beside.append(new)
-
-    def _replace(self, new: Sequence[Row]) -> bool:
-        """Refuse, or remove, what is there under the names of new rows; whether there was any."""
-        if not any(_subject(row) in self._names for row in new):
-            return False
-        names = pl.DataFrame(new, schema=RESULT)
-        others = self.frame.join(names, on=NAMES, how="semi", nulls_equal=True)
-        if others.is_empty():
-            return False
-        if not self.replace:
-            raise ConflictingResults(self._conflict(others))
-        self._know(self.frame.join(others, on=NAMES, how="anti", nulls_equal=True))
-        return True
-
-    def _write(self) -> None:
-        assert self.path
-        assert self._beside
-        start = time.monotonic()
-        write(self.frame, parquet=self.path)
-        self._beside.clear()
-        now = time.monotonic()
-        self._write_again = now + (now - start) / _SHARE
-
-    def _know(self, frame: pl.DataFrame) -> None:
-        """Take the rows of a frame for all that there are."""
-        self._written, self._added = frame, []
-        self.known.clear()  # in place: a run holds the same set
-        self._names.clear()
-        first = frame.unique("fingerprint", maintain_order=True)
-        for row in first.iter_rows(named=True):
-            self._remember(row)
-
-    def _take(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            self._remember(row)
-            self._added.append(row)
-
-    def _remember(self, row: Row) -> None:
-        self.known.add(row["fingerprint"])
-        self._names[_subject(row)] = row["fingerprint"]
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Read what other processes have added, and keep them out meanwhile."""
-        if self.path is None or self._beside is None:
-            yield
-            return
-        with locked(self.path):
-            there = file_at(self.path)
-            if there is None:
-                self._beside.clear()  # what it belonged to is gone
-            elif there != self._seen:
-                self._know(_read(self.path))
-                self._beside.read = 0
-            rows = self._beside.new()
-            self._take([row for row in rows if row["fingerprint"] not in self.known])
-            self._seen = there
-            try:
-                yield
-            except BaseException:
-                self._seen = None  # the next turn reads all
-                raise
-            self._seen = file_at(self.path)
-
-    def _conflict(self, same: pl.DataFrame) -> str:
-        row = same.row(0, named=True)
-        what = row["ensemble"] or ", ".join(row["backbones"])
-        return (
-            f"{self.path} already holds {what} on {row['dataset']}/"
-            f"{row['split']} ({row['perturbation']}, head {row['head']}) from other features, "
-            "labels, prompts or settings, or on other samples (fingerprint): write to another "
-            "file, or give replace=True"
-        )
+        """Add rows, but those whose fingerprint is known."""
+        if new := [row for row in rows if row["fingerprint"] not in self.known]:
+            self._take(new, pl.DataFrame(new, schema=RESULT))
+            if self._parts and self._parts.added >= _MOST:
+                self._parts.merge()
 
 
-class _Beside:
-    """The hidden file of rows that the whole file is to get: a line of JSON for each."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.parent / f".{path.name}.rows"  # a path may have no name
-        self.read = 0  # bytes whose rows are known
-
-    def append(self, rows: Iterable[Row]) -> None:
-        lines = "".join(json.dumps(row, default=_plain) + "\n" for row in rows).encode()
-        with self.path.open("r+b" if self.path.exists() else "xb", buffering=0) as file:
-            file.truncate(self.read)  # without a line that was never finished
-            file.seek(self.read)
-            file.write(lines)
-        self.read += len(lines)
-
-    def new(self) -> list[Row]:
-        """Rows that are not known yet, without a line that was never finished."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.read)
-                lines = file.read().splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        if lines and not lines[-1].endswith(b"\n"):
-            lines.pop()
-        self.read += sum(map(len, lines))
-        return [json.loads(line) for line in lines]
-
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.read = 0
+def _opened(path: Path) -> pl.LazyFrame:
+    """The rows of a file of `clipsyn evaluate`; raises UsageError for any other."""
+    frame = _parquet(path)
+    if {*frame.columns} != {*RESULT}:
+        raise UsageError(f"{path} holds something else than results: write to another file")
+    return _checked(frame, path, _KNOWN_OF_EVALUATE).select(*RESULT).lazy()
 
 
-def _plain(number: Any) -> Any:
-    return number.item()  # of numpy
-
-
-def _subject(row: Row) -> tuple[Any, ...]:
-    """What the rows of one fingerprint are about."""
-    return tuple(tuple(it) if isinstance(it := row[name], list) else it for name in _SUBJECT)
+RESULTS = Kind("results", RESULT, ABOUT, "clipsyn evaluate STORE -o FILE", _opened)
 
 
 def ensembles_in(
@@ -213,7 +153,7 @@ def ensembles_in(
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: make it with `{line}`")
-    rows = _read_with_what_is_beside(path).filter(
+    rows = collect(path, RESULTS).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
         pl.col("ensemble").is_not_null() & (pl.col("ensemble") != "chance"),
@@ -256,11 +196,9 @@ def all_rows(path: Path, hint: str = "") -> pl.DataFrame:
 
     Raises UsageError, with the `hint` at its end, for a file that cannot be read.
     """
-    added = pl.DataFrame(_Beside(path).new(), schema=RESULT)  # before it moves into the file
-    written = _parquet(path, hint)
-    if added.is_empty():
-        return written
-    return pl.concat([written, added.join(written, on="fingerprint", how="anti")])
+    if has_parts(path):
+        return collect(path, RESULTS)
+    return _checked(_parquet(path, hint), path, _KNOWN)
 
 
 def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int | None:
@@ -277,27 +215,33 @@ def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int 
     return images
 
 
-def _read_with_what_is_beside(path: Path) -> pl.DataFrame:
-    added = pl.DataFrame(_Beside(path).new(), schema=RESULT)  # before it moves into the file
-    written = _read(path)
-    return pl.concat([written, added.join(written, on="fingerprint", how="anti")])
-
-
 def _parquet(path: Path, hint: str = "") -> pl.DataFrame:
     try:
         return read_parquet(path)
-    except (OSError, TypeError, pl.exceptions.PolarsError) as error:  # TypeError: a name not UTF-8
+    except (OSError, TypeError, *DAMAGE) as error:  # TypeError: a name not UTF-8
         said = str(error).partition("\n")[0]  # below it polars lists its own steps
         raise UsageError(f"{path} cannot be read as results: {said}{hint}") from error
 
 
-def _read(path: Path) -> pl.DataFrame:
-    frame = _parquet(path)
-    if set(frame.columns) == {*RESULT} - {"support_prompts"}:
-        raise UsageError(
-            f"{path} holds results of an earlier version of clipsyn, which had other columns: make "
-            "them again with `clipsyn evaluate STORE -o OTHER`"
-        )
-    if dict(frame.schema) != RESULT:
-        raise UsageError(f"{path} holds something else than results: write to another file")
+def _checked(frame: pl.DataFrame, path: Path, known: Collection[str]) -> pl.DataFrame:
+    """The frame, if its columns of `RESULT` are what they should be.
+
+    known: columns without null. Raises UsageError.
+    """
+    here = {name: dtype for name, dtype in RESULT.items() if name in frame.columns}
+    frame = as_declared(frame.lazy(), here, path).collect()
+    wrong = [f"{name} is null" for name in known if name in here and frame[name].null_count()]
+    checks = {what: it.any() for what, it in _WRONG.items() if {*it.meta.root_names()} <= {*here}}
+    wrong += [what for what, is_so in frame.select(**checks).to_dict().items() if is_so.sum()]
+    if {*frame.columns} == {*RESULT} and frame.select(NAMES).is_duplicated().any():
+        wrong.append("two rows have the same names")
+    if wrong:
+        raise UsageError(f"{path} holds no results: {'; '.join(wrong)}: make it anew")
     return frame
+
+
+_WRONG = {
+    "ci_low is above ci_high": pl.col("ci_low").fill_nan(None) > pl.col("ci_high").fill_nan(None),
+    **{f"{name} is negative": pl.col(name) < 0 for name in ("n", "shots", "seed")},
+    "a backbone is null": pl.col("backbones").list.contains(pl.lit(None, pl.String)),
+}

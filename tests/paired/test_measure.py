@@ -193,7 +193,7 @@ def test_what_a_killed_run_has_added_is_compared_too(answers, drawn, monkeypatch
     answers.add(drawn(50))
     expected = compare_methods(answers.path)
     answers.path.unlink()
-    monkeypatch.setattr("clipsyn.results.predictions.PredictionsFile.__exit__", lambda *_: None)
+    monkeypatch.setattr("clipsyn.results.files.RowsFile.__exit__", lambda *_: None)
     answers.add(drawn(50))
     assert pl.read_parquet(answers.path).is_empty()
     assert compare_methods(answers.path).equals(expected)
@@ -278,3 +278,37 @@ def test_labels_that_were_corrected_in_between_are_refused(answers):
     answers.add({("vote-1", None): np.ones(5, bool)}, label=0)
     with pytest.raises(UsageError, match="from before and after its labels were corrected"):
         compare_methods(path, "log-avg", "vote-1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: pl.concat([rows, rows]),
+        lambda rows: pl.concat([rows, rows.with_columns(fingerprint=pl.lit("another"))]),
+        lambda rows: rows.with_columns(label=pl.lit(None, pl.Int32)),
+        lambda rows: rows.with_columns(prediction=pl.lit(None, pl.Int32)),
+        lambda rows: rows.with_columns(sample_id=pl.lit(None, pl.String)),
+        lambda rows: rows.with_columns(dataset=pl.lit(None, pl.String)),
+        lambda rows: rows.with_columns(fingerprint=pl.lit(None, pl.String)),
+        lambda rows: rows.with_columns(backbones=pl.lit("a/x")),
+        lambda rows: rows.with_columns(backbones=pl.lit("[1]")),
+        lambda rows: rows.with_columns(backbones=pl.lit("[" * 100_000)),
+        lambda rows: rows.with_columns(label=pl.col("label").cast(pl.String)),
+        lambda rows: rows.with_columns(sample_id=pl.concat_list("sample_id")),
+        lambda rows: rows.with_columns(more=1),
+        lambda rows: rows.drop("image"),
+    ],
+)
+def test_what_others_wrote_is_refused(answers, drawn, change):
+    path = answers.add(drawn(50))
+    change(pl.read_parquet(path)).write_parquet(path)
+    with pytest.raises(UsageError):
+        compare_methods(path)
+
+
+def test_predictions_may_have_columns_in_another_order_categories_or_none(answers, drawn):
+    path = answers.add(drawn(50))
+    expected, rows = compare_methods(path), pl.read_parquet(path)
+    other = rows.with_columns(pl.col("dataset").cast(pl.Categorical), severity=None)
+    other.select(*reversed(rows.columns)).write_parquet(path)
+    assert compare_methods(path).equals(expected)
