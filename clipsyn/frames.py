@@ -179,7 +179,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
     Raises UsageError if it cannot be written.
     """
-    with _or_sentence(path), _whole(path) as file:
+    with _output(path), _whole(path) as file:
         yield file
 
 
@@ -232,6 +232,7 @@ def unguarded(frame: pl.DataFrame) -> pl.DataFrame:
     return cells.rename({name: re.sub(_GUARDED, r"\1", name) for name in frame.columns})
 
 
+_MARKERS = ("clipsyn.json", "router.json")  # of folders that are written as a whole
 _FORMULA, _GUARDED = r"^'*[=+\-@\t\r]", r"^'('*[=+\-@\t\r])"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
@@ -242,33 +243,43 @@ def _runs(text: str) -> bool:
 
 def check_place(path: Path) -> None:
     """Raise UsageError unless a file can be written there: its folder exists and is not closed."""
-    with _or_sentence(path):
+    with _output(path):
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "it is a folder")
         is_device = path.exists() and not path.is_file()
         place = path if is_device else path.parent
-        if not place.exists():
+        if not (is_device or place.is_dir()):
             raise FileNotFoundError(ENOENT, f"there is no folder {place}")
         if not os.access(place, os.W_OK):
             raise PermissionError(EACCES, "you may not write there")
 
 
+def check_outside(path: Path) -> None:
+    """Raise UsageError for a place inside a store or a router."""
+    for folder in path.resolve().parents:
+        if any((folder / name).exists() for name in _MARKERS):
+            raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
+
+
 def make_folder_of(path: Path) -> None:
     """Make the folder that a file is to be in; raises UsageError if it cannot."""
-    with _or_sentence(path):
+    with _output(path):
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _or_sentence(path: Path) -> Iterator[None]:
+def _output(path: Path) -> Iterator[None]:
+    """Raise UsageError for a place inside a store or router, and for what the system refuses."""
+    check_outside(path)
     try:
         yield
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:  # polars has its own for a full disk
+        said = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"cannot write {path}: {error.strerror or error}; choose an existing folder that you "
-            "may write to"
+            f"cannot write {path}: {said}; choose an existing folder with room for it that you may "
+            "write to"
         ) from error
 
 

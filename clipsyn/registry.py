@@ -34,9 +34,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
 class Registry:
     """Maps a name to ``"module:attribute"``, resolved on first use.
 
-    Registering a name twice is an error. The error for an unknown name gives near matches, and for
-    a former name (`former`, old name to new) its new one. A target given as a pair with one of the
-    `groups` is listed in that group by help and documentation.
+    Registering a name twice is an error, and the error for an unknown name gives near matches. A
+    target given as a pair with one of the `groups` is listed in that group by help and
+    documentation.
 
     Names that other packages offer (`plugins`) can be loaded too. Iteration leaves them out, so
     that "all" does not depend on what else is installed.
@@ -46,13 +46,11 @@ class Registry:
         self,
         kind: str,
         targets: Mapping[str, str | tuple[str, str]] | None = None,
-        former: dict[str, str] | None = None,
         plugins: Plugins | None = None,
         groups: Iterable[str] = (),
     ) -> None:
         self.kind = kind
         self._plugins = plugins
-        self._former = former or {}
         self._targets: dict[str, str] = {}
         self.groups: dict[str, list[str]] = {group: [] for group in groups}  # names of each
         for name, target in (targets or {}).items():
@@ -81,9 +79,6 @@ class Registry:
         offered = self.offered()
         if self._plugins and name in offered:
             return self._plugins.load(name)
-        if name in self._former:
-            now = self._former[name]
-            raise UnknownName(f"unknown {self.kind} '{name}': did you mean {now}?")
         raise unknown_name(self.kind, name, [*self._targets, *offered])
 
     def offered(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, ValuesView
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from numbers import Integral, Real
@@ -108,6 +108,9 @@ NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
 COSTS = Kind("numbers by name", dict[str, float], _costs)
 PAIRS = Kind("texts by name", dict[str, str], _pairs)
 PATH = Kind("a path", Path, _path)
+OUTPUT = Kind("a path of a file to write", Path, _path)
+GROWING = Kind("a path of a file to add to", Path, _path)  # whose folder is made
+WRITTEN = (OUTPUT, GROWING)
 SHOTS = Kind("full or a number of images a class", Shots, _shots)
 CURVE = Kind("full or numbers of images a class", tuple[Shots, ...], _curve)
 
@@ -170,6 +173,7 @@ class Setting(Constraint):
     display: True for a setting that changes only what is shown, not what is measured.
     writes: the function of the analysis's module `measure` that makes the file.
     variable: the environment variable that gives the value where the option is not given.
+    about: the setting without which this one says nothing.
     """
 
     default: Any = None
@@ -180,6 +184,7 @@ class Setting(Constraint):
     display: bool = False
     writes: str = ""
     variable: str = ""
+    about: str = ""
 
     _in_messages: ClassVar[str] = "{}=…"  # an argument of Python: the command line shows its flag
 
@@ -193,6 +198,41 @@ def _numbers_in(value: Any) -> Iterable[float]:
 def images_of(shots: Shots | None) -> int | None:
     """The number of images of each class; None for the whole support split."""
     return shots if isinstance(shots, int) else None
+
+
+def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Any]) -> None:
+    """Raise UsageError for a file to write that is among those that are read, or is named twice.
+
+    written: by the option or argument. read: values of the others; paths and texts in them that
+    name a file are read.
+    """
+    named = [path for value in read for path in _files_in(value)]
+    seen: dict[str, Path] = {}
+    for option, path in written.items():
+        if path is None or (path.exists() and not path.is_file()):  # a device takes all
+            continue
+        for other in named:
+            if _is_same(path, other):
+                raise UsageError(f"{option} would write over {other}, which is read: name another")
+        for earlier, other in seen.items():
+            if _is_same(path, other):
+                raise UsageError(f"{earlier} and {option} name one file, {path}: name two")
+        seen[option] = path
+
+
+def _files_in(value: Any) -> Iterable[Path]:
+    if isinstance(value, str | os.PathLike):
+        return [Path(value)] if os.path.isfile(value) else []  # noqa: PTH113 (no text is an error)
+    several = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(several, tuple | list | ValuesView):
+        return []
+    return [path for it in several for path in _files_in(it)]
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve() or (
+        path.exists() and other.exists() and path.samefile(other)
+    )
 
 
 REQUIRED: Any = object()  # for a setting that has no default
@@ -209,7 +249,6 @@ class Settings:
     No dataclass, which takes a millisecond a class, each time that a command starts.
     """
 
-    former: ClassVar[Mapping[str, str]] = {}  # a name that is gone -> what to write now
     _declared: ClassVar[Mapping[str, Setting]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -226,13 +265,19 @@ class Settings:
         given = {**dict(zip(self._declared, values, strict=False)), **named}
         for name in given:
             if name not in self._declared:
-                raise self.refusal(name)
+                raise unknown_name("setting", name, self._declared)
         for name, it in self._declared.items():
             value = given.get(name, it.default)
             if value is REQUIRED:
                 raise UsageError(f"{name}=… is missing")
             vars(self)[name] = it.accepted(name, value)
+        for name, it in self._declared.items():
+            if vars(self).get(it.about, it) is None and vars(self)[name] != it.default:
+                raise UsageError(f"{name}=… is about {it.about}=…: give this one, too")
         self._check()
+        files = {name for name, it in self._declared.items() if it.kind in WRITTEN}
+        written = {f"{name}=…": vars(self)[name] for name in self._declared if name in files}
+        refuse_overwriting(written, (it for name, it in vars(self).items() if name not in files))
 
     def _check(self) -> None:
         """Raise UsageError for values that do not go together."""
@@ -254,13 +299,6 @@ class Settings:
     def replaced(self, **changes: Any) -> Self:
         """The same settings but for `changes`."""
         return type(self)(**{**vars(self), **changes})
-
-    @classmethod
-    def refusal(cls, name: str) -> UsageError:
-        """The error for a name that is no setting, or no longer one."""
-        if name in cls.former:
-            return UsageError(f"'{name}' is gone: {cls.former[name]}")
-        return unknown_name("setting", name, cls._declared)
 
 
 def declared(settings: type[Settings]) -> Mapping[str, Setting]:

@@ -13,16 +13,17 @@ import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.cluster.settings import ExecutorSettings
-from clipsyn.errors import UsageError
 from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.recipe import STAGES, read_recipe
+from clipsyn.recipe import STAGES
 from clipsyn.settings import (
     COSTS,
     CURVE,
     FLAG,
+    GROWING,
     NAMES,
     NUMBER,
     NUMBERS,
+    OUTPUT,
     PATH,
     SHOTS,
     TEXT,
@@ -50,7 +51,7 @@ VALUES: dict[Any, tuple[Any, str]] = {
     NAMES: (["nlc", "log-avg"], "nlc,log-avg"),
     NUMBERS: ([0.5, 0.25], "0.5,0.25"),
     COSTS: ({"a=b": 1.5, "c": 2.0}, "a=b=1.5,c=2"),
-    PATH: ("table.csv", "table.csv"),
+    **dict.fromkeys((PATH, OUTPUT, GROWING), ("table.csv", "table.csv")),
     SHOTS: (3, "3"),
     CURVE: ([4, "full"], "4,full"),
 }
@@ -61,8 +62,8 @@ def by_command(command: str, *words: str) -> dict[str, Any]:
     return main.commands[command].make_context(command, ["store", *words]).params
 
 
-def flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def flag(command: str, name: str) -> str:
+    return declared(DECLARED[command])[name].flag or f"--{name.replace('_', '-')}"
 
 
 def value_of(it: Setting) -> tuple[Any, str]:
@@ -74,7 +75,7 @@ def value_of(it: Setting) -> tuple[Any, str]:
 @each
 def test_it_has_one_name_everywhere(command: str, name: str) -> None:
     options = {it.name: it for it in main.commands[command].params}
-    assert flag(name) in options[name].opts
+    assert flag(command, name) in options[name].opts
     assert name in STAGES[command].model_fields
     assert name in inspect.signature(getattr(clipsyn, command)).parameters
 
@@ -96,7 +97,7 @@ def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, t
     value, text = value_of(declared(settings)[name])
     in_python = settings(**{name: value})
     assert getattr(in_python, name) != defaults(settings)[name]
-    words = [flag(name), *([text] if text else [])]
+    words = [flag(command, name), *([text] if text else [])]
     typed = {k: v for k, v in by_command(command, *words).items() if k in declared(settings)}
     assert settings(**typed) == in_python
     stage = STAGES[command].model_validate({"stage": command, "output": "out", name: value})
@@ -113,14 +114,3 @@ def test_there_is_nothing_else(command: str) -> None:
     assert {*STAGES[command].model_fields} - known <= {"stage", "output", "document", "section"}
     parameters = {*inspect.signature(getattr(clipsyn, command)).parameters}
     assert parameters - known <= {"store", "progress"}
-
-
-def test_a_name_of_before_is_answered_with_that_of_now(tmp_path: Path) -> None:
-    said = r"'within' is gone: it was a fraction, write within_points, in points of accuracy"
-    recipe = tmp_path / "recipe.yaml"
-    stage = "{stage: cascade, output: out, within: 0.01}"
-    recipe.write_text(f"store: store\nstages: [{stage}]\n")
-    with pytest.raises(UsageError, match=rf"stage 1 \(cascade\): {said}"):
-        read_recipe(recipe)
-    with pytest.raises(UsageError, match=said):
-        clipsyn.cascade(None, within=0.01)

@@ -68,13 +68,6 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
         registry.load("Circel")
 
 
-def test_a_former_name_is_answered_with_the_one_that_it_has_now() -> None:
-    registry = Registry("shape", {"ellipse": "a:b", "rows": "a:b"}, former={"oval": "ellipse"})
-    with pytest.raises(UnknownName, match=r"^unknown shape 'oval': did you mean ellipse\?$"):
-        registry.load("oval")
-    assert "oval" not in registry
-
-
 def test_without_near_ones_all_are_named() -> None:
     assert str(unknown_name("shape", "zzz", ["b", "a"])) == "unknown shape 'zzz': known: a, b."
     many = str(unknown_name("shape", "zzz", [f"name{n:02d}" for n in range(50)], "Or a file."))

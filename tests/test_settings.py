@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 
@@ -32,8 +30,6 @@ class Owner:
 
 
 class Meal(Dish):
-    former: ClassVar[Mapping[str, str]] = {"kcal": "write energy"}
-
     fruits: tuple[str, ...] = setting(("pear",), NAMES, "Which.", choices=("apple", "pear"))
     energy: int = setting(REQUIRED, WHOLE, "Of all.", least=1)
 
@@ -68,7 +64,6 @@ def test_settings_go_to_other_processes():
     [
         ({}, "energy=… is missing"),
         ({"energi": 3}, "unknown setting 'energi': did you mean energy"),
-        ({"kcal": 3}, "'kcal' is gone: write energy"),
     ],
 )
 def test_a_name_that_is_missing_or_unknown(values, said):

@@ -71,15 +71,17 @@ class Selection(Settings):
 
     def keys(self, store: FeatureStore) -> list[FeatureKey]:
         """The selected cells, of any prompt set; raises what `clipsyn.store.select.select` does."""
-        from clipsyn.store.select import select
+        from clipsyn.store.select import check_prompts, select
 
-        return select(
+        keys = select(
             store,
             dataset=self.datasets,
             split=self.splits,
             perturbation=self.perturbations,
             backbone=self.backbones,
         )
+        check_prompts(store, keys, self.prompts)
+        return keys
 
 
 def pooled() -> Any:
@@ -119,7 +121,7 @@ def results(help: str) -> Any:
 
 
 def head_of_results(what: str) -> Any:
-    return setting("zero-shot", TEXT, f"Head of those {what}.")
+    return setting("zero-shot", TEXT, f"Head of those {what}.", about="results")
 
 
 def shots_of_results(what: str) -> Any:
@@ -130,6 +132,7 @@ def shots_of_results(what: str) -> Any:
         least=1,
         most=MOST,
         instead_of_none="the most",
+        about="results",
     )
 
 
@@ -169,9 +172,10 @@ class Analysis:
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
         """A tidy frame, with at least the columns of `clipsyn.results.frame.RESULT`."""
+        from clipsyn.results.data import marked
+
         self._check_files(settings)
-        frame: DataFrame = import_module(f"{self.home}.measure").measure(store, settings)
-        return frame
+        return marked(store, import_module(f"{self.home}.measure").measure(store, settings))
 
     def tables(self, frame: DataFrame, settings: Any) -> dict[str, Tables]:
         """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""

@@ -13,6 +13,7 @@ import click
 
 from clipsyn import __version__
 from clipsyn.analyses import ANALYSES
+from clipsyn.cli.options import overwriting_nothing
 from clipsyn.cli.output import say
 from clipsyn.cli.sentences import flags_of, sentences, with_flags
 from clipsyn.command import recorded
@@ -58,6 +59,7 @@ class _Commands(MutableMapping[str, click.Command]):
         command = self._made[name]
         if command is None:
             command = self._made[name] = _command(name)
+            command.callback = overwriting_nothing(command.callback)  # type: ignore[arg-type]
         return command
 
     def __setitem__(self, name: str, command: click.Command) -> None:

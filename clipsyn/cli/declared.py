@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.options import (
     Command,
-    DeclaredOption,
     Destination,
+    flag_of,
     names_of,
     store_argument,
     with_options,
@@ -24,6 +23,7 @@ from clipsyn.settings import (
     CURVE,
     FLAG,
     FULL,
+    GROWING,
     NAMES,
     NUMBER,
     NUMBERS,
@@ -31,9 +31,9 @@ from clipsyn.settings import (
     PATH,
     REQUIRED,
     SHOTS,
-    TEXT,
     TEXTS,
     WHOLE,
+    WRITTEN,
     Setting,
     Settings,
     Shots,
@@ -94,23 +94,21 @@ def _shots(value: Any) -> Shots:
 
 
 def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command]:
-    own = f"--{name.replace('_', '-')}"
-    shown = [*filter(None, [it.letter]), it.flag or own]
-    decls = [*shown, *([own] if it.flag else []), name]
-    about: dict[str, Any] = {"help": it.help, "cls": DeclaredOption, "shown": shown}
-    about["offered"] = it.choices
+    own = _flag(name, it)
+    decls = [*filter(None, [it.letter]), own, name]
+    about: dict[str, Any] = {"help": it.help}
     if it.metavar:
         about["metavar"] = it.metavar
     if it.variable:
         about["envvar"] = it.variable
     if it.kind is FLAG:
         if default:
-            decls[0] += f"/--no-{own.removeprefix('--')}"
+            decls[-2] += f"/--no-{own.removeprefix('--')}"
             about["show_default"] = True
         return click.option(*decls, is_flag=True, default=default, **about)
     if default is REQUIRED:
         default, about["required"] = None, True
-    elif default is None and it.kind is not PATH:
+    elif default is None and it.kind not in _PATHS:
         about["help"] += f"  [default: {it.instead_of_none}]"
     if it.kind in _LISTS:
         return click.option(
@@ -119,21 +117,24 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
             default=(",".join(map(str, default)),) if default else (),
             show_default=bool(default),
             callback=lambda *given: default if (read := _list(it, *given)) is None else read,
-            shell_complete=complete,
             **about,
         )
-    if it.kind is TEXT and not it.choices:
-        about["shell_complete"] = complete
     return click.option(
         *decls, type=_type(it), default=default, show_default=default is not None, **about
     )
 
 
+def _flag(name: str, it: Setting) -> str:
+    return it.flag or f"--{name.replace('_', '-')}"
+
+
 def _type(it: Setting) -> Any:
     if it.choices:
         return click.Choice(it.choices)
+    if it.kind in WRITTEN:
+        return Destination(is_made=it.kind is GROWING)
     if it.kind is PATH:
-        return Destination() if it.writes else click.Path(path_type=Path)
+        return click.Path(path_type=Path)
     if it.kind is SHOTS:
         return ShotsType()
     bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]
@@ -184,6 +185,7 @@ _LISTS: dict[Any, Callable[[tuple[str, ...]], Any]] = {
     CURVE: lambda names: tuple(map(_shots, names)),
     COSTS: _costs,
 }
+_PATHS = (PATH, *WRITTEN)
 _FORMS = {NUMBERS: "0.5,0.9", CURVE: f"numbers from 1 on, or {FULL}, such as 1,2,4,{FULL}"}
 
 
@@ -193,7 +195,7 @@ def words_of(settings: Settings) -> list[str]:
     for name, it in declared(type(settings)).items():
         value = getattr(settings, name)
         if value != usual[name]:
-            words += _words(it, it.flag or f"--{name.replace('_', '-')}", value)
+            words += _words(it, _flag(name, it), value)
     return words
 
 

@@ -25,8 +25,6 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
 
     executor = taken_out(values)
     settings = ProtocolSettings(**values)
-    _refuse_one_file(report, "-o", settings.output)
-    _refuse_one_file(report, "--predictions", settings.predictions)
     opened = FeatureStore.open(store)
     if executor.is_here:
         with progress("fits") as counters:
@@ -46,18 +44,6 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
     if settings.predictions:
         say(f"predictions in {settings.predictions}: compare methods by `clipsyn test`", err=True)
-
-
-def _refuse_one_file(report: Report, option: str, output: Path | None) -> None:
-    """Refuse --csv and --parquet, which write their file anew, for a file that is added to."""
-    from clipsyn.errors import UsageError
-
-    for name, path in (("--csv", report.csv), ("--parquet", report.parquet)):
-        if path and output and path.resolve() == output.resolve():
-            raise UsageError(
-                f"{name} would write over {output}, which {option} adds to: leave {name} out, or "
-                "give it another file"
-            )
 
 
 _METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups}

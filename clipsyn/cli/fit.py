@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.declared import settings_command
+from clipsyn.cli.options import Destination
 from clipsyn.cli.output import say
 from clipsyn.router.settings import FitSettings
 
@@ -69,7 +70,7 @@ docs/fitting.md for the names of ensembles and heads.""",
         click.option(
             "-o",
             "--output",
-            type=click.Path(path_type=Path),
+            type=Destination(is_made=True),
             required=True,
             help="The folder to write.",
         ),

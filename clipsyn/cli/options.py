@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.complete import complete, flag_of
 from clipsyn.cli.output import format_of, format_option, say, say_document, say_tables
 from clipsyn.printable import counted
+from clipsyn.settings import refuse_overwriting
 from clipsyn.show.formats import BENCHMARK, FORMATS
 from clipsyn.specs import listed
 from clipsyn.urls import Location, is_url
@@ -40,45 +39,51 @@ store_argument = click.argument("store", type=StorePath(), envvar="CLIPSYN_STORE
 
 
 class Destination(click.Path):
-    """A file to write; a place that cannot be written to is refused before the work starts."""
+    """A place to write to; one that cannot be is refused before the work starts.
+
+    is_made: whether the command makes the folder, or is to write one.
+    """
 
     name = "file"
 
+    def __init__(self, *, is_made: bool = False) -> None:
+        super().__init__()
+        self.check = "check_outside" if is_made else "check_place"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from clipsyn.frames import check_place
+        from clipsyn import frames
 
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        check_place(path)
+        getattr(frames, self.check)(path)
         return path
 
 
-class DeclaredOption(click.Option):
-    """An option with more spellings than the `shown` ones, which help and messages use.
+def overwriting_nothing(command: Command) -> Command:
+    """The command, which runs when no file that it writes is one that it reads, or another."""
 
-    offered: the names that a list is made of, where they are known.
-    """
+    @wraps(command)
+    def checked(*values: Any, **named: Any) -> Any:
+        context = click.get_current_context()
+        given = {it: context.params[it.name or ""] for it in context.command.params}
+        written = {
+            flag_of(it): path for it, path in given.items() if isinstance(it.type, Destination)
+        }
+        read = [value for it, value in given.items() if not isinstance(it.type, Destination)]
+        # several sources stand for the files in their folders, too
+        sources = (path for it, several in given.items() if it.nargs == -1 for path in several)
+        folders = {path.resolve() for path in sources}
+        inside = [it for it in written.values() if it and folders & {*it.resolve().parents}]
+        refuse_overwriting(written, [*read, *inside])
+        return command(*values, **named)
 
-    def __init__(
-        self, *decls: Any, shown: Sequence[str], offered: Sequence[str] = (), **about: Any
-    ) -> None:
-        super().__init__(*decls, **about)
-        self.shown, self.offered = list(shown), tuple(offered)
+    return checked
 
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        with self._of_shown():
-            return super().get_help_record(ctx)
 
-    def get_error_hint(self, ctx: click.Context | None) -> str:
-        with self._of_shown():
-            return super().get_error_hint(ctx)
-
-    @contextmanager
-    def _of_shown(self) -> Iterator[None]:
-        every, self.opts = self.opts, self.shown
-        try:
-            yield
-        finally:
-            self.opts = every
+def flag_of(parameter: click.Parameter) -> str:
+    """The long spelling of an option; what help calls an argument."""
+    if isinstance(parameter, click.Option):
+        return max(parameter.opts, key=len)
+    return parameter.human_readable_name
 
 
 def names_of(
@@ -90,9 +95,7 @@ def names_of(
 
 def list_option(*names: str, **settings: Any) -> Callable[[Command], Command]:
     """An option that is repeated or has commas: the command gets a tuple, or None without it."""
-    return click.option(
-        *names, multiple=True, callback=names_of, shell_complete=complete, **settings
-    )
+    return click.option(*names, multiple=True, callback=names_of, **settings)
 
 
 def cell_filters(

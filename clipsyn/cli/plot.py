@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from clipsyn.show.figure import Figure
 
 
-def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in FIGURES if name.startswith(incomplete)]
-
-
 def _line(figure: Figure) -> dict[str, str]:
     return {"figure": figure.name, "of": figure.source, "what it shows": figure.short}
 
@@ -56,7 +52,7 @@ def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> N
     figure = FIGURES.load(name)
     data = figure.data(frame_of(figure, sources, drawn))
     save(figure(data).figure, output)
-    beside = output.with_suffix(".csv")
+    beside = output.with_name(f"{output.name}.csv")
     frames.write(data, csv=beside)
     say(f"{output}: {figure.caption}", err=True)
     say_written(len(data), beside)
@@ -68,8 +64,8 @@ plot = click.command(
     help="""\
 Draw the figure NAME of SOURCE, a store or the Parquet file of a command's --parquet or -o.
 
-The ending of the output says the format: .svg, .pdf or .png. A CSV file beside it, of the same
-name, has the numbers that are drawn. Of several SOURCEs the numbers stand in one figure.
+The ending of the output says the format: .svg, .pdf or .png. A CSV file beside it, figure.svg.csv
+for figure.svg, has the numbers that are drawn. Of several SOURCEs the numbers stand in one figure.
 
 Without filters all that is in a file is drawn, and of a store what its analysis takes. For other
 settings of the analysis, draw the file that its command wrote. --list says which figures there are,
@@ -83,7 +79,7 @@ clipsyn plot gains results.parquet store -p clean -o gains.svg""",
     with_options(
         _plot,
         [
-            click.argument("name", metavar="NAME", required=False, shell_complete=_complete),
+            click.argument("name", metavar="NAME", required=False),
             click.argument(
                 "sources",
                 metavar="SOURCE...",

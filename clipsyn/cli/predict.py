@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import Report, report_options
+from clipsyn.cli.options import Destination, Report, report_options
 from clipsyn.cli.output import say
 from clipsyn.errors import RouterMismatch, UsageError
 from clipsyn.printable import counted
@@ -44,7 +44,7 @@ _SHOWN = 10  # rows, and classes
 )
 @click.option(
     "--keep",
-    type=click.Path(path_type=Path),
+    type=Destination(is_made=True),
     help="A store for the embeddings of the images; without it they are dropped.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")

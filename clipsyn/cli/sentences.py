@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from clipsyn.cli.complete import flag_of
+from clipsyn.cli.options import flag_of
 from clipsyn.cli.output import say
 from clipsyn.errors import ClipsynError, Interrupted
 from clipsyn.printable import printable

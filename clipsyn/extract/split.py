@@ -32,6 +32,7 @@ from clipsyn.pool import NO_LABEL
 from clipsyn.printable import few
 from clipsyn.progress import progress
 from clipsyn.registry import unknown_name
+from clipsyn.settings import refuse_overwriting
 
 SPLITS = {TRAIN: "train", TEST: "test", UNLABELLED: "unlabelled", CONFLICTING: "conflicting"}
 _NOTHING = hashlib.sha256(b"").digest()  # of an empty file, and of one that cannot be read
@@ -131,8 +132,7 @@ def check_output(images: Path, output: Path, *, replace: bool) -> None:
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise UsageError(f"{output} is no name of a manifest: end it in .csv or .parquet")
     check_place(output)
-    if output.exists() and images.exists() and output.samefile(images):
-        raise UsageError(f"{output} is the manifest that is read: choose another output")
+    refuse_overwriting({"output=…": output, "class names": _names_of(output)}, [images])
     if output.exists() and not replace:
         raise UsageError(f"{output} is there already: add replace=True, or choose another output")
     if (other := _names_of(output).with_suffix(".txt")).exists():

@@ -15,6 +15,5 @@ HEADS = Registry(
         "lda": "clipsyn.heads.lda:ShrinkageLDA",
         "anchored-probe": "clipsyn.heads.anchored:AnchoredProbe",
     },
-    former={"lp++": "anchored-probe"},  # it never was the published LP++
     plugins=Plugins("head", "clipsyn.heads", "clipsyn.heads.base:Head"),
 )

@@ -15,6 +15,7 @@ from clipsyn.numerics.fewshot import few_shot, halves
 from clipsyn.pool import NO_LABEL
 from clipsyn.protocol.methods import CHOSEN, ORACLE, Target, is_random, learns, versions
 from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.results.data import Data
 from clipsyn.specs import fingerprint
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
@@ -134,6 +135,7 @@ class FewShotPlan:
                 support.samples, self.samples(), allow_overlap=settings.allow_overlap
             )
         self._indices = indices or {}
+        self._data = Data(self._reader.store)
 
     def tasks(self) -> list[Task]:
         """All fits, each once: draws of the same rows share the fits that no seed changes."""
@@ -235,7 +237,16 @@ class FewShotPlan:
         support = None
         if draw.shots != 0:
             support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
-        return fingerprint(
+        about = {
+            "dataset": target.reader.samples.dataset,
+            "split": target.reader.samples.split,
+            "perturbation": target.reader.perturbation,
+            "prompts": target.reader.prompts,
+            "backbones": [subject.backbone] if subject.backbone else target.reader.backbones,
+            "support": self._reader.samples.split if support else None,
+            "support_prompts": self._reader.prompts,
+        }
+        made_of = fingerprint(
             {
                 "clipsyn": " ".join(versions(head, subject.ensemble)),
                 "target": _origin(target.reader, subject.backbone),
@@ -246,6 +257,7 @@ class FewShotPlan:
                 "shots": draw.shots,
             }
         )
+        return self._data.marked(made_of, about)
 
 
 class _Unit(NamedTuple):

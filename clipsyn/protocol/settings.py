@@ -10,6 +10,7 @@ from clipsyn.settings import (
     CURVE,
     FLAG,
     FULL,
+    GROWING,
     NAMES,
     NUMBER,
     PATH,
@@ -78,14 +79,14 @@ class ProtocolSettings(Selection):
     )
     output: Path | None = setting(
         None,
-        PATH,
+        GROWING,
         "Parquet file to add the results to.",
         letter="-o",
         instead_of_none="none",
     )
     predictions: Path | None = setting(
         None,
-        PATH,
+        GROWING,
         "Parquet file to add what every method predicts for each image to; see clipsyn test.",
         instead_of_none="none",
     )
@@ -110,8 +111,6 @@ class ProtocolSettings(Selection):
             from_text(ENSEMBLES, name)
             if name not in asked:
                 raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
-        if self.output and self.predictions and self.output.resolve() == self.predictions.resolve():
-            raise UsageError("output=… and predictions=… name one file: give each its own")
 
     @property
     def images(self) -> tuple[int | None, ...]:

@@ -14,7 +14,6 @@ from clipsyn.catalog import recipes_dir
 from clipsyn.documents import parse_yaml, read_text
 from clipsyn.errors import UsageError
 from clipsyn.recipe.analyses import ANALYSIS_STAGES, AnalysisStage
-from clipsyn.recipe.declared import SettingsStage
 from clipsyn.recipe.report import REPORT_STAGES, ReportStage
 from clipsyn.recipe.stages import (
     OTHER_STAGES,
@@ -106,8 +105,6 @@ def _problem(error: ValidationError) -> str:
         where, place = f"stage {int(place[1]) + 1}{kind}: ", place[3:]
     field = ".".join(map(str, place))
     if first["type"] == "extra_forbidden":
-        if issubclass(model, SettingsStage) and field in model.declares.former:
-            return where + str(model.declares.refusal(field))
         return where + str(unknown_name("field", field, model.model_fields))
     text = _WORDS.get(first["type"], first["msg"])
     return f"{where}{field}: {text}" if field else where + text

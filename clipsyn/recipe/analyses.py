@@ -72,7 +72,7 @@ class AnalysisStage(DeclaredStage):
         decisive = {name for name, it in declared.items() if not it.display}
         settings = self.model_dump(mode="json", include={"stage", "output", *decisive})
         paths = (getattr(self, name) for name, it in declared.items() if it.kind is PATH)
-        read = [content(path) for path in paths if path and path not in self._written]
+        read = [content(path) for path in paths if path]
         made_from = {"settings": settings, "files": read, "store": digest(store)}
         return fingerprint(made_from | {"columns": [*RESULT]})
 

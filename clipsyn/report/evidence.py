@@ -20,6 +20,8 @@ from clipsyn.paired.measure import measure as compare
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.plot import read_frame, selected
+from clipsyn.results.data import agreeing, check_data
+from clipsyn.results.predictions import subjects
 from clipsyn.settings import declared
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.features import FeatureStore
@@ -61,7 +63,7 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
     results.
     """
     keys = tuple(settings.keys(store))
-    frames = _given(settings)
+    frames = _given(store, settings)
     lacking = dict(_without_means(frames))
     for name in lacking:
         del frames[name]
@@ -73,19 +75,28 @@ def gather(store: FeatureStore, settings: ReportSettings) -> Evidence:
         except _LACKING as error:
             lacking[name] = str(error).replace(str(store.path), "STORE")
     if settings.predictions:
+        check_data(store, subjects(settings.predictions), settings.predictions)
         frames[PAIRED] = _paired(settings)
     gflops = dict(_gflops(store, keys))
     return Evidence(store, settings, keys, frames, lacking, gflops, _sharing(store, keys))
 
 
-def _given(settings: ReportSettings) -> dict[str, pl.DataFrame]:
-    """The frames of files, their rows those of the datasets and backbones that are asked for."""
+def _given(store: FeatureStore, settings: ReportSettings) -> dict[str, pl.DataFrame]:
+    """The frames of files, their rows those of the datasets and backbones that are asked for.
+
+    Raises UsageError where they are not about what the store holds, or contradict each other.
+    """
     files = {name: Path(path) for name, path in settings.measured.items()}
     if settings.results:
         files[EVALUATE] = settings.results
     wanted = {name: getattr(settings, name) for name in declared(Selection)}
     given = {name: terms for name, terms in wanted.items() if terms is not None}
-    return {name: selected(read_frame(path, name), given, name) for name, path in files.items()}
+    frames = {name: selected(read_frame(path, name), given, name) for name, path in files.items()}
+    for name, frame in frames.items():
+        check_data(store, frame, files[name])
+    if frames:
+        agreeing([(files[name], frame) for name, frame in frames.items()])
+    return frames
 
 
 def _without_means(frames: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from clipsyn.analyses import ANALYSES, spec
 from clipsyn.analyses.spec import Selection
 from clipsyn.registry import unknown_name
-from clipsyn.settings import PAIRS, PATH, REQUIRED, TEXT, setting
+from clipsyn.settings import OUTPUT, PAIRS, PATH, REQUIRED, TEXT, setting
 
 
 class ReportSettings(Selection):
     """What `clipsyn report` is asked for."""
 
-    output: Path = setting(REQUIRED, PATH, "The page to write, such as report.html.", letter="-o")
+    output: Path = setting(REQUIRED, OUTPUT, "The page to write, such as report.html.", letter="-o")
     title: str | None = setting(
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
     )

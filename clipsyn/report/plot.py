@@ -19,6 +19,7 @@ from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
 from clipsyn.report.settings import Drawn
+from clipsyn.results.data import agreeing, check_data
 from clipsyn.results.files import all_rows
 from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
@@ -73,10 +74,15 @@ def frame_of(
 ) -> pl.DataFrame:
     """The frame that a figure shows: of several sources, the rows of all."""
     given = (drawn or Drawn()).given
-    frames = [_frame(figure, one, given) for one in _several(source)]
+    frames = [(one, *_frame(figure, one, given)) for one in _several(source)]
     if not frames:
         raise UsageError(f"there is nothing to draw {figure.name} of: give a store or results")
-    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+    if len(frames) == 1 or not figure.tidy:
+        return pl.concat([frame for *_, frame in frames], how="diagonal_relaxed")
+    for store in (store for _, store, _ in frames if store):
+        for name, _, frame in frames:
+            check_data(store, frame, name, held=True)
+    return agreeing([(name, frame) for name, _, frame in frames])
 
 
 def _several(source: Source | Sequence[Source]) -> list[Source]:
@@ -85,7 +91,10 @@ def _several(source: Source | Sequence[Source]) -> list[Source]:
     return list(source)
 
 
-def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataFrame:
+def _frame(
+    figure: Figure, source: Source, given: Mapping[str, Any]
+) -> tuple[FeatureStore | None, pl.DataFrame]:
+    """The store that a source is, if it is one, and its rows."""
     if isinstance(source, str | Path):
         path = Path(source)
         source = (
@@ -94,13 +103,13 @@ def _frame(figure: Figure, source: Source, given: Mapping[str, Any]) -> pl.DataF
             else read_frame(path, figure.source, tidy=figure.tidy)
         )
     if isinstance(source, pl.DataFrame):
-        return selected(source, given, figure.source)
+        return None, selected(source, given, figure.source)
     if figure.source not in ANALYSES:
         raise UsageError(
             f"{figure.name} is not drawn of a store: run `{_LINES[figure.source]}` and draw FILE"
         )
     analysis = ANALYSES.load(figure.source)
-    return analysis.measure(source, analysis.settings(**given))  # type: ignore[no-any-return]
+    return source, analysis.measure(source, analysis.settings(**given))
 
 
 def selected(frame: pl.DataFrame, given: Mapping[str, Sequence[str]], source: str) -> pl.DataFrame:

@@ -114,6 +114,19 @@ def _predicting(cells: Sequence[Cell]) -> Sequence[Cell]:
     return predicting
 
 
+def check_prompts(store: FeatureStore, keys: Sequence[FeatureKey], prompts: Names) -> None:
+    """Raise UnknownName, with near matches, for a term that no prompt set of the cells fits."""
+    if prompts is None:
+        return
+    cells = (store.cell(key) for key in keys)
+    each = {(cell.key.backbone, cell.prompts_from): cell for cell in cells}
+    known = {name for cell in each.values() for name in cell.prompt_sets()}
+    for term in terms_of("prompts", prompts):
+        if not matching(term, known):
+            hint = f"To add it: `{store.extract_line(keys[0])} --prompts {term}`"
+            raise unknown_name("prompt set", term, known, hint)
+
+
 def prompt_sets(cell: Cell, prompts: Names) -> list[str]:
     """Those of a cell that pass the filter; raises MissingCell or UnknownName if there is none."""
     store, key = cell.store, cell.key

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from clipsyn.analyses.diversity import diversity
 from clipsyn.cli import main
+from clipsyn.results.data import marked
 from clipsyn.results.frame import RESULT
 
 NAMES = ["fake/one", "fake/two"]
@@ -27,7 +28,7 @@ def run(tiny_store, monkeypatch):
 
 
 @pytest.fixture
-def gains(tmp_path):
+def gains(tmp_path, tiny_store):
     """Function (datasets, changes of columns) -> a file of gains of log-avg, 0.1, 0.2, …"""
 
     def write(*datasets: str, **changes):
@@ -51,7 +52,8 @@ def gains(tmp_path):
             | changes
             for number, name in enumerate(datasets, 1)
         ]
-        pl.DataFrame(rows, schema=RESULT).write_parquet(tmp_path / "gains.parquet")
+        frame = marked(tiny_store, pl.DataFrame(rows, schema=RESULT))
+        frame.write_parquet(tmp_path / "gains.parquet")
         return tmp_path / "gains.parquet"
 
     return write

@@ -119,7 +119,7 @@ def test_results_that_are_added_to_are_not_written_over(run, tmp_path, option):
         "--ensembles", "vote-1", "-o", tmp_path / "r.parquet", option, tmp_path / "here/r.parquet"
     )
     assert result.exit_code == 2
-    assert f"{option} would write over" in result.stderr
+    assert option in result.stderr
     assert (tmp_path / "r.parquet").read_bytes() == before
 
 

@@ -31,7 +31,7 @@ def test_a_file_of_each_format(run, tmp_path, output, begins):
 
 def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
     result = run("-p", "clean")
-    numbers = pl.read_csv(tmp_path / "figure.csv")
+    numbers = pl.read_csv(tmp_path / "figure.svg.csv")
     expected = package.zeroshot(tiny_store, perturbations="clean").filter(
         pl.col("ensemble").is_null(), metric="acc1"
     )
@@ -41,7 +41,7 @@ def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
         f"{tmp_path / 'figure.svg'}: Zero-shot top-1 accuracy in percent; the best backbone of"
         in (result.stderr)
     )
-    assert f"2 rows written to {tmp_path / 'figure.csv'}" in result.stderr
+    assert f"2 rows written to {tmp_path / 'figure.svg.csv'}" in result.stderr
 
 
 def test_of_a_file_as_of_the_store(run, clipsyn, tmp_path, tiny_store):
@@ -59,7 +59,7 @@ def test_perturbations_of_a_file_stand_beside_clean_images(
     clipsyn("robustness", tiny_store.path, "--parquet", numbers)
     assert run("-p", "jpeg-*", name=name, output="store.svg").exit_code == 0
     assert run("-p", "jpeg-*", name=name, source=numbers, output="file.svg").exit_code == 0
-    assert (tmp_path / "file.csv").read_text() == (tmp_path / "store.csv").read_text()
+    assert (tmp_path / "file.svg.csv").read_text() == (tmp_path / "store.svg.csv").read_text()
 
 
 def test_of_several_files(clipsyn, tmp_path, tiny_store):
@@ -68,7 +68,7 @@ def test_of_several_files(clipsyn, tmp_path, tiny_store):
         clipsyn("zeroshot", tiny_store.path, "-p", name, "--parquet", file)
     files = [tmp_path / "clean.parquet", tmp_path / "jpeg-3.parquet"]
     assert clipsyn("plot", "accuracy-matrix", *files, "-o", tmp_path / "a.svg").exit_code == 0
-    assert set(pl.read_csv(tmp_path / "a.csv")["perturbation"]) == {"clean", "jpeg-3"}
+    assert set(pl.read_csv(tmp_path / "a.svg.csv")["perturbation"]) == {"clean", "jpeg-3"}
 
 
 def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from clipsyn.analyses import spec
 from clipsyn.analyses.spec import Analysis, Selection
@@ -28,10 +28,6 @@ class Candidate(NamedTuple):
 
 class CascadeSettings(Selection):
     """What cascades are made of, and what they are fitted on."""
-
-    former: ClassVar[Mapping[str, str]] = {
-        "within": "it was a fraction, write within_points, in points of accuracy (0.01 is 1 point)"
-    }
 
     perturbations: tuple[str, ...] | None = spec.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(

@@ -9,33 +9,26 @@ import polars as pl
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
+from clipsyn.results.data import check_data
 from clipsyn.results.files import ensembles_in
 from clipsyn.results.frame import Measured, Row, frame, row
 from clipsyn.settings import Shots
 from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.stats.correlation import Correlation, pearson, spearman
 from clipsyn.stats.intervals import Interval
+from clipsyn.store.features import FeatureStore
 
 CORRELATIONS = {"pearson": pearson, "spearman": spearman}
 _GROUP = ["split", "perturbation", "prompts"]
 
 
-def correlations(
-    measured: pl.DataFrame, path: Path, head: str = "zero-shot", shots: Shots | None = None
-) -> pl.DataFrame:
+def correlations(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
     """Correlations over datasets of the diversity of backbones with the gains of ensembles.
 
-    measured: rows about diversity; the metrics in `MEANS` count. path, head, shots: which gains, as
-    `ensembles_in` takes them; means over seeds of those that are of the same backbones count.
-
-    Returns the columns of `RESULT`: metrics pearson_NAME and spearman_NAME for each measure NAME,
-    `dataset` null, `n` the number of datasets, with an interval over datasets; NaN for fewer than
-    three.
-
-    Raises UsageError where the results are no such gains, or of other samples; UnknownName for a
-    head that is not there.
+    pairs: those of `pairs_of`. Returns the columns of `RESULT`: metrics pearson_NAME and
+    spearman_NAME for each measure NAME, `dataset` null, `n` the number of datasets, with an
+    interval over datasets; NaN for fewer than three.
     """
-    pairs = _pairs(measured, path, head, shots)
     by = [*_GROUP, "backbones", "gaining", "metric"]
     rows = [
         _row(part, head, kind, correlation(part["value"].to_numpy(), part["gain"].to_numpy()))
@@ -45,14 +38,11 @@ def correlations(
     return frame(rows)
 
 
-def gains(
-    measured: pl.DataFrame, path: Path, head: str = "zero-shot", shots: Shots | None = None
-) -> pl.DataFrame:
-    """The gains that `correlations` takes, of the same arguments: rows of metric "gain".
+def gains(pairs: pl.DataFrame, head: str = "zero-shot") -> pl.DataFrame:
+    """The gains that `correlations` takes: rows of metric "gain".
 
     Their n is that of the results; there is an interval where they are no means over seeds.
     """
-    pairs = _pairs(measured, path, head, shots)
     each = pairs.unique(["dataset", *_GROUP, "backbones", "gaining"], maintain_order=True)
     return frame(_gain_row(pair, head) for pair in each.iter_rows(named=True))
 
@@ -70,14 +60,33 @@ def _gain_row(pair: Row, head: str) -> Row:
     )
 
 
-def _pairs(measured: pl.DataFrame, path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
-    """A row for each dataset, measure over all backbones, and ensemble with its gain."""
+def pairs_of(
+    measured: pl.DataFrame, path: Path, head: str = "zero-shot", shots: Shots | None = None
+) -> pl.DataFrame:
+    """A row for each dataset, measure over all backbones, and ensemble with its gain.
+
+    measured: rows about diversity; the metrics in `MEANS` count. path, head, shots: which gains, as
+    `ensembles_in` takes them; means over seeds of those that are of the same backbones count.
+    Raises UsageError where the results are no such gains, UnknownName for a head that is not there.
+    """
     means = measured.filter(pl.col("metric").is_in(list(MEANS)))
     pairs = means.with_columns(pl.col("backbones").list.sort().alias("members")).join(
         _gains(path, head, shots), on=["dataset", *_GROUP, "members"], maintain_order="left"
     )
-    _refuse_others(means, pairs, path)
+    if pairs.is_empty():
+        names, dataset, split = means.select("backbones", "dataset", "split").row(0)
+        raise UsageError(
+            f"{path} has no gains of {', '.join(names)} on {dataset}/{split}, nor on what else is "
+            f"shown: add them with `clipsyn evaluate STORE --backbones {','.join(names)} -o {path}`"
+        )
     return pairs
+
+
+def check_gains(store: FeatureStore, pairs: pl.DataFrame, path: Path) -> None:
+    """Raise UsageError where gains were measured on something else than the store holds."""
+    fitted = {name: f"gain_{name}" for name in ("support", "support_prompts")}
+    each = pairs.with_columns(**fitted, fingerprint="gain_prints").explode("fingerprint")
+    check_data(store, each, path)
 
 
 def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
@@ -118,23 +127,6 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
 def _alone(name: str) -> pl.Expr:
     """A column of a group of one row, null for more."""
     return pl.when(pl.len() == 1).then(pl.col(name).first())
-
-
-def _refuse_others(means: pl.DataFrame, pairs: pl.DataFrame, path: Path) -> None:
-    """Raise UsageError where the gains are of other backbones or of other samples."""
-    if pairs.is_empty():
-        names, dataset, split = means.select("backbones", "dataset", "split").row(0)
-        raise UsageError(
-            f"{path} has no gains of {', '.join(names)} on {dataset}/{split}, nor on what else is "
-            f"shown: add them with `clipsyn evaluate STORE --backbones {','.join(names)} -o {path}`"
-        )
-    others = pairs.filter(pl.col("n") != pl.col("gain_n"))
-    if not others.is_empty():
-        first = others.row(0, named=True)
-        raise UsageError(
-            f"{path} is of other samples: {first['gain_n']:,} of {first['dataset']}/"
-            f"{first['split']}, here {first['n']:,}; evaluate this store into another file"
-        )
 
 
 def _row(part: pl.DataFrame, head: str, kind: str, correlation: Correlation) -> Row:

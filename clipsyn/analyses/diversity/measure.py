@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.diversity import DiversitySettings
-from clipsyn.analyses.diversity.correlations import correlations, gains
+from clipsyn.analyses.diversity.correlations import check_gains, correlations, gains, pairs_of
 from clipsyn.analyses.diversity.measures import (
     PAIRWISE,
     Counts,
@@ -56,8 +56,10 @@ def measure(store: FeatureStore, settings: DiversitySettings) -> pl.DataFrame:
     _refuse(alone, measured, every=settings.datasets is not None)
     if settings.results is None:
         return measured
-    asked = settings.results, settings.head, settings.shots
-    return pl.concat([measured, gains(measured, *asked), correlations(measured, *asked)])
+    pairs = pairs_of(measured, settings.results, settings.head, settings.shots)
+    check_gains(store, pairs, settings.results)
+    given = gains(pairs, settings.head), correlations(pairs, settings.head)
+    return pl.concat([measured, *given])
 
 
 def _refuse(alone: dict[str, str], measured: pl.DataFrame, *, every: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses.spec import Analysis, Selection, details, pooled
-from clipsyn.settings import FLAG, PATH, WHOLE, setting
+from clipsyn.settings import FLAG, OUTPUT, WHOLE, setting
 from clipsyn.specs import MOST
 
 
@@ -27,14 +27,14 @@ class OracleSettings(Selection):
     )
     samples: Path | None = setting(
         None,
-        PATH,
+        OUTPUT,
         "Write what each backbone says of each image to this .csv or .parquet.",
         instead_of_none="none",
         writes="sample_table",
     )
     subsets: Path | None = setting(
         None,
-        PATH,
+        OUTPUT,
         "Write the oracle of every subset of backbones to this .csv or .parquet.",
         instead_of_none="none",
         writes="subset_table",

@@ -12,6 +12,7 @@ import polars as pl
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.trials import Trial
 from clipsyn.errors import UsageError
+from clipsyn.results.data import check_data
 from clipsyn.results.files import ensembles_in
 from clipsyn.results.frame import Row
 from clipsyn.specs import CLEAN, fingerprint, parse_perturbation
@@ -84,7 +85,7 @@ def _results(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any, .
             for metric in ("acc1", "gain")
         )
         if CLEAN.label in accuracy and len(accuracy) > 1:
-            _refuse_other_samples(trial, accuracy, path)
+            check_data(trial.clean.store, part, path)
             by_ensemble[key] = _Results(accuracy, gain)
     return by_ensemble
 
@@ -115,15 +116,6 @@ def _about(trial: Trial, frame: pl.DataFrame) -> pl.DataFrame:
         pl.col("perturbation").is_in(trial.labels),
         pl.col("backbones").list.sort() == pl.lit(sorted(trial.backbones), pl.List(pl.String)),
     )
-
-
-def _refuse_other_samples(trial: Trial, accuracy: dict[str, Row], path: Path) -> None:
-    for label, row in accuracy.items():
-        if row["n"] != trial.n([label]):
-            raise UsageError(
-                f"{path} is of other samples: {row['n']:,} of {trial.name} ({label}), here "
-                f"{trial.n([label]):,}; evaluate this store into another file"
-            )
 
 
 def _rows(trial: Trial, reference: str, results: _Results) -> Iterator[Row]:

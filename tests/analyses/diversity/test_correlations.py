@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from clipsyn.analyses.diversity.correlations import correlations, gains
+from clipsyn.analyses.diversity.correlations import correlations, gains, pairs_of
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.results.frame import NAMES, RESULT
@@ -73,7 +73,7 @@ def gains_of(path: Path, ensemble: str, shots: int | None) -> list[float]:
 @pytest.mark.parametrize(("asked", "shots"), [(16, 16), (1, 1), ("full", None), (None, None)])
 def test_correlations_with_gains_are_scipys(means, write, asked, shots):
     path = write()
-    found = correlations(means, path, shots=asked)
+    found = correlations(pairs_of(means, path, shots=asked))
     assert len(found) == 2 * 2 * len(METRICS)
     assert set(found["n"]) == {4}
     assert found["dataset"].null_count() == len(found)
@@ -93,7 +93,7 @@ def test_correlations_with_gains_are_scipys(means, write, asked, shots):
 @pytest.mark.parametrize(("asked", "shots"), [(16, 16), (1, 1), ("full", None)])
 def test_the_gains_that_were_taken_are_means_over_seeds(means, write, asked, shots):
     path = write(ci_low=-0.5, ci_high=0.5)
-    found = gains(means, path, shots=asked)
+    found = gains(pairs_of(means, path, shots=asked))
     assert found.schema == pl.Schema(RESULT)
     assert len(found) == 2 * len(DATASETS)
     assert found.select(NAMES).is_duplicated().sum() == 0
@@ -113,40 +113,40 @@ def test_the_gains_that_were_taken_are_means_over_seeds(means, write, asked, sho
 
 def test_a_gain_is_known_by_what_it_is_a_mean_of(means, write):
     path = write()
-    prints = gains(means, path, shots=16)["fingerprint"]
+    prints = gains(pairs_of(means, path, shots=16))["fingerprint"]
     assert prints.n_unique() == len(prints)
     changed = pl.read_parquet(path).with_columns(pl.concat_str("fingerprint", pl.lit("x")))
     changed.write_parquet(path)
-    assert not set(prints) & set(gains(means, path, shots=16)["fingerprint"])
+    assert not set(prints) & set(gains(pairs_of(means, path, shots=16))["fingerprint"])
 
 
 def test_gains_of_other_backbones_are_not_mixed_in(means, write, tmp_path):
-    alike = correlations(means, write())
+    alike = correlations(pairs_of(means, write()))
     others = pl.read_parquet(write(backbones=["cnx/c", "rn/b"])).with_columns(pl.col("value") * -3)
     both = pl.concat([others, pl.read_parquet(write(backbones=["vit/a", "rn/b", "cnx/c"]))])
     both.write_parquet(tmp_path / "both.parquet")
-    found = correlations(means, tmp_path / "both.parquet")
+    found = correlations(pairs_of(means, tmp_path / "both.parquet"))
     assert found["value"].to_list() == alike["value"].to_list()
 
 
 def test_fewer_than_three_datasets_have_no_correlation(means, write):
     two = means.filter(pl.col("dataset").is_in(["birds", "cars"]))
-    found = correlations(two, write())
+    found = correlations(pairs_of(two, write()))
     assert set(found["n"]) == {2}
     assert found["value"].is_nan().all()
 
 
 def test_equal_gains_have_no_correlation(means, write):
-    found = correlations(means, write(value=0.1))
+    found = correlations(pairs_of(means, write(value=0.1)))
     assert set(found["n"]) == {4}
     assert found["value"].is_nan().all()
 
 
 def test_a_perturbation_has_its_own(means, write):
     jpeg = means.with_columns(perturbation=pl.lit("jpeg-3"), value=-pl.col("value"))
-    found = correlations(pl.concat([means, jpeg]), write())
+    found = correlations(pairs_of(pl.concat([means, jpeg]), write()))
     assert set(found["perturbation"]) == {"clean"}  # the file has no gains of the other
-    assert found.equals(correlations(means, write()))
+    assert found.equals(correlations(pairs_of(means, write())))
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,12 @@ def test_a_perturbation_has_its_own(means, write):
             "has no gains of cnx/c, rn/b, vit/a on birds/test.*--backbones cnx/c,rn/b,vit/a",
         ),
         ({"split": "val"}, {}, "has no gains of"),
-        ({"n": 7}, {}, "is of other samples: 7 of birds/test, here 40"),
     ],
 )
 def test_results_that_do_not_fit_are_answered(means, write, changes, options, message):
     error = UnknownName if "unknown" in message else UsageError
     with pytest.raises(error, match=message):
-        correlations(means, write(**changes), **options)
+        correlations(pairs_of(means, write(**changes), **options))
 
 
 def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
@@ -177,14 +176,14 @@ def test_results_fitted_on_several_splits_are_refused(means, write, tmp_path):
     path = tmp_path / "both.parquet"
     pl.concat(frames).write_parquet(path)
     with pytest.raises(UsageError, match="fitted on several splits or prompt sets"):
-        correlations(means, path)
+        correlations(pairs_of(means, path))
 
 
 def test_what_is_no_file_of_results_is_refused(means, tmp_path):
     with pytest.raises(
         UsageError, match=r"does not exist: make it with `clipsyn evaluate STORE -o"
     ):
-        correlations(means, tmp_path / "none.parquet")
+        correlations(pairs_of(means, tmp_path / "none.parquet"))
     (tmp_path / "text.parquet").write_text("no Parquet")
     with pytest.raises(UsageError, match="cannot be read as results"):
-        correlations(means, tmp_path / "text.parquet")
+        correlations(pairs_of(means, tmp_path / "text.parquet"))

@@ -1,0 +1,191 @@
+"""What every command may not write to: its inputs, stores, routers, and another of its outputs.
+
+Commands and options are found in the command line itself, so that a new one is tried too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import polars as pl
+import pytest
+from click.testing import Result
+
+from clipsyn import frames
+from clipsyn.cli import main
+from clipsyn.cli.options import Destination
+from clipsyn.errors import UsageError
+from clipsyn.extract.split import split
+from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.report.page_settings import ReportSettings
+from clipsyn.store.features import FeatureStore
+
+OUTPUTS = [
+    (name, str(it.name))
+    for name in main.commands
+    for it in main.commands[name].params
+    if isinstance(it.type, Destination)
+]
+each = pytest.mark.parametrize(("command", "output"), OUTPUTS, ids=[" ".join(it) for it in OUTPUTS])
+
+
+def words(name: str, **values: object) -> list[str]:
+    """A line that is complete, with these values by the names of options and arguments."""
+    command, given = main.commands[name], list[str]()
+    for it in command.params:
+        if it.name in values or it.required:
+            value = str(values.get(str(it.name), f"some-{it.name}"))
+            value = f"zeroshot={value}" if it.name == "measured" else value
+            given += [it.opts[-1], value] if isinstance(it, click.Option) else [value]
+    return [name, *given]
+
+
+def inputs(name: str) -> Iterator[str]:
+    for it in main.commands[name].params:
+        takes_text = type(it.type) is click.types.StringParamType and it.name not in ("name", "url")
+        if isinstance(it.type, click.Path) or it.name == "measured":
+            takes_text = not isinstance(it.type, Destination)
+        if takes_text and (isinstance(it, click.Argument) or it.name in FILES):
+            yield str(it.name)
+
+
+FILES = {"results", "predictions", "measured", "reference", "class_embeddings", "ids", "labels"}
+FILES |= {"classes", "coop", "images"}
+
+
+@pytest.fixture
+def refused(
+    clipsyn: Callable[..., Result], tmp_path: Path, monkeypatch: Any
+) -> Callable[..., None]:
+    """A line that ends in a sentence, with all files as they were."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, codes: tuple[int, ...] = (2,), **values: object) -> None:
+        before = content(tmp_path)
+        result = clipsyn(*words(name, **values))
+        assert result.exit_code in codes, result.output
+        assert result.stderr.splitlines()[-1].startswith("Error: "), result.stderr
+        assert content(tmp_path) == before
+
+    return run
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@each
+def test_no_input_is_written_over(refused: Any, tmp_path: Path, command: str, output: str) -> None:
+    given, hard, soft = (tmp_path / name for name in ("given.csv", "hard.csv", "soft.csv"))
+    given.write_text("id,prediction\n")
+    hard.hardlink_to(given)
+    soft.symlink_to(given)
+    for name in inputs(command):
+        for path in (given, hard, soft, "../" + tmp_path.name + "/given.csv"):
+            refused(command, **{name: given, output: path})
+
+
+@each
+@pytest.mark.parametrize("marker", ["clipsyn.json", "router.json"])
+def test_nothing_is_written_into_a_store_or_router(
+    refused: Any, tmp_path: Path, command: str, output: str, marker: str
+) -> None:
+    (tmp_path / "it" / "deep").mkdir(parents=True)
+    (tmp_path / "it" / marker).write_text("{}")
+    (tmp_path / "link").symlink_to("it/deep")
+    for path in (f"it/{marker}", "it/new.csv", "it/deep/new.csv", "link/new.csv"):
+        refused(command, **{output: path})
+
+
+@each
+def test_two_outputs_are_two_files(refused: Any, tmp_path: Path, command: str, output: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in (other for of, other in OUTPUTS if of == command and other != output):
+        refused(command, **{output: "new.csv", name: "link/new.csv"})
+
+
+@each
+def test_a_place_that_cannot_be_written_to(
+    refused: Any, tmp_path: Path, command: str, output: str
+) -> None:
+    (tmp_path / "file").touch()
+    refused(command, codes=(2, 3, 4), **{output: "file/new.csv"})  # or there is no such store
+
+
+def test_files_in_a_folder_that_is_imported_are_inputs(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "a.csv").write_text("id,prediction\n")
+    refused("import", files="given", csv="given/a.csv")
+
+
+def test_a_device_takes_everything(clipsyn: Any, tiny_store: FeatureStore) -> None:
+    null = os.devnull
+    assert clipsyn("zeroshot", tiny_store.path, "--csv", null, "--parquet", null).exit_code == 0
+
+
+def test_numbers_beside_a_figure_replace_no_table_of_that_name(
+    clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    line = "plot", "accuracy-matrix", tiny_store.path, "-p", "clean", "-o", tmp_path / "mine.svg"
+    assert clipsyn(*line).exit_code == 0
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+@contextmanager
+def _full(path: Path) -> Iterator[IO[bytes]]:
+    """What a full disk does: Python says it one way, polars another."""
+    with path.with_name(".partial").open("xb") as file:
+        file.write(b"half of it")
+        yield file
+    if path.suffix == ".csv":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "zeroshot STORE --csv FILE.csv",
+        "zeroshot STORE --parquet FILE.parquet",
+        "oracle STORE --subsets FILE.parquet",
+        "plot accuracy-matrix STORE -p clean -o FILE.svg",
+        "report STORE -o FILE.html",
+        "evaluate STORE --ensembles log-avg --shots 1 --seeds 1 -o FILE.parquet",
+    ],
+)
+def test_a_full_disk_leaves_the_former_file(
+    clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: Any, line: str
+) -> None:
+    file = str(tmp_path / "file")
+    given = line.replace("STORE", str(tiny_store.path)).replace("FILE", file).split()
+    assert clipsyn(*given).exit_code == 0
+    before = Path(given[-1]).read_bytes()
+    monkeypatch.setattr(frames, "_whole", _full)
+    result = clipsyn(*given, *(["--replace"] if given[0] == "evaluate" else []))
+    if given[0] != "evaluate":  # which has nothing new to write
+        assert result.exit_code == 2, result.output
+        assert result.stderr.count("Error: ") == 1
+    assert Path(given[-1]).read_bytes() == before
+
+
+def test_functions_and_recipes_refuse_the_same(tmp_path: Path) -> None:
+    (tmp_path / "r.parquet").touch()
+    file = tmp_path / "r.parquet"
+    with pytest.raises(UsageError):
+        ReportSettings(output=file, results=file)
+    with pytest.raises(UsageError):
+        ReportSettings(output=file, measured={"cascade": str(file)})
+    with pytest.raises(UsageError):
+        ProtocolSettings(output=file, predictions=file)
+    with pytest.raises(UsageError):
+        split(file, file, replace=True)
+    (tmp_path / "clipsyn.json").touch()
+    with pytest.raises(UsageError):
+        frames.write(pl.DataFrame({"a": [1]}), csv=tmp_path / "new.csv")
