@@ -23,6 +23,7 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.printable import printable
+from clipsyn.store.marker import check_outside
 
 MOST_BYTES, MOST_TIMES = 1 << 30, 100  # what a file may come to in memory: the larger, of its size
 
@@ -232,7 +233,6 @@ def unguarded(frame: pl.DataFrame) -> pl.DataFrame:
     return cells.rename({name: re.sub(_GUARDED, r"\1", name) for name in frame.columns})
 
 
-_MARKERS = ("clipsyn.json", "router.json")  # of folders that are written as a whole
 _FORMULA, _GUARDED = r"^'*[=+\-@\t\r]", r"^'('*[=+\-@\t\r])"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
@@ -252,13 +252,6 @@ def check_place(path: Path) -> None:
             raise FileNotFoundError(ENOENT, f"there is no folder {place}")
         if not os.access(place, os.W_OK):
             raise PermissionError(EACCES, "you may not write there")
-
-
-def check_outside(path: Path) -> None:
-    """Raise UsageError for a place inside a store or a router."""
-    for folder in path.resolve().parents:
-        if any((folder / name).exists() for name in _MARKERS):
-            raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
 
 
 def make_folder_of(path: Path) -> None:

@@ -94,13 +94,16 @@ def test_it_has_one_unit_everywhere(command: str, name: str, monkeypatch: Any, t
     """The same value, given in each of the three ways, is the same setting."""
     monkeypatch.chdir(tmp_path)
     settings = DECLARED[command]
-    value, text = value_of(declared(settings)[name])
-    in_python = settings(**{name: value})
+    it = declared(settings)[name]
+    value, text = value_of(it)
+    given = {name: value, **({it.about: "results.parquet"} if it.about else {})}
+    in_python = settings(**given)
     assert getattr(in_python, name) != defaults(settings)[name]
     words = [flag(command, name), *([text] if text else [])]
+    words += [flag(command, it.about), "results.parquet"] if it.about else []
     typed = {k: v for k, v in by_command(command, *words).items() if k in declared(settings)}
     assert settings(**typed) == in_python
-    stage = STAGES[command].model_validate({"stage": command, "output": "out", name: value})
+    stage = STAGES[command].model_validate({"stage": command, "output": "out", **given})
     if (command, name) not in NEEDED:
         assert getattr(stage.settings(), name) == getattr(in_python, name)
 

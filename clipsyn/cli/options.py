@@ -48,13 +48,18 @@ class Destination(click.Path):
 
     def __init__(self, *, is_made: bool = False) -> None:
         super().__init__()
-        self.check = "check_outside" if is_made else "check_place"
+        self.is_made = is_made
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from clipsyn import frames
-
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        getattr(frames, self.check)(path)
+        if self.is_made:
+            from clipsyn.store.marker import check_outside
+
+            check_outside(path)
+        else:
+            from clipsyn.frames import check_place
+
+            check_place(path)
         return path
 
 

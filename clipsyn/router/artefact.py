@@ -37,9 +37,10 @@ from clipsyn.router.values import Arrays, decode, encode, matches, read_record
 from clipsyn.schema import NO_PREDICTION, check_format
 from clipsyn.specs import fingerprint
 from clipsyn.store.files import read_file, write_file
+from clipsyn.store.marker import ROUTER
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
-DESCRIPTION, ARRAYS = "router.json", "router.safetensors"
+DESCRIPTION, ARRAYS = ROUTER, "router.safetensors"
 _SEEN = "seen"  # the array of marks of the images that it was fitted on
 _OF_BACKBONE = ("name", "source", "identity", "logit_scale")  # beside its class embeddings
 _MOST_ARRAYS = 4 << 30  # bytes: no method learns from more than 1 GiB of images

@@ -14,6 +14,7 @@ from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.urls import Address, Location, is_url
 
 MARKER = "clipsyn.json"
+ROUTER = "router.json"  # of a fitted router: see `clipsyn.router`
 _INDEX = "index.json"  # of a published store: see `clipsyn.remote`
 
 
@@ -24,8 +25,7 @@ def is_vacant(path: Path) -> bool:
     """
     if isinstance(path, Location):
         raise written_at(path)
-    if around := store_around(path):
-        raise UsageError(f"{path} lies in the store {around}: name that store, or a path outside")
+    check_outside(path)
     if not files.exists(path):
         return True
     return path.is_dir() and all(entry.name == WIP for entry in files.entries(path))
@@ -35,9 +35,11 @@ def is_store(path: Path) -> bool:
     return files.exists(path / MARKER)
 
 
-def store_around(path: Path) -> Path | None:
-    """The store in whose folders a path lies, if it lies in one: nothing else is made there."""
-    return next(filter(is_store, path.resolve().parents), None)
+def check_outside(path: Path) -> None:
+    """Raise UsageError for a place inside a store or a router, which are written as a whole."""
+    around = (it for it in path.resolve().parents if is_store(it) or (it / ROUTER).exists())
+    if folder := next(around, None):
+        raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
 
 
 def place_of(path: Path | str) -> Path:

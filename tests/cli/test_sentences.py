@@ -43,18 +43,20 @@ def test_a_full_disk_for_files_and_errors(tiny_store: FeatureStore) -> None:
     done = _shell(f"clipsyn zeroshot {tiny_store.path} --csv /dev/full", tiny_store.path)
     assert done.returncode == 2
     assert "Error: cannot write /dev/full: No space left on device" in done.stderr
-    assert _shell("clipsyn ls nowhere 2> /dev/full", tiny_store.path).returncode == 4
+    assert _shell("clipsyn ls nowhere 2> /dev/full", tiny_store.path.parent).returncode == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce ulimit -v")
 def test_too_little_memory(tiny_store: FeatureStore) -> None:
     """Of numbers that are there: 4 GB of them, which take no place on a disk."""
     big = np.lib.format.open_memmap(
-        tiny_store.path / "big.npy", "w+", np.float32, (1000, 1_000_000)
+        tiny_store.path.parent / "big.npy", "w+", np.float32, (1000, 1_000_000)
     )
     assert big.nbytes == 4e9
     options = "--kind logits --row-order -d other"
-    done = _shell(f"ulimit -v 2000000; clipsyn import new big.npy {options}", tiny_store.path)
+    done = _shell(
+        f"ulimit -v 2000000; clipsyn import new big.npy {options}", tiny_store.path.parent
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("Error: there is not enough memory: ")
     assert len(done.stderr.splitlines()) == 1

@@ -26,7 +26,7 @@ from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.garbage import collect, left_over
-from clipsyn.store.marker import is_vacant, store_around
+from clipsyn.store.marker import check_outside, is_vacant
 from clipsyn.store.merge import plan_merge
 
 # Opening and making
@@ -49,8 +49,9 @@ def test_a_store_is_not_made_inside_a_store(tmp_path: Path, fakes: Any) -> None:
         with pytest.raises(UsageError):
             plan_merge(path, [store.path]).carry_out(fakes.Quiet())
         assert not path.exists()
-        assert store_around(path) == store.path
-    assert store_around(store.path) is None
+        with pytest.raises(UsageError):
+            check_outside(path)
+    check_outside(store.path)
 
 
 def test_where_nothing_is_a_store_can_be_made(tmp_path: Path) -> None:
