@@ -193,7 +193,7 @@ def _notes(plan: FewShotPlan) -> Iterator[str]:
             "to learn and a new one: choose others with datasets=…"
         )
     yield from _ties(plan)
-    yield from plan.notes
+    yield from plan.learnable.notes
     if plan.support is None:
         return
     where = f"{samples.dataset}/{plan.support.samples.split}"

@@ -129,9 +129,9 @@ class FewShotPlan:
         self.targets = targets
         self.settings = settings
         self._reader = support or targets[0].reader
-        self._learnable = Learnable(self._reader.samples.labels, ())
+        self.learnable = Learnable(self._reader.samples.labels, ())
         if support:
-            self._learnable = learnable(
+            self.learnable = learnable(
                 support.samples, self.samples(), allow_overlap=settings.allow_overlap
             )
         self._indices = indices or {}
@@ -166,18 +166,13 @@ class FewShotPlan:
             ),
         )
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """On images of the support that are not fitted on."""
-        return self._learnable.notes
-
     def samples(self) -> list[SampleTable]:
         """The sample table of each target."""
         return [target.reader.samples for target in self.targets]
 
     def labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""
-        labels = self._learnable.labels
+        labels = self.learnable.labels
         if not self.settings.base_to_new:
             return labels
         base, _ = halves(len(self._reader.samples.class_names))
@@ -209,7 +204,7 @@ class FewShotPlan:
         given = None if shots is None else self._indices.get((shots, seed))
         if given is None:
             return few_shot(self.labels(), shots, seed)
-        return given[self._learnable.labels[given] >= 0]
+        return given[self.learnable.labels[given] >= 0]
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
         """The ensembles to measure on a draw, with None for the backbones on their own.

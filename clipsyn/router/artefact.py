@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.documents import foreign, parse_json
@@ -238,8 +237,10 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
         head=_read_estimator(HEADS, content["head"], arrays),
         backbones=tuple(_read_backbone(backbone, arrays) for backbone in content["backbones"]),
         support=read_record(Support, content["support"]),
-        seen=_marks(arrays[_SEEN]),
+        seen=arrays[_SEEN],
     )
+    if router.seen.ndim != 1 or router.seen.dtype != np.uint64:
+        raise ValueError(f"marks of images are {router.seen.dtype} {router.seen.shape}")
     classes = {router.n_classes, *map(len, router.class_embeddings.values())}
     classes |= {len(router.class_names)} if router.class_names else set()
     if len(classes) > 1 or not 0 < router.n_classes <= NO_PREDICTION:
@@ -249,12 +250,6 @@ def _router(content: Mapping[str, Any], arrays: Arrays) -> FittedRouter:
     ):
         raise ValueError("its backbones or prompts have no names of their own")
     return router
-
-
-def _marks(seen: NDArray[Any]) -> NDArray[np.uint64]:
-    if seen.ndim != 1 or seen.dtype != np.uint64:
-        raise ValueError(f"marks of images are {seen.dtype} {seen.shape}")
-    return seen
 
 
 def _read_backbone(content: Mapping[str, Any], arrays: Arrays) -> FittedBackbone:

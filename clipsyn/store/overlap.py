@@ -53,8 +53,7 @@ def learnable(
 
 def held(marks: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """(sample,) whether an image is one of the others; never for one that nobody has read."""
-    found: NDArray[np.bool_] = (marks != 0) & np.isin(marks, others)
-    return found
+    return np.asarray((marks != 0) & np.isin(marks, others))
 
 
 def _check(support: SampleTable, table: SampleTable) -> None:

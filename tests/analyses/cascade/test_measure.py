@@ -384,7 +384,7 @@ class TestRefused:
             ({"thresholds": [math.nan]}, UsageError, "thresholds=… is numbers, not"),
             ({"within_points": -1}, UsageError, "within_points=… is .* at least 0, not -1"),
             ({"within_points": math.inf}, UsageError, "within_points=…"),
-            ({"within": 0.01}, UsageError, "write within_points, in points"),
+            ({"within": 0.01}, UnknownName, "within_points"),
             ({"shots": 0}, UsageError, "shots=…"),
             ({"costs": {"rn/c": 1.0}}, UnknownName, "unknown backbone 'rn/c': did you mean .*rn/b"),
             ({"splits": ["train"]}, LeakError, "nothing is left"),
