@@ -24,6 +24,9 @@ _SECRETS = re.compile(  # texts that are a key wherever they stand
     r"hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|gh[opsu]_[A-Za-z0-9]{16,}"
     r"|github_pat_\w{16,}|sk-[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"
 )
+_QUERY = re.compile(  # in names that are no URLs, as of a model on a hub
+    r"(?i)([?&][\w.-]*(?:token|secret|passw|sig|credential|key)[\w.-]*=)[^&\s'\"`]+"
+)
 _running: list[str] = []  # threads that write cells see it, which a context variable would not
 
 
@@ -61,13 +64,13 @@ def _without_secrets(words: Sequence[str]) -> Iterator[str]:
         elif is_secret and sign:
             yield f"{name}={HIDDEN}"
         else:
-            yield _SECRETS.sub(HIDDEN, _without_login(word))
+            yield scrubbed(word)
         follows = is_secret and word.startswith("-") and not sign and not follows
 
 
-def _without_login(word: str) -> str:
-    """URLs without user and password, and without a query, which may be a signature."""
-    return _URL.sub(_bare, word)
+def scrubbed(text: str) -> str:
+    """A word, or a line for people: URLs without user, password and query, and no other key."""
+    return _SECRETS.sub(HIDDEN, _QUERY.sub(rf"\1{HIDDEN}", _URL.sub(_bare, text)))
 
 
 def _bare(url: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import threading
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsyn.command import line_of, recorded, running
+from clipsyn.cli import _narrating
+from clipsyn.command import line_of, recorded, running, scrubbed
 
 
 @pytest.mark.parametrize(
@@ -62,3 +64,19 @@ def test_it_is_seen_by_threads_and_gone_afterwards():
             assert running() == "clipsyn inner"
     assert seen == ["clipsyn ls store"]
     assert running() is None
+
+
+def test_a_line_for_people_has_no_secrets() -> None:
+    line = scrubbed("hf-hub:org/repo?token=h1dden&revision=2, https://me:s3cret@host/x?sig=h1dden")
+    assert "h1dden" not in line
+    assert "s3cret" not in line
+    assert "hf-hub:org/repo?token=" in line
+    assert "&revision=2" in line
+
+
+def test_what_is_logged_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    with _narrating(logging.INFO, {}):
+        logging.getLogger("clipsyn").warning("note: %s is old", "hf-hub:org/repo?token=h1dden")
+    said = capsys.readouterr().err
+    assert "hf-hub:org/repo" in said
+    assert "h1dden" not in said
