@@ -1,29 +1,22 @@
 """Credentials and settings that obstore does not find by itself; nothing of them is kept or shown.
 
-obstore reads the environment variables of AWS, Google and Azure. Here are AWS's two files, the
-token of the Hugging Face hub, and the user of a URL.
+obstore reads the environment variables of AWS, Google and Azure. AWS's profiles are read by its own
+library, boto3; here are the token of the Hugging Face hub, and the user of a URL.
 """
 
 from __future__ import annotations
 
 import base64
-import configparser
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from clipsyn.documents import one_line
 from clipsyn.errors import UsageError
 from clipsyn.urls import Address
 
 _HUB = "huggingface.co"
-_STATIC = {
-    "aws_access_key_id": "access_key_id",
-    "aws_secret_access_key": "secret_access_key",
-    "aws_session_token": "session_token",
-}
-_BY_TOOLS = ("sso_session", "sso_start_url", "role_arn", "credential_process", "login_session")
 _MACHINE_ROLES = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -73,58 +66,61 @@ def settings_of(scheme: str) -> dict[str, Any]:
 
 
 def _s3_settings() -> dict[str, Any]:
-    """Keys in the environment count, then those of the profile."""
-    profile = _profile(os.environ.get("AWS_PROFILE") or "default")
-    named = bool(os.environ.get("AWS_PROFILE"))
+    """Of a profile that is named, else of the environment, else of the default profile."""
+    told = os.environ
+    named = told.get("AWS_PROFILE")
     settings: dict[str, Any] = {}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    endpoint = endpoint or os.environ.get("AWS_ENDPOINT") or profile.get("endpoint_url")
-    if endpoint:
-        settings |= {"endpoint": endpoint}
-    if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-        settings |= {"region": profile.get("region", "us-east-1")}
-    if os.environ.get("AWS_ACCESS_KEY_ID") and not named:
-        return settings
-    keys: dict[str, Any] = {
-        ours: profile[theirs] for theirs, ours in _STATIC.items() if theirs in profile
-    }
-    if not keys and any(field in profile for field in _BY_TOOLS):
-        return settings | {"credential_provider": _signed_in(os.environ.get("AWS_PROFILE"))}
-    role = any(map(os.environ.get, _MACHINE_ROLES)) or _made_by("Amazon EC2")
-    return settings | (keys or ({} if role else {"skip_signature": True}))
-
-
-def _profile(name: str) -> Mapping[str, str]:
-    """What AWS's two files say of a profile, of which the one with credentials counts."""
-    home = Path.home() / ".aws"
-    found: dict[str, str] = {}
-    for variable, file, section in (
-        ("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", name),
+    if named or (_has_profiles() and not told.get("AWS_ACCESS_KEY_ID")):
+        settings = _profile_settings(named)
+    elif not (
+        told.get("AWS_ACCESS_KEY_ID")
+        or any(map(told.get, _MACHINE_ROLES))
+        or _made_by("Amazon EC2")
     ):
-        path = Path(os.environ.get(variable) or home / file).expanduser()
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, OSError, UnicodeDecodeError):
-            raise UsageError(f"{path} cannot be read: see `aws configure`") from None
-        if parser.has_section(section):
-            found |= dict(parser.items(section))
-    return found
+        settings = {"skip_signature": True}
+    if not (told.get("AWS_REGION") or told.get("AWS_DEFAULT_REGION")):
+        settings = {"region": "us-east-1"} | settings
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    endpoint = next(filter(None, map(told.get, names)), None)
+    return settings | ({"endpoint": endpoint} if endpoint else {})
 
 
-def _signed_in(profile: str | None) -> Any:
-    """Credentials that AWS's own library makes, as of `aws sso login`."""
+def _has_profiles() -> bool:
+    return (Path.home() / ".aws").exists() or any(
+        map(os.environ.get, ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"))
+    )
+
+
+def _profile_settings(named: str | None) -> dict[str, Any]:
+    """What AWS's own library makes of a profile: of its keys, or by `aws sso login` and its like.
+
+    Raises UsageError for a profile that is not there, or that cannot be signed in.
+    """
     try:
-        import boto3
+        from boto3.session import Session
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
+        if named is None:
+            return {"skip_signature": True}
         raise UsageError(
-            f"the AWS profile '{profile or 'default'}' signs in by another tool: run "
-            "`pip install boto3`, or put the keys into the environment by "
-            '`eval "$(aws configure export-credentials --format env)"`'
+            f"the AWS profile '{named}' is read by AWS's own library: run `pip install boto3`, or "
+            'put the keys into the environment by `eval "$(aws configure export-credentials '
+            '--format env)"`'
         ) from None
-    return Boto3CredentialProvider(boto3.session.Session(profile_name=profile))
+    try:
+        session = Session(profile_name=named)
+        region = {"region": session.region_name} if session.region_name else {}
+        if session.get_credentials() is None and named is None:
+            return {"skip_signature": True, **region}
+        provider = Boto3CredentialProvider(session)
+        provider()  # here, where what fails can be told
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            f"the AWS profile '{named or 'default'}' has no credentials ({one_line(error)}): see "
+            "`aws configure list`"
+        ) from None
+    return {"credential_provider": provider, **region}
 
 
 def _made_by(vendor: str) -> bool:

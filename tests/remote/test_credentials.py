@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         *credentials._MACHINE_ROLES,
     ):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "home" / ".aws").mkdir(parents=True)
+    monkeypatch.delenv("AWS_CONFIG_FILE", raising=False)
+    monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE", raising=False)
+    (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
 
 def profiles(home: Path, credentials: str = "", config: str = "") -> None:
+    (home / ".aws").mkdir()
     (home / ".aws" / "credentials").write_text(credentials)
     (home / ".aws" / "config").write_text(config)
 
@@ -55,20 +59,61 @@ def test_the_account_of_azure_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings_of("az") == {"skip_signature": True}
 
 
-def test_a_profile_has_keys_region_and_endpoint(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def signed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The keys that the profile gives, beside the settings."""
+    keys = settings.pop("credential_provider")()
+    keys.pop("expires_at")
+    return settings | keys
+
+
+def test_a_profile_has_keys_and_region(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profiles(
         home,
         f"[default]\n{KEYS.format('a')}\n[lab]\n{KEYS.format('b')}aws_session_token = b3\n",
-        "[default]\nregion = eu-north-1\n[profile lab]\nendpoint_url = https://s3.lab\n",
+        "[default]\nregion = eu-north-1\n",
     )
-    default = {"region": "eu-north-1", "access_key_id": "a1", "secret_access_key": "a2"}
-    assert settings_of("s3") == default
+    default = {"access_key_id": "a1", "secret_access_key": "a2", "token": None}
+    assert signed(settings_of("s3")) == {"region": "eu-north-1", **default}
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "environment")
+    assert settings_of("s3") == {"region": "us-east-1"}
     monkeypatch.setenv("AWS_PROFILE", "lab")  # who names a profile means it
-    lab = {"access_key_id": "b1", "secret_access_key": "b2", "session_token": "b3"}
-    assert settings_of("s3") == {"region": "us-east-1", "endpoint": "https://s3.lab", **lab}
+    lab = {"access_key_id": "b1", "secret_access_key": "b2", "token": "b3"}
+    assert signed(settings_of("s3")) == {"region": "us-east-1", **lab}
+
+
+def test_a_profile_may_ask_a_program(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = '{"Version": 1, "AccessKeyId": "p1", "SecretAccessKey": "p2"}'
+    (home / "keys.json").write_text(said)
+    profiles(home, config=f"[profile lab]\ncredential_process = cat {home}/keys.json\n")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert signed(settings_of("s3"))["access_key_id"] == "p1"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",  # no such profile
+        "[profile lab]\nregion = eu-west-1\n",  # no keys
+        "[profile lab]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = nowhere\n",
+        "[profile lab]\nsso_session = nowhere\nsso_account_id = 1\nsso_role_name = x\n",
+        "[profile lab]\ncredential_process = echo {\n",
+        "[profile lab]\ncredential_process = false\n",
+        "secret without a section",
+    ],
+)
+def test_a_profile_without_credentials_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    profiles(home, config=config)
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    with pytest.raises(UsageError) as error:
+        settings_of("s3")
+    assert "secret" not in str(error.value)
+
+
+def test_without_keys_in_the_default_profile_everyone_reads(home: Path) -> None:
+    profiles(home, config="[default]\nregion = eu-west-1\n")
+    assert settings_of("s3") == {"region": "eu-west-1", "skip_signature": True}
 
 
 def test_a_role_of_the_machine_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,20 +125,13 @@ def test_a_role_of_the_machine_signs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings_of("s3") == {"region": "us-east-1"}
 
 
-def test_a_profile_that_signs_in_elsewhere_needs_aws_own_library(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profiles(home, config="[default]\nsso_session = lab\n")
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(UsageError, match="profile 'default' signs in by another tool: run `pip"):
+def test_a_profile_needs_aws_own_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles(home, f"[default]\n{KEYS.format('a')}")
+    monkeypatch.setitem(sys.modules, "boto3.session", None)
+    assert settings_of("s3") == {"region": "us-east-1", "skip_signature": True}
+    monkeypatch.setenv("AWS_PROFILE", "default")
+    with pytest.raises(UsageError, match="pip install boto3"):
         settings_of("s3")
-
-
-def test_files_that_cannot_be_read_are_named_and_not_quoted(home: Path) -> None:
-    profiles(home, "secret without a section")
-    with pytest.raises(UsageError, match=r"/credentials cannot be read: see `aws configure`") as it:
-        settings_of("s3")
-    assert "secret" not in str(it.value)
 
 
 def test_the_token_of_the_hub_goes_to_the_hub_alone(
