@@ -28,8 +28,8 @@ from common import Measured, fresh_python, interleaved, ratio, report, spread, s
 from clipsyn.progress import progress
 from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import INDEX, Index
-from clipsyn.remote.published import PARALLEL
 from clipsyn.remote.push import Push
+from clipsyn.remote.transfer import FILES
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
@@ -105,7 +105,7 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
     out, caches = folder / "fetched", folder / "caches"
     with serving(published, folder / "nginx-cell") as url:
         config = curl_config(published, url, out)
-        at_once = ["--parallel", "--parallel-immediate", "--parallel-max", str(PARALLEL)]
+        at_once = ["--parallel", "--parallel-immediate", "--parallel-max", str(FILES)]
         curl = ["curl", "--silent", *at_once, "-K", str(config)]
 
         def fetch() -> None:
@@ -132,7 +132,7 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
     curl_rate = size / statistics.median(cold_times["curl"])
     return [
         Measured(
-            f"cold cache, {size:.0f} MB in {PARALLEL} requests at a time: speed over curl's",
+            f"cold cache, {size:.0f} MB in {FILES} requests at a time: speed over curl's",
             ratio(cold_times["curl"], cold_times["clipsyn"]),
             f"curl {curl_rate:,.0f} MB/s; " + spread(cold_times["curl"], cold_times["clipsyn"]),
             floor=0.6,

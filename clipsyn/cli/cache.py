@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsyn.cli.options import older_than_option
 from clipsyn.cli.output import json_option, say, say_json, say_rows
 from clipsyn.errors import UsageError
 from clipsyn.printable import counted
@@ -16,46 +17,34 @@ if TYPE_CHECKING:
     from clipsyn.remote.cache import Cache, Kept
 
 
-def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    from clipsyn.remote.cache import parse_size
-
-    return None if text is None else parse_size(text)
-
-
 @click.command(short_help="List or clear what is kept here of stores at URLs.")
 @click.argument("action", type=click.Choice(["ls", "prune"]), default="ls", metavar="[ls|prune]")
-@click.option(
-    "--to",
-    callback=_bytes,
-    metavar="SIZE",
-    help="How much prune leaves, such as '5 GB'.  [default: nothing]",
-)
+@older_than_option("Prune only what nobody has read for so long", default="0")
 @json_option
-def cache(action: str, to: int | None, as_json: bool) -> None:
+def cache(action: str, older_than: int, as_json: bool) -> None:
     """List what is kept on this machine of stores at URLs, or remove it.
 
-    Kept are groups of arrays that were read, so that they travel once. Above 20 GB, or what
-    CLIPSYN_CACHE_SIZE says, those that were not used for longest go by themselves. They lie in the
-    folder CLIPSYN_CACHE, or in ~/.cache/clipsyn.
+    Kept are groups of arrays that were read, so that they travel once. Nothing goes by itself. They
+    lie in the folder CLIPSYN_CACHE, or in ~/.cache/clipsyn.
 
     \b
     clipsyn cache ls
-    clipsyn cache prune --to '5 GB'
+    clipsyn cache prune --older-than 30d
     """
     from clipsyn.remote.cache import Cache
 
     kept = Cache.of_user()
     if action == "ls":
-        if to is not None:
-            raise UsageError("--to is for `clipsyn cache prune`")
+        if older_than:
+            raise UsageError("--older-than is for `clipsyn cache prune`")
         _list(kept, as_json)
         return
-    removed = kept.prune(to or 0)
-    megabytes = sum(one.bytes for one in removed) / 1e6
+    removed = kept.prune(older_than)
+    size = sum(group.bytes for group in removed)
     if as_json:
-        say_json({"removed": len(removed), "bytes": sum(one.bytes for one in removed)})
+        say_json({"removed": len(removed), "bytes": size})
     else:
-        say(f"removed {counted(len(removed), 'group')}, {megabytes:,.1f} MB, from {kept.root}")
+        say(f"removed {counted(len(removed), 'group')}, {size / 1e6:,.1f} MB, from {kept.root}")
 
 
 def _list(cache: Cache, as_json: bool) -> None:
@@ -65,8 +54,7 @@ def _list(cache: Cache, as_json: bool) -> None:
         return
     if kept:
         say_rows(_by_store(kept))
-    total = sum(one.bytes for one in kept)
-    say(f"{total / 1e6:,.1f} MB, of {cache.most / 1e6:,.0f} at most, in {cache.root}")
+    say(f"{sum(one.bytes for one in kept) / 1e6:,.1f} MB in {cache.root}")
 
 
 def _by_store(kept: Sequence[Kept]) -> list[dict[str, Any]]:

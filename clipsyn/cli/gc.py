@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsyn.cli.options import dry_run_option, store_argument, yes_option
+from clipsyn.cli.options import AGES, dry_run_option, older_than_option, store_argument, yes_option
 from clipsyn.cli.output import say
 from clipsyn.printable import counted
 from clipsyn.urls import Location
@@ -18,49 +17,34 @@ from clipsyn.urls import Location
 if TYPE_CHECKING:
     from clipsyn.store.garbage import Leftover
 
-_UNITS = {"m": 60, "h": 3_600, "d": 86_400}
-
-
-def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> int:
-    """Of minutes, hours or days."""
-    match = re.fullmatch(r"([0-9]{1,6})([mhd])", age)
-    if match is None and age != "0":
-        raise click.BadParameter(f"'{age}' is no age: write 30m, 12h, 7d or 0", context, parameter)
-    return int(match[1]) * _UNITS[match[2]] if match else 0
-
 
 @click.command(short_help="Remove what dead jobs have left.")
 @store_argument
-@click.option(
-    "--age",
-    callback=_seconds,
-    default="1d",
-    show_default=True,
-    help="Only what nobody has written to for so long: 30m, 12h, 7d. 0 is whatever its age.",
-)
+@older_than_option("Only what nobody has written to for so long", default="1d")
 @dry_run_option("removed")
 @yes_option
-def gc(store: Path, age: int, dry_run: bool, yes: bool) -> None:
+def gc(store: Path, older_than: int, dry_run: bool, yes: bool) -> None:
     """Remove from STORE what jobs that were killed have left, having listed it and asked.
 
     A group that is not finished could be completed by the command that began it. A job that runs
     writes to its groups again and again, so it loses nothing as long as a block takes it less
-    than --age.
+    than --older-than.
 
-    At the URL of a bucket, or in a folder that was pushed to, these are groups that a push has sent
-    and that the index does not name. A push that runs is safe with an --age of a day or more.
+    At the URL of a bucket, or in a folder that was pushed to, these are groups that the index does
+    not name: sent by a push that was killed, or replaced. Who reads a group that was replaced, and
+    a push that runs, lose nothing as long as they take less than --older-than.
 
     \b
     clipsyn gc store --dry-run
-    clipsyn gc store --age 0         all that is unfinished, where no job is running
+    clipsyn gc store --older-than 0  all that is unfinished, where no job is running
     clipsyn gc s3://lab/clip --dry-run
     """
     found, collect = _left_over(store)
-    dead = [one for one in found if one.age >= age]
+    dead = [one for one in found if one.age >= older_than]
     for one in dead:
         say(f"{one.what}: {one.bytes / 1e6:,.1f} MB, last written to {_ago(one.age)}")
     if young := len(found) - len(dead):
-        say(f"{young:,} more were last written to less than {_ago(age)}: they stay")
+        say(f"{young:,} more were last written to less than {_ago(older_than)}: they stay")
     if not dead:
         say(f"nothing to remove from {store}")
     elif not dry_run:
@@ -88,7 +72,7 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
 
 
 def _ago(seconds: float) -> str:
-    for unit, length in (("day", _UNITS["d"]), ("hour", _UNITS["h"]), ("minute", _UNITS["m"])):
+    for unit, length in (("day", AGES["d"]), ("hour", AGES["h"]), ("minute", AGES["m"])):
         if (count := int(seconds // length)) > 0:
             return f"{counted(count, unit)} ago"
     return "moments ago"

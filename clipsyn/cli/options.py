@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clipsyn.show.table import Tables
 
 Command = Callable[..., Any]
+AGES = {"m": 60, "h": 3_600, "d": 86_400}  # seconds, by the letter of a unit
 
 
 class StorePath(click.Path):
@@ -131,6 +133,26 @@ def dry_run_option(done: str) -> Callable[[Command], Command]:
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def older_than_option(about: str, default: str) -> Callable[[Command], Command]:
+    """--older-than, as seconds."""
+    return click.option(
+        "--older-than",
+        callback=_seconds,
+        default=default,
+        show_default=True,
+        metavar="AGE",
+        help=f"{about}: 30m, 12h, 7d. 0 is whatever its age.",
+    )
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> int:
+    """Of minutes, hours or days."""
+    match = re.fullmatch(r"([0-9]{1,6})([mhd])", age)
+    if match is None and age != "0":
+        raise click.BadParameter(f"'{age}' is no age: write 30m, 12h, 7d or 0", context, parameter)
+    return int(match[1]) * AGES[match[2]] if match else 0
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,18 @@ class LocalStore(click.Path):
 @cell_filters(prompts=True)
 @dry_run_option("copied")
 @click.option("--replace", is_flag=True, help="Also where other content is published.")
-def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) -> None:
+@click.option(
+    "--single-writer", is_flag=True, help="At a place that heeds no conditions: nobody else pushes."
+)
+def push(
+    store: Path, url: str, dry_run: bool, replace: bool, single_writer: bool, **filters: Any
+) -> None:
     """Publish the cells of STORE at URL: s3://, gs://, az:// or a folder.
 
     Cells bring their samples and class embeddings along. What is published already stays, and what
-    others publish at the same time stays, too. Readers see a cell when all of it is there. After an
-    interruption the same command goes on.
+    others publish at the same time stays, too; of a published cell that is damaged the files that
+    are missing, of another size, or written after the others are sent again. Readers see a cell
+    when all of it is there. After an interruption the same command goes on.
 
     \b
     clipsyn push store s3://lab/clip
@@ -65,9 +71,11 @@ def push(store: Path, url: str, dry_run: bool, replace: bool, **filters: Any) ->
     _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
     if plan.replaced:
         say(f"other content of {len(plan.replaced):,} of them is replaced")
+    if plan.damaged:
+        say(f"{len(plan.damaged):,} of them are published damaged, and are mended")
     if plan.groups and not dry_run:
         with progress("MB") as counters:
-            plan.carry_out(counters)
+            plan.carry_out(counters, single_writer=single_writer)
         _write_card(plan, url)
         say(f"pushed: `clipsyn ls {shown}` shows what is there")
 

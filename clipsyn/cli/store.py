@@ -75,6 +75,7 @@ def _print_grouped(rows: list[dict[str, Any]], format: str) -> None:
 
 def _group_line(names: tuple[str, ...], cells: list[dict[str, Any]]) -> dict[str, Any]:
     dataset, split, perturbation = names
+    prompts = {id(cell["prompts"]): cell["prompts"] for cell in cells}  # many share one list
     return {
         "dataset": dataset,
         "split": split,
@@ -82,7 +83,7 @@ def _group_line(names: tuple[str, ...], cells: list[dict[str, Any]]) -> dict[str
         "images": max(cell["images"] for cell in cells),
         "bad": max(cell["bad"] for cell in cells),
         "backbones": len({cell["backbone"] for cell in cells}),
-        "prompts": ", ".join(sorted({name for cell in cells for name in cell["prompts"]})),
+        "prompts": ", ".join(sorted({name for some in prompts.values() for name in some})),
         "MB": sum(cell["bytes"] for cell in cells) / 1e6,
     }
 
@@ -257,10 +258,13 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
             "chunks were exchanged between them cannot be said"
         )
     if problems:
-        raise DamagedStore(
-            f"damage found in {store} (see above, {len(problems)} in all): remove the damaged "
-            f"groups with `clipsyn rm {store} --dataset … --backbones …` and make them again"
+        mend = (
+            f"`clipsyn push STORE {store}` sends them again from a store that is whole"
+            if isinstance(opened.path, Location)
+            else "remove the damaged groups with "
+            f"`clipsyn rm {store} --dataset … --backbones …` and make them again"
         )
+        raise DamagedStore(f"damage found in {store} (see above, {len(problems)} in all): {mend}")
 
 
 @click.command(short_help="Remove cells from a store.")

@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from clipsyn.errors import DamagedStore
-from clipsyn.remote.objects import Answer, Changed, MissingObject, Object
+from clipsyn.remote.index import stamp_of
+from clipsyn.remote.objects import Changed, MissingObject, Object
 from clipsyn.store import files
 
 _WIP = ".wip"  # as in a store: no part of it
 _PATIENCE = 60  # seconds; an index is written in less
+_COPIED = 1 << 20  # bytes at a time
 
 
 class Folder:
@@ -22,39 +25,40 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def get(self, path: str, known: str | None, most: int) -> Answer | None:
-        file = self._root / path
-        if file.is_file() and file.stat().st_size > most:
-            raise DamagedStore(f"{file} has more than {most:,} bytes")
-        data = self._read(path)
-        etag = _etag(data)
-        return None if etag == known else Answer(data, etag)
-
-    def _read(self, path: str) -> bytes:
+    def read(self, path: str, known: str | None, most: int, target: BinaryIO) -> str:
+        """Write a file into `target`; returns its ETag."""
+        hasher, file = hashlib.sha256(), self._root / path
         try:
-            return (self._root / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            with files.opened(file) as (descriptor, size):
+                if size > most:
+                    raise DamagedStore(f"{file} has more than {most:,} bytes")
+                while part := os.read(descriptor, _COPIED):
+                    hasher.update(part)
+                    target.write(part)
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingObject from None
+        return hasher.hexdigest()
 
     def exists(self, path: str) -> bool:
         return (self._root / path).is_file()
 
-    def put(self, path: str, data: bytes | Path) -> None:
-        content = data.read_bytes() if isinstance(data, Path) else data
+    def put(self, path: str, data: bytes) -> None:
         file = self._root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_file(file, content, scratch=self._scratch())
+        files.write_file(file, data, scratch=self._scratch())
 
     def put_if(self, path: str, data: bytes, etag: str | None) -> str:
         with self._locked(path):
-            try:
-                there: str | None = _etag(self._read(path))
-            except MissingObject:
-                there = None
-            if there != etag:
+            if self._etag(path) != etag:
                 raise Changed
             self.put(path, data)
-        return _etag(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def _etag(self, path: str) -> str | None:
+        try:
+            return stamp_of(self._root / path)[1]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove files, and folders in which nothing is left."""
@@ -71,9 +75,9 @@ class Folder:
             for name in sorted(entries):
                 file = Path(folder) / name
                 with suppress(FileNotFoundError):  # removed meanwhile
-                    status = file.stat()
+                    status = file.lstat()
                     path = file.relative_to(self._root).as_posix()
-                    yield Object(path, status.st_size, status.st_ctime)
+                    yield Object(path, status.st_size, status.st_mtime)
 
     def _scratch(self) -> Path:
         scratch = self._root / _WIP
@@ -90,7 +94,3 @@ class Folder:
                 yield
         except Timeout:
             raise Changed from None
-
-
-def _etag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -1,33 +1,28 @@
-"""Groups of a published store that no index names: what killed pushes have sent.
+"""Groups of a published store that no index names: sent by killed pushes, or replaced.
 
 A push names what it has sent when all of it is there, so a group without a name may be of one that
-runs. As in a store on a disk (`clipsyn.store.garbage`) age tells them apart. A push writes to every
-group that it will name, also to one that it finds there, less than half a day before it names it,
-and looks at those that it has found once more afterwards.
+runs, and one that was replaced may be read still. As in a store on a disk (`clipsyn.store.garbage`)
+age tells them apart, by the last time that a file of the group was written: a push writes to every
+group that it will name, and to every group that makes way.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from clipsyn.errors import StoreError, UsageError
 from clipsyn.remote.index import INDEX
-from clipsyn.remote.objects import Object
-from clipsyn.remote.publishing import delete_group, not_published, read_index
+from clipsyn.remote.publishing import delete_group, not_published, read_index, sent_groups
 from clipsyn.remote.transfer import GROUPS
 from clipsyn.remote.transport import Remote
 from clipsyn.store import garbage
 from clipsyn.store.files import PARTIAL
-from clipsyn.store.folders import KINDS
 from clipsyn.store.garbage import Leftover
 from clipsyn.store.marker import MARKER
 from clipsyn.urls import Address, Location
 
 _WHY = "which no index names"
-_DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
 
 
 def left_over(location: Location) -> list[Leftover]:
@@ -42,25 +37,14 @@ def left_over(location: Location) -> list[Leftover]:
             "folder that is served there"
         )
     remote = Remote(location.url)
-    found: dict[str, Leftover] = {}
-    for folder, one in _in_groups(remote):
-        there = found.get(folder) or Leftover(location / folder, f"{folder}, {_WHY}", 0.0, 0)
-        written, size = max(there.written, one.written), there.bytes + one.bytes
-        found[folder] = replace(there, written=written, bytes=size)
+    found = {
+        folder: Leftover(location / folder, f"{folder}, {_WHY}", sent.written, sent.bytes)
+        for folder, sent in sent_groups(remote).items()
+    }
     if not (found or remote.exists(INDEX)):
         raise not_published(remote)
     named = _named(remote) if found else set()
     return [found[folder] for folder in sorted({*found} - named)] + _partial(location)
-
-
-def _in_groups(remote: Remote) -> Iterator[tuple[str, Object]]:
-    """All objects that lie where the files of a published group do, with the folder of each."""
-    for kind, dimensions in KINDS.items():
-        depth = 2 + len(dimensions)
-        for one in remote.list(kind):
-            parts = one.path.split("/")
-            if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
-                yield "/".join(parts[:depth]), one
 
 
 def _named(remote: Remote) -> set[str]:

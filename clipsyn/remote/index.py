@@ -1,6 +1,6 @@
 """What a published store says of itself: the index of its groups, and the manifest of each group.
 
-    index.json                                      all groups; the only object that ever changes
+    index.json.gz                                   all groups; the only object that ever changes
     <kind>/<names…>/<16 hex of its manifest>/…      the files of one group, as in a local store
     <kind>/<names…>/<16 hex>/manifest.json          size and SHA-256 of each, written after them
 
@@ -10,10 +10,12 @@ before anything of it is used.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,16 +30,19 @@ from clipsyn.store import files
 from clipsyn.store.files import METADATA
 from clipsyn.store.folders import KINDS, Place, folder_name
 
-INDEX, MANIFEST = "index.json", "manifest.json"
-MOST_INDEX, MOST_MANIFEST = 1 << 26, 1 << 28  # bytes: about 150,000 groups, 3 million files
+INDEX, MANIFEST = "index.json.gz", "manifest.json"
+# Bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB; 700,000 files.
+MOST_INDEX, MOST_MANIFEST = 1 << 27, 1 << 26
 INDEX_FORMAT = "1.0"
 _MOST_BYTES = 1 << 60  # of a file, and of a group
 _THREADS = 4
 _FOLDER_DIGITS = 16
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
-_LONGEST = 255  # bytes of a name
+_LONGEST, _DEEPEST = 255, 32  # bytes of a name, and names in a path
 _COUNTS = frozenset(("images", "bad", "embed", "classes"))  # facts that are numbers
+
+Stamp = tuple[int, str]  # bytes and SHA-256 of a file
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,6 @@ class Entry:
         """The path of its files in the published store: it changes with every byte of them."""
         return f"{self.name}/{self.manifest[:_FOLDER_DIGITS]}"
 
-    def json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Index:
@@ -90,12 +92,12 @@ class Index:
 
     @classmethod
     def parse(cls, data: bytes, shown: str) -> Index:
-        """Parse index.json of the store at the URL `shown`.
+        """Parse index.json.gz of the store at the URL `shown`.
 
         Raises UnsupportedFormat for another major format, DamagedStore for what is no index.
         """
-        with _damage(f"{shown}/{INDEX}", data, MOST_INDEX):
-            content = _mapping(parse_json(data))
+        with _damage(f"{shown}/{INDEX}"):
+            content = _mapping(parse_json(_inflated(data)))
             check_format(f"the index of {shown}", _text(content["format"]), INDEX_FORMAT)
             store = _mapping(content["store"])
             check_format(shown, _text(store["format"]))
@@ -105,10 +107,17 @@ class Index:
             return cls(store, entries, unknown, content["format"])
 
     def dumps(self) -> bytes:
-        groups = [self.entries[place].json() for place in sorted(self.entries)]
-        return _compact(
+        """The same bytes for the same groups; raises StoreError where no reader would take them."""
+        groups = [vars(self.entries[place]) for place in sorted(self.entries)]
+        content = _compact(
             {"format": self.format, "store": self.store, "groups": [*groups, *self.unknown]}
         )
+        if len(content) > MOST_INDEX:
+            raise StoreError(
+                f"the index of {len(groups):,} groups would have {len(content):,} bytes, and "
+                f"readers take {MOST_INDEX:,}: push some of the cells to another place"
+            )
+        return gzip.compress(content, compresslevel=6, mtime=0)
 
     def entry(self, place: Place) -> Entry | None:
         return self.entries.get(place)
@@ -123,21 +132,17 @@ class Index:
 class Manifest:
     """The files of one group: path within its folder -> bytes and SHA-256."""
 
-    files: Mapping[str, tuple[int, str]]
+    files: Mapping[str, Stamp]
 
     @classmethod
-    def of_folder(cls, path: Path, advance: Callable[[int], None] = lambda _: None) -> Manifest:
-        """The manifest of the group in a folder; `advance` is told of bytes that were read.
+    def of_folder(cls, path: Path) -> Manifest:
+        """The manifest of the group in a folder.
 
-        Raises StoreError for what cannot be read, or is removed while it is.
+        Raises StoreError for what cannot be read, is no regular file, or is removed meanwhile.
         """
 
-        def stamp(name: str) -> tuple[str, tuple[int, str]]:
-            with files.reading(path / name), (path / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
-            advance(size)
-            return name, (size, digest)
+        def stamp(name: str) -> tuple[str, Stamp]:
+            return name, stamp_of(path / name)
 
         try:
             with files.reading(path), ThreadPoolExecutor(_THREADS) as threads:
@@ -154,7 +159,7 @@ class Manifest:
         Raises DamagedStore if it is not the one of the entry, or has names that no group has.
         """
         where = f"{shown}/{entry.folder}/{MANIFEST}"
-        with _damage(where, data, MOST_MANIFEST):
+        with _damage(where):
             if hashlib.sha256(data).hexdigest() != entry.manifest:
                 raise ValueError("it is not the one that the index names")
             listed = _mapping(_mapping(parse_json(data))["files"])
@@ -176,16 +181,31 @@ class Manifest:
         return sum(size for size, _ in self.files.values())
 
 
+def stamp_of(file: Path) -> Stamp:
+    """That it is missing passes as OSError; raises DamagedStore for what is no regular file."""
+    with files.opened(file) as (descriptor, size), open(descriptor, "rb", closefd=False) as opened:
+        return size, hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 @contextmanager
-def _damage(where: str, data: bytes, most: int) -> Iterator[None]:
+def _damage(where: str) -> Iterator[None]:
     """Raise DamagedStore, in one sentence, for what cannot be."""
     try:
-        if len(data) > most:
-            raise ValueError(f"it has {len(data):,} bytes, of {most:,} at most")
         yield
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, UsageError, zlib.error) as error:
         lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise DamagedStore(f"{where} is damaged: {lacking}") from error
+
+
+def _inflated(data: bytes) -> bytes:
+    """The JSON in a gzip file, which may be a bomb."""
+    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    content = inflater.decompress(data, MOST_INDEX + 1)
+    if len(content) > MOST_INDEX:
+        raise ValueError(f"it has more than {MOST_INDEX:,} bytes")
+    if not inflater.eof:
+        raise ValueError("its end is missing")
+    return content
 
 
 def _parsed_entries(groups: Any) -> tuple[dict[Place, Entry], tuple[Mapping[str, Any], ...]]:
@@ -246,7 +266,7 @@ def _size(value: Any) -> int:
     return value
 
 
-def _stamp(value: Any) -> tuple[int, str]:
+def _stamp(value: Any) -> Stamp:
     size, digest = value
     return _size(size), _digest(digest)
 
@@ -258,7 +278,8 @@ def _check_names(names: Iterable[str]) -> None:
         raise ValueError(f"it lists no {METADATA}")
     for name in there:
         parts = name.split("/")
-        if _UNSAFE.search(name) or not all(map(_is_plain, parts)) or name == MANIFEST:
+        plain = len(parts) <= _DEEPEST and all(map(_is_plain, parts))
+        if not plain or _UNSAFE.search(name) or name == MANIFEST:
             raise ValueError(f"{name[:80]!r} is no file of a group")
         if any("/".join(parts[:depth]) in there for depth in range(1, len(parts))):
             raise ValueError(f"{name[:80]!r} lies in a file")
@@ -273,7 +294,7 @@ def _names_below(folder: Path, prefix: str = "") -> Iterator[str]:
     for entry in files.entries(folder):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             yield from _names_below(folder / entry.name, f"{prefix}{entry.name}/")
         else:
             yield f"{prefix}{entry.name}"

@@ -30,3 +30,7 @@ class MissingObject(StoreError):
 
 class Changed(StoreError):
     """The object is another than the writer has seen."""
+
+
+class Denied(StoreError):
+    """Whoever asks lacks the right, or has not said who they are."""

@@ -2,15 +2,17 @@
 
 Only what is read travels: the manifest and the metadata of a group when it is first looked at, and
 of its arrays the chunks that hold the rows asked for, many at a time. A file is kept when its size
-and SHA-256 are those of the manifest, whose own SHA-256 the index has.
+and SHA-256 are those of the manifest, whose own SHA-256 the index has. What the cache has of the
+metadata is compared with the manifest again, for a cache is a folder like others: of chunks the
+metadata of their group have the checksums.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -23,6 +25,7 @@ from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.objects import MissingObject
 from clipsyn.remote.opening import index_at, read_index
+from clipsyn.remote.transfer import FILES, bring, is_there
 from clipsyn.remote.transport import Remote
 from clipsyn.store import arrays
 from clipsyn.store.groups import replaced_meanwhile
@@ -30,8 +33,6 @@ from clipsyn.store.layout import Layout, Listed
 from clipsyn.store.tree import Seen
 from clipsyn.urls import Location
 
-MOST_FILE = 1 << 30  # bytes: of one chunk
-PARALLEL = 16  # requests at a time
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it
 
@@ -56,7 +57,7 @@ class Published:
 
     # What there is
 
-    lanes = PARALLEL
+    lanes = FILES
 
     def marker(self, store: Path) -> dict[str, Any]:
         return dict(self._index.store)
@@ -115,7 +116,7 @@ class Published:
         wanted = {entry.name: entry for path in paths for entry in self._entries_below(path)}
         new = [entry for entry in wanted.values() if entry.name not in self._manifests]
         if len(new) > 1:
-            with ThreadPoolExecutor(PARALLEL) as threads:
+            with ThreadPoolExecutor(FILES) as threads:
                 for _ in threads.map(self._metadata, new):
                     pass
 
@@ -196,21 +197,26 @@ class Published:
         manifest = self._manifests.get(entry.name)
         if manifest is None:
             manifest = self._manifest(entry)
-            wanted = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
-            self._bring(entry, manifest, wanted)
+            folder = self._cache.folder(entry.manifest)
+            names = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
+            self._bring(
+                entry,
+                manifest,
+                [name for name in names if not is_there(folder / name, manifest.files[name])],
+            )
             self._manifests[entry.name] = manifest
         return manifest
 
     def _manifest(self, entry: Entry) -> Manifest:
         kept = self._cache.folder(entry.manifest) / MANIFEST
         try:
-            return Manifest.parse(kept.read_bytes(), self._remote.shown, entry)
+            manifest = Manifest.parse(kept.read_bytes(), self._remote.shown, entry)
+            self._cache.use(entry.manifest)
         except (FileNotFoundError, DamagedStore):
-            pass
-        data = self._get(entry, MANIFEST, MOST_MANIFEST)
-        manifest = Manifest.parse(data, self._remote.shown, entry)
-        self._cache.keep(entry.manifest, MANIFEST, data)
-        self._cache.label(entry.manifest, self._remote.shown, entry.name)
+            data = self._get(entry, MANIFEST)
+            manifest = Manifest.parse(data, self._remote.shown, entry)
+            self._cache.write(kept, data)
+            self._cache.label(entry.manifest, self._remote.shown, entry.name)
         return manifest
 
     # Files
@@ -229,24 +235,22 @@ class Published:
             wanted = [name for name in manifest.files if name.startswith(f"{array}/")]
         else:
             wanted = [f"{array}/{name}" for name in chunks]
-        self._bring(entry, manifest, wanted)
+        at = os.fspath(folder)  # paths would take a millisecond
+        self._bring(
+            entry, manifest, [name for name in wanted if not os.access(f"{at}/{name}", os.F_OK)]
+        )
 
-    def _bring(self, entry: Entry, manifest: Manifest, names: Collection[str]) -> None:
-        """Fetch what of these files is not in the cache."""
-        folder = os.fspath(self._cache.folder(entry.manifest))  # paths would take a millisecond
-        missing = [name for name in names if not os.access(f"{folder}/{name}", os.F_OK)]
-        if not missing:
-            return
+    def _bring(self, entry: Entry, manifest: Manifest, missing: Collection[str]) -> None:
+        """Fetch these files into the cache."""
         for name in missing:
             if name not in manifest.files:
                 raise DamagedStore(f"{self._shown(entry, name)} is not listed in its manifest")
         for future in [self._start(entry, manifest, name) for name in missing]:
             future.result()
-        self._cache.make_room()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(PARALLEL)
+        return ThreadPoolExecutor(FILES)
 
     def _start(self, entry: Entry, manifest: Manifest, name: str) -> Future[None]:
         """Fetch a file in another thread; one that is on its way is not fetched twice."""
@@ -260,29 +264,25 @@ class Published:
         return future
 
     def _fetch(self, entry: Entry, manifest: Manifest, name: str) -> None:
-        size, digest = manifest.files[name]
-        if size > MOST_FILE:
-            raise DamagedStore(
-                f"{self._shown(entry, name)} has {size:,} bytes: too many for a chunk"
-            )
-        for _ in range(2):  # what was altered on its way may arrive the second time
-            data = self._get(entry, name, size)
-            if len(data) == size and hashlib.sha256(data).hexdigest() == digest:
-                self._cache.keep(entry.manifest, name, data)
-                return
-        raise DamagedStore(f"{self._shown(entry, name)} has other bytes than its manifest lists")
+        file = self._cache.folder(entry.manifest) / name
+        path, scratch = f"{entry.folder}/{name}", self._cache.scratch
+        with self._cache.writing(), self._there(entry, name):
+            bring(self._remote, path, manifest.files[name], file, scratch)
 
-    def _get(self, entry: Entry, name: str, most: int) -> bytes:
-        """Raises StaleCell where the group was replaced, or DamagedStore where a file is lost."""
-        path = f"{entry.folder}/{name}"
+    def _get(self, entry: Entry, name: str) -> bytes:
+        with self._there(entry, name):
+            return self._remote.get(f"{entry.folder}/{name}", most=MOST_MANIFEST).data
+
+    @contextmanager
+    def _there(self, entry: Entry, name: str) -> Iterator[None]:
+        """Raise StaleCell where the group was replaced, or DamagedStore where a file is lost."""
         try:
-            answer = self._remote.get(path, most=most)
+            yield
         except MissingObject:
             now = read_index(self._remote, self._cache, self._location.url)
             if now.entries.get(entry.place) != entry:
                 raise replaced_meanwhile(self._location, entry.name) from None
             raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
-        return answer.data
 
     def _shown(self, entry: Entry, name: str) -> str:
         return f"{self._remote.shown}/{entry.folder}/{name}"

@@ -9,7 +9,6 @@ rename, and the first to have all of them wins.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +19,14 @@ from shlex import quote
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.progress import Progress
 from clipsyn.remote.content import content_of, differing
-from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
+from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest, Stamp
 from clipsyn.remote.publishing import (
     address_of,
     not_published,
     published_attributes,
     read_index,
 )
-from clipsyn.remote.transfer import Meter, lanes
+from clipsyn.remote.transfer import Meter, bring, is_there, lanes
 from clipsyn.remote.transport import Remote
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays, files
@@ -71,7 +70,9 @@ class Pull:
         places = choose(index.entries, filters, remote.shown)
         chosen = [entry for place, entry in sorted(index.entries.items()) if place in places]
         new = _missing(remote, path, chosen)
-        return cls(remote, index, path, new, [entry for entry in chosen if entry not in new])
+        names = {entry.place for entry in new}
+        there = [entry for entry in chosen if entry.place not in names]
+        return cls(remote, index, path, new, there)
 
     @property
     def size(self) -> int:
@@ -79,7 +80,11 @@ class Pull:
         return sum(entry.bytes for entry in self.new)
 
     def carry_out(self, progress: Progress) -> None:
-        """Bring everything; a group is seen when it is whole."""
+        """Bring everything; a group is seen when it is whole.
+
+        Raises StoreError, before anything is brought, where the disk has not the room for it.
+        """
+        _check_room(self.path, self.size)
         store = FeatureStore.create(self.path, int(self.index.store["chunk_rows"]))
         meter = Meter(progress, "bringing", self.size)
         with lanes() as (groups, pool):
@@ -88,6 +93,15 @@ class Pull:
                 some = [entry for entry in self.new if entry.kind == kind]
                 list(groups.map(bringing.bring, some))
         meter.finish()
+
+
+def _check_room(path: Path, size: int) -> None:
+    there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+    if size > (free := shutil.disk_usage(there).free):
+        raise StoreError(
+            f"{size / 1e6:,.1f} MB are to be brought, and {there} has room for {free / 1e6:,.1f}: "
+            "make room there, or choose fewer cells"
+        )
 
 
 def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]:
@@ -161,21 +175,18 @@ class _Bringing:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
 
         def fetch(name: str) -> None:
-            self._fetch(folder / name, f"{entry.folder}/{name}", *manifest.files[name])
+            self._fetch(folder / name, f"{entry.folder}/{name}", manifest.files[name])
 
         for _ in self.pool.map(fetch, manifest.files):
             pass
 
-    def _fetch(self, file: Path, path: str, size: int, digest: str) -> None:
+    def _fetch(self, file: Path, path: str, stamp: Stamp) -> None:
         """Bring one file, unless it is there."""
-        if not _is(file, size, digest):
-            answer = self.remote.get(path, most=size)
-            if hashlib.sha256(answer.data).hexdigest() != digest:
-                raise DamagedStore(
-                    f"{self.remote.shown}/{path} is not what was published: its SHA-256 differs"
-                )
-            files.write_file(file, answer.data, scratch=scratch(self.store.path))
-        self.meter.advance(size)
+        if not is_there(file, stamp):
+            bring(self.remote, path, stamp, file, scratch(self.store.path))
+            files.sync(file)
+            files.sync(file.parent)
+        self.meter.advance(stamp[0])
 
     def _check(self, folder: Path, target: Path, entry: Entry) -> None:
         """Raise DamagedStore for a group that is not the one which the index names."""
@@ -193,14 +204,3 @@ class _Bringing:
                 f"another command has written other content to {entry.name} in {self.store.path} "
                 "meanwhile: run the same command again to see what differs"
             )
-
-
-def _is(file: Path, size: int, digest: str) -> bool:
-    """Whether a file is the one of a manifest."""
-    try:
-        if file.stat().st_size != size:
-            return False
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == digest
-    except FileNotFoundError:
-        return False

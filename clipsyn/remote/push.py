@@ -8,13 +8,12 @@ found again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import monotonic
 
 from clipsyn.errors import DamagedStore, StaleCell, UsageError
 from clipsyn.progress import Progress
@@ -22,11 +21,13 @@ from clipsyn.remote.content import content_of, differing
 from clipsyn.remote.index import MANIFEST, Entry, Manifest
 from clipsyn.remote.objects import Changed
 from clipsyn.remote.publishing import (
+    Sent,
     add_to_index,
     address_of,
-    delete_group,
+    check_conditions,
     published_attributes,
     read_index,
+    sent_of,
 )
 from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
@@ -35,7 +36,6 @@ from clipsyn.store.arrays import METADATA
 from clipsyn.store.choice import Filters, choose
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import Place
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import Group, find_groups
 from clipsyn.store.marker import MARKER
@@ -43,7 +43,6 @@ from clipsyn.store.verify import damage, debris
 from clipsyn.urls import Address
 
 CARD = "README.md"
-_FRESH = 12 * 3600  # seconds: what was sent before that may soon be old enough for `clipsyn gc`
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class Push:
     remote: Remote
     new: Sequence[Group]
     replaced: Sequence[Group]  # there with other content, which makes way
+    damaged: Sequence[Group]  # there, but not all of it
     there: Sequence[Group]  # published already
+    making_way: Collection[str] = ()  # manifests of what is replaced or damaged
 
     @classmethod
     def plan(cls, store: FeatureStore, url: str, filters: Filters, *, replace: bool) -> Push:
@@ -67,50 +68,70 @@ class Push:
         index, _ = read_index(remote)
         if index is None:
             _refuse_occupied(remote)
-        new, other, there = [], [], []
+        new, other, same = [], [], []
         for group in _chosen(store, filters):
             entry = index.entry(group.place) if index else None
             if entry is None:
                 new.append(group)
             elif entry.content == content_of(store.group(group.path)):
-                there.append(group)
+                same.append((group, entry))
             else:
                 other.append((group, entry))
         if other and not replace:
             raise _conflict(store, remote, other)
-        return cls(store, remote, new, [group for group, _ in other], there)
+        found = sent_of(remote, [entry for _, entry in same])
+        bad = [one for one in same if not _is_whole(found, one[1])]
+        return cls(
+            store,
+            remote,
+            new,
+            [group for group, _ in other],
+            [group for group, _ in bad],
+            [group for group, entry in same if _is_whole(found, entry)],
+            {entry.manifest for _, entry in (*other, *bad)},
+        )
 
     @property
     def groups(self) -> list[Group]:
         """All that is sent."""
-        return [*self.new, *self.replaced]
+        return [*self.new, *self.replaced, *self.damaged]
 
     @property
     def size(self) -> int:
         """Bytes to send, less what an interrupted push has sent."""
         return sum(group.size for group in self.groups)
 
-    def carry_out(self, progress: Progress) -> None:
-        """Send everything and write the index; what it replaced is deleted then."""
+    def carry_out(self, progress: Progress, *, single_writer: bool = False) -> None:
+        """Send everything and write the index; what it replaced is left to `clipsyn gc`.
+
+        single_writer: nobody else pushes, so a place will do that heeds no conditions of a write.
+        """
         meter = Meter(progress, "sending", self.size)
         with lanes() as (groups, pool):
             sending = _Sending(self.store, self.remote, meter, pool)
-            start = monotonic()
             entries = list(groups.map(sending.send, self.groups))
-            if monotonic() - start > _FRESH:
-                list(groups.map(sending.send, self.groups))
-            self._write_marker()
-            marker = self.store.marker()
-            old = add_to_index(self.remote, marker, entries, replace=bool(self.replaced))
-            # what was found may have been deleted: by a publisher who had replaced it, or by `gc`
-            list(groups.map(sending.send, [*self.replaced, *sending.found_of(self.new)]))
+        self._write_marker(single_writer)
+        if not single_writer:
+            check_conditions(self.remote)
+        marker, gone = self.store.marker(), self.making_way
+        add_to_index(self.remote, marker, entries, gone, single_writer=single_writer)
+        found = sent_of(self.remote, entries)
+        for entry in entries:
+            if not found.get(entry.folder, Sent()).has_all_of(entry):
+                raise DamagedStore(
+                    f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did "
+                    "`clipsyn gc` run?): run the same command again, which sends them"
+                )
         meter.finish()
-        _delete(self.remote, old)
 
-    def _write_marker(self) -> None:
+    def _write_marker(self, single_writer: bool) -> None:
         if not self.remote.exists(MARKER):
-            with suppress(Changed):  # another publisher was faster
-                self.remote.put_if(MARKER, (self.store.path / MARKER).read_bytes(), None)
+            data = files.read_file(self.store.path / MARKER)
+            if single_writer:
+                self.remote.put(MARKER, data)
+            else:
+                with suppress(Changed):  # another publisher was faster
+                    self.remote.put_if(MARKER, data, None)
 
     def is_all(self) -> bool:
         """Whether what is published now is the store, the whole of it."""
@@ -134,6 +155,11 @@ def writable(url: str) -> str:
             "a web server may serve"
         )
     return url
+
+
+def _is_whole(found: Mapping[str, Sent], entry: Entry) -> bool:
+    sent = found.get(entry.folder, Sent())
+    return sent.has_all_of(entry) and sent.is_as_sent
 
 
 def _refuse_occupied(remote: Remote) -> None:
@@ -179,30 +205,26 @@ class _Sending:
     remote: Remote
     meter: Meter
     pool: ThreadPoolExecutor
-    _described: dict[Place, tuple[Entry, Manifest]] = field(default_factory=dict)
-    _found: set[Place] = field(default_factory=set)  # of which something was there
-
-    def found_of(self, groups: Iterable[Group]) -> list[Group]:
-        """Those of which something was there before it was sent."""
-        return [group for group in groups if group.place in self._found]
 
     def send(self, group: Group) -> Entry:
-        """Send what is missing of a group, and its manifest last.
+        """Send what is missing of a group, is of another size, or was written after its manifest.
 
-        The manifest is sent in any case: it makes the group young, and what is old `gc` removes.
+        The manifest is sent last, and in any case: it makes the group young, and what is old and
+        has no name `gc` removes.
         """
-        if group.place not in self._described:
-            self._described[group.place] = self._describe(group)
-        entry, manifest = self._described[group.place]
-        there = {
-            one.path.removeprefix(f"{entry.folder}/") for one in self.remote.list(entry.folder)
+        entry, manifest = self._describe(group)
+        sizes = {f"{entry.folder}/{name}": size for name, (size, _) in manifest.files.items()}
+        found = list(self.remote.list(entry.folder))
+        ends = [one.written for one in found if one.path == f"{entry.folder}/{MANIFEST}"]
+        whole = {
+            one.path
+            for one in found
+            if one.bytes == sizes.get(one.path) and not (ends and one.written > ends[0])
         }
-        if there:
-            self._found.add(group.place)
-        self.meter.advance(sum(manifest.files[name][0] for name in there & manifest.files.keys()))
-        missing = manifest.files.keys() - there
+        self.meter.advance(sum(sizes[path] for path in whole))
         put = partial(self._put, group.path, entry, manifest)
-        for _ in self.pool.map(put, sorted(missing)):
+        missing = [name for name in sorted(manifest.files) if f"{entry.folder}/{name}" not in whole]
+        for _ in self.pool.map(put, missing):
             pass
         self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
         return entry
@@ -230,17 +252,8 @@ class _Sending:
 
     def _put(self, folder: Path, entry: Entry, manifest: Manifest, name: str) -> None:
         """Send a file, if it is still the one of the manifest."""
-        data = (folder / name).read_bytes()
+        data = files.read_file(folder / name, manifest.files[name][0])
         if hashlib.sha256(data).hexdigest() != manifest.files[name][1]:
             raise replaced_meanwhile(self.store.path, entry.name)
         self.remote.put(f"{entry.folder}/{name}", data)
         self.meter.advance(len(data))
-
-
-def _delete(remote: Remote, entries: Sequence[Entry]) -> None:
-    """Delete groups that have made way, unless another publisher has put them back."""
-    index, _ = read_index(remote)
-    used = {entry.folder for entry in index.entries.values()} if index else set()
-    for entry in entries:
-        if entry.folder not in used:
-            delete_group(remote, entry.folder)

@@ -1,15 +1,22 @@
-"""Many files on their way, several at a time, counted in megabytes."""
+"""Many files on their way: several at a time, compared with their manifest, counted."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 
+from clipsyn.errors import DamagedStore
 from clipsyn.progress import Progress
+from clipsyn.remote.index import Stamp, stamp_of
+from clipsyn.remote.transport import Remote
+from clipsyn.store import files
 
 FILES, GROUPS = 16, 8  # at a time
+_MOST_BYTES = 1 << 30  # of one file: chunks have a few millions
 _MEGA = 1_000_000
 
 
@@ -29,6 +36,38 @@ def lanes() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
     finally:
         groups.shutdown()
         files.shutdown()
+
+
+def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) -> None:
+    """Bring an object into `file`, if it has the size and SHA-256 of `stamp`.
+
+    It goes to the disk as it comes, so that no declared size takes memory. Raises DamagedStore.
+    """
+    if stamp[0] > _MOST_BYTES:
+        raise DamagedStore(
+            f"{remote.shown}/{path} is said to have {stamp[0]:,} bytes: too many for a chunk"
+        )
+    for _ in range(2):  # what was altered on its way may arrive the second time
+        scratch.mkdir(parents=True, exist_ok=True)
+        partial = scratch / f"{secrets.token_hex(8)}{files.PARTIAL}"
+        try:
+            with partial.open("xb") as target:
+                remote.copy(path, target, stamp[0])
+            if is_there(partial, stamp):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                partial.replace(file)
+                return
+        finally:
+            partial.unlink(missing_ok=True)
+    raise DamagedStore(f"{remote.shown}/{path} has other bytes than its manifest lists")
+
+
+def is_there(file: Path, stamp: Stamp) -> bool:
+    """Whether a file is the one of a manifest."""
+    try:
+        return file.stat().st_size == stamp[0] and stamp_of(file) == stamp
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 class Meter:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 from clipsyn.errors import DamagedStore
@@ -62,6 +64,12 @@ class Listing:
         elif kind == "imports" or cell not in self._cells:
             self._cells[cell] = group
 
+    @cached_property
+    def _prompts_of(self) -> Mapping[str, list[str]]:
+        """Of each dataset, once for its thousands of cells."""
+        found = {dataset: sorted(names) for dataset, names in self._sets.items()}
+        return defaultdict(lambda: [PROMPTS], found)
+
     def rows(self) -> list[dict[str, Any]]:
         """As `clipsyn.store.inventory.cell_rows` has them."""
         keys = (FeatureKey(*names) for names in self._bytes)
@@ -81,8 +89,8 @@ class Listing:
             **vars(key),
             "imported": facts.get("imported"),
             "prompts": self._prompts(cell, group.place[0], facts),
-            "images": facts.get("images"),
-            "bad": facts.get("bad"),
+            "images": facts.get("images", 0),
+            "bad": facts.get("bad", 0),
             "embed": facts.get("embed"),
             "bytes": self._bytes[cell],
             "fingerprint": group.fingerprint,
@@ -98,7 +106,7 @@ class Listing:
         if facts.get("imported") == "embeddings":
             ours = [name for name in texts if texts[name].facts.get("imported") == "embeddings"]
             return sorted(ours)
-        return sorted(self._sets.get(dataset, ())) or [PROMPTS]
+        return self._prompts_of[dataset]
 
 
 def in_order(key: FeatureKey) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from clipsyn.urls import Address, Location, is_url
 
 MARKER = "clipsyn.json"
 ROUTER = "router.json"  # of a fitted router: see `clipsyn.router`
-_INDEX = "index.json"  # of a published store: see `clipsyn.remote`
+_INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
 
 
 def is_vacant(path: Path) -> bool:

@@ -64,7 +64,7 @@ def test_what_a_job_may_still_write_to_stays(
     ]
     assert len(fakes.draft_folders(interrupted)) == 2
     assert (
-        clipsyn("gc", interrupted, "-y", "--age", "23h")
+        clipsyn("gc", interrupted, "-y", "--older-than", "23h")
         .stdout.splitlines()[0]
         .endswith("last written to 23 hours ago")
     )
@@ -72,17 +72,17 @@ def test_what_a_job_may_still_write_to_stays(
 
 
 def test_age_0_is_all(clipsyn: Any, interrupted: Path, fakes: Any) -> None:
-    said = clipsyn("gc", interrupted, "--age", "0", "--dry-run").stdout
+    said = clipsyn("gc", interrupted, "--older-than", "0", "--dry-run").stdout
     assert said.count("last written to moments ago") == 2
     assert len(fakes.draft_folders(interrupted)) == 2
-    assert clipsyn("gc", interrupted, "--age", "0", "--yes").exit_code == 0
+    assert clipsyn("gc", interrupted, "--older-than", "0", "--yes").exit_code == 0
     assert fakes.draft_folders(interrupted) == []
 
 
 @pytest.mark.parametrize("age", ["1", "d", "-1d", "1 d", "1w", "٣d", "", "9999999d"])
 def test_what_is_no_age(fails: Any, interrupted: Path, age: str) -> None:
     assert f"'{age}' is no age: write 30m, 12h, 7d or 0" in fails(
-        2, "gc", interrupted, f"--age={age}"
+        2, "gc", interrupted, f"--older-than={age}"
     )
 
 
@@ -91,9 +91,9 @@ def published(tiny_store: FeatureStore, tmp_path: Path) -> Path:
     """A folder to which one backbone was pushed; the push of another was killed."""
     place = tmp_path / "published"
     push(tiny_store, place, {"backbone": ["fake/two"]})
-    index = (place / "index.json").read_bytes()
+    index = (place / "index.json.gz").read_bytes()
     push(tiny_store, place)
-    (place / "index.json").write_bytes(index)
+    (place / "index.json.gz").write_bytes(index)
     return place
 
 
@@ -136,12 +136,12 @@ def test_a_first_push_to_a_folder_that_was_killed(
     clipsyn: Any, fails: Any, published: Path
 ) -> None:
     """It has no index and no marker yet: so it must be named by its URL, lest others' files go."""
-    (published / "index.json").unlink()
+    (published / "index.json.gz").unlink()
     (published / "clipsyn.json").unlink()
     assert "holds something else than a feature store" in fails(4, "gc", published)
-    assert clipsyn("gc", published.as_uri(), "-y", "--age", "0").exit_code == 0
+    assert clipsyn("gc", published.as_uri(), "-y", "--older-than", "0").exit_code == 0
     left = sorted(path.name for path in published.rglob("*") if path.is_file())
-    assert left == ["clipsyn.json.lock", "index.json.lock"]
+    assert left == ["clipsyn.json.lock", "index.json.gz.lock"]
 
 
 def test_what_is_no_store(fails: Any, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_dry_run_says_what_is_copied_and_does_nothing(
     clipsyn: Any, path: Path, place: Path, tmp_path: Path, read_table: Any
 ) -> None:
     clipsyn("push", path, place, "-b", "fake/one", "-p", "clean", "-s", "test")
-    published = (place / "index.json").read_bytes()
+    published = (place / "index.json.gz").read_bytes()
     push = ("push", path, place, "-s", "test")
     pull = ("pull", place, tmp_path / "back")
     for command, counts in (
@@ -88,7 +88,7 @@ def test_dry_run_says_what_is_copied_and_does_nothing(
         assert shown == [(str(groups), str(there)) for groups, there in counts]
         total = sum(groups for groups, _ in counts)
         assert said.splitlines()[-1].startswith(f"{total} groups to {command[0]} ")
-    assert (place / "index.json").read_bytes() == published
+    assert (place / "index.json.gz").read_bytes() == published
     assert not (tmp_path / "back").exists()
 
 
@@ -139,6 +139,17 @@ def test_other_content_needs_a_flag(
     (line,) = re.findall("`clipsyn (rm [^`]*)`", said)
     assert line == f"rm {path} -d toy --prompts simple -b fake/one"
     assert clipsyn(*line.split(), "-y").exit_code == 0
+
+
+def test_damage_at_a_url_is_mended_by_the_push_that_verify_advises(
+    clipsyn: Any, fails: Any, path: Path, place: Path
+) -> None:
+    clipsyn("push", path, place)
+    chunk = next(place.glob("features/**/image_embedding/c.0.0"))
+    chunk.write_bytes(b"cut")
+    assert f"`clipsyn push STORE {place.as_uri()}`" in fails(4, "verify", place.as_uri())
+    assert "1 of them are published damaged" in clipsyn("push", path, place).stdout
+    assert clipsyn("verify", place.as_uri()).exit_code == 0
 
 
 @pytest.mark.parametrize(

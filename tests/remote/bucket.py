@@ -12,7 +12,9 @@ from typing import Any
 
 from tests.remote.server import listening
 
-Fault = str | None  # "503", "500", "lost": done, but the answer is a 500; "cut": no answer at all
+Fault = (
+    str | None
+)  # "503", "403 AccessDenied", "lost": done, but the answer is a 500; "cut": no answer at all
 _SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -27,6 +29,7 @@ class Bucket:
         self.fault: Callable[[str, str], Fault] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []  # method, path with query
         self.failed = 0
+        self.ignored: set[str] = set()  # names of headers
         self.endpoint = ""
         self._s3 = boto3.client(
             "s3",
@@ -109,8 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.told.requests.append((self.command, self.path))
         fault = self.told.fault(self.command, self.path)
         self.told.failed += fault is not None
-        if fault in ("500", "503"):
-            self._answer(int(fault), {"Content-Type": "application/xml"}, _SLOW)
+        if fault and fault[:3].isdigit():
+            status, _, code = fault.partition(" ")
+            said = _SLOW.replace(b"SlowDown", code.encode() or b"SlowDown")
+            self._answer(int(status), {"Content-Type": "application/xml"}, said)
             return
         status, headers, data = self._asked(body)
         if fault == "lost":
@@ -123,9 +128,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on  # noqa: N815 - the base's names
 
+    def _heeded(self) -> dict[str, str]:
+        headers = self.headers.items()
+        return {name: value for name, value in headers if name.lower() not in self.told.ignored}
+
     def _asked(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.told.moto_port)
-        connection.request(self.command, self.path, body, dict(self.headers))
+        connection.request(self.command, self.path, body, self._heeded())
         answer = connection.getresponse()
         data = answer.read()
         skipped = ("connection", "transfer-encoding", "date", "server")

@@ -14,12 +14,17 @@ Names = Mapping[str, Sequence[str]]
 
 
 def push(
-    store: FeatureStore, url: str | Path, filters: Names | None = None, *, replace: bool = False
+    store: FeatureStore,
+    url: str | Path,
+    filters: Names | None = None,
+    *,
+    replace: bool = False,
+    single_writer: bool = False,
 ) -> Push:
     """What was pushed."""
     plan = Push.plan(store, str(url), filters or {}, replace=replace)
     with progress("MB") as counters:
-        plan.carry_out(counters)
+        plan.carry_out(counters, single_writer=single_writer)
     return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -27,17 +28,33 @@ def published(store: Path, folder: Path) -> Path:
 
 
 def write_index(folder: Path, index: Any) -> None:
-    (folder / "index.json").write_text(json.dumps(index))
+    (folder / "index.json.gz").write_bytes(gzip.compress(json.dumps(index).encode()))
+
+
+def read_index(folder: Path) -> Any:
+    return json.loads(gzip.decompress((folder / "index.json.gz").read_bytes()))
 
 
 def republish(folder: Path, name: str) -> None:
     """Make manifest and index say what the files of a group are now, as who wrote them would."""
-    index = json.loads((folder / "index.json").read_text())
+    index = read_index(folder)
     for entry in index["groups"]:
         if "/".join(map(_folder_name, entry["place"])) == name:
             there = next((folder / name).iterdir())
             entry["manifest"], entry["bytes"] = _manifest(there)
             there.rename(there.parent / entry["manifest"][:16])
+    write_index(folder, index)
+
+
+def restate(folder: Path, there: Path, manifest: Any) -> None:
+    """Publish a group with this manifest, whatever its files are."""
+    data = json.dumps(manifest).encode()
+    (there / "manifest.json").write_bytes(data)
+    index = read_index(folder)
+    (entry,) = (one for one in index["groups"] if one["manifest"].startswith(there.name))
+    entry["manifest"] = hashlib.sha256(data).hexdigest()
+    entry["bytes"] = sum(size for size, _ in manifest["files"].values())
+    there.rename(there.parent / entry["manifest"][:16])
     write_index(folder, index)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from clipsyn.errors import StoreError, UsageError
+from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote import push as pushing
 from clipsyn.remote import transport
 from clipsyn.remote.garbage import collect, left_over
 from clipsyn.remote.index import Index
-from clipsyn.remote.publishing import delete_group
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
@@ -53,7 +54,7 @@ def folders_of(bucket: Bucket) -> set[str]:
 
 
 def named(bucket: Bucket) -> set[str]:
-    index = Index.parse(bucket.read("index.json"), bucket.url)
+    index = Index.parse(bucket.read("index.json.gz"), bucket.url)
     return {entry.folder for entry in index.entries.values()}
 
 
@@ -149,51 +150,52 @@ def test_what_is_named_meanwhile_stays(
     assert list(problems(bucket.url)) == []
 
 
-def test_a_push_sends_again_what_it_found_and_lost(
-    bucket: Bucket,
-    tiny_store: FeatureStore,
-    killed: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_gc_removes_of_a_push_that_runs_is_said_and_sent_again(
+    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gc may have listed a group just before the push wrote to it."""
-    killed(tiny_store, bucket.url)
+    """It may have listed a group just before the push wrote to it, or the push has taken a day."""
+    push(tiny_store, bucket.url, ONE)
     add = pushing.add_to_index
 
     def late(remote: Remote, *rest: Any, **how: Any) -> Any:
-        for folder in folders_of(bucket):
-            delete_group(remote, folder)
+        location = Location.of(bucket.url)
+        assert collect(location, left_over(location)) > 5
         return add(remote, *rest, **how)
 
-    monkeypatch.setattr(pushing, "add_to_index", late)
+    with monkeypatch.context() as patched:
+        patched.setattr(pushing, "add_to_index", late)
+        with pytest.raises(DamagedStore):
+            push(tiny_store, bucket.url)
     push(tiny_store, bucket.url)
     assert folders_of(bucket) == named(bucket)
     assert list(problems(bucket.url)) == []
 
 
-def test_a_push_of_days_looks_at_all_before_it_names_it(
-    bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+def test_what_was_replaced_stays_for_who_reads_it(
+    tiny_store: FeatureStore, tmp_path: Path, fakes: Any
 ) -> None:
-    """What it sent first has grown old, and was taken for dead."""
-    times = iter([0.0, 2 * DAY])
-
-    def monotonic() -> float:
-        now = next(times)
-        if now:
-            location = Location.of(bucket.url)
-            assert collect(location, left_over(location)) > 5
-        return now
-
-    monkeypatch.setattr(pushing, "monotonic", monotonic)
-    monkeypatch.setattr(pushing._Sending, "found_of", lambda *_: [])
-    push(tiny_store, bucket.url)
-    assert folders_of(bucket) == named(bucket)
-    assert list(problems(bucket.url)) == []
+    """For as long as `gc` leaves what was written to, however old it was when it was replaced."""
+    place = tmp_path / "published"
+    push(tiny_store, place)
+    for file in place.rglob("*"):
+        os.utime(file, (0, 0))
+    reader = FeatureStore.open(place)
+    push(fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")]), place, replace=True)
+    location = Location.of(place.as_uri())
+    found = left_over(location)
+    assert len(found) == 3  # classes, features, logits
+    assert all(one.age < DAY for one in found)
+    np.testing.assert_array_equal(reader.embeddings(fakes.key), tiny_store.embeddings(fakes.key))
+    assert collect(location, found) == 3
+    assert list(problems(str(place))) == []
 
 
 def test_a_lost_index_is_no_reason_to_remove_all(bucket: Bucket, tiny_store: FeatureStore) -> None:
     push(tiny_store, bucket.url)
-    Remote(bucket.url).delete(["index.json"])
-    with pytest.raises(StoreError, match=r"has no index\.json, so what is in use there is not kno"):
+    Remote(bucket.url).delete(["index.json.gz"])
+    with pytest.raises(
+        StoreError, match=r"has no index\.json\.gz, so what is in use there is not kno"
+    ):
         left_over(Location.of(bucket.url))
 
 
@@ -223,7 +225,7 @@ def test_in_a_folder_partial_files_go_and_locks_stay(
     found = left_over(location)
     assert found[-1].what.startswith(".wip/c.0.0a.partial, ")
     assert collect(location, found) == len(found)
-    locks = ["clipsyn.json.lock", "index.json.lock"]
+    locks = ["clipsyn.json.lock", "index.json.gz.lock"]
     assert sorted(path.name for path in (place / ".wip").iterdir()) == locks
     assert list(problems(str(place))) == []
     shutil.copytree(place, tmp_path / "copy")

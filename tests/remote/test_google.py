@@ -118,14 +118,14 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
 
 def test_an_object_is_replaced_if_it_is_the_one_that_was_read(google: Google) -> None:
     remote = Remote("gs://lab/clip")
-    first = remote.put_if("index.json", b"1", None)
+    first = remote.put_if("index.json.gz", b"1", None)
     with pytest.raises(Changed):
-        remote.put_if("index.json", b"other", None)
-    second = remote.put_if("index.json", b"2", first)
+        remote.put_if("index.json.gz", b"other", None)
+    second = remote.put_if("index.json.gz", b"2", first)
     with pytest.raises(Changed):
-        remote.put_if("index.json", b"late", first)
-    remote.put_if("index.json", b"3", second)
-    answer = remote.get("index.json")
+        remote.put_if("index.json.gz", b"late", first)
+    remote.put_if("index.json.gz", b"3", second)
+    answer = remote.get("index.json.gz")
     assert answer.data == b"3"
 
 
@@ -133,7 +133,7 @@ def test_a_write_between_the_look_and_the_write_is_seen(
     google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = Remote("gs://lab/clip")
-    first = remote.put_if("index.json", b"1", None)
+    first = remote.put_if("index.json.gz", b"1", None)
     original = google.put
 
     def put(path: str, data: bytes, match: str | None) -> int:
@@ -143,8 +143,8 @@ def test_a_write_between_the_look_and_the_write_is_seen(
 
     monkeypatch.setattr(google, "put", put)
     with pytest.raises(Changed):
-        remote.put_if("index.json", b"2", first)
-    assert google.objects["/lab/clip/index.json"][0] == b"faster"
+        remote.put_if("index.json.gz", b"2", first)
+    assert google.objects["/lab/clip/index.json.gz"][0] == b"faster"
 
 
 def test_stores_grow_there_and_back(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import os
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsyn.errors import DamagedStore, StoreError, UnsupportedFormat
+from clipsyn.remote import index as indexes
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, Manifest
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
 from clipsyn.store.inventory import find_groups
+from clipsyn.store.listed import Listing
 
 SHOWN = "s3://lab/clip"
 MARKER = {"format": "1.2", "store_id": "ab" * 16, "chunk_rows": 8}
@@ -29,9 +34,18 @@ def entry(place: tuple[str, ...] = CELL, **changes: Any) -> Entry:
     return Entry(place, **{**made, "facts": facts, **changes})
 
 
+def packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
 def document(*groups: dict[str, Any], **changes: Any) -> bytes:
     """An index as another program writes it."""
-    return json.dumps({"format": "1.0", "store": MARKER, "groups": groups, **changes}).encode()
+    content = {"format": "1.0", "store": MARKER, "groups": groups, **changes}
+    return packed(json.dumps(content).encode())
+
+
+def written_by(index: Index) -> Any:
+    return json.loads(gzip.decompress(index.dumps()))
 
 
 def group(**changes: Any) -> dict[str, Any]:
@@ -41,7 +55,7 @@ def group(**changes: Any) -> dict[str, Any]:
 
 def test_index_is_written_as_documented_and_read_again() -> None:
     index = Index(MARKER).with_entries([entry(), entry(("samples", "pets", "test"), facts={})])
-    written = json.loads(index.dumps())
+    written = written_by(index)
     assert list(written) == ["format", "store", "groups"]
     assert [one["place"][0] for one in written["groups"]] == ["features", "samples"]
     assert written["groups"][0] == {
@@ -52,7 +66,6 @@ def test_index_is_written_as_documented_and_read_again() -> None:
         "content": "2" * 64,
         "facts": {"images": 20, "bad": 1, "embed": 12},
     }
-    assert b" " not in index.dumps()
     assert Index.parse(index.dumps(), SHOWN) == index
 
 
@@ -85,11 +98,14 @@ def test_no_name_leads_out_of_the_store(name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "damaged: Expecting value"),
+        (b"", "its end is missing"),
         (b"\xff\xfe", "damaged"),
-        (b"[]", "is no JSON object"),
-        (b"{}", "it lacks 'format'"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b'{"format": "1.0"}', "damaged"),  # no gzip
+        (document()[:-9], "its end is missing"),
+        (packed(b""), "damaged: Expecting value"),
+        (packed(b"[]"), "is no JSON object"),
+        (packed(b"{}"), "it lacks 'format'"),
+        (packed(b"[" * 100_000), "nested too deeply"),
         (document(store=7), "is no JSON object"),
         (document(store={"format": "1.2", "chunk_rows": 0}), "a chunk has no 0 rows"),
         (document(groups={}), "its groups are no list"),
@@ -114,14 +130,36 @@ def test_no_name_leads_out_of_the_store(name: str) -> None:
 def test_damaged_index_is_refused_in_one_sentence(data: bytes, problem: str) -> None:
     with pytest.raises(DamagedStore) as caught:
         Index.parse(data, SHOWN)
-    assert str(caught.value).startswith(f"{SHOWN}/index.json is damaged: ")
+    assert str(caught.value).startswith(f"{SHOWN}/index.json.gz is damaged: ")
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_index_of_many_bytes_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(DamagedStore, match=f"of {MOST_INDEX:,} at most"):
-        Index.parse(b" " * (MOST_INDEX + 1), SHOWN)
+def test_a_bomb_takes_no_more_memory_than_an_index_may_have() -> None:
+    bomb = packed(bytes(8 * MOST_INDEX))
+    tracemalloc.start()
+    with pytest.raises(DamagedStore):
+        Index.parse(bomb, SHOWN)
+    assert tracemalloc.get_traced_memory()[1] < 3 * MOST_INDEX
+    tracemalloc.stop()
+
+
+def test_no_index_is_written_that_readers_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index(MARKER).with_entries([entry(), entry(("samples", "pets", "test"))])
+    size = len(gzip.decompress(index.dumps()))
+    monkeypatch.setattr(indexes, "MOST_INDEX", size)
+    assert Index.parse(index.dumps(), SHOWN) == index
+    monkeypatch.setattr(indexes, "MOST_INDEX", size - 1)
+    with pytest.raises(StoreError):
+        index.dumps()
+
+
+def test_200_000_groups_fit() -> None:
+    groups = [
+        group(place=["features", "imagenet", "test", f"gaussian_noise-{number}", "ViT-B-32/openai"])
+        for number in range(200)
+    ]
+    assert 1000 * len(gzip.decompress(document(*groups))) < MOST_INDEX
 
 
 @pytest.mark.parametrize(
@@ -137,10 +175,19 @@ def test_newer_minor_format_is_read_and_kept_when_it_is_written() -> None:
     marker = {**MARKER, "format": "1.9"}
     index = Index.parse(document(group(), newer, format="1.7", store=marker), SHOWN)
     assert set(index.entries) == {CELL}
-    written = json.loads(index.with_entries([entry(("samples", "pets", "test"))]).dumps())
+    written = written_by(index.with_entries([entry(("samples", "pets", "test"))]))
     assert (written["format"], written["store"]["format"]) == ("1.7", "1.9")
     assert newer in written["groups"]
     assert len(written["groups"]) == 3
+
+
+def test_rows_of_groups_of_nothing_are_linear() -> None:
+    """Thousands of imported cells, and of prompt sets, of one dataset: its sets are sorted once."""
+    cells = [entry(("imports", "pets", "test", "clean", str(one)), facts={}) for one in range(9)]
+    sets = [entry(("classes", "pets", str(one), "other"), facts={}) for one in range(9)]
+    rows = Listing([*cells, *sets]).rows()
+    assert [row["images"] for row in rows] == [0] * 9
+    assert len({id(row["prompts"]) for row in rows}) == 1
 
 
 _NAMES = st.text(min_size=1, max_size=20)
@@ -162,13 +209,14 @@ def test_any_names_come_back(sizes: dict[tuple[str, ...], int]) -> None:
 
 @given(st.data())
 def test_no_altered_index_raises_anything_but_an_error_of_the_store(data: st.DataObject) -> None:
-    written = bytearray(document(group(), group(place=["samples", "pets", "test"])))
-    at = data.draw(st.integers(0, len(written) - 1))
-    written[at] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.integers(0, len(written)))
-    for hostile in (bytes(written), bytes(written[:cut])):
-        with suppress(StoreError):
-            Index.parse(hostile, SHOWN)
+    sent = document(group(), group(place=["samples", "pets", "test"]))
+    for written in (bytearray(sent), bytearray(gzip.decompress(sent))):
+        at = data.draw(st.integers(0, len(written) - 1))
+        written[at] = data.draw(st.integers(0, 255))
+        cut = bytes(written[: data.draw(st.integers(0, len(written)))])
+        for hostile in (bytes(written), cut, packed(written), packed(cut)):
+            with suppress(StoreError):
+                Index.parse(hostile, SHOWN)
 
 
 # Manifests
@@ -200,15 +248,14 @@ def test_manifest_names_every_file_of_a_group(tiny_store: FeatureStore) -> None:
         assert manifest.bytes == one.size
 
 
-def test_manifest_leaves_out_hidden_files_and_counts_what_it_reads(tmp_path: Path) -> None:
+def test_manifest_leaves_out_hidden_files(tmp_path: Path) -> None:
     (tmp_path / "valid").mkdir()
     (tmp_path / "zarr.json").write_bytes(b"{}")
     (tmp_path / "valid" / "c.0").write_bytes(b"12345")
     (tmp_path / ".DS_Store").write_bytes(b"what a file manager leaves")
-    read: list[int] = []
-    manifest = Manifest.of_folder(tmp_path, read.append)
+    manifest = Manifest.of_folder(tmp_path)
     assert sorted(manifest.files) == ["valid/c.0", "zarr.json"]
-    assert sum(read) == manifest.bytes == 7
+    assert manifest.bytes == 7
 
 
 def test_digest_changes_with_each_byte_and_each_name(tmp_path: Path) -> None:
@@ -222,14 +269,21 @@ def test_digest_changes_with_each_byte_and_each_name(tmp_path: Path) -> None:
     assert len(digests) == 3
 
 
-def test_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "zarr.json").symlink_to("zarr.json")
-    with pytest.raises(StoreError, match=r"zarr\.json cannot be read"):
-        Manifest.of_folder(tmp_path)
-    (tmp_path / "zarr.json").unlink()
-    (tmp_path / "zarr.json").symlink_to("nowhere")
-    with pytest.raises(StoreError, match=r"zarr\.json is gone"):
-        Manifest.of_folder(tmp_path)
+@pytest.mark.parametrize("special", ["link to a file", "link to a folder", "dangling", "pipe"])
+def test_nothing_but_regular_files_is_listed(tmp_path: Path, special: str) -> None:
+    """A store of a stranger would publish files of the machine."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("secret")
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / "zarr.json").write_bytes(b"{}")
+    targets = {"link to a file": "secrets/key", "link to a folder": "secrets", "dangling": "none"}
+    if special == "pipe":
+        os.mkfifo(group / "c.0")
+    else:
+        (group / "c.0").symlink_to(tmp_path / targets[special])
+    with pytest.raises(DamagedStore):
+        Manifest.of_folder(group)
 
 
 def manifest_of(files: Any) -> tuple[bytes, Entry]:
@@ -271,6 +325,7 @@ def test_manifest_is_read_again() -> None:
         "zarr.json/b",
         "manifest.json",
         "",
+        "a/" * 40 + "b",
     ],
 )
 def test_manifest_with_a_name_that_no_group_has_is_refused(name: str) -> None:

@@ -113,9 +113,9 @@ def check_published(bucket: Bucket) -> bool:
             for name, (size, digest) in json.loads(bucket.read(path))["files"].items():
                 data = bucket.read(folder + name)
                 assert (len(data), hashlib.sha256(data).hexdigest()) == (size, digest)
-    if "index.json" not in paths:
+    if "index.json.gz" not in paths:
         return False
-    index = Index.parse(bucket.read("index.json"), bucket.url)
+    index = Index.parse(bucket.read("index.json.gz"), bucket.url)
     assert all(f"{entry.folder}/manifest.json" in paths for entry in index.entries.values())
     return True
 

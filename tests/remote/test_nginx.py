@@ -37,8 +37,8 @@ def test_objects_are_the_files(url: str, tmp_path: Path) -> None:
 
 def test_what_has_not_changed_is_not_sent_again(url: str, nginx: Nginx) -> None:
     remote, before = Remote(url), len(nginx.requests())
-    first = remote.get("index.json")
-    assert remote.get("index.json", known=first.etag) is None
+    first = remote.get("index.json.gz")
+    assert remote.get("index.json.gz", known=first.etag) is None
     assert nginx.requests(more_than=before + 1)[-1][2:] == (304, 0)
 
 
@@ -65,7 +65,7 @@ def test_a_store_is_read_over_http(url: str, tiny_store: FeatureStore, nginx: Ng
     FeatureStore.open(url).pool(key.dataset, key.split)
     again = nginx.requests(more_than=before)[before:]
     assert [(path.rpartition("/")[2], status) for _, path, status, _ in again] == [
-        ("index.json", 304)
+        ("index.json.gz", 304)
     ]
 
 

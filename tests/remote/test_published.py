@@ -15,11 +15,12 @@ import pytest
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import cell_rows, find_groups
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.verify import damage, debris
 from clipsyn.urls import Location
-from tests.remote.publish import published, republish, write_index
+from tests.remote.publish import published, read_index, republish, restate, write_index
 from tests.remote.server import Server
 
 ONE = "features/toy/test/clean/fake--one"
@@ -39,7 +40,7 @@ def server(
 
 
 def alter_index(folder: Path, **changes: Any) -> None:
-    write_index(folder, json.loads((folder / "index.json").read_text()) | changes)
+    write_index(folder, read_index(folder) | changes)
 
 
 def only(folder: Path, name: str) -> Path:
@@ -97,7 +98,7 @@ def test_cells_that_were_made_elsewhere_are_listed(
 
 def test_a_list_of_cells_is_one_request(tiny_store: FeatureStore, server: Server) -> None:
     rows = cell_rows(FeatureStore.open(server.url))
-    assert server.paths() == ["index.json"]
+    assert server.paths() == ["index.json.gz"]
     ours = cell_rows(tiny_store)
     for row in (*rows, *ours):
         assert row.pop("bytes") > 0  # those of folders between are not published
@@ -110,7 +111,7 @@ def test_a_second_run_reads_the_index_alone(server: Server) -> None:
     server.requests.clear()
     server.statuses.clear()
     again = FeatureStore.open(server.url).pool("toy", "test")
-    assert server.requests == [("GET", "index.json")]
+    assert server.requests == [("GET", "index.json.gz")]
     assert server.statuses == [304]
     np.testing.assert_array_equal(first.logits, again.logits)
 
@@ -130,7 +131,7 @@ def test_stores_with_the_same_group_share_it(
     FeatureStore.open(server.url).pool("toy", "test")
     other = serve(published(tiny_store.path, tmp_path / "other"))
     FeatureStore.open(other.url).pool("toy", "test")
-    assert other.paths() == ["index.json"]
+    assert other.paths() == ["index.json.gz"]
 
 
 def test_a_folder_is_opened_by_path_and_by_url(folder: Path, tiny_store: FeatureStore) -> None:
@@ -190,7 +191,7 @@ def test_a_fault_now_and_then_is_mended(
     seen: set[str] = set()
 
     def every_file_once(path: str) -> str | None:
-        first = path not in seen and path != "index.json"
+        first = path not in seen and path != "index.json.gz"
         seen.add(path)
         return fault if first and "image_embedding/c." in path else None
 
@@ -242,6 +243,36 @@ def test_what_was_damaged_in_the_cache_is_brought_again(
         file.write_bytes(b"")
     again = FeatureStore.open(server.url).pool("toy", "test")
     np.testing.assert_array_equal(again.logits, expected)
+
+
+def test_files_of_an_older_version_in_the_cache_are_not_read(
+    tiny_store: FeatureStore, folder: Path, server: Server, cache: Path
+) -> None:
+    """A cache that was put back from a copy: whole and sealed, and not what was published."""
+    store = FeatureStore.open(server.url)
+    key = store.keys(split=["test"], perturbation=["clean"])[0]
+    expected = store.embeddings(key)
+    other = store.keys(split=["test"], perturbation=["jpeg-3"])[0]
+    store.embeddings(other)
+    index = {
+        "/".join(group["place"][:1] + group["place"][3:4]): group["manifest"]
+        for group in read_index(folder)["groups"]
+        if group["place"][-1] == "fake/one"
+        and group["place"][0] == "features"
+        and group["place"][2] == "test"
+    }
+    ours, theirs = (cache / "groups" / index[f"features/{name}"] for name in ("clean", "jpeg-3"))
+    attributes = json.loads((ours / "zarr.json").read_text())
+    old = json.loads((theirs / "zarr.json").read_text())["attributes"]
+    attributes["attributes"]["arrays"] = old["arrays"]
+    attributes["attributes"] = sealed(
+        {name: value for name, value in attributes["attributes"].items() if name != "digest"}
+    )
+    (ours / "zarr.json").write_text(json.dumps(attributes))
+    for chunk in theirs.glob("*/c.*"):
+        shutil.copy(chunk, ours / chunk.relative_to(theirs))
+    again = FeatureStore.open(server.url)
+    np.testing.assert_array_equal(again.embeddings(key), expected)
 
 
 def test_a_cache_that_is_emptied_meanwhile_is_filled_again(server: Server, cache: Path) -> None:
@@ -304,8 +335,8 @@ def test_another_major_format_is_refused_and_a_newer_minor_one_read(
     "index", ["", "{}", "[" * 100_000, '{"format": "1.0"}', "null", "{" * 10, "\0"]
 )
 def test_an_index_that_is_none_is_damage(folder: Path, server: Server, index: str) -> None:
-    (folder / "index.json").write_text(index)
-    with pytest.raises(DamagedStore, match=r"index\.json is damaged"):
+    (folder / "index.json.gz").write_text(index)
+    with pytest.raises(DamagedStore, match=r"index\.json\.gz is damaged"):
         FeatureStore.open(server.url)
 
 
@@ -328,22 +359,8 @@ def test_names_of_files_never_leave_the_cache(
     assert after == before
 
 
-def restate(folder: Path, there: Path, manifest: Any) -> None:
-    """Publish a group with this manifest, whatever its files are."""
-    import hashlib
-
-    data = json.dumps(manifest).encode()
-    (there / "manifest.json").write_bytes(data)
-    index = json.loads((folder / "index.json").read_text())
-    (entry,) = (one for one in index["groups"] if one["manifest"].startswith(there.name))
-    entry["manifest"] = hashlib.sha256(data).hexdigest()
-    entry["bytes"] = sum(size for size, _ in manifest["files"].values())
-    there.rename(there.parent / entry["manifest"][:16])
-    write_index(folder, index)
-
-
 def test_places_of_groups_are_names_and_no_paths(folder: Path, server: Server) -> None:
-    index = json.loads((folder / "index.json").read_text())
+    index = read_index(folder)
     index["groups"][0]["place"][-1] = "../../../etc"
     write_index(folder, index)
     store = FeatureStore.open(server.url)
@@ -378,7 +395,7 @@ def test_a_declared_shape_is_not_believed(folder: Path, server: Server) -> None:
 
 
 def test_a_group_of_another_place_is_refused(folder: Path, server: Server) -> None:
-    index = json.loads((folder / "index.json").read_text())
+    index = read_index(folder)
     entries = {"/".join(entry["place"]): entry for entry in index["groups"]}
     one, two = (
         entries["features/toy/test/clean/fake/one"],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote import publishing
-from clipsyn.remote.index import Entry, Index
+from clipsyn.remote.index import INDEX, Entry, Index
 from clipsyn.remote.objects import Answer, Changed, MissingObject
-from clipsyn.remote.publishing import add_to_index
+from clipsyn.remote.publishing import add_to_index, check_conditions
 
 MARKER = {"format": "1.2", "store_id": "ab" * 16, "chunk_rows": 8}
 
@@ -26,11 +27,20 @@ class FakeRemote:
         self.others: list[list[Entry]] = []
         self.tags = True
         self.lost = False
+        self.touched: list[str] = []
 
     def get(self, path: str, known: str | None = None, most: int = 0) -> Answer:
+        if path != INDEX:
+            return Answer(path.encode(), None)
         if self.data is None:
             raise MissingObject(path)
         return Answer(self.data, str(self.number) if self.tags else None)
+
+    def put(self, path: str, data: bytes) -> None:
+        if path == INDEX:
+            self._write(data)
+        else:
+            self.touched.append(path)
 
     def put_if(self, path: str, data: bytes, etag: str | None) -> str:
         if self.others:
@@ -61,8 +71,11 @@ def entry(name: str, content: str = "a", manifest: str = "0") -> Entry:
     return Entry(place, manifest * 64, 5, "1" * 64, content * 64)
 
 
-def add(remote: FakeRemote, *entries: Entry, replace: bool = False) -> list[Entry]:
-    return add_to_index(remote, MARKER, entries, replace=replace)  # type: ignore[arg-type]
+def add(
+    remote: FakeRemote, *entries: Entry, gone: Sequence[Entry] = (), alone: bool = False
+) -> None:
+    making_way = [entry.manifest for entry in gone]
+    add_to_index(remote, MARKER, entries, making_way, single_writer=alone)  # type: ignore[arg-type]
 
 
 def there(remote: FakeRemote) -> dict[str, Entry]:
@@ -72,7 +85,7 @@ def there(remote: FakeRemote) -> dict[str, Entry]:
 
 def test_the_first_makes_the_index() -> None:
     remote = FakeRemote()
-    assert add(remote, entry("one"), entry("two")) == []
+    add(remote, entry("one"), entry("two"))
     assert set(there(remote)) == {"one", "two"}
     assert remote.index is not None
     assert remote.index.store == MARKER
@@ -80,7 +93,7 @@ def test_the_first_makes_the_index() -> None:
 
 def test_the_store_of_the_first_stays() -> None:
     remote = FakeRemote(entry("one"))
-    add_to_index(remote, {**MARKER, "store_id": "cd" * 16}, [entry("two")], replace=False)  # type: ignore[arg-type]
+    add_to_index(remote, {**MARKER, "store_id": "cd" * 16}, [entry("two")])  # type: ignore[arg-type]
     assert remote.index is not None
     assert remote.index.store == MARKER
 
@@ -102,7 +115,7 @@ def test_of_equal_content_the_first_stays() -> None:
     """They were made at other times, so their manifests differ."""
     remote = FakeRemote()
     remote.others = [[entry("one", manifest="1")]]
-    assert add(remote, entry("one", manifest="2")) == []
+    add(remote, entry("one", manifest="2"))
     assert there(remote)["one"].manifest == "1" * 64
     assert remote.number == 1  # not written again
 
@@ -115,11 +128,28 @@ def test_other_content_that_comes_meanwhile_is_refused() -> None:
     assert set(there(remote)) == {"one"}
 
 
-def test_what_makes_way_is_returned() -> None:
+def test_what_makes_way_stays_young_for_who_reads_it() -> None:
+    """So `clipsyn gc` leaves it for a day."""
     old = entry("one", content="b", manifest="3")
     remote = FakeRemote(old, entry("two"))
-    assert add(remote, entry("one"), entry("two"), replace=True) == [old]
+    add(remote, entry("one"), entry("two"), gone=[old])
     assert there(remote)["one"] == entry("one")
+    assert remote.touched == [f"{old.folder}/manifest.json"]
+
+
+def test_a_damaged_group_makes_way_for_the_same_content() -> None:
+    damaged = entry("one", manifest="3")
+    remote = FakeRemote(damaged)
+    add(remote, entry("one", manifest="4"), gone=[damaged])
+    assert there(remote)["one"].manifest == "4" * 64
+
+
+def test_only_what_was_seen_makes_way() -> None:
+    old = entry("one", content="b", manifest="3")
+    remote = FakeRemote(old)
+    remote.others = [[entry("one", content="c", manifest="5")]]
+    with pytest.raises(StaleCell):
+        add(remote, entry("one"), gone=[old])
 
 
 def test_what_makes_way_is_known_where_the_answer_was_lost() -> None:
@@ -127,13 +157,49 @@ def test_what_makes_way_is_known_where_the_answer_was_lost() -> None:
     old = entry("one", content="b", manifest="3")
     remote = FakeRemote(old)
     remote.lost = True
-    assert add(remote, entry("one"), replace=True) == [old]
+    add(remote, entry("one"), gone=[old])
+    assert there(remote)["one"] == entry("one")
     assert remote.number == 1
+
+
+def test_a_single_writer_writes_without_a_condition_and_looks_again() -> None:
+    remote = FakeRemote(entry("one"))
+    remote.tags = False
+    add(remote, entry("two"), alone=True)
+    assert set(there(remote)) == {"one", "two"}
+
+    class Overwritten(FakeRemote):
+        def _write(self, data: bytes) -> None:
+            super()._write(Index(MARKER).with_entries([entry("others")]).dumps())
+
+    with pytest.raises(StoreError):
+        add(Overwritten(entry("one")), entry("two"), alone=True)
+
+
+class Careless(FakeRemote):
+    """Heeds not all conditions of a write; `refuses` are the ETags that it does."""
+
+    def __init__(self, *refuses: str | None) -> None:
+        super().__init__()
+        self.refuses = refuses
+
+    def put_if(self, path: str, data: bytes, etag: str | None) -> str:
+        if etag in self.refuses:
+            raise Changed(path)
+        self.touched.append(path)
+        return "new"
+
+
+def test_a_place_is_asked_for_writes_that_it_has_to_refuse() -> None:
+    check_conditions(Careless(None, '"0"'))  # type: ignore[arg-type]
+    for refuses in ((), (None,), ('"0"',)):
+        with pytest.raises(StoreError, match="single_writer=True"):
+            check_conditions(Careless(*refuses))  # type: ignore[arg-type]
 
 
 def test_nothing_to_add_writes_nothing() -> None:
     remote = FakeRemote(entry("one"))
-    assert add(remote, entry("one")) == []
+    add(remote, entry("one"))
     assert remote.number == 0
 
 

@@ -11,18 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError
 from clipsyn.remote import pull as pulling
+from clipsyn.remote.index import Entry
 from clipsyn.remote.pull import Pull
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
 from clipsyn.store.verify import damage, debris
 from tests.remote.copying import pull, push
+from tests.remote.publish import read_index, restate, write_index
 from tests.remote.server import Server
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
@@ -81,13 +84,13 @@ def test_only_what_is_missing_travels(
 ) -> None:
     server = serve(place)
     pull(server.url, target, CELL)
-    first = {path for path in server.paths() if path != "index.json"}
+    first = {path for path in server.paths() if path != "index.json.gz"}
     server.requests.clear()
     pull(server.url, target)
     assert not first & set(server.paths())
     server.requests.clear()
     assert Pull.plan(server.url, target, {}).new == []
-    assert server.paths() == ["index.json"]
+    assert server.paths() == ["index.json.gz"]
 
 
 def test_what_others_have_added_comes_with_the_next_pull(
@@ -159,8 +162,8 @@ def test_an_altered_file_never_becomes_visible(
     place: Path, target: Path, serve: Callable[..., Server]
 ) -> None:
     server = serve(place)
-    server.fail("altered", "features/.*/image_embedding/c")
-    with pytest.raises(DamagedStore, match="SHA-256 differs"):
+    server.fail("altered", "features/.*/image_embedding/c", times=100)
+    with pytest.raises(DamagedStore):
         pull(server.url, target)
     server.fault = lambda path: None
     assert all(group.kind in ("samples", "classes", "features") for group in groups_of(target))
@@ -168,6 +171,30 @@ def test_an_altered_file_never_becomes_visible(
         assert list(damage(FeatureStore.open(target), group)) == []
     pull(server.url, target)
     check_whole(target)
+
+
+def test_a_declared_size_is_not_believed(
+    place: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither memory nor disk is taken for it."""
+    manifest = json.loads((next((place / FEATURES).iterdir()) / "manifest.json").read_bytes())
+    name = "image_embedding/c.0.0"
+    manifest["files"][name][0] = 6 << 30
+    restate(place, next((place / FEATURES).iterdir()), manifest)
+    with pytest.raises(DamagedStore):
+        pull(place, target)
+    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda path: Mock(free=5 << 30))
+    with pytest.raises(StoreError, match="room"):
+        pull(place, target.parent / "other")
+    assert not (target.parent / "other").exists()
+
+
+def test_a_plan_is_linear(place: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are told apart by their place, and not compared with one another."""
+    compared = []
+    monkeypatch.setattr(Entry, "__eq__", lambda one, other: compared.append(one) or one is other)
+    Pull.plan(str(place), target, {})
+    assert len(compared) == 0
 
 
 def groups_of(path: Path) -> list[Any]:
@@ -196,12 +223,12 @@ def hostile(place: Path, name: str, data: bytes) -> None:
     if not name.startswith(("/", "..")):
         (folder / name).write_bytes(data)
     folder.rename(folder.with_name(new[:16]))
-    index = json.loads((place / "index.json").read_bytes())
+    index = read_index(place)
     for group in index["groups"]:
         if group["manifest"] == old:
             group["manifest"] = new
             group["bytes"] = sum(size for size, _ in manifest["files"].values())
-    (place / "index.json").write_text(json.dumps(index))
+    write_index(place, index)
 
 
 @pytest.mark.parametrize("name", ["../../../../../escaped", "/tmp/escaped", ".bashrc"])
@@ -224,10 +251,10 @@ def test_a_group_that_belongs_elsewhere_never_becomes_visible(
 
 
 def test_a_group_with_another_fingerprint_than_the_index_says(place: Path, target: Path) -> None:
-    index = json.loads((place / "index.json").read_bytes())
+    index = read_index(place)
     for group in index["groups"]:
         group["fingerprint"] = "0" * 64
-    (place / "index.json").write_text(json.dumps(index))
+    write_index(place, index)
     with pytest.raises(DamagedStore, match="another fingerprint than its index says"):
         pull(place, target)
     assert groups_of(target) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -17,11 +18,13 @@ import pytest
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UsageError
 from clipsyn.remote import push as pushing
 from clipsyn.remote.push import Push
-from clipsyn.store import arrays
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups, remove
+from clipsyn.store.verify import damage, debris
+from clipsyn.urls import Location
 from tests.remote.copying import push
+from tests.remote.publish import read_index
 
 CELL = {"backbone": ["fake/one"], "perturbation": ["clean"], "split": ["test"]}
 FEATURES = "features/toy/test/clean/fake--one"
@@ -33,7 +36,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def index_of(place: Path) -> dict[tuple[str, ...], dict[str, Any]]:
-    groups = json.loads((place / "index.json").read_bytes())["groups"]
+    groups = read_index(place)["groups"]
     return {tuple(group["place"]): group for group in groups}
 
 
@@ -52,10 +55,10 @@ def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
     push(tiny_store, place)
     found = published_files(place)
     assert json.loads(found["clipsyn.json"]) == tiny_store.marker()
-    index = json.loads(found["index.json"])
+    index = json.loads(gzip.decompress(found["index.json.gz"]))
     assert index["store"] == tiny_store.marker()
     assert [tuple(group["place"]) for group in index["groups"]] == sorted(index_of(place))
-    expected = {"clipsyn.json", "index.json"}
+    expected = {"clipsyn.json", "index.json.gz"}
     for group in find_groups(tiny_store, {}):
         path = str(group.path.relative_to(tiny_store.path))
         entry = index_of(place)[group.kind, *group.names.values()]
@@ -95,7 +98,7 @@ def test_index_and_manifests_come_after_what_they_name(
     def put(self: Any, path: str, data: bytes) -> None:
         original(self, path, data)
         written.append(path)
-        assert not (place / "index.json").exists()
+        assert not (place / "index.json.gz").exists()
         for manifest in place.rglob("manifest.json"):
             names = json.loads(manifest.read_bytes())["files"]
             assert all((manifest.parent / name).exists() for name in names)
@@ -126,8 +129,8 @@ def test_a_second_store_adds_to_it_and_what_is_there_stays(
     pushed = push(second, place)
     assert len(pushed.there) == 4
     after = published_files(place)
-    assert {name: after[name] for name in before if name != "index.json"} == {
-        name: data for name, data in before.items() if name != "index.json"
+    assert {name: after[name] for name in before if name != "index.json.gz"} == {
+        name: data for name, data in before.items() if name != "index.json.gz"
     }
     backbones = {names[4] for names in index_of(place) if names[0] == "features"}
     assert backbones == {"fake/one", "fake/three"}
@@ -176,11 +179,55 @@ def test_replaced_content_makes_way(
     assert set(after) == set(before)
     named = {f"{group['manifest'][:16]}/manifest.json" for group in after.values()}
     found = {name for name in published_files(place) if name.endswith("manifest.json")}
-    assert {"/".join(name.split("/")[-2:]) for name in found} == named
-    assert (
-        arrays.read_attributes(folder_of(place))["fingerprint"]
-        == (other.group(other.path / FEATURES)["fingerprint"])
-    )
+    assert {"/".join(name.split("/")[-2:]) for name in found} > named  # what made way stays
+    theirs = FeatureStore.open(place).group(Location.of(place.as_uri()) / FEATURES)
+    assert theirs["fingerprint"] == other.group(other.path / FEATURES)["fingerprint"]
+
+
+# What is damaged
+
+
+def lose(file: Path) -> None:
+    file.unlink()
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file: Path) -> None:
+    """Of the same size, so that only its time tells it."""
+    data = bytearray(file.read_bytes())
+    data[7] ^= 1
+    file.write_bytes(data)
+
+
+HARMS = [(harm, name) for harm in (lose, cut, flip) for name in ("zarr.json", "valid/c.0")]
+
+
+@pytest.mark.parametrize("damaging", [*HARMS, (lose, "manifest.json")])
+@pytest.mark.parametrize("who", ["same", "other"])
+def test_pushing_again_mends_what_was_damaged(
+    tiny_store: FeatureStore, place: Path, fakes: Any, who: str, damaging: Any
+) -> None:
+    """Also from a store whose cell is the same, but was made at another time."""
+    push(tiny_store, place, CELL)
+    before = published_files(place)
+    harm, name = damaging
+    harm(folder_of(place) / name)
+    another = fakes.fill(place.parent / "second", [fakes.Encoder()])
+    store = tiny_store if who == "same" else another
+    mended = push(store, place, CELL)
+    assert (len(mended.damaged), len(mended.there), len(mended.new)) == (1, 3, 0)
+    if who == "same":
+        assert published_files(place) == before
+    there = FeatureStore.open(place)
+    groups = find_groups(there, {})
+    assert [
+        *debris(there, groups),
+        *(one for group in groups for one in damage(there, group)),
+    ] == []
+    assert push(store, place, CELL).groups == []
 
 
 def test_a_flipped_bit_is_not_published(tiny_store: FeatureStore, place: Path) -> None:
@@ -190,7 +237,7 @@ def test_a_flipped_bit_is_not_published(tiny_store: FeatureStore, place: Path) -
     chunk.write_bytes(data)
     with pytest.raises(DamagedStore, match="does not match its checksum"):
         push(tiny_store, place)
-    assert not (place / "index.json").exists()
+    assert not (place / "index.json.gz").exists()
 
 
 def test_a_store_of_which_a_part_is_lost_is_not_published(
@@ -217,7 +264,7 @@ def test_a_group_replaced_while_it_is_sent_is_not_published(
     monkeypatch.setattr(pushing.Remote, "list", listed)
     with pytest.raises(StoreError, match="was replaced while it was read"):
         push(tiny_store, place, CELL)
-    assert not (place / "index.json").exists()
+    assert not (place / "index.json.gz").exists()
     assert not list(place.glob(f"{FEATURES}/*/manifest.json"))
 
 
@@ -278,7 +325,7 @@ def test_what_was_sent_is_found_again(
     with pytest.raises(KeyboardInterrupt):
         push(tiny_store, place)
     first = set(sent)
-    assert not (place / "index.json").exists()
+    assert not (place / "index.json.gz").exists()
     again: list[str] = []
 
     def put_again(self: Any, path: str, data: bytes) -> None:
@@ -290,5 +337,5 @@ def test_what_was_sent_is_found_again(
     data = [path for path in again if not path.endswith("manifest.json")]  # these say: in use
     assert len(data) == len(set(data))
     assert not set(data) & first
-    files = set(published_files(place)) - {"clipsyn.json", "index.json"}
+    files = set(published_files(place)) - {"clipsyn.json", "index.json.gz"}
     assert files == first | set(again)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import StoreError
+from clipsyn.remote.objects import Denied, MissingObject
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows
@@ -21,7 +22,7 @@ def filled(bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path) -> Bucket:
     folder = published(tiny_store.path, tmp_path / "published")
     remote = Remote(bucket.url)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        remote.put(file.relative_to(folder).as_posix(), file)
+        remote.put(file.relative_to(folder).as_posix(), file.read_bytes())
     bucket.requests.clear()
     return bucket
 
@@ -41,7 +42,7 @@ def test_a_second_run_reads_the_index_alone(filled: Bucket) -> None:
     filled.requests.clear()
     FeatureStore.open(filled.url).pool("toy", "test")
     assert len(filled.requests) == 1
-    assert "index.json" in filled.requests[0][1]
+    assert "index.json.gz" in filled.requests[0][1]
 
 
 def test_throttling_is_waited_for(tiny_store: FeatureStore, filled: Bucket) -> None:
@@ -62,6 +63,16 @@ def test_no_bucket_is_a_sentence_without_secrets(
     filled: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
-    with pytest.raises(StoreError, match="s3://no-such-bucket/x is no published store") as error:
+    with pytest.raises(StoreError, match="no such bucket") as error:
         FeatureStore.open("s3://no-such-bucket/x")
+    assert not isinstance(error.value, MissingObject)
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "ExpiredToken"])
+def test_rights_that_lack_are_told_from_what_is_not_there(filled: Bucket, code: str) -> None:
+    filled.fault = lambda method, path: f"403 {code}"
+    with pytest.raises(Denied, match=code):
+        FeatureStore.open(filled.url)
+    with pytest.raises(Denied, match="listed"):
+        list(Remote(filled.url).list("features"))

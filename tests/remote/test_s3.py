@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
+from clipsyn.remote.garbage import collect, left_over
 from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
+from clipsyn.urls import Location
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, pull, push
 
@@ -38,12 +41,12 @@ def test_nothing_is_sent_or_brought_twice(
     bucket: Bucket, tiny_store: FeatureStore, tmp_path: Path
 ) -> None:
     push(tiny_store, bucket.url)
-    keys, index = bucket.paths(), bucket.read("index.json")
+    keys, index = bucket.paths(), bucket.read("index.json.gz")
     bucket.requests.clear()
     again = Push.plan(tiny_store, bucket.url, {}, replace=False)
     assert (len(again.groups), len(again.there)) == (0, len(find_groups(tiny_store, {})))
-    assert len(bucket.requests) == 1  # the index
-    assert (bucket.paths(), bucket.read("index.json")) == (keys, index)
+    assert len(bucket.requests) < 10  # the index, and a list of what is there
+    assert (bucket.paths(), bucket.read("index.json.gz")) == (keys, index)
     pull(bucket.url, tmp_path / "back")
     assert Pull.plan(bucket.url, tmp_path / "back", {}).size == 0
 
@@ -54,7 +57,7 @@ def test_names_of_any_kind_are_keys_that_other_tools_see(
     encoders = [fakes.Encoder(name) for name in ("a--b", "ü %2F#?", "x+y=z@1", "中文")]
     store = fakes.fill(tmp_path / "odd", encoders)
     push(store, bucket.url)
-    index = json.loads(bucket.read("index.json"))
+    index = json.loads(gzip.decompress(bucket.read("index.json.gz")))
     assert {group["place"][4] for group in index["groups"] if group["place"][0] == "features"} == {
         encoder.backbone.name for encoder in encoders
     }
@@ -86,7 +89,7 @@ def test_index_whose_answer_was_lost_is_written_once(
     bucket.fail("lost", "PUT", r"index\.json")
     push(tiny_store, bucket.url)
     assert bucket.failed == 1
-    groups = json.loads(bucket.read("index.json"))["groups"]
+    groups = json.loads(gzip.decompress(bucket.read("index.json.gz")))["groups"]
     assert len(groups) == len(find_groups(tiny_store, {}))
 
 
@@ -97,6 +100,9 @@ def test_lost_answer_of_a_replacement_does_not_keep_the_old_group(
     other = other_content(tmp_path / "other", fakes)
     bucket.fail("lost", "PUT", r"index\.json")
     push(other, bucket.url, replace=True)
+    location = Location.of(bucket.url)
+    assert len(left_over(location)) == 3  # what made way
+    collect(location, left_over(location))
     check_consistent(bucket)
 
 
@@ -110,7 +116,7 @@ def test_server_that_only_fails_is_an_error_and_nothing_is_visible(
     with pytest.raises(StoreError, match="500") as caught:
         push(tiny_store, bucket.url)
     assert "a-secret-key" not in str(caught.value)
-    assert "index.json" not in bucket.paths()
+    assert "index.json.gz" not in bucket.paths()
     with pytest.raises(StoreError, match="no published store"):
         Pull.plan(bucket.url, Path("nowhere"), {})
     bucket.fault = lambda method, path: None
@@ -126,14 +132,29 @@ def test_server_that_only_fails_is_an_error_and_nothing_is_visible(
 
 def check_consistent(bucket: Bucket) -> None:
     """Everything in the bucket belongs to the index, and all that the index names is there."""
-    expected = {"clipsyn.json", "index.json"}
-    for group in json.loads(bucket.read("index.json"))["groups"]:
+    expected = {"clipsyn.json", "index.json.gz"}
+    for group in json.loads(gzip.decompress(bucket.read("index.json.gz")))["groups"]:
         prefix = f"/{group['manifest'][:16]}/manifest.json"
         (manifest,) = [key for key in bucket.paths() if key.endswith(prefix)]
         folder = manifest.removesuffix("manifest.json")
         files = json.loads(bucket.read(manifest))["files"]
         expected |= {manifest, *(folder + name for name in files)}
     assert set(bucket.paths()) == expected
+
+
+@pytest.mark.parametrize(
+    "ignored", [{"if-match"}, {"if-none-match"}, {"if-match", "if-none-match"}]
+)
+def test_a_bucket_that_heeds_no_conditions_is_refused(
+    bucket: Bucket, tiny_store: FeatureStore, ignored: set[str]
+) -> None:
+    """Two who push would lose each other's cells there."""
+    bucket.ignored = ignored
+    with pytest.raises(StoreError, match="single_writer=True"):
+        push(tiny_store, bucket.url)
+    assert "index.json.gz" not in bucket.paths()
+    push(tiny_store, bucket.url, single_writer=True)
+    check_consistent(bucket)
 
 
 # Several publishers at once
@@ -170,7 +191,7 @@ def test_publishers_of_different_cells_lose_nothing(
     ]
     results = together([lambda part=part: push(tiny_store, bucket.url, part) for part in parts])
     assert all(isinstance(result, Push) for result in results)
-    index = json.loads(bucket.read("index.json"))
+    index = json.loads(gzip.decompress(bucket.read("index.json.gz")))
     assert len(index["groups"]) == len(find_groups(tiny_store, {}))
     check_consistent(bucket)
 

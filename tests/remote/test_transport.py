@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -22,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "published"
     (root / NAME).parent.mkdir(parents=True)
     (root / NAME).write_bytes(b"{}")
-    (root / "index.json").write_bytes(b"the index")
+    (root / "index.json.gz").write_bytes(b"the index")
     (root / "large").write_bytes(bytes(range(256)) * 4096)  # more than one packet
     return root
 
@@ -42,10 +45,10 @@ def test_bytes_are_read_by_path(remote: Remote, folder: Path) -> None:
 
 
 def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
-    first = remote.get("index.json")
-    assert remote.get("index.json", known=first.etag) is None
-    (folder / "index.json").write_bytes(b"another")
-    second = remote.get("index.json", known=first.etag)
+    first = remote.get("index.json.gz")
+    assert remote.get("index.json.gz", known=first.etag) is None
+    (folder / "index.json.gz").write_bytes(b"another")
+    second = remote.get("index.json.gz", known=first.etag)
     assert second is not None
     assert second.data == b"another"
     assert second.etag != first.etag
@@ -58,8 +61,8 @@ def test_what_is_missing_is_told_apart(remote: Remote) -> None:
 
 def test_an_object_larger_than_expected_is_not_read(remote: Remote) -> None:
     with pytest.raises(DamagedStore, match="has more than 8 bytes"):
-        remote.get("index.json", most=8)
-    assert remote.get("index.json", most=9) is not None
+        remote.get("index.json.gz", most=8)
+    assert remote.get("index.json.gz", most=9) is not None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_paths_outside_the_store_are_refused(remote: Remote, path: str) -> None:
 def test_a_server_that_fails_now_and_then_is_asked_again(folder: Path, serve: Serve) -> None:
     server = serve(folder)
     server.fail("503", "index", times=2)
-    answer = Remote(server.url).get("index.json")
+    answer = Remote(server.url).get("index.json.gz")
     assert answer.data == b"the index"
     assert server.statuses == [503, 503, 200]
 
@@ -115,18 +118,70 @@ def test_failures_are_one_sentence_without_secrets(
     assert "hidden" not in str(error.value) + repr(Remote(url))
 
 
+@contextmanager
+def sending(first: bytes, then: bytes) -> Iterator[str]:
+    """The URL of a server that says this, and then that again and again."""
+    end = Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(first)
+            while not end.wait(0.05):
+                connection.sendall(then)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        end.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n"
+    b"Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(b"", b""), (_HEAD, b""), (_HEAD, b"x"), (b"HTTP/1.1 200 OK\r\n", b"")]
+)
+def test_a_server_that_sends_nothing_or_next_to_it_is_left(
+    monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes
+) -> None:
+    monkeypatch.setattr(transport, "_SILENCE", 1)
+    monkeypatch.setattr(transport, "_PAUSE", 0)
+    with sending(first, then) as url:
+        start = time.monotonic()
+        with pytest.raises(StoreError):
+            Remote(url).get("index.json.gz")
+    assert time.monotonic() - start < 10  # of the quarter of an hour that a file may take
+
+
+def test_a_304_that_nobody_asked_for_is_an_error(folder: Path, serve: Serve) -> None:
+    server = serve(folder)
+    server.fail("304", "", times=100)
+    with pytest.raises(StoreError):
+        Remote(server.url).get("index.json.gz")
+
+
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         monkeypatch.setattr(transport, "_RETRIES", 0)
         remote = Remote(f"http://127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(StoreError, match="nothing answers there: check the URL"):
-            remote.get("index.json")
+            remote.get("index.json.gz")
 
 
 def test_user_and_query_of_a_url_reach_the_server(folder: Path, serve: Serve) -> None:
     server = serve(folder)
-    Remote(server.url.replace("//", "//me:secret@")).get("index.json")
+    Remote(server.url.replace("//", "//me:secret@")).get("index.json.gz")
     assert server.headers[0]["authorization"] == "Basic bWU6c2VjcmV0"
 
 
@@ -135,7 +190,7 @@ def test_http_only_reads(folder: Path, serve: Serve) -> None:
     for write in (
         lambda: remote.put("x", b""),
         lambda: remote.put_if("x", b"", None),
-        lambda: remote.delete(["index.json"]),
+        lambda: remote.delete(["index.json.gz"]),
     ):
         with pytest.raises(StoreError, match="HTTP only reads: publish to s3://"):
             write()
@@ -145,23 +200,22 @@ def test_http_only_reads(folder: Path, serve: Serve) -> None:
 
 def test_a_folder_is_written_under_conditions(tmp_path: Path) -> None:
     remote = Remote((tmp_path / "new").as_uri())
-    first = remote.put_if("index.json", b"1", None)
+    first = remote.put_if("index.json.gz", b"1", None)
     with pytest.raises(Changed, match="changed by another writer"):
-        remote.put_if("index.json", b"2", None)
-    second = remote.put_if("index.json", b"2", first)
+        remote.put_if("index.json.gz", b"2", None)
+    second = remote.put_if("index.json.gz", b"2", first)
     with pytest.raises(Changed):
-        remote.put_if("index.json", b"3", first)
-    answer = remote.get("index.json")
+        remote.put_if("index.json.gz", b"3", first)
+    answer = remote.get("index.json.gz")
     assert (answer.data, answer.etag) == (b"2", second)
 
 
 def test_a_folder_takes_files_lists_and_removes(tmp_path: Path) -> None:
     remote = Remote((tmp_path / "new").as_uri())
-    (tmp_path / "file").write_bytes(b"content")
-    remote.put("a/b/c", tmp_path / "file")
+    remote.put("a/b/c", b"content")
     remote.put("a/d", b"bytes")
-    remote.put_if("index.json", b"", None)
-    assert sorted(one.path for one in remote.list()) == ["a/b/c", "a/d", "index.json"]
+    remote.put_if("index.json.gz", b"", None)
+    assert sorted(one.path for one in remote.list()) == ["a/b/c", "a/d", "index.json.gz"]
     assert [(one.path, one.bytes) for one in remote.list("a/b")] == [("a/b/c", 7)]
     assert list(remote.list("nothing")) == []
     remote.delete(["a/b/c", "a/never"])
