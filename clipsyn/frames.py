@@ -180,7 +180,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
     Raises UsageError if it cannot be written.
     """
-    with _output(path), _whole(path) as file:
+    with guarded_output(path), _whole(path) as file:
         yield file
 
 
@@ -243,7 +243,7 @@ def _runs(text: str) -> bool:
 
 def check_place(path: Path) -> None:
     """Raise UsageError unless a file can be written there: its folder exists and is not closed."""
-    with _output(path):
+    with guarded_output(path):
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "it is a folder")
         is_device = path.exists() and not path.is_file()
@@ -256,14 +256,14 @@ def check_place(path: Path) -> None:
 
 def make_folder_of(path: Path) -> None:
     """Make the folder that a file is to be in; raises UsageError if it cannot."""
-    with _output(path):
+    with guarded_output(path):
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _output(path: Path) -> Iterator[None]:
+def guarded_output(path: Path) -> Iterator[None]:
     """Raise UsageError for a place inside a store or router, and for what the system refuses."""
     check_outside(path)
     try:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn.errors import InputError
 from clipsyn.printable import html_table
 from clipsyn.registry import unknown_name
+from clipsyn.schema import MOST_CLASSES
 
 NO_LABEL = -1
 _NORM_TOLERANCE = 0.01  # float16 rounds a norm by less than 0.001
@@ -266,7 +267,7 @@ def check_unit_norm(name: str, embeddings: NDArray[Any]) -> None:
 
 
 def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
-    """(sample,) class indices; raises InputError for texts."""
+    """(sample,) class indices; raises InputError for texts, and for what is none of the classes."""
     array = np.asarray(labels)
     if array.size and array.dtype.kind in "OSU" and isinstance(array.flat[0], str | bytes):
         raise InputError(
@@ -274,7 +275,16 @@ def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
             f"{array.flat[0]!s}: give np.unique(labels, return_inverse=True)[1] if the classes "
             "are in alphabetical order"
         )
-    return array.astype(np.int32)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"labels are class indices, not {array.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        indices = array.astype(np.int32)
+    if (wrong := array[(indices != array) | (indices < NO_LABEL) | (indices >= MOST_CLASSES)]).size:
+        raise InputError(
+            f"labels are class indices from 0 to {MOST_CLASSES - 1:,}, and {NO_LABEL} where there "
+            f"is none, not {wrong.flat[0]}"
+        )
+    return indices
 
 
 def _named(names: Sequence[str], embeddings: Sequence[ArrayLike]) -> Mapping[str, ArrayLike]:

@@ -99,3 +99,5 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
 }
 NO_PREDICTION = 65535
 NO_CLASS = 65534  # an imported answer that is none of the classes: it counts as wrong
+MOST_CLASSES = NO_CLASS  # so many indices lie below it
+LARGEST_LOGIT = 1e10  # of what others give: sums of squares stay within float32

@@ -27,7 +27,6 @@ HELP = {  # what commands say
 FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)
 ELSEWHERE = {  # for commands that Python has no function for
     "analyses/cascade/costs.py": "--cost",  # read_costs, of the command line
-    "importing/tables.py": "--prediction-column",  # in Python an entry of a mapping
 }
 
 

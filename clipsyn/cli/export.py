@@ -27,9 +27,8 @@ def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | 
     """Write cells of STORE into the new folder OUTPUT, for other tools or as a data set.
 
     \b
-    clip-retrieval   img_emb/*.npy beside metadata/*.parquet, as embedding-reader and autofaiss read
-    npz              one file a cell
-    huggingface      parquet with a card, as the library datasets and the hub read
+    npz           one file a cell
+    huggingface   parquet with a card, as the library datasets and the hub read
 
     The numbers have the bits of the store's, and `clipsyn import STORE OUTPUT` reads them back.
 

@@ -9,20 +9,16 @@ import click
 
 from clipsyn.cli.declared import settings_command
 from clipsyn.cli.options import Report, report_options
-from clipsyn.importing.settings import ROLES, ImportSettings
+from clipsyn.importing.settings import ImportSettings
 
 _FILES = click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
 
 
-def _import(
-    store: Path, files: tuple[Path, ...], *, report: Report, columns: dict[str, str], **values: Any
-) -> None:
+def _import(store: Path, files: tuple[Path, ...], *, report: Report, **values: Any) -> None:
     from clipsyn.importing.summary import imported_table
     from clipsyn.importing.write import import_files
 
-    named = {role: name for role in ROLES if (name := values.pop(f"{role}_column"))}
-    settings = ImportSettings(**{**values, "columns": columns | named})
-    imported = import_files(store, files, settings)
+    imported = import_files(store, files, ImportSettings(**values))
     report.show(imported, lambda shown: {"": (imported_table(shown),)})
 
 
@@ -45,12 +41,4 @@ predictions then show them beside extracted backbones.""",
         "clipsyn import store raw-data/contrast",
     ),
     arguments=[_FILES],
-    more=[
-        click.option(
-            f"--{role}-column",
-            metavar="NAME",
-            help=f"Column of {what}, if it is not called as usual.",
-        )
-        for role, what in ROLES.items()
-    ],
 )

@@ -1,3 +1,3 @@
 """Cells as files that other tools read, and that `clipsyn import` reads back bit for bit."""
 
-LAYOUTS = ("clip-retrieval", "npz", "huggingface")
+LAYOUTS = ("npz", "huggingface")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
-from clipsyn.errors import MissingCell, UsageError
+from clipsyn.errors import UsageError
 from clipsyn.exporting import LAYOUTS
-from clipsyn.exporting.held import Held, held
+from clipsyn.exporting.held import held
 from clipsyn.exporting.layouts import WRITERS, write_classes
 from clipsyn.exporting.manifest import NAME, Cell, Classes, Manifest, Split
+from clipsyn.frames import guarded_output
 from clipsyn.origins.card import page
 from clipsyn.origins.made import made
 from clipsyn.progress import Progress
@@ -33,20 +35,15 @@ def export(
 ) -> Manifest:
     """Write cells into a new folder, which is there whole or not at all, and say what it holds.
 
-    Raises UsageError where something is in the way, or the layout is not known or has no room for
-    what all the cells hold.
+    Raises UsageError where something is in the way, where the folder would lie in a store, and for
+    a layout that is not known.
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
     if exists(output) and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"{output} is there already: give a new folder, or remove it")
-    with _whole(output) as folder:
+    with guarded_output(output), _whole(output) as folder:
         cells = list(_cells(store, folder, keys, layout, progress))
-        if not cells:
-            raise MissingCell(
-                f"none of these cells has image embeddings, and {layout} holds nothing else: "
-                "export them with layout=npz"
-            )
         splits = dict.fromkeys((cell.key.dataset, cell.key.split) for cell in cells)
         manifest = Manifest(
             layout,
@@ -70,13 +67,9 @@ def _cells(
     counter = progress.add("exporting", len(keys), unit="cells")
     for key in keys:
         for cell in held(store, key):
-            if layout != "clip-retrieval" or cell.kind == "embeddings":
-                yield _listed(cell, WRITERS[layout](folder, cell))
+            file = WRITERS[layout](folder, cell)
+            yield Cell(file, cell.key, cell.kind, cell.prompts, cell.fingerprint)
         progress.advance(counter, 1)
-
-
-def _listed(cell: Held, file: str) -> Cell:
-    return Cell(file, cell.key, cell.kind, cell.prompts, cell.fingerprint)
 
 
 def _split(store: FeatureStore, dataset: str, split: str) -> Split:
@@ -125,11 +118,34 @@ def _configs(manifest: Manifest) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _whole(output: Path) -> Iterator[Path]:
-    """A folder that takes the place of `output` when it is complete."""
-    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
-    partial.mkdir(parents=True)
+    """A folder that takes the place of `output` when it is complete.
+
+    What a killed export left there is removed; while another is at work there is a UsageError.
+    """
+    partial = output.with_name(f".{output.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    with _held(partial, output):
+        try:
+            for left in partial.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial
+            partial.rename(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _held(partial: Path, output: Path) -> Iterator[None]:
+    """Keep the folder from other processes; a kill lets go of it."""
+    descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        yield partial
-        partial.rename(output)
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"another process exports to {output}: wait for it, or give another folder"
+                ) from None
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)

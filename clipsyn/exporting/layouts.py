@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from clipsyn.exporting.held import Held
 from clipsyn.store.folders import folder_name
 
-PART_ROWS = 1_000_000  # of clip-retrieval's files
 ARRAYS = {  # what the store's arrays are called in an npz, as `clipsyn import` knows them
     "image_embedding": "embeddings",
     "logit": "logits",
@@ -24,27 +23,10 @@ ARRAYS = {  # what the store's arrays are called in an npz, as `clipsyn import` 
 
 def write_npz(folder: Path, cell: Held) -> str:
     """All of a cell in one file."""
-    name = _place(cell, ".npz")
+    names = [*cell.key.names, *([] if cell.prompts is None else [cell.prompts])]
+    name = "/".join(map(folder_name, names)) + ".npz"
     arrays = {ARRAYS[array]: values for array, values in cell.arrays.items()}
     _save(folder / name, {**arrays, "valid": cell.valid, **_samples(cell)})
-    return name
-
-
-def write_clip_retrieval(folder: Path, cell: Held) -> str:
-    """Image embeddings as clip-retrieval's inference writes them: npy beside parquet, row by row.
-
-    An image without an embedding keeps its row, of zeros: an index finds such a row for no query,
-    and the rows of all backbones stay the same.
-    """
-    name = _place(cell, "")
-    embeddings = np.where(cell.valid[:, None], cell.arrays["image_embedding"], np.float16(0))
-    frame = _frame(cell).rename({"sample_id": "image_path", "class_name": "caption"})
-    for part, start in enumerate(range(0, len(embeddings), PART_ROWS)):
-        of_part = slice(start, start + PART_ROWS)
-        _save(folder / name / "img_emb" / f"img_emb_{part}.npy", embeddings[of_part])
-        path = folder / name / "metadata" / f"metadata_{part}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame[of_part].write_parquet(path)
     return name
 
 
@@ -54,13 +36,12 @@ def write_huggingface(folder: Path, cell: Held) -> str:
     folders = [folder_name(name) for name in names if name is not None]
     name = "/".join(("data", *folders, f"{folder_name(cell.key.split)}.parquet"))
     columns = {array: _column(values, cell.valid) for array, values in cell.arrays.items()}
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    _frame(cell).with_columns(**columns).write_parquet(folder / name)
+    with _new(folder / name) as file:
+        _frame(cell).with_columns(**columns).write_parquet(file)
     return name
 
 
 WRITERS: Mapping[str, Callable[[Path, Held], str]] = {
-    "clip-retrieval": write_clip_retrieval,
     "npz": write_npz,
     "huggingface": write_huggingface,
 }
@@ -73,11 +54,6 @@ def write_classes(
     name = "/".join(("classes", *map(folder_name, names))) + ".npz"
     _save(folder / name, {"class_embeddings": embeddings, "logit_scale": np.array(scale)})
     return name
-
-
-def _place(cell: Held, ending: str) -> str:
-    names = [*cell.key.names, *([] if cell.prompts is None else [cell.prompts])]
-    return "/".join(map(folder_name, names)) + ending
 
 
 def _samples(cell: Held) -> dict[str, NDArray[Any]]:
@@ -106,10 +82,11 @@ def _column(values: NDArray[Any], valid: NDArray[np.bool_]) -> pl.Series:
     return pl.select(pl.when(pl.Series(valid)).then(column)).to_series()
 
 
-def _save(path: Path, values: NDArray[Any] | Mapping[str, Any]) -> None:
+def _save(path: Path, arrays: Mapping[str, Any]) -> None:
+    with _new(path) as file:
+        np.savez(file, **arrays)
+
+
+def _new(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        if isinstance(values, np.ndarray):
-            np.save(file, values, allow_pickle=False)
-        else:
-            np.savez(file, **values)
+    return path.open("wb")

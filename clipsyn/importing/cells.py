@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DatasetError
-from clipsyn.importing.classes import check_count, class_indices, class_names
+from clipsyn.importing.classes import class_indices, class_names
 from clipsyn.importing.parts import Part, Text, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.pool import NO_LABEL
@@ -24,6 +24,7 @@ from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
 from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.folders import PROMPTS
+from clipsyn.store.given import finite_rows
 from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
@@ -107,7 +108,6 @@ def new_table(parts: Sequence[Part], wanted: ImportSettings, names: Sequence[str
     parts = [_numbered(part) for part in parts]
     ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
     names = tuple(names) or class_names(parts)
-    check_count(names, wanted.dataset_name)
     labels = np.full(len(ids), NO_LABEL, np.int32)
     rows = {name: row for row, name in enumerate(ids)}
     for part in parts:
@@ -294,10 +294,10 @@ class _Values:
     def valid(self) -> NDArray[np.bool_]:
         if self.part.kind == "predictions":
             return self._classes >= 0
-        valid: NDArray[np.bool_] = np.isfinite(self.part.values).all(axis=1)
-        if self.part.kind == "embeddings":
-            valid &= np.isfinite(self._embedding).all(axis=1)
-        return valid
+        if self.part.kind == "logits":
+            return finite_rows(self.part.values)
+        finite: NDArray[np.bool_] = np.isfinite(self._embedding).all(axis=1)
+        return finite
 
     @cached_property
     def _classes(self) -> NDArray[np.int64]:

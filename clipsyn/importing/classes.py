@@ -15,7 +15,7 @@ from clipsyn.catalog.experiments import categories
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import NOTHING, Part, short
 from clipsyn.registry import unknown_name
-from clipsyn.schema import NO_CLASS
+from clipsyn.schema import MOST_CLASSES
 
 _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")
@@ -54,10 +54,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         raise DatasetError(
             f"classes are names and indices at once ({short(sorted(texts))}): give classes=FILE"
         )
-    if numbers:
-        names = _numbers(max(int(float(text)) for text in texts) + 1)
-    else:
-        names = tuple(sorted(texts))
+    names = _numbers(max(map(float, texts)) + 1) if numbers else tuple(sorted(texts))
     _LOG.info(f"classes: the {len(names)} that occur; classes=FILE would name them all")
     return names
 
@@ -106,11 +103,6 @@ def have_other_numbers(names: Sequence[str]) -> bool:
     return any(_INDEX.fullmatch(name) and name != str(at) for at, name in enumerate(names))
 
 
-def check_count(names: Sequence[str], where: object) -> None:
-    if len(names) > NO_CLASS:
-        raise DatasetError(f"{where}: at most {NO_CLASS} classes can be stored, not {len(names)}")
-
-
 def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
     """Refuse columns of numbers that no label calls a class: a confidence is none."""
     labels = _classes(_labels(parts))
@@ -131,5 +123,10 @@ def _classes(texts: Iterable[str]) -> set[str]:
     return {text for text in texts if text.lower() not in NOTHING} - {"-1"}
 
 
-def _numbers(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))
+def _numbers(count: float) -> tuple[str, ...]:
+    if count > MOST_CLASSES:
+        raise DatasetError(
+            f"there would be {count:,.0f} classes, by the largest of their indices: at most "
+            f"{MOST_CLASSES:,} can be stored"
+        )
+    return tuple(map(str, range(int(count))))

@@ -14,6 +14,7 @@ from clipsyn.frames import read_parquet
 from clipsyn.importing.numpy_files import load
 from clipsyn.importing.parts import Part, short
 from clipsyn.importing.settings import ImportSettings
+from clipsyn.importing.tables import texts_of
 from clipsyn.specs import parse_perturbation
 
 IDS = ("image_path", "sample_id", "id", "key", "url")  # columns that name an image
@@ -88,7 +89,7 @@ def _column(
             f"{short(table.columns)}"
         )
     name = asked or next((name for name in guesses if name in table.columns), None)
-    return None if name is None else tuple(table[name].cast(pl.String).fill_null(""))
+    return None if name is None else texts_of(path, table[name])
 
 
 def _numbered(folder: Path, ending: str) -> tuple[Path, ...]:

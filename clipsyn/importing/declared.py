@@ -28,22 +28,22 @@ def check_declared(file: IO[bytes]) -> None:
     if start == npy.MAGIC_PREFIX:
         _check_array(file, size)
     elif start.startswith(b"PK"):
-        _check_archive(file)
+        _check_archive(file, size)
     file.seek(0)
 
 
-def _check_archive(file: IO[bytes]) -> None:
+def _check_archive(file: IO[bytes], on_disk: int) -> None:
     with zipfile.ZipFile(file) as archive:
+        declared = sum(member.file_size for member in archive.infolist())
+        if declared > most_bytes(on_disk):
+            raise ValueError(
+                f"it has {declared:,} bytes of {on_disk:,} compressed, which no measured numbers "
+                "come to: write it with np.savez, uncompressed"
+            )
         for member in archive.infolist():
-            size = member.file_size
-            if size > most_bytes(member.compress_size):
-                raise ValueError(
-                    f"{member.filename} has {size:,} bytes of {member.compress_size:,} compressed, "
-                    "which no measured numbers come to: write it with np.savez, uncompressed"
-                )
             if member.filename.endswith(".npy"):
                 with archive.open(member) as stream:
-                    _check_array(stream, size)
+                    _check_array(stream, member.file_size)
 
 
 def _check_array(file: IO[bytes], size: int) -> None:

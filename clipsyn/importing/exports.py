@@ -16,10 +16,11 @@ from clipsyn.exporting.layouts import ARRAYS
 from clipsyn.exporting.manifest import NAME, Cell, Classes, Manifest, Split, read_manifest
 from clipsyn.frames import read_parquet
 from clipsyn.importing.cells import Aligned, NewCell
-from clipsyn.importing.clip_retrieval import image_embeddings, metadata
 from clipsyn.importing.numpy_files import load
 from clipsyn.importing.parts import Text
 from clipsyn.importing.settings import ImportSettings
+from clipsyn.importing.tables import texts_of
+from clipsyn.pool import as_labels
 from clipsyn.printable import few
 from clipsyn.settings import defaults
 from clipsyn.store.features import FeatureStore
@@ -37,7 +38,7 @@ class _Rows(NamedTuple):
     labels: NDArray[np.int32]
     valid: NDArray[np.bool_]
     arrays: dict[str, NDArray[Any]]
-    files: tuple[Path, ...]
+    path: Path
 
 
 def is_export(path: Path) -> bool:
@@ -92,7 +93,7 @@ def _new_cell(cell: Cell, rows: _Rows, table: SampleTable, texts: Mapping[str, T
     if cell.kind != "embeddings":
         texts = {}
     prompts = next(iter(texts), cell.prompts)
-    files = (*rows.files, *(text.file for text in texts.values()))
+    files = (rows.path, *(text.file for text in texts.values()))
     return NewCell(cell.key, prompts, cell.kind, texts, {**arrays, "valid": valid}, invalid, files)
 
 
@@ -131,8 +132,10 @@ def _read(path: Path, layout: str, cell: Cell) -> _Rows:
         needed = expected.get(cell.kind, "prediction")
         if needed not in rows.arrays:
             raise ValueError(f"it has no {ARRAYS[needed]}")
-        lengths = {len(values) for values in (rows.labels, rows.valid, *rows.arrays.values())}
-        if lengths != {len(rows.ids)} or rows.valid.dtype != np.bool_:
+        lengths = {values.shape[:1] for values in rows.arrays.values()}
+        if {rows.labels.shape, rows.valid.shape, *lengths} != {(len(rows.ids),)} or (
+            rows.valid.dtype != np.bool_
+        ):
             raise ValueError("its arrays have not one row for each id")
         return rows
 
@@ -141,24 +144,15 @@ def _read_npz(path: Path) -> _Rows:
     arrays = load(path)
     held = {_STORED[name]: arrays[name] for name in _STORED if name in arrays}
     ids = tuple(map(str, arrays["ids"]))
-    return _Rows(ids, arrays["labels"].astype(np.int32), arrays["valid"], held, (path,))
-
-
-def _read_clip_retrieval(path: Path) -> _Rows:
-    (files, embeddings), frame = image_embeddings(path), metadata(path)
-    valid = frame["valid"].to_numpy()
-    embeddings[~valid] = np.nan
-    held = {"image_embedding": embeddings}
-    ids = tuple(frame["image_path"])
-    return _Rows(ids, frame["label"].to_numpy().astype(np.int32), valid, held, files)
+    return _Rows(ids, as_labels(arrays["labels"]), arrays["valid"], held, path)
 
 
 def _read_huggingface(path: Path) -> _Rows:
     frame = read_parquet(path)
     valid = frame["valid"].to_numpy()
     held = {name: _values(frame[name], name) for name in _STORED.values() if name in frame.columns}
-    ids = tuple(frame["sample_id"])
-    return _Rows(ids, frame["label"].to_numpy().astype(np.int32), valid, held, (path,))
+    ids = texts_of(path, frame["sample_id"])
+    return _Rows(ids, as_labels(frame["label"].to_numpy()), valid, held, path)
 
 
 def _values(column: pl.Series, name: str) -> NDArray[Any]:
@@ -176,6 +170,5 @@ def _values(column: pl.Series, name: str) -> NDArray[Any]:
 
 _READERS = {
     "npz": _read_npz,
-    "clip-retrieval": _read_clip_retrieval,
     "huggingface": _read_huggingface,
 }

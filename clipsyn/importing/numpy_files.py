@@ -100,7 +100,7 @@ def read_texts(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]
     if path.suffix in TABLES:
         return read_column(path, role, wanted)
     if path.suffix in (".npy", *TORCH):
-        return _texts(load(path)[path.name])
+        return _texts(path, role, load(path)[path.name])
     told = f"{path} cannot be read as {role}s, one a line"
     with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
         text = path.read_text(encoding="utf-8-sig")
@@ -161,9 +161,7 @@ def _inside(
     name = next((name for name in names if name in arrays and len(arrays) > 1), None)
     if name is None:
         return None
-    if arrays[name].ndim != 1:
-        raise DatasetError(f"{path}: {name} are (row,), not {arrays[name].shape}")
-    return _texts(arrays[name])
+    return _texts(path, name, arrays[name])
 
 
 def _checked(
@@ -173,9 +171,7 @@ def _checked(
     if kind == "auto":
         kind = _kind_of(path, values, known)
     if kind == "predictions":
-        if values.ndim != 1:
-            raise DatasetError(f"{path}: predictions are (row,), not {values.shape}")
-        return kind, np.array(_texts(values), object)
+        return kind, np.array(_texts(path, kind, values), object)
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
         raise DatasetError(
             f"{path}: {kind} are numbers (row, {'embed' if kind == 'embeddings' else 'class'}), "
@@ -206,11 +202,13 @@ def _kind_of(path: Path, values: NDArray[Any], known: Sequence[str]) -> str:
     )
 
 
-def _texts(values: NDArray[Any]) -> tuple[str, ...]:
+def _texts(path: Path, what: str, values: NDArray[Any]) -> tuple[str, ...]:
     """Numbers and texts as texts: 3, 3.0 and "3" are the same class."""
+    if values.ndim != 1 or values.dtype.kind not in "biufSU":
+        raise DatasetError(f"{path}: {what} are (row,), not {values.dtype} {values.shape}")
     if values.dtype.kind == "f":
         texts = (f"{v:.0f}" if v.is_integer() else str(v) for v in values)
         return tuple("" if text == "nan" else text for text in texts)
     if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
+        values = np.char.decode(values, "utf-8", "replace")
     return tuple(str(value).strip() for value in values)

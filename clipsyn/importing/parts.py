@@ -20,7 +20,7 @@ from clipsyn.specs import CLEAN, parse_perturbation
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
 _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
-_LEVEL = re.compile(r"[A-Za-z]*(\d+)(?:\.0*)?")
+_LEVEL = re.compile(r"[A-Za-z]*(\d{1,9})(?:\.0*)?")
 _NAME = re.compile(r"[a-z0-9_]+")
 
 

@@ -8,16 +8,6 @@ from pathlib import Path
 from clipsyn.settings import FLAG, NUMBER, PAIRS, PATH, TEXT, Settings, setting
 from clipsyn.specs import CLEAN
 
-ROLES = {  # what a column is for: how help calls it
-    "id": "the sample ids",
-    "prediction": "the predicted classes",
-    "confidence": "the probabilities of the predicted classes",
-    "label": "the true classes",
-    "backbone": "the backbones' names",
-    "perturbation": "perturbations such as jpeg-3",
-    "severity": "severities of --perturb",
-}
-
 
 class ImportSettings(Settings):
     """Settings of `clipsyn import`; docs/importing.md explains each."""
@@ -97,7 +87,8 @@ class ImportSettings(Settings):
     columns: Mapping[str, str] = setting(
         {},
         PAIRS,
-        "What a column of the file is for, as the options below say one by one.",
+        "Which column is what, where it is not called as usual: id=key,label=truth. ROLE is id, "
+        "prediction, confidence, label, backbone, perturbation or severity.",
         metavar="ROLE=NAME",
     )
     conditions: Mapping[str, str] = setting(

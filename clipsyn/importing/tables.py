@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipsyn.catalog.experiments import experiment_of
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.frames import read_parquet, unguarded
+from clipsyn.frames import MOST_BYTES, read_parquet, unguarded
 from clipsyn.importing.formats import (
     RESPONSES,
     SHAPE_BIAS,
@@ -49,7 +49,7 @@ EMBEDDINGS = ("image_embedding", "embedding", "embeddings", "image_emb")  # colu
 PREDICT = {"id", "class", "class_index", "probability"}  # `clipsyn predict` writes these
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # pandas' index
 _TWICE = re.compile(r"(.*)_duplicated_\d+")  # what polars calls a column whose name was there
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
 def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
@@ -104,13 +104,13 @@ class _Table:
         if role not in self.roles:
             names = " or ".join(ROLES[role])
             raise DatasetError(
-                f"{self.path} has no column {names}: say which it is with --{role}-column; "
+                f"{self.path} has no column {names}: say which it is with columns=… ({role}=NAME); "
                 f"its columns are {short(self.frame.columns)}"
             )
         return self.roles[role]
 
     def texts(self, column: str) -> tuple[str, ...]:
-        return tuple(self.frame[column].cast(pl.String).fill_null("").str.strip_chars())
+        return texts_of(self.path, self.frame[column])
 
     def _filled(self, role: str) -> tuple[str, ...]:
         """The texts of a role that no row may lack."""
@@ -145,8 +145,8 @@ class _Table:
             asked = self.wanted.columns.get(role)
             if asked and asked.lower() not in by_name:
                 raise DatasetError(
-                    f"{self.path} has no column {asked} (--{role}-column); its columns are "
-                    f"{short(columns)}"
+                    f"{self.path} has no column {asked} for {role}, as columns=… has it; its "
+                    f"columns are {short(columns)}"
                 )
             of_predict = role in self._of_predict and by_name.keys() >= PREDICT
             more = [self._of_predict[role]] if of_predict else []
@@ -311,7 +311,7 @@ class _Table:
             raise DatasetError(
                 f"{self.path}: no class is called after the columns of numbers ({short(named)}), "
                 f"and {short(texts)} may be what was predicted: name that column with "
-                "--prediction-column, or the classes with classes=FILE"
+                "columns=… (prediction=NAME), or the classes with classes=FILE"
             )
 
     def _is_text(self, name: str) -> bool:
@@ -335,6 +335,18 @@ class _Table:
                     "number"
                 )
         return numbers.fill_null(float("nan"))
+
+
+def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:
+    """A column as texts, "" where there is nothing; DatasetError for one that holds no texts."""
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Object):
+        raise DatasetError(
+            f"{path}: column {column.name} holds {column.dtype}, where texts or numbers are needed"
+        )
+    texts = column.cast(pl.String).fill_null("")
+    if (size := texts.str.len_bytes().sum()) > MOST_BYTES:  # one that stands often is stored once
+        raise DatasetError(f"{path}: the texts of column {column.name} come to {size:,} bytes")
+    return tuple(texts.str.strip_chars())
 
 
 def _rows_of(path: Path, column: pl.Series) -> NDArray[np.float32]:
@@ -381,7 +393,7 @@ def _numbered(columns: list[str]) -> list[str] | None:
     matches = [_NUMBERED.fullmatch(name) for name in columns]
     if not all(matches) or len({match[1] for match in matches if match}) != 1:
         return None
-    numbers = [int(match[2]) for match in matches if match]
-    if sorted(numbers) != list(range(len(columns))):
+    by_number = {int(match[2]): match[0] for match in matches if match}
+    if sorted(by_number) != list(range(len(columns))):
         return None
-    return [columns[numbers.index(number)] for number in range(len(columns))]
+    return [by_number[number] for number in range(len(columns))]

@@ -75,11 +75,13 @@ class _Tensors(pickle.Unpickler):
         super().__init__(stream)
         self._file = file
         self._folder = folder
+        self._values: NDArray[Any] | None = None  # of the one tensor, taken once: a pickle of a
+        # hundred bytes may ask for them a million times
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
             ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             **{("torch", storage): storage for storage in _STORAGES},
         }
         if (module, name) not in known:
@@ -87,18 +89,34 @@ class _Tensors(pickle.Unpickler):
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> NDArray[Any]:
+        if self._values is not None:
+            raise pickle.UnpicklingError("it holds several tensors")
         _, storage, key, *_ = pid
         order = f"{self._folder}byteorder"
         is_big = order in self._file.namelist() and self._file.read(order) == b"big"
         dtype = np.dtype(_STORAGES[storage]).newbyteorder(">" if is_big else "<")
         values = np.frombuffer(self._file.read(f"{self._folder}data/{key}"), dtype)
+        self._values = values.astype(dtype.newbyteorder("="), copy=False)
         if storage == "BFloat16Storage":
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(dtype.newbyteorder("="), copy=False)
+            self._values = (values.astype(np.uint32) << 16).view(np.float32)
+        return self._values
+
+    def _tensor(
+        self,
+        storage: NDArray[Any],
+        offset: int,
+        size: Sequence[int],
+        stride: Sequence[int],
+        *_: Any,
+    ) -> NDArray[Any]:
+        if storage is not self._values:
+            raise pickle.UnpicklingError("it holds several tensors")
+        self._values = storage[:0]
+        return _copied(storage, offset, size, stride)
 
 
-def _tensor(
-    storage: NDArray[Any], offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
+def _copied(
+    storage: NDArray[Any], offset: int, size: Sequence[int], stride: Sequence[int]
 ) -> NDArray[Any]:
     """The view of a storage that a tensor is, copied.
 

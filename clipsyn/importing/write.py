@@ -28,6 +28,7 @@ from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.texts import text_beside
 from clipsyn.numerics.metrics import accuracy
+from clipsyn.registry import unknown_name
 from clipsyn.schema import NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
 from clipsyn.store.facts import ELSEWHERE
@@ -62,6 +63,9 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     for what in ("split",) if wanted.dataset is None else ("dataset", "split"):
         if not getattr(wanted, what).strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
+    for role in wanted.columns:
+        if role not in ROLES:
+            raise unknown_name("role of a column", role, ROLES)
     there = None if is_vacant(store) else FeatureStore.open(store)
     exports = [path for path in files if is_export(path)]
     paths = _expanded([path for path in files if path not in exports], wanted.split)
@@ -172,8 +176,8 @@ _FORMATS = "CSV, Parquet, npy, npz and pt are read"
 
 
 def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
-    if not path.exists():
-        raise DatasetError(f"{path} does not exist")
+    if not path.is_dir() and not path.is_file():
+        raise DatasetError(f"{path} is no file or folder")
     if path.suffix in TABLES or path.is_dir():
         if wanted.ids or wanted.labels:
             raise UsageError(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.schema import NO_CLASS, NO_PREDICTION
+from clipsyn.schema import LARGEST_LOGIT, NO_CLASS, NO_PREDICTION
 
 
 def matrix(where: str, what: str, rows: ArrayLike) -> NDArray[Any]:
@@ -45,13 +45,20 @@ def known_rows(
     known = np.ones(len(values), np.bool_) if valid is None else np.array(valid)
     if known.shape != (len(values),) or known.dtype != np.bool_:
         raise InputError(f"{where}: valid is bool ({len(values)},), not {_described(known)}")
-    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if len(wrong := np.flatnonzero(known & ~finite)):
+    if len(wrong := np.flatnonzero(known & ~finite_rows(values))):
         raise InputError(
-            f"{where}: {what} of {len(wrong):,} rows are not finite (row {wrong[0]} of these "
-            f"{len(values):,}): valid=… says which images have none"
+            f"{where}: {what} of {len(wrong):,} rows are not finite, or beyond {LARGEST_LOGIT:g} "
+            f"(row {wrong[0]} of these {len(values):,}): valid=… says which images have none"
         )
     return known
+
+
+def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """(row,) whether all of a row is finite, and not so large that sums of it are not."""
+    columns = tuple(range(1, values.ndim))
+    high, low = (limit(axis=columns).astype(np.float64) for limit in (values.max, values.min))
+    finite: NDArray[np.bool_] = (low >= -LARGEST_LOGIT) & (high <= LARGEST_LOGIT)
+    return finite
 
 
 def stored_predictions(

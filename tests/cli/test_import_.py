@@ -118,8 +118,8 @@ class TestTheCommand:
         path = write(
             tmp_path / "mine.csv", key=["a", "b"], guess=[0, 1], truth=[0, 1], net=["x"] * 2
         )
-        columns = ("--id-column", "key", "--prediction-column", "guess", "--label-column", "truth")
-        options = ("-d", "toy", *columns, "--backbone-column", "net", "--json")
+        columns = "id=key,prediction=guess,label=truth,backbone=net"
+        options = ("-d", "toy", "--columns", columns, "--json")
         (row,) = json.loads(clipsyn("import", tmp_path / "store", path, *options).stdout)
         assert (row["backbone"], row["acc1"]) == ("x", 1.0)
 
@@ -138,6 +138,7 @@ class TestTheCommand:
             ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
             ({"id": "ab", "pred": "01"}, ("--conditions", "c1"), 2, "CONDITION=PERTURBATION"),
             ({"id": "ab", "pred": "01"}, ("--names", "c1"), 2, "OLD=NEW"),
+            ({"id": "ab", "pred": "01"}, ("--columns", "ids=id"), 2, "did you mean id"),
         ],
     )
     def test_mistakes(

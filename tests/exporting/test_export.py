@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import polars as pl
 import pytest
 import yaml
 
-from clipsyn.errors import MissingCell, UnknownName, UsageError
+from clipsyn.errors import UnknownName, UsageError
 from clipsyn.exporting import LAYOUTS, layouts
 from clipsyn.exporting.export import export
 from clipsyn.specs import FeatureKey
@@ -27,32 +31,6 @@ def exported(fakes, mixed: FeatureStore, tmp_path: Path):
         return tmp_path / layout
 
     return run
-
-
-def test_clip_retrieval_has_an_array_beside_a_table(exported, mixed):
-    folder = exported("clip-retrieval") / CELL
-    embeddings = np.load(folder / "img_emb" / "img_emb_0.npy")
-    table = pl.read_parquet(folder / "metadata" / "metadata_0.parquet")
-    stored, samples = mixed.embeddings(KEY), mixed.samples("toy", "test")
-    assert embeddings.dtype == np.float16
-    assert not embeddings[3].any()  # the bad image keeps its row
-    assert np.array_equal(np.delete(embeddings, 3, 0), np.delete(stored, 3, 0))
-    assert table["image_path"].to_list() == list(samples.ids)
-    assert table["caption"].to_list() == [samples.class_names[label] for label in samples.labels]
-    assert table["valid"].to_list() == [row != 3 for row in range(20)]
-
-
-def test_large_cells_have_several_parts(fakes, exported, mixed, tmp_path, monkeypatch):
-    from clipsyn.importing.settings import ImportSettings
-    from clipsyn.importing.write import import_files
-
-    monkeypatch.setattr(layouts, "PART_ROWS", 2)
-    folder = exported("clip-retrieval")
-    parts = sorted(path.name for path in (folder / CELL / "img_emb").iterdir())
-    assert len(parts) == 10
-    import_files(tmp_path / "again", [folder], ImportSettings())
-    again = FeatureStore.open(tmp_path / "again")
-    assert again.embeddings(KEY).tobytes() == mixed.embeddings(KEY).tobytes()
 
 
 def test_npz_is_plain_arrays(exported, mixed):
@@ -103,9 +81,41 @@ def test_the_folder_is_there_whole_or_not_at_all(fakes, mixed, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(layouts.WRITERS, "npz", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UsageError, match="No space"):
         export(mixed, tmp_path / "out", mixed.keys(), "npz", fakes.Quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_that_cannot_grow_is_one_sentence(fakes, mixed, tmp_path, monkeypatch, layout):
+    monkeypatch.setattr(layouts, "_new", lambda _: Path("/dev/full").open("wb"))
+    with pytest.raises(UsageError, match="No space"):
+        export(mixed, tmp_path / "out", mixed.keys(), layout, fakes.Quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["mixed"]
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(fakes, mixed, tmp_path):
+    left = tmp_path / ".out.partial"
+    (left / "toy").mkdir(parents=True)
+    (left / "toy" / "half.npz").write_bytes(b"half")
+    export(mixed, tmp_path / "out", [KEY], "npz", fakes.Quiet())
+    assert {path.name for path in tmp_path.iterdir()} == {"mixed", "out"}
+    assert not list(tmp_path.rglob("half.npz"))
+
+
+def test_two_exports_at_once_are_refused(fakes, mixed, tmp_path):
+    with _held_by_another(tmp_path / ".out.partial"), pytest.raises(UsageError, match="another"):
+        export(mixed, tmp_path / "out", [KEY], "npz", fakes.Quiet())
+    assert (tmp_path / ".out.partial").is_dir()
+
+
+@contextmanager
+def _held_by_another(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    flock(descriptor, LOCK_EX)
+    yield
+    os.close(descriptor)
 
 
 def test_what_cannot_be_is_said(fakes, mixed, tmp_path):
@@ -115,7 +125,6 @@ def test_what_cannot_be_is_said(fakes, mixed, tmp_path):
         export(mixed, tmp_path / "there", [KEY], "npz", fakes.Quiet())
     with pytest.raises(UnknownName, match="unknown layout 'nzp'"):
         export(mixed, tmp_path / "new", [KEY], "nzp", fakes.Quiet())
-    logits = FeatureKey("toy", "test", "clean", "their-logits")
-    with pytest.raises(MissingCell, match="layout=npz"):
-        export(mixed, tmp_path / "new", [logits], "clip-retrieval", fakes.Quiet())
+    with pytest.raises(UsageError, match="lies in the store"):
+        export(mixed, mixed.path / "features" / "new", [KEY], "npz", fakes.Quiet())
     assert not (tmp_path / "new").exists()

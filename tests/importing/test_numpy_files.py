@@ -75,7 +75,7 @@ class TestArrays:
             (np.zeros(3), "logits", r"\(row, class\), not float64 \(3,\)"),
             (np.zeros((0, 3)), "logits", r"not float64 \(0, 3\)"),
             (np.array([["a", "b", "c"]]), "logits", "logits are numbers"),
-            (np.zeros((2, 3)), "predictions", r"predictions are \(row,\), not \(2, 3\)"),
+            (np.zeros((2, 3)), "predictions", r"predictions are \(row,\), not float64 \(2, 3\)"),
             ([[0.5, 0.2, 0.2]], "probabilities", r"do not sum to 1 \(row 0: 0\.9\)"),
         ],
     )
@@ -172,7 +172,7 @@ class TestArchives:
 
     def test_ids_that_are_no_vector(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "mine.npz", logits=LOGITS, ids=np.zeros((2, 2)))
-        with pytest.raises(DatasetError, match=r"ids are \(row,\), not \(2, 2\)"):
+        with pytest.raises(DatasetError, match=r"ids are \(row,\), not float64 \(2, 2\)"):
             read(tmp_path / "mine.npz")
 
 

@@ -158,7 +158,7 @@ class TestNumbers:
         self, write_csv: Write, options: dict[str, Any]
     ) -> None:
         path = write_csv(["id", "answer", "rank", "sure"], [["a", "cat", 1, 2], ["b", "", 3, 4]])
-        with pytest.raises(DatasetError, match=r"\(rank, sure\), and answer may .*--pred"):
+        with pytest.raises(DatasetError, match=r"\(rank, sure\), and answer may .*prediction=NAME"):
             only(path, **options)
         assert only(path, columns={"prediction": "answer"}).values.tolist() == ["cat", ""]
         assert only(path, ("rank", "sure")).columns == ()
@@ -240,12 +240,12 @@ class TestConfidence:
 class TestBadInput:
     def test_no_ids_names_the_columns_found(self, write_csv: Write) -> None:
         path = write_csv(["key", "prediction"], [["a", "cat"]])
-        with pytest.raises(DatasetError, match=r"--id-column; its columns are key, prediction"):
+        with pytest.raises(DatasetError, match=r"id=NAME\); its columns are key, prediction"):
             only(path)
 
     def test_a_column_that_is_not_there(self, write_csv: Write) -> None:
         path = write_csv(["id", "prediction"], [["a", "cat"]])
-        with pytest.raises(DatasetError, match=r"no column Truth \(--label-column\)"):
+        with pytest.raises(DatasetError, match="no column Truth for label"):
             only(path, columns={"label": "Truth"})
 
     def test_no_predictions(self, write_csv: Write) -> None:

@@ -358,7 +358,7 @@ class TestNothingIsWrittenWhere:
 
     @pytest.mark.parametrize(
         ("name", "sentence"),
-        [("absent.csv", "does not exist"), ("a.json", "cannot be imported: CSV, Parquet, npy")],
+        [("absent.csv", "is no file"), ("a.json", "cannot be imported: CSV, Parquet, npy")],
     )
     def test_there_is_nothing_to_read(
         self, bring: Any, name: str, sentence: str, tmp_path: Path
