@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import InputError, UnknownName
-from clipsyn.pool import NO_LABEL, Pool
+from clipsyn.pool import NO_LABEL, Pool, as_labels
+from clipsyn.store.samples import SampleTable
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(6, 3, 4)).astype(np.float32)
@@ -131,6 +132,29 @@ def test_large_numbers_are_readable_though_their_sum_is_not():
     logits = np.full((3, 2, 4), 3e38, np.float32)
     logits[1, 1, 3] = np.inf
     assert Pool.of(logits).readable.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [2**32 + 1, 0],
+        [-(2**32), 0],
+        [2**63, 0],
+        [2**70, 0],
+        [65_534, 0],
+        [-2, 0],
+        [0.5, 0],
+        [1e300, 0],
+        [np.nan, 0],
+        [None, 0],
+    ],
+)
+def test_labels_that_are_no_class_are_refused(labels):
+    """As an integer of 32 bits some of them would be another class."""
+    with pytest.raises(InputError):
+        as_labels(labels)
+    with pytest.raises(InputError):
+        SampleTable.of("toy", "test", ["a", "b"], labels)
 
 
 @pytest.mark.parametrize("labels", [["cat", "dog"], np.array(["cat", "dog"], object)])

@@ -296,8 +296,7 @@ class _Values:
             return self._classes >= 0
         if self.part.kind == "logits":
             return finite_rows(self.part.values)
-        finite: NDArray[np.bool_] = np.isfinite(self._embedding).all(axis=1)
-        return finite
+        return np.asarray(np.isfinite(self._embedding).all(axis=1))
 
     @cached_property
     def _classes(self) -> NDArray[np.int64]:

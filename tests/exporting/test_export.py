@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import polars as pl
@@ -88,7 +89,10 @@ def test_the_folder_is_there_whole_or_not_at_all(fakes, mixed, tmp_path, monkeyp
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_file_that_cannot_grow_is_one_sentence(fakes, mixed, tmp_path, monkeypatch, layout):
-    monkeypatch.setattr(layouts, "_new", lambda _: Path("/dev/full").open("wb"))
+    def full(_: Path) -> IO[bytes]:
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr(layouts, "_new", full)
     with pytest.raises(UsageError, match="No space"):
         export(mixed, tmp_path / "out", mixed.keys(), layout, fakes.Quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]

@@ -133,10 +133,12 @@ def test_exports_that_were_changed(
         cell.predictions(table.labels, np.full(len(table), 0.5))
     export(store, tmp_path / "export", store.keys(), layout, fakes.Quiet())
     assert attempt(tmp_path / "export", dataset=None)
+    seen = {"class_names", "class_name"}
     for file in sorted(tmp_path.glob("export/**/*.npz")):
         with np.load(file) as held:
             whole = dict(held)
-        for name in whole:
+        for name in sorted(whole.keys() - seen):
+            seen.add(name)
             for values in (*ARRAYS, None):
                 changed = {**whole, name: values}
                 np.savez(file, **{at: array for at, array in changed.items() if array is not None})
@@ -144,7 +146,8 @@ def test_exports_that_were_changed(
         np.savez(file, **whole)
     for file in sorted(tmp_path.glob("export/**/*.parquet")):
         frame = pl.read_parquet(file)
-        for name in frame.columns:
+        for name in sorted({*frame.columns} - seen):
+            seen.add(name)
             for column in COLUMNS.values():
                 of_all = column[np.arange(len(frame)) % 4].alias(name)
                 frame.with_columns(of_all).write_parquet(file)

@@ -393,6 +393,16 @@ class TestWhatCannotBe:
                 "logits of 23 rows are not finite",
             ),
             (
+                lambda cell: cell.logits(np.full((N, 3), 3e38)),
+                InputError,
+                "logits of 23 rows are not finite, or beyond 1e",
+            ),
+            (
+                lambda cell: cell.predictions(PREDICTED.astype(np.int64) + 2**32),
+                InputError,
+                "class 4294967296 is outside|class 429496729[78] is outside",
+            ),
+            (
                 lambda cell: cell.predictions(PREDICTED + 1),
                 InputError,
                 "class 3 is outside 0 to 2",
