@@ -111,7 +111,7 @@ def test_features_need_embeddings():
         ({"logits": LOGITS[0]}, r"logits are \(sample, backbone, class\), not \(3, 4\)"),
         ({"labels": LABELS[:4]}, r"6 samples need as many labels, not \(4,\)"),
         ({"labels": np.full(6, 4)}, "labels go from 0 to 3"),
-        ({"labels": np.full(6, -2)}, "not from -2 to -2"),
+        ({"labels": np.full(6, -2)}, "not -2"),
         ({"embeddings": [np.zeros((6, 2))]}, "3 backbones have 1 arrays of embeddings"),
         ({"embeddings": {"0": np.zeros((5, 2))}}, r"embeddings of 0 are \(6, embed\)"),
         (
