@@ -129,6 +129,6 @@ def test_what_cannot_be_is_said(fakes, mixed, tmp_path):
         export(mixed, tmp_path / "there", [KEY], "npz", fakes.Quiet())
     with pytest.raises(UnknownName, match="unknown layout 'nzp'"):
         export(mixed, tmp_path / "new", [KEY], "nzp", fakes.Quiet())
-    with pytest.raises(UsageError, match="lies in the store"):
+    with pytest.raises(UsageError, match="lies in"):
         export(mixed, mixed.path / "features" / "new", [KEY], "npz", fakes.Quiet())
     assert not (tmp_path / "new").exists()
