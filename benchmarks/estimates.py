@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from processes import Ran
 
 SETTLED = 60.0  # seconds after which an estimate should be right within a factor of two
-_UNITS = {"s": 1, "min": 60, "h": 3600}
-_IN_ALL = re.compile(r" fits.*, in about ([\d.]+) (s|min|h)$")
 _LEFT = re.compile(r": [\d,]+/[\d,]+, .*?([\d,]+) s left$")
 
 
 def estimates(ran: Ran) -> Iterator[tuple[float, float]]:
     """(second, total seconds as estimated then), in order."""
     for second, line in ran.said:
-        if found := _IN_ALL.search(line):
-            yield second, second + float(found[1]) * _UNITS[found[2]]
-        elif found := _LEFT.search(line):
+        if found := _LEFT.search(line):
             yield second, second + float(found[1].replace(",", ""))
 
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.pool import Pool
@@ -39,27 +39,6 @@ def seed(*, keyword: bool = False) -> Any:
 def learned() -> Any:
     """A field of an estimator that `fit` sets. A router's file is read by its type."""
     return field(init=False)
-
-
-class Shape(NamedTuple):
-    """How large a pool is."""
-
-    samples: int
-    backbones: int
-    classes: int
-    width: int  # of the embeddings of all backbones side by side
-
-    @property
-    def logits(self) -> int:
-        return self.samples * self.backbones * self.classes
-
-
-class Work(NamedTuple):
-    """What a computation takes, in numbers that were once compared with real ones."""
-
-    products: float = 0.0  # multiplications of matrix products in single precision
-    values: float = 0.0  # numbers that a pass over memory takes an exponential of
-    seconds: float = 0.0  # that are the same for every shape
 
 
 class Estimator:
@@ -99,14 +78,6 @@ class Estimator:
         """Raise UsageError for a parameter that is not what it may be."""
         for name, constraint in self.constraints().items():
             constraint.accepted(name, getattr(self, name))
-
-    def fit_work(self, shape: Shape) -> Work | None:
-        """What a fit on a support of this shape takes; None where its first fit has to tell."""
-        return None if self.learns else Work()
-
-    def use_work(self, shape: Shape, support: Shape) -> Work | None:
-        """What it takes to transform, or to combine, a pool after a fit on such a support."""
-        return None
 
     @contextmanager
     def _whole_fit(self) -> Iterator[None]:

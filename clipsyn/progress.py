@@ -28,8 +28,8 @@ class Progress(Protocol):
     def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
         """A new counter, of the unit of all unless it has its own; returns its number."""
 
-    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
-        """Count; `left` is the seconds until the end, where the counter's rate does not tell."""
+    def advance(self, counter: int, amount: int) -> None:
+        """Count."""
 
     def finish(self, counter: int) -> None:
         """End a counter, however far it counted; later calls for it do nothing."""
@@ -61,15 +61,6 @@ def _rich_bars(unit: str) -> RichProgress:
             counts = 2 * len(f"{task.total:.0f}/")
             return Text(cut(task.description, max(_NAME, console.width - beside - counts)))
 
-    class Left(rich.TimeRemainingColumn):
-        def render(self, task: rich.Task) -> Text:
-            left = task.fields.get("left")
-            if left is None:
-                return super().render(task)
-            minutes, seconds = divmod(round(left), 60)
-            hours, minutes = divmod(minutes, 60)
-            return Text(f"{hours:d}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
-
     class Rate(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
             unit = task.fields["unit"]
@@ -80,7 +71,7 @@ def _rich_bars(unit: str) -> RichProgress:
         rich.BarColumn(bar_width=bar),
         rich.MofNCompleteColumn(),
         *([Rate()] if rate else []),
-        Left(),
+        rich.TimeRemainingColumn(),
         console=console,
         transient=True,
     )
@@ -98,9 +89,9 @@ class _Bars:
         self._tasks.append(task)
         return len(self._tasks) - 1
 
-    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
+    def advance(self, counter: int, amount: int) -> None:
         with suppress(KeyError):  # finished, perhaps by another thread just now
-            self._bars.update(self._tasks[counter], advance=amount, left=left)
+            self._bars.update(self._tasks[counter], advance=amount)
 
     def finish(self, counter: int) -> None:
         with suppress(KeyError):
@@ -118,9 +109,9 @@ class _Lines:
         self._running[number] = _Counter(name, total, done, unit or self._unit)
         return number
 
-    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
+    def advance(self, counter: int, amount: int) -> None:
         running = self._running.get(counter)
-        if running and (line := running.advance(amount, left)):
+        if running and (line := running.advance(amount)):
             _LOG.info(line)
 
     def finish(self, counter: int) -> None:
@@ -134,21 +125,19 @@ class _Counter:
         self._at_start = done
         self._start = self._said = time.monotonic()
 
-    def advance(self, amount: int, left: float | None) -> str | None:
+    def advance(self, amount: int) -> str | None:
         """Count; returns a line when it is time for one."""
         self.done += amount
         now = time.monotonic()
         if now - self._said < _LOG_EVERY:
             return None
         self._said = now
-        if left is not None:
-            return f"{self.name}: {self.done:,}/{self.total:,}, {left:,.0f} s left"
         counted = f"{self.name}: {self.done:,}/{self.total:,}"
         if self.done == self._at_start:
             return counted
         rate = (self.done - self._at_start) / (now - self._start)
         left = (self.total - self.done) / rate
-        return f"{counted}, {rate:,.0f} {self.unit}/s, {left:,.0f} s left"
+        return f"{counted}, {rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s, {left:,.0f} s left"
 
     def summary(self) -> str:
         seconds = time.monotonic() - self._start

@@ -149,16 +149,14 @@ class Quiet:
         self.counters: list[tuple[str, int]] = []
         self.counts: list[int] = []
         self.finished: list[int] = []
-        self.left: list[float | None] = []
 
     def add(self, name: str, total: int, done: int = 0, *, unit: str | None = None) -> int:
         self.counters.append((name, total))
         self.counts.append(done)
         return len(self.counts) - 1
 
-    def advance(self, counter: int, amount: int, left: float | None = None) -> None:
+    def advance(self, counter: int, amount: int) -> None:
         self.counts[counter] += amount
-        self.left.append(left)
 
     def finish(self, counter: int) -> None:
         self.finished.append(counter)

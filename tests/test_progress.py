@@ -56,24 +56,6 @@ def test_nothing_is_foretold_before_anything_is_done(
     assert caplog.messages == ["extract: 4/300"]
 
 
-def test_a_caller_that_knows_better_says_how_long(
-    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level(logging.INFO, "clipsyn")
-    with progress("fits") as counters:
-        counter = counters.add("fits", 100)
-        clock.now += 10
-        counters.advance(counter, 1, left=3600.0)
-    assert caplog.messages == ["fits: 1/100, 3,600 s left"]
-    at_a_terminal(monkeypatch)
-    bars = module._rich_bars("fits")
-    counters = module._Bars(bars, "images")
-    counters.advance(counters.add("fits", 100), 1, left=3725.0)
-    with bars.console.capture() as capture:
-        bars.console.print(bars.get_renderable())
-    assert "1:02:05" in capture.get()
-
-
 def test_counters_are_apart(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "clipsyn")
     with progress() as counters:

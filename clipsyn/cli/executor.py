@@ -138,8 +138,8 @@ class Work:
         """A function that moves the bar, where it is time to look."""
         made = self.made or (lambda: len(self._ended))
         unit, total = ("cells", self.total) if self.made else ("tasks", self.executor.jobs or 1)
-        first = seen = made()
-        start = next_look = time.monotonic()
+        seen = made()
+        next_look = time.monotonic()
         with progress(unit) as counters:
             counter = counters.add(self.command, total, seen)
 
@@ -147,9 +147,7 @@ class Work:
                 nonlocal seen, next_look
                 if (now := time.monotonic()) >= next_look:
                     before, seen = seen, made()
-                    new = seen - first
-                    left = (total - seen) * (now - start) / new if new else None
-                    counters.advance(counter, seen - before, left)
+                    counters.advance(counter, seen - before)
                     next_look = now + _EVERY
 
             yield look

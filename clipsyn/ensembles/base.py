@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.estimator import Estimator, Shape, Work
+from clipsyn.estimator import Estimator
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import predictions, softmax, weighted_sum
 from clipsyn.numerics.metrics import accuracy
@@ -41,9 +41,6 @@ class Ensemble(Estimator):
     needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
     needs_confidences: ClassVar[bool] = False  # True: with the probability of that
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=2 * shape.logits, seconds=0.002)
 
     def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
         """Learn from labelled samples.

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.passes import minimum
 from clipsyn.ensembles.static import most_confident, one_hot
-from clipsyn.estimator import Shape, Work
 from clipsyn.numerics.blocks import in_blocks, in_cache
 from clipsyn.numerics.optimise import minimise
 from clipsyn.pool import Pool
@@ -38,9 +37,6 @@ class _Calibrated(Router):
     streams: ClassVar[bool] = True
 
     temperatures_: NDArray[np.float64]
-
-    def fit_work(self, shape: Shape) -> Work:
-        return Work(values=45 * shape.logits, seconds=0.01)
 
     def _fit_in_passes(self, support: Support) -> None:
         start = np.zeros(len(support.backbones))
@@ -62,9 +58,6 @@ class CalibratedConfidence(_Calibrated):
     >>> ensemble.predict(logits)
     array([0, 0, 1, 1], dtype=uint16)
     """
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=9 * shape.logits, seconds=0.002)
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         inverse = (1 / self.temperatures_).astype(np.float32)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.static import log_shares, one_hot
 from clipsyn.errors import RouterMismatch
-from clipsyn.estimator import Shape, Work, learned, parameter
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import mixture
 from clipsyn.pool import Pool
@@ -57,14 +57,6 @@ class _LocalCompetence(Ensemble):
 
     support_: NDArray[np.float16] = learned()
     right_: NDArray[np.bool_] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        return Work(values=2 * shape.logits + 16 * shape.samples * shape.width)
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        # half of a search: ola and knora-u make one for both
-        search = 0.5 * shape.samples * support.samples * shape.width
-        return Work(search, 8 * shape.logits, 0.004)
 
     def _fit(self, pool: Pool) -> None:
         features = pool.features()

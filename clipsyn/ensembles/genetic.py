@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.calibrated import fit_temperatures
-from clipsyn.estimator import Shape, Work, learned, parameter, seed
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.contenders import Contenders, contenders
 from clipsyn.numerics.logits import weighted_sum
@@ -74,13 +74,6 @@ class GeneticAlgorithm(Router):
     temperatures_: NDArray[np.float64] = learned()
     weights_: NDArray[np.float64] = learned()
     evaluations_: int = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        exact = shape.samples * shape.classes <= _EXACT
-        looked_at = shape.classes if exact else min(shape.classes, _CLASSES_IN_BLOCK)
-        scores = self.population * self.generations * shape.samples * looked_at
-        # half of the generations are needed, and a score is three passes
-        return Work(values=120 * shape.logits + 1.5 * scores, seconds=0.01)
 
     def _fit_in_passes(self, support: Support) -> None:
         pool = support.sample() if isinstance(support, Stream) else support

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.estimator import Shape, Work, learned, parameter
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.contenders import contenders
 from clipsyn.numerics.logits import log_mixture, log_softmax
@@ -54,12 +54,6 @@ class GreedySelection(Ensemble):
 
     weights_: NDArray[np.float64] = learned()
     chosen_: tuple[str, ...] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        return Work(values=45 * shape.logits, seconds=0.005)
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=10 * shape.logits, seconds=0.002)
 
     def _fit_in_passes(self, support: Support) -> None:
         order = _select(support, self.rounds)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from clipsyn import stream as streams
 from clipsyn.ensembles.base import Router
 from clipsyn.errors import RouterMismatch
-from clipsyn.estimator import Shape, Work, learned, parameter, seed
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.numerics.blocks import equal_slices
 from clipsyn.numerics.fewshot import stratified
 from clipsyn.numerics.optimise import Adam
@@ -282,17 +282,6 @@ class PerceptronRouter(Router):
     output_bias_: NDArray[np.float32] = learned()
     steps_: int = learned()
     held_out_loss_: float = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        batch = _batch_size(self, shape.samples)
-        steps = max(self.steps, self.epochs * shape.samples // batch)
-        weights = shape.width * self.hidden
-        logits = batch * shape.backbones * shape.classes
-        return Work(1.8 * steps * batch * weights, steps * (8 * weights + 3 * logits), 0.02)
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        weights = shape.width * self.hidden
-        return Work(1.5 * shape.samples * weights, 6 * shape.logits, 0.002)
 
     def _fit(self, pool: Pool) -> None:
         pool = pool.take(np.random.default_rng(_ORDER).permutation(len(pool)))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
-from clipsyn.estimator import Shape, Work, learned, parameter
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import log_softmax, softmax, sums, weighted_sum
 from clipsyn.numerics.optimise import newton
@@ -73,12 +73,6 @@ class ResidualRouter(Router):
     means_: Array = learned()
     deviations_: Array = learned()
     posterior_: Array = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        return Work(values=160 * shape.logits, seconds=0.006)
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=16 * shape.logits, seconds=0.002)
 
     def _fit(self, pool: Pool) -> None:
         penalties = PENALTIES if self.penalty is None else (self.penalty,)

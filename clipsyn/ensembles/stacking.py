@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.estimator import Shape, Work, learned, parameter
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.numerics.loss import cross_entropy
@@ -76,16 +76,6 @@ class Stacking(Ensemble):
     coefficients_: NDArray[np.float32] = learned()
     intercepts_: NDArray[np.float64] = learned()
     inverse_penalty_: float = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        width = shape.backbones * shape.classes
-        turned = 2 * shape.samples <= width  # into the space that the samples span
-        rotation = 2 * width * shape.samples**2 if turned else 0
-        each = shape.samples * min(width, shape.samples if turned else width) * shape.classes
-        return Work(130 * each + rotation, 500 * shape.logits, 0.03)
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(0.7 * shape.logits * shape.classes, 9 * shape.logits, 0.002)
 
     def _fit(self, pool: Pool) -> None:
         self.seen_, positions = np.unique(pool.labels, return_inverse=True)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.estimator import Shape, Work
 from clipsyn.numerics.blocks import in_blocks
 from clipsyn.numerics.logits import log_mixture, mixture, sums
 from clipsyn.numerics.loss import cross_entropy
@@ -41,9 +40,6 @@ class BestSingle(Router):
     streams: ClassVar[bool] = True
 
     best_: str
-
-    def fit_work(self, shape: Shape) -> Work:
-        return Work(values=9 * shape.logits)
 
     def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
         super().fit(support, labels)
@@ -112,9 +108,6 @@ class VoteTop1(_Vote):
     needs_logits: ClassVar[bool] = False
     _choices: ClassVar[int] = 1
 
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=10 * shape.logits, seconds=0.002)
-
 
 class VoteTop3(_Vote):
     """Each backbone votes for its three first classes; ties go to the largest mean probability.
@@ -129,9 +122,6 @@ class VoteTop3(_Vote):
     """
 
     _choices: ClassVar[int] = 3
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=14 * shape.logits, seconds=0.002)
 
 
 class Confidence(Router):
@@ -148,9 +138,6 @@ class Confidence(Router):
     learns: ClassVar[bool] = False
     needs_logits: ClassVar[bool] = False
     needs_confidences: ClassVar[bool] = True
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=7 * shape.logits, seconds=0.002)
 
     def _weights(self, pool: Pool) -> NDArray[Any]:
         return one_hot(most_confident(pool.logits), len(pool.backbones))
@@ -184,9 +171,6 @@ class ProbabilityAverage(Ensemble):
     """
 
     learns: ClassVar[bool] = False
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work(values=12 * shape.logits, seconds=0.002)
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         count = len(pool.backbones)

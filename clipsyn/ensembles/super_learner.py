@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clipsyn.ensembles.base import Router
 from clipsyn.ensembles.passes import minimum
-from clipsyn.estimator import Shape, Work, learned, parameter
+from clipsyn.estimator import learned, parameter
 from clipsyn.numerics.loss import weighted_cross_entropy
 from clipsyn.pool import Pool
 from clipsyn.settings import FLAG, NUMBER
@@ -54,9 +54,6 @@ class SuperLearner(Router):
     penalty: float = parameter(1.0, NUMBER, least=0)
 
     weights_: NDArray[np.float64] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        return Work(values=60 * shape.logits, seconds=0.005)
 
     def _fit_in_passes(self, support: Support) -> None:
         self.weights_ = fit_weights(support, penalty=self.penalty, simplex=self.simplex)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.estimator import Shape, Work, learned, parameter, seed
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, backbone_logits, cross_fitted, image_embeddings
 from clipsyn.numerics.logistic import fit_logistic
 from clipsyn.pool import Pool
@@ -52,10 +52,6 @@ class AnchoredProbe(Head):
     random_state: int = seed()
 
     delta_: dict[str, NDArray[np.float32]] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        weights = (self.folds + 1) * shape.width * shape.classes
-        return Work(36 * shape.samples * weights, 1000 * weights, 0.07)
 
     def _fit(self, pool: Pool) -> None:
         sizes = np.bincount(pool.labels, minlength=pool.n_classes)

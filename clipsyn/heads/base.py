@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.estimator import Estimator, Shape, Work
+from clipsyn.estimator import Estimator
 from clipsyn.numerics.folds import stratified_folds
 from clipsyn.numerics.logits import log_softmax
 from clipsyn.pool import Pool
@@ -28,10 +28,6 @@ from clipsyn.stream import Stream, Support, in_memory
 
 
 class Head(Estimator):
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        products = 1.3 * shape.samples * shape.width * shape.classes
-        return Work(products, 3 * shape.samples * shape.width, 0.002)
-
     def fit(self, support: Support) -> Self:
         """Learn from labelled samples, or from a sample of a stream of them.
 

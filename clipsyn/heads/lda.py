@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.estimator import Shape, Work, learned, parameter
+from clipsyn.estimator import learned, parameter
 from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
 from clipsyn.pool import Pool
 from clipsyn.settings import NUMBER
@@ -70,11 +70,6 @@ class ShrinkageLDA(Head):
     coef_: dict[str, NDArray[np.float32]] = learned()
     intercept_: dict[str, NDArray[np.float32]] = learned()
     alpha_: NDArray[np.float64] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        covariances = 23 * shape.width**3 / shape.backbones**2
-        products = 57 * shape.samples * shape.width * shape.classes
-        return Work(covariances + products, 150 * shape.logits, 0.02)
 
     def _fit(self, pool: Pool) -> None:
         self.coef_, self.intercept_ = {}, {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import TooFewSamples
-from clipsyn.estimator import Shape, Work, learned, parameter, seed
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import held_out
 from clipsyn.numerics.logistic import fit_probe
@@ -68,10 +68,6 @@ class LinearProbe(Head):
     intercept_: dict[str, NDArray[np.float32]] = learned()
     present_: NDArray[np.bool_] = learned()
     penalty_: NDArray[np.float64] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        weights = shape.width * shape.classes
-        return Work(190 * shape.samples * weights, 6500 * weights, 0.03)
 
     def _fit(self, pool: Pool) -> None:
         kept = ~self._held_out(pool)

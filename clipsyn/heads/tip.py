@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.estimator import Shape, Work, learned, parameter, seed
+from clipsyn.estimator import learned, parameter, seed
 from clipsyn.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
 from clipsyn.numerics.folds import by_class
 from clipsyn.numerics.loss import cross_entropy
@@ -74,17 +74,6 @@ class TipAdapter(Head):
     sizes_: NDArray[np.int64] = learned()
     alpha_: NDArray[np.float64] = learned()
     beta_: NDArray[np.float64] = learned()
-
-    def fit_work(self, shape: Shape) -> Work:
-        chosen_on = min(shape.samples, _CHOICE_SAMPLES)
-        pairs = shape.samples * (shape.samples + 11 * chosen_on)
-        similarities = shape.backbones * shape.samples * (4 * shape.samples + 80 * chosen_on)
-        return Work(pairs * shape.width, similarities + 110 * shape.logits, 0.002)
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        pairs = shape.samples * support.samples
-        values = 4.5 * pairs * shape.backbones + 30 * shape.logits
-        return Work(pairs * shape.width, values, 0.002)
 
     def _fit(self, pool: Pool) -> None:
         pool = pool.take(by_class(pool.labels))
@@ -164,11 +153,6 @@ class TipAdapterF(TipAdapter):
     learning_rate: float = parameter(1e-3, NUMBER, least=0, most=1, keyword=True)
     batch_size: int = parameter(256, WHOLE, least=1, keyword=True)
     random_state: int = seed(keyword=True)
-
-    def fit_work(self, shape: Shape) -> Work:
-        pairs = self.epochs * shape.samples**2
-        values = 13 * pairs * shape.backbones + 60 * self.epochs * shape.logits
-        return Work(4 * pairs * shape.width, values, 0.03)
 
     def _fit(self, pool: Pool) -> None:
         super()._fit(pool)

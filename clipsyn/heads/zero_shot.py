@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.estimator import Shape, Work
 from clipsyn.heads.base import Head
 from clipsyn.pool import Pool
 
@@ -24,9 +23,6 @@ class ZeroShot(Head):
     """
 
     learns: ClassVar[bool] = False
-
-    def use_work(self, shape: Shape, support: Shape) -> Work:
-        return Work()
 
     def _transform(self, pool: Pool) -> NDArray[np.float32]:
         return pool.logits

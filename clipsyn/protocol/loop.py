@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from inspect import Parameter
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,18 @@ from clipsyn.ensembles.static import tied_votes
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.numerics.fewshot import shortfall
 from clipsyn.progress import Progress
+from clipsyn.protocol.budget import Budget, fit_seconds
 from clipsyn.protocol.choice import cells_by_dataset, check, learning, spelled_out, usable
 from clipsyn.protocol.comparison import Comparison, Job, Runner
 from clipsyn.protocol.plan import FewShotPlan, has_predictions
 from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.protocol.sharing import share
 from clipsyn.protocol.study import Batch
 from clipsyn.protocol.workers import in_workers
-from clipsyn.protocol.workload import Workload
 from clipsyn.results.files import ResultsFile
 from clipsyn.results.frame import RESULT
 from clipsyn.results.predictions import PredictionsFile
 from clipsyn.settings import signature_of
-from clipsyn.shards import parse_shard
+from clipsyn.shards import Shard, parse_shard
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 
@@ -87,27 +87,26 @@ def measure(
             for comparison, plan in zip(comparisons, plans, strict=True)
             for task in plan.tasks()
         ]
-        by_comparison = dict(zip(comparisons, plans, strict=True))
-        jobs = share(jobs, by_comparison, shard)
+        jobs = _share(jobs, shard)
+        samples = {one: plan.samples() for one, plan in zip(comparisons, plans, strict=True)}
         known = _Known(results, predictions, jobs) if predictions.path else results.known
-        work = Workload(list(_left(jobs, known)), by_comparison, settings)
-        for note in work.notes:
-            _LOG.info("note: %s", note)
-        for line in work.estimate.table().splitlines():
-            _LOG.info(line)
-        fits = sum(len(job.task.fits) for job in work.jobs)
+        budget, left = Budget(settings), list(_left(jobs, known))
+        before = fit_seconds(results.frame.filter(metric="fit_seconds").iter_rows(named=True))
+        for job in jobs if before else ():
+            budget.count(job, before)
+        fits = sum(len(job.task.fits) for job in left)
         counter = progress.add("fits", fits) if progress else 0
         said: set[str] = set()
-        for job, batch in _run(_left(work.jobs, known), settings.workers):
+        for job, batch in _run(_affordable(left, known, budget), settings.workers):
             results.add(batch.rows)
-            predictions.add(batch.predicted, by_comparison[job.comparison].samples())
+            predictions.add(batch.predicted, samples[job.comparison])
+            budget.count(job, fit_seconds(batch.rows))
             for note in batch.notes:
                 if note not in said:
                     _LOG.info("note: %s", note)
                     said.add(note)
-            work.done(job, batch)
             if progress:
-                progress.advance(counter, len(batch.fits), left=work.estimate.left)
+                progress.advance(counter, len(batch.fits))
         return _in_order(results.frame, (one for job in jobs for one in job.task.fingerprints()))
 
 
@@ -137,6 +136,26 @@ class _Known:
     def __contains__(self, fingerprint: object) -> bool:
         there = fingerprint in self._predictions.known or fingerprint in self._without
         return there and fingerprint in self._results.known
+
+
+def _share(jobs: Sequence[Job], shard: Shard) -> list[Job]:
+    """One worker's jobs, in their order: of each head and size of draw as many as the others'."""
+    first, workers = shard
+    alike = sorted(
+        range(len(jobs)), key=lambda at: (jobs[at].task.head, len(jobs[at].task.rows), at)
+    )
+    return [jobs[at] for at in sorted(alike[first::workers])]
+
+
+def _affordable(jobs: Iterable[Job], known: Container[str], budget: Budget) -> Iterator[Job]:
+    """What is left when its turn comes; within a dataset small supports tell of larger ones."""
+    for _, alike in groupby(jobs, key=lambda job: job.comparison):
+        for job in _left(sorted(alike, key=lambda job: len(job.task.rows)), known):
+            affordable, notes = budget.within(job)
+            for note in notes:
+                _LOG.info("note: %s", note)
+            if affordable.task.fits:
+                yield affordable
 
 
 def _left(jobs: Iterable[Job], known: Container[str]) -> Iterator[Job]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.estimator import Shape
 from clipsyn.numerics.fewshot import few_shot, halves
 from clipsyn.pool import NO_LABEL
 from clipsyn.protocol.methods import CHOSEN, ORACLE, Target, is_random, learns, versions
@@ -104,13 +103,6 @@ class Task:
         return replace(self, fits=tuple(fit for fit in left if fit.results))
 
 
-class Shapes(NamedTuple):
-    """How large the pools of a plan are."""
-
-    support: Shape  # all of it: a draw has fewer samples
-    targets: tuple[Shape, ...]
-
-
 class FewShotPlan:
     """The fits of one dataset and prompt set: heads x ensembles x shots x seeds.
 
@@ -151,20 +143,6 @@ class FewShotPlan:
                         unit = _unit(draw, head, result.subject)
                         fits.setdefault(key, {}).setdefault(unit, []).append(result)
         return [replace(task, fits=_fits(fits[key])) for key, task in tasks.items()]
-
-    def shapes(self) -> Shapes:
-        """How large the pools are."""
-        first = self._reader.read(np.arange(1))
-        width = sum(values.shape[1] for values in first.embeddings.values())
-        _, backbones, classes = first.logits.shape
-        several = halves(classes)[0] if self.settings.base_to_new else range(classes)
-        return Shapes(
-            Shape(len(self._reader), backbones, len(several), width),
-            tuple(
-                Shape(len(target.reader), backbones, target.n_classes, width)
-                for target in self.targets
-            ),
-        )
 
     def samples(self) -> list[SampleTable]:
         """The sample table of each target."""

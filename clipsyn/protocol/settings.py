@@ -94,7 +94,7 @@ class ProtocolSettings(Selection):
     budget: float = setting(
         10.0,
         NUMBER,
-        "Minutes that a fit may take; all leaves out methods that take longer.",
+        "Minutes that a fit may take; all leaves out what took longer on fewer images.",
         least=0,
     )
     workers: int = setting(1, WHOLE, "Processes.", least=1, most=MOST_WORKERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,8 +28,6 @@ class Batch:
     """What is finished together: the head of a task, or one of its fits, with all of its rows."""
 
     fits: range  # that are finished: none with a head, all where it cannot be fitted
-    seconds: float
-    is_head: bool = False
     rows: list[Row] = field(default_factory=list)
     predicted: list[tuple[int, Predicted]] = field(default_factory=list)  # with their target
     notes: list[str] = field(default_factory=list)
@@ -60,23 +57,20 @@ class FewShotStudy:
 
     def run(self, task: Task) -> Iterator[Batch]:
         """What a task gives, one fit at a time."""
-        start = time.monotonic()
         try:
             combiner = fit_head(self._pool(task.rows), task.head, task.seed)
         except TooFewSamples as error:
             notes = [self._left_out(task, shots, error) for shots in task.shots()]
-            yield Batch(range(len(task.fits)), time.monotonic() - start, True, notes=notes)
+            yield Batch(range(len(task.fits)), notes=notes)
             return
         shown = self._shown(task.head, combiner)
-        yield Batch(range(0), time.monotonic() - start, True)
         for number, fit in enumerate(task.fits):
-            start = time.monotonic()
             measures = _Measures(fit, task.head, combiner, shown)
             batch = self._batch(task.head, fit, measures)
-            yield replace(batch, fits=range(number, number + 1), seconds=time.monotonic() - start)
+            yield replace(batch, fits=range(number, number + 1))
 
     def _batch(self, head: str, fit: Fit, measures: _Measures) -> Batch:
-        batch = Batch(range(0), 0.0)
+        batch = Batch(range(0))
         for result in fit.results:
             about = self._about(head, result)
             batch.rows += [row(one, **about) for one in measures.numbers[result.subject]]
