@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from clipsyn.errors import UnsupportedFormat
 
-FORMAT_VERSION = "1.2"  # of a store: readers refuse another major version
-IDENTITY_VERSION = "1.0"  # of identities: with another one, all cells are made again
+FORMAT_VERSION = "2.0"  # of a store: readers refuse another major version
+IDENTITY_VERSION = "2.0"  # of identities: with another one, all cells are made again
 CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
+MOST_CHUNK_ROWS = 1 << 20
 
 
 def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
@@ -28,7 +29,7 @@ def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
 class ArraySpec:
     name: str
     dims: tuple[str, ...]
-    dtype: str  # numpy name, or "str" for variable-length UTF-8
+    dtype: str  # Zarr's name: numpy's, or "string" for variable-length UTF-8
     fill: float | int | bool | str
     doc: str
 
@@ -37,7 +38,7 @@ NAN = float("nan")
 
 SAMPLES = (
     ArraySpec(
-        "sample_id", ("sample",), "str", "", "unique within the split; the row's name for ever"
+        "sample_id", ("sample",), "string", "", "unique within the split; the row's name for ever"
     ),
     ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
     ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),

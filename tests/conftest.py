@@ -229,12 +229,6 @@ def rewrite(path: Path, **changes: Any) -> None:
     arrays.write_attributes(path, sealed(attributes))
 
 
-def of_format_1_0(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Attributes as they were published before groups had a digest."""
-    new = ("place", "arrays", "digest")
-    return {name: value for name, value in attributes.items() if name not in new}
-
-
 @dataclass(frozen=True)
 class ShownTable:
     """What `clipsyn.show.tables.show` has written, cell by cell."""
@@ -306,7 +300,6 @@ def fakes() -> SimpleNamespace:
         draft_folders=draft_folders,
         key=KEY,
         rewrite=rewrite,
-        of_format_1_0=of_format_1_0,
         classes=CLASSES,
     )
 

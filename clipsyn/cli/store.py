@@ -231,7 +231,7 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
     from clipsyn.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import find_groups
-    from clipsyn.store.verify import damage, debris, without_digest
+    from clipsyn.store.verify import damage, debris
 
     opened = FeatureStore.open(store)
     problems: list[str] = []
@@ -243,20 +243,14 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
             problems += damage(opened, group, deep=deep)
             counters.advance(counter, 1)
     problems = list(dict.fromkeys(problems))
-    old = without_digest(opened, groups)
     if as_json:
-        say_json({"groups": len(groups), "without_digest": old, "problems": problems})
+        say_json({"groups": len(groups), "problems": problems})
     elif problems:
         for problem in problems:
             say(problem)
     else:
         one, several = f"group of {store} is as it was", f"groups of {store} are as they were"
         say(f"{counted(len(groups), one, several)} written")
-    if old and not as_json:
-        say(
-            f"{old:,} of the {len(groups):,} groups are of format 1.0 and have no digest: whether "
-            "chunks were exchanged between them cannot be said"
-        )
     if problems:
         mend = (
             f"`clipsyn push STORE {store}` sends them again from a store that is whole"

@@ -133,7 +133,7 @@ def images_of(store: FeatureStore, dataset: str, split: str) -> Images:
     return Images(
         dataset,
         split,
-        group.layout("label").shape[0],
+        group.sizes["sample"],
         str(group["identity"]["samples"]),
         str(group["licence"]),
         bool(group.attributes.get("imported")),

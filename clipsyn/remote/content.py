@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipsyn.specs import differences, fingerprint
-from clipsyn.store import arrays
 from clipsyn.store.groups import StoredGroup
 
 _FACTS = ("class_names", "metric", "licence", "logit_scale")  # read beside the arrays
@@ -20,9 +19,6 @@ def content_of(group: StoredGroup) -> str:
     the names of imported files are no part of it.
     """
     seen = {name: group[name] for name in _COMPARED if name in group.attributes}
-    if not group.is_sealed:  # of format 1.0: there is no list of its arrays
-        names = arrays.array_names(group.path)
-        seen["arrays"] = {name: arrays.listing(group.path / name).json() for name in names}
     return fingerprint(seen)
 
 

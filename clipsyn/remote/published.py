@@ -29,7 +29,7 @@ from clipsyn.remote.transfer import FILES, bring, is_there
 from clipsyn.remote.transport import Remote
 from clipsyn.store import arrays
 from clipsyn.store.groups import replaced_meanwhile
-from clipsyn.store.layout import Layout, Listed
+from clipsyn.store.layout import Listed
 from clipsyn.store.tree import Seen
 from clipsyn.urls import Location
 
@@ -66,8 +66,8 @@ class Published:
         return self._below(path) is not None
 
     def folders(self, path: Path) -> list[str]:
-        if self._entry(path):
-            return self.array_names(path)
+        if entry := self._entry(path):
+            return self._array_names(entry)
         return sorted(self._below(path) or ())
 
     def size(self, path: Path) -> int:
@@ -127,29 +127,22 @@ class Published:
         for name in self._below(path) or ():
             yield from self._entries_below(path / name)
 
-    def attributes(self, path: Path) -> arrays.Attributes:
-        values = self._with_group(path, lambda entry, folder: arrays.read_attributes(folder))
-        return arrays.Attributes(path, values)
+    def attributes(self, path: Path) -> Mapping[str, Any]:
+        return self._with_group(path, lambda entry, folder: arrays.read_attributes(folder))
 
-    def array_names(self, path: Path) -> list[str]:
-        entry = self._entry(path)
-        names = self._metadata(entry).files if entry else ()
+    def _array_names(self, entry: Entry) -> list[str]:
         ends = f"/{arrays.METADATA}"
+        names = self._metadata(entry).files
         return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
 
-    def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
-        return self._with_group(path, lambda _, folder: arrays.layout(folder / array, listed))
-
-    def read(
-        self, path: Path, array: str, rows: range | None, listed: Listed | None
-    ) -> NDArray[Any]:
+    def read(self, path: Path, array: str, rows: range | None, listed: Listed) -> NDArray[Any]:
         def look(entry: Entry, folder: Path) -> NDArray[Any]:
             self._bring_rows(entry, folder, array, rows, listed)
             return arrays.read(folder / array, rows, listed)
 
         return self._with_group(path, look)
 
-    def damage(self, path: Path, array: str, listed: Listed | None) -> list[str]:
+    def damage(self, path: Path, array: str, listed: Listed) -> list[str]:
         """What lies at the URL now is read, once for each group, whatever the cache has of it."""
         entry = self._entry(path)
         if entry and entry.name not in self._checked:
@@ -222,23 +215,11 @@ class Published:
     # Files
 
     def _bring_rows(
-        self,
-        entry: Entry,
-        folder: Path,
-        array: str,
-        rows: range | None,
-        listed: Listed | None,
+        self, entry: Entry, folder: Path, array: str, rows: range | None, listed: Listed
     ) -> None:
-        manifest = self._metadata(entry)
-        chunks = arrays.files_of(folder / array, rows, listed, len(manifest.files))
-        if chunks is None:  # a copy in another layout
-            wanted = [name for name in manifest.files if name.startswith(f"{array}/")]
-        else:
-            wanted = [f"{array}/{name}" for name in chunks]
-        at = os.fspath(folder)  # paths would take a millisecond
-        self._bring(
-            entry, manifest, [name for name in wanted if not os.access(f"{at}/{name}", os.F_OK)]
-        )
+        at = os.fspath(folder / array)  # paths would take a millisecond
+        names = [name for name in listed.files(rows) if not os.access(f"{at}/{name}", os.F_OK)]
+        self._bring(entry, self._metadata(entry), [f"{array}/{name}" for name in names])
 
     def _bring(self, entry: Entry, manifest: Manifest, missing: Collection[str]) -> None:
         """Fetch these files into the cache."""

@@ -191,7 +191,6 @@ class _Bringing:
     def _check(self, folder: Path, target: Path, entry: Entry) -> None:
         """Raise DamagedStore for a group that is not the one which the index names."""
         group = StoredGroup(self.store.path, target, arrays.read_attributes(folder), None)
-        group.check()
         if group["fingerprint"] != entry.fingerprint:
             raise DamagedStore(
                 f"{entry.name} at {self.remote.shown} has another fingerprint than its index says"

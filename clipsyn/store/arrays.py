@@ -1,9 +1,8 @@
 """Named arrays in Zarr v3 groups on a file system; the only module that imports zarr.
 
-zarr makes the metadata and reads any layout but ours. Ours, whole rows in a file a chunk (see
-`clipsyn.store.chunks`), is read and written without it: zarr-python needs three times as long for
-it (`benchmarks/README.md`) and 0.3 s to import, and a missing chunk, which zarr reads as fill
-values, is damage to us.
+zarr makes the metadata. Chunks, whole rows in a file each (see `clipsyn.store.chunks`), are read
+and written without it: zarr-python needs three times as long (`benchmarks/README.md`) and 0.3 s to
+import, and a missing chunk, which zarr reads as fill values, is damage to us.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.schema import ArraySpec
 from clipsyn.store import files
-from clipsyn.store.chunks import OF_ANOTHER, checksum, read_chunk, stored_checksum, write_chunk
-from clipsyn.store.layout import Blocks, Layout, Listed, blocks_of, dtype_name, parse_layout
+from clipsyn.store.chunks import checksum, read_chunk, stored_checksum, write_chunk
+from clipsyn.store.layout import TEXT, Blocks, Layout, Listed, blocks_of, parse_layout
 
 METADATA = files.METADATA
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks
-# What zarr and its codecs raise on damaged metadata and chunks.
-_DECODING = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 _UNASKED = 64 << 20  # bytes that are allocated without a look at the files
-_MOST_COMPRESSED = 1000  # of embeddings nothing can be saved, of predictions much
+_MOST_MISSING = 1000  # times the chunks that are there: of no more each is named
 
 
 def create_group(
@@ -53,7 +50,7 @@ def create_group(
             spec.name,
             shape=shape,
             chunks=(first, *shape[1:]),
-            dtype=str if spec.dtype == "str" else spec.dtype,
+            dtype=str if spec.dtype == TEXT else spec.dtype,
             fill_value=spec.fill,
             dimension_names=spec.dims,
             filters=None,
@@ -63,22 +60,12 @@ def create_group(
         )
 
 
-class Attributes(dict[str, Any]):
-    """Attributes of a group; one that is missing is damage."""
-
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self._path = path
-
-    def __missing__(self, name: str) -> Any:
-        raise DamagedStore(f"{self._path / METADATA} lacks the attribute '{name}'")
-
-
-def read_attributes(path: Path) -> Attributes:
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Of a group; `clipsyn.store.groups` says whether they are what was published."""
     attributes = _metadata(path).get("attributes", {})
     if not isinstance(attributes, dict):
         raise DamagedStore(f"{path / METADATA} is damaged: its attributes are no mapping")
-    return Attributes(path, attributes)
+    return attributes
 
 
 def write_attributes(
@@ -94,19 +81,14 @@ def layout(path: Path, listed: Listed | None = None) -> Layout:
     metadata = _metadata(path)
     try:
         spec = parse_layout(metadata)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise DamagedStore(f"{path / METADATA} describes no array: {error!r}") from error
-    return _compared(path, spec, listed) if listed else spec
-
-
-def _compared(path: Path, spec: Layout, listed: Listed) -> Layout:
-    there, said = (spec.shape, dtype_name(spec.dtype)), (listed.shape, listed.dtype)
-    if there != said or len(listed.checksums) != Blocks(spec.shape[0], listed.rows).count:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedStore(f"{path / METADATA} describes no array of a store: {error}") from error
+    if listed and (spec.shape, spec.dtype, spec.rows) != (listed.shape, listed.dtype, listed.rows):
         raise DamagedStore(
-            f"{path / METADATA} is damaged: an array of {there[1]} {there[0]}, where its group "
-            f"lists {said[1]} {said[0]}"
+            f"{path / METADATA} is damaged: an array of {spec.dtype} {spec.shape}, where its group "
+            f"lists {listed.dtype} {listed.shape}"
         )
-    return replace(spec, listed=listed)
+    return listed or spec
 
 
 def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | None = None) -> None:
@@ -115,7 +97,7 @@ def write_block(path: Path, block: int, values: NDArray[Any], scratch: Path | No
     rows = spec.blocks.range(block)
     if values.shape != (len(rows), *spec.shape[1:]):
         raise ValueError(f"{path}: block {block} is {len(rows)} rows, not {values.shape}")
-    write_chunk(_chunk_path(path, spec, block), np.asarray(values, spec.dtype), spec.rows, scratch)
+    write_chunk(path / spec.file(block), np.asarray(values, spec.numpy), spec.rows, scratch)
 
 
 def read(path: Path, rows: range | None = None, listed: Listed | None = None) -> NDArray[Any]:
@@ -127,29 +109,7 @@ def read(path: Path, rows: range | None = None, listed: Listed | None = None) ->
     spec = layout(path, listed)
     rows = range(spec.shape[0]) if rows is None else rows
     _check_files_hold(path, spec, len(rows))
-    if listed and spec.is_copy:
-        return _read_copy(path, rows, spec, listed)
-    return _read_rows(path, rows, spec)
-
-
-def _check_files_hold(path: Path, spec: Layout, rows: int) -> None:
-    """Raise DamagedStore, before memory is taken, for more rows than the files can hold."""
-    least = 4 if spec.dtype.hasobject else spec.dtype.itemsize  # a text has its length
-    needed = max(rows, spec.rows) * spec.width * least
-    if needed <= _UNASKED:
-        return
-    there = files.size(path)
-    if needed > there * (1 if spec.ours else _MOST_COMPRESSED):
-        raise DamagedStore(
-            f"{path / METADATA} says {spec.shape} in chunks of {spec.rows:,} rows, and its files "
-            f"have {there:,} bytes: chunks are missing, or it was altered"
-        )
-
-
-def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
-    if not spec.ours:
-        return _read_through_zarr(path, rows)
-    out = np.empty((len(rows), *spec.shape[1:]), spec.dtype)
+    out = np.empty((len(rows), *spec.shape[1:]), spec.numpy)
     blocks = blocks_of(rows, spec.rows)
 
     def fill(block: int) -> None:
@@ -165,32 +125,14 @@ def _read_rows(path: Path, rows: range, spec: Layout) -> NDArray[Any]:
     return out
 
 
-def _read_copy(path: Path, rows: range, spec: Layout, listed: Listed) -> NDArray[Any]:
-    """Rows of an array copied in another layout, checked by the checksums of whole blocks."""
-    blocks = Blocks(spec.shape[0], listed.rows)
-    needed = blocks_of(rows, blocks.rows)
-    first, last = needed.start * blocks.rows, min(needed.stop * blocks.rows, spec.shape[0])
-    values = _read_rows(path, range(first, last), replace(spec, listed=None))
-    for block in needed:
-        inside = blocks.range(block)
-        part = values[inside.start - first : inside.stop - first]
-        if checksum(part, blocks.rows) != listed.checksums[block]:
-            raise DamagedStore(f"rows {inside.start}-{inside.stop - 1} of {path} {OF_ANOTHER}")
-    return values[rows.start - first : rows.stop - first]
-
-
-def files_of(path: Path, rows: range | None, listed: Listed | None, most: int) -> list[str] | None:
-    """Names of the files in which `rows` of the array at `path` lie; None for another layout.
-
-    Raises DamagedStore for more chunks than `most`.
-    """
-    spec = layout(path, listed)
-    if not spec.ours or spec.is_copy:
-        return None
-    if spec.blocks.count > most:
-        raise DamagedStore(f"{path / METADATA} is damaged: {spec.blocks.count:,} chunks are said")
-    rows = range(spec.shape[0]) if rows is None else rows
-    return [_chunk_path(path, spec, block).name for block in blocks_of(rows, spec.rows)]
+def _check_files_hold(path: Path, spec: Layout, rows: int) -> None:
+    """Raise DamagedStore, before memory is taken, for more rows than the files can hold."""
+    needed = rows * spec.row_bytes
+    if needed > _UNASKED and needed > (there := files.size(path)):
+        raise DamagedStore(
+            f"{path / METADATA} says {spec.shape}, and its files have {there:,} bytes: chunks are "
+            "missing, or it was altered"
+        )
 
 
 def listing(path: Path) -> Listed:
@@ -199,17 +141,14 @@ def listing(path: Path) -> Listed:
     Raises DamagedStore for a missing chunk. Checksums are read from the chunks, not computed.
     """
     spec = layout(path)
-    chunks = (_chunk_path(path, spec, block) for block in range(spec.blocks.count))
-    return Listed(
-        spec.shape, dtype_name(spec.dtype), spec.rows, tuple(map(stored_checksum, chunks))
-    )
+    sums = tuple(stored_checksum(path / name) for name in spec.files())
+    return Listed(spec.shape, spec.dtype, spec.rows, sums)
 
 
 def relisted(listed: Listed, values: NDArray[Any]) -> Listed:
     """The list entry of an array of the same layout with other values."""
-    blocks = Blocks(listed.shape[0], listed.rows)
-    parts = (blocks.range(block) for block in range(blocks.count))
-    sums = (checksum(values[rows.start : rows.stop], blocks.rows) for rows in parts)
+    parts = map(listed.blocks.range, range(listed.blocks.count))
+    sums = (checksum(values[rows.start : rows.stop], listed.rows) for rows in parts)
     return replace(listed, checksums=tuple(sums))
 
 
@@ -217,28 +156,24 @@ def damage(path: Path, listed: Listed | None = None) -> list[str]:
     """One sentence for every block of the array at `path` that is not what was written."""
     try:
         spec = layout(path, listed)
-        _check_files_hold(path, spec, spec.shape[0] // _MOST_COMPRESSED)
+        _check_files_hold(path, spec, spec.shape[0] // _MOST_MISSING)
     except StoreError as error:
         return [str(error)]
-    ours = spec.ours and not spec.is_copy
-    blocks = Blocks(spec.shape[0], listed.rows if listed else spec.rows)
-    lanes = min(_READ_THREADS, blocks.count) if ours else 1
+    blocks = spec.blocks
+    lanes = min(_READ_THREADS, blocks.count)
 
     def look(lane: int) -> dict[int, str]:
         problems = {}
-        chunk = np.empty((spec.rows, *spec.shape[1:]), spec.dtype) if ours else None
+        chunk = np.empty((spec.rows, *spec.shape[1:]), spec.numpy)
         for block in range(lane, blocks.count, lanes):
-            try:
-                if chunk is None:
-                    read(path, blocks.range(block), listed)
-                else:  # the same memory again and again: it stays in the cache
-                    read_chunk(_chunk_path(path, spec, block), chunk, spec.expected(block))
+            try:  # the same memory again and again: it stays in the cache
+                _read_chunk(path, spec, block, chunk)
             except StoreError as error:
                 rows = blocks.range(block)
                 problems[block] = f"block {block} (rows {rows.start}-{rows.stop - 1}): {error}"
         return problems
 
-    with ThreadPoolExecutor(max(1, lanes)) as pool:
+    with ThreadPoolExecutor(lanes) as pool:
         problems = {
             block: one for part in pool.map(look, range(lanes)) for block, one in part.items()
         }
@@ -283,12 +218,13 @@ def group_blocks(path: Path) -> int:
 
 
 def array_names(path: Path) -> list[str]:
-    """Names of the arrays in the group at `path`."""
+    """Names of the arrays in the group at `path`: of a draft, since a group lists its own."""
     return [name for name in files.folders(path) if files.exists(path / name / METADATA)]
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA
+    files.check_folder(path)
     try:
         metadata: dict[str, Any] = parse_json(files.read_file(file))
     except (FileNotFoundError, NotADirectoryError):
@@ -300,27 +236,19 @@ def _metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _chunk_path(path: Path, spec: Layout, block: int) -> Path:
-    return path / ".".join(["c", str(block), *["0"] * (len(spec.shape) - 1)])
-
-
 def _read_chunk_into(out: NDArray[Any], rows: range, path: Path, spec: Layout, block: int) -> None:
     """Copy the part of `rows` in chunk `block` into `out`; a whole chunk is read in place."""
-    file, start = _chunk_path(path, spec, block), block * spec.rows
+    start = block * spec.rows
     first, last = max(start, rows.start), min(start + spec.rows, rows.stop)
     target = out[first - rows.start : last - rows.start]
     if len(target) == spec.rows:
-        read_chunk(file, target, spec.expected(block))
+        _read_chunk(path, spec, block, target)
         return
-    chunk = np.empty((spec.rows, *spec.shape[1:]), spec.dtype)
-    read_chunk(file, chunk, spec.expected(block))
+    chunk = np.empty((spec.rows, *spec.shape[1:]), spec.numpy)
+    _read_chunk(path, spec, block, chunk)
     target[...] = chunk[first - start : last - start]
 
 
-def _read_through_zarr(path: Path, rows: range) -> NDArray[Any]:
-    import zarr
-
-    try:
-        return np.asarray(zarr.open_array(path, mode="r")[rows.start : rows.stop])
-    except _DECODING as error:
-        raise DamagedStore(f"array {path} cannot be decoded: {error}") from error
+def _read_chunk(path: Path, spec: Layout, block: int, chunk: NDArray[Any]) -> None:
+    expected = spec.checksums[block] if isinstance(spec, Listed) else None
+    read_chunk(path / spec.file(block), chunk, expected, spec.file_bytes)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
 from clipsyn.numerics.logits import predictions, zero_shot_logits
-from clipsyn.schema import GROUPS
+from clipsyn.schema import GROUPS, NO_CLASS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.facts import facts_of
@@ -70,11 +70,36 @@ class _Cell(ABC):
     def width(self) -> int:
         """Of its embeddings."""
         known = self.known("embed")
-        return int(known or self.group().layout("image_embedding").shape[1])
+        return int(known or self.group().sizes["embed"])
 
     @abstractmethod
     def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
         """The group that has an array, once it is known to be of what the store lists now."""
+
+    @property
+    def _samples(self) -> StoredGroup:
+        return self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+
+    def _check_sizes(self, group: StoredGroup, *sources: StoredGroup) -> StoredGroup:
+        """Raise DamagedStore for arrays that are not as long as those that they belong to."""
+        sizes = {"class": len(self._samples["class_names"])}
+        for source in (self._samples, *sources):
+            sizes |= source.sizes
+        wrong = [dim for dim, length in group.sizes.items() if sizes.get(dim, length) != length]
+        if wrong:
+            raise DamagedStore(
+                f"{group.name} in {self.store.path} is not as long in '{wrong[0]}' as what it "
+                "belongs to: remove it with `clipsyn rm`, and make it again"
+            )
+        return group
+
+    def _checked(self, predicted: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Raise DamagedStore for class indices that are none."""
+        if len(wrong := predicted[predicted < NO_CLASS]) and wrong.max() >= len(
+            self._samples["class_names"]
+        ):
+            raise DamagedStore(f"{self.key} in {self.store.path} predicts classes that are none")
+        return predicted
 
     def valid(self, prompts: str | None = None) -> NDArray[np.bool_]:
         """(sample,) whether there is an embedding or a prediction."""
@@ -121,7 +146,7 @@ class _Embedded(_Cell):
         """(sample,) class index of the largest logit, NO_PREDICTION where there is none."""
         for kind in ANSWERS:
             if stored := self.stored(kind, prompts):
-                return stored.read("prediction")
+                return self._checked(stored.read("prediction"))
         return predictions(self._derived_logits(prompts, None))
 
     def stored(self, kind: str, prompts: str) -> StoredGroup | None:
@@ -140,16 +165,16 @@ class _Embedded(_Cell):
         self._check_class_names(prompts, classes)
         if stored is None:
             self._check_encoders(prompts, features, classes)
+            self._check_sizes(classes, features)
             return None
         for name, source in (("features", features), ("classes", classes)):
             if stored["identity"][name] != source["fingerprint"]:
                 made = f"the {kind} of {key} were made from other {name} than stored now"
                 raise self._stale(made, name, prompts=prompts)
-        return stored
+        return self._check_sizes(stored, features)
 
     def _check_class_names(self, prompts: str, classes: StoredGroup) -> None:
-        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
-        if classes["identity"]["class_names"] != samples["class_names"]:
+        if classes["identity"]["class_names"] != self._samples["class_names"]:
             made = f"class embeddings of {self.key.dataset} for {self.key.backbone}"
             raise self._stale(f"{made} are of other class names", "class_names", prompts=prompts)
 
@@ -167,7 +192,7 @@ class _Embedded(_Cell):
             features.read("image_embedding", rows),
             classes.read("class_embedding"),
             classes["logit_scale"],
-            rows=features.layout("image_embedding").rows,
+            rows=features.arrays["image_embedding"].rows,
         )
 
     @property
@@ -221,8 +246,7 @@ class Extracted(_Embedded):
 
     def holding(self, array: str, prompts: str | None = None) -> StoredGroup:
         group = self.group()
-        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
-        if group["identity"]["samples"] != samples["identity"]["samples"]:
+        if group["identity"]["samples"] != self._samples["identity"]["samples"]:
             now = "than the store's sample table lists now"
             raise self._stale(f"{self.key} was extracted from other images {now}", "samples")
         if array == "confidence":
@@ -230,7 +254,7 @@ class Extracted(_Embedded):
                 f"{self.key} was extracted, so it has logits and no confidences beside them: the "
                 "largest softmax of its logits says how sure each prediction is"
             )
-        return group
+        return self._check_sizes(group)
 
     def encoder(self) -> tuple[Identity, str]:
         """What of the backbone decides the embeddings, and where its weights were loaded from."""
@@ -329,13 +353,13 @@ class Imported(_Embedded):
                 f"{_HOLDERS[array]}: choose other cells with backbones=…, or import "
                 f"{_HOLDERS[array]} under another name"
             )
-        return group
+        return self._check_sizes(group)
 
     def _check_is_current(self, group: StoredGroup) -> None:
-        samples = self.store.group(self.store.samples_path(self.key.dataset, self.key.split))
+        samples = self._samples
         current = {"samples": samples["identity"]["samples"], "class_names": samples["class_names"]}
         for field, value in current.items():
-            if group["identity"][field] not in (value, None):
+            if group["identity"].get(field) not in (value, None):
                 raise StaleCell(
                     f"{self.key} was imported for other {field.replace('_', ' ')} than the "
                     f"store's sample table lists now ({field}): import it again with "
@@ -351,13 +375,13 @@ class Imported(_Embedded):
     def predictions(self, prompts: str) -> NDArray[np.uint16]:
         if self._has_text:
             return super().predictions(prompts)
-        return self.holding("prediction", prompts).read("prediction")
+        return self._checked(self.holding("prediction", prompts).read("prediction"))
 
     def encoder(self) -> tuple[Identity, str]:
         """What is known of it: its name and the width of its embeddings."""
         if not self.has_embeddings:
             raise MissingCell(f"{self.key} was imported: what encoded its images is not known")
-        width = self.holding("image_embedding").layout("image_embedding").shape[1]
+        width = self.holding("image_embedding").sizes["embed"]
         return {"imported": self.key.backbone, "embed": width}, self.key.backbone
 
     @property

@@ -18,7 +18,6 @@ from clipsyn.store import files
 
 _CHECKSUM_BYTES = 4
 _LENGTH = struct.Struct("<I")
-OF_ANOTHER = "is whole, but another than its group lists"
 
 
 def checksum(values: NDArray[Any], rows: int) -> int:
@@ -33,14 +32,16 @@ def write_chunk(file: Path, values: NDArray[Any], rows: int, scratch: Path | Non
     files.write_file(file, data, checksum_bytes, scratch=scratch)
 
 
-def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> None:
-    """Fill `chunk` with the content of `file`.
+def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None, most: int = 0) -> None:
+    """Fill `chunk` with the content of `file`, of texts `most` bytes.
 
     Raises DamagedStore for altered content, or a checksum that is not `expected`.
     """
     text = chunk.dtype == object
     with _opened(file) as (descriptor, size):
         length = size - _CHECKSUM_BYTES
+        if text and size > most:
+            raise DamagedStore(f"chunk {file} has {size:,} bytes, more than so many texts have")
         data = memoryview(bytearray(max(length, 0))) if text else _bytes_of(chunk)
         stored = bytearray(_CHECKSUM_BYTES)
         if length == data.nbytes:
@@ -50,7 +51,7 @@ def read_chunk(file: Path, chunk: NDArray[Any], expected: int | None = None) -> 
     if (found := crc32c(data)) != int.from_bytes(stored, "little"):
         raise DamagedStore(f"chunk {file} does not match its checksum")
     if expected not in (None, found):
-        raise DamagedStore(f"chunk {file} {OF_ANOTHER}")
+        raise DamagedStore(f"chunk {file} is whole, but another than its group lists")
     if text:
         try:
             _decode_texts(data, chunk)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from clipsyn.errors import MissingCell, StoreError
 from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
+from clipsyn.store import files
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name, name_of_folder
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.tree import ON_DISK, Tree
@@ -95,8 +97,9 @@ class Contents:
         known = self._known.get(path)
         if known and seen and known.seen == seen:
             return known
+        if self.tree is ON_DISK:
+            files.check_folders(self.path, path)
         group = StoredGroup(self.path, path, self.tree.attributes(path), seen, self.tree)
-        group.check()
         if seen and time.time_ns() - seen[1] > _SETTLED_NS:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
@@ -208,5 +211,9 @@ def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
 
 
 def source_of(group: StoredGroup, default: str) -> str:
-    provenance = group.attributes.get("provenance", {})
-    return str(provenance.get("encoder", {}).get("source", default))
+    return str(encoder_of(group).get("source") or default)
+
+
+def encoder_of(group: StoredGroup) -> Mapping[str, Any]:
+    """What was recorded of the encoder, if anything was."""
+    return (group.attributes.get("provenance") or {}).get("encoder") or {}

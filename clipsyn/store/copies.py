@@ -11,12 +11,10 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError, UnsupportedFormat
-from clipsyn.schema import GROUPS
+from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.specs import differences, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.drafts import (
@@ -71,13 +69,7 @@ class GroupCopy:
     @property
     def _arrays(self) -> list[str]:
         """The names of its arrays, the largest last."""
-        kind = self.source["kind"]
-        if kind not in GROUPS:
-            raise UnsupportedFormat(
-                f"{self.source.name} in {self.source.store} is of a kind that this clipsyn does "
-                f"not know ({kind}): pip install --upgrade clipsyn"
-            )
-        return [spec.name for spec in reversed(GROUPS[kind])]
+        return list(self.source.arrays)[::-1]
 
     def publish(self) -> None:
         """Copy what is missing, compare all of it, and rename it into place.
@@ -121,27 +113,26 @@ class GroupCopy:
     def _make_folders(self, group: Path) -> None:
         """All folders of a copy, and what says of its arrays how large they are."""
         for name in self._arrays:
-            metadata = Path(name, arrays.METADATA)
-            for file in (metadata, *_chunks(self.source.path, Path(name))):
-                (group / file).parent.mkdir(parents=True, exist_ok=True)
-            self._bring(metadata, group)
+            (group / name).mkdir(parents=True)
+            self._bring(Path(name, arrays.METADATA), group)
 
     def _bring_all(self) -> None:
         for name in self._arrays:
-            for number, file in enumerate(_chunks(self.source.path, Path(name))):
-                self._bring(file, self._group)
+            listed = self.source.arrays[name]
+            for number, file in enumerate(listed.files()):
+                self._bring(Path(name, file), self._group, listed.file_bytes)
                 if name == self._arrays[-1]:
                     (self._folder / "done" / str(number)).touch()
         self._bring(Path(arrays.METADATA), self._group)
 
-    def _bring(self, file: Path, group: Path) -> None:
+    def _bring(self, file: Path, group: Path, most: int = files.MOST_METADATA) -> None:
         """Give a copy one file, unless it has it."""
         source, path = self.source.path / file, group / file
         if files.exists(path):
             return
         try:
             if not (self.link and _linked(source, path)):
-                files.copy_file(source, path, group.parent)
+                files.copy_file(source, path, group.parent, most)
         except FileNotFoundError:
             if files.exists(source):
                 raise
@@ -156,8 +147,8 @@ class GroupCopy:
             return False
 
     def _is_sound_array(self, name: str) -> bool:
-        path, listed = self._group / name, self.source.listed(name)
-        if self.link and listed and not arrays.layout(path, listed).is_copy:
+        path, listed = self._group / name, self.source.arrays[name]
+        if self.link:
             return arrays.listing(path) == listed
         return not arrays.damage(path, listed)
 
@@ -186,15 +177,6 @@ class GroupCopy:
                     tuple(name for name, _, _ in changes),
                 )
         files.sync(self.target.parent)
-
-
-def _chunks(group: Path, folder: Path) -> Iterator[Path]:
-    """The files of an array but its metadata, as paths within the group."""
-    for entry in files.entries(group / folder):
-        if entry.is_dir():
-            yield from _chunks(group, folder / entry.name)
-        elif entry.name != arrays.METADATA:
-            yield folder / entry.name
 
 
 def _linked(source: Path, path: Path) -> bool:

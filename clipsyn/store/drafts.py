@@ -37,7 +37,7 @@ from clipsyn.specs import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.chunks import read_chunk, write_chunk
 from clipsyn.store.folders import place
-from clipsyn.store.groups import sealed
+from clipsyn.store.groups import StoredGroup, sealed
 from clipsyn.store.layout import Blocks
 
 WIP = ".wip"
@@ -88,8 +88,8 @@ class Draft:
         if not files.exists(self.target):
             return []
         try:
-            stored = arrays.read_attributes(self.target).get("identity", {})
-            return list(differences(stored, self.identity))
+            there = StoredGroup(self.store, self.target, arrays.read_attributes(self.target), None)
+            return list(differences(there["identity"], self.identity))
         except DamagedStore as error:
             error.add_note("Add replace=True to make it again.")
             raise
@@ -342,6 +342,7 @@ def _short(value: Any) -> str:
 
 def make_groups(store: Path, folder: Path) -> None:
     """Make every folder from `store` down to `folder` a Zarr group, so that all can be browsed."""
+    files.check_folders(store, folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents):
         if not (path / arrays.METADATA).exists():
@@ -359,13 +360,22 @@ def discard(store: Path, target: Path) -> None:
 
 def _delete(trash: Path) -> None:
     """Delete what is out of the store already; another worker may be deleting it, too."""
+    with suppress(NotADirectoryError, OSError):  # a file or a link stood there
+        trash.unlink()
     shutil.rmtree(trash, ignore_errors=True)
 
 
 def scratch(store: Path) -> Path:
     """The folder, made if need be, for files and groups that are not whole yet, or no longer."""
     (store / WIP).mkdir(exist_ok=True)
+    files.check_folder(store / WIP)
     return store / WIP
+
+
+def lying(store: Path) -> list[Path]:
+    """All that lies under `.wip`."""
+    files.check_folder(store / WIP)
+    return [Path(entry) for entry in files.entries(store / WIP)]
 
 
 def _trash(store: Path) -> Path:

@@ -49,15 +49,15 @@ def groups_there(store: Contents) -> Iterator[GroupThere]:
 
 def facts_of(group: StoredGroup) -> dict[str, Any]:
     """What `clipsyn ls` shows of a group without opening it; see `clipsyn.remote.index.Entry`."""
-    kind = group.kind
+    kind, sizes = group.kind, group.sizes
     if kind == "samples":
-        return {"images": _rows(group, "label"), "classes": len(group["class_names"])}
+        return {"images": sizes["sample"], "classes": len(group["class_names"])}
     if kind == "classes":  # those of imports are known by a name alone
         known = isinstance(group["identity"]["backbone"], Mapping)
         return {} if known else {"imported": "embeddings"}
     if kind == "features":
-        bad = len(group.attributes.get("errors", {}))
-        return {"images": _rows(group, "valid"), "bad": bad, "embed": _width(group)}
+        bad = len(group.attributes.get("errors") or {})
+        return {"images": sizes["sample"], "bad": bad, "embed": sizes["embed"]}
     if kind in IMPORTS:
         return _imported_facts(group)
     return {}
@@ -67,19 +67,6 @@ def _imported_facts(group: StoredGroup) -> dict[str, Any]:
     invalid = dict(group["invalid"])
     elsewhere = invalid.pop(ELSEWHERE, 0)
     imported = group["identity"]["kind"]
-    facts = {"images": _rows(group, "valid") - elsewhere, "bad": sum(invalid.values())}
-    width = {"embed": _width(group)} if imported == "embeddings" else {}
+    facts = {"images": group.sizes["sample"] - elsewhere, "bad": sum(invalid.values())}
+    width = {"embed": group.sizes["embed"]} if imported == "embeddings" else {}
     return {**facts, **width, "imported": imported}
-
-
-def _rows(group: StoredGroup, array: str) -> int:
-    return _shape(group, array)[0]
-
-
-def _width(group: StoredGroup) -> int:
-    return _shape(group, "image_embedding")[1]
-
-
-def _shape(group: StoredGroup, array: str) -> tuple[int, ...]:
-    """As the group lists it, so that the array need not be opened."""
-    return (group.listed(array) or group.layout(array)).shape

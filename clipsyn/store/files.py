@@ -24,7 +24,7 @@ _MODE = 0o666  # of a new file, less what the umask forbids: as everywhere
 _COPIED = 1 << 20  # bytes at a time
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no pipe is waited for
 _NOT_REGULAR = (errno.ELOOP, errno.ENXIO)  # of links and sockets that are opened so
-_MOST_METADATA = 64 << 20  # bytes; those of 20,000 classes and 100,000 chunks have a few millions
+MOST_METADATA = 64 << 20  # bytes; those of 20,000 classes and 100,000 chunks have a few millions
 _LOCK_LOOKS, _LOCK_PAUSE = 3_000, 0.02  # seconds
 
 
@@ -73,18 +73,36 @@ def _open(file: Path) -> int:
 
 def _no_file(file: Path) -> DamagedStore:
     return DamagedStore(
-        f"{file} is no regular file but a link, a folder or a device, which no store has: remove "
-        "it, or put the file in its place"
+        f"{file} is a link, a device, or a folder for a file, as no store has it: remove it, or "
+        "put back what was there"
     )
 
 
-def read_file(file: Path, most: int = _MOST_METADATA) -> bytes:
+def check_folder(path: Path) -> None:
+    """Raise DamagedStore for a link in the place of a folder of a store."""
+    if path.is_symlink():
+        raise _no_file(path)
+
+
+def check_folders(store: Path, path: Path) -> None:
+    """Raise DamagedStore for links in the place of folders from a store down to `path`."""
+    for folder in (path, *path.parents):
+        if folder == store:
+            return
+        check_folder(folder)
+
+
+def read_file(file: Path, most: int = MOST_METADATA) -> bytes:
     """The content of a file of a store (see `opened`); raises DamagedStore for more than `most`."""
     with reading(file), opened(file) as (descriptor, size):
-        if size > most:
-            raise DamagedStore(f"{file} has {size:,} bytes, more than any file of its kind")
+        _check_size(file, size, most)
         with open(descriptor, "rb", closefd=False) as stream:
             return stream.read(size)
+
+
+def _check_size(file: Path, size: int, most: int) -> None:
+    if size > most:
+        raise DamagedStore(f"{file} has {size:,} bytes, more than any file of its kind")
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
@@ -113,10 +131,11 @@ def entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, dangling links among them.
+    """Names of the folders in a folder, sorted, and of links, which whoever opens them refuses.
 
     Hidden ones are left out: no name in a store makes a hidden folder.
     """
+    check_folder(path)
     with reading(path):
         return [
             entry.name
@@ -159,14 +178,18 @@ def write_file(path: Path, *buffers: bytes | memoryview, scratch: Path | None = 
     sync(path.parent)
 
 
-def copy_file(file: Path, path: Path, scratch: Path) -> None:
-    """Copy a file of others; at `path` it is complete or missing, and not yet synced to disk."""
+def copy_file(file: Path, path: Path, scratch: Path, most: int) -> None:
+    """Copy a file of others; at `path` it is complete or missing, and not yet synced to disk.
+
+    Raises DamagedStore for one of more than `most` bytes.
+    """
     with (
-        opened(file) as (source, _),
+        opened(file) as (source, size),
         open(source, "rb", closefd=False) as of,
         _partial(scratch, path) as descriptor,
         open(descriptor, "wb", closefd=False) as to,
     ):
+        _check_size(file, size, most)
         shutil.copyfileobj(of, to, _COPIED)
 
 

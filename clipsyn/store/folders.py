@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
 from clipsyn.errors import UsageError
-from clipsyn.specs import Perturbation
 from clipsyn.store.files import METADATA
 
 _LONGEST = 255  # bytes
@@ -65,28 +62,3 @@ def place(store: Path, path: Path) -> list[str]:
 def below(store: Path, path: Path) -> tuple[str, ...]:
     """The parts of a path in the store's folder: quicker than `relative_to`, for thousands."""
     return path.parts[len(store.parts) :]
-
-
-def place_said(path: list[str], attributes: Mapping[str, Any]) -> list[str]:
-    """Kind and names of a group by its attributes; those they leave open are taken from `path`.
-
-    A group that was published before format 1.1 says where it belongs in parts: backbones were
-    described by their weights.
-    """
-    if "place" in attributes:
-        return [str(name) for name in attributes["place"]]
-    kind, identity = attributes["kind"], attributes["identity"]
-    if kind.startswith("imported-"):
-        kind = "prompted" if "prompts" in identity else "imports"
-    dimensions = KINDS.get(path[0], ())
-    said = {dim: _name(dim, identity.get(dim)) for dim in dimensions}
-    return [kind, *(said[dim] or name for dim, name in zip(dimensions, path[1:], strict=True))]
-
-
-def _name(dimension: str, described: Any) -> str | None:
-    """The name that a field of an identity tells, if any."""
-    if isinstance(described, Mapping):
-        if dimension == "perturbation":
-            return Perturbation(**described).label
-        described = described.get("name")
-    return None if described is None else str(described)

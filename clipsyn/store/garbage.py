@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clipsyn.errors import StoreError
 from clipsyn.store import files
-from clipsyn.store.drafts import WIP, discard, is_draft, writing
+from clipsyn.store.drafts import discard, is_draft, lying, writing
 from clipsyn.store.unfinished import look_at
 
 
@@ -37,7 +37,7 @@ class Leftover:
 def left_over(store: Path) -> list[Leftover]:
     """All that lies under `.wip`, drafts first; what vanishes while we look is left out."""
     found = []
-    for path in sorted((store / WIP).glob("*"), key=lambda path: (not is_draft(path), path)):
+    for path in sorted(lying(store), key=lambda path: (not is_draft(path), path)):
         with suppress(FileNotFoundError):
             found.append(Leftover(path, _what(store, path), _written(path), _size(path)))
     return found

@@ -1,26 +1,31 @@
 """A group of a store as readers see it, trusted by its attributes.
 
 Every reader gets groups and their arrays here. So it never gets a group that was moved,
-attributes that were altered, or a chunk that belongs to another group.
+attributes that were altered or are not what the schema says, or a chunk that belongs to another
+group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StaleCell
+from clipsyn.schema import GROUPS
 from clipsyn.specs import fingerprint
 from clipsyn.store import arrays
-from clipsyn.store.folders import below, folder_name, place, place_said
-from clipsyn.store.layout import Layout, Listed
+from clipsyn.store.attributes import misfit
+from clipsyn.store.folders import below, folder_name
+from clipsyn.store.layout import Listed
 from clipsyn.store.tree import ON_DISK, Seen, Tree
 
-_SEALED = ("place", "arrays", "digest")  # what a group has since format 1.1: all or nothing
+_SIZES = {"byte": 32}  # of a SHA-256; all other dimensions may have any length
 
 
 def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,13 +48,32 @@ def replaced_meanwhile(store: Path, what: str) -> StaleCell:
 
 @dataclass(frozen=True)
 class StoredGroup:
-    """One published group with complete attributes that belongs where it is."""
+    """One published group with complete attributes that belongs where it is.
+
+    Making one raises DamagedStore for attributes that were altered, are not what the schema says of
+    their kind, or belong elsewhere.
+    """
 
     store: Path
     path: Path
-    attributes: arrays.Attributes  # shared: read only
+    attributes: Mapping[str, Any]  # shared: read only
     seen: Seen | None  # which file they were read from
     tree: Tree = ON_DISK
+
+    def __post_init__(self) -> None:
+        try:
+            wrong = self._altered() or misfit(self.attributes, self.kind) or self._inconsistent()
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            wrong = f"its attributes cannot be ({error})"
+        if wrong:
+            raise DamagedStore(f"{self.path / arrays.METADATA} is damaged: {wrong}")
+        kind, *names = self["place"]
+        belongs = (kind, *map(folder_name, names))
+        if belongs != below(self.store, self.path):
+            raise DamagedStore(
+                f"{self.name} in {self.store} is what belongs in {Path(*belongs)}: move it back "
+                f"there, or remove it with `clipsyn rm` and make it again"
+            )
 
     def __getitem__(self, name: str) -> Any:
         return self.attributes[name]
@@ -63,18 +87,19 @@ class StoredGroup:
         """Of the folder that it lies in; `self["kind"]` says which import it is, too."""
         return below(self.store, self.path)[0]
 
-    @property
-    def is_sealed(self) -> bool:
-        """Whether it has a digest; groups of format 1.0 have none."""
-        return "digest" in self.attributes
+    @cached_property
+    def arrays(self) -> Mapping[str, Listed]:
+        """Its arrays, as it lists them."""
+        return {spec.name: Listed.parse(self["arrays"][spec.name]) for spec in GROUPS[self["kind"]]}
 
-    def listed(self, array: str) -> Listed | None:
-        """The group's entry for one of its arrays; None where the group has no digest."""
-        if not self.is_sealed:
-            return None
-        if array not in self["arrays"]:
-            raise DamagedStore(f"{self.name} in {self.store} lists no array {array}")
-        return Listed.parse(self["arrays"][array])
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """The length of each dimension."""
+        return {
+            dim: length
+            for spec in GROUPS[self["kind"]]
+            for dim, length in zip(spec.dims, self.arrays[spec.name].shape, strict=True)
+        }
 
     def read(self, array: str, rows: range | None = None) -> NDArray[Any]:
         """An array, or some rows of it.
@@ -83,36 +108,39 @@ class StoredGroup:
         has replaced the group since it was opened.
         """
         try:
-            return self.tree.read(self.path, array, rows, self.listed(array))
+            values = self.tree.read(self.path, array, rows, self.arrays[array])
         except DamagedStore:
             if self.tree.seen(self.path) != self.seen:
                 raise replaced_meanwhile(self.store, self.name) from None
             raise
-
-    def layout(self, array: str) -> Layout:
-        return self.tree.layout(self.path, array, self.listed(array))
-
-    def check(self) -> None:
-        """Raise DamagedStore for attributes that were altered or belong elsewhere."""
-        try:
-            altered = self._altered()
-            said = place_said(place(self.store, self.path), self.attributes)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            altered = f"its attributes cannot be ({error})"
-        if altered:
-            raise DamagedStore(f"{self.path / arrays.METADATA} is damaged: {altered}")
-        belongs = (said[0], *map(folder_name, said[1:]))
-        if belongs != below(self.store, self.path):
+        if array == "class_embedding" and not np.isfinite(values).all():
             raise DamagedStore(
-                f"{self.name} in {self.store} is what belongs in {Path(*belongs)}: move it back "
-                f"there, or remove it with `clipsyn rm` and make it again"
+                f"{self.name} in {self.store} has class embeddings that are no numbers"
             )
+        return values
 
     def _altered(self) -> str | None:
         """In words, which attributes were altered; None if none was."""
         if fingerprint(self["identity"]) != self["fingerprint"]:
             return "its identity does not match its fingerprint"
-        there = [name in self.attributes for name in _SEALED]
-        if any(there) and not (all(there) and _digest(self.attributes) == self["digest"]):
+        if _digest(self.attributes) != self["digest"]:
             return "its attributes do not match their digest"
+        return None
+
+    def _inconsistent(self) -> str | None:
+        """In words, which arrays are not of the type and the dimensions that the schema says."""
+        specs = {spec.name: spec for spec in GROUPS[self["kind"]]}
+        if self["arrays"].keys() != specs.keys():
+            return f"it lists other arrays than {', '.join(specs)}"
+        sizes = dict(_SIZES)
+        if self.kind == "classes":
+            sizes["class"] = len(self["identity"]["class_names"])
+        for name, spec in specs.items():
+            there = self.arrays[name]
+            expected = tuple(
+                sizes.setdefault(dim, length)
+                for dim, length in zip(spec.dims, there.shape, strict=False)
+            )
+            if (there.shape, there.dtype, len(expected)) != (expected, spec.dtype, len(spec.dims)):
+                return f"array {name} is {there.dtype} {there.shape}, not {spec.dtype} {spec.dims}"
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.specs import FeatureKey, fingerprint
-from clipsyn.store.contents import Refuse
+from clipsyn.store.contents import Refuse, encoder_of
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.facts import groups_there
 from clipsyn.store.features import FeatureStore
@@ -82,7 +82,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     for (*_, backbone), path in store.groups("features"):
         if backbone not in backbones:
             group = store.group(path)
-            identity, encoder = group["identity"]["backbone"], group["provenance"]["encoder"]
+            identity, encoder = group["identity"]["backbone"], encoder_of(group)
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def describe(store: FeatureStore) -> dict[str, Any]:
     for (dataset, split), path in store.groups("samples"):
         group = store.group(path)
         datasets[f"{dataset}/{split}"] = {
-            "images": group.layout("label").shape[0],
+            "images": group.sizes["sample"],
             "classes": len(group["class_names"]),
             "metric": group["metric"],
             "licence": group["licence"],
@@ -112,8 +112,7 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     if not store.tree.seen(path) or "kind" not in store.tree.attributes(path):
         raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
     group = store.group(path)
-    layouts = {array: group.layout(array) for array in store.tree.array_names(path)}
-    shapes = {array: [str(layout.dtype), *layout.shape] for array, layout in layouts.items()}
+    shapes = {name: [str(array.numpy), *array.shape] for name, array in group.arrays.items()}
     return {**group.attributes, "arrays": shapes}
 
 

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from clipsyn.errors import DamagedStore
+from clipsyn.schema import GROUPS
 
 FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
-_BITS = (8, 16, 32, 64)
-_NUMBERS = {"bool", "float16", "float32", "float64"} | {  # types an array may have, beside texts
-    f"{sign}int{bits}" for sign in ("", "u") for bits in _BITS
-}
+TEXT = "string"
+_TYPES = {TEXT, *(spec.dtype for group in GROUPS.values() for spec in group)}
 _LONGEST = 1 << 48  # rows, or elements of a row
+_LARGEST = 1 << 28  # bytes of a chunk: 1024 rows of 65,534 logits
+_LENGTH, _LONGEST_TEXT = 4, 4096  # bytes: before a text, and of it; names of files are shorter
+_AROUND = 8  # bytes of a file beside its rows: the number of texts, the checksum
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,55 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """The entry for one array in the attributes of a published group."""
+class Layout:
+    """How an array is cut: whole rows, so many a chunk, one file a chunk with its crc32c."""
 
     shape: tuple[int, ...]
-    dtype: str
-    rows: int  # of one block: of one chunk, unless the array was copied in another layout
-    checksums: tuple[int, ...]  # of each block, padded: crc32c
+    dtype: str  # Zarr's name of it
+    rows: int  # of one chunk
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for lengths that are none, and for chunks that memory may not hold."""
+        _check_lengths((*self.shape, self.rows))
+        if self.dtype not in _TYPES or not self.shape:
+            raise ValueError(f"no array of a store is {str(self.dtype)[:40]} {self.shape}")
+        if self.rows * self.row_bytes > _LARGEST:
+            raise ValueError(f"a chunk of {self.rows:,} rows of {self.row_bytes:,} bytes")
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """Its type in memory: object for strings."""
+        return np.dtype(object if self.dtype == TEXT else self.dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one row, at least: a text has its length alone."""
+        return math.prod(self.shape[1:]) * (_LENGTH if self.dtype == TEXT else self.numpy.itemsize)
+
+    @property
+    def file_bytes(self) -> int:
+        """The most that the file of a chunk has."""
+        each = self.row_bytes + (_LONGEST_TEXT if self.dtype == TEXT else 0)
+        return min(self.rows * each, _LARGEST) + _AROUND
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(self.shape[0], self.rows)
+
+    def files(self, rows: range | None = None) -> list[str]:
+        """Names of the files in which rows lie, or all."""
+        blocks = range(self.blocks.count) if rows is None else blocks_of(rows, self.rows)
+        return [self.file(block) for block in blocks]
+
+    def file(self, block: int) -> str:
+        return ".".join(["c", str(block), *["0"] * (len(self.shape) - 1)])
+
+
+@dataclass(frozen=True)
+class Listed(Layout):
+    """The entry for one array in the attributes of a published group."""
+
+    checksums: tuple[int, ...]  # of each chunk, padded: crc32c
 
     @classmethod
     def parse(cls, value: Any) -> Listed:
@@ -57,10 +101,12 @@ class Listed:
         try:
             digits = bytes.fromhex(value["checksums"])
             checksums = struct.unpack(f">{len(digits) // 4}I", digits)
-            shape, (rows,) = _lengths(value["shape"], least=0), _lengths([value["rows"]], least=1)
-            return cls(shape, value["dtype"], rows, checksums)
+            listed = cls(tuple(value["shape"]), value["dtype"], value["rows"], checksums)
+            if len(checksums) != listed.blocks.count:
+                raise ValueError(f"{len(checksums):,} checksums of {listed.blocks.count:,} chunks")
         except (KeyError, TypeError, ValueError, struct.error) as error:
             raise DamagedStore(f"the list of its arrays is damaged: {error!r}") from error
+        return listed
 
     def json(self) -> dict[str, Any]:
         digits = struct.pack(f">{len(self.checksums)}I", *self.checksums).hex()
@@ -68,59 +114,25 @@ class Listed:
         return {"shape": shape, "dtype": self.dtype, "rows": self.rows, "checksums": digits}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The layout of an array, from its metadata."""
-
-    shape: tuple[int, ...]
-    rows: int  # of one chunk
-    dtype: np.dtype[Any]  # object for strings
-    ours: bool  # written by this module: whole rows, one file a chunk, crc32c
-    width: int = 1  # elements of one row
-    listed: Listed | None = None  # what its group says of it, if that is to be compared
-
-    @property
-    def blocks(self) -> Blocks:
-        return Blocks(self.shape[0], self.rows)
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether the array was copied with other chunks than its group lists."""
-        return self.listed is not None and not (self.ours and self.rows == self.listed.rows)
-
-    def expected(self, block: int) -> int | None:
-        return self.listed.checksums[block] if self.listed else None
-
-
 def parse_layout(metadata: Mapping[str, Any]) -> Layout:
-    """The layout that the metadata of an array say; whatever is wrong with them is raised."""
-    shape = _lengths(metadata["shape"], least=0)
-    chunks = _lengths(metadata["chunk_grid"]["configuration"]["chunk_shape"], least=1)
-    if not shape or len(shape) != len(chunks):
-        raise ValueError(f"chunks {chunks} of an array {shape}")
+    """The layout that the metadata of an array say; ValueError or LookupError if it is not ours."""
+    shape, dtype = tuple(metadata["shape"]), metadata["data_type"]
+    rows, *width = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     codecs = [codec["name"] for codec in metadata["codecs"]]
     endian = metadata["codecs"][0].get("configuration", {}).get("endian", "little")
-    text = metadata["data_type"] == "string"
-    ours = (
-        chunks[1:] == shape[1:]
-        and codecs == ["vlen-utf8" if text else "bytes", "crc32c"]
-        and endian == "little"
-        and metadata["chunk_key_encoding"] == FLAT_KEYS
-    )
-    if not text and metadata["data_type"] not in _NUMBERS:
-        raise ValueError(f"no numbers are {str(metadata['data_type'])[:40]}")
-    dtype = np.dtype(object if text else metadata["data_type"])
-    return Layout(shape, chunks[0], dtype, ours, math.prod(map(max, shape[1:], chunks[1:])))
+    if (
+        tuple(width) != shape[1:]
+        or codecs != ["vlen-utf8" if dtype == TEXT else "bytes", "crc32c"]
+        or endian != "little"
+        or metadata["chunk_key_encoding"] != FLAT_KEYS
+    ):
+        raise ValueError("it is cut, ordered or compressed in another way than docs/store.md says")
+    return Layout(shape, dtype, rows)
 
 
-def _lengths(values: Any, least: int) -> tuple[int, ...]:
-    if not all(type(value) is int and least <= value < _LONGEST for value in values):
+def _check_lengths(values: tuple[Any, ...]) -> None:
+    if not all(type(value) is int and 1 <= value < _LONGEST for value in values):
         raise ValueError(f"{str(values)[:40]} are no lengths")
-    return tuple(values)
-
-
-def dtype_name(dtype: np.dtype[Any]) -> str:
-    return "string" if dtype.hasobject else dtype.name
 
 
 def blocks_of(rows: range, each: int) -> range:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import StoreError, UnsupportedFormat, UsageError
-from clipsyn.schema import FORMAT_VERSION, check_format
+from clipsyn.schema import FORMAT_VERSION, MOST_CHUNK_ROWS, check_format
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.urls import Address, Location, is_url
@@ -76,9 +76,9 @@ def read_marker(path: Path) -> dict[str, Any]:
     file = path / MARKER
     try:
         marker: dict[str, Any] = json.loads(files.read_file(file))
-        version, chunk_rows = str(marker["format"]), int(marker["chunk_rows"])
-        if chunk_rows < 1:
-            raise ValueError(f"a chunk has no {chunk_rows} rows")
+        version, rows = str(marker["format"]), marker["chunk_rows"]
+        if type(rows) is not int or not 1 <= rows <= MOST_CHUNK_ROWS:
+            raise ValueError(f"a chunk has no {str(rows)[:40]} rows")
     except (FileNotFoundError, NotADirectoryError):
         if is_store(path):  # made by another process between the two looks
             return read_marker(path)

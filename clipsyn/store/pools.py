@@ -357,8 +357,7 @@ class PoolReader:
     def _room(self, keys: Sequence[FeatureKey], count: int) -> dict[str, NDArray[np.float16]]:
         """Empty arrays (sample, embed) for so many samples."""
         groups = {key.backbone: self.store.cell(key).holding("image_embedding") for key in keys}
-        layouts = {name: group.layout("image_embedding") for name, group in groups.items()}
         return {
-            name: np.empty((count, *layout.shape[1:]), layout.dtype)
-            for name, layout in layouts.items()
+            name: np.empty((count, group.sizes["embed"]), np.float16)
+            for name, group in groups.items()
         }

@@ -169,16 +169,13 @@ def correct(group: StoredGroup, table: SampleTable, scratch: Path) -> None:
     Attributes go first: a table left between the two is refused by readers, and the same command
     mends it.
     """
-    label, listed = group.path / "label", group.listed("label")
-    corrected = {**group.attributes, **table.attributes()}
-    if listed:
-        listed = arrays.relisted(listed, table.labels)
-        corrected = sealed({**corrected, "arrays": {**group["arrays"], "label": listed.json()}})
+    label, listed = group.path / "label", arrays.relisted(group.arrays["label"], table.labels)
+    listing = {**group["arrays"], "label": listed.json()}
+    corrected = sealed({**group.attributes, **table.attributes(), "arrays": listing})
     if corrected != group.attributes:
         arrays.write_attributes(group.path, corrected, scratch)
-    blocks = arrays.layout(label).blocks
     for block in arrays.differing_blocks(label, table.labels, listed):
-        rows = blocks.range(block)
+        rows = listed.blocks.range(block)
         arrays.write_block(label, block, table.labels[rows.start : rows.stop], scratch)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from clipsyn.store import arrays, files
-from clipsyn.store.layout import Layout, Listed
+from clipsyn.store.layout import Listed
 from clipsyn.store.listed import ListedGroup
 
 Seen = tuple[int, int]
@@ -48,21 +48,13 @@ class Tree(Protocol):
     def listed(self) -> Collection[ListedGroup] | None:
         """All groups, where there is an index of them."""
 
-    def attributes(self, path: Path) -> arrays.Attributes:
+    def attributes(self, path: Path) -> Mapping[str, Any]:
         """Of a group; raises DamagedStore where there is none."""
 
-    def array_names(self, path: Path) -> list[str]:
-        """The arrays of a group."""
-
-    def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
-        """As `arrays.layout`, of an array of a group."""
-
-    def read(
-        self, path: Path, array: str, rows: range | None, listed: Listed | None
-    ) -> NDArray[Any]:
+    def read(self, path: Path, array: str, rows: range | None, listed: Listed) -> NDArray[Any]:
         """As `arrays.read`, of an array of a group."""
 
-    def damage(self, path: Path, array: str, listed: Listed | None) -> list[str]:
+    def damage(self, path: Path, array: str, listed: Listed) -> list[str]:
         """As `arrays.damage`, of an array of a group."""
 
 
@@ -74,7 +66,6 @@ class _OnDisk:
     folders = staticmethod(files.folders)
     size = staticmethod(files.size)
     attributes = staticmethod(arrays.read_attributes)
-    array_names = staticmethod(arrays.array_names)
 
     def expect(self, paths: Iterable[Path]) -> None:
         """They are there."""
@@ -93,15 +84,10 @@ class _OnDisk:
     def listed(self) -> None:
         """There is no index."""
 
-    def layout(self, path: Path, array: str, listed: Listed | None) -> Layout:
-        return arrays.layout(path / array, listed)
-
-    def read(
-        self, path: Path, array: str, rows: range | None, listed: Listed | None
-    ) -> NDArray[Any]:
+    def read(self, path: Path, array: str, rows: range | None, listed: Listed) -> NDArray[Any]:
         return arrays.read(path / array, rows, listed)
 
-    def damage(self, path: Path, array: str, listed: Listed | None) -> list[str]:
+    def damage(self, path: Path, array: str, listed: Listed) -> list[str]:
         return arrays.damage(path / array, listed)
 
 

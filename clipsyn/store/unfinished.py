@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipsyn.errors import DamagedStore
 from clipsyn.store import arrays, files
-from clipsyn.store.drafts import WIP, is_draft
+from clipsyn.store.drafts import is_draft, lying
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Unfinished:
 
 def unfinished(store: Path) -> list[Unfinished]:
     """Every draft in the store, sorted by target; not one that is finished while we look."""
-    drafts = filter(None, map(look_at, (store / WIP).glob("*")))
+    drafts = filter(None, map(look_at, lying(store)))
     return sorted(drafts, key=lambda draft: draft.target)
 
 
@@ -43,4 +43,4 @@ def look_at(folder: Path) -> Unfinished | None:
 
 def leftovers(store: Path) -> list[Path]:
     """What lies under `.wip` beside drafts; a running command may need it."""
-    return [path for path in (store / WIP).glob("*") if not is_draft(path)]
+    return [path for path in lying(store) if not is_draft(path)]

@@ -207,8 +207,8 @@ def same_numbers(one: StoredGroup, other: StoredGroup) -> bool:
 
 
 def _equal(one: StoredGroup, other: StoredGroup, name: str) -> bool:
-    ours, theirs = one.listed(name), other.listed(name)
-    if ours and theirs and ours.rows == theirs.rows:
+    ours, theirs = one.arrays[name], other.arrays[name]
+    if ours.rows == theirs.rows:
         return ours == theirs
     left, right = one.read(name), other.read(name)
     return (

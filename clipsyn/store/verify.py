@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import ClipsynError, StaleCell, StoreError
+from clipsyn.errors import ClipsynError, StoreError
 from clipsyn.numerics.logits import predictions, zero_shot_logits
-from clipsyn.schema import GROUPS, NO_PREDICTION
+from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name
+from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, PROMPTS, folder_name
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.inventory import Group
+from clipsyn.store.tree import ON_DISK
 
 
 def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
@@ -40,9 +44,40 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
                 group.path
             ):  # not removed meanwhile
                 yield f"{_where(store, group)}: the {what} that it needs are lost"
-    for name in store.tree.folders(store.path):
-        if name not in KINDS and store.tree.seen(store.path / name):
-            yield f"{name}: a folder that is no part of a store: was it moved here, or renamed?"
+    if store.tree is ON_DISK:
+        yield from _strays(store.path)
+
+
+def _strays(store: Path) -> Iterator[str]:
+    """What lies between groups and is no part of a store."""
+    yield from _wrong_metadata(store.resolve())
+    for entry in files.entries(store):
+        if entry.name in KINDS:
+            yield from _between(store, entry, len(KINDS[entry.name]))
+        elif files.exists(Path(entry, arrays.METADATA)):
+            yield f"{entry.name}: a folder that is no part of a store: was it renamed?"
+
+
+def _between(store: Path, entry: os.DirEntry[str], depth: int) -> Iterator[str]:
+    """Of an entry that should be a folder, `depth` levels above a group."""
+    path = Path(entry)
+    if not entry.is_dir(follow_symlinks=False):
+        yield f"{path.relative_to(store)}: no folder, where groups belong: remove it"
+    elif depth:
+        yield from _wrong_metadata(path)
+        with suppress(StoreError):  # one that may not be read was named when groups were looked for
+            for below in files.entries(path):
+                if below.name != arrays.METADATA and not below.name.startswith("."):
+                    yield from _between(store, below, depth - 1)
+
+
+def _wrong_metadata(folder: Path) -> Iterator[str]:
+    """Where the metadata of a folder above groups cannot be read; without them it is read, too."""
+    try:
+        if files.exists(folder / arrays.METADATA):
+            arrays.read_attributes(folder)
+    except StoreError as error:
+        yield f"{error}: remove this file, and what writes there makes it again"
 
 
 def _where(store: FeatureStore, group: Group) -> str:
@@ -66,17 +101,6 @@ def _key(group: Group) -> FeatureKey:
     return FeatureKey(*(group.names[dimension] for dimension in KINDS["features"]))
 
 
-def without_digest(store: FeatureStore, groups: Collection[Group]) -> int:
-    """How many groups are older than format 1.1: exchanged chunks would go unnoticed there."""
-    count = 0
-    for group in groups:
-        try:
-            count += not store.group(group.path).is_sealed
-        except StoreError:  # said by `damage`
-            continue
-    return count
-
-
 def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
     """One sentence for everything in a group that was altered.
 
@@ -98,71 +122,61 @@ def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator
 
 
 def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
-    stored, sound = None, True
     try:
         stored = store.group(group.path)
-    except StoreError as error:
-        yield str(error)
-    for problem in (*_wrong_types(store, group, stored), *_wrong_bytes(store, group, stored)):
-        sound = False
-        yield problem
-    if stored and sound:
-        try:
-            yield from _wrong_numbers(store, group, stored, deep)
-        except StaleCell:  # another part of the store was made again: readers say so
-            pass
-        except ClipsynError as error:
-            yield str(error)
+        damaged = list(_wrong_bytes(store, group, stored))
+        yield from damaged or _wrong_numbers(store, group, stored, deep)
+    except ClipsynError as error:
+        if f"{store.path}/" not in str(error) or _where(store, group) in str(error):
+            yield str(error)  # else it is of another group, which says so itself
 
 
-def _wrong_types(store: FeatureStore, group: Group, stored: StoredGroup | None) -> Iterator[str]:
-    """Arrays whose type or shape is wrong."""
-    try:
-        sizes = {"byte": 32}
-        if "split" in group.names:
-            samples = store.samples_path(group.names["dataset"], group.names["split"])
-            sizes["sample"] = store.tree.layout(samples, "label", None).shape[0]
-        for spec in GROUPS.get(stored["kind"] if stored else group.kind, ()):
-            layout = store.tree.layout(group.path, spec.name, None)
-            expected = tuple(
-                sizes.setdefault(dim, length)
-                for dim, length in zip(spec.dims, layout.shape, strict=False)
-            )
-            dtype = "object" if spec.dtype == "str" else spec.dtype
-            if layout.shape != expected or len(expected) != len(spec.dims) or layout.dtype != dtype:
-                yield f"array {spec.name} is {layout.dtype} {layout.shape}, not {dtype} {spec.dims}"
-    except StoreError as error:
-        yield str(error)
-
-
-def _wrong_bytes(store: FeatureStore, group: Group, stored: StoredGroup | None) -> Iterator[str]:
+def _wrong_bytes(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
     """Altered chunks, and folders that were never part of the group."""
-    known = [spec.name for spec in GROUPS[stored["kind"]]] if stored else []
-    arrays_there = store.tree.array_names(group.path)
     for name in store.tree.folders(group.path):
-        if stored and name not in known:
+        if name not in stored.arrays:
             yield f"folder {name} is no part of it: was it moved there?"
-        elif name in arrays_there:
-            listed = stored.listed(name) if stored else None
-            yield from store.tree.damage(group.path, name, listed)
+    for name, listed in stored.arrays.items():
+        yield from store.tree.damage(group.path, name, listed)
 
 
 def _wrong_numbers(
     store: FeatureStore, group: Group, stored: StoredGroup, deep: bool
 ) -> Iterator[str]:
     """Intact arrays that contradict the identity, or do not follow from their sources."""
+    _read(store, group)
     if group.kind == "samples":
         samples = store.samples(group.names["dataset"], group.names["split"])
         if samples.digest != stored["identity"]["samples"]:
             yield "ids and content hashes do not match the digest"
-    if group.kind in IMPORTS and (deep or not stored.is_sealed):
-        values = {name: stored.read(name) for name in store.tree.array_names(group.path)}
+    if group.kind in IMPORTS and deep:
+        values = {name: stored.read(name) for name in stored.arrays}
         if arrays.content_digest(values) != stored["identity"]["content"]:
             yield "its arrays do not match the digest of its content"
-    if deep and "logit" in store.tree.array_names(group.path):
+    if deep and "logit" in stored.arrays:
         yield from _wrong_logits(store, group, stored)
     elif deep and group.kind == "predictions":
         yield from _wrong_predictions(store, group, stored)
+
+
+def _read(store: FeatureStore, group: Group) -> None:
+    """Raise what a reader raises who gets to this group: also that it is of others than are there.
+
+    No more is read than small arrays: all bytes have been.
+    """
+    names = group.names
+    prompts = names.get("prompts")
+    if group.kind == "classes":
+        store.class_embeddings(names["dataset"], names["prompts"], names["backbone"])
+    if group.kind in ("samples", "classes"):
+        return
+    cell = store.cell(_key(group))
+    cell.holding("valid", prompts)
+    if group.kind in ANSWERS or not cell.has_embeddings:
+        cell.predictions(prompts or PROMPTS)
+        return
+    for each in cell.prompt_sets():
+        cell.stored("logits", each)
 
 
 def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
@@ -170,7 +184,7 @@ def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Ite
 
     Another processor may add the terms of a product in another order: see `_rounding`.
     """
-    blocks = stored.layout("logit").blocks
+    blocks = stored.arrays["logit"].blocks
     for number in range(blocks.count):
         rows = blocks.range(number)
         where = f"block {number} (rows {rows.start}-{rows.stop - 1})"
@@ -183,7 +197,7 @@ def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Ite
 
 def _wrong_predictions(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
     """Blocks whose predictions are not the largest logits of the embeddings, to rounding."""
-    blocks = stored.layout("prediction").blocks
+    blocks = stored.arrays["prediction"].blocks
     for number in range(blocks.count):
         rows = blocks.range(number)
         there, (logits, within) = stored.read("prediction", rows), _again(store, group, rows)

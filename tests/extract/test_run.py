@@ -321,8 +321,10 @@ def test_while_it_is_replaced_the_old_cell_can_be_read(tmp_path: Path, fakes: An
     encoder.before_batch = lambda: None
     fakes.fill(tmp_path, [encoder], replace=True, chunk_rows=8)
     assert unfinished(tmp_path) == []
-    whole = fakes.fill(tmp_path / "whole", [fakes.Encoder(weights="others")], chunk_rows=8)
-    expected = whole.logits(fakes.key, "simple")
+    whole = tmp_path.with_name(f"{tmp_path.name}-whole")
+    expected = fakes.fill(whole, [fakes.Encoder(weights="others")], chunk_rows=8).logits(
+        fakes.key, "simple"
+    )
     assert store.logits(fakes.key, "simple").tobytes() == expected.tobytes()
 
 

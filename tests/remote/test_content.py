@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from clipsyn.remote.content import content_of, differing
-from clipsyn.store import arrays
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows, find_groups
@@ -47,21 +46,6 @@ def test_corrections_change_the_content_of_samples_alone(
     tiny_store.annotate(replace(table, **changes))
     after = every(FeatureStore.open(tiny_store.path))
     assert {name for name in after if after[name] != before[name]} == {"samples/toy/test"}
-
-
-def test_content_of_groups_of_format_1_0_covers_their_arrays(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
-    """Such a group has no list of its arrays."""
-    path = tiny_store.features_path(fakes.key)
-    old = fakes.of_format_1_0(dict(arrays.read_attributes(path)))
-    arrays.write_attributes(path, old)
-    before = content_of(FeatureStore.open(tiny_store.path).group(path))
-    values = arrays.read(path / "image_embedding", range(8))
-    arrays.write_block(
-        path / "image_embedding", 0, -values[: arrays.layout(path / "image_embedding").rows]
-    )
-    assert content_of(FeatureStore.open(tiny_store.path).group(path)) != before
 
 
 def test_fields_that_differ_are_named(tmp_path: Path, fakes: Any, tiny_store: FeatureStore) -> None:

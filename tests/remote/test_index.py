@@ -24,7 +24,7 @@ from clipsyn.store.inventory import find_groups
 from clipsyn.store.listed import Listing
 
 SHOWN = "s3://lab/clip"
-MARKER = {"format": "1.2", "store_id": "ab" * 16, "chunk_rows": 8}
+MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
 CELL = ("features", "pets", "test", "clean", "ViT-B-32/openai")
 
 
@@ -107,7 +107,7 @@ def test_no_name_leads_out_of_the_store(name: str) -> None:
         (packed(b"{}"), "it lacks 'format'"),
         (packed(b"[" * 100_000), "nested too deeply"),
         (document(store=7), "is no JSON object"),
-        (document(store={"format": "1.2", "chunk_rows": 0}), "a chunk has no 0 rows"),
+        (document(store={"format": "2.0", "chunk_rows": 0}), "a chunk has no 0 rows"),
         (document(groups={}), "its groups are no list"),
         (document(group(), group()), "stands twice"),
         (document({"place": list(CELL)}), "it lacks 'manifest'"),
@@ -163,7 +163,7 @@ def test_200_000_groups_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [document(format="2.0"), document(store={**MARKER, "format": "2.1"})]
+    "data", [document(format="2.0"), document(store={**MARKER, "format": "3.1"})]
 )
 def test_another_major_format_is_refused(data: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match="pip install --upgrade clipsyn"):
@@ -172,11 +172,11 @@ def test_another_major_format_is_refused(data: bytes) -> None:
 
 def test_newer_minor_format_is_read_and_kept_when_it_is_written() -> None:
     newer = {"place": ["depths", "pets", "test"], "bytes": 9, "new": True}
-    marker = {**MARKER, "format": "1.9"}
+    marker = {**MARKER, "format": "2.9"}
     index = Index.parse(document(group(), newer, format="1.7", store=marker), SHOWN)
     assert set(index.entries) == {CELL}
     written = written_by(index.with_entries([entry(("samples", "pets", "test"))]))
-    assert (written["format"], written["store"]["format"]) == ("1.7", "1.9")
+    assert (written["format"], written["store"]["format"]) == ("1.7", "2.9")
     assert newer in written["groups"]
     assert len(written["groups"]) == 3
 

@@ -13,7 +13,7 @@ from clipsyn.remote.index import INDEX, Entry, Index
 from clipsyn.remote.objects import Answer, Changed, MissingObject
 from clipsyn.remote.publishing import add_to_index, check_conditions
 
-MARKER = {"format": "1.2", "store_id": "ab" * 16, "chunk_rows": 8}
+MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
 
 
 class FakeRemote:

@@ -26,13 +26,13 @@ TEXTS = ["", "a", "crème brûlée", "犬/ねこ.png", "🦊" * 9, " \n\t", "a\0
 
 
 def spec(dtype: str, *more: str) -> ArraySpec:
-    fill = "" if dtype == "str" else 0
+    fill = "" if dtype == "string" else 0
     return ArraySpec("values", ("sample", *more), dtype, fill, "for a test")
 
 
 def some(dtype: str, rows: int, *width: int) -> np.ndarray:
     random = np.random.default_rng(rows)
-    if dtype == "str":
+    if dtype == "string":
         return np.array([TEXTS[row % len(TEXTS)] for row in range(rows)], object)
     if dtype == "bool":
         return random.random((rows, *width)) < 0.5
@@ -54,13 +54,12 @@ def write(path: Path, values: np.ndarray, dtype: str, chunk_rows: int = 8) -> Pa
 
 
 STORED = sorted({array.dtype for group in GROUPS.values() for array in group})
-DTYPES = [*STORED, "float64", "int8"]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 20, 64, 65])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", STORED)
 def test_what_is_written_is_read_by_us_and_by_zarr(tmp_path: Path, dtype: str, rows: int) -> None:
-    width = () if dtype == "str" else (5,)
+    width = () if dtype == "string" else (5,)
     values = some(dtype, rows, *width)
     path = write(tmp_path / "group", values, dtype)
     ours = arrays.read(path)
@@ -68,7 +67,6 @@ def test_what_is_written_is_read_by_us_and_by_zarr(tmp_path: Path, dtype: str, r
     assert np.array_equal(ours, values)
     theirs = np.asarray(zarr.open_array(path, mode="r")[:])
     assert np.array_equal(theirs.astype(values.dtype), values)
-    assert arrays.layout(path).ours
     assert arrays.damage(path) == []
 
 
@@ -100,8 +98,8 @@ def test_blocks_are_balanced_and_cover_every_row_once(samples: int, chunk_rows: 
 def test_a_part_is_the_slice_of_the_whole(tmp_path_factory: Any, data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 60))
     chunk_rows = data.draw(st.integers(1, 20))
-    dtype = data.draw(st.sampled_from(["float16", "str", "bool"]))
-    values = some(dtype, rows, *(() if dtype == "str" else (3,)))
+    dtype = data.draw(st.sampled_from(["float16", "string", "bool"]))
+    values = some(dtype, rows, *(() if dtype == "string" else (3,)))
     path = write(tmp_path_factory.mktemp("part") / "group", values, dtype, chunk_rows)
     start = data.draw(st.integers(0, rows))
     stop = data.draw(st.integers(start, rows))
@@ -157,11 +155,11 @@ def test_plain_zarr_and_xarray_open_the_whole_store(tiny_store: Any) -> None:
 # Faults
 
 
-@pytest.fixture(params=["float16", "str"])
+@pytest.fixture(params=["float16", "string"])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """An array of three blocks of 7, 7 and 6 rows."""
     dtype = request.param
-    values = some(dtype, 20, *(() if dtype == "str" else (2,)))
+    values = some(dtype, 20, *(() if dtype == "string" else (2,)))
     return write(tmp_path / "group", values, dtype)
 
 
@@ -275,13 +273,6 @@ def test_attributes_that_are_none_are_damage(tmp_path: Path, content: bytes) -> 
         arrays.read_attributes(tmp_path)
 
 
-def test_a_missing_attribute_is_damage(written: Path) -> None:
-    attributes = arrays.read_attributes(written.parent)
-    assert attributes == {"made": "here"}
-    with pytest.raises(DamagedStore, match=r"zarr\.json lacks the attribute 'identity'"):
-        attributes["identity"]
-
-
 def test_attributes_are_replaced_and_arrays_stay(written: Path) -> None:
     arrays.write_attributes(written.parent, {"new": [1, "é"]})
     assert arrays.read_attributes(written.parent) == {"new": [1, "é"]}
@@ -293,14 +284,6 @@ def test_attributes_are_replaced_and_arrays_stay(written: Path) -> None:
 # Arrays of other writers
 
 
-def foreign(path: Path, values: np.ndarray, **options: Any) -> Path:
-    array = zarr.create_array(
-        path, shape=values.shape, dtype=values.dtype, zarr_format=3, **options
-    )
-    array[:] = values
-    return path
-
-
 LAYOUTS: dict[str, dict[str, Any]] = {
     "compressed": {"chunks": (8, 5)},
     "gzip": {"chunks": (8, 5), "compressors": [GzipCodec()]},
@@ -308,37 +291,18 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "cut along both axes": {"chunks": (8, 2), "compressors": None},
     "no checksum": {"chunks": (8, 5), "compressors": None},
     "big-endian": {"chunks": (8, 5), "compressors": None, "serializer": BytesCodec(endian="big")},
-    "chunks in folders": {"chunks": (8, 5), "compressors": None, "filters": None},
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float16", "int32"])
-def test_arrays_that_plain_zarr_wrote_are_read(tmp_path: Path, layout: str, dtype: str) -> None:
-    values = some(dtype, 20, 5)
-    path = foreign(tmp_path / "values", values, **LAYOUTS[layout])
-    assert not arrays.layout(path).ours
-    assert np.array_equal(arrays.read(path), values)
-    assert np.array_equal(arrays.read(path, range(3, 17)), values[3:17])
-    assert arrays.damage(path) == []
-
-
-def test_texts_that_plain_zarr_wrote_are_read(tmp_path: Path) -> None:
-    array = zarr.create_array(tmp_path / "values", shape=(8,), dtype=str, chunks=(3,))
-    array[:] = np.array(TEXTS)
-    assert list(arrays.read(tmp_path / "values")) == TEXTS
-
-
-def test_damage_in_a_compressed_array_is_named(tmp_path: Path) -> None:
-    values = some("int32", 20, 5)
-    path = foreign(tmp_path / "values", values, chunks=(8, 5))
-    file = path / "c" / "1" / "0"
-    data = bytearray(file.read_bytes())
-    data[:8] = bytes(8)
-    file.write_bytes(data)
-    with pytest.raises(DamagedStore, match="values cannot be decoded"):
+def test_arrays_in_another_layout_are_refused(tmp_path: Path, layout: str) -> None:
+    """What decodes them would take what memory and time they ask for."""
+    values, path = some("float16", 20, 5), tmp_path / "values"
+    array = zarr.create_array(path, shape=(20, 5), dtype="float16", **LAYOUTS[layout])
+    array[:] = values
+    with pytest.raises(DamagedStore):
         arrays.read(path)
-    assert list(arrays.damage(path))
+    assert len(arrays.damage(path)) == 1
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

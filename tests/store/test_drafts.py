@@ -19,7 +19,8 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.garbage import collect, left_over
 from clipsyn.store.unfinished import leftovers, unfinished
 
-IDENTITY = {"format": "1.0", "backbone": {"weights": "aa", "precision": "fp32"}, "samples": "s"}
+BACKBONE = {"weights": "aa", "precision": "fp32", "preprocess": {}}
+IDENTITY = {"format": "2.0", "backbone": BACKBONE, "samples": "s", "pixels": 1}
 ROWS, WIDTH = 20, 3
 
 
@@ -46,7 +47,7 @@ def write(draft: Draft, *blocks: int) -> None:
 
 
 def publish(draft: Draft, **options: Any) -> bool:
-    return draft.publish(lambda notes: {"notes": notes}, **options)
+    return draft.publish(lambda notes: {"notes": notes, "provenance": {"encoder": {}}}, **options)
 
 
 def test_from_planned_to_published(store: Path) -> None:
@@ -111,7 +112,7 @@ def test_another_identity_is_stale_and_names_the_field(store: Path) -> None:
     write(one, 0, 1, 2)
     publish(one)
     assert one.changes() == []
-    other = draft(store, backbone={"weights": "bb", "precision": "fp32"})
+    other = draft(store, backbone={**BACKBONE, "weights": "bb"})
     assert other.changes() == [("backbone.weights", "aa", "bb")]
     write(other, 0, 1, 2)
     with pytest.raises(StaleCell, match=r"backbone\.weights: aa → bb.*replace=True") as caught:

@@ -63,11 +63,8 @@ def test_what_is_no_file_of_that_size_is_not_read(
     instead(file)
     with pytest.raises(DamagedStore):
         files.read_file(file)
-    if instead is not sparse:
-        with pytest.raises(DamagedStore), files.opened(file):
-            pass
-        with pytest.raises(DamagedStore):
-            files.copy_file(file, tmp_path / "copy", tmp_path)
+    with pytest.raises(DamagedStore):
+        files.copy_file(file, tmp_path / "copy", tmp_path, 9)
 
 
 @pytest.mark.parametrize("instead", INSTEAD)
@@ -108,3 +105,34 @@ def test_a_missing_file_is_told_from_one_that_may_not_be_read(tmp_path: Path) ->
     if os.geteuid():
         with pytest.raises(StoreError):
             files.read_file(tmp_path / "file")
+
+
+@pytest.mark.parametrize("where", ["features", "features/toy/test", CELL, f"{CELL}/valid"])
+def test_a_folder_that_is_a_link_is_damage(tiny_store: FeatureStore, where: str) -> None:
+    link(tiny_store.path / where)
+    for command in ("verify", "zeroshot"):
+        result = CliRunner().invoke(main, [command, str(tiny_store.path), "--json"])
+        assert result.exit_code == 4 or (command == "zeroshot" and where.endswith("valid"))
+        assert isinstance(result.exception, SystemExit | None)
+
+
+def test_gc_follows_no_link_out_of_the_store(tiny_store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    shutil.rmtree(tiny_store.path / ".wip", ignore_errors=True)
+    (tiny_store.path / ".wip").symlink_to(tmp_path / "mine")
+    result = CliRunner().invoke(main, ["gc", str(tiny_store.path), "--age", "0", "-y"])
+    assert result.exit_code != 0
+    assert (tmp_path / "mine" / "file").exists()
+
+
+@pytest.mark.parametrize(
+    "grown", [f"{CELL}/image_embedding/c.0.0", "samples/toy/test/sample_id/c.0"]
+)
+def test_merge_copies_no_more_than_was_declared(
+    tiny_store: FeatureStore, tmp_path: Path, grown: str
+) -> None:
+    sparse(tiny_store.path / grown)
+    result = CliRunner().invoke(main, ["merge", str(tmp_path / "lab"), str(tiny_store.path)])
+    assert result.exit_code == 4
+    assert files.size(tmp_path / "lab") < 1 << 20

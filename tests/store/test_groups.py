@@ -43,12 +43,6 @@ def problems(store: FeatureStore) -> list[str]:
     return [*debris(store, groups), *(one for group in groups for one in damage(store, group))]
 
 
-def without_digests(store: FeatureStore, fakes: Any) -> None:
-    for group in find_groups(store, {}):
-        attributes = arrays.read_attributes(group.path)
-        arrays.write_attributes(group.path, fakes.of_format_1_0(attributes))
-
-
 _CELLS = ("features", "logits", "predictions")  # of tiny_store: one or the other of the last two
 PLACES: dict[str, tuple[Callable[..., None], list[tuple[str, str]]]] = {
     "perturbations swapped": (
@@ -110,13 +104,8 @@ def answers(store: FeatureStore) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("digests", [True, False])
 @pytest.mark.parametrize("name", PLACES)
-def test_what_stands_elsewhere_is_refused(
-    tiny_store: FeatureStore, fakes: Any, name: str, digests: bool
-) -> None:
-    if not digests:
-        without_digests(tiny_store, fakes)
+def test_what_stands_elsewhere_is_refused(tiny_store: FeatureStore, name: str) -> None:
     sound = answers(tiny_store)
     rearrange(tiny_store, name)
     store = FeatureStore.open(tiny_store.path)
@@ -205,21 +194,13 @@ def test_no_bit_of_attributes_is_flipped_unseen(tiny_store: FeatureStore, fakes:
         (path / "zarr.json").write_bytes(sound)
 
 
-def test_a_flipped_key_of_an_old_identity_is_damage(tiny_store: FeatureStore, fakes: Any) -> None:
-    without_digests(tiny_store, fakes)
-    file = tiny_store.features_path(fakes.key) / "zarr.json"
-    file.write_bytes(file.read_bytes().replace(b'"samples"', b'"sampleq"'))
-    with pytest.raises(DamagedStore, match="identity does not match its fingerprint"):
-        tiny_store.embeddings(fakes.key)
-
-
 @pytest.mark.parametrize("name", ["place", "arrays", "digest"])
 def test_a_digest_cannot_be_lost_in_part(tiny_store: FeatureStore, fakes: Any, name: str) -> None:
     path = tiny_store.features_path(fakes.key)
     attributes = arrays.read_attributes(path)
     del attributes[name]
     arrays.write_attributes(path, attributes)
-    with pytest.raises(DamagedStore, match="attributes do not match their digest"):
+    with pytest.raises(DamagedStore):
         tiny_store.embeddings(fakes.key)
 
 
@@ -282,32 +263,6 @@ def test_swapped_chunks_are_refused_and_named(tiny_store: FeatureStore, name: st
     assert {problem.split(":")[0] for problem in named} == {
         str(Path(chunk).parent.parent) for chunk in (one, other)
     }
-
-
-def test_a_recompressed_copy_is_compared_by_its_values(
-    tiny_store: FeatureStore, fakes: Any
-) -> None:
-    """Other chunks, compressed, as for an object store; the group's attributes are the same."""
-    import zarr
-
-    path = tiny_store.features_path(fakes.key)
-    values = tiny_store.embeddings(fakes.key)
-
-    def copy(numbers: np.ndarray) -> None:
-        shutil.rmtree(path / "image_embedding")
-        array = zarr.create_array(
-            path / "image_embedding", shape=(20, 12), dtype="float16", chunks=(3, 12)
-        )
-        array[:] = numbers
-
-    copy(values)
-    assert np.array_equal(tiny_store.embeddings(fakes.key), values)
-    assert np.array_equal(tiny_store.embeddings(fakes.key, range(5, 16)), values[5:16])
-    assert problems(tiny_store) == []
-    copy(np.roll(values, 1, axis=0))
-    with pytest.raises(DamagedStore, match="another than its group lists"):
-        tiny_store.embeddings(fakes.key, range(15, 16))
-    assert len(problems(tiny_store)) == 3
 
 
 def test_a_cell_replaced_between_two_reads_is_not_damaged(

@@ -64,14 +64,14 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "cut chunk": (f"{CELL}/valid/c.2", lambda p: p.write_bytes(b"1"), "block 2 (rows 14-19)"),
     "missing chunk": (f"{CELL}/valid/c.0", Path.unlink, "c.0 is missing"),
     "missing array": (f"{CELL}/valid/zarr.json", Path.unlink, "valid/zarr.json is missing"),
-    "array cut short": (f"{CELL}/image_embedding/zarr.json", shorten, "array image_embedding is"),
+    "array cut short": (f"{CELL}/image_embedding/zarr.json", shorten, "is damaged: an array of"),
     "array without metadata": (
         "classes/toy/simple/fake--one/class_embedding/zarr.json",
         lambda p: p.write_bytes(b"{"),
         "zarr.json is damaged",
     ),
     "altered identity": (f"{CELL}/zarr.json", spoil_identity, "does not match its fingerprint"),
-    "lost identity": (f"{CELL}/zarr.json", spoil_attributes, "lacks the attribute 'identity'"),
+    "lost identity": (f"{CELL}/zarr.json", spoil_attributes, "is damaged"),
     "unreadable group": (f"{CELL}/zarr.json", lambda p: p.write_bytes(b""), "zarr.json is damaged"),
     "logits": (
         "logits/toy/train/clean/fake--two/simple/logit/c.1.0",
@@ -218,7 +218,7 @@ def test_digests_follow_what_a_reader_sees(tiny_store: FeatureStore, fakes: Any)
     before = digests()
     assert len(set(before.values())) == len(before)
     cell = tiny_store.path / CELL
-    fakes.rewrite(cell, provenance={"encoder": "elsewhere"})
+    fakes.rewrite(cell, provenance={"encoder": {"source": "elsewhere"}})
     assert digests() == before
     table = tiny_store.samples("toy", "train")
     tiny_store.annotate(replace(table, labels=table.labels[::-1]))

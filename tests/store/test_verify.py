@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +84,32 @@ def test_replace_takes_the_place_of_what_is_left(tiny_store: FeatureStore, fakes
     assert run("verify", tiny_store).exit_code == 0
 
 
-def test_groups_of_format_1_0_are_said_to_have_no_digest(
-    tiny_store: FeatureStore, fakes: Any
+def _file_for_group(store: Path) -> None:
+    shutil.rmtree(store / CELL)
+    (store / CELL).touch()
+
+
+def _broken_between(store: Path) -> None:
+    (store / "features" / "toy" / "zarr.json").write_text("{")
+
+
+@pytest.mark.parametrize("harm", [_file_for_group, _broken_between])
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_what_lies_between_groups_is_looked_at(
+    tiny_store: FeatureStore, harm: Callable[[Path], None], command: str
 ) -> None:
-    path = tiny_store.path / CELL
-    arrays.write_attributes(path, fakes.of_format_1_0(arrays.read_attributes(path)))
-    result = run("verify", tiny_store)
-    assert result.exit_code == 0
-    assert "1 of the 20 groups are of format 1.0 and have no digest" in result.stdout
-    assert json.loads(run("verify", tiny_store, "--json").stdout)["without_digest"] == 1
-    assert len(tiny_store.embeddings(fakes.key)) == 20
+    harm(tiny_store.path)
+    assert run(command, tiny_store).exit_code == 4
+
+
+def test_what_readers_refuse_is_named(tiny_store: FeatureStore, tmp_path: Path, fakes: Any) -> None:
+    """A group of other weights is put back, whole as it is."""
+    other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="other")])
+    classes = "classes/toy/simple/fake--one"
+    shutil.rmtree(tiny_store.path / classes)
+    shutil.copytree(other.path / classes, tiny_store.path / classes)
+    assert run("zeroshot", tiny_store).exit_code == 4
+    assert run("verify", tiny_store).exit_code == 4
 
 
 # Deep

@@ -55,4 +55,4 @@ def _milliseconds(cell: Cell) -> float | None:
     seconds = cell.provenance.get("encode_seconds")
     if not seconds:
         return None
-    return 1000 * float(seconds) / cell.group().layout("valid").shape[0]
+    return 1000 * float(seconds) / cell.group().sizes["sample"]

@@ -1,0 +1,153 @@
+"""What the attributes of each kind of group are, declared once: readers need not look again.
+
+A form is a function of a value, a list with the form of all items, or a mapping: of names, "?"
+behind one that may be missing or null, or of `str` where any names may stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from clipsyn.numerics.logits import is_scale
+from clipsyn.schema import GROUPS, NO_CLASS
+from clipsyn.store.folders import IMPORTS
+
+Form = Callable[[Any], bool] | list[Any] | dict[Any, Any]
+_LARGEST = 1e30  # of numbers: their products fit float64
+_HELD = {"imported-embeddings": "embeddings", "imported-logits": "logits"}  # else predictions
+
+
+def _any(_: Any) -> bool:
+    return True
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
+
+
+def _scale(value: Any) -> bool:
+    return _number(value) and is_scale(value)
+
+
+def _backbone(value: Any) -> bool:
+    """A description, or of imports a name."""
+    return _text(value) or not [*_wrong(value, _BACKBONE, "")]
+
+
+_BACKBONE: Form = {
+    "weights": _text,
+    "precision": _text,
+    "preprocess": {str: _any},
+    "architecture?": _text,
+    "pretrained?": _text,
+}
+_ENCODER: Form = {
+    "source?": _text,
+    "device?": _text,
+    "gflops?": _number,
+    "image_parameters?": _number,
+}
+_PROVENANCE: Form = {
+    "encoder?": _ENCODER,
+    "workers?": [{str: _any}],
+    "finished?": _text,
+    "written?": _text,
+    "made_by?": _text,
+    "encode_seconds?": _number,
+    "peak_memory_mb?": _number,
+    "process_memory_mb?": _number,
+}
+_PROMPTS: Form = {"name": _text, "templates?": [_text], "per_class?": {str: [_text]}}
+_ANY_GROUP: dict[Any, Any] = {
+    "kind": _text,
+    "identity": {str: _any},
+    "place": [_text],
+    "arrays": {str: {str: _any}},
+    "provenance?": _PROVENANCE,
+}
+_ANSWERS: Form = {"identity": {"features": _text, "classes": _text, "prompts": _text}}
+_KINDS: Mapping[str, Form] = {
+    "samples": {
+        "identity": {"samples": _text},
+        "class_names": [_text],
+        "metric": _text,
+        "licence": _text,
+        "imported?": _flag,
+    },
+    "classes": {
+        "identity": {"backbone": _backbone, "class_names": [_text], "prompts": _PROMPTS},
+        "logit_scale": _scale,
+    },
+    "features": {
+        "identity": {"samples": _text, "backbone": _BACKBONE, "pixels": _any},
+        "errors?": {str: _text},
+    },
+    "logits": _ANSWERS,
+    "predictions": _ANSWERS,
+}
+_IMPORTED: Form = {
+    "identity": {
+        "samples": _text,
+        "content": _text,
+        "backbone": _text,
+        "class_names?": [_text],
+        "prompts?": _text,
+    },
+    "invalid": {str: _count},
+    "source": [{"file": _text}],
+}
+
+
+def misfit(attributes: Mapping[str, Any], kind: str) -> str | None:
+    """In words, what the attributes of a group in a folder of that kind are not; None if all fit.
+
+    What they say of `arrays` is compared when these are parsed.
+    """
+    form = _IMPORTED if kind in IMPORTS else _KINDS[kind]
+    for wrong in chain(_wrong(attributes, _ANY_GROUP, ""), _wrong(attributes, form, "")):
+        return f"{wrong[1:]} is missing, or not what it should be"
+    said, identity = attributes["kind"], attributes["identity"]
+    held = _HELD.get(said, "predictions") if said.startswith("imported-") else None
+    if said not in GROUPS or not (
+        identity.get("kind") == held if kind in IMPORTS else said == kind
+    ):
+        return f"its kind is {said[:40]}, in a folder of {kind}"
+    names = attributes.get("class_names") or identity.get("class_names") or ()
+    return f"it has {len(names):,} classes, more than any" if len(names) > NO_CLASS else None
+
+
+def _wrong(value: Any, form: Form, where: str) -> Iterator[str]:
+    """Where a JSON value is not of a form: dotted names."""
+    if callable(form):
+        if not form(value):
+            yield where
+    elif isinstance(form, list):
+        if not isinstance(value, list):
+            yield where
+            return
+        for item in value:
+            yield from _wrong(item, form[0], where)
+    elif not isinstance(value, dict):
+        yield where
+    elif str in form:
+        for name, item in value.items():
+            yield from _wrong(item, form[str], f"{where}.{name}")
+    else:
+        for name, part in form.items():
+            item = value.get(name.removesuffix("?"))
+            if item is not None or not name.endswith("?"):
+                yield from _wrong(item, part, f"{where}.{name.removesuffix('?')}")

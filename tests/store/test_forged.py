@@ -1,0 +1,190 @@
+"""Stores of strangers that are consistent and wrong: readers answer, or say what is wrong.
+
+A forged group has a valid seal: its digest, its fingerprint, the checksums of its arrays, and the
+fingerprints that answers name of what they were made from.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from clipsyn.cli import main
+from clipsyn.errors import ClipsynError
+from clipsyn.schema import GROUPS, ArraySpec
+from clipsyn.specs import fingerprint
+from clipsyn.store import arrays
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.folders import ANSWERS, PROMPTS
+from clipsyn.store.groups import sealed
+from clipsyn.store.inventory import find_groups
+
+MISSING = object()
+HOSTILE: list[Any] = [
+    MISSING,
+    None,
+    True,
+    0,
+    -1,
+    2**31 + 1,
+    2**64,
+    10**400,
+    -0.5,
+    1e39,
+    "",
+    "x",
+    "\x1b[31m",
+    "../../etc",
+    "a" * 5000,
+    [],
+    [[]],
+    ["x"] * 70_000,
+    {},
+    {"x": {"x": None}},
+]
+NUMBERS = [np.nan, np.inf, -np.inf, -1, 0, 7, 65_000, 3e38]
+TYPES = ["bool", "uint8", "uint16", "int32", "float16", "float32", "string"]
+COMMANDS = ("ls", "info", "zeroshot", "oracle", "status", "verify")
+STORES = 40
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory, fakes: Any) -> FeatureStore:
+    """Every kind of group."""
+    path = tmp_path_factory.mktemp("good") / "store"
+    store: FeatureStore = fakes.fill(path, perturbations=("clean", "jpeg:3"))
+    samples, rows = store.samples("toy", "test"), np.arange(20)
+    unit = np.eye(12)[rows % 12]
+    with store.writer(samples, "embedded") as cell:
+        cell.classes("simple", np.eye(12)[:3], scale=10.0)
+        cell.embeddings(unit)
+    with store.writer(samples, "voting") as cell:
+        cell.predictions(rows % 3, confidences=np.full(20, 0.5))
+    with store.writer(samples, "plain", prompts="simple") as cell:
+        cell.predictions(rows % 3)
+    with store.writer(samples, "scoring") as cell:
+        cell.logits(unit[:, :3])
+    return store
+
+
+def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a value can be put in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        yield (*above, key)
+        if isinstance(item, dict | list):
+            yield from paths(item, (*above, key))
+
+
+def put(attributes: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        attributes = attributes[key]
+    if value is MISSING:
+        del attributes[path[-1]]
+    else:
+        attributes[path[-1]] = value
+
+
+def seal(store: Path, group: Path, attributes: dict[str, Any]) -> None:
+    """Publish the attributes, and tell the answers that were made from the group."""
+    before = attributes.get("fingerprint")
+    if isinstance(attributes.get("identity"), dict):
+        attributes["fingerprint"] = fingerprint(attributes["identity"])
+    arrays.write_attributes(group, sealed(attributes))
+    for other in find_groups(FeatureStore.open(store), {}):
+        if other.kind in ANSWERS and other.path != group:
+            theirs = arrays.read_attributes(other.path)
+            made_of = theirs["identity"]
+            if before in made_of.values():
+                for name, said in made_of.items():
+                    made_of[name] = attributes["fingerprint"] if said == before else said
+                seal(store, other.path, theirs)
+
+
+def forge_attribute(store: Path, group: Path, chance: random.Random) -> str:
+    attributes = arrays.read_attributes(group)
+    places = [path for path in paths(attributes) if path[0] not in ("digest", "fingerprint")]
+    # first the kind of attribute: there are many templates and class names
+    first = chance.choice(sorted({path[:2] for path in places}, key=str))
+    path = chance.choice([path for path in places if path[:2] == first])
+    value = chance.choice(HOSTILE)
+    put(attributes, path, value)
+    seal(store, group, attributes)
+    return f"{group.relative_to(store)}: {path} = {str(value)[:40]}"
+
+
+def forge_array(store: Path, group: Path, chance: random.Random) -> str:
+    attributes = arrays.read_attributes(group)
+    name = chance.choice(sorted(attributes["arrays"]))
+    values = arrays.read(group / name)
+    how = chance.choice(["values", "rows", "width", "type", "dimensions"])
+    if how == "values" and values.dtype != object:
+        some = np.random.default_rng(chance.random().hex().encode()[0]).random(values.shape) < 0.5
+        with np.errstate(all="ignore"):
+            values[some] = np.array(chance.choice(NUMBERS)).astype(values.dtype)
+    elif how == "values":
+        values[chance.randrange(len(values))] = chance.choice(["", "a" * 4000, values[0], "\0"])
+    elif how == "rows":
+        values = values[: chance.choice([1, len(values) - 1])]
+    elif how == "width":
+        values = values[..., :1] if values.ndim > 1 else np.repeat(values, 3)
+    elif how == "dimensions":
+        values = values[:, None] if values.ndim == 1 else values[:, 0]
+    else:
+        dtype = chance.choice(TYPES)
+        with np.errstate(all="ignore"):
+            values = (
+                np.full(values.shape, "1", object)
+                if dtype == "string" or values.dtype == object
+                else values.astype(dtype)
+            )
+    shutil.rmtree(group / name)
+    spec = next(spec for spec in GROUPS[attributes["kind"]] if spec.name == name)
+    dims = tuple("abc"[: values.ndim])
+    dtype = "string" if values.dtype == object else values.dtype.name
+    aside = group.parent / ".aside"
+    forged = ArraySpec(name, dims, dtype, "" if dtype == "string" else 0, spec.doc)
+    arrays.create_group(aside, [forged], dict(zip(dims, values.shape, strict=True)), 8, {})
+    arrays.write_block(aside / name, 0, values)
+    (aside / name).rename(group / name)
+    shutil.rmtree(aside)
+    attributes["arrays"][name] = arrays.listing(group / name).json()
+    seal(store, group, attributes)
+    return f"{group.relative_to(store)}: {how} of {name}, now {dtype} {values.shape}"
+
+
+def asked(store: Path) -> Iterator[tuple[str, BaseException | None]]:
+    """What ends every reader beside an exit; pools raise it."""
+    for command in COMMANDS:
+        result = CliRunner().invoke(main, [command, str(store)])
+        yield command, None if isinstance(result.exception, SystemExit) else result.exception
+    for prompts in ("simple", PROMPTS):
+        with suppress(ClipsynError):
+            FeatureStore.open(store).pool("toy", "test", prompts=prompts, votes=True)
+
+
+def test_a_good_store_is_read(good: FeatureStore) -> None:
+    for command in COMMANDS:
+        result = CliRunner().invoke(main, [command, str(good.path)])
+        assert result.exit_code == 0, (command, result.output)
+
+
+@pytest.mark.parametrize("seed", range(STORES))
+def test_a_forged_store_ends_no_reader_in_a_traceback(
+    good: FeatureStore, tmp_path: Path, seed: int
+) -> None:
+    chance, store = random.Random(seed), tmp_path / "store"
+    shutil.copytree(good.path, store)
+    groups = [store / group.path.relative_to(good.path) for group in find_groups(good, {})]
+    forge = chance.choice([forge_attribute, forge_array])
+    how = forge(store, chance.choice(groups), chance)
+    for reader, error in asked(store):
+        assert error is None, (reader, how)
