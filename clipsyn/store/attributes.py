@@ -19,12 +19,17 @@ _LARGEST = 1e30  # of numbers: their products fit float64
 _HELD = {"imported-embeddings": "embeddings", "imported-logits": "logits"}  # else predictions
 
 
-def _any(_: Any) -> bool:
-    return True
+def _mapping(value: Any) -> bool:
+    return type(value) is dict
 
 
 def _text(value: Any) -> bool:
     return type(value) is str
+
+
+def _texts(value: Any) -> bool:
+    """Of thousands of classes, so not one by one."""
+    return type(value) is list and set(map(type, value)) <= {str}
 
 
 def _flag(value: Any) -> bool:
@@ -51,7 +56,7 @@ def _backbone(value: Any) -> bool:
 _BACKBONE: Form = {
     "weights": _text,
     "precision": _text,
-    "preprocess": {str: _any},
+    "preprocess": _mapping,
     "architecture?": _text,
     "pretrained?": _text,
 }
@@ -63,7 +68,7 @@ _ENCODER: Form = {
 }
 _PROVENANCE: Form = {
     "encoder?": _ENCODER,
-    "workers?": [{str: _any}],
+    "workers?": [_mapping],
     "finished?": _text,
     "written?": _text,
     "made_by?": _text,
@@ -71,29 +76,29 @@ _PROVENANCE: Form = {
     "peak_memory_mb?": _number,
     "process_memory_mb?": _number,
 }
-_PROMPTS: Form = {"name": _text, "templates?": [_text], "per_class?": {str: [_text]}}
+_PROMPTS: Form = {"name": _text, "templates?": _texts, "per_class?": {str: _texts}}
 _ANY_GROUP: dict[Any, Any] = {
     "kind": _text,
-    "identity": {str: _any},
-    "place": [_text],
-    "arrays": {str: {str: _any}},
+    "identity": _mapping,
+    "place": _texts,
+    "arrays": _mapping,
     "provenance?": _PROVENANCE,
 }
 _ANSWERS: Form = {"identity": {"features": _text, "classes": _text, "prompts": _text}}
 _KINDS: Mapping[str, Form] = {
     "samples": {
         "identity": {"samples": _text},
-        "class_names": [_text],
+        "class_names": _texts,
         "metric": _text,
         "licence": _text,
         "imported?": _flag,
     },
     "classes": {
-        "identity": {"backbone": _backbone, "class_names": [_text], "prompts": _PROMPTS},
+        "identity": {"backbone": _backbone, "class_names": _texts, "prompts": _PROMPTS},
         "logit_scale": _scale,
     },
     "features": {
-        "identity": {"samples": _text, "backbone": _BACKBONE, "pixels": _any},
+        "identity": {"samples": _text, "backbone": _BACKBONE},
         "errors?": {str: _text},
     },
     "logits": _ANSWERS,
@@ -104,7 +109,7 @@ _IMPORTED: Form = {
         "samples": _text,
         "content": _text,
         "backbone": _text,
-        "class_names?": [_text],
+        "class_names?": _texts,
         "prompts?": _text,
     },
     "invalid": {str: _count},

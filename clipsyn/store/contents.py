@@ -33,6 +33,7 @@ class Contents:
         self.chunk_rows = chunk_rows
         self.tree = tree
         self._known: dict[Path, StoredGroup] = {}
+        self._sound: set[Path] = set()  # folders above groups, none of them a link
 
     @property
     def made_in(self) -> str:
@@ -97,8 +98,9 @@ class Contents:
         known = self._known.get(path)
         if known and seen and known.seen == seen:
             return known
-        if self.tree is ON_DISK:
-            files.check_folders(self.path, path)
+        if self.tree is ON_DISK and path.parent not in self._sound:
+            files.check_folders(self.path, path.parent)
+            self._sound.add(path.parent)
         group = StoredGroup(self.path, path, self.tree.attributes(path), seen, self.tree)
         if seen and time.time_ns() - seen[1] > _SETTLED_NS:
             if len(self._known) >= _MOST_KNOWN:

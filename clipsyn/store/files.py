@@ -86,10 +86,9 @@ def check_folder(path: Path) -> None:
 
 def check_folders(store: Path, path: Path) -> None:
     """Raise DamagedStore for links in the place of folders from a store down to `path`."""
-    for folder in (path, *path.parents):
-        if folder == store:
-            return
-        check_folder(folder)
+    while path != store:
+        check_folder(path)
+        path = path.parent
 
 
 def read_file(file: Path, most: int = MOST_METADATA) -> bytes:
