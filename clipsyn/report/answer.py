@@ -1,22 +1,25 @@
-"""The answer in a few sentences: which backbones, which combination, what it gains, how sure."""
+"""The answer: which backbones, which combination, what it gains; its words are a template.
+
+Beside it stand accuracies of backbones, combinations and the bound as bars.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
 from clipsyn.frames import is_nan
-from clipsyn.protocol.methods import CHOSEN
-from clipsyn.report.bars import Bar, bars
-from clipsyn.report.choice import Choice, Unseen, choose
+from clipsyn.protocol.methods import CHOSEN, ORACLE
+from clipsyn.report.choice import Choice, choose
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
-from clipsyn.report.html import Html, html, listed, named
+from clipsyn.report.html import Html, named, paragraphs
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.report.standings import Backbone, Method, backbones, methods, oracle
-from clipsyn.show.numbers import NOTHING, interval_text, p_value, percent
+from clipsyn.show.numbers import interval_text, p_value
 
 
 @dataclass(frozen=True)
@@ -30,227 +33,51 @@ def answer(evidence: Evidence) -> Answer:
     """The answer that the numbers allow: with results of ensembles, of backbones alone, or none."""
     frame = evidence.frames.get("zeroshot")
     alone = [] if frame is None else backbones(frame)
+    bound, headroom = oracle(frame) if alone and frame is not None else (None, None)
     results = evidence.frames.get(EVALUATE)
-    compared = [] if results is None else methods(results)
-    if not alone or frame is None:
-        return Answer(
-            Html("Nothing here has both labels and predictions, so nothing is judged."), (), ()
-        )
-    bound, headroom = oracle(frame)
+    compared = [] if results is None or not alone else methods(results)
     choice = choose(compared, evidence.sharing)
-    if choice is None:
-        facts = [
-            *_of_backbones(alone),
-            *_of_oracle(bound, headroom, len(alone)),
-            *_what_to_run(alone),
-        ]
-        return Answer(_alone(alone, bound), tuple(facts), tuple(bars(alone, None, None, bound)))
-    free = choose([it for it in choice.candidates if it.shots is None], evidence.sharing)
-    chosen = next((it for it in compared if (it.head, it.name) == (choice.best.head, CHOSEN)), None)
-    facts = [
-        *_of_backbones(alone),
-        *_how_chosen(choice),
-        *_how_sure(choice),
-        *_tested(choice, evidence.frames.get(PAIRED)),
-        *_without_labels(choice.best, free),
-        *_costs(alone, evidence.gflops),
-        *_of_cascade(evidence.frames.get("cascade")),
-        *_of_oracle(bound, headroom, len(alone)),
-    ]
-    return Answer(
-        _headline(choice, len(alone)), tuple(facts), tuple(bars(alone, chosen, choice, bound))
-    )
+    told = _of_choice(choice, evidence) if choice else {}
+    cost = _cost([evidence.gflops.get(it.name) for it in alone])
+    about = {"alone": alone, "choice": choice, "bound": bound, "headroom": headroom, "cost": cost}
+    headline, *facts = paragraphs("answer.html", **about, **told)
+    bars = _bars(alone, compared, choice, bound) if alone else ()
+    return Answer(headline, tuple(facts), tuple(bars))
 
 
-def _headline(choice: Choice, count: int) -> Html:
-    if choice.unseen:
-        return _headline_of_unseen(choice.best, choice.unseen, count)
-    best = choice.best
-    assert best.gain
-    gain, where = _points(best.gain), _on(best.gain, best.least)
-    if _is_sure(best.gain):
-        return html(
-            "Combine them: {} of all {} backbones gains {} over the one backbone that is best on "
-            "the support, {}.",
-            named(best.name),
-            count,
-            gain,
-            where,
-        )
-    if best.gain.value > 0:
-        return html(
-            "No combination is surely better than one backbone: {} leads the one that is best on "
-            "the support by {}, {}, which may be chance.",
-            named(best.name),
-            gain,
-            where,
-        )
-    return html(
-        "One backbone is enough: no combination gains over the one that is best on the support. "
-        "{} comes closest, {} from it, {}.",
-        named(best.name),
-        gain,
-        where,
-    )
+def _of_choice(choice: Choice, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "best": choice.best,
+        "judged": choice.judged,
+        "taken": [_taken(*pair) for pair in choice.unseen.times] if choice.unseen else [],
+        "fitted_on": _fitted_on(choice.best.shots or ""),
+        "free": choose([it for it in choice.candidates if it.shots is None], evidence.sharing),
+        "tested": _tested(choice.best, evidence.frames.get(PAIRED)),
+        "cascade": _cascade(evidence.frames.get("cascade")),
+    }
 
 
-def _headline_of_unseen(best: Method, unseen: Unseen, count: int) -> Html:
-    assert unseen.gain
-    gain, where = _points(unseen.gain), _on(unseen.gain, unseen.least)
-    if _is_sure(unseen.gain):
-        return html(
-            "Combine all {} backbones with {}: a combination chosen on other datasets gains "
-            "{} over the one backbone that is best on the support, {}.",
-            count,
-            named(best.name),
-            gain,
-            where,
-        )
-    if unseen.gain.value > 0:
-        return html(
-            "Combining is not surely better than one backbone: a combination chosen on "
-            "other datasets leads the one that is best on the support by {}, {}, which may be "
-            "chance.",
-            gain,
-            where,
-        )
-    return html(
-        "One backbone is enough: a combination chosen on other datasets differs from the "
-        "one that is best on the support by {}, {}.",
-        gain,
-        where,
-    )
+def _taken(name: str, times: int) -> str:
+    """ "nlc (5 times)"."""
+    return f"{name} ({f'{times} times' if times > 1 else 'once'})"
 
 
-def _is_sure(gain: Mean) -> bool:
-    return gain.low is not None and gain.low > 0
-
-
-def _alone(alone: Sequence[Backbone], bound: Mean | None) -> Html:
-    best = alone[0]
-    said = html(
-        "{} is the best backbone alone, with {}", named(best.name), _accuracy(best.accuracy)
-    )
-    if len(alone) == 1 or bound is None:
-        return html("{}. There is no other to combine it with.", said)
-    return html(
-        "{}. Knowing for each image which of the {} backbones to trust would give {}.",
-        said,
-        len(alone),
-        f"{percent(bound.value)} %",
-    )
-
-
-def _of_backbones(alone: Sequence[Backbone]) -> Iterator[Html]:
-    if len(alone) < 2:
-        return
-    best, second = alone[:2]
-    sets = best.accuracy.datasets
-    first = "" if sets == 1 else f", the best on {best.best_on} of {sets} datasets"
-    yield html(
-        "<b>Backbones.</b> {} has {}{}; {} comes next with {} %. Both are chosen on these very "
-        "images.",
-        named(best.name),
-        _accuracy(best.accuracy),
-        first,
-        named(second.name),
-        percent(second.accuracy.value),
-    )
-
-
-def _how_chosen(choice: Choice) -> Iterator[Html]:
-    """What the combination was chosen on, and from how many."""
-    rivals = len(choice.candidates)
-    if choice.unseen:
-        yield html(
-            "<b>Chosen on other datasets.</b> Each dataset is judged with the one of {} "
-            "combinations that gains most on the others, but for those that share images with it: "
-            "{}.{}",
-            rivals,
-            _taken(choice.unseen),
-            "" if choice.name else _in_hindsight(choice.best),
-        )
-    elif rivals > 1:
-        yield html(
-            "<b>Chosen among {}.</b> It is the best of {} combinations on these very images, "
-            "which flatters it. On new images one that is close may be better.",
-            rivals,
-            rivals,
-        )
-    if choice.lacking:
-        names = listed([it.name for it in choice.lacking])
-        yield html("<b>Left aside</b>, since not all datasets have them: {}.", names)
-
-
-def _taken(unseen: Unseen) -> Html:
-    """ "nlc (5 times) and log-avg (once)"."""
-    return listed([f"{name} ({f'{n} times' if n > 1 else 'once'})" for name, n in unseen.times])
-
-
-def _in_hindsight(best: Method) -> Html:
-    assert best.gain
-    return html(
-        " In hindsight {} gains most, {}, but that choice has seen these very images, which "
-        "flatters it.",
-        named(best.name),
-        _points(best.gain),
-    )
-
-
-def _how_sure(choice: Choice) -> Iterator[Html]:
-    judged = choice.judged
-    assert judged.gain
-    if judged.gain.datasets > 1 and judged.least:
-        dataset, least = judged.least
-        yield html(
-            "<b>How sure.</b> {} gains beyond its interval on {} of {} datasets and loses beyond "
-            "it on {}. It gains least on {}: {} points.",
-            _name(choice, "The choice"),
-            judged.better,
-            judged.gain.datasets,
-            judged.worse or "none",
-            named(dataset),
-            f"{100 * least:+.1f}",
-        )
-
-
-def _name(choice: Choice, otherwise: str) -> Html:
-    return named(choice.name) if choice.name else Html(otherwise)
-
-
-def _tested(choice: Choice, paired: pl.DataFrame | None) -> Iterator[Html]:
+def _tested(best: Method, paired: pl.DataFrame | None) -> dict[str, Any] | None:
     """What the test image by image says of the best combination and the chosen backbone."""
     if paired is None:
-        return
-    best = choice.best
+        return None
     rows = main_part(paired, of_means=True).filter(first=CHOSEN, second=best.name, head=best.head)
     for row in rows.head(1).iter_rows(named=True):
         both = not is_nan(row["both_low"])
         low, high = (-row[f"{'both' if both else 'ci'}_{end}"] for end in ("high", "low"))
-        yield html(
-            "<b>Tested image by image</b>, {}{} leads by {} points ({}, over {}). p is {} after "
-            "Holm's correction for all methods: {}.",
-            named(best.name),
-            "" if choice.name else ", taken on every dataset,",
-            f"{-100 * row['difference']:.1f}",
-            interval_text(low, high),
-            "draws and images" if both else "images",
-            p_value(row["p_holm"]),
-            "a tie" if row["tie"] else "no tie",
-        )
-
-
-def _without_labels(best: Method, free: Choice | None) -> Iterator[Html]:
-    if best.shots is None:
-        yield html("<b>Labels.</b> {} learns nothing, so it needs none.", named(best.name))
-    elif free and free.judged.gain:
-        yield html(
-            "<b>Labels.</b> {} is fitted on {}. Without any label {} gains {}.",
-            named(best.name),
-            _fitted_on(best.shots),
-            _name(free, "such a choice"),
-            _points(free.judged.gain),
-        )
+        return {
+            "points": f"{-100 * row['difference']:.1f}",
+            "interval": interval_text(low, high),
+            "over": "draws and images" if both else "images",
+            "p": p_value(row["p_holm"]),
+            "tie": row["tie"],
+        }
+    return None
 
 
 def _fitted_on(shots: str) -> str:
@@ -259,19 +86,12 @@ def _fitted_on(shots: str) -> str:
     return f"{number} labelled images of each class" if is_number else shots
 
 
-def _costs(alone: Sequence[Backbone], gflops: Mapping[str, float]) -> Iterator[Html]:
-    if any(it.name not in gflops for it in alone) or len(alone) < 2:
-        return
-    total, single = sum(gflops[it.name] for it in alone), gflops[alone[0].name]
-    if single > 0:
-        yield html(
-            "<b>Cost.</b> All {} backbones together take {} GFLOPs an image, {} times as much as "
-            "{} alone.",
-            len(alone),
-            _gflops(total),
-            f"{total / single:.1f}",
-            named(alone[0].name),
-        )
+def _cost(gflops: Sequence[float | None]) -> Mapping[str, str] | None:
+    """Of all backbones, the best first; None where one is not known."""
+    known = [value for value in gflops if value is not None]
+    if len(known) < max(len(gflops), 2) or known[0] <= 0:
+        return None
+    return {"total": _gflops(sum(known)), "times": f"{sum(known) / known[0]:.1f}"}
 
 
 def _gflops(value: float) -> str:
@@ -279,63 +99,57 @@ def _gflops(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _of_cascade(frame: pl.DataFrame | None) -> Iterator[Html]:
+def _cascade(frame: pl.DataFrame | None) -> dict[str, Any] | None:
     if frame is None:
-        return
-    part = main_part(frame).filter(rule=WITHIN, ensemble=PLAIN)
-    accuracy, cost = (_of_metric(part, metric) for metric in ("acc1", "mean_gflops"))
-    if accuracy and cost:
-        yield html(
-            "<b>Stopping early.</b> A cascade that asks the next backbone only where it is not "
-            "sure reaches {} for {} GFLOPs an image.",
-            _accuracy(accuracy),
-            _gflops(cost.value),
-        )
+        return None
+    part = (
+        main_part(frame)
+        .filter(rule=WITHIN, ensemble=PLAIN)
+        .select("metric", "value", "ci_low", "ci_high")
+    )
+    accuracy, cost = (
+        mean_over(row[1:] for row in part.filter(metric=metric).rows())
+        for metric in ("acc1", "mean_gflops")
+    )
+    return {"accuracy": accuracy, "gflops": _gflops(cost.value)} if accuracy and cost else None
 
 
-def _of_metric(part: pl.DataFrame, metric: str) -> Mean | None:
-    return mean_over(part.filter(metric=metric).select("value", "ci_low", "ci_high").rows())
+class Bar(NamedTuple):
+    """One line of the picture beside the answer: an accuracy, with its interval."""
+
+    what: str
+    name: str | Html
+    accuracy: Mean
+    kind: str  # single, chosen, combined or oracle: how it is coloured
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.accuracy.value:.2f}"
 
 
-def _of_oracle(bound: Mean | None, headroom: Mean | None, count: int) -> Iterator[Html]:
-    if bound and headroom:
-        yield html(
-            "<b>Limit.</b> At least one of the {} backbones is right on {} % of the images: {} "
-            "over the best of each dataset. No choice among their answers goes further.",
-            count,
-            percent(bound.value),
-            _points(headroom),
-        )
+def _bars(
+    alone: Sequence[Backbone],
+    compared: Sequence[Method],
+    choice: Choice | None,
+    bound: Mean | None,
+) -> Iterator[Bar]:
+    yield Bar("best backbone, in hindsight", named(alone[0].name), alone[0].accuracy, "single")
+    if choice:
+        for it in compared:
+            if (it.head, it.name) == (choice.best.head, CHOSEN):
+                yield Bar("backbone chosen on the support", "", it.accuracy, "chosen")
+        yield from _bars_of(choice)
+    if bound:
+        yield Bar("a perfect choice for each image", named(ORACLE), bound, ORACLE)
 
 
-def _what_to_run(alone: Sequence[Backbone]) -> Iterator[Html]:
-    if len(alone) > 1:
-        yield Html(
-            "<b>Combinations</b> are not on this page. To measure them: "
-            "<code>clipsyn evaluate STORE -o results.parquet</code>, and then "
-            "<code>clipsyn report STORE --results results.parquet -o report.html</code>."
-        )
-
-
-def _on(mean: Mean, least: tuple[str, float] | None) -> Html:
-    if mean.datasets == 1:
-        return html("on {}", named(least[0])) if least else Html("on one dataset")
-    return html("on average over {} datasets", mean.datasets)
-
-
-def _points(mean: Mean) -> Html:
-    between = interval_text(mean.low, mean.high)
-    shown = "" if between == NOTHING else html(" ({})", _whole(between))
-    return html("{}{}", _whole(f"{100 * mean.value:.1f} points"), shown)
-
-
-def _accuracy(mean: Mean) -> Html:
-    between = interval_text(mean.low, mean.high)
-    over = "" if mean.datasets == 1 else f", mean of {mean.datasets} datasets"
-    shown = "" if between == NOTHING else html(" ({}{})", _whole(between), over)
-    return html("{}{}", _whole(f"{percent(mean.value)} %"), shown)
-
-
-def _whole(text: str) -> Html:
-    """What no line ends in."""
-    return html('<span class="whole">{}</span>', text)
+def _bars_of(choice: Choice) -> Iterator[Bar]:
+    best = choice.best
+    if choice.unseen:
+        name = named(choice.name) if choice.name else ""
+        about = "combination chosen on other datasets"
+        yield Bar(about, name, choice.unseen.accuracy, "combined")
+    if not choice.name:
+        yield Bar("best combination, in hindsight", named(best.name), best.accuracy, "single")
+    elif not choice.unseen:
+        yield Bar("best combination", named(best.name), best.accuracy, "combined")

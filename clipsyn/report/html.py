@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from functools import cache
 from html import escape
-from typing import Self
+from typing import Any, Self
 
 from clipsyn.printable import printable
 
@@ -19,7 +22,7 @@ class Html(str):
 
 def safe(value: object) -> Html:
     """A name or a sentence as HTML: nothing in it is markup, or changes how it is written."""
-    return value if isinstance(value, Html) else Html(escape(printable(str(value))))
+    return Html(value if hasattr(value, "__html__") else escape(printable(str(value))))
 
 
 def html(template: str, *values: object) -> Html:
@@ -32,7 +35,34 @@ def named(name: object) -> Html:
     return html("<bdi>{}</bdi>", name)
 
 
-def listed(names: list[str] | tuple[str, ...]) -> Html:
+def listed(names: Sequence[str]) -> Html:
     """Names as a sentence has them: "a", "a and b", "a, b and c"."""
     shown = [named(name) for name in names]
     return Html(" and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]])))
+
+
+def rendered(name: str, **values: Any) -> Html:
+    """A template of the page, filled in."""
+    return Html(_environment().get_template(name).render(values))
+
+
+def paragraphs(name: str, **values: Any) -> list[Html]:
+    """Those of a template, each on one line; names have no line break."""
+    parts = re.split(r"\n\s*\n", rendered(name, **values))
+    return [Html(re.sub(r"[ \n]+", " ", part.strip())) for part in parts if part.strip()]
+
+
+@cache
+def _environment() -> Any:
+    # jinja2 comes with the extra `report`
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("clipsyn.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: safe(value) if isinstance(value, str) else value,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"named": named, "listed": listed}
+    return environment

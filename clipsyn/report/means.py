@@ -10,6 +10,7 @@ import polars as pl
 
 from clipsyn.frames import is_nan
 from clipsyn.results.view import WHERE
+from clipsyn.show.numbers import NOTHING, interval_text, percent
 from clipsyn.specs import CLEAN
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
@@ -22,6 +23,25 @@ class Mean(NamedTuple):
     low: float | None
     high: float | None
     datasets: int
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is a gain beyond its interval."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def percent(self) -> str:
+        return percent(self.value)
+
+    @property
+    def points(self) -> str:
+        return f"{100 * self.value:.1f} points"
+
+    @property
+    def interval(self) -> str:
+        """In percent; empty where it is not known."""
+        between = interval_text(self.low, self.high)
+        return "" if between == NOTHING else between
 
 
 def mean_over(rows: Iterable[tuple[float, float | None, float | None]]) -> Mean | None:

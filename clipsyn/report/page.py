@@ -10,10 +10,9 @@ from typing import Any
 
 from clipsyn import __version__
 from clipsyn.frames import check_place, written_whole
-from clipsyn.printable import printable
 from clipsyn.report.answer import answer
 from clipsyn.report.evidence import Evidence, gather
-from clipsyn.report.html import Html
+from clipsyn.report.html import Html, rendered
 from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.provenance import places, summary, title
 from clipsyn.report.sections import sections
@@ -58,7 +57,8 @@ def page(evidence: Evidence, made_from: str = "") -> str:
     shown = places(evidence)
     style = Html(f"\n{_file('page.css')}{sheet.css()}\n")
     script = Html(f"\n{_file('page.js')}")
-    text: str = _template().render(
+    return rendered(
+        "page.html",
         **parts,
         title=evidence.settings.title or title(shown),
         summary=summary(shown),
@@ -69,22 +69,6 @@ def page(evidence: Evidence, made_from: str = "") -> str:
         script=script,
         policy=Html(_policy(style, script)),
     )
-    return text
-
-
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined  # jinja2 comes with the extra `report`
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_printable, keep_trailing_newline=True
-    )
-    return environment.from_string(_file("page.html"))
-
-
-def _printable(value: Any) -> Any:
-    """Names of others without characters that change how the text around them is read."""
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return printable(value) if is_text else value
 
 
 def _file(name: str) -> str:

@@ -15,7 +15,7 @@ from clipsyn.origins.made import portable
 from clipsyn.printable import counted
 from clipsyn.report.evidence import EVALUATE, Evidence
 from clipsyn.report.grids import Cell, Grid, Head, count, decimal, words
-from clipsyn.report.html import Html, html, listed
+from clipsyn.report.html import Html, paragraphs
 from clipsyn.report.means import main_part
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.alike import alike_notes
@@ -186,97 +186,54 @@ def prompts_of(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
 
 def caveats(evidence: Evidence, shown: list[Place]) -> list[Html]:
     """Sentences, each about one thing that makes numbers weaker than they look."""
-    return [
-        *_unlabelled(shown),
-        *_small(shown),
-        *_masked(shown),
-        *_missing(evidence, shown),
-        *_imported(shown),
-        *_prompt_sets(evidence),
-        *_alike(evidence, shown),
-        *map(_sentence, _shared(evidence)),
-        *_in_hindsight(evidence),
-        *_without_curve(evidence),
-        *(_not_shown(name, why) for name, why in evidence.lacking.items()),
-    ]
-
-
-def _unlabelled(shown: Iterable[Place]) -> Iterator[Html]:
-    if names := [place.samples.name for place in shown if not place.labelled]:
-        yield html("No image of {} has a label: nothing is judged on it.", listed(names))
-
-
-def _small(shown: Iterable[Place]) -> Iterator[Html]:
-    small = [place for place in shown if 0 < place.labelled < _FEW]
-    if small:
-        sizes = [f"{place.samples.name} ({place.labelled})" for place in small]
-        yield html("Few labelled images, so wide intervals: {}.", listed(sizes))
-
-
-def _masked(shown: Iterable[Place]) -> Iterator[Html]:
+    holes = list(_missing(evidence, shown))
     masked = [f"{place.samples.name} ({place.masked:,})" for place in shown if place.masked]
-    if masked:
-        yield html(
-            "Images that some backbone could not read, or has no answer for, count for none of "
-            "them: {}.",
-            listed(masked),
-        )
-
-
-def _missing(evidence: Evidence, shown: Iterable[Place]) -> Iterator[Html]:
-    """Cells that some backbone lacks and another has."""
-    names = list(dict.fromkeys(key.backbone for key in evidence.keys))
-    there = set(evidence.keys)
-    holes = [
-        key
-        for place in shown
-        for label in place.perturbations
-        for name in names
-        if (key := FeatureKey(place.samples.dataset, place.samples.split, label, name)) not in there
-    ]
-    if holes:
-        yield html(
-            "{} of {} cells are not in the store, so some means are over fewer backbones or "
-            "datasets. The first: <code>{}</code>",
-            f"{len(holes):,}",
-            f"{len(holes) + len(there):,}",
-            evidence.store.extract_line(holes[0]),
-        )
-
-
-def _imported(shown: Iterable[Place]) -> Iterator[Html]:
-    names = sorted({name for place in shown for name in place.imported})
-    if names:
-        yield html(
-            "{} were imported: their answers are as somebody else has recorded them, and clipsyn "
-            "has seen neither their weights nor their images.",
-            listed(names),
-        )
-
-
-def _prompt_sets(evidence: Evidence) -> Iterator[Html]:
-    frame = evidence.frames.get("zeroshot")
-    if frame is None or frame["prompts"].n_unique() < 2:
-        return
-    main = main_part(frame)["prompts"].unique(maintain_order=True).drop_nulls().to_list()
-    every = frame["prompts"].unique().drop_nulls().sort().to_list()
-    yield html(
-        "The store has several prompt sets, {}. Means are over {}; choose with "
-        "<code>--prompts</code>.",
-        listed(every),
-        listed(main),
+    small = [place for place in shown if 0 < place.labelled < _FEW]
+    frame = evidence.frames.get("zeroshot", pl.DataFrame({"prompts": []}))
+    results = evidence.frames.get(EVALUATE)
+    notes = [*_alike(evidence, shown), *_shared(evidence)]
+    return paragraphs(
+        "caveats.html",
+        unlabelled=[place.samples.name for place in shown if not place.labelled],
+        small=[f"{place.samples.name} ({place.labelled})" for place in small],
+        masked=masked,
+        holes=holes,
+        cells=len(holes) + len(set(evidence.keys)),
+        first_line=evidence.store.extract_line(holes[0]) if holes else "",
+        imported=sorted({name for place in shown for name in place.imported}),
+        prompts=_sets(frame).sort().to_list(),
+        main_prompts=_sets(main_part(frame)).to_list() if len(frame) else [],
+        notes=[_sentence(note) for note in notes],
+        has_results=results is not None,
+        has_no_curve=results is not None and _has_no_curve(results),
+        lacking=evidence.lacking,
     )
 
 
-def _alike(evidence: Evidence, shown: Iterable[Place]) -> Iterator[Html]:
+def _sets(frame: pl.DataFrame) -> pl.Series:
+    return frame["prompts"].unique(maintain_order=True).drop_nulls()
+
+
+def _missing(evidence: Evidence, shown: Iterable[Place]) -> Iterator[FeatureKey]:
+    """Cells that some backbone lacks and another has."""
+    there = dict.fromkeys(evidence.keys)
+    names = dict.fromkeys(key.backbone for key in there)
+    for place in shown:
+        for label in place.perturbations:
+            for name in names:
+                key = FeatureKey(place.samples.dataset, place.samples.split, label, name)
+                if key not in there:
+                    yield key
+
+
+def _alike(evidence: Evidence, shown: Iterable[Place]) -> Iterable[str]:
     sets = prompts_of(evidence)
-    said = dict.fromkeys(
+    return dict.fromkeys(
         note
         for place in shown
         for prompts in sets.get((place.samples.dataset, place.samples.split), [])
         for note in alike_notes(evidence.store, place.samples.dataset, prompts, place.backbones)
     )
-    return map(_sentence, said)
 
 
 def _shared(evidence: Evidence) -> list[str]:
@@ -284,34 +241,16 @@ def _shared(evidence: Evidence) -> list[str]:
     return [] if frame.is_empty() else shared_notes(sample_tables(evidence.store, frame))
 
 
-def _sentence(note: str) -> Html:
-    """A note of the command line as a sentence of the page."""
+def _sentence(note: str) -> str:
+    """A note of the command line as the beginning of a sentence."""
     text = note.removeprefix("note: ")
-    return html("{}.", text[:1].upper() + text[1:])
+    return text[:1].upper() + text[1:]
 
 
-def _in_hindsight(evidence: Evidence) -> Iterator[Html]:
-    if EVALUATE in evidence.frames:
-        yield Html(
-            "What tables and figures call best, a combination or a single backbone, is best on "
-            "the very images that it is measured on. The gain is over the backbone that was best "
-            "on the support, which is a fair opponent."
-        )
-
-
-def _without_curve(evidence: Evidence) -> Iterator[Html]:
-    """Why there is no figure by number of labelled images."""
-    results = evidence.frames.get(EVALUATE, pl.DataFrame())
+def _has_no_curve(results: pl.DataFrame) -> bool:
+    """Whether there is no figure by number of labelled images."""
     if results.is_empty():
-        return
+        return False
     learned = main_part(results).filter(pl.col("shots").ne_missing(0), metric="acc1")
     numbers = learned.group_by("dataset").agg(pl.col("shots").n_unique())["shots"]
-    if len(numbers) and numbers.max() == 1:
-        yield Html(
-            "No curve shows accuracy by the number of labelled images, since methods are fitted on "
-            "one number of them. <code>clipsyn evaluate STORE --shots 1,4,16</code> adds others."
-        )
-
-
-def _not_shown(name: str, why: str) -> Html:
-    return html("<code>clipsyn {}</code> is not on this page: {}.", name, why.rstrip("."))
+    return numbers.max() == 1
