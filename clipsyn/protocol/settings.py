@@ -67,7 +67,7 @@ class ProtocolSettings(Selection):
     coop: Path | None = setting(
         None,
         PATH,
-        "Folder with CoOp's shot_K-seed_S.pkl, instead of drawing the shots.",
+        "Folder with CoOp's draws, shot_K-seed_S.json, instead of drawing the shots.",
         metavar="DIRECTORY",
         instead_of_none="none",
     )

@@ -143,7 +143,7 @@ def test_seeds_of_coop_are_counted_from_one(run, tiny_store, tmp_path):
     assert seeds == {1, 2}
     result = run("--coop", tmp_path, "--shots", "1", "--seeds", "3")
     assert result.exit_code == 3
-    assert "no shot_1-seed_3.pkl: give the shots and seeds of" in result.stderr
+    assert "shot_1-seed_3.json" in result.stderr
 
 
 def test_all_is_what_works_for_new_classes(run):
