@@ -54,6 +54,17 @@ def line_of(words: Sequence[str]) -> str:
     return f"{line[:_LONGEST]}{HIDDEN} ({len(words)} words)"
 
 
+def advised(*words: object) -> str:
+    """``clipsyn WORDS``, for people to run: names are quoted, … is what they fill in."""
+    return " ".join(_quoted(str(word)) for word in ("clipsyn", *words))
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it, to which … is a letter."""
+    plain = word.replace(HIDDEN, "x")
+    return word if shlex.quote(plain) == plain else shlex.quote(word)
+
+
 def _without_secrets(words: Sequence[str]) -> Iterator[str]:
     follows = False  # whether this word is the value of an option that holds a secret
     for word in words:

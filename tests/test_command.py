@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
 import shlex
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import clipsyn
 from clipsyn.cli import _narrating
-from clipsyn.command import line_of, recorded, running, scrubbed
+from clipsyn.command import advised, line_of, recorded, running, scrubbed
+from clipsyn.errors import ClipsynError
+from clipsyn.specs import FeatureKey
+from clipsyn.store.choice import choose
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.select import select
 
 
 @pytest.mark.parametrize(
@@ -80,3 +91,72 @@ def test_what_is_logged_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr().err
     assert "hf-hub:org/repo" in said
     assert "h1dden" not in said
+
+
+@given(st.lists(st.text(min_size=1), max_size=5))
+def test_a_shell_reads_the_words_that_are_advised(words: list[str]) -> None:
+    assert shlex.split(advised(*words)) == ["clipsyn", *words]
+
+
+def test_what_a_reader_fills_in_is_not_quoted() -> None:
+    assert advised("import", Path("a b"), "FILE…", "-d", "…") == "clipsyn import 'a b' FILE… -d …"
+
+
+HOSTILE = "b'; touch X #`$(touch Y)"
+_READS: dict[str, tuple[Callable[[FeatureStore], object], list[str]]] = {
+    "no cell": (
+        lambda store: store.embeddings(FeatureKey("toy", "test", "clean", HOSTILE)),
+        ["extract", "{}", "--backbones", HOSTILE, "--dataset", "toy", "--split", "test"],
+    ),
+    "no samples": (
+        lambda store: store.samples(HOSTILE, "te st"),
+        ["extract", "{}", "--dataset", HOSTILE, "--split", "te st"],
+    ),
+    "no classes": (
+        lambda store: store.classes(HOSTILE, "a b", "fake/one"),
+        ["extract", "{}", "--dataset", HOSTILE, "--backbones", "fake/one", "--prompts", "a b"],
+    ),
+    "no match": (lambda store: choose((), {}, str(store.path)), ["ls", "{}"]),
+    "nothing": (
+        lambda store: select(FeatureStore.open(store.path)),
+        ["extract", "{}", "--backbones", "…", "--dataset", "…"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _READS)
+def test_messages_quote_names_for_a_shell(name: str, tmp_path: Path) -> None:
+    read, words = _READS[name]
+    store = FeatureStore.create(tmp_path / "my; store")
+    with pytest.raises(ClipsynError) as error:
+        read(store)
+    assert advised(*(word.format(store.path) for word in words)) in str(error.value)
+
+
+def test_no_message_puts_a_name_in_a_command_as_it_is() -> None:
+    files = sorted(Path(clipsyn.__file__).parent.rglob("*.py"))
+    trees = [(file, ast.parse(file.read_text())) for file in files]
+    raw = [f"{file}: {text}" for file, tree in trees for text in _texts(tree) if _is_raw(text)]
+    assert raw == []
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Texts of the source, {} for each value in them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(getattr(it, "value", "") if _is_text(it) else "{}" for it in node.values)
+        elif _is_text(node):
+            yield str(node.value)
+
+
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _is_raw(text: str) -> bool:
+    """Whether a value follows within a command: what makes lines makes them whole."""
+    alone, *parts = text.split("`")
+    return any(
+        re.match(r"clipsyn [a-z]+ .*(\{\}|%s)|clipsyn (\{\}|%s)|\{\}.*\{\}", command, re.DOTALL)
+        for command in parts[::2]
+    ) or bool(re.match(r"clipsyn [a-z]+ \{\}", alone))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from clipsyn.cli.declared import settings_options, words_of
 from clipsyn.cli.output import say
 from clipsyn.cluster.settings import LOCAL, ExecutorSettings
-from clipsyn.command import line_of
+from clipsyn.command import advised, line_of
 from clipsyn.errors import ClusterError, Interrupted, UsageError
 from clipsyn.progress import progress
 from clipsyn.settings import Settings, declared
@@ -114,7 +114,8 @@ class Work:
         jobs = submit(tasks, lambda task: Command(task.words), self.executor, folder.absolute())
         number = jobs[0].job.job_id.partition("_")[0]
         _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
-        _LOG.info(f"`scancel {number}` ends it, `clipsyn status {self.store} --watch` shows more")
+        more = advised("status", self.store, "--watch")
+        _LOG.info(f"`scancel {number}` ends it, `{more}` shows more")
         if self.executor.detach:
             return False
         try:

@@ -13,7 +13,7 @@ from clipsyn.cli.declared import settings_command
 from clipsyn.cli.executor import executor_options, extraction, stop_on_sigterm, taken_out
 from clipsyn.cli.output import say, say_lines
 from clipsyn.cli.sentences import flags_of, with_flags
-from clipsyn.command import line_of
+from clipsyn.command import advised, line_of
 from clipsyn.extract.settings import ExtractSettings
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _extract_by_jobs(
         for task in work.tasks():
             say(f"{task}: {line_of(task.words)}")
     elif work.run():
-        _LOG.info(f"{store} is up to date: next, `clipsyn ls {store}`")
+        _LOG.info(f"{store} is up to date: next, `{advised('ls', store)}`")
 
 
 def _show(plan: Plan, *, as_result: bool) -> None:
@@ -111,9 +111,11 @@ def _say_alike(plan: Plan) -> None:
 def _outcome(plan: Plan) -> str:
     store = plan.store.path
     if plan.is_needed:  # looked up anew: other workers have the rest
-        return f"this worker's share of {store} is done; `clipsyn status {store}` shows the rest"
+        return (
+            f"this worker's share of {store} is done; `{advised('status', store)}` shows the rest"
+        )
     labelled = any((split.table.labels >= 0).any() for split in plan.splits)
-    return f"{store} is up to date: next, `clipsyn {'zeroshot' if labelled else 'ls'} {store}`"
+    return f"{store} is up to date: next, `{advised('zeroshot' if labelled else 'ls', store)}`"
 
 
 extract = settings_command(

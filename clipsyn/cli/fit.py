@@ -10,6 +10,7 @@ import click
 from clipsyn.cli.declared import settings_command
 from clipsyn.cli.options import Destination
 from clipsyn.cli.output import say
+from clipsyn.command import advised
 from clipsyn.router.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _fit(store: Path, *, output: Path, replace: bool, **values: Any) -> None:
     router = fit_router(FeatureStore.open(store), **values)
     write(output, router, replace=replace)
     say(_outcome(router))
-    say(f"written to {output}: next, `clipsyn predict {output} IMAGES`")
+    say(f"written to {output}: next, `{advised('predict', output, 'IMAGES')}`")
 
 
 def _outcome(router: FittedRouter) -> str:

@@ -11,6 +11,7 @@ import click
 
 from clipsyn.cli.options import cell_filters, dry_run_option
 from clipsyn.cli.output import say, say_rows
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.printable import counted
 
@@ -77,7 +78,7 @@ def push(
         with progress("MB") as counters:
             plan.carry_out(counters, single_writer=single_writer)
         _write_card(plan, url)
-        say(f"pushed: `clipsyn ls {shown}` shows what is there")
+        say(f"pushed: `{advised('ls', shown)}` shows what is there")
 
 
 def _write_card(plan: Push, url: str) -> None:
@@ -116,7 +117,7 @@ def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
     if plan.new and not dry_run:
         with progress("MB") as counters:
             plan.carry_out(counters)
-        say(f"pulled: `clipsyn ls {store}` shows what is there")
+        say(f"pulled: `{advised('ls', store)}` shows what is there")
 
 
 def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from clipsyn.cli.declared import settings_options
 from clipsyn.cli.options import Destination, with_options
 from clipsyn.cli.output import say, say_rows
+from clipsyn.command import advised
 from clipsyn.extract.settings import SplitSettings
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def _split(images: Path, *, output: Path, replace: bool, **values: Any) -> None:
     say_rows(rows)
     names = ",".join(row["split"] for row in rows if row["split"] != "conflicting")
     root = division.root_beyond(output.parent)
-    line = ["clipsyn", "extract", "STORE", "-d", str(output), "-s", names]
+    line = ["extract", "STORE", "-d", str(output), "-s", names]
     line += ["--data-root", str(root)] if root else []
-    say(f"written to {output}: next, `{shlex.join(line)}`")
+    say(f"written to {output}: next, `{advised(*line)}`")
 
 
 def _rows(division: Division) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from clipsyn.cli.output import (
     say_tables,
 )
 from clipsyn.cli.watch import watch as watch_store
+from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, UsageError
 from clipsyn.printable import counted, printable
 from clipsyn.show.formats import FORMATS
@@ -43,7 +44,7 @@ def ls(store: Path, as_json: bool, format: str) -> None:
     elif rows:
         _print_grouped(rows, format)
     else:
-        say(f"{store} is empty: fill it with `clipsyn extract {store} …`")
+        say(f"{store} is empty: fill it with `{advised('extract', store, '…')}`")
 
 
 def _cell_rows(store: Path) -> list[dict[str, Any]]:
@@ -177,7 +178,8 @@ def status(store: Path, as_json: bool, watch: bool) -> None:
         _print_status(store, finished, damaged, drafts, left)
     if damaged:
         raise DamagedStore(
-            f"parts of {store} are lost or may not be read: `clipsyn verify {store}` reads it all"
+            f"parts of {store} are lost or may not be read: "
+            f"`{advised('verify', store)}` reads it all"
         )
 
 
@@ -195,7 +197,7 @@ def _print_status(
         say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
     if drafts:
         say("the command that started them goes on with them if it is run again;")
-        say(f"`clipsyn gc {store}` drops them if it was killed long ago")
+        say(f"`{advised('gc', store)}` drops them if it was killed long ago")
     if left:
         say(
             f"leftovers in .wip of commands that were killed, or are running: {left}; gc drops "
@@ -253,10 +255,10 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
         say(f"{counted(len(groups), one, several)} written")
     if problems:
         mend = (
-            f"`clipsyn push STORE {store}` sends them again from a store that is whole"
+            f"`{advised('push', 'STORE', store)}` sends them again from a store that is whole"
             if isinstance(opened.path, Location)
             else "remove the damaged groups with "
-            f"`clipsyn rm {store} --dataset … --backbones …` and make them again"
+            f"`{advised('rm', store, '--dataset', '…', '--backbones', '…')}` and make them again"
         )
         raise DamagedStore(f"damage found in {store} (see above, {len(problems)} in all): {mend}")
 

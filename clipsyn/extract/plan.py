@@ -12,6 +12,7 @@ from itertools import groupby
 
 import polars as pl
 
+from clipsyn.command import advised
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
@@ -321,8 +322,8 @@ def _refuse_imported(plan: Plan) -> None:
         if plan.store.cell(cell.key).imported_as:
             raise StaleCell(
                 f"{cell.key} was imported into {plan.store.path}: give the backbone another name "
-                f"(NAME=SOURCE), or remove the import, `clipsyn rm {plan.store.path} --backbones "
-                f"{cell.key.backbone}`"
+                "(NAME=SOURCE), or remove the import, "
+                f"`{advised('rm', plan.store.path, '--backbones', cell.key.backbone)}`"
             )
 
 

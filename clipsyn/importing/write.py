@@ -15,6 +15,7 @@ import polars as pl
 
 from clipsyn.catalog.class_names import read_class_names
 from clipsyn.catalog.experiments import experiment_of, experiments
+from clipsyn.command import advised
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.cells import Aligned, NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.classes import have_other_numbers
@@ -301,8 +302,8 @@ def _say_labels(table: SampleTable, store: Path) -> None:
     if not labelled:
         _LOG.info(
             f"note: no image of {where} has a label, so there is no accuracy and no oracle: to "
-            f"have them, `clipsyn rm {store} -d {table.dataset} -s {table.split}` and import files "
-            f"with a column of true classes ({', '.join(ROLES['label'])})"
+            f"have them, `{advised('rm', store, '-d', table.dataset, '-s', table.split)}` and "
+            f"import files with a column of true classes ({', '.join(ROLES['label'])})"
         )
     elif labelled < len(table):
         _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.paired import PairedSettings
 from clipsyn.paired.measures import Draws
@@ -22,7 +23,15 @@ from clipsyn.results.predictions import scan, subjects
 from clipsyn.store.select import matching, terms_of
 
 PLACE: tuple[str, ...] = ("split", "perturbation", "prompts", "classes")
-_MAKE = "clipsyn evaluate STORE --predictions {}"
+
+
+def _words(path: Path | str) -> tuple[str, ...]:
+    """Of the command that adds predictions to the file."""
+    return "evaluate", "STORE", "--predictions", str(path)
+
+
+def _line(path: Path | str) -> str:
+    return advised(*_words(path))
 
 
 class Answered(NamedTuple):
@@ -48,13 +57,13 @@ class Choice:
         if settings.head not in there["head"]:
             hint = f"Looked for in {path}."
             raise unknown_name("head", settings.head, there["head"].unique(), hint)
-        self.shots = images_asked({*there["shots"]}, settings.shots, _MAKE.format(path))
+        self.shots = images_asked({*there["shots"]}, settings.shots, _words(path))
         there = there.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(self.shots))
         self._there = _labelled(there, settings.head)
         known = [*self._there["method"].unique(maintain_order=True), *self._best]
         for name in named:
             if name not in known:
-                hint = f"Looked for in {path}; `{_MAKE.format(path)}` adds methods."
+                hint = f"Looked for in {path}; `{_line(path)}` adds methods."
                 raise unknown_name("method", name, known, hint)
         self.methods = list(named) if len(named) > 1 else [*dict.fromkeys([*named, *self._listed])]
         _refuse_mixed(self._there.filter(pl.col("method").is_in(self.methods)), path)
@@ -113,14 +122,14 @@ class Choice:
 
 def _rows(path: Path) -> pl.LazyFrame:
     if not path.exists():
-        raise UsageError(f"{path} does not exist: make it with `{_MAKE.format(path)}`")
+        raise UsageError(f"{path} does not exist: make it with `{_line(path)}`")
     return scan(path)
 
 
 def _selected(there: pl.DataFrame, settings: PairedSettings, path: Path) -> pl.DataFrame:
     """The rows whose dataset, split, perturbation and prompt set are asked for."""
     if there.is_empty():
-        raise UsageError(f"{path} has no predictions yet: `{_MAKE.format(path)}` adds some")
+        raise UsageError(f"{path} has no predictions yet: `{_line(path)}` adds some")
     for column in ("dataset", "split", "perturbation", "prompts"):
         terms = getattr(settings, column if column == "prompts" else f"{column}s")
         names = _chosen(column, terms, there[column].unique(), path)
@@ -128,7 +137,7 @@ def _selected(there: pl.DataFrame, settings: PairedSettings, path: Path) -> pl.D
     if there.is_empty():
         raise UsageError(
             f"{path} has no predictions of these datasets, splits, perturbations and prompt sets "
-            f"together: leave some out, or `{_MAKE.format(path)}` adds them"
+            f"together: leave some out, or `{_line(path)}` adds them"
         )
     return there
 
@@ -176,7 +185,7 @@ def _refuse_mixed(there: pl.DataFrame, path: Path) -> None:
             if (known := rows[column].unique(maintain_order=True).to_list())[1:]:
                 raise UsageError(
                     f"{path} has {method} fitted on {known[0]} and on {known[1]} ({column}), which "
-                    f"one name cannot tell apart: `{_MAKE.format('OTHER')}` gives each a file"
+                    f"one name cannot tell apart: `{_line('OTHER')}` gives each a file"
                 )
 
 
@@ -198,7 +207,7 @@ def read_right(
     if any(one["sample_id"].is_duplicated().any() for one in (first, *different)):
         raise UsageError(
             f"there are several predictions of {wanted['dataset'][0]} for one image by one method: "
-            f"make the file anew with `{_MAKE.format('FILE')}`"
+            f"make the file anew with `{_line('FILE')}`"
         )
     if different:
         parts = _on_common(parts)
@@ -207,7 +216,7 @@ def read_right(
         if not one["label"].equals(first["label"]):
             raise UsageError(
                 f"there are predictions of {wanted['dataset'][0]} from before and after its labels "
-                f"were corrected: make the file anew with `{_MAKE.format('FILE')}`"
+                f"were corrected: make the file anew with `{_line('FILE')}`"
             )
     right = {name: (one["label"] == one["prediction"]).to_numpy() for (name,), one in parts.items()}
     content = np.zeros((len(first), 32), np.uint8)
@@ -224,12 +233,12 @@ def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
         said = str(error).partition("\n")[0]
         raise UsageError(
             f"predictions cannot be read, or changed meanwhile: {said}; try again, or make the "
-            f"file anew with `{_MAKE.format('FILE')}`"
+            f"file anew with `{_line('FILE')}`"
         ) from error
     if any(found[name].null_count() for name in ("sample_id", "label", "prediction")):
         raise UsageError(
             "there are predictions without an image, a label or a class: make the file anew with "
-            f"`{_MAKE.format('FILE')}`"
+            f"`{_line('FILE')}`"
         )
     return found
 

@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.shared_images import image_numbers, linked
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.paired import PairedSettings
 from clipsyn.paired.answers import PLACE, Answered, Choice
@@ -70,7 +71,7 @@ def measure(
     if not rows:
         raise UsageError(
             f"{path} has no two of {', '.join(choice.methods)} on the same images and draws: add "
-            f"some with `clipsyn evaluate STORE --predictions {path}`"
+            f"some with `{advised('evaluate', 'STORE', '--predictions', path)}`"
         )
     _adjust(rows, of_two=second is not None)
     return pl.DataFrame(rows, schema=PAIRS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
+from clipsyn.command import advised
 from clipsyn.errors import StoreError, UsageError
 from clipsyn.remote.index import INDEX
 from clipsyn.remote.publishing import delete_group, not_published, read_index, sent_groups
@@ -53,7 +54,7 @@ def _named(remote: Remote) -> set[str]:
     if index is None and remote.exists(MARKER):
         raise StoreError(
             f"{remote.shown} has no {INDEX}, so what is in use there is not known: put it back, or "
-            f"`clipsyn push STORE {remote.shown}` writes a new one"
+            f"`{advised('push', 'STORE', remote.shown)}` writes a new one"
         )
     return {entry.folder for entry in index.entries.values()} if index else set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clipsyn.command import advised
 from clipsyn.errors import StoreError
 from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import INDEX, MOST_INDEX, Index
@@ -26,7 +27,7 @@ def index_at(location: Location, remote: Remote, cache: Cache) -> Index:
     except MissingObject:
         raise StoreError(
             f"{location} is no published store, for it has no {INDEX}: make it one with "
-            f"`clipsyn push STORE {location}`"
+            f"`{advised('push', 'STORE', location)}`"
         ) from None
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
+from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.progress import Progress
 from clipsyn.remote.content import content_of, differing
@@ -121,11 +121,11 @@ def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]
 def _conflict(remote: Remote, group: StoredGroup, entry: Entry) -> StaleCell:
     fields = differing(published_attributes(remote, entry), group.attributes)
     named = zip(KINDS[entry.kind], entry.place[1:], strict=True)
-    filters = " ".join(f"{_FLAGS[dimension]} {quote(name)}" for dimension, name in named)
+    filters = [word for dimension, name in named for word in (_FLAGS[dimension], name)]
     return StaleCell(
         f"{group.name} in {group.store} has other content than at {remote.shown} "
         f"({', '.join(fields)}): pull into another store, or remove yours with "
-        f"`clipsyn rm {group.store} {filters}` first",
+        f"`{advised('rm', group.store, *filters)}` first",
         tuple(fields),
     )
 

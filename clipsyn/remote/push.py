@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, UsageError
 from clipsyn.progress import Progress
 from clipsyn.remote.content import content_of, differing
@@ -175,7 +176,9 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
     """The groups that the filters choose; raises for a store of which a part is lost."""
     groups = find_groups(store, {})
     if problem := next(debris(store, groups), None):
-        raise DamagedStore(f"{problem}: `clipsyn verify {store.path}` names all that is damaged")
+        raise DamagedStore(
+            f"{problem}: `{advised('verify', store.path)}` names all that is damaged"
+        )
     by_place = {group.place: group for group in groups}
     wanted = choose(by_place, filters, str(store.path))
     return [by_place[place] for place in by_place if place in wanted]
@@ -233,8 +236,8 @@ class _Sending:
         """The entry of a group that is whole, and stays as it is while its files are read."""
         if problem := next(damage(self.store, group), None):
             raise DamagedStore(
-                f"{problem}: it is not pushed; `clipsyn verify {self.store.path}` names all that "
-                "is damaged"
+                f"{problem}: it is not pushed; `{advised('verify', self.store.path)}` names "
+                "all that is damaged"
             )
         stored = self.store.group(group.path)
         manifest = Manifest.of_folder(group.path)

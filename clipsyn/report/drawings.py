@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.report import FIGURES
 from clipsyn.report.grids import Grid, grid_of
@@ -81,7 +82,7 @@ def _drawing(figure: Figure, data: pl.DataFrame, about: str, sheet: StyleSheet) 
     image = inlined(text, short, sheet)
     if len(image) > _LARGEST:
         image = picture("png", _dots(drawn), short)
-    rest = f"clipsyn plot {figure.name} writes them all to a CSV file."
+    rest = f"{advised('plot', figure.name)} writes them all to a CSV file."
     numbers = grid_of(data, f"The numbers of this figure. {short}", rest)
     return Drawing(
         figure.name, about, figure.short, figure.caption, image, numbers, figure.size(data)[0] > 4.5

@@ -15,6 +15,7 @@ import polars as pl
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.robustness.view import under
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
@@ -150,7 +151,7 @@ def read_frame(path: Path, source: str, *, tidy: bool = True) -> pl.DataFrame:
     lacking = ", ".join(name for name in RESULT if name not in frame.columns)
     if tidy and lacking:
         raise UsageError(
-            f"{path} holds no results, for want of {lacking}: give a file that `clipsyn "
-            f"{source}` wrote"
+            f"{path} holds no results, for want of {lacking}: give a file that "
+            f"`{advised(source)}` wrote"
         )
     return frame

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.frames import check_place, make_folder_of, read_parquet
 from clipsyn.registry import unknown_name
@@ -142,17 +143,17 @@ RESULTS = Kind("results", RESULT, ABOUT, "clipsyn evaluate STORE -o FILE", _open
 
 
 def ensembles_in(
-    path: Path, metrics: Sequence[str], head: str, shots: Shots | None, line: str
+    path: Path, metrics: Sequence[str], head: str, shots: Shots | None, words: Sequence[object]
 ) -> pl.DataFrame:
     """Rows of a results file about ensembles over all classes, for one head and number of shots.
 
     shots: images a class, "full" for the whole support, None for the most there are. Ensembles
-    that learn nothing are there anyway. line: the command that adds results to the file.
+    that learn nothing are there anyway. words: of the command that adds results to the file.
     Raises UsageError where the file, or a result of that kind, is missing, and UnknownName with
     near matches for a head.
     """
     if not path.exists():
-        raise UsageError(f"{path} does not exist: make it with `{line}`")
+        raise UsageError(f"{path} does not exist: make it with `{advised(*words)}`")
     rows = collect(path, RESULTS).filter(
         pl.col("metric").is_in(metrics),
         pl.col("classes") == "all",
@@ -161,13 +162,13 @@ def ensembles_in(
     if rows.is_empty():
         raise UsageError(
             f"{path} has no {' or '.join(metrics)} of any ensemble over all classes: add some with "
-            f"`{line}`"
+            f"`{advised(*words)}`"
         )
     if head not in rows["head"]:
-        hint = f"Looked for in {path}; `{line} --heads {head}` adds it."
+        hint = f"Looked for in {path}; `{advised(*words, '--heads', head)}` adds it."
         raise unknown_name("head", head, rows["head"].unique(), hint)
     rows = rows.filter(head=head)
-    images = images_asked(set(rows["shots"]), shots, line)
+    images = images_asked(set(rows["shots"]), shots, words)
     return rows.filter((pl.col("shots") == 0) | pl.col("shots").eq_missing(images))
 
 
@@ -201,7 +202,9 @@ def all_rows(path: Path, hint: str = "") -> pl.DataFrame:
     return _checked(_parquet(path, hint), path, _KNOWN)
 
 
-def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int | None:
+def images_asked(
+    there: set[int | None], asked: Shots | None, words: Sequence[object]
+) -> int | None:
     """The images a class that are asked for, or the most there are; None is the whole support."""
     fitted = sorted(there - {0}, key=lambda shots: (shots is None, shots))
     if asked is None:
@@ -209,8 +212,8 @@ def images_asked(there: set[int | None], asked: Shots | None, line: str) -> int 
     if (images := images_of(asked)) not in fitted:
         known = ", ".join(str(shots or FULL) for shots in fitted) or "none"
         raise UsageError(
-            f"there are no ensembles with shots={asked}, but with {known}: `{line} --shots "
-            f"{asked}` adds them"
+            f"there are no ensembles with shots={asked}, but with {known}: "
+            f"`{advised(*words, '--shots', asked)}` adds them"
         )
     return images
 

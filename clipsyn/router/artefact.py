@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from clipsyn import __version__
+from clipsyn.command import advised
 from clipsyn.documents import foreign, parse_json
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble
@@ -191,7 +192,8 @@ def _read_description(path: Path) -> dict[str, Any]:
             content: dict[str, Any] = parse_json(read_file(file))
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
-                f"{path} is no router: make one with `clipsyn fit STORE -d DATASET -o {path}`"
+                f"{path} is no router: make one with "
+                f"`{advised('fit', 'STORE', '-d', 'DATASET', '-o', path)}`"
             ) from None
         version = content.get("format") if isinstance(content, dict) else None
         if not isinstance(version, str):

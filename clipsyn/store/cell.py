@@ -200,20 +200,18 @@ class _Embedded(_Cell):
         """The folders of its logits and of its predictions, each with one for each prompt set."""
         return {kind: self.store.at(kind, *self.key.names) for kind in ANSWERS}
 
-    @property
-    def _extract_line(self) -> str:
-        return self.store.extract_line(self.key)
+    def _extract_line(self, *options: str) -> str:
+        return self.store.extract_line(self.key, *options)
 
     def _stale(self, what: str, *fields: str, prompts: str = "") -> StaleCell:
-        options = f" --prompts {prompts}" if prompts else ""
-        return StaleCell(
-            f"{what} ({', '.join(fields)}): run `{self._extract_line}{options} --replace`", fields
-        )
+        options = ("--prompts", prompts) if prompts else ()
+        line = self._extract_line(*options, "--replace")
+        return StaleCell(f"{what} ({', '.join(fields)}): run `{line}`", fields)
 
     def _lost(self, kind: str, what: str) -> DamagedStore:
         return DamagedStore(
             f"{self.store.path} has {kind} of {self.key}, but the {what} that they were made from "
-            f"are lost: put them back, or run `{self._extract_line}`"
+            f"are lost: put them back, or run `{self._extract_line()}`"
         )
 
 
@@ -240,7 +238,7 @@ class Extracted(_Embedded):
                     raise self._lost(kind, "features")
             near = did_you_mean(self.key, self.store.keys())
             raise MissingCell(
-                f"{self.store.path} has no {self.key}{near}: run `{self._extract_line}`"
+                f"{self.store.path} has no {self.key}{near}: run `{self._extract_line()}`"
             )
         return self.store.group(path)
 

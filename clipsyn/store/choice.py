@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from clipsyn.command import advised
 from clipsyn.errors import MissingCell
 from clipsyn.registry import unknown_name
 from clipsyn.store.folders import KINDS, Place
@@ -26,7 +27,7 @@ def choose(places: Collection[Place], filters: Filters, where: str) -> set[Place
 
 def nothing_matches(where: str) -> MissingCell:
     """The error for filters that nothing in a store passes together."""
-    return MissingCell(f"nothing in {where} matches; `clipsyn ls {where}` shows what is there")
+    return MissingCell(f"nothing in {where} matches; `{advised('ls', where)}` shows what is there")
 
 
 def names_meant(places: Collection[Place], filters: Filters, where: str) -> dict[str, set[str]]:
@@ -55,7 +56,7 @@ def names_meant(places: Collection[Place], filters: Filters, where: str) -> dict
 def _meant(dimension: str, term: str, known: Collection[str], where: str) -> Iterable[str]:
     names = [term] if term in known else matching(term, known)
     if not names:
-        raise unknown_name(dimension, term, known, f"`clipsyn ls {where}` lists all.")
+        raise unknown_name(dimension, term, known, f"`{advised('ls', where)}` lists all.")
     return names
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from clipsyn.command import advised
 from clipsyn.errors import MissingCell, StoreError
 from clipsyn.registry import near_matches
 from clipsyn.specs import FeatureKey
@@ -120,10 +121,10 @@ class Contents:
                     sets.add(its_prompts)
             near = did_you_mean(FeatureKey(dataset, "", "", backbone), known)
             near = f" (there are {', '.join(sorted(sets))})" if sets else near
+            wanted = "--dataset", dataset, "--backbones", source, "--prompts", prompts
             raise MissingCell(
                 f"{self.path} has no class embeddings of {dataset} for {backbone} with prompts "
-                f"'{prompts}'{near}: run `clipsyn extract {self.made_in} --dataset {dataset} "
-                f"--backbones {source} --prompts {prompts}`"
+                f"'{prompts}'{near}: run `{advised('extract', self.made_in, *wanted)}`"
             )
         return self.group(path)
 
@@ -157,14 +158,16 @@ class Contents:
 
     # What is not there
 
-    def extract_line(self, key: FeatureKey) -> str:
+    def extract_line(self, key: FeatureKey, *options: str) -> str:
         """The command that makes a cell: an import, if the backbone has imported cells alone."""
-        perturb = "" if key.perturbation == "clean" else f" --perturb {key.perturbation}"
-        cells = f"--dataset {key.dataset} --split {key.split}{perturb}"
+        cells = ["--dataset", key.dataset, "--split", key.split]
+        if key.perturbation != "clean":
+            cells += ["--perturb", key.perturbation]
+        cells += options
         if key.backbone in self._only_imported("backbone"):
-            return f"clipsyn import {self.made_in} FILE… --backbone {key.backbone} {cells}"
+            return advised("import", self.made_in, "FILE…", "--backbone", key.backbone, *cells)
         backbone = self._sources.get(key.backbone, key.backbone)
-        return f"clipsyn extract {self.made_in} --backbones {backbone} {cells}"
+        return advised("extract", self.made_in, "--backbones", backbone, *cells)
 
     @cached_property
     def _sources(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.specs import differences, fingerprint
 from clipsyn.store import arrays, files
@@ -161,8 +162,8 @@ class GroupCopy:
         except DamagedStore:
             return replaced_meanwhile(store, name)
         return DamagedStore(
-            f"{name} in {store} is not as it was written: `clipsyn verify {store}` says what is "
-            "damaged, and how to make it again"
+            f"{name} in {store} is not as it was written: `{advised('verify', store)}` says what "
+            "is damaged, and how to make it again"
         )
 
     def _move_in(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
@@ -105,12 +106,12 @@ class FeatureStore(Contents):
         path = self.samples_path(dataset, split)
         if not self.tree.exists(path):
             elsewhere = dataset in self._only_imported("dataset")
-            verb = f"import {self.made_in} FILE…" if elsewhere else f"extract {self.made_in}"
+            verb = ("import", self.made_in, "FILE…") if elsewhere else ("extract", self.made_in)
             there = [FeatureKey(name, part, "", "") for (name, part), _ in self.groups("samples")]
             near = did_you_mean(FeatureKey(dataset, split, "", ""), there)
             raise MissingCell(
                 f"{self.path} has no samples of {dataset}/{split}{near}: run "
-                f"`clipsyn {verb} --dataset {dataset} --split {split}`"
+                f"`{advised(*verb, '--dataset', dataset, '--split', split)}`"
             )
         try:
             return SampleTable.read(dataset, split, self.group(path))
@@ -134,8 +135,8 @@ class FeatureStore(Contents):
         advice = "extract a labelled folder or a manifest with a label column"
         if self.group(self.samples_path(dataset, split)).attributes.get("imported"):
             advice = (
-                f"`clipsyn rm {self.made_in} -d {dataset} -s {split}`, then import files with a "
-                "column of true classes"
+                f"`{advised('rm', self.made_in, '-d', dataset, '-s', split)}`, then import files "
+                "with a column of true classes"
             )
         names = ", ".join("/".join(place) for place in places)
         return DatasetError(f"{names} has no labels, so nothing can be learned or judged: {advice}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, MissingCell
 from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.store.contents import Refuse, encoder_of
@@ -110,7 +111,8 @@ def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
     """Attributes and arrays of one group, by its path within the store."""
     path = store.path / name
     if not store.tree.seen(path) or "kind" not in store.tree.attributes(path):
-        raise MissingCell(f"{store.path} has no group {name}: see `clipsyn ls {store.path}`")
+        line = advised("ls", store.path)
+        raise MissingCell(f"{store.path} has no group {name}: see `{line}`")
     group = store.group(path)
     shapes = {name: [str(array.numpy), *array.shape] for name, array in group.arrays.items()}
     return {**group.attributes, "arrays": shapes}

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from clipsyn.command import advised
 from clipsyn.errors import StoreError, UnsupportedFormat, UsageError
 from clipsyn.schema import FORMAT_VERSION, MOST_CHUNK_ROWS, check_format
 from clipsyn.store import files
@@ -63,8 +64,8 @@ def is_published(path: Path | str) -> bool:
 def written_at(location: Location) -> StoreError:
     """The error for writing to a published store."""
     return StoreError(
-        f"{location} is only read: `clipsyn pull {location} STORE` makes a store of your own, and "
-        f"`clipsyn push STORE {location}` publishes what you add to it"
+        f"{location} is only read: `{advised('pull', location, 'STORE')}` makes a store of your "
+        f"own, and `{advised('push', 'STORE', location)}` publishes what you add to it"
     )
 
 
@@ -85,7 +86,7 @@ def read_marker(path: Path) -> dict[str, Any]:
         if not is_vacant(path):
             what = "holds something else than a feature store: give another path"
         else:
-            what = f"is no feature store: make one with `clipsyn extract {path} …`"
+            what = f"is no feature store: make one with `{advised('extract', path, '…')}`"
         raise StoreError(f"{path} {what}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnsupportedFormat(f"{file} cannot be read: {error}") from error

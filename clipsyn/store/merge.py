@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipsyn.command import advised
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.progress import Progress
 from clipsyn.store.choice import Filters, names_meant, nothing_matches, with_sources
@@ -104,5 +105,6 @@ def _chosen(stores: Sequence[FeatureStore], filters: Filters) -> list[set[Place]
 def _on_disk(into: Path, path: Path) -> FeatureStore:
     store = FeatureStore.open(place_of(path))
     if store.tree is not ON_DISK:
-        raise UsageError(f"{path} is a published store: run `clipsyn pull {path} {into}` instead")
+        line = advised("pull", path, into)
+        raise UsageError(f"{path} is a published store: run `{line}` instead")
     return store

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from clipsyn.command import advised
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.registry import unknown_name
 from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
@@ -22,10 +23,8 @@ def select(store: FeatureStore, **filters: Names) -> list[FeatureKey]:
     """The store's cells that pass the filters: FeatureKey field -> names, patterns or None."""
     every = store.keys()
     if not every:
-        raise MissingCell(
-            f"{store.path} holds no features yet: run "
-            f"`clipsyn extract {store.made_in} --backbones … --dataset …`"
-        )
+        line = advised("extract", store.made_in, "--backbones", "…", "--dataset", "…")
+        raise MissingCell(f"{store.path} holds no features yet: run `{line}`")
     wanted = {
         field: terms_of(field, names) for field, names in filters.items() if names is not None
     }
@@ -123,7 +122,7 @@ def check_prompts(store: FeatureStore, keys: Sequence[FeatureKey], prompts: Name
     known = {name for cell in each.values() for name in cell.prompt_sets()}
     for term in terms_of("prompts", prompts):
         if not matching(term, known):
-            hint = f"To add it: `{store.extract_line(keys[0])} --prompts {term}`"
+            hint = f"To add it: `{store.extract_line(keys[0], '--prompts', term)}`"
             raise unknown_name("prompt set", term, known, hint)
 
 
@@ -142,6 +141,6 @@ def prompt_sets(cell: Cell, prompts: Names) -> list[str]:
     terms = terms_of("prompts", prompts)
     chosen = [name for name in there if any(matching(term, [name]) for term in terms)]
     if not chosen:
-        hint = f"To add it: `{store.extract_line(key)} --prompts {terms[0]}`"
+        hint = f"To add it: `{store.extract_line(key, '--prompts', terms[0])}`"
         raise unknown_name("prompt set", terms[0], there, hint)
     return chosen

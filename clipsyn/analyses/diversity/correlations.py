@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from clipsyn.analyses.diversity.measures import MEANS
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.numerics.metrics import Score
 from clipsyn.results.data import check_data
@@ -75,9 +76,10 @@ def pairs_of(
     )
     if pairs.is_empty():
         names, dataset, split = means.select("backbones", "dataset", "split").row(0)
+        options = "--backbones", ",".join(names), "-o", path
         raise UsageError(
             f"{path} has no gains of {', '.join(names)} on {dataset}/{split}, nor on what else is "
-            f"shown: add them with `clipsyn evaluate STORE --backbones {','.join(names)} -o {path}`"
+            f"shown: add them with `{advised('evaluate', 'STORE', *options)}`"
         )
     return pairs
 
@@ -96,9 +98,9 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
     gain_low, gain_high and gain_seed (null for a mean), gain_n, gain_prints (fingerprints), and
     what it was fitted on.
     """
-    line = f"clipsyn evaluate STORE -o {path}"
+    words = "evaluate", "STORE", "-o", path
     gains = (
-        ensembles_in(path, ("gain",), head, shots, line)
+        ensembles_in(path, ("gain",), head, shots, words)
         .with_columns(pl.col("backbones").list.sort().alias("members"))
         .group_by(
             "dataset", *_GROUP, "members", pl.col("ensemble").alias("gaining"), maintain_order=True

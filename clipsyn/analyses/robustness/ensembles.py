@@ -11,6 +11,7 @@ import polars as pl
 
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.trials import Trial
+from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.results.data import check_data
 from clipsyn.results.files import ensembles_in
@@ -43,8 +44,8 @@ def ensemble_rows(
     """
     assert settings.results is not None
     path = settings.results
-    line = _evaluate_line(store, trials, path)
-    frame = ensembles_in(path, ("acc1", "gain"), settings.head, settings.shots, line)
+    words = _evaluating(store, trials, path)
+    frame = ensembles_in(path, ("acc1", "gain"), settings.head, settings.shots, words)
     frame = frame.filter(pl.col("ensemble") != "oracle")
     if frame.select(_SUPPORT).drop_nulls().n_unique() > 1:
         raise UsageError(
@@ -60,16 +61,16 @@ def ensemble_rows(
     if not rows:
         raise UsageError(
             f"{path} has no ensemble of these backbones on both clean and perturbed images of what "
-            f"is shown: run `{line}`"
+            f"is shown: run `{advised(*words)}`"
         )
     return rows
 
 
-def _evaluate_line(store: FeatureStore, trials: Sequence[Trial], path: Path) -> str:
+def _evaluating(store: FeatureStore, trials: Sequence[Trial], path: Path) -> tuple[object, ...]:
     perturbed = {label for trial in trials for label in trial.labels[1:]}
     names = sorted({parse_perturbation(label).name for label in perturbed})
     labels = ",".join([CLEAN.label, *(f"{name}-*" for name in names)])
-    return f"clipsyn evaluate {store.path} --perturb '{labels}' -o {path}"
+    return "evaluate", store.path, "--perturb", labels, "-o", path
 
 
 def _results(trial: Trial, frame: pl.DataFrame, path: Path) -> dict[tuple[Any, ...], _Results]:

@@ -203,7 +203,7 @@ def _places(store: FeatureStore, selection: Selection) -> dict[_Place, list[str]
             clean = next(key for key in keys if matching(term, [key.dataset]))
             raise MissingCell(
                 f"{store.path} has clean images only of {clean.dataset}/{clean.split}: run "
-                f"`{store.extract_line(clean)} --perturb jpeg:3`"
+                f"`{store.extract_line(clean, '--perturb', 'jpeg:3')}`"
             )
     return places
 

@@ -105,7 +105,7 @@ def _check(store: FeatureStore, own: FeatureKey, foreign: FeatureKey) -> None:
     if changed := [name for name, _, _ in differences(ours, theirs) if name != "pixels"]:
         raise StaleCell(
             f"{foreign} is not of the same weights as {own} ({', '.join(changed)}): run "
-            f"`{store.extract_line(foreign)} --replace`",
+            f"`{store.extract_line(foreign, '--replace')}`",
             tuple(changed),
         )
 

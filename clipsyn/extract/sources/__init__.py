@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from pkgutil import resolve_name
 
 from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
+from clipsyn.command import advised
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.extract.sources.base import EncodedSource, ImageSource
 from clipsyn.extract.sources.folder import open_folder
@@ -53,10 +53,10 @@ def open_source(
         raise unknown_dataset(dataset, "And there is no folder or file of that name.")
     source = open_path(path, name, split, root)
     if not (alone or source.is_divided):
-        output = shlex.quote(f"{name}.csv")
+        output = f"{name}.csv"
         raise DatasetError(
-            f"'{path}' has no splits, so each would have the same images: `clipsyn split "
-            f"{shlex.quote(str(path))} -o {output}` divides a folder or manifest; then give "
+            f"'{path}' has no splits, so each would have the same images: "
+            f"`{advised('split', path, '-o', output)}` divides a folder or manifest; then give "
             f"{output} in its place"
         )
     return source

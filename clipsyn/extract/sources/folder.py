@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsyn.catalog.class_names import find_class_names
+from clipsyn.command import advised
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import UNLABELLED, EncodedSource, read_at
 from clipsyn.printable import counted
@@ -60,8 +61,8 @@ def open_undivided(path: Path, name: str) -> FolderSource:
     is_split_layout = set(folders) <= SPLITS
     if there := [x for x in folders if x in SPLITS and (is_split_layout or _subfolders(path / x))]:
         raise DatasetError(
-            f"'{path}' has splits already ({', '.join(there)}): `clipsyn extract STORE -d {path} "
-            f"-s {','.join(there)}` takes them"
+            f"'{path}' has splits already ({', '.join(there)}): "
+            f"`{advised('extract', 'STORE', '-d', path, '-s', ','.join(there))}` takes them"
         )
     return _opened(path, path, name, "all", loose=True)
 

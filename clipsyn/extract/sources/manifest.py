@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.catalog.class_names import find_class_names
+from clipsyn.command import advised
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import (
@@ -73,8 +74,9 @@ def open_undivided_manifest(path: Path, name: str, root: Path | None = None) -> 
     """All rows of a manifest without splits; raises DatasetError for one with a column of them."""
     if "split" in _read(path).columns:
         raise DatasetError(
-            f"manifest '{path}' has a column 'split' already: `clipsyn extract STORE -d {path} -s "
-            "SPLIT` takes its rows; without the column they can be split anew"
+            f"manifest '{path}' has a column 'split' already: "
+            f"`{advised('extract', 'STORE', '-d', path, '-s', 'SPLIT')}` takes its rows; without "
+            "the column they can be split anew"
         )
     return open_manifest(path, name, "all", root)
 
