@@ -108,6 +108,9 @@ NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
 COSTS = Kind("numbers by name", dict[str, float], _costs)
 PAIRS = Kind("texts by name", dict[str, str], _pairs)
 PATH = Kind("a path", Path, _path)
+SOURCE = Kind("a name or a path", str, _text)
+FILES = Kind("paths by name", dict[str, str], _pairs)
+READ = (PATH, SOURCE, FILES)  # what may name a file that is read
 OUTPUT = Kind("a path of a file to write", Path, _path)
 GROWING = Kind("a path of a file to add to", Path, _path)  # whose folder is made
 WRITTEN = (OUTPUT, GROWING)
@@ -203,8 +206,7 @@ def images_of(shots: Shots | None) -> int | None:
 def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Any]) -> None:
     """Raise UsageError for a file to write that is among those that are read, or is named twice.
 
-    written: by the option or argument. read: values of the others; paths and texts in them that
-    name a file are read.
+    written: by the option or argument. read: paths, and texts, each of which may name a file.
     """
     named = [path for value in read for path in _files_in(value)]
     seen: dict[str, Path] = {}
@@ -275,9 +277,9 @@ class Settings:
             if vars(self).get(it.about, it) is None and vars(self)[name] != it.default:
                 raise UsageError(f"{name}=… is about {it.about}=…: give this one, too")
         self._check()
-        files = {name for name, it in self._declared.items() if it.kind in WRITTEN}
-        written = {f"{name}=…": vars(self)[name] for name in self._declared if name in files}
-        refuse_overwriting(written, (it for name, it in vars(self).items() if name not in files))
+        kinds = {name: it.kind for name, it in self._declared.items()}
+        written = {f"{name}=…": vars(self)[name] for name in kinds if kinds[name] in WRITTEN}
+        refuse_overwriting(written, [vars(self)[name] for name in kinds if kinds[name] in READ])
 
     def _check(self) -> None:
         """Raise UsageError for values that do not go together."""

@@ -12,6 +12,7 @@ import click
 from clipsyn.cli.options import (
     Command,
     Destination,
+    Source,
     flag_of,
     names_of,
     store_argument,
@@ -21,6 +22,7 @@ from clipsyn.errors import UsageError
 from clipsyn.settings import (
     COSTS,
     CURVE,
+    FILES,
     FLAG,
     FULL,
     GROWING,
@@ -31,6 +33,7 @@ from clipsyn.settings import (
     PATH,
     REQUIRED,
     SHOTS,
+    SOURCE,
     TEXTS,
     WHOLE,
     WRITTEN,
@@ -114,6 +117,7 @@ def _option(name: str, it: Setting, default: Any) -> Callable[[Command], Command
         return click.option(
             *decls,
             multiple=True,
+            type=Source() if it.kind is FILES else str,
             default=(",".join(map(str, default)),) if default else (),
             show_default=bool(default),
             callback=lambda *given: default if (read := _list(it, *given)) is None else read,
@@ -133,10 +137,8 @@ def _type(it: Setting) -> Any:
         return click.Choice(it.choices)
     if it.kind in WRITTEN:
         return Destination(is_made=it.kind is GROWING)
-    if it.kind is PATH:
-        return click.Path(path_type=Path)
-    if it.kind is SHOTS:
-        return ShotsType()
+    if it.kind in _TYPES:
+        return _TYPES[it.kind]
     bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]
     if it.kind is WHOLE:
         return click.IntRange(*(None if it is None else int(it) for it in bounds))  # type: ignore[arg-type]
@@ -181,9 +183,15 @@ _LISTS: dict[Any, Callable[[tuple[str, ...]], Any]] = {
     NAMES: tuple,
     TEXTS: tuple,
     PAIRS: _pairs,
+    FILES: _pairs,
     NUMBERS: lambda names: tuple(map(float, names)),
     CURVE: lambda names: tuple(map(_shots, names)),
     COSTS: _costs,
+}
+_TYPES: dict[Any, Any] = {
+    PATH: click.Path(path_type=Path),
+    SOURCE: Source(),
+    SHOTS: ShotsType(),
 }
 _PATHS = (PATH, *WRITTEN)
 _FORMS = {NUMBERS: "0.5,0.9", CURVE: f"numbers from 1 on, or {FULL}, such as 1,2,4,{FULL}"}

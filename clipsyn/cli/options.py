@@ -37,6 +37,10 @@ class StorePath(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
+class Source(click.types.StringParamType):
+    """A name, or a file that is read."""
+
+
 store_argument = click.argument("store", type=StorePath(), envvar="CLIPSYN_STORE")
 
 
@@ -72,15 +76,13 @@ def overwriting_nothing(command: Command) -> Command:
     def checked(*values: Any, **named: Any) -> Any:
         context = click.get_current_context()
         given = {it: context.params[it.name or ""] for it in context.command.params}
-        written = {
-            flag_of(it): path for it, path in given.items() if isinstance(it.type, Destination)
-        }
-        read = [value for it, value in given.items() if not isinstance(it.type, Destination)]
+        files = {it: path for it, path in given.items() if isinstance(it.type, click.Path | Source)}
+        written = {flag_of(it): files.pop(it) for it in given if isinstance(it.type, Destination)}
         # several sources stand for the files in their folders, too
         sources = (path for it, several in given.items() if it.nargs == -1 for path in several)
         folders = {path.resolve() for path in sources}
         inside = [it for it in written.values() if it and folders & {*it.resolve().parents}]
-        refuse_overwriting(written, [*read, *inside])
+        refuse_overwriting(written, [*files.values(), *inside])
         return command(*values, **named)
 
     return checked

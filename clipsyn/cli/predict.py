@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import Destination, Report, report_options
+from clipsyn.cli.options import Destination, Report, Source, report_options
 from clipsyn.cli.output import say
 from clipsyn.errors import RouterMismatch, UsageError
 from clipsyn.printable import counted
@@ -28,7 +28,7 @@ _SHOWN = 10  # rows, and classes
 
 @click.command(short_help="Predict images with a fitted router.")
 @click.argument("router", type=click.Path(path_type=Path))
-@click.argument("images")
+@click.argument("images", type=Source())
 @click.option(
     "-d", "--dataset", help="Of a store.  [default: the dataset that the router was fitted on]"
 )

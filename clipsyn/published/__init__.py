@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipsyn.settings import FLAG, NUMBER, TEXT, Settings, setting
+from clipsyn.settings import FLAG, NUMBER, SOURCE, Settings, setting
 
 
 class CompareSettings(Settings):
@@ -10,7 +10,7 @@ class CompareSettings(Settings):
 
     reference: str = setting(
         "openai-zeroshot",
-        TEXT,
+        SOURCE,
         "Published numbers: openai-zeroshot (OpenAI's nine backbones on 27 datasets, by OpenCLIP), "
         "or a CSV file with the columns dataset, backbone, accuracy, source.",
         metavar="NAME|FILE",

@@ -8,7 +8,7 @@ from pathlib import Path
 from clipsyn.analyses import ANALYSES, spec
 from clipsyn.analyses.spec import Selection
 from clipsyn.registry import unknown_name
-from clipsyn.settings import OUTPUT, PAIRS, PATH, REQUIRED, TEXT, setting
+from clipsyn.settings import FILES, OUTPUT, PATH, REQUIRED, TEXT, setting
 
 
 class ReportSettings(Selection):
@@ -30,7 +30,7 @@ class ReportSettings(Selection):
     )
     measured: Mapping[str, str] = setting(
         {},
-        PAIRS,
+        FILES,
         "What the command of an analysis has written as Parquet, such as "
         "cascade=cascade.parquet; repeated or with commas.",
         metavar="ANALYSIS=FILE",

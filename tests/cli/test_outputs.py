@@ -19,7 +19,7 @@ from click.testing import Result
 
 from clipsyn import frames
 from clipsyn.cli import main
-from clipsyn.cli.options import Destination
+from clipsyn.cli.options import Destination, Source
 from clipsyn.errors import UsageError
 from clipsyn.extract.split import split
 from clipsyn.protocol.settings import ProtocolSettings
@@ -48,15 +48,8 @@ def words(name: str, **values: object) -> list[str]:
 
 def inputs(name: str) -> Iterator[str]:
     for it in main.commands[name].params:
-        takes_text = type(it.type) is click.types.StringParamType and it.name not in ("name", "url")
-        if isinstance(it.type, click.Path) or it.name == "measured":
-            takes_text = not isinstance(it.type, Destination)
-        if takes_text and (isinstance(it, click.Argument) or it.name in FILES):
+        if isinstance(it.type, click.Path | Source) and not isinstance(it.type, Destination):
             yield str(it.name)
-
-
-FILES = {"results", "predictions", "measured", "reference", "class_embeddings", "ids", "labels"}
-FILES |= {"classes", "coop", "images"}
 
 
 @pytest.fixture
@@ -89,6 +82,15 @@ def test_no_input_is_written_over(refused: Any, tmp_path: Path, command: str, ou
     for name in inputs(command):
         for path in (given, hard, soft, "../" + tmp_path.name + "/given.csv"):
             refused(command, **{name: given, output: path})
+
+
+def test_a_text_that_is_the_name_of_a_file_is_no_input(
+    clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the second time, the page is there
+        line = "report", tiny_store.path, "--title", "page.html", "-o", "page.html"
+        assert clipsyn(*line).exit_code == 0
 
 
 @each
