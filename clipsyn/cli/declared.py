@@ -153,10 +153,13 @@ def _list(
     if not names:
         return None
     try:
-        return _LISTS[it.kind](names)
+        read = _LISTS[it.kind](names)
     except ValueError as error:
         form = it.metavar or _FORMS[it.kind]
         raise UsageError(f"{flag_of(parameter)} {','.join(names)}: write {form}") from error
+    if len(read) < len(names):
+        raise UsageError(f"{flag_of(parameter)} {','.join(names)} gives a name twice: give it once")
+    return read
 
 
 def _pairs(names: tuple[str, ...]) -> dict[str, str]:

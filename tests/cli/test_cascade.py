@@ -99,6 +99,7 @@ def test_files_of_the_numbers(run, tmp_path, tiny_store):
         (["--thresholds", "-1"], 2, "--thresholds is numbers from 0 to 1, not -1"),
         (["--within", "-1"], 2, "'--within': -1.0 is not in the range x>=0"),
         (["--cost", "fake/one"], 2, "--cost fake/one: write NAME=GFLOPS"),
+        (["--cost", "fake/one=1,fake/one=2"], 2, "--cost fake/one=1,fake/one=2 gives a name twice"),
         (["--cost", "fake/three=1"], 2, "unknown backbone 'fake/three'"),
         (["--cost", "local=dir/x=0"], 2, "unknown backbone 'local=dir/x'"),
         (["--support", "test"], 2, "the test split"),

@@ -138,6 +138,7 @@ class TestTheCommand:
             ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
             ({"id": "ab", "pred": "01"}, ("--conditions", "c1"), 2, "CONDITION=PERTURBATION"),
             ({"id": "ab", "pred": "01"}, ("--names", "c1"), 2, "OLD=NEW"),
+            ({"id": "ab", "pred": "01"}, ("--names", "c=a,c=b"), 2, "c=a,c=b gives a name twice"),
             ({"id": "ab", "pred": "01"}, ("--columns", "ids=id"), 2, "did you mean id"),
         ],
     )
