@@ -36,6 +36,8 @@ TEXTS = (
     "-1",
     "0",
     "99999999999999999999",
+    "9" * 310,  # more than a float holds
+    "1e400",
     "nan",
     "٣",  # a digit, and not one of ours
     "=",
