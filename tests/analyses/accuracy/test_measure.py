@@ -101,7 +101,7 @@ def test_metrics_equal_a_plain_loop(birds, results, backbone, perturbation):
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         assert row["ci_high"] - row["ci_low"] > 0.02
         assert row["n"] == 88  # two of the ninety cannot be decoded
-        assert row["fingerprint"] == birds.fingerprint(key)
+        assert row["fingerprint"].startswith(birds.fingerprint(key))
         assert row["severity"] == (3 if perturbation == "jpeg-3" else 0)
 
 

@@ -61,6 +61,7 @@ def given(monkeypatch):
 
     def give(predictions, labels) -> pl.DataFrame:
         predicted = group(predictions, labels, "abcde"[: len(predictions)])
+        monkeypatch.setattr("clipsyn.results.data.marked", lambda _, frame: frame)
         monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([predicted]))
         return diversity(predicted.store)
 
@@ -278,7 +279,7 @@ def test_the_fingerprint_is_that_of_all_backbones(birds):
     prints = []
     for names in (None, ["rn/b", "vit/a"]):
         frame = diversity(birds, datasets="birds", perturbations="clean", backbones=names)
-        assert frame["fingerprint"].n_unique() == 1
+        assert frame["fingerprint"].str.split(".").list.first().n_unique() == 1
         prints.append(one(frame, "disagreement", BACKBONES[1:])["fingerprint"])
     assert prints[0] != prints[1]
 
