@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from yaml import SafeLoader
 
+_PART = 1 << 16  # bytes
 _MOST_BYTES = 64 << 20  # prompts of all datasets together have 10 million
 _MOST_YAML = 1 << 18  # characters, and values: a recipe has some thousand
 _BITS = 63  # of a whole number
@@ -46,8 +48,9 @@ def one_line(error: BaseException) -> str:
 
 def read_text(path: Path) -> str:
     """The text in a file; raises ValueError for more than anybody writes, as of a device."""
-    with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
+    with path.open("rb") as file:  # in parts, for all that is asked for is allocated at once
+        parts = islice(iter(lambda: file.read(_PART), b""), _MOST_BYTES // _PART + 1)
+        content = b"".join(parts)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
     return content.decode("utf-8-sig")

@@ -37,10 +37,10 @@ def test_arguments_become_flags(message, shown):
 
 def test_each_caller_reads_the_name_that_it_used(fails, tiny_store: FeatureStore):
     path = tiny_store.path
-    with pytest.raises(UsageError, match=r"choose another support=… or splits=…"):
+    with pytest.raises(UsageError, match=r"choose another support=…"):
         cascade(tiny_store, splits=["train"])
     error = fails(2, "cascade", path, "--split", "train")
-    assert error.endswith("choose another --support or --split")
+    assert "choose another --support," in error
     with pytest.raises(UsageError, match=r"^order=given follows backbones=…: name them"):
         cascade(tiny_store, order="given")
     assert fails(2, "cascade", path, "--order", "given").startswith("--order given follows --back")

@@ -62,9 +62,8 @@ def test_mistakes(fails, predictions, tiny_store, tmp_path):
 def test_one_file_is_not_written_twice(fails, predictions, tiny_store):
     evaluate = ("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
     before = predictions.read_bytes()
-    told = fails(2, *evaluate, "--csv", predictions)
-    assert "--csv would write over" in told
-    assert "--predictions adds to" in told
-    told = fails(2, *evaluate, "-o", predictions)
-    assert "--output and --predictions name one file" in told.replace("-o ", "--output ")
+    for option in ("--csv", "-o"):
+        told = fails(2, *evaluate, option, predictions)
+        assert option in told or "--output" in told
+        assert "--predictions" in told
     assert predictions.read_bytes() == before
