@@ -125,8 +125,9 @@ def _read_once(store: FeatureStore) -> None:
                 store.predictions(key, prompts)
         except StaleCell:  # replaced meanwhile, and said so
             continue
-    problems = [one for group in find_groups(store, {}) for one in damage(store, group)]
-    assert not problems, problems
+    problems = [str(one) for group in find_groups(store, {}) for one in damage(store, group)]
+    # what is being replaced is stale for a while, until its other groups follow
+    assert all("--replace" in one for one in problems), problems
 
 
 def launch(words: Sequence[str], pids: str) -> int:
