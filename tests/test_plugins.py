@@ -238,9 +238,8 @@ def test_what_a_source_finds_wrong_is_its_users_to_mend(offer: Offer, tmp_path: 
     assert not isinstance(caught.value, PluginError)
 
 
-def test_a_package_may_offer_what_once_was_a_name_of_ours(offer: Offer) -> None:
-    """`lp++` was the name of a head that is not the published one; that one may come by it."""
-    with pytest.raises(UnknownName, match=r"unknown head 'lp\+\+': did you mean anchored-probe\?"):
+def test_a_package_may_offer_a_name_that_is_not_known_here(offer: Offer) -> None:
+    with pytest.raises(UnknownName):
         HEADS.load("lp++")
     code = "from clipsyn.heads.zero_shot import ZeroShot\nclass Published(ZeroShot): ..."
     offer("published", code, {"heads": {"lp++": "Published"}})
