@@ -56,6 +56,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     "Develop": [
         "docs/extending",
         "CONTRIBUTING",
+        "SECURITY",
         "docs/decisions",
         "pipelines/zoo/README",
         "CHANGELOG",
