@@ -37,10 +37,10 @@ def test_arguments_become_flags(message, shown):
 
 def test_each_caller_reads_the_name_that_it_used(fails, tiny_store: FeatureStore):
     path = tiny_store.path
-    with pytest.raises(UsageError, match=r"choose another support=…"):
+    with pytest.raises(UsageError, match=r"choose another support=…, or"):
         cascade(tiny_store, splits=["train"])
     error = fails(2, "cascade", path, "--split", "train")
-    assert "choose another --support," in error
+    assert "choose another --support, or" in error
     with pytest.raises(UsageError, match=r"^order=given follows backbones=…: name them"):
         cascade(tiny_store, order="given")
     assert fails(2, "cascade", path, "--order", "given").startswith("--order given follows --back")

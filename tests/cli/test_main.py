@@ -67,7 +67,7 @@ def test_no_colour_where_none_is_wanted(
     """https://no-color.org: if it is set, and not empty."""
     monkeypatch.setenv("NO_COLOR", value)
     result = CliRunner().invoke(main, ["ls", f"{tiny_store.path}-absent"], color=True)
-    assert result.exit_code
+    assert result.exit_code == 4
     assert ("\x1b[" in result.stderr) == colour
 
 
