@@ -10,6 +10,7 @@ metadata of their group have the checksums.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Published:
         self._cache = cache
         self._entries = {entry.name: entry for entry in index.entries.values()}
         self._manifests: dict[str, Manifest] = {}
+        self._locks: defaultdict[str, Lock] = defaultdict(Lock)  # of groups
         self._lock = Lock()
         self._running: dict[tuple[str, str], Future[None]] = {}
         self._checked: set[str] = set()
@@ -147,7 +149,7 @@ class Published:
         entry = self._entry(path)
         if entry and entry.name not in self._checked:
             self._checked.add(entry.name)
-            self._forget(entry)
+            self._forget(entry, self._manifests.get(entry.name))
 
         def look(entry: Entry, folder: Path) -> list[str]:
             self._bring_rows(entry, folder, array, None, listed)
@@ -168,27 +170,31 @@ class Published:
         if entry is None:
             raise DamagedStore(f"{path / arrays.METADATA} is missing")
         folder = self._cache.folder(entry.manifest)
+        manifest = self._metadata(entry)
         try:
-            self._metadata(entry)
             return look(entry, folder)
         except DamagedStore as error:
             if str(folder) not in str(error):  # of what was sent
                 raise
-        self._forget(entry)
+        self._forget(entry, manifest)
         try:
             self._metadata(entry)
             return look(entry, folder)
         except DamagedStore as error:
             raise DamagedStore(str(error).replace(str(folder), str(path))) from None
 
-    def _forget(self, entry: Entry) -> None:
-        self._manifests.pop(entry.name, None)
-        self._cache.forget(entry.manifest)
+    def _forget(self, entry: Entry, manifest: Manifest | None) -> None:
+        """Empty the group's folder of the cache, unless another thread has since `manifest`."""
+        with self._locks[entry.name]:
+            if self._manifests.get(entry.name) is manifest:
+                self._manifests.pop(entry.name, None)
+                self._cache.forget(entry.manifest)
 
     def _metadata(self, entry: Entry) -> Manifest:
         """The manifest of a group, whose metadata lies in the cache when this returns."""
-        manifest = self._manifests.get(entry.name)
-        if manifest is None:
+        with self._locks[entry.name]:
+            if manifest := self._manifests.get(entry.name):
+                return manifest
             manifest = self._manifest(entry)
             folder = self._cache.folder(entry.manifest)
             names = [name for name in manifest.files if name.rpartition("/")[2] == arrays.METADATA]
@@ -198,7 +204,7 @@ class Published:
                 [name for name in names if not is_there(folder / name, manifest.files[name])],
             )
             self._manifests[entry.name] = manifest
-        return manifest
+            return manifest
 
     def _manifest(self, entry: Entry) -> Manifest:
         kept = self._cache.folder(entry.manifest) / MANIFEST

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.remote.published import Published
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import cell_rows, find_groups
@@ -243,6 +244,29 @@ def test_what_was_damaged_in_the_cache_is_brought_again(
         file.write_bytes(b"")
     again = FeatureStore.open(server.url).pool("toy", "test")
     np.testing.assert_array_equal(again.logits, expected)
+
+
+def test_what_another_thread_brought_again_is_not_thrown_away(
+    tiny_store: FeatureStore, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two find the same damage; the second is about to forget when the first has mended it."""
+    store = FeatureStore.open(server.url)
+    key = store.keys(split=["test"])[0]
+    expected = store.embeddings(key)
+    for file in cache.glob("groups/*/*/c.*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    forget, left = Published._forget, []
+
+    def late(self: Published, *which: Any) -> None:
+        monkeypatch.setattr(Published, "_forget", forget)
+        store.embeddings(key)
+        before = set(cache.glob("groups/*/*/c.*"))
+        forget(self, *which)
+        left.append(before - set(cache.glob("groups/*/*/c.*")))
+
+    monkeypatch.setattr(Published, "_forget", late)
+    np.testing.assert_array_equal(store.embeddings(key), expected)
+    assert left == [set()]
 
 
 def test_files_of_an_older_version_in_the_cache_are_not_read(
