@@ -20,7 +20,7 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start, workplace
 from numpy.typing import NDArray
 
-from clipsyn.schema import CHUNK_ROWS
+from clipsyn.numerics.logits import CHUNK_ROWS
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.drafts import Draft

@@ -23,7 +23,7 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.printable import printable
-from clipsyn.store.marker import check_outside
+from clipsyn.settings import check_outside
 
 MOST_BYTES, MOST_TIMES = 1 << 30, 100  # what a file may come to in memory: the larger, of its size
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
+from clipsyn.numerics.logits import MOST_CLASSES
 from clipsyn.printable import html_table
 from clipsyn.registry import unknown_name
-from clipsyn.schema import MOST_CLASSES
 
 NO_LABEL = -1
 _NORM_TOLERANCE = 0.01  # float16 rounds a norm by less than 0.001

@@ -12,7 +12,6 @@ from clipsyn.errors import UnsupportedFormat
 
 FORMAT_VERSION = "2.0"  # of a store: readers refuse another major version
 IDENTITY_VERSION = "2.0"  # of identities: with another one, all cells are made again
-CHUNK_ROWS = 1024  # 1.5 MB at width 768 in float16
 MOST_CHUNK_ROWS = 1 << 20
 
 
@@ -98,7 +97,3 @@ GROUPS: dict[str, tuple[ArraySpec, ...]] = {
     "imported-logits": (_IMPORTED_LOGIT, _IMPORTED_PREDICTION, _IMPORTED),
     "imported-embeddings": (FEATURES[0], _IMPORTED),
 }
-NO_PREDICTION = 65535
-NO_CLASS = 65534  # an imported answer that is none of the classes: it counts as wrong
-MOST_CLASSES = NO_CLASS  # so many indices lie below it
-LARGEST_LOGIT = 1e10  # of what others give: sums of squares stay within float32

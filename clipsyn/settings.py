@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from clipsyn.errors import UsageError
 from clipsyn.registry import unknown_name
-from clipsyn.specs import MOST
+from clipsyn.specs import MARKER, MOST, ROUTER
 
 FULL = "full"  # the whole support split, where a number of shots is asked for
 Shots = int | Literal["full"]
@@ -201,6 +201,13 @@ def _numbers_in(value: Any) -> Iterable[float]:
 def images_of(shots: Shots | None) -> int | None:
     """The number of images of each class; None for the whole support split."""
     return shots if isinstance(shots, int) else None
+
+
+def check_outside(path: Path) -> None:
+    """Raise UsageError for a place inside a store or a router, which are written as a whole."""
+    for folder in path.resolve().parents:
+        if any((folder / name).exists() for name in (MARKER, ROUTER)):
+            raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
 
 
 def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Any]) -> None:

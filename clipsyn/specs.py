@@ -16,6 +16,8 @@ from typing import Any
 from clipsyn.errors import UsageError
 
 # The most that may be asked for: of counts, which results hold in 32 bits, of seeds and of workers.
+MARKER = "clipsyn.json"  # the file that makes a folder a store
+ROUTER = "router.json"  # and the one that makes it a fitted router
 MOST, MOST_SEEDS, MOST_WORKERS = 10**9, 10_000, 1024
 Identity = dict[str, Any]  # JSON values only: what decides the bytes of a cell
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.spec import Selection
 from clipsyn.errors import ClipsynError
 from clipsyn.numerics.metrics import scored
+from clipsyn.selection import Selection
 from clipsyn.show.tables import show
 from clipsyn.store.features import FeatureStore
 

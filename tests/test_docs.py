@@ -30,10 +30,10 @@ import yaml
 from click.testing import CliRunner
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.spec import Selection
 from clipsyn.cli import main
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.report.page_settings import ReportSettings
+from clipsyn.selection import Selection
 from clipsyn.settings import REQUIRED, Setting, Settings, declared, defaults
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.spec import Selection
 from clipsyn.errors import UsageError
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.results.frame import Measured, Row, row
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.selection import Selection
 from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore

@@ -17,11 +17,11 @@ from clipsyn.show.formats import BENCHMARK, FORMATS
 
 
 def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
-    from clipsyn.analyses.shared_images import apart, notes, sample_tables
     from clipsyn.progress import progress
     from clipsyn.protocol.loop import gather, measure
     from clipsyn.protocol.report import tables
     from clipsyn.store.features import FeatureStore
+    from clipsyn.store.overlap import apart, sample_tables, shared_notes
 
     executor = taken_out(values)
     settings = ProtocolSettings(**values)
@@ -38,7 +38,7 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
         return
     samples = sample_tables(opened, frame)
     report.show(frame, lambda shown: tables(shown, settings, apart(samples)))
-    for note in notes(samples):
+    for note in shared_notes(samples):
         say(note, err=True)
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)

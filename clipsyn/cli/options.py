@@ -59,7 +59,7 @@ class Destination(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if self.is_made:
-            from clipsyn.store.marker import check_outside
+            from clipsyn.settings import check_outside
 
             check_outside(path)
         else:

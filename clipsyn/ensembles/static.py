@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.numerics.blocks import in_blocks
-from clipsyn.numerics.logits import log_mixture, mixture, sums
+from clipsyn.numerics.logits import NO_PREDICTION, log_mixture, mixture, sums
 from clipsyn.numerics.loss import cross_entropy
 from clipsyn.pool import Pool
-from clipsyn.schema import NO_PREDICTION
 from clipsyn.stream import Support
 
 _CLOSE = 1 + 1e-4  # odds of a larger ratio are told apart whatever their rounding

@@ -20,9 +20,9 @@ from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.numerics.blocks import usable_cores
+from clipsyn.numerics.logits import CHUNK_ROWS
 from clipsyn.perturb import expand
 from clipsyn.progress import Progress
-from clipsyn.schema import CHUNK_ROWS
 from clipsyn.shards import parse_shard
 from clipsyn.specs import Backbone, Perturbation, listed
 from clipsyn.store.features import FeatureStore

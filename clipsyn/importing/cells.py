@@ -18,9 +18,9 @@ from clipsyn.errors import DatasetError
 from clipsyn.importing.classes import class_indices, class_names
 from clipsyn.importing.parts import Part, Text, short
 from clipsyn.importing.settings import ImportSettings
+from clipsyn.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.pool import NO_LABEL
 from clipsyn.printable import few
-from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import FeatureKey, by_severity
 from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.folders import PROMPTS

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from clipsyn.catalog.experiments import categories
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import NOTHING, Part, short
+from clipsyn.numerics.logits import MOST_CLASSES
 from clipsyn.registry import unknown_name
-from clipsyn.schema import MOST_CLASSES
 
 _LOG = logging.getLogger("clipsyn")
 _INDEX = re.compile(r"-?\d+(?:\.0*)?")

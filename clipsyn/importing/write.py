@@ -28,9 +28,9 @@ from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.texts import text_beside
+from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.registry import unknown_name
-from clipsyn.schema import NO_CLASS
 from clipsyn.specs import by_severity, check_backbone_name
 from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.features import FeatureStore

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.numerics.blocks import in_blocks, in_cache
-from clipsyn.numerics.logits import top_class
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.numerics.logits import NO_PREDICTION, top_class
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017
 
@@ -229,3 +228,60 @@ def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:
 def _one_backbone(predictions: NDArray[Any]) -> None:
     if predictions.ndim != 1:
         raise ValueError(f"predictions are those of one backbone, (sample,): {predictions.shape}")
+
+
+def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(backbone, counted sample): which predictions are right.
+
+    predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
+    prediction of every backbone.
+    """
+    if predictions.ndim != 2 or len(predictions) == 0:
+        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
+    counted = scored(predictions, labels)
+    right: NDArray[np.bool_] = predictions == labels
+    # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
+    return np.ascontiguousarray(right if counted.all() else np.compress(counted, right, axis=1))
+
+
+def class_accuracy(
+    right: NDArray[np.bool_], labels: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Accuracy (backbone, class) and samples (class,) of the classes that have any.
+
+    right: (backbone, sample), labels: (sample,) >= 0.
+    """
+    hits, sizes = class_hits(right, labels), np.bincount(labels)
+    there = sizes > 0
+    return hits[:, there] / sizes[there], sizes[there]
+
+
+def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+    """The oracle that errors independent within each class would give, a fraction.
+
+    accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
+    as many. In each class all backbones then miss an image with the product of their error rates.
+    NaN without samples.
+    """
+    return mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
+
+
+def class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """(backbone, class): samples of each class that each backbone gets right."""
+    check_right(right)
+    if labels.shape != right.shape[1:]:
+        raise ValueError(f"one label a sample, not {labels.shape} for {right.shape}")
+    classes = int(labels.max(initial=-1)) + 1
+    return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
+
+
+def mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
+    weights = np.ones(len(values)) if sizes is None else sizes
+    return float(ratio(values @ weights, weights.sum()))
+
+
+def check_right(right: NDArray[np.bool_]) -> None:
+    if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
+        raise ValueError(
+            f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"
+        )

@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipsyn.analyses.spec import (
-    Selection,
-    details,
-    head_of_results,
-    shots_of_results,
-    splits,
-)
+from clipsyn.selection import Selection, details, head_of_results, shots_of_results, splits
 from clipsyn.settings import NAMES, Shots, setting
 
 if TYPE_CHECKING:

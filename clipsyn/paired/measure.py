@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.shared_images import image_numbers, linked
 from clipsyn.command import advised
 from clipsyn.errors import UsageError
 from clipsyn.paired import PairedSettings
@@ -26,6 +25,7 @@ from clipsyn.paired.measures import Difference, Seeds, Sides, difference, matche
 from clipsyn.results.frame import Row
 from clipsyn.stats.bootstrap import Resamples, bootstrap_sets
 from clipsyn.stats.significance import holm
+from clipsyn.store.overlap import image_numbers, linked
 
 PAIRS: dict[str, Any] = {
     "dataset": pl.String,  # null for the mean over datasets

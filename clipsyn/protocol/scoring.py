@@ -13,17 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.oracle.measures import class_accuracy, independent_oracle
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.numerics.metrics import (
     Judged,
     Score,
     calibration_floor,
     calibration_gaps,
+    class_accuracy,
     expected_calibration_error,
+    independent_oracle,
     mean_per_class_recall,
 )
 from clipsyn.results.frame import Measured
-from clipsyn.schema import NO_PREDICTION
 from clipsyn.stats.bootstrap import Resamples, bootstrap_mean_per_class
 from clipsyn.stats.intervals import UNKNOWN, percentiles
 

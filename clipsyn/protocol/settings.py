@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses.spec import Selection, allow_overlap, perturbations
 from clipsyn.errors import UsageError
+from clipsyn.selection import Selection, allow_overlap, perturbations
 from clipsyn.settings import (
     CURVE,
     FLAG,

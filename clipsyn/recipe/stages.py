@@ -121,11 +121,11 @@ class ProtocolStage(DeclaredStage):
         return self._outcome(opened, measured)
 
     def _outcome(self, opened: FeatureStore, measured: Callable[[], DataFrame]) -> Outcome:
-        from clipsyn.analyses.shared_images import apart, notes, sample_tables
         from clipsyn.frames import printable_frame
         from clipsyn.protocol.report import tables
         from clipsyn.show.document import renew
         from clipsyn.show.formats import written
+        from clipsyn.store.overlap import apart, sample_tables, shared_notes
 
         settings = self.settings()
         kept = [file for file in (settings.output, settings.predictions) if file]
@@ -136,7 +136,7 @@ class ProtocolStage(DeclaredStage):
         if self.document:
             renew(self.document, shown)
         skipped = None not in before and [_written_at(file) for file in kept] == before
-        report = "\n\n".join([written(shown, "text"), *notes(samples)])
+        report = "\n\n".join([written(shown, "text"), *shared_notes(samples)])
         return Outcome("evaluate", skipped, f"{len(frame):,} rows in {settings.output}", report)
 
 

@@ -17,10 +17,10 @@ from clipsyn.remote.index import INDEX
 from clipsyn.remote.publishing import delete_group, not_published, read_index, sent_groups
 from clipsyn.remote.transfer import GROUPS
 from clipsyn.remote.transport import Remote
+from clipsyn.specs import MARKER
 from clipsyn.store import garbage
 from clipsyn.store.files import PARTIAL
 from clipsyn.store.garbage import Leftover
-from clipsyn.store.marker import MARKER
 from clipsyn.urls import Address, Location
 
 _WHY = "which no index names"

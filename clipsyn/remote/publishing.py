@@ -16,9 +16,9 @@ from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, MOST_MANIFEST, Entry, Index
 from clipsyn.remote.objects import Changed, Denied, MissingObject, Object
 from clipsyn.remote.transport import Remote
+from clipsyn.specs import MARKER
 from clipsyn.store.files import METADATA
 from clipsyn.store.folders import KINDS
-from clipsyn.store.marker import MARKER
 from clipsyn.urls import is_url
 
 _TRIES = 50

@@ -32,6 +32,7 @@ from clipsyn.remote.publishing import (
 )
 from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
+from clipsyn.specs import MARKER
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
 from clipsyn.store.choice import Filters, choose
@@ -39,7 +40,6 @@ from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import Group, find_groups
-from clipsyn.store.marker import MARKER
 from clipsyn.store.verify import damage, debris
 from clipsyn.urls import Address
 

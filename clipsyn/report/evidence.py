@@ -12,8 +12,7 @@ import polars as pl
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.predicted import ALL
-from clipsyn.analyses.shared_images import sharing
-from clipsyn.analyses.spec import Analysis, Selection
+from clipsyn.analyses.spec import Analysis
 from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
 from clipsyn.paired import PairedSettings
 from clipsyn.paired.measure import measure as compare
@@ -22,9 +21,11 @@ from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.plot import read_frame, selected
 from clipsyn.results.data import agreeing, check_data
 from clipsyn.results.predictions import subjects
+from clipsyn.selection import Selection
 from clipsyn.settings import declared
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import sharing
 
 EVALUATE = "evaluate"
 PAIRED = "test"

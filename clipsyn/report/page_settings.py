@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipsyn.analyses import ANALYSES, spec
-from clipsyn.analyses.spec import Selection
+from clipsyn import selection
+from clipsyn.analyses import ANALYSES
 from clipsyn.registry import unknown_name
+from clipsyn.selection import Selection
 from clipsyn.settings import FILES, OUTPUT, PATH, REQUIRED, TEXT, setting
 
 
@@ -18,8 +19,8 @@ class ReportSettings(Selection):
     title: str | None = setting(
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
     )
-    pooled: bool = spec.pooled()
-    results: Path | None = spec.results(
+    pooled: bool = selection.pooled()
+    results: Path | None = selection.results(
         "Results of `clipsyn evaluate -o`: which combination of backbones is best."
     )
     predictions: Path | None = setting(

@@ -9,8 +9,6 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.analyses.shared_images import notes as shared_notes
-from clipsyn.analyses.shared_images import sample_tables
 from clipsyn.origins.made import portable
 from clipsyn.printable import counted
 from clipsyn.report.evidence import EVALUATE, Evidence
@@ -20,6 +18,7 @@ from clipsyn.report.means import main_part
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.inventory import describe
+from clipsyn.store.overlap import sample_tables, shared_notes
 from clipsyn.store.samples import SampleTable
 
 _FEW = 100  # labelled images, below which an interval spans ten points and more

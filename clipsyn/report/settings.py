@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipsyn.analyses.spec import Selection
+from clipsyn.selection import Selection
 from clipsyn.settings import NAMES, Settings, declared, setting
 
 

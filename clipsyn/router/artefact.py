@@ -28,16 +28,15 @@ from clipsyn.errors import ClipsynError, DamagedStore, InputError, UsageError
 from clipsyn.estimator import Estimator
 from clipsyn.heads import HEADS
 from clipsyn.heads.base import Head
-from clipsyn.numerics.logits import is_scale
+from clipsyn.numerics.logits import NO_PREDICTION, is_scale
 from clipsyn.pool import Pool
 from clipsyn.registry import Registry
 from clipsyn.router.backbone import FittedBackbone
 from clipsyn.router.fitted import FittedRouter, Support
 from clipsyn.router.values import Arrays, decode, encode, matches, read_record
-from clipsyn.schema import NO_PREDICTION, check_format
-from clipsyn.specs import fingerprint
+from clipsyn.schema import check_format
+from clipsyn.specs import ROUTER, fingerprint
 from clipsyn.store.files import read_file, write_file
-from clipsyn.store.marker import ROUTER
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = ROUTER, "router.safetensors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses.spec import allow_overlap
+from clipsyn.selection import allow_overlap
 from clipsyn.settings import FULL, NAMES, REQUIRED, SHOTS, TEXT, WHOLE, Settings, Shots, setting
 from clipsyn.specs import MOST
 

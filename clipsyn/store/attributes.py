@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from clipsyn.numerics.logits import is_scale
-from clipsyn.schema import GROUPS, NO_CLASS
+from clipsyn.numerics.logits import NO_CLASS, is_scale
+from clipsyn.schema import GROUPS
 from clipsyn.store.folders import IMPORTS
 
 Form = Callable[[Any], bool] | list[Any] | dict[Any, Any]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
-from clipsyn.numerics.logits import predictions, zero_shot_logits
-from clipsyn.schema import GROUPS, NO_CLASS
+from clipsyn.numerics.logits import NO_CLASS, predictions, zero_shot_logits
+from clipsyn.schema import GROUPS
 from clipsyn.specs import FeatureKey, Identity, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.facts import facts_of

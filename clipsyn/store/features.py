@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell
+from clipsyn.numerics.logits import CHUNK_ROWS
 from clipsyn.pool import Pool
 from clipsyn.printable import html_table
-from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import CLEAN, FeatureKey, Identity, parse_perturbation
 from clipsyn.store import files
 from clipsyn.store.cell import Cell, cell_at

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.command import advised
-from clipsyn.errors import StoreError, UnsupportedFormat, UsageError
+from clipsyn.errors import StoreError, UnsupportedFormat
 from clipsyn.schema import FORMAT_VERSION, MOST_CHUNK_ROWS, check_format
+from clipsyn.settings import check_outside
+from clipsyn.specs import MARKER
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
 from clipsyn.urls import Address, Location, is_url
 
-MARKER = "clipsyn.json"
-ROUTER = "router.json"  # of a fitted router: see `clipsyn.router`
 _INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
 
 
@@ -34,13 +34,6 @@ def is_vacant(path: Path) -> bool:
 
 def is_store(path: Path) -> bool:
     return files.exists(path / MARKER)
-
-
-def check_outside(path: Path) -> None:
-    """Raise UsageError for a place inside a store or a router, which are written as a whole."""
-    around = (it for it in path.resolve().parents if is_store(it) or (it / ROUTER).exists())
-    if folder := next(around, None):
-        raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
 
 
 def place_of(path: Path | str) -> Path:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from clipsyn import stream as streams
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.numerics.blocks import read_ahead
+from clipsyn.numerics.logits import NO_CLASS, NO_PREDICTION
 from clipsyn.pool import Pool
-from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore

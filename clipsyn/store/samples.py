@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import DatasetError
+from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.pool import NO_LABEL, as_labels
 from clipsyn.printable import few
-from clipsyn.schema import IDENTITY_VERSION, NO_CLASS
+from clipsyn.schema import IDENTITY_VERSION
 from clipsyn.specs import Identity
 from clipsyn.store import arrays
 from clipsyn.store.groups import StoredGroup, sealed

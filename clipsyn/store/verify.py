@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, StoreError
-from clipsyn.numerics.logits import predictions, zero_shot_logits
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore

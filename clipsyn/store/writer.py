@@ -123,7 +123,8 @@ class CellWriter:
     ) -> None:
         """Append predicted classes, (row,) indices, and the probability of each, (row,) 0 to 1.
 
-        65534 (`clipsyn.schema.NO_CLASS`) is an answer that is none of the classes: it is wrong.
+        65534 (`clipsyn.numerics.logits.NO_CLASS`) is an answer that is none of the classes: it is
+        wrong.
         """
         where, count = str(self.key), self._n_classes("predictions")
         values = given.class_indices(where, rows)

@@ -17,11 +17,11 @@ from clipsyn.analyses.oracle import OracleSettings, oracle
 from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
-from clipsyn.analyses.spec import Selection
 from clipsyn.errors import StaleCell, UsageError
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import import_files
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.numerics.logits import NO_PREDICTION
+from clipsyn.selection import Selection
 from clipsyn.store.features import FeatureStore
 
 COUNT = 40

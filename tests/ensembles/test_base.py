@@ -9,9 +9,8 @@ from clipsyn.ensembles import ENSEMBLES, place_of
 from clipsyn.ensembles.base import Ensemble, Router, as_pool
 from clipsyn.ensembles.static import LogAverage
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
-from clipsyn.numerics.logits import softmax
+from clipsyn.numerics.logits import NO_PREDICTION, softmax
 from clipsyn.pool import Pool
-from clipsyn.schema import NO_PREDICTION
 
 
 class Recorder(Router):

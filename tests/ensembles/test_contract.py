@@ -17,8 +17,8 @@ from clipsyn.ensembles import ENSEMBLES
 from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.ensembles.super_learner import SuperLearner
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.pool import Pool
-from clipsyn.schema import NO_PREDICTION
 
 NAMES = ("m/middling", "a/noise", "z/good")  # not in the order in which they are worked on
 SIGNAL = (1.0, 0.0, 3.0)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clipsyn.schema import NO_CLASS
+from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.store.features import FeatureStore
 
 

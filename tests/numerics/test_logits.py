@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsyn.numerics.logits import (
+    CHUNK_ROWS,
+    NO_PREDICTION,
     log_mixture,
     log_softmax,
     mixture,
@@ -16,7 +18,6 @@ from clipsyn.numerics.logits import (
     weighted_sum,
     zero_shot_logits,
 )
-from clipsyn.schema import CHUNK_ROWS, NO_PREDICTION
 
 
 def unit(rng: np.random.Generator, rows: int, width: int, dtype=np.float32) -> np.ndarray:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 
 from clipsyn.numerics import metrics
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.numerics.metrics import (
     accuracy,
     calibration_bins,
@@ -21,7 +22,6 @@ from clipsyn.numerics.metrics import (
     scored,
     true_class_rank,
 )
-from clipsyn.schema import NO_PREDICTION
 
 
 def uint16(*values: int) -> np.ndarray:

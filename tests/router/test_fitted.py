@@ -15,10 +15,9 @@ from clipsyn.ensembles.static import LogAverage, ProbabilityAverage
 from clipsyn.errors import InputError, RouterMismatch, UsageError
 from clipsyn.heads.base import Head
 from clipsyn.heads.tip import TipAdapter
-from clipsyn.numerics.logits import softmax
+from clipsyn.numerics.logits import NO_PREDICTION, softmax
 from clipsyn.pool import Pool
 from clipsyn.router.fitted import FittedRouter
-from clipsyn.schema import NO_PREDICTION
 
 
 class First(Router):

@@ -22,11 +22,12 @@ from clipsyn.errors import (
     UnsupportedFormat,
     UsageError,
 )
+from clipsyn.settings import check_outside
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.garbage import collect, left_over
-from clipsyn.store.marker import check_outside, is_vacant
+from clipsyn.store.marker import is_vacant
 from clipsyn.store.merge import plan_merge
 
 # Opening and making

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses.spec import Analysis, Selection, pooled
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection, pooled
 from clipsyn.settings import FLAG, setting
 
 

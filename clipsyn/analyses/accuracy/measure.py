@@ -18,11 +18,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
-from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, share
 from clipsyn.numerics.blocks import usable_cores
-from clipsyn.numerics.metrics import mean_per_class_recall, scored, true_class_rank
+from clipsyn.numerics.metrics import (
+    class_accuracy,
+    correctness,
+    independent_oracle,
+    mean_per_class_recall,
+    scored,
+    true_class_rank,
+)
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.specs import FeatureKey
 from clipsyn.stats.bootstrap import bootstrap_mean_per_class

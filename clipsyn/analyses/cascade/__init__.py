@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from clipsyn.analyses import spec
-from clipsyn.analyses.spec import Analysis, Selection
+from clipsyn import selection
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection
 from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
 PLAIN = "log-avg"  # the ensemble of the original cascade
@@ -29,7 +30,7 @@ class Candidate(NamedTuple):
 class CascadeSettings(Selection):
     """What cascades are made of, and what they are fitted on."""
 
-    perturbations: tuple[str, ...] | None = spec.perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         (PLAIN,),
         NAMES,
@@ -66,11 +67,11 @@ class CascadeSettings(Selection):
         metavar="NAME=GFLOPS",
         least=0,
     )
-    support: str = spec.support()
-    shots: Shots = spec.shots()
-    seed: int = spec.seed()
-    allow_overlap: bool = spec.allow_overlap()
-    details: bool = spec.details()
+    support: str = selection.support()
+    shots: Shots = selection.shots()
+    seed: int = selection.seed()
+    allow_overlap: bool = selection.allow_overlap()
+    details: bool = selection.details()
 
 
 cascade = Analysis(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses import spec
-from clipsyn.analyses.spec import Analysis, Selection
+from clipsyn import selection
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection
 from clipsyn.settings import Shots
 
 
 class DiversitySettings(Selection):
     """What `clipsyn diversity` is asked for."""
 
-    pooled: bool = spec.pooled()
-    results: Path | None = spec.results(
+    pooled: bool = selection.pooled()
+    results: Path | None = selection.results(
         "Results of `clipsyn evaluate -o`: correlate with the gains in it, over datasets."
     )
-    head: str = spec.head_of_results("gains")
-    shots: Shots | None = spec.shots_of_results("gains")
+    head: str = selection.head_of_results("gains")
+    shots: Shots | None = selection.shots_of_results("gains")
 
 
 diversity = Analysis(

@@ -27,10 +27,11 @@ from clipsyn.analyses.diversity.measures import (
     resampled,
     vote_entropy,
 )
-from clipsyn.analyses.oracle.measures import Overlap, correctness
+from clipsyn.analyses.oracle.measures import Overlap
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, share
 from clipsyn.errors import UsageError
+from clipsyn.numerics.metrics import correctness
 from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.stats.significance import holm, mcnemar
 from clipsyn.store.features import FeatureStore

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses.spec import Analysis, Selection, details, pooled
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection, details, pooled
 from clipsyn.settings import FLAG, OUTPUT, WHOLE, setting
 from clipsyn.specs import MOST
 

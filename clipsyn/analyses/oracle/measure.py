@@ -19,10 +19,7 @@ from clipsyn.analyses.oracle.measures import (
     MOST_BACKBONES,
     Overlap,
     best_subsets,
-    class_accuracy,
     class_choice,
-    correctness,
-    independent_oracle,
     members,
     subset_hits,
     subset_sizes,
@@ -31,10 +28,10 @@ from clipsyn.analyses.oracle.reachable import reachable
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, share
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import ratio, scored
+from clipsyn.numerics.logits import NO_CLASS, NO_PREDICTION
+from clipsyn.numerics.metrics import class_accuracy, correctness, independent_oracle, ratio, scored
 from clipsyn.results.frame import Measured, frame
 from clipsyn.results.view import WHERE
-from clipsyn.schema import NO_CLASS, NO_PREDICTION
 from clipsyn.stats.bootstrap import Resamples
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks

@@ -16,24 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.metrics import ratio, scored
+from clipsyn.numerics.metrics import check_right, class_hits, mean_of_classes, ratio
 from clipsyn.stats.bootstrap import patterns
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes
-
-
-def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """(backbone, counted sample): which predictions are right.
-
-    predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
-    prediction of every backbone.
-    """
-    if predictions.ndim != 2 or len(predictions) == 0:
-        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
-    counted = scored(predictions, labels)
-    right: NDArray[np.bool_] = predictions == labels
-    # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
-    return np.ascontiguousarray(right if counted.all() else np.compress(counted, right, axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +36,7 @@ class Overlap:
         Of regions of one size those come first in which the first backbone is right, then those in
         which the second is, and so on.
         """
-        _check(right)
+        check_right(right)
         regions = patterns(~right.T)
         order = np.argsort(-regions.size, kind="stable")
         return cls(right[:, regions.first[order]].T, regions.size[order])
@@ -118,28 +104,6 @@ class Overlap:
         return ratio(self.counts @ values, self.n)
 
 
-def class_accuracy(
-    right: NDArray[np.bool_], labels: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Accuracy (backbone, class) and samples (class,) of the classes that have any.
-
-    right: (backbone, sample), labels: (sample,) >= 0.
-    """
-    hits, sizes = _class_hits(right, labels), np.bincount(labels)
-    there = sizes > 0
-    return hits[:, there] / sizes[there], sizes[there]
-
-
-def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
-    """The oracle that errors independent within each class would give, a fraction.
-
-    accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
-    as many. In each class all backbones then miss an image with the product of their error rates.
-    NaN without samples.
-    """
-    return _mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
-
-
 def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
     """Accuracy of the best backbone for each class.
 
@@ -148,7 +112,7 @@ def class_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> f
     have as many (mean per class). The best are chosen on the very samples that they are judged on,
     so it is too high, the more so the smaller the classes: see `class_choice`. NaN without samples.
     """
-    return _mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
+    return mean_of_classes(np.asarray(accuracy, np.float64).max(axis=0), sizes)
 
 
 def class_choice(
@@ -163,24 +127,10 @@ def class_choice(
     only one of its class, the backbone that is best on all others.
     """
     seen = right & left_out
-    of_class = _class_hits(right, labels)[:, labels] - seen
+    of_class = class_hits(right, labels)[:, labels] - seen
     of_all = right.sum(axis=1, keepdims=True) - seen
     chosen = (of_class * (right.shape[1] + 1) + of_all).argmax(axis=0)
     return np.asarray(np.take_along_axis(right, chosen[None], axis=0)[0])
-
-
-def _class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
-    """(backbone, class): samples of each class that each backbone gets right."""
-    _check(right)
-    if labels.shape != right.shape[1:]:
-        raise ValueError(f"one label a sample, not {labels.shape} for {right.shape}")
-    classes = int(labels.max(initial=-1)) + 1
-    return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
-
-
-def _mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
-    weights = np.ones(len(values)) if sizes is None else sizes
-    return float(ratio(values @ weights, weights.sum()))
 
 
 def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -191,7 +141,7 @@ def subset_hits(right: NDArray[np.bool_]) -> NDArray[np.int32]:
     how many samples have no right backbone outside s; n minus that is the hits of the complement of
     s. Beyond one pass over the samples, time and memory do not depend on their number.
     """
-    _check(right)
+    check_right(right)
     count, n = right.shape
     if count > MOST_BACKBONES:
         raise ValueError(f"at most {MOST_BACKBONES} backbones have all subsets, not {count}")
@@ -247,10 +197,3 @@ def _byte(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
         byte += byte
         byte += row
     return byte
-
-
-def _check(right: NDArray[np.bool_]) -> None:
-    if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
-        raise ValueError(
-            f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"
-        )

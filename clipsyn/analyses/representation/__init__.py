@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses.spec import Analysis, Selection, perturbations
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection, perturbations
 from clipsyn.settings import TEXT, WHOLE, setting
 from clipsyn.specs import MOST
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses import spec
-from clipsyn.analyses.spec import Analysis, Selection
+from clipsyn import selection
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection
 from clipsyn.settings import TEXT, Shots, setting
 
 
@@ -18,12 +19,12 @@ class RobustnessSettings(Selection):
         "Backbone that corruption errors are divided by.",
         instead_of_none="the weakest on clean images",
     )
-    results: Path | None = spec.results(
+    results: Path | None = selection.results(
         "Results of `clipsyn evaluate -p '*' -o`: show the ensembles in it."
     )
-    head: str = spec.head_of_results("ensembles")
-    shots: Shots | None = spec.shots_of_results("ensembles")
-    details: bool = spec.details("All tables, of each dataset too.")
+    head: str = selection.head_of_results("ensembles")
+    shots: Shots | None = selection.shots_of_results("ensembles")
+    details: bool = selection.details("All tables, of each dataset too.")
 
 
 robustness = Analysis(

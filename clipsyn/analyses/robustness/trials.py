@@ -13,17 +13,16 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.analyses.oracle.measures import class_accuracy, correctness, independent_oracle
 from clipsyn.analyses.predicted import ALL, Predicted, predicted
 from clipsyn.analyses.robustness.measures import corruption_error, families
-from clipsyn.analyses.shared_images import image_numbers, linked
-from clipsyn.analyses.spec import Selection
 from clipsyn.errors import MissingCell, UsageError
-from clipsyn.numerics.metrics import ratio, scored
+from clipsyn.numerics.metrics import class_accuracy, correctness, independent_oracle, ratio, scored
 from clipsyn.results.frame import Measured, Row
+from clipsyn.selection import Selection
 from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.stats.bootstrap import bootstrap_means, bootstrap_sets
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import image_numbers, linked
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, matching, terms_of
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses import spec
-from clipsyn.analyses.spec import Analysis, Selection
+from clipsyn import selection
+from clipsyn.analyses.spec import Analysis
+from clipsyn.selection import Selection
 from clipsyn.settings import NAMES, NUMBERS, Shots, setting
 
 SCORES = ("max-softmax", "margin", "entropy", "agreement")
@@ -12,7 +13,7 @@ SCORES = ("max-softmax", "margin", "entropy", "agreement")
 class SelectiveSettings(Selection):
     """Whose answers are ranked, by which confidence, and what for."""
 
-    perturbations: tuple[str, ...] | None = spec.perturbations(("clean",))
+    perturbations: tuple[str, ...] | None = selection.perturbations(("clean",))
     ensembles: tuple[str, ...] = setting(
         ("log-avg",),
         NAMES,
@@ -41,11 +42,11 @@ class SelectiveSettings(Selection):
         metavar="DATASET",
         instead_of_none="none",
     )
-    support: str = spec.support()
-    shots: Shots = spec.shots()
-    seed: int = spec.seed()
-    allow_overlap: bool = spec.allow_overlap()
-    details: bool = spec.details()
+    support: str = selection.support()
+    shots: Shots = selection.shots()
+    seed: int = selection.seed()
+    allow_overlap: bool = selection.allow_overlap()
+    details: bool = selection.details()
 
 
 selective = Analysis(

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import MissingCell, StaleCell, UsageError
-from clipsyn.numerics.logits import zero_shot_logits
+from clipsyn.numerics.logits import CHUNK_ROWS, zero_shot_logits
 from clipsyn.pool import NO_LABEL, Pool
-from clipsyn.schema import CHUNK_ROWS
 from clipsyn.specs import FeatureKey, differences
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import held

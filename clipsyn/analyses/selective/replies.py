@@ -15,9 +15,8 @@ from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import agreement, confidences
 from clipsyn.analyses.support import make_ensemble, read_support, unseen_scores
 from clipsyn.ensembles.base import Ensemble
-from clipsyn.numerics.logits import predictions
+from clipsyn.numerics.logits import NO_PREDICTION, predictions
 from clipsyn.pool import Pool
-from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.pools import PoolReader
 

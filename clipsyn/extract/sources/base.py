@@ -19,8 +19,8 @@ from clipsyn.catalog.datasets import DatasetInfo, find_dataset
 from clipsyn.errors import DatasetError
 from clipsyn.extract.budget import ENCODED, take
 from clipsyn.extract.decode import MOST_BYTES, UndecodableImage, decode
+from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.printable import few
-from clipsyn.schema import NO_CLASS
 from clipsyn.store.samples import check_samples
 
 UNLABELLED = -1

@@ -13,8 +13,8 @@ import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.results.frame import RESULT
-from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import matching, select, terms_of

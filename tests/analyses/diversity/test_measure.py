@@ -18,9 +18,9 @@ from clipsyn.analyses.diversity import measure as module
 from clipsyn.analyses.diversity.measures import MEANS, PAIRWISE
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.protocol.loop import evaluate
 from clipsyn.results.frame import NAMES, RESULT
-from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable

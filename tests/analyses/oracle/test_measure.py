@@ -16,8 +16,8 @@ from clipsyn.analyses.oracle import measure as module
 from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.results.frame import NAMES, RESULT
-from clipsyn.schema import NO_PREDICTION
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable

@@ -11,16 +11,14 @@ from clipsyn.analyses.oracle import measures as module
 from clipsyn.analyses.oracle.measures import (
     Overlap,
     best_subsets,
-    class_accuracy,
     class_choice,
     class_oracle,
-    correctness,
-    independent_oracle,
     members,
     subset_hits,
     subset_sizes,
 )
-from clipsyn.schema import NO_PREDICTION
+from clipsyn.numerics.logits import NO_PREDICTION
+from clipsyn.numerics.metrics import class_accuracy, correctness, independent_oracle
 
 # Four images, three backbones: a alone, a and b, none, all.
 BY_HAND = np.array([[1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)

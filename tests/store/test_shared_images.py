@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipsyn.analyses.shared_images import (
-    apart,
-    image_numbers,
-    linked,
-    notes,
-    shared_images,
-    sharing,
-)
+from clipsyn.store.overlap import apart, image_numbers, linked, shared_images, shared_notes, sharing
 from clipsyn.store.samples import SampleTable
 
 
@@ -44,9 +37,9 @@ def test_those_are_left_that_share_nothing(sets):
 
 
 def test_it_is_said(sets):
-    (sentence,) = notes(sets)
+    (sentence,) = shared_notes(sets)
     assert "all/test (4 of 5), birds/test (2 of 3), cars/test (1 of 2)" in sentence
-    assert notes(sets[1:]) == []
+    assert shared_notes(sets[1:]) == []
 
 
 def test_images_that_were_never_seen_are_like_no_other():
