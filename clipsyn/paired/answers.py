@@ -18,7 +18,7 @@ from clipsyn.paired.measures import Draws
 from clipsyn.protocol.tables import BEST
 from clipsyn.registry import unknown_name
 from clipsyn.results.files import images_asked
-from clipsyn.results.parts import DAMAGE
+from clipsyn.results.kind import DAMAGE
 from clipsyn.results.predictions import scan, subjects
 from clipsyn.store.select import matching, terms_of
 

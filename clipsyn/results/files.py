@@ -14,20 +14,11 @@ from clipsyn.errors import UsageError
 from clipsyn.frames import check_place, make_folder_of, read_parquet
 from clipsyn.registry import unknown_name
 from clipsyn.results.frame import NAMES, RESULT, Row
-from clipsyn.results.parts import (
-    DAMAGE,
-    Kind,
-    Parts,
-    as_declared,
-    collect,
-    conflict,
-    has_parts,
-    subject_of,
-)
+from clipsyn.results.kind import DAMAGE, Kind, as_declared, conflict, subject_of
+from clipsyn.results.parts import Parts, collect, has_parts, subjects
 from clipsyn.settings import FULL, Shots, images_of
 
 ABOUT = [name for name in NAMES if name != "metric"]
-_SHARE = 0.05  # of the time, at most, goes into writing parts
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
 _MOST = 500  # parts that a run leaves before it merges them
 _KNOWN = {"head", "metric", "value", "n"}  # never null
@@ -62,13 +53,13 @@ class RowsFile:
         self._names: dict[tuple[Any, ...], str] = {}  # of what a fingerprint is about -> it
         self._pending: list[pl.DataFrame] = []
         self._write_again = 0.0  # time.monotonic()
-        self._parts: Parts | None = None
-        if path:
-            self._parts = Parts(path, kind, replace=replace)
+        self._parts = Parts(path, kind, replace=replace) if path else None
+        if path and self._parts:
             make_folder_of(path)
             check_place(path)
             self._parts.merge()
-            self._remember(self._parts.subjects().iter_rows(named=True))
+            if path.exists():
+                self._remember(subjects(path, kind).iter_rows(named=True))
 
     def __enter__(self) -> Self:
         return self
@@ -103,11 +94,9 @@ class RowsFile:
     def _flush(self) -> None:
         if self._parts is None or not self._pending:
             return
-        start = time.monotonic()
         self._parts.add(pl.concat(self._pending))
         self._pending.clear()
-        now = time.monotonic()
-        self._write_again = now + min(_LONGEST, (now - start) / _SHARE)
+        self._write_again = time.monotonic() + _LONGEST
 
 
 class ResultsFile(RowsFile):
@@ -131,15 +120,13 @@ class ResultsFile(RowsFile):
                 self._parts.merge()
 
 
-def _opened(path: Path) -> pl.LazyFrame:
-    """The rows of a file of `clipsyn evaluate`; raises UsageError for any other."""
-    frame = _parquet(path)
-    if {*frame.columns} != {*RESULT}:
-        raise UsageError(f"{path} holds something else than results: write to another file")
-    return _checked(frame, path, _KNOWN_OF_EVALUATE).select(*RESULT).lazy()
-
-
-RESULTS = Kind("results", RESULT, ABOUT, "clipsyn evaluate STORE -o FILE", _opened)
+RESULTS = Kind(
+    "results",
+    RESULT,
+    ABOUT,
+    "clipsyn evaluate STORE -o FILE",
+    lambda rows, path: _checked(rows.collect(), path, _KNOWN_OF_EVALUATE).lazy(),
+)
 
 
 def ensembles_in(
@@ -199,7 +186,12 @@ def all_rows(path: Path, hint: str = "") -> pl.DataFrame:
     """
     if has_parts(path):
         return collect(path, RESULTS)
-    return _checked(_parquet(path, hint), path, _KNOWN)
+    try:
+        frame = read_parquet(path)
+    except (OSError, TypeError, *DAMAGE) as error:  # TypeError: a name not UTF-8
+        said = str(error).partition("\n")[0]  # below it polars lists its own steps
+        raise UsageError(f"{path} cannot be read as results: {said}{hint}") from error
+    return _checked(frame, path, _KNOWN)
 
 
 def images_asked(
@@ -216,14 +208,6 @@ def images_asked(
             f"`{advised(*words, '--shots', asked)}` adds them"
         )
     return images
-
-
-def _parquet(path: Path, hint: str = "") -> pl.DataFrame:
-    try:
-        return read_parquet(path)
-    except (OSError, TypeError, *DAMAGE) as error:  # TypeError: a name not UTF-8
-        said = str(error).partition("\n")[0]  # below it polars lists its own steps
-        raise UsageError(f"{path} cannot be read as results: {said}{hint}") from error
 
 
 def _checked(frame: pl.DataFrame, path: Path, known: Collection[str]) -> pl.DataFrame:

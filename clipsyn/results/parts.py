@@ -25,7 +25,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from glob import escape
 from io import BytesIO
@@ -36,29 +36,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
-from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.results.frame import Row
+from clipsyn.errors import UsageError
+from clipsyn.results.kind import DAMAGE, Kind, conflict, opened, subject_of
 from clipsyn.store.files import sync
 
 _KEY = "clipsyn"  # of the id, in the metadata of a whole file
 _WHOLE, _PART, _REPLACES = "whole-", ".parquet", "-replaces"  # of names in the folder
-DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
 _DIGITS = 16  # of an id, in hexadecimal
 _TRIES = 200
 _PAUSE = 0.05  # seconds between two of them, at most
 
 
 _T = TypeVar("_T")
-
-
-class Kind(NamedTuple):
-    """What such a file holds."""
-
-    what: str  # results, predictions
-    columns: dict[str, Any]
-    about: Sequence[str]  # columns that say what a fingerprint is of
-    line: str  # the command that makes one
-    opened: Callable[[Path], pl.LazyFrame]  # the rows of a file, once they are found to be these
 
 
 class _Source(NamedTuple):
@@ -107,12 +96,6 @@ class Parts:
         """Move what was added, by whomever, into the file."""
         if _exists(self.path) or self._id:
             self._until(self._merged)
-
-    def subjects(self) -> pl.DataFrame:
-        """A row for each fingerprint: what it is about, and its number of rows `n`."""
-        empty = {name: self.kind.columns[name] for name in (*self.kind.about, "fingerprint")}
-        there = self.path.exists()
-        return subjects(self.path, self.kind) if there else pl.DataFrame(schema=empty)
 
     def _write(self, part: Path, content: memoryview) -> None:
         partial = part.with_suffix(".partial")
@@ -255,7 +238,7 @@ def _sources(path: Path, kind: Kind, others: list[Path], *, replace: bool = Fals
     older = [file for file in others if file.name.startswith(_WHOLE)]
     parts = others[: len(others) - len(older)]
     try:
-        there = [(file, _subjects(_opened(file, path, kind), kind)) for file in (*older, path)]
+        there = [(file, _subjects(opened(file, path, kind), kind)) for file in (*older, path)]
         there += _subjects_of_parts(parts, kind)
     except DAMAGE as error:
         said = str(error).partition("\n")[0]  # below it polars lists its own steps
@@ -272,20 +255,15 @@ def _sources(path: Path, kind: Kind, others: list[Path], *, replace: bool = Fals
                 f"{file} has two {kind.what} of one name: make it anew with `{kind.line}`"
             )
         for subject, row in of_file.items():
-            if last.setdefault(subject, row["fingerprint"]) != row["fingerprint"]:
-                if not may_replace:
-                    raise conflict(path, kind, row)
-                last[subject] = row["fingerprint"]
-    seen: set[str] = set()
-    sources = []
+            earlier = last.get(subject, row["fingerprint"])
+            if earlier != row["fingerprint"] and not may_replace:
+                raise conflict(path, kind, row)
+            last[subject] = row["fingerprint"]
+    wanted, sources = {*last.values()}, []
     for file, found in there:
-        is_kept = [
-            row["fingerprint"] not in seen and last[subject_of(row, kind)] == row["fingerprint"]
-            for row in found.iter_rows(named=True)
-        ]
-        kept = found.filter(pl.Series(is_kept, dtype=pl.Boolean))
-        seen |= {*kept["fingerprint"]}
-        sources.append(_Source(file, kept, all(is_kept)))
+        kept = found.filter(pl.col("fingerprint").is_in(list(wanted)))
+        wanted -= {*kept["fingerprint"]}  # the first that has it gives its rows
+        sources.append(_Source(file, kept, len(kept) == len(found)))
     return sources
 
 
@@ -297,14 +275,9 @@ def _rows(sources: Sequence[_Source], path: Path, kind: Kind) -> list[pl.LazyFra
             continue
         for one in several:
             wanted = pl.col("fingerprint").is_in(one.kept["fingerprint"].to_list())
-            every = _opened(one.file, path, kind)
+            every = opened(one.file, path, kind)
             rows.append(every if one.is_all else every.filter(wanted))
     return rows
-
-
-def _opened(file: Path, path: Path, kind: Kind) -> pl.LazyFrame:
-    """Files beside `path` are ours."""
-    return kind.opened(file) if file == path else pl.scan_parquet(file, glob=False)
 
 
 def _subjects_of_parts(files: Sequence[Path], kind: Kind) -> Iterator[tuple[Path, pl.DataFrame]]:
@@ -322,22 +295,6 @@ def _subjects(rows: pl.LazyFrame, kind: Kind, *by: str) -> pl.DataFrame:
     # as a stream: ten million rows are two gigabytes at once
     found = each.agg(*first, n=pl.len(), row=pl.col("row").min()).collect(engine="streaming")
     return found.sort("row").select(*by, *kind.about, "fingerprint", "n")
-
-
-def subject_of(row: Row, kind: Kind) -> tuple[Any, ...]:
-    """What the rows of one fingerprint are about."""
-    return tuple(tuple(it) if isinstance(it := row[name], list) else it for name in kind.about)
-
-
-def conflict(path: Path, kind: Kind, row: Row) -> ConflictingResults:
-    """Two fingerprints have the names of this row."""
-    what = row["ensemble"] or row["backbones"]
-    what = what if isinstance(what, str) else ", ".join(what)
-    return ConflictingResults(
-        f"{path} already holds {kind.what} of {what} on {row['dataset']}/{row['split']} "
-        f"({row['perturbation']}, head {row['head']}) from other features, labels, prompts or "
-        "settings, or on other samples (fingerprint): write to another file, or give replace=True"
-    )
 
 
 def _check_name(path: Path) -> None:
@@ -385,10 +342,9 @@ def _exists(path: Path) -> bool:
     """Whether there is a file; what a merger has taken away, and was then killed, is put back."""
     if not path.exists():
         folder = f".{escape(path.name)}.{'[0-9a-f]' * _DIGITS}"
-        taken = [*path.parent.glob(f"{folder}/{_WHOLE}*{_PART}")]
-        for file in sorted(taken, key=lambda file: (stamp(file) or ())[-1:], reverse=True):
-            with suppress(FileNotFoundError):
-                _put(file, path)
+        taken = path.parent.glob(f"{folder}/{_WHOLE}*{_PART}")
+        with suppress(FileNotFoundError, ValueError):  # another has put it back, or there is none
+            _put(max(taken, key=lambda file: file.stat().st_mtime_ns), path)
     return path.exists()
 
 
@@ -413,16 +369,3 @@ def stamp(file: Path) -> tuple[int, ...] | None:
         status = file.stat()
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     return None
-
-
-def as_declared(rows: pl.LazyFrame, columns: Mapping[str, Any], path: Path) -> pl.LazyFrame:
-    """Rows whose columns have these types: a text may be a category, and nothing at all null."""
-    there = rows.collect_schema()
-    for name, dtype in columns.items():
-        like = (dtype, pl.Null, *((pl.Categorical, pl.Enum) if dtype == pl.String else ()))
-        if there[name] not in like:
-            raise UsageError(
-                f"{path} is not what it should be: {name} is {there[name]}, not {dtype}"
-            )
-    other = [name for name, dtype in columns.items() if there[name] != dtype]
-    return rows.with_columns(pl.col(name).cast(columns[name]) for name in other)

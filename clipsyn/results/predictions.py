@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from clipsyn.documents import parse_json
 from clipsyn.errors import UsageError
-from clipsyn.frames import scan_parquet
 from clipsyn.results import parts
 from clipsyn.results.files import ABOUT, RowsFile
 from clipsyn.results.frame import RESULT, Row
+from clipsyn.results.kind import Kind
 from clipsyn.store.samples import SampleTable
 
 PREDICTIONS: dict[str, Any] = {
@@ -112,26 +112,12 @@ def scan(path: Path) -> pl.LazyFrame:
     return parts.scan(path, KIND)
 
 
-def _opened(file: Path) -> pl.LazyFrame:
-    """The rows of a file; raises UsageError for a file of something else."""
-    try:
-        rows = scan_parquet(file)
-        names = rows.collect_schema().names()
-    except FileNotFoundError:
-        raise
-    except (OSError, *parts.DAMAGE) as error:
-        raise UsageError(
-            f"{file} cannot be read as predictions: {error}; make such a file with `{KIND.line}`"
-        ) from error
-    if {*names} != {*PREDICTIONS}:
-        raise UsageError(
-            f"{file} holds something else than predictions: make such a file with `{KIND.line}`"
-        )
-    return parts.as_declared(rows.select(*PREDICTIONS), PREDICTIONS, file)
-
-
-KIND = parts.Kind(
-    "predictions", PREDICTIONS, ABOUT, "clipsyn evaluate STORE --predictions FILE", _opened
+KIND = Kind(
+    "predictions",
+    PREDICTIONS,
+    ABOUT,
+    "clipsyn evaluate STORE --predictions FILE",
+    lambda rows, _: rows,
 )
 _KNOWN = ("dataset", "split", "perturbation", "head", "prompts", "classes", "fingerprint")
 
