@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
@@ -63,13 +63,12 @@ def learning(settings: ProtocolSettings) -> set[str]:
 
 
 def usable(
-    settings: ProtocolSettings, by_name: Collection[str], cells: DatasetCells | None = None
+    settings: ProtocolSettings, by_name: Collection[str], cells: DatasetCells
 ) -> tuple[ProtocolSettings, list[str]]:
     """The settings without the methods that cannot work, and a note for each reason.
 
-    cells: those that are measured, where they are known. by_name: heads and ensembles that were
-    asked for by name, which stay and are refused later. Raises UsageError where cells of
-    predictions alone leave nothing to do.
+    by_name: heads and ensembles that were asked for by name, which stay and are refused later.
+    Raises UsageError where cells of predictions alone leave nothing to do.
     """
     notes, kept = [], settings
     for why, texts in _reasons(settings, set(by_name), cells).items():
@@ -77,49 +76,45 @@ def usable(
             notes.append(f"{', '.join(out)} left out: {why}")
         heads = [text for text in kept.heads if text not in texts]
         kept = _with_methods(kept, heads, [text for text in kept.ensembles if text not in texts])
-    if cells and cells.silent:
+    if cells.silent:
         _check_silent(cells, settings, kept)
     return kept, notes
 
 
 def _reasons(
-    settings: ProtocolSettings, by_name: set[str], cells: DatasetCells | None
-) -> Mapping[str, set[str]]:
+    settings: ProtocolSettings, by_name: set[str], cells: DatasetCells
+) -> dict[str, set[str]]:
     """Why methods cannot work: their names by reason."""
     heads = {text for text in settings.heads if from_text(HEADS, text).learns}
-    ensembles = {text: from_text(ENSEMBLES, text) for text in settings.ensembles}
     reasons: dict[str, set[str]] = {}
     if settings.base_to_new:
-        bound = heads | _those(ensembles, "knows_classes")
-        reasons["base-to-new cannot use what learns the classes"] = bound - by_name
-    if cells is None:
-        return reasons
+        why = "base-to-new cannot use what learns the classes"
+        reasons[why] = (heads | _those(settings.ensembles, "knows_classes")) - by_name
     if cells.lacking:
         why = f"there are no embeddings of {', '.join(cells.lacking)}"
-        reasons[why] = (heads | _those(ensembles, "needs_embeddings")) - by_name
+        reasons[why] = (heads | _those(settings.ensembles, "needs_embeddings")) - by_name
     if cells.support is None:
         reasons["there are no labelled images to learn from (support=…)"] = learning(settings)
     if cells.unsure:
         why = f"there are no confidences of {', '.join(cells.unsure)}"
-        reasons[why] = _those(ensembles, "needs_confidences")
+        reasons[why] = _those(settings.ensembles, "needs_confidences")
     if cells.silent:
         why = f"there are predictions alone of {', '.join(cells.silent)}"
-        reasons[why] = heads | _those(ensembles, "needs_logits")
+        reasons[why] = heads | _those(settings.ensembles, "needs_logits")
     return reasons
 
 
-def _those(estimators: Mapping[str, Any], attribute: str) -> set[str]:
-    """The names of the estimators whose attribute is true."""
-    return {name for name, estimator in estimators.items() if getattr(estimator, attribute)}
+def _those(ensembles: Iterable[str], attribute: str) -> set[str]:
+    """The ensembles whose attribute is true."""
+    return {name for name in ensembles if getattr(from_text(ENSEMBLES, name), attribute)}
 
 
 def _check_silent(cells: DatasetCells, asked: ProtocolSettings, kept: ProtocolSettings) -> None:
     """Raise UsageError where predictions alone leave nothing to do."""
-    every = {name: from_text(ENSEMBLES, name) for name in ENSEMBLES}
-    needing = _those(every, "needs_logits")
+    needing = _those(ENSEMBLES, "needs_logits")
     if cells.unsure:
-        needing |= _those(every, "needs_confidences")
-    votes = [name for name in every if name not in needing]
+        needing |= _those(ENSEMBLES, "needs_confidences")
+    votes = [name for name in ENSEMBLES if name not in needing]
     if asked.base_to_new or not kept.heads or (asked.ensembles and not kept.ensembles):
         raise UsageError(
             f"of {', '.join(cells.silent)} on {cells.dataset} there are predictions alone: they "
@@ -128,22 +123,16 @@ def _check_silent(cells: DatasetCells, asked: ProtocolSettings, kept: ProtocolSe
         )
 
 
-def check(settings: ProtocolSettings) -> None:
+def check(settings: ProtocolSettings, by_name: Collection[str]) -> None:
     """Refuse names and combinations that cannot work before anything is read."""
-    heads = {text: from_text(HEADS, text) for text in settings.heads}
-    ensembles = {text: from_text(ENSEMBLES, text) for text in settings.ensembles}
-    if not heads:
+    if not settings.heads:
         raise UsageError("no head is asked for: name some, such as zero-shot")
-    if not settings.base_to_new:
-        return
-    if learned := [text for text, head in heads.items() if head.learns]:
+    bound = {text for text in settings.heads if from_text(HEADS, text).learns}
+    bound |= _those(settings.ensembles, "knows_classes")
+    asked = [text for text in (*settings.heads, *settings.ensembles) if text in bound & {*by_name}]
+    if settings.base_to_new and asked:
         raise UsageError(
-            f"base-to-new needs a head for classes it has never seen: {learned[0]} learns the "
-            "classes, leave it out"
-        )
-    if bound := [text for text, ensemble in ensembles.items() if ensemble.knows_classes]:
-        raise UsageError(
-            f"base-to-new cannot use {bound[0]}, which learns the classes: leave it out"
+            f"base-to-new cannot use {asked[0]}, which learns the classes: leave it out"
         )
 
 

@@ -106,7 +106,7 @@ def measure(
                     _LOG.info("note: %s", note)
                     said.add(note)
             if progress:
-                progress.advance(counter, len(batch.fits))
+                progress.advance(counter, batch.fits)
         return _in_order(results.frame, (one for job in jobs for one in job.task.fingerprints()))
 
 
@@ -178,7 +178,7 @@ def _comparisons(
     """The datasets and prompt sets, and notes to say before they are worked on."""
     every = spelled_out(settings)
     by_name = {*settings.heads, *settings.ensembles}
-    check(usable(every, by_name)[0])
+    check(every, by_name)
     learners = learning(every)
     optional = settings.support is None and not learners & by_name
     split = (settings.support or "train") if learners else None

@@ -28,9 +28,6 @@ class Draw(NamedTuple):
     seed: int | None
     rows: NDArray[np.intp]
 
-    def identity(self) -> dict[str, Any]:
-        return {"rows": _digest(self.rows), "seed": self.seed}
-
 
 class Subject(NamedTuple):
     """What numbers are about: an ensemble, the oracle or a backbone on its own, on a target."""
@@ -209,7 +206,8 @@ class FewShotPlan:
         target = self.targets[subject.target]
         support = None
         if draw.shots != 0:
-            support = {"of": _origin(self._reader, subject.backbone), **draw.identity()}
+            of = _origin(self._reader, subject.backbone)
+            support = {"of": of, "rows": _digest(draw.rows), "seed": draw.seed}
         about = {
             "dataset": target.reader.samples.dataset,
             "split": target.reader.samples.split,

@@ -25,9 +25,9 @@ from clipsyn.stream import Support
 
 @dataclass
 class Batch:
-    """What is finished together: the head of a task, or one of its fits, with all of its rows."""
+    """What is finished together: a fit with all of its rows, or a task that cannot be fitted."""
 
-    fits: range  # that are finished: none with a head, all where it cannot be fitted
+    fits: int  # that are finished: all of a task where its head cannot be fitted
     rows: list[Row] = field(default_factory=list)
     predicted: list[tuple[int, Predicted]] = field(default_factory=list)  # with their target
     notes: list[str] = field(default_factory=list)
@@ -61,16 +61,14 @@ class FewShotStudy:
             combiner = fit_head(self._pool(task.rows), task.head, task.seed)
         except TooFewSamples as error:
             notes = [self._left_out(task, shots, error) for shots in task.shots()]
-            yield Batch(range(len(task.fits)), notes=notes)
+            yield Batch(len(task.fits), notes=notes)
             return
         shown = self._shown(task.head, combiner)
-        for number, fit in enumerate(task.fits):
-            measures = _Measures(fit, task.head, combiner, shown)
-            batch = self._batch(task.head, fit, measures)
-            yield replace(batch, fits=range(number, number + 1))
+        for fit in task.fits:
+            yield self._batch(task.head, fit, _Measures(fit, task.head, combiner, shown))
 
     def _batch(self, head: str, fit: Fit, measures: _Measures) -> Batch:
-        batch = Batch(range(0))
+        batch = Batch(1)
         for result in fit.results:
             about = self._about(head, result)
             batch.rows += [row(one, **about) for one in measures.numbers[result.subject]]

@@ -567,7 +567,7 @@ def test_what_needs_embeddings_is_refused_where_it_is_asked_for(logits, name):
 def test_base_to_new_refuses_what_learns_classes(store):
     with pytest.raises(UsageError, match="cannot use stacking, which learns the classes"):
         run(store, base_to_new=True, ensembles=["stacking"])
-    with pytest.raises(UsageError, match="tip-adapter learns the classes"):
+    with pytest.raises(UsageError, match="cannot use tip-adapter, which learns the classes"):
         run(store, base_to_new=True, heads=["tip-adapter"])
 
 
