@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
+from polars import selectors
 
 from clipsyn.errors import UsageError
 from clipsyn.printable import printable
@@ -202,7 +203,10 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame for a CSV file: a list of names is the text of a JSON list, ``["a", "b"]``."""
+    """The frame for a CSV file: a list of names is the text of a JSON list, ``["a", "b"]``.
+
+    Columns of structs are for programs, and left out.
+    """
     texts = {
         column: [
             None if names is None else json.dumps(names, ensure_ascii=False)
@@ -210,9 +214,8 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
         ]
         for column in _lists(frame)
     }
-    return frame.with_columns(
-        pl.Series(name, of_rows, pl.String) for name, of_rows in texts.items()
-    )
+    flattened = (pl.Series(name, of_rows, pl.String) for name, of_rows in texts.items())
+    return frame.with_columns(flattened).drop(selectors.struct())
 
 
 def guarded(frame: pl.DataFrame) -> pl.DataFrame:

@@ -63,10 +63,10 @@ class Analysis:
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
         """A tidy frame, with at least the columns of `clipsyn.results.frame.RESULT`."""
-        from clipsyn.results.data import marked
+        from clipsyn.results.data import with_data
 
         self._check_files(settings)
-        return marked(store, import_module(f"{self.home}.measure").measure(store, settings))
+        return with_data(store, import_module(f"{self.home}.measure").measure(store, settings))
 
     def tables(self, frame: DataFrame, settings: Any) -> dict[str, Tables]:
         """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""

@@ -162,12 +162,12 @@ def _labelled(there: pl.DataFrame, head: str) -> pl.DataFrame:
     After another head's name, and where an ensemble stands with several sets of backbones on one
     dataset, before how many these are: "nlc of 3". Sets of one size have their names in full.
     """
-    members = pl.col("backbones").str.json_decode(pl.List(pl.String))
+    members = pl.col("backbones")
     name = pl.coalesce("ensemble", members.list.first())
     other = pl.concat_str("head", pl.lit("+"), name)
     named = there.with_columns(method=pl.when(head=head).then(name).otherwise(other))
-    several = pl.col("backbones").n_unique().over("dataset", *PLACE, "method") > 1
-    sets = pl.col("backbones").n_unique().over("method")
+    several = members.n_unique().over("dataset", *PLACE, "method") > 1
+    sets = members.n_unique().over("method")
     sizes = members.list.len().n_unique().over("method")
     counted = members.list.len().cast(pl.String)
     of = pl.when(sizes == sets).then(counted).otherwise(members.list.join(", "))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from clipsyn.protocol.comparison import Comparison, Job
 from clipsyn.protocol.methods import CHOSEN
 from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.results.frame import Row
 
 _Method = tuple[Comparison, str, str | None]  # a head, and an ensemble on it
 
@@ -27,14 +26,18 @@ class Budget:
         self._slow: dict[_Method, int] = {}  # -> the smallest support on which it was
         self._said: set[_Method] = set()
 
-    def count(self, job: Job, seconds: Mapping[str, float]) -> None:
-        """Take note of fits that are done; seconds: of each, by the fingerprint of its results."""
-        rows = len(job.task.rows)
-        for fit in job.task.fits:
-            method = (job.comparison, job.task.head, fit.ensemble)
-            taken = (seconds.get(result.fingerprint, 0.0) for result in fit.results)
-            if not self._is_named(method) and max(taken, default=0.0) > 60 * self._minutes:
-                self._slow[method] = min(rows, self._slow.get(method, rows))
+    def count(self, job: Job, ensemble: str | None, seconds: float) -> None:
+        """Take note of a fit that is done."""
+        rows, method = len(job.task.rows), (job.comparison, job.task.head, ensemble)
+        if seconds > 60 * self._minutes and not self._is_named(method):
+            self._slow[method] = min(rows, self._slow.get(method, rows))
+
+    def count_known(self, jobs: Iterable[Job], seconds: Mapping[str, float]) -> None:
+        """Of fits in earlier runs; seconds: by the fingerprint of results."""
+        for job in jobs if seconds else ():
+            for fit in job.task.fits:
+                for result in fit.results:
+                    self.count(job, fit.ensemble, seconds.get(result.fingerprint, 0.0))
 
     def within(self, job: Job) -> tuple[Job, list[str]]:
         """The job without what took too long on fewer images, and notes on what that is."""
@@ -57,8 +60,3 @@ class Budget:
     def _is_named(self, method: _Method) -> bool:
         _, head, ensemble = method
         return ensemble is None or (head in self._named and ensemble in self._named)
-
-
-def fit_seconds(rows: Iterable[Row]) -> dict[str, float]:
-    """Seconds of the fits among rows of results, by fingerprint."""
-    return {row["fingerprint"]: row["value"] for row in rows if row["metric"] == "fit_seconds"}

@@ -16,10 +16,10 @@ from clipsyn.ensembles.static import tied_votes
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.numerics.fewshot import shortfall
 from clipsyn.progress import Progress
-from clipsyn.protocol.budget import Budget, fit_seconds
+from clipsyn.protocol.budget import Budget
 from clipsyn.protocol.choice import cells_by_dataset, check, learning, spelled_out, usable
 from clipsyn.protocol.comparison import Comparison, Job, Runner
-from clipsyn.protocol.plan import FewShotPlan, has_predictions
+from clipsyn.protocol.plan import FewShotPlan
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.protocol.study import Batch
 from clipsyn.protocol.workers import in_workers
@@ -91,16 +91,15 @@ def measure(
         samples = {one: plan.samples() for one, plan in zip(comparisons, plans, strict=True)}
         known = _Known(results, predictions, jobs) if predictions.path else results.known
         budget, left = Budget(settings), list(_left(jobs, known))
-        before = fit_seconds(results.frame.filter(metric="fit_seconds").iter_rows(named=True))
-        for job in jobs if before else ():
-            budget.count(job, before)
+        before = results.frame.filter(metric="fit_seconds").select("fingerprint", "value")
+        budget.count_known(jobs, dict(before.iter_rows()))
         fits = sum(len(job.task.fits) for job in left)
         counter = progress.add("fits", fits) if progress else 0
         said: set[str] = set()
         for job, batch in _run(_affordable(left, known, budget), settings.workers):
             results.add(batch.rows)
             predictions.add(batch.predicted, samples[job.comparison])
-            budget.count(job, fit_seconds(batch.rows))
+            budget.count(job, batch.ensemble, batch.seconds)
             for note in batch.notes:
                 if note not in said:
                     _LOG.info("note: %s", note)
@@ -130,7 +129,7 @@ class _Known:
             for job in jobs
             for fit in job.task.fits
             for result in fit.results
-            if not has_predictions(job.task.head, result)
+            if not result.has_predictions
         }
 
     def __contains__(self, fingerprint: object) -> bool:

@@ -15,7 +15,8 @@ from clipsyn.pool import NO_LABEL
 from clipsyn.protocol.methods import CHOSEN, ORACLE, Target, is_random, learns, versions
 from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.results.data import Data
-from clipsyn.specs import fingerprint
+from clipsyn.results.frame import Row
+from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
@@ -41,19 +42,26 @@ class Result(NamedTuple):
     """The rows that share a fingerprint: a subject, as a draw of the shots has it."""
 
     subject: Subject
-    shots: int | None
-    seed: int | None
-    fingerprint: str
+    about: Row  # all that these rows share
 
+    @property
+    def shots(self) -> int | None:
+        shots: int | None = self.about["shots"]
+        return shots
 
-def has_predictions(head: str, result: Result) -> bool:
-    """Whether a result comes with predictions.
+    @property
+    def fingerprint(self) -> str:
+        return str(self.about["fingerprint"])
 
-    The oracle makes none. On a draw, what learns nothing has a gain alone: it predicts what it
-    does without a draw.
-    """
-    ensemble = result.subject.ensemble
-    return ensemble != ORACLE and (result.shots == 0 or learns(head, ensemble))
+    @property
+    def has_predictions(self) -> bool:
+        """Whether it comes with predictions.
+
+        The oracle makes none. On a draw, what learns nothing has a gain alone: it predicts what it
+        does without a draw.
+        """
+        name = self.subject.ensemble
+        return name != ORACLE and (self.shots == 0 or learns(self.about["head"], name))
 
 
 class Fit(NamedTuple):
@@ -198,37 +206,40 @@ class FewShotPlan:
     def _results(self, draw: Draw, head: str, name: str | None) -> Iterator[Result]:
         for target in range(len(self.targets)):
             for backbone in self._reader.backbones if name is None else [None]:
-                subject = Subject(target, name, backbone)
-                made_of = self._fingerprint(draw, head, subject)
-                yield Result(subject, draw.shots, draw.seed, made_of)
+                yield self._result(draw, head, Subject(target, name, backbone))
 
-    def _fingerprint(self, draw: Draw, head: str, subject: Subject) -> str:
-        target = self.targets[subject.target]
+    def _result(self, draw: Draw, head: str, subject: Subject) -> Result:
+        target, fitted = self.targets[subject.target], draw.shots != 0
+        reader, backbone = target.reader, subject.backbone
         support = None
-        if draw.shots != 0:
-            of = _origin(self._reader, subject.backbone)
+        if fitted:
+            of = _origin(self._reader, backbone)
             support = {"of": of, "rows": _digest(draw.rows), "seed": draw.seed}
         about = {
-            "dataset": target.reader.samples.dataset,
-            "split": target.reader.samples.split,
-            "perturbation": target.reader.perturbation,
-            "prompts": target.reader.prompts,
-            "backbones": [subject.backbone] if subject.backbone else target.reader.backbones,
-            "support": self._reader.samples.split if support else None,
-            "support_prompts": self._reader.prompts,
+            "dataset": reader.samples.dataset,
+            "split": reader.samples.split,
+            "perturbation": reader.perturbation,
+            "severity": parse_perturbation(reader.perturbation).severity,
+            "head": head,
+            "ensemble": subject.ensemble,
+            "backbones": [backbone] if backbone else list(reader.backbones),
+            "prompts": reader.prompts,
+            "classes": target.classes,
+            "support": self._reader.samples.split if fitted else None,
+            "support_prompts": self._reader.prompts if fitted else None,
+            "shots": draw.shots,
+            "seed": draw.seed,
         }
-        made_of = fingerprint(
+        about["data"] = self._data.of(about)
+        about["fingerprint"] = fingerprint(
             {
                 "clipsyn": " ".join(versions(head, subject.ensemble)),
-                "target": _origin(target.reader, subject.backbone),
-                "classes": target.classes,
-                "head": head,
-                "ensemble": subject.ensemble,
+                "target": _origin(reader, backbone),
                 "support": support,
-                "shots": draw.shots,
+                **{name: about[name] for name in ("classes", "head", "ensemble", "shots", "data")},
             }
         )
-        return self._data.marked(made_of, about)
+        return Result(subject, about)
 
 
 class _Unit(NamedTuple):

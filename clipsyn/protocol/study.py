@@ -12,13 +12,11 @@ from clipsyn.errors import TooFewSamples
 from clipsyn.numerics.fewshot import halves
 from clipsyn.numerics.metrics import Judged, Score
 from clipsyn.protocol.methods import ORACLE, Combiner, Target, fit_ensemble, fit_head, learns
-from clipsyn.protocol.plan import Fit, Result, Subject, Task, has_predictions
+from clipsyn.protocol.plan import Fit, Subject, Task
 from clipsyn.protocol.scoring import Scorer
 from clipsyn.protocol.shown import Combined, KeptBlocks, Shown
-from clipsyn.results.files import ABOUT
 from clipsyn.results.frame import Measured, Row, row
 from clipsyn.results.predictions import Predicted
-from clipsyn.specs import parse_perturbation
 from clipsyn.store.pools import PoolReader
 from clipsyn.stream import Support
 
@@ -28,6 +26,8 @@ class Batch:
     """What is finished together: a fit with all of its rows, or a task that cannot be fitted."""
 
     fits: int  # that are finished: all of a task where its head cannot be fitted
+    ensemble: str | None = None  # that was fitted
+    seconds: float = 0.0  # which it and the head took
     rows: list[Row] = field(default_factory=list)
     predicted: list[tuple[int, Predicted]] = field(default_factory=list)  # with their target
     notes: list[str] = field(default_factory=list)
@@ -65,16 +65,16 @@ class FewShotStudy:
             return
         shown = self._shown(task.head, combiner)
         for fit in task.fits:
-            yield self._batch(task.head, fit, _Measures(fit, task.head, combiner, shown))
+            yield self._batch(fit, _Measures(fit, task.head, combiner, shown))
 
-    def _batch(self, head: str, fit: Fit, measures: _Measures) -> Batch:
-        batch = Batch(1)
+    def _batch(self, fit: Fit, measures: _Measures) -> Batch:
+        batch = Batch(1, fit.ensemble, measures.fit_seconds(fit.ensemble))
         for result in fit.results:
-            about = self._about(head, result)
-            batch.rows += [row(one, **about) for one in measures.numbers[result.subject]]
-            if self._predictions and has_predictions(head, result):
-                predicted = self._predicted(result.subject, measures, about)
-                batch.predicted.append((result.subject.target, predicted))
+            subject = result.subject
+            batch.rows += [row(one, **result.about) for one in measures.numbers[subject]]
+            if self._predictions and result.has_predictions:
+                predicted = self._predicted(subject, measures, result.about)
+                batch.predicted.append((subject.target, predicted))
         return batch
 
     def _pool(self, rows: NDArray[np.intp]) -> Support:
@@ -97,27 +97,6 @@ class FewShotStudy:
             self._unlearned[head] = Shown(combiner.head, self._targets, self._kept)
         return self._unlearned[head]
 
-    def _about(self, head: str, result: Result) -> Row:
-        target, backbone = self._targets[result.subject.target], result.subject.backbone
-        reader = target.reader
-        fitted = result.shots != 0
-        return {
-            "dataset": reader.samples.dataset,
-            "split": reader.samples.split,
-            "perturbation": reader.perturbation,
-            "severity": parse_perturbation(reader.perturbation).severity,
-            "head": head,
-            "ensemble": result.subject.ensemble,
-            "backbones": list(reader.backbones) if backbone is None else [backbone],
-            "prompts": reader.prompts,
-            "classes": target.classes,
-            "support": self._reader.samples.split if fitted else None,
-            "support_prompts": self._reader.prompts if fitted else None,
-            "shots": result.shots,
-            "seed": result.seed,
-            "fingerprint": result.fingerprint,
-        }
-
     def _predicted(self, subject: Subject, measures: _Measures, about: Row) -> Predicted:
         """What a subject predicts for the samples that count, as class indices of the dataset."""
         target, judged = self._targets[subject.target], measures.judged[subject]
@@ -126,7 +105,7 @@ class FewShotStudy:
         if subject.backbone is None:
             guessed = bool(target.reader.silent)
         return Predicted(
-            {name: about[name] for name in (*ABOUT, "fingerprint")},
+            about,
             target.rows[rows],
             target.class_indices(judged.prediction[rows]),
             None if guessed else judged.confidence[rows],
@@ -193,9 +172,12 @@ class _Measures:
             yield from scorer.ensemble(combined[name].judged, chosen, probabilities=certain)
             yield from self._seconds(name, combined[name])
 
+    def fit_seconds(self, name: str | None) -> float:
+        """Of an ensemble, with the head."""
+        return self._combiner.seconds + (self._methods[name].seconds if name else 0.0)
+
     def _seconds(self, name: str, combined: Combined) -> Iterator[Measured]:
-        ensemble, seconds = self._methods[name]
-        n = getattr(ensemble, "sampled_", self._combiner.n)
-        yield Measured("fit_seconds", Score(self._combiner.seconds + seconds, n), None)
+        n = getattr(self._methods[name].ensemble, "sampled_", self._combiner.n)
+        yield Measured("fit_seconds", Score(self.fit_seconds(name), n), None)
         n = len(combined.judged.prediction)
         yield Measured("predict_seconds", Score(combined.seconds, n), None)

@@ -62,6 +62,7 @@ def page(evidence: Evidence, made_from: str = "") -> str:
         **parts,
         title=evidence.settings.title or title(shown),
         summary=summary(shown),
+        has_images=evidence.settings.images is not None,
         source="/".join(evidence.store.path.parts[-2:]),
         version=__version__,
         made_from=made_from,

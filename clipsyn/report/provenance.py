@@ -84,7 +84,11 @@ def summary(shown: Iterable[Place]) -> str:
     return f"{counted(images, 'image')}, {' and '.join(filter(None, [clean, under]))}"
 
 
-def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
+def grids(evidence: Evidence, shown: Iterable[Place]) -> list[Grid]:
+    return [_backbone_grid(evidence), _dataset_grid(shown, _prompts_of(evidence))]
+
+
+def _dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
     """A line for each dataset and split."""
     heads = [
         Head("dataset", right=False),
@@ -118,7 +122,7 @@ def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[
     return Grid.of("Datasets", heads, rows, note)
 
 
-def backbone_grid(evidence: Evidence) -> Grid:
+def _backbone_grid(evidence: Evidence) -> Grid:
     """A line for each backbone: where its weights come from, and what they are."""
     about = describe(evidence.store)
     heads = [
@@ -170,7 +174,7 @@ def _side(preprocess: Any) -> int | None:
     return side if isinstance(side, int) else None
 
 
-def prompts_of(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
+def _prompts_of(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
     """The prompt sets that numbers are of, by dataset and split."""
     frame = evidence.frames.get("zeroshot")
     if frame is None:
@@ -226,7 +230,7 @@ def _missing(evidence: Evidence, shown: Iterable[Place]) -> Iterator[FeatureKey]
 
 
 def _alike(evidence: Evidence, shown: Iterable[Place]) -> Iterable[str]:
-    sets = prompts_of(evidence)
+    sets = _prompts_of(evidence)
     return dict.fromkeys(
         note
         for place in shown

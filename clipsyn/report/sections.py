@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import polars as pl
 
+from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.predicted import predicted
+from clipsyn.analyses.spec import Analysis
+from clipsyn.frames import printable_frame
+from clipsyn.paired import PairedSettings
+from clipsyn.paired.tables import tables as paired_tables
+from clipsyn.protocol.tables import named_tables
 from clipsyn.report import FIGURES, provenance, tables
 from clipsyn.report.choice import ZERO_SHOT, Choice, choose
-from clipsyn.report.commands import Folded, folded
 from clipsyn.report.drawings import Drawing, drawings
-from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
-from clipsyn.report.grids import Grid
+from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence, settings_of
+from clipsyn.report.grids import Grid, grid_of_table
 from clipsyn.report.html import Html, html, named
 from clipsyn.report.means import main_part
-from clipsyn.report.standings import Method, backbones, methods
+from clipsyn.report.standings import backbones, methods
 from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.report.unique import Example, examples, spread, unique_grid
 from clipsyn.report.vector import StyleSheet, picture
+from clipsyn.show.table import Tables
 
 _EXAMPLES = 12  # pictures of a backbone
-_FIGURES = {  # the section of each; those of others stand under "more"
-    "alone": ("accuracy-matrix",),
-    "combined": ("gains", "few-shot", "router-weights"),
-    "together": ("upset", "error-consistency", "diversity-gain", "cka"),
-    "perturbed": ("severity", "corruptions"),
-    "cost": ("pareto",),
-    "certainty": ("reliability", "coverage"),
-}
-
-
-_COMMANDS = {  # whose tables each section has, folded
-    "alone": ("zeroshot",),
-    "combined": (EVALUATE, PAIRED),
-    "together": ("oracle", "diversity"),
-    "perturbed": ("robustness",),
-    "cost": ("cascade",),
-    "certainty": ("selective", "representation"),
+_MOST_CELLS = 4000  # of the tables of one command
+_SHOWN: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    # by section: its figures, and the commands whose tables it has
+    "alone": (["accuracy-matrix"], ["zeroshot"]),
+    "combined": (["gains", "few-shot", "router-weights"], [EVALUATE, PAIRED]),
+    "together": (["upset", "error-consistency", "diversity-gain", "cka"], ["oracle", "diversity"]),
+    "perturbed": (["severity", "corruptions"], ["robustness"]),
+    "cost": (["pareto"], ["cascade"]),
+    "certainty": (["reliability", "coverage"], ["selective", "representation"]),
 }
 
 
@@ -58,18 +56,23 @@ class Gallery(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Folded:
+    """All tables of one command, unfolded by whoever wants them."""
+
+    command: str
+    grids: tuple[Grid, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A section of the page; it is left out where it has nothing to show."""
+    """A section of the page, which has its words; it is left out where it has nothing to show."""
 
     id: str
-    title: str
-    short: str  # in the contents
-    lead: str | Html = ""
-    grids: tuple[Grid, ...] = ()
-    drawings: tuple[Drawing, ...] = ()
-    gallery: tuple[Gallery, ...] = ()
-    points: tuple[Html, ...] = ()
-    folded: tuple[Folded, ...] = ()
+    grids: Sequence[Grid] = ()
+    drawings: Sequence[Drawing] = ()
+    gallery: Sequence[Gallery] = ()
+    points: Sequence[Html] = ()
+    folded: Sequence[Folded] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -78,60 +81,54 @@ class Section:
 
 def sections(evidence: Evidence, sheet: StyleSheet) -> list[Section]:
     """Those that have anything to show, in order."""
-    results = evidence.frames.get(EVALUATE)
+    results, places = evidence.frames.get(EVALUATE), provenance.places(evidence)
     compared = [] if results is None else methods(results)
-    placed = {name for names in _FIGURES.values() for name in names}
-    more = tuple(name for name in FIGURES if name not in placed)
+    grids = {
+        "alone": _alone(evidence, choose(compared, evidence.sharing)),
+        "combined": [tables.method_grid(compared)] if compared else [],
+    }
+    placed = {name for figures, _ in _SHOWN.values() for name in figures}
+    more = [name for name in FIGURES if name not in placed]
     every = [
-        _with(_alone(evidence, choose(compared, evidence.sharing)), evidence, sheet),
-        _with(_combined(compared), evidence, sheet),
-        _with(_TOGETHER, evidence, sheet),
-        _with(_PERTURBED, evidence, sheet),
-        _with(_COST, evidence, sheet),
-        _with(_CERTAINTY, evidence, sheet),
-        replace(_MORE, drawings=tuple(_drawn(more, evidence, sheet))),
+        Section(
+            name,
+            grids.get(name, ()),
+            [*_drawn(figures, evidence, sheet)],
+            folded=[one for command in commands if (one := folded(command, evidence))],
+        )
+        for name, (figures, commands) in [*_SHOWN.items(), ("more", (more, ()))]
+    ]
+    every += [
         _unique(evidence),
-        *_provenance(evidence),
+        Section("caveats", points=provenance.caveats(evidence, places)),
+        Section("provenance", provenance.grids(evidence, places)),
     ]
     return [section for section in every if not section.is_empty]
 
 
-_TOGETHER = Section(
-    "together",
-    "Who is right where",
-    "Who is right where",
-    "Combining helps only where backbones err on different images.",
-)
-_PERTURBED = Section(
-    "perturbed",
-    "Under perturbation",
-    "Perturbation",
-    "How accuracy, and the order of the backbones, hold where images are corrupted.",
-)
-_COST = Section(
-    "cost",
-    "What accuracy costs",
-    "Cost",
-    "Cost is that of the image towers, in GFLOPs an image; texts are encoded beforehand.",
-)
-_CERTAINTY = Section(
-    "certainty",
-    "How far confidence can be trusted",
-    "Confidence",
-    "Whether an answer that is given with 80 % confidence is right in 80 of 100 cases, and what "
-    "is won by leaving out those that are least sure.",
-)
-_MORE = Section("more", "More figures", "More figures")
+def folded(name: str, evidence: Evidence) -> Folded | None:
+    """The tables of an analysis, of evaluate or of test; None where it has none, or too many."""
+    frame = evidence.frames.get(name)
+    if frame is None or frame.is_empty():
+        return None
+    shown = [
+        table for tables in _tables(name, printable_frame(frame), evidence) for table in tables
+    ]
+    if not shown or sum(len(table) * len(table.columns) for table in shown) > _MOST_CELLS:
+        return None
+    return Folded(name, tuple(map(grid_of_table, shown)))
 
 
-def _with(section: Section, evidence: Evidence, sheet: StyleSheet) -> Section:
-    """A section with its figures, and the tables of its commands."""
-    commands = [folded(name, evidence) for name in _COMMANDS[section.id]]
-    return replace(
-        section,
-        drawings=tuple(_drawn(_FIGURES[section.id], evidence, sheet)),
-        folded=tuple(filter(None, commands)),
-    )
+def _tables(name: str, frame: pl.DataFrame, evidence: Evidence) -> Iterable[Tables]:
+    if name == EVALUATE:
+        return named_tables(frame).values()
+    if name == PAIRED:
+        return paired_tables(frame, PairedSettings()).values()
+    analysis: Analysis = ANALYSES.load(name)
+    settings = settings_of(analysis, evidence.settings)
+    if "summary" in analysis.declared:  # a line a dataset, no table of each
+        settings = settings.replaced(summary=True)
+    return analysis.tables(frame, settings).values()
 
 
 def _drawn(names: Sequence[str], evidence: Evidence, sheet: StyleSheet) -> Iterator[Drawing]:
@@ -152,42 +149,18 @@ def _frame(name: str, evidence: Evidence) -> pl.DataFrame | None:
     return pl.concat([main_part(frame), main_part(ours)], how="diagonal_relaxed")
 
 
-def _alone(evidence: Evidence, choice: Choice | None) -> Section:
-    section = Section("alone", "Backbones and datasets", "Backbones and datasets")
+def _alone(evidence: Evidence, choice: Choice | None) -> list[Grid]:
     frame = evidence.frames.get("zeroshot", pl.DataFrame())
     if frame.is_empty() or not backbones(frame):  # no image of theirs is readable
-        return section
-    grids = tables.backbone_grid(evidence), tables.dataset_grid(evidence, choice)
-    return replace(section, grids=grids)
-
-
-def _combined(compared: Sequence[Method]) -> Section:
-    return Section(
-        "combined",
-        "Backbones combined",
-        "Combinations",
-        "What each method makes of all backbones, and what it gains over the one backbone that a "
-        "careful user would have taken: the best on the support.",
-        (tables.method_grid(compared),) if compared else (),
-    )
+        return []
+    return [tables.backbone_grid(evidence), tables.dataset_grid(evidence, choice)]
 
 
 def _unique(evidence: Evidence) -> Section:
-    section = Section("unique", "Images that only one backbone gets right", "Only one is right")
     oracle = evidence.frames.get("oracle")
     grid = None if oracle is None else unique_grid(oracle)
-    if grid is None:
-        return section
-    gallery = tuple(_gallery(evidence)) if evidence.settings.images else ()
-    lead = "These are what a pool loses when that backbone leaves it."
-    if gallery:
-        lead += (
-            " Below each picture: its true class, and what most of the others say. Shown first "
-            "are those on which the others agree."
-        )
-    elif not evidence.settings.images:
-        lead += " To see them, give --images and the folder or tar that they were extracted from."
-    return replace(section, lead=lead, grids=(grid,), gallery=gallery)
+    pictures = _gallery(evidence) if grid and evidence.settings.images else ()
+    return Section("unique", [grid] if grid else [], gallery=[*pictures])
 
 
 def _gallery(evidence: Evidence) -> Iterator[Gallery]:
@@ -216,18 +189,3 @@ def _pictured(example: Example, data: str) -> Pictured:
     label = f"{example.truth}, an image of {example.dataset}/{example.split}"
     others = html("{} of the others: {}", example.agreeing, named(example.others))
     return Pictured(picture("jpeg", data, label), example.truth, others, example.id)
-
-
-def _provenance(evidence: Evidence) -> Iterator[Section]:
-    places = provenance.places(evidence)
-    yield Section(
-        "caveats",
-        "What to keep in mind",
-        "Caveats",
-        points=tuple(provenance.caveats(evidence, places)),
-    )
-    grids = (
-        provenance.backbone_grid(evidence),
-        provenance.dataset_grid(places, provenance.prompts_of(evidence)),
-    )
-    yield Section("provenance", "What was run, and with which weights", "Provenance", grids=grids)

@@ -1,57 +1,49 @@
-"""What numbers were measured on: short digests at the end of their fingerprints.
+"""What numbers were measured on: the column `data` of results, short digests by name.
 
-``FINGERPRINT.labels.features.classes``, and the same three of the support where something was
-fitted on one. So a file of results can be compared with a store, without measuring again.
+So a file of results can be compared with a store, without measuring again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import zip_longest
 from typing import Any
 
 import polars as pl
 
 from clipsyn.errors import MissingCell, UsageError
+from clipsyn.results.frame import DATA, NUMBERS, RESULT
 from clipsyn.specs import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
-_PARTS = ("labels", "features", "class embeddings")
-_FIELDS = (*_PARTS, *(f"{part} of the support" for part in _PARTS))
 _SUBJECT = ["dataset", "split", "perturbation", "prompts", "backbones"]
 _SUBJECT += ["support", "support_prompts"]
 _NEEDED = ["dataset", "split", "perturbation", "backbones"]
-_NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint")
 _DIGITS = 12  # of a digest
 _EQUAL = 1e-9  # two ways to sum
 
 
 class Data:
-    """What a store holds now, a digest for each of `_FIELDS`; empty for what is not there."""
+    """What a store holds now, a digest for each of `DATA`; None for what is not there."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._labels, self._of = cache(self._read_labels), cache(self._read)
 
-    def marked(self, made_of: str, about: Mapping[str, Any]) -> str:
-        """A fingerprint with what a row of results is about at its end."""
-        return ".".join([made_of, *self.of(about)])
-
-    def of(self, about: Mapping[str, Any]) -> tuple[str, ...]:
+    def of(self, about: Mapping[str, Any]) -> dict[str, str | None]:
         """The digests for a row of results, which has the columns of `RESULT`."""
         prompts, backbones = about["prompts"], tuple(sorted(about["backbones"]))
-        of = self._of(about["dataset"], about["split"], about["perturbation"], prompts, backbones)
-        if about["support"] is None:
-            return of
-        fitted_with = about["support_prompts"] or prompts
-        fitted_on = about["dataset"], about["support"], CLEAN.label
-        return *of, *self._of(*fitted_on, fitted_with, backbones)
+        place = about["dataset"], about["split"], about["perturbation"]
+        fitted: Sequence[str | None] = [None] * 3
+        if about["support"] is not None:
+            fitted_on = about["dataset"], about["support"], CLEAN.label
+            fitted = self._of(*fitted_on, about["support_prompts"] or prompts, backbones)
+        return dict(zip(DATA, (*self._of(*place, prompts, backbones), *fitted), strict=True))
 
     def _read(
         self, dataset: str, split: str, perturbation: str, prompts: str, backbones: tuple[str, ...]
-    ) -> tuple[str, str, str]:
+    ) -> tuple[str | None, str | None, str | None]:
         store = self._store
         keys = [FeatureKey(dataset, split, perturbation, backbone) for backbone in backbones]
         cells = [cell for key in keys if store.tree.exists((cell := store.cell(key)).path)]
@@ -63,9 +55,9 @@ class Data:
             _digest([group["fingerprint"] for group in groups]),
         )
 
-    def _read_labels(self, dataset: str, split: str) -> str:
+    def _read_labels(self, dataset: str, split: str) -> str | None:
         if not self._store.tree.exists(self._store.samples_path(dataset, split)):
-            return ""
+            return None
         samples = self._store.samples(dataset, split)
         return _digest([samples.labels.tolist(), samples.class_names])
 
@@ -77,27 +69,20 @@ def _made_of(cell: Cell, prompts: str | None) -> str:
         return ""
 
 
-def _digest(parts: Sequence[Any]) -> str:
-    return fingerprint({"parts": parts})[:_DIGITS] if parts else ""
+def _digest(parts: Sequence[Any]) -> str | None:
+    return fingerprint({"parts": parts})[:_DIGITS] if parts else None
 
 
-def marked(store: FeatureStore, frame: pl.DataFrame) -> pl.DataFrame:
-    """Results with what they were measured on at the end of their fingerprints.
-
-    Means over datasets are about no cells of their own, and stay as they are.
-    """
+def with_data(store: FeatureStore, frame: pl.DataFrame) -> pl.DataFrame:
+    """Results with what they were measured on; means over datasets are about no cells."""
     data = Data(store)
     about = frame.select(_SUBJECT).drop_nulls(_NEEDED).unique(maintain_order=True)
-    marks = [".".join(["", *data.of(row)]) for row in about.iter_rows(named=True)]
-    joined = frame.join(
-        about.with_columns(mark=pl.Series(marks, dtype=pl.String)),
-        on=_SUBJECT,
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
+    measured = [data.of(row) for row in about.iter_rows(named=True)]
+    found = about.with_columns(pl.Series("data", measured, RESULT["data"]))
+    joined = frame.drop("data").join(
+        found, on=_SUBJECT, how="left", nulls_equal=True, maintain_order="left"
     )
-    print_ = pl.col("fingerprint").str.split(".").list.first() + pl.col("mark")
-    return joined.with_columns(pl.coalesce(print_, "fingerprint").alias("fingerprint")).drop("mark")
+    return joined.select(frame.columns)
 
 
 def check_data(
@@ -107,18 +92,16 @@ def check_data(
 
     source: its name, for messages. held: only where the store has such cells at all.
     """
-    if results.schema["backbones"] == pl.String:  # as predictions have them
-        results = results.with_columns(pl.col("backbones").str.json_decode(pl.List(pl.String)))
     data = Data(store)
-    rows = results.select(*_SUBJECT, data=_data("fingerprint")).drop_nulls([*_NEEDED, "data"])
+    rows = results.select(*_SUBJECT, "data").drop_nulls(_NEEDED)
     for row in rows.unique(maintain_order=True).iter_rows(named=True):
-        now, then = data.of(row), row["data"]
-        for field, here, there in zip_longest(_FIELDS[: len(now)], now, then, fillvalue=""):
-            if here != there and not (held and not here):
+        then = row["data"] or {}
+        for field, now in data.of(row).items():
+            if now != then.get(field) and not (held and now is None):
                 raise UsageError(
                     f"{source} is not about what {store.path} holds now: its {row['dataset']}/"
                     f"{row['split']} ({row['perturbation']}, {', '.join(row['backbones'])}) has "
-                    f"other {field}; measure this store again, into another file"
+                    f"other {field.replace('_', ' ')}; measure this store again, into another file"
                 )
 
 
@@ -131,7 +114,7 @@ def agreeing(frames: Sequence[tuple[Any, pl.DataFrame]]) -> pl.DataFrame:
     for source, frame in frames:
         new = frame
         for earlier, before in kept:
-            names = [it for it in frame.columns if it in before.columns and it not in _NUMBERS]
+            names = [it for it in frame.columns if it in before.columns and it not in NUMBERS]
             both = new.join(before, on=names, nulls_equal=True, suffix="_before")
             odd = both.filter(~pl.col("metric").str.ends_with("_seconds"), _differ())
             if not odd.is_empty():
@@ -143,13 +126,8 @@ def agreeing(frames: Sequence[tuple[Any, pl.DataFrame]]) -> pl.DataFrame:
 
 def _differ() -> pl.Expr:
     value, before = (pl.col(name).fill_nan(None) for name in ("value", "value_before"))
-    other_data = _data("fingerprint").ne_missing(_data("fingerprint_before"))
+    other_data = pl.col("data").ne_missing(pl.col("data_before"))
     return ((value - before).abs() > _EQUAL) | (value.is_null() != before.is_null()) | other_data
-
-
-def _data(column: str) -> pl.Expr:
-    """The digests in a column of fingerprints."""
-    return pl.col(column).str.split(".").list.slice(1)
 
 
 def _contradiction(row: Mapping[str, Any], *sources: Any) -> str:

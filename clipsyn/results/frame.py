@@ -11,6 +11,7 @@ from clipsyn.numerics.metrics import Score
 from clipsyn.stats.intervals import Interval
 
 Row = dict[str, Any]
+DATA = ("labels", "features", "classes", "support_labels", "support_features", "support_classes")
 RESULT: dict[str, Any] = {
     "dataset": pl.String,
     "split": pl.String,
@@ -31,9 +32,10 @@ RESULT: dict[str, Any] = {
     "ci_high": pl.Float64,
     "n": pl.Int64,
     "fingerprint": pl.String,  # of everything that decides the value
+    "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
 }
-_NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint")
-NAMES = [name for name in RESULT if name not in _NUMBERS]  # what tells results apart
+NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint", "data")
+NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results apart
 # of zero-shot logits over all classes: nothing is fitted
 _ZERO_SHOT = {
     "severity": None,

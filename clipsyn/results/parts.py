@@ -122,11 +122,13 @@ class Parts:
     def _make(self) -> None:
         """Make the file, without rows, unless another process is faster."""
         self.folder.mkdir(exist_ok=True)
-        new = self._union([pl.LazyFrame(schema=self.kind.columns)])
-        _put(new, self.path)
-        new.unlink(missing_ok=True)
-        with suppress(OSError):  # it has parts
-            self.folder.rmdir()
+        try:
+            new = self._union([pl.LazyFrame(schema=self.kind.columns)])
+            _put(new, self.path)
+            new.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError):  # it has parts
+                self.folder.rmdir()
 
     def _merged(self) -> bool:
         """Try to merge; whether there is nothing left to do."""
@@ -290,11 +292,11 @@ def _subjects_of_parts(files: Sequence[Path], kind: Kind) -> Iterator[tuple[Path
 
 def _subjects(rows: pl.LazyFrame, kind: Kind, *by: str) -> pl.DataFrame:
     """A row for each fingerprint, in order; raises UsageError where two have the same names."""
-    first = [pl.col(name).first() for name in kind.about]
+    first = [pl.col(name).first() for name in (*kind.about, "data")]
     each = rows.with_row_index("row").group_by(*by, "fingerprint")
     # as a stream: ten million rows are two gigabytes at once
     found = each.agg(*first, n=pl.len(), row=pl.col("row").min()).collect(engine="streaming")
-    return found.sort("row").select(*by, *kind.about, "fingerprint", "n")
+    return found.sort("row").select(*by, *kind.about, "data", "fingerprint", "n")
 
 
 def _check_name(path: Path) -> None:

@@ -7,8 +7,7 @@ has their fingerprint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.documents import parse_json
+from clipsyn.documents import foreign, parse_json
 from clipsyn.errors import UsageError
 from clipsyn.results import parts
 from clipsyn.results.files import ABOUT, RowsFile
@@ -26,8 +25,9 @@ from clipsyn.store.samples import SampleTable
 
 PREDICTIONS: dict[str, Any] = {
     **{name: RESULT[name] for name in ABOUT},
-    "backbones": pl.String,  # of a JSON list, as CSV has it: a list in each row would be large
+    "backbones": pl.String,  # a JSON list, as CSV has it: a list in each row would be large
     "fingerprint": pl.String,  # that of the method's results
+    "data": pl.String,  # theirs, as a JSON object
     "sample_id": pl.String,
     "image": pl.UInt64,  # equal for equal images: 64 bits of the content's hash; null if unseen
     "label": pl.Int32,
@@ -39,7 +39,7 @@ PREDICTIONS: dict[str, Any] = {
 class Predicted(NamedTuple):
     """What one method, fitted on one draw, predicts for the images that count.
 
-    about: the columns `ABOUT` and fingerprint, as a row of results has them.
+    about: the columns `ABOUT`, fingerprint and data, as a row of results has them.
     """
 
     about: Row
@@ -56,13 +56,13 @@ class Predicted(NamedTuple):
             "prediction": self.prediction.astype(np.int32),
             "confidence": self.confidence,
         }
-        about = self.about | {"backbones": _text(self.about["backbones"])}
+        about = _flat(self.about)
         constants = [pl.lit(about[name], PREDICTIONS[name]).alias(name) for name in _CONSTANT]
         varying = {name: PREDICTIONS[name] for name in columns}
         return pl.DataFrame(columns, schema=varying).select(*constants, *columns)
 
 
-_CONSTANT = [*ABOUT, "fingerprint"]
+_CONSTANT = [*ABOUT, "fingerprint", "data"]
 
 
 def _image(content: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -70,8 +70,12 @@ def _image(content: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(content[:, :8]).view("<u8")[:, 0]
 
 
-def _text(backbones: Sequence[str]) -> str:
-    return json.dumps(backbones, ensure_ascii=False)
+def _flat(about: Row) -> Row:
+    """What a row is about, with texts of JSON for what is not flat."""
+    return about | {name: json.dumps(about[name], ensure_ascii=False) for name in _TEXTS}
+
+
+_TEXTS: dict[str, type[Collection[Any]]] = {"backbones": list, "data": dict}
 
 
 class PredictionsFile(RowsFile):
@@ -88,23 +92,28 @@ class PredictionsFile(RowsFile):
         """
         new = [(at, one) for at, one in made if one.about["fingerprint"] not in self.known]
         if self.path and new:
-            rows = [one.about | {"backbones": _text(one.about["backbones"])} for _, one in new]
-            self._take(rows, pl.concat([one.frame(samples[at]) for at, one in new]))
+            frames = [one.frame(samples[at]) for at, one in new]
+            self._take([_flat(one.about) for _, one in new], pl.concat(frames))
 
 
 def subjects(path: Path) -> pl.DataFrame:
-    """What a file has predictions of: a row for each fingerprint, `ABOUT` and the number of images.
+    """What a file, with what stands beside it, has predictions of: a row for each fingerprint.
 
-    What stands beside the file is among them. Raises UsageError for a file of something else.
+    Columns: `ABOUT`, data and fingerprint, as results have them, and the number of images. Raises
+    UsageError for a file of something else.
     """
     there = parts.subjects(path, KIND)
-    wrong = [name for name in _KNOWN if there[name].null_count()]
-    if wrong or not all(map(_is_list, there["backbones"])):
-        raise UsageError(
-            f"{path} holds no predictions, for {wrong[0] if wrong else 'backbones'} is not known "
-            f"everywhere: make it anew with `{KIND.line}`"
-        )
-    return there
+    with foreign(lambda why: UsageError(f"{path} holds no predictions: {why}; {_ANEW}")):
+        if wrong := [name for name in _KNOWN if there[name].null_count()]:
+            raise ValueError(f"{wrong[0]} is not known everywhere")
+        return there.with_columns(_read(there[name], kind) for name, kind in _TEXTS.items())
+
+
+def _read(texts: pl.Series, kind: type[Collection[Any]]) -> pl.Series:
+    values = [parse_json(text) for text in texts]
+    if any(not isinstance(value, kind) or None in value for value in values):
+        raise ValueError(f"{texts.name} is no {kind.__name__} of names")
+    return pl.Series(texts.name, values, RESULT[texts.name])
 
 
 def scan(path: Path) -> pl.LazyFrame:
@@ -119,12 +128,5 @@ KIND = Kind(
     "clipsyn evaluate STORE --predictions FILE",
     lambda rows, _: rows,
 )
+_ANEW = f"make it anew with `{KIND.line}`"
 _KNOWN = ("dataset", "split", "perturbation", "head", "prompts", "classes", "fingerprint")
-
-
-def _is_list(text: str | None) -> bool:
-    """Whether it is a JSON list of names."""
-    with suppress(ValueError):
-        names = parse_json(text or "")
-        return isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return False

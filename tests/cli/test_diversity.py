@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from clipsyn.analyses.diversity import diversity
 from clipsyn.cli import main
-from clipsyn.results.data import marked
+from clipsyn.results.data import with_data
 from clipsyn.results.frame import RESULT
 
 NAMES = ["fake/one", "fake/two"]
@@ -52,7 +52,7 @@ def gains(tmp_path, tiny_store):
             | changes
             for number, name in enumerate(datasets, 1)
         ]
-        frame = marked(tiny_store, pl.DataFrame(rows, schema=RESULT))
+        frame = with_data(tiny_store, pl.DataFrame(rows, schema=RESULT))
         frame.write_parquet(tmp_path / "gains.parquet")
         return tmp_path / "gains.parquet"
 

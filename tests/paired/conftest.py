@@ -60,7 +60,8 @@ def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, A
         "seed": seed,
     }
     row |= about
-    return row | {"fingerprint": " ".join(str(row[column]) for column in ABOUT)}
+    made_of = " ".join(str(row[column]) for column in ABOUT)
+    return row | {"fingerprint": made_of, "data": {}}
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.report.commands import folded
 from clipsyn.report.evidence import MEASURED, Evidence, gather
 from clipsyn.report.grids import grid_of_table
 from clipsyn.report.page_settings import ReportSettings
+from clipsyn.report.sections import folded
 from clipsyn.show.numbers import NOTHING
 from clipsyn.show.table import paragraph
 from clipsyn.show.tables import best_of_columns, measured, table_of
@@ -58,7 +58,7 @@ def test_what_was_not_measured_has_none(evidence):
 
 
 def test_tables_too_large_for_a_page_stay_away(evidence, monkeypatch):
-    monkeypatch.setattr("clipsyn.report.commands._MOST_CELLS", 5)
+    monkeypatch.setattr("clipsyn.report.sections._MOST_CELLS", 5)
     assert folded("zeroshot", evidence) is None
 
 

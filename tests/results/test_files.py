@@ -31,6 +31,7 @@ def row(**changes) -> dict:
         "ci_high": 0.6,
         "n": 100,
         "fingerprint": "f1",
+        "data": None,
     }
     assert set(content) == set(RESULT)
     return content | changes

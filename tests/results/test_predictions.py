@@ -47,7 +47,8 @@ def predicted(name: str = "log-avg", made_from: str = "here", **changes) -> Pred
     made_of = f"{name} {about['seed']} {made_from}"
     rows = np.array([0, 1, 2, 4])
     confidence = np.array([0.5, 0.75, 1, 0.25], np.float32)
-    return Predicted(about | {"fingerprint": made_of}, rows, np.array([0, 1, 2, 2]), confidence)
+    about |= {"fingerprint": made_of, "data": {"labels": "1f"}}
+    return Predicted(about, rows, np.array([0, 1, 2, 2]), confidence)
 
 
 def test_a_row_is_an_image_with_all_that_its_results_are_named_by(samples, tmp_path):

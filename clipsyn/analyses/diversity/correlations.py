@@ -87,16 +87,15 @@ def pairs_of(
 def check_gains(store: FeatureStore, pairs: pl.DataFrame, path: Path) -> None:
     """Raise UsageError where gains were measured on something else than the store holds."""
     fitted = {name: f"gain_{name}" for name in ("support", "support_prompts")}
-    each = pairs.with_columns(**fitted, fingerprint="gain_prints").explode("fingerprint")
-    check_data(store, each, path)
+    check_data(store, pairs.with_columns(**fitted, data="gain_data").explode("data"), path)
 
 
 def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
     """Gains over the best single backbone: a row each dataset and ensemble, means over seeds.
 
     Columns: dataset, `_GROUP`, members (the backbones, sorted), gaining (the ensemble), gain,
-    gain_low, gain_high and gain_seed (null for a mean), gain_n, gain_prints (fingerprints), and
-    what it was fitted on.
+    gain_low, gain_high and gain_seed (null for a mean), gain_n, gain_prints (fingerprints),
+    gain_data, and what it was fitted on.
     """
     words = "evaluate", "STORE", "-o", path
     gains = (
@@ -115,6 +114,7 @@ def _gains(path: Path, head: str, shots: Shots | None) -> pl.DataFrame:
             gain_support_prompts=pl.col("support_prompts").first(),
             gain_n=pl.col("n").first(),
             gain_prints=pl.col("fingerprint"),
+            gain_data=pl.col("data"),
             supports=pl.struct("support", "support_prompts").n_unique(),
         )
     )

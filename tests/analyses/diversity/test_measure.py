@@ -61,7 +61,7 @@ def given(monkeypatch):
 
     def give(predictions, labels) -> pl.DataFrame:
         predicted = group(predictions, labels, "abcde"[: len(predictions)])
-        monkeypatch.setattr("clipsyn.results.data.marked", lambda _, frame: frame)
+        monkeypatch.setattr("clipsyn.results.data.with_data", lambda _, frame: frame)
         monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([predicted]))
         return diversity(predicted.store)
 

@@ -62,7 +62,7 @@ def given(monkeypatch):
         samples = SampleTable("toy", "test", ids, truth, content, classes)
         keys = tuple(FeatureKey("toy", "test", "clean", name) for name in names)
         group = Predicted(store, samples, keys, "own")
-        monkeypatch.setattr("clipsyn.results.data.marked", lambda _, frame: frame)
+        monkeypatch.setattr("clipsyn.results.data.with_data", lambda _, frame: frame)
         monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([group]))
         return store
 
