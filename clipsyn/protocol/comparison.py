@@ -35,13 +35,7 @@ class Comparison:
         return FewShotPlan(support, targets, self.settings, indices)
 
     def study(self) -> FewShotStudy:
-        support, targets = self._readers()
-        return FewShotStudy(
-            support,
-            targets,
-            base_to_new=self.settings.base_to_new,
-            predictions=self.settings.predictions is not None,
-        )
+        return FewShotStudy(*self._readers(), self.settings)
 
     def _readers(self) -> tuple[PoolReader | None, list[Target]]:
         store = FeatureStore.open(self.store)

@@ -14,6 +14,7 @@ from clipsyn.numerics.metrics import Judged, Score
 from clipsyn.protocol.methods import ORACLE, Combiner, Target, fit_ensemble, fit_head, learns
 from clipsyn.protocol.plan import Fit, Subject, Task
 from clipsyn.protocol.scoring import Scorer
+from clipsyn.protocol.settings import ProtocolSettings
 from clipsyn.protocol.shown import Combined, KeptBlocks, Shown
 from clipsyn.results.frame import Measured, Row, row
 from clipsyn.results.predictions import Predicted
@@ -36,21 +37,16 @@ class Batch:
 class FewShotStudy:
     """Fits on the support of one dataset and prompt set, measured on its targets.
 
-    support: None where nothing is fitted. predictions: whether a batch has them.
+    support: None where nothing is fitted.
     """
 
     def __init__(
-        self,
-        support: PoolReader | None,
-        targets: Sequence[Target],
-        *,
-        base_to_new: bool,
-        predictions: bool = False,
+        self, support: PoolReader | None, targets: Sequence[Target], settings: ProtocolSettings
     ) -> None:
         self._support = support
         self._targets = targets
-        self._base_to_new = base_to_new
-        self._predictions = predictions
+        self._base_to_new = settings.base_to_new
+        self._predictions = settings.predictions is not None
         self._reader = support or targets[0].reader  # no sample of a target is read to fit
         self._kept = KeptBlocks()
         self._unlearned: dict[str, Shown] = {}  # by head that learns nothing: for all draws

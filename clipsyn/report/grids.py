@@ -45,8 +45,7 @@ class Head(NamedTuple):
     """The head of a column."""
 
     text: str
-    right: bool = True
-    about: str = ""  # what it means, in a sentence
+    right: bool
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,15 @@ class Grid:
         note: str | Html = "",
     ) -> Grid:
         return cls(caption, tuple(heads), tuple(map(tuple, rows)), note)
+
+
+def grid_of_lines(
+    caption: str, lines: Sequence[Iterable[tuple[str, Cell]]], note: str | Html = ""
+) -> Grid:
+    """Lines of cells, each with the head of its column."""
+    pairs = [[*line] for line in lines]
+    heads = (Head(text, cell.is_number) for text, cell in pairs[0])
+    return Grid.of(caption, heads, [[cell for _, cell in line] for line in pairs], note)
 
 
 def words(text: object) -> Cell:

@@ -12,7 +12,7 @@ import polars as pl
 from clipsyn.origins.made import portable
 from clipsyn.printable import counted
 from clipsyn.report.evidence import EVALUATE, Evidence
-from clipsyn.report.grids import Cell, Grid, Head, count, decimal, words
+from clipsyn.report.grids import Cell, Grid, count, decimal, grid_of_lines, words
 from clipsyn.report.html import Html, paragraphs
 from clipsyn.report.means import main_part
 from clipsyn.specs import CLEAN, FeatureKey
@@ -85,86 +85,59 @@ def summary(shown: Iterable[Place]) -> str:
 
 
 def grids(evidence: Evidence, shown: Iterable[Place]) -> list[Grid]:
-    return [_backbone_grid(evidence), _dataset_grid(shown, _prompts_of(evidence))]
+    return [backbone_grid(evidence), dataset_grid(shown, prompts_of(evidence))]
 
 
-def _dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
+def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[str]]) -> Grid:
     """A line for each dataset and split."""
-    heads = [
-        Head("dataset", right=False),
-        Head("images"),
-        Head("labelled"),
-        Head("classes"),
-        Head("prompts", right=False),
-        Head("conditions"),
-        Head("backbones"),
-        Head("masked"),
-        Head("licence of the images", right=False),
-    ]
-    rows = [
-        (
-            words(place.samples.name),
-            count(len(place.samples)),
-            count(place.labelled),
-            count(len(place.samples.class_names)),
-            words(", ".join(prompts.get((place.samples.dataset, place.samples.split), []))),
-            count(len(place.perturbations)),
-            count(len(place.backbones)),
-            count(place.masked),
-            words(place.samples.licence),
-        )
+    lines = [
+        {
+            "dataset": words(place.samples.name),
+            "images": count(len(place.samples)),
+            "labelled": count(place.labelled),
+            "classes": count(len(place.samples.class_names)),
+            "prompts": words(
+                ", ".join(prompts.get((place.samples.dataset, place.samples.split), []))
+            ),
+            "conditions": count(len(place.perturbations)),
+            "backbones": count(len(place.backbones)),
+            "masked": count(place.masked),
+            "licence of the images": words(place.samples.licence),
+        }.items()
         for place in shown
     ]
     note = (
         "masked: images that some backbone could not read, or has no answer for. They keep their "
         "row and do not count."
     )
-    return Grid.of("Datasets", heads, rows, note)
+    return grid_of_lines("Datasets", lines, note)
 
 
-def _backbone_grid(evidence: Evidence) -> Grid:
+def backbone_grid(evidence: Evidence) -> Grid:
     """A line for each backbone: where its weights come from, and what they are."""
     about = describe(evidence.store)
-    heads = [
-        Head("backbone", right=False),
-        Head("weights from", right=False),
-        Head("SHA-256 of the weights", right=False),
-        Head("precision", right=False),
-        Head("input"),
-        Head("GFLOPs"),
-        Head("parameters, M"),
-        Head("run on", right=False),
-    ]
-    rows = [
-        [words(name), *_weights(name, about, evidence.gflops.get(name))]
+    lines = [
+        _weights(name, about, evidence.gflops.get(name)).items()
         for name in dict.fromkeys(key.backbone for key in evidence.keys)
     ]
-    return Grid.of("Backbones and their weights", heads, rows)
+    return grid_of_lines("Backbones and their weights", lines)
 
 
-def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> list[Cell]:
-    known = about["backbones"].get(name)
-    if known is None:
-        kinds = about["imports"].get(name, {}).get("kinds", [])
-        source = words(f"imported {', '.join(kinds)}")
-        return [
-            source,
-            *[words(None)] * 2,
-            count(None),
-            decimal(gflops, 2),
-            count(None),
-            words(None),
-        ]
+def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> dict[str, Cell]:
+    known = about["backbones"].get(name, {})
+    kinds = about["imports"].get(name, {}).get("kinds", [])
+    source = portable(str(known.get("source", ""))) if known else f"imported {', '.join(kinds)}"
     parameters = known.get("image_parameters")
-    return [
-        words(portable(str(known.get("source", "")))),
-        words(str(known["weights"])[:_DIGITS]),
-        words(known["precision"]),
-        count(_side(known["preprocess"])),
-        decimal(gflops, 2),
-        decimal(parameters / 1e6 if parameters else None, 2),
-        words(known.get("device")),
-    ]
+    return {
+        "backbone": words(name),
+        "weights from": words(source),
+        "SHA-256 of the weights": words(str(known.get("weights", ""))[:_DIGITS]),
+        "precision": words(known.get("precision")),
+        "input": count(_side(known.get("preprocess"))),
+        "GFLOPs": decimal(gflops, 2),
+        "parameters, M": decimal(parameters / 1e6 if parameters else None, 2),
+        "run on": words(known.get("device")),
+    }
 
 
 def _side(preprocess: Any) -> int | None:
@@ -174,7 +147,7 @@ def _side(preprocess: Any) -> int | None:
     return side if isinstance(side, int) else None
 
 
-def _prompts_of(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
+def prompts_of(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
     """The prompt sets that numbers are of, by dataset and split."""
     frame = evidence.frames.get("zeroshot")
     if frame is None:
@@ -230,7 +203,7 @@ def _missing(evidence: Evidence, shown: Iterable[Place]) -> Iterator[FeatureKey]
 
 
 def _alike(evidence: Evidence, shown: Iterable[Place]) -> Iterable[str]:
-    sets = _prompts_of(evidence)
+    sets = prompts_of(evidence)
     return dict.fromkeys(
         note
         for place in shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,7 +10,6 @@ from typing import NamedTuple
 import polars as pl
 
 from clipsyn.ensembles import place_of
-from clipsyn.frames import is_nan
 from clipsyn.protocol.methods import CHOSEN, ORACLE
 from clipsyn.protocol.tables import BEST, INDEPENDENT, at_most_shots, method_frame
 from clipsyn.report.means import Mean, main_part, mean_over
@@ -159,12 +158,4 @@ def _shots(there: list[str]) -> str | None:
 
 
 def _mean(rows: pl.DataFrame) -> Mean | None:
-    return mean_over(_numbers(rows.select("value", "ci_low", "ci_high").iter_rows()))
-
-
-def _numbers(
-    rows: Iterable[tuple[float | None, float | None, float | None]],
-) -> Iterator[tuple[float, float | None, float | None]]:
-    for value, low, high in rows:
-        if value is not None and not is_nan(value):
-            yield value, low, high
+    return mean_over(rows.select("value", "ci_low", "ci_high").drop_nulls("value").iter_rows())

@@ -10,7 +10,17 @@ from clipsyn.protocol.methods import CHOSEN, ORACLE
 from clipsyn.protocol.tables import BEST, INDEPENDENT
 from clipsyn.report.choice import Choice
 from clipsyn.report.evidence import Evidence
-from clipsyn.report.grids import Cell, Grid, Head, count, decimal, points, share, share_of, words
+from clipsyn.report.grids import (
+    Cell,
+    Grid,
+    count,
+    decimal,
+    grid_of_lines,
+    points,
+    share,
+    share_of,
+    words,
+)
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean, main_part
 from clipsyn.report.standings import HINDSIGHT, Method, Numbers, Place, backbones
@@ -32,25 +42,22 @@ def backbone_grid(evidence: Evidence) -> Grid:
     sets = max(it.accuracy.datasets for it in alone)
     brings = _of_oracle(evidence.frames.get("oracle"))
     ranges = _ranges(evidence.frames["zeroshot"])
-    heads = [Head("backbone", right=False), Head("top-1, %")]
-    heads += [Head("best on"), Head("lowest"), Head("highest")] * (sets > 1)
-    heads += [Head("only it right, %"), Head("Shapley, points"), Head("GFLOPs")]
-    rows = [
-        [
-            words(it.name),
-            share_of(it.accuracy, best=it is alone[0]),
-            *[count(it.best_on), *map(share, ranges[it.name])] * (sets > 1),
-            *(share(brings.get((it.name, metric))) for metric in ("unique_correct", "shapley")),
-            decimal(evidence.gflops.get(it.name), 2),
-        ]
-        for it in alone
-    ]
+    lines = []
+    for it in alone:
+        line = {"backbone": words(it.name), "top-1, %": share_of(it.accuracy, best=it is alone[0])}
+        if sets > 1:
+            lowest, highest = map(share, ranges[it.name])
+            line |= {"best on": count(it.best_on), "lowest": lowest, "highest": highest}
+        line["only it right, %"] = share(brings.get((it.name, "unique_correct")))
+        line["Shapley, points"] = share(brings.get((it.name, "shapley")))
+        line["GFLOPs"] = decimal(evidence.gflops.get(it.name), 2)
+        lines.append(line.items())
     over = f", means over {sets} datasets" if sets > 1 else ""
     note = (
         "Shapley: what the backbone adds to the oracle, on average over all orders in which "
         "backbones may join. Intervals are of 95 %."
     )
-    return Grid.of(f"Backbones alone, zero-shot{over}", heads, rows, note)
+    return grid_of_lines(f"Backbones alone, zero-shot{over}", lines, note)
 
 
 def _of_oracle(frame: pl.DataFrame | None) -> dict[tuple[str, str], float]:
@@ -74,28 +81,19 @@ def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
     part = main_part(evidence.frames["zeroshot"])
     same = common(part, WHERE)
     keys = [name for name in WHERE if name not in same] or ["dataset"]
-    heads = [
-        Head("dataset", right=False),
-        Head("images"),
-        Head("best backbone", right=False),
-        Head("top-1, %"),
-        Head("oracle, %"),
-        Head("oracle's lead"),
-        *(_heads_of(choice) if choice else ()),
-    ]
-    rows = []
+    lines = []
     for place, group in part.group_by(WHERE, maintain_order=True):
         row = best_single(group)
         bounds = group.filter(ensemble=ORACLE)
         dataset, split, perturbation = map(str, place[:3])
-        rows.append(
+        lines.append(
             [
-                words(title(*where(row, keys))),
-                count(row["n"]),
-                words(row["backbone"]),
-                share_of(_mean(row)),
-                share_of(_of_metric(bounds, "acc1")),
-                share_of(_of_metric(bounds, "gain"), signed=True),
+                ("dataset", words(title(*where(row, keys)))),
+                ("images", count(row["n"])),
+                ("best backbone", words(row["backbone"])),
+                ("top-1, %", share_of(_mean(row))),
+                ("oracle, %", share_of(_of_metric(bounds, "acc1"))),
+                ("oracle's lead", share_of(_of_metric(bounds, "gain"), signed=True)),
                 *(_judged(choice, (dataset, split, perturbation)) if choice else ()),
             ]
         )
@@ -103,24 +101,17 @@ def dataset_grid(evidence: Evidence, choice: Choice | None) -> Grid:
     note = "Leads and gains are in points; gains are over the backbone that is best on the support."
     if choice and not choice.name:
         note += " combination: the one that gains most on other datasets."
-    return Grid.of(f"Datasets, {about}", heads, rows, note)
+    return grid_of_lines(f"Datasets, {about}", lines, note)
 
 
-def _heads_of(choice: Choice) -> list[Head]:
-    """The combination in the head of its column where all datasets have the same."""
-    if choice.name:
-        return [Head(choice.name), Head("its gain")]
-    return [Head("combination", right=False), Head("its gain")]
-
-
-def _judged(choice: Choice, place: Place) -> Iterator[Cell]:
-    """What the answer is made of at one place."""
+def _judged(choice: Choice, place: Place) -> Iterator[tuple[str, Cell]]:
+    """What the answer is made of at one place; under its name where all datasets have the same."""
     judged = choice.judged
     if choice.unseen and not choice.name:
-        yield words(choice.unseen.names.get(place[0]))
+        yield "combination", words(choice.unseen.names.get(place[0]))
     else:
-        yield share_of(_here(judged.accuracies, place))
-    yield share_of(_here(judged.gains, place), signed=True)
+        yield choice.name or "combination", share_of(_here(judged.accuracies, place))
+    yield "its gain", share_of(_here(judged.gains, place), signed=True)
 
 
 def _here(numbers: Mapping[Place, Numbers], place: Place) -> Mean | None:
@@ -142,28 +133,25 @@ def method_grid(methods: Iterable[Method]) -> Grid:
     several = len({it.head for it in shown}) > 1
     sets = max(it.accuracy.datasets for it in shown)
     best = max((it.accuracy.value for it in shown if it.name not in HINDSIGHT), default=0)
-    heads = [Head("method", right=False), *[Head("head", right=False)] * several]
-    heads += [Head("fitted on", right=False), Head("top-1, %"), Head("gain, points")]
-    heads += [Head("better on"), Head("worse on"), Head("least gain")] * (sets > 1)
-    rows = []
+    lines = []
     for it in shown:
         fair = it.name not in HINDSIGHT
-        cells = [Cell(_method_name(it)), *[words(it.head)] * several]
-        cells += [words(it.shots or ("nothing" if fair else "test labels"))]
-        cells += [share_of(it.accuracy, best=fair and it.accuracy.value == best)]
-        cells += [share_of(it.gain, signed=True)]
+        line = {"method": Cell(_method_name(it))} | ({"head": words(it.head)} if several else {})
+        line["fitted on"] = words(it.shots or ("nothing" if fair else "test labels"))
+        line["top-1, %"] = share_of(it.accuracy, best=fair and it.accuracy.value == best)
+        line["gain, points"] = share_of(it.gain, signed=True)
         if sets > 1:
-            least = it.least[1] if it.least and it.gain else None
-            sure = [it.better, it.worse] if it.gain else [None, None]
-            cells += [*map(count, sure), points(least)]
-        rows.append(cells)
+            line["better on"] = count(it.better if it.gain else None)
+            line["worse on"] = count(it.worse if it.gain else None)
+            line["least gain"] = points(it.least[1] if it.least and it.gain else None)
+        lines.append(line.items())
     note = (
         "gain: over the backbone that is best on the support. better, worse: datasets on which "
         "the gain is beyond its 95 % interval. Methods fitted on test labels are bounds, not "
         "choices."
     )
     over = f", means over {sets} datasets" if sets > 1 else ""
-    return Grid.of(f"Methods{over}", heads, rows, note)
+    return grid_of_lines(f"Methods{over}", lines, note)
 
 
 def _method_name(method: Method) -> Html:

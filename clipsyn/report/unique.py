@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.numerics.metrics import scored
-from clipsyn.report.grids import Cell, Grid, Head, count, words
+from clipsyn.report.grids import Cell, Grid, count, grid_of_lines, words
 from clipsyn.report.means import main_part
 from clipsyn.results.view import WHERE, singles
 from clipsyn.show.numbers import percent
@@ -43,19 +43,20 @@ def unique_grid(oracle: pl.DataFrame) -> Grid | None:
         return None
     names = shortened(images["backbone"].unique(maintain_order=True).to_list())
     keys = [name for name in WHERE if name not in common(images, WHERE)] or ["dataset"]
-    heads = [Head("dataset", right=False), Head("images")]
-    heads += [Head(text) for text in names.short.values()]
     lines = []
     for _, group in images.group_by(WHERE, maintain_order=True):
         row = group.row(0, named=True)
         found = dict(group.select("backbone", "value").iter_rows())
         most = max(found.values())
-        numbers = (_count(found.get(name), row["n"], most) for name in names.short)
-        lines.append([words(title(*where(row, keys))), count(row["n"]), *numbers])
+        numbers = (
+            (text, _count(found.get(name), row["n"], most)) for name, text in names.short.items()
+        )
+        about = words(title(*where(row, keys)))
+        lines.append([("dataset", about), ("images", count(row["n"])), *numbers])
     guess = max(part.filter(metric="unique_correct_floor")["value"], default=None)
     note = f"A backbone that guesses would have at most {percent(guess)} % of a dataset's images."
-    about = title("Images that only this backbone gets right", names.phrase)
-    return Grid.of(about, heads, lines, note)
+    caption = title("Images that only this backbone gets right", names.phrase)
+    return grid_of_lines(caption, lines, note)
 
 
 def _count(share: float | None, n: int, most: float) -> Cell:
