@@ -120,6 +120,13 @@ def test_a_list_of_names_is_json_in_a_csv_file(tmp_path):
     assert read.with_columns(names).equals(LISTS)
 
 
+def test_what_is_for_programs_stays_out_of_a_csv_file(tmp_path):
+    frame = pl.DataFrame({"n": [1, 2], "data": [{"labels": "1f"}, None]})
+    write(frame, csv=tmp_path / "r.csv", parquet=tmp_path / "r.parquet")
+    assert pl.read_csv(tmp_path / "r.csv").columns == ["n"]
+    assert pl.read_parquet(tmp_path / "r.parquet").equals(frame)
+
+
 def test_nothing_asked_for_nothing_written(results, tmp_path):
     write(results)
     assert list(tmp_path.iterdir()) == []
