@@ -359,7 +359,7 @@ def _photos(source: Path, folder: Path) -> None:
 
 
 def _predictions(folder: Path) -> None:
-    """What the pages import: tables, arrays, and files in the form of others' studies."""
+    """What the pages import: tables, arrays, and a cache of others'."""
     import torch
 
     from clipsyn.store.features import FeatureStore
@@ -375,21 +375,12 @@ def _predictions(folder: Path) -> None:
     shutil.copy(folder / "answers.csv", folder / "mine.csv")
     np.save(folder / "logits.npy", np.eye(len(table), 5, dtype=np.float32))
     (folder / "ids.txt").write_text("\n".join(table.ids), "utf-8")
-    (folder / "raw-data" / "contrast").mkdir(parents=True)
-    header = "subj,session,trial,rt,object_response,category,condition,imagename"
-    for subject in ("subject-01", "vit"):
-        lines = [
-            f"{subject},1,{row},0.9,cat,{category},{condition},{row}_cop_x_{condition}_{category}_10_n0{row}_1.png"
-            for row, (category, condition) in enumerate(product(("cat", "dog"), ("c100", "c30")))
-        ]
-        path = folder / "raw-data" / "contrast" / f"contrast_{subject}_session_1.csv"
-        path.write_text("\n".join([header, *lines]), "utf-8")
-    (folder / "raw-data" / "clip").mkdir()
-    for model in ("RN50", "RN101"):
-        path = folder / "raw-data" / "clip" / f"clip_{model}_openai_CLS.csv"
-        path.write_text(
-            "image,response,pred_label,pred_conf\nairplane1-bicycle2,airplane,airplane,0.9\n"
-        )
+    shown = [
+        f"{row},{model},{severity},cat,{label}"
+        for model in ("subject-01", "vit")
+        for row, (label, severity) in enumerate(product(("cat", "dog"), (0, 2)))
+    ]
+    (folder / "contrast.csv").write_text("\n".join(["id,model,severity,prediction,label", *shown]))
     cache = folder / "features" / "Food101-ViT-B-32"
     cache.mkdir(parents=True)
     for split in ("train", "test"):

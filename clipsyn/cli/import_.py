@@ -38,7 +38,7 @@ predictions then show them beside extracted backbones.""",
         "clipsyn import store mine.csv -d emoji-food -b mine",
         "clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt",
         "clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order",
-        "clipsyn import store raw-data/contrast",
+        "clipsyn import store contrast.csv -d contrast -p contrast",
     ),
     arguments=[_FILES],
 )

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DatasetError
-from clipsyn.importing.classes import class_indices, class_names
+from clipsyn.importing.classes import class_indices, class_names, predicted_indices
 from clipsyn.importing.parts import Part, Text, short
 from clipsyn.importing.settings import ImportSettings
-from clipsyn.numerics.logits import NO_CLASS, NO_PREDICTION
+from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.pool import NO_LABEL
 from clipsyn.printable import few
 from clipsyn.specs import FeatureKey, by_severity
@@ -300,11 +300,7 @@ class _Values:
 
     @cached_property
     def _classes(self) -> NDArray[np.int64]:
-        indices = class_indices(self.part.values, self.names, self.part)
-        if self.part.na_is_wrong:
-            late = np.array([text.lower() == "na" for text in self.part.values], np.bool_)
-            indices[late & (indices < 0)] = NO_CLASS
-        return indices
+        return predicted_indices(self.part.values, self.names, self.part)
 
     def _confidence(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
         """NaN where there is no prediction; raises DatasetError where only the confidence lacks."""

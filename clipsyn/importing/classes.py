@@ -11,10 +11,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.catalog.experiments import categories
 from clipsyn.errors import DatasetError
 from clipsyn.importing.parts import NOTHING, Part, short
-from clipsyn.numerics.logits import MOST_CLASSES
+from clipsyn.numerics.logits import MOST_CLASSES, NO_CLASS, NONE_OF_THEM
 from clipsyn.registry import unknown_name
 
 _LOG = logging.getLogger("clipsyn")
@@ -27,9 +26,8 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     """Names of the classes, from the parts alone.
 
     They are the columns of logits; else the indices of those columns, or of class embeddings; else
-    the classes of model-vs-human, if the files are of its experiments; else indices up to the
-    largest one, or all names that occur, sorted. A note says where a class that never occurs stays
-    unknown.
+    indices up to the largest one, or all names that occur, sorted. A note says where a class that
+    never occurs stays unknown.
     """
     named = {part.columns for part in parts if part.kind == "logits" and part.columns}
     if len(named) > 1:
@@ -42,13 +40,11 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
     widths |= {len(part.text.class_embedding) for part in parts if part.text}
     predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
-    texts = _classes(chain(_labels(parts), predicted))
+    texts = _classes(chain(_labels(parts), predicted)) - {NONE_OF_THEM}
     if widths:
         return _numbers(max(widths))
     if not texts:
         return ()
-    if all(part.has_categories for part in parts) and texts <= {*categories()}:
-        return categories()
     numbers = {text for text in texts if _INDEX.fullmatch(text)}
     if numbers and numbers != texts:
         raise DatasetError(
@@ -93,6 +89,14 @@ def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> 
         advice = _NAMES_ONLY if names_only else _FIRST
         raise DatasetError(f"{where}: {unknown_name('class', unknown, set(names), advice)}")
     return np.array([index.get(text, -1) for text in texts], np.int64)
+
+
+def predicted_indices(
+    texts: NDArray[np.object_], names: Sequence[str], where: object
+) -> NDArray[np.int64]:
+    """As `class_indices`, and NO_CLASS for an answer that is none of the classes."""
+    none = texts == NONE_OF_THEM
+    return np.where(none, NO_CLASS, class_indices(np.where(none, "", texts), names, where))
 
 
 def have_other_numbers(names: Sequence[str]) -> bool:

@@ -11,16 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.catalog.experiments import conditions as conditions_of
-from clipsyn.catalog.experiments import spelt
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.settings import ImportSettings
 from clipsyn.specs import CLEAN, parse_perturbation
 
 NOTHING = frozenset(("", "na", "nan", "none", "null"))  # texts that stand for no value
 _SUM = 1e-2  # how far from 1 rounded probabilities of 1,000 classes may sum
 _LEAST = np.finfo(np.float32).tiny  # stands for a probability of 0, whose log is no number
-_LEVEL = re.compile(r"[A-Za-z]*(\d{1,9})(?:\.0*)?")
+_LEVEL = re.compile(r"(\d{1,9})(?:\.0*)?")
 _NAME = re.compile(r"[a-z0-9_]+")
 
 
@@ -50,13 +47,9 @@ class Part:
     columns: tuple[str, ...] = ()  # names of the classes of logits, where the file has them
     files: tuple[Path, ...] = ()
     of_condition: bool = False  # the perturbation came from a column: other rows had others
-    conditions: frozenset[str] = frozenset()  # what a column of conditions or severities says
     confidence: NDArray[np.float32] | None = None  # (row,) probability of the predicted class
     prompts: str | None = None  # of the predictions or the class embeddings, where it is known
     text: Text | None = None  # of embeddings
-    experiment: str | None = None  # of model-vs-human, whose conditions are known
-    has_categories: bool = False  # its classes are those of model-vs-human
-    na_is_wrong: bool = False  # an answer "na" is none of the classes, and counts
 
     def __str__(self) -> str:
         return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"
@@ -66,39 +59,28 @@ class Part:
         return len(self.values)
 
 
-def perturbation_label(
-    condition: str, wanted: ImportSettings, where: Path, experiment: str | None = None
-) -> str:
-    """The label of the perturbation that a condition, or a severity, stands for.
+def severity_label(name: str, severity: str, where: Path, *, of_row: bool) -> str:
+    """The label of a severity of the perturbation NAME; 0 is clean, and so is nothing.
 
-    `wanted.conditions` decides; then, unless it has a perturbation, what is known of the
-    experiment; else a number N, perhaps after letters (``c30``), is severity N of that one,
-    and 0 or nothing is clean.
+    of_row: NAME stands in the same row. It says all where it is clean, or there is no severity.
     """
-    condition = condition.strip()
-    if condition in wanted.conditions:
-        return parse_perturbation(wanted.conditions[condition]).label
-    if condition.lower() in NOTHING:
-        return CLEAN.label
-    known = conditions_of(experiment) if experiment else {}
-    if wanted.perturbation == CLEAN.label and spelt(condition) in known:
-        return known[spelt(condition)]
-    match = _LEVEL.fullmatch(condition)
-    if match is None:
+    nothing = severity.lower() in NOTHING
+    if of_row and (nothing or name == CLEAN.label):
+        return parse_perturbation(name).label
+    level = _LEVEL.fullmatch("0" if nothing else severity)
+    if level is None:
         raise DatasetError(
-            f"{where}: condition '{condition}' is no whole number: say which perturbation it is, "
-            f"conditions=… with {condition}=NAME:1 (or {condition}=clean) in it"
+            f"{where}: severity '{severity}' is no whole number: write severities as 0 (clean), 1, "
+            "2, …, or a column perturbation with labels such as contrast-2"
         )
-    severity = int(match[1])
-    if not severity:
+    if not int(level[1]):
         return CLEAN.label
-    name = wanted.perturbation
     if name == CLEAN.label or not _NAME.fullmatch(name):
         raise UsageError(
-            f"{where}: condition '{condition}' is a severity, of what? Add perturbation=NAME (a-z, "
-            "0-9 and _), for instance perturbation=contrast"
+            f"{where}: '{severity}' is a severity, of what? Add perturbation=NAME (a-z, 0-9 and _),"
+            " for instance perturbation=contrast"
         )
-    return parse_perturbation(f"{name}:{severity}").label
+    return parse_perturbation(f"{name}:{int(level[1])}").label
 
 
 def as_logits(values: NDArray[np.float32], kind: str, where: str) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ class ImportSettings(Settings):
         TEXT,
         "What of: a dataset of the store, or a new one.",
         letter="-d",
-        instead_of_none="the experiment of model-vs-human that each file is called after",
+        instead_of_none="as an export says",
     )
     split: str = setting("test", TEXT, "Which part of it.", letter="-s")
     perturbation: str = setting(
@@ -40,23 +40,11 @@ class ImportSettings(Settings):
         "What the numbers are.",
         choices=("auto", "predictions", "logits", "probabilities", "embeddings"),
     )
-    format: str = setting(
-        "auto",
-        TEXT,
-        "Whose files they are; these two sources' are known by their columns.",
-        choices=("auto", "model-vs-human", "vlm-shapebias"),
-    )
-    na: str = setting(
-        "wrong",
-        TEXT,
-        "What model-vs-human's answer na is: wrong, as there, or no prediction.",
-        choices=("wrong", "left-out"),
-    )
     prompts: str | None = setting(
         None,
         TEXT,
         "Prompt set of the predictions, or of the class embeddings.",
-        instead_of_none="as the file says",
+        instead_of_none="none",
     )
     class_embeddings: Path | None = setting(
         None,
@@ -91,12 +79,6 @@ class ImportSettings(Settings):
         "prediction, confidence, label, backbone, perturbation or severity.",
         metavar="ROLE=NAME",
     )
-    conditions: Mapping[str, str] = setting(
-        {},
-        PAIRS,
-        "Which perturbation a condition is: c100=clean,c50=contrast:2. Repeated or with commas.",
-        metavar="CONDITION=PERTURBATION",
-    )
     names: Mapping[str, str] = setting(
         {},
         PAIRS,
@@ -108,5 +90,5 @@ class ImportSettings(Settings):
 
     @property
     def dataset_name(self) -> str:
-        """The dataset that was named, or the experiment that stands in its place."""
+        """The dataset that was named: only an export needs no name."""
         return self.dataset or ""

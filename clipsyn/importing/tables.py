@@ -12,36 +12,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.catalog.experiments import experiment_of
 from clipsyn.documents import foreign
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.frames import MOST_BYTES, read_parquet, unguarded
-from clipsyn.importing.formats import (
-    RESPONSES,
-    SHAPE_BIAS,
-    format_of,
-    image_name,
-    model_and_prompts,
-    shape,
-)
-from clipsyn.importing.parts import NOTHING, Part, as_logits, perturbation_label, short
+from clipsyn.importing.parts import NOTHING, Part, as_logits, severity_label, short
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.specs import parse_perturbation
 
 SUFFIXES = (".csv", ".parquet")
 ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they are for
-    "id": ("id", "sample_id", "image", "filename", "imagename"),
-    "prediction": (
-        "prediction",
-        "predicted",
-        "pred",
-        "predicted_class",
-        "object_response",
-        "pred_label",
-    ),
-    "confidence": ("confidence", "pred_conf"),
-    "label": ("label", "target", "category", "true_class"),
-    "backbone": ("backbone", "model", "subj", "subject"),
+    "id": ("id", "sample_id", "image", "filename"),
+    "prediction": ("prediction", "predicted", "pred", "predicted_class"),
+    "confidence": ("confidence",),
+    "label": ("label", "target", "true_class"),
+    "backbone": ("backbone", "model"),
     "perturbation": ("perturbation", "corruption"),
     "severity": ("severity", "condition"),
 }
@@ -71,9 +55,8 @@ class _Table:
 
     def parts(self) -> list[Part]:
         kind, columns, values = self._values()
-        ids, labels, conditions = self._ids(), self._labels(), self._conditions()
+        ids, labels = self._ids(), self._labels()
         confidence = self._confidence() if kind == "predictions" else None
-        responses = self._format == RESPONSES
         of_rows = list(zip(self._backbones(), self._perturbations(), strict=True))
         groups: dict[tuple[str, str], list[int]] = {}
         for row, group in enumerate(of_rows):
@@ -89,12 +72,8 @@ class _Table:
                 columns,
                 (self.path,),
                 of_condition=bool({"severity", "perturbation"} & self.roles.keys()),
-                conditions=frozenset(conditions[row] for row in rows if conditions),
                 confidence=None if confidence is None else confidence[rows],
-                prompts=self.wanted.prompts or self._of_name[1],
-                experiment=self._experiment,
-                has_categories=self._experiment is not None or self._format == SHAPE_BIAS,
-                na_is_wrong=responses and self.wanted.na == "wrong",
+                prompts=self.wanted.prompts,
             )
             for (backbone, perturbation), rows in groups.items()
         ]
@@ -162,31 +141,12 @@ class _Table:
         named = len(set(self.known)) == len(self.known)
         return {"prediction": "class" if named else "class_index", "confidence": "probability"}
 
-    @cached_property
-    def _format(self) -> str | None:
-        return format_of(self.path, self.frame.columns, self.wanted)
-
-    @cached_property
-    def _experiment(self) -> str | None:
-        if self._format != RESPONSES:
-            return None
-        return experiment_of(self.path.stem, self.wanted.dataset_name)
-
-    @cached_property
-    def _of_name(self) -> tuple[str, str | None]:
-        """Backbone and prompt set, as the name of the file has them."""
-        of_source = self._format == SHAPE_BIAS
-        return model_and_prompts(self.path) if of_source else (self.path.stem, None)
-
     def _ids(self) -> tuple[str, ...] | None:
         if "id" not in self.roles and self.wanted.row_order:
             return None
-        ids = self._filled("id")
-        return tuple(map(image_name, ids)) if self._format == RESPONSES else ids
+        return self._filled("id")
 
     def _labels(self) -> tuple[str, ...] | None:
-        if "label" not in self.roles and self._format == SHAPE_BIAS:
-            return tuple(shape(image, self.path) for image in self.texts(self.required("id")))
         return self.texts(self.roles["label"]) if "label" in self.roles else None
 
     def _confidence(self) -> NDArray[np.float32] | None:
@@ -208,7 +168,7 @@ class _Table:
     def _backbones(self) -> Sequence[str]:
         wanted = self.wanted.backbone
         if "backbone" not in self.roles:
-            return [wanted or self._of_name[0]] * len(self.frame)
+            return [wanted or self.path.stem] * len(self.frame)
         names = self._filled("backbone")
         if wanted and len(set(names)) > 1:
             raise UsageError(
@@ -217,24 +177,16 @@ class _Table:
             )
         return [wanted] * len(names) if wanted else names
 
-    def _conditions(self) -> tuple[str, ...] | None:
-        return self.texts(self.roles["severity"]) if "severity" in self.roles else None
-
     def _perturbations(self) -> Sequence[str]:
-        severities = self._conditions()
-        if "perturbation" in self.roles:
-            names = self.texts(self.roles["perturbation"])
-            texts = _combined(names, severities)
-            labels = {text: parse_perturbation(text).label for text in set(texts)}
-            return [labels[text] for text in texts]
-        if severities is None:
-            label = parse_perturbation(self.wanted.perturbation).label
-            return [label] * len(self.frame)
-        labels = {
-            text: perturbation_label(text, self.wanted, self.path, self._experiment)
-            for text in dict.fromkeys(severities)
-        }
-        return [labels[text] for text in severities]
+        of_row, where = "perturbation" in self.roles, self.path
+        alone = [self.wanted.perturbation] * len(self.frame)
+        names = self.texts(self.roles["perturbation"]) if of_row else alone
+        if "severity" not in self.roles:
+            labels = {name: parse_perturbation(name).label for name in set(names)}
+            return [labels[name] for name in names]
+        rows = list(zip(names, self.texts(self.roles["severity"]), strict=True))
+        of_rows = {row: severity_label(*row, where, of_row=of_row) for row in dict.fromkeys(rows)}
+        return [of_rows[row] for row in rows]
 
     def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
         """Kind, names of the columns where they are classes, and a value or row for each row."""
@@ -376,16 +328,6 @@ def _as_numbers(column: pl.Series) -> pl.Series | None:
 
 def _is_nothing(texts: pl.Series) -> pl.Series:
     return texts.fill_null("").str.strip_chars().str.to_lowercase().is_in(list(NOTHING))
-
-
-def _combined(names: Sequence[str], severities: Sequence[str] | None) -> list[str]:
-    """``jpeg`` and ``3`` as ``jpeg:3``; labels as they are."""
-    if severities is None:
-        return list(names)
-    return [
-        name if name == "clean" or not severity else f"{name}:{severity}"
-        for name, severity in zip(names, severities, strict=True)
-    ]
 
 
 def _numbered(columns: list[str]) -> list[str] | None:

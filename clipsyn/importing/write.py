@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from clipsyn.catalog.class_names import read_class_names
-from clipsyn.catalog.experiments import experiment_of, experiments
 from clipsyn.command import advised
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.cells import Aligned, NewCell, align, check_labels, merged, new_table
@@ -28,10 +27,9 @@ from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.tables import ROLES, read_table
 from clipsyn.importing.tables import SUFFIXES as TABLES
 from clipsyn.importing.texts import text_beside
-from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.numerics.metrics import accuracy
 from clipsyn.registry import unknown_name
-from clipsyn.specs import by_severity, check_backbone_name
+from clipsyn.specs import check_backbone_name
 from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
@@ -61,9 +59,6 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     The store is made if there is none. Raises DatasetError for content that cannot be, StaleCell
     for a name that is taken by other content, UsageError for options that do not go together.
     """
-    for what in ("split",) if wanted.dataset is None else ("dataset", "split"):
-        if not getattr(wanted, what).strip():
-            raise UsageError(f"the {what} has no name: give one with {what}=…")
     for role in wanted.columns:
         if role not in ROLES:
             raise unknown_name("role of a column", role, ROLES)
@@ -72,7 +67,7 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     paths = _expanded([path for path in files if path not in exports], wanted.split)
     datasets = [it for folder in exports for it in read_export(there, folder, wanted)]
     if paths:
-        datasets += [_aligned(there, of, its) for of, its in _by_dataset(paths, wanted)]
+        datasets.append(_aligned(there, paths, wanted))
     opened = there or FeatureStore.create(store)
     cells = [(one.table, cell) for one in datasets for cell in one.cells]
     with ExitStack() as stack:
@@ -88,39 +83,22 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     return pl.DataFrame(rows, schema=IMPORTED)
 
 
-def _by_dataset(
-    paths: Sequence[Path], wanted: ImportSettings
-) -> Iterator[tuple[list[Path], ImportSettings]]:
-    """Files of one dataset each: the one asked for, or the experiments they are called after."""
-    if wanted.dataset is not None:
-        yield [*paths], wanted
-        return
-    names = [experiment_of(path.stem) for path in paths]
-    if None in names:
-        raise UsageError(
-            f"{paths[names.index(None)]} is called after no experiment of model-vs-human "
-            f"({', '.join(experiments())}): say what it is of with dataset=…"
-        )
-    for name in dict.fromkeys(filter(None, names)):
-        chosen = [path for path, own in zip(paths, names, strict=True) if own == name]
-        yield chosen, wanted.replaced(dataset=name)
-
-
 def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> Aligned:
     """Read, merged and aligned: everything that is known without the store's other cells."""
     place = wanted.dataset_name, wanted.split
+    for what, name in zip(("dataset", "split"), place, strict=True):
+        if not name.strip():
+            raise UsageError(f"the {what} has no name: give one with {what}=…")
     table = there.samples(*place) if there and exists(there.samples_path(*place)) else None
     known = _known_names(there, table, wanted)
     read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
     read = _with_text(read, wanted)
-    _check_conditions(read, wanted)
     parts = merged(read)
     is_new = table is None
     if table is None:
         table = new_table(parts, wanted, known)
     else:
         check_labels(parts, table)
-    _say_conditions(parts, wanted.dataset_name)
     cells = align(parts, table, intersect=wanted.intersect)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")
@@ -190,16 +168,6 @@ def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
     raise DatasetError(f"{path} cannot be imported: {_FORMATS}")
-
-
-def _check_conditions(parts: Sequence[Part], wanted: ImportSettings) -> None:
-    """Refuse a condition that `wanted` speaks of and no file has."""
-    there = frozenset[str]().union(*(part.conditions for part in parts))
-    if unused := sorted(wanted.conditions.keys() - there):
-        raise UsageError(
-            f"conditions=… names {unused[0]}, and no row has that condition; "
-            + (f"there are {', '.join(sorted(there))}" if there else "no column has conditions")
-        )
 
 
 def _known_names(
@@ -276,16 +244,6 @@ def _say(cells: Sequence[NewCell], wanted: ImportSettings) -> None:
     for cell in cells:
         for reason in cell.invalid.keys() - {ELSEWHERE}:
             reasons[reason] = reasons.get(reason, 0) + cell.invalid[reason]
-    late = sum(
-        int(np.count_nonzero(cell.arrays["prediction"] == NO_CLASS))
-        for cell in cells
-        if cell.kind == "predictions"
-    )
-    if late:
-        _LOG.info(
-            f"{late:,} answers na count as wrong, as model-vs-human has it; na=left-out makes "
-            "them no predictions"
-        )
     if reasons:
         said = "; ".join(f"{count:,} ({reason})" for reason, count in sorted(reasons.items()))
         _LOG.info(f"images without a value, over all cells: {said}")
@@ -307,14 +265,3 @@ def _say_labels(table: SampleTable, store: Path) -> None:
         )
     elif labelled < len(table):
         _LOG.info(f"note: {labelled:,} of the {len(table):,} images of {where} have a label")
-
-
-def _say_conditions(parts: Sequence[Part], dataset: str) -> None:
-    """Which perturbation each condition of an experiment became."""
-    known = {
-        name: part.perturbation for part in parts if part.experiment for name in part.conditions
-    }
-    named = sorted(known.items(), key=lambda item: by_severity(item[1]))
-    if len(set(known.values())) > 1:
-        said = ", ".join(f"{name} is {label}" for name, label in named)
-        _LOG.info(f"{dataset}: {said}")

@@ -15,6 +15,7 @@ from clipsyn.numerics.blocks import in_blocks
 CHUNK_ROWS = 1024  # of a store: 1.5 MB at width 768 in float16
 NO_PREDICTION = 65535
 NO_CLASS = 65534  # an imported answer that is none of the classes: it counts as wrong
+NONE_OF_THEM = "none of the classes"  # how tables write it
 MOST_CLASSES = NO_CLASS  # so many indices lie below it
 LARGEST_LOGIT = 1e10  # of what others give: sums of squares stay within float32
 _LARGE = 1e30  # a sum of powers that single precision has numbers beyond

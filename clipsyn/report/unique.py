@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.numerics.logits import NO_CLASS
+from clipsyn.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.numerics.metrics import scored
 from clipsyn.report.grids import Cell, Grid, count, grid_of_lines, words
 from clipsyn.report.means import main_part
@@ -104,7 +104,7 @@ def _majority(answers: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[
 
 
 def _class_name(names: tuple[str, ...], index: int) -> str:
-    return "none of the classes" if index == NO_CLASS else names[index]
+    return NONE_OF_THEM if index == NO_CLASS else names[index]
 
 
 def spread(found: Mapping[str, list[Example]], most: int) -> list[Example]:

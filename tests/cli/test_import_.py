@@ -16,26 +16,25 @@ from clipsyn.router.artefact import load_router
 from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 
-HEADER = ("subj", "SESSION", "trial", "rt", "object_response", "category", "condition", "imagename")
+HEADER = ("MODEL", "prediction", "label", "severity", "id")
 CATEGORIES = ("bear", "cat", "dog")
-CONDITIONS = ("c100", "c30", "c05")
+SEVERITIES = (0, 30, 5)
 NAN = float("nan")
 SUBJECTS = ("subject-01", "net", "vit")
 
 
 @pytest.fixture
 def contrast(tmp_path: Path) -> Path:
-    """Responses of three subjects to 36 images, twelve under each of three conditions."""
+    """Answers of three subjects to 36 images, twelve under each of three conditions."""
     folder = tmp_path / "contrast"
     folder.mkdir()
     for number, subject in enumerate(SUBJECTS):
         rows = []
         for image in range(36):
-            category, condition = CATEGORIES[image % 3], CONDITIONS[image // 12]
+            category, severity = CATEGORIES[image % 3], SEVERITIES[image // 12]
             wrong = (image * 7 + number) % 4 < image // 12 + (number > 0)
             answer = CATEGORIES[(image + 1 + number % 2) % 3] if wrong else category
-            name = f"{image:04d}_cop_s0{number}_{condition}_{category}_10_n01_{image}.png"
-            rows.append([subject, 1, image, 0.5, answer, category, condition, name])
+            rows.append([subject, answer, category, severity, f"n01_{image}.png"])
         with (folder / f"{subject}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([HEADER, *rows])
     return folder
@@ -43,8 +42,8 @@ def contrast(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def answered(clipsyn: Callable[..., Any], contrast: Path, tmp_path: Path) -> Path:
-    """The store of these responses."""
-    options = ("-d", "contrast", "-p", "contrast", "--conditions", "c100=clean")
+    """The store of these answers."""
+    options = ("-d", "contrast", "-p", "contrast")
     assert clipsyn("import", tmp_path / "store", contrast, *options).exit_code == 0
     return tmp_path / "store"
 
@@ -136,7 +135,6 @@ class TestTheCommand:
             ({"id": "ab", "p0": (NAN, NAN), "p1": "01"}, (), 3, "every row is invalid"),
             ({"id": "ab", "pred": "11"}, (), 4, "add --replace, or give it another name"),
             ({"id": "ab", "pred": "01"}, ("-p", "jpeg"), 2, "'jpeg' is no perturbation"),
-            ({"id": "ab", "pred": "01"}, ("--conditions", "c1"), 2, "CONDITION=PERTURBATION"),
             ({"id": "ab", "pred": "01"}, ("--names", "c1"), 2, "OLD=NEW"),
             ({"id": "ab", "pred": "01"}, ("--names", "c=a,c=b"), 2, "c=a,c=b gives a name twice"),
             ({"id": "ab", "pred": "01"}, ("--columns", "ids=id"), 2, "did you mean id"),
@@ -148,7 +146,7 @@ class TestTheCommand:
         assert sentence in imported(code, columns, *options)
 
 
-class TestResponses:
+class TestAnswers:
     def test_are_listed_as_imported(self, clipsyn: Any, answered: Path) -> None:
         said = clipsyn("ls", answered).stdout
         rows = [line.split()[2:6] for line in said.split("\n")[2:5]]
@@ -173,28 +171,13 @@ class TestResponses:
         left = FeatureStore.open(answered).keys()
         assert {key.backbone for key in left} == {"subject-01", "vit"}
 
-    def test_a_condition_that_is_no_number(
-        self, fails: Any, contrast: Path, tmp_path: Path
-    ) -> None:
-        path = contrast / "net.csv"
-        path.write_text(path.read_text().replace(",c30,", ",bw,"))
-        said = fails(3, "import", tmp_path / "store", path, "-d", "contrast", "-p", "contrast")
-        assert "--conditions with bw=NAME:1" in said
-
-    def test_a_condition_of_nothing(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
+    def test_a_severity_of_nothing(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
         said = fails(2, "import", tmp_path / "store", contrast, "-d", "other")
-        assert "is a severity, of what? Add --perturb NAME" in said
+        assert "--perturb NAME" in said
 
-    def test_conditions_of_a_known_experiment(
-        self, clipsyn: Any, fails: Any, contrast: Path, tmp_path: Path
-    ) -> None:
-        options = ("--names", "net=RN50,vit=ViT-B-32", "--json")
-        result = clipsyn("import", tmp_path / "store", contrast, "-d", "contrast", *options)
-        found = {(row["perturbation"], row["backbone"]) for row in json.loads(result.stdout)}
-        labels, names = ("clean", "contrast-2", "contrast-5"), ("RN50", "ViT-B-32", "subject-01")
-        assert found == {(label, name) for label in labels for name in names}
-        said = fails(2, "import", tmp_path / "store", contrast)
-        assert "is called after no experiment of model-vs-human" in said
+    def test_of_no_dataset(self, fails: Any, contrast: Path, tmp_path: Path) -> None:
+        said = fails(2, "import", tmp_path / "store", contrast, "-p", "contrast")
+        assert "--dataset" in said
 
 
 class TestPredictionsAreEnoughFor:
@@ -244,7 +227,7 @@ class TestPredictionsAreNotEnoughFor:
     def test_fit_and_cascade_with_a_train_split(
         self, clipsyn: Any, fails: Any, answered: Path, contrast: Path, tmp_path: Path
     ) -> None:
-        options = ("-s", "train", "-p", "contrast", "--conditions", "c100=clean")
+        options = ("-s", "train", "-p", "contrast")
         clipsyn("import", answered, contrast, "-d", "contrast", *options)
         wanted = "was imported as predictions, without logits: choose other cells with --backbones"
         assert wanted in fails(4, "fit", answered, "-d", "contrast", "-o", tmp_path / "router")

@@ -1,4 +1,4 @@
-"""`clipsyn.importing.parts`: conditions, and what kind of scores numbers by class are."""
+"""`clipsyn.importing.parts`: severities, and what kind of scores numbers by class are."""
 
 from __future__ import annotations
 
@@ -8,44 +8,43 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.parts import as_logits, perturbation_label
-from clipsyn.importing.settings import ImportSettings
-
-FILE = Path("answers.csv")
-CONTRAST = ImportSettings(
-    "toy", perturbation="contrast", conditions={"c100": "clean", "cr": "hue:2"}
-)
+from clipsyn.importing.parts import as_logits, severity_label
 
 
-class TestPerturbationLabel:
+class TestSeverityLabel:
     @pytest.mark.parametrize(
-        ("condition", "label"),
+        ("name", "severity", "label", "of_row"),
         [
-            ("3", "contrast-3"),
-            ("3.0", "contrast-3"),
-            ("c05", "contrast-5"),
-            (" 180 ", "contrast-180"),
-            ("0", "clean"),
-            ("0.0", "clean"),
-            ("", "clean"),
-            ("NaN", "clean"),
-            ("c100", "clean"),
-            ("cr", "hue-2"),
+            ("contrast", "3", "contrast-3", False),
+            ("contrast", "3.0", "contrast-3", False),
+            ("contrast", "180", "contrast-180", True),
+            ("contrast", "0", "clean", False),
+            ("contrast", "0.0", "clean", True),
+            ("contrast", "", "clean", False),
+            ("contrast", "NaN", "clean", False),
+            ("clean", "0", "clean", False),
+            ("clean", "3", "clean", True),
+            ("fog-2", "", "fog-2", True),
         ],
     )
-    def test_of_a_condition(self, condition: str, label: str) -> None:
-        assert perturbation_label(condition, CONTRAST, FILE) == label
+    def test_is_that_of_the_perturbation(
+        self, name: str, severity: str, label: str, of_row: bool
+    ) -> None:
+        assert severity_label(name, severity, Path("a.csv"), of_row=of_row) == label
 
-    @pytest.mark.parametrize("condition", ["bw", "0.03", "inf", "1-10-10", "-3"])
-    def test_one_that_is_no_whole_number(self, condition: str) -> None:
-        with pytest.raises(DatasetError, match="is no whole number") as caught:
-            perturbation_label(condition, CONTRAST, FILE)
-        assert f"conditions=… with {condition}=NAME:1" in str(caught.value)
+    @pytest.mark.parametrize("severity", ["bw", "0.03", "inf", "1-10-10", "-3", "c30"])
+    def test_one_that_is_no_whole_number(self, severity: str) -> None:
+        with pytest.raises(DatasetError):
+            severity_label("contrast", severity, Path("a.csv"), of_row=False)
 
-    @pytest.mark.parametrize("perturbation", ["clean", "Contrast", "contrast-3"])
-    def test_a_severity_of_nothing(self, perturbation: str) -> None:
-        with pytest.raises(UsageError, match=r"'30' is a severity, .* Add perturbation=NAME"):
-            perturbation_label("30", ImportSettings("toy", perturbation=perturbation), FILE)
+    @pytest.mark.parametrize("name", ["clean", "Contrast", "contrast-3"])
+    def test_of_nothing(self, name: str) -> None:
+        with pytest.raises(UsageError, match="perturbation=NAME"):
+            severity_label(name, "30", Path("a.csv"), of_row=False)
+
+    def test_a_perturbation_without_its_severity(self) -> None:
+        with pytest.raises(UsageError):
+            severity_label("fog", "", Path("a.csv"), of_row=True)
 
 
 class TestAsLogits:

@@ -13,7 +13,7 @@ import pytest
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.importing.parts import Part
 from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.tables import ROLES, image_name, read_column, read_table
+from clipsyn.importing.tables import ROLES, read_column, read_table
 
 NAMES = ("cat", "dog", "bee")
 Write = Callable[..., Path]
@@ -29,7 +29,7 @@ def only(path: Path, known: tuple[str, ...] = (), **options: Any) -> Part:
 
 
 class TestPredictions:
-    @pytest.mark.parametrize("name", ["id", "sample_id", "image", "filename", "ImageName"])
+    @pytest.mark.parametrize("name", ["id", "sample_id", "image", "FileName"])
     def test_ids_are_found_and_kept_as_written(self, write_csv: Write, name: str) -> None:
         part = only(write_csv([name, "prediction"], [["007", "cat"], ["08", "dog"]]))
         assert part.ids == ("007", "08")
@@ -178,51 +178,12 @@ class TestNumbers:
         assert (part.kind, part.columns) == ("logits", ("cat", "dog"))
 
 
-class TestResponses:
-    HEADER = (
-        "subj",
-        "Session",
-        "trial",
-        "rt",
-        "object_response",
-        "category",
-        "condition",
-        "imagename",
-    )
-
-    @pytest.mark.parametrize(
-        ("name", "image"),
-        [
-            ("0001_cop_s01_c30_knife_10_n03041632_7380.png", "n03041632_7380.png"),
-            ("0001_cop_dnn_c30_knife_10_n03041632_7380.png", "n03041632_7380.png"),
-            ("0001_ede_s01_airplane_40_airplane1-bicycle2.png", "airplane1-bicycle2.png"),
-            ("airplane1.png", "airplane1.png"),
-        ],
-    )
-    def test_names_of_images_without_trial_and_subject(self, name: str, image: str) -> None:
-        assert image_name(name) == image
-
-    def test_a_row(self, write_csv: Write) -> None:
-        row = ["subject-01", 1, 1, 1.05, "cat", "dog", "c30", "0001_cop_s01_c30_dog_10_n01_7.png"]
-        part = only(write_csv(self.HEADER, [row]), perturbation="contrast")
-        assert (part.backbone, part.perturbation) == ("subject-01", "contrast-30")
-        assert (part.ids, part.labels) == (("n01_7.png",), ("dog",))
-        assert part.values.tolist() == ["cat"]
-
-    def test_missing_columns_where_the_format_is_forced(self, write_csv: Write) -> None:
-        path = write_csv(["subj", "imagename", "object_response"], [["a", "b", "c"]])
-        assert only(path).kind == "predictions"
-        with pytest.raises(DatasetError, match="no column session, trial, rt, category, condition"):
-            only(path, format="model-vs-human")
-
-
 class TestConfidence:
     @pytest.mark.parametrize(
         ("header", "row"),
         [
             (["id", "prediction", "confidence"], ["a", "cat", 0.25]),
             (["id", "class", "class_index", "probability"], ["a", "cat", 0, 0.25]),
-            (["image", "response", "pred_label", "pred_conf"], ["cat1-dog1", "dog", "cat", 0.25]),
         ],
     )
     def test_stands_beside_the_prediction(

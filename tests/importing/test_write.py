@@ -13,11 +13,10 @@ import pytest
 
 from clipsyn.analyses.oracle import OracleSettings
 from clipsyn.analyses.oracle.measure import sample_table
-from clipsyn.catalog.experiments import categories, conditions, experiments
 from clipsyn.errors import DatasetError, MissingCell, StaleCell, UsageError
-from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
 from clipsyn.importing.settings import ImportSettings
 from clipsyn.importing.write import IMPORTED, import_files
+from clipsyn.numerics.logits import NONE_OF_THEM
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
@@ -85,57 +84,32 @@ class TestANewStore:
         notes = [line for line in caplog.messages if line.startswith("note: ")]
         assert [line[: len(said)] for line in notes] == [said] * bool(said)
 
-    def test_responses(
-        self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
-    ) -> None:
-        folder, answers = responses
-        options = {"perturbation": "contrast", "conditions": {"c100": "clean"}}
-        frame = bring(folder, na="left-out", **options)
-        assert frame["images"].to_list() == [4] * 12
-        store = FeatureStore.open(tmp_path / "store")
-        table = store.samples("toy", "test")
-        found, cells = {}, store.keys()
-        for key in cells:
-            condition = {"clean": "c100", "contrast-30": "c30", "contrast-5": "c05"}
-            for image, index in zip(table.ids, store.predictions(key, "imported"), strict=True):
-                if index != 65535:
-                    name = (key.backbone, condition[key.perturbation], image)
-                    found[name] = table.class_names[index]
-        assert found == {name: answer for name, answer in answers.items() if answer != "na"}
-
-    def test_na_is_wrong_and_counts_unless_it_is_to_be_left_out(
-        self, bring: Any, responses: tuple[Path, dict[Any, str]], caplog: Any
-    ) -> None:
-        """So model-vs-human has it: whoever was too late was wrong."""
-        folder, answers = responses
-        late = sum(answer == "na" for answer in answers.values())
-        with caplog.at_level("INFO", "clipsyn"):
-            frame = bring(folder)
-        assert f"{late} answers na count as wrong" in caplog.text
-        assert frame["valid"].sum() == frame["images"].sum() == len(answers)
-        left = bring(folder, dataset="again", na="left-out")
-        assert left["valid"].sum() == len(answers) - late
-        for one, other in zip(frame.iter_rows(named=True), left.iter_rows(named=True), strict=True):
-            assert one["acc1"] * one["valid"] == pytest.approx(other["acc1"] * other["valid"])
-
-    def test_na_has_no_name_in_the_table_of_samples(
+    def test_none_of_the_classes_is_an_answer_that_is_wrong(
         self, bring: Any, write_csv: Write, tmp_path: Path
     ) -> None:
-        rows = [
-            ["s", 1, 1, 1, answer, "cat", "NaN", f"{image}.png"]
-            for image, answer in (("a", "na"), ("b", "cat"))
-        ]
-        bring(write_csv(COLUMNS[RESPONSES], rows, "edge_s_session_1.csv"))
-        table = sample_table(FeatureStore.open(tmp_path / "store"), OracleSettings())
-        assert table.select("s predicts", "s right").rows() == [(None, False), ("cat", True)]
+        rows = [["a", NONE_OF_THEM, "cat"], ["b", "cat", "cat"], ["c", "", "dog"]]
+        frame = bring(write_csv(["id", "prediction", "label"], rows))
+        assert frame.select("images", "valid", "acc1").rows() == [(3, 2, 0.5)]
+        store = FeatureStore.open(tmp_path / "store")
+        assert store.samples("toy", "test").class_names == ("cat", "dog")
+        table = sample_table(store, OracleSettings())
+        predicted = table.select("mine predicts", "mine right").rows()
+        assert predicted == [(None, False), ("cat", True), (None, None)]
 
-    def test_na_is_an_answer_where_it_is_a_class(
-        self, bring: Any, responses: tuple[Path, dict[Any, str]], tmp_path: Path
+    def test_and_no_label(self, bring: Any, write_csv: Write) -> None:
+        with pytest.raises(DatasetError, match="unknown class"):
+            bring(write_csv(["id", "prediction", "label"], [["a", "cat", NONE_OF_THEM]]))
+
+    def test_images_shown_under_one_condition_each(
+        self, bring: Any, write_csv: Write, tmp_path: Path
     ) -> None:
-        (tmp_path / "classes.txt").write_text("airplane\nbear\ncat\ndog\nna\n")
-        options = {"perturbation": "contrast", "conditions": {"c100": "clean"}}
-        frame = bring(responses[0], classes=tmp_path / "classes.txt", **options)
-        assert frame["valid"].to_list() == frame["images"].to_list()
+        rows = [["a", "net", 0, "cat"], ["b", "net", 2, "dog"]]
+        rows += [["b", "vit", 2, "cat"], ["a", "vit", 0, "cat"]]
+        path = write_csv(["id", "model", "severity", "prediction"], rows)
+        frame = bring(path, perturbation="contrast", names={"vit": "ViT-B-32"})
+        assert frame.select("perturbation", "backbone", "images", "valid").rows() == [
+            (label, name, 1, 1) for label in ("clean", "contrast-2") for name in ("ViT-B-32", "net")
+        ]
 
     def test_classes_called_by_numbers(
         self, bring: Any, write_csv: Write, tmp_path: Path, caplog: Any
@@ -150,117 +124,33 @@ class TestANewStore:
         assert "what the files write are names, not indices" in caplog.text
 
 
-class TestExperiments:
-    """What is known of model-vs-human's, and of nothing else."""
-
-    @staticmethod
-    def rows(cases: Any) -> list[list[object]]:
-        return [
-            [
-                "net",
-                1,
-                trial,
-                "NaN",
-                "cat",
-                "cat",
-                condition,
-                f"{trial:04d}_x_dnn_{condition}_{trial}.png",
-            ]
-            for trial, condition in enumerate(cases)
-        ]
-
-    @pytest.mark.parametrize("experiment", experiments())
-    def test_conditions_and_classes_of_each(
-        self, bring: Any, write_csv: Write, tmp_path: Path, experiment: str
-    ) -> None:
-        known = conditions(experiment) or {"NaN": "clean"}
-        path = write_csv(COLUMNS[RESPONSES], self.rows(known), f"{experiment}_net_session-1.csv")
-        frame = bring(path, dataset=None)
-        assert frame["dataset"].unique().to_list() == [experiment]
-        assert {*frame["perturbation"]} == {*known.values()}
-        assert FeatureStore.open(tmp_path / "store").samples(experiment, "test").class_names == (
-            categories()
-        )
-
-    @pytest.mark.parametrize(
-        ("experiment", "condition", "label"),
-        [
-            ("uniform-noise", "0.10", "uniform_noise-3"),
-            ("uniform-noise", "0.00", "clean"),
-            ("high-pass", "3.0", "high_pass-1"),
-            ("high-pass", "inf", "clean"),
-            ("false-colour", "True", "clean"),
-            ("eidolonII", "128-3-10", "eidolon_ii-8"),
-            ("rotation", "270", "rotation-270"),
-            ("colour", "bw", "grayscale-1"),
-        ],
-    )
-    def test_a_condition(
-        self, bring: Any, write_csv: Write, experiment: str, condition: str, label: str
-    ) -> None:
-        path = write_csv(COLUMNS[RESPONSES], self.rows([condition]))
-        assert bring(path, dataset=experiment)["perturbation"].to_list() == [label]
-
-    def test_what_the_caller_says_comes_first(self, bring: Any, write_csv: Write) -> None:
-        path = write_csv(COLUMNS[RESPONSES], self.rows(["c100", "c50"]), "contrast_net.csv")
-        frame = bring(path, conditions={"c50": "fog:5"})
-        assert frame["perturbation"].to_list() == ["clean", "fog-5"]
-        frame = bring(path, dataset="other", perturbation="grey")
-        assert frame["perturbation"].to_list() == ["grey-50", "grey-100"]
-
-    def test_several_are_datasets_of_their_own(
-        self, bring: Any, write_csv: Write, tmp_path: Path, caplog: Any
-    ) -> None:
-        for name, cases in (("colour", ["cr", "bw"]), ("edge", ["NaN"])):
-            write_csv(COLUMNS[RESPONSES], self.rows(cases), f"raw/{name}_net_session-1.csv")
-        with caplog.at_level("INFO", "clipsyn"):
-            frame = bring(tmp_path / "raw", dataset=None)
-        assert frame["dataset"].to_list() == ["colour", "colour", "edge"]
-        assert "colour: cr is clean, bw is grayscale-1" in caplog.text
-        write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "raw/mine.csv")
-        with pytest.raises(
-            UsageError, match=r"mine\.csv is called after no experiment .*dataset=…"
-        ):
-            bring(tmp_path / "raw", dataset=None)
-
-    def test_backbones_may_be_called_otherwise(self, bring: Any, write_csv: Write) -> None:
-        path = write_csv(COLUMNS[RESPONSES], self.rows(["NaN"]), "edge_net.csv")
-        assert bring(path, names={"net": "ViT-B-32"})["backbone"].to_list() == ["ViT-B-32"]
-
-
-class TestShapeBias:
-    """Files of vlm-shapebias: predictions with their confidences, under several prompt sets."""
-
-    ROWS = (("cat1-dog2", "dog", "dog", 0.75), ("dog3-cat1", "dog", "dog", 0.5))
+class TestPrompts:
+    """Predictions with their confidences, under several prompt sets."""
 
     @pytest.fixture
-    def files(self, write_csv: Write, tmp_path: Path) -> Path:
-        for number, ending in enumerate(("CLS", "a_photo_of_a_CLS.", "None")):
-            rows = [[*row[:3], row[3] + number / 8] for row in self.ROWS]
-            write_csv(COLUMNS[SHAPE_BIAS], rows, f"raw/net_None_{ending}.csv")
-        return tmp_path / "raw"
+    def files(self, bring: Any, write_csv: Write) -> list[str]:
+        """They are imported; the prompt sets."""
+        sets = ["80 templates", "CLS", "a photo of a CLS."]
+        for prompts, sure in zip(sets, (1, 0.5, 0.75), strict=True):
+            rows = [["a", "dog", sure, "cat"], ["b", "dog", 0.5, "dog"]]
+            path = write_csv(["id", "prediction", "confidence", "label"], rows)
+            (said,) = bring(path, prompts=prompts)["prompts"].to_list()
+            assert said == prompts
+        return sets
 
-    def test_a_folder_as_it_is(self, bring: Any, files: Path, tmp_path: Path) -> None:
-        frame = bring(files)
-        assert frame.select("backbone", "prompts", "kind", "acc1").rows() == [
-            ("net_None", prompts, "predictions", 0.5)
-            for prompts in ("80 templates", "CLS", "a photo of a CLS.")
-        ]
+    def test_stand_beside_each_other(self, files: list[str], tmp_path: Path) -> None:
         store = FeatureStore.open(tmp_path / "store")
-        (key,) = store.keys()
-        assert store.prompt_sets(key) == ["80 templates", "CLS", "a photo of a CLS."]
-        table = store.samples("toy", "test")
-        assert [table.class_names[label] for label in table.labels] == ["cat", "dog"]
-        assert store.confidences(key, "CLS").tolist() == [0.75, 0.5]
-        assert store.confidences(key, "80 templates").tolist() == [1.0, 0.75]
-        assert store.fingerprint(key, "CLS") != store.fingerprint(key, "80 templates")
+        assert store.prompt_sets(KEY) == files
+        assert store.confidences(KEY, "CLS").tolist() == [0.5, 0.5]
+        assert store.confidences(KEY, "80 templates").tolist() == [1.0, 0.5]
+        assert store.fingerprint(KEY, "CLS") != store.fingerprint(KEY, "80 templates")
         with pytest.raises(MissingCell, match=r"imported with the prompts .*, not 'own'"):
-            store.predictions(key, "own")
+            store.predictions(KEY, "own")
 
-    def test_is_whole_and_can_be_removed(self, bring: Any, files: Path, tmp_path: Path) -> None:
-        bring(files)
+    @pytest.mark.usefixtures("files")
+    def test_are_whole_and_can_be_removed(self, tmp_path: Path) -> None:
         store = FeatureStore.open(tmp_path / "store")
-        groups = find_groups(store, {"backbone": {"net_None"}})
+        groups = find_groups(store, {"backbone": {"mine"}})
         assert [group.kind for group in groups] == ["prompted"] * 3
         assert [*chain(*(damage(store, group) for group in groups))] == []
         chunk = groups[0].path / "confidence" / "c.0"
@@ -276,11 +166,6 @@ class TestShapeBias:
         store = FeatureStore.open(tmp_path / "store")
         with pytest.raises(MissingCell, match="imported as predictions, without confidences"):
             store.confidences(KEY, "mine")
-
-    def test_a_name_without_the_shape(self, bring: Any, write_csv: Write) -> None:
-        path = write_csv(COLUMNS[SHAPE_BIAS], [["photo", "cat", "cat", 1]])
-        with pytest.raises(DatasetError, match="image 'photo' does not say its shape"):
-            bring(path)
 
     @pytest.mark.parametrize(
         ("confidence", "sentence"),
@@ -384,22 +269,13 @@ class TestNothingIsWrittenWhere:
 
     def test_a_dataset_or_split_without_a_name(self, bring: Any, mine: Path) -> None:
         with pytest.raises(UsageError, match="the dataset has no name: give one with dataset=…"):
-            bring(mine, dataset="")
+            bring(mine, dataset=None)
         with pytest.raises(UsageError, match="the split has no name"):
             bring(mine, split=" ")
 
     def test_a_severity_of_clean(self, bring: Any, mine: Path) -> None:
         with pytest.raises(UsageError, match="'clean:3': clean images have no severity"):
             bring(mine, perturbation="clean:3")
-
-    def test_a_condition_that_no_row_has(
-        self, bring: Any, mine: Path, responses: tuple[Path, Any], tmp_path: Path
-    ) -> None:
-        with pytest.raises(UsageError, match=r"conditions=… names 100.* there are c05, c100, c30"):
-            bring(responses[0], perturbation="contrast", conditions={"100": "clean"})
-        with pytest.raises(UsageError, match="no column has conditions"):
-            bring(mine, conditions={"c100": "clean"})
-        assert not (tmp_path / "store").exists()
 
     def test_a_table_and_ids(self, bring: Any, mine: Path) -> None:
         with pytest.raises(UsageError, match="leave ids=…, labels=… away"):

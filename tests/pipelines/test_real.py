@@ -17,8 +17,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.catalog.experiments import categories, conditions, experiments
-from clipsyn.importing.formats import COLUMNS, RESPONSES, SHAPE_BIAS
 from clipsyn.recipe import read_recipe, run_recipe
 from clipsyn.store.features import FeatureStore
 
@@ -36,6 +34,11 @@ def script(name):
     return module
 
 
+PEOPLE, SHAPES = script("model_vs_human"), script("vlm_shapebias")
+RECIPE = read_recipe(ROOT / "pipelines" / "real.yaml")
+MODELS = next(stage.names for stage in RECIPE.stages if stage.dataset == "shape-bias")
+
+
 def write(path, header, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
@@ -47,31 +50,39 @@ def make_up(folder):
     people, shapes = folder / "model-vs-human", folder / "vlm-shapebias"
     people.mkdir(parents=True)
     shapes.mkdir()
-    header = COLUMNS[RESPONSES]
+    header = [
+        "subj",
+        "session",
+        "trial",
+        "rt",
+        "object_response",
+        "category",
+        "condition",
+        "imagename",
+    ]
 
     def answer(truth):
-        return truth if generator.random() < 0.6 else generator.choice(categories())
+        return truth if generator.random() < 0.6 else generator.choice(PEOPLE.CLASSES)
 
-    for experiment in experiments():
-        shown = [c for c in conditions(experiment) or ["NaN"] for _ in range(32)]
+    for experiment in PEOPLE.EXPERIMENTS:
+        shown = [c for c in PEOPLE.perturbations(experiment) for _ in range(32)]
         for subject in NAMES:
             rows = [
                 [subject.replace("-", "_"), 1, n, "NaN", answer(truth), truth, condition, image]
                 for n, condition in enumerate(shown)
-                for truth in [categories()[n % 16]]
+                for truth in [PEOPLE.CLASSES[n % 16]]
                 for image in [f"{n:04d}_x_dnn_{condition}_{n}.png"]
             ]
             write(people / f"{experiment}_{subject}_session-1.csv", header, rows)
-    images = [f"{a}{n}-{b}{n}" for n, (a, b) in enumerate(list(combinations(categories(), 2))[:64])]
-    for model in read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names:
+    images = [
+        f"{a}{n}-{b}{n}" for n, (a, b) in enumerate(list(combinations(PEOPLE.CLASSES, 2))[:64])
+    ]
+    for model in MODELS:
         for prompts in PROMPTS:
             said = [answer(image.split("-")[0].rstrip("0123456789")) for image in images]
             rows = [[i, a, a, generator.uniform(0.1, 1)] for i, a in zip(images, said, strict=True)]
-            write(
-                shapes / f"{model}_{prompts}.csv",
-                COLUMNS[SHAPE_BIAS],
-                rows,
-            )
+            header = ["image", "response", "pred_label", "pred_conf"]
+            write(shapes / f"{model}_{prompts}.csv", header, rows)
 
 
 @pytest.fixture(scope="module", params=["made up", "real"])
@@ -87,15 +98,18 @@ def run(request, tmp_path_factory):
     else:
         (folder / "runs" / "real" / "data").symlink_to(Path(FOLDER).absolute())
     shutil.copy(ROOT / "docs" / "real.md", folder / "docs")
+    data, tables = folder / "runs" / "real" / "data", folder / "runs" / "real" / "tables"
+    PEOPLE.convert(data / "model-vs-human", tables)
+    SHAPES.convert(data / "vlm-shapebias", tables)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_recipe(read_recipe(ROOT / "pipelines" / "real.yaml"), lambda *_: None)
+        run_recipe(RECIPE, lambda *_: None)
     return folder
 
 
 def answers_to_experiments(run):
     """Experiment, backbones, right (backbone, image), true classes; read without clipsyn."""
-    for experiment in experiments():
+    for experiment in PEOPLE.EXPERIMENTS:
         right, truth = {}, {}
         for subject, name in NAMES.items():
             path = run / f"runs/real/data/model-vs-human/{experiment}_{subject}_session-1.csv"
@@ -193,13 +207,12 @@ def test_experiments_are_what_plain_counting_finds(run):
     accuracy, pairs = read(run, "experiments"), read(run, "experiments-diversity")
     for experiment, *answers in answers_to_experiments(run):
         compare(accuracy, pairs, *answers, dataset=experiment)
-    assert set(accuracy["dataset"]) == set(experiments())
+    assert set(accuracy["dataset"]) == set(PEOPLE.EXPERIMENTS)
 
 
 def test_shapes_are_what_plain_counting_finds(run):
     accuracy, pairs = read(run, "shape-bias"), read(run, "shape-bias-diversity")
-    names = read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names
-    for prompts, *answers in answers_to_shapes(run, names):
+    for prompts, *answers in answers_to_shapes(run, MODELS):
         compare(accuracy, pairs, *answers, prompts=prompts)
 
 
@@ -230,8 +243,7 @@ def test_numbers_in_sentences(run):
     assert f"on only {min(agreed):.0f} to {max(agreed):.0f} % of the cue-conflict images" in text
     assert f"all {hits.shape[1]:,} images the three get {low}, {middle} and {high} %" in text
     assert f"their oracle {oracle}" in text
-    names = read_recipe(ROOT / "pipelines" / "real.yaml").stages[1].names
-    *_, (_, backbones, hits, truth) = answers_to_shapes(run, names)
+    *_, (_, backbones, hits, truth) = answers_to_shapes(run, MODELS)
     readme = (ROOT / "README.md").read_text("utf-8")
     some = [
         (name, hits, truth) for name, _, hits, truth in answers_to_experiments(run) if name in SHOWN
@@ -241,7 +253,7 @@ def test_numbers_in_sentences(run):
         mean = np.mean([kappa(*pair) for pair in combinations(right, 2)])
         row = " | ".join([f"{len(classes):,}", *(f"{100 * x:.1f}" for x in shown), f"{mean:.2f} |"])
         assert row in readme, name
-    textures, both = of_textures(run, names)
+    textures, both = of_textures(run, MODELS)
     assert f"{textures[0]:.0f} % (RN50) and {textures[1]:.0f} % (RN101)" in text
     assert f"transformers on {min(textures[2:]):.0f} to {max(textures[2:]):.0f} %;" in text
     assert f"on {both} images shape and texture are of one class" in text

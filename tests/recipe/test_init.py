@@ -254,16 +254,17 @@ class TestImport:
 
     @pytest.fixture
     def recipe(self, tmp_path: Path) -> Recipe:
-        header = "subj,session,trial,rt,object_response,category,condition,imagename"
         rows = [
-            f"clip,1,{n},NaN,cat,{'cat' if n % 3 else 'dog'},{c},{n:04d}_x_dnn_{c}_{n}.png"
-            for n, c in enumerate(("cr", "bw") * 4)
+            f"{n},clip,{'cat' if n % 3 else 'dog'},cat,{severity}"
+            for n, severity in enumerate((0, 1) * 4)
         ]
-        (tmp_path / "colour_clip_session-1.csv").write_text("\n".join([header, *rows]))
+        (tmp_path / "colour.csv").write_text("\n".join(["id,model,label,pred,severity", *rows]))
         stages = [
             {
                 "stage": "import",
-                "files": [tmp_path / "colour_clip_session-1.csv"],
+                "files": [tmp_path / "colour.csv"],
+                "dataset": "colour",
+                "perturbation": "grayscale",
                 "names": {"clip": "ViT-B-32"},
             },
             {

@@ -412,15 +412,15 @@ def test_images_that_are_missing_under_one_perturbation(give):
 
 def test_a_study_that_shows_each_image_once(tmp_path):
     """As in model-vs-human each condition has its own images, and the mean is over all of them."""
-    shown = {"c100": "110", "c30": "1000", "c05": "110"}
-    answers = [(condition, right) for condition, text in shown.items() for right in text]
+    shown = {"0": "110", "30": "1000", "5": "110"}
+    answers = [(severity, right) for severity, text in shown.items() for right in text]
     lines = [
-        f"im{row},{'cat' if right == '1' else 'dog'},cat,{condition}"
-        for row, (condition, right) in enumerate(answers)
+        f"im{row},{'cat' if right == '1' else 'dog'},cat,{severity}"
+        for row, (severity, right) in enumerate(answers)
     ]
     file = tmp_path / "a.csv"
-    file.write_text("\n".join(["id,prediction,label,condition", *lines]))
-    wanted = ImportSettings(dataset="toy", perturbation="contrast", conditions={"c100": "clean"})
+    file.write_text("\n".join(["id,prediction,label,severity", *lines]))
+    wanted = ImportSettings(dataset="toy", perturbation="contrast")
     import_files(tmp_path / "s", [file], wanted)
     frame = robustness(FeatureStore.open(tmp_path / "s"))
     assert numbers(frame, "acc1", "a") == pytest.approx(

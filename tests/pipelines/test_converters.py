@@ -1,0 +1,140 @@
+"""The scripts that make tables of what others have published, and the import of these."""
+
+import csv
+import importlib.util
+from itertools import product
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import DatasetError
+from clipsyn.importing.settings import ImportSettings
+from clipsyn.importing.write import import_files
+from clipsyn.specs import parse_perturbation
+from clipsyn.store.features import FeatureStore
+
+ROOT = Path(__file__).parents[2] / "pipelines"
+RESPONSES = ("subj", "Session", "trial", "rt", "object_response", "Category", "condition")
+PREDICTIONS = ("image", "response", "pred_label", "pred_conf")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+people, shapes = script("model_vs_human"), script("vlm_shapebias")
+
+
+def write(path, header, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def answered(path, *rows):
+    """Rows: subject, answer, category, condition, image name."""
+    header = (*RESPONSES, "imagename")
+    write(path, header, *([who, 1, 1, "NaN", *said, name] for who, *said, name in rows))
+
+
+@pytest.mark.parametrize("experiment", people.EXPERIMENTS)
+def test_every_condition_is_a_perturbation(experiment, tmp_path):
+    known = people.perturbations(experiment)
+    rows = [
+        ["net", "cat", "cat", name, f"{n}_x_dnn_{name}_{n}.png"] for n, name in enumerate(known)
+    ]
+    answered(tmp_path / "a.csv", *rows)
+    table = people.table(tmp_path / "a.csv", experiment)
+    assert table["perturbation"].to_list() == [*known.values()]
+    assert [parse_perturbation(label).label for label in known.values()] == [*known.values()]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "condition", "label"),
+    [
+        ("uniform-noise", "0.10", "uniform_noise-3"),
+        ("uniform-noise", "0.00", "clean"),
+        ("high-pass", "3.0", "high_pass-1"),
+        ("high-pass", "inf", "clean"),
+        ("false-colour", "True", "clean"),
+        ("eidolonII", "128-3-10", "eidolon_ii-8"),
+        ("rotation", "270", "rotation-270"),
+        ("colour", "bw", "grayscale-1"),
+        ("contrast", "c01", "contrast-7"),
+        ("edge", "NaN", "clean"),
+        ("edge", "", "clean"),
+    ],
+)
+def test_a_condition(experiment, condition, label, tmp_path):
+    answered(tmp_path / "a.csv", ["net", "cat", "dog", condition, "airplane1.png"])
+    table = people.table(tmp_path / "a.csv", experiment)
+    assert table.rows() == [("airplane1.png", "net", label, "cat", "dog")]
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("0001_cop_s01_c30_knife_10_n03041632_7380.png", "n03041632_7380.png"),
+        ("0001_ede_s01_airplane_40_airplane1-bicycle2.png", "airplane1-bicycle2.png"),
+        ("0001_ske_dnn_0_airplane_00_airplane-0001-sketch-0.png", "airplane-0001-sketch-0.png"),
+        ("airplane1.png", "airplane1.png"),
+    ],
+)
+def test_an_image_is_known_without_trial_and_subject(name, image, tmp_path):
+    answered(tmp_path / "a.csv", ["s", "cat", "cat", "0", name])
+    assert people.table(tmp_path / "a.csv", "sketch")["id"].to_list() == [image]
+
+
+def test_sessions_and_subjects_are_one_table_and_an_answer_too_late_is_wrong(tmp_path):
+    said = {"person": ("na", "cat"), "net": ("cat", "dog")}
+    for (who, answers), session in product(said.items(), (0, 1)):
+        row = [who, answers[session], "cat", "c100", f"{session}.png"]
+        answered(tmp_path / f"raw/contrast_{who}_session_{session}.csv", row)
+    people.convert(tmp_path / "raw", tmp_path)
+    wanted = ImportSettings("contrast", classes=tmp_path / "classes.txt")
+    frame = import_files(tmp_path / "store", [tmp_path / "contrast.csv"], wanted)
+    assert frame.select("backbone", "valid", "acc1").rows() == [("net", 2, 0.5), ("person", 2, 0.5)]
+    names = FeatureStore.open(tmp_path / "store").samples("contrast", "test").class_names
+    assert names == tuple(sorted(people.CLASSES))
+
+
+def test_what_is_no_answer_of_theirs(tmp_path):
+    with pytest.raises(DatasetError, match="no CSV"):
+        people.convert(tmp_path, tmp_path / "tables")
+    answered(tmp_path / "raw/contrast_a.csv", ["a", "cat", "cat", "c2", "1.png"])
+    with pytest.raises(DatasetError, match="c2"):
+        people.convert(tmp_path / "raw", tmp_path / "tables")
+    (tmp_path / "raw/contrast_a.csv").rename(tmp_path / "raw/mine.csv")
+    with pytest.raises(DatasetError, match="starts with no experiment"):
+        people.convert(tmp_path / "raw", tmp_path / "tables")
+    write(tmp_path / "raw/edge_a.csv", ["id"], ["1"])
+    (tmp_path / "raw/mine.csv").unlink()
+    with pytest.raises(SystemExit, match="Error: "):
+        people.main([str(tmp_path / "raw"), str(tmp_path / "tables")])
+
+
+def test_predictions_of_all_models_by_prompt_set(tmp_path):
+    for model, ending in product(("one_None", "two"), ("CLS", "a_photo_of_a_CLS.", "None")):
+        rows = [["cat1-dog2", "dog", "dog", 0.75], ["dog3-cat1", "dog", "dog", 0.5]]
+        write(tmp_path / f"raw/{model}_{ending}.csv", PREDICTIONS, *rows)
+    shapes.convert(tmp_path / "raw", tmp_path)
+    for name in shapes.PROMPTS.values():
+        assert pl.read_csv(tmp_path / name).rows() == [
+            (image, model, "dog", sure, label)
+            for model in ("one_None", "two")
+            for image, sure, label in (("cat1-dog2", 0.75, "cat"), ("dog3-cat1", 0.5, "dog"))
+        ]
+    frame = import_files(tmp_path / "store", [tmp_path / "CLS.csv"], ImportSettings("shapes"))
+    assert frame["acc1"].to_list() == [0.5, 0.5]
+
+
+def test_an_image_that_does_not_say_its_shape(tmp_path):
+    write(tmp_path / "net_CLS.csv", PREDICTIONS, ["photo", "cat", "cat", 1])
+    with pytest.raises(DatasetError, match="'photo'"):
+        shapes.convert(tmp_path, tmp_path / "tables")
+    with pytest.raises(DatasetError, match="no files"):
+        shapes.convert(tmp_path / "absent", tmp_path / "tables")
