@@ -70,9 +70,11 @@ class Manifest:
     def split(self, dataset: str, split: str) -> Split:
         return next(it for it in self.splits if (it.dataset, it.split) == (dataset, split))
 
-    def classes_of(self, key: FeatureKey) -> list[Classes]:
-        names = key.dataset, key.backbone
-        return [it for it in self.classes if (it.dataset, it.backbone) == names]
+    def classes_of(self, cell: Cell) -> list[Classes]:
+        """Those that make logits of the image embeddings of a cell."""
+        names = cell.key.dataset, cell.key.backbone
+        of_names = [it for it in self.classes if (it.dataset, it.backbone) == names]
+        return of_names if cell.kind == "embeddings" else []
 
 
 def read_manifest(folder: Path) -> Manifest:

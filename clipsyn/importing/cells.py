@@ -6,30 +6,28 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.catalog.datasets import find_dataset
 from clipsyn.errors import DatasetError
-from clipsyn.importing.classes import class_indices, class_names, predicted_indices
+from clipsyn.exporting.manifest import Split
+from clipsyn.importing.classes import called, class_indices, predicted_indices
 from clipsyn.importing.parts import Part, Text, short
-from clipsyn.importing.settings import ImportSettings
 from clipsyn.numerics.logits import NO_PREDICTION
 from clipsyn.pool import NO_LABEL
 from clipsyn.printable import few
 from clipsyn.specs import FeatureKey, by_severity
 from clipsyn.store.facts import ELSEWHERE
-from clipsyn.store.folders import PROMPTS
-from clipsyn.store.given import finite_rows
+from clipsyn.store.given import finite_rows, stored_confidences
 from clipsyn.store.samples import SampleTable
 
 _LOG = logging.getLogger("clipsyn")
 ABSENT = "not in the source"
 _ROUNDED = 1e-3  # how far rounding to float16 takes a norm from 1
+_NONE = {"f": np.nan, "u": NO_PREDICTION, "b": False}  # what a row without a value has, by type
 _UNANSWERED = {
     "predictions": "no prediction",
     "logits": "not finite",
@@ -53,14 +51,6 @@ class NewCell:
     def valid(self) -> NDArray[np.bool_]:
         valid: NDArray[np.bool_] = self.arrays["valid"]
         return valid
-
-
-class Aligned(NamedTuple):
-    """The cells of one split, and the samples that their rows are."""
-
-    table: SampleTable
-    is_new: bool
-    cells: list[NewCell]
 
 
 def merged(parts: Iterable[Part]) -> list[Part]:
@@ -100,33 +90,23 @@ def align(parts: Sequence[Part], table: SampleTable, *, intersect: bool) -> list
     )
 
 
-def new_table(parts: Sequence[Part], wanted: ImportSettings, names: Sequence[str]) -> SampleTable:
+def new_table(parts: Sequence[Part], split: Split) -> SampleTable:
     """A sample table of the parts' ids and labels, in the order they come in.
 
     Content hashes are all zero, since no image was read.
     """
     parts = [_numbered(part) for part in parts]
     ids = tuple(dict.fromkeys(name for part in parts for name in part.ids or ()))
-    names = tuple(names) or class_names(parts)
     labels = np.full(len(ids), NO_LABEL, np.int32)
     rows = {name: row for row, name in enumerate(ids)}
     for part in parts:
         if part.labels is not None and part.ids is not None:
-            given = class_indices(part.labels, names, part)
+            given = class_indices(part.labels, split.class_names, part)
             at = np.array([rows[name] for name in part.ids], np.intp)
-            _check_labels(part, given, labels[at], names)
+            _check_labels(part, given, labels[at], split.class_names)
             labels[at[given >= 0]] = given[given >= 0]
-    info = find_dataset(wanted.dataset_name)
-    return SampleTable(
-        wanted.dataset_name,
-        wanted.split,
-        ids,
-        labels,
-        np.zeros((len(ids), 32), np.uint8),
-        names,
-        info.metric if info else "acc1",
-        info.licence if info else "",
-    )
+    unseen, about = np.zeros((len(ids), 32), np.uint8), (split.metric, split.licence)
+    return SampleTable(split.dataset, split.split, ids, labels, unseen, split.class_names, *about)
 
 
 def check_labels(parts: Sequence[Part], table: SampleTable) -> None:
@@ -144,31 +124,24 @@ def check_labels(parts: Sequence[Part], table: SampleTable) -> None:
 
 
 def _join(group: list[Part]) -> Part:
-    first = group[0]
-    if len(group) == 1:
-        _check_unique(first)
-        return first
-    files = tuple(dict.fromkeys(path for part in group for path in part.files))
-    whole = replace(first, files=files)
-    shapes = {
-        (part.kind, part.values.shape[1:], part.columns, part.confidence is None) for part in group
-    }
-    texts = {part.text and part.text.numbers for part in group}
-    if len(shapes) > 1 or len(texts) > 1 or any(part.ids is None for part in group):
-        raise DatasetError(
-            f"{whole}: files of one backbone and perturbation must hold the same, with ids: give "
-            "each its own import with backbone=…"
+    whole = group[0]
+    if len(group) > 1:
+        if len({part.form for part in group}) > 1 or any(part.ids is None for part in group):
+            raise DatasetError(
+                f"{whole}: files of one backbone and perturbation must hold the same, with ids: "
+                "give each its own import with backbone=…"
+            )
+        unlabelled = any(part.labels is None for part in group)
+        whole = replace(
+            whole,
+            files=tuple(dict.fromkeys(path for part in group for path in part.files)),
+            ids=tuple(name for part in group for name in part.ids or ()),
+            values=np.concatenate([part.values for part in group]),
+            labels=None if unlabelled else tuple(x for part in group for x in part.labels or ()),
+            confidence=_joined([part.confidence for part in group if part.confidence is not None]),
         )
-    unlabelled = any(part.labels is None for part in group)
-    joined = replace(
-        whole,
-        ids=tuple(name for part in group for name in part.ids or ()),
-        values=np.concatenate([part.values for part in group]),
-        labels=None if unlabelled else tuple(x for part in group for x in part.labels or ()),
-        confidence=_joined([part.confidence for part in group if part.confidence is not None]),
-    )
-    _check_unique(joined)
-    return joined
+    _check_unique(whole)
+    return whole
 
 
 def _joined(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
@@ -240,7 +213,8 @@ def _check_labels(
         name = part.ids[row] if part.ids else f"row {row}"
         raise DatasetError(
             f"{part}: {len(differ):,} labels are others than known so far ({name}: "
-            f"{names[given[row]]}, not {names[there[row]]}): mend them, or leave labels away"
+            f"{called(given[row], names)}, not {called(there[row], names)}): mend them, or leave "
+            "labels away"
         )
 
 
@@ -248,83 +222,52 @@ def _cell(
     part: Part, key: FeatureKey, at: NDArray[np.intp], table: SampleTable, expected: int
 ) -> NewCell:
     """The cell whose rows `at` have the part's values; -1 is no row of the table."""
-    values = _Values(part, table.class_names)
-    taken = at >= 0
+    values, taken = _values(part, table.class_names), at >= 0
     arrays: dict[str, NDArray[Any]] = {}
-    for name, (rows, fill) in values.arrays.items():
-        arrays[name] = np.full((len(table), *rows.shape[1:]), fill, rows.dtype)
+    for name, rows in values.items():
+        arrays[name] = np.full((len(table), *rows.shape[1:]), _NONE[rows.dtype.kind], rows.dtype)
         arrays[name][at[taken]] = rows[taken]
-    arrays["valid"] = np.zeros(len(table), np.bool_)
-    arrays["valid"][at[taken]] = values.valid[taken]
     invalid = {
         ELSEWHERE: len(table) - expected,
         ABSENT: expected - int(taken.sum()),
-        _UNANSWERED[part.kind]: int(np.count_nonzero(~values.valid[taken])),
+        _UNANSWERED[part.kind]: int(np.count_nonzero(~values["valid"][taken])),
     }
     if not arrays["valid"].any():
         raise DatasetError(f"{part}: every row is invalid ({_UNANSWERED[part.kind]})")
     kept = {reason: count for reason, count in invalid.items() if count}
-    files, prompts, texts = part.files, part.prompts, {}
-    if part.text:
-        files, prompts = (*files, part.text.file), prompts or PROMPTS
-        texts = {prompts: part.text}
-    return NewCell(key, prompts, part.kind, texts, arrays, kept, tuple(dict.fromkeys(files)))
+    files = dict.fromkeys((*part.files, *(text.file for text in part.texts.values())))
+    prompts = next(iter(part.texts), part.prompts)
+    return NewCell(key, prompts, part.kind, part.texts, arrays, kept, tuple(files))
 
 
-@dataclass(frozen=True)
-class _Values:
-    """The arrays of a part in its own order, each with its fill value."""
+def _values(part: Part, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of a part, by their names in the store, in its own order."""
+    if part.kind == "embeddings":
+        embedding = _embedding(part.values)
+        return {"image_embedding": embedding, "valid": np.isfinite(embedding).all(axis=1)}
+    if part.kind == "logits":
+        return {"logit": part.values, "valid": finite_rows(part.values)}
+    classes = predicted_indices(part.values, names, part)
+    valid = classes >= 0
+    arrays = {"prediction": np.where(valid, classes, NO_PREDICTION).astype(np.uint16)}
+    if part.confidence is not None:
+        arrays["confidence"] = stored_confidences(str(part), part.confidence, valid)
+    return {**arrays, "valid": valid}
 
-    part: Part
-    names: Sequence[str]
 
-    @cached_property
-    def arrays(self) -> dict[str, tuple[NDArray[Any], Any]]:
-        if self.part.kind == "embeddings":
-            return {"image_embedding": (self._embedding, np.nan)}
-        if self.part.kind == "logits":
-            return {"logit": (self.part.values, np.nan)}
-        classes = np.where(self.valid, self._classes, NO_PREDICTION).astype(np.uint16)
-        predicted = {"prediction": (classes, NO_PREDICTION)}
-        if self.part.confidence is None:
-            return predicted
-        return predicted | {"confidence": (self._confidence(self.part.confidence), np.nan)}
+def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
+    """Unit norm in float32, then rounded; NaN where that cannot be.
 
-    @cached_property
-    def valid(self) -> NDArray[np.bool_]:
-        if self.part.kind == "predictions":
-            return self._classes >= 0
-        if self.part.kind == "logits":
-            return finite_rows(self.part.values)
-        return np.asarray(np.isfinite(self._embedding).all(axis=1))
-
-    @cached_property
-    def _classes(self) -> NDArray[np.int64]:
-        return predicted_indices(self.part.values, self.names, self.part)
-
-    def _confidence(self, given: NDArray[np.float32]) -> NDArray[np.float32]:
-        """NaN where there is no prediction; raises DatasetError where only the confidence lacks."""
-        if len(lacking := np.flatnonzero(self.valid & np.isnan(given))):
-            raise DatasetError(
-                f"{self.part}: {len(lacking):,} predictions have no confidence (row {lacking[0]})"
-            )
-        return np.where(self.valid, given, np.float32(np.nan))
-
-    @cached_property
-    def _embedding(self) -> NDArray[np.float16]:
-        """Unit norm in float32, then rounded; NaN where that cannot be.
-
-        What is of unit norm in float16 already, as a store has it, keeps its bits.
-        """
-        values = self.part.values
-        if (exact := _as_stored(values)) is not None:
-            return exact
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            norm = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
-            unit = (values / norm).astype(np.float32)
-        unit[~np.isfinite(unit).all(axis=1)] = np.nan
-        rounded: NDArray[np.float16] = unit.astype(np.float16)
-        return rounded
+    What is of unit norm in float16 already keeps its bits, and so does float16, an export's.
+    """
+    exact = values if values.dtype == np.float16 else _as_stored(values)
+    if exact is not None:
+        return exact
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        norm = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+        unit = (values / norm).astype(np.float32)
+    unit[~np.isfinite(unit).all(axis=1)] = np.nan
+    return unit.astype(np.float16)
 
 
 def _as_stored(values: NDArray[np.float32]) -> NDArray[np.float16] | None:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
         _LOG.info(f"classes, after the columns: {short(columns)}")
         return columns
     widths = {part.values.shape[1] for part in parts if part.kind == "logits"}
-    widths |= {len(part.text.class_embedding) for part in parts if part.text}
+    widths |= {len(it.class_embedding) for part in parts for it in part.texts.values()}
     predicted = (text for part in parts if part.kind == "predictions" for text in part.values)
     texts = _classes(chain(_labels(parts), predicted)) - {NONE_OF_THEM}
     if widths:
@@ -55,13 +56,20 @@ def class_names(parts: Sequence[Part]) -> tuple[str, ...]:
     return names
 
 
-def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> NDArray[np.int64]:
+def class_indices(
+    texts: Iterable[str] | NDArray[Any], names: Sequence[str], where: object
+) -> NDArray[np.int64]:
     """Index of each text that names a class or is an index; -1 for a text without a value.
+
+    Numbers, which an export has, are indices whatever classes are called.
 
     Names win over indices where all texts are names; there are only names where classes are called
     by numbers other than their indices (`have_other_numbers`). Raises DatasetError for an index
     outside the classes, an unknown name (with near matches) and a name that two classes share.
     """
+    if isinstance(texts, np.ndarray) and texts.dtype.kind in "iu":
+        _check_range(texts.tolist(), names, where)
+        return texts.astype(np.int64)
     texts = list(texts)
     position = {name: index for index, name in reversed(list(enumerate(names)))}
     names_only = have_other_numbers(names)
@@ -78,12 +86,7 @@ def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> 
         index = {text: position.get(name, -1) for text, name in called.items()}
     elif all(map(_INDEX.fullmatch, distinct)) and not names_only:
         index = {text: int(name) for text, name in called.items()}
-        outside = sorted(value for value in index.values() if not -1 <= value < len(names))
-        if outside:
-            raise DatasetError(
-                f"{where}: class {outside[0]} is outside 0 to {len(names) - 1}: there are "
-                f"{len(names)} classes. {_FIRST}"
-            )
+        _check_range(index.values(), names, where)
     else:
         unknown = min(distinct - position.keys())
         advice = _NAMES_ONLY if names_only else _FIRST
@@ -92,11 +95,17 @@ def class_indices(texts: Iterable[str], names: Sequence[str], where: object) -> 
 
 
 def predicted_indices(
-    texts: NDArray[np.object_], names: Sequence[str], where: object
+    texts: NDArray[Any], names: Sequence[str], where: object
 ) -> NDArray[np.int64]:
     """As `class_indices`, and NO_CLASS for an answer that is none of the classes."""
-    none = texts == NONE_OF_THEM
-    return np.where(none, NO_CLASS, class_indices(np.where(none, "", texts), names, where))
+    mark, nothing = (NONE_OF_THEM, "") if texts.dtype == object else (NO_CLASS, -1)
+    none = texts == mark
+    return np.where(none, NO_CLASS, class_indices(np.where(none, nothing, texts), names, where))
+
+
+def called(index: int, names: Sequence[str]) -> str:
+    """The name of a class, or its index where it has none."""
+    return names[index] if index < len(names) else str(index)
 
 
 def have_other_numbers(names: Sequence[str]) -> bool:
@@ -105,6 +114,16 @@ def have_other_numbers(names: Sequence[str]) -> bool:
     What is written for it could then be the one or the other.
     """
     return any(_INDEX.fullmatch(name) and name != str(at) for at, name in enumerate(names))
+
+
+def _check_range(indices: Iterable[int], names: Sequence[str], where: object) -> None:
+    """Refuse an index that is none of the classes, if these are known."""
+    outside = [value for value in indices if not -1 <= value < len(names)]
+    if names and outside:
+        raise DatasetError(
+            f"{where}: class {min(outside)} is outside 0 to {len(names) - 1}: there are "
+            f"{len(names)} classes. {_FIRST}"
+        )
 
 
 def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
@@ -119,7 +138,7 @@ def _check_columns(columns: Sequence[str], parts: Sequence[Part]) -> None:
 
 
 def _labels(parts: Sequence[Part]) -> Iterator[str]:
-    return (text for part in parts for text in part.labels or ())
+    return (str(text) for part in parts if part.labels is not None for text in part.labels)
 
 
 def _classes(texts: Iterable[str]) -> set[str]:

@@ -24,6 +24,7 @@ from clipsyn.importing.texts import text_of
 from clipsyn.importing.torch_files import SUFFIXES as TORCH
 from clipsyn.importing.torch_files import read_tensor
 from clipsyn.specs import parse_perturbation
+from clipsyn.store.folders import PROMPTS
 
 SUFFIXES = (".npy", ".npz", *TORCH)
 _KINDS: dict[str, tuple[str, ...]] = {  # what arrays in an npz are called
@@ -51,14 +52,14 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
         )
     if ids and "" in ids:
         raise DatasetError(f"{path}: row {ids.index('')} has no id")
-    kind, values = _checked(path, kind, values, known)
+    kind, values = checked(path, kind, values, known)
     for name, texts in (("ids", ids), ("labels", labels)):
         if texts is not None and len(texts) != len(values):
             raise DatasetError(f"{path}: {len(values):,} rows have {len(texts):,} {name}")
     perturbation = parse_perturbation(wanted.perturbation).label
     backbone = wanted.backbone or (path.parent if cached else path).stem
     files = (path, cached) if cached else (path,)
-    embedded = kind == "embeddings"
+    text = text_of(path, arrays, wanted) if kind == "embeddings" else None
     return Part(
         backbone,
         perturbation,
@@ -68,7 +69,7 @@ def read_numpy(path: Path, wanted: ImportSettings, known: Sequence[str]) -> Part
         labels,
         files=files,
         prompts=wanted.prompts,
-        text=text_of(path, arrays, wanted) if embedded else None,
+        texts={wanted.prompts or PROMPTS: text} if text else {},
     )
 
 
@@ -164,7 +165,7 @@ def _inside(
     return _texts(path, name, arrays[name])
 
 
-def _checked(
+def checked(
     path: Path, kind: str, values: NDArray[Any], known: Sequence[str]
 ) -> tuple[str, NDArray[Any]]:
     """Kind and values of a shape and type that go together; DatasetError if none does."""

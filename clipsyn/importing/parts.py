@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,17 +42,24 @@ class Part:
     perturbation: str  # its label
     kind: str  # predictions, logits or embeddings
     ids: tuple[str, ...] | None  # None: in the order of the sample table
-    values: NDArray[Any]  # (row,) texts that name classes; or (row, class or embed) float32
-    labels: tuple[str, ...] | None  # texts that name classes
+    values: NDArray[Any]  # (row,) texts that name classes, or of an export their indices; or
+    # (row, class or embed) float32, of an export's embeddings float16
+    labels: tuple[str, ...] | NDArray[np.int32] | None  # texts that name classes, or indices
     columns: tuple[str, ...] = ()  # names of the classes of logits, where the file has them
     files: tuple[Path, ...] = ()
     of_condition: bool = False  # the perturbation came from a column: other rows had others
     confidence: NDArray[np.float32] | None = None  # (row,) probability of the predicted class
     prompts: str | None = None  # of the predictions or the class embeddings, where it is known
-    text: Text | None = None  # of embeddings
+    texts: Mapping[str, Text] = field(default_factory=dict)  # of embeddings, by prompt set
 
     def __str__(self) -> str:
         return f"{self.backbone} ({self.perturbation}, {', '.join(p.name for p in self.files)})"
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What parts of one cell have in common."""
+        texts = tuple((name, text.numbers) for name, text in self.texts.items())
+        return self.kind, self.values.shape[1:], self.columns, self.confidence is None, texts
 
     @property
     def rows(self) -> int:

@@ -21,7 +21,7 @@ from clipsyn.specs import parse_perturbation
 
 SUFFIXES = (".csv", ".parquet")
 ROLES: dict[str, tuple[str, ...]] = {  # what columns are called, by what they are for
-    "id": ("id", "sample_id", "image", "filename"),
+    "id": ("id", "sample_id", "image", "filename", "image_path"),
     "prediction": ("prediction", "predicted", "pred", "predicted_class"),
     "confidence": ("confidence",),
     "label": ("label", "target", "true_class"),
@@ -38,20 +38,25 @@ _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 def read_table(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part]:
     """The parts of one file; `known` are class names, where there are any."""
-    return _Table(path, wanted, known).parts()
+    return Table(path, wanted, known, _frame(path)).parts()
 
 
 def read_column(path: Path, role: str, wanted: ImportSettings) -> tuple[str, ...]:
     """One column of texts of a table: ids or labels of an array."""
-    table = _Table(path, wanted, ())
+    table = Table(path, wanted, (), _frame(path))
     return table.texts(table.required(role))
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
+    """A table, or, with the embeddings of its rows, what others have written beside them."""
+
     path: Path
     wanted: ImportSettings
     known: Sequence[str]
+    frame: pl.DataFrame
+    embeddings: NDArray[np.float32] | None = None
+    files: tuple[Path, ...] = ()  # if it is not the one at `path`
 
     def parts(self) -> list[Part]:
         kind, columns, values = self._values()
@@ -70,7 +75,7 @@ class _Table:
                 values[rows],
                 tuple(labels[row] for row in rows) if labels else None,
                 columns,
-                (self.path,),
+                self.files or (self.path,),
                 of_condition=bool({"severity", "perturbation"} & self.roles.keys()),
                 confidence=None if confidence is None else confidence[rows],
                 prompts=self.wanted.prompts,
@@ -97,21 +102,6 @@ class _Table:
         if "" in texts:
             raise DatasetError(f"{self.path}: row {texts.index('')} has no {self.roles[role]}")
         return texts
-
-    @cached_property
-    def frame(self) -> pl.DataFrame:
-        told = f"{self.path} cannot be read as a table"
-        with foreign(lambda reason: DatasetError(f"{told}: {reason}")):
-            if self.path.suffix == ".parquet":
-                frame = read_parquet(self.path)
-            else:  # every cell as it is written: 007 keeps its zeros
-                frame = unguarded(pl.read_csv(self.path, infer_schema=False, glob=False))
-        if frame.is_empty():
-            raise DatasetError(f"{self.path} has no rows")
-        for again in filter(None, map(_TWICE.fullmatch, frame.columns)):
-            if again[1] in frame.columns:
-                raise DatasetError(f"{self.path} has two columns called '{again[1]}'")
-        return frame
 
     @cached_property
     def roles(self) -> dict[str, str]:
@@ -142,7 +132,7 @@ class _Table:
         return {"prediction": "class" if named else "class_index", "confidence": "probability"}
 
     def _ids(self) -> tuple[str, ...] | None:
-        if "id" not in self.roles and self.wanted.row_order:
+        if self.wanted.row_order and ("id" not in self.roles or self.embeddings is not None):
             return None
         return self._filled("id")
 
@@ -157,18 +147,14 @@ class _Table:
         numbers = _as_numbers(self.frame[column])
         if numbers is None:
             raise DatasetError(f"{self.path}: column {column} is no column of numbers")
-        values = self._floats(column, numbers).to_numpy()
-        if len(wrong := np.flatnonzero((values < 0) | (values > 1))):
-            raise DatasetError(
-                f"{self.path}: a confidence lies in 0 to 1, not {values[wrong[0]]:g} (row "
-                f"{wrong[0]} of column {column})"
-            )
-        return values
+        return self._floats(column, numbers).to_numpy()
 
     def _backbones(self) -> Sequence[str]:
         wanted = self.wanted.backbone
         if "backbone" not in self.roles:
-            return [wanted or self.path.stem] * len(self.frame)
+            return [
+                wanted or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
+            ] * len(self.frame)
         names = self._filled("backbone")
         if wanted and len(set(names)) > 1:
             raise UsageError(
@@ -190,6 +176,8 @@ class _Table:
 
     def _values(self) -> tuple[str, tuple[str, ...], NDArray[np.generic]]:
         """Kind, names of the columns where they are classes, and a value or row for each row."""
+        if self.embeddings is not None:
+            return "embeddings", (), self.embeddings
         kind = self.wanted.kind
         if kind == "predictions" or (kind == "auto" and "prediction" in self.roles):
             texts = self.texts(self.required("prediction"))
@@ -287,6 +275,20 @@ class _Table:
                     "number"
                 )
         return numbers.fill_null(float("nan"))
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    with foreign(lambda reason: DatasetError(f"{path} cannot be read as a table: {reason}")):
+        if path.suffix == ".parquet":
+            frame = read_parquet(path)
+        else:  # every cell as it is written: 007 keeps its zeros
+            frame = unguarded(pl.read_csv(path, infer_schema=False, glob=False))
+    if frame.is_empty():
+        raise DatasetError(f"{path} has no rows")
+    for again in filter(None, map(_TWICE.fullmatch, frame.columns)):
+        if again[1] in frame.columns:
+            raise DatasetError(f"{path} has two columns called '{again[1]}'")
+    return frame
 
 
 def texts_of(path: Path, column: pl.Series) -> tuple[str, ...]:

@@ -14,10 +14,12 @@ import numpy as np
 import polars as pl
 
 from clipsyn.catalog.class_names import read_class_names
+from clipsyn.catalog.datasets import find_dataset
 from clipsyn.command import advised
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.importing.cells import Aligned, NewCell, align, check_labels, merged, new_table
-from clipsyn.importing.classes import have_other_numbers
+from clipsyn.exporting.manifest import Split
+from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
+from clipsyn.importing.classes import class_names, have_other_numbers
 from clipsyn.importing.clip_retrieval import is_clip_retrieval, read_clip_retrieval
 from clipsyn.importing.exports import is_export, read_export
 from clipsyn.importing.numpy_files import SUFFIXES as NUMPY
@@ -65,11 +67,13 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
     there = None if is_vacant(store) else FeatureStore.open(store)
     exports = [path for path in files if is_export(path)]
     paths = _expanded([path for path in files if path not in exports], wanted.split)
-    datasets = [it for folder in exports for it in read_export(there, folder, wanted)]
+    exported = [it for folder in exports for it in read_export(folder, wanted)]
+    splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported]
     if paths:
-        datasets.append(_aligned(there, paths, wanted))
+        splits.append(_read_files(there, paths, wanted))
+    datasets = [_aligned(*it, wanted) for it in splits]
     opened = there or FeatureStore.create(store)
-    cells = [(one.table, cell) for one in datasets for cell in one.cells]
+    cells = [(table, cell) for table, its in datasets for cell in its]
     with ExitStack() as stack:
         writers = []
         for table, cell in cells:
@@ -77,38 +81,54 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
             _write(writers[-1], cell)
         was = [writer.finish() for writer in writers]
     _say([cell for _, cell in cells], wanted)
-    for one in datasets:
-        _say_labels(one.table, store)
+    for table, _ in datasets:
+        _say_labels(table, store)
     rows = [_row(opened, *one, state) for one, state in zip(cells, was, strict=True)]
     return pl.DataFrame(rows, schema=IMPORTED)
 
 
-def _aligned(there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings) -> Aligned:
-    """Read, merged and aligned: everything that is known without the store's other cells."""
+def _read_files(
+    there: FeatureStore | None, paths: Sequence[Path], wanted: ImportSettings
+) -> tuple[SampleTable | None, Split, list[Part]]:
+    """The samples, if they are there, and the parts of files that are no export."""
     place = wanted.dataset_name, wanted.split
     for what, name in zip(("dataset", "split"), place, strict=True):
         if not name.strip():
             raise UsageError(f"the {what} has no name: give one with {what}=…")
-    table = there.samples(*place) if there and exists(there.samples_path(*place)) else None
+    table, info = _samples(there, *place), find_dataset(place[0])
     known = _known_names(there, table, wanted)
     read = [_called(part, wanted) for path in paths for part in _read(path, wanted, known)]
-    read = _with_text(read, wanted)
+    parts = _with_text(read, wanted)
+    names = known or (class_names(parts) if table is None else ())
+    about = (info.metric, info.licence) if info else ("acc1", "")
+    return table, Split(*place, names, *about), parts
+
+
+def _aligned(
+    table: SampleTable | None, split: Split, read: Sequence[Part], wanted: ImportSettings
+) -> tuple[SampleTable, list[NewCell]]:
+    """All that is known without the store's other cells."""
     parts = merged(read)
-    is_new = table is None
     if table is None:
-        table = new_table(parts, wanted, known)
+        table = new_table(parts, split)
     else:
+        _check_classes(split.class_names, table.class_names, table.name)
         check_labels(parts, table)
-    cells = align(parts, table, intersect=wanted.intersect)
     if have_other_numbers(table.class_names):
         _LOG.info("classes are called by numbers: what the files write are names, not indices")
-    return Aligned(table, is_new, cells)
+    return table, align(parts, table, intersect=wanted.intersect)
+
+
+def _samples(store: FeatureStore | None, dataset: str, split: str) -> SampleTable | None:
+    if store and exists(store.samples_path(dataset, split)):
+        return store.samples(dataset, split)
+    return None
 
 
 def _with_text(parts: list[Part], wanted: ImportSettings) -> list[Part]:
     """The parts, with the class embeddings of the file that has them alone, if there is one."""
     if wanted.class_embeddings is None:
-        if wanted.logit_scale is not None and not any(part.text for part in parts):
+        if wanted.logit_scale is not None and not any(part.texts for part in parts):
             raise UsageError("logit_scale=… goes with class embeddings: give class_embeddings=FILE")
         return parts
     if {part.kind for part in parts} != {"embeddings"}:
@@ -120,7 +140,7 @@ def _with_text(parts: list[Part], wanted: ImportSettings) -> list[Part]:
         )
     path = wanted.class_embeddings
     text = text_beside(path, load(path), wanted)
-    return [replace(part, text=text) for part in parts]
+    return [replace(part, texts={wanted.prompts or PROMPTS: text}) for part in parts]
 
 
 def _called(part: Part, wanted: ImportSettings) -> Part:
@@ -163,7 +183,7 @@ def _read(path: Path, wanted: ImportSettings, known: Sequence[str]) -> list[Part
                 f"{path} has ids and labels in its columns: leave ids=…, labels=… away"
             )
         if path.is_dir():
-            return [read_clip_retrieval(path, wanted)]
+            return read_clip_retrieval(path, wanted)
         return read_table(path, wanted, known)
     if path.suffix in NUMPY:
         return [read_numpy(path, wanted, known)]
@@ -177,17 +197,19 @@ def _known_names(
     given = read_class_names(wanted.classes, wanted.dataset_name) if wanted.classes else ()
     there = table.class_names if table else ()
     if store and not there:
-        of_dataset = [
-            names for names, _ in store.groups("samples") if names[0] == wanted.dataset_name
-        ]
-        tables = (store.samples(*names) for names in of_dataset)
-        there = next((other.class_names for other in tables if other.class_names), ())
+        places = (names for names, _ in store.groups("samples") if names[0] == wanted.dataset)
+        found = (store.samples(*names).class_names for names in places)
+        there = next(filter(None, found), ())
+    _check_classes(given, there, wanted.dataset_name)
+    return there or given
+
+
+def _check_classes(given: Sequence[str], there: Sequence[str], where: str) -> None:
     if given and there and given != there:
         raise DatasetError(
-            f"{wanted.classes} lists other classes than {store.path if store else ''} has for "
-            f"{wanted.dataset_name} ({len(given)} and {len(there)}): leave classes=… away"
+            f"{where} has other classes in the store than are given ({len(there)} and "
+            f"{len(given)}): leave classes=… away, or call the dataset something else"
         )
-    return there or given
 
 
 def _writer(

@@ -83,8 +83,11 @@ def stored_confidences(
         raise InputError(
             f"{where}: confidences are numbers ({len(known)},), not {_described(values)}"
         )
-    if not ((values[known] >= 0) & (values[known] <= 1)).all():
-        raise InputError(f"{where}: confidences are 0 to 1, one for each prediction")
+    if len(wrong := np.flatnonzero(known & ~((values >= 0) & (values <= 1)))):
+        raise InputError(
+            f"{where}: confidences are 0 to 1, one for each prediction, not {values[wrong[0]]:g} "
+            f"(row {wrong[0]})"
+        )
     return np.where(known, values, np.nan).astype(np.float32)
 
 

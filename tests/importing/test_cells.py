@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DatasetError
+from clipsyn.exporting.manifest import Split
 from clipsyn.importing.cells import NewCell, align, check_labels, merged, new_table
 from clipsyn.importing.parts import Part
-from clipsyn.importing.settings import ImportSettings
 from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.samples import SampleTable
 
@@ -161,24 +161,24 @@ class TestMerged:
 
 
 class TestNewTable:
-    WANTED = ImportSettings("toy")
+    SPLIT = Split("toy", "test", NAMES, "acc1", "")
 
     def test_ids_and_labels_of_all_parts(self) -> None:
         one = part("ba", ["cat", "dog"], labels=("dog", ""))
         two = part("ca", ["bee", "dog"], labels=("cat", "dog"))
-        table = new_table([one, two], self.WANTED, ())
-        assert (table.ids, table.class_names) == (tuple("bac"), ("bee", "cat", "dog"))
-        np.testing.assert_array_equal(table.labels, [2, 2, 1])
+        table = new_table([one, two], self.SPLIT)
+        assert (table.ids, table.class_names) == (tuple("bac"), NAMES)
+        np.testing.assert_array_equal(table.labels, [1, 1, 0])
         assert not table.content.any()
 
     def test_rows_in_order_are_numbered(self) -> None:
-        table = new_table([part(None, ["cat"] * 11)], self.WANTED, NAMES)
+        table = new_table([part(None, ["cat"] * 11)], self.SPLIT)
         assert (table.ids[0], table.ids[10], table.class_names) == ("row-00", "row-10", NAMES)
 
     def test_labels_that_contradict(self) -> None:
         one, two = (part("a", ["cat"], labels=(label,)) for label in ("cat", "dog"))
         with pytest.raises(DatasetError, match=r"1 labels are others .* \(a: dog, not cat\)"):
-            new_table([one, two], self.WANTED, NAMES)
+            new_table([one, two], self.SPLIT)
 
 
 def test_labels_other_than_the_tables() -> None:
