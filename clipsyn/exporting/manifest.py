@@ -9,12 +9,10 @@ path leaves the folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from clipsyn.documents import foreign, parse_json
+from clipsyn.documents import first_problem, foreign, parse_json
 from clipsyn.errors import DatasetError
 from clipsyn.exporting import LAYOUTS
 from clipsyn.specs import FeatureKey
@@ -79,25 +77,25 @@ class Manifest:
 
 def read_manifest(folder: Path) -> Manifest:
     """What an export holds; raises DatasetError where that cannot be."""
+    from pydantic import TypeAdapter, ValidationError
+
     path = folder / NAME
     with foreign(lambda reason: DatasetError(f"{path} cannot be read: {reason}")):
         content = parse_json(path.read_bytes())
         version = str(content["format"])
         if version.partition(".")[0] != _FORMAT.partition(".")[0]:
             raise ValueError(f"it has format {version}, and this clipsyn reads {_FORMAT}")
-        if content["layout"] not in LAYOUTS:
-            raise ValueError(f"there is no layout '{content['layout']}'")
-        return _checked(
-            Manifest(
-                content["layout"],
-                tuple(map(_split, content["splits"])),
-                tuple(Classes(**_texts(it, Classes)) for it in content["classes"]),
-                tuple(map(_cell, content["cells"])),
-            )
-        )
+        try:
+            return _checked(TypeAdapter(Manifest).validate_python(content))
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
 
 
 def _checked(manifest: Manifest) -> Manifest:
+    if manifest.layout not in LAYOUTS:
+        raise ValueError(f"there is no layout '{manifest.layout}'")
+    if strange := {cell.kind for cell in manifest.cells}.difference(_KINDS):
+        raise ValueError(f"a cell holds {', '.join(_KINDS)}, not '{min(strange)}'")
     files = [*(cell.file for cell in manifest.cells), *(it.file for it in manifest.classes)]
     for file in files:
         path = PurePosixPath(file)
@@ -109,37 +107,10 @@ def _checked(manifest: Manifest) -> Manifest:
     if not manifest.cells:
         raise ValueError("it lists no cells")
     of_cells = {(it.key.dataset, it.key.split) for it in manifest.cells}
-    if strange := of_cells - set(splits):
-        raise ValueError(f"there are cells of {'/'.join(min(strange))}, and no such split")
+    if unlisted := of_cells - set(splits):
+        raise ValueError(f"there are cells of {'/'.join(min(unlisted))}, and no such split")
     if bare := set(splits) - of_cells:
         raise ValueError(f"there is a split {'/'.join(min(bare))}, and no cell of it")
     if len({(it.key, it.prompts) for it in manifest.cells}) < len(manifest.cells):
         raise ValueError("a cell stands twice")
     return manifest
-
-
-def _split(entry: Mapping[str, Any]) -> Split:
-    names = entry["class_names"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("class names are a list of texts")
-    plain = {name: entry[name] for name in ("dataset", "split", "metric", "licence")}
-    if not all(isinstance(value, str) for value in plain.values()):
-        raise ValueError("what a split says is texts")
-    return Split(class_names=tuple(names), **plain)
-
-
-def _cell(entry: Mapping[str, Any]) -> Cell:
-    key, prompts = FeatureKey(**_texts(entry["key"], FeatureKey)), entry["prompts"]
-    if entry["kind"] not in _KINDS:
-        raise ValueError(f"a cell holds {', '.join(_KINDS)}, not '{entry['kind']}'")
-    if prompts is not None and not isinstance(prompts, str):
-        raise ValueError("the name of a prompt set is a text")
-    return Cell(str(entry["file"]), key, entry["kind"], prompts, str(entry["fingerprint"]))
-
-
-def _texts(entry: Mapping[str, Any], of: type) -> dict[str, str]:
-    """The fields of a dataclass, all of them texts."""
-    fields = {name: entry[name] for name in of.__annotations__}
-    if not all(isinstance(value, str) for value in fields.values()):
-        raise ValueError(f"what a {of.__name__} says is texts")
-    return fields

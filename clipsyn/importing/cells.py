@@ -244,12 +244,14 @@ def _values(part: Part, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a part, by their names in the store, in its own order."""
     if part.kind == "embeddings":
         embedding = _embedding(part.values)
-        return {"image_embedding": embedding, "valid": np.isfinite(embedding).all(axis=1)}
+        finite = np.asarray(np.isfinite(embedding).all(axis=1))
+        return {"image_embedding": embedding, "valid": finite}
     if part.kind == "logits":
         return {"logit": part.values, "valid": finite_rows(part.values)}
     classes = predicted_indices(part.values, names, part)
     valid = classes >= 0
-    arrays = {"prediction": np.where(valid, classes, NO_PREDICTION).astype(np.uint16)}
+    predicted = np.where(valid, classes, NO_PREDICTION).astype(np.uint16)
+    arrays: dict[str, NDArray[Any]] = {"prediction": predicted}
     if part.confidence is not None:
         arrays["confidence"] = stored_confidences(str(part), part.confidence, valid)
     return {**arrays, "valid": valid}
@@ -267,7 +269,8 @@ def _embedding(values: NDArray[Any]) -> NDArray[np.float16]:
         norm = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
         unit = (values / norm).astype(np.float32)
     unit[~np.isfinite(unit).all(axis=1)] = np.nan
-    return unit.astype(np.float16)
+    rounded: NDArray[np.float16] = unit.astype(np.float16)
+    return rounded
 
 
 def _as_stored(values: NDArray[np.float32]) -> NDArray[np.float16] | None:

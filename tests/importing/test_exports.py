@@ -42,10 +42,10 @@ def refused(folder: Path, **settings: Any) -> str:
         (lambda it: it["cells"][0].update(file="/etc/passwd"), "leads out of the export"),
         (lambda it: it["classes"][0].update(file="a/../../x"), "leads out of the export"),
         (lambda it: it["cells"][0].update(kind="weights"), "a cell holds embeddings"),
-        (lambda it: it["cells"][0]["key"].update(backbone=3), "a FeatureKey says is texts"),
+        (lambda it: it["cells"][0]["key"].update(backbone=3), "cells.0.key.backbone"),
         (lambda it: it["splits"].clear(), "there are cells of toy/test, and no such split"),
         (lambda it: it["splits"].append(it["splits"][0]), "a split stands twice"),
-        (lambda it: it["splits"][0].update(class_names="abc"), "class names are a list"),
+        (lambda it: it["splits"][0].update(class_names="abc"), "splits.0.class_names"),
         (lambda it: it["cells"].clear(), "it lists no cells"),
         (lambda it: it["cells"].append(it["cells"][0]), "a cell stands twice"),
         (lambda it: it["splits"].append({**it["splits"][0], "split": "x"}), "and no cell of it"),
@@ -101,6 +101,16 @@ def test_pickles_are_never_opened(folder: Path):
 def test_an_export_needs_no_options(folder: Path):
     assert "leave dataset=… away" in refused(folder, dataset="mine")
     assert "leave split=… away" in refused(folder, split="train")
+
+
+def test_other_class_names_are_refused(fakes, folder: Path, tmp_path: Path):
+    """Or labels and predictions, which are indices, would mean other classes."""
+    store = fakes.fill(tmp_path / "mine", [fakes.Encoder("x")])
+    content = json.loads((folder / "export.json").read_text())
+    content["splits"][0]["class_names"].reverse()
+    (folder / "export.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="other classes"):
+        import_files(store.path, [folder], ImportSettings())
 
 
 def test_other_samples_and_labels_are_refused(fakes, folder: Path, tmp_path: Path):
