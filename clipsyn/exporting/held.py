@@ -14,6 +14,12 @@ from clipsyn.store.cell import Imported
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
+_NAMES = {  # of the arrays, by what a cell holds; not every prediction has a confidence
+    "embeddings": ("image_embedding",),
+    "logits": ("logit",),
+    "predictions": ("prediction", "confidence"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Held:
@@ -51,12 +57,5 @@ def held(store: FeatureStore, key: FeatureKey) -> Iterator[Held]:
             prompts,
             str(group["fingerprint"]),
             cell.valid(prompts),
-            {name: cell.holding(name, prompts).read(name) for name in _names(kind, cell, prompts)},
+            {name: group.read(name) for name in _NAMES[kind] if name in group["arrays"]},
         )
-
-
-def _names(kind: str, cell: Any, prompts: str | None) -> tuple[str, ...]:
-    if kind == "predictions":
-        sure = cell.group(prompts)["kind"] == "imported-confidences"
-        return ("prediction", "confidence") if sure else ("prediction",)
-    return ("image_embedding",) if kind == "embeddings" else ("logit",)

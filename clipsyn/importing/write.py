@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -66,7 +66,7 @@ def import_files(store: Path, files: Sequence[Path], wanted: ImportSettings) -> 
             raise unknown_name("role of a column", role, ROLES)
     there = None if is_vacant(store) else FeatureStore.open(store)
     exports = [path for path in files if is_export(path)]
-    paths = _expanded([path for path in files if path not in exports], wanted.split)
+    paths = [*_expanded([path for path in files if path not in exports], wanted.split)]
     exported = [it for folder in exports for it in read_export(folder, wanted)]
     splits = [(_samples(there, it.dataset, it.split), it, parts) for it, parts in exported]
     if paths:
@@ -150,25 +150,21 @@ def _called(part: Part, wanted: ImportSettings) -> Part:
     return part
 
 
-def _expanded(files: Sequence[Path], split: str) -> list[Path]:
+def _expanded(files: Sequence[Path], split: str) -> Iterator[Path]:
     """Files as they are; a folder stands for all files in it that can be read, sorted.
 
     A feature cache of CLIP_benchmark's stands for its features of the split.
     """
-    expanded: list[Path] = []
     for path in files:
-        if is_clip_retrieval(path):
-            expanded.append(path)
-        elif path.is_dir() and (features := cached_features(path, split)):
-            expanded.append(features)
-        elif path.is_dir():
+        if is_clip_retrieval(path) or not path.is_dir():
+            yield path
+        elif features := cached_features(path, split):
+            yield features
+        else:
             readable = [file for file in sorted(path.iterdir()) if file.suffix in (*TABLES, *NUMPY)]
             if not readable:
                 raise DatasetError(f"{path} has no file to import: {_FORMATS}")
-            expanded += readable
-        else:
-            expanded.append(path)
-    return expanded
+            yield from readable
 
 
 _FORMATS = "CSV, Parquet, npy, npz and pt are read"

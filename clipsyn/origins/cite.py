@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,37 +58,34 @@ def _cited(cells: Sequence[Made]) -> Iterator[tuple[str, str]]:
     yield SOFTWARE, "the software"
     if any(cell.imported is None for cell in cells):
         yield ENCODERS, "loading the backbones"
-    yield from _each((cell.weights.cited, cell.weights.backbone) for cell in cells)
-    yield from _each((cell.images.cited, cell.images.dataset) for cell in cells)
-    for cell in cells:
-        name = parse_perturbation(cell.key.perturbation).name
-        yield from _each([(of_perturbation(name), name)])
-
-
-def _each(found: Iterable[tuple[tuple[Work, ...], str]]) -> Iterator[tuple[str, str]]:
+    names = [parse_perturbation(cell.key.perturbation).name for cell in cells]
+    found = [
+        *((cell.weights.cited, cell.weights.backbone) for cell in cells),
+        *((cell.images.cited, cell.images.dataset) for cell in cells),
+        *((of_perturbation(name), name) for name in names),
+    ]
     for works, reason in found:
         yield from ((known.key, reason) for known in works)
 
 
 def _unknown(cells: Sequence[Made]) -> Iterator[str]:
-    for cell in cells:
-        if cell.imported and cell.weights.cited:
-            what = f"{cell.key.backbone} was imported ({cell.imported})"
-            yield f"{what}: it is cited by its name, which nothing proves"
-        elif not cell.weights.cited:
-            yield _about_weights(cell)
+    yield from filter(None, map(_about_weights, cells))
     for cell in cells:
         if not cell.images.cited:
             yield f"no citation is known for the dataset {cell.images.dataset}: see its source"
 
 
-def _about_weights(cell: Made) -> str:
-    weights = cell.weights
+def _about_weights(cell: Made) -> str | None:
+    name, weights = cell.weights.backbone, cell.weights
     if cell.imported:
-        what = f"{weights.backbone} was imported ({cell.imported})"
+        what = f"{name} was imported ({cell.imported})"
+        if weights.cited:
+            return f"{what}: it is cited by its name, which nothing proves"
         return f"{what}: cite who made it, which the store does not know"
-    where = weights.shown or weights.backbone
+    if weights.cited:
+        return None
+    where = weights.shown or name
     if where.startswith("hf-hub:"):
         page = f"https://huggingface.co/{where.removeprefix('hf-hub:')}"
-        return f"no citation is known for the weights {weights.backbone}: see {page}"
-    return f"no citation is known for the weights {weights.backbone} ({where}): see their source"
+        return f"no citation is known for the weights {name}: see {page}"
+    return f"no citation is known for the weights {name} ({where}): see their source"

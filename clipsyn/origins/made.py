@@ -65,7 +65,6 @@ class Images:
     count: int
     digest: str
     licence: str
-    imported: bool
 
     @property
     def name(self) -> str:
@@ -136,7 +135,6 @@ def images_of(store: FeatureStore, dataset: str, split: str) -> Images:
         group.sizes["sample"],
         str(group["identity"]["samples"]),
         str(group["licence"]),
-        bool(group.attributes.get("imported")),
     )
 
 

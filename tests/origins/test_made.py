@@ -82,7 +82,6 @@ def test_imported_cells_say_files_and_notes(tiny_store: FeatureStore):
     assert known.weights.files == ("mine.csv",)
     assert known.run.commands == ("clipsyn import",)
     assert (known.weights.source, known.weights.digest, known.weights.cited) == (None, None, ())
-    assert known.images.imported
 
 
 def test_cells_of_one_command_are_one_run(fakes, tmp_path: Path):
