@@ -1,7 +1,7 @@
 """Which texts stand for a class: templates of the dataset, of CLIP_benchmark, or of a file.
 
 CLIP_benchmark's lists are read from an installed `clip-benchmark` without importing it: its
-package pulls in transformers. The ImageNet templates of open_clip are `extract.prompts`' part.
+package pulls in transformers. The ImageNet templates of open_clip are `extract.plan`' part.
 """
 
 from __future__ import annotations

@@ -8,12 +8,15 @@ their upper 8, where PIL clips them and gives a white image.
 from __future__ import annotations
 
 import io
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from clipsyn.documents import one_line
-from clipsyn.extract.budget import DECODED, take
 
 # Rasters alone: of the formats that PIL also reads, EPS runs a program, and a file's name says
 # nothing of its format.
@@ -27,6 +30,16 @@ MOST_MEMORY = 5 << 28  # while it is decoded
 MOST_SCANS = 64  # of a JPEG: each is a pass over all pixels, and encoders make 10 or so
 MOST_NARROW = 200  # times as long as wide: the shorter side is what is resized
 _AREA_MEMORY = 5_000_000  # what resizing and perturbing take of a square of 224 to 384 pixels
+
+# Memory that all threads share: who would exceed it waits until others are done.
+# Bytes at a time, with room for several large photographs. What is larger than all of it runs
+# alone, and readers bound that.
+ENCODED, DECODED = "encoded", "decoded"
+_MOST = {ENCODED: 1 << 28, DECODED: 5 << 28}
+
+_CHANGED = threading.Condition()
+_TAKEN: Counter[str] = Counter()  # of all threads
+_THREAD = threading.local()
 
 
 class UndecodableImage(Exception):
@@ -57,6 +70,36 @@ def decode(data: bytes) -> Image.Image:
         raise UndecodableImage(f"not an image of a format that is read ({kinds})") from error
     except Exception as error:  # a header can lead PIL's parsers to any
         raise UndecodableImage(f"damaged: {one_line(error)}") from error
+
+
+@contextmanager
+def returned() -> Iterator[None]:
+    """Around the work on one image: what the thread takes inside is given back at the end."""
+    own = _THREAD.own = Counter[str]()
+    try:
+        yield
+    finally:
+        _THREAD.own = None
+        with _CHANGED:
+            _TAKEN.subtract(own)
+            _CHANGED.notify_all()
+
+
+def take(kind: str, size: int) -> None:
+    """Wait until `size` bytes are free; outside `returned`, where nothing is given back, never.
+
+    Encoded bytes are taken before decoded ones, and each once an image, so no two threads wait for
+    each other.
+    """
+    own: Counter[str] | None = getattr(_THREAD, "own", None)
+    if own is None:
+        return
+    with _CHANGED:
+        _CHANGED.wait_for(
+            lambda: own[kind] or not _TAKEN[kind] or _TAKEN[kind] + size <= _MOST[kind]
+        )
+        _TAKEN[kind] += size
+        own[kind] += size
 
 
 def _check_size(image: Image.Image, data: bytes) -> None:

@@ -120,7 +120,7 @@ def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
 def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedSplit:
     """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
     from clipsyn.extract.outline import OutlinedSplit
-    from clipsyn.extract.prompts import source_prompts
+    from clipsyn.extract.plan import source_prompts
 
     try:
         source = _opened(job, dataset, split)

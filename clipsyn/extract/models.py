@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.catalog.backbones import CONFIG_FILE
 from clipsyn.documents import one_line
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.config import read_config
-from clipsyn.extract.hub import cached, require_answer
 from clipsyn.extract.weights import checkpoint_shapes, misshapen, require_finite
 from clipsyn.registry import unknown_name
 from clipsyn.specs import Backbone
@@ -89,6 +91,36 @@ def look_for(backbone: Backbone) -> tuple[bool, int | None]:
     architecture, _, tag = source.partition("/")
     width = int(_architecture(architecture)["embed_dim"])
     return _is_downloaded(_pretrained(architecture, tag)), width
+
+
+def cached(repository: str, filename: str = "") -> Path | None:
+    """The path of a cached file, under one of the names open_clip looks for; "" is weights."""
+    places = (try_to_load_from_cache(repository, name) for name in _names(filename))
+    return next((Path(path) for path in places if isinstance(path, str)), None)
+
+
+def require_answer(repository: str, filename: str = "") -> None:
+    """Ask the hub once for a file that is not cached; raises ConnectionError if nobody answers.
+
+    Its download would ask six times, 31 s in all, for each name that a file can have. With the
+    hub's offline mode nobody is asked, and the download says so at once.
+    """
+    if constants.HF_HUB_OFFLINE or cached(repository, filename):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, _names(filename)[0]))
+    except HfHubHTTPError:
+        return  # it answers; the download will say why it refuses
+    except Exception as error:  # of requests, httpx or httpx2, by the hub's version
+        raise ConnectionError(str(error)) from error
+
+
+def _names(filename: str) -> tuple[str, ...]:
+    if not filename or filename == HF_WEIGHTS_NAME:
+        return HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+    if filename.endswith((".bin", ".pth")):
+        return f"{filename[:-4]}.safetensors", filename
+    return (filename,)
 
 
 def _is_downloaded(pretrained: dict[str, Any]) -> bool:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.datasets import look_up
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.extract.samples import sample_table
 from clipsyn.extract.settings import SplitSettings
+from clipsyn.extract.sources.base import sample_table
 from clipsyn.extract.sources.folder import FolderSource, open_undivided
 from clipsyn.extract.sources.manifest import ManifestSource, open_undivided_manifest
 from clipsyn.extract.sources.webdataset import is_webdataset

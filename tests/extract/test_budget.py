@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsyn.extract import budget
-from clipsyn.extract.budget import DECODED, ENCODED, returned, take
-from clipsyn.extract.decode import UndecodableImage, decode
+from clipsyn.extract import decode as budget
+from clipsyn.extract.decode import DECODED, ENCODED, UndecodableImage, decode, returned, take
 
 
 @pytest.fixture(autouse=True)

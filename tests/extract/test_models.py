@@ -18,8 +18,7 @@ from open_clip.factory import _find_checkpoint_in_dir
 from clipsyn.errors import CheckpointError, UnknownName
 from clipsyn.extract import models
 from clipsyn.extract.encoder import load_encoder
-from clipsyn.extract.hub import cached, require_answer
-from clipsyn.extract.models import locate, look_for, quiet_open_clip
+from clipsyn.extract.models import cached, locate, look_for, quiet_open_clip, require_answer
 from clipsyn.specs import Backbone
 
 
@@ -196,7 +195,7 @@ def test_a_hub_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(url: str) -> None:
         raise refusal
 
-    monkeypatch.setattr("clipsyn.extract.hub.get_hf_file_metadata", refuse)
+    monkeypatch.setattr("clipsyn.extract.models.get_hf_file_metadata", refuse)
     require_answer("a/b")
 
 

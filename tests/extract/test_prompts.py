@@ -7,7 +7,7 @@ import open_clip
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.extract.prompts import source_prompts
+from clipsyn.extract.plan import source_prompts
 from clipsyn.extract.sources.base import EncodedSource
 
 

@@ -1,4 +1,4 @@
-"""`clipsyn.extract.reduced`: decoded once, in bounded memory."""
+"""`clipsyn.extract.images`: decoded once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsyn.extract import reduced as module
+from clipsyn.extract import images as module
 from clipsyn.extract.decode import UndecodableImage
-from clipsyn.extract.reduced import ReducedImages
+from clipsyn.extract.images import ReducedImages
 from clipsyn.perturb import reduce_to_canvas
 
 ROWS = range(20)

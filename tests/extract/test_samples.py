@@ -1,4 +1,4 @@
-"""`clipsyn.extract.samples`: a sample table of what a source holds."""
+"""`clipsyn.extract.sources.base`: a sample table of what a source holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clipsyn.extract.samples import sample_table
+from clipsyn.extract.sources.base import sample_table
 
 
 def test_the_sample_table_has_every_image_s_hash(fakes: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +18,15 @@ from PIL import Image
 
 from clipsyn.catalog.datasets import DatasetInfo, find_dataset
 from clipsyn.errors import DatasetError
-from clipsyn.extract.budget import ENCODED, take
-from clipsyn.extract.decode import MOST_BYTES, UndecodableImage, decode
+from clipsyn.extract.decode import ENCODED, MOST_BYTES, UndecodableImage, decode, returned, take
+from clipsyn.numerics.blocks import usable_cores
 from clipsyn.numerics.logits import NO_CLASS
 from clipsyn.printable import few
-from clipsyn.store.samples import check_samples
+from clipsyn.progress import Progress
+from clipsyn.store.samples import SampleTable, check_samples
 
 UNLABELLED = -1
+_HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
 
 
 class ImageSource(Protocol):
@@ -219,3 +222,30 @@ class EncodedSource(BaseSource):
         except OSError as error:
             raise UndecodableImage(f"cannot be read: {error.strerror or error}") from error
         return decode(data)
+
+
+def sample_table(source: ImageSource, progress: Progress) -> SampleTable:
+    """The source's sample table, every image read and hashed."""
+    counter = progress.add(f"{source.name}/{source.split}: reading", len(source))
+    digest = returned()(source.digest)
+
+    def digests(part: range) -> bytes:
+        content = b"".join(map(digest, part))
+        progress.advance(counter, len(part))
+        return content
+
+    rows = range(len(source))
+    parts = [rows[start : start + _HASHED_TOGETHER] for start in rows[::_HASHED_TOGETHER]]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        content = b"".join(pool.map(digests, parts))
+    progress.finish(counter)
+    return SampleTable(
+        dataset=source.name,
+        split=source.split,
+        ids=source.ids,
+        labels=source.labels,
+        content=np.frombuffer(content, np.uint8).reshape(-1, 32),
+        class_names=source.class_names,
+        metric=source.metric,
+        licence=source.licence,
+    )
