@@ -77,7 +77,7 @@ def _show_outline(outline: Outline) -> None:
     from clipsyn.show.tables import show
 
     say_outlined(outline)
-    say_lines(f"{show(outline.table())}\n")
+    say_lines(f"{show(outline.table().drop('passes left'))}\n")
     for paragraph in (outline.summary(), outline.unchecked()):
         say_lines(paragraph)
 

@@ -88,7 +88,7 @@ def _show_plan(recipe: Recipe) -> None:
     for number, stage in enumerate(stages, 1):
         say(f"[{number}/{len(stages)}] {stage.stage}", bold=True)
         if stage.outline:
-            say_lines(show(stage.outline.table()))
+            say_lines(show(stage.outline.table().drop("passes left")))
         say_lines(f"{'already there: ' if stage.is_there else ''}{stage.what}\n")
     if outlines:
         say_lines(f"in all: {total(stages)}")

@@ -18,6 +18,7 @@ from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
 from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit, outlined_cells
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.numerics.blocks import usable_cores
 from clipsyn.numerics.logits import CHUNK_ROWS
@@ -29,7 +30,6 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
 
 if TYPE_CHECKING:
-    from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit
     from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import RunSettings
     from clipsyn.extract.sources import ImageSource
@@ -59,18 +59,15 @@ def outline_job(path: Path, job: ExtractSettings) -> Outline:
     """
     settle_process()
     from clipsyn.extract.encoder import resolve_device, resolve_precision
-    from clipsyn.extract.outline import Outline
 
     settings_for(job)
     resolve_precision(job.precision, resolve_device(job.device))
     datasets, splits, perturbations = _asked(job)
-    return Outline(
-        [_outlined_backbone(backbone) for backbone in resolve_backbones(job.backbones)],
-        _of_each(datasets, splits, partial(_outlined_split, job)),
-        perturbations,
-        () if is_vacant(path) else FeatureStore.open(path).keys(),
-        job.logits,
-    )
+    backbones = [_outlined_backbone(backbone) for backbone in resolve_backbones(job.backbones)]
+    outlined = _of_each(datasets, splits, partial(_outlined_split, job))
+    cells = outlined_cells(backbones, outlined, perturbations, job.logits)
+    stored = () if is_vacant(path) else FeatureStore.open(path).keys()
+    return Outline(cells, stored, backbones, outlined)
 
 
 def run_job(plan: Plan, settings: RunSettings, progress: Progress) -> None:
@@ -110,7 +107,6 @@ def _wanted(job: ExtractSettings) -> Wanted:
 
 def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
     from clipsyn.extract.models import look_for
-    from clipsyn.extract.outline import OutlinedBackbone
 
     is_here, width = look_for(backbone)
     known = cost_of(backbone)
@@ -119,7 +115,6 @@ def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
 
 def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedSplit:
     """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
-    from clipsyn.extract.outline import OutlinedSplit
     from clipsyn.extract.plan import source_prompts
 
     try:

@@ -1,7 +1,7 @@
-"""What an extraction would do, as far as it is known without weights and images.
+"""What an extraction would do and take, in tables and words.
 
-Widths and costs come from the catalogue and from open_clip's configurations, sizes of datasets
-that are not here from the catalogue. Unknown values are None.
+Without weights and images, widths and costs come from the catalogue and from open_clip's
+configurations, sizes of datasets from the catalogue; unknown values are None, or NaN in a `Cost`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipsyn.extract.plan import severities
-from clipsyn.extract.sizes import CellBytes, stores_logits
-from clipsyn.specs import FeatureKey, Perturbation
+from clipsyn.specs import CLEAN, FeatureKey, Perturbation, parse_perturbation
 
 
 @dataclass(frozen=True)
@@ -41,31 +39,79 @@ class Cost(NamedTuple):
 
     passes: float = 0  # images through a backbone
     gflops: float = 0
-    size: CellBytes = CellBytes()
+    embeddings: float = 0  # bytes on disk, of these and what follows
+    logits: float = 0
+    predictions: float = 0
+
+    @classmethod
+    def of(
+        cls,
+        images: float,
+        passes: float,
+        gflops: float,
+        width: float,
+        classes: float,
+        *,
+        has_logits: bool,
+    ) -> Cost:
+        """One cell: without embeddings if `passes` is 0, without predictions if `classes` is 0."""
+        return cls(
+            passes,
+            passes and passes * gflops,
+            images * (2 * width + 1) if passes else 0,  # float16, and whether it is valid
+            images * 4 * classes if has_logits and classes else 0,
+            images * 2 if classes else 0,
+        )
 
     @classmethod
     def sum(cls, costs: Iterable[Cost]) -> Cost:
-        each = [*costs]
-        return cls(
-            sum(cost.passes for cost in each),
-            sum(cost.gflops for cost in each),
-            CellBytes.sum(cost.size for cost in each),
-        )
+        return cls(*map(sum, zip(cls(), *costs, strict=True)))
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """Megabytes on disk, by what is stored."""
+        return {kind: getattr(self, kind) / 1e6 for kind in self._fields[2:]}
+
+    def columns(self) -> dict[str, float | None]:
+        """For tables."""
+        sizes = {f"{kind} MB": size for kind, size in self.sizes.items()}
+        columns = {"passes left": self.passes, "GFLOPs": self.gflops, **sizes}
+        known = {name: None if math.isnan(value) else value for name, value in columns.items()}
+        gflops = known["GFLOPs"]
+        return {**known, "GFLOPs": None if gflops is None else round(gflops)}
+
+    @property
+    def storage(self) -> str:
+        if math.isnan(total := sum(self.sizes.values())):
+            return "an unknown number of MB to store"
+        sizes = ", ".join(f"{kind} {size:,.1f}" for kind, size in self.sizes.items())
+        return f"{total:,.1f} MB to store ({sizes})"
 
     def __str__(self) -> str:
         passes, gflops = _told(self.passes), _told(self.gflops)
-        return f"{passes} images through a backbone, {gflops} GFLOPs, {self.size}"
+        return f"{passes} images through a backbone, {gflops} GFLOPs, {self.storage}"
+
+
+class OutlinedCell(NamedTuple):
+    split: OutlinedSplit
+    perturbation: Perturbation
+    backbone: str
+    cost: Cost
+
+    @property
+    def key(self) -> FeatureKey:
+        split, label = self.split, self.perturbation.label
+        return FeatureKey(split.dataset, split.split, label, self.backbone)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A plan for which weights or images are missing; cells in the store count by their names."""
+    """Cells that are asked for, and the keys of those that are stored."""
 
-    backbones: Sequence[OutlinedBackbone]
-    splits: Sequence[OutlinedSplit]
-    perturbations: Sequence[Perturbation]
+    cells: Sequence[OutlinedCell]
     stored: Collection[FeatureKey]
-    logits: str = "clean"
+    backbones: Sequence[OutlinedBackbone] = ()
+    splits: Sequence[OutlinedSplit] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -85,48 +131,46 @@ class Outline:
         return pl.DataFrame(rows, infer_schema_length=None)
 
     def table(self) -> pl.DataFrame:
-        """A row for each dataset, split and perturbation, as in `Plan.table`."""
+        """A row for each dataset, split and perturbation: what is there, what the rest costs.
+
+        The severities of a perturbation share a row: "jpeg-1,2,3".
+        """
         rows = []
-        for split in self.splits:
-            for _, same in groupby(self.perturbations, lambda p: replace(p, severity=0)):
-                group = list(same)
-                to_make = self._to_make([split], group)
-                _, gflops, size = self._cost(to_make)
-                cells = len(group) * len(self.backbones)
-                rows.append(
-                    {
-                        "dataset": split.dataset,
-                        "split": split.split,
-                        "perturbation": severities(p.label for p in group),
-                        "images": split.images,
-                        "classes": split.classes,
-                        "cells": cells,
-                        "stored": cells - len(to_make),
-                        "GFLOPs": None if math.isnan(gflops) else round(gflops),
-                        **size.columns(),
-                        "found": _place(not split.missing),
-                    }
-                )
+        groups = groupby(self.cells, lambda it: (it.split, replace(it.perturbation, severity=0)))
+        for (split, _), group in groups:
+            cells = [*group]
+            to_make = self._to_make(cells)
+            rows.append(
+                {
+                    "dataset": split.dataset,
+                    "split": split.split,
+                    "perturbation": _severities(cell.perturbation.label for cell in cells),
+                    "images": split.images,
+                    "classes": split.classes,
+                    "cells": len(cells),
+                    "stored": len(cells) - len(to_make),
+                    **Cost.sum(cell.cost for cell in to_make).columns(),
+                    "found": _place(not split.missing),
+                }
+            )
         return pl.DataFrame(rows, infer_schema_length=None)
 
     def summary(self) -> str:
-        to_make = self._to_make(self.splits, self.perturbations)
-        cells = len(self.splits) * len(self.perturbations) * len(self.backbones)
-        return f"{len(to_make):,} of {cells:,} cells to make: {self._cost(to_make)}"
+        to_make = self._to_make(self.cells)
+        return f"{len(to_make):,} of {len(self.cells):,} cells to make: {self.cost()}"
 
     def every(self) -> Iterator[FeatureKey]:
         """Every cell, stored or not."""
-        return (_key(*cell) for cell in self._cells(self.splits, self.perturbations))
+        return (cell.key for cell in self.cells)
 
     def cost(self) -> Cost:
         """Of the cells that are not stored."""
-        return self._cost(self._to_make(self.splits, self.perturbations))
+        return Cost.sum(cell.cost for cell in self._to_make(self.cells))
 
     def cost_of_answers(self, keys: Collection[FeatureKey]) -> Cost:
         """Of predictions and logits under other prompts, for cells whose embeddings are there."""
-        cells = self._cells(self.splits, self.perturbations)
-        sizes = (self._answers(*cell[:2]) for cell in cells if _key(*cell) in keys)
-        return Cost(0, 0, CellBytes.sum(sizes))
+        whole = Cost.sum(cell.cost for cell in self.cells if cell.key in keys)
+        return whole._replace(passes=0, gflops=0, embeddings=0)
 
     def unchecked(self) -> str:
         """What is missing, and what the outline therefore leaves open."""
@@ -145,40 +189,40 @@ class Outline:
         catalogue = " (their numbers are the catalogue's)" if images else ""
         return f"not here: {' and '.join(filter(None, parts))}{catalogue}. {doubt}"
 
-    def _cells(
-        self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
-    ) -> Iterator[_Cell]:
-        return product(splits, perturbations, self.backbones)
-
-    def _to_make(
-        self, splits: Iterable[OutlinedSplit], perturbations: Sequence[Perturbation]
-    ) -> list[_Cell]:
-        """The cells that are not stored."""
-        cells = self._cells(splits, perturbations)
-        return [cell for cell in cells if _key(*cell) not in self.stored]
-
-    def _cost(self, cells: Iterable[_Cell]) -> Cost:
-        costs = []
-        for split, perturbation, backbone in cells:
-            images = _number(split.images)
-            answers = self._answers(split, perturbation)
-            embeddings = CellBytes.of(images, _number(backbone.embed_dim), 0, False)
-            size = CellBytes.sum([embeddings, answers])
-            costs.append(Cost(images, images * _number(backbone.gflops), size))
-        return Cost.sum(costs)
-
-    def _answers(self, split: OutlinedSplit, perturbation: Perturbation) -> CellBytes:
-        has_logits = stores_logits(perturbation, self.logits)
-        return CellBytes.of(_number(split.images), 0, _number(split.classes), has_logits)
+    def _to_make(self, cells: Iterable[OutlinedCell]) -> list[OutlinedCell]:
+        return [cell for cell in cells if cell.key not in self.stored]
 
 
-_Cell = tuple[OutlinedSplit, Perturbation, OutlinedBackbone]
+def outlined_cells(
+    backbones: Iterable[OutlinedBackbone],
+    splits: Iterable[OutlinedSplit],
+    perturbations: Iterable[Perturbation],
+    logits: str,
+) -> list[OutlinedCell]:
+    """Every cell, with what it takes if nothing of it is there."""
+    cells = []
+    for split, perturbation, backbone in product(splits, perturbations, backbones):
+        images, classes = _number(split.images), _number(split.classes)
+        gflops, width = _number(backbone.gflops), _number(backbone.embed_dim)
+        has_logits = stores_logits(perturbation, logits)
+        cost = Cost.of(images, images, gflops, width, classes, has_logits=has_logits)
+        cells.append(OutlinedCell(split, perturbation, backbone.name, cost))
+    return cells
 
 
-def _key(
-    split: OutlinedSplit, perturbation: Perturbation, backbone: OutlinedBackbone
-) -> FeatureKey:
-    return FeatureKey(split.dataset, split.split, perturbation.label, backbone.name)
+def stores_logits(perturbation: Perturbation, logits: str) -> bool:
+    """Whether cells of a perturbation store logits by that setting: clean, all or none."""
+    return logits == "all" or (logits == "clean" and perturbation.name == CLEAN.name)
+
+
+def _severities(labels: Iterable[str]) -> str:
+    """One label, "jpeg-1,2,3", for the labels of one perturbation at several severities."""
+    first, *others = dict.fromkeys(labels)
+    if not others:
+        return first
+    levels = sorted(parse_perturbation(label).severity for label in (first, *others))
+    one = parse_perturbation(first)
+    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, levels))}", 1)
 
 
 def _place(is_here: bool) -> str:

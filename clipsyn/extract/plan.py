@@ -5,10 +5,9 @@ Planning reads images (to hash them) and the store, and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import polars as pl
 
@@ -18,7 +17,7 @@ from clipsyn.command import advised
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
-from clipsyn.extract.sizes import CellBytes, stores_logits
+from clipsyn.extract.outline import Cost, Outline, OutlinedCell, OutlinedSplit, stores_logits
 from clipsyn.extract.sources.base import ImageSource, sample_table
 from clipsyn.progress import Progress
 from clipsyn.schema import IDENTITY_VERSION
@@ -27,7 +26,6 @@ from clipsyn.specs import (
     Identity,
     Perturbation,
     PromptSet,
-    parse_perturbation,
 )
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
@@ -66,19 +64,15 @@ class CellPlan:
         return sum(len(self.draft.blocks.range(block)) for block in self.draft.pending())
 
     @property
-    def gflops(self) -> float:
-        """GFLOPs of the image tower for the images left; 0 where a backbone's cost is not known."""
-        return self.images_left * (self.encoder.gflops or 0.0)
-
-    @property
-    def bytes(self) -> CellBytes:
-        """Bytes on disk of what is not there yet."""
+    def cost(self) -> Cost:
+        """Of what is not there yet, as if a tower whose GFLOPs are not known took none."""
         classes = 0
         if self.classes and self.answers and not self.answers.is_published():
             classes = len(self.classes.class_names)
-        width = self.encoder.embed_dim if self.images_left else 0
         has_logits = self.answers is not None and self.answers.kind == "logits"
-        return CellBytes.of(self.draft.blocks.samples, width, classes, has_logits)
+        images, gflops = self.draft.blocks.samples, self.encoder.gflops or 0.0
+        left, width = self.images_left, self.encoder.embed_dim
+        return Cost.of(images, left, gflops, width, classes, has_logits=has_logits)
 
     @property
     def is_needed(self) -> bool:
@@ -95,6 +89,11 @@ class SplitPlan:
     table: SampleTable
     samples: Draft
     cells: tuple[CellPlan, ...]
+
+    @property
+    def outlined(self) -> OutlinedSplit:
+        table = self.table
+        return OutlinedSplit(table.dataset, table.split, len(table), len(table.class_names))
 
     def corrects(self, store: FeatureStore) -> bool:
         """Whether labels or class names in the store differ from the source's."""
@@ -130,54 +129,23 @@ class Plan:
         by_target = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
         return list(by_target.values())
 
-    def table(self) -> pl.DataFrame:
-        """A row for each dataset, split and perturbation: what is there, what the rest costs.
+    def outline(self) -> Outline:
+        """The plan as it stands: what is there, what the rest costs."""
+        cells = [
+            OutlinedCell(split.outlined, cell.perturbation, cell.key.backbone, cell.cost)
+            for split in self.splits
+            for cell in split.cells
+        ]
+        return Outline(cells, {cell.key for cell in self.cells if not cell.is_needed})
 
-        The severities of a perturbation share a row: "jpeg-1,2,3".
-        """
-        rows = []
-        for split in self.splits:
-            for _, group in groupby(
-                split.cells, lambda cell: replace(cell.perturbation, severity=0)
-            ):
-                cells = list(group)
-                rows.append(
-                    {
-                        "dataset": split.table.dataset,
-                        "split": split.table.split,
-                        "perturbation": severities(cell.key.perturbation for cell in cells),
-                        "images": len(split.table),
-                        "cells": len(cells),
-                        "done": sum(not cell.is_needed for cell in cells),
-                        "passes left": sum(cell.images_left for cell in cells),
-                        "GFLOPs": round(sum(cell.gflops for cell in cells)),
-                        **CellBytes.sum(cell.bytes for cell in cells).columns(),
-                    }
-                )
-        return pl.DataFrame(rows)
+    def table(self) -> pl.DataFrame:
+        return self.outline().table().drop("classes", "found").rename({"stored": "done"})
 
     def summary(self) -> str:
-        cells = list(self.cells)
-        todo = [cell for cell in cells if cell.is_needed]
-        if not todo:
-            correct = ", labels or class names are to be corrected" if self.is_needed else ""
-            return f"all {len(cells):,} cells are there{correct}"
-        return (
-            f"{len(todo):,} of {len(cells):,} cells to make: "
-            f"{sum(cell.images_left for cell in todo):,} images through a backbone, "
-            f"{sum(cell.gflops for cell in todo):,.0f} GFLOPs, "
-            f"{CellBytes.sum(cell.bytes for cell in todo)}"
-        )
-
-
-def severities(labels: Iterable[str]) -> str:
-    """One label, "jpeg-1,2,3", for the labels of one perturbation at several severities."""
-    first, *others = dict.fromkeys(labels)
-    if not others:
-        return first
-    levels = sorted(parse_perturbation(label).severity for label in (first, *others))
-    one = parse_perturbation(first)
-    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, levels))}", 1)
+        if any(cell.is_needed for cell in self.cells):
+            return self.outline().summary()
+        correct = ", labels or class names are to be corrected" if self.is_needed else ""
+        return f"all {len([*self.cells]):,} cells are there{correct}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipsyn.extract.outline import Cost, Outline
 from clipsyn.printable import counted
 from clipsyn.specs import FeatureKey
 
 if TYPE_CHECKING:
-    from clipsyn.extract.outline import Cost, Outline
     from clipsyn.extract.settings import ExtractSettings
     from clipsyn.protocol.settings import ProtocolSettings
     from clipsyn.recipe import Recipe
@@ -55,8 +55,6 @@ def plan_recipe(recipe: Recipe, made: Made | None = None) -> Iterator[Planned]:
 
 def total(stages: Sequence[Planned]) -> Cost:
     """What all extractions together take."""
-    from clipsyn.extract.outline import Cost
-
     return Cost.sum(stage.cost for stage in stages if stage.cost)
 
 
@@ -69,7 +67,6 @@ def joined(outlines: Sequence[Outline]) -> Outline:
 
 def planned_extraction(store: Path, settings: ExtractSettings, made: Made) -> Planned:
     from clipsyn.extract.job import outline_job
-    from clipsyn.extract.outline import Cost
 
     outline = outline_job(store, settings)
     every = {*outline.every()}
@@ -81,7 +78,7 @@ def planned_extraction(store: Path, settings: ExtractSettings, made: Made) -> Pl
     made.add(outline, settings.prompts)
     what = outline.summary()
     if answered:
-        what += f"; {len(answered):,} get answers of these prompts: {answers.size}"
+        what += f"; {len(answered):,} get answers of these prompts: {answers.storage}"
     cost = Cost.sum([outline.cost(), answers])
     is_there = every <= {*outline.stored} and not answered
     return Planned("extract", what, is_there, outline, cost)

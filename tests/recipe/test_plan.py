@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import UnknownName
+from clipsyn.extract.outline import Cost
 from clipsyn.recipe import STAGES, Recipe, run_recipe
 from clipsyn.recipe.plan import Made, joined, plan_recipe, total
 
@@ -42,20 +43,20 @@ def test_a_cell_is_made_once() -> None:
     (again,) = plan(EXTRACT, made=(made := Made())) and plan(EXTRACT, made=made)
     assert again.is_there
     assert again.cost.passes == 0
-    assert sum(again.cost.size) == 0
+    assert sum(again.cost) == 0
 
 
 def test_other_prompts_add_answers_and_no_pass() -> None:
     stages = plan(EXTRACT, {**EXTRACT, "prompts": "simple"}, {**EXTRACT, "prompts": "simple"})
     first, second, third = stages
     assert (second.cost.passes, second.cost.gflops) == (0, 0)
-    assert second.cost.size.embeddings == 0
-    assert second.cost.size.logits == 2 * N * CLASSES * 4
-    assert second.cost.size.predictions == 2 * N * 2
+    assert second.cost.embeddings == 0
+    assert second.cost.logits == 2 * N * CLASSES * 4
+    assert second.cost.predictions == 2 * N * 2
     assert "2 get answers of these prompts" in second.what
     assert (second.is_there, third.is_there) == (False, True)
-    assert sum(third.cost.size) == 0
-    assert sum(total(stages).size) == sum(first.cost.size) + sum(second.cost.size)
+    assert sum(third.cost) == 0
+    assert total(stages) == Cost.sum([first.cost, second.cost])
 
 
 def test_other_prompts_over_a_store_that_is_there(tmp_path: Path, write_images: Any) -> None:
@@ -70,13 +71,13 @@ def test_other_prompts_over_a_store_that_is_there(tmp_path: Path, write_images: 
     (other,) = plan({**stage, "prompts": "mine.json"})
     assert (same.is_there, simple.is_there, other.is_there) == (True, True, False)
     assert other.cost.passes == 0
-    assert sum(other.cost.size) == 6 * (2 * 4 + 2)  # six images, two classes
+    assert sum(other.cost) == 6 * (2 * 4 + 2)  # six images, two classes
 
 
 def test_logits_that_are_not_stored_are_not_counted() -> None:
     _, second = plan(EXTRACT, {**EXTRACT, "prompts": "simple", "logits": "none"})
-    assert second.cost.size.logits == 0
-    assert second.cost.size.predictions == 2 * N * 2
+    assert second.cost.logits == 0
+    assert second.cost.predictions == 2 * N * 2
 
 
 def test_what_several_extractions_lack_is_told_once() -> None:
