@@ -31,7 +31,7 @@ import open_clip  # noqa: E402
 import subjects  # noqa: E402
 import torch  # noqa: E402
 
-from clipsyn.extract.encoder import OpenClipEncoder, resolve_precision  # noqa: E402
+from clipsyn.extract.encoder import Encoder, resolve_precision  # noqa: E402
 from clipsyn.extract.images import Images, batches  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
@@ -73,7 +73,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Extraction:
-    encoder: OpenClipEncoder
+    encoder: Encoder
     store: Path
     settings: RunSettings
 
@@ -124,7 +124,7 @@ def make_sources(folder: Path, images: int, photographs: int) -> dict[str, Image
     rng = np.random.default_rng(0)
     held = rng.integers(0, 256, (min(DIFFERENT, images), SIZE, SIZE, 3), dtype=np.uint8)
     jpegs = open_source(str(subjects.write_photographs(folder, photographs)), "test")
-    return {"pixels in memory": subjects.Pixels(SIZE, images, held), "JPEGs": jpegs}
+    return {"pixels in memory": subjects.Pixels.of(SIZE, images, held), "JPEGs": jpegs}
 
 
 def measure(

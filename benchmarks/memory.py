@@ -48,7 +48,7 @@ def extraction(folder: Path, images: int) -> None:
 
     backbone = subjects.random_backbone(folder, "tiny", MODEL)
     encoders = subjects.load([backbone], "cpu")
-    source = subjects.Pixels(SIZE, images)
+    source = subjects.Pixels.of(SIZE, images)
     begin = time.perf_counter()
     settings = settings_for(ExtractSettings(datasets=(), device="cpu"))
     subjects.extract(folder / f"store-{images}", encoders, source, settings=settings)

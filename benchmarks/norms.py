@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn.analyses.representation.measures import compare
-from clipsyn.extract.encoder import OpenClipEncoder, load_encoder
+from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.models import build, locate
 from clipsyn.extract.sources import open_source
 from clipsyn.numerics.metrics import judge
@@ -36,7 +36,7 @@ class Raw:
 
     def __init__(self, store: FeatureStore, key: FeatureKey) -> None:
         backbone = Backbone(key.backbone, store.cell(key).encoder()[1])
-        self.encoder: OpenClipEncoder = load_encoder(backbone, device="cpu")
+        self.encoder: Encoder = load_encoder(backbone, device="cpu")
         self.model = build(backbone, locate(backbone)).eval()
 
     def encode(self, images: list[Any]) -> NDArray[np.float32]:

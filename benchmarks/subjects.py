@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from clipsyn.catalog import data_dir
 from clipsyn.catalog.backbones import resolve_backbones
-from clipsyn.extract.encoder import OpenClipEncoder, load_encoder
+from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.models import quiet_open_clip
 from clipsyn.extract.plan import Wanted, make_plan
 from clipsyn.extract.run import RunSettings, run
@@ -58,7 +58,7 @@ def random_backbone(folder: Path, name: str, config: dict[str, Any] | None = Non
     return Backbone(name, f"local-dir:{target}")
 
 
-def load(backbones: Sequence[Backbone], device: str = "auto") -> list[OpenClipEncoder]:
+def load(backbones: Sequence[Backbone], device: str = "auto") -> list[Encoder]:
     return [load_encoder(backbone, device=device) for backbone in backbones]
 
 
@@ -98,29 +98,17 @@ class Silence:
 
 
 @dataclass(frozen=True, eq=False)
-class Pixels:
-    """An image source whose images come out of memory, or out of a random generator each time."""
+class Pixels(ImageSource):
+    """Images that come out of memory, or out of a random generator each time."""
 
-    size: int
-    count: int
-    held: NDArray[np.uint8] | None = None  # (n, size, size, 3), used over and over
-    name: str = "pixels"
-    split: str = "test"
-    class_names: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    metric: str = "acc1"
-    licence: str = ""
-    notes: tuple[str, ...] = ()
+    size: int = field(kw_only=True)
+    held: NDArray[np.uint8] | None = field(kw_only=True)  # (n, size, size, 3), used over and over
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", tuple(f"{index:07}" for index in range(self.count)))
-        object.__setattr__(self, "labels", np.full(self.count, -1, np.int32))
-
-    ids: tuple[str, ...] = ()
-    labels: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-
-    def __len__(self) -> int:
-        return self.count
+    @classmethod
+    def of(cls, size: int, count: int, held: NDArray[np.uint8] | None = None) -> Pixels:
+        ids = tuple(f"{index:07}" for index in range(count))
+        labels = np.full(count, -1, np.int32)
+        return cls("pixels", "test", ids, labels, size=size, held=held)
 
     def digest(self, index: int) -> bytes:
         return index.to_bytes(32, "little")
@@ -134,7 +122,7 @@ class Pixels:
 
 def extract(
     store: Path,
-    encoders: Sequence[OpenClipEncoder],
+    encoders: Sequence[Encoder],
     source: ImageSource,
     perturbation: Perturbation = CLEAN,
     settings: RunSettings | None = None,

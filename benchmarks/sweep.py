@@ -40,7 +40,7 @@ import subjects  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from clipsyn.extract.encoder import OpenClipEncoder  # noqa: E402
+from clipsyn.extract.encoder import Encoder  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
 from clipsyn.extract.sources import ImageSource, open_source  # noqa: E402
 from clipsyn.perturb import apply, resolve  # noqa: E402
@@ -107,7 +107,7 @@ class _Every:
 class Sweep:
     """Both ways through the same backbones, images and perturbation."""
 
-    encoders: Sequence[OpenClipEncoder]
+    encoders: Sequence[Encoder]
     peers: Sequence[Peer]
     source: ImageSource
     perturbation: Perturbation
@@ -154,7 +154,7 @@ class Sweep:
 def unlabelled(source: ImageSource) -> ImageSource:
     """Without class names: neither side encodes texts then."""
     labels = np.full(len(source), -1, np.int32)
-    bare: ImageSource = replace(source, class_names=(), labels=labels)  # type: ignore[type-var]
+    bare: ImageSource = replace(source, class_names=(), labels=labels)
     return bare
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -35,43 +35,7 @@ from clipsyn.specs import Backbone, Identity, canonical_json
 PRECISIONS = ("fp32", "bf16", "amp_bf16", "amp_fp16")
 
 
-class Encoder(Protocol):
-    """What extraction needs of a backbone; `OpenClipEncoder` is the one that ships."""
-
-    backbone: Backbone
-    identity: Identity  # everything that decides an embedding; JSON values, no path, no version
-    provenance: dict[str, Any]  # recorded, not compared
-    embed_dim: int
-    logit_scale: float  # what cosines are multiplied by: exp of the trained parameter
-    preprocess_key: str  # encoders with equal keys share preprocessed pixels
-    gflops: float | None  # image tower, per image, 2 FLOPs per multiply-add
-
-    @property
-    def device(self) -> torch.device | str:
-        """The device that images are encoded on."""
-
-    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop: (height, width, 3)."""
-
-    def encode_images(self, pixels: NDArray[np.uint8]) -> Any:
-        """(n, height, width, 3) -> (n, embed) float16, unit norm, on the device, not waited for."""
-
-    def to_host(self, parts: Sequence[Any]) -> NDArray[np.float16]:
-        """Concatenate what `encode_images` returned, waiting for it: (n, embed)."""
-
-    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,): how many positions decide each text's embedding."""
-
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, embed), unit norm."""
-
-
-def load_encoder(
-    backbone: Backbone,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-) -> OpenClipEncoder:
+def load_encoder(backbone: Backbone, *, device: str = "auto", precision: str = "auto") -> Encoder:
     """Load a backbone's weights, check them and put them on a device.
 
     device     "auto" is a CUDA GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1",
@@ -90,7 +54,7 @@ def load_encoder(
     model = build(backbone, source)
     with quiet_open_clip():
         tokenizer = _tokenizer(backbone, source)
-    return OpenClipEncoder(backbone, source, model, tokenizer, device=target, precision=resolved)
+    return Encoder(backbone, source, model, tokenizer, device=target, precision=resolved)
 
 
 def _tokenizer(backbone: Backbone, source: ModelSource) -> Any:
@@ -148,8 +112,15 @@ def split_transform(config: PreprocessCfg) -> tuple[Compose, Normalize]:
     return Compose(steps[:-2]), steps[-1]
 
 
-class OpenClipEncoder:
-    """A CLIP of open_clip on a device; see `Encoder` for its members."""
+class Encoder:
+    """A CLIP of open_clip on a device.
+
+    `identity` is everything that decides an embedding: JSON values, no path, no version.
+    `provenance` is recorded, not compared. `logit_scale` is what cosines are multiplied by, the
+    exponential of the trained parameter. Encoders of one `preprocess_key` share preprocessed
+    pixels. `gflops` are of the image tower for an image, 2 FLOPs per multiply-add, None where they
+    cannot be measured.
+    """
 
     def __init__(
         self,
@@ -291,12 +262,7 @@ def _identity(source: ModelSource, model: Any, config: PreprocessCfg, precision:
 def _resolved(config: PreprocessCfg) -> dict[str, Any]:
     """open_clip's preprocessing as JSON; one size or two, as towers spell it, mean the same."""
     size = [config.size] * 2 if isinstance(config.size, int) else list(config.size)
-    return {
-        **asdict(config),
-        "size": size,
-        "mean": list(config.mean),
-        "std": list(config.std),
-    }
+    return {**asdict(config), "size": size, "mean": list(config.mean), "std": list(config.std)}
 
 
 def _gflops(source: ModelSource, model: Any, config: PreprocessCfg) -> float | None:
@@ -307,12 +273,12 @@ def _gflops(source: ModelSource, model: Any, config: PreprocessCfg) -> float | N
 def _provenance(
     backbone: Backbone, model: Any, device: torch.device, gflops: float | None
 ) -> dict[str, Any]:
-    packages = {"open_clip": "open_clip_torch", "timm": "timm"}
-    packages |= {"torchvision": "torchvision", "pillow": "pillow"}
+    others = ("timm", "torchvision", "pillow")
     return {
         "source": backbone.source,
         "torch": str(torch.__version__),  # its metadata does not always say which CUDA it is for
-        **{name: version(package) for name, package in packages.items()},
+        "open_clip": version("open_clip_torch"),
+        **{package: version(package) for package in others},
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in model.parameters()),

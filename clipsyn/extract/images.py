@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -116,7 +117,9 @@ def batches(
     waiting: deque[tuple[Images, range, list[Future[list[_Loaded]]]]] = deque()
     reduced: ReducedImages | None = None
     for images, batch_size in work:
-        reduced = _reduced(images, reduced)
+        wanted = (images.source, images.rows, images.perturbation.canvas)
+        if not (reduced and reduced.serves(*wanted)):
+            reduced = ReducedImages(*wanted, keep=images.again)
         for start in range(images.rows.start, images.rows.stop, batch_size):
             rows = range(start, min(start + batch_size, images.rows.stop))
             waiting.append((images, rows, _submit(images, reduced, rows, pool)))
@@ -126,18 +129,12 @@ def batches(
         yield _collect(*waiting.popleft())
 
 
-def _reduced(images: Images, before: ReducedImages | None) -> ReducedImages:
-    wanted = (images.source, images.rows, images.perturbation.canvas)
-    if before and before.serves(*wanted):
-        return before
-    return ReducedImages(*wanted, keep=images.again)
-
-
 def _submit(
     images: Images, reduced: ReducedImages, rows: range, pool: ThreadPoolExecutor
 ) -> list[Future[list[_Loaded]]]:
     slices = [rows[start : start + _SLICE] for start in range(0, len(rows), _SLICE)]
-    return [pool.submit(_load_rows, images, reduced, part) for part in slices]
+    load = partial(_load, images, reduced)
+    return [pool.submit(list, map(load, part)) for part in slices]
 
 
 def _collect(
@@ -151,10 +148,6 @@ def _collect(
         key: {row.sample_id: row.errors[key] for row in loaded if key in row.errors} for key in keys
     }
     return images, Batch(rows, pixels, valid, errors)
-
-
-def _load_rows(images: Images, reduced: ReducedImages, rows: range) -> list[_Loaded]:
-    return [_load(images, reduced, row) for row in rows]
 
 
 @returned()

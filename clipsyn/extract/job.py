@@ -82,11 +82,8 @@ def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbatio
     """Datasets, splits and perturbations; raises UsageError if a list is empty."""
     datasets, splits = resolve_datasets(job.datasets), _distinct(job.splits, "splits=…")
     perturbations = expand(_distinct(job.perturbations, "perturbations=…"))
-    for name, named in (
-        ("datasets", datasets),
-        ("splits", splits),
-        ("perturbations", perturbations),
-    ):
+    asked = {"datasets": datasets, "splits": splits, "perturbations": perturbations}
+    for name, named in asked.items():
         if not named:
             raise UsageError(f"{name}=… is empty, perhaps a variable that is not set: name one")
     return datasets, splits, perturbations

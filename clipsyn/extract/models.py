@@ -52,7 +52,11 @@ class ModelSource:
     pretrained: str | None = None  # a tag or an absolute path; None with a schema
     architecture: str | None = None  # of ARCHITECTURE/TAG and ARCHITECTURE@CHECKPOINT
     tag: str | None = None
-    quick_gelu: bool = False
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Both of open_clip's names for a model of OpenAI mean the one with QuickGELU."""
+        return self.tag == "openai" or bool(self.config.get("quick_gelu"))
 
 
 def locate(backbone: Backbone) -> ModelSource:
@@ -137,9 +141,7 @@ def _from_folder(folder: Path) -> ModelSource:
             f"there is no folder {folder}: local-dir:PATH needs one with {CONFIG_FILE} and weights"
         )
     config = read_config(folder / CONFIG_FILE)
-    weights = _weights_in(folder)
-    quick_gelu = bool(config.get("quick_gelu"))
-    return ModelSource(f"local-dir:{folder}", config, weights, quick_gelu=quick_gelu)
+    return ModelSource(f"local-dir:{folder}", config, _weights_in(folder))
 
 
 def _weights_in(folder: Path) -> Path:
@@ -164,8 +166,7 @@ def _from_hub(source: str) -> ModelSource:
         checkpoint = download_pretrained_from_hf(repository)
     except (OSError, RuntimeError, ValueError) as error:
         raise _not_downloaded(source, repository) from error
-    config = read_config(Path(config_path))
-    return ModelSource(source, config, Path(checkpoint), quick_gelu=bool(config.get("quick_gelu")))
+    return ModelSource(source, read_config(Path(config_path)), Path(checkpoint))
 
 
 def _not_downloaded(source: str, where: str) -> CheckpointError:
@@ -185,14 +186,7 @@ def _architecture(name: str) -> dict[str, Any]:
 def _from_file(architecture: str, path: Path) -> ModelSource:
     config = _architecture(architecture)
     path = path.expanduser().resolve()  # absolute: open_clip cannot take it for a tag
-    return ModelSource(
-        architecture,
-        config,
-        path,
-        pretrained=str(path),
-        architecture=architecture,
-        quick_gelu=bool(config.get("quick_gelu")),
-    )
+    return ModelSource(architecture, config, path, str(path), architecture)
 
 
 def _pretrained(architecture: str, tag: str) -> dict[str, Any]:
@@ -206,7 +200,7 @@ def _pretrained(architecture: str, tag: str) -> dict[str, Any]:
 def _from_tag(architecture: str, tag: str) -> ModelSource:
     config = _architecture(architecture)
     pretrained = _pretrained(architecture, tag)
-    quick_gelu = _resolve_quick_gelu(architecture, tag, config, pretrained)
+    _check_quick_gelu(architecture, tag, config, pretrained)
     try:
         if "hf_hub" in pretrained and "file" not in pretrained:
             require_answer(*os.path.split(pretrained["hf_hub"]))
@@ -214,29 +208,20 @@ def _from_tag(architecture: str, tag: str) -> ModelSource:
     except (OSError, RuntimeError, ValueError) as error:
         where = (pretrained.get("hf_hub") or pretrained.get("url") or "").rstrip("/")
         raise _not_downloaded(f"{architecture}/{tag}", where) from error
-    return ModelSource(
-        architecture,
-        config,
-        Path(checkpoint),
-        pretrained=tag,
-        architecture=architecture,
-        tag=tag,
-        quick_gelu=quick_gelu,
-    )
+    return ModelSource(architecture, config, Path(checkpoint), tag, architecture, tag)
 
 
-def _resolve_quick_gelu(
+def _check_quick_gelu(
     architecture: str, tag: str, config: dict[str, Any], pretrained: dict[str, Any]
-) -> bool:
-    """The activation the weights were trained with; an error if the architecture has another.
+) -> None:
+    """Raise CheckpointError if the weights were trained with another activation.
 
     open_clip only warns, and then computes other embeddings. OpenAI's weights are the exception:
-    every one of them needs QuickGELU and both of open_clip's names mean the same model, so it
-    is switched on.
+    every one of them needs QuickGELU, so it is switched on.
     """
     trained, built = bool(pretrained.get("quick_gelu")), bool(config.get("quick_gelu"))
     if trained == built or tag == "openai":
-        return trained
+        return
     plain = architecture.removesuffix("-quickgelu")
     other = f"{plain}-quickgelu" if trained else plain
     raise CheckpointError(

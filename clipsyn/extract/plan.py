@@ -21,12 +21,7 @@ from clipsyn.extract.outline import Cost, Outline, OutlinedCell, OutlinedSplit, 
 from clipsyn.extract.sources.base import ImageSource, sample_table
 from clipsyn.progress import Progress
 from clipsyn.schema import IDENTITY_VERSION
-from clipsyn.specs import (
-    FeatureKey,
-    Identity,
-    Perturbation,
-    PromptSet,
-)
+from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS
@@ -219,11 +214,9 @@ def _plan_split(
             key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
             draft = _feature_draft(store, key, encoder, perturbation, table)
             classes = _plan_classes(store, encoder, table, prompts) if prompts else None
-            answers = superseded = None
-            if classes:
-                wants_logits = stores_logits(perturbation, wanted.logits)
-                answers, superseded = _answer_drafts(store, key, draft, classes, wants_logits)
-            cells.append(CellPlan(key, encoder, perturbation, draft, classes, answers, superseded))
+            wants = stores_logits(perturbation, wanted.logits)
+            both = _answer_drafts(store, key, draft, classes, wants) if classes else (None, None)
+            cells.append(CellPlan(key, encoder, perturbation, draft, classes, *both))
     return SplitPlan(source, table, store.samples_draft(table), tuple(cells))
 
 
@@ -265,11 +258,7 @@ def _feature_draft(
 
 
 def _answer_drafts(
-    store: FeatureStore,
-    key: FeatureKey,
-    features: Draft,
-    classes: ClassesPlan,
-    wants_logits: bool,
+    store: FeatureStore, key: FeatureKey, features: Draft, classes: ClassesPlan, wants_logits: bool
 ) -> tuple[Draft, Draft]:
     """The logits or the predictions to make, and those of the other kind.
 

@@ -60,31 +60,16 @@ class ExtractSettings(Settings):
     download: bool = setting(False, FLAG, "Let torchvision fetch a dataset that is missing.")
     device: str = setting("auto", TEXT, "auto, cpu, cuda, cuda:N or mps.")
     precision: str = setting(
-        "auto",
-        TEXT,
-        "auto (fp32 on a CPU, autocast on a GPU), fp32, bf16, amp_bf16 or amp_fp16.",
+        "auto", TEXT, "auto (fp32 on a CPU, autocast on a GPU), fp32, bf16, amp_bf16 or amp_fp16."
     )
     batch_size: int | None = setting(
-        None,
-        WHOLE,
-        "Images at a time.",
-        least=1,
-        most=MOST,
-        instead_of_none="64; on a GPU 256",
+        None, WHOLE, "Images at a time.", least=1, most=MOST, instead_of_none="64; on a GPU 256"
     )
     workers: int | None = setting(
-        None,
-        WHOLE,
-        "Decoding threads.",
-        least=1,
-        most=MOST_WORKERS,
-        instead_of_none="one a core",
+        None, WHOLE, "Decoding threads.", least=1, most=MOST_WORKERS, instead_of_none="one a core"
     )
     shard: str | None = setting(
-        None,
-        TEXT,
-        SHARD_HELP.format("store"),
-        instead_of_none="all of the work",
+        None, TEXT, SHARD_HELP.format("store"), instead_of_none="all of the work"
     )
     max_bad: float = setting(
         0.001,
@@ -101,9 +86,7 @@ class ExtractSettings(Settings):
         choices=("clean", "all", "none"),
     )
     replace: bool = setting(
-        False,
-        FLAG,
-        "Make again, instead of refusing, what other weights, images or prompts made.",
+        False, FLAG, "Make again, instead of refusing, what other weights, images or prompts made."
     )
 
     def of_any_device(self) -> ExtractSettings:

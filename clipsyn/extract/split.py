@@ -63,7 +63,7 @@ class Division:
         names = self.class_names
         is_plain = len({name.strip() for name in names}) == len(names)
         is_plain &= all(name == name.strip() for name in names)
-        if not is_plain or all(_is_whole(name) for name in names):
+        if not is_plain or not pl.Series(names).cast(pl.Int64, strict=False).null_count():
             names = tuple(map(str, range(len(names))))
         return [None if label == NO_LABEL else names[label] for label in self.labels.tolist()]
 
@@ -203,14 +203,6 @@ def _seen_from(folder: Path, files: Sequence[Path]) -> list[str]:
     start = folder.resolve()
     there = cache(lambda parent: os.path.relpath(parent, start))
     return [os.path.normpath(f"{there(file.parent)}/{file.name}") for file in files]
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _names_of(output: Path) -> Path:

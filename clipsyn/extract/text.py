@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import open_clip
@@ -16,18 +16,11 @@ from open_clip.transformer import TextTransformer
 from clipsyn.errors import CheckpointError
 from clipsyn.specs import PromptSet
 
+if TYPE_CHECKING:
+    from clipsyn.extract.encoder import Encoder
+
 BATCH = 256
 PART = 4 * BATCH  # texts whose embeddings are kept at a time: an interruption loses no more
-
-
-class TextEncoder(Protocol):
-    embed_dim: int
-
-    def text_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,): how many positions decide each text's embedding."""
-
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, embed), unit norm, in the order given."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,7 @@ class ClassTexts:
     prompts.
     """
 
-    encoder: TextEncoder
+    encoder: Encoder
     class_names: Sequence[str]
     prompts: PromptSet
 

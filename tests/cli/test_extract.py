@@ -271,14 +271,14 @@ def _interrupted(number: signal.Signals, store: Path, asked: list[str]) -> tuple
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's & ignores it
         "from clipsyn.extract import encoder\n"
-        "encode = encoder.OpenClipEncoder.encode_images\n"
+        "encode = encoder.Encoder.encode_images\n"
         "batches = []\n"
         "def stopped(self, pixels):\n"
         "    batches.append(len(pixels))\n"
         "    if len(batches) == 2:\n"
         f"        os.kill(os.getpid(), {int(number)})\n"
         "    return encode(self, pixels)\n"
-        "encoder.OpenClipEncoder.encode_images = stopped\n"
+        "encoder.Encoder.encode_images = stopped\n"
         "from clipsyn.cli import main\n"
         "main(prog_name='clipsyn')\n"
     )

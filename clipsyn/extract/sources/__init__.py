@@ -79,7 +79,9 @@ def open_path(path: Path, name: str, split: str, root: Path | None = None) -> En
 
 def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
     if info.source:
-        return _open_elsewhere(info, split, root, download)
+        with blamed(info.name):
+            source: ImageSource = resolve_name(info.source)(split, root, download)
+            return source
     cleaned = info.name.replace("/", "-")
     for manifest in (root / f"{cleaned}{end}" for end in MANIFESTS) if root else ():
         if manifest.is_file():
@@ -97,14 +99,6 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
             "clipsyn, or check the data folder out again"
         )
     return open_webdataset(info.shipped_path, info.name, split)
-
-
-def _open_elsewhere(
-    info: DatasetInfo, split: str, root: Path | None, download: bool
-) -> ImageSource:
-    with blamed(info.name):
-        source: ImageSource = resolve_name(info.source)(split, root, download)
-    return source
 
 
 def _split_name(text: str) -> tuple[str, Path]:

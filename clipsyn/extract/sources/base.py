@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
@@ -29,52 +29,13 @@ UNLABELLED = -1
 _HASHED_TOGETHER = 64  # a task for every image would need 1.6 KB of memory for each
 
 
-class ImageSource(Protocol):
-    """Images in a frozen order, each with an id and perhaps a label.
-
-    Ids are unique and their order does not depend on the file system. `digest` and `image` may
-    be called from several threads at once.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        """Class indices (sample,), -1 where there is none."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """Prompt templates that come with the images, else ()."""
-
-    @property
-    def metric(self) -> str:
-        """``acc1`` or ``mean_per_class_recall``: the headline metric of the dataset."""
-
-    @property
-    def licence(self) -> str:
-        """Empty where it is not known."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for the user: skipped files, class names used twice, unexpected counts."""
-
-    def __len__(self) -> int: ...
-    def digest(self, index: int) -> bytes:
-        """SHA-256 of the image as stored (32 bytes); that of b"" if it cannot be read."""
-
-    def image(self, index: int) -> Image.Image:
-        """The decoded RGB image; raises `UndecodableImage`."""
-
-
 @dataclass(frozen=True, eq=False)
-class BaseSource:
-    """Everything of a source but its images; checked on creation.
+class ImageSource:
+    """Images in a frozen order, each with an id and perhaps a label; checked on creation.
+
+    Ids are unique and their order does not depend on the file system. `labels` are class indices,
+    -1 where there is none. `templates` are prompts that come with the images. `notes` are sentences
+    for the user: skipped files, class names used twice, unexpected counts.
 
     Raises DatasetError if there is no image, an id occurs twice or is no Unicode, or a label
     has no class name.
@@ -93,7 +54,7 @@ class BaseSource:
         where = f"dataset '{self.name}', split '{self.split}'"
         check_samples(where, self.ids, self.labels, len(self.class_names))
         for sample_id in self.ids:
-            if not sample_id.isascii() and not _is_unicode(sample_id):
+            if not sample_id.isascii() and sample_id.encode(errors="ignore").decode() != sample_id:
                 raise DatasetError(
                     f"{where}: the file name {sample_id!r} is not UTF-8; rename the file"
                 )
@@ -102,12 +63,25 @@ class BaseSource:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of the image as stored (32 bytes); that of b"" if it cannot be read.
+
+        This and `image` may be called from several threads at once.
+        """
+        raise NotImplementedError
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded RGB image; raises `UndecodableImage`."""
+        raise NotImplementedError
+
     @property
     def metric(self) -> str:
+        """``acc1`` or ``mean_per_class_recall``: the headline metric of the dataset."""
         return self._info.metric if self._info else "acc1"
 
     @property
     def licence(self) -> str:
+        """Empty where it is not known."""
         return self._info.licence if self._info else ""
 
     @property
@@ -141,6 +115,17 @@ def class_indices(where: str, values: ArrayLike) -> NDArray[np.int32]:
             f"{NO_CLASS - 1:,}, and {UNLABELLED} is unlabelled"
         )
     return labels.astype(np.int32)
+
+
+def whole_labels(where: str, column: pl.Series) -> NDArray[np.int32]:
+    """`class_indices` of a column of whole numbers; null is unlabelled."""
+    return class_indices(where, column.cast(pl.Float64).fill_null(UNLABELLED))  # of any width
+
+
+def row_ids(rows: int) -> tuple[str, ...]:
+    """The numbers of rows, with leading zeros."""
+    width = max(6, len(str(rows)))
+    return tuple(f"{row:0{width}d}" for row in range(rows))
 
 
 def numbered(labels: NDArray[np.int32]) -> tuple[str, ...]:
@@ -195,15 +180,7 @@ def read_at(path: Path, offset: int = 0, size: int | None = None) -> bytes:
     return data
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class EncodedSource(BaseSource):
+class EncodedSource(ImageSource):
     """A source whose images are encoded files, whole or as parts of an archive."""
 
     def read(self, index: int) -> bytes:

@@ -26,10 +26,11 @@ from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import (
     UNLABELLED,
     EncodedSource,
-    class_indices,
     inside,
     numbered,
     read_at,
+    row_ids,
+    whole_labels,
 )
 from clipsyn.frames import scan_parquet
 
@@ -252,8 +253,7 @@ def _labels(file: Path, frame: pl.DataFrame, label: str | None) -> NDArray[np.in
             f"'{file}': the column {label} has no class indices but {column.dtype}: cast it to "
             "ClassLabel first"
         )
-    whole = column.cast(pl.Float64).fill_null(UNLABELLED)  # of any width, to be compared
-    return class_indices(f"'{file}'", whole)
+    return whole_labels(f"'{file}'", column)
 
 
 def _ids(frame: pl.DataFrame) -> tuple[str, ...]:
@@ -265,5 +265,4 @@ def _ids(frame: pl.DataFrame) -> tuple[str, ...]:
             texts = frame[name].cast(pl.String)
             if not texts.null_count() and texts.n_unique() == len(texts):
                 return tuple(texts)
-    width = max(6, len(str(len(frame))))
-    return tuple(f"{row:0{width}d}" for row in range(len(frame)))
+    return row_ids(len(frame))

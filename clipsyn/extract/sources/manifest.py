@@ -16,10 +16,10 @@ from clipsyn.errors import DatasetError
 from clipsyn.extract.sources.base import (
     UNLABELLED,
     EncodedSource,
-    class_indices,
     inside,
     numbered,
     read_at,
+    whole_labels,
 )
 from clipsyn.frames import read_parquet, unguarded
 
@@ -128,8 +128,7 @@ def _labels(
     column = table["label"]
     as_index = column if column.dtype.is_integer() else _as_integers(column)
     if as_index is not None:
-        whole = as_index.cast(pl.Float64).fill_null(UNLABELLED)  # of any width, to be compared
-        indices = class_indices(f"manifest '{path}'", whole)
+        indices = whole_labels(f"manifest '{path}'", as_index)
         return indices, names or numbered(indices)
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise DatasetError(

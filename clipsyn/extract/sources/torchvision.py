@@ -19,14 +19,14 @@ from clipsyn.catalog.prompts import benchmark_class_names
 from clipsyn.documents import one_line
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage, keep_to_rasters, to_rgb
-from clipsyn.extract.sources.base import UNLABELLED, BaseSource, class_indices, numbered
+from clipsyn.extract.sources.base import UNLABELLED, ImageSource, class_indices, numbered, row_ids
 
 # Where torchvision's classes keep their labels; reading them there decodes no image.
 _LABELS = ("targets", "labels", "_labels", "y", "_samples")
 
 
 @dataclass(frozen=True, eq=False)
-class TorchvisionSource(BaseSource):
+class TorchvisionSource(ImageSource):
     """Ids are the positions in torchvision's order, with leading zeros."""
 
     dataset: Any = field(default=None, kw_only=True)
@@ -70,11 +70,10 @@ def open_torchvision(
     dataset = _construct(info, args, root, download)
     labels = _labels(dataset, info)
     names, notes = _class_names(info, dataset, labels)
-    width = max(6, len(str(len(labels))))
     return TorchvisionSource(
         info.name,
         split,
-        ids=tuple(f"{i:0{width}d}" for i in range(len(labels))),
+        ids=row_ids(len(labels)),
         labels=labels,
         class_names=names,
         notes=notes,

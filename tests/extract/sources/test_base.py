@@ -9,7 +9,7 @@ import pytest
 
 from clipsyn.errors import DatasetError
 from clipsyn.extract.decode import UndecodableImage
-from clipsyn.extract.sources.base import BaseSource, EncodedSource, ImageSource
+from clipsyn.extract.sources.base import EncodedSource, ImageSource
 
 
 class Broken(EncodedSource):
@@ -17,8 +17,8 @@ class Broken(EncodedSource):
         raise PermissionError(13, "Permission denied")
 
 
-def table(ids: tuple[str, ...], labels: list[int], classes: tuple[str, ...] = ()) -> BaseSource:
-    return BaseSource("set", "test", ids, np.array(labels, dtype=np.int32), classes)
+def table(ids: tuple[str, ...], labels: list[int], classes: tuple[str, ...] = ()) -> ImageSource:
+    return ImageSource("set", "test", ids, np.array(labels, dtype=np.int32), classes)
 
 
 def test_an_unreadable_file_has_the_digest_of_nothing_and_a_reason() -> None:
