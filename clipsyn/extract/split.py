@@ -60,12 +60,13 @@ class Division:
 
     def _label_texts(self) -> list[str | None]:
         """The class of each image by its name, or by its index where names can be mistaken."""
-        names = self.class_names
+        names, labels = self.class_names, self.labels.tolist()
         is_plain = len({name.strip() for name in names}) == len(names)
         is_plain &= all(name == name.strip() for name in names)
-        if not is_plain or not pl.Series(names).cast(pl.Int64, strict=False).null_count():
+        written = pl.Series([names[at] for at in labels if at != NO_LABEL], dtype=pl.String)
+        if not is_plain or not written.cast(pl.Int64, strict=False).null_count():
             names = tuple(map(str, range(len(names))))
-        return [None if label == NO_LABEL else names[label] for label in self.labels.tolist()]
+        return [None if label == NO_LABEL else names[label] for label in labels]
 
     def root_beyond(self, folder: Path) -> Path | None:
         """The folder with all images, if it is not in that of the manifest: `data_root`."""

@@ -211,6 +211,14 @@ def test_names_of_strangers_survive(names: list[str], write: Write, tmp_path: Pa
     assert found == expected
 
 
+def test_a_number_is_a_name_beside_classes_without_images(write: Write, tmp_path: Path) -> None:
+    folder = write(*many("1"))
+    (folder / "a").mkdir()
+    split(folder, tmp_path / "s.csv")
+    source = open_source(str(tmp_path / "s.csv"), "train")
+    assert {source.class_names[label] for label in source.labels} == {"1"}
+
+
 def test_paths_hold_through_links(write: Write, tmp_path: Path) -> None:
     folder = write(*many("cat", "dog"))
     (tmp_path / "deep" / "down").mkdir(parents=True)
