@@ -10,11 +10,12 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import NamedTuple
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipsyn.specs import CLEAN, FeatureKey, Perturbation, parse_perturbation
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Outline:
             }
             for backbone in self.backbones
         ]
-        return pl.DataFrame(rows, infer_schema_length=None)
+        return _frame(rows)
 
     def table(self) -> pl.DataFrame:
         """A row for each dataset, split and perturbation: what is there, what the rest costs.
@@ -153,7 +154,7 @@ class Outline:
                     "found": _place(not split.missing),
                 }
             )
-        return pl.DataFrame(rows, infer_schema_length=None)
+        return _frame(rows)
 
     def summary(self) -> str:
         to_make = self._to_make(self.cells)
@@ -223,6 +224,12 @@ def _severities(labels: Iterable[str]) -> str:
     levels = sorted(parse_perturbation(label).severity for label in (first, *others))
     one = parse_perturbation(first)
     return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, levels))}", 1)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    import polars as pl  # 0.1 s, and a recipe's stages import this module
+
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _place(is_here: bool) -> str:

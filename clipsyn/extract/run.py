@@ -133,14 +133,6 @@ def _all_items(plan: Plan) -> Iterator[list[Item]]:
                 yield [Item(split, block, cells) for cells in together]
 
 
-def _with_next(ordered: Iterator[Item]) -> Iterator[tuple[Item, Item | None]]:
-    item = next(ordered, None)
-    while item is not None:
-        following = next(ordered, None)
-        yield item, following
-        item = following
-
-
 @dataclass
 class _Run:
     plan: Plan
@@ -162,9 +154,13 @@ class _Run:
             self.writer.submit(self._publish, cell)
 
     def _work(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
-        for item, following in _with_next(items(self.plan, self.settings.shard)):
+        ordered = items(self.plan, self.settings.shard)
+        item = next(ordered, None)
+        while item is not None:
+            following = next(ordered, None)
             started.append(item)
             yield item.images(following), self.settings.batch_size
+            item = following
 
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
         parts: dict[CellPlan, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}

@@ -87,10 +87,8 @@ def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool
         if manifest.is_file():
             return open_manifest(manifest, info.name, split, root)
     for folder in (root / f"wds_{cleaned}", root / cleaned) if root else ():
-        if folder.is_dir() and is_webdataset(folder, split):
-            return open_webdataset(folder, info.name, split)
-        if folder.is_dir() and is_huggingface(folder):
-            return open_huggingface(folder, info.name, split, root)
+        if folder.is_dir() and (is_webdataset(folder, split) or is_huggingface(folder)):
+            return open_path(folder, info.name, split, root)
     if not info.shipped:
         return open_torchvision(info, split, root, download)
     if not info.shipped_path.is_dir():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -43,68 +43,44 @@ _KEPT_GROUPS = 4
 _SHARD = re.compile(r"(?P<split>.+?)(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?)?")
 
 
-class _Piece(NamedTuple):
-    """A file and the number of its rows."""
-
-    path: Path
-    rows: int
-
-
 @dataclass(frozen=True, eq=False)
-class _Images:
-    """The encoded images of some files by row; the rows that were read last stay in memory."""
+class HuggingFaceSource(EncodedSource):
+    """Images in rows of files; the rows that were read last stay in memory."""
 
-    pieces: tuple[_Piece, ...]
-    column: str
-    folders: tuple[Path | None, ...]  # where images lie that are named and not held
-    _lock: Lock = field(default_factory=Lock)
-    _kept: OrderedDict[tuple[Path, int], pl.Series] = field(default_factory=OrderedDict)
+    files: tuple[Path, ...] = field(kw_only=True)
+    ends: NDArray[np.int64] = field(kw_only=True)  # of each file's rows among all
+    column: str = field(kw_only=True)
+    folders: tuple[Path | None, ...] = field(kw_only=True)  # of images that are named and not held
+    _lock: Lock = field(default_factory=Lock, init=False)
+    _kept: OrderedDict[tuple[Path, int], pl.Series] = field(default_factory=OrderedDict, init=False)
 
-    def __getitem__(self, index: int) -> bytes:
-        piece, row = self._place(index)
-        cell = self._cell(piece, row)
-        if not isinstance(cell, Mapping):  # no struct
-            return _whole(cell)
+    def read(self, index: int) -> bytes:
+        at = int(np.searchsorted(self.ends, index, side="right"))
+        file, first = self.files[at], int(self.ends[at - 1]) if at else 0
+        try:
+            cell = self._cell(file, index - first)
+        except pl.exceptions.PolarsError as error:
+            raise OSError(f"its file is damaged: {error}") from error
+        if not isinstance(cell, dict):  # bytes without a path
+            cell = {"bytes": cell}
         content, path = cell.get("bytes"), cell.get("path")
         if content is None and path:
-            (file,) = inside(f"'{piece.path}'", [path], self.folders)
-            return read_at(file)
-        return _whole(content)
+            (named,) = inside(f"'{file}'", [path], self.folders)
+            return read_at(named)
+        if content is None:
+            raise OSError("the row has no image")
+        return bytes(content)
 
-    def _place(self, index: int) -> tuple[_Piece, int]:
-        for piece in self.pieces:
-            if index < piece.rows:
-                return piece, index
-            index -= piece.rows
-        raise IndexError(index)
-
-    def _cell(self, piece: _Piece, row: int) -> Any:
+    def _cell(self, file: Path, row: int) -> Any:
         start = row - row % _AT_ONCE
         with self._lock:
-            key = piece.path, start
+            key = file, start
             if key not in self._kept:
                 while len(self._kept) >= _KEPT_GROUPS:
                     self._kept.popitem(last=False)
-                rows = pl.scan_parquet(piece.path, glob=False).select(self.column)
+                rows = pl.scan_parquet(file, glob=False).select(self.column)
                 self._kept[key] = rows.slice(start, _AT_ONCE).collect()[self.column]
             return self._kept[key][row - start]
-
-
-def _whole(content: Any) -> bytes:
-    if content is None:
-        raise OSError("the row has no image")
-    return bytes(content)
-
-
-@dataclass(frozen=True, eq=False)
-class HuggingFaceSource(EncodedSource):
-    images: _Images = field(kw_only=True)
-
-    def read(self, index: int) -> bytes:
-        try:
-            return self.images[index]
-        except pl.exceptions.PolarsError as error:
-            raise OSError(f"its file is damaged: {error}") from error
 
 
 def is_huggingface(path: Path) -> bool:
@@ -135,7 +111,7 @@ def open_huggingface(
         )
     folder = path if path.is_dir() else path.parent
     names, label = _classes(folder, name, features), _label_column(schema, features)
-    frame, pieces = _small_columns(files, schema, column)
+    frame, ends = _small_columns(files, schema, column)
     labels = _labels(files[0], frame, label)
     return HuggingFaceSource(
         name,
@@ -143,8 +119,11 @@ def open_huggingface(
         ids=_ids(frame),
         labels=labels,
         class_names=names or numbered(labels),
-        images=_Images(pieces, column, (folder, root)),
         is_divided=path.is_dir(),
+        files=tuple(files),
+        ends=ends,
+        column=column,
+        folders=(folder, root),
     )
 
 
@@ -229,8 +208,8 @@ def _classes(folder: Path, name: str, features: Mapping[str, Any]) -> tuple[str,
 
 def _small_columns(
     files: Sequence[Path], schema: Mapping[str, Any], image: str
-) -> tuple[pl.DataFrame, tuple[_Piece, ...]]:
-    """What may be labels and ids, and the files with their numbers of rows."""
+) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """What may be labels and ids, and where the rows of each file end."""
     kept = [name for name, it in schema.items() if it.is_integer() or name in (*_LABELS, *_IDS)]
     has_path = _fields(schema[image]).get("path") == pl.String
     path = pl.col(image).struct.field("path") if has_path else pl.lit(None, pl.String)
@@ -241,7 +220,7 @@ def _small_columns(
             frames.append(rows.collect())
     with foreign(partial(_unreadable, files[0].parent)):
         frame = pl.concat(frames)
-    return frame, tuple(_Piece(*it) for it in zip(files, map(len, frames), strict=True))
+    return frame, np.cumsum([len(rows) for rows in frames])
 
 
 def _labels(file: Path, frame: pl.DataFrame, label: str | None) -> NDArray[np.int32]:

@@ -82,7 +82,7 @@ def test_many_threads_read_few_groups(images: Path, png: Png, monkeypatch: pytes
     order = np.random.default_rng(0).integers(0, 7, 200).tolist()
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(source.read, order)) == [png(row) for row in order]
-    assert len(source.images._kept) <= 2
+    assert len(source._kept) <= 2
     assert threading.active_count() <= before
 
 
