@@ -35,11 +35,9 @@ def read_export(folder: Path, wanted: ImportSettings) -> Iterator[tuple[Split, l
     Raises DatasetError for files that cannot be, UsageError for options that an export needs none
     of: it says itself what it holds.
     """
-    usual = defaults(ImportSettings) | {
-        "replace": wanted.replace,
-        "intersect": wanted.intersect,
-    }
-    if asked := [name for name, value in usual.items() if getattr(wanted, name) != value]:
+    usual = defaults(ImportSettings)
+    asked = [name for name, value in usual.items() if getattr(wanted, name) != value]
+    if asked := [name for name in asked if name not in ("replace", "intersect")]:
         raise UsageError(
             f"{folder} is an export, which says itself what it holds: leave {asked[0]}=… away"
         )
@@ -85,8 +83,8 @@ def _values(
     """A copy, of the type that a part has."""
     if kind == "predictions":
         return class_indices_given(str(path), values).astype(np.int64)
-    matrix = checked(path, kind, values, class_names)[1]
-    return values.copy() if values.dtype == np.float16 and kind == "embeddings" else matrix.copy()
+    _, matrix = checked(path, kind, values, class_names)
+    return (values if values.dtype == np.float16 and kind == "embeddings" else matrix).copy()
 
 
 def _text(folder: Path, classes: Classes) -> Text:

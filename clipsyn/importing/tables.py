@@ -105,31 +105,28 @@ class Table:
 
     @cached_property
     def roles(self) -> dict[str, str]:
-        return self._roles(self.frame.columns)
-
-    def _roles(self, columns: Sequence[str]) -> dict[str, str]:
-        by_name = {name.strip().lower(): name for name in reversed(columns)}
+        """The columns by what they are for."""
+        by_name = {name.strip().lower(): name for name in reversed(self.frame.columns)}
         roles = {}
         for role, guesses in ROLES.items():
             asked = self.wanted.columns.get(role)
             if asked and asked.lower() not in by_name:
                 raise DatasetError(
                     f"{self.path} has no column {asked} for {role}, as columns=… has it; its "
-                    f"columns are {short(columns)}"
+                    f"columns are {short(self.frame.columns)}"
                 )
-            of_predict = role in self._of_predict and by_name.keys() >= PREDICT
-            more = [self._of_predict[role]] if of_predict else []
-            for guess in [asked.lower()] if asked else [*guesses, *more]:
-                if guess in by_name:
-                    roles[role] = by_name[guess]
-                    break
+            more = self._of_predict.get(role, ()) if by_name.keys() >= PREDICT else ()
+            names = [asked.lower()] if asked else [*guesses, *more]
+            if found := [by_name[name] for name in names if name in by_name]:
+                roles[role] = found[0]
         return roles
 
     @property
-    def _of_predict(self) -> dict[str, str]:
+    def _of_predict(self) -> dict[str, tuple[str]]:
         """Which columns of `clipsyn predict` say what: an index where two classes share a name."""
         named = len(set(self.known)) == len(self.known)
-        return {"prediction": "class" if named else "class_index", "confidence": "probability"}
+        chosen = ("class",) if named else ("class_index",)
+        return {"prediction": chosen, "confidence": ("probability",)}
 
     def _ids(self) -> tuple[str, ...] | None:
         if self.wanted.row_order and ("id" not in self.roles or self.embeddings is not None):
