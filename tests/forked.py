@@ -36,7 +36,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
 from clipsyn.store.merge import plan_merge
 from clipsyn.store.samples import SampleTable
-from clipsyn.store.verify import damage
+from clipsyn.store.verify import Stale, damage
 
 assert zarr.codecs
 assert safetensors.torch
@@ -104,17 +104,20 @@ def correct(path: str, split: str, rounds: int) -> None:
         store.annotate(SampleTable("toy", split, labels=labels.astype("int32"), **known))
 
 
-def read(path: str, until: str) -> None:
-    """Read all numbers, and verify everything, again and again until there is a file."""
+def read(path: str, until: str, replacing: bool = False) -> None:
+    """Read all numbers, and verify everything, again and again until there is a file.
+
+    replacing: what others replace is stale for a while, until its other groups follow.
+    """
     rounds = 0
     while not Path(until).exists():
         if (Path(path) / "clipsyn.json").exists():
-            _read_once(FeatureStore.open(path))
+            _read_once(FeatureStore.open(path), replacing)
             rounds += 1
     assert rounds
 
 
-def _read_once(store: FeatureStore) -> None:
+def _read_once(store: FeatureStore, replacing: bool) -> None:
     keys = store.keys()
     for key in keys:
         try:
@@ -123,11 +126,11 @@ def _read_once(store: FeatureStore) -> None:
             for prompts in store.prompt_sets(key):
                 store.logits(key, prompts)
                 store.predictions(key, prompts)
-        except StaleCell:  # replaced meanwhile, and said so
-            continue
-    problems = [str(one) for group in find_groups(store, {}) for one in damage(store, group)]
-    # what is being replaced is stale for a while, until its other groups follow
-    assert all("--replace" in one for one in problems), problems
+        except StaleCell:
+            if not replacing:
+                raise
+    problems = [one for group in find_groups(store, {}) for one in damage(store, group)]
+    assert [one for one in problems if not (replacing and isinstance(one, Stale))] == []
 
 
 def launch(words: Sequence[str], pids: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.errors import ClipsynError, StoreError
+from clipsyn.errors import ClipsynError, StaleCell, StoreError
 from clipsyn.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
 from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays, files
@@ -19,6 +19,10 @@ from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, PROMPTS, folder_name
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.inventory import Group
 from clipsyn.store.tree import ON_DISK
+
+
+class Stale(str):
+    """A problem of what is whole, but was made of others than are there now."""
 
 
 def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
@@ -101,7 +105,7 @@ def _key(group: Group) -> FeatureKey:
 
 
 def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
-    """One sentence for everything in a group that was altered.
+    """One sentence for everything in a group that was altered, a Stale one where nothing was.
 
     With `deep`, logits and predictions are computed again and compared, too.
     """
@@ -117,7 +121,8 @@ def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator
     if not gone:  # else replaced or removed meanwhile: no damage
         where = _where(store, group)
         for problem in dict.fromkeys(problems):  # errors of readers name the group themselves
-            yield problem if problem.startswith(f"{where} in ") else f"{where}: {problem}"
+            named = problem.startswith(f"{where} in ")
+            yield problem if named else type(problem)(f"{where}: {problem}")
 
 
 def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
@@ -127,7 +132,8 @@ def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
         yield from damaged or _wrong_numbers(store, group, stored, deep)
     except ClipsynError as error:
         if f"{store.path}/" not in str(error) or _where(store, group) in str(error):
-            yield str(error)  # else it is of another group, which says so itself
+            # else it is of another group, which says so itself
+            yield Stale(error) if isinstance(error, StaleCell) else str(error)
 
 
 def _wrong_bytes(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:

@@ -63,7 +63,7 @@ def test_killed_while_replacing_it_keeps_the_old_or_has_the_new(
     replacing = {"path": path, "weights": "other", "replace": True, **SLOW}
     for _ in range(6):
         forker.kill("extract", moments.uniform(0.1, 0.6), **replacing)
-        assert_sound(path)
+        assert_sound(path, replacing=True)
     assert forker.run("extract", **replacing) == (0, "")
     assert fakes.unlike(new, path) == []
 

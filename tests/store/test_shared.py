@@ -79,30 +79,39 @@ def test_three_write_while_two_read(forker: Any, bob: Path, tmp_path: Path, fake
 
     Whatever a reader gets is whole, or it is told that a command replaces it.
     """
-    path, done = tmp_path / "lab", tmp_path / "done"
-    readers = [forker.start("read", path=path, until=done) for _ in range(2)]
-    for writers in (
-        [
-            {"do": "extract", "path": path, "names": ["fake/one"], "seconds": SLOW},
-            {"do": "extract", "path": path, "names": ["fake/one", "fake/three"], "seconds": SLOW},
-            {"do": "merge", "into": path, "stores": [bob], "seconds": SLOW},
-        ],
-        [
-            {"do": "correct", "path": path, "split": "test", "rounds": 10},
-            {"do": "correct", "path": path, "split": "test", "rounds": 10},
-            {
-                "do": "extract",
-                "path": path,
-                "names": ["fake/three"],
-                "weights": "x",
-                "replace": True,
-            },
-        ],
+    path = tmp_path / "lab"
+    for number, writers in enumerate(
+        (
+            [
+                {"do": "extract", "path": path, "names": ["fake/one"], "seconds": SLOW},
+                {
+                    "do": "extract",
+                    "path": path,
+                    "names": ["fake/one", "fake/three"],
+                    "seconds": SLOW,
+                },
+                {"do": "merge", "into": path, "stores": [bob], "seconds": SLOW},
+            ],
+            [
+                {"do": "correct", "path": path, "split": "test", "rounds": 10},
+                {"do": "correct", "path": path, "split": "test", "rounds": 10},
+                {
+                    "do": "extract",
+                    "path": path,
+                    "names": ["fake/three"],
+                    "weights": "x",
+                    "replace": True,
+                },
+            ],
+        )
     ):
+        done = tmp_path / f"done-{number}"
+        how = {"path": path, "until": done, "replacing": number == 1}
+        readers = [forker.start("read", **how) for _ in range(2)]
         processes = [forker.start(**writer) for writer in writers]
         assert [(forker.wait(one), forker.said(one)) for one in processes] == [(0, "")] * 3
-    done.touch()
-    assert [(forker.wait(one), forker.said(one)[-2000:]) for one in readers] == [(0, "")] * 2
+        done.touch()
+        assert [(forker.wait(one), forker.said(one)[-2000:]) for one in readers] == [(0, "")] * 2
     assert problems(path) == []
     assert left_over(path) == []
     assert len(FeatureStore.open(path).keys()) == 12
