@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,22 +25,37 @@ from typing import Any
 
 from clipsyn.documents import one_line, parse_json
 from clipsyn.errors import DamagedStore, StoreError, UsageError
-from clipsyn.schema import check_format
+from clipsyn.schema import MOST_CHUNK_ROWS, check_format
 from clipsyn.store import files
 from clipsyn.store.files import METADATA
 from clipsyn.store.folders import KINDS, Place, folder_name
 
 INDEX, MANIFEST = "index.json.gz", "manifest.json"
-# Bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB; 700,000 files.
-MOST_INDEX, MOST_MANIFEST = 1 << 27, 1 << 26
+MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB
 INDEX_FORMAT = "1.0"
-_MOST_BYTES = 1 << 60  # of a file, and of a group
+_MOST_BYTES = 1 << 60  # of a group
+_MOST_FILE = 1 << 30  # of one file: chunks have a few millions
 _THREADS = 4
 _FOLDER_DIGITS = 16
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
 _LONGEST, _DEEPEST = 255, 32  # bytes of a name, and names in a path
-_COUNTS = frozenset(("images", "bad", "embed", "classes"))  # facts that are numbers
+
+_TEXT, _OBJECT, _LIST = ((kind, lambda _: True) for kind in (str, dict, list))
+_DIGEST = str, re.compile(r"[0-9a-f]{64}").fullmatch
+_SIZE = int, range(_MOST_BYTES + 1).__contains__
+_FIELDS: Mapping[str, tuple[type, Callable[[Any], object]]] = {  # type, and what else it has to be
+    "format": _TEXT,
+    "store": _OBJECT,
+    "chunk_rows": (int, range(1, MOST_CHUNK_ROWS + 1).__contains__),
+    "groups": _LIST,
+    "place": (list, lambda place: {*map(type, place)} == {str}),
+    **dict.fromkeys(("manifest", "fingerprint", "content", "SHA-256"), _DIGEST),
+    **dict.fromkeys(("bytes", "images", "bad", "embed", "classes"), _SIZE),
+    "imported": _TEXT,
+    "files": _OBJECT,
+    "size": (int, range(_MOST_FILE + 1).__contains__),
+}
+_FACTS = ("images", "bad", "embed", "classes", "imported")
 
 Stamp = tuple[int, str]  # bytes and SHA-256 of a file
 
@@ -97,14 +112,11 @@ class Index:
         Raises UnsupportedFormat for another major format, DamagedStore for what is no index.
         """
         with _damage(f"{shown}/{INDEX}"):
-            content = _mapping(parse_json(_inflated(data)))
-            check_format(f"the index of {shown}", _text(content["format"]), INDEX_FORMAT)
-            store = _mapping(content["store"])
-            check_format(shown, _text(store["format"]))
-            if type(store["chunk_rows"]) is not int or store["chunk_rows"] < 1:
-                raise ValueError(f"a chunk has no {str(store['chunk_rows'])[:40]} rows")
-            entries, unknown = _parsed_entries(content["groups"])
-            return cls(store, entries, unknown, content["format"])
+            content = parse_json(_inflated(data))
+            version, store, groups = _checked(content, "format", "store", "groups")
+            check_format(f"the index of {shown}", version, INDEX_FORMAT)
+            check_format(shown, _checked(store, "format", "chunk_rows")[0])
+            return cls(store, *_parsed_entries(groups), version)
 
     def dumps(self) -> bytes:
         """The same bytes for the same groups; raises StoreError where no reader would take them."""
@@ -118,9 +130,6 @@ class Index:
                 f"readers take {MOST_INDEX:,}: push some of the cells to another place"
             )
         return gzip.compress(content, compresslevel=6, mtime=0)
-
-    def entry(self, place: Place) -> Entry | None:
-        return self.entries.get(place)
 
     def with_entries(self, entries: Iterable[Entry]) -> Index:
         """The index with these entries added, or put in the place of those that are there."""
@@ -162,7 +171,7 @@ class Manifest:
         with _damage(where):
             if hashlib.sha256(data).hexdigest() != entry.manifest:
                 raise ValueError("it is not the one that the index names")
-            listed = _mapping(_mapping(parse_json(data))["files"])
+            (listed,) = _checked(parse_json(data), "files")
             manifest = cls({name: _stamp(stamp) for name, stamp in listed.items()})
             _check_names(manifest.files)
             if manifest.bytes != entry.bytes:
@@ -208,17 +217,15 @@ def _inflated(data: bytes) -> bytes:
     return content
 
 
-def _parsed_entries(groups: Any) -> tuple[dict[Place, Entry], tuple[Mapping[str, Any], ...]]:
+def _parsed_entries(groups: Iterable[Any]) -> tuple[dict[Place, Entry], tuple[Any, ...]]:
     entries: dict[Place, Entry] = {}
     unknown = []
-    if not isinstance(groups, list):
-        raise TypeError("its groups are no list")
-    for group in map(_mapping, groups):
-        kind, *names = map(_text, group["place"])
-        if kind not in KINDS:
+    for group in groups:
+        (place,) = _checked(group, "place")
+        if place[0] not in KINDS:
             unknown.append(group)
             continue
-        entry = _parsed_entry((kind, *names), group)
+        entry = _parsed_entry(tuple(place), group)
         if entries.setdefault(entry.place, entry) is not entry:
             raise ValueError(f"{entry.name} stands twice in it")
     return entries, tuple(unknown)
@@ -227,48 +234,27 @@ def _parsed_entries(groups: Any) -> tuple[dict[Place, Entry], tuple[Mapping[str,
 def _parsed_entry(place: Place, group: Mapping[str, Any]) -> Entry:
     if len(place) != 1 + len(KINDS[place[0]]) or not all(place):
         raise ValueError(f"{'/'.join(place)!r} is no place of a group")
-    digests = {name: _digest(group[name]) for name in ("manifest", "fingerprint", "content")}
-    entry = Entry(place, bytes=_size(group["bytes"]), facts=_facts(group), **digests)
-    _ = entry.name  # raises UsageError for a name that no file system takes
-    return entry
-
-
-def _facts(group: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts = _mapping(group.get("facts", {}))
-    for name in _COUNTS & facts.keys():
-        _size(facts[name])
-    if facts.get("imported") is not None:
-        _text(facts["imported"])
-    return facts
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{str(value)[:40]!r} is no JSON object")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is no name")
-    return value
-
-
-def _digest(value: Any) -> str:
-    if not _DIGEST.fullmatch(_text(value)):
-        raise ValueError(f"{value[:70]!r} is no SHA-256")
-    return str(value)
-
-
-def _size(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _MOST_BYTES:
-        raise ValueError(f"{str(value)[:40]} is no number of bytes")
-    return value
+    facts = group.get("facts", {})
+    _checked(facts, *(name for name in _FACTS if name in facts))
+    fields = _checked(group, "manifest", "bytes", "fingerprint", "content")
+    list(map(folder_name, place))  # raises UsageError for a name that no file system takes
+    return Entry(place, *fields, facts)
 
 
 def _stamp(value: Any) -> Stamp:
-    size, digest = value
-    return _size(size), _digest(digest)
+    size, digest = _checked(dict(zip(("size", "SHA-256"), value, strict=True)), "size", "SHA-256")
+    return size, digest
+
+
+def _checked(content: Any, *names: str) -> list[Any]:
+    """The fields of a JSON object; raises for what is none, or has not these."""
+    if type(content) is not dict:
+        raise TypeError(f"{str(content)[:40]!r} is no JSON object")
+    for name in names:
+        kind, fits = _FIELDS[name]
+        if type(content[name]) is not kind or not fits(content[name]):
+            raise ValueError(f"its {name} cannot be {str(content[name])[:70]!r}")
+    return [content[name] for name in names]
 
 
 def _check_names(names: Iterable[str]) -> None:

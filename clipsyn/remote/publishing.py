@@ -154,7 +154,7 @@ def add_to_index(
 
 
 def _is_there(index: Index, entry: Entry, making_way: Collection[str]) -> bool:
-    there = index.entry(entry.place)
+    there = index.entries.get(entry.place)
     if there is None or there == entry:
         return there is not None
     return there.content == entry.content and there.manifest not in making_way

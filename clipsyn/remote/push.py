@@ -71,7 +71,7 @@ class Push:
             _refuse_occupied(remote)
         new, other, same = [], [], []
         for group in _chosen(store, filters):
-            entry = index.entry(group.place) if index else None
+            entry = index.entries.get(group.place) if index else None
             if entry is None:
                 new.append(group)
             elif entry.content == content_of(store.group(group.path)):
