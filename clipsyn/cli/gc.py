@@ -64,9 +64,9 @@ def _left_over(store: Path) -> tuple[list[Leftover], Callable[[list[Leftover]], 
     if isinstance(store, Location) and not is_store(place):
         place = store  # a first push to it may have been killed
     if isinstance(place, Location):
-        from clipsyn.remote import garbage as published
+        from clipsyn.remote import publishing
 
-        return published.left_over(place), partial(published.collect, place)
+        return publishing.left_over(place), partial(publishing.collect, place)
     path = FeatureStore.open(place).path
     return garbage.left_over(path), partial(garbage.collect, path)
 

@@ -49,7 +49,7 @@ def ls(store: Path, as_json: bool, format: str) -> None:
 
 def _cell_rows(store: Path) -> list[dict[str, Any]]:
     if isinstance(store, Location) and not store.is_folder:
-        from clipsyn.remote.opening import rows_at
+        from clipsyn.remote.cache import rows_at
 
         return rows_at(store)
     from clipsyn.store.features import FeatureStore

@@ -23,9 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsyn.command import advised
 from clipsyn.documents import parse_json
 from clipsyn.errors import StoreError
+from clipsyn.remote.folder import MissingObject
+from clipsyn.remote.index import INDEX, MOST_INDEX, Index
+from clipsyn.remote.transport import Remote
 from clipsyn.store import files
+from clipsyn.store.listed import Listing
+from clipsyn.urls import Location
 
 _FROM = "from.json"
 _ABANDONED = 24 * 3600  # seconds after which nobody is writing a file any more
@@ -112,19 +118,30 @@ class Cache:
 
     # Indexes
 
-    def index(self, url: str) -> tuple[str, bytes] | None:
-        """ETag and bytes of the index that was read last from a URL."""
+    def index(self, remote: Remote, location: Location) -> Index:
+        """The index of a published store: the one that was read last, if that is current.
+
+        Raises StoreError where there is none.
+        """
+        file = self.root / "indexes" / hashlib.sha256(location.url.encode()).hexdigest()
         try:
-            etag, _, data = self._index(url).read_bytes().partition(b"\n")
+            etag, _, data = file.read_bytes().partition(b"\n")
         except OSError:
-            return None
-        return (etag.decode(errors="replace"), data) if etag and data else None
-
-    def keep_index(self, url: str, etag: str, data: bytes) -> None:
-        self.write(self._index(url), etag.encode() + b"\n" + data)
-
-    def _index(self, url: str) -> Path:
-        return self.root / "indexes" / hashlib.sha256(url.encode()).hexdigest()
+            etag = data = b""
+        known = etag.decode(errors="replace") if data else None
+        try:
+            answer = remote.get(INDEX, known, MOST_INDEX)
+        except MissingObject:
+            raise StoreError(
+                f"{location} is no published store, for it has no {INDEX}: make it one with "
+                f"`{advised('push', 'STORE', location)}`"
+            ) from None
+        if known and answer.etag == known:
+            return Index.parse(data, remote.shown)
+        index = Index.parse(answer.data, remote.shown)
+        if answer.etag:
+            self.write(file, answer.etag.encode() + b"\n" + answer.data)
+        return index
 
     # Files
 
@@ -147,3 +164,9 @@ class Cache:
                 f"the cache {self.root} cannot be written ({error.strerror}): set CLIPSYN_CACHE to "
                 "a folder that can, or make room with `clipsyn cache prune`"
             ) from error
+
+
+def rows_at(location: Location) -> list[dict[str, Any]]:
+    """`clipsyn.store.inventory.cell_rows` of the store at a URL, in one request."""
+    index = Cache.of_user().index(Remote(location.url), location)
+    return Listing(index.entries.values()).rows()

@@ -1,4 +1,4 @@
-"""A published store in a folder: the same few operations as on a bucket."""
+"""What is read and written of a published store, and a folder that does what a bucket does."""
 
 from __future__ import annotations
 
@@ -7,16 +7,42 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from clipsyn.errors import DamagedStore
+from clipsyn.errors import StoreError
 from clipsyn.remote.index import stamp_of
-from clipsyn.remote.objects import Changed, MissingObject, Object
 from clipsyn.store import files
 
 _WIP = ".wip"  # as in a store: no part of it
 _PATIENCE = 60  # seconds; an index is written in less
 _COPIED = 1 << 20  # bytes at a time
+
+
+class Answer(NamedTuple):
+    """The bytes of an object, and a mark that changes with them."""
+
+    data: bytes
+    etag: str | None
+
+
+class Object(NamedTuple):
+    """What a listing says of one object."""
+
+    path: str
+    bytes: int
+    written: float  # seconds since 1970, by the clock of the server
+
+
+class MissingObject(StoreError):
+    """There is no object of that path."""
+
+
+class Changed(StoreError):
+    """The object is another than the writer has seen."""
+
+
+class Denied(StoreError):
+    """Whoever asks lacks the right, or has not said who they are."""
 
 
 class Folder:
@@ -29,9 +55,7 @@ class Folder:
         """Write a file into `target`; returns its ETag."""
         hasher, file = hashlib.sha256(), self._root / path
         try:
-            with files.opened(file) as (descriptor, size):
-                if size > most:
-                    raise DamagedStore(f"{file} has more than {most:,} bytes")
+            with files.opened(file, most) as (descriptor, _):
                 while part := os.read(descriptor, _COPIED):
                     hasher.update(part)
                     target.write(part)

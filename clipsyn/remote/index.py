@@ -37,8 +37,8 @@ _MOST_BYTES = 1 << 60  # of a group
 _MOST_FILE = 1 << 30  # of one file: chunks have a few millions
 _THREADS = 4
 _FOLDER_DIGITS = 16
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
-_LONGEST, _DEEPEST = 255, 32  # bytes of a name, and names in a path
+_NAME = r"(?!\.)[ -.0-9;-\[\]-~]{1,255}"  # in a path: no backslash, and no colon
+_PATH = re.compile(rf"{_NAME}(?:/{_NAME}){{0,31}}")
 
 _TEXT, _OBJECT, _LIST = ((kind, lambda _: True) for kind in (str, dict, list))
 _DIGEST = str, re.compile(r"[0-9a-f]{64}").fullmatch
@@ -191,8 +191,11 @@ class Manifest:
 
 
 def stamp_of(file: Path) -> Stamp:
-    """That it is missing passes as OSError; raises DamagedStore for what is no regular file."""
-    with files.opened(file) as (descriptor, size), open(descriptor, "rb", closefd=False) as opened:
+    """That it is missing passes as OSError; raises DamagedStore as `files.opened`."""
+    with (
+        files.opened(file, _MOST_FILE) as (descriptor, size),
+        open(descriptor, "rb", closefd=False) as opened,
+    ):
         return size, hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -236,9 +239,9 @@ def _parsed_entry(place: Place, group: Mapping[str, Any]) -> Entry:
         raise ValueError(f"{'/'.join(place)!r} is no place of a group")
     facts = group.get("facts", {})
     _checked(facts, *(name for name in _FACTS if name in facts))
-    fields = _checked(group, "manifest", "bytes", "fingerprint", "content")
+    manifest, size, mark, content = _checked(group, "manifest", "bytes", "fingerprint", "content")
     list(map(folder_name, place))  # raises UsageError for a name that no file system takes
-    return Entry(place, *fields, facts)
+    return Entry(place, manifest, size, mark, content, facts)
 
 
 def _stamp(value: Any) -> Stamp:
@@ -263,16 +266,10 @@ def _check_names(names: Iterable[str]) -> None:
     if METADATA not in there:
         raise ValueError(f"it lists no {METADATA}")
     for name in there:
-        parts = name.split("/")
-        plain = len(parts) <= _DEEPEST and all(map(_is_plain, parts))
-        if not plain or _UNSAFE.search(name) or name == MANIFEST:
+        if not _PATH.fullmatch(name) or name == MANIFEST:
             raise ValueError(f"{name[:80]!r} is no file of a group")
-        if any("/".join(parts[:depth]) in there for depth in range(1, len(parts))):
+        if any(name[: slash.start()] in there for slash in re.finditer("/", name)):
             raise ValueError(f"{name[:80]!r} lies in a file")
-
-
-def _is_plain(part: str) -> bool:
-    return bool(part) and not part.startswith(".") and len(part.encode()) <= _LONGEST
 
 
 def _names_below(folder: Path, prefix: str = "") -> Iterator[str]:

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.remote.cache import Cache
-from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest
-from clipsyn.remote.objects import MissingObject
-from clipsyn.remote.opening import index_at, read_index
+from clipsyn.remote.folder import MissingObject
+from clipsyn.remote.index import MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.transfer import FILES, bring, is_there
 from clipsyn.remote.transport import Remote
 from clipsyn.store import arrays
@@ -69,16 +68,12 @@ class Published:
 
     def folders(self, path: Path) -> list[str]:
         if entry := self._entry(path):
-            return self._array_names(entry)
+            ends, names = f"/{arrays.METADATA}", self._metadata(entry).files
+            return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
         return sorted(self._below(path) or ())
 
     def size(self, path: Path) -> int:
-        below = self._below(path)
-        if below is None:
-            return 0
-        if entry := self._entry(path):
-            return entry.bytes
-        return sum(self.size(path / name) for name in below)
+        return sum(entry.bytes for entry in self._entries_below(path))
 
     def seen(self, path: Path) -> Seen | None:
         entry = self._entry(path)
@@ -131,11 +126,6 @@ class Published:
 
     def attributes(self, path: Path) -> Mapping[str, Any]:
         return self._with_group(path, lambda entry, folder: arrays.read_attributes(folder))
-
-    def _array_names(self, entry: Entry) -> list[str]:
-        ends = f"/{arrays.METADATA}"
-        names = self._metadata(entry).files
-        return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
 
     def read(self, path: Path, array: str, rows: range | None, listed: Listed) -> NDArray[Any]:
         def look(entry: Entry, folder: Path) -> NDArray[Any]:
@@ -212,7 +202,8 @@ class Published:
             manifest = Manifest.parse(kept.read_bytes(), self._remote.shown, entry)
             self._cache.use(entry.manifest)
         except (FileNotFoundError, DamagedStore):
-            data = self._get(entry, MANIFEST)
+            with self._there(entry, MANIFEST):
+                data = self._remote.get(f"{entry.folder}/{MANIFEST}").data
             manifest = Manifest.parse(data, self._remote.shown, entry)
             self._cache.write(kept, data)
             self._cache.label(entry.manifest, self._remote.shown, entry.name)
@@ -256,17 +247,13 @@ class Published:
         with self._cache.writing(), self._there(entry, name):
             bring(self._remote, path, manifest.files[name], file, scratch)
 
-    def _get(self, entry: Entry, name: str) -> bytes:
-        with self._there(entry, name):
-            return self._remote.get(f"{entry.folder}/{name}", most=MOST_MANIFEST).data
-
     @contextmanager
     def _there(self, entry: Entry, name: str) -> Iterator[None]:
         """Raise StaleCell where the group was replaced, or DamagedStore where a file is lost."""
         try:
             yield
         except MissingObject:
-            now = read_index(self._remote, self._cache, self._location.url)
+            now = self._cache.index(self._remote, self._location)
             if now.entries.get(entry.place) != entry:
                 raise replaced_meanwhile(self._location, entry.name) from None
             raise DamagedStore(f"{self._shown(entry, name)} is missing") from None
@@ -278,4 +265,4 @@ class Published:
 def open_published(location: Location) -> Published:
     """The store at a URL: reads its index, or learns that the one in the cache is current."""
     remote, cache = Remote(location.url), Cache.of_user()
-    return Published(location, remote, index_at(location, remote, cache), cache)
+    return Published(location, remote, cache.index(remote, location), cache)

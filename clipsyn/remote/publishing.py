@@ -1,28 +1,44 @@
-"""The index of a published store is read, and written without losing what others have written."""
+"""The index of a published store is read, and written without losing what others have written.
+
+Groups that no index names were sent by killed pushes, or replaced. A push names what it has sent
+when all of it is there, so a group without a name may be of one that runs, and one that was
+replaced may be read still. As in a store on a disk (`clipsyn.store.garbage`) age tells them apart,
+by the last time that a file of the group was written: a push writes to every group that it will
+name, and to every group that makes way.
+"""
 
 from __future__ import annotations
 
 import random
 import re
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsyn.command import advised
 from clipsyn.documents import parse_json
-from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, MOST_MANIFEST, Entry, Index
-from clipsyn.remote.objects import Changed, Denied, MissingObject, Object
+from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
+from clipsyn.remote.folder import Changed, Denied, MissingObject, Object
+from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index
+from clipsyn.remote.transfer import GROUPS
 from clipsyn.remote.transport import Remote
-from clipsyn.specs import MARKER
-from clipsyn.store.files import METADATA
+from clipsyn.specs import MARKER, differences, fingerprint
+from clipsyn.store import garbage
+from clipsyn.store.files import METADATA, PARTIAL
 from clipsyn.store.folders import KINDS
-from clipsyn.urls import is_url
+from clipsyn.store.garbage import Leftover
+from clipsyn.store.groups import StoredGroup
+from clipsyn.urls import Address, Location, is_url
 
 _TRIES = 50
 _MOST_PAUSE = 2.0  # seconds
+_FACTS = ("class_names", "metric", "licence", "logit_scale")  # read beside the arrays
+_COMPARED = ("kind", "fingerprint", "arrays", *_FACTS)
 _DIGITS = re.compile(r"[0-9a-f]{16}")  # with which the folder of a published group ends
 
 
@@ -43,15 +59,26 @@ class Sent:
     def has_all_of(self, entry: Entry) -> bool:
         return self.manifest is not None and self.bytes == entry.bytes + self.manifest.bytes
 
-    @property
-    def is_as_sent(self) -> bool:
-        """Whether nothing was written after the manifest, which comes last."""
-        return self.manifest is not None and self.written <= self.manifest.written
+    def is_as_sent(self, entry: Entry) -> bool:
+        """Whether it is whole, and nothing was written after the manifest, which comes last."""
+        last = self.manifest.written if self.manifest else 0
+        return self.has_all_of(entry) and self.written <= last
 
 
 def address_of(place: str) -> str:
     """The URL of a published store, which may also be named by the path of its folder."""
     return place if is_url(place) else Path(place).resolve().as_uri()
+
+
+def writable(place: str) -> Remote:
+    """A destination, which may be a folder, too; raises UsageError for a web server."""
+    url = address_of(place)
+    if (address := Address.parse(url)).is_http:
+        raise UsageError(
+            f"{address.shown} can only be read, and HTTP lists no files: give s3://, gs://, az:// "
+            "or the folder that is served there"
+        )
+    return Remote(url)
 
 
 def read_index(remote: Remote) -> tuple[Index | None, str | None]:
@@ -84,22 +111,45 @@ def published_attributes(remote: Remote, entry: Entry) -> Mapping[str, Any]:
     return attributes if isinstance(attributes, dict) else {}
 
 
-def sent_groups(remote: Remote, below: Iterable[str] = KINDS) -> dict[str, Sent]:
+def content_of(group: StoredGroup) -> str:
+    """A digest of what readers see of a group.
+
+    It is the same wherever and whenever the same numbers were made: dates, devices, versions and
+    the names of imported files are no part of it.
+    """
+    seen = {name: group[name] for name in _COMPARED if name in group.attributes}
+    return fingerprint(seen)
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Names of the fields in which the attributes of two groups of one place differ.
+
+    Of groups of one identity these are facts, and arrays with other values.
+    """
+    fields = [name for name, _, _ in differences(ours.get("identity"), theirs.get("identity"))]
+    if fields:
+        return fields
+    fields = [name for name in _FACTS if ours.get(name) != theirs.get(name)]
+    changes = differences(ours.get("arrays"), theirs.get("arrays"))
+    return fields + sorted({f"values of {name.partition('.')[0]}" for name, _, _ in changes})
+
+
+def sent_groups(remote: Remote, below: Iterable[str] = KINDS) -> defaultdict[str, Sent]:
     """What lies where the files of published groups do, by the folder of each group.
 
     below: kinds, or folders below them.
     """
-    found: dict[str, Sent] = {}
+    found: defaultdict[str, Sent] = defaultdict(Sent)
     for prefix in below:
         depth = 2 + len(KINDS[prefix.partition("/")[0]])
         for one in remote.list(prefix):
             parts = one.path.split("/")
             if len(parts) > depth and _DIGITS.fullmatch(parts[depth - 1]):
-                found.setdefault("/".join(parts[:depth]), Sent()).add(one)
+                found["/".join(parts[:depth])].add(one)
     return found
 
 
-def sent_of(remote: Remote, entries: Collection[Entry]) -> dict[str, Sent]:
+def sent_of(remote: Remote, entries: Collection[Entry]) -> defaultdict[str, Sent]:
     """As `sent_groups`, of the datasets of these groups alone."""
     return sent_groups(remote, sorted({"/".join(one.name.split("/")[:2]) for one in entries}))
 
@@ -127,7 +177,10 @@ def add_to_index(
         if not added:
             return  # also where it was written, and the answer was lost
         if written:
-            raise _overwritten(remote)
+            raise StoreError(
+                f"{remote.shown}/{INDEX} has lost what was written into it, for another push has "
+                "overwritten it: run the same command again when nobody else pushes"
+            )
         old = [there.entries[entry.place] for entry in added if entry.place in there.entries]
         if other := next((entry for entry in old if entry.manifest not in making_way), None):
             raise StaleCell(
@@ -138,12 +191,7 @@ def add_to_index(
             _make_young(remote, entry)
         data = there.with_entries(added).dumps()
         try:
-            if single_writer:
-                remote.put(INDEX, data)
-            elif index and etag is None:
-                raise _unconditional(remote, "it gives no ETags")
-            else:
-                remote.put_if(INDEX, data, etag)
+            write(remote, INDEX, data, etag, single_writer=single_writer)
             written = True
         except Changed:
             time.sleep(random.uniform(0, min(_MOST_PAUSE, 0.02 * 2**attempt)))
@@ -153,18 +201,25 @@ def add_to_index(
     )
 
 
+def write(remote: Remote, path: str, data: bytes, etag: str | None, *, single_writer: bool) -> None:
+    """As `Remote.put_if`, but for a single writer without a condition."""
+    if single_writer:
+        remote.put(path, data)
+    else:
+        remote.put_if(path, data, etag)
+
+
 def _is_there(index: Index, entry: Entry, making_way: Collection[str]) -> bool:
     there = index.entries.get(entry.place)
-    if there is None or there == entry:
-        return there is not None
-    return there.content == entry.content and there.manifest not in making_way
+    same = there and there.content == entry.content and there.manifest not in making_way
+    return there == entry or bool(same)
 
 
 def _make_young(remote: Remote, entry: Entry) -> None:
     """Write the manifest of a group again, which makes way: who reads it has a day to end."""
     path = f"{entry.folder}/{MANIFEST}"
     with suppress(MissingObject):
-        remote.put(path, remote.get(path, most=MOST_MANIFEST).data)
+        remote.put(path, remote.get(path).data)
 
 
 def check_conditions(remote: Remote) -> None:
@@ -172,7 +227,9 @@ def check_conditions(remote: Remote) -> None:
 
     It is asked for two writes that it has to refuse, and that would change nothing.
     """
-    data = remote.get(MARKER).data
+    data, etag = remote.get(MARKER)
+    if etag is None:
+        raise _unconditional(remote, "it gives no ETags")
     for etag in (None, '"0"'):
         try:
             remote.put_if(MARKER, data, etag)
@@ -193,14 +250,57 @@ def _unconditional(remote: Remote, why: str) -> StoreError:
     )
 
 
-def _overwritten(remote: Remote) -> StoreError:
-    return StoreError(
-        f"{remote.shown}/{INDEX} has lost what was written into it, for another push has "
-        "overwritten it: run the same command again when nobody else pushes"
-    )
+def left_over(location: Location) -> list[Leftover]:
+    """Groups that no index names, and in a folder what was being written; read the index last.
+
+    Nothing else is looked at: not what lies beside groups, nor kinds that this clipsyn does not
+    know. Raises UsageError for a store behind a web server, StoreError where nothing is published.
+    """
+    remote = writable(location.url)
+    found = {
+        folder: Leftover(
+            location / folder, f"{folder}, which no index names", sent.written, sent.bytes
+        )
+        for folder, sent in sent_groups(remote).items()
+    }
+    if not (found or remote.exists(INDEX)):
+        raise not_published(remote)
+    named = _named(remote) if found else set()
+    nameless = [found[folder] for folder in sorted({*found} - named)]
+    if not location.is_folder:
+        return nameless
+    there = garbage.left_over(Address.parse(location.url).folder)
+    # locks stay, for others may hold them
+    return nameless + [one for one in there if one.path.name.endswith(PARTIAL)]
 
 
-def delete_group(remote: Remote, folder: str) -> None:
-    """Delete the files of a group, its manifest first: no more is it whole."""
-    remote.delete([f"{folder}/{MANIFEST}"])
-    remote.delete(one.path for one in remote.list(folder))
+def _named(remote: Remote) -> set[str]:
+    """The folders of the groups in the index; raises StoreError where it is lost."""
+    index, _ = read_index(remote)
+    if index is None and remote.exists(MARKER):
+        raise StoreError(
+            f"{remote.shown} has no {INDEX}, so what is in use there is not known: put it back, or "
+            f"`{advised('push', 'STORE', remote.shown)}` writes a new one"
+        )
+    return {entry.folder for entry in index.entries.values()} if index else set()
+
+
+def collect(location: Location, found: Collection[Leftover]) -> int:
+    """Remove them; returns how many. What somebody has written to or named meanwhile stays."""
+    remote = Remote(location.url)
+    groups = [one for one in found if isinstance(one.path, Location)]
+    named = _named(remote) if groups else set()
+
+    def remove(one: Leftover) -> bool:
+        folder = one.path.relative_to(location).as_posix()
+        written = max((there.written for there in remote.list(folder)), default=None)
+        if folder in named or written is None or written > one.written:
+            return False
+        remote.delete([f"{folder}/{MANIFEST}"])  # first: no more is it whole
+        remote.delete(one.path for one in remote.list(folder))
+        return True
+
+    with ThreadPoolExecutor(GROUPS) as threads:
+        count = sum(threads.map(remove, groups))
+    files = [one for one in found if not isinstance(one.path, Location)]
+    return count + (garbage.collect(Address.parse(location.url).folder, files) if files else 0)

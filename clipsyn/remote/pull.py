@@ -18,10 +18,11 @@ from pathlib import Path
 from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
 from clipsyn.progress import Progress
-from clipsyn.remote.content import content_of, differing
-from clipsyn.remote.index import MANIFEST, MOST_MANIFEST, Entry, Index, Manifest, Stamp
+from clipsyn.remote.index import MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.publishing import (
     address_of,
+    content_of,
+    differing,
     not_published,
     published_attributes,
     read_index,
@@ -169,24 +170,20 @@ class _Bringing:
 
     def _fill(self, folder: Path, entry: Entry) -> None:
         path = f"{entry.folder}/{MANIFEST}"
-        answer = self.remote.get(path, most=MOST_MANIFEST)
-        manifest = Manifest.parse(answer.data, self.remote.shown, entry)
+        manifest = Manifest.parse(self.remote.get(path).data, self.remote.shown, entry)
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
 
         def fetch(name: str) -> None:
-            self._fetch(folder / name, f"{entry.folder}/{name}", manifest.files[name])
+            """Bring one file, unless it is there."""
+            file, stamp = folder / name, manifest.files[name]
+            if not is_there(file, stamp):
+                bring(self.remote, f"{entry.folder}/{name}", stamp, file, scratch(self.store.path))
+                files.sync(file)
+                files.sync(file.parent)
+            self.meter.advance(stamp[0])
 
-        for _ in self.pool.map(fetch, manifest.files):
-            pass
-
-    def _fetch(self, file: Path, path: str, stamp: Stamp) -> None:
-        """Bring one file, unless it is there."""
-        if not is_there(file, stamp):
-            bring(self.remote, path, stamp, file, scratch(self.store.path))
-            files.sync(file)
-            files.sync(file.parent)
-        self.meter.advance(stamp[0])
+        list(self.pool.map(fetch, manifest.files))
 
     def _check(self, folder: Path, target: Path, entry: Entry) -> None:
         """Raise DamagedStore for a group that is not the one which the index names."""

@@ -8,7 +8,7 @@ found again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,17 +18,18 @@ from pathlib import Path
 from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, UsageError
 from clipsyn.progress import Progress
-from clipsyn.remote.content import content_of, differing
+from clipsyn.remote.folder import Changed
 from clipsyn.remote.index import MANIFEST, Entry, Manifest
-from clipsyn.remote.objects import Changed
 from clipsyn.remote.publishing import (
-    Sent,
     add_to_index,
-    address_of,
     check_conditions,
+    content_of,
+    differing,
     published_attributes,
     read_index,
     sent_of,
+    writable,
+    write,
 )
 from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
@@ -41,7 +42,6 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import Group, find_groups
 from clipsyn.store.verify import damage, debris
-from clipsyn.urls import Address
 
 CARD = "README.md"
 
@@ -65,14 +65,14 @@ class Push:
         Raises StaleCell, with the fields that differ, for one that is published with other content,
         unless `replace`; DamagedStore for a store that is not whole.
         """
-        remote = Remote(writable(url))
+        remote = writable(url)
         index, _ = read_index(remote)
         if index is None:
             _refuse_occupied(remote)
+        there = index.entries if index else {}
         new, other, same = [], [], []
         for group in _chosen(store, filters):
-            entry = index.entries.get(group.place) if index else None
-            if entry is None:
+            if (entry := there.get(group.place)) is None:
                 new.append(group)
             elif entry.content == content_of(store.group(group.path)):
                 same.append((group, entry))
@@ -81,14 +81,14 @@ class Push:
         if other and not replace:
             raise _conflict(store, remote, other)
         found = sent_of(remote, [entry for _, entry in same])
-        bad = [one for one in same if not _is_whole(found, one[1])]
+        bad = [one for one in same if not found[one[1].folder].is_as_sent(one[1])]
         return cls(
             store,
             remote,
             new,
             [group for group, _ in other],
             [group for group, _ in bad],
-            [group for group, entry in same if _is_whole(found, entry)],
+            [group for group, entry in same if found[entry.folder].is_as_sent(entry)],
             {entry.manifest for _, entry in (*other, *bad)},
         )
 
@@ -118,7 +118,7 @@ class Push:
         add_to_index(self.remote, marker, entries, gone, single_writer=single_writer)
         found = sent_of(self.remote, entries)
         for entry in entries:
-            if not found.get(entry.folder, Sent()).has_all_of(entry):
+            if not found[entry.folder].has_all_of(entry):
                 raise DamagedStore(
                     f"{self.remote.shown}/{entry.folder} lost files while it was pushed (did "
                     "`clipsyn gc` run?): run the same command again, which sends them"
@@ -128,11 +128,8 @@ class Push:
     def _write_marker(self, single_writer: bool) -> None:
         if not self.remote.exists(MARKER):
             data = files.read_file(self.store.path / MARKER)
-            if single_writer:
-                self.remote.put(MARKER, data)
-            else:
-                with suppress(Changed):  # another publisher was faster
-                    self.remote.put_if(MARKER, data, None)
+            with suppress(Changed):  # another publisher was faster
+                write(self.remote, MARKER, data, None, single_writer=single_writer)
 
     def is_all(self) -> bool:
         """Whether what is published now is the store, the whole of it."""
@@ -144,23 +141,6 @@ class Push:
     def describe(self, card: str) -> None:
         """Write the page that says what is published."""
         self.remote.put(CARD, card.encode())
-
-
-def writable(url: str) -> str:
-    """The URL of a destination, which may be a folder, too; raises UsageError for one over HTTP."""
-    url = address_of(url)
-    address = Address.parse(url)
-    if address.is_http:
-        raise UsageError(
-            f"{address.shown} can only be read: push to s3://, gs://, az:// or a folder, which "
-            "a web server may serve"
-        )
-    return url
-
-
-def _is_whole(found: Mapping[str, Sent], entry: Entry) -> bool:
-    sent = found.get(entry.folder, Sent())
-    return sent.has_all_of(entry) and sent.is_as_sent
 
 
 def _refuse_occupied(remote: Remote) -> None:
@@ -216,19 +196,16 @@ class _Sending:
         has no name `gc` removes.
         """
         entry, manifest = self._describe(group)
-        sizes = {f"{entry.folder}/{name}": size for name, (size, _) in manifest.files.items()}
-        found = list(self.remote.list(entry.folder))
-        ends = [one.written for one in found if one.path == f"{entry.folder}/{MANIFEST}"]
-        whole = {
-            one.path
-            for one in found
-            if one.bytes == sizes.get(one.path) and not (ends and one.written > ends[0])
-        }
-        self.meter.advance(sum(sizes[path] for path in whole))
-        put = partial(self._put, group.path, entry, manifest)
-        missing = [name for name in sorted(manifest.files) if f"{entry.folder}/{name}" not in whole]
-        for _ in self.pool.map(put, missing):
-            pass
+        found = {one.path: one for one in self.remote.list(entry.folder)}
+        end = found.get(f"{entry.folder}/{MANIFEST}")
+        missing = []
+        for name, (size, _) in sorted(manifest.files.items()):
+            one = found.get(f"{entry.folder}/{name}")
+            if one and one.bytes == size and not (end and one.written > end.written):
+                self.meter.advance(size)
+            else:
+                missing.append(name)
+        list(self.pool.map(partial(self._put, group.path, entry, manifest), missing))
         self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
         return entry
 

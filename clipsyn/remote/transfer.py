@@ -16,7 +16,6 @@ from clipsyn.remote.transport import Remote
 from clipsyn.store import files
 
 FILES, GROUPS = 16, 8  # at a time
-_MOST_BYTES = 1 << 30  # of one file: chunks have a few millions
 _MEGA = 1_000_000
 
 
@@ -26,16 +25,13 @@ def lanes() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
 
     They take up no more work once one of them, or who waits for them, has failed.
     """
-    groups, files = ThreadPoolExecutor(GROUPS), ThreadPoolExecutor(FILES)
-    try:
-        yield groups, files
-    except BaseException:
-        files.shutdown(wait=False, cancel_futures=True)  # first: groups wait for their files
-        groups.shutdown(cancel_futures=True)
-        raise
-    finally:
-        groups.shutdown()
-        files.shutdown()
+    with ThreadPoolExecutor(FILES) as files, ThreadPoolExecutor(GROUPS) as groups:
+        try:
+            yield groups, files
+        except BaseException:
+            for threads in (groups, files):  # in this order, for groups wait for their files
+                threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) -> None:
@@ -43,10 +39,6 @@ def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) ->
 
     It goes to the disk as it comes, so that no declared size takes memory. Raises DamagedStore.
     """
-    if stamp[0] > _MOST_BYTES:
-        raise DamagedStore(
-            f"{remote.shown}/{path} is said to have {stamp[0]:,} bytes: too many for a chunk"
-        )
     for _ in range(2):  # what was altered on its way may arrive the second time
         scratch.mkdir(parents=True, exist_ok=True)
         partial = scratch / f"{secrets.token_hex(8)}{files.PARTIAL}"
@@ -77,17 +69,16 @@ class Meter:
         self._progress = progress
         self._most, self._total = total, -(-total // _MEGA)
         self._counter = progress.add(name, self._total, unit="MB")
-        self._done = self._said = 0
+        self._done = 0
         self._lock = Lock()
 
     def advance(self, size: int) -> None:
         with self._lock:
+            before = self._done // _MEGA
             self._done = min(self._done + size, self._most)  # some are looked at twice
-            whole = self._done // _MEGA - self._said
-            self._said += whole
-            self._progress.advance(self._counter, whole)
+            self._progress.advance(self._counter, self._done // _MEGA - before)
 
     def finish(self) -> None:
         """All has arrived; the last megabyte may have been a part of one."""
-        self._progress.advance(self._counter, self._total - self._said)
+        self._progress.advance(self._counter, self._total - self._done // _MEGA)
         self._progress.finish(self._counter)

@@ -14,18 +14,17 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, BinaryIO, overload
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote.credentials import http_headers, settings_of
-from clipsyn.remote.folder import Folder
-from clipsyn.remote.objects import Answer, Changed, Denied, MissingObject, Object
+from clipsyn.remote.folder import Answer, Changed, Denied, Folder, MissingObject, Object
+from clipsyn.store.files import MOST_METADATA
 from clipsyn.urls import Address
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-MOST_BYTES = 1 << 30  # of one object, where the caller does not know better
 _TRIES = 3  # of a read, each with obstore's own retries
 _RETRIES = 6  # of obstore, in one try, of requests that the server refuses for now
 _PAUSE = 0.2  # seconds before the second try
@@ -65,14 +64,8 @@ class Remote:
     def __repr__(self) -> str:
         return f"Remote({self.shown!r})"
 
-    @overload
-    def get(self, path: str, known: None = None, most: int = ...) -> Answer: ...
-
-    @overload
-    def get(self, path: str, known: str | None, most: int = ...) -> Answer | None: ...
-
-    def get(self, path: str, known: str | None = None, most: int = MOST_BYTES) -> Answer | None:
-        """The bytes of an object and its ETag; None if `known` is its ETag still.
+    def get(self, path: str, known: str | None = None, most: int = MOST_METADATA) -> Answer:
+        """The bytes of an object and its ETag; no bytes if `known` is its ETag still.
 
         Raises DamagedStore for an object of more than `most` bytes, before it is read; StoreError
         where nothing comes for half a minute, or next to nothing.
@@ -80,7 +73,7 @@ class Remote:
         target = io.BytesIO()
         with self._said(path):
             etag = self._root.read(_checked(path), known, most, target)
-        return None if known and etag == known else Answer(target.getvalue(), etag)
+        return Answer(b"" if known and etag == known else target.getvalue(), etag)
 
     def copy(self, path: str, target: BinaryIO, most: int) -> None:
         """Write the bytes of an object into a file, as they come; as `get` where it fails."""
@@ -147,6 +140,25 @@ class _Cut(_Unreadable):
     """An answer that ended before its end."""
 
 
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Tell apart what obstore raises, without what it says, but for codes of clouds."""
+    from obstore import exceptions
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+            raise _Unreadable("there is no such bucket: check its name, or make it") from None
+        raise MissingObject from None
+    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+        raise Changed from None
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+        raise _refused(str(error)) from None
+    except exceptions.BaseError as error:
+        raise _reason(str(error)) from None
+
+
 class _Objects:
     """What obstore reads: an HTTP server, or a bucket."""
 
@@ -160,7 +172,6 @@ class _Objects:
     @cached_property
     def _writer(self) -> ObjectStore:
         """The time in which a server is silent includes that of sending."""
-        self._refuse_http()
         return self._connect(10 * _SILENCE)
 
     def _connect(self, silence: int) -> ObjectStore:
@@ -177,21 +188,18 @@ class _Objects:
     def read(self, path: str, known: str | None, most: int, target: BinaryIO) -> str | None:
         """Write an object into `target`, unless its ETag is known; returns its ETag."""
         for attempt in range(1, _TRIES):
-            try:
-                with _failures():
-                    return self._read(path, known, most, target)
-            except _Cut:
-                time.sleep(_PAUSE * attempt)
-        with _failures():
-            return self._read(path, known, most, target)
+            with suppress(_Cut):
+                return self._read(path, known, most, target)
+            time.sleep(_PAUSE * attempt)
+        return self._read(path, known, most, target)
 
+    @_failures()
     def _read(self, path: str, known: str | None, most: int, target: BinaryIO) -> str | None:
-        import obstore
         from obstore.exceptions import NotModifiedError
 
         options: Any = {"if_none_match": known} if known else None
         try:
-            result = obstore.get(self._store, path, options=options)
+            result = self._store.get(path, options=options)
         except NotModifiedError:
             if known is None:
                 raise _Unreadable("the server answers 304 to who knows nothing yet") from None
@@ -210,64 +218,44 @@ class _Objects:
         return result.meta["e_tag"]
 
     def exists(self, path: str) -> bool:
-        import obstore
+        with suppress(MissingObject), _failures():
+            self._store.head(path)
+            return True
+        return False
 
-        try:
-            with _failures():
-                obstore.head(self._store, path)
-        except MissingObject:
-            return False
-        return True
-
+    @_failures()
     def put(self, path: str, data: bytes) -> None:
-        import obstore
+        self._writer.put(path, data, mode="overwrite")
 
-        with _failures():
-            obstore.put(self._writer, path, data, mode="overwrite")
-
+    @_failures()
     def put_if(self, path: str, data: bytes, etag: str | None) -> str | None:
-        import obstore
-
-        with _failures():
-            mode: Any = "create" if etag is None else self._version(path, etag)
-            return obstore.put(self._writer, path, data, mode=mode)["e_tag"]
+        mode: Any = "create" if etag is None else self._version(path, etag)
+        return self._writer.put(path, data, mode=mode)["e_tag"]
 
     def _version(self, path: str, etag: str) -> dict[str, str | None]:
         """The version of an object that a write replaces; Google tells versions by other numbers.
 
         Raises Changed where the object has another ETag by now.
         """
-        import obstore
-
         if self._address.scheme != "gs":
             return {"e_tag": etag}
-        there = obstore.head(self._store, path)
+        there = self._store.head(path)
         if there["e_tag"] != etag:
             raise Changed
         return {"e_tag": etag, "version": there["version"]}
 
     def delete(self, paths: Sequence[str]) -> None:
-        import obstore
-
         together = [list(paths)] if self._address.scheme == "s3" and paths else paths
         for some in together:  # S3 takes many in one request
             with suppress(MissingObject), _failures():
-                obstore.delete(self._writer, some)
+                self._writer.delete(some)
 
     def list(self, prefix: str) -> Iterator[Object]:
-        import obstore
-
-        if self._address.is_http:
-            raise _Unreadable("HTTP lists no files")
         with _failures():
-            for some in obstore.list(self._store, prefix or None, chunk_size=1000):
+            for some in self._store.list(prefix or None, chunk_size=1000):
                 for meta in some:
                     written = meta["last_modified"].timestamp()
                     yield Object(str(meta["path"]), meta["size"], written)
-
-    def _refuse_http(self) -> None:
-        if self._address.is_http:
-            raise _Unreadable("HTTP only reads: publish to s3://, gs://, az:// or a folder")
 
 
 @lru_cache(8)  # making one takes 5 to 15 ms, and loses connections that are open
@@ -302,25 +290,6 @@ def _connected(
         },
         **dict(settings),
     )
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Tell apart what obstore raises, without what it says, but for codes of clouds."""
-    from obstore import exceptions
-
-    try:
-        yield
-    except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
-            raise _Unreadable("there is no such bucket: check its name, or make it") from None
-        raise MissingObject from None
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-        raise Changed from None
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        raise _refused(str(error)) from None
-    except exceptions.BaseError as error:
-        raise _reason(str(error)) from None
 
 
 def _reason(said: str) -> _Unreadable:

@@ -45,11 +45,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[tuple[int, int]]:
+def opened(file: Path, most: int | None = None) -> Iterator[tuple[int, int]]:
     """A descriptor and the size of a file of a store, which may come from a stranger.
 
-    Raises DamagedStore for what is no regular file: a link could lead to any file of this machine,
-    a pipe or a device never ends. That there is none passes as OSError.
+    Raises DamagedStore for more than `most` bytes, and for what is no regular file: a link could
+    lead to any file of this machine, a pipe or a device never ends. That there is none passes as
+    OSError.
     """
     with reading(file):
         descriptor = _open(file)
@@ -57,6 +58,10 @@ def opened(file: Path) -> Iterator[tuple[int, int]]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _no_file(file)
+        if most is not None and status.st_size > most:
+            raise DamagedStore(
+                f"{file} has {status.st_size:,} bytes, more than any file of its kind"
+            )
         yield descriptor, status.st_size
     finally:
         os.close(descriptor)
@@ -93,15 +98,12 @@ def check_folders(store: Path, path: Path) -> None:
 
 def read_file(file: Path, most: int = MOST_METADATA) -> bytes:
     """The content of a file of a store (see `opened`); raises DamagedStore for more than `most`."""
-    with reading(file), opened(file) as (descriptor, size):
-        _check_size(file, size, most)
-        with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(size)
-
-
-def _check_size(file: Path, size: int, most: int) -> None:
-    if size > most:
-        raise DamagedStore(f"{file} has {size:,} bytes, more than any file of its kind")
+    with (
+        reading(file),
+        opened(file, most) as (descriptor, size),
+        open(descriptor, "rb", closefd=False) as stream,
+    ):
+        return stream.read(size)
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
@@ -183,12 +185,11 @@ def copy_file(file: Path, path: Path, scratch: Path, most: int) -> None:
     Raises DamagedStore for one of more than `most` bytes.
     """
     with (
-        opened(file) as (source, size),
+        opened(file, most) as (source, _),
         open(source, "rb", closefd=False) as of,
         _partial(scratch, path) as descriptor,
         open(descriptor, "wb", closefd=False) as to,
     ):
-        _check_size(file, size, most)
         shutil.copyfileobj(of, to, _COPIED)
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.errors import StoreError
+from clipsyn.errors import DamagedStore, StoreError
 from clipsyn.remote.cache import Cache
+from clipsyn.remote.folder import Answer
+from clipsyn.remote.index import Index
+from clipsyn.urls import Location
 
 DAY = 86_400
 
@@ -69,16 +72,35 @@ def test_debris_of_killed_processes_goes(tmp_path: Path) -> None:
     assert list(cache.scratch.iterdir()) == [new]
 
 
+class Server:
+    """Says an index, with an ETag where it has one."""
+
+    shown = "https://lab/store"
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.known: list[str | None] = []
+
+    def get(self, path: str, known: str | None, most: int) -> Answer:
+        self.known.append(known)
+        return self.answers.pop(0)
+
+
 def test_an_index_is_kept_with_its_etag(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
-    assert cache.index("https://lab/store") is None
-    cache.keep_index("https://lab/store", '"e1"', b"{}\n\n")
-    assert cache.index("https://lab/store") == ('"e1"', b"{}\n\n")
-    assert cache.index("https://lab/other") is None
+    cache, location = Cache(tmp_path / "cache"), Location.of("https://me:secret@lab/store")
+    one, two = (Index({"format": "2.0", "chunk_rows": rows}) for rows in (1, 2))
+    told = [Answer(one.dumps(), "e1"), Answer(b"", "e1"), Answer(two.dumps(), "e2")]
+    server = Server(*told, Answer(one.dumps(), None), Answer(b"", "e3"))
+    assert [cache.index(server, location) for _ in range(4)] == [one, one, two, one]  # type: ignore[arg-type]
+    with pytest.raises(DamagedStore):
+        cache.index(server, location)  # type: ignore[arg-type]
+    assert server.known == [None, "e1", "e1", "e2", "e2"]
     (entry,) = (tmp_path / "cache" / "indexes").iterdir()
-    entry.write_bytes(b"")
-    assert cache.index("https://lab/store") is None
     assert "lab" not in entry.name  # a URL may have a secret in it
+    entry.write_bytes(b"")
+    server.answers = [Answer(two.dumps(), "e2")]
+    assert cache.index(server, location) == two  # type: ignore[arg-type]
+    assert server.known[-1] is None
 
 
 def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.remote.content import content_of, differing
+from clipsyn.remote.publishing import content_of, differing
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows, find_groups

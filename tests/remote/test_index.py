@@ -287,6 +287,15 @@ def test_nothing_but_regular_files_is_listed(tmp_path: Path, special: str) -> No
         Manifest.of_folder(group)
 
 
+def test_no_file_is_published_that_readers_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zarr.json").write_bytes(b"{ }")
+    monkeypatch.setattr(indexes, "_MOST_FILE", 2)
+    with pytest.raises(DamagedStore):
+        Manifest.of_folder(tmp_path)
+
+
 def manifest_of(files: Any) -> tuple[bytes, Entry]:
     """A manifest as another program writes it, and an entry that names it."""
     data = json.dumps({"files": files}).encode()

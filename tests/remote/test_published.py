@@ -402,7 +402,7 @@ def test_a_declared_size_is_not_believed(folder: Path, server: Server) -> None:
     manifest["files"]["image_embedding/c.0.0"][0] = 1 << 40
     restate(folder, there, manifest)
     store = FeatureStore.open(server.url)
-    with pytest.raises(DamagedStore, match="too many for a chunk"):
+    with pytest.raises(DamagedStore):
         store.embeddings(store.keys(split=["test"], perturbation=["clean"])[0])
 
 

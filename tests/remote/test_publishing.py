@@ -9,8 +9,8 @@ import pytest
 
 from clipsyn.errors import StaleCell, StoreError
 from clipsyn.remote import publishing
+from clipsyn.remote.folder import Answer, Changed, MissingObject
 from clipsyn.remote.index import INDEX, Entry, Index
-from clipsyn.remote.objects import Answer, Changed, MissingObject
 from clipsyn.remote.publishing import add_to_index, check_conditions
 
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
@@ -31,7 +31,7 @@ class FakeRemote:
 
     def get(self, path: str, known: str | None = None, most: int = 0) -> Answer:
         if path != INDEX:
-            return Answer(path.encode(), None)
+            return Answer(path.encode(), "tag" if self.tags else None)
         if self.data is None:
             raise MissingObject(path)
         return Answer(self.data, str(self.number) if self.tags else None)
@@ -207,6 +207,8 @@ def test_without_etags_nothing_is_overwritten() -> None:
     remote = FakeRemote(entry("one"))
     remote.tags = False
     with pytest.raises(StoreError, match="gives no ETags"):
+        check_conditions(remote)  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
         add(remote, entry("two"))
     assert set(there(remote)) == {"one"}
 

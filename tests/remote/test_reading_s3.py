@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import StoreError
-from clipsyn.remote.objects import Denied, MissingObject
+from clipsyn.remote.folder import Denied, MissingObject
 from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
-from clipsyn.remote.garbage import collect, left_over
+from clipsyn.remote.publishing import collect, left_over
 from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore

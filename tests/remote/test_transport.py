@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.remote import transport
-from clipsyn.remote.objects import Changed, MissingObject
+from clipsyn.remote.folder import Changed, MissingObject
 from clipsyn.remote.transport import Remote
 from tests.remote.server import Server
 
@@ -46,10 +46,9 @@ def test_bytes_are_read_by_path(remote: Remote, folder: Path) -> None:
 
 def test_what_is_known_is_not_sent_again(remote: Remote, folder: Path) -> None:
     first = remote.get("index.json.gz")
-    assert remote.get("index.json.gz", known=first.etag) is None
+    assert remote.get("index.json.gz", known=first.etag) == (b"", first.etag)
     (folder / "index.json.gz").write_bytes(b"another")
     second = remote.get("index.json.gz", known=first.etag)
-    assert second is not None
     assert second.data == b"another"
     assert second.etag != first.etag
 
@@ -60,9 +59,9 @@ def test_what_is_missing_is_told_apart(remote: Remote) -> None:
 
 
 def test_an_object_larger_than_expected_is_not_read(remote: Remote) -> None:
-    with pytest.raises(DamagedStore, match="has more than 8 bytes"):
+    with pytest.raises(DamagedStore):
         remote.get("index.json.gz", most=8)
-    assert remote.get("index.json.gz", most=9) is not None
+    assert remote.get("index.json.gz", most=9).data == b"the index"
 
 
 @pytest.mark.parametrize(
@@ -183,19 +182,6 @@ def test_user_and_query_of_a_url_reach_the_server(folder: Path, serve: Serve) ->
     server = serve(folder)
     Remote(server.url.replace("//", "//me:secret@")).get("index.json.gz")
     assert server.headers[0]["authorization"] == "Basic bWU6c2VjcmV0"
-
-
-def test_http_only_reads(folder: Path, serve: Serve) -> None:
-    remote = Remote(serve(folder).url)
-    for write in (
-        lambda: remote.put("x", b""),
-        lambda: remote.put_if("x", b"", None),
-        lambda: remote.delete(["index.json.gz"]),
-    ):
-        with pytest.raises(StoreError, match="HTTP only reads: publish to s3://"):
-            write()
-    with pytest.raises(StoreError, match="HTTP lists no files"):
-        list(remote.list())
 
 
 def test_a_folder_is_written_under_conditions(tmp_path: Path) -> None:
