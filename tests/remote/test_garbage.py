@@ -88,10 +88,11 @@ def test_a_first_push_that_failed(
     bucket: Bucket, tiny_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some groups have no manifest yet, and there is no index."""
-    monkeypatch.setattr(transport, "_RETRIES", 0)
     bucket.fail("503", "PUT", "logits/.*manifest", times=1000)
-    with pytest.raises(StoreError):
+    with monkeypatch.context() as patched, pytest.raises(StoreError):
+        patched.setattr(transport, "_RETRIES", 0)
         push(tiny_store, bucket.url, ONE)
+    transport._connected.cache_clear()
     bucket.fault = lambda method, path: None
     location = Location.of(bucket.url)
     found = left_over(location)
