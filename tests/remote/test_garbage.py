@@ -89,9 +89,10 @@ def test_a_first_push_that_failed(
 ) -> None:
     """Some groups have no manifest yet, and there is no index."""
     bucket.fail("503", "PUT", "logits/.*manifest", times=1000)
-    with monkeypatch.context() as patched, pytest.raises(StoreError):
+    with monkeypatch.context() as patched:
         patched.setattr(transport, "_RETRIES", 0)
-        push(tiny_store, bucket.url, ONE)
+        with pytest.raises(StoreError):
+            push(tiny_store, bucket.url, ONE)
     transport._connected.cache_clear()
     bucket.fault = lambda method, path: None
     location = Location.of(bucket.url)
