@@ -44,6 +44,7 @@ _KEY = "clipsyn"  # of the id, in the metadata of a whole file
 _WHOLE, _PART, _REPLACES = "whole-", ".parquet", "-replaces"  # of names in the folder
 _DIGITS = 16  # of an id, in hexadecimal
 _TRIES = 200
+_LOOKS = 3  # for a file, which a merger may move while it is looked for
 _PAUSE = 0.05  # seconds between two of them, at most
 
 
@@ -342,12 +343,14 @@ def _id_of(file: Path) -> str:
 
 def _exists(path: Path) -> bool:
     """Whether there is a file; what a merger has taken away, and was then killed, is put back."""
-    if not path.exists():
-        folder = f".{escape(path.name)}.{'[0-9a-f]' * _DIGITS}"
+    folder = f".{escape(path.name)}.{'[0-9a-f]' * _DIGITS}"
+    for _ in range(_LOOKS):
+        if path.exists():
+            return True
         taken = path.parent.glob(f"{folder}/{_WHOLE}*{_PART}")
         with suppress(FileNotFoundError, ValueError):  # another has put it back, or there is none
             _put(max(taken, key=lambda file: file.stat().st_mtime_ns), path)
-    return path.exists()
+    return False
 
 
 def _put(file: Path, path: Path) -> bool:
