@@ -3,7 +3,7 @@
 from typing import assert_type
 
 import clipsyn
-from clipsyn.ensembles.nlc import NLC
+from clipsyn.methods.ensembles.nlc import NLC
 from clipsyn.router.fitted import FittedRouter
 
 pool = clipsyn.FeatureStore.open("store").pool("emoji-food", "train")

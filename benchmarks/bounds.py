@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from common import seconds
 
-from clipsyn.numerics.blocks import in_blocks
+from clipsyn.methods.numerics.blocks import in_blocks
 
 HIDDEN, STEPS = 128, 600  # NLC's
 EPOCHS = 20  # Tip-Adapter-F's

@@ -32,13 +32,13 @@ settle_process()  # as extraction does; before torch
 import subjects  # noqa: E402
 import torch  # noqa: E402
 
-from clipsyn.ensembles import ENSEMBLES  # noqa: E402
-from clipsyn.ensembles.nlc import NLC  # noqa: E402
-from clipsyn.ensembles.static import LogAverage  # noqa: E402
-from clipsyn.ensembles.super_learner import SuperLearner  # noqa: E402
-from clipsyn.extract.sources import open_source  # noqa: E402
-from clipsyn.numerics.blocks import in_blocks  # noqa: E402
-from clipsyn.pool import Pool  # noqa: E402
+from clipsyn.images.sources import open_source  # noqa: E402
+from clipsyn.methods.ensembles import ENSEMBLES  # noqa: E402
+from clipsyn.methods.ensembles.nlc import NLC  # noqa: E402
+from clipsyn.methods.ensembles.static import LogAverage  # noqa: E402
+from clipsyn.methods.ensembles.super_learner import SuperLearner  # noqa: E402
+from clipsyn.methods.numerics.blocks import in_blocks  # noqa: E402
+from clipsyn.methods.pool import Pool  # noqa: E402
 
 WIDTHS = (512, 1024, 512, 512, 640, 768, 768, 768, 1024)  # the paper's nine backbones: 6,528
 CLASSES = 1_000

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import click
 import polars as pl
 
-from clipsyn.numerics.blocks import usable_cores
+from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.show.tables import show
 
 PACKAGES = ("torch", "open_clip_torch", "timm", "pillow", "numpy", "zarr", "polars", "clipsyn")

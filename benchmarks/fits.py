@@ -27,12 +27,12 @@ from memory import peak_bytes
 from numpy.typing import NDArray
 from sampled import Sampled
 
-from clipsyn.ensembles import ENSEMBLES, residual
-from clipsyn.estimator import from_text
-from clipsyn.heads import HEADS
-from clipsyn.numerics import optimise, wide
-from clipsyn.numerics.contenders import contenders
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES, residual
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.numerics import optimise, wide
+from clipsyn.methods.numerics.contenders import contenders
+from clipsyn.methods.pool import Pool
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 

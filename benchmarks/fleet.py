@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from clipsyn.extract.plan import Plan, Wanted, make_plan
 from clipsyn.extract.run import items
-from clipsyn.perturb import expand
+from clipsyn.images.perturb import expand
+from clipsyn.names import Backbone
 from clipsyn.remote.index import Entry, Index
-from clipsyn.specs import Backbone
 from clipsyn.store.features import FeatureStore
 
 IMAGES, GPUS, PART = 10**9, 1000, 10**6  # in all; images of a split

@@ -35,8 +35,8 @@ from clipsyn.extract.encoder import Encoder, resolve_precision  # noqa: E402
 from clipsyn.extract.images import Images, batches  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
 from clipsyn.extract.run import RunSettings  # noqa: E402
-from clipsyn.extract.sources import ImageSource, open_source  # noqa: E402
-from clipsyn.specs import CLEAN, Backbone  # noqa: E402
+from clipsyn.images.sources import ImageSource, open_source  # noqa: E402
+from clipsyn.names import CLEAN, Backbone  # noqa: E402
 
 ARCHITECTURES = ("ViT-B-32", "RN50", "ViT-L-14")
 SIZE = 224

@@ -22,7 +22,7 @@ import numpy as np
 from common import Measured, fresh_python, interleaved, ratio, report, spread, start, workplace
 
 from clipsyn import FeatureStore, SampleTable
-from clipsyn.specs import fingerprint
+from clipsyn.names import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.groups import sealed
 

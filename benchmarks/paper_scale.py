@@ -28,8 +28,8 @@ from processes import Ran, clipsyn, of_checkout, run
 from shapes import IMAGENET, PAPER, Set
 from stores import make_store, perturb, save_plain
 
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.heads import HEADS
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.heads import HEADS
 from clipsyn.show.tables import show
 
 HERE = Path(__file__).parent

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from clipsyn import perturb
-from clipsyn.numerics.blocks import usable_cores
-from clipsyn.specs import Perturbation
+from clipsyn.images import perturb
+from clipsyn.methods.numerics.blocks import usable_cores
+from clipsyn.names import Perturbation
 
 SIDE = 224
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # they come with scikit-image

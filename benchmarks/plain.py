@@ -97,7 +97,7 @@ def probe(folder: Path) -> Any:
 
 def our_probe(folder: Path) -> Any:
     """The same fit by ours."""
-    from clipsyn.numerics.logistic import fit_probe
+    from clipsyn.methods.numerics.logistic import fit_probe
 
     labels = np.load(folder / "train-labels.npy")
     kept = labels < PROBED

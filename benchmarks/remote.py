@@ -25,12 +25,12 @@ import click
 import numpy as np
 from common import Measured, fresh_python, interleaved, ratio, report, spread, start, workplace
 
-from clipsyn.progress import progress
+from clipsyn.names import FeatureKey
 from clipsyn.remote.cache import Cache
 from clipsyn.remote.index import INDEX, Index
 from clipsyn.remote.push import Push
 from clipsyn.remote.transfer import FILES
-from clipsyn.specs import FeatureKey
+from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 

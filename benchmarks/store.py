@@ -20,8 +20,8 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start, workplace
 from numpy.typing import NDArray
 
-from clipsyn.numerics.logits import CHUNK_ROWS
-from clipsyn.specs import FeatureKey
+from clipsyn.methods.numerics.logits import CHUNK_ROWS
+from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.drafts import Draft
 from clipsyn.store.features import FeatureStore

@@ -13,8 +13,8 @@ from shapes import Set
 from synthetic import SCALE, Encoded, Images
 
 from clipsyn import FeatureStore, SampleTable
-from clipsyn.perturb import expand
-from clipsyn.specs import CLEAN, FeatureKey
+from clipsyn.images.perturb import expand
+from clipsyn.names import CLEAN, FeatureKey
 
 SEED = 7
 PROMPTS = "simple"

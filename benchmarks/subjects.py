@@ -21,8 +21,8 @@ from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.models import quiet_open_clip
 from clipsyn.extract.plan import Wanted, make_plan
 from clipsyn.extract.run import RunSettings, run
-from clipsyn.extract.sources import ImageSource
-from clipsyn.specs import CLEAN, Backbone, Perturbation
+from clipsyn.images.sources import ImageSource
+from clipsyn.names import CLEAN, Backbone, Perturbation
 from clipsyn.store.features import FeatureStore
 
 PHOTO = (500, 375)  # the most common size of ImageNet's images

@@ -42,9 +42,9 @@ from PIL import Image  # noqa: E402
 
 from clipsyn.extract.encoder import Encoder  # noqa: E402
 from clipsyn.extract.models import quiet_open_clip  # noqa: E402
-from clipsyn.extract.sources import ImageSource, open_source  # noqa: E402
-from clipsyn.perturb import apply, resolve  # noqa: E402
-from clipsyn.specs import CLEAN, Backbone, Perturbation  # noqa: E402
+from clipsyn.images.perturb import apply, resolve  # noqa: E402
+from clipsyn.images.sources import ImageSource, open_source  # noqa: E402
+from clipsyn.names import CLEAN, Backbone, Perturbation  # noqa: E402
 
 BATCH = 64  # CLIP_benchmark's and clipsyn's default
 

@@ -14,12 +14,12 @@ __version__ = "0.1.0"
 _MODULES = {  # beside analyses, ensembles and heads, which their registries name
     "clipsyn.store.features": ("FeatureStore",),
     "clipsyn.store.samples": ("SampleTable",),
-    "clipsyn.pool": ("Pool",),
-    "clipsyn.numerics.fewshot": ("few_shot",),
-    "clipsyn.protocol.loop": ("evaluate",),
-    "clipsyn.paired": ("compare_methods",),
+    "clipsyn.methods.pool": ("Pool",),
+    "clipsyn.methods.numerics.fewshot": ("few_shot",),
+    "clipsyn.evaluation.loop": ("evaluate",),
+    "clipsyn.evaluation.paired": ("compare_methods",),
     "clipsyn.report.page": ("write_report",),
-    "clipsyn.published.measure": ("compare",),
+    "clipsyn.evaluation.published.measure": ("compare",),
     "clipsyn.router.fitted": ("FittedRouter",),
     "clipsyn.router.fit": ("fit_router",),
     "clipsyn.router.artefact": ("load_router", "save_router"),
@@ -44,8 +44,8 @@ def __dir__() -> list[str]:
 def _homes() -> dict[str, str]:
     """The module of each public name."""
     from clipsyn.analyses import ANALYSES
-    from clipsyn.ensembles import ENSEMBLES
-    from clipsyn.heads import HEADS
+    from clipsyn.methods.ensembles import ENSEMBLES
+    from clipsyn.methods.heads import HEADS
 
     homes = {name: module for module, names in _MODULES.items() for name in names}
     return homes | ANALYSES.homes() | ENSEMBLES.homes() | HEADS.homes()

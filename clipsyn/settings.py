@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from clipsyn.errors import UsageError
+from clipsyn.names import MARKER, MOST, ROUTER
 from clipsyn.registry import unknown_name
-from clipsyn.specs import MARKER, MOST, ROUTER
 
 FULL = "full"  # the whole support split, where a number of shots is asked for
 Shots = int | Literal["full"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from clipsyn.errors import ClipsynError, DatasetError
-from clipsyn.numerics.logits import NONE_OF_THEM
+from clipsyn.methods.numerics.logits import NONE_OF_THEM
 
 CLASSES = (
     *("airplane", "bear", "bicycle", "bird", "boat", "bottle", "car", "cat"),

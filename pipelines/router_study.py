@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.base import Ensemble
-from clipsyn.estimator import from_text
-from clipsyn.numerics.fewshot import few_shot
-from clipsyn.numerics.folds import stratified_folds
-from clipsyn.numerics.logits import log_softmax, zero_shot_logits
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.numerics.logits import log_softmax, zero_shot_logits
+from clipsyn.methods.pool import Pool
 from clipsyn.stats.bootstrap import bootstrap_mean
 from clipsyn.store.features import FeatureStore
 

@@ -18,8 +18,8 @@ import polars as pl
 
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.errors import ClipsynError
-from clipsyn.numerics.metrics import scored
-from clipsyn.selection import Selection
+from clipsyn.evaluation.selection import Selection
+from clipsyn.methods.numerics.metrics import scored
 from clipsyn.show.tables import show
 from clipsyn.store.features import FeatureStore
 

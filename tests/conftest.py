@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from clipsyn.specs import Backbone, FeatureKey, fingerprint
+from clipsyn.names import Backbone, FeatureKey, fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
@@ -130,7 +130,7 @@ class FakeSource:
         return hashlib.sha256(self._pixels(index).tobytes()).digest()
 
     def image(self, index: int) -> Image.Image:
-        from clipsyn.extract.decode import UndecodableImage
+        from clipsyn.images.decode import UndecodableImage
 
         self.decoded.append(index)
         if index in self.bad:
@@ -143,7 +143,7 @@ class FakeSource:
 
 
 class Quiet:
-    """A `clipsyn.progress.Progress` that says nothing and remembers everything."""
+    """A `clipsyn.show.progress.Progress` that says nothing and remembers everything."""
 
     def __init__(self) -> None:
         self.counters: list[tuple[str, int]] = []
@@ -178,7 +178,7 @@ def fill(
     """Plan and run an extraction into the store at `path`, as `clipsyn.extract.job` does."""
     from clipsyn.extract.plan import Wanted, make_plan
     from clipsyn.extract.run import RunSettings, run
-    from clipsyn.perturb import resolve
+    from clipsyn.images.perturb import resolve
 
     store = FeatureStore.create(path, chunk_rows)
     wanted = Wanted(

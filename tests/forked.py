@@ -28,9 +28,10 @@ import zarr
 import zarr.codecs
 
 from clipsyn.cli import main
-from clipsyn.cluster import local
 from clipsyn.errors import ClipsynError, StaleCell
-from clipsyn.extract import outline, sources
+from clipsyn.extract import outline
+from clipsyn.images import sources
+from clipsyn.run.cluster import local
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
@@ -149,7 +150,7 @@ def command(words: Sequence[str]) -> int:
 
 
 class Fork:
-    """What `clipsyn.cluster.local` uses of a `subprocess.Popen`: what torch costs is paid already.
+    """What `clipsyn.run.cluster.local` uses of a `Popen`: what torch costs is paid already.
 
     It holds the lock on the file of its number as long as it runs.
     """

@@ -12,16 +12,18 @@ import clipsyn
 
 ROOT = Path(clipsyn.__file__).parent
 CALLED = (
-    *("store", "analyses", "protocol", "results", "router", "ensembles", "heads", "numerics"),
-    *("stats", "extract", "importing", "catalog"),
+    *("store", "analyses", "evaluation", "router", "methods", "images"),
+    *("stats", "extract", "exchange", "catalog"),
 )
 HELP = {  # what commands say
     *(ROOT / "analyses").glob("*/__init__.py"),
     *(ROOT / "analyses").glob("*/tables.py"),
     ROOT / "analyses/spec.py",
-    ROOT / "protocol/settings.py",
+    ROOT / "evaluation/settings.py",
+    ROOT / "evaluation/selection.py",
     ROOT / "extract/settings.py",
-    ROOT / "importing/settings.py",
+    ROOT / "images/settings.py",
+    ROOT / "exchange/importing/settings.py",
     ROOT / "router/settings.py",
 }
 FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)

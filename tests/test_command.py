@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import clipsyn
 from clipsyn.cli import _narrating
-from clipsyn.command import advised, line_of, recorded, running, scrubbed
 from clipsyn.errors import ClipsynError
-from clipsyn.specs import FeatureKey
+from clipsyn.names import FeatureKey
 from clipsyn.store.choice import choose
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import select
+from clipsyn.text import advised, line_of, recorded, running, scrubbed
 
 
 @pytest.mark.parametrize(

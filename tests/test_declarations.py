@@ -12,9 +12,9 @@ import pytest
 import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
-from clipsyn.cluster.settings import ExecutorSettings
-from clipsyn.protocol.settings import ProtocolSettings
-from clipsyn.recipe import STAGES
+from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.run.cluster.settings import ExecutorSettings
+from clipsyn.run.recipe import STAGES
 from clipsyn.settings import (
     COSTS,
     CURVE,

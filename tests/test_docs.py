@@ -31,9 +31,9 @@ from click.testing import CliRunner
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
-from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.evaluation.selection import Selection
+from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.report.page_settings import ReportSettings
-from clipsyn.selection import Selection
 from clipsyn.settings import REQUIRED, Setting, Settings, declared, defaults
 
 ROOT = Path(__file__).parents[1]
@@ -193,7 +193,7 @@ def test_examples_in_help_can_be_run(name: str) -> None:
 
 
 def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> None:
-    from clipsyn.perturb import PERTURBATIONS
+    from clipsyn.images.perturb import PERTURBATIONS
 
     (option,) = (p for p in main.commands["extract"].params if p.name == "perturbations")
     text = getattr(option, "help", "") or ""
@@ -202,7 +202,7 @@ def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> 
 
 
 def test_every_perturbation_is_in_the_documentation() -> None:
-    from clipsyn.perturb import PERTURBATIONS
+    from clipsyn.images.perturb import PERTURBATIONS
 
     text = (ROOT / "docs" / "extracting.md").read_text("utf-8")
     missing = [name for name in [*PERTURBATIONS, *PERTURBATIONS.groups] if f"`{name}`" not in text]
@@ -233,14 +233,14 @@ def check(words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_in_the_documentation_are_recipes(page: Path) -> None:
-    from clipsyn.recipe import Recipe
+    from clipsyn.run.recipe import Recipe
 
     for block in blocks(page, "yaml"):
         Recipe.model_validate(yaml.safe_load(block))
 
 
 def test_every_field_of_a_recipe_is_documented() -> None:
-    from clipsyn.recipe import STAGES, Recipe
+    from clipsyn.run.recipe import STAGES, Recipe
 
     text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     for model in (Recipe, *STAGES.values()):

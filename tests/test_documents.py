@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.documents import foreign, parse_json, parse_yaml, read_text
 from clipsyn.errors import DatasetError, UsageError
+from clipsyn.text import foreign, parse_json, parse_yaml, read_text
 
 
 def test_documents_are_read() -> None:

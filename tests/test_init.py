@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import clipsyn
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.heads import HEADS
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.heads import HEADS
 
 STUB = Path(clipsyn.__file__).with_suffix(".pyi")
 HEAVY = {"numpy", "zarr", "polars", "scipy", "sklearn", "torch", "safetensors", "pydantic", "click"}

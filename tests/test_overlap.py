@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from clipsyn import cascade, selective
 from clipsyn.errors import LeakError
-from clipsyn.protocol.loop import evaluate
+from clipsyn.evaluation.loop import evaluate
 from clipsyn.router.artefact import load_router, write
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
@@ -60,7 +60,7 @@ def stores(make):
 
 def numbers(frame):
     measured_again = frame["metric"].str.contains("seconds$|_ms$|memory_mb$")
-    return frame.filter(~measured_again).drop("fingerprint")
+    return frame.filter(~measured_again).drop("fingerprint", "data")
 
 
 @pytest.mark.parametrize("name", FITS)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
-from clipsyn.estimator import Estimator, parameter
-from clipsyn.heads import HEADS
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.estimator import Estimator, parameter
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.pool import Pool
 from clipsyn.settings import FLAG, NUMBER, TEXT, WHOLE, Constraint
 
 REGISTERED = {name: registry.load(name) for registry in (HEADS, ENSEMBLES) for name in registry}

@@ -10,22 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn import __version__, perturb
+from clipsyn import __version__
 from clipsyn.catalog import datasets
-from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import ClipsynError, PluginError, UnknownName, UsageError
-from clipsyn.estimator import from_text
-from clipsyn.extract.sources import open_source
-from clipsyn.heads import HEADS
-from clipsyn.protocol.loop import evaluate
-from clipsyn.protocol.methods import versions
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.methods import versions
+from clipsyn.images import perturb
+from clipsyn.images.sources import open_source
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
 from clipsyn.router.artefact import load_router, save_router
 from clipsyn.store.features import FeatureStore
 
 Offer = Callable[[str, str, dict[str, dict[str, str]]], None]
 
 SHARP = """
-from clipsyn.ensembles.base import Ensemble
+from clipsyn.methods.ensembles.base import Ensemble
 
 class Sharp(Ensemble):
     learns = False
@@ -39,7 +40,7 @@ class Sharp(Ensemble):
 """
 DARK = """
 import numpy as np
-from clipsyn.perturb import PerturbationInfo
+from clipsyn.images.perturb import PerturbationInfo
 
 DARK = PerturbationInfo("dark:darken", version=3, doc="less light", group="lights")
 
@@ -48,7 +49,7 @@ def darken(image, severity, rng):
 """
 BIRDS = """
 from clipsyn.catalog.datasets import DatasetInfo
-from clipsyn.extract.sources.folder import open_folder
+from clipsyn.images.sources.folder import open_folder
 
 BIRDS = DatasetInfo("birds", "Birds", "mean_per_class_recall", "CC0", source="birds:open_birds")
 
@@ -116,7 +117,7 @@ class TestEnsembles:
 
 
 def test_a_head_of_another_package(offer: Offer) -> None:
-    code = "from clipsyn.heads.base import Head\nclass Plain(Head):\n    learns = False\n"
+    code = "from clipsyn.methods.heads.base import Head\nclass Plain(Head):\n    learns = False\n"
     offer("plain", code, {"heads": {"plain": "Plain"}})
     assert type(from_text(HEADS, "plain")).__name__ == "Plain"
 
@@ -128,14 +129,17 @@ def test_a_head_of_another_package(offer: Offer) -> None:
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("x = (", "SyntaxError: "),
         ("", "AttributeError: module 'broken' has no attribute 'Thing'"),
-        ("class Thing: pass", "TypeError: broken:Thing is no clipsyn.ensembles.base.Ensemble"),
         (
-            "from clipsyn.ensembles.static import LogAverage as Thing",
-            "TypeError: the entry point says broken:Thing, the class is "
-            "clipsyn.ensembles.static:LogAverage",
+            "class Thing: pass",
+            "TypeError: broken:Thing is no clipsyn.methods.ensembles.base.Ensemble",
         ),
         (
-            "from clipsyn.ensembles.base import Ensemble\n"
+            "from clipsyn.methods.ensembles.static import LogAverage as Thing",
+            "TypeError: the entry point says broken:Thing, the class is "
+            "clipsyn.methods.ensembles.static:LogAverage",
+        ),
+        (
+            "from clipsyn.methods.ensembles.base import Ensemble\n"
             "class Thing(Ensemble):\n    def __init__(self, size): self.size = size\n",
             "TypeError: Thing.__init__() missing 1 required positional argument: 'size'",
         ),
@@ -162,7 +166,7 @@ def test_a_name_of_two_packages(offer: Offer) -> None:
 
 def test_a_name_of_ours_stays_ours(offer: Offer) -> None:
     offer("sharp", SHARP, {"ensembles": {"nlc": "Sharp"}})
-    assert ENSEMBLES.load("nlc").__module__ == "clipsyn.ensembles.nlc"
+    assert ENSEMBLES.load("nlc").__module__ == "clipsyn.methods.ensembles.nlc"
 
 
 def test_a_perturbation(offer: Offer) -> None:
@@ -186,7 +190,7 @@ def test_a_perturbation_is_looked_for_when_it_is_asked_for(offer: Offer) -> None
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("DARK = 3", "dark:DARK is no clipsyn.perturb.PerturbationInfo"),
+        ("DARK = 3", "dark:DARK is no clipsyn.images.perturb.PerturbationInfo"),
         (DARK.replace("dark:darken", "dark"), "'dark' is not 'module:function'"),
     ],
 )
@@ -241,6 +245,6 @@ def test_what_a_source_finds_wrong_is_its_users_to_mend(offer: Offer, tmp_path: 
 def test_a_package_may_offer_a_name_that_is_not_known_here(offer: Offer) -> None:
     with pytest.raises(UnknownName):
         HEADS.load("lp++")
-    code = "from clipsyn.heads.zero_shot import ZeroShot\nclass Published(ZeroShot): ..."
+    code = "from clipsyn.methods.heads.zero_shot import ZeroShot\nclass Published(ZeroShot): ..."
     offer("published", code, {"heads": {"lp++": "Published"}})
     assert HEADS.load("lp++").__name__ == "Published"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from clipsyn.printable import counted, printable, printable_lines
+from clipsyn.text import counted, printable, printable_lines
 
 UNSAFE = [
     *map(chr, range(0x20)),

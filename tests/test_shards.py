@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.shards import parse_shard
+from clipsyn.names import parse_shard
 
 SCHEDULERS = (
     "SLURM_ARRAY_TASK_ID",

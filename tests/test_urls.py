@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.urls import Address, is_url
+from clipsyn.names import Address, is_url
 
 
 @pytest.mark.parametrize(

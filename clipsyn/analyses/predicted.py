@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
-from clipsyn.numerics.logits import NO_PREDICTION
-from clipsyn.results.frame import Measured, Row, row
-from clipsyn.selection import Selection
-from clipsyn.specs import FeatureKey, fingerprint, parse_perturbation
+from clipsyn.evaluation.results.frame import Measured, Row, row
+from clipsyn.evaluation.selection import Selection
+from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile

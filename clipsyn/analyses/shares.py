@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.metrics import Score
-from clipsyn.results.frame import Measured
+from clipsyn.evaluation.results.frame import Measured
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.stats.bootstrap import bootstrap_difference
 from clipsyn.stats.intervals import percentiles, wilson_interval
 

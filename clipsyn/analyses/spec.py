@@ -62,8 +62,8 @@ class Analysis:
         return frame
 
     def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
-        """A tidy frame, with at least the columns of `clipsyn.results.frame.RESULT`."""
-        from clipsyn.results.data import with_data
+        """A tidy frame, with at least the columns of `clipsyn.evaluation.results.frame.RESULT`."""
+        from clipsyn.evaluation.results.data import with_data
 
         self._check_files(settings)
         return with_data(store, import_module(f"{self.home}.measure").measure(store, settings))
@@ -89,7 +89,7 @@ class Analysis:
 
     def write_files(self, store: FeatureStore, settings: Any) -> list[tuple[Path, int]]:
         """Write the files that settings name; returns each path with its number of rows."""
-        from clipsyn.frames import write
+        from clipsyn.show.frames import write
 
         written = []
         for path, function in self._files(settings):
@@ -101,7 +101,7 @@ class Analysis:
     def _check_files(self, settings: Any) -> None:
         """Raise UsageError for a place that cannot be written to, before anything is measured."""
         from clipsyn.errors import UsageError
-        from clipsyn.frames import check_place
+        from clipsyn.show.frames import check_place
 
         for path, _ in self._files(settings):
             if path.suffix not in (".csv", ".parquet"):

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import DatasetError, TooFewSamples
-from clipsyn.estimator import from_text
-from clipsyn.numerics.fewshot import few_shot
-from clipsyn.numerics.folds import stratified_folds
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.pool import Pool
 from clipsyn.settings import Shots, images_of
 from clipsyn.store.overlap import learnable
 from clipsyn.store.samples import SampleTable

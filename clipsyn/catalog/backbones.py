@@ -11,10 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from clipsyn import catalog
-from clipsyn.documents import foreign, read_text
 from clipsyn.errors import UsageError
+from clipsyn.names import Backbone, listed
 from clipsyn.registry import unknown_name
-from clipsyn.specs import Backbone, listed
+from clipsyn.text import foreign, read_text
 
 CONFIG_FILE = "open_clip_config.json"
 COLLECTIONS = ("openai", "zoo")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipsyn.documents import foreign, parse_json, read_text
 from clipsyn.errors import DatasetError
+from clipsyn.text import foreign, parse_json, read_text
 
 
 def read_lines(path: Path) -> tuple[str, ...]:

@@ -12,10 +12,9 @@ from typing import Any
 
 from clipsyn.catalog import data_dir
 from clipsyn.errors import PluginError, UnknownName
-from clipsyn.plugins import Plugins
-from clipsyn.printable import counted
-from clipsyn.registry import unknown_name
-from clipsyn.specs import listed
+from clipsyn.names import listed
+from clipsyn.registry import Plugins, unknown_name
+from clipsyn.text import counted
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -51,7 +50,7 @@ class DatasetInfo:
     get: str = ""
     warning: str = ""
     shipped: bool = False
-    source: str = ""  # of another package: see `open_source` in clipsyn.extract.sources
+    source: str = ""  # of another package: see `open_source` in clipsyn.images.sources
 
     @property
     def where(self) -> str:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog.datasets import find_dataset
-from clipsyn.documents import foreign, parse_json, read_text
 from clipsyn.errors import UsageError
-from clipsyn.printable import few
+from clipsyn.names import PromptSet
 from clipsyn.registry import unknown_name
-from clipsyn.specs import PromptSet
+from clipsyn.text import few, foreign, parse_json, read_text
 
 SIMPLE = PromptSet("simple", ("a photo of a {c}.",))
 NAMED = ("auto", "own", "clip-benchmark", "openai", "simple")

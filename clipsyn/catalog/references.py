@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsyn.catalog.datasets import find_dataset
-from clipsyn.documents import foreign, read_text
 from clipsyn.errors import UsageError
+from clipsyn.names import Backbone
 from clipsyn.registry import unknown_name
-from clipsyn.specs import Backbone
+from clipsyn.text import foreign, read_text
 
 COLUMNS = ("dataset", "backbone", "accuracy", "source")  # needed; metric and prompts may follow
 METRICS = ("acc1", "mean_per_class_recall")

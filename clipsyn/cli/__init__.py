@@ -16,7 +16,7 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.cli.options import overwriting_nothing
 from clipsyn.cli.output import say
 from clipsyn.cli.sentences import flags_of, sentences, with_flags
-from clipsyn.command import recorded, scrubbed
+from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
 _COMMANDS = {  # where each is, beside those of analyses

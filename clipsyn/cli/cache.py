@@ -11,7 +11,7 @@ import click
 from clipsyn.cli.options import older_than_option
 from clipsyn.cli.output import json_option, say, say_json, say_rows
 from clipsyn.errors import UsageError
-from clipsyn.printable import counted
+from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.cache import Cache, Kept

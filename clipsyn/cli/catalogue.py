@@ -123,7 +123,7 @@ def perturbations(as_json: bool, format: str) -> None:
     GROUP:SEVERITY    all of a group
     GROUP             all of a group at all severities
     """
-    from clipsyn.perturb import available
+    from clipsyn.images.perturb import available
 
     format = format_of(as_json, format)
     rows: list[dict[str, Any]] = [

@@ -10,13 +10,13 @@ import click
 from clipsyn.cli.declared import settings_options
 from clipsyn.cli.options import Report, report_options, with_options
 from clipsyn.cli.output import say
-from clipsyn.published import CompareSettings
+from clipsyn.evaluation.published import CompareSettings
 
 
 def _compare(results: Path, *, report: Report, **values: Any) -> None:
-    from clipsyn.published.measure import measure, unpublished
-    from clipsyn.published.tables import tables
-    from clipsyn.results.files import read_results
+    from clipsyn.evaluation.published.measure import measure, unpublished
+    from clipsyn.evaluation.published.tables import tables
+    from clipsyn.evaluation.results.files import read_results
 
     settings, ours = CompareSettings(**values), read_results(results)
     frame = measure(ours, settings)

@@ -10,16 +10,16 @@ from clipsyn.cli.declared import settings_command
 from clipsyn.cli.executor import evaluation, executor_options, taken_out
 from clipsyn.cli.options import Report, report_options
 from clipsyn.cli.output import say
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.heads import HEADS
-from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.heads import HEADS
 from clipsyn.show.formats import BENCHMARK, FORMATS
 
 
 def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
-    from clipsyn.progress import progress
-    from clipsyn.protocol.loop import gather, measure
-    from clipsyn.protocol.report import tables
+    from clipsyn.evaluation.loop import gather, measure
+    from clipsyn.evaluation.report import tables
+    from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.overlap import apart, sample_tables, shared_notes
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from clipsyn.cli.declared import settings_options, words_of
 from clipsyn.cli.output import say
-from clipsyn.cluster.settings import LOCAL, ExecutorSettings
-from clipsyn.command import advised, line_of
 from clipsyn.errors import ClusterError, Interrupted, UsageError
-from clipsyn.progress import progress
+from clipsyn.run.cluster.settings import LOCAL, ExecutorSettings
 from clipsyn.settings import Settings, declared
+from clipsyn.show.progress import progress
+from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
-    from clipsyn.cluster.tasks import Ended, Task
+    from clipsyn.evaluation.settings import ProtocolSettings
     from clipsyn.extract.settings import ExtractSettings
-    from clipsyn.protocol.settings import ProtocolSettings
-    from clipsyn.recipe.stages import Jobs
+    from clipsyn.run.cluster.tasks import Ended, Task
+    from clipsyn.run.stages import Jobs
     from clipsyn.store.features import FeatureStore
 
 _LOG = logging.getLogger("clipsyn")
@@ -81,7 +81,7 @@ class Work:
 
     def run(self) -> bool:
         """Do it; False where it was submitted alone. Raises ClusterError if a task failed."""
-        from clipsyn.cluster.tasks import check_all
+        from clipsyn.run.cluster.tasks import check_all
 
         stop_on_sigterm()
         tasks = self.tasks()
@@ -94,7 +94,7 @@ class Work:
         return True
 
     def tasks(self) -> list[Task]:
-        from clipsyn.cluster.tasks import shares
+        from clipsyn.run.cluster.tasks import shares
 
         if getattr(self.settings, "shard", None):
             raise UsageError("jobs get their shares themselves: leave shard=… out")
@@ -102,14 +102,14 @@ class Work:
         return shares(words, self.executor.jobs or 1)
 
     def _run_local(self, tasks: Sequence[Task], folder: Path) -> None:
-        from clipsyn.cluster.local import run
+        from clipsyn.run.cluster.local import run
 
         _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
         with self._looking() as look:
             run(tasks, self.executor, folder, self._told, look)
 
     def _run_on_slurm(self, tasks: Sequence[Task], folder: Path) -> bool:
-        from clipsyn.cluster.slurm import submit, wait
+        from clipsyn.run.cluster.slurm import submit, wait
 
         jobs = submit(tasks, lambda task: Command(task.words), self.executor, folder.absolute())
         number = jobs[0].job.job_id.partition("_")[0]
@@ -128,7 +128,7 @@ class Work:
         return True
 
     def _told(self, ended: Ended) -> None:
-        from clipsyn.cluster.tasks import describe
+        from clipsyn.run.cluster.tasks import describe
 
         self._ended.append(ended)
         level = logging.WARNING if ended.failure else logging.INFO
@@ -170,7 +170,7 @@ def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) ->
 
 def evaluation(store: FeatureStore, settings: ProtocolSettings, executor: ExecutorSettings) -> Work:
     """An evaluation by jobs, all of which add to one file; raises for what cannot work."""
-    from clipsyn.protocol.loop import gather
+    from clipsyn.evaluation.loop import gather
 
     if not settings.output:
         raise UsageError("jobs add to one file of results: name it by output=…")
@@ -181,8 +181,8 @@ def evaluation(store: FeatureStore, settings: ProtocolSettings, executor: Execut
 def jobs_of(executor: ExecutorSettings) -> Jobs:
     """What runs the work of a recipe's stage by jobs."""
 
+    from clipsyn.evaluation.settings import ProtocolSettings
     from clipsyn.extract.settings import ExtractSettings
-    from clipsyn.protocol.settings import ProtocolSettings
     from clipsyn.store.features import FeatureStore
 
     def run(store: Path, settings: Settings) -> None:

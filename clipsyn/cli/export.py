@@ -8,8 +8,8 @@ import click
 
 from clipsyn.cli.options import cell_filters, store_argument
 from clipsyn.cli.output import say
-from clipsyn.exporting import LAYOUTS
-from clipsyn.printable import counted
+from clipsyn.exchange.exporting import LAYOUTS
+from clipsyn.text import counted
 
 
 @click.command(short_help="Write cells as files for other tools.")
@@ -36,8 +36,8 @@ def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | 
     clipsyn export store embeddings -d emoji-food -b tiny-RN/zoo
     clipsyn export store for-the-hub --layout huggingface -p clean
     """
-    from clipsyn.exporting.export import export as write
-    from clipsyn.progress import progress
+    from clipsyn.exchange.exporting.export import export as write
+    from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.select import select
 

@@ -13,20 +13,20 @@ from clipsyn.cli.declared import settings_command
 from clipsyn.cli.executor import executor_options, extraction, stop_on_sigterm, taken_out
 from clipsyn.cli.output import say, say_lines
 from clipsyn.cli.sentences import flags_of, with_flags
-from clipsyn.command import advised, line_of
 from clipsyn.extract.settings import ExtractSettings
+from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
-    from clipsyn.cluster.settings import ExecutorSettings
     from clipsyn.extract.outline import Outline
     from clipsyn.extract.plan import Plan
+    from clipsyn.run.cluster.settings import ExecutorSettings
 
 _LOG = logging.getLogger("clipsyn")
 
 
 def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
     from clipsyn.extract.job import outline_job, plan_job, run_job
-    from clipsyn.progress import progress
+    from clipsyn.show.progress import progress
 
     executor = taken_out(values)
     job = ExtractSettings(**values)

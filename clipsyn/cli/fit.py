@@ -10,8 +10,8 @@ import click
 from clipsyn.cli.declared import settings_command
 from clipsyn.cli.options import Destination
 from clipsyn.cli.output import say
-from clipsyn.command import advised
 from clipsyn.router.settings import FitSettings
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
     from clipsyn.router.fitted import FittedRouter

@@ -11,8 +11,8 @@ import click
 
 from clipsyn.cli.options import AGES, dry_run_option, older_than_option, store_argument, yes_option
 from clipsyn.cli.output import say
-from clipsyn.printable import counted
-from clipsyn.urls import Location
+from clipsyn.names import Location
+from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from clipsyn.store.garbage import Leftover

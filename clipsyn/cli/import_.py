@@ -9,14 +9,14 @@ import click
 
 from clipsyn.cli.declared import settings_command
 from clipsyn.cli.options import Report, report_options
-from clipsyn.importing.settings import ImportSettings
+from clipsyn.exchange.importing.settings import ImportSettings
 
 _FILES = click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
 
 
 def _import(store: Path, files: tuple[Path, ...], *, report: Report, **values: Any) -> None:
-    from clipsyn.importing.summary import imported_table
-    from clipsyn.importing.write import import_files
+    from clipsyn.exchange.importing.summary import imported_table
+    from clipsyn.exchange.importing.write import import_files
 
     imported = import_files(store, files, ImportSettings(**values))
     report.show(imported, lambda shown: {"": (imported_table(shown),)})

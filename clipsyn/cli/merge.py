@@ -10,7 +10,7 @@ import click
 from clipsyn.cli.options import StorePath, cell_filters, dry_run_option
 from clipsyn.cli.output import say
 from clipsyn.cli.store import by_kind
-from clipsyn.printable import counted
+from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from clipsyn.store.union import Offer
@@ -33,7 +33,7 @@ def merge(into: Path, stores: tuple[Path, ...], link: bool, dry_run: bool, **fil
     clipsyn merge lab alice bob
     clipsyn merge lab /scratch/carol/store --backbones 'ViT-*' --dry-run
     """
-    from clipsyn.progress import progress
+    from clipsyn.show.progress import progress
     from clipsyn.store.merge import plan_merge
 
     plan = plan_merge(into, stores, filters)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.output import format_of, format_option, say, say_document, say_tables
-from clipsyn.printable import counted
+from clipsyn.names import Location, is_url, listed
 from clipsyn.settings import refuse_overwriting
 from clipsyn.show.formats import BENCHMARK, FORMATS
-from clipsyn.specs import listed
-from clipsyn.urls import Location, is_url
+from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -63,7 +62,7 @@ class Destination(click.Path):
 
             check_outside(path)
         else:
-            from clipsyn.frames import check_place
+            from clipsyn.show.frames import check_place
 
             check_place(path)
         return path
@@ -170,13 +169,13 @@ class Report:
 
         tables: makes tables by name of the frame, with names that may be printed.
         """
-        from clipsyn import frames
+        from clipsyn.show import frames
 
         frames.write(frame, csv=self.csv, parquet=self.parquet)
         if self.format == "json":
             say_document(frames.to_json(frame))
         elif self.format == BENCHMARK:
-            from clipsyn.results.benchmark import benchmark_csv
+            from clipsyn.evaluation.results.benchmark import benchmark_csv
 
             say_document(benchmark_csv(frame))
         else:

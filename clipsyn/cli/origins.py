@@ -10,10 +10,10 @@ import click
 
 from clipsyn.cli.options import cell_filters, store_argument
 from clipsyn.cli.output import json_option, say, say_document, say_json, say_lines, say_tables
-from clipsyn.printable import counted, printable
+from clipsyn.text import counted, printable
 
 if TYPE_CHECKING:
-    from clipsyn.origins.made import Made, Run
+    from clipsyn.exchange.origins.made import Made, Run
 
 Names = tuple[str, ...] | None
 
@@ -31,7 +31,7 @@ def cite(store: Path, as_json: bool, **filters: Names) -> None:
     clipsyn cite store
     clipsyn cite store -d food101 -b 'ViT-*'
     """
-    from clipsyn.origins.cite import citations
+    from clipsyn.exchange.origins.cite import citations
 
     found = citations(made_of(store, filters))
     if as_json:
@@ -44,7 +44,7 @@ def cite(store: Path, as_json: bool, **filters: Names) -> None:
 
 def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None) -> list[Made]:
     """Where the cells come from that pass the filters, or that a group is of."""
-    from clipsyn.origins.made import made
+    from clipsyn.exchange.origins.made import made
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import cells_of_group
     from clipsyn.store.select import select
@@ -55,8 +55,8 @@ def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None)
 
 def say_provenance(cells: Sequence[Made]) -> None:
     """How cells were made, and of which weights and images, each once."""
-    from clipsyn.origins.made import distinct_runs
-    from clipsyn.origins.tables import images_table, weights_table
+    from clipsyn.exchange.origins.made import distinct_runs
+    from clipsyn.exchange.origins.tables import images_table, weights_table
 
     for number, (run, made) in enumerate(distinct_runs(cells).items(), 1):
         say_lines(f"{number}. {printable(_cells(made))}")

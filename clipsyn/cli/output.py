@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.errors import UsageError
-from clipsyn.printable import printable, printable_lines
 from clipsyn.show.formats import FORMATS
+from clipsyn.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from clipsyn.show.table import Tables

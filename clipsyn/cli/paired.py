@@ -9,14 +9,14 @@ import click
 
 from clipsyn.cli.declared import settings_options
 from clipsyn.cli.options import Report, report_options, with_options
-from clipsyn.paired import PairedSettings
+from clipsyn.evaluation.paired import PairedSettings
 
 
 def _test(
     predictions: Path, first: str | None, second: str | None, *, report: Report, **values: Any
 ) -> None:
-    from clipsyn.paired.measure import measure
-    from clipsyn.paired.tables import tables
+    from clipsyn.evaluation.paired.measure import measure
+    from clipsyn.evaluation.paired.tables import tables
 
     settings = PairedSettings(**values)
     frame = measure(predictions, settings, first, second)

@@ -44,8 +44,8 @@ def _plot(
 def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> None:
     import matplotlib  # noqa: F401 (an extra, asked for before anything is measured)
 
-    from clipsyn import frames
     from clipsyn.report.plot import frame_of
+    from clipsyn.show import frames
     from clipsyn.show.style import format_of, save
 
     format_of(output)

@@ -15,13 +15,13 @@ import click
 from clipsyn.cli.options import Destination, Report, Source, report_options
 from clipsyn.cli.output import say
 from clipsyn.errors import RouterMismatch, UsageError
-from clipsyn.printable import counted
+from clipsyn.text import counted
 
 if TYPE_CHECKING:
+    from clipsyn.names import FeatureKey
     from clipsyn.router.fitted import FittedRouter
     from clipsyn.router.predict import Predictions
     from clipsyn.show.table import Tables
-    from clipsyn.specs import FeatureKey
 
 _SHOWN = 10  # rows, and classes
 
@@ -81,9 +81,9 @@ def predict(
     clipsyn predict router photos/ --csv predictions.csv
     clipsyn predict router store -d emoji-food -s test -p jpeg-3
     """
+    from clipsyn.names import parse_perturbation
     from clipsyn.router.artefact import load_router
     from clipsyn.router.predict import predict_store
-    from clipsyn.specs import parse_perturbation
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_published, is_store
 
@@ -137,7 +137,7 @@ def _extract(
     """
     from clipsyn.extract.job import plan_job, run_job
     from clipsyn.extract.settings import ExtractSettings
-    from clipsyn.progress import progress
+    from clipsyn.show.progress import progress
 
     place = str(Path(images).resolve()) if Path(images).exists() else images
     ordered = sorted(router.backbones, key=lambda backbone: backbone.precision)

@@ -11,9 +11,8 @@ import click
 
 from clipsyn.cli.options import cell_filters, dry_run_option
 from clipsyn.cli.output import say, say_rows
-from clipsyn.command import advised
 from clipsyn.errors import UsageError
-from clipsyn.printable import counted
+from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.push import Push
@@ -26,7 +25,7 @@ class LocalStore(click.Path):
     name = "store"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from clipsyn.urls import Address, is_url
+        from clipsyn.names import Address, is_url
 
         if is_url(value):
             shown = Address.parse(value).shown
@@ -60,8 +59,8 @@ def push(
     clipsyn push store s3://lab/clip
     clipsyn push store s3://lab/clip --dataset emoji-food --dry-run
     """
-    from clipsyn.progress import progress
     from clipsyn.remote.push import Push
+    from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
 
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
@@ -82,7 +81,7 @@ def push(
 
 
 def _write_card(plan: Push, url: str) -> None:
-    from clipsyn.origins.card import card
+    from clipsyn.exchange.origins.card import card
     from clipsyn.remote.publishing import address_of
     from clipsyn.store.features import FeatureStore
 
@@ -106,8 +105,8 @@ def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
     clipsyn pull https://example.org/clip store
     clipsyn pull s3://lab/clip store --backbones 'tiny-*' --perturb clean
     """
-    from clipsyn.progress import progress
     from clipsyn.remote.pull import Pull
+    from clipsyn.show.progress import progress
 
     plan = Pull.plan(url, store, filters)
     if dry_run:

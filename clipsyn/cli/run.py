@@ -16,8 +16,8 @@ from clipsyn.cli.output import say, say_lines, say_rows
 from clipsyn.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipsyn.recipe import Recipe
-    from clipsyn.recipe.stages import Outcome
+    from clipsyn.run.recipe import Recipe
+    from clipsyn.run.stages import Outcome
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -44,7 +44,7 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     clipsyn run path/to/recipe.yaml
     clipsyn run path/to/recipe.yaml --on slurm --jobs 16 --gpus-per-job 1
     """
-    from clipsyn.recipe import find_recipe, run_recipe
+    from clipsyn.run.recipe import find_recipe, run_recipe
 
     if recipe is None:
         _list_shipped()
@@ -69,7 +69,7 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
 
 
 def _list_shipped() -> None:
-    from clipsyn.recipe import read_recipe, shipped_recipes
+    from clipsyn.run.recipe import read_recipe, shipped_recipes
 
     shipped = shipped_recipes().items()
     say_rows(
@@ -78,7 +78,7 @@ def _list_shipped() -> None:
 
 
 def _show_plan(recipe: Recipe) -> None:
-    from clipsyn.recipe.plan import joined, plan_recipe, total
+    from clipsyn.run.plan import joined, plan_recipe, total
     from clipsyn.show.tables import show
 
     stages = list(plan_recipe(recipe))

@@ -15,7 +15,7 @@ import click
 from clipsyn.cli.options import flag_of
 from clipsyn.cli.output import say
 from clipsyn.errors import ClipsynError, Interrupted
-from clipsyn.printable import printable
+from clipsyn.text import printable
 
 _EXTRAS = {  # what installs a package that the base install lacks
     **dict.fromkeys(("torch", "torchvision", "open_clip", "PIL", "timm"), "extract"),

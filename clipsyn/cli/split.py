@@ -10,15 +10,15 @@ import click
 from clipsyn.cli.declared import settings_options
 from clipsyn.cli.options import Destination, with_options
 from clipsyn.cli.output import say, say_rows
-from clipsyn.command import advised
-from clipsyn.extract.settings import SplitSettings
+from clipsyn.images.settings import SplitSettings
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
-    from clipsyn.extract.split import Division
+    from clipsyn.images.split import Division
 
 
 def _split(images: Path, *, output: Path, replace: bool, **values: Any) -> None:
-    from clipsyn.extract.split import split as divided
+    from clipsyn.images.split import split as divided
 
     division = divided(images, output, replace=replace, **values)
     for note in division.notes():
@@ -34,7 +34,7 @@ def _split(images: Path, *, output: Path, replace: bool, **values: Any) -> None:
 
 def _rows(division: Division) -> list[dict[str, Any]]:
     """Images and classes of each split that has any."""
-    from clipsyn.extract.split import SPLITS
+    from clipsyn.images.split import SPLITS
 
     rows = []
     for side, name in SPLITS.items():

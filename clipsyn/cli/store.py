@@ -21,11 +21,10 @@ from clipsyn.cli.output import (
     say_tables,
 )
 from clipsyn.cli.watch import watch as watch_store
-from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, UsageError
-from clipsyn.printable import counted, printable
+from clipsyn.names import Location
 from clipsyn.show.formats import FORMATS
-from clipsyn.urls import Location
+from clipsyn.text import advised, counted, printable
 
 if TYPE_CHECKING:
     from clipsyn.store.unfinished import Unfinished
@@ -230,7 +229,7 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
 
     Exit status 4 if anything is not as it was written.
     """
-    from clipsyn.progress import progress
+    from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import find_groups
     from clipsyn.store.verify import damage, debris

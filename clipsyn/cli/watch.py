@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clipsyn.cli.output import say, say_document, say_over
 from clipsyn.errors import StoreError
-from clipsyn.printable import counted
+from clipsyn.text import counted
 
 if TYPE_CHECKING:
     from clipsyn.store.watch import Seen

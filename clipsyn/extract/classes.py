@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from clipsyn import __version__
-from clipsyn.command import running
 from clipsyn.errors import DamagedStore
 from clipsyn.extract.plan import ClassesPlan
 from clipsyn.extract.text import ClassTexts
-from clipsyn.progress import Progress
-from clipsyn.specs import fingerprint
+from clipsyn.names import fingerprint
+from clipsyn.show.progress import Progress
+from clipsyn.text import running
 
 
 def write_classes(classes: ClassesPlan, shard: tuple[int, int], progress: Progress) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clipsyn.documents import first_problem, foreign, parse_json, read_text
 from clipsyn.errors import CheckpointError
+from clipsyn.text import first_problem, foreign, parse_json, read_text
 
 _Number = Annotated[int | float, Field(ge=-(2**20), le=2**20, allow_inf_nan=False)]
 _Word = Annotated[str, Field(pattern="^[a-z0-9_]*$")]  # one of open_clip's own: no path, no address

@@ -22,15 +22,15 @@ from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsyn.catalog.backbones import cost
-from clipsyn.documents import one_line
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.flops import measure_gflops
 from clipsyn.extract.models import ModelSource, build, locate, quiet_open_clip
 from clipsyn.extract.text import TextTower
 from clipsyn.extract.weights import weights_digest
-from clipsyn.numerics.logits import is_scale
-from clipsyn.specs import Backbone, Identity, canonical_json
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.methods.numerics.logits import is_scale
+from clipsyn.names import Backbone, Identity, canonical_json
+from clipsyn.text import one_line
 
 PRECISIONS = ("fp32", "bf16", "amp_bf16", "amp_fp16")
 

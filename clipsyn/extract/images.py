@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.extract.decode import UndecodableImage, returned
-from clipsyn.extract.sources.base import ImageSource
-from clipsyn.perturb import apply, reduce_to_canvas
-from clipsyn.specs import CLEAN, Perturbation
+from clipsyn.images.decode import UndecodableImage, returned
+from clipsyn.images.perturb import apply, reduce_to_canvas
+from clipsyn.images.sources.base import ImageSource
+from clipsyn.names import CLEAN, Perturbation
 
 Preprocess = Callable[[Image.Image], NDArray[np.uint8]]
 

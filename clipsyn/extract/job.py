@@ -20,19 +20,18 @@ from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit, outlined_cells
 from clipsyn.extract.settings import ExtractSettings
-from clipsyn.numerics.blocks import usable_cores
-from clipsyn.numerics.logits import CHUNK_ROWS
-from clipsyn.perturb import expand
-from clipsyn.progress import Progress
-from clipsyn.shards import parse_shard
-from clipsyn.specs import Backbone, Perturbation, listed
+from clipsyn.images.perturb import expand
+from clipsyn.methods.numerics.blocks import usable_cores
+from clipsyn.methods.numerics.logits import CHUNK_ROWS
+from clipsyn.names import Backbone, Perturbation, listed, parse_shard
+from clipsyn.show.progress import Progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
 
 if TYPE_CHECKING:
     from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import RunSettings
-    from clipsyn.extract.sources import ImageSource
+    from clipsyn.images.sources import ImageSource
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("clipsyn")
@@ -129,7 +128,7 @@ def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedS
 
 
 def _opened(job: ExtractSettings, dataset: str, split: str, download: bool = False) -> ImageSource:
-    from clipsyn.extract.sources import open_source
+    from clipsyn.images.sources import open_source
 
     alone = len(_distinct(job.splits, "splits=…")) == 1
     return open_source(dataset, split, root=job.data_root, download=download, alone=alone)

@@ -22,12 +22,12 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.catalog.backbones import CONFIG_FILE
-from clipsyn.documents import one_line
 from clipsyn.errors import CheckpointError
 from clipsyn.extract.config import read_config
 from clipsyn.extract.weights import checkpoint_shapes, misshapen, require_finite
+from clipsyn.names import Backbone
 from clipsyn.registry import unknown_name
-from clipsyn.specs import Backbone
+from clipsyn.text import one_line
 
 # In open_clip's order of preference: what its own tools write.
 _WEIGHTS_FILES = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clipsyn.specs import CLEAN, FeatureKey, Perturbation, parse_perturbation
+from clipsyn.names import CLEAN, FeatureKey, Perturbation, parse_perturbation
 
 if TYPE_CHECKING:
     import polars as pl

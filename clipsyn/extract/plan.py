@@ -13,19 +13,19 @@ import polars as pl
 
 from clipsyn.catalog.datasets import find_dataset
 from clipsyn.catalog.prompts import benchmark_templates, resolve_prompts
-from clipsyn.command import advised
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
 from clipsyn.extract.outline import Cost, Outline, OutlinedCell, OutlinedSplit, stores_logits
-from clipsyn.extract.sources.base import ImageSource, sample_table
-from clipsyn.progress import Progress
-from clipsyn.schema import IDENTITY_VERSION
-from clipsyn.specs import FeatureKey, Identity, Perturbation, PromptSet
+from clipsyn.images.sources.base import ImageSource, sample_table
+from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet
+from clipsyn.show.progress import Progress
 from clipsyn.store.drafts import Draft, stale
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS
 from clipsyn.store.samples import SampleTable, changed_samples
+from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.text import advised
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,20 +22,20 @@ import torch
 from numpy.typing import NDArray
 
 from clipsyn import __version__
-from clipsyn.command import running
 from clipsyn.errors import BadImages
 from clipsyn.extract.classes import publish_classes, write_classes
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import Batch, Images, batches
 from clipsyn.extract.meter import Used, measured
 from clipsyn.extract.plan import CellPlan, Plan, SplitPlan
-from clipsyn.numerics.logits import predictions, zero_shot_logits
-from clipsyn.progress import Progress
-from clipsyn.schema import GROUPS
-from clipsyn.specs import Perturbation, canonical_json
+from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
+from clipsyn.names import Perturbation, canonical_json
+from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
 from clipsyn.store.features import FeatureStore
+from clipsyn.store.schema import GROUPS
+from clipsyn.text import running
 
 _T = TypeVar("_T")
 _EncodedBatch = tuple[Any, Callable[[], Used]]  # embeddings on the encoder's device, their cost

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipsyn.names import HELP as SHARD_HELP
+from clipsyn.names import MOST, MOST_WORKERS
 from clipsyn.settings import FLAG, NUMBER, PATH, REQUIRED, TEXT, TEXTS, WHOLE, Settings, setting
-from clipsyn.shards import HELP as SHARD_HELP
-from clipsyn.specs import MOST, MOST_WORKERS
 
 
 class ExtractSettings(Settings):
@@ -92,25 +92,3 @@ class ExtractSettings(Settings):
     def of_any_device(self) -> ExtractSettings:
         """The same for a plan of what is done elsewhere: whoever makes it may have no GPU."""
         return self.replaced(device="cpu", precision="auto")
-
-
-class SplitSettings(Settings):
-    """Settings of `clipsyn split`."""
-
-    test: float = setting(
-        0.5,
-        NUMBER,
-        "Share of the labelled images of each class that is for testing; the rest is train.",
-        least=0.001,
-        most=0.999,
-    )
-    seed: int = setting(0, WHOLE, "Another seed, other sides.", least=0, most=MOST)
-    unlabelled: tuple[str, ...] = setting(
-        (), TEXTS, "A class that stands for no label, such as a folder unsorted. Repeated."
-    )
-    data_root: Path | None = setting(
-        None,
-        PATH,
-        "A folder with images that a manifest names outside its own.",
-        instead_of_none="none",
-    )

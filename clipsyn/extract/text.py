@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from open_clip.transformer import TextTransformer
 
 from clipsyn.errors import CheckpointError
-from clipsyn.specs import PromptSet
+from clipsyn.names import PromptSet
 
 if TYPE_CHECKING:
     from clipsyn.extract.encoder import Encoder

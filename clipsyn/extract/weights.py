@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from clipsyn.documents import foreign
 from clipsyn.errors import CheckpointError
+from clipsyn.text import foreign
 
 Shapes = dict[str, tuple[int, ...]]
 

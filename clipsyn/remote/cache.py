@@ -23,15 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsyn.command import advised
-from clipsyn.documents import parse_json
 from clipsyn.errors import StoreError
+from clipsyn.names import Location
 from clipsyn.remote.folder import MissingObject
 from clipsyn.remote.index import INDEX, MOST_INDEX, Index
 from clipsyn.remote.transport import Remote
 from clipsyn.store import files
 from clipsyn.store.listed import Listing
-from clipsyn.urls import Location
+from clipsyn.text import advised, parse_json
 
 _FROM = "from.json"
 _ABANDONED = 24 * 3600  # seconds after which nobody is writing a file any more

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from clipsyn.documents import one_line
 from clipsyn.errors import UsageError
-from clipsyn.urls import Address
+from clipsyn.names import Address
+from clipsyn.text import one_line
 
 _HUB = "huggingface.co"
 _MACHINE_ROLES = (

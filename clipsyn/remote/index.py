@@ -23,12 +23,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipsyn.documents import one_line, parse_json
 from clipsyn.errors import DamagedStore, StoreError, UsageError
-from clipsyn.schema import MOST_CHUNK_ROWS, check_format
 from clipsyn.store import files
 from clipsyn.store.files import METADATA
 from clipsyn.store.folders import KINDS, Place, folder_name
+from clipsyn.store.schema import MOST_CHUNK_ROWS, check_format
+from clipsyn.text import one_line, parse_json
 
 INDEX, MANIFEST = "index.json.gz", "manifest.json"
 MOST_INDEX = 1 << 27  # bytes of JSON: about 350,000 groups, of which a reader makes 1.5 GB

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.names import Location
 from clipsyn.remote.cache import Cache
 from clipsyn.remote.folder import MissingObject
 from clipsyn.remote.index import MANIFEST, Entry, Index, Manifest
@@ -31,7 +32,6 @@ from clipsyn.store import arrays
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.layout import Listed
 from clipsyn.store.tree import Seen
-from clipsyn.urls import Location
 
 _Result = TypeVar("_Result")
 _Names = dict[str, Any]  # name of a folder -> those in it

@@ -20,20 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsyn.command import advised
-from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
+from clipsyn.names import MARKER, Address, Location, differences, fingerprint, is_url
 from clipsyn.remote.folder import Changed, Denied, MissingObject, Object
 from clipsyn.remote.index import INDEX, MANIFEST, MOST_INDEX, Entry, Index
 from clipsyn.remote.transfer import GROUPS
 from clipsyn.remote.transport import Remote
-from clipsyn.specs import MARKER, differences, fingerprint
 from clipsyn.store import garbage
 from clipsyn.store.files import METADATA, PARTIAL
 from clipsyn.store.folders import KINDS
 from clipsyn.store.garbage import Leftover
 from clipsyn.store.groups import StoredGroup
-from clipsyn.urls import Address, Location, is_url
+from clipsyn.text import advised, parse_json
 
 _TRIES = 50
 _MOST_PAUSE = 2.0  # seconds

@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.progress import Progress
+from clipsyn.names import fingerprint
 from clipsyn.remote.index import MANIFEST, Entry, Index, Manifest
 from clipsyn.remote.publishing import (
     address_of,
@@ -29,7 +28,7 @@ from clipsyn.remote.publishing import (
 )
 from clipsyn.remote.transfer import Meter, bring, is_there, lanes
 from clipsyn.remote.transport import Remote
-from clipsyn.specs import fingerprint
+from clipsyn.show.progress import Progress
 from clipsyn.store import arrays, files
 from clipsyn.store.choice import Filters, choose
 from clipsyn.store.drafts import make_groups, scratch, writing
@@ -37,6 +36,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, ORDER
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, is_vacant
+from clipsyn.text import advised
 
 _FLAGS = {  # of `clipsyn rm`
     "dataset": "-d",

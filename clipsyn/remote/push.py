@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, UsageError
-from clipsyn.progress import Progress
+from clipsyn.names import MARKER
 from clipsyn.remote.folder import Changed
 from clipsyn.remote.index import MANIFEST, Entry, Manifest
 from clipsyn.remote.publishing import (
@@ -33,7 +32,7 @@ from clipsyn.remote.publishing import (
 )
 from clipsyn.remote.transfer import Meter, lanes
 from clipsyn.remote.transport import Remote
-from clipsyn.specs import MARKER
+from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
 from clipsyn.store.choice import Filters, choose
@@ -42,6 +41,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.inventory import Group, find_groups
 from clipsyn.store.verify import damage, debris
+from clipsyn.text import advised
 
 CARD = "README.md"
 

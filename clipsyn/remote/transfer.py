@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Lock
 
 from clipsyn.errors import DamagedStore
-from clipsyn.progress import Progress
 from clipsyn.remote.index import Stamp, stamp_of
 from clipsyn.remote.transport import Remote
+from clipsyn.show.progress import Progress
 from clipsyn.store import files
 
 FILES, GROUPS = 16, 8  # at a time

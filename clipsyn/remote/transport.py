@@ -17,10 +17,10 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
+from clipsyn.names import Address
 from clipsyn.remote.credentials import http_headers, settings_of
 from clipsyn.remote.folder import Answer, Changed, Denied, Folder, MissingObject, Object
 from clipsyn.store.files import MOST_METADATA
-from clipsyn.urls import Address
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -9,8 +9,8 @@ FIGURES = Registry(
     {
         "accuracy-matrix": "clipsyn.analyses.accuracy.figures:accuracy_matrix",
         "upset": "clipsyn.analyses.oracle.figures:upset",
-        "gains": "clipsyn.protocol.figures:gains",
-        "few-shot": "clipsyn.protocol.figures:few_shot",
+        "gains": "clipsyn.evaluation.figures:gains",
+        "few-shot": "clipsyn.evaluation.figures:few_shot",
         "reliability": "clipsyn.analyses.representation.reliability:reliability",
         "router-weights": "clipsyn.router.figures:router_weights",
         "error-consistency": "clipsyn.analyses.diversity.figures:error_consistency",

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipsyn.analyses.cascade import PLAIN, WITHIN
-from clipsyn.frames import is_nan
-from clipsyn.protocol.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.methods import CHOSEN, ORACLE
 from clipsyn.report.choice import Choice, choose
 from clipsyn.report.evidence import EVALUATE, PAIRED, Evidence
 from clipsyn.report.html import Html, named, paragraphs
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.report.standings import Backbone, Method, backbones, methods, oracle
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import interval_text, p_value
 
 

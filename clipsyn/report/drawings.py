@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
-from clipsyn.command import advised
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.view import WHERE
 from clipsyn.report import FIGURES
 from clipsyn.report.grids import Grid, grid_of
 from clipsyn.report.html import Html
 from clipsyn.report.means import main_part
 from clipsyn.report.vector import StyleSheet, inlined, picture
-from clipsyn.results.view import WHERE
 from clipsyn.show.figure import Figure
 from clipsyn.show.style import svg
 from clipsyn.show.titles import title, where
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

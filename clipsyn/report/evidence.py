@@ -14,16 +14,16 @@ from clipsyn.analyses.cascade.costs import cell_cost
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.spec import Analysis
 from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
-from clipsyn.paired import PairedSettings
-from clipsyn.paired.measure import measure as compare
-from clipsyn.protocol.methods import CHOSEN
+from clipsyn.evaluation.methods import CHOSEN
+from clipsyn.evaluation.paired import PairedSettings
+from clipsyn.evaluation.paired.measure import measure as compare
+from clipsyn.evaluation.results.data import agreeing, check_data
+from clipsyn.evaluation.results.predictions import subjects
+from clipsyn.evaluation.selection import Selection
+from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.plot import read_frame, selected
-from clipsyn.results.data import agreeing, check_data
-from clipsyn.results.predictions import subjects
-from clipsyn.selection import Selection
 from clipsyn.settings import declared
-from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import sharing
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from clipsyn.frames import is_nan
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import NOTHING, interval_text, number
 from clipsyn.show.table import Column, Table
 

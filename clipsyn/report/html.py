@@ -8,7 +8,7 @@ from functools import cache
 from html import escape
 from typing import Any, Self
 
-from clipsyn.printable import printable
+from clipsyn.text import printable
 
 
 class Html(str):

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipsyn.frames import is_nan
-from clipsyn.results.view import WHERE
+from clipsyn.evaluation.results.view import WHERE
+from clipsyn.names import CLEAN
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import NOTHING, interval_text, percent
-from clipsyn.specs import CLEAN
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
 

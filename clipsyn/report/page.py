@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from clipsyn import __version__
-from clipsyn.frames import check_place, written_whole
 from clipsyn.report.answer import answer
 from clipsyn.report.evidence import Evidence, gather
 from clipsyn.report.html import Html, rendered
@@ -18,6 +17,7 @@ from clipsyn.report.provenance import places, summary, title
 from clipsyn.report.sections import sections
 from clipsyn.report.vector import StyleSheet
 from clipsyn.settings import signature_of
+from clipsyn.show.frames import check_place, written_whole
 from clipsyn.store.features import FeatureStore
 
 MADE_FROM = "clipsyn-made-from"  # the name of the page's note of what it was made from

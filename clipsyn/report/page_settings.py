@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipsyn import selection
 from clipsyn.analyses import ANALYSES
+from clipsyn.evaluation import selection
+from clipsyn.evaluation.selection import Selection
 from clipsyn.registry import unknown_name
-from clipsyn.selection import Selection
 from clipsyn.settings import FILES, OUTPUT, PATH, REQUIRED, TEXT, setting
 
 

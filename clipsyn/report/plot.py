@@ -15,18 +15,18 @@ import polars as pl
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.robustness.view import under
-from clipsyn.command import advised
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.data import agreeing, check_data
+from clipsyn.evaluation.results.files import all_rows
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.registry import unknown_name
 from clipsyn.report import FIGURES
 from clipsyn.report.settings import Drawn
-from clipsyn.results.data import agreeing, check_data
-from clipsyn.results.files import all_rows
-from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_published
 from clipsyn.store.select import matching, terms_of
+from clipsyn.text import advised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,17 +9,17 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.origins.made import portable
-from clipsyn.printable import counted
+from clipsyn.exchange.origins.made import portable
+from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report.evidence import EVALUATE, Evidence
 from clipsyn.report.grids import Cell, Grid, count, decimal, grid_of_lines, words
 from clipsyn.report.html import Html, paragraphs
 from clipsyn.report.means import main_part
-from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.inventory import describe
 from clipsyn.store.overlap import sample_tables, shared_notes
 from clipsyn.store.samples import SampleTable
+from clipsyn.text import counted
 
 _FEW = 100  # labelled images, below which an interval spans ten points and more
 _DIGITS = 12  # of a digest, enough to tell two apart

@@ -11,10 +11,9 @@ import polars as pl
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.spec import Analysis
-from clipsyn.frames import printable_frame
-from clipsyn.paired import PairedSettings
-from clipsyn.paired.tables import tables as paired_tables
-from clipsyn.protocol.tables import named_tables
+from clipsyn.evaluation.paired import PairedSettings
+from clipsyn.evaluation.paired.tables import tables as paired_tables
+from clipsyn.evaluation.tables import named_tables
 from clipsyn.report import FIGURES, provenance, tables
 from clipsyn.report.choice import ZERO_SHOT, Choice, choose
 from clipsyn.report.drawings import Drawing, drawings
@@ -26,6 +25,7 @@ from clipsyn.report.standings import backbones, methods
 from clipsyn.report.thumbnails import Thumbnails
 from clipsyn.report.unique import Example, examples, spread, unique_grid
 from clipsyn.report.vector import StyleSheet, picture
+from clipsyn.show.frames import printable_frame
 from clipsyn.show.table import Tables
 
 _EXAMPLES = 12  # pictures of a backbone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipsyn.selection import Selection
+from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import NAMES, Settings, declared, setting
 
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipsyn.ensembles import place_of
-from clipsyn.protocol.methods import CHOSEN, ORACLE
-from clipsyn.protocol.tables import BEST, INDEPENDENT, at_most_shots, method_frame
+from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.results.view import WHERE, singles
+from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_frame
+from clipsyn.methods.ensembles import place_of
 from clipsyn.report.means import Mean, main_part, mean_over
-from clipsyn.results.view import WHERE, singles
 from clipsyn.settings import FULL, images_of
 from clipsyn.show.numbers import shots_text
 

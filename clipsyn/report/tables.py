@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import polars as pl
 
-from clipsyn.protocol.methods import CHOSEN, ORACLE
-from clipsyn.protocol.tables import BEST, INDEPENDENT
+from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.view import WHERE, best_single, singles
+from clipsyn.evaluation.tables import BEST, INDEPENDENT
 from clipsyn.report.choice import Choice
 from clipsyn.report.evidence import Evidence
 from clipsyn.report.grids import (
@@ -24,8 +26,6 @@ from clipsyn.report.grids import (
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean, main_part
 from clipsyn.report.standings import HINDSIGHT, Method, Numbers, Place, backbones
-from clipsyn.results.frame import Row
-from clipsyn.results.view import WHERE, best_single, singles
 from clipsyn.show.titles import common, title, where
 
 _KNOWS = {

@@ -19,7 +19,7 @@ from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.report.unique import Example
 
 if TYPE_CHECKING:
-    from clipsyn.extract.sources import ImageSource
+    from clipsyn.images.sources import ImageSource
 
 _SIDE = 112  # pixels
 _QUALITY = 72
@@ -76,14 +76,14 @@ def _by_name(sources: Iterable[ImageSource]) -> dict[str, list[tuple[ImageSource
 
 def _bare(name: str) -> str:
     """An id without the ending of an image file."""
-    from clipsyn.extract.sources.folder import SUFFIXES
+    from clipsyn.images.sources.folder import SUFFIXES
 
     stem, _, ending = name.rpartition(".")
     return stem if stem and f".{ending.lower()}" in SUFFIXES else name
 
 
 def _jpeg(source: ImageSource, row: int) -> str | None:
-    from clipsyn.extract.decode import UndecodableImage
+    from clipsyn.images.decode import UndecodableImage
 
     try:
         image = source.image(row)
@@ -98,9 +98,9 @@ def _jpeg(source: ImageSource, row: int) -> str | None:
 
 def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
     """Every reading of a path that has images for a dataset and split, whose names may be any."""
-    from clipsyn.extract.sources import open_path, open_source
-    from clipsyn.extract.sources.base import inside
-    from clipsyn.extract.sources.webdataset import open_tar
+    from clipsyn.images.sources import open_path, open_source
+    from clipsyn.images.sources.base import inside
+    from clipsyn.images.sources.webdataset import open_tar
 
     if path.suffix == ".tar":
         yield open_tar(path, dataset, split)

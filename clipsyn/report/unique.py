@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
-from clipsyn.numerics.logits import NO_CLASS, NONE_OF_THEM
-from clipsyn.numerics.metrics import scored
+from clipsyn.evaluation.results.view import WHERE, singles
+from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
+from clipsyn.methods.numerics.metrics import scored
 from clipsyn.report.grids import Cell, Grid, count, grid_of_lines, words
 from clipsyn.report.means import main_part
-from clipsyn.results.view import WHERE, singles
 from clipsyn.show.numbers import percent
 from clipsyn.show.tables import shortened
 from clipsyn.show.titles import common, title, where

@@ -20,23 +20,22 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from clipsyn import __version__
-from clipsyn.command import advised
-from clipsyn.documents import foreign, parse_json
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import ClipsynError, DamagedStore, InputError, UsageError
-from clipsyn.estimator import Estimator
-from clipsyn.heads import HEADS
-from clipsyn.heads.base import Head
-from clipsyn.numerics.logits import NO_PREDICTION, is_scale
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import Estimator
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads.base import Head
+from clipsyn.methods.numerics.logits import NO_PREDICTION, is_scale
+from clipsyn.methods.pool import Pool
+from clipsyn.names import ROUTER, fingerprint
 from clipsyn.registry import Registry
 from clipsyn.router.backbone import FittedBackbone
 from clipsyn.router.fitted import FittedRouter, Support
 from clipsyn.router.values import Arrays, decode, encode, matches, read_record
-from clipsyn.schema import check_format
-from clipsyn.specs import ROUTER, fingerprint
 from clipsyn.store.files import read_file, write_file
+from clipsyn.store.schema import check_format
+from clipsyn.text import advised, foreign, parse_json
 
 ROUTER_FORMAT = "1.0"  # readers refuse another major version
 DESCRIPTION, ARRAYS = ROUTER, "router.safetensors"

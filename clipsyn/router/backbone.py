@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from clipsyn.catalog.backbones import known_backbones
 from clipsyn.errors import InputError, RouterMismatch
-from clipsyn.numerics.logits import zero_shot_logits
-from clipsyn.pool import Pool
-from clipsyn.specs import Identity, differences
+from clipsyn.methods.numerics.logits import zero_shot_logits
+from clipsyn.methods.pool import Pool
+from clipsyn.names import Identity, differences
 
 _DIGEST = 64  # characters of a SHA-256
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.estimator import from_text
-from clipsyn.heads import HEADS
-from clipsyn.numerics.fewshot import few_shot
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.settings import FitSettings
 from clipsyn.settings import images_of

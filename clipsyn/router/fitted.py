@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.base import Ensemble, Router
 from clipsyn.errors import InputError, RouterMismatch, UsageError
-from clipsyn.heads import HEADS
-from clipsyn.heads.base import Head
-from clipsyn.heads.zero_shot import ZeroShot
-from clipsyn.numerics.fewshot import shortfall
-from clipsyn.numerics.logits import predictions, softmax
-from clipsyn.numerics.metrics import accuracy
-from clipsyn.pool import NO_LABEL, Pool
-from clipsyn.printable import html_table
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble, Router
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads.base import Head
+from clipsyn.methods.heads.zero_shot import ZeroShot
+from clipsyn.methods.numerics.fewshot import shortfall
+from clipsyn.methods.numerics.logits import predictions, softmax
+from clipsyn.methods.numerics.metrics import accuracy
+from clipsyn.methods.pool import NO_LABEL, Pool
+from clipsyn.methods.stream import Stream
+from clipsyn.methods.stream import Support as Labelled
+from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.router.backbone import FittedBackbone, fitted_backbone, shown_value
-from clipsyn.specs import Identity, differences, fingerprint
-from clipsyn.stream import Stream
-from clipsyn.stream import Support as Labelled
+from clipsyn.text import html_table
 
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 

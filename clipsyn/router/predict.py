@@ -15,11 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.errors import MissingCell, RouterMismatch
-from clipsyn.numerics.logits import NO_PREDICTION, predictions, softmax
-from clipsyn.numerics.metrics import Score, accuracy
-from clipsyn.pool import NO_LABEL, Pool
+from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, softmax
+from clipsyn.methods.numerics.metrics import Score, accuracy
+from clipsyn.methods.pool import NO_LABEL, Pool
+from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.router.fitted import FittedRouter
-from clipsyn.specs import CLEAN, FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import PROMPTS as UNKNOWN
 from clipsyn.store.layout import Blocks

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clipsyn.selection import allow_overlap
+from clipsyn.evaluation.selection import allow_overlap
+from clipsyn.names import MOST
 from clipsyn.settings import FULL, NAMES, REQUIRED, SHOTS, TEXT, WHOLE, Settings, Shots, setting
-from clipsyn.specs import MOST
 
 _METHOD = "NAME or NAME:parameter=value:…"
 

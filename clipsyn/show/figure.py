@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from polars import DataFrame
 
 from clipsyn.errors import UsageError
-from clipsyn.frames import printable_frame
+from clipsyn.show.frames import printable_frame
 from clipsyn.show.style import COLUMN, as_text, canvas, styled
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Figure:
     to what is drawn, a row a mark, as it is written to CSV; raises UsageError that says what the
     frame lacks. draw: puts that on axes; names in it may be shown. caption: how to read it, in a
     sentence or two; the page has it below the figure and as its text for a screen reader. size: of
-    the data. tidy: whether its frame has the columns of `clipsyn.results.frame.RESULT`; `data` sees
-    for itself what another frame has.
+    the data. tidy: whether its frame has the columns of `clipsyn.evaluation.results.frame.RESULT`;
+    `data` sees for itself what another frame has.
     """
 
     name: str  # "accuracy-matrix"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from clipsyn.show.table import Tables
 
 FORMATS = ("text", "markdown", "latex", "csv")
-BENCHMARK = "clip-benchmark"  # of numbers, not of tables: see clipsyn.results.benchmark
+BENCHMARK = "clip-benchmark"  # of numbers, not of tables: see clipsyn.evaluation.results.benchmark
 
 
 def written(shown: Mapping[str, Tables], format: str) -> str:

@@ -17,7 +17,7 @@ from io import StringIO
 from textwrap import wrap
 from typing import Literal
 
-from clipsyn.printable import cells, cut
+from clipsyn.text import cells, cut
 
 GAP = 2  # spaces between columns
 _LEAST = 40  # characters of the narrowest terminal that tables are fitted to

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from clipsyn.printable import counted
+from clipsyn.text import counted
 
 NOTHING = "\N{EN DASH}"  # for null and NaN
 

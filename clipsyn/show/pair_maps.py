@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from clipsyn.frames import is_nan
+from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import headed, room
 from clipsyn.show.style import COLUMN, heat_map, label
 from clipsyn.show.tables import ShortNames, shortened
@@ -29,8 +29,8 @@ def pair_map(data: pl.DataFrame, ax: Axes, measure: str, about: tuple[str, ...])
     """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
 
     data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
-    `clipsyn.results.view.over_datasets`. measure: what stands beside the scale. about: columns for
-    the heading.
+    `clipsyn.evaluation.results.view.over_datasets`. measure: what stands beside the scale. about:
+    columns for the heading.
     """
     names = _names(data)
     places = {name: place for place, name in enumerate(names)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.frames import guarded
+from clipsyn.show.frames import guarded
 from clipsyn.show.numbers import NOTHING
 from clipsyn.show.table import Cell, Column, Table, Tables, Value
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipsyn.errors import UsageError
-from clipsyn.frames import written_whole
-from clipsyn.printable import cells, cut
+from clipsyn.show.frames import written_whole
+from clipsyn.text import cells, cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ from numbers import Integral, Real
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clipsyn.printable import printable, printable_lines
 from clipsyn.show.layout import wrapped
 from clipsyn.show.numbers import NOTHING
 from clipsyn.show.table import Cell, Column, Table, interval_cell, known, one_line
 from clipsyn.show.text import text_of
+from clipsyn.text import printable, printable_lines
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.printable import few
 from clipsyn.store.features import FeatureStore
+from clipsyn.text import few
 
 _EQUAL = 1e-5  # of elements of unit-norm embeddings: how far rounding alone can move them
 _DIRECTIONS = 4

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StoreError
-from clipsyn.schema import ArraySpec
 from clipsyn.store import files
 from clipsyn.store.chunks import checksum, read_chunk, stored_checksum, write_chunk
 from clipsyn.store.layout import TEXT, Blocks, Layout, Listed, blocks_of, parse_layout
+from clipsyn.store.schema import ArraySpec
+from clipsyn.text import parse_json
 
 METADATA = files.METADATA
 _READ_THREADS = 4  # two saturate memory on two cores; more help on cold disks

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from clipsyn.numerics.logits import NO_CLASS, is_scale
-from clipsyn.schema import GROUPS
+from clipsyn.methods.numerics.logits import NO_CLASS, is_scale
 from clipsyn.store.folders import IMPORTS
+from clipsyn.store.schema import GROUPS
 
 Form = Callable[[Any], bool] | list[Any] | dict[Any, Any]
 _LARGEST = 1e30  # of numbers: their products fit float64

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell
-from clipsyn.numerics.logits import NO_CLASS, predictions, zero_shot_logits
-from clipsyn.schema import GROUPS
-from clipsyn.specs import FeatureKey, Identity, differences
+from clipsyn.methods.numerics.logits import NO_CLASS, predictions, zero_shot_logits
+from clipsyn.names import FeatureKey, Identity, differences
 from clipsyn.store.contents import Contents, did_you_mean, source_of
 from clipsyn.store.facts import facts_of
 from clipsyn.store.folders import ANSWERS, PROMPTS, folder_name
 from clipsyn.store.groups import StoredGroup
+from clipsyn.store.schema import GROUPS
 
 _HOLDERS = {  # what a cell that holds an array is imported as
     "prediction": "predictions",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from clipsyn.command import advised
 from clipsyn.errors import MissingCell
 from clipsyn.registry import unknown_name
 from clipsyn.store.folders import KINDS, Place
 from clipsyn.store.select import matching, terms_of
+from clipsyn.text import advised
 
 Filters = Mapping[str, Collection[str] | None]  # dimension of KINDS -> names or patterns
 Meant = Mapping[str, Collection[str]]  # the names that stand for them

@@ -8,15 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipsyn.command import advised
 from clipsyn.errors import MissingCell, StoreError
+from clipsyn.names import FeatureKey, Location
 from clipsyn.registry import near_matches
-from clipsyn.specs import FeatureKey
 from clipsyn.store import files
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name, name_of_folder
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.tree import ON_DISK, Tree
-from clipsyn.urls import Location
+from clipsyn.text import advised
 
 _WITH_CELLS = ("features", *IMPORTS, *ANSWERS)
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new

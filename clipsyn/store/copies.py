@@ -14,9 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.specs import differences, fingerprint
+from clipsyn.names import differences, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.drafts import (
     WIP,
@@ -29,6 +28,7 @@ from clipsyn.store.drafts import (
     writing,
 )
 from clipsyn.store.groups import StoredGroup, replaced_meanwhile
+from clipsyn.text import advised
 
 _LOOKS = 3
 _PAUSE = 0.05  # seconds: labels that are being corrected fit their list a moment later

@@ -30,15 +30,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.documents import parse_json
 from clipsyn.errors import DamagedStore, StaleCell, StoreError
-from clipsyn.schema import GROUPS
-from clipsyn.specs import Identity, differences, fingerprint
+from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.chunks import read_chunk, write_chunk
 from clipsyn.store.folders import place
 from clipsyn.store.groups import StoredGroup, sealed
 from clipsyn.store.layout import Blocks
+from clipsyn.store.schema import GROUPS
+from clipsyn.text import parse_json
 
 WIP = ".wip"
 _NEW, _TRASH = "new-", "trash-"

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, DatasetError, MissingCell, StaleCell
-from clipsyn.numerics.logits import CHUNK_ROWS
-from clipsyn.pool import Pool
-from clipsyn.printable import html_table
-from clipsyn.specs import CLEAN, FeatureKey, Identity, parse_perturbation
+from clipsyn.methods.numerics.logits import CHUNK_ROWS
+from clipsyn.methods.pool import Pool
+from clipsyn.names import CLEAN, FeatureKey, Identity, Location, parse_perturbation
 from clipsyn.store import files
 from clipsyn.store.cell import Cell, cell_at
 from clipsyn.store.contents import Contents, did_you_mean
@@ -32,7 +30,7 @@ from clipsyn.store.marker import (
     written_at,
 )
 from clipsyn.store.samples import SampleTable, correct
-from clipsyn.urls import Location
+from clipsyn.text import advised, html_table
 
 if TYPE_CHECKING:
     from clipsyn.store.writer import CellWriter

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.numerics.logits import LARGEST_LOGIT, NO_CLASS, NO_PREDICTION
+from clipsyn.methods.numerics.logits import LARGEST_LOGIT, NO_CLASS, NO_PREDICTION
 
 
 def matrix(where: str, what: str, rows: ArrayLike) -> NDArray[Any]:

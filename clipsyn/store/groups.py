@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import DamagedStore, StaleCell
-from clipsyn.schema import GROUPS
-from clipsyn.specs import fingerprint
+from clipsyn.names import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.attributes import misfit
 from clipsyn.store.folders import below, folder_name
 from clipsyn.store.layout import Listed
+from clipsyn.store.schema import GROUPS
 from clipsyn.store.tree import ON_DISK, Seen, Tree
 
 _SIZES = {"byte": 32}  # of a SHA-256; all other dimensions may have any length

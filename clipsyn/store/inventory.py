@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsyn.command import advised
 from clipsyn.errors import DamagedStore, MissingCell
-from clipsyn.specs import FeatureKey, fingerprint
+from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.store.contents import Refuse, encoder_of
 from clipsyn.store.drafts import discard, writing
 from clipsyn.store.facts import groups_there
@@ -18,6 +17,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import IMPORTS, KINDS, ORDER, Place, place
 from clipsyn.store.listed import Listing
 from clipsyn.store.tree import ON_DISK, Tree
+from clipsyn.text import advised
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clipsyn.errors import DamagedStore
-from clipsyn.schema import GROUPS
+from clipsyn.store.schema import GROUPS
 
 FLAT_KEYS = {"name": "default", "configuration": {"separator": "."}}
 TEXT = "string"

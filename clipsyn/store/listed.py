@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from clipsyn.errors import DamagedStore
-from clipsyn.specs import FeatureKey, by_severity
+from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.folders import ANSWERS, PROMPTS
 
 _Names = tuple[str, ...]

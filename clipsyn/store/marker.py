@@ -7,14 +7,13 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from clipsyn.command import advised
 from clipsyn.errors import StoreError, UnsupportedFormat
-from clipsyn.schema import FORMAT_VERSION, MOST_CHUNK_ROWS, check_format
+from clipsyn.names import MARKER, Address, Location, is_url
 from clipsyn.settings import check_outside
-from clipsyn.specs import MARKER
 from clipsyn.store import files
 from clipsyn.store.drafts import WIP, make_groups, scratch, writing
-from clipsyn.urls import Address, Location, is_url
+from clipsyn.store.schema import FORMAT_VERSION, MOST_CHUNK_ROWS, check_format
+from clipsyn.text import advised
 
 _INDEX = "index.json.gz"  # of a published store: see `clipsyn.remote`
 

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsyn.command import advised
 from clipsyn.errors import StaleCell, UsageError
-from clipsyn.progress import Progress
+from clipsyn.names import Location
+from clipsyn.show.progress import Progress
 from clipsyn.store.choice import Filters, names_meant, nothing_matches, with_sources
 from clipsyn.store.copies import GroupCopy
 from clipsyn.store.features import FeatureStore
@@ -23,7 +23,7 @@ from clipsyn.store.groups import StoredGroup
 from clipsyn.store.marker import is_store, place_of, written_at
 from clipsyn.store.tree import ON_DISK
 from clipsyn.store.union import Conflict, Offer, Union
-from clipsyn.urls import Location
+from clipsyn.text import advised
 
 _THREADS = 8  # they wait for the disk, which takes what several have written in one go
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import LeakError
-from clipsyn.pool import NO_LABEL
-from clipsyn.printable import printable
+from clipsyn.methods.pool import NO_LABEL
 from clipsyn.store.samples import SampleTable
+from clipsyn.text import printable
 
 if TYPE_CHECKING:
     from polars import DataFrame

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn import stream as streams
 from clipsyn.errors import MissingCell, UsageError
-from clipsyn.numerics.blocks import read_ahead
-from clipsyn.numerics.logits import NO_CLASS, NO_PREDICTION
-from clipsyn.pool import Pool
-from clipsyn.specs import CLEAN, FeatureKey, fingerprint
+from clipsyn.methods import stream as streams
+from clipsyn.methods.numerics.blocks import read_ahead
+from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
+from clipsyn.methods.pool import Pool
+from clipsyn.methods.stream import Stream
+from clipsyn.names import CLEAN, FeatureKey, fingerprint
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import PROMPTS
@@ -30,7 +31,6 @@ from clipsyn.store.groups import replaced_meanwhile
 from clipsyn.store.layout import Blocks
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.select import Names, prompt_sets, select
-from clipsyn.stream import Stream
 
 _LOG = logging.getLogger("clipsyn")
 _BLOCK_BYTES = 128 << 20  # of logits in one block; there are two at a time

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import InputError, UsageError
-from clipsyn.schema import GROUPS
-from clipsyn.specs import Identity
+from clipsyn.names import Identity
 from clipsyn.store.arrays import hash_header, hash_rows
 from clipsyn.store.drafts import Draft
+from clipsyn.store.schema import GROUPS
 
 _HELD = {  # by the kind of a cell: what it holds, as its identity and as messages say it
     "imported-embeddings": ("embeddings", "embeddings"),

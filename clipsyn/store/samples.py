@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import DatasetError
-from clipsyn.numerics.logits import NO_CLASS
-from clipsyn.pool import NO_LABEL, as_labels
-from clipsyn.printable import few
-from clipsyn.schema import IDENTITY_VERSION
-from clipsyn.specs import Identity
+from clipsyn.methods.numerics.logits import NO_CLASS
+from clipsyn.methods.pool import NO_LABEL, as_labels
+from clipsyn.names import Identity
 from clipsyn.store import arrays
 from clipsyn.store.groups import StoredGroup, sealed
+from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.text import few
 
 
 @dataclass(frozen=True, eq=False)

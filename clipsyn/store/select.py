@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from clipsyn.command import advised
 from clipsyn.errors import MissingCell, UsageError
+from clipsyn.names import FeatureKey, by_severity, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.specs import FeatureKey, by_severity, parse_perturbation
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import PROMPTS
+from clipsyn.text import advised
 
 Names = str | Collection[str] | None
 _LOG = logging.getLogger("clipsyn")

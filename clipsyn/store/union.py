@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from clipsyn.printable import counted, few
-from clipsyn.schema import GROUPS
-from clipsyn.specs import differences
+from clipsyn.names import differences
 from clipsyn.store import files
 from clipsyn.store.drafts import said
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, ORDER, Place
 from clipsyn.store.groups import StoredGroup
 from clipsyn.store.samples import changed_samples
+from clipsyn.store.schema import GROUPS
+from clipsyn.text import counted, few
 
 _MADE = {"features": "extracted", "imports": "imported", "prompted": "imported with prompt sets"}
 _FACTS = ("metric", "licence")  # of samples; they may be corrected, as labels may

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, StaleCell, StoreError
-from clipsyn.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
-from clipsyn.specs import FeatureKey
+from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_shot_logits
+from clipsyn.names import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, PROMPTS, folder_name

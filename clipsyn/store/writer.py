@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn import __version__
-from clipsyn.command import running
 from clipsyn.errors import DatasetError, InputError, StaleCell, UsageError
-from clipsyn.numerics.logits import is_scale, predictions, zero_shot_logits
-from clipsyn.pool import check_unit_norm
-from clipsyn.schema import IDENTITY_VERSION
-from clipsyn.specs import FeatureKey, Identity, check_backbone_name
+from clipsyn.methods.numerics.logits import is_scale, predictions, zero_shot_logits
+from clipsyn.methods.pool import check_unit_norm
+from clipsyn.names import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import arrays, given
 from clipsyn.store.cell import Imported
 from clipsyn.store.drafts import Draft, discard
@@ -31,6 +29,8 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.rows import Rows
 from clipsyn.store.samples import SampleTable, check_same
+from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.text import running
 
 _CALL = "call what is imported something else with backbone=NAME"
 NO_VALUE = "no value"  # why a row is not valid, where nothing else is said
@@ -123,8 +123,8 @@ class CellWriter:
     ) -> None:
         """Append predicted classes, (row,) indices, and the probability of each, (row,) 0 to 1.
 
-        65534 (`clipsyn.numerics.logits.NO_CLASS`) is an answer that is none of the classes: it is
-        wrong.
+        65534 (`clipsyn.methods.numerics.logits.NO_CLASS`) is an answer that is none of the classes:
+        it is wrong.
         """
         where, count = str(self.key), self._n_classes("predictions")
         values = given.class_indices(where, rows)

@@ -18,10 +18,10 @@ from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.analyses.predicted import predicted
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import StaleCell, UsageError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.numerics.logits import NO_PREDICTION
-from clipsyn.selection import Selection
+from clipsyn.evaluation.selection import Selection
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.numerics.logits import NO_PREDICTION
 from clipsyn.store.features import FeatureStore
 
 COUNT = 40

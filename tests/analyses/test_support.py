@@ -8,7 +8,7 @@ import pytest
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.support import read_support
 from clipsyn.errors import DatasetError
-from clipsyn.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.store.pools import PoolReader
 
 

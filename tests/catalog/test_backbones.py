@@ -18,7 +18,7 @@ from clipsyn.catalog.backbones import (
     resolve_backbones,
 )
 from clipsyn.errors import UnknownName, UsageError
-from clipsyn.specs import Backbone
+from clipsyn.names import Backbone
 
 OPENAI = [
     "RN50", "RN101", "RN50x4", "RN50x16", "RN50x64",

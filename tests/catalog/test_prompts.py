@@ -12,7 +12,7 @@ import pytest
 from clipsyn.catalog import prompts
 from clipsyn.catalog.prompts import benchmark_class_names, benchmark_templates, resolve_prompts
 from clipsyn.errors import UnknownName, UsageError
-from clipsyn.specs import PromptSet
+from clipsyn.names import PromptSet
 
 CLASSES = ("cat", "dog")
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.cli import main
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from clipsyn.analyses.diversity import diversity
 from clipsyn.cli import main
-from clipsyn.results.data import with_data
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.data import with_data
+from clipsyn.evaluation.results.frame import RESULT
 
 NAMES = ["fake/one", "fake/two"]
 SIX = tuple(f"class {c}" for c in range(6))

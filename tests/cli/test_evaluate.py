@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from clipsyn.cli import main
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.heads import HEADS
-from clipsyn.protocol.loop import evaluate
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.heads import HEADS
 
 QUICK = ["--ensembles", "log-avg,super-learner", "--shots", "1,full", "--seeds", "2"]
 
@@ -125,7 +125,7 @@ def test_results_that_are_added_to_are_not_written_over(run, tmp_path, option):
 
 def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("clipsyn.protocol.study.fit_head", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("clipsyn.evaluation.study.fit_head", lambda *_: pytest.fail("measured"))
     result = run(*QUICK, "-o", tmp_path / "file" / "r.parquet")
     assert result.exit_code == 2
     assert re.search(r"cannot write .*file/r\.parquet: .*; choose", result.stderr)

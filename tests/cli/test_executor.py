@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from clipsyn.cli import main
 from clipsyn.cli.declared import words_of
 from clipsyn.cli.executor import Command
-from clipsyn.cluster.settings import ExecutorSettings
 from clipsyn.errors import ClusterError, UsageError
+from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.extract.settings import ExtractSettings
-from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.run.cluster.settings import ExecutorSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import leftovers, unfinished

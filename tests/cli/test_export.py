@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from clipsyn.exporting import LAYOUTS
+from clipsyn.exchange.exporting import LAYOUTS
 from clipsyn.store.features import FeatureStore
 
 

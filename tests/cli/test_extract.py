@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.shards import parse_shard
-from clipsyn.specs import FeatureKey
+from clipsyn.names import FeatureKey, parse_shard
 from clipsyn.store.features import FeatureStore
 
 

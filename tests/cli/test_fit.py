@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn import stream
+from clipsyn.methods import stream
 from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 

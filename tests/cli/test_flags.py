@@ -12,8 +12,8 @@ from clipsyn.analyses.cascade import cascade
 from clipsyn.cli import main
 from clipsyn.cli.sentences import flags_of, with_flags
 from clipsyn.errors import UsageError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
 from clipsyn.store.features import FeatureStore
 
 FLAGS = {"perturbations": "--perturb", "shots": "--shots", "replace": "--replace", "seed": "--seed"}

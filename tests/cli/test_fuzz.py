@@ -23,8 +23,8 @@ from click.testing import CliRunner, Result
 from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination
-from clipsyn.protocol.loop import evaluate
-from clipsyn.recipe import STAGES
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.run.recipe import STAGES
 from clipsyn.store.features import FeatureStore
 from tests.remote import copying
 

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from clipsyn.names import FeatureKey
 from clipsyn.router.artefact import load_router
-from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 
 HEADER = ("MODEL", "prediction", "label", "severity", "id")

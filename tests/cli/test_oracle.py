@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from clipsyn.analyses.oracle import OracleSettings, oracle
 from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.cli import main
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.command import recorded
 from clipsyn.store.features import FeatureStore
+from clipsyn.text import recorded
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ import polars as pl
 import pytest
 from click.testing import Result
 
-from clipsyn import frames
 from clipsyn.cli import main
 from clipsyn.cli.options import Destination, Source
 from clipsyn.errors import UsageError
-from clipsyn.extract.split import split
-from clipsyn.protocol.settings import ProtocolSettings
+from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.images.split import split
 from clipsyn.report.page_settings import ReportSettings
+from clipsyn.show import frames
 from clipsyn.store.features import FeatureStore
 
 OUTPUTS = [

@@ -7,8 +7,8 @@ import json
 import polars as pl
 import pytest
 
-from clipsyn.paired import compare_methods
-from clipsyn.paired.measure import PAIRS
+from clipsyn.evaluation.paired import compare_methods
+from clipsyn.evaluation.paired.measure import PAIRS
 
 QUICK = ("--ensembles", "log-avg,super-learner", "--shots", "1", "--seeds", "3")
 

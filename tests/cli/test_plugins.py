@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from clipsyn import perturb
+from clipsyn.images import perturb
 from clipsyn.store.features import FeatureStore
 
 GROUPS = ("ensembles", "heads", "perturbations", "datasets")
 SHARP = """
-from clipsyn.ensembles.base import Ensemble
+from clipsyn.methods.ensembles.base import Ensemble
 
 class Sharp(Ensemble):
     learns = False
@@ -87,7 +87,10 @@ def test_a_list_goes_on_without_it(clipsyn: Any, command: str) -> None:
 
 def test_a_list_has_what_works(clipsyn: Any, offer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perturb, "INFO", dict(perturb.INFO))
-    code = "from clipsyn.perturb import PerturbationInfo as P\nX = P('dim:f', 1, 'less light')\n"
+    code = (
+        "from clipsyn.images.perturb import PerturbationInfo as P\n"
+        "X = P('dim:f', 1, 'less light')\n"
+    )
     offer("dim", code, {"perturbations": {"dim": "X"}})
     assert "less light" in clipsyn("perturbations").stdout
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from clipsyn.analyses.representation import representation
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from clipsyn.analyses.robustness import robustness
 from clipsyn.cli import main
-from clipsyn.protocol.loop import evaluate
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.frame import RESULT
 
 
 @pytest.fixture

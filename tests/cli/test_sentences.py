@@ -93,8 +93,8 @@ def test_what_the_machine_refuses(
 @pytest.fixture
 def evil_store(tiny_store: FeatureStore) -> FeatureStore:
     """Backbone, dataset, classes and ids of a stranger who means no good."""
-    from clipsyn.importing.settings import ImportSettings
-    from clipsyn.importing.write import import_files
+    from clipsyn.exchange.importing.settings import ImportSettings
+    from clipsyn.exchange.importing.write import import_files
 
     folder = tiny_store.path.parent
     lines = [f'"{EVIL}{row}","{EVIL}c","{EVIL}c"' for row in range(3)]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from clipsyn.analyses import ANALYSES
-from clipsyn.printable import cells
+from clipsyn.text import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"
 BACKBONES = (

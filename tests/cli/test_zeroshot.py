@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.cli import main
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 
 @pytest.fixture

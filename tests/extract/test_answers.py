@@ -13,8 +13,8 @@ import pytest
 from clipsyn import cascade, evaluate, oracle, robustness, selective, zeroshot
 from clipsyn.errors import StaleCell
 from clipsyn.extract.plan import Wanted, make_plan
-from clipsyn.perturb import resolve
-from clipsyn.specs import FeatureKey
+from clipsyn.images.perturb import resolve
+from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups, remove

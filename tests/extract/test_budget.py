@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsyn.extract import decode as budget
-from clipsyn.extract.decode import DECODED, ENCODED, UndecodableImage, decode, returned, take
+from clipsyn.images import decode as budget
+from clipsyn.images.decode import DECODED, ENCODED, UndecodableImage, decode, returned, take
 
 
 @pytest.fixture(autouse=True)

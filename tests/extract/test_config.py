@@ -15,7 +15,7 @@ from clipsyn.errors import CheckpointError
 from clipsyn.extract.config import read_config
 from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.models import look_for
-from clipsyn.specs import Backbone
+from clipsyn.names import Backbone
 from tests.extract.conftest import VIT
 
 CONFIG = "open_clip_config.json"

@@ -16,10 +16,10 @@ from PIL import Image
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.errors import CheckpointError, UsageError
 from clipsyn.extract import encoder as encoder_module
-from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.encoder import load_encoder, resolve_device, resolve_precision
 from clipsyn.extract.text import ClassTexts
-from clipsyn.specs import Backbone, PromptSet, canonical_json
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.names import Backbone, PromptSet, canonical_json
 
 SIZES = [(1, 1), (1, 90), (31, 33), (64, 64), (65, 63), (97, 200), (375, 500), (700, 9)]
 

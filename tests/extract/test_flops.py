@@ -8,7 +8,7 @@ import torch
 
 from clipsyn.catalog.backbones import cost, known_backbones
 from clipsyn.extract.flops import measure_cost, measure_gflops
-from clipsyn.specs import Backbone
+from clipsyn.names import Backbone
 
 OPENAI = [backbone.name for backbone in known_backbones()["openai"]]
 

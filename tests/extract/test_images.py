@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.images import Batch, Images, batches
-from clipsyn.perturb import apply, resolve
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.perturb import apply, resolve
 
 
 def halved(image: Image.Image) -> np.ndarray:

@@ -19,7 +19,7 @@ from clipsyn.errors import CheckpointError, UnknownName
 from clipsyn.extract import models
 from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.models import cached, locate, look_for, quiet_open_clip, require_answer
-from clipsyn.specs import Backbone
+from clipsyn.names import Backbone
 
 
 def load(source: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract import plan as plan_module
 from clipsyn.extract.plan import Plan, Wanted, make_plan
-from clipsyn.perturb import resolve
+from clipsyn.images.perturb import resolve
 from clipsyn.store.features import FeatureStore
 
 

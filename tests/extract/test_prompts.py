@@ -8,7 +8,7 @@ import pytest
 
 from clipsyn.errors import UsageError
 from clipsyn.extract.plan import source_prompts
-from clipsyn.extract.sources.base import EncodedSource
+from clipsyn.images.sources.base import EncodedSource
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from clipsyn.extract import images as module
-from clipsyn.extract.decode import UndecodableImage
 from clipsyn.extract.images import ReducedImages
-from clipsyn.perturb import reduce_to_canvas
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.perturb import reduce_to_canvas
 
 ROWS = range(20)
 

@@ -17,8 +17,8 @@ from clipsyn.errors import BadImages
 from clipsyn.extract import images as images_module
 from clipsyn.extract import run as run_module
 from clipsyn.extract.run import RunSettings, items
-from clipsyn.perturb import apply, expand, resolve
-from clipsyn.specs import FeatureKey
+from clipsyn.images.perturb import apply, expand, resolve
+from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import unfinished
@@ -254,7 +254,7 @@ def test_bad_images_of_all_workers_are_counted_together(
 def test_an_image_that_one_preprocessing_refuses_is_bad_for_its_backbones_only(
     tmp_path: Path, fakes: Any
 ) -> None:
-    from clipsyn.extract.decode import UndecodableImage
+    from clipsyn.images.decode import UndecodableImage
 
     class Picky(fakes.Encoder):  # type: ignore[name-defined,misc]
         def preprocess(self, image: Any) -> Any:

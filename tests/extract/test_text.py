@@ -15,7 +15,7 @@ from clipsyn.errors import UsageError
 from clipsyn.extract import text as text_module
 from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.text import ClassTexts
-from clipsyn.specs import Backbone, PromptSet
+from clipsyn.names import Backbone, PromptSet
 
 TEXTS = [
     "a",

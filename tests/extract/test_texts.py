@@ -15,7 +15,7 @@ import pytest
 
 from clipsyn.errors import DamagedStore
 from clipsyn.extract import text as text_module
-from clipsyn.progress import progress
+from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import unfinished
 

@@ -21,7 +21,7 @@ from clipsyn.extract.weights import (
     require_finite,
     weights_digest,
 )
-from clipsyn.specs import Backbone
+from clipsyn.names import Backbone
 
 
 def load(source: str) -> Any:

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.specs import parse_perturbation
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.names import parse_perturbation
 from clipsyn.store.features import FeatureStore
 
 ROOT = Path(__file__).parents[2] / "pipelines"

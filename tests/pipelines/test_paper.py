@@ -22,9 +22,9 @@ from click.testing import CliRunner
 from clipsyn.catalog.backbones import cost, known_backbones
 from clipsyn.catalog.datasets import collections, find_dataset
 from clipsyn.cli import main
-from clipsyn.recipe import Recipe, find_recipe, read_recipe, run_recipe
-from clipsyn.recipe.plan import Made, plan_recipe, total
-from clipsyn.recipe.stages import ExtractStage
+from clipsyn.run.plan import Made, plan_recipe, total
+from clipsyn.run.recipe import Recipe, find_recipe, read_recipe, run_recipe
+from clipsyn.run.stages import ExtractStage
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pipelines" / "paper"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsyn.pool import Pool
+from clipsyn.methods.pool import Pool
 
 PATH = Path(__file__).parents[2] / "pipelines" / "router_study.py"
 SPEC = importlib.util.spec_from_file_location("router_study", PATH)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipsyn.progress import progress
 from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
+from clipsyn.show.progress import progress
 from clipsyn.store.features import FeatureStore
 
 Names = Mapping[str, Sequence[str]]

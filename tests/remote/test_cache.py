@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from clipsyn.errors import DamagedStore, StoreError
+from clipsyn.names import Location
 from clipsyn.remote.cache import Cache
 from clipsyn.remote.folder import Answer
 from clipsyn.remote.index import Index
-from clipsyn.urls import Location
 
 DAY = 86_400
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import UsageError
+from clipsyn.names import Address
 from clipsyn.remote import credentials
 from clipsyn.remote.credentials import http_headers, settings_of
-from clipsyn.urls import Address
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, StoreError, UsageError
+from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote import transport
 from clipsyn.remote.index import Index
@@ -22,7 +23,6 @@ from clipsyn.remote.transport import Remote
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
 from clipsyn.store.verify import Stale, damage
-from clipsyn.urls import Location
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, push
 from tests.remote.server import Server

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StoreError, UsageError
+from clipsyn.names import Location
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.merge import plan_merge
-from clipsyn.urls import Location
 from tests.remote.copying import push
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UnsupportedFormat
+from clipsyn.names import Location
 from clipsyn.remote.published import Published
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import cell_rows, find_groups
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.verify import damage, debris
-from clipsyn.urls import Location
 from tests.remote.publish import published, read_index, republish, restate, write_index
 from tests.remote.server import Server
 

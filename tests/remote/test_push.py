@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, UsageError
+from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.push import Push
 from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups, remove
 from clipsyn.store.verify import damage, debris
-from clipsyn.urls import Location
 from tests.remote.copying import push
 from tests.remote.publish import read_index
 

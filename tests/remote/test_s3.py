@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import StaleCell, StoreError
+from clipsyn.names import Location
 from clipsyn.remote.publishing import collect, left_over
 from clipsyn.remote.pull import Pull
 from clipsyn.remote.push import Push
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
-from clipsyn.urls import Location
 from tests.remote.bucket import Bucket
 from tests.remote.copying import Names, pull, push
 

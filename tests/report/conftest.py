@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.numerics.metrics import Score
-from clipsyn.results.frame import Measured, frame, row
+from clipsyn.evaluation.results.frame import Measured, frame, row
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable

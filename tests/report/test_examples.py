@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.recipe import read_recipe
+from clipsyn.run.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {"zoo": "quickstart", "real": "real"}  # page: recipe

@@ -16,7 +16,7 @@ import pytest
 import clipsyn
 from clipsyn.analyses import ANALYSES
 from clipsyn.errors import MissingCell, UnknownName, UsageError
-from clipsyn.protocol.loop import evaluate
+from clipsyn.evaluation.loop import evaluate
 from clipsyn.report import FIGURES
 from clipsyn.report.page import write_report
 from clipsyn.store.features import FeatureStore
@@ -371,7 +371,7 @@ class TestFiles:
 
 class TestImages:
     def test_pictures_are_in_the_page(self, tmp_path, write_images, fakes, write):
-        from clipsyn.extract.sources import open_source
+        from clipsyn.images.sources import open_source
 
         folder = write_images(count=12)
         source = open_source(f"photos={folder}", "test")

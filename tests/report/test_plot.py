@@ -17,12 +17,12 @@ from matplotlib.text import Text
 from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.diversity import diversity
 from clipsyn.errors import UsageError
-from clipsyn.frames import flat, write
-from clipsyn.protocol.loop import evaluate
+from clipsyn.evaluation.loop import evaluate
 from clipsyn.report import FIGURES
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
 from clipsyn.show.figure import Figure
+from clipsyn.show.frames import flat, write
 from clipsyn.show.style import FORMATS, save, svg
 from clipsyn.store.features import FeatureStore
 

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure as Canvas
 
 import clipsyn
 from clipsyn.errors import StoreError, UnknownName, UsageError
+from clipsyn.evaluation.results.files import ResultsFile
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.report import FIGURES
 from clipsyn.report.plot import frame_of, plot, selected
 from clipsyn.report.settings import Drawn
-from clipsyn.results.files import ResultsFile
-from clipsyn.results.frame import RESULT
 from clipsyn.show.figure import Figure
 
 ROW = dict.fromkeys(RESULT) | {

@@ -6,8 +6,8 @@ import numpy as np
 
 from clipsyn.analyses.oracle import oracle
 from clipsyn.analyses.predicted import predicted
+from clipsyn.evaluation.selection import Selection
 from clipsyn.report.unique import Example, examples, spread, unique_grid
-from clipsyn.selection import Selection
 
 
 def only(store, most=100):

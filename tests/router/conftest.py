@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from clipsyn.numerics.logits import zero_shot_logits
-from clipsyn.pool import Pool
+from clipsyn.methods.numerics.logits import zero_shot_logits
+from clipsyn.methods.pool import Pool
 
 CLASSES = ("missile", "tabby", "missile", "crane", "beacon")
 WIDTHS = {"fake/one": 12, "fake/three": 8, "fake/two": 16}

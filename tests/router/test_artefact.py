@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.base import Router
-from clipsyn.ensembles.static import LogAverage
 from clipsyn.errors import (
     ClipsynError,
     DamagedStore,
@@ -25,12 +22,15 @@ from clipsyn.errors import (
     UnsupportedFormat,
     UsageError,
 )
-from clipsyn.estimator import from_text
-from clipsyn.heads import HEADS
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Router
+from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.pool import Pool
+from clipsyn.names import fingerprint
 from clipsyn.router.artefact import load_router, save_router
 from clipsyn.router.fitted import FittedRouter
-from clipsyn.specs import fingerprint
 
 ARRAYS, DESCRIPTION = "router.safetensors", "router.json"
 

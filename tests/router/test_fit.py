@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clipsyn import stream
-from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.numerics.fewshot import few_shot
-from clipsyn.protocol import study
-from clipsyn.protocol.methods import is_random
+from clipsyn.evaluation import study
+from clipsyn.evaluation.methods import is_random
+from clipsyn.methods import stream
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.numerics.fewshot import few_shot
 from clipsyn.router.artefact import load_router, write
 from clipsyn.router.fit import fit_router
 from clipsyn.router.fitted import FittedRouter
@@ -41,8 +41,8 @@ def test_it_is_fitted_on_the_shots_and_nothing_else(
 
 
 def test_it_equals_fitting_by_hand(tiny_store: FeatureStore) -> None:
-    from clipsyn.ensembles.greedy import GreedySelection
-    from clipsyn.heads.lda import ShrinkageLDA
+    from clipsyn.methods.ensembles.greedy import GreedySelection
+    from clipsyn.methods.heads.lda import ShrinkageLDA
 
     router = fit_router(tiny_store, "toy", "greedy:rounds=7", head="lda")
     support, test = tiny_store.pool("toy", "train"), tiny_store.pool("toy", "test")

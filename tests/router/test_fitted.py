@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.base import Ensemble, Router
-from clipsyn.ensembles.static import LogAverage, ProbabilityAverage
 from clipsyn.errors import InputError, RouterMismatch, UsageError
-from clipsyn.heads.base import Head
-from clipsyn.heads.tip import TipAdapter
-from clipsyn.numerics.logits import NO_PREDICTION, softmax
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble, Router
+from clipsyn.methods.ensembles.static import LogAverage, ProbabilityAverage
+from clipsyn.methods.heads.base import Head
+from clipsyn.methods.heads.tip import TipAdapter
+from clipsyn.methods.numerics.logits import NO_PREDICTION, softmax
+from clipsyn.methods.pool import Pool
 from clipsyn.router.fitted import FittedRouter
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import ClipsynError, DamagedStore
+from clipsyn.names import fingerprint
 from clipsyn.router.artefact import load_router, save_router
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
-from clipsyn.specs import fingerprint
 from clipsyn.store.features import FeatureStore
 
 DESCRIPTION, ARRAYS = "router.json", "router.safetensors"

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
 
-from clipsyn.ensembles.base import Ensemble
 from clipsyn.errors import InputError, MissingCell, RouterMismatch
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.numerics.logits import softmax
-from clipsyn.pool import Pool
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.numerics.logits import softmax
+from clipsyn.methods.pool import Pool
+from clipsyn.names import FeatureKey
 from clipsyn.router.fit import fit_router
 from clipsyn.router.fitted import FittedRouter
 from clipsyn.router.predict import predict_store
-from clipsyn.specs import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 

@@ -5,9 +5,9 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.printable import cells
 from clipsyn.show.layout import NOTE, paragraphs
 from clipsyn.show.tables import show
+from clipsyn.text import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"
 NAMES = [

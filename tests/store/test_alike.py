@@ -11,7 +11,7 @@ import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.analyses.oracle import oracle
-from clipsyn.protocol.loop import evaluate
+from clipsyn.evaluation.loop import evaluate
 from clipsyn.store.alike import alike, alike_notes
 from clipsyn.store.features import FeatureStore
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, GzipCodec
 
 from clipsyn.errors import DamagedStore
-from clipsyn.schema import GROUPS, ArraySpec
 from clipsyn.store import arrays, files
 from clipsyn.store.layout import Blocks
+from clipsyn.store.schema import GROUPS, ArraySpec
 
 TEXTS = ["", "a", "crème brûlée", "犬/ねこ.png", "🦊" * 9, " \n\t", "a\0b", "x" * 3000]
 

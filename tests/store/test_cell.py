@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.specs import FeatureKey
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.names import FeatureKey
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 

@@ -22,8 +22,8 @@ from clipsyn.errors import (
     UnsupportedFormat,
     UsageError,
 )
+from clipsyn.names import FeatureKey
 from clipsyn.settings import check_outside
-from clipsyn.specs import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.garbage import collect, left_over

@@ -19,13 +19,13 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.errors import ClipsynError
-from clipsyn.schema import GROUPS, ArraySpec
-from clipsyn.specs import fingerprint
+from clipsyn.names import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, PROMPTS
 from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import find_groups
+from clipsyn.store.schema import GROUPS, ArraySpec
 
 MISSING = object()
 HOSTILE: list[Any] = [

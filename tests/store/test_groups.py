@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, DamagedStore, StaleCell
-from clipsyn.specs import fingerprint
+from clipsyn.names import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import sealed

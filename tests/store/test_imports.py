@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell, StaleCell
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.specs import FeatureKey
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.arrays import content_digest
 from clipsyn.store.features import FeatureStore

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore
-from clipsyn.schema import ArraySpec
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Listed
+from clipsyn.store.schema import ArraySpec
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import DamagedStore, StaleCell, StoreError, UsageError
-from clipsyn.specs import FeatureKey
+from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups, remove

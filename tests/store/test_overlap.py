@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import LeakError
-from clipsyn.pool import NO_LABEL
+from clipsyn.methods.pool import NO_LABEL
 from clipsyn.store.overlap import held, learnable
 from clipsyn.store.samples import SampleTable
 

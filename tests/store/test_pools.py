@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import MissingCell, StaleCell, UnknownName, UsageError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.numerics.logits import softmax
-from clipsyn.specs import FeatureKey
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.numerics.logits import softmax
+from clipsyn.names import FeatureKey
 from clipsyn.store import pools
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader

@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from clipsyn.cli import main
-from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import InputError
-from clipsyn.estimator import from_text
-from clipsyn.heads import HEADS
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.pool import Pool
 from clipsyn.router.artefact import load_router
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable

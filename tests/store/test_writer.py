@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clipsyn.errors import ClipsynError, DatasetError, InputError, StaleCell, UsageError
-from clipsyn.specs import FeatureKey
+from clipsyn.names import FeatureKey
 from clipsyn.store.arrays import content_digest
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore

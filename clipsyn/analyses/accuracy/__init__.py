@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipsyn.analyses.spec import Analysis
-from clipsyn.selection import Selection, pooled
+from clipsyn.evaluation.selection import Selection, pooled
 from clipsyn.settings import FLAG, setting
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.frames import is_nan
-from clipsyn.results.view import WHERE, singles
+from clipsyn.evaluation.results.view import WHERE, singles
 from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import room, underlined
 from clipsyn.show.style import COLUMN, PAGE, heat_map, label
 from clipsyn.show.tables import shortened

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, share
-from clipsyn.numerics.blocks import usable_cores
-from clipsyn.numerics.metrics import (
+from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.methods.numerics.blocks import usable_cores
+from clipsyn.methods.numerics.metrics import (
     class_accuracy,
     correctness,
     independent_oracle,
@@ -29,8 +30,7 @@ from clipsyn.numerics.metrics import (
     scored,
     true_class_rank,
 )
-from clipsyn.results.frame import Measured, Row, frame
-from clipsyn.specs import FeatureKey
+from clipsyn.names import FeatureKey
 from clipsyn.stats.bootstrap import bootstrap_mean_per_class
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks

@@ -8,8 +8,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
-from clipsyn.frames import is_nan
-from clipsyn.results.view import (
+from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
     backbones,
@@ -19,6 +18,7 @@ from clipsyn.results.view import (
     numbers_by,
     singles,
 )
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import points
 from clipsyn.show.table import Table, Tables
 from clipsyn.show.tables import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from clipsyn import selection
 from clipsyn.analyses.spec import Analysis
-from clipsyn.selection import Selection
+from clipsyn.evaluation import selection
+from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
 PLAIN = "log-avg"  # the ensemble of the original cascade

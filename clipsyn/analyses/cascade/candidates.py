@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from clipsyn.analyses.cascade import PLAIN, Candidate
 from clipsyn.analyses.cascade.measures import average_predictions
 from clipsyn.analyses.support import make_ensemble, unseen_scores
-from clipsyn.ensembles.base import Ensemble
-from clipsyn.ensembles.calibrated import fit_temperatures
-from clipsyn.numerics.blocks import side_by_side
-from clipsyn.numerics.metrics import judge
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.numerics.blocks import side_by_side
+from clipsyn.methods.numerics.metrics import judge
+from clipsyn.methods.pool import Pool
 from clipsyn.store.pools import PoolReader
 
 MOST_FOR_SUBSETS = 9  # backbones, of which there are 511 subsets

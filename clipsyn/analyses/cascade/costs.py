@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import UsageError
-from clipsyn.specs import FeatureKey
+from clipsyn.names import FeatureKey
 from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN
 from clipsyn.analyses.cascade.measures import pareto_front
-from clipsyn.results.view import WHERE, having, over_datasets, refuse_several
+from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
 from clipsyn.show.figure import Figure, Size, needed
 from clipsyn.show.panels import Look, drawn, key, key_height
 from clipsyn.show.style import COLUMN, INK, marks

@@ -25,10 +25,10 @@ from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, mean, share
 from clipsyn.analyses.support import make_ensemble, versions
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.registry import unknown_name
-from clipsyn.results.frame import Measured, Row, frame
 from clipsyn.settings import images_of
-from clipsyn.specs import FeatureKey, fingerprint
 from clipsyn.stats.bootstrap import bootstrap_mean
 from clipsyn.store.features import FeatureStore
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.blocks import in_blocks
-from clipsyn.numerics.contenders import contenders
-from clipsyn.numerics.metrics import ratio
+from clipsyn.methods.numerics.blocks import in_blocks
+from clipsyn.methods.numerics.contenders import contenders
+from clipsyn.methods.numerics.metrics import ratio
 
 NEVER = 1.01  # a threshold that no probability reaches: every sample goes through all stages
 _ROUNDING = 1e-9  # accuracies closer than this are equal

@@ -28,11 +28,11 @@ from clipsyn.analyses.cascade.measures import (
 )
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.support import read_support
-from clipsyn.ensembles import ENSEMBLES
 from clipsyn.errors import UsageError
-from clipsyn.estimator import from_text
-from clipsyn.pool import Pool
-from clipsyn.specs import CLEAN
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.pool import Pool
+from clipsyn.names import CLEAN
 from clipsyn.store.select import matching
 
 

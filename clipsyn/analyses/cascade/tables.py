@@ -12,8 +12,8 @@ import polars as pl
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, Candidate, CascadeSettings
 from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
-from clipsyn.results.frame import Row
-from clipsyn.results.view import WHERE, Numbers, named_parts, numbers_by, singles
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.view import WHERE, Numbers, named_parts, numbers_by, singles
 from clipsyn.show.table import Cell, Table, Tables, interval_cell
 from clipsyn.show.tables import ShortNames, interval_of, shortened, table_of
 from clipsyn.show.titles import mean_over, title, where

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn import selection
 from clipsyn.analyses.spec import Analysis
-from clipsyn.selection import Selection
+from clipsyn.evaluation import selection
+from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import Shots
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import polars as pl
 
 from clipsyn.analyses.diversity.measures import MEANS
-from clipsyn.command import advised
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import Score
-from clipsyn.results.data import check_data
-from clipsyn.results.files import ensembles_in
-from clipsyn.results.frame import Measured, Row, frame, row
+from clipsyn.evaluation.results.data import check_data
+from clipsyn.evaluation.results.files import ensembles_in
+from clipsyn.evaluation.results.frame import Measured, Row, frame, row
+from clipsyn.methods.numerics.metrics import Score
+from clipsyn.names import fingerprint, parse_perturbation
 from clipsyn.settings import Shots
-from clipsyn.specs import fingerprint, parse_perturbation
 from clipsyn.stats.correlation import Correlation, pearson, spearman
 from clipsyn.stats.intervals import Interval
 from clipsyn.store.features import FeatureStore
+from clipsyn.text import advised
 
 CORRELATIONS = {"pearson": pearson, "spearman": spearman}
 _GROUP = ["split", "perturbation", "prompts"]

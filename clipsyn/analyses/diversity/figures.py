@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from clipsyn.ensembles import place_of
 from clipsyn.errors import UsageError
-from clipsyn.frames import is_nan
-from clipsyn.results.view import WHERE, over_datasets, refuse_several
+from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
+from clipsyn.methods.ensembles import place_of
 from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import NOTHING
 from clipsyn.show.pair_maps import named_pairs, pair_map, pair_map_size
 from clipsyn.show.panels import Grid, Look, drawn, key, panels

@@ -31,8 +31,8 @@ from clipsyn.analyses.oracle.measures import Overlap
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, share
 from clipsyn.errors import UsageError
-from clipsyn.numerics.metrics import correctness
-from clipsyn.results.frame import Measured, Row, frame
+from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.methods.numerics.metrics import correctness
 from clipsyn.stats.significance import holm, mcnemar
 from clipsyn.store.features import FeatureStore
 

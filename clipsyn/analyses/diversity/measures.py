@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.metrics import correctness, ratio, scored
+from clipsyn.methods.numerics.metrics import correctness, ratio, scored
 from clipsyn.registry import Registry
 from clipsyn.stats.bootstrap import RESAMPLES, Resamples, patterns
 

@@ -9,9 +9,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.diversity import DiversitySettings
-from clipsyn.ensembles import place_of
-from clipsyn.frames import is_nan
-from clipsyn.results.view import (
+from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
     backbones,
@@ -20,6 +18,8 @@ from clipsyn.results.view import (
     numbers_by,
     singles,
 )
+from clipsyn.methods.ensembles import place_of
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import NOTHING, percent
 from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.table import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipsyn.analyses.spec import Analysis
-from clipsyn.selection import Selection, details, pooled
+from clipsyn.evaluation.selection import Selection, details, pooled
+from clipsyn.names import MOST
 from clipsyn.settings import FLAG, OUTPUT, WHOLE, setting
-from clipsyn.specs import MOST
 
 
 class OracleSettings(Selection):

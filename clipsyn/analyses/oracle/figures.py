@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from clipsyn.errors import UsageError
-from clipsyn.results.view import refuse_several, singles
+from clipsyn.evaluation.results.view import refuse_several, singles
 from clipsyn.show.figure import Figure, Size, needed
 from clipsyn.show.numbers import percent
 from clipsyn.show.style import COLUMN, FAINT, INK, MUTED, label

@@ -28,10 +28,16 @@ from clipsyn.analyses.oracle.reachable import reachable
 from clipsyn.analyses.predicted import Predicted, predicted
 from clipsyn.analyses.shares import estimate, gain, share
 from clipsyn.errors import UsageError
-from clipsyn.numerics.logits import NO_CLASS, NO_PREDICTION
-from clipsyn.numerics.metrics import class_accuracy, correctness, independent_oracle, ratio, scored
-from clipsyn.results.frame import Measured, frame
-from clipsyn.results.view import WHERE
+from clipsyn.evaluation.results.frame import Measured, frame
+from clipsyn.evaluation.results.view import WHERE
+from clipsyn.methods.numerics.logits import NO_CLASS, NO_PREDICTION
+from clipsyn.methods.numerics.metrics import (
+    class_accuracy,
+    correctness,
+    independent_oracle,
+    ratio,
+    scored,
+)
 from clipsyn.stats.bootstrap import Resamples
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.layout import Blocks

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.metrics import check_right, class_hits, mean_of_classes, ratio
+from clipsyn.methods.numerics.metrics import check_right, class_hits, mean_of_classes, ratio
 from clipsyn.stats.bootstrap import patterns
 
 MOST_BACKBONES = 24  # whose every subset is looked at: 2^24 numbers of 4 bytes

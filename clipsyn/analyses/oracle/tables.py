@@ -10,9 +10,8 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.oracle import OracleSettings
-from clipsyn.frames import is_nan
-from clipsyn.results.frame import Row
-from clipsyn.results.view import (
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
     backbones,
@@ -22,6 +21,7 @@ from clipsyn.results.view import (
     numbers_by,
     singles,
 )
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import interval, percent, points
 from clipsyn.show.table import Cell, Table, Tables
 from clipsyn.show.tables import (

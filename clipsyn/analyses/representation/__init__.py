@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from clipsyn.analyses.spec import Analysis
-from clipsyn.selection import Selection, perturbations
+from clipsyn.evaluation.selection import Selection, perturbations
+from clipsyn.names import MOST
 from clipsyn.settings import TEXT, WHOLE, setting
-from clipsyn.specs import MOST
 
 
 class RepresentationSettings(Selection):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clipsyn.results.view import WHERE, over_datasets, refuse_several
+from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
 from clipsyn.show.figure import Figure, needed
 from clipsyn.show.pair_maps import named_pairs, pair_map, pair_map_size
 

@@ -29,9 +29,10 @@ from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import compare, mutual_neighbours
 from clipsyn.analyses.shares import mean, share
-from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import LeakError, UsageError
-from clipsyn.numerics.metrics import (
+from clipsyn.evaluation.results.frame import Measured, Row, frame, row
+from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.numerics.metrics import (
     Judged,
     Score,
     calibration_bins,
@@ -40,9 +41,8 @@ from clipsyn.numerics.metrics import (
     expected_calibration_error,
     judge,
 )
+from clipsyn.names import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.registry import unknown_name
-from clipsyn.results.frame import Measured, Row, frame, row
-from clipsyn.specs import CLEAN, FeatureKey, fingerprint, parse_perturbation
 from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
 from clipsyn.stats.intervals import UNKNOWN, Interval, percentiles
 from clipsyn.store.features import FeatureStore

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.blocks import equal_slices, side_by_side
-from clipsyn.numerics.metrics import ratio
+from clipsyn.methods.numerics.blocks import equal_slices, side_by_side
+from clipsyn.methods.numerics.metrics import ratio
 from clipsyn.stats.intervals import LEVEL
 
 GROUPS = 20  # of the jackknife: more make the products narrow and slow, fewer the interval unsure

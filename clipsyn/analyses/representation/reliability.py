@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clipsyn.numerics.metrics import CALIBRATION_BINS
-from clipsyn.results.view import having, refuse_several
+from clipsyn.evaluation.results.view import having, refuse_several
+from clipsyn.methods.numerics.metrics import CALIBRATION_BINS
 from clipsyn.show.figure import Figure, Size, needed
 from clipsyn.show.panels import Grid, drawn, key, panels
 from clipsyn.show.style import FAINT, MUTED, Mark, marks

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
-from clipsyn.frames import is_nan
-from clipsyn.results.view import WHERE, backbones, numbers_by
+from clipsyn.evaluation.results.view import WHERE, backbones, numbers_by
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import number
 from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.table import (

@@ -11,13 +11,13 @@ import polars as pl
 
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.trials import Trial
-from clipsyn.command import advised
 from clipsyn.errors import UsageError
-from clipsyn.results.data import check_data
-from clipsyn.results.files import ensembles_in
-from clipsyn.results.frame import Row
-from clipsyn.specs import CLEAN, fingerprint, parse_perturbation
+from clipsyn.evaluation.results.data import check_data
+from clipsyn.evaluation.results.files import ensembles_in
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.names import CLEAN, fingerprint, parse_perturbation
 from clipsyn.store.features import FeatureStore
+from clipsyn.text import advised
 
 _SUPPORT = ["support", "support_prompts"]
 _FITTED = ["head", "ensemble", *_SUPPORT, "shots", "seed"]  # what tells ensembles apart

@@ -10,13 +10,13 @@ import polars as pl
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, trial_rows
 from clipsyn.errors import UsageError
-from clipsyn.frames import is_nan
-from clipsyn.results.view import refuse_several
+from clipsyn.evaluation.results.view import refuse_several
+from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import Grid, drawn, headed, key, methods, panels, room, underlined
 from clipsyn.show.style import COLUMN, INK, Mark, heat_map, label, marks
 from clipsyn.show.titles import subject, title, typical_interval, where
-from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

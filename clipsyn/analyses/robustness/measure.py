@@ -22,9 +22,9 @@ from clipsyn.analyses.robustness.measures import kendall_tau
 from clipsyn.analyses.robustness.trials import Condition, Trial, means, trials
 from clipsyn.analyses.shares import estimate
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.names import fingerprint
 from clipsyn.registry import unknown_name
-from clipsyn.results.frame import Measured, Row, frame
-from clipsyn.specs import fingerprint
 from clipsyn.stats.intervals import wilson_interval
 from clipsyn.store.features import FeatureStore
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.metrics import ratio
-from clipsyn.specs import CLEAN, Perturbation, parse_perturbation
+from clipsyn.methods.numerics.metrics import ratio
+from clipsyn.names import CLEAN, Perturbation, parse_perturbation
 
 _ROUNDING = 1e-12
 

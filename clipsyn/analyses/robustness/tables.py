@@ -11,7 +11,8 @@ import polars as pl
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, labelled, trial_rows
-from clipsyn.frames import is_nan
+from clipsyn.names import CLEAN as CLEAN_IMAGES
+from clipsyn.show.frames import is_nan
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
 from clipsyn.show.tables import (
     ShortNames,
@@ -22,7 +23,6 @@ from clipsyn.show.tables import (
     table_of,
 )
 from clipsyn.show.titles import common, fitted_on
-from clipsyn.specs import CLEAN as CLEAN_IMAGES
 
 CLEAN = CLEAN_IMAGES.label
 BARS = "▁▂▃▄▅▆▇█"

@@ -16,10 +16,16 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import ALL, Predicted, predicted
 from clipsyn.analyses.robustness.measures import corruption_error, families
 from clipsyn.errors import MissingCell, UsageError
-from clipsyn.numerics.metrics import class_accuracy, correctness, independent_oracle, ratio, scored
-from clipsyn.results.frame import Measured, Row
-from clipsyn.selection import Selection
-from clipsyn.specs import CLEAN, FeatureKey, parse_perturbation
+from clipsyn.evaluation.results.frame import Measured, Row
+from clipsyn.evaluation.selection import Selection
+from clipsyn.methods.numerics.metrics import (
+    class_accuracy,
+    correctness,
+    independent_oracle,
+    ratio,
+    scored,
+)
+from clipsyn.names import CLEAN, FeatureKey, parse_perturbation
 from clipsyn.stats.bootstrap import bootstrap_means, bootstrap_sets
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import image_numbers, linked

@@ -11,13 +11,13 @@ import polars as pl
 
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness.measures import families
-from clipsyn.ensembles import place_of
-from clipsyn.frames import is_nan
-from clipsyn.results.frame import Row
-from clipsyn.results.view import backbones, singles
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.view import backbones, singles
+from clipsyn.methods.ensembles import place_of
+from clipsyn.names import CLEAN
+from clipsyn.show.frames import is_nan
 from clipsyn.show.tables import ShortNames, shortened
 from clipsyn.show.titles import title, where
-from clipsyn.specs import CLEAN
 
 _REFERENCE = "reference"
 _TRIAL = ("dataset", "split", "prompts")

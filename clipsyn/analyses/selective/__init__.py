@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clipsyn import selection
 from clipsyn.analyses.spec import Analysis
-from clipsyn.selection import Selection
+from clipsyn.evaluation import selection
+from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import NAMES, NUMBERS, Shots, setting
 
 SCORES = ("max-softmax", "margin", "entropy", "agreement")

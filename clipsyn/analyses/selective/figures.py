@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clipsyn.results.view import WHERE, having, over_datasets, refuse_several
+from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
 from clipsyn.show.figure import Figure, Size, needed
 from clipsyn.show.panels import Grid, Look, drawn, key, methods, panels
 from clipsyn.show.style import MUTED, marks

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import MissingCell, StaleCell, UsageError
-from clipsyn.numerics.logits import CHUNK_ROWS, zero_shot_logits
-from clipsyn.pool import NO_LABEL, Pool
-from clipsyn.specs import FeatureKey, differences
+from clipsyn.methods.numerics.logits import CHUNK_ROWS, zero_shot_logits
+from clipsyn.methods.pool import NO_LABEL, Pool
+from clipsyn.names import FeatureKey, differences
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader

@@ -40,10 +40,10 @@ from clipsyn.analyses.selective.replies import (
 from clipsyn.analyses.shares import estimate, mean, share
 from clipsyn.analyses.support import make_ensemble, versions
 from clipsyn.errors import UsageError
-from clipsyn.pool import Pool
-from clipsyn.results.frame import Measured, Row, frame
+from clipsyn.evaluation.results.frame import Measured, Row, frame
+from clipsyn.methods.pool import Pool
+from clipsyn.names import fingerprint
 from clipsyn.settings import images_of
-from clipsyn.specs import fingerprint
 from clipsyn.stats.bootstrap import Resamples, bootstrap_mean
 from clipsyn.store.features import FeatureStore
 

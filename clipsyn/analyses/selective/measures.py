@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.numerics.blocks import in_blocks
+from clipsyn.methods.numerics.blocks import in_blocks
 
 _ROUNDING = 1e-9  # of a number of samples
 TPR = 0.95  # share of the own images that are to be accepted

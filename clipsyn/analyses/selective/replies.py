@@ -14,10 +14,10 @@ from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import agreement, confidences
 from clipsyn.analyses.support import make_ensemble, read_support, unseen_scores
-from clipsyn.ensembles.base import Ensemble
-from clipsyn.numerics.logits import NO_PREDICTION, predictions
-from clipsyn.pool import Pool
-from clipsyn.specs import CLEAN, FeatureKey
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions
+from clipsyn.methods.pool import Pool
+from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.store.pools import PoolReader
 
 AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"

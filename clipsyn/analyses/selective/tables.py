@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.frames import is_nan
-from clipsyn.results.frame import Row
-from clipsyn.results.view import WHERE, backbones, named_parts, singles
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.view import WHERE, backbones, named_parts, singles
+from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import number, shots_text
 from clipsyn.show.table import Cell, Table, Tables, interval_cell
 from clipsyn.show.tables import (

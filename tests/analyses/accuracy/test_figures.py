@@ -9,7 +9,7 @@ import pytest
 
 from clipsyn.analyses.accuracy.figures import accuracy_matrix
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.style import save
 
 ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"

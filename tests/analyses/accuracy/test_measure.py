@@ -13,9 +13,9 @@ import pytest
 
 from clipsyn.analyses.accuracy import zeroshot
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
-from clipsyn.numerics.logits import NO_PREDICTION
-from clipsyn.results.frame import RESULT
-from clipsyn.specs import FeatureKey
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.select import matching, select, terms_of
 

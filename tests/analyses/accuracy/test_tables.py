@@ -10,7 +10,7 @@ import pytest
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
 from clipsyn.analyses.accuracy.tables import tables
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from clipsyn.pool import Pool
+from clipsyn.methods.pool import Pool
 
 
 @pytest.fixture

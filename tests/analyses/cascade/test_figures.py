@@ -9,7 +9,7 @@ from clipsyn.analyses.cascade import GIVEN, WITHIN
 from clipsyn.analyses.cascade.figures import pareto
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT, frame
+from clipsyn.evaluation.results.frame import RESULT, frame
 
 BOTH = ("big/m", "small/m")  # sorted; a cascade runs the small one first
 

@@ -11,13 +11,13 @@ from clipsyn.analyses.cascade import Candidate
 from clipsyn.analyses.cascade import candidates as module
 from clipsyn.analyses.cascade.candidates import Answers, FittedCandidate, answer, fit_candidates
 from clipsyn.analyses.support import FOLDS, make_ensemble
-from clipsyn.ensembles.calibrated import fit_temperatures
-from clipsyn.ensembles.nlc import NLC
-from clipsyn.ensembles.static import LogAverage
-from clipsyn.ensembles.super_learner import SuperLearner
 from clipsyn.errors import LeakError, TooFewSamples, UnknownName
-from clipsyn.numerics.folds import stratified_folds
-from clipsyn.pool import Pool
+from clipsyn.methods.ensembles.calibrated import fit_temperatures
+from clipsyn.methods.ensembles.nlc import NLC
+from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.super_learner import SuperLearner
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.pool import Pool
 
 ORDER = ("b", "c", "a")
 FIRST, TWO, ALL = (ORDER[:count] for count in (1, 2, 3))

@@ -12,12 +12,12 @@ import pytest
 
 from clipsyn.analyses.cascade import GIVEN, WITHIN, candidates, cascade
 from clipsyn.analyses.cascade.measure import CASCADE
-from clipsyn.ensembles import ENSEMBLES
-from clipsyn.ensembles.calibrated import fit_temperatures
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.store.features import FeatureStore
 
 GFLOPS = {"cnx/c": 4.0, "rn/b": 1.0, "vit/a": 2.0}

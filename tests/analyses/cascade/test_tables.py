@@ -8,7 +8,7 @@ import pytest
 from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade import tables as module
 from clipsyn.analyses.cascade.measure import CASCADE
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"

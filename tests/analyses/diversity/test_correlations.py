@@ -13,7 +13,7 @@ from scipy.stats import pearsonr, spearmanr
 from clipsyn.analyses.diversity.correlations import correlations, gains, pairs_of
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
-from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.evaluation.results.frame import NAMES, RESULT
 
 ALL = ["cnx/c", "rn/b", "vit/a"]
 DATASETS = ("birds", "cars", "dogs", "flags")

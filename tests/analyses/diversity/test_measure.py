@@ -18,10 +18,10 @@ from clipsyn.analyses.diversity import measure as module
 from clipsyn.analyses.diversity.measures import MEANS, PAIRWISE
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, UnknownName, UsageError
-from clipsyn.numerics.logits import NO_PREDICTION
-from clipsyn.protocol.loop import evaluate
-from clipsyn.results.frame import NAMES, RESULT
-from clipsyn.specs import FeatureKey
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
@@ -61,7 +61,7 @@ def given(monkeypatch):
 
     def give(predictions, labels) -> pl.DataFrame:
         predicted = group(predictions, labels, "abcde"[: len(predictions)])
-        monkeypatch.setattr("clipsyn.results.data.with_data", lambda _, frame: frame)
+        monkeypatch.setattr("clipsyn.evaluation.results.data.with_data", lambda _, frame: frame)
         monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([predicted]))
         return diversity(predicted.store)
 

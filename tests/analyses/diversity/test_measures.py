@@ -20,7 +20,7 @@ from clipsyn.analyses.diversity.measures import (
     resampled,
     vote_entropy,
 )
-from clipsyn.numerics.logits import NO_PREDICTION
+from clipsyn.methods.numerics.logits import NO_PREDICTION
 
 every_measure = pytest.mark.parametrize("name", PAIRWISE)
 

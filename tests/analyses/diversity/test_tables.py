@@ -8,7 +8,7 @@ import pytest
 
 from clipsyn.analyses.diversity import DiversitySettings
 from clipsyn.analyses.diversity.tables import tables
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"

@@ -10,7 +10,7 @@ import pytest
 
 from clipsyn.analyses.oracle.figures import upset
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 A, B, C = "tiny-a/zoo", "tiny-b/zoo", "tiny-c/zoo"
 

@@ -16,9 +16,9 @@ from clipsyn.analyses.oracle import measure as module
 from clipsyn.analyses.oracle.measure import sample_table, subset_table
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, UnknownName, UsageError
-from clipsyn.numerics.logits import NO_PREDICTION
-from clipsyn.results.frame import NAMES, RESULT
-from clipsyn.specs import FeatureKey
+from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
@@ -62,7 +62,7 @@ def given(monkeypatch):
         samples = SampleTable("toy", "test", ids, truth, content, classes)
         keys = tuple(FeatureKey("toy", "test", "clean", name) for name in names)
         group = Predicted(store, samples, keys, "own")
-        monkeypatch.setattr("clipsyn.results.data.with_data", lambda _, frame: frame)
+        monkeypatch.setattr("clipsyn.evaluation.results.data.with_data", lambda _, frame: frame)
         monkeypatch.setattr(module, "predicted", lambda *_, **__: iter([group]))
         return store
 

@@ -17,8 +17,8 @@ from clipsyn.analyses.oracle.measures import (
     subset_hits,
     subset_sizes,
 )
-from clipsyn.numerics.logits import NO_PREDICTION
-from clipsyn.numerics.metrics import class_accuracy, correctness, independent_oracle
+from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.methods.numerics.metrics import class_accuracy, correctness, independent_oracle
 
 # Four images, three backbones: a alone, a and b, none, all.
 BY_HAND = np.array([[1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)

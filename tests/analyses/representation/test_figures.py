@@ -5,7 +5,7 @@ import pytest
 
 from clipsyn.analyses.representation.figures import cka
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 NAN = float("nan")
 

@@ -15,12 +15,12 @@ from scipy.optimize import minimize_scalar
 from clipsyn.analyses.representation import representation
 from clipsyn.analyses.representation.measure import COLUMNS
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.numerics.metrics import calibration_floor
-from clipsyn.results.frame import NAMES, RESULT
-from clipsyn.results.view import backbones
-from clipsyn.specs import FeatureKey
+from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.evaluation.results.view import backbones
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.numerics.metrics import calibration_floor
+from clipsyn.names import FeatureKey
 from clipsyn.store.features import FeatureStore
 
 BACKBONES = ("cnx/c", "rn/b", "vit/a")  # as a store sorts them

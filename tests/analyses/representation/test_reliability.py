@@ -8,7 +8,7 @@ import pytest
 from clipsyn.analyses.representation.measure import COLUMNS
 from clipsyn.analyses.representation.reliability import reliability
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.stats.intervals import wilson_interval
 
 A, B = "tiny-a/zoo", "tiny-b/zoo"

@@ -8,7 +8,7 @@ import polars as pl
 
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.tables import tables
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"

@@ -7,7 +7,7 @@ import pytest
 from clipsyn.analyses.robustness.figures import corruptions, severity
 from clipsyn.analyses.robustness.view import under
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
 
 NAMES = ("a/m", "b/m")
 CLEAN = {"a/m": 0.8, "b/m": 0.6}

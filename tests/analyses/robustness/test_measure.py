@@ -13,10 +13,10 @@ from scipy.stats import kendalltau
 
 from clipsyn.analyses.robustness import robustness
 from clipsyn.errors import DatasetError, MissingCell, UnknownName, UsageError
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.protocol.loop import evaluate
-from clipsyn.results.frame import NAMES, RESULT
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.frame import NAMES, RESULT
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
 from clipsyn.stats.bootstrap import Resamples, bootstrap_difference
 from clipsyn.stats.intervals import percentiles, wilson_interval
 from clipsyn.store.features import FeatureStore

@@ -8,9 +8,9 @@ import pytest
 
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness import tables as module
-from clipsyn.numerics.metrics import Score
-from clipsyn.results.frame import RESULT, Measured
-from clipsyn.results.frame import row as made
+from clipsyn.evaluation.results.frame import RESULT, Measured
+from clipsyn.evaluation.results.frame import row as made
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.show.text import text_of
 from clipsyn.stats.intervals import Interval
 

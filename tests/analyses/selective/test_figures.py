@@ -6,7 +6,7 @@ import pytest
 from clipsyn.analyses.selective.figures import coverage
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.errors import UsageError
-from clipsyn.results.frame import RESULT, frame
+from clipsyn.evaluation.results.frame import RESULT, frame
 
 BOTH = ("a/m", "b/m")
 METHODS = {(None, ("a/m",)): 0.5, (None, ("b/m",)): 0.6, ("log-avg", BOTH): 0.7}  # accuracy of all

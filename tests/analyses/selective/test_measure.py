@@ -14,8 +14,6 @@ from sklearn.metrics import roc_auc_score
 from clipsyn.analyses.selective import SCORES, SelectiveSettings, selective
 from clipsyn.analyses.selective.measure import COLUMNS
 from clipsyn.analyses.selective.measures import smallest_threshold
-from clipsyn.ensembles.static import LogAverage
-from clipsyn.ensembles.super_learner import SuperLearner
 from clipsyn.errors import (
     DatasetError,
     LeakError,
@@ -24,11 +22,13 @@ from clipsyn.errors import (
     UnknownName,
     UsageError,
 )
-from clipsyn.importing.settings import ImportSettings
-from clipsyn.importing.write import import_files
-from clipsyn.numerics.folds import stratified_folds
-from clipsyn.numerics.logits import softmax, zero_shot_logits
-from clipsyn.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.ensembles.static import LogAverage
+from clipsyn.methods.ensembles.super_learner import SuperLearner
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.numerics.logits import softmax, zero_shot_logits
 from clipsyn.store.features import FeatureStore
 
 ONE, TWO, BOTH = ("fake/one",), ("fake/two",), ("fake/one", "fake/two")

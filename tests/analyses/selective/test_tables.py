@@ -7,9 +7,9 @@ import pytest
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measure import COLUMNS, COVERAGES
 from clipsyn.analyses.selective.tables import notes, tables
-from clipsyn.numerics.metrics import Score
-from clipsyn.results.frame import Measured, frame
-from clipsyn.results.frame import row as made
+from clipsyn.evaluation.results.frame import Measured, frame
+from clipsyn.evaluation.results.frame import row as made
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.show.text import text_of
 from clipsyn.stats.intervals import Interval
 

@@ -1,0 +1,319 @@
+"""Gains of ensembles beside those of oracles, by dataset; accuracy by number of labelled images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.methods import CHOSEN, ORACLE
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.view import refuse_several
+from clipsyn.evaluation.tables import BEST
+from clipsyn.settings import FULL
+from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.panels import drawn, key, key_height, room
+from clipsyn.show.style import COLUMN, INK, MUTED, Mark, label, marks
+from clipsyn.show.titles import title
+from clipsyn.text import few
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CLASS_ORACLE = "class-oracle"
+_MOST_GAINS, _MOST_CURVES = 3, 6  # ensembles in one figure
+_WHOLE = 2**31 - 1  # stands for the whole support where shots are put in order
+_ABOVE = 14  # letters of the longest name in the key of gains
+_BESIDE, _ROOM = 18, 1.2  # letters, and inches, of the longest name beside gains
+_SMALL, _STEPS = 0.1, 4  # points; numbers below smaller gains are long, so few of them fit
+_SERIES = ["series", "head", "method"]
+_BARS = {ORACLE: "#cfcfcf", CLASS_ORACLE: "#8f8f8f"}
+_REFERENCES = {CHOSEN: Mark(INK, "", "-"), BEST: Mark(MUTED, "", ":")}
+_BAR, _MARK, _BELOW = 0.08, 0.06, 0.5  # inches: of a line, of each mark in it, below all
+
+
+def _gains(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each dataset and method, means over draws; those without a dataset are means.
+
+    Methods are the oracle, the class oracle, and the ensembles with the largest mean gain, at the
+    most shots of each dataset; `ensembles` is how many these were chosen from.
+    """
+    rows = needed(
+        frame.filter(pl.col("ensemble").ne(CHOSEN), metric="gain", classes="all"),
+        "gain of any ensemble or oracle",
+        "give a store, or what `clipsyn oracle STORE --parquet FILE` or `clipsyn evaluate STORE "
+        "-o FILE` wrote",
+    ).rename({"ensemble": "method"})
+    refuse_several(rows)
+    _refuse_several_fits(rows, "head")
+    size, order = pl.col("backbones").list.len(), pl.col("shots").fill_null(_WHOLE)
+    rows = rows.filter(size == size.max().over("dataset"))
+    rows = rows.filter((order == order.max().over("dataset")) | (order == 0))
+    table = rows.group_by("dataset", "method", maintain_order=True).agg(
+        pl.col("value", "ci_low", "ci_high").fill_nan(None).mean(),
+        pl.col("shots").first(),
+        seeds=pl.col("seed").n_unique(),
+        n=pl.col("n").first(),
+    )
+    means = _means_over_datasets(table)
+    ensembles = means.filter(~pl.col("method").is_in([*_BARS]))
+    best = ensembles.sort("value", descending=True, maintain_order=True).head(_MOST_GAINS)
+    both = pl.concat([table, means] if table["dataset"].n_unique() > 1 else [table], how="diagonal")
+    shown = both.filter(pl.col("method").is_in([*_BARS, *best["method"]]))
+    return shown.with_columns(ensembles=pl.lit(len(ensembles)))
+
+
+def _means_over_datasets(table: pl.DataFrame) -> pl.DataFrame:
+    """The mean of each method that all datasets have."""
+    means = table.group_by("method", maintain_order=True).agg(
+        pl.col("value").mean(), datasets=pl.col("dataset").n_unique()
+    )
+    return means.filter(pl.col("datasets") == table["dataset"].n_unique())
+
+
+def _refuse_several_fits(rows: pl.DataFrame, *more: str) -> None:
+    """Raise UsageError where a mean would be over fits on, or with, different things."""
+    for column in (*more, "support", "support_prompts"):
+        values = rows[column].drop_nulls().unique(maintain_order=True).to_list()
+        if len(values) > 1:
+            how = "name it with heads=…" if column == "head" else "give a file of one"
+            raise UsageError(
+                f"these results are of {len(values)} values of {column}, {few(values)}, and this "
+                f"shows one: {how}"
+            )
+
+
+def _gain_marks(data: pl.DataFrame) -> dict[str, Mark]:
+    """A mark for each method; of the oracles, that of their bars in the key."""
+    methods = data["method"].unique(maintain_order=True).to_list()
+    of_ensembles = marks([name for name in methods if name not in _BARS], without="s")
+    bars = {name: Mark(colour, "s", "") for name, colour in _BARS.items() if name in methods}
+    return bars | {name: mark._replace(line="") for name, mark in of_ensembles.items()}
+
+
+def _in_key(entries: dict[str, Mark]) -> dict[str, Mark]:
+    """The same under names that fit beside those of datasets, where these tell them apart."""
+    short = {label(name, _ABOVE): mark for name, mark in entries.items()}
+    return short if len(short) == len(entries) else entries
+
+
+def _gains_size(data: pl.DataFrame) -> Size:
+    entries = _gain_marks(data)
+    lines = max(3, data["dataset"].n_unique())
+    height = (_BAR + _MARK * len(entries.keys() - _BARS.keys())) * lines
+    return COLUMN, height + _BELOW + key_height(_in_key(entries), COLUMN) + 0.2
+
+
+def _draw_gains(data: pl.DataFrame, ax: Axes) -> None:
+    lines, entries = _lines(data), _gain_marks(data)
+    ensembles = [name for name in entries if name not in _BARS]
+    known = data.drop_nulls("value")
+    for row in known.filter(pl.col("method").is_in([*_BARS])).iter_rows(named=True):
+        method, height = row["method"], 0.8 if row["method"] == ORACLE else 0.5
+        ax.barh(lines[row["dataset"]], 100 * row["value"], height, color=_BARS[method], zorder=1)
+    for place, method in enumerate(ensembles):
+        offset = 0.7 * ((place + 0.5) / len(ensembles) - 0.5)
+        for row in known.filter(method=method).iter_rows(named=True):
+            _draw_gain(row, lines[row["dataset"]] + offset, entries[method], ax)
+    ax.axvline(0, color=INK, lw=0.8)
+    names = [_beside(name or _mean(data)) for name in lines]
+    ax.set_yticks([*lines.values()], names)
+    ax.set_ylim(max(lines.values()) + 0.55, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    low, high = ax.get_xlim()
+    if high - low < _SMALL:
+        ax.locator_params(axis="x", nbins=_STEPS)
+    ax.set_xlabel("gain over the best single backbone, points", loc="right")  # room is at the left
+    key(ax, _in_key(entries), _chosen_of(len(ensembles), data["ensembles"][0], "mean gain"))
+
+
+def _beside(name: str) -> str:
+    """A name beside the gains, which leaves room for them though its letters are wide."""
+    short = (label(name, letters) for letters in range(_BESIDE, 1, -1))
+    return next((text for text in short if room([text]) <= _ROOM), label(name, 1))
+
+
+def _draw_gain(row: Row, at: float, mark: Mark, ax: Axes) -> None:
+    ax.plot(100 * row["value"], at, **drawn(mark), ms=3.2, mec="white", mew=0.4, zorder=3)
+    if row["ci_low"] is not None:
+        ax.hlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mark.colour, lw=0.8)
+
+
+def _lines(data: pl.DataFrame) -> dict[str | None, float]:
+    """Where each dataset is drawn: the largest gain on top, the mean a little below the others."""
+    of_datasets = data.drop_nulls("dataset")
+    order = of_datasets.group_by("dataset", maintain_order=True).agg(pl.col("value").max())
+    names = order.sort("value", descending=True, maintain_order=True)["dataset"].to_list()
+    lines: dict[str | None, float] = {name: float(at) for at, name in enumerate(names)}
+    return lines if len(of_datasets) == len(data) else lines | {None: len(lines) + 0.3}
+
+
+def _mean(data: pl.DataFrame) -> str:
+    return f"mean of {data['dataset'].drop_nulls().n_unique()}"
+
+
+def _chosen_of(shown: int, every: int, by: str) -> str:
+    return f"the {shown} of {every} ensembles with the largest {by}" if shown < every else ""
+
+
+gains = Figure(
+    name="gains",
+    short="What oracles and ensembles gain over the best single backbone, by dataset.",
+    caption=(
+        "Gain in top-1 accuracy over the backbone that is best on these very images, in points: of "
+        "the oracle, which knows a right backbone for each image, of the best backbone for each "
+        "class, and of ensembles with 95 % intervals over images, at the most labelled images."
+    ),
+    source="oracle",
+    data=_gains,
+    draw=_draw_gains,
+    size=_gains_size,
+)
+
+
+# accuracy by shots
+
+
+def _curves(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each series and number of shots: the mean over datasets and draws.
+
+    low, high: of the means over datasets, the least and the largest of all draws. shots: null is
+    the whole support. A method that learns nothing has a row for each number of shots. Ensembles
+    are those with the largest accuracy at the most shots, of `ensembles`.
+    """
+    rows = needed(
+        frame.filter(pl.col("ensemble").ne_missing("chance"), metric="acc1", classes="all"),
+        "accuracy of any method",
+        "give what `clipsyn evaluate STORE -o FILE` wrote",
+    )
+    refuse_several(rows)
+    _refuse_several_fits(rows)
+    methods = _with_same_shots(_methods(rows))
+    by_draw = methods.group_by(*_SERIES, "shots", "seed", maintain_order=True).agg(
+        pl.col("value").fill_nan(None).mean()
+    )
+    table = by_draw.group_by(*_SERIES, "shots", maintain_order=True).agg(
+        pl.col("value").mean(),
+        low=pl.col("value").min(),
+        high=pl.col("value").max(),
+        draws=pl.len(),
+    )
+    curves = _strongest(_at_every_number(table))
+    of = {"datasets": methods["dataset"].n_unique(), "of_datasets": rows["dataset"].n_unique()}
+    return curves.with_columns(pl.lit(count).alias(name) for name, count in of.items())
+
+
+def _methods(rows: pl.DataFrame) -> pl.DataFrame:
+    """A row for each dataset, head, method, shots and draw; `BEST` is the best backbone on test."""
+    keys = ["dataset", "head", "shots", "seed"]
+    alone = rows.filter(pl.col("ensemble").is_null())
+    best = alone.group_by(keys, maintain_order=True).agg(
+        pl.col("value").fill_nan(None).max(), method=pl.lit(BEST)
+    )
+    others = rows.drop_nulls("ensemble").filter(~pl.col("ensemble").is_in([*_BARS]))
+    columns = *keys, "method", "value"
+    methods = pl.concat(
+        [best.select(columns), others.rename({"ensemble": "method"}).select(columns)],
+        how="vertical_relaxed",
+    )
+    series = (
+        pl.when(head="zero-shot").then("method").otherwise(pl.format("{} on {}", "method", "head"))
+    )
+    return methods.with_columns(series=series)
+
+
+def _with_same_shots(methods: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the datasets that have the same numbers of shots: of most, the first of equals.
+
+    Others would make a curve jump where they come in. One number makes no curve.
+    """
+    learned = needed(
+        methods.filter(pl.col("shots").ne_missing(0)),
+        "method that learned from labelled images",
+        "evaluate ensembles that are fitted, with `clipsyn evaluate STORE --shots 1,4,16`",
+    )
+    sets = learned.group_by("dataset", maintain_order=True).agg(
+        pl.col("shots").fill_null(_WHOLE).unique().sort()
+    )
+    several = sets.filter(pl.col("shots").list.len() > 1)
+    if several.is_empty():
+        raise UsageError(
+            "each dataset has one number of labelled images, and a curve needs several: evaluate "
+            "more with `clipsyn evaluate STORE --shots 1,4,16`, or draw `clipsyn plot gains`"
+        )
+    alike = several.group_by("shots", maintain_order=True).agg("dataset")
+    chosen = alike.sort(pl.col("dataset").list.len(), descending=True, maintain_order=True)
+    return methods.filter(pl.col("dataset").is_in(chosen["dataset"][0].to_list()))
+
+
+def _at_every_number(table: pl.DataFrame) -> pl.DataFrame:
+    """What learns nothing has the same accuracy at every number of shots; in their order."""
+    unlearned = table.filter(pl.col("shots").eq_missing(0))
+    learned = table.filter(pl.col("shots").ne_missing(0))
+    repeated = unlearned.drop("shots").join(learned.select("shots").unique(), how="cross")
+    both = pl.concat([learned, repeated.select(table.columns)])
+    return both.sort("series", "shots", nulls_last=True, maintain_order=True)
+
+
+def _strongest(curves: pl.DataFrame) -> pl.DataFrame:
+    """The two references, and the ensembles that are best at the most shots."""
+    last = curves.group_by("series", maintain_order=True).last()
+    is_reference = pl.col("method").is_in([BEST, CHOSEN])
+    ensembles = last.filter(~is_reference).sort("value", descending=True, maintain_order=True)
+    shown = pl.concat([last.filter(is_reference), ensembles.head(_MOST_CURVES)])
+    kept = shown.select("series").join(curves, on="series", maintain_order="left_right")
+    return kept.with_columns(ensembles=pl.lit(len(ensembles)))
+
+
+def _entries(data: pl.DataFrame) -> dict[str, Mark]:
+    """A mark for each series; the references have none of their own in a row of markers."""
+    methods = dict(data.select("series", "method").unique(maintain_order=True).iter_rows())
+    of_ensembles = marks([name for name, it in methods.items() if it not in _REFERENCES])
+    return {name: of_ensembles.get(name) or _REFERENCES[it] for name, it in methods.items()}
+
+
+def _curves_size(data: pl.DataFrame) -> Size:
+    return COLUMN, 2.2 + key_height(_entries(data), COLUMN)
+
+
+def _draw_curves(data: pl.DataFrame, ax: Axes) -> None:
+    shots = data["shots"].unique().sort(nulls_last=True).to_list()
+    entries = _entries(data)
+    for (name,), part in data.group_by("series", maintain_order=True):
+        mark = entries[str(name)]
+        low, mean, high = (100 * part[column].to_numpy() for column in ("low", "value", "high"))
+        at = [shots.index(number) for number in part["shots"]]
+        ax.plot(at, mean, **drawn(mark), mec="white", mew=0.4)
+        ax.fill_between(at, low, high, color=mark.colour, alpha=0.15, lw=0)
+    ax.set_xticks(range(len(shots)), [str(number or FULL) for number in shots])
+    ax.set_xlabel("labelled images a class")
+    ax.set_ylabel("top-1 accuracy, %")
+    shown = data.filter(~pl.col("method").is_in([*_REFERENCES]))["series"].n_unique()
+    heading = title(_over(data), _chosen_of(shown, data["ensembles"][0], "accuracy"))
+    key(ax, entries, heading)
+
+
+def _over(data: pl.DataFrame) -> str:
+    """ "mean over 4 of 5 datasets": what a curve is a mean over."""
+    count, every = data["datasets"][0], data["of_datasets"][0]
+    if every == 1:
+        return ""
+    return f"mean over {count}{f' of {every}' if count < every else ''} datasets"
+
+
+few_shot = Figure(
+    name="few-shot",
+    short="Accuracy of ensembles by number of labelled images.",
+    caption=(
+        "Top-1 accuracy by the number of labelled images a class that methods are fitted on; full "
+        "is the whole support. Lines are means over draws and datasets, bands go from the worst "
+        "draw to the best. best-single: the backbone that is best on the support. best on test: "
+        "the one that is best on these very images. What learns nothing is a level line."
+    ),
+    source="evaluate",
+    data=_curves,
+    draw=_draw_curves,
+    size=_curves_size,
+)

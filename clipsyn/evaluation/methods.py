@@ -1,0 +1,144 @@
+"""A head and ensembles on top of it: fitted on the support, then shown a target.
+
+`fit_head` gets the support alone, `fit_ensemble` what the head says of it, and
+`clipsyn.evaluation.shown` shows the targets to what is fitted, so that labels of a target cannot
+reach a fit.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn import __version__
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.heads.base import Head
+from clipsyn.methods.pool import Pool
+from clipsyn.methods.stream import Support
+from clipsyn.store.pools import PoolReader
+
+ORACLE = "oracle"
+CHOSEN = "best-single"  # the backbone that is best on the support, which gains are over
+
+
+class Combiner(NamedTuple):
+    """A fitted head, and the pool that ensembles on top of it are fitted on."""
+
+    head: Head
+    pool: Support
+    chosen: str | None  # the backbone that was best on the support
+    seconds: float  # of the head
+    n: int  # samples learned from
+
+
+class Method(NamedTuple):
+    """A fitted ensemble and the seconds it took."""
+
+    ensemble: Ensemble
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """Samples to be judged on: a split under a perturbation, or some of its classes."""
+
+    reader: PoolReader
+    classes: str = "all"
+    subset: Sequence[int] | None = None
+
+    def blocks(self, embeddings: bool) -> Iterator[Pool]:
+        for block in self.reader.blocks(embeddings=embeddings):
+            yield block if self.subset is None else block.of_classes(self.subset)
+
+    @property
+    def n_classes(self) -> int:
+        names = self.reader.samples.class_names
+        return len(names if self.subset is None else self.subset)
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """(sample,) the place of each sample of `blocks` in the sample table."""
+        if self.subset is None:
+            return np.arange(len(self.reader))
+        return np.flatnonzero(np.isin(self.reader.samples.labels, self.subset))
+
+    def class_indices(self, predictions: NDArray[np.uint16]) -> NDArray[np.integer[Any]]:
+        """Predictions among `subset` as indices of all classes."""
+        return predictions if self.subset is None else np.asarray(self.subset)[predictions]
+
+
+@cache
+def versions(head: str, ensemble: str | None) -> list[str]:
+    """Versions of clipsyn, and of other packages that the head or the ensemble come from."""
+    names = (
+        (registry, text.partition(":")[0])
+        for registry, text in ((HEADS, head), (ENSEMBLES, ensemble or ORACLE))
+    )
+    return [__version__, *filter(None, (registry.package(name) for registry, name in names))]
+
+
+@cache
+def learns(head: str, name: str | None) -> bool:
+    """Whether a method learns from labelled samples."""
+    return any(estimator.learns for estimator in _parts(head, name))
+
+
+@cache
+def is_random(head: str, name: str | None) -> bool:
+    """Whether a seed changes a method that is fitted on the whole support."""
+    pairs = zip(_parts(head, name, 0), _parts(head, name, 1), strict=True)
+    return any(one.get_params() != other.get_params() for one, other in pairs)
+
+
+def _parts(head: str, name: str | None, seed: int | None = None) -> Iterator[Any]:
+    yield from_text(HEADS, head, seed)
+    if name is not None and name != ORACLE:
+        yield from_text(ENSEMBLES, name, seed)
+
+
+def fit_head(support: Support, text: str, seed: int | None) -> Combiner:
+    """Fit a head on the support.
+
+    Raises TooFewSamples where the head cannot spare samples for a combiner.
+    """
+    head = from_text(HEADS, text, seed)
+    start = time.perf_counter()
+    pool = head.fit_transform(support)
+    seconds = time.perf_counter() - start
+    n = getattr(head, "sampled_", len(support.labelled()))
+    return Combiner(head, pool, _chosen(pool), seconds, n)
+
+
+def fit_ensemble(combiner: Combiner, text: str, seed: int | None) -> Method:
+    """Fit an ensemble on what a head says of the support."""
+    ensemble = from_text(ENSEMBLES, text, seed)
+    start = time.perf_counter()
+    ensemble.fit(combiner.pool)
+    return Method(ensemble, time.perf_counter() - start)
+
+
+def _chosen(combiner: Support) -> str | None:
+    """The backbone that is best on the support, if there is one to choose on."""
+    if not len(combiner) or len(combiner.backbones) == 1:
+        return combiner.backbones[0] if len(combiner) else None
+    best: str = from_text(ENSEMBLES, CHOSEN).fit(combiner).best_
+    return best
+
+
+def for_classes(fitted: Any, target: Target) -> Any:
+    """What is fitted, moved to the classes of a target (base-to-new)."""
+    if target.subset is None:
+        return fitted
+    moved = copy.copy(fitted)
+    moved.n_classes_ = target.n_classes
+    return moved

@@ -1,0 +1,193 @@
+"""Methods compared pair by pair: a file of predictions to a frame, a row for each pair.
+
+The difference of a pair is that of accuracies over the same images and the same draws. Several
+datasets also have rows of means over them, with `dataset` null; an image that stands in several is
+resampled in all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.paired import PairedSettings
+from clipsyn.evaluation.paired.answers import PLACE, Answered, Choice
+from clipsyn.evaluation.paired.measures import Difference, Seeds, Sides, difference, matched
+from clipsyn.evaluation.results.frame import Row
+from clipsyn.stats.bootstrap import Resamples, bootstrap_sets
+from clipsyn.stats.significance import holm
+from clipsyn.store.overlap import image_numbers, linked
+from clipsyn.text import advised
+
+PAIRS: dict[str, Any] = {
+    "dataset": pl.String,  # null for the mean over datasets
+    "datasets": pl.Int32,  # how many that is over
+    **dict.fromkeys(PLACE, pl.String),
+    "head": pl.String,
+    "first": pl.String,
+    "second": pl.String,
+    "shots": pl.Int32,  # null for the whole support, 0 where nothing is fitted
+    "draws": pl.Int32,  # 0 where nothing is drawn
+    "n": pl.Int64,
+    "first_acc1": pl.Float64,
+    "second_acc1": pl.Float64,
+    "difference": pl.Float64,
+    "ci_low": pl.Float64,  # over images
+    "ci_high": pl.Float64,
+    "both_low": pl.Float64,  # over draws and images; NaN where there is one draw
+    "both_high": pl.Float64,
+    "only_first": pl.Float64,  # images; means over draws
+    "only_second": pl.Float64,
+    "mcnemar": pl.Float64,
+    "p": pl.Float64,
+    "p_holm": pl.Float64,
+    "tie": pl.Boolean,  # p_holm is 0.05 or more
+}
+LEVEL = 0.05
+_Means = dict[tuple[str, int | None], NDArray[np.float64]]  # (resample,) by method and seed
+
+
+def measure(
+    path: Path, settings: PairedSettings, first: str | None = None, second: str | None = None
+) -> pl.DataFrame:
+    """A frame with the columns of `PAIRS`; see `clipsyn.evaluation.paired.compare_methods`."""
+    if second is not None and first == second:
+        raise UsageError(f"{first} is compared with itself: name another method")
+    choice = Choice(path, settings, [name for name in (first, second) if name is not None])
+    pairs = _pairs(choice.methods, first)
+    rows = [
+        {**place, "head": settings.head, **row, "shots": _shots(choice, row)}
+        for place, sets in choice.places()
+        for row in _compared(sets, pairs)
+    ]
+    if not rows:
+        raise UsageError(
+            f"{path} has no two of {', '.join(choice.methods)} on the same images and draws: add "
+            f"some with `{advised('evaluate', 'STORE', '--predictions', path)}`"
+        )
+    _adjust(rows, of_two=second is not None)
+    return pl.DataFrame(rows, schema=PAIRS)
+
+
+def _shots(choice: Choice, row: Row) -> int | None:
+    """Images a class that a pair is fitted on; 0 where both learn nothing."""
+    fitted = choice.is_fitted(row["first"]) or choice.is_fitted(row["second"])
+    return choice.shots if fitted else 0
+
+
+def _pairs(methods: Sequence[str], first: str | None) -> list[tuple[str, str]]:
+    if first is None:
+        return [*combinations(methods, 2)]
+    return [(first, other) for other in methods if other != first]
+
+
+def _compared(sets: Sequence[Answered], pairs: Iterable[tuple[str, str]]) -> list[Row]:
+    """Rows of each pair at one place: of each dataset, and of their mean."""
+    own = [_by_draw(one, Resamples(one.n).means(_columns(one))) for one in sets]
+    images = image_numbers([one.content for one in sets]) if len(sets) > 1 else []
+    together = _together(sets, images)
+    rows = []
+    for pair in pairs:
+        seeds = {at: _seeds(one, pair) for at, one in enumerate(sets)}
+        there = {at: found for at, found in seeds.items() if found}
+        sides = {at: _sides(sets[at], pair, found) for at, found in there.items()}
+        for at, found in there.items():
+            of_one = difference([sides[at]], _lead(own[at], pair, found))
+            rows.append(_row(pair, of_one, sets[at].dataset, sides[at]))
+        if len(there) > 1:
+            drawn = np.mean([_lead(together[at], pair, there[at]) for at in there], axis=0)
+            of_all = difference([*sides.values()], drawn, [images[at] for at in there])
+            rows.append(_row(pair, of_all))
+    return rows
+
+
+def _seeds(one: Answered, pair: tuple[str, str]) -> Seeds:
+    """The draws that a dataset has of both; none where it lacks a method."""
+    if not all(name in one.right for name in pair):
+        return []
+    return matched(*(one.right[name] for name in pair))
+
+
+def _sides(one: Answered, pair: tuple[str, str], seeds: Seeds) -> Sides:
+    return Sides.of(one.right[pair[0]], one.right[pair[1]], seeds)
+
+
+def _columns(one: Answered) -> NDArray[np.bool_]:
+    """(sample, column): a column for each method and draw, in order."""
+    return np.column_stack([right for draws in one.right.values() for right in draws.values()])
+
+
+def _by_draw(one: Answered, means: NDArray[np.float64]) -> _Means:
+    names = [(name, seed) for name, draws in one.right.items() for seed in draws]
+    return dict(zip(names, means.T, strict=True))
+
+
+def _together(sets: Sequence[Answered], images: Sequence[NDArray[np.intp]]) -> list[_Means]:
+    """Resampled means of each set, in which an image is drawn in all sets that hold it."""
+    found: dict[int, _Means] = {}
+    for places in linked(images):
+        means = bootstrap_sets(
+            [_columns(sets[at]) for at in places],
+            [images[at] for at in places],
+            seed=crc32(sets[places[0]].dataset.encode()),  # datasets are drawn independently
+        )
+        found |= {at: _by_draw(sets[at], one) for at, one in zip(places, means, strict=True)}
+    return [found[at] for at in sorted(found)]
+
+
+def _lead(means: _Means, pair: tuple[str, str], seeds: Seeds) -> NDArray[np.float64]:
+    """(resample,) the difference of a pair: the mean over its draws."""
+    first, second = pair
+    leads = [means[first, one] - means[second, other] for one, other in seeds]
+    return np.asarray(np.mean(leads, axis=0))
+
+
+def _row(
+    pair: tuple[str, str], found: Difference, dataset: str | None = None, sides: Sides | None = None
+) -> Row:
+    only = sides.only() if sides else (None, None)
+    return {
+        "dataset": dataset,
+        "datasets": found.datasets,
+        "first": pair[0],
+        "second": pair[1],
+        "draws": found.draws,
+        "n": found.n,
+        "first_acc1": found.first,
+        "second_acc1": found.second,
+        "difference": found.value,
+        "ci_low": found.images.low,
+        "ci_high": found.images.high,
+        "both_low": found.both.low,
+        "both_high": found.both.high,
+        "only_first": only[0],
+        "only_second": only[1],
+        "mcnemar": found.mcnemar if sides else None,
+        "p": found.p,
+    }
+
+
+def _adjust(rows: Sequence[Row], *, of_two: bool) -> None:
+    """Give rows `p_holm` and `tie`, by family: the lines of one table.
+
+    of_two: one pair, whose lines are datasets and perturbations; else these have each a table, of
+    pairs. Means over datasets are apart from what they are means of.
+    """
+    families: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        where = {name: row[name] for name in ("dataset", *PLACE)}
+        if of_two:
+            where |= {"dataset": row["dataset"] is None, "perturbation": None}
+        families.setdefault(tuple(where.values()), []).append(row)
+    for members in families.values():
+        adjusted = holm(np.array([row["p"] for row in members]))
+        for row, p_value in zip(members, adjusted.tolist(), strict=True):
+            row |= {"p_holm": p_value, "tie": not p_value < LEVEL}

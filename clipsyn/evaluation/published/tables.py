@@ -1,0 +1,104 @@
+"""Tables of what differs from published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
+
+import polars as pl
+
+from clipsyn.evaluation.published import CompareSettings
+from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
+from clipsyn.show.tables import WIDTH, measured, shortened, table_of
+
+_MARK = "*"
+_NOTE = (
+    "in %, differences in points. The intervals are those of our accuracies over images; a "
+    "published number has none. On the same images the same weights differ by rounding alone, so a "
+    "difference within its interval may still come from other images, prompts or preprocessing."
+)
+_METRICS = {"acc1": "top-1", "mean_per_class_recall": "mean per class"}
+_PLACE = ("dataset", "split", "prompts", "metric")
+
+
+def tables(frame: pl.DataFrame, settings: CompareSettings) -> dict[str, Tables]:
+    """ "differences", a line for each dataset, and "numbers", a line for each number.
+
+    "numbers" has those that are beyond the tolerance, or all if details are asked for.
+    """
+    parts: dict[str, Tables] = {"differences": (_differences(frame, settings),)}
+    listed = frame if settings.details else frame.filter("beyond")
+    if not listed.is_empty():
+        parts["numbers"] = (_numbers(listed),)
+    return parts
+
+
+def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
+    names = shortened(sorted(frame["backbone"].unique()))
+    rows: list[dict[str, Any]] = []
+    for place, part in frame.group_by(_PLACE, maintain_order=True):
+        row = dict(zip(_PLACE, place, strict=True))
+        compared = {one["backbone"]: one for one in part.iter_rows(named=True)}
+        cells = {column: _points(compared.get(name)) for name, column in names.columns.items()}
+        rows.append(row | {"metric": _METRICS[row["metric"]]} | cells)
+    return table_of(
+        rows,
+        title="zero-shot accuracy minus the published one, in points",
+        headers=names.heads,
+        labels=names.labels,
+        right=list(names.columns.values()),
+        notes=f"{_summary(frame, settings, names.phrase)}{names.legend}",
+    )
+
+
+def _points(row: dict[str, Any] | None) -> Cell:
+    if row is None:
+        return UNKNOWN
+    points = 100 * row["difference"]
+    text = f"{_MARK if row['beyond'] else ''}{round(points, 1) + 0.0:+.1f}"
+    return Cell(text, points, *_scaled(row, "difference_low", "difference_high"))
+
+
+def _scaled(row: dict[str, Any], *names: str) -> list[float | None]:
+    return [None if row[name] is None else 100 * row[name] for name in names]
+
+
+def _summary(frame: pl.DataFrame, settings: CompareSettings, phrase: str) -> str:
+    beyond, sources = int(frame["beyond"].sum()), frame["source"].unique(maintain_order=True)
+    within = f"{len(frame) - beyond} of {len(frame)} numbers are within"
+    marked = f"; {_MARK} marks the {beyond} beyond" if beyond else ""
+    about = "; ".join(filter(None, [*sources, phrase]))
+    return (
+        f"{within} {settings.tolerance:g} points of the published ones{marked}.\n"
+        f"{fill(f'published: {about}.', WIDTH)}"
+    )
+
+
+def _numbers(frame: pl.DataFrame) -> Table:
+    rows = [_line(row) for row in frame.iter_rows(named=True)]
+    return table_of(rows, percent=["ours", "published", "difference"], notes=_note(rows))
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    ends = {"ci_low": row["difference_low"], "ci_high": row["difference_high"]}
+    return {
+        **{name: row[name] for name in ("dataset", "prompts", "backbone")},
+        "metric": _METRICS[row["metric"]],
+        **measured("ours", row),
+        "published": row["published"],
+        **measured("difference", {"value": row["difference"], **ends}),
+        "n": row["n"],
+        "usual n": row["usual_n"],
+    }
+
+
+def _note(rows: Sequence[dict[str, Any]]) -> str:
+    other = [row for row in rows if row["usual n"] is not None and row["n"] != row["usual n"]]
+    names = ", ".join(dict.fromkeys(row["dataset"] for row in other))
+    return "\n".join(
+        [
+            fill(_NOTE, WIDTH),
+            *([fill(f"Not as many images as usual: {names}.", WIDTH)] if other else []),
+        ]
+    )

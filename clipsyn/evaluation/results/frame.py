@@ -1,0 +1,83 @@
+"""The tidy frame of results: a row is one number, with all that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from clipsyn.methods.numerics.metrics import Score
+from clipsyn.stats.intervals import Interval
+
+Row = dict[str, Any]
+DATA = ("labels", "features", "classes", "support_labels", "support_features", "support_classes")
+RESULT: dict[str, Any] = {
+    "dataset": pl.String,
+    "split": pl.String,
+    "perturbation": pl.String,  # its label: clean, jpeg-3, jpeg-3-seed1
+    "severity": pl.Int32,
+    "head": pl.String,
+    "ensemble": pl.String,  # null for a backbone on its own; "oracle", "chance", …
+    "backbones": pl.List(pl.String),
+    "prompts": pl.String,
+    "classes": pl.String,  # all, or base or new of base-to-new
+    "support": pl.String,  # split that is fitted on; null where nothing is fitted
+    "support_prompts": pl.String,  # prompt set that is fitted on
+    "shots": pl.Int32,  # a class; 0 where nothing is fitted, null for the whole split
+    "seed": pl.Int32,  # null where nothing is drawn
+    "metric": pl.String,
+    "value": pl.Float64,  # a fraction, nats or seconds
+    "ci_low": pl.Float64,
+    "ci_high": pl.Float64,
+    "n": pl.Int64,
+    "fingerprint": pl.String,  # of everything that decides the value
+    "data": pl.Struct(dict.fromkeys(DATA, pl.String)),  # digests of what it was measured on
+}
+NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint", "data")
+NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results apart
+# of zero-shot logits over all classes: nothing is fitted
+_ZERO_SHOT = {
+    "severity": None,
+    "head": "zero-shot",
+    "ensemble": None,
+    "classes": "all",
+    "support": None,
+    "support_prompts": None,
+    "shots": 0,
+    "seed": None,
+}
+
+
+class Measured(NamedTuple):
+    """One number, without what it is about."""
+
+    metric: str
+    score: Score
+    interval: Interval | None
+
+
+def row(measured: Measured, **about: Any) -> Row:
+    """A row of results; columns that `about` lacks are those of zero-shot over all classes."""
+    interval = measured.interval
+    return {
+        **_ZERO_SHOT,
+        **about,
+        "metric": measured.metric,
+        "value": measured.score.value,
+        "ci_low": interval.low if interval else None,
+        "ci_high": interval.high if interval else None,
+        "n": measured.score.n,
+    }
+
+
+def frame(rows: Iterable[Row], more: Mapping[str, Any] | None = None) -> pl.DataFrame:
+    """Rows as a tidy frame with the columns of `RESULT`, and `more` before the metric.
+
+    A row has null in columns that it lacks.
+    """
+    names = list(RESULT)
+    at = names.index("metric")
+    schema = {name: RESULT[name] for name in names[:at]} | dict(more or {})
+    schema |= {name: RESULT[name] for name in names[at:]}
+    return pl.DataFrame(list(rows), schema=schema)

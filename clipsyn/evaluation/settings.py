@@ -1,0 +1,124 @@
+"""Settings of the few-shot protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.selection import Selection, allow_overlap, perturbations
+from clipsyn.names import HELP as SHARD_HELP
+from clipsyn.names import MOST_SEEDS, MOST_WORKERS
+from clipsyn.settings import (
+    CURVE,
+    FLAG,
+    FULL,
+    GROWING,
+    NAMES,
+    NUMBER,
+    PATH,
+    TEXT,
+    WHOLE,
+    Shots,
+    images_of,
+    setting,
+)
+
+ALL = "all"  # stands for every head, or every ensemble
+_MOST_SHOTS = 1_000_000  # more images than any class has
+
+
+class ProtocolSettings(Selection):
+    """What `clipsyn evaluate` is asked for."""
+
+    perturbations: tuple[str, ...] | None = perturbations(("clean",))
+    heads: tuple[str, ...] = setting(("zero-shot",), NAMES, "Heads, or all: see above.")
+    ensembles: tuple[str, ...] = setting((ALL,), NAMES, "Ensembles, or all: see above.")
+    shots: tuple[Shots, ...] = setting(
+        (1, 2, 4, 8, 16, FULL),
+        CURVE,
+        "Labelled images a class; full takes the whole support split.",
+        least=1,
+        most=_MOST_SHOTS,
+    )
+    seeds: int = setting(
+        3,
+        WHOLE,
+        "Draws of the shots: seeds 0 to N-1, with --coop its 1 to N.",
+        least=1,
+        most=MOST_SEEDS,
+    )
+    support: str | None = setting(
+        None,
+        TEXT,
+        "Split that is fitted on.",
+        instead_of_none="train, if it is needed",
+    )
+    allow_overlap: bool = allow_overlap()
+    support_prompts: str | None = setting(
+        None,
+        TEXT,
+        "Prompt set that is fitted on, if another (prompt transfer).",
+        instead_of_none="the one measured on",
+    )
+    views: tuple[str, ...] = setting(
+        (), NAMES, "Perturbations of the support that are augmented views."
+    )
+    base_to_new: bool = setting(False, FLAG, "Fit on half of the classes, measure on each half.")
+    coop: Path | None = setting(
+        None,
+        PATH,
+        "Folder with CoOp's draws, shot_K-seed_S.json, instead of drawing the shots.",
+        metavar="DIRECTORY",
+        instead_of_none="none",
+    )
+    compare: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "Ensembles whose gains are shown beside the disagreement of the backbones.",
+        display=True,
+    )
+    output: Path | None = setting(
+        None,
+        GROWING,
+        "Parquet file to add the results to.",
+        letter="-o",
+        instead_of_none="none",
+    )
+    predictions: Path | None = setting(
+        None,
+        GROWING,
+        "Parquet file to add what every method predicts for each image to; see clipsyn test.",
+        instead_of_none="none",
+    )
+    replace: bool = setting(False, FLAG, "Replace results of other inputs in these files.")
+    budget: float = setting(
+        10.0,
+        NUMBER,
+        "Minutes that a fit may take; all leaves out what took longer on fewer images.",
+        least=0,
+    )
+    workers: int = setting(1, WHOLE, "Processes.", least=1, most=MOST_WORKERS)
+    shard: str | None = setting(
+        None, TEXT, SHARD_HELP.format("file of results"), instead_of_none="all of the work"
+    )
+
+    def _check(self) -> None:
+        from clipsyn.methods.ensembles import ENSEMBLES
+        from clipsyn.methods.estimator import from_text
+
+        asked = {*self.ensembles, *(ENSEMBLES if ALL in self.ensembles else ())}
+        for name in self.compare:  # refused before anything is fitted
+            from_text(ENSEMBLES, name)
+            if name not in asked:
+                raise UsageError(f"compare=… names {name}, which is not among ensembles=…: add it")
+
+    @property
+    def images(self) -> tuple[int | None, ...]:
+        """The numbers of shots; None is the whole support split."""
+        return tuple(map(images_of, self.shots))
+
+    @property
+    def draws(self) -> range:
+        """The seeds: CoOp numbers its files from 1."""
+        first = 1 if self.coop else 0
+        return range(first, first + self.seeds)

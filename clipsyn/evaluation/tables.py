@@ -1,0 +1,234 @@
+"""Tables that compare ensembles: by dataset, and by number of shots.
+
+Gains are over `CHOSEN`, the backbone that is best on the support, which needs no combination. Rows
+that know the labels of the test images stand below: the backbone that is best on them, the oracle,
+and the oracle of independent errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import fill
+
+import polars as pl
+
+from clipsyn.evaluation.methods import CHOSEN
+from clipsyn.methods.ensembles import place_of
+from clipsyn.names import CLEAN
+from clipsyn.settings import FULL
+from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
+from clipsyn.show.tables import WIDTH, Best, best_of_columns, table_of
+from clipsyn.show.titles import mean_over, title, where
+
+BEST = "best on test"
+INDEPENDENT = "independent"
+_KNOW_TEST = (BEST, "oracle", INDEPENDENT)
+
+
+def method_frame(tidy: pl.DataFrame, metric: str = "acc1") -> pl.DataFrame:
+    """A row for each method and dataset: mean over seeds of a metric, and its spread.
+
+    tidy: what `evaluate` returns. Columns: head, split, perturbation, prompts, classes,
+    dataset, method, shots ("full" is the whole support, null where nothing is learned),
+    value, sd (over seeds), ci_low, ci_high (means of the intervals over samples), seeds, n.
+    Among the methods are `BEST`, the backbone that is best on test, and for accuracies
+    `INDEPENDENT`, the oracle of independent errors.
+    """
+    marked = tidy.filter(pl.col("metric") == f"{metric}_independent")
+    wanted = pl.concat(
+        [
+            tidy.filter(pl.col("metric") == metric),
+            marked.with_columns(ensemble=pl.lit(INDEPENDENT)),
+        ]
+    ).with_columns(
+        shots=pl.when(pl.col("shots").is_null())
+        .then(pl.lit(FULL))
+        .when(pl.col("shots") > 0)
+        .then(pl.col("shots").cast(pl.String)),
+    )
+    keys = ["head", "split", "perturbation", "prompts", "classes", "dataset", "shots"]
+    singles = wanted.filter(pl.col("ensemble").is_null())
+    best = (
+        singles.sort("value", descending=True, nulls_last=True)
+        .group_by([*keys, "seed"], maintain_order=True)
+        .first()
+        .with_columns(ensemble=pl.lit(BEST))
+    )
+    ensembles = wanted.filter(pl.col("ensemble").is_not_null())
+    rows = pl.concat([ensembles.select(tidy.columns), best.select(tidy.columns)])
+    return (
+        rows.rename({"ensemble": "method"})
+        .group_by([*keys, "method"], maintain_order=True)
+        .agg(
+            pl.col("value").mean(),
+            pl.col("value").std().alias("sd"),
+            pl.col("ci_low").mean(),
+            pl.col("ci_high").mean(),
+            pl.len().alias("seeds"),
+            pl.col("n").first(),
+        )
+    )
+
+
+def named_tables(tidy: pl.DataFrame) -> dict[str, Tables]:
+    """For each head, split, prompt set and set of classes: tables of accuracy by name.
+
+    Names are "by dataset", "by shots" or "by perturbation", followed by head, split, prompt set and
+    classes. The first two are of clean images, or of the first perturbation where none are clean.
+    """
+    tables: dict[str, Tables] = {}
+    columns = ["head", "split", "prompts", "classes"]
+    for keys, every in method_frame(tidy).group_by(columns, maintain_order=True):
+        labels = every["perturbation"].unique(maintain_order=True).to_list()
+        one = CLEAN.label if CLEAN.label in labels else labels[0]
+        part = every.filter(perturbation=one)
+        head, split, prompts, classes = keys
+        about = {"head": head, "split": split, "perturbation": one, "prompts": prompts}
+        about["classes"] = None if classes == "all" else f"{classes} classes"
+        name, text = ", ".join(map(str, keys)), title(*where(about, list(about)))
+        tables[f"by dataset, {name}"] = (by_dataset(part, text),)
+        if len(_shots(part)) > 1:
+            tables[f"by shots, {name}"] = by_shots(part, text)
+        if len(labels) > 1:
+            text = title(*where(about, columns))
+            tables[f"by perturbation, {name}"] = (by_perturbation(every, labels, text),)
+    return tables
+
+
+NOTE = """\
+Top-1 accuracy in %, means over seeds. best-single: the backbone that is best on the support. gain:
+over it, in points; least: on the dataset where it is smallest. best on test: the backbone that is
+best on these very images, so that its accuracy is too high and the gain over it too low. oracle:
+share of images that at least one backbone gets right; independent: what it would be if errors were
+independent within each class. Numbers of shots that give a dataset the same images as more do are
+left out; datasets that have the same numbers stand together."""
+
+
+def by_dataset(frame: pl.DataFrame, about: str) -> Table:
+    """A line a method, a column a dataset at its most shots, and mean gains.
+
+    The cells of datasets have the ends of their intervals over images.
+    """
+    shots, last = _shots(frame), at_most_shots(frame)
+    table = last.pivot(on="dataset", index="method", values="value")
+    datasets = [name for name in table.columns if name != "method"]
+    table = table.with_columns(mean=pl.mean_horizontal(datasets))
+    columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
+    gained = []
+    for name, reference in (("gain", CHOSEN), ("over it", BEST)):
+        if reference in table["method"]:
+            gains = _gains(table, datasets, reference)
+            table = table.with_columns(gains.mean_horizontal().alias(name))
+            gained.append(name)
+            if reference == CHOSEN and len(datasets) > 1:
+                table = table.with_columns(gains.min_horizontal().alias("least"))
+                gained.append("least")
+    table = _ordered(table.select("method", *columns, *gained))
+    ends = last.select("dataset", "method", "value", "ci_low", "ci_high").iter_rows()
+    cells = {(method, dataset): _between(*numbers) for dataset, method, *numbers in ends}
+    return table_of(
+        [
+            row | {name: cells.get((row["method"], name)) for name in datasets}
+            for row in table.iter_rows(named=True)
+        ],
+        title=title(about, _fitted_on(shots)),
+        percent=[*columns, *gained],
+        headers={"over it": "over best\non test"},
+        best=_best_cells(table, columns),
+    )
+
+
+def _between(value: float | None, low: float | None, high: float | None) -> Cell:
+    """An accuracy; tables of text have no room for its interval, others have."""
+    interval = interval_cell({"ci_low": low, "ci_high": high})
+    return percent_cell(value)._replace(low=interval.low, high=interval.high)
+
+
+def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.DataFrame:
+    """Accuracies (method, dataset) less those of a method."""
+    base = table.filter(method=reference)
+    return table.select(pl.col(name) - base[name][0] for name in datasets)
+
+
+def by_shots(frame: pl.DataFrame, about: str) -> Tables:
+    """A line a method, a column a number of shots: means over the datasets that have all of them.
+
+    Datasets that have the same numbers of shots share a table.
+    """
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for (dataset,), part in frame.group_by("dataset", maintain_order=True):
+        kinds.setdefault(tuple(_shots(part)), []).append(str(dataset))
+    tables = []
+    for shots, datasets in kinds.items():
+        part = frame.filter(pl.col("dataset").is_in(datasets))
+        columns = {name: _at(part, name) for name in shots}
+        over = mean_over(part, ["dataset"])
+        text = title(about, "by shots", over)
+        if len(kinds) > 1:
+            names = fill(f"{'mean over ' if over else ''}{', '.join(datasets)}", WIDTH)
+            text = f"{title(about, 'by shots')}\n{names}"
+        tables.append(_means(part, columns, text))
+    return tuple(tables)
+
+
+def by_perturbation(frame: pl.DataFrame, labels: Sequence[str], about: str) -> Table:
+    """A line a method, a column a perturbation: means over datasets, at the most shots."""
+    last = at_most_shots(frame)
+    columns = {label: last.filter(pl.col("perturbation") == label) for label in labels}
+    phrases = "by perturbation", _fitted_on(_shots(frame)), mean_over(frame, ["dataset"])
+    return _means(frame, columns, title(about, *phrases))
+
+
+def _means(frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str) -> Table:
+    """A line a method, and for each column the mean of its rows over datasets."""
+    table = frame.select(pl.col("method").unique())
+    for name, rows in columns.items():
+        mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
+        table = table.join(mean, on="method", how="left")
+    table = _ordered(table)
+    return table_of(
+        table, title=title, percent=list(columns), best=_best_cells(table, list(columns))
+    )
+
+
+def _fitted_on(shots: Sequence[str]) -> str:
+    if not shots:
+        return ""
+    return "the whole support" if shots[-1] == FULL else f"{shots[-1]} shots"
+
+
+def at_most_shots(frame: pl.DataFrame) -> pl.DataFrame:
+    """Methods at the most shots there are of each dataset."""
+    parts = [
+        _at(part, shots[-1] if (shots := _shots(part)) else None)
+        for _, part in frame.group_by("dataset", maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else frame
+
+
+def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
+    """Methods at this number of shots, and those that learn nothing."""
+    return frame.filter(pl.col("shots").is_null() | pl.col("shots").eq_missing(shots))
+
+
+def _shots(frame: pl.DataFrame) -> list[str]:
+    there = set(frame["shots"].drop_nulls())
+    return [*sorted(there - {FULL}, key=int), *(there & {FULL})]
+
+
+def _ordered(table: pl.DataFrame) -> pl.DataFrame:
+    """The reference first, then the order of the registry; what knows the test labels last."""
+
+    def place(method: str) -> tuple[int, int, str]:
+        if method in _KNOW_TEST:
+            return 2, _KNOW_TEST.index(method), method
+        return int(method != CHOSEN), place_of(method), method
+
+    methods = table["method"].to_list()
+    return table[sorted(range(len(methods)), key=lambda row: place(methods[row]))]
+
+
+def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> Best:
+    """The largest value of each column, among rows that do not know the test labels."""
+    fair = table.filter(~pl.col("method").is_in(_KNOW_TEST))  # these are the first rows
+    return best_of_columns(fair.rows(named=True), columns)

@@ -1,0 +1,151 @@
+"""`clipsyn export`: cells of a store as a folder of files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any
+
+from clipsyn.errors import UsageError
+from clipsyn.exchange.exporting import LAYOUTS
+from clipsyn.exchange.exporting.held import held
+from clipsyn.exchange.exporting.layouts import WRITERS, write_classes
+from clipsyn.exchange.exporting.manifest import NAME, Cell, Classes, Manifest, Split
+from clipsyn.exchange.origins.card import page
+from clipsyn.exchange.origins.made import made
+from clipsyn.names import FeatureKey
+from clipsyn.registry import unknown_name
+from clipsyn.show.frames import guarded_output
+from clipsyn.show.progress import Progress
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.files import exists
+
+
+def export(
+    store: FeatureStore,
+    output: Path,
+    keys: Collection[FeatureKey],
+    layout: str,
+    progress: Progress,
+) -> Manifest:
+    """Write cells into a new folder, which is there whole or not at all, and say what it holds.
+
+    Raises UsageError where something is in the way, where the folder would lie in a store, and for
+    a layout that is not known.
+    """
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
+    if exists(output) and not (output.is_dir() and not any(output.iterdir())):
+        raise UsageError(f"{output} is there already: give a new folder, or remove it")
+    with guarded_output(output), _whole(output) as folder:
+        cells = list(_cells(store, folder, keys, layout, progress))
+        splits = dict.fromkeys((cell.key.dataset, cell.key.split) for cell in cells)
+        manifest = Manifest(
+            layout,
+            tuple(_split(store, *place) for place in splits),
+            tuple(_classes(store, folder, cells)),
+            tuple(cells),
+        )
+        (folder / NAME).write_bytes(manifest.dumps())
+        text = _card(store, manifest)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    return manifest
+
+
+def _cells(
+    store: FeatureStore,
+    folder: Path,
+    keys: Collection[FeatureKey],
+    layout: str,
+    progress: Progress,
+) -> Iterator[Cell]:
+    counter = progress.add("exporting", len(keys), unit="cells")
+    for key in keys:
+        for cell in held(store, key):
+            file = WRITERS[layout](folder, cell)
+            yield Cell(file, cell.key, cell.kind, cell.prompts, cell.fingerprint)
+        progress.advance(counter, 1)
+
+
+def _split(store: FeatureStore, dataset: str, split: str) -> Split:
+    group = store.group(store.samples_path(dataset, split))
+    return Split(dataset, split, tuple(group["class_names"]), group["metric"], group["licence"])
+
+
+def _classes(store: FeatureStore, folder: Path, cells: Iterable[Cell]) -> Iterator[Classes]:
+    """Class embeddings of every backbone whose image embeddings are exported, once."""
+    embedded = {
+        (it.key.dataset, it.key.backbone): it.key for it in cells if it.kind == "embeddings"
+    }
+    for (dataset, backbone), key in embedded.items():
+        for prompts in store.cell(key).prompt_sets():
+            names = dataset, prompts, backbone
+            if store.tree.exists(store.classes_path(*names)):
+                file = write_classes(folder, names, *store.class_embeddings(*names))
+                yield Classes(file, *names)
+
+
+def _card(store: FeatureStore, manifest: Manifest) -> str:
+    """A card that says how to read the files; of parquet, with the tables that the hub shows."""
+    read = [
+        "## Read it",
+        "```sh\nclipsyn import STORE DOWNLOADED-FOLDER\n```",
+        "This makes cells of the same numbers, with the same class embeddings. "
+        f"`{NAME}` lists the files: dataset, split, perturbation and backbone of each.",
+    ]
+    more: dict[str, Any] = {}
+    if manifest.layout == "huggingface":
+        more["configs"] = [*_configs(manifest)]
+        first = more["configs"][0]["config_name"]
+        read.append(f'```text\nload_dataset(NAME, "{first}")\n```')
+    return page(made(store, [cell.key for cell in manifest.cells]), read, more)
+
+
+def _configs(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """A table for each dataset, perturbation and backbone, with its splits."""
+    tables: dict[str, list[Cell]] = {}
+    for cell in manifest.cells:
+        tables.setdefault(cell.file.rpartition("/")[0], []).append(cell)
+    for folder, cells in tables.items():
+        files = [{"split": re.sub(r"\W", "_", cell.key.split), "path": cell.file} for cell in cells]
+        yield {"config_name": folder.removeprefix("data/").replace("/", "--"), "data_files": files}
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A folder that takes the place of `output` when it is complete.
+
+    What a killed export left there is removed; while another is at work there is a UsageError.
+    """
+    partial = output.with_name(f".{output.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    with _held(partial, output):
+        try:
+            for left in partial.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial
+            partial.rename(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _held(partial: Path, output: Path) -> Iterator[None]:
+    """Keep the folder from other processes; a kill lets go of it."""
+    descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"another process exports to {output}: wait for it, or give another folder"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,205 @@
+"""What can happen to an image before a backbone sees it.
+
+A perturbation is a pure function ``(image uint8 (h, w, 3), severity 1..5, rng) -> uint8``, same
+shape, registered here under a name. Its random state comes from (seed, name, severity,
+sample id) alone, so order, workers, batch size and restarts cannot change a pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from threading import Lock
+
+import numpy as np
+
+from clipsyn.errors import PluginError, UnknownName, UsageError
+from clipsyn.images.perturb.builtin import BUILT_IN, EVEN
+from clipsyn.images.perturb.pixels import Pixels
+from clipsyn.names import CLEAN, Perturbation, canonical_json, parse_perturbation
+from clipsyn.registry import Plugins, Registry, unknown_name
+
+SEVERITIES = range(1, 6)
+_LOG = logging.getLogger("clipsyn")
+
+
+@dataclass(frozen=True)
+class PerturbationInfo:
+    """Where a perturbation lives; `version` is raised whenever its output changes."""
+
+    target: str  # "module:function", imported on first use
+    version: int
+    doc: str
+    group: str = ""
+    graded: bool = True  # False: it has one strength, whatever the severity
+
+    def __post_init__(self) -> None:
+        if self.target.count(":") != 1:
+            raise ValueError(f"'{self.target}' is not 'module:function'")
+
+
+INFO = {  # of clipsyn's own by name, and of each of another package once it was asked for
+    name: PerturbationInfo(
+        f"clipsyn.images.perturb.{module}:{name}", 1, doc, group, graded=name not in EVEN
+    )
+    for group, members in BUILT_IN.items()
+    for name, (module, doc) in members.items()
+}
+PERTURBATIONS = Registry(
+    "perturbation",
+    {name: (info.target, info.group) for name, info in INFO.items()},
+    plugins=Plugins(
+        "perturbation", "clipsyn.perturbations", "clipsyn.images.perturb:PerturbationInfo"
+    ),
+    groups=filter(None, BUILT_IN),
+)
+
+
+def available() -> dict[str, PerturbationInfo]:
+    """All perturbations by name, those of other packages last; broken ones give a warning."""
+    for name in PERTURBATIONS.offered():
+        try:
+            _is_known(name)
+        except PluginError as error:
+            _LOG.warning("note: %s", error)
+    return INFO
+
+
+def _is_known(name: str) -> bool:
+    """Whether a perturbation has the name `name`; this loads one of another package.
+
+    Without its group: groups are clipsyn's own. Raises PluginError.
+    """
+    if name not in INFO and name in PERTURBATIONS.offered():
+        INFO[name] = dataclasses.replace(PERTURBATIONS.load(name), group="")
+    return name in INFO
+
+
+def expand(texts: Iterable[str]) -> list[Perturbation]:
+    """The perturbations that `texts` ask for, once each, in order, with current versions.
+
+    A text describes one perturbation, see `resolve`, or a group: ``imagenet-c:3`` is every member
+    at severity 3, ``imagenet-c`` every member at all five (at 1 where it has one strength).
+    Options follow as they do on members: ``geometric:2:seed=1``, ``geometric:seed=1``.
+
+    Raises UnknownName with near matches, UsageError for a severity or option that is not allowed.
+    """
+    known = PERTURBATIONS.groups
+    perturbations: dict[Perturbation, None] = {}
+    for text in texts:
+        head, *options = text.strip().split(":")
+        if head in known:
+            perturbations |= dict.fromkeys(_members(head, known[head], options))
+        else:
+            perturbations[_single(text)] = None
+    return list(perturbations)
+
+
+def _members(group: str, names: Iterable[str], options: list[str]) -> Iterator[Perturbation]:
+    severities: list[str] | None = None
+    if options and "=" not in options[0]:
+        severities, options = options[:1], options[1:]
+        if severities[0] not in map(str, SEVERITIES):
+            raise UsageError(
+                f"the perturbations of '{group}' have severities 1 to 5, not {severities[0]}: "
+                f"write for instance {group}:3, or {group} for all five"
+            )
+    for name in names:
+        default = map(str, SEVERITIES if INFO[name].graded else SEVERITIES[:1])
+        for severity in severities or default:
+            yield resolve(":".join([name, severity, *options]))
+
+
+def _single(text: str) -> Perturbation:
+    try:
+        return resolve(text)
+    except UnknownName:
+        raise
+    except UsageError:
+        head = text.strip().partition(":")[0]
+        if head in (CLEAN.name, *INFO):
+            raise
+        # perhaps a misspelt group: near matches say more than the syntax
+        known = [CLEAN.name, *INFO, *PERTURBATIONS.groups]
+        raise unknown_name("perturbation or group", head, known) from None
+
+
+def resolve(spec: str | Perturbation) -> Perturbation:
+    """The registered perturbation that `spec` describes, with its current version.
+
+    Raises UnknownName with near matches, UsageError for a severity outside 1..5 or an empty
+    canvas, PluginError for a perturbation of another package that cannot be used.
+    """
+    asked = parse_perturbation(spec) if isinstance(spec, str) else spec
+    if asked.name == CLEAN.name:
+        return CLEAN
+    if not _is_known(asked.name):
+        known = [CLEAN.name, *INFO, *PERTURBATIONS.groups, *PERTURBATIONS.offered()]
+        raise unknown_name("perturbation", asked.name, known)
+    if asked.severity not in SEVERITIES:
+        raise UsageError(
+            f"perturbation '{asked.name}' has severities 1 to 5, not {asked.severity}: "
+            f"write for instance {asked.name}:3"
+        )
+    if asked.canvas < 1 or asked.seed < 0:
+        raise UsageError(
+            f"perturbation '{asked.name}': canvas is at least 1 pixel and seed at least 0, "
+            f"not {asked.canvas} and {asked.seed}"
+        )
+    return dataclasses.replace(asked, version=INFO[asked.name].version)
+
+
+def apply(perturbation: Perturbation, image: Pixels, sample_id: str) -> Pixels:
+    """Perturb one decoded image (h, w, 3): reduce to the canvas, then the registered function.
+
+    A clean image is returned as it is, the same object. Any other result is at most
+    `perturbation.canvas` along its shorter side; `image` is never written to.
+    """
+    if perturbation.name == CLEAN.name:
+        return image
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 (h, w, 3), not {image.dtype} {image.shape}")
+    target = INFO[resolve(perturbation).name].target
+    reduced = reduce_to_canvas(image, perturbation.canvas).view()
+    reduced.flags.writeable = False
+    rng = random_state(perturbation, sample_id)
+    result: Pixels
+    with nullcontext() if target in _USED else _FIRST_USE:
+        result = resolve_name(target)(reduced, perturbation.severity, rng)
+    _USED.add(target)
+    if result.dtype != np.uint8 or result.shape != reduced.shape:
+        raise ValueError(
+            f"perturbation '{perturbation.name}' made {result.dtype} {result.shape} "
+            f"of uint8 {reduced.shape}"
+        )
+    return result
+
+
+# A function imports on its first call what it needs. Threads that import a module of scipy at once
+# may see half of it, so first calls do not overlap.
+_FIRST_USE = Lock()
+_USED: set[str] = set()
+
+
+def random_state(perturbation: Perturbation, sample_id: str) -> np.random.Generator:
+    """The generator for one image: PCG64, seeded by the SHA-256 of what identifies the draw."""
+    identity = [perturbation.seed, perturbation.name, perturbation.severity, sample_id]
+    digest = hashlib.sha256(canonical_json(identity).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def reduce_to_canvas(image: Pixels, canvas: int) -> Pixels:
+    """Bicubic reduction of the shorter side to `canvas`; smaller images stay as they are."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    if shorter <= canvas:
+        return image
+    from PIL import Image
+
+    size = (round(width * canvas / shorter), round(height * canvas / shorter))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

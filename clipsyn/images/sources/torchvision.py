@@ -1,0 +1,158 @@
+"""The catalogue's datasets through torchvision's own classes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipsyn.catalog.datasets import DatasetInfo
+from clipsyn.catalog.prompts import benchmark_class_names
+from clipsyn.errors import DatasetError
+from clipsyn.images.decode import UndecodableImage, keep_to_rasters, to_rgb
+from clipsyn.images.sources.base import UNLABELLED, ImageSource, class_indices, numbered, row_ids
+from clipsyn.text import one_line
+
+# Where torchvision's classes keep their labels; reading them there decodes no image.
+_LABELS = ("targets", "labels", "_labels", "y", "_samples")
+
+
+@dataclass(frozen=True, eq=False)
+class TorchvisionSource(ImageSource):
+    """Ids are the positions in torchvision's order, with leading zeros."""
+
+    dataset: Any = field(default=None, kw_only=True)
+
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of mode, size and pixels: an array dataset has no encoded file."""
+        try:
+            image = self._original(index)
+        except UndecodableImage:
+            return hashlib.sha256(b"").digest()
+        header = f"{image.mode} {image.width}x{image.height}\n".encode()
+        return hashlib.sha256(header + image.tobytes()).digest()
+
+    def image(self, index: int) -> Image.Image:
+        return to_rgb(self._original(index))
+
+    def _original(self, index: int) -> Image.Image:
+        try:
+            image: Image.Image = self.dataset[index][0]
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UndecodableImage(f"damaged: {error}") from error
+        return image
+
+
+def open_torchvision(
+    info: DatasetInfo, split: str, root: Path | None, download: bool
+) -> TorchvisionSource:
+    """A dataset of the catalogue, from the folder `root`.
+
+    Raises DatasetError with the way to get it if torchvision lacks the dataset or the split, or if
+    the files are not there. The network is used only with `download`. Torchvision opens images by
+    itself, so from then on PIL opens rasters alone in this process.
+    """
+    keep_to_rasters()
+    args = _arguments(info, split)
+    if root is None:
+        raise DatasetError(
+            f"dataset '{info.name}' does not ship: say where it is with data_root=ROOT "
+            f"(torchvision's layout, or a webdataset in ROOT/{_folder(info)}); {info.get}"
+        )
+    dataset = _construct(info, args, root, download)
+    labels = _labels(dataset, info)
+    names, notes = _class_names(info, dataset, labels)
+    return TorchvisionSource(
+        info.name,
+        split,
+        ids=row_ids(len(labels)),
+        labels=labels,
+        class_names=names,
+        notes=notes,
+        dataset=dataset,
+    )
+
+
+def _folder(info: DatasetInfo) -> str:
+    return f"wds_{info.name.replace('/', '-')}"
+
+
+def _arguments(info: DatasetInfo, split: str) -> Mapping[str, Any]:
+    if not info.torchvision:
+        raise DatasetError(
+            f"dataset '{info.name}' is not in torchvision and not in data_root=… as "
+            f"{_folder(info)} or manifest; {info.get}"
+        )
+    offered = {name: entry.args for name, entry in info.splits.items() if entry.args is not None}
+    if split in offered:
+        return offered[split]
+    if [*offered] == ["all"]:
+        raise DatasetError(
+            f"torchvision has no splits of '{info.name}', so train and test would be the same "
+            f"images: use splits=all, or the webdataset form in data_root=… as {_folder(info)}"
+        )
+    raise DatasetError(
+        f"dataset '{info.name}' has no split '{split}' in torchvision; it has {', '.join(offered)}"
+    )
+
+
+def _construct(info: DatasetInfo, args: Mapping[str, Any], root: Path, download: bool) -> Any:
+    from torchvision import datasets  # 2 s, and most sources do without
+
+    folder = root / info.folder if info.folder and (root / info.folder).is_dir() else root
+    options = dict(args) if info.torchvision == "ImageNet" else {**args, "download": download}
+    try:
+        # Several of torchvision's classes print their progress to stdout.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return getattr(datasets, info.torchvision)(root=str(folder), **options)
+    except ImportError as error:
+        raise DatasetError(
+            f"dataset '{info.name}' needs the package '{error.name}' to be read: "
+            f"pip install {error.name}"
+        ) from error
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DatasetError(
+            f"dataset '{info.name}' cannot be opened in '{folder}' ({one_line(error)}); "
+            f"how to get it: {info.get}"
+        ) from error
+
+
+def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
+    labels = next((getattr(dataset, name) for name in _LABELS if hasattr(dataset, name)), None)
+    if labels is None:
+        labels = [dataset[i][1] for i in range(len(dataset))]
+    values = [entry[1] if isinstance(entry, tuple) else entry for entry in labels]
+    return class_indices(
+        f"dataset '{info.name}'",
+        [UNLABELLED if value is None else int(value) - info.first_label for value in values],
+    )
+
+
+def _class_names(
+    info: DatasetInfo, dataset: Any, labels: NDArray[np.int32]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """From open_clip (ImageNet), the catalogue, clip-benchmark, or else torchvision's own."""
+    if info.name == "imagenet1k":
+        import open_clip
+
+        return tuple(open_clip.IMAGENET_CLASSNAMES), ()
+    if names := info.class_names or benchmark_class_names(info.name):
+        return names, ()
+    own = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    if own is None:
+        note = f"{info.name}: torchvision has no class names, so the classes are called 0, 1, …"
+        return numbered(labels), (note,)
+    note = f"{info.name}: class names are torchvision's; clip-benchmark, if installed, has better"
+    return tuple(_spoken(name) for name in own), (note,) if info.names else ()
+
+
+def _spoken(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("/", " ").split())

@@ -1,0 +1,1 @@
+"""Pools, heads and ensembles: several backbones in memory, and how they are combined."""

@@ -1,0 +1,46 @@
+"""Ensembles: what turns the logits of several backbones into one. See `ensembles.base`.
+
+The group is where help and documentation list an ensemble. Static ones learn nothing, fitted ones
+learn one rule for all images, the last learn how far to trust each backbone for each image.
+"""
+
+from __future__ import annotations
+
+from clipsyn.registry import Plugins, Registry
+
+STATIC, FITTED, PER_IMAGE = "Static", "Fitted", "Per image"
+
+ENSEMBLES = Registry(
+    "ensemble",
+    {
+        "best-single": ("clipsyn.methods.ensembles.static:BestSingle", FITTED),
+        "vote-1": ("clipsyn.methods.ensembles.static:VoteTop1", STATIC),
+        "vote-3": ("clipsyn.methods.ensembles.static:VoteTop3", STATIC),
+        "conf": ("clipsyn.methods.ensembles.static:Confidence", STATIC),
+        "log-avg": ("clipsyn.methods.ensembles.static:LogAverage", STATIC),
+        "prob-avg": ("clipsyn.methods.ensembles.static:ProbabilityAverage", STATIC),
+        "c-conf": ("clipsyn.methods.ensembles.calibrated:CalibratedConfidence", FITTED),
+        "c-log-avg": ("clipsyn.methods.ensembles.calibrated:CalibratedLogAverage", FITTED),
+        "super-learner": ("clipsyn.methods.ensembles.super_learner:SuperLearner", FITTED),
+        "gac": ("clipsyn.methods.ensembles.genetic:GeneticAlgorithm", FITTED),
+        "greedy": ("clipsyn.methods.ensembles.greedy:GreedySelection", FITTED),
+        "stacking": ("clipsyn.methods.ensembles.stacking:Stacking", FITTED),
+        "ola": ("clipsyn.methods.ensembles.dynamic:OverallLocalAccuracy", PER_IMAGE),
+        "knora-u": ("clipsyn.methods.ensembles.dynamic:KnoraUnion", PER_IMAGE),
+        "moe": ("clipsyn.methods.ensembles.moe:MixtureOfExperts", PER_IMAGE),
+        "nlc": ("clipsyn.methods.ensembles.nlc:NLC", PER_IMAGE),
+        "residual-router": ("clipsyn.methods.ensembles.residual:ResidualRouter", PER_IMAGE),
+    },
+    plugins=Plugins("ensemble", "clipsyn.ensembles", "clipsyn.methods.ensembles.base:Ensemble"),
+    groups=(STATIC, FITTED, PER_IMAGE),
+)
+
+
+def place_of(text: str) -> int:
+    """Where an ensemble, ``NAME`` or ``NAME:parameter=value``, stands in the registry.
+
+    After all others for one that is not ours.
+    """
+    names = [*ENSEMBLES]
+    name = text.partition(":")[0]
+    return names.index(name) if name in names else len(names)

@@ -1,0 +1,154 @@
+"""Temperature scaling of each backbone, and the static ensembles on calibrated logits.
+
+    T_b = argmin_T  mean_n cross_entropy(z_nb / T, y_n)
+
+Guo et al., On Calibration of Modern Neural Networks (2017), for each backbone alone. The ensembles
+are the paper's rows C-Conf and C-Log-Avg (section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.methods.ensembles.base import Router
+from clipsyn.methods.ensembles.passes import minimum
+from clipsyn.methods.ensembles.static import most_confident, one_hot
+from clipsyn.methods.numerics.blocks import in_blocks, in_cache
+from clipsyn.methods.numerics.optimise import minimise
+from clipsyn.methods.pool import Pool
+from clipsyn.methods.stream import Support
+
+LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in
+_BOUNDS = (math.log(LOWEST), math.log(HIGHEST))
+_ITERATIONS = 100
+
+
+class _Calibrated(Router):
+    """`temperatures_`: (backbone,), in the order of `backbones_`; unset for one backbone.
+
+    About five passes over a support that is larger than memory, and a sample of it before.
+    """
+
+    streams: ClassVar[bool] = True
+
+    temperatures_: NDArray[np.float64]
+
+    def _fit_in_passes(self, support: Support) -> None:
+        start = np.zeros(len(support.backbones))
+        solution = minimum(_mean_loss, support, start, bounds=_BOUNDS, iterations=_ITERATIONS)
+        self.temperatures_ = np.exp(solution)
+
+
+class CalibratedConfidence(_Calibrated):
+    """``z = z_b* / T_b*`` with ``b* = argmax_b max_c softmax(z_b / T_b)_c``, for each sample.
+
+    Equal confidences go to the backbone whose name sorts first. `temperatures_`: (backbone,).
+
+    >>> from clipsyn import CalibratedConfidence
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> ensemble = CalibratedConfidence().fit(logits, labels)
+    >>> ensemble.temperatures_.round(2).tolist()  # the second is now never the surer one
+    [0.06, 100.0]
+    >>> ensemble.predict(logits)
+    array([0, 0, 1, 1], dtype=uint16)
+    """
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        inverse = (1 / self.temperatures_).astype(np.float32)
+        chosen = most_confident(pool.logits * inverse[:, None])
+        return one_hot(chosen, len(inverse)) * inverse
+
+
+class CalibratedLogAverage(_Calibrated):
+    """``z = 1/B sum_b z_b / T_b``. `temperatures_`: (backbone,).
+
+    >>> from clipsyn import CalibratedLogAverage
+    >>> logits = [[[2, 0], [1, 0]], [[1, 0], [0, 3]], [[0, 3], [0, 1]], [[0, 1], [2, 0]]]
+    >>> labels = [0, 0, 1, 1]  # the first backbone is always right, the second half of the time
+    >>> ensemble = CalibratedLogAverage().fit(logits, labels)
+    >>> ensemble.weights(logits[:1]).round(2)  # 1 / (B T)
+    array([[7.94, 0.  ]], dtype=float32)
+    """
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        return 1 / (len(self.temperatures_) * self.temperatures_)
+
+
+def fit_temperatures(logits: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The temperature of each backbone that gives its probabilities the lowest cross-entropy.
+
+    logits: (sample, backbone, class), all finite. labels: (sample,), all known.
+    Returns (backbone,) between LOWEST and HIGHEST. With few samples the minimum can be at 0 (every
+    sample is right) or infinity (no better than chance). The search then ends at a bound, or before
+    it where nothing more is gained.
+
+    L-BFGS on log T from 0, for all backbones at once: their losses are summed, so each reaches its
+    own minimum. Each loss is convex in 1/T, so it has one minimum in log T.
+    """
+
+    def objective(log_temperatures: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        return _loss(log_temperatures, [(logits, labels)])
+
+    start = np.zeros(logits.shape[1])
+    return np.exp(minimise(objective, start, bounds=_BOUNDS, iterations=_ITERATIONS))
+
+
+def _mean_loss(
+    support: Support, log_temperatures: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """`_loss`, in one pass over a support."""
+    pools = support.blocks(embeddings=False)
+    return _loss(log_temperatures, ((pool.logits, pool.labels) for pool in pools))
+
+
+def _loss(
+    log_temperatures: NDArray[np.float64],
+    blocks: Iterable[tuple[NDArray[Any], NDArray[np.int32]]],
+) -> tuple[float, NDArray[np.float64]]:
+    """The mean losses of all backbones, summed, and the slope of that (backbone,)."""
+    count, loss, slope = 0, np.zeros(len(log_temperatures)), np.zeros(len(log_temperatures))
+    for logits, labels in blocks:
+        losses, slopes = tempered_cross_entropy(logits, np.exp(log_temperatures), labels)
+        count += len(labels)
+        loss += losses.sum(axis=0, dtype=np.float64)
+        slope += slopes.sum(axis=0, dtype=np.float64)
+    return float((loss / count).sum()), slope / count
+
+
+def tempered_cross_entropy(
+    logits: NDArray[Any], temperatures: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Losses (sample, backbone) of ``softmax(z_b / T_b)``, and their slopes along ``log T_b``.
+
+        d loss_nb / d log T_b = - (sum_c p_nbc Z_nbc - Z_nb[y_n]) / T_b
+
+    logits: (sample, backbone, class); temperatures: (backbone,). In the dtype of `logits`.
+    """
+    inverse = (1 / np.asarray(temperatures)).astype(logits.dtype)
+    losses = np.empty(logits.shape[:2], logits.dtype)
+    slopes = np.empty_like(losses)
+
+    def block(rows: slice) -> None:
+        for part in in_cache(rows, logits[0].size):
+            losses[part], slopes[part] = _tempered(logits[part], inverse, labels[part])
+
+    in_blocks(block, logits.shape)
+    return losses, slopes
+
+
+def _tempered(
+    logits: NDArray[Any], inverse: NDArray[Any], labels: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`tempered_cross_entropy` of a few samples; inverse: 1 / temperatures."""
+    scaled = logits - logits.max(axis=2, keepdims=True)
+    scaled *= inverse[:, None]
+    true = np.take_along_axis(scaled, labels[:, None, None], axis=2)[:, :, 0]
+    powers = np.exp(scaled)
+    total = powers.sum(axis=2)
+    return np.log(total) - true, true - np.einsum("nbc,nbc->nb", powers, scaled) / total

@@ -1,0 +1,125 @@
+"""NLC, the neural logit controller: a weight for every backbone and image.
+
+C. Rodriguez-Opazo et al., "Synergy and Diversity in CLIP: Enhancing Performance Through Adaptive
+Backbone Ensembling", ICLR 2025, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.methods.ensembles.mlp import Loss, PerceptronRouter
+from clipsyn.methods.estimator import parameter
+from clipsyn.methods.numerics.logits import softmax
+from clipsyn.methods.numerics.loss import weighted_cross_entropy
+from clipsyn.methods.pool import Pool
+from clipsyn.settings import TEXT
+
+_LEAST_TEMPERATURE = 1e-3  # of `divide`: what keeps the multiplier finite
+
+# outputs (…, backbone) -> multipliers, and the function that takes a gradient back to the outputs
+Slope = Callable[[NDArray[Any]], NDArray[Any]]
+WeightMap = Callable[[NDArray[Any]], tuple[NDArray[Any], Slope]]
+
+
+def _softplus(outputs: NDArray[Any]) -> tuple[NDArray[Any], Slope]:
+    return np.logaddexp(0, outputs), lambda gradient: gradient * _sigmoid(outputs)
+
+
+def _linear(outputs: NDArray[Any]) -> tuple[NDArray[Any], Slope]:
+    return outputs, lambda gradient: gradient
+
+
+def _divide(outputs: NDArray[Any]) -> tuple[NDArray[Any], Slope]:
+    multipliers: NDArray[Any] = 1 / (np.logaddexp(0, outputs) + _LEAST_TEMPERATURE)
+    return multipliers, lambda gradient: -gradient * multipliers**2 * _sigmoid(outputs)
+
+
+def _softmax(outputs: NDArray[Any]) -> tuple[NDArray[Any], Slope]:
+    share: NDArray[Any] = softmax(outputs)
+    count = outputs.shape[-1]
+
+    def slope(gradient: NDArray[Any]) -> NDArray[Any]:
+        mean = (share * gradient).sum(axis=-1, keepdims=True)
+        return np.asarray(count * share * (gradient - mean))
+
+    return count * share, slope
+
+
+def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
+    return 0.5 + 0.5 * np.tanh(0.5 * values)  # without overflow at either end
+
+
+WEIGHT_MAPS: dict[str, WeightMap] = {
+    "softplus": _softplus,
+    "linear": _linear,
+    "divide": _divide,
+    "softmax": _softmax,
+}
+_START = {  # the output whose multiplier is 1
+    "softplus": math.log(math.e - 1),
+    "linear": 1.0,
+    "divide": math.log(math.exp(1 - _LEAST_TEMPERATURE) - 1),
+    "softmax": 0.0,
+}
+
+
+@dataclass(eq=False, repr=False)
+class NLC(PerceptronRouter):
+    """``z(x) = (1/B) sum over b of a_b(x) Z_b(x)``, with ``a(x) = weight_map(t(x))``.
+
+        t(x) = relu([f_1(x) … f_B(x)] W1 + b1) W2 + b2      f_b: unit-norm embeddings
+
+    minimises the cross-entropy of z by Adam (2e-4, weight decay 0.01 as a part of the gradient).
+    W2 starts as zero and b2 such that every multiplier a_b is 1, so the fit starts exactly at
+    log-avg. `weights` are a_b/B; the factor 1/B sets how sharp the start is.
+
+    weight_map: the paper does not say which one it uses.
+
+    - ``softplus``: a = log(1 + exp t), positive. The default.
+    - ``linear``: a = t, of either sign. With more backbones than classes this is hardly a selection
+      any more: the weights can give almost any scores.
+    - ``divide``: a = 1 / (softplus(t) + 0.001), a temperature for each backbone and image.
+    - ``softmax``: a = B softmax(t), so the weights sum to 1 and the scale stays as it is.
+
+    The other parameters, and what is learned, are those of `PerceptronRouter`.
+
+    Raises UnknownName for another weight map, InputError for a pool without embeddings.
+
+    >>> from clipsyn import NLC, Pool
+    >>> kinds = [[1, 0], [1, 0], [0, 1], [0, 1]]  # embeddings of two kinds of images
+    >>> logits = [[[3, 0], [0, 1]], [[0, 3], [1, 0]], [[0, 1], [3, 0]], [[1, 0], [0, 3]]]
+    >>> support = Pool.of(logits, [0, 1, 0, 1], [kinds, kinds])  # a backbone is right on each kind
+    >>> NLC().fit(support).weights(support).round(1)  # (sample, backbone), a / B; 0.5 at the start
+    array([[1.4, 0.5],
+           [1.4, 0.5],
+           [0.5, 1.4],
+           [0.5, 1.4]], dtype=float32)
+    """
+
+    weight_map: str = parameter("softplus", TEXT, choices=tuple(WEIGHT_MAPS))
+
+    def _weights(self, pool: Pool) -> NDArray[Any]:
+        multipliers, _ = WEIGHT_MAPS[self.weight_map](self._outputs(pool))
+        return multipliers / len(pool.backbones)
+
+    def _start(self, backbones: int) -> NDArray[np.float32]:
+        return np.full(backbones, _START[self.weight_map], np.float32)
+
+    def _loss(self, pool: Pool) -> Loss:
+        weight_map, count = WEIGHT_MAPS[self.weight_map], len(pool.backbones)
+
+        def loss(rows: slice, outputs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+            multipliers, slope = weight_map(outputs)
+            losses, gradient = weighted_cross_entropy(
+                pool.logits[rows], multipliers / count, pool.labels[rows]
+            )
+            return losses, slope(gradient / count)
+
+        return loss

@@ -1,0 +1,18 @@
+"""Heads: what turns a backbone's embeddings into logits. See `clipsyn.methods.heads.base`."""
+
+from __future__ import annotations
+
+from clipsyn.registry import Plugins, Registry
+
+HEADS = Registry(
+    "head",
+    {
+        "zero-shot": "clipsyn.methods.heads.zero_shot:ZeroShot",
+        "linear-probe": "clipsyn.methods.heads.linear:LinearProbe",
+        "tip-adapter": "clipsyn.methods.heads.tip:TipAdapter",
+        "tip-adapter-f": "clipsyn.methods.heads.tip:TipAdapterF",
+        "lda": "clipsyn.methods.heads.lda:ShrinkageLDA",
+        "anchored-probe": "clipsyn.methods.heads.anchored:AnchoredProbe",
+    },
+    plugins=Plugins("head", "clipsyn.heads", "clipsyn.methods.heads.base:Head"),
+)

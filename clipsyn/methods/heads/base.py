@@ -1,0 +1,120 @@
+"""What every head is: it turns a pool into one with other logits.
+
+`fit(support)` learns from labelled samples, `transform(pool)` gives any pool new logits. A head and
+a combiner share the labelled samples, and logits that the head gives its own support are
+over-confident. `fit_transform(support)` is therefore *not* ``fit(support).transform(support)``, as
+with scikit-learn's TargetEncoder. It returns the pool that a combiner may be fitted on: its logits
+were made without the label that they are for, and it can hold fewer samples.
+
+Without the label is meant strictly. A sample that is left out leaves its class one image short, and
+a head that scores small classes lower would tell by that which class it is. Each head says how it
+makes up for the missing image. A handful of numbers (temperatures, penalties) are chosen with all
+labels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.errors import InputError
+from clipsyn.methods.estimator import Estimator
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.numerics.logits import log_softmax
+from clipsyn.methods.pool import Pool
+from clipsyn.methods.stream import Stream, Support, in_memory
+
+
+class Head(Estimator):
+    def fit(self, support: Support) -> Self:
+        """Learn from labelled samples, or from a sample of a stream of them.
+
+        Raises LeakError for a pool of the test split, InputError where there is nothing to
+        learn from or too little. Where it raises, an earlier fit stays.
+        """
+        known = self._learnable(support)
+        with self._whole_fit():
+            self.backbones_ = known.backbones
+            self.n_classes_ = known.n_classes
+            self._note_sample(known)
+            if isinstance(known, Pool):  # a stream only where nothing is learned
+                self._fit(known)
+        return self
+
+    def transform(self, pool: Pool) -> Pool:
+        """The pool with this head's logits, (sample, backbone, class)."""
+        pool = self._aligned(pool)
+        return pool.with_logits(self._transform(pool))
+
+    def fit_transform(self, support: Support) -> Support:
+        """Fit, and return the pool that a combiner may be fitted on (see the module's text).
+
+        Of a stream that is a sample too, unless the head learns nothing.
+        """
+        if self.learns:
+            support = in_memory(support, type(self).__name__)
+        self.fit(support)
+        if isinstance(support, Stream):
+            return support
+        return self._combiner_pool(support.labelled())
+
+    def _fit(self, pool: Pool) -> None:
+        """Learn from samples that are all labelled and readable."""
+
+    def _transform(self, pool: Pool) -> NDArray[np.float32]:
+        """(sample, backbone, class); NaN where the pool's logits have one."""
+        logits = np.empty(pool.logits.shape, np.float32)
+        for column, name in enumerate(pool.backbones):
+            logits[:, column] = self._logits(pool, name)
+        logits[np.isnan(pool.logits.sum(axis=2))] = np.nan
+        return logits
+
+    def _logits(self, pool: Pool, backbone: str) -> NDArray[np.float32]:
+        """(sample, class) of one backbone."""
+        raise NotImplementedError
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        """`support`, or a part of it, with logits that were made without its labels."""
+        raise NotImplementedError
+
+
+def image_embeddings(pool: Pool, backbone: str) -> NDArray[np.float32]:
+    """(sample, embed) float32; InputError where the pool has none of this backbone."""
+    if backbone not in pool.embeddings:
+        raise InputError(
+            f"there are no embeddings of {backbone}: use the zero-shot head, which needs logits "
+            "alone, extract this backbone, or give Pool.of(…, embeddings=…)"
+        )
+    return pool.embeddings[backbone].astype(np.float32)
+
+
+def backbone_logits(pool: Pool, backbone: str) -> NDArray[np.float32]:
+    """(sample, class): the logits that the pool holds for one backbone, a view."""
+    return pool.logits[:, pool.backbones.index(backbone)]
+
+
+def mean_loss(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean cross-entropy in nats: logits (sample, class), labels (sample,)."""
+    return -float(log_softmax(logits)[np.arange(len(labels)), labels].mean(dtype=np.float64))
+
+
+def repeated(labels: NDArray[Any]) -> bool:
+    """Whether most of the classes that are there have at least two samples."""
+    sizes = np.bincount(labels)
+    return bool(np.mean(sizes[sizes > 0] >= 2) > 0.5)
+
+
+def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
+    """`support` with logits from heads like `head`, each fitted without the fold it is used on.
+
+    A single sample keeps its logits: nothing is left to fit a head on.
+    """
+    logits = support.logits.copy()
+    for held in stratified_folds(support.labels, folds, random_state=random_state):
+        inside, outside = np.flatnonzero(held), np.flatnonzero(~held)
+        if len(outside):
+            part = type(head)(**head.get_params()).fit(support.take(outside))
+            logits[inside] = part.transform(support.take(inside)).logits
+    return support.with_logits(logits)

@@ -1,0 +1,291 @@
+"""Tip-Adapter: the support's embeddings as a key-value cache beside the zero-shot classifier.
+
+Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV
+2022, arXiv 2207.09519.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.methods.estimator import learned, parameter, seed
+from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings, mean_loss, repeated
+from clipsyn.methods.numerics.folds import by_class
+from clipsyn.methods.numerics.loss import cross_entropy
+from clipsyn.methods.numerics.optimise import adamw
+from clipsyn.methods.pool import Pool
+from clipsyn.settings import FLAG, NUMBER, WHOLE
+
+ALPHAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+DEFAULT_ALPHA, DEFAULT_BETA = 1.0, 5.5  # the publication's
+_HIGHEST = 10_000  # alpha, beta: beyond it zero-shot logits, or all but one key, count for nothing
+_CHOICE_SAMPLES = 1000  # leave-one-out losses are over so many samples at most
+_BLOCK_VALUES = 4_000_000  # affinities in memory at once: 16 MB
+
+Array = NDArray[np.float32]
+
+
+@dataclass(eq=False, repr=False)
+class TipAdapter(Head):
+    """``z = z_0 + alpha exp(-beta (1 - f K^T)) L``, for the zero-shot logits z_0.
+
+    f: unit-norm embedding; K (support, embed): the support's embeddings, or the mean over its
+    augmented views where the pool has any, scaled to unit norm; L: their labels, one-hot, times
+    the mean number of images of a class over that of their own class. With k images of each
+    class, as in the publication, that factor is 1. With unequal classes it keeps the larger ones,
+    whose sums have more terms, from being preferred.
+
+    alpha, beta: from 0 to 10,000. None chooses them for each backbone on the support, by the mean
+    cross-entropy of leave-one-out logits over ALPHAS x BETAS (of 1,000 samples evenly spread over
+    the classes if there are more). Where most classes have one image nothing can be left out and
+    they are the publication's 1 and 5.5.
+
+    For the combiner, `fit_transform` leaves each sample's own key out, for which the other keys of
+    its class make up by the same factor. An image alone in its class keeps its zero-shot logits.
+    ``leave_one_out=False`` keeps the own key, which has the largest affinity and the right label:
+    the combiner then learns that the cache is always right.
+
+    Learned: `keys_` K (support, embed) of each backbone, class after class; `sizes_` (class,) keys
+    of each class; `alpha_` and `beta_` (backbone,).
+
+    >>> from clipsyn import Pool, TipAdapter
+    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
+    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
+    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> head = TipAdapter(alpha=1, beta=5.5).fit(support)
+    >>> head.transform(new).logits[:, 0].round(2)  # (sample, class)
+    array([[1.53, 0.02],
+           [0.03, 1.52]], dtype=float32)
+    """
+
+    needs_text: ClassVar[bool] = False
+
+    alpha: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
+    beta: float | None = parameter(None, NUMBER, least=0, most=_HIGHEST)
+    leave_one_out: bool = parameter(True, FLAG)
+
+    keys_: dict[str, Array] = learned()
+    sizes_: NDArray[np.int64] = learned()
+    alpha_: NDArray[np.float64] = learned()
+    beta_: NDArray[np.float64] = learned()
+
+    def _fit(self, pool: Pool) -> None:
+        pool = pool.take(by_class(pool.labels))
+        self.sizes_ = np.bincount(pool.labels, minlength=pool.n_classes)
+        self.keys_ = {name: support_keys(pool, name) for name in pool.backbones}
+        chosen = [self._choose(pool, name) for name in pool.backbones]
+        self.alpha_ = np.array([alpha for alpha, _ in chosen])
+        self.beta_ = np.array([beta for _, beta in chosen])
+
+    def _logits(self, pool: Pool, backbone: str) -> Array:
+        alpha, beta = self._settings(backbone)
+        sums = cache_sums(image_embeddings(pool, backbone), self.keys_[backbone], self.sizes_, beta)
+        return backbone_logits(pool, backbone) + np.float32(alpha) * sums
+
+    def _combiner_pool(self, support: Pool) -> Pool:
+        if not self.leave_one_out:
+            return self.transform(support)
+        order = by_class(support.labels)
+        pool = support.take(order)
+        logits = np.empty_like(support.logits)
+        for column, name in enumerate(support.backbones):
+            alpha, beta = self._settings(name)
+            embeddings, keys = image_embeddings(pool, name), support_keys(pool, name)
+            sums = left_out_sums(embeddings, keys, self.sizes_, [beta])[0]
+            logits[order, column] = backbone_logits(pool, name) + np.float32(alpha) * sums
+        return support.with_logits(logits)
+
+    def _settings(self, backbone: str) -> tuple[float, float]:
+        index = self.backbones_.index(backbone)
+        return float(self.alpha_[index]), float(self.beta_[index])
+
+    def _choose(self, pool: Pool, backbone: str) -> tuple[float, float]:
+        """alpha, beta of the lowest leave-one-out loss, the first of equals."""
+        if self.alpha is not None and self.beta is not None:
+            return self.alpha, self.beta
+        if not repeated(pool.labels):
+            return (
+                DEFAULT_ALPHA if self.alpha is None else self.alpha,
+                DEFAULT_BETA if self.beta is None else self.beta,
+            )
+        count = min(len(pool), _CHOICE_SAMPLES)
+        rows = np.linspace(0, len(pool) - 1, count).astype(np.intp)
+        zero_shot, labels = backbone_logits(pool, backbone)[rows], pool.labels[rows]
+        embeddings = image_embeddings(pool, backbone)
+        betas = BETAS if self.beta is None else (self.beta,)
+        choices = left_out_sums(embeddings, self.keys_[backbone], self.sizes_, betas, rows)
+        losses = {}
+        for beta, sums in zip(betas, choices, strict=True):
+            for alpha in ALPHAS if self.alpha is None else [self.alpha]:
+                losses[alpha, beta] = mean_loss(zero_shot + np.float32(alpha) * sums, labels)
+        return min(losses, key=losses.__getitem__)
+
+
+@dataclass(eq=False, repr=False)
+class TipAdapterF(TipAdapter):
+    """Tip-Adapter with trained keys: the same formula, K fitted to the support's labels.
+
+    K starts at Tip-Adapter's keys and minimises the mean cross-entropy of z over the support by
+    AdamW (`learning_rate`, eps 1e-4, weight decay 0.01) with a cosine schedule, `epochs` epochs in
+    batches of `batch_size` drawn with `random_state`. alpha and beta are Tip-Adapter's and stay.
+    How the publication differs: docs/methods.md.
+
+    The trained keys have seen every label. For the combiner `fit_transform` therefore returns the
+    leave-one-out logits of the untrained cache, which cost one product. The combiner does not know
+    what the training adds.
+
+    >>> from clipsyn import Pool, TipAdapterF
+    >>> images = [[1, 0], [0.8, 0.6], [0.6, -0.8], [0, 1], [-0.6, 0.8], [-1, 0]]  # embeddings
+    >>> support = Pool.of([[[0, 0]]] * 6, [0, 0, 0, 1, 1, 1], [images])  # zero-shot knows nothing
+    >>> new = Pool.of([[[0, 0]]] * 2, embeddings=[[[0.96, 0.28], [-0.28, 0.96]]])
+    >>> head = TipAdapterF(alpha=1, beta=5.5, epochs=5).fit(support)
+    >>> head.transform(new).logits.argmax(axis=2).ravel()
+    array([0, 1])
+    """
+
+    epochs: int = parameter(20, WHOLE, least=0, keyword=True)
+    learning_rate: float = parameter(1e-3, NUMBER, least=0, most=1, keyword=True)
+    batch_size: int = parameter(256, WHOLE, least=1, keyword=True)
+    random_state: int = seed(keyword=True)
+
+    def _fit(self, pool: Pool) -> None:
+        super()._fit(pool)
+        pool = pool.take(by_class(pool.labels))
+        for name in pool.backbones:
+            self._train(pool, name)
+
+    def _train(self, pool: Pool, backbone: str) -> None:
+        """Replaces the keys of one backbone by trained ones."""
+        alpha, beta = self._settings(backbone)
+        embeddings, zero_shot = image_embeddings(pool, backbone), backbone_logits(pool, backbone)
+
+        def gradient(keys: Array, rows: NDArray[np.intp]) -> Array:
+            return cache_loss(
+                embeddings[rows],
+                keys,
+                pool.labels,
+                zero_shot=zero_shot[rows],
+                labels=pool.labels[rows],
+                alpha=alpha,
+                beta=beta,
+            )[1]
+
+        rng = np.random.default_rng(self.random_state)
+        batches = [
+            batch
+            for _ in range(self.epochs)
+            for batch in np.split(
+                rng.permutation(len(pool)), range(self.batch_size, len(pool), self.batch_size)
+            )
+        ]
+        self.keys_[backbone] = adamw(self.keys_[backbone], gradient, batches, self.learning_rate)
+
+
+def support_keys(pool: Pool, backbone: str) -> Array:
+    """(sample, embed) unit norm: the mean over augmented views, or the clean embedding."""
+    if not pool.views:
+        return image_embeddings(pool, backbone)
+    mean = np.mean([view[backbone].astype(np.float32) for view in pool.views], axis=0)
+    keys: Array = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    return keys
+
+
+def cache_sums(embeddings: Array, keys: Array, sizes: NDArray[Any], beta: float) -> Array:
+    """``exp(-beta (1 - f K^T)) L``: (n, class), zero for a class without keys.
+
+    keys: class after class; sizes: (class,) keys of each. Sums over runs of columns are up to
+    five times as fast as the product with L.
+    """
+    if sizes.sum() != len(keys):
+        raise ValueError(f"classes of {sizes.sum()} keys in all have {len(keys)}")
+    out = np.empty((len(embeddings), len(sizes)), np.float32)
+    step = max(1, _BLOCK_VALUES // len(keys))
+    for start in range(0, len(embeddings), step):
+        rows = slice(start, start + step)
+        out[rows] = _sum_classes(_affinities(embeddings[rows], keys, beta), sizes)
+    return out
+
+
+def left_out_sums(
+    embeddings: Array,
+    keys: Array,
+    sizes: NDArray[Any],
+    betas: Sequence[float],
+    rows: NDArray[np.intp] | None = None,
+) -> Array:
+    """The sums of `cache_sums` for the support itself, without each sample's own key.
+
+    embeddings, keys: (n, embed), sample i having key i, class after class. rows: those wanted.
+    The own class's sum is scaled as if it had one key more; a sample alone in its class has
+    only zeros. Returns (beta, n, class): all betas share the product with the keys.
+    """
+    wanted = np.arange(len(keys)) if rows is None else rows
+    out = np.empty((len(betas), len(wanted), len(sizes)), np.float32)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    step = max(1, _BLOCK_VALUES // len(keys))
+    for start in range(0, len(wanted), step):
+        own = wanted[start : start + step]
+        closeness = embeddings[own] @ keys.T
+        closeness -= 1
+        at = np.arange(len(own))
+        size = sizes[labels[own]]
+        for sums, beta in zip(out[:, start : start + step], betas, strict=True):
+            affinities = np.exp(beta * closeness)
+            affinities[at, own] = 0
+            sums[:] = _sum_classes(affinities, sizes)
+            sums[at, labels[own]] *= size / np.maximum(size - 1, 1)
+            sums[size == 1] = 0
+    return out
+
+
+def cache_loss(
+    embeddings: NDArray[Any],
+    keys: NDArray[Any],
+    key_labels: NDArray[Any],
+    *,
+    zero_shot: NDArray[Any],
+    labels: NDArray[Any],
+    alpha: float,
+    beta: float,
+) -> tuple[float, NDArray[Any]]:
+    """Mean cross-entropy of Tip-Adapter's logits, and its gradient (key, embed) to the keys.
+
+    With ``E = exp(-beta (1 - f K^T))`` and ``G = (softmax(z) - onehot(y)) / n`` the gradient is
+    ``(alpha beta E * (G L^T))^T f``. key_labels ascend.
+    """
+    affinities = _affinities(embeddings, keys, beta)
+    sizes = np.bincount(key_labels, minlength=zero_shot.shape[1])
+    losses, residual = cross_entropy(zero_shot + alpha * _sum_classes(affinities, sizes), labels)
+    residual *= alpha * beta / len(labels)
+    affinities *= (residual * _values(sizes, residual.dtype))[:, key_labels]
+    return float(losses.mean(dtype=np.float64)), affinities.T @ embeddings
+
+
+def _affinities(embeddings: NDArray[Any], keys: NDArray[Any], beta: float) -> NDArray[Any]:
+    values: NDArray[Any] = embeddings @ keys.T
+    values -= 1
+    values *= beta
+    np.exp(values, out=values)
+    return values
+
+
+def _values(sizes: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """(class,) the entries of L that are not zero: mean number of keys over that of the class."""
+    mean = sizes.sum() / np.count_nonzero(sizes)
+    return np.asarray(mean / np.maximum(sizes, 1), dtype)
+
+
+def _sum_classes(affinities: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+    """The product with L: (n, key) -> (n, class)."""
+    out = np.zeros((len(affinities), len(sizes)), affinities.dtype)
+    starts = np.cumsum(sizes) - sizes
+    present = sizes > 0
+    out[:, present] = np.add.reduceat(affinities, starts[present], axis=1)
+    out *= _values(sizes, out.dtype)
+    return out

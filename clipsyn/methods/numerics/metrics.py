@@ -1,0 +1,287 @@
+"""How often are the predictions right, and how well do the probabilities say so?
+
+Pure functions of predictions or logits, and labels.
+
+A sample counts when it has a label (>= 0) and a prediction (its image could be read); every
+score says over how many samples it is. Where none is left the score is NaN.
+Class identity is an index, and ties go to the lowest one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsyn.methods.numerics.blocks import in_blocks, in_cache
+from clipsyn.methods.numerics.logits import NO_PREDICTION, top_class
+
+CALIBRATION_BINS = 15  # as Guo et al. 2017
+
+
+class Score(NamedTuple):
+    value: float  # a fraction, NaN where n is 0
+    n: int  # samples it is over
+
+
+class Judged(NamedTuple):
+    """What each sample contributes to the metrics: arrays (sample,); NaN where none."""
+
+    prediction: NDArray[np.uint16]  # NO_PREDICTION where there is none
+    nll: NDArray[np.float32]  # -log probability of the true class, nats
+    brier: NDArray[np.float32]  # sum over classes of (probability - truth)^2: 0 to 2
+    confidence: NDArray[np.float32]  # probability of the predicted class
+
+
+def judge(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+    """Judge scores (sample, class) whose softmax are probabilities against labels (sample,)."""
+    _check_logits(scores, labels)
+
+    def block(rows: slice) -> Judged:
+        parts = in_cache(rows, scores.shape[1])
+        return join([_judge_block(scores[some], labels[some]) for some in parts])
+
+    return join(in_blocks(block, scores.shape) or [_judge_block(scores, labels)])
+
+
+def join(parts: Sequence[Judged]) -> Judged:
+    """Consecutive blocks of samples as one."""
+    return Judged(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _judge_block(scores: NDArray[np.float32], labels: NDArray[np.int32]) -> Judged:
+    known = np.maximum(labels, 0)[:, None]
+    prediction, largest = top_class(scores)
+    odds = scores - largest
+    true = np.take_along_axis(odds, known, axis=1)
+    np.exp(odds, out=odds)
+    total = odds.sum(axis=1, keepdims=True)
+    nll = (np.log(total) - true)[:, 0]
+    total = total[:, 0]
+    brier = np.einsum("nc,nc->n", odds, odds) / total**2 - 2 * np.exp(-nll) + 1
+    for values in (nll, brier):
+        values[labels < 0] = np.nan
+    return Judged(prediction, nll, brier, 1 / total)  # the largest score is 0 now
+
+
+class Bin(NamedTuple):
+    """The samples whose confidence lies in one of the bins of the calibration error."""
+
+    number: int  # from 0, the least confident
+    n: int
+    right: int
+    confidence: float  # mean
+
+
+def calibration_bins(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> list[Bin]:
+    """The bins that have samples: arrays (sample,).
+
+    The calibration error is their mean of ``|confidence - right / n|``, weighted by n.
+    """
+    places = _bins(confidence, bins)
+    sizes = np.bincount(places, minlength=bins)
+    right = np.bincount(places[correct], minlength=bins)
+    sums = np.bincount(places, confidence.astype(np.float64), minlength=bins)
+    return [
+        Bin(number, int(n), int(right[number]), float(sums[number] / n))
+        for number, n in enumerate(sizes)
+        if n
+    ]
+
+
+def calibration_gaps(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> NDArray[np.float32]:
+    """(sample, bin): confidence minus correctness of each sample, in the bin of its confidence.
+
+    The expected calibration error is the sum over bins of the absolute mean of these columns
+    (Guo et al. 2017): bins of equal width, closed on the right.
+    """
+    gaps = np.zeros((len(confidence), bins), np.float32)
+    gaps[np.arange(len(confidence)), _bins(confidence, bins)] = confidence - correct
+    return gaps
+
+
+def expected_calibration_error(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> Score:
+    """Mean over samples of |confidence - accuracy| of their bin of confidence; NaN for n = 0."""
+    n = len(confidence)
+    if n == 0:
+        return Score(float("nan"), 0)
+    return Score(float(np.abs(calibration_gaps(confidence, correct, bins).mean(axis=0)).sum()), n)
+
+
+def calibration_floor(confidence: NDArray[Any], bins: int = CALIBRATION_BINS) -> Score:
+    """The calibration error to expect of a perfectly calibrated model with these confidences (n,).
+
+    Its labels would be drawn with these probabilities, and the accuracy of a bin is then off by
+    chance: with few samples, or many bins, by a good part of what is measured. In a bin of m
+    samples and mean confidence p it is off by E|X - mp| / m on average, X binomial, which de Moivre
+    (1730) has in closed form: 2 k (1 - p) P(X = k) with k = floor(mp) + 1. NaN for n = 0.
+    """
+    n = len(confidence)
+    sums = np.bincount(_bins(confidence, bins), confidence.astype(np.float64), minlength=bins)
+    sizes = np.bincount(_bins(confidence, bins), minlength=bins)
+    off = [_mean_deviation(int(m), total / m) for m, total in zip(sizes, sums, strict=True) if m]
+    return Score(math.fsum(off) / n if n else float("nan"), n)
+
+
+def _mean_deviation(m: int, p: float) -> float:
+    """E|X - mp| of a binomial X of m samples."""
+    k = math.floor(m * p) + 1
+    if p <= 0 or p >= 1 or k > m:
+        return 0.0
+    choose = math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)
+    return 2 * k * (1 - p) * math.exp(choose + k * math.log(p) + (m - k) * math.log1p(-p))
+
+
+def _bins(confidence: NDArray[Any], bins: int) -> NDArray[np.intp]:
+    """(sample,) number of the bin, of equal width and closed on the right."""
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1))
+
+
+def scored(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which samples count: labelled, and predicted by everyone.
+
+    predictions: (n,) or (backbone, n); labels: (n,). Returns (n,).
+    """
+    if predictions.ndim not in (1, 2) or predictions.shape[-1:] != labels.shape:
+        raise ValueError(
+            "predictions are (sample,) or (backbone, sample) beside labels (sample,), "
+            f"not {predictions.shape} and {labels.shape}"
+        )
+    present: NDArray[np.bool_] = np.not_equal(predictions, NO_PREDICTION)
+    return (labels >= 0) & (present if present.ndim == 1 else present.all(axis=0))
+
+
+def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
+    """Element by element; NaN where the denominator is not above 0."""
+    bottom = np.asarray(denominator, np.float64)
+    return np.asarray(numerator / np.where(bottom > 0, bottom, np.nan), np.float64)
+
+
+def accuracy(predictions: NDArray[Any], labels: NDArray[Any]) -> Score:
+    """Top-1 accuracy: predictions (n,), labels (n,)."""
+    _one_backbone(predictions)
+    counted = scored(predictions, labels)
+    n, right = int(counted.sum()), int(np.count_nonzero(counted & (predictions == labels)))
+    return Score(right / n if n else float("nan"), n)
+
+
+def mean_per_class_recall(predictions: NDArray[Any], labels: NDArray[Any], classes: int) -> Score:
+    """Mean over classes of the share of their samples that are recognised: (n,), (n,).
+
+    Classes without samples have no recall (0/0) and are left out of the mean.
+    """
+    _one_backbone(predictions)
+    counted = scored(predictions, labels)
+    truth = labels[counted]
+    if counted.any() and truth.max() >= classes:
+        raise ValueError(f"label {truth.max()} is beyond the {classes} classes")
+    right = np.bincount(truth[predictions[counted] == truth], minlength=classes)
+    size = np.bincount(truth, minlength=classes)
+    recalls = right[size > 0] / size[size > 0]
+    return Score(float(recalls.mean()) if len(recalls) else float("nan"), len(truth))
+
+
+def true_class_rank(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """How many classes come before the true one: logits (n, class), labels (n,) -> (n,).
+
+    0 where the prediction is right. Among equal logits the lower index comes first. -1 where
+    there is no label or a NaN.
+    """
+    _check_logits(logits, labels)
+    ranks = np.empty(len(labels), np.int64)
+    for some in in_cache(slice(0, len(labels)), logits.shape[1]):
+        ranks[some] = _rank_block(logits[some], labels[some])
+    return ranks
+
+
+def _rank_block(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    true = np.take_along_axis(logits, np.maximum(labels, 0)[:, None], axis=1)
+    ranks = np.count_nonzero(logits > true, axis=1).astype(np.int64)
+    smaller = np.count_nonzero(logits < true, axis=1)
+    odd = (ranks + smaller + 1 < logits.shape[1]) | np.isnan(true[:, 0])  # equal logits, or a NaN
+    before = np.arange(logits.shape[1]) < labels[odd, None]
+    equal_before = np.count_nonzero((logits[odd] == true[odd]) & before, axis=1)
+    unknown = np.isnan(logits[odd]).any(axis=1)
+    ranks[odd] = np.where(unknown, -1, ranks[odd] + equal_before)
+    return np.where(labels < 0, -1, ranks)
+
+
+def _check_logits(logits: NDArray[Any], labels: NDArray[Any]) -> None:
+    if logits.ndim != 2 or logits.shape[:1] != labels.shape or logits.shape[1] == 0:
+        raise ValueError(
+            f"logits are (sample, class) beside labels (sample,), "
+            f"not {logits.shape} and {labels.shape}"
+        )
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise ValueError(f"label {labels.max()} is beyond the {logits.shape[1]} classes")
+
+
+def _one_backbone(predictions: NDArray[Any]) -> None:
+    if predictions.ndim != 1:
+        raise ValueError(f"predictions are those of one backbone, (sample,): {predictions.shape}")
+
+
+def correctness(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(backbone, counted sample): which predictions are right.
+
+    predictions: (backbone, sample), labels: (sample,). Samples count that have a label, and a
+    prediction of every backbone.
+    """
+    if predictions.ndim != 2 or len(predictions) == 0:
+        raise ValueError(f"predictions are (backbone, sample), not {predictions.shape}")
+    counted = scored(predictions, labels)
+    right: NDArray[np.bool_] = predictions == labels
+    # np.compress is five times as fast as an index of booleans, and mostly there is nothing to do
+    return np.ascontiguousarray(right if counted.all() else np.compress(counted, right, axis=1))
+
+
+def class_accuracy(
+    right: NDArray[np.bool_], labels: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Accuracy (backbone, class) and samples (class,) of the classes that have any.
+
+    right: (backbone, sample), labels: (sample,) >= 0.
+    """
+    hits, sizes = class_hits(right, labels), np.bincount(labels)
+    there = sizes > 0
+    return hits[:, there] / sizes[there], sizes[there]
+
+
+def independent_oracle(accuracy: NDArray[Any], sizes: NDArray[Any] | None = None) -> float:
+    """The oracle that errors independent within each class would give, a fraction.
+
+    accuracy: (backbone, class), fractions; sizes: (class,) samples of each class, None if all have
+    as many. In each class all backbones then miss an image with the product of their error rates.
+    NaN without samples.
+    """
+    return mean_of_classes(1 - np.prod(1 - np.asarray(accuracy, np.float64), axis=0), sizes)
+
+
+def class_hits(right: NDArray[np.bool_], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """(backbone, class): samples of each class that each backbone gets right."""
+    check_right(right)
+    if labels.shape != right.shape[1:]:
+        raise ValueError(f"one label a sample, not {labels.shape} for {right.shape}")
+    classes = int(labels.max(initial=-1)) + 1
+    return np.stack([np.bincount(labels[row], minlength=classes) for row in right])
+
+
+def mean_of_classes(values: NDArray[np.float64], sizes: NDArray[Any] | None) -> float:
+    weights = np.ones(len(values)) if sizes is None else sizes
+    return float(ratio(values @ weights, weights.sum()))
+
+
+def check_right(right: NDArray[np.bool_]) -> None:
+    if right.ndim != 2 or len(right) == 0 or right.dtype != np.bool_:
+        raise ValueError(
+            f"what is right is (backbone, sample) of booleans, not {right.shape} of {right.dtype}"
+        )

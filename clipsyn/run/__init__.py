@@ -1,0 +1,1 @@
+"""Recipes, and the processes and SLURM jobs that share the work of a command."""

@@ -1,0 +1,283 @@
+"""Frames as CSV, Parquet and JSON.
+
+A Parquet file of another may declare far more than it holds, and polars would make room for that
+first: `read_parquet` and `scan_parquet` are how every such file is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EACCES, EISDIR, ENOENT
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+from polars import selectors
+
+from clipsyn.errors import UsageError
+from clipsyn.settings import check_outside
+from clipsyn.text import printable
+
+MOST_BYTES, MOST_TIMES = 1 << 30, 100  # what a file may come to in memory: the larger, of its size
+
+
+def most_bytes(on_disk: int) -> int:
+    """The most that a file of others, or a part of it, may come to: more is no measured data."""
+    return max(MOST_BYTES, MOST_TIMES * on_disk)
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """A table that another may have written.
+
+    Raises OSError or polars' own error for what is none, and for more than `most_bytes`.
+    """
+    check_parquet(path)
+    try:
+        return pl.read_parquet(path, glob=False)
+    except pl.exceptions.PanicException as error:  # which is no Exception
+        raise pl.exceptions.ComputeError(f"it is damaged: {error}") from error
+
+
+def scan_parquet(path: Path) -> pl.LazyFrame:
+    """Like `read_parquet`, of a table that need not fit into memory."""
+    check_parquet(path)
+    return pl.scan_parquet(path, glob=False)
+
+
+def check_parquet(path: Path) -> None:
+    """Raise as `read_parquet` does, without reading more than the sizes of pages."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no file")
+    on_disk = path.stat().st_size
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            rows, declared = _declared(data)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise pl.exceptions.ComputeError("it is no Parquet file, or damaged") from error
+    schema = pl.read_parquet_schema(path)
+    arrays = [dtype for dtype in schema.values() if isinstance(dtype, pl.Array)]
+    declared += sum(rows * math.prod(dtype.shape) * _ITEM for dtype in arrays)
+    if declared > most_bytes(on_disk):
+        raise pl.exceptions.ComputeError(
+            f"it declares {declared:,} bytes, and has {on_disk:,}, which no measured data come to"
+        )
+
+
+def _declared(data: mmap.mmap) -> tuple[int, int]:
+    """The rows of a Parquet file, and the bytes that its pages say they come to."""
+    end = len(data) - 8
+    about = _Thrift(data, end - int.from_bytes(data[end : end + 4], "little")).struct()
+    groups = about[4]
+    if data[-4:] != b"PAR1" or about[3] != sum(group[3] for group in groups):
+        raise ValueError("its rows are not those of its groups")
+    columns = [column[3] for group in groups for column in group[1]]
+    return about[3], sum(size for column in columns for size in _pages(data, column))
+
+
+def _pages(data: mmap.mmap, column: dict[int, Any]) -> Iterator[int]:
+    """Bytes of each page of a column, when it is not compressed and each value has its own."""
+    at = min(filter(None, (column[9], column.get(11))))
+    end = at + column[7]
+    while at < end:
+        reader = _Thrift(data, at)
+        page = reader.struct()
+        values = next(page[kind][1] for kind in (5, 7, 8) if kind in page)
+        yield page[2] + values * _ITEM
+        at = reader.at + max(page[3], 0)
+
+
+_ITEM = 8  # bytes of a value, at most: a text that stands there often is in memory once
+
+
+class _Thrift:
+    """What Parquet's metadata are written in, the compact protocol: a struct as {field: value}."""
+
+    def __init__(self, data: mmap.mmap, at: int) -> None:
+        self.data, self.at = data, at
+
+    def struct(self) -> dict[int, Any]:
+        fields, field = dict[int, Any](), 0
+        while head := self._byte():
+            kind = head & 15
+            field = field + (head >> 4) if head >> 4 else self._value(_NUMBERS[0])
+            fields[field] = kind == 1 if kind < 3 else self._value(kind)
+        return fields
+
+    def _value(self, kind: int) -> Any:
+        if kind in _NUMBERS:
+            value = self._varint()
+            return (value >> 1) ^ -(value & 1)
+        if kind in (7, 8):
+            length = 8 if kind == 7 else self._varint()
+            self.at += length
+            return None
+        if kind in (9, 10):
+            head = self._byte()
+            count = self._varint() if head >> 4 == 15 else head >> 4
+            return [self._value(head & 15) for _ in range(count)]
+        return self.struct() if kind == 12 else self._byte()
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while (byte := self._byte()) > 127 and shift < 63:
+            value |= (byte & 127) << shift
+            shift += 7
+        return value | byte << shift
+
+
+_NUMBERS = (4, 5, 6)  # kinds of integers, by their width
+
+
+def to_json(frame: pl.DataFrame) -> str:
+    """The rows as a JSON list of objects; null stands for NaN too, which JSON has not."""
+    rows = [
+        {name: None if is_nan(value) else value for name, value in row.items()}
+        for row in frame.to_dicts()
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def printable_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with texts and column names that may go to a terminal."""
+    lists = _lists(frame)
+    shown = {}
+    for name in (*frame.select(pl.col(pl.String)).columns, *lists):
+        texts = (frame[name].explode() if name in lists else frame[name]).unique().drop_nulls()
+        if unsafe := {text: said for text in texts if (said := printable(text)) != text}:
+            in_list = pl.col(name).list.eval(pl.element().replace(unsafe))
+            shown[name] = in_list if name in lists else pl.col(name).replace(unsafe)
+    return frame.with_columns(**shown).rename({name: printable(name) for name in frame.columns})
+
+
+def _lists(frame: pl.DataFrame) -> list[str]:
+    return frame.select(pl.col(pl.List(pl.String))).columns
+
+
+def write(frame: pl.DataFrame, *, csv: Path | None = None, parquet: Path | None = None) -> None:
+    """Write the frame to files, each complete or not at all; raises UsageError if it cannot."""
+    if csv:
+        with written_whole(csv) as file:
+            guarded(flat(frame)).write_csv(file)
+    if parquet:
+        with written_whole(parquet) as file:
+            frame.write_parquet(file)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete; a device or pipe as it is.
+
+    Raises UsageError if it cannot be written.
+    """
+    with guarded_output(path), _whole(path) as file:
+        yield file
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            yield device
+        return
+    # a name that no other process has: two that write one file must not write into each other
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame for a CSV file: a list of names is the text of a JSON list, ``["a", "b"]``.
+
+    Columns of structs are for programs, and left out.
+    """
+    texts = {
+        column: [
+            None if names is None else json.dumps(names, ensure_ascii=False)
+            for names in frame[column].to_list()
+        ]
+        for column in _lists(frame)
+    }
+    flattened = (pl.Series(name, of_rows, pl.String) for name, of_rows in texts.items())
+    return frame.with_columns(flattened).drop(selectors.struct())
+
+
+def guarded(frame: pl.DataFrame) -> pl.DataFrame:
+    """Texts that a spreadsheet would run as formulas, in cells and names of columns, after a ``'``.
+
+    These begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return and are no number. So
+    that `unguarded` finds them again, one that has such marks before it gets one more.
+    """
+    texts = pl.col(pl.String)
+    runs = texts.str.contains(_FORMULA) & ~texts.str.contains(_NUMBER)
+    cells = frame.with_columns(pl.when(runs).then(texts.str.replace("^", "'")).otherwise(texts))
+    return cells.rename({name: f"'{name}" for name in frame.columns if _runs(name)})
+
+
+def unguarded(frame: pl.DataFrame) -> pl.DataFrame:
+    """What `guarded` was given."""
+    cells = frame.with_columns(pl.col(pl.String).str.replace(_GUARDED, "$1"))
+    return cells.rename({name: re.sub(_GUARDED, r"\1", name) for name in frame.columns})
+
+
+_FORMULA, _GUARDED = r"^'*[=+\-@\t\r]", r"^'('*[=+\-@\t\r])"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+def _runs(text: str) -> bool:
+    return bool(re.search(_FORMULA, text)) and not re.search(_NUMBER, text)
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError unless a file can be written there: its folder exists and is not closed."""
+    with guarded_output(path):
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+        is_device = path.exists() and not path.is_file()
+        place = path if is_device else path.parent
+        if not (is_device or place.is_dir()):
+            raise FileNotFoundError(ENOENT, f"there is no folder {place}")
+        if not os.access(place, os.W_OK):
+            raise PermissionError(EACCES, "you may not write there")
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder that a file is to be in; raises UsageError if it cannot."""
+    with guarded_output(path):
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def guarded_output(path: Path) -> Iterator[None]:
+    """Raise UsageError for a place inside a store or router, and for what the system refuses."""
+    check_outside(path)
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:  # polars has its own for a full disk
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"cannot write {path}: {said}; choose an existing folder with room for it that you may "
+            "write to"
+        ) from error
+
+
+def is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

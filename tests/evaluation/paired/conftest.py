@@ -1,0 +1,88 @@
+"""Files of predictions in which it is known who is right where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.evaluation.results.predictions import ABOUT, Predicted, PredictionsFile
+from clipsyn.store.samples import SampleTable
+
+
+class Answers:
+    """Adds to a file of predictions: each method is right where it is said to be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(
+        self,
+        right: Mapping[tuple[str, int | None], Any],
+        dataset: str = "birds",
+        *,
+        images: Any = None,
+        rows: Any = None,
+        label: int = 1,
+        **about: Any,
+    ) -> Path:
+        """right: by method and seed, (sample,). images: equal numbers above 0 are equal images."""
+        n = len(next(iter(right.values()))) if rows is None else max(rows) + 1
+        content = np.zeros((n, 32), np.uint8)
+        if images is not None:
+            content[:, :2] = np.asarray(images, "<u2")[:, None].view(np.uint8)
+        ids = tuple(f"{row:05}.png" for row in range(n))
+        table = SampleTable(dataset, "test", ids, np.full(n, label, np.int32), content)
+        about["dataset"] = dataset
+        made = []
+        for (name, seed), one in right.items():
+            places = np.arange(n) if rows is None else np.asarray(rows)
+            said = np.where(one, label, 1 - label)
+            made.append((0, Predicted(_about(name, seed, about), places, said, None)))
+        with PredictionsFile(self.path) as file:
+            file.add(made, [table])
+        return self.path
+
+
+def _about(name: str, seed: int | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    row = dict.fromkeys(ABOUT) | {
+        "split": "test",
+        "perturbation": "clean",
+        "head": "zero-shot",
+        "ensemble": None if "/" in name else name,
+        "backbones": [name] if "/" in name else ["a/x", "b/x"],
+        "prompts": "own",
+        "classes": "all",
+        "shots": 0 if seed is None else 16,
+        "seed": seed,
+    }
+    row |= about
+    made_of = " ".join(str(row[column]) for column in ABOUT)
+    return row | {"fingerprint": made_of, "data": {}}
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Answers:
+    return Answers(tmp_path / "p.parquet")
+
+
+@pytest.fixture
+def drawn() -> Callable[..., dict[tuple[str, int | None], np.ndarray]]:
+    """Function (n): who is right, at random: two that learn from three draws, one that does not,
+    two backbones.
+    """
+
+    def make(n: int, seed: int = 0) -> dict[tuple[str, int | None], np.ndarray]:
+        rng = np.random.default_rng(seed)
+        hard = rng.random(n)
+        accuracies = {"nlc": 0.8, "moe": 0.7, "log-avg": 0.7, "a/x": 0.5, "b/x": 0.55}
+        return {
+            (name, draw): rng.random(n) < np.clip(accuracy + 0.5 - hard, 0.02, 0.98)
+            for name, accuracy in accuracies.items()
+            for draw in (range(3) if name in ("nlc", "moe") else [None])
+        }
+
+    return make

@@ -1,0 +1,109 @@
+"""Differences of two methods by hand, and against loops over images."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from clipsyn.evaluation.paired.measures import Sides, difference, matched
+from clipsyn.stats.crossed import crossed
+from clipsyn.stats.significance import mcnemar
+
+ONE, OTHER = np.array([True, False]), np.array([False, False])
+
+
+def test_draws_are_matched_by_seed():
+    drawn, fixed = {0: ONE, 2: ONE, 1: ONE}, {None: ONE}
+    assert matched(fixed, fixed) == [(None, None)]
+    assert matched(drawn, fixed) == [(0, None), (2, None), (1, None)]
+    assert matched(fixed, drawn) == [(None, 0), (None, 2), (None, 1)]
+    assert matched(drawn, {1: OTHER, 0: OTHER, 7: OTHER}) == [(0, 0), (1, 1)]
+    assert matched({0: ONE}, {1: OTHER}) == []
+
+
+def test_sides_put_the_same_draws_beside_each_other():
+    sides = Sides.of({0: ONE, 1: ~ONE}, {None: OTHER}, [(0, None), (1, None)])
+    assert sides.first.tolist() == [[True, False], [False, True]]
+    assert sides.second.tolist() == [[False, False], [False, False]]
+    assert sides.draws == 2
+    assert Sides.of({None: ONE}, {None: OTHER}, [(None, None)]).draws == 0
+
+
+def random_sides(n: int = 60, draws: int = 3, drawn: bool = True) -> Sides:
+    rng = np.random.default_rng(n)
+    return Sides(rng.random((draws, n)) < 0.7, rng.random((draws, n)) < 0.6, drawn)
+
+
+def test_numbers_are_those_of_a_count_over_images_and_draws():
+    sides = random_sides()
+    only, total = [0, 0], 0
+    for draw in range(3):
+        for image in range(60):
+            first, second = sides.first[draw, image], sides.second[draw, image]
+            only[0] += first and not second
+            only[1] += second and not first
+            total += int(first) - int(second)
+    assert sides.only() == pytest.approx((only[0] / 3, only[1] / 3))
+    found = difference([sides], np.linspace(0, 1, 101))
+    assert found.value == pytest.approx(total / 180)
+    assert found.images == pytest.approx((0.025, 0.975))
+    assert (found.n, found.draws, found.datasets) == (60, 3, 1)
+    assert found.both == crossed([sides.lead]).interval()
+
+
+def test_mcnemar_keeps_the_draws_of_an_image_together():
+    """Over all ways to change the methods of whole images."""
+    rng = np.random.default_rng(1)
+    sides = Sides(rng.random((2, 9)) < 0.8, rng.random((2, 9)) < 0.5, True)
+    lead = sides.lead.astype(int)
+    as_far = [
+        abs((lead * np.array(signs)).sum()) >= abs(lead.sum())
+        for signs in itertools.product([-1, 1], repeat=9)
+    ]
+    assert sides.mcnemar() == pytest.approx(np.mean(as_far))
+
+
+def test_p_is_mcnemars_where_nothing_is_drawn_and_for_one_draw():
+    for drawn in (True, False):
+        sides = random_sides(draws=1, drawn=drawn)
+        only = [int(count) for count in sides.only()]
+        found = difference([sides], np.zeros(3))
+        assert found.p == pytest.approx(mcnemar(*only))
+        assert np.isnan(found.both).all() == drawn
+    assert found.both == found.images
+
+
+def test_p_over_draws_and_images_is_never_below_that_over_images():
+    sides = random_sides(400)
+    found = difference([sides], np.zeros(3))
+    assert found.p == max(crossed([sides.lead]).p_value(), sides.mcnemar())
+    swinging = sides._replace(first=np.repeat([[True], [False], [True]], 400, axis=1))
+    assert difference([swinging], np.zeros(3)).p > 100 * swinging.mcnemar()
+
+
+def test_a_mean_has_datasets_of_equal_weight():
+    large, small = random_sides(300), random_sides(30)
+    found = difference([large, small], np.zeros(3))
+    assert found.value == pytest.approx((large.lead.mean() + small.lead.mean()) / 2)
+    assert (found.n, found.datasets) == (330, 2)
+    assert found.p == pytest.approx(crossed([large.lead, small.lead]).p_value())
+    still = [Sides(one.first[:1], one.second[:1], False) for one in (large, small)]
+    found = difference(still, np.zeros(3))
+    expected = crossed([one.lead for one in still], drawn=[False, False]).p_value()
+    assert found.p == pytest.approx(expected)
+    assert not math.isnan(found.p)
+
+
+def test_methods_that_are_right_on_the_same_images_do_not_differ():
+    sides = random_sides()
+    found = difference([sides._replace(second=sides.first)], np.zeros(3))
+    assert (found.value, found.p) == (0, 1)
+
+
+def test_a_mean_over_few_images_says_no_more_than_a_sign_test():
+    always = Sides(np.ones((1, 3), bool), np.zeros((1, 3), bool), False)
+    assert difference([always], np.zeros(3)).p == pytest.approx(2 * 0.5**3)
+    assert difference([always, always], np.zeros(3)).p == pytest.approx(2 * 0.5**6)

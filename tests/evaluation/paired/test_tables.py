@@ -1,0 +1,144 @@
+"""What the tables say, cell by cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.evaluation.paired import PairedSettings, compare_methods
+from clipsyn.evaluation.paired.tables import tables
+from clipsyn.show.frames import printable_frame
+from clipsyn.show.numbers import NOTHING
+from clipsyn.show.text import text_of
+
+
+def shown(path, *names: str, **settings) -> dict[str, str]:
+    frame = printable_frame(compare_methods(path, *names, **settings))
+    made = tables(frame, PairedSettings(**settings))
+    return {name: text_of(several, terminal=False) for name, several in made.items()}
+
+
+@pytest.fixture
+def sure(answers) -> object:
+    """Of 40 images nlc gets 36 right, log-avg 20 of the same, a/x none but two others."""
+    place = np.arange(40)
+    right = {
+        ("nlc", None): place < 36,
+        ("log-avg", None): place < 20,
+        ("vote-1", None): place % 2 == 0,
+        ("a/x", None): place >= 38,
+    }
+    return answers.add(right)
+
+
+def test_two_methods_have_a_line_for_each_dataset(sure, answers, drawn, read_table):
+    answers.add({("nlc", None): np.ones(10, bool), ("log-avg", None): np.ones(10, bool)}, "cars")
+    text = shown(sure, "nlc", "log-avg")["test, own, all"]
+    assert text.startswith("nlc less log-avg · test · clean · prompts own · head zero-shot\n")
+    table = read_table(text)
+    assert table.column("dataset") == ["birds", "cars", "mean over 2"]
+    row = table.row("birds")
+    assert (row["nlc"], row["log-avg"], row["difference"]) == ("90.0", "50.0", "+40.0")
+    assert (row["only nlc"], row["only log-avg"]) == ("16.0", "0.0")
+    assert (row["McNemar"], row["p"], row["p (Holm)"]) == ("<0.001",) * 3
+    assert table.row("cars")["difference"] == "+0.0="
+    assert table.row("cars")["p"] == "1.000"
+    assert table.row("mean over 2")["McNemar"] == NOTHING
+
+
+def test_perturbations_are_lines_too(sure, answers, read_table):
+    place = np.arange(40)
+    worse = {("nlc", None): place < 4, ("log-avg", None): place < 3}
+    answers.add(worse, perturbation="jpeg-3")
+    table = read_table(shown(sure, "nlc", "log-avg")["test, own, all"])
+    assert table.column("perturbation") == ["clean", "jpeg-3"]
+    assert table.row("birds", "jpeg-3")["difference"] == "+2.5="
+
+
+def test_all_methods_have_a_ranking_and_a_matrix(sure, read_table):
+    texts = shown(sure)
+    ranking = read_table(texts["ranking, birds, test, clean, own, all"])
+    assert "differences from nlc" in texts["ranking, birds, test, clean, own, all"]
+    assert ranking.column("method") == ["nlc", "log-avg", "vote-1"]
+    assert ranking.row("log-avg")["difference"] == "-40.0"
+    assert ranking.row("log-avg")["only it"] == "0.0"
+    assert ranking.row("log-avg")["only nlc"] == "16.0"
+    assert ranking.row("nlc")["difference"] == NOTHING
+    text = texts["all pairs, birds, test, clean, own, all"]
+    lines = [line.split() for line in text.splitlines()[-3:]]
+    assert lines == [
+        ["1", "nlc", "+40.0", "+40.0"],
+        ["2", "log-avg", "-40.0", "+0.0="],
+        ["3", "vote-1", "-40.0", "+0.0="],
+    ]
+
+
+def test_one_method_is_the_reference_of_the_others(sure, read_table):
+    texts = shown(sure, "log-avg", backbones="a/x")
+    assert {*texts} == {"ranking, birds, test, clean, own, all", "what they mean"}
+    table = read_table(texts["ranking, birds, test, clean, own, all"])
+    assert table.row("nlc")["difference"] == "+40.0"
+    assert table.row("a/x")["difference"] == "-45.0"
+
+
+def test_the_mean_stands_for_the_datasets_unless_details_are_asked_for(sure, answers, drawn):
+    answers.add({key: one[:20] for key, one in drawn(20).items()}, "cars")
+    names = {*shown(sure)}
+    assert names == {
+        "ranking, mean, test, clean, own, all",
+        "all pairs, mean, test, clean, own, all",
+        "what they mean",
+    }
+    detailed = shown(sure, details=True)
+    for dataset in ("birds", "cars", "mean"):
+        for kind in ("ranking", "all pairs", "pairs"):
+            assert f"{kind}, {dataset}, test, clean, own, all" in detailed
+    assert "mean over 2 datasets · test" in detailed["ranking, mean, test, clean, own, all"]
+    assert "nlc" in detailed["pairs, birds, test, clean, own, all"]
+
+
+def test_notes_are_about_what_is_shown(sure, answers, drawn):
+    assert "partly by luck" not in shown(sure, "nlc", "log-avg")["what they mean"]
+    assert "one draw" not in shown(sure)["what they mean"]
+    answers.add(drawn(40), "cars")
+    assert "partly by luck" in shown(sure, datasets="cars")["what they mean"]
+    answers.add({("moe", 0): np.ones(9, bool), ("log-avg", None): np.ones(9, bool)}, "dogs")
+    assert "With one draw" in shown(sure, datasets="dogs")["what they mean"]
+
+
+def test_names_of_strangers_are_shown_as_they_are(answers):
+    one, other = "[red]x\x1b[31m:a=1", "\u202e<b>"
+    place = np.arange(8)
+    path = answers.add({(one, None): place < 4, (other, None): place < 5})
+    text = shown(path, one, other)["test, own, all"]
+    assert "\x1b" not in text
+    assert "[red]x\\u001b[31m:a=1" in text
+    assert "\\u202e<b>" in text
+
+
+def test_draws_and_shots_are_said(answers, drawn):
+    text = shown(answers.add(drawn(30)), "nlc", "moe")["test, own, all"]
+    assert text.split("\n")[0].endswith("head zero-shot · 16 shots · 3 draws")
+    frame = compare_methods(answers.path, "nlc", "moe").with_columns(shots=pl.lit(None, pl.Int32))
+    (table,) = tables(frame, PairedSettings())["test, own, all"]
+    assert "the whole support" in table.title
+
+
+def test_cells_have_numbers_for_those_who_sort_and_read_them(sure):
+    frame = compare_methods(sure, "nlc", "log-avg")
+    (table,) = tables(frame, PairedSettings())["test, own, all"]
+    cells = {column.name: column.cells[0] for column in table.columns}
+    row = frame.row(0, named=True)
+    assert cells["difference"].value == pytest.approx(100 * row["difference"])
+    assert cells["p"].value == row["p"]
+    assert cells["95 % of difference"].low == pytest.approx(100 * row["ci_low"])
+    assert cells["both"].high == pytest.approx(100 * row["both_high"])
+
+
+def test_no_difference_is_shown_as_minus_nothing(answers):
+    one, other = np.arange(4000) % 2 == 0, np.arange(4000) % 2 == 1
+    one[0] = False
+    path = answers.add({("nlc", None): one, ("log-avg", None): other})
+    assert compare_methods(path, "nlc", "log-avg")["difference"].item() < 0
+    assert "+0.0=" in shown(path, "nlc", "log-avg")["test, own, all"]

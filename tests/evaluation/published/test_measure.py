@@ -1,0 +1,194 @@
+"""Ours minus what is published: which numbers are compared, and which are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import clipsyn
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.evaluation.published import CompareSettings
+from clipsyn.evaluation.published.measure import COMPARED, unpublished
+from clipsyn.evaluation.results.frame import RESULT
+
+HEAD = "dataset,backbone,accuracy,source,metric,prompts\n"
+
+
+def ours(**changes: Any) -> dict[str, Any]:
+    """A row of `clipsyn zeroshot`: 62.0 % (60.0 to 64.0) on Food-101."""
+    about = {
+        "dataset": "food101",
+        "split": "test",
+        "perturbation": "clean",
+        "head": "zero-shot",
+        "backbones": ["RN50/openai"],
+        "prompts": "own",
+        "classes": "all",
+        "shots": 0,
+        "metric": "acc1",
+        "value": 0.62,
+        "ci_low": 0.6,
+        "ci_high": 0.64,
+        "n": 25_250,
+        "fingerprint": str(changes),
+    }
+    return dict.fromkeys(RESULT) | about | changes
+
+
+def frame(*rows: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=RESULT)
+
+
+@pytest.fixture
+def compare(tmp_path: Path):
+    """Function from rows of ours, and lines of a reference, to the rows that are compared."""
+
+    def run(rows: list[dict[str, Any]], theirs: str, **settings: Any) -> list[dict[str, Any]]:
+        path = tmp_path / "theirs.csv"
+        path.write_text(HEAD + theirs, "utf-8")
+        found = clipsyn.compare(frame(*rows), reference=str(path), **settings)
+        assert dict(found.schema) == COMPARED
+        return found.to_dicts()
+
+    return run
+
+
+def test_difference_and_interval_are_ours_minus_the_published_number(compare) -> None:
+    (row,) = compare([ours()], "food101,RN50/openai,0.613,A table,,\n")
+    assert row["difference"] == pytest.approx(0.007)
+    assert row["difference_low"] == pytest.approx(-0.013)
+    assert row["difference_high"] == pytest.approx(0.027)
+    assert (row["published"], row["value"], row["source"]) == (0.613, 0.62, "A table")
+    assert (row["dataset"], row["backbone"], row["n"]) == ("food101", "RN50/openai", 25_250)
+    assert row["usual_n"] == 25_250
+
+
+@pytest.mark.parametrize(
+    ("published", "tolerance", "beyond"),
+    [(0.615, 0.5, False), (0.6149, 0.5, True), (0.6251, 0.5, True), (0.7, 8.0, False)],
+)
+def test_beyond_the_tolerance_in_points_either_way(
+    compare, published: float, tolerance: float, beyond: bool
+) -> None:
+    (row,) = compare([ours()], f"food101,RN50/openai,{published},A,,\n", tolerance=tolerance)
+    assert row["beyond"] is beyond
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"perturbation": "jpeg-3"},
+        {"split": "train"},
+        {"head": "linear-probe"},
+        {"shots": 16},
+        {"classes": "new"},
+        {"ensemble": "nlc"},
+        {"backbones": ["RN50/openai", "RN101/openai"]},
+        {"backbones": ["RN50/laion"]},
+        {"metric": "nll"},
+        {"metric": "mean_per_class_recall"},
+        {"dataset": "birds"},
+        {"value": float("nan")},
+    ],
+    ids=str,
+)
+def test_what_is_not_published_is_not_compared(compare, changes: dict[str, Any]) -> None:
+    theirs = "food101,RN50/openai,0.6,A,,\n"
+    rows = compare([ours(), ours(**changes)], theirs)
+    assert [row["value"] for row in rows] == [0.62]
+    with pytest.raises(UsageError):
+        compare([ours(**changes)], theirs)
+
+
+def test_other_names_of_the_same_thing(compare) -> None:
+    theirs = "pets,RN50-quickgelu/openai,0.8,A,,\nimagenet,RN50/openai,0.6,A,,\n"
+    per_class = ours(dataset="oxford_pets", metric="mean_per_class_recall", value=0.81)
+    rows = compare(
+        [per_class, ours(dataset="oxford_pets"), ours(dataset="imagenet1k", split="val")], theirs
+    )
+    assert [(row["dataset"], row["metric"]) for row in rows] == [
+        ("oxford_pets", "mean_per_class_recall"),
+        ("imagenet1k", "acc1"),  # whose test images are its val images
+    ]
+    assert [row["usual_n"] for row in rows] == [3_669, 50_000]
+
+
+def test_prompts_that_a_reference_names(compare) -> None:
+    rows = [ours(), ours(prompts="simple", value=0.5)]
+    theirs = "food101,RN50/openai,0.6,A,,own openai\n"
+    assert [row["prompts"] for row in compare(rows, theirs)] == ["own"]
+    assert len(compare(rows, "food101,RN50/openai,0.6,A,,\n")) == 2
+    with pytest.raises(UsageError, match="under the prompts openai, own, the results under simple"):
+        compare(rows[1:], theirs)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (ours(ensemble="nlc"), "no zero-shot accuracy of a single backbone on clean images"),
+        (ours(backbones=["mine"]), r"no number of a backbone of the results \(mine\)"),
+        (ours(dataset="mine"), r"no number of a dataset of the results \(mine\)"),
+        (ours(metric="mean_per_class_recall"), "in that metric"),
+    ],
+)
+def test_why_nothing_is_shared(compare, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        compare([row], "food101,RN50/openai,0.6,A,,\n")
+
+
+def test_an_empty_frame_is_a_sentence(compare) -> None:
+    with pytest.raises(UsageError, match="clipsyn zeroshot STORE --parquet FILE"):
+        compare([], "food101,RN50/openai,0.6,A,,\n")
+
+
+def test_results_without_intervals_are_compared_without(compare) -> None:
+    (row,) = compare([ours(ci_low=None, ci_high=None)], "food101,RN50/openai,0.6,A,,\n")
+    assert (row["difference_low"], row["difference_high"]) == (None, None)
+
+
+def test_every_published_number_against_itself() -> None:
+    """Against a loop over the file's lines, without the catalogue's names."""
+    import csv
+
+    from clipsyn.catalog.references import references
+
+    lines = references()["openai-zeroshot"].read_text("utf-8").splitlines()
+    rows = list(csv.DictReader(line for line in lines if line[0] != "#"))
+    shifted = [
+        ours(
+            dataset=row["dataset"],
+            backbones=[row["backbone"]],
+            metric=row["metric"],
+            value=float(row["accuracy"]) + 0.001 * (at % 9),
+            fingerprint=str(at),
+        )
+        for at, row in enumerate(rows)
+    ]
+    found = clipsyn.compare(frame(*shifted))
+    assert len(found) == len(rows) == 243
+    assert found["difference"].to_list() == pytest.approx([0.001 * (at % 9) for at in range(243)])
+    assert int(found["beyond"].sum()) == 27 * 3  # 0.6, 0.7 and 0.8 points
+
+
+def test_what_has_no_published_number_is_named() -> None:
+    rows = [ours(), ours(dataset="cub"), ours(backbones=["tiny"]), ours(prompts="simple")]
+    compared = clipsyn.compare(frame(*rows))
+    assert list(unpublished(frame(*rows), compared)) == [
+        "no number is published for cub: not compared",
+        "no number is published for tiny: not compared",
+        "no number is published for prompt set simple: not compared",
+    ]
+    assert list(unpublished(frame(ours()), compared)) == []
+
+
+def test_files_and_settings_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        clipsyn.compare(tmp_path / "gone.parquet")
+    with pytest.raises(UsageError, match="tolerance=… is a number"):
+        clipsyn.compare(frame(ours()), tolerance=-1)
+    with pytest.raises(UnknownName, match=r"did you mean .*tolerance"):
+        clipsyn.compare(frame(ours()), tolerence=1)
+    assert CompareSettings().reference == "openai-zeroshot"

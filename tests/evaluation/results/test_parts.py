@@ -1,0 +1,268 @@
+"""Rows that several processes add to one file, without a lock: none is lost, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import ConflictingResults, UsageError
+from clipsyn.evaluation.results import files, parts
+from clipsyn.evaluation.results.files import RESULTS, ResultsFile
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.evaluation.results.parts import collect
+from tests.evaluation.results.test_files import row
+
+STEPS = [(os, "link"), (parts, "sync"), (pl.LazyFrame, "sink_parquet")] + [
+    (Path, name) for name in ("open", "mkdir", "rename", "unlink", "rmdir")
+]
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def at_step(number: int, happens: Callable[[], None], *, for_good: bool = False) -> Iterator[None]:
+    """Before a step of what is done here on the disk, something happens; for good: before each."""
+    steps, patch = iter(range(1_000_000)), pytest.MonkeyPatch()
+
+    def before(there: Callable) -> Callable:
+        def call(*arguments, **options):
+            step = next(steps)
+            if step == number or (for_good and step > number):
+                happens()
+            return there(*arguments, **options)
+
+        return call
+
+    try:
+        for owner, name in STEPS:
+            patch.setattr(owner, name, before(getattr(owner, name)))
+        yield
+    finally:
+        patch.undo()
+
+
+def killed() -> None:
+    raise Killed
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch) -> None:
+    monkeypatch.setattr(files, "_LONGEST", 0.0)
+    monkeypatch.setattr(parts, "sync", lambda path: path.stat())
+
+
+def fit(name: str) -> list[dict]:
+    return [row(head=name, fingerprint=name, metric=metric) for metric in ("acc1", "nll")]
+
+
+def run(path: Path, *names: str) -> None:
+    """What `evaluate` does."""
+    with ResultsFile(path) as results:
+        for name in names:
+            results.add(fit(name))
+
+
+def expected(*names: str) -> pl.DataFrame:
+    return pl.DataFrame([one for name in names for one in fit(name)], schema=RESULT)
+
+
+def there(path: Path) -> list[str]:
+    frame = collect(path, RESULTS).sort("head", "metric")
+    names = sorted({*frame["head"]})
+    assert frame.equals(expected(*names))  # each once, with all of its rows
+    return names
+
+
+def steps_of(work: Callable[[], None]) -> int:
+    count = []
+    with at_step(-1, lambda: count.append(1), for_good=True):
+        work()
+    return len(count)
+
+
+def test_a_kill_at_any_step_loses_what_was_being_added_and_nothing_else(tmp_path):
+    steps = steps_of(lambda: run(tmp_path / "whole.parquet", "one", "two"))
+    kept = set()
+    for step in range(steps):
+        path = tmp_path / f"{step}.parquet"
+        run(path, "zero")
+        with suppress(Killed), at_step(step, killed, for_good=True):
+            run(path, "one", "two")
+        run(path)
+        kept.add(len(there(path)))
+        run(path, "one", "two")
+        assert pl.read_parquet(path).equals(expected("zero", "one", "two"))
+        assert [it.name for it in tmp_path.glob(f".{path.name}*")] == []
+    assert kept == {1, 2, 3}
+
+
+def test_runs_that_overtake_each_other_at_any_step_lose_nothing(tmp_path):
+    """The second does all that it does, or is killed at any step, between two of the first."""
+    steps = steps_of(lambda: run(tmp_path / "whole.parquet", "one", "two"))
+    for of_first in range(steps):
+        for of_second in (None, steps // 3, steps // 2, steps - 6):
+            path = tmp_path / f"{of_first}-{of_second}.parquet"
+
+            def overtakes(path: Path = path, at: int | None = of_second) -> None:
+                with suppress(Killed):
+                    if at is None:
+                        run(path, "three")
+                        return
+                    with at_step(at, killed, for_good=True):
+                        run(path, "three")
+
+            with at_step(of_first, overtakes):
+                run(path, "one", "two")
+            run(path)
+            assert {*there(path)} >= ({"one", "two"} | ({"three"} if of_second is None else set()))
+            assert collect(path, RESULTS).equals(pl.read_parquet(path))
+
+
+def test_processes_without_locks_lose_nothing(tmp_path):
+    script = """
+import fcntl, sys
+from pathlib import Path
+from clipsyn.evaluation.results.files import ResultsFile
+fcntl.flock = lambda *_: None
+from tests.evaluation.results.test_parts import fit
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(12):
+    with ResultsFile(Path(sys.argv[1])) as results:
+        results.add(fit(f"{sys.argv[2]}-{number:02}"))
+"""
+    path = tmp_path / "r.parquet"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, path, f"{number}"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate() and process.returncode for process in processes] == [0] * 4
+    assert there(path) == [f"{one}-{number:02}" for one in range(4) for number in range(12)]
+    assert [it.name for it in tmp_path.iterdir()] == ["r.parquet"]
+
+
+@pytest.mark.parametrize("room", [2_000, 7_000, 10_000])
+def test_what_does_not_fit_on_the_disk_is_said_and_made_again(tmp_path, room):
+    """A file may not have more bytes: a part, or the file that has the rows of all of them."""
+    script = f"""
+import resource, sys
+from pathlib import Path
+from clipsyn.errors import UsageError
+from tests.evaluation.results.test_parts import run
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+try:
+    for number in range(300):
+        run(Path(sys.argv[1]), f"{{number:03}}", *(f"{{number:03}}-{{it}}" for it in range(20)))
+        print(number, flush=True)
+except UsageError as error:
+    sys.exit(2)
+"""
+    path = tmp_path / "r.parquet"
+    command = [sys.executable, "-c", script, path]
+    ended = subprocess.run(
+        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, check=False
+    )
+    assert ended.returncode == 2
+    done = len(ended.stdout.splitlines())
+    kept = there(path) if path.exists() else []
+    assert len(kept) >= 21 * done
+    run(path, "more")
+    assert there(path) == [*kept, "more"]
+    assert [it.name for it in tmp_path.iterdir()] == ["r.parquet"]
+
+
+@pytest.fixture
+def left(tmp_path, monkeypatch) -> Path:
+    """A file of one fit, and beside it another, which a run added before it was killed."""
+    path = tmp_path / "r.parquet"
+    run(path, "one")
+    ResultsFile(path).add(fit("two"))
+    assert pl.read_parquet(path).equals(expected("one"))
+    return path
+
+
+def test_another_file_in_its_place_does_not_get_what_was_added(left):
+    run(left.with_name("other.parquet"), "other")
+    left.with_name("other.parquet").replace(left)
+    assert there(left) == ["other"]
+    run(left, "more")
+    assert there(left) == ["more", "other"]
+
+
+def test_a_file_that_another_program_wrote_is_added_to(tmp_path):
+    path = tmp_path / "r.parquet"
+    expected("other").select(*reversed(RESULT)).write_parquet(path)
+    run(path, "more")
+    assert pl.read_parquet(path).equals(expected("other", "more"))
+
+
+def test_a_file_that_was_removed_does_not_come_back(left):
+    left.unlink()
+    run(left, "more")
+    assert there(left) == ["more"]
+
+
+def test_a_file_that_is_replaced_meanwhile_is_left_as_it_is(left):
+    results = ResultsFile(left)
+    expected("other").write_parquet(left)
+    for refused in (lambda: results.add(fit("more")), results.__exit__):
+        with pytest.raises(UsageError):
+            refused()
+    assert there(left) == ["other"]
+
+
+def test_runs_that_contradict_each_other_are_refused_until_one_replaces(tmp_path):
+    path = tmp_path / "r.parquet"
+    first, second = ResultsFile(path), ResultsFile(path)
+    first.add(fit("one"))
+    second.add([it | {"fingerprint": "another", "value": 0.25} for it in fit("one")])
+    for refused in (lambda: run(path, "two"), lambda: collect(path, RESULTS)):
+        with pytest.raises(ConflictingResults):
+            refused()
+    ResultsFile(path, replace=True)
+    assert pl.read_parquet(path)["fingerprint"].to_list() == ["another"] * 2
+
+
+def test_what_was_replaced_before_a_kill_is_replaced(left):
+    ResultsFile(left, replace=True).add([it | {"fingerprint": "new"} for it in fit("one")])
+    assert collect(left, RESULTS)["fingerprint"].to_list() == ["two"] * 2 + ["new"] * 2
+    run(left)
+    assert pl.read_parquet(left)["fingerprint"].to_list() == ["two"] * 2 + ["new"] * 2
+
+
+def test_a_part_that_is_damaged_is_said(left):
+    (part,) = left.parent.glob(".*/*.parquet")
+    part.write_bytes(b"")
+    for refused in (lambda: run(left), lambda: collect(left, RESULTS)):
+        with pytest.raises(UsageError):
+            refused()
+
+
+def test_a_link_stays_a_link(tmp_path):
+    path, link = tmp_path / "r.parquet", tmp_path / "link" / "l.parquet"
+    run(path, "one")
+    link.parent.mkdir()
+    link.symlink_to(path)
+    run(link, "two")
+    assert link.is_symlink()
+    assert there(path) == there(link) == ["one", "two"]

@@ -1,0 +1,287 @@
+"""Gains by dataset, and curves by number of labelled images."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise, product
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.figures import few_shot, gains
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.evaluation.tables import BEST
+
+BOTH = ("a/zoo", "b/zoo")
+SERIES = ["birds", "cars"]
+
+
+def row(dataset, ensemble, value, *, metric="acc1", shots=0, seed=None, backbones=BOTH, **more):
+    about = {"dataset": dataset, "split": "test", "perturbation": "clean", "prompts": "own"}
+    about |= {"head": "zero-shot", "classes": "all", "n": 90, "seed": seed, "shots": shots}
+    about |= {"ensemble": ensemble, "metric": metric, "backbones": [*backbones]}
+    return about | {"value": value, "ci_low": value - 0.02, "ci_high": value + 0.02} | more
+
+
+def tidy(*rows):
+    return pl.DataFrame(rows, schema=RESULT)
+
+
+def gain(*arguments, **more):
+    return row(*arguments, metric="gain", **more)
+
+
+GAINS = tidy(
+    gain("birds", "oracle", 0.2),
+    gain("birds", "oracle", 0.1, backbones=BOTH[:1]),  # of a smaller set
+    gain("birds", "class-oracle", 0.12),
+    gain("birds", "best-single", -0.01),  # what there is without an ensemble is none
+    gain("birds", "log-avg", -0.02),
+    gain("birds", "nlc", 0.02, shots=1, seed=0),
+    gain("birds", "nlc", 0.06, shots=4, seed=0),
+    gain("birds", "nlc", 0.08, shots=4, seed=1),
+    gain("birds", "nlc", 0.5, shots=4, seed=1, classes="base"),
+    row("birds", "nlc", 0.9, shots=4),
+    gain("cars", "oracle", 0.4),
+    gain("cars", "class-oracle", 0.1),
+    gain("cars", "log-avg", 0.01),
+    gain("cars", "nlc", 0.05, shots=1, seed=0),
+    gain("cars", "nlc", 0.15, shots=None),  # the whole support is more than any number
+)
+
+
+def by_method(data, *columns):
+    keys = data.select("dataset", "method").rows()
+    return dict(zip(keys, data.select(columns).rows(), strict=True))
+
+
+# gains
+
+
+def test_gains_are_means_over_draws_at_the_most_shots():
+    data = by_method(gains.data(GAINS), "value", "ci_low", "shots", "seeds")
+    assert data["birds", "nlc"] == (pytest.approx(0.07), pytest.approx(0.05), 4, 2)
+    assert data["cars", "nlc"] == (0.15, pytest.approx(0.13), None, 1)
+    assert data["birds", "oracle"][0] == 0.2
+    assert data["birds", "class-oracle"][0] == 0.12
+    assert data["cars", "log-avg"][0] == 0.01
+
+
+def test_means_over_datasets_stand_below():
+    data = by_method(gains.data(GAINS), "value", "ci_low", "datasets")
+    assert data[None, "nlc"] == (pytest.approx(0.11), None, 2)
+    assert data[None, "oracle"] == (pytest.approx(0.3), None, 2)
+    one = gains.data(GAINS.filter(dataset="birds"))
+    assert one["dataset"].null_count() == 0
+
+
+def test_a_method_that_a_dataset_lacks_has_no_mean_and_is_not_drawn():
+    """Its mean would be over other datasets than that of the next bar."""
+    frame = GAINS.filter(~((pl.col("dataset") == "cars") & (pl.col("ensemble") == "nlc")))
+    data = gains.data(frame)
+    assert "nlc" not in set(data["method"])
+    assert data["ensembles"].unique().to_list() == [1]
+
+
+def test_the_ensembles_with_the_largest_mean_gain_are_drawn():
+    more = [gain(d, f"e{at}", at / 100) for d in ("birds", "cars") for at in range(1, 9)]
+    data = gains.data(pl.concat([GAINS.filter(pl.col("ensemble") != "nlc"), tidy(*more)]))
+    assert set(data["method"]) == {"oracle", "class-oracle", "e8", "e7", "e6"}
+    heading = gains(data).get_legend().get_title().get_text()
+    assert " ".join(heading.split()) == "the 3 of 9 ensembles with the largest mean gain"
+
+
+def test_gains_are_bars_of_oracles_and_marks_of_ensembles():
+    ax = gains(gains.data(GAINS))
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert names == ["cars", "birds", "mean of 2"]  # the largest gain on top
+    assert sorted(bar.get_width() for bar in ax.patches) == pytest.approx([10, 11, 12, 20, 30, 40])
+    dots = [line for line in ax.lines if line.get_marker() not in ("", "None", None)]
+    assert sorted(line.get_xdata()[0] for line in dots) == pytest.approx([-2, -0.5, 1, 7, 11, 15])
+    whiskers = sorted(tuple(map(float, it.get_segments()[0][:, 0])) for it in ax.collections)
+    assert whiskers == [pytest.approx(ends) for ends in [(-4, 0), (-1, 3), (5, 9), (13, 17)]]
+
+
+def test_oracles_alone_are_drawn_too():
+    frame = GAINS.filter(pl.col("ensemble").is_in(["oracle", "class-oracle"]))
+    ax = gains(gains.data(frame))
+    assert len(ax.patches) == 6
+    assert not ax.get_legend().get_title().get_text()
+
+
+def test_an_unknown_gain_counts_in_no_mean():
+    frame = pl.concat([GAINS, tidy(gain("flags", "oracle", math.nan))])
+    data = by_method(gains.data(frame), "value")
+    assert data["flags", "oracle"] == (None,)
+    assert data[None, "oracle"] == (pytest.approx(0.3),)
+    gains(gains.data(frame))
+
+
+@pytest.mark.parametrize("figure", [gains, few_shot], ids=["gains", "few-shot"])
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("perturbation", "perturbations=…"),
+        ("prompts", "prompts=…"),
+        ("support", "support, first, second, and this shows one: give a file of one"),
+        ("support_prompts", "give a file of one"),
+    ],
+)
+def test_results_of_several_kinds_are_not_mixed(figure, column, words):
+    frames = [
+        frame.with_columns(pl.lit(value).alias(column))
+        for frame in (GAINS, CURVES)
+        for value in ("first", "second")
+    ]
+    with pytest.raises(UsageError, match=words):
+        figure.data(pl.concat(frames))
+
+
+def test_gains_are_over_the_backbones_of_one_head():
+    other = GAINS.with_columns(head=pl.lit("lda"))
+    with pytest.raises(UsageError, match=r"head, zero-shot, lda, .*: name it with heads=…"):
+        gains.data(pl.concat([GAINS, other]))
+
+
+def test_no_gain_at_all():
+    with pytest.raises(UsageError, match="no gain of any ensemble or oracle to draw: give a store"):
+        gains.data(GAINS.filter(metric="acc1"))
+
+
+def _drawn_gains(name, times):
+    small = pl.col("value", "ci_low", "ci_high") * times
+    frame = GAINS.filter(dataset="birds").with_columns(small, dataset=pl.lit(name))
+    ax = gains(gains.data(frame))
+    ax.figure.draw_without_rendering()
+    return ax
+
+
+@pytest.mark.parametrize("name", ["birds", "W" * 30, "mini-imagenet-mammals"])
+@pytest.mark.parametrize("times", [1, 0.2, 1e-2, 1e-3, 3e-4, 1e-4])
+def test_no_text_of_gains_is_cut_or_covered(name, times):
+    ax = _drawn_gains(name, times)
+    whole = ax.figure.bbox
+    for text in (ax.xaxis.label, *ax.get_yticklabels(), *ax.get_legend().get_texts()):
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= whole.x1, text
+        assert 0 <= box.y0 < box.y1 <= whole.y1, text
+    left, right = ax.get_xlim()
+    below = [
+        it.get_window_extent()
+        for it in ax.get_xticklabels()
+        if left <= it.get_position()[0] <= right
+    ]
+    assert len(below) > 1
+    assert all(one.x1 < other.x0 for one, other in pairwise(below))
+
+
+# few-shot
+
+
+def curves(dataset, plus=0.0):
+    """Two backbones, one ensemble that learns nothing, two that learn from one or four images."""
+    yield row(dataset, None, 0.4 + plus, backbones=BOTH[:1])
+    yield row(dataset, None, 0.5, backbones=BOTH[1:])
+    yield row(dataset, "log-avg", 0.55 + plus)
+    yield row(dataset, "oracle", 0.9)
+    yield row(dataset, "chance", 0.1, backbones=())
+    for name, shots, seed in product(("nlc", "best-single"), (1, 4), (0, 1)):
+        value = (0.4 if name == "nlc" else 0.3) + plus + 0.05 * shots + 0.02 * seed
+        yield row(dataset, name, value, shots=shots, seed=seed)
+    yield row(dataset, "nlc", 0.8 + plus, shots=None)
+    yield row(dataset, "best-single", 0.6 + plus, shots=None)
+
+
+CURVES = tidy(*curves("birds"), *curves("cars", 0.2))
+
+
+def curve(data, name, column="value"):
+    return data.filter(series=name)[column].to_list()
+
+
+def test_curves_are_means_over_datasets_and_draws():
+    data = few_shot.data(CURVES)
+    assert curve(data, "nlc", "shots") == [1, 4, None]
+    assert curve(data, "nlc") == pytest.approx([0.56, 0.71, 0.9])
+    assert curve(data, "best-single") == pytest.approx([0.46, 0.61, 0.7])
+
+
+def test_bands_go_from_the_worst_draw_to_the_best():
+    data = few_shot.data(CURVES)
+    assert curve(data, "nlc", "low") == pytest.approx([0.55, 0.7, 0.9])
+    assert curve(data, "nlc", "high") == pytest.approx([0.57, 0.72, 0.9])
+    assert curve(data, "nlc", "draws") == [2, 2, 1]
+
+
+def test_what_learns_nothing_is_level():
+    data = few_shot.data(CURVES)
+    assert curve(data, "log-avg") == pytest.approx([0.65] * 3)
+    assert curve(data, BEST) == pytest.approx([0.55] * 3)  # 0.5 and 0.6
+    assert not {"oracle", "chance"} & set(data["method"])
+
+
+def test_heads_stand_in_one_figure():
+    other = tidy(*curves("birds", 0.01), *curves("cars", 0.01)).with_columns(head=pl.lit("lda"))
+    other = other.with_columns(shots=pl.col("shots").replace(0, 1))
+    data = few_shot.data(pl.concat([CURVES, other]))
+    assert {"nlc", "nlc on lda", "log-avg", f"{BEST} on lda"} <= set(data["series"])
+    entries = [text.get_text() for text in few_shot(data).get_legend().get_texts()]
+    assert sorted(entries) == sorted(set(data["series"]))
+
+
+def test_datasets_with_other_numbers_of_shots_are_left_out():
+    fewer = tidy(*curves("flags")).filter(pl.col("shots").ne_missing(4))
+    data = few_shot.data(pl.concat([fewer, CURVES]))
+    assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
+    heading = few_shot(data).get_legend().get_title().get_text()
+    assert heading == "mean over 2 of 3 datasets"
+
+
+def test_datasets_with_one_number_of_shots_have_no_curve():
+    fewer = [tidy(*curves(name)).filter(pl.col("shots").is_in([0, 4])) for name in ("x", "y", "z")]
+    data = few_shot.data(pl.concat([*fewer, CURVES]))
+    assert curve(data, "nlc") == curve(few_shot.data(CURVES), "nlc")
+    with pytest.raises(UsageError, match=r"one number of labelled images, .*--shots 1,4,16"):
+        few_shot.data(pl.concat(fewer))
+
+
+def test_the_six_best_ensembles_and_both_references_are_drawn():
+    more = [
+        row(dataset, f"e{at}", 0.5 + at / 100, shots=shots)
+        for dataset in SERIES
+        for at in range(9)
+        for shots in (1, 4, None)
+    ]
+    data = few_shot.data(pl.concat([CURVES, tidy(*more)]))
+    assert set(data["series"]) == {BEST, "best-single", "nlc", "log-avg", "e8", "e7", "e6", "e5"}
+    heading = few_shot(data).get_legend().get_title().get_text()
+    assert "the 6 of 11 ensembles with the largest accuracy" in " ".join(heading.split())
+
+
+def test_lines_go_through_the_numbers_at_equal_steps():
+    data = few_shot.data(CURVES)
+    ax = few_shot(data)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4", "full"]
+    lines = [line.get_ydata().tolist() for line in ax.lines]
+    assert [100 * value for value in curve(data, "nlc")] in lines
+    assert all(list(line.get_xdata()) == [0, 1, 2] for line in ax.lines)
+    tops = [band.get_paths()[0].vertices[:, 1].max() for band in ax.collections]
+    assert max(tops) == pytest.approx(90)
+
+
+def test_what_is_unknown_is_left_out_of_means():
+    broken = CURVES.with_columns(
+        value=pl.when(dataset="cars", ensemble="nlc", seed=0).then(math.nan).otherwise("value")
+    )
+    data = few_shot.data(broken)
+    assert np.isfinite(data["value"].to_numpy()).all()
+    assert curve(data, "nlc", "low")[0] == pytest.approx(0.45)  # of birds alone
+
+
+def test_nothing_that_learned():
+    with pytest.raises(UsageError, match="no method that learned from labelled images to draw"):
+        few_shot.data(CURVES.filter(pl.col("shots") == 0))
+    with pytest.raises(UsageError, match="no accuracy of any method to draw: give what"):
+        few_shot.data(CURVES.filter(metric="ece"))

@@ -1,0 +1,820 @@
+"""The loop on a small store: what is fitted on what, what is skipped, what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from clipsyn.errors import (
+    ConflictingResults,
+    DatasetError,
+    InputError,
+    LeakError,
+    MissingCell,
+    UnknownName,
+    UsageError,
+)
+from clipsyn.evaluation import loop, study
+from clipsyn.evaluation.comparison import Job
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.files import ResultsFile
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.evaluation.results.view import singles
+from clipsyn.evaluation.settings import ProtocolSettings
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.static import VoteTop1
+from clipsyn.methods.heads import HEADS
+from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.methods.numerics.logits import log_softmax
+from clipsyn.methods.pool import Pool
+from clipsyn.store.features import FeatureStore
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory, fakes):
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(split="test", count=40, class_names=CLASSES),
+        fakes.Source(split="train", count=30, class_names=CLASSES),
+        fakes.Source("bare", "test", count=8, class_names=CLASSES),
+        fakes.Source("bare", "train", count=8, class_names=CLASSES),
+    ]
+    sources[-1].labels[:] = -1
+    path = tmp_path_factory.mktemp("loop") / "store"
+    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+
+
+@pytest.fixture
+def store(_store, tmp_path) -> FeatureStore:
+    shutil.copytree(_store.path, tmp_path / "store")
+    return FeatureStore.open(tmp_path / "store")
+
+
+def run(store, **changes) -> pl.DataFrame:
+    settings = {
+        "datasets": "toy",
+        "ensembles": ["log-avg", "super-learner"],
+        "shots": (1, 4, "full"),
+        "seeds": 2,
+    }
+    return evaluate(store, **settings | changes)
+
+
+def timeless(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(~pl.col("metric").str.ends_with("seconds"))
+
+
+def accuracy(frame: pl.DataFrame, **names) -> float:
+    """names: by column; backbone is one on its own."""
+    if backbone := names.pop("backbone", None):
+        frame = singles(frame).filter(backbone=backbone)
+    same = (pl.col(name).eq_missing(value) for name, value in names.items())
+    return frame.filter(pl.col("metric") == "acc1", *same)["value"].item()
+
+
+def test_one_row_a_number(store):
+    frame = run(store)
+    assert dict(frame.schema) == RESULT
+    names = ["ensemble", "backbones", "shots", "seed", "metric"]
+    assert not frame.select(names).is_duplicated().any()
+    assert set(frame["metric"]) == {
+        "acc1",
+        "acc1_independent",
+        "mean_per_class_recall",
+        "nll",
+        "brier",
+        "ece",
+        "ece_floor",
+        "gain",
+        "gain_relative",
+        "gain_over_chosen",
+        "disagreement",
+        "error_inconsistency",
+        "fit_seconds",
+        "predict_seconds",
+    }
+    drawn = frame.filter(pl.col("ensemble") == "super-learner").select("shots", "seed").unique()
+    # nothing in it is random: with the whole support every seed gives the same
+    assert set(drawn.rows()) == {(1, 0), (1, 1), (4, 0), (4, 1), (None, None)}
+    unlearned = frame.filter(pl.col("ensemble") == "log-avg")
+    measured = unlearned.filter(pl.col("metric") != "gain_over_chosen")
+    assert set(measured.select("shots", "seed", "support").rows()) == {(0, None, None)}
+    # against the backbone that is chosen on each draw
+    chosen = unlearned.filter(metric="gain_over_chosen").select("shots", "seed")
+    assert set(chosen.rows()) == set(drawn.rows())
+
+
+def test_numbers_are_those_of_the_parts_put_together_by_hand(store):
+    from clipsyn.methods.ensembles.super_learner import SuperLearner
+
+    frame = run(store)
+    support, test = store.pool("toy", "train"), store.pool("toy", "test")
+    rows = few_shot(support.labels, 4, 1)
+    learner = SuperLearner().fit(support.take(rows))
+    assert accuracy(frame, ensemble="super-learner", shots=4, seed=1) == pytest.approx(
+        learner.score(test)
+    )
+    mean = test.logits.mean(axis=1).argmax(axis=1)
+    assert accuracy(frame, ensemble="log-avg") == pytest.approx((mean == test.labels).mean())
+    for column, name in enumerate(test.backbones):
+        right = test.logits[:, column].argmax(axis=1) == test.labels
+        assert accuracy(frame, backbone=name) == pytest.approx(right.mean())
+
+
+STATIC = ENSEMBLES.groups["Static"]
+
+
+@pytest.fixture
+def alone(fakes, tmp_path) -> FeatureStore:
+    """The same test split, and no other."""
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    source = fakes.Source(split="test", count=40, class_names=CLASSES)
+    return fakes.fill(tmp_path / "alone", encoders, [source])
+
+
+def test_what_learns_nothing_needs_no_support(store, alone, tmp_path):
+    """The numbers are those of a store with a train split, and its results file knows them."""
+    output = tmp_path / "results.parquet"
+    found = run(alone, ensembles=STATIC, output=output)
+    assert set(found["ensemble"]) == {None, "oracle", *STATIC}
+    assert_frame_equal(timeless(found), timeless(run(store, ensembles=STATIC)))
+    again = run(store, ensembles=[*STATIC, "super-learner"], output=output)
+    assert found["fingerprint"].is_in(again["fingerprint"].implode()).all()
+
+
+def test_all_is_what_learns_nothing_where_nothing_can_be_learned_from(alone, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        found = run(alone, ensembles="all", heads=["all"])
+    assert set(found["head"]) == {"zero-shot"}
+    assert set(found["ensemble"]) == {None, "oracle", *STATIC}
+    assert "left out: there are no labelled images to learn from" in caplog.text
+    assert set(found["metric"]) >= {"gain", "acc1"}
+    assert "gain_over_chosen" not in found["metric"]
+    with pytest.raises(MissingCell, match="--split train"):
+        run(alone, support="train", ensembles="all")
+    with pytest.raises(MissingCell, match="--split train"):
+        run(alone, ensembles=["nlc"])
+
+
+def test_means_are_over_the_same_datasets_for_every_method(store):
+    """A dataset without support is left out beside one that has some, as before."""
+    found = run(store, datasets=None, ensembles="all", shots=(1,))
+    assert set(found["dataset"]) == {"toy"}
+    assert set(run(store, datasets=None, ensembles=["log-avg"])["dataset"]) == {"toy", "bare"}
+
+
+class TestPredictionsAlone:
+    VOTES = ("cat cat dog", "ant bee dog", "cat dog dog", "bee bee bee", "dog ant cat")
+    LABELS = ("cat", "dog", "cat", "bee", "ant")
+
+    @pytest.fixture
+    def answers(self, tmp_path) -> FeatureStore:
+        """Three backbones' answers to five images, of which two are ties of three classes."""
+        rows = [
+            {"id": f"{row}", "model": name, "prediction": answer, "label": label}
+            for row, (votes, label) in enumerate(zip(self.VOTES, self.LABELS, strict=True))
+            for name, answer in zip("xyz", votes.split(), strict=True)
+        ]
+        pl.DataFrame(rows).write_csv(tmp_path / "answers.csv")
+        import_files(tmp_path / "answers", [tmp_path / "answers.csv"], ImportSettings("quiz"))
+        return FeatureStore.open(tmp_path / "answers")
+
+    def test_are_combined_by_votes(self, answers, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            found = run(answers, datasets="quiz", ensembles=["log-avg", "vote-1"])
+        # cat, a tie (ant comes first), dog, bee, a tie (ant)
+        assert accuracy(found, ensemble="vote-1") == pytest.approx(3 / 5)
+        assert accuracy(found, ensemble="oracle") == pytest.approx(5 / 5)
+        assert accuracy(found, backbone="x") == pytest.approx(3 / 5)
+        assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
+        assert not set(found["metric"]) & {"nll", "brier", "ece"}
+        assert "log-avg left out: there are predictions alone of x, y, z" in caplog.text
+        assert "on 2 of 5 images no class has the most votes" in caplog.text
+
+    def test_all_is_votes(self, answers):
+        found = run(answers, datasets=None, ensembles="all", heads=["all"])
+        assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
+
+    def test_confidences_decide_ties_and_who_is_asked(self, tmp_path, caplog):
+        """A tie of three is cat's, the surest; bee, though two say so, is least sure."""
+        rows = [
+            {"id": f"{row}", "model": name, "prediction": said, "label": label, "confidence": p}
+            for row, (votes, label, sure) in enumerate(
+                [("ant bee cat", "cat", (0.5, 0.4, 0.9)), ("bee cat bee", "cat", (0.3, 0.8, 0.3))]
+            )
+            for name, said, p in zip("xyz", votes.split(), sure, strict=True)
+        ]
+        pl.DataFrame(rows).write_csv(tmp_path / "sure.csv")
+        import_files(tmp_path / "sure", [tmp_path / "sure.csv"], ImportSettings("quiz"))
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            found = run(FeatureStore.open(tmp_path / "sure"), datasets="quiz", ensembles="all")
+        assert accuracy(found, ensemble="vote-1") == 1 / 2
+        assert accuracy(found, ensemble="conf") == 1
+        assert "no class has the most votes" not in caplog.text
+        assert not set(found["metric"]) & {"nll", "brier", "ece"}
+
+    def test_without_confidences_none_is_the_surest(self, answers, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            found = run(answers, datasets="quiz", ensembles=["vote-1", "conf"])
+        assert set(found["ensemble"]) == {None, "oracle", "vote-1"}
+        assert "conf left out: there are no confidences of x, y, z" in caplog.text
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"ensembles": ["log-avg"]},
+            {"ensembles": ["conf"]},
+            {"ensembles": ["vote-1"], "base_to_new": True},
+            {"heads": ["lda"], "ensembles": ["vote-1"], "support": "test", "splits": "*"},
+        ],
+    )
+    def test_what_they_cannot_do_is_refused(self, answers, changes):
+        with pytest.raises(UsageError, match=r"predictions alone|test split"):
+            run(answers, datasets="quiz", **changes)
+
+    def test_beside_logits(self, store, tmp_path):
+        """A vote like any other, and ties go by the probabilities of those that have some."""
+        table, test = store.samples("toy", "test"), store.pool("toy", "test")
+        said = [CLASSES[row % 3] for row in range(len(table))]
+        frame = pl.DataFrame({"id": list(table.ids), "prediction": said})
+        frame.write_csv(tmp_path / "z.csv")
+        import_files(store.path, [tmp_path / "z.csv"], ImportSettings("toy"))
+        found = run(store, ensembles=["vote-1"])
+        sure = np.zeros((len(table), 1, 4), np.float32)
+        sure[np.arange(len(table)), 0, [CLASSES.index(name) for name in said]] = 1e3
+        pool = Pool.of(np.concatenate([test.logits, sure], axis=1), test.labels)
+        assert accuracy(found, ensemble="vote-1") == pytest.approx(VoteTop1().score(pool))
+        likely = found.filter(pl.col("metric") == "nll")
+        assert set(singles(likely)["backbone"]) == {"fake/one", "fake/two"}
+        assert likely["ensemble"].is_null().all()
+
+
+def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
+    """Every head and ensemble: what is fitted stays the same when they are shuffled."""
+    seen: list[dict] = []
+    fit_head, fit_ensemble = study.fit_head, study.fit_ensemble
+
+    def spy_on_head(*arguments):
+        combiner = fit_head(*arguments)
+        seen.append({"head": combiner.head.learned(), "chosen": combiner.chosen})
+        return combiner
+
+    def spy_on_ensemble(combiner, name, seed):
+        method = fit_ensemble(combiner, name, seed)
+        seen.append({name: method.ensemble.learned()})
+        return method
+
+    monkeypatch.setattr(study, "fit_head", spy_on_head)
+    monkeypatch.setattr(study, "fit_ensemble", spy_on_ensemble)
+    settings = {"heads": ["all"], "ensembles": ["all"], "shots": (4,), "seeds": 1}
+    run(store, **settings)
+    before = seen.copy()
+    seen.clear()
+    samples = store.samples("toy", "test")
+    shuffled = np.random.default_rng(0).permutation(samples.labels)
+    assert not np.array_equal(shuffled, samples.labels)
+    samples.labels[:] = shuffled
+    store.annotate(samples)
+    run(store, **settings)
+    assert len(seen) == len(before) >= len(HEADS) * len(ENSEMBLES)
+    for one, other in zip(before, seen, strict=True):
+        np.testing.assert_equal(one, other)
+
+
+def test_a_pool_of_the_test_split_cannot_be_fitted(store):
+    with pytest.raises(LeakError, match="was given the test split of toy to fit"):
+        study.fit_head(store.pool("toy", "test"), "zero-shot", 0)
+    combiner = study.fit_head(store.pool("toy", "train"), "zero-shot", 0)
+    with pytest.raises(LeakError, match="was given the test split of toy to fit"):
+        study.fit_ensemble(combiner._replace(pool=store.pool("toy", "test")), "super-learner", 0)
+    with pytest.raises(LeakError):
+        run(store, support="test")
+
+
+def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path, monkeypatch):
+    output = tmp_path / "r.parquet"
+    first = run(store, shots=(1,), output=output)
+    stamp = output.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "fit_head", lambda *_: pytest.fail("fitted again"))
+        again = run(store, shots=(1,), output=output)
+    assert again.sort(pl.all()).equals(first.sort(pl.all()))
+    assert output.stat().st_mtime_ns == stamp
+    more = run(store, shots=(1, 4), output=output)
+    assert len(more) > len(first)
+    fresh = timeless(run(store, shots=(1, 4)))
+    assert_frame_equal(timeless(more).sort(pl.all()), fresh.sort(pl.all()))
+
+
+def test_a_second_seed_adds_its_rows_though_its_images_are_the_same(store, tmp_path):
+    """With the whole support the seed is all that tells two fits of NLC apart."""
+    settings = {"ensembles": ["nlc:steps=5"], "shots": ("full",), "output": tmp_path / "r.parquet"}
+    run(store, seeds=1, **settings)
+    both = run(store, seeds=2, **settings)
+    assert set(both.filter(ensemble="nlc:steps=5")["seed"]) == {0, 1}
+    fresh = run(store, seeds=2, **settings | {"output": None})
+    assert_frame_equal(timeless(both).sort(pl.all()), timeless(fresh).sort(pl.all()))
+
+
+def test_other_classes_add_their_rows_though_their_images_are_the_same(store, tmp_path):
+    """What learns nothing differs by the classes alone that it is measured on."""
+    settings = {"ensembles": ["log-avg"], "shots": (), "output": tmp_path / "r.parquet"}
+    run(store, **settings)
+    halves = run(store, base_to_new=True, **settings)
+    assert set(halves.filter(ensemble="log-avg")["classes"]) == {"base", "new"}
+    fresh = run(store, base_to_new=True, **settings | {"output": None})
+    assert_frame_equal(timeless(halves).sort(pl.all()), timeless(fresh).sort(pl.all()))
+
+
+def test_the_images_of_coop_are_those_that_are_fitted_on(store, tmp_path):
+    from clipsyn.methods.ensembles.super_learner import SuperLearner
+
+    support, test = store.pool("toy", "train"), store.pool("toy", "test")
+    rows = np.flatnonzero(support.labels == 1)[:2]  # few_shot would draw from every class
+    items = [[support.ids[row], int(support.labels[row]), ""] for row in rows]
+    (tmp_path / "shot_1-seed_1.json").write_text(json.dumps({"train": items}))
+    frame = run(store, coop=tmp_path, shots=(1,), seeds=1)
+    learned = frame.filter(ensemble="super-learner")
+    assert learned.filter(metric="fit_seconds")["n"].to_list() == [2]
+    scores = SuperLearner().fit(support.take(rows)).combine(test)
+    expected = -log_softmax(scores)[np.arange(len(test)), test.labels].mean()
+    assert learned.filter(metric="nll")["value"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_changed_inputs_do_not_mix(store, tmp_path):
+    output = tmp_path / "r.parquet"
+    run(store, shots=(4,), output=output)
+    samples = store.samples("toy", "train")
+    samples.labels[:] = np.roll(samples.labels, 1)
+    store.annotate(samples)
+    with pytest.raises(ConflictingResults, match="write to another file, or give replace=True"):
+        run(store, shots=(4,), output=output)
+    replaced = run(store, shots=(4,), output=output, replace=True)
+    fresh = timeless(run(store, shots=(4,)))
+    assert_frame_equal(timeless(replaced).sort(pl.all()), fresh.sort(pl.all()))
+
+
+def test_what_is_asked_for_twice_is_measured_once(store):
+    twice = {
+        "splits": ["test", "te*", "test"],
+        "perturbations": ["clean", "clean"],
+        "heads": ["zero-shot", "zero-shot"],
+        "ensembles": ["super-learner", "log-avg", "super-learner"],
+        "shots": (4, "full", 4, "full"),
+    }
+    once = timeless(run(store, shots=(4, "full"))).sort(pl.all())
+    for workers in (1, 2):
+        asked_twice = timeless(run(store, **twice, workers=workers))
+        assert_frame_equal(asked_twice.sort(pl.all()), once)
+
+
+@pytest.fixture
+def splits(store, fakes) -> FeatureStore:
+    """With two more splits of toy, of which the second has no labels, and a dataset without."""
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(split="test-2", count=12, class_names=CLASSES),
+        fakes.Source(split="test-3", count=8, class_names=CLASSES),
+        fakes.Source("photos", "test", count=8, class_names=()),
+    ]
+    sources[1].labels[:] = -1
+    return fakes.fill(store.path, encoders, sources)
+
+
+def test_splits_may_be_patterns(splits):
+    frame = run(splits, splits=["test*"], perturbations=None, datasets=None, shots=())
+    places = set(frame.select("dataset", "split", "perturbation").unique().rows())
+    toy = {("toy", "test", "clean"), ("toy", "test", "jpeg-3"), ("toy", "test-2", "clean")}
+    assert places == toy
+    with pytest.raises(LeakError):
+        run(splits, splits=["test", "tr*"])
+
+
+def test_splits_without_labels_are_left_out_and_said(splits, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(splits, splits=["test", "test-3"], datasets=None, shots=())
+    assert set(frame["split"]) == {"test"}
+    assert frame["value"].is_finite().all()
+    assert "bare/train, photos/test, toy/test-3 left out: no labels" in caplog.text
+    with pytest.raises(DatasetError, match="toy/test-3 has no labels"):
+        run(splits, splits=["test", "test-3"], datasets=["toy"])
+    with pytest.raises(DatasetError, match="toy/test-3 has no labels"):
+        run(splits, splits=["test-3"], datasets=None)  # nothing is left
+
+
+@pytest.fixture
+def three(store, fakes) -> FeatureStore:
+    """A third backbone beside the two."""
+    third = fakes.Encoder("fake/three", size=10, embed_dim=12)
+    sources = [
+        fakes.Source(split=split, count=count, class_names=CLASSES)
+        for split, count in (("test", 40), ("train", 30))
+    ]
+    return fakes.fill(store.path, [third], sources)
+
+
+@pytest.mark.parametrize("head", ["zero-shot", "lda"])
+def test_sets_of_backbones_share_a_file(three, tmp_path, head):
+    output = tmp_path / "r.parquet"
+    settings = {"shots": (4,), "seeds": 1, "heads": [head], "output": output}
+    two = run(three, backbones=["fake/one", "fake/two"], **settings)
+    before = ResultsFile(output).frame
+    all_three = run(three, **settings)
+    together = ResultsFile(output).frame
+    assert together.head(len(before)).equals(before)
+    names = [name for name in RESULT if name != "fingerprint"]
+    assert not timeless(together).select(names).is_duplicated().any()
+    alone = singles(together)
+    assert set(alone["backbone"]) == {"fake/one", "fake/two", "fake/three"}
+    assert len(alone) == 3 * 6  # each metric once
+    run_alone = run(three, **settings | {"output": None})
+    assert_frame_equal(timeless(all_three).sort(pl.all()), timeless(run_alone).sort(pl.all()))
+    again = run(three, backbones=["fake/one", "fake/two"], **settings)
+    assert again.sort(pl.all()).equals(two.sort(pl.all()))
+
+
+def test_backbones_of_other_images_share_no_file(logits, tmp_path):
+    """A sample counts if all could be read: beside others a backbone's own numbers change."""
+    for split, count in (("test", 39), ("train", 20)):
+        path = tmp_path / f"{split}-c.npz"
+        np.savez(path, ids=[f"im{row}" for row in range(count)], logits=np.eye(count, 2))
+        classes = tmp_path / "classes.txt"
+        wanted = ImportSettings("toy", split, backbone="c", classes=classes, intersect=True)
+        import_files(logits.path, [path], wanted)
+    settings = {"ensembles": ["log-avg"], "shots": (), "output": tmp_path / "r.parquet"}
+    run(logits, backbones=["a", "b"], **settings)
+    with pytest.raises(ConflictingResults):
+        run(logits, backbones=["a", "c"], **settings)
+
+
+def test_workers_change_nothing(store):
+    alone = timeless(run(store, shots=(4,)))
+    together = timeless(run(store, shots=(4,), workers=2))
+    assert_frame_equal(together, alone)  # products by one thread are rounded in another way
+
+
+def test_shift_transfer_fits_on_clean_images(store):
+    frame = run(store, perturbations=None, shots=("full",))
+    assert set(frame["perturbation"]) == {"clean", "jpeg-3"}
+    from clipsyn.methods.ensembles.super_learner import SuperLearner
+
+    learner = SuperLearner().fit(store.pool("toy", "train"))
+    shifted = learner.score(store.pool("toy", "test", perturbation="jpeg-3"))
+    found = accuracy(frame, perturbation="jpeg-3", ensemble="super-learner")
+    assert found == pytest.approx(shifted)
+
+
+def test_prompt_transfer_fits_on_other_prompts(store, fakes):
+    sources = [
+        fakes.Source(split=split, count=count, class_names=CLASSES, templates=("art of {c}",))
+        for split, count in (("test", 40), ("train", 30))
+    ]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    fakes.fill(store.path, encoders, sources, prompts="own")
+    frame = run(store, prompts="own", support_prompts="simple", shots=("full",))
+    assert set(frame["prompts"]) == {"own"}
+    fitted = frame.select("support", "support_prompts").drop_nulls()
+    assert set(fitted.rows()) == {("train", "simple")}
+    from clipsyn.methods.ensembles.super_learner import SuperLearner
+
+    learner = SuperLearner().fit(store.pool("toy", "train", prompts="simple"))
+    expected = learner.score(store.pool("toy", "test", prompts="own"))
+    assert accuracy(frame, ensemble="super-learner") == pytest.approx(expected)
+
+
+def test_base_to_new_fits_on_half_of_the_classes(store):
+    frame = run(store, base_to_new=True, shots=("full",))
+    assert set(frame["classes"]) == {"base", "new"}
+    from clipsyn.methods.ensembles.super_learner import SuperLearner
+
+    learner = SuperLearner().fit(store.pool("toy", "train").of_classes([0, 1]))
+    new = store.pool("toy", "test").of_classes([2, 3])
+    assert accuracy(frame, ensemble="super-learner", classes="new") == pytest.approx(
+        learner.score(new)
+    )
+    assert set(frame["n"].unique()) >= {20}
+
+
+def test_all_is_what_can_be_used_for_new_classes(store, caplog):
+    settings = {"base_to_new": True, "shots": (4,), "seeds": 1}
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, heads=["all"], ensembles=["log-avg", "all"], **settings)
+    assert set(frame["head"]) == {"zero-shot"}
+    assert set(frame["ensemble"].drop_nulls()) == {*ENSEMBLES, "oracle"} - {"stacking"}
+    assert "stacking left out: base-to-new cannot use what learns the classes" in caplog.text
+    with pytest.raises(UsageError, match="cannot use stacking"):
+        run(store, ensembles=["all", "stacking"], **settings)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_base_to_new_needs_classes_to_learn_and_a_new_one(fakes, tmp_path, count):
+    names = CLASSES[:count]
+    sources = [fakes.Source(split=split, class_names=names) for split in ("test", "train")]
+    store = fakes.fill(tmp_path / "s", [fakes.Encoder(), fakes.Encoder("fake/two")], sources)
+    if count < 3:
+        with pytest.raises(DatasetError, match=rf"toy has too few classes .* \({count}\)"):
+            run(store, base_to_new=True)
+    else:
+        frame = run(store, base_to_new=True, ensembles="all", shots=(4,), seeds=1)
+        assert accuracy(frame, ensemble="log-avg", classes="new") == 1
+
+
+@pytest.fixture
+def logits(tmp_path) -> FeatureStore:
+    """Two backbones of which there are imported logits, and so no embeddings."""
+    classes = tmp_path / "classes.txt"
+    classes.write_text("cat\ndog\n")
+    random = np.random.default_rng(0)
+    for split, count in (("test", 40), ("train", 20)):
+        labels = ["cat", "dog"] * (count // 2)
+        ids = [f"im{row}" for row in range(count)]
+        for name in ("a", "b"):
+            path = tmp_path / f"{split}-{name}.npz"
+            np.savez(path, ids=ids, labels=labels, logits=random.normal(size=(count, 2)))
+            wanted = ImportSettings("toy", split, backbone=name, classes=classes)
+            import_files(tmp_path / "logits", [path], wanted)
+    return FeatureStore.open(tmp_path / "logits")
+
+
+OF_EMBEDDINGS = {name for name in ENSEMBLES if ENSEMBLES.load(name).needs_embeddings}
+
+
+def test_all_is_what_can_be_used_without_embeddings(logits, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(logits, heads=["all"], ensembles="all", shots=(4,), seeds=1)
+    assert set(frame["head"]) == {"zero-shot"}
+    assert set(frame["ensemble"].drop_nulls()) == {*ENSEMBLES, "oracle"} - OF_EMBEDDINGS
+    assert ", nlc left out: there are no embeddings of a, b" in caplog.text
+
+
+@pytest.mark.parametrize("name", sorted(OF_EMBEDDINGS))
+def test_what_needs_embeddings_is_refused_where_it_is_asked_for(logits, name):
+    with pytest.raises(InputError, match="there are no embeddings of a, b"):
+        run(logits, ensembles=[name], shots=(4,), seeds=1)
+
+
+def test_base_to_new_refuses_what_learns_classes(store):
+    with pytest.raises(UsageError, match="cannot use stacking, which learns the classes"):
+        run(store, base_to_new=True, ensembles=["stacking"])
+    with pytest.raises(UsageError, match="cannot use tip-adapter, which learns the classes"):
+        run(store, base_to_new=True, heads=["tip-adapter"])
+
+
+@pytest.mark.parametrize(("shots", "kept"), [((16, 2, "full"), {2, None}), ((8, 2, 16), {2, 16})])
+def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, kept, monkeypatch):
+    """No class has more than eight."""
+    fitted, fit = [], study.fit_head
+    monkeypatch.setattr(
+        study, "fit_head", lambda pool, *rest: fitted.append(len(pool)) or fit(pool, *rest)
+    )
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, shots=shots, seeds=1, ensembles=["super-learner"])
+    assert set(frame.filter(ensemble="super-learner")["shots"]) == kept
+    assert sorted(fitted) == [0, 8, 30]
+    gone = next(k for k in shots if k not in kept)
+    most = "full" if None in kept else "16"
+    assert f"toy/train: {gone} shots are the same 30 images as {most}: fitted once" in caplog.text
+
+
+@pytest.fixture
+def fits(monkeypatch) -> list[tuple[str, int | None]]:
+    """What is fitted, with its seed: heads, and ensembles that learn."""
+    made: list[tuple[str, int | None]] = []
+    head, ensemble = study.fit_head, study.fit_ensemble
+
+    def fit_head(support, name, seed):
+        if HEADS.load(name.partition(":")[0]).learns:
+            made.append((name, seed))
+        return head(support, name, seed)
+
+    def fit_ensemble(combiner, name, seed):
+        if ENSEMBLES.load(name.partition(":")[0]).learns:
+            made.append((name, seed))
+        return ensemble(combiner, name, seed)
+
+    monkeypatch.setattr(study, "fit_head", fit_head)
+    monkeypatch.setattr(study, "fit_ensemble", fit_ensemble)
+    return made
+
+
+def test_seeds_that_draw_the_same_images_share_what_is_not_random(store, fits):
+    """16 shots are the whole support, for every seed: only NLC differs from seed to seed."""
+    settings = {"shots": (16,), "seeds": 3, "heads": ["lda"]}
+    frame = run(store, ensembles=["super-learner", "nlc:steps=5"], **settings)
+    once = [("lda", None), ("super-learner", None), ("best-single", None)]
+    assert sorted(fits, key=str) == sorted(
+        [*once, *(("nlc:steps=5", s) for s in range(3))], key=str
+    )
+    learned = timeless(frame.filter(ensemble="super-learner")).sort("seed", "metric")
+    assert set(learned["seed"]) == {0, 1, 2}
+    assert learned["fingerprint"].n_unique() == 3
+    first = learned.filter(seed=0).drop("seed", "fingerprint")
+    for seed in (1, 2):
+        assert learned.filter(seed=seed).drop("seed", "fingerprint").equals(first)
+    alone = run(store, ensembles=["super-learner"], **settings | {"seeds": 1})
+    assert (
+        timeless(alone.filter(ensemble="super-learner"))
+        .sort("metric")
+        .equals(learned.filter(seed=0))
+    )
+
+
+def test_the_head_of_the_whole_support_is_fitted_once(store, fits):
+    """For what is random, and for what is not."""
+    ensembles = ["super-learner", "nlc:steps=5"]
+    run(store, ensembles=ensembles, shots=("full",), seeds=3, heads=["lda"])
+    assert fits.count(("lda", None)) == 1
+    assert [seed for name, seed in fits if name == "nlc:steps=5"] == [0, 1, 2]
+
+
+def test_a_head_is_not_fitted_for_what_is_known(store, tmp_path, fits):
+    settings = {"shots": (4,), "seeds": 1, "output": tmp_path / "r.parquet"}
+    run(store, heads=["zero-shot", "lda"], **settings)
+    fits.clear()
+    run(store, heads=["zero-shot", "lda", "anchored-probe"], **settings)
+    assert {name for name, _ in fits} == {"anchored-probe", "super-learner", "best-single"}
+    assert len(fits) == 3
+    fits.clear()
+    both = ["log-avg", "super-learner", "greedy"]
+    run(store, heads=["zero-shot", "lda"], ensembles=both, **settings)
+    assert fits == [("greedy", None), ("lda", None), ("greedy", None)]
+
+
+class TestBudget:
+    """A fit of super-learner, or on the head lda, takes twelve minutes here."""
+
+    SETTINGS: ClassVar = {"shots": (1, 2, 4), "seeds": 1, "budget": 10}
+
+    @pytest.fixture(autouse=True)
+    def _slow(self, monkeypatch):
+        """Seconds of fits are added, and nobody waits for them."""
+        from clipsyn.evaluation.study import _Measures
+
+        measured = _Measures._seconds
+
+        def slow(self, name, combined):
+            ensemble, seconds = self._methods[name]
+            if name == "super-learner" or type(self._combiner.head).__name__ == "ShrinkageLDA":
+                self._methods[name] = type(self._methods[name])(ensemble, seconds + 720)
+            yield from measured(self, name, combined)
+
+        monkeypatch.setattr(_Measures, "_seconds", slow)
+
+    @staticmethod
+    def _shots(frame, **of):
+        return set(frame.filter(**of)["shots"])
+
+    def test_what_took_longer_is_not_fitted_on_more_images(self, store, caplog):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = run(store, ensembles="all", **self.SETTINGS)
+        assert self._shots(frame, ensemble="super-learner") == {1}
+        assert self._shots(frame, ensemble="nlc") == {1, 2, 4}
+        notes = [line for line in caplog.messages if "super-learner on zero-shot left out" in line]
+        assert len(notes) == 1
+
+    def test_on_a_head_that_is_slow_too(self, store):
+        frame = run(store, ensembles=["log-avg", "nlc"], heads=["all"], **self.SETTINGS)
+        assert self._shots(frame, ensemble="nlc", head="lda") == {1}
+        assert self._shots(frame, ensemble="nlc", head="tip-adapter") == {1, 2, 4}
+
+    @pytest.mark.parametrize(
+        "changes", [{"ensembles": ["all", "super-learner"]}, {"ensembles": "all", "budget": 13}]
+    )
+    def test_by_name_or_within_it_all_are_fitted(self, store, caplog, changes):
+        with caplog.at_level(logging.INFO, "clipsyn"):
+            frame = run(store, **self.SETTINGS | changes)
+        assert self._shots(frame, ensemble="super-learner") == {1, 2, 4}
+        assert "left out" not in caplog.text
+
+    def test_a_run_that_goes_on_leaves_out_the_same(self, store, tmp_path, fits):
+        settings = self.SETTINGS | {"output": tmp_path / "r.parquet", "ensembles": "all"}
+        first = run(store, **settings)
+        fits.clear()
+        assert run(store, **settings).equals(first)
+        assert fits == []
+
+
+def test_progress_counts_fits(store, fakes):
+    quiet = fakes.Quiet()
+    run(store, shots=(1, 4), seeds=2, progress=quiet)
+    # what learns nothing; on each of four draws its gains, super-learner and best-single
+    assert quiet.counters == [("fits", 1 + 4 * 3)]
+    assert quiet.counts == [13]
+
+
+def test_each_worker_has_as_much_of_each_head(store):
+    settings = ProtocolSettings(heads=("zero-shot", "lda"), shots=(1, 2, 4), seeds=3)
+    comparisons, _ = loop._comparisons(store, settings)
+    jobs = [Job(one, task) for one in comparisons for task in one.plan().tasks()]
+    shares = [loop._share(jobs, (number, 3)) for number in range(3)]
+    places = {id(job): place for place, job in enumerate(jobs)}
+    order = [[places[id(job)] for job in share] for share in shares]
+    assert sorted(place for each in order for place in each) == list(range(len(jobs)))
+    assert all(each == sorted(each) for each in order)
+    for head in ("zero-shot", "lda"):
+        counts = [sum(job.task.head == head for job in share) for share in shares]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_what_learns_nothing_is_compared_with_the_backbone_chosen_on_each_draw(store):
+    frame = run(store, ensembles=["log-avg", "best-single"], seeds=2)
+    gains = frame.filter(metric="gain_over_chosen")
+    assert len(gains) == 3 * 5  # log-avg, the oracle and best-single; 1 and 4 shots twice, full
+    for row in gains.iter_rows(named=True):
+        draw = {"shots": row["shots"], "seed": row["seed"]}
+        single = accuracy(frame, ensemble="best-single", **draw)
+        learned = row["ensemble"] == "best-single"
+        own = single if learned else accuracy(frame, ensemble=row["ensemble"], shots=0)
+        assert row["value"] == pytest.approx(own - single, abs=1e-6)
+        assert (row["support"], row["support_prompts"]) == ("train", "simple")
+    assert gains["fingerprint"].n_unique() == len(gains)
+
+
+def test_what_the_support_lacks_is_said(store, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        run(store, shots=(1, 16))
+    assert "toy/train: 4 of 4 classes have fewer than 16 images" in caplog.text
+    samples = store.samples("toy", "train")
+    samples.labels[samples.labels == 2] = 1
+    store.annotate(samples)
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, shots=(1,))
+    assert "toy/train: 1 of 4 classes have no image to learn from" in caplog.text
+    assert frame.filter(pl.col("metric") == "acc1")["value"].is_finite().all()
+
+
+def test_a_head_that_needs_more_samples_is_left_out_and_said(store, caplog):
+    with caplog.at_level(logging.INFO, "clipsyn"):
+        frame = run(store, heads=["linear-probe", "zero-shot"], shots=(1,))
+    assert "toy, 1 shots, linear-probe left out" in caplog.text
+    assert set(frame["head"]) == {"zero-shot"}
+
+
+def test_one_backbone_is_that_backbone(store):
+    frame = run(store, backbones="fake/one", ensembles=["log-avg", "super-learner", "nlc"])
+    alone = accuracy(frame, ensemble=None)
+    for row in frame.filter(pl.col("metric") == "acc1").iter_rows(named=True):
+        assert row["value"] == alone, row
+
+
+def test_unreadable_images_are_left_out_of_everything(fakes, tmp_path):
+    sources = [
+        fakes.Source(split="test", count=40, class_names=CLASSES, bad={3: "cut off"}),
+        fakes.Source(split="train", count=30, class_names=CLASSES, bad={0: "cut off"}),
+    ]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    store = fakes.fill(tmp_path / "s", encoders, sources, max_bad=0.5)
+    frame = run(store)
+    measured = frame.filter(~pl.col("metric").str.ends_with("seconds"))
+    assert set(measured["n"]) == {39}
+    fitted = frame.filter(pl.col("metric") == "fit_seconds", pl.col("shots").is_null())
+    assert set(fitted["n"]) == {29}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"ensembles": ["super-lerner"]}, UnknownName, "did you mean super-learner"),
+        ({"ensembles": ["nlc:hiden=3"]}, UnknownName, "did you mean hidden"),
+        ({"ensembles": ["nlc:hidden=many"]}, UsageError, "many is not a whole number"),
+        ({"heads": ["zeroshot"]}, UnknownName, "did you mean zero-shot"),
+        ({"datasets": "toys"}, UnknownName, "did you mean toy"),
+        ({"support": "val"}, MissingCell, r"clipsyn extract .* --split val"),
+        ({"perturbations": "fog-3"}, UnknownName, "unknown perturbation 'fog-3'"),
+        ({"datasets": "bare"}, DatasetError, "bare/train has no labels"),
+        ({"shots": (0,)}, UsageError, "images a class from 1 to 1,000,000, not 0"),
+        ({"shots": (3_000_000_000,)}, UsageError, "images a class from 1 to 1,000,000, not 3"),
+        ({"heads": []}, UsageError, "no head is asked for"),
+        ({"splits": []}, UsageError, "no split is asked for"),
+    ],
+)
+def test_bad_input_is_one_sentence(store, changes, error, message):
+    with pytest.raises(error, match=message):
+        run(store, **changes)
+
+
+def test_two_classes_of_one_name_stay_two(fakes, tmp_path):
+    names = ("crane", "dog", "crane")
+    sources = [
+        fakes.Source(split=s, count=n, class_names=names) for s, n in (("test", 30), ("train", 24))
+    ]
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
+    store = fakes.fill(tmp_path / "s", encoders, sources)
+    test = store.pool("toy", "test")
+    assert np.array_equal(test.logits[:, :, 0], test.logits[:, :, 2])  # their texts are the same
+    frame = run(store, ensembles=["log-avg", "super-learner", "vote-1", "nlc"])
+    mean = test.logits.mean(axis=1).argmax(axis=1)  # the lowest index of equals
+    assert 2 not in mean
+    assert accuracy(frame, ensemble="log-avg") == pytest.approx((mean == test.labels).mean())
+    assert frame["value"].is_finite().all()

@@ -1,0 +1,206 @@
+"""What `evaluate` keeps of every method's predictions is what its results are of."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation import study
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.results.predictions import subjects
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.methods.numerics.fewshot import few_shot
+from clipsyn.store.features import FeatureStore
+
+CLASSES = ("ant", "bee", "cat", "dog")
+SETTINGS = {
+    "ensembles": ["log-avg", "super-learner", "nlc:steps=5"],
+    "shots": (1, 4, "full"),
+    "seeds": 2,
+}
+UNTIMED = ~pl.col("metric").str.ends_with("seconds")
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory, fakes):
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [
+        fakes.Source(split="test", count=40, class_names=CLASSES, bad={3: "cut"}),
+        fakes.Source(split="train", count=30, class_names=CLASSES),
+    ]
+    sources[0].labels[7] = -1
+    path = tmp_path_factory.mktemp("predictions") / "store"
+    return fakes.fill(path, encoders, sources, ("clean", "jpeg:3"), max_bad=1.0)
+
+
+@pytest.fixture
+def store(_store, tmp_path) -> FeatureStore:
+    shutil.copytree(_store.path, tmp_path / "store")
+    return FeatureStore.open(tmp_path / "store")
+
+
+def accuracies(path) -> pl.DataFrame:
+    """By fingerprint, from the predictions alone."""
+    right = (pl.col("label") == pl.col("prediction")).mean()
+    return pl.read_parquet(path).group_by("fingerprint").agg(value=right, n=pl.len().cast(pl.Int64))
+
+
+def check(frame: pl.DataFrame, path) -> None:
+    """Every accuracy of a backbone or an ensemble is that of its predictions."""
+    results = frame.filter(pl.col("ensemble").ne_missing("oracle"), metric="acc1")
+    columns = ["fingerprint", "value", "n"]
+    found = accuracies(path).sort("fingerprint")
+    assert len(found) > 0
+    assert_frame_equal(found.select(columns), results.select(columns).sort("fingerprint"))
+
+
+@pytest.mark.parametrize("heads", [["zero-shot"], ["lda"]])
+def test_results_follow_from_predictions(store, tmp_path, heads):
+    path = tmp_path / "p.parquet"
+    frame = evaluate(store, predictions=path, heads=heads, perturbations="*", **SETTINGS)
+    check(frame, path)
+    names = set(subjects(path)["ensemble"])
+    assert names == {None, "best-single", "log-avg", "super-learner", "nlc:steps=5"}
+    assert set(subjects(path)["perturbation"]) == {"clean", "jpeg-3"}
+    assert_frame_equal(
+        frame.filter(UNTIMED),
+        evaluate(store, heads=heads, perturbations="*", **SETTINGS).filter(UNTIMED),
+    )
+
+
+def test_an_image_has_what_the_method_says_of_it(store, tmp_path):
+    """Fitted again by hand; unreadable and unlabelled images are left out."""
+    from clipsyn.methods.ensembles.super_learner import SuperLearner
+
+    path = tmp_path / "p.parquet"
+    evaluate(store, predictions=path, **SETTINGS)
+    found = pl.read_parquet(path).filter(ensemble="super-learner", shots=4, seed=1)
+    support, test = store.pool("toy", "train"), store.pool("toy", "test")
+    learner = SuperLearner().fit(support.take(few_shot(support.labels, 4, 1)))
+    counted = [row for row in range(40) if row not in (3, 7)]
+    p = learner.predict_proba(test)[counted]
+    assert found["sample_id"].to_list() == [test.ids[row] for row in counted]
+    assert found["label"].to_list() == test.labels[counted].tolist()
+    assert found["prediction"].to_list() == p.argmax(axis=1).tolist()
+    assert found["confidence"].to_numpy() == pytest.approx(p.max(axis=1), rel=1e-5)
+    content = store.samples("toy", "test").content[counted]
+    assert found["image"].to_list() == [int.from_bytes(bytes(it[:8]), "little") for it in content]
+
+
+def test_classes_are_those_of_the_dataset_where_methods_know_some_alone(store, tmp_path):
+    path = tmp_path / "p.parquet"
+    frame = evaluate(store, predictions=path, base_to_new=True, ensembles=["log-avg"], shots=(1,))
+    check(frame, path)
+    found = pl.read_parquet(path).filter(ensemble="log-avg")
+    assert set(found.filter(classes="base")["label"]) == {0, 1}
+    assert set(found.filter(classes="new")["label"]) == {2, 3}
+    assert set(found.filter(classes="new")["prediction"]) <= {2, 3}
+
+
+def test_predictions_without_probabilities_have_no_confidence(tmp_path):
+    rows = [
+        {"id": f"{row}", "model": name, "prediction": said, "label": "cat"}
+        | ({"confidence": 0.25 * (row + 1)} if with_confidence else {})
+        for name, with_confidence in (("sure", True), ("mute", False))
+        for row, said in enumerate(("cat", "dog", "cat"))
+    ]
+    for name in ("sure", "mute"):
+        part = [row for row in rows if row["model"] == name]
+        pl.DataFrame(part).write_csv(tmp_path / f"{name}.csv")
+        import_files(tmp_path / "quiz", [tmp_path / f"{name}.csv"], ImportSettings("quiz"))
+    path = tmp_path / "p.parquet"
+    frame = evaluate(FeatureStore.open(tmp_path / "quiz"), predictions=path, ensembles=["vote-1"])
+    check(frame, path)
+    found = pl.read_parquet(path)
+    of = {name: found.filter(pl.col("backbones") == f'["{name}"]') for name in ("sure", "mute")}
+    assert of["mute"]["confidence"].is_null().all()
+    assert of["sure"]["confidence"].to_list() == pytest.approx([0.25, 0.5, 0.75], abs=0.3)
+    assert found.filter(ensemble="vote-1")["confidence"].is_null().all()
+
+
+class Fits:
+    """Counts the ensembles that are fitted; raises at one of them."""
+
+    def __init__(self, monkeypatch, stop: int = -1) -> None:
+        self.count, self._stop, self._fit = 0, stop, study.fit_ensemble
+        monkeypatch.setattr(study, "fit_ensemble", self)
+
+    def __call__(self, *arguments):
+        if self.count == self._stop:
+            raise KeyboardInterrupt
+        self.count += 1
+        return self._fit(*arguments)
+
+
+def test_a_run_that_was_stopped_goes_on_from_there(store, tmp_path, monkeypatch):
+    where = {"output": tmp_path / "r.parquet", "predictions": tmp_path / "p.parquet"}
+    with monkeypatch.context() as patch:
+        whole = Fits(patch)
+        expected = evaluate(store, predictions=tmp_path / "whole.parquet", **SETTINGS)
+    with monkeypatch.context() as patch:
+        first = Fits(patch, stop=7)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(store, **where, **SETTINGS)
+    with monkeypatch.context() as patch:
+        rest = Fits(patch)
+        frame = evaluate(store, **where, **SETTINGS)
+    assert first.count + rest.count == whole.count
+    assert_frame_equal(frame.filter(UNTIMED), expected.filter(UNTIMED))
+    same = pl.read_parquet(where["predictions"])
+    assert_frame_equal(same, pl.read_parquet(tmp_path / "whole.parquet"))
+    with monkeypatch.context() as patch:
+        again = Fits(patch)
+        evaluate(store, **where, **SETTINGS)
+    assert again.count == 0
+    assert_frame_equal(pl.read_parquet(where["predictions"]), same)
+
+
+def test_results_that_are_there_get_their_predictions_and_stay(store, tmp_path):
+    output, path = tmp_path / "r.parquet", tmp_path / "p.parquet"
+    evaluate(store, output=output, **SETTINGS)
+    before = output.read_bytes()
+    frame = evaluate(store, output=output, predictions=path, **SETTINGS)
+    check(frame, path)
+    assert output.read_bytes() == before
+
+
+def test_predictions_that_are_there_do_not_stand_for_results(store, tmp_path):
+    path = tmp_path / "p.parquet"
+    first = evaluate(store, predictions=path, **SETTINGS)
+    before = path.read_bytes()
+    assert_frame_equal(
+        evaluate(store, predictions=path, **SETTINGS).filter(UNTIMED), first.filter(UNTIMED)
+    )
+    assert path.read_bytes() == before
+
+
+def test_workers_keep_the_same(store, tmp_path):
+    paths = [tmp_path / f"{workers}.parquet" for workers in (1, 2)]
+    for path, workers in zip(paths, (1, 2), strict=True):
+        evaluate(store, predictions=path, workers=workers, **SETTINGS)
+    order = ["fingerprint", "sample_id"]
+    one, other = (pl.read_parquet(path).sort(order) for path in paths)
+    assert_frame_equal(one, other)
+
+
+def test_one_file_cannot_be_both(store, tmp_path):
+    with pytest.raises(UsageError, match="name one file"):
+        evaluate(store, output=tmp_path / "r.parquet", predictions=tmp_path / "x/../r.parquet")
+
+
+def test_other_labels_are_noticed(store, tmp_path):
+    path = tmp_path / "p.parquet"
+    evaluate(store, predictions=path, ensembles=["log-avg"], shots=())
+    samples = store.samples("toy", "test")
+    samples.labels[:] = np.roll(samples.labels, 1)
+    store.annotate(samples)
+    with pytest.raises(UsageError, match="already holds predictions of"):
+        evaluate(store, predictions=path, ensembles=["log-avg"], shots=())
+    frame = evaluate(store, predictions=path, ensembles=["log-avg"], shots=(), replace=True)
+    check(frame.filter(pl.col("ensemble").is_null() | (pl.col("ensemble") == "log-avg")), path)

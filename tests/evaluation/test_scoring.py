@@ -1,0 +1,210 @@
+"""Metrics of methods over the same samples, against plain loops and a second bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipsyn.evaluation.scoring import Scorer
+from clipsyn.methods.numerics.metrics import judge
+
+RNG = np.random.default_rng(0)
+N, CLASSES = 300, 4
+LABELS = RNG.integers(0, CLASSES, N).astype(np.int32)
+
+
+def scores(quality: float, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(N, CLASSES))
+    return (noise + quality * np.eye(CLASSES)[LABELS]).astype(np.float32)
+
+
+GOOD, FAIR, BOTH = scores(1.5, 1), scores(1.0, 2), scores(1.5, 1) + scores(1.0, 2)
+
+
+def make(labels=LABELS, good=GOOD) -> Scorer:
+    return Scorer(labels, {"good": judge(good, labels), "fair": judge(FAIR, labels)}, CLASSES)
+
+
+def every(scorer, judged, chosen=None) -> dict:
+    return by_name(scorer.ensemble(judged, chosen))
+
+
+def by_name(measured) -> dict:
+    return {m.metric: m for m in measured}
+
+
+def test_every_metric_against_its_definition():
+    found = every(make(), judge(BOTH, LABELS), make().single("fair"))
+    right = BOTH.argmax(1) == LABELS
+    best = GOOD.argmax(1) == LABELS
+    p = np.exp(BOTH) / np.exp(BOTH).sum(1, keepdims=True)
+    assert found["acc1"].score.value == pytest.approx(right.mean())
+    recalls = [right[c == LABELS].mean() for c in range(CLASSES)]
+    assert found["mean_per_class_recall"].score.value == pytest.approx(np.mean(recalls))
+    assert found["nll"].score.value == pytest.approx(-np.log(p[range(N), LABELS]).mean(), rel=1e-5)
+    brier = ((p - np.eye(CLASSES)[LABELS]) ** 2).sum(1).mean()
+    assert found["brier"].score.value == pytest.approx(brier, rel=1e-5)
+    assert found["gain"].score.value == pytest.approx(right.mean() - best.mean())
+    relative = right.mean() / best.mean() - 1
+    assert found["gain_relative"].score.value == pytest.approx(relative, rel=1e-6)
+    over_fair = right.mean() - (FAIR.argmax(1) == LABELS).mean()
+    assert found["gain_over_chosen"].score.value == pytest.approx(over_fair)
+    assert {m.score.n for m in found.values()} == {N}
+
+
+def test_intervals_are_those_of_a_paired_bootstrap():
+    found = every(make(), judge(BOTH, LABELS))
+    right, best = BOTH.argmax(1) == LABELS, GOOD.argmax(1) == LABELS
+    draws = np.random.default_rng(99).integers(0, N, (4000, N))
+    for metric, values in {
+        "acc1": right[draws].mean(1),
+        "gain": right[draws].mean(1) - best[draws].mean(1),
+        "gain_relative": right[draws].mean(1) / best[draws].mean(1) - 1,
+    }.items():
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert found[metric].interval.low == pytest.approx(low, abs=0.012), metric
+        assert found[metric].interval.high == pytest.approx(high, abs=0.012), metric
+    for name in ("nll", "brier", "ece", "mean_per_class_recall"):
+        interval = found[name].interval
+        assert interval.low < interval.high
+        assert interval.low <= found[name].score.value <= interval.high or name == "ece"
+
+
+def row_draws() -> np.ndarray:
+    """(resample, N) row numbers: those of the Scorer, drawn once more."""
+    rng = np.random.default_rng(0)
+    return np.array([rng.integers(0, N, N) for _ in range(1000)])
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    return tuple(np.quantile(values, [0.025, 0.975]))
+
+
+def test_every_interval_is_that_of_the_drawn_rows():
+    """In double precision, a resample at a time."""
+    found = every(make(), judge(BOTH, LABELS), make().single("fair"))
+    p = np.exp(BOTH.astype(float))
+    p /= p.sum(1, keepdims=True)
+    truth = np.eye(CLASSES)[LABELS]
+    right, good, fair = (s.argmax(1) == LABELS for s in (BOTH, GOOD, FAIR))
+    sure, bins = p.max(1), np.ceil(15 * p.max(1)).astype(int) - 1
+    nll, brier = -np.log((p * truth).sum(1)), ((p - truth) ** 2).sum(1)
+    drawn = {name: [] for name in ("acc1", "nll", "brier", "ece", "gain", "over", "relative")}
+    for rows in row_draws():
+        drawn["acc1"].append(right[rows].mean())
+        drawn["nll"].append(nll[rows].mean())
+        drawn["brier"].append(brier[rows].mean())
+        gaps = [(sure - right)[rows][bins[rows] == b].sum() for b in range(15)]
+        drawn["ece"].append(np.abs(gaps).sum() / N)
+        drawn["gain"].append(right[rows].mean() - good[rows].mean())
+        drawn["over"].append(right[rows].mean() - fair[rows].mean())
+        drawn["relative"].append(right[rows].mean() / good[rows].mean() - 1)
+    names = {"over": "gain_over_chosen", "relative": "gain_relative"}
+    for name, values in drawn.items():
+        assert found[names.get(name, name)].interval == pytest.approx(middle(values), abs=1e-6)
+
+
+def test_intervals_of_the_oracle_and_of_diversity_are_those_of_the_drawn_rows():
+    scorer = make()
+    oracle, diversity = by_name(scorer.oracle()), by_name(scorer.diversity())
+    good, fair = GOOD.argmax(1), FAIR.argmax(1)
+    anyone, best = (good == LABELS) | (fair == LABELS), good == LABELS
+    rows = row_draws()
+    lead = anyone[rows].mean(1) - best[rows].mean(1)
+    assert oracle["acc1"].interval == pytest.approx(middle(anyone[rows].mean(1)), abs=1e-12)
+    assert oracle["gain"].interval == pytest.approx(middle(lead), abs=1e-12)
+    relative = middle(lead / best[rows].mean(1))
+    assert oracle["gain_relative"].interval == pytest.approx(relative, abs=1e-12)
+    differ, uneven = good != fair, (good == LABELS) ^ (fair == LABELS)
+    for name, values in {"disagreement": differ, "error_inconsistency": uneven}.items():
+        assert diversity[name].interval == pytest.approx(middle(values[rows].mean(1)), abs=1e-6)
+
+
+def test_backbones_together_have_the_metrics_of_each_alone():
+    scorer = make()
+    together: dict = {}
+    for name, measured in scorer.backbones(silent={"fair"}):
+        together.setdefault(name, []).append(measured)
+    assert list(together) == ["good", "fair"]
+    for name, found in together.items():
+        alone = [*scorer.metrics(scorer.singles[name], probabilities=name == "good")]
+        assert [m.metric for m in found] == [m.metric for m in alone]
+        for one, other in zip(found, alone, strict=True):
+            assert one.score == other.score
+            assert (one.interval is None) == (other.interval is None)
+            if one.interval:
+                assert one.interval == pytest.approx(other.interval, abs=1e-7)
+
+
+def test_answers_may_be_kept_for_other_references():
+    """What learns nothing is compared with the backbone that each support chooses."""
+    scorer = make()
+    answers = scorer.answers(judge(BOTH, LABELS))
+    for name, of in {"good": GOOD, "fair": FAIR}.items():
+        (found,) = scorer.over_chosen(answers, scorer.single(name))
+        right, reference = BOTH.argmax(1) == LABELS, of.argmax(1) == LABELS
+        assert found.metric == "gain_over_chosen"
+        assert found.score.value == pytest.approx(right.mean() - reference.mean())
+        leads = right[row_draws()].mean(1) - reference[row_draws()].mean(1)
+        assert found.interval == pytest.approx(middle(leads), abs=1e-12)
+    assert not list(scorer.over_chosen(answers, None))
+
+
+def test_a_method_gains_nothing_over_itself():
+    gain = by_name(make().ensemble(judge(GOOD, LABELS)))["gain"]
+    assert (gain.score.value, *gain.interval) == (0, 0, 0)
+
+
+def test_samples_count_that_every_backbone_has():
+    labels, good = LABELS.copy(), GOOD.copy()
+    labels[:10], good[20:25] = -1, np.nan
+    scorer = make(labels, good)
+    assert scorer.n == N - 15
+    fair = by_name(scorer.metrics(judge(FAIR, labels)))
+    assert fair["acc1"].score.n == N - 15
+    kept = np.r_[10:20, 25:N]
+    assert fair["acc1"].score.value == pytest.approx((FAIR.argmax(1) == LABELS)[kept].mean())
+
+
+def test_the_oracle_is_right_where_anyone_is():
+    oracle = by_name(make().oracle())
+    anyone = (GOOD.argmax(1) == LABELS) | (FAIR.argmax(1) == LABELS)
+    best = (GOOD.argmax(1) == LABELS).mean()
+    assert oracle["acc1"].score.value == pytest.approx(anyone.mean())
+    assert oracle["gain"].score.value == pytest.approx(anyone.mean() - best)
+    rates = [
+        [(scores.argmax(1) == c)[c == LABELS].mean() for scores in (GOOD, FAIR)]
+        for c in range(CLASSES)
+    ]
+    missed = [(1 - a) * (1 - b) for a, b in rates]
+    mark = 1 - np.average(missed, weights=np.bincount(LABELS))
+    assert oracle["acc1_independent"].score.value == pytest.approx(mark)
+
+
+def test_nothing_to_score_is_nan():
+    labels = np.full(N, -1, np.int32)
+    found = every(make(labels), judge(BOTH, labels))
+    assert all(np.isnan(m.score.value) for m in found.values())
+    assert all(np.isnan(m.interval.low) for m in found.values() if m.interval)
+    assert {m.score.n for m in found.values()} == {0}
+
+
+def test_all_wrong_has_no_relative_gain():
+    wrong = np.eye(CLASSES, dtype=np.float32)[(LABELS + 1) % CLASSES]
+    scorer = Scorer(LABELS, {"a": judge(wrong, LABELS)}, CLASSES)
+    found = every(scorer, judge(BOTH, LABELS))
+    assert np.isnan(found["gain_relative"].score.value)
+    assert found["gain"].score.value == found["acc1"].score.value
+
+
+def test_diversity_is_the_mean_over_pairs():
+    third = scores(0.5, 7)
+    singles = {"a": judge(GOOD, LABELS), "b": judge(FAIR, LABELS), "c": judge(third, LABELS)}
+    found = by_name(Scorer(LABELS, singles, CLASSES).diversity())
+    predicted = [s.argmax(1) for s in (GOOD, FAIR, third)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    differ = np.mean([(predicted[i] != predicted[j]).mean() for i, j in pairs])
+    assert found["disagreement"].score.value == pytest.approx(differ, rel=1e-6)
+    right = [p == LABELS for p in predicted]
+    one = np.mean([(right[i] ^ right[j]).mean() for i, j in pairs])
+    assert found["error_inconsistency"].score.value == pytest.approx(one, rel=1e-6)

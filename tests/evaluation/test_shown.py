@@ -1,0 +1,116 @@
+"""Targets on a head: the same numbers whether or not they fit into memory, and whose logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from clipsyn.evaluation import shown
+from clipsyn.evaluation.loop import evaluate
+from clipsyn.evaluation.methods import Target
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.pools import PoolReader
+
+SETTINGS = {
+    "heads": ["zero-shot", "lda", "tip-adapter"],
+    "ensembles": ["log-avg", "super-learner", "nlc:steps=5", "ola"],
+    "shots": (2, "full"),
+    "seeds": 1,
+    "perturbations": None,
+}
+
+
+def untimed(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(~pl.col("metric").str.ends_with("seconds"))
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No target fits into memory."""
+    monkeypatch.setattr(shown.KeptBlocks.__init__, "__defaults__", (0,))
+
+
+def test_large_targets_have_the_same_numbers(tiny_store, request):
+    small = untimed(evaluate(tiny_store, **SETTINGS))
+    request.getfixturevalue("large")
+    assert_frame_equal(untimed(evaluate(tiny_store, **SETTINGS)), small)
+    halves = {"base_to_new": True, "heads": ["zero-shot"], "shots": ("full",)}
+    new = untimed(evaluate(tiny_store, **SETTINGS | halves))
+    assert set(new["classes"]) == {"base", "new"}
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, bool]]:
+    """Passes over the store: split, perturbation, and whether embeddings were read."""
+    passes: list[tuple[str, str, bool]] = []
+    blocks = PoolReader.blocks
+
+    def spy(self: PoolReader, *, embeddings: bool = True):
+        passes.append((self.samples.split, self.perturbation, embeddings))
+        return blocks(self, embeddings=embeddings)
+
+    monkeypatch.setattr(PoolReader, "blocks", spy)
+    return passes
+
+
+def test_small_targets_are_read_once(tiny_store, read):
+    evaluate(tiny_store, **SETTINGS)
+    assert sorted(read) == [("test", "clean", True), ("test", "jpeg-3", True)]
+
+
+@pytest.mark.usefixtures("large")
+def test_large_ones_are_read_for_each_fit_with_embeddings_where_it_needs_them(tiny_store, read):
+    settings = {"heads": ["zero-shot"], "perturbations": "clean", "shots": ("full",)}
+    evaluate(tiny_store, **SETTINGS | settings)
+    first = [("test", "clean", True)]  # the backbones, log-avg; it is not known yet how large it is
+    learned = [False, True, True, False]  # super-learner, ola, nlc, best-single
+    assert sorted(read) == sorted(first + [("test", "clean", it) for it in learned])
+
+
+@pytest.mark.usefixtures("large")
+def test_what_learns_nothing_is_judged_once_for_all_draws(tiny_store, read):
+    settings = {"heads": ["zero-shot"], "perturbations": "clean", "shots": (1, 2, "full")}
+    ensembles = ["log-avg", "vote-1", "super-learner"]
+    evaluate(tiny_store, **SETTINGS | settings | {"ensembles": ensembles, "seeds": 3})
+    draws = 2 * 3 + 1
+    assert len(read) == 1 + 2 * draws  # super-learner and best-single are fitted on each
+
+
+def test_a_head_that_learns_nothing_may_change_logits_all_the_same(
+    tiny_store: FeatureStore, offer: Callable[..., None]
+):
+    code = """\
+from clipsyn.methods.heads.zero_shot import ZeroShot
+
+class Turned(ZeroShot):
+    def _transform(self, pool):
+        return -pool.logits
+"""
+    offer("turned", code, {"heads": {"turned": "Turned"}})
+    frame = evaluate(tiny_store, heads=["turned"], ensembles=["log-avg"], shots=(), datasets="toy")
+    test = tiny_store.pool("toy", "test")
+    wrong = (-test.logits).mean(axis=1).argmax(axis=1) == test.labels
+    found = frame.filter(metric="acc1", ensemble="log-avg")["value"].item()
+    assert found == pytest.approx(wrong.mean())
+
+
+def test_blocks_stay_as_long_as_there_is_room(tiny_store):
+    target = Target(PoolReader(tiny_store, "toy", "test"))
+    whole = next(target.blocks(True))
+    size = shown._bytes(whole) * len(target.reader) // len(whole)
+    kept = shown.KeptBlocks(limit=size)
+    made: list[bool] = []
+
+    def make(embeddings: bool):
+        made.append(embeddings)
+        return target.blocks(embeddings)
+
+    for number in (0, 1, 0, 1):
+        pools = list(kept.blocks(number, make, len(target.reader), embeddings=False))
+        logits = np.concatenate([pool.logits for pool in pools])
+        assert np.array_equal(logits, tiny_store.pool("toy", "test").logits)
+    assert made == [True, True, False]  # of 0 once; of 1, that has no room, without at last

@@ -1,0 +1,126 @@
+"""Exports from hostile or careless hands are refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError, UsageError
+from clipsyn.exchange.exporting.export import export
+from clipsyn.exchange.importing.settings import ImportSettings
+from clipsyn.exchange.importing.write import import_files
+from clipsyn.store.features import FeatureStore
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def folder(fakes, tiny_store: FeatureStore, tmp_path: Path) -> Path:
+    keys = tiny_store.keys(perturbation=["clean"], split=["test"], backbone=["fake/one"])
+    export(tiny_store, tmp_path / "export", keys, "npz", fakes.Quiet())
+    return tmp_path / "export"
+
+
+def refused(folder: Path, **settings: Any) -> str:
+    with pytest.raises((DatasetError, UsageError)) as error:
+        import_files(folder.parent / "new", [folder], ImportSettings(**settings))
+    assert not (folder.parent / "new").exists()
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda it: it.update(format="2.0"), "it has format 2.0, and this clipsyn reads 1.0"),
+        (lambda it: it.update(layout="zip"), "there is no layout 'zip'"),
+        (lambda it: it["cells"][0].update(file="../x.npz"), "leads out of the export"),
+        (lambda it: it["cells"][0].update(file="/etc/passwd"), "leads out of the export"),
+        (lambda it: it["classes"][0].update(file="a/../../x"), "leads out of the export"),
+        (lambda it: it["cells"][0].update(kind="weights"), "a cell holds embeddings"),
+        (lambda it: it["cells"][0]["key"].update(backbone=3), "cells.0.key.backbone"),
+        (lambda it: it["splits"].clear(), "there are cells of toy/test, and no such split"),
+        (lambda it: it["splits"].append(it["splits"][0]), "a split stands twice"),
+        (lambda it: it["splits"][0].update(class_names="abc"), "splits.0.class_names"),
+        (lambda it: it["cells"].clear(), "it lists no cells"),
+        (lambda it: it["cells"].append(it["cells"][0]), "a cell stands twice"),
+        (lambda it: it["splits"].append({**it["splits"][0], "split": "x"}), "and no cell of it"),
+        (lambda it: it.pop("cells"), "cannot be read"),
+    ],
+)
+def test_a_manifest_that_cannot_be(folder: Path, change: Change, said: str):
+    content = json.loads((folder / "export.json").read_text())
+    change(content)
+    (folder / "export.json").write_text(json.dumps(content))
+    assert said in refused(folder)
+
+
+def test_newer_minor_formats_are_read(folder: Path):
+    content = json.loads((folder / "export.json").read_text())
+    content |= {"format": "1.9", "news": [1]}
+    (folder / "export.json").write_text(json.dumps(content))
+    assert len(import_files(folder.parent / "new", [folder], ImportSettings())) == 1
+
+
+def test_deep_json_is_refused(folder: Path):
+    (folder / "export.json").write_text("[" * 100_000)
+    assert "nested too deeply" in refused(folder)
+
+
+def rewritten(folder: Path, **changed: Any) -> None:
+    (file,) = folder.glob("toy/**/*.npz")
+    with np.load(file) as held:
+        arrays = {name: held[name] for name in held.files} | changed
+    np.savez(file, **{name: values for name, values in arrays.items() if values is not None})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"embeddings": None}, "it has no embeddings"),
+        ({"ids": None}, "does not hold what was exported"),
+        ({"valid": np.ones(3, np.bool_)}, "not one row for each id"),
+        ({"valid": np.ones(20)}, "not one row for each id"),
+        ({"ids": np.array(["a"] * 20)}, "1 ids occur more than once (a)"),
+    ],
+)
+def test_files_that_do_not_hold_what_they_should(folder: Path, changed, said: str):
+    rewritten(folder, **changed)
+    assert said in refused(folder)
+
+
+def test_pickles_are_never_opened(folder: Path):
+    rewritten(folder, ids=np.array([{"a": 1}] * 20, object))
+    assert "pickled" in refused(folder)
+
+
+def test_an_export_needs_no_options(folder: Path):
+    assert "leave dataset=… away" in refused(folder, dataset="mine")
+    assert "leave split=… away" in refused(folder, split="train")
+
+
+def test_other_class_names_are_refused(fakes, folder: Path, tmp_path: Path):
+    """Or labels and predictions, which are indices, would mean other classes."""
+    store = fakes.fill(tmp_path / "mine", [fakes.Encoder("x")])
+    content = json.loads((folder / "export.json").read_text())
+    content["splits"][0]["class_names"].reverse()
+    (folder / "export.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="other classes"):
+        import_files(store.path, [folder], ImportSettings())
+
+
+def test_other_samples_and_labels_are_refused(fakes, folder: Path, tmp_path: Path):
+    other = fakes.fill(tmp_path / "fewer", [fakes.Encoder("x")], [fakes.Source(count=12)])
+    with pytest.raises(DatasetError, match="8 of its ids are unknown"):
+        import_files(other.path, [folder], ImportSettings())
+    import_files(other.path, [folder], ImportSettings(intersect=True))
+    labels = fakes.Source().labels.copy()
+    labels[5] = (labels[5] + 1) % 3
+    rewritten(folder, labels=labels)
+    same = fakes.fill(tmp_path / "same", [fakes.Encoder("x")])
+    with pytest.raises(DatasetError, match=r"1 labels are others .*im005"):
+        import_files(same.path, [folder], ImportSettings())

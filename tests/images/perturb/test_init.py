@@ -1,0 +1,401 @@
+"""The contract that every registered perturbation keeps, and the registry around it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import UnknownName, UsageError
+from clipsyn.images import perturb
+from clipsyn.names import CLEAN, Perturbation
+
+NAMES = sorted(perturb.INFO)
+CASES = [(name, severity) for name in NAMES for severity in perturb.SEVERITIES]
+
+
+def photo(height: int = 64, width: int = 80, seed: int = 0) -> np.ndarray:
+    """Smooth shapes with a little texture: something that blur, noise and JPEG all damage."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 16
+    phase = rng.uniform(0, 6, (3, 3))
+    waves = [np.sin(x * p[0] + p[1]) * np.cos(y * p[2]) for p in phase]
+    image = 128 + 90 * np.stack(waves, axis=2) + rng.normal(0, 4, (height, width, 3))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def damage(name: str, severity: int, count: int = 64) -> float:
+    """Mean absolute change of a grey level, over many images for those that draw a place."""
+    images = [photo(seed=seed) for seed in range(count)]
+    spec = perturb.resolve(f"{name}:{severity}")
+    changed = [perturb.apply(spec, image, str(i)) for i, image in enumerate(images)]
+    return float(
+        np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(changed, images, strict=True)])
+    )
+
+
+@pytest.mark.parametrize(("name", "severity"), CASES)
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 120), (121, 7), (31, 2), (33, 47)])
+def test_shape_and_dtype_are_kept(name, severity, size):
+    image = photo(*size)
+    before = image.copy()
+    result = perturb.apply(perturb.resolve(f"{name}:{severity}"), image, "a")
+    assert result.shape == image.shape
+    assert result.dtype == np.uint8
+    assert result.flags.writeable
+    assert not np.shares_memory(result, image)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize(("name", "severity"), CASES)
+def test_tiny_grey_images_are_perturbed_too(name, severity):
+    """As the decoder gives them: the same level in all three channels."""
+    grey = np.repeat(photo(16, 16)[..., :1], 3, axis=2)
+    grey[:4] = 250
+    spec = perturb.resolve(f"{name}:{severity}")
+    results = [perturb.apply(spec, grey, str(i)) for i in range(8)]
+    assert all(result.shape == grey.shape for result in results)
+    unchanged = name in {"hue", "saturation", "grayscale"} or (name == "saturate" and severity < 4)
+    assert all((result == grey).all() for result in results) == unchanged
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_read_only_image_will_do(name):
+    image = photo()
+    image.flags.writeable = False
+    perturb.apply(perturb.resolve(f"{name}:2"), image, "a")
+
+
+@pytest.mark.parametrize(("name", "severity"), CASES)
+def test_the_sample_decides_the_bytes_and_order_does_not(name, severity):
+    spec = perturb.resolve(f"{name}:{severity}")
+    images = {f"img/{i}.png": photo(seed=i) for i in range(6)}
+    forward = {key: perturb.apply(spec, image, key) for key, image in images.items()}
+    with ThreadPoolExecutor(3) as pool:
+        backward = dict(
+            pool.map(lambda key: (key, perturb.apply(spec, images[key], key)), reversed(images))
+        )
+    for key, result in forward.items():
+        np.testing.assert_array_equal(result, backward[key])
+
+
+# Where grey levels do not move more at every step, the steps at which they do. saturate makes paler
+# (1, 2) and then stronger; elastic_transform bends (1, 2) and then ripples; frost's fourth severity
+# hides less than its third and shows less of the image; glass_blur's even ones have fewer rounds;
+# snow whitens as much at 3 as at 2, under larger and fewer flakes;
+# patch_shuffle leaves few pixels in their place at any. As published, but for the last.
+GROWS = {
+    "saturate": [(1, 2), (3, 4), (4, 5)],
+    "elastic_transform": [(1, 2), (3, 4), (4, 5)],
+    "frost": [(1, 2), (2, 3), (4, 5)],
+    "glass_blur": [(1, 3), (2, 4), (4, 5)],
+    "snow": [(1, 2), (1, 3), (3, 4), (4, 5)],
+    "patch_shuffle": [(1, 2), (2, 3), (3, 5)],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if perturb.INFO[name].graded])
+def test_damage_grows_with_severity(name):
+    curve = {severity: damage(name, severity) for severity in perturb.SEVERITIES}
+    assert min(curve.values()) > 0.05
+    for milder, stronger in GROWS.get(name, [(1, 2), (2, 3), (3, 4), (4, 5)]):
+        assert curve[stronger] > curve[milder]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not perturb.INFO[name].graded])
+def test_what_has_one_strength_is_the_same_at_every_severity(name):
+    image = photo()
+    function = function_of(name)
+    results = [function(image, s, np.random.default_rng(0)) for s in perturb.SEVERITIES]
+    assert (results[0] != image).any()
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def function_of(name: str):
+    module, function = perturb.INFO[name].target.split(":")
+    return getattr(import_module(module), function)
+
+
+# draw nothing: the image and the severity decide
+FIXED = {
+    "defocus_blur", "zoom_blur", "gaussian_blur", "brightness", "contrast", "saturate", "pixelate",
+    "jpeg", "saturation", "grayscale", "posterise", "solarise", "horizontal_flip", "vertical_flip",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "severity"), CASES)
+def test_the_generator_alone_decides_what_is_random(name, severity):
+    image, function = photo(40, 52), function_of(name)
+    np.random.seed(0)  # whatever the global state is
+    first = function(image, severity, np.random.default_rng(1))
+    np.random.seed(1)
+    np.testing.assert_array_equal(function(image, severity, np.random.default_rng(1)), first)
+    others = [function(image, severity, np.random.default_rng(seed)) for seed in range(2, 12)]
+    assert any((other != first).any() for other in others) == (name not in FIXED)
+
+
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_what_is_fixed_leaves_the_generator_alone(name):
+    rng = np.random.default_rng(3)
+    function_of(name)(photo(), 3, rng)
+    assert rng.integers(1 << 60) == np.random.default_rng(3).integers(1 << 60)
+
+
+@pytest.mark.parametrize(("name", "severity"), CASES)
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_flat_images_stay_flat_where_nothing_is_drawn_on_them(name, severity, level):
+    image = np.full((23, 41, 3), level, np.uint8)
+    result = function_of(name)(image, severity, np.random.default_rng(0))
+    assert result.shape == image.shape
+    assert result.dtype == np.uint8
+    if name in FIXED or name in {"glass_blur", "motion_blur", "elastic_transform", "hue", "crop"}:
+        assert (result == result[0, 0]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("severity", [0, 6, 99])
+def test_severities_are_one_to_five(name, severity):
+    with pytest.raises(UsageError, match="severities 1 to 5"):
+        perturb.resolve(f"{name}:{severity}")
+
+
+def test_the_random_state_depends_on_every_part_of_the_identity():
+    def draw(sample_id: str = "a", **changes) -> float:
+        spec = Perturbation(**{"name": "gaussian_noise", "severity": 1, **changes})
+        return perturb.random_state(spec, sample_id).standard_normal()
+
+    draws = [draw(), draw("b"), draw(seed=1), draw(severity=2), draw(name="jpeg")]
+    assert len(set(draws)) == len(draws)
+    assert draw(canvas=64) == draw()  # resolution is no part of the draw
+    assert draw("ä/猫 1.png") == draw("ä/猫 1.png")
+
+
+def test_the_random_state_is_the_documented_one():
+    digest = hashlib.sha256(b'[3,"gaussian_noise",2,"x.png"]').digest()
+    expected = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+    found = perturb.random_state(Perturbation("gaussian_noise", 2, seed=3), "x.png")
+    assert found.integers(0, 2**63, 4).tolist() == expected.integers(0, 2**63, 4).tolist()
+
+
+def test_clean_returns_the_very_image():
+    image = photo(900, 700)
+    assert perturb.apply(CLEAN, image, "a") is image
+    assert perturb.resolve("clean") is CLEAN
+    assert perturb.resolve(Perturbation("clean", canvas=64)) is CLEAN
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "expected"),
+    [
+        ((448, 600), 224, (224, 300)),
+        ((600, 448), 224, (300, 224)),
+        ((224, 500), 224, (224, 500)),
+        ((100, 90), 224, (100, 90)),
+        ((500, 500), 64, (64, 64)),
+        ((225, 9), 1, (25, 1)),
+    ],
+)
+def test_the_canvas_bounds_the_shorter_side(size, canvas, expected):
+    spec = perturb.resolve(f"jpeg:1:canvas={canvas}")
+    assert perturb.apply(spec, photo(*size), "a").shape == (*expected, 3)
+
+
+def test_reduction_is_pillows_bicubic():
+    from PIL import Image
+
+    image = photo(300, 400)
+    expected = Image.fromarray(image).resize((200, 150), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(perturb.reduce_to_canvas(image, 150), np.asarray(expected))
+
+
+def test_unknown_names_are_answered_with_near_ones():
+    with pytest.raises(UnknownName, match=r"did you mean .*gaussian_noise"):
+        perturb.resolve("gausian_noise:2")
+    with pytest.raises(UnknownName, match="did you mean clean"):
+        perturb.resolve("cleen:2")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "jpeg",
+        "jpeg:x",
+        "clean:3",
+        "jpeg:1:canvas=0",
+        "jpeg:1:colour=2",
+        Perturbation("jpeg", 1, -1),
+    ],
+)
+def test_specs_that_cannot_work_are_refused(spec):
+    with pytest.raises(UsageError):
+        perturb.resolve(spec)
+
+
+def test_resolving_fills_the_registered_version(monkeypatch):
+    known(monkeypatch, "invert", "tests.nowhere:invert", version=7)
+    assert perturb.resolve("invert:1").version == 7
+    assert perturb.resolve(Perturbation("invert", 1, version=2)).version == 7
+
+
+def known(monkeypatch, name, target, version=1, group=""):
+    """For a test, a perturbation as another package would add it."""
+    monkeypatch.setitem(perturb.INFO, name, perturb.PerturbationInfo(target, version, "", group))
+
+
+def test_no_group_is_called_as_a_perturbation():
+    assert not {*perturb.PERTURBATIONS.groups} & {*perturb.PERTURBATIONS, CLEAN.name}
+
+
+def test_targets_are_checked():
+    with pytest.raises(ValueError, match="module:function"):
+        perturb.PerturbationInfo("no_colon", 1, "")
+
+
+IMAGENET_C = [
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
+    "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
+    "jpeg",
+]  # fmt: skip
+
+
+def labels(*texts: str) -> list[str]:
+    return [perturbation.label for perturbation in perturb.expand(texts)]
+
+
+def test_a_group_is_every_member_at_every_severity():
+    assert labels("imagenet-c") == [f"{n}-{s}" for n in IMAGENET_C for s in range(1, 6)]
+    assert labels("imagenet-c:3") == [f"{name}-3" for name in IMAGENET_C]
+    extra = labels("imagenet-c-extra:5")
+    assert extra == ["speckle_noise-5", "gaussian_blur-5", "spatter-5", "saturate-5"]
+
+
+def test_what_has_one_strength_is_in_a_group_once():
+    assert [label for label in labels("geometric") if "flip" in label] == [
+        "horizontal_flip-1",
+        "vertical_flip-1",
+    ]
+    assert {"horizontal_flip-4", "rotation-4"} < set(labels("geometric:4"))
+    assert labels("photometric").count("grayscale-1") == 1
+
+
+def test_options_go_with_a_group():
+    assert labels("occlusion:2:seed=1:canvas=64") == [
+        "random_erase-2-seed1-canvas64",
+        "patch_shuffle-2-seed1-canvas64",
+    ]
+    assert len(labels("occlusion:seed=1")) == 10
+    assert all(label.endswith("-seed1") for label in labels("occlusion:seed=1"))
+
+
+def test_everything_comes_once_and_in_order():
+    assert labels("jpeg:3", "clean", "imagenet-c:3", "jpeg-3")[:3] == [
+        "jpeg-3",
+        "clean",
+        "gaussian_noise-3",
+    ]
+    assert len(labels("jpeg:3", "clean", "imagenet-c:3", "jpeg-3")) == 16
+    assert perturb.expand([]) == []
+
+
+def test_a_version_comes_with_a_group(monkeypatch):
+    known(monkeypatch, "mine", "a:b", version=4, group="ours")
+    monkeypatch.setitem(perturb.PERTURBATIONS.groups, "ours", ["mine"])
+    assert perturb.expand(["ours:2"]) == [Perturbation("mine", 2, version=4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("imagnet-c:3", UnknownName, "'imagnet-c': did you mean .*imagenet-c"),
+        ("imagenet-c-3", UnknownName, "did you mean .*imagenet-c"),
+        ("geometrical", UnknownName, "did you mean geometric"),
+        ("geometrc:2", UnknownName, "did you mean geometric"),
+        ("gausian_noise:2", UnknownName, "did you mean .*gaussian_noise"),
+        ("posterize", UnknownName, "did you mean .*posterise"),
+        ("wind", UnknownName, "unknown perturbation or group 'wind'"),
+        ("imagenet-c:9", UsageError, "'imagenet-c' have severities 1 to 5, not 9"),
+        ("imagenet-c:0", UsageError, "severities 1 to 5, not 0"),
+        ("imagenet-c:03", UsageError, "severities 1 to 5, not 03"),
+        ("imagenet-c:", UsageError, "severities 1 to 5"),
+        ("imagenet-c:hard", UsageError, "severities 1 to 5, not hard"),
+        ("imagenet-c:3:colour=2", UsageError, "unknown option colour"),
+        ("imagenet-c:3:4", UsageError, "is no perturbation"),
+        ("jpeg", UsageError, "write clean or NAME:SEVERITY"),
+        ("jpeg:7", UsageError, "severities 1 to 5, not 7"),
+        ("clean:2", UsageError, "no severity"),
+    ],
+)
+def test_what_cannot_be_expanded_is_answered_with_one_sentence(text, error, message):
+    with pytest.raises(error, match=message) as raised:
+        perturb.expand([text])
+    assert "\n" not in str(raised.value)
+
+
+def halve(image, severity, rng):
+    return image[: len(image) // 2]
+
+
+def scribble(image, severity, rng):
+    image[:] = 0
+    return image
+
+
+def test_third_party_functions_are_held_to_the_contract(monkeypatch):
+    module = type(sys)("third_party")
+    module.halve, module.scribble = halve, scribble
+    monkeypatch.setitem(sys.modules, "third_party", module)
+    for name in ("halve", "scribble"):
+        known(monkeypatch, name, f"third_party:{name}")
+        with pytest.raises(ValueError):
+            perturb.apply(Perturbation(name, 1), photo(), "a")
+
+
+def test_first_calls_do_not_overlap(monkeypatch):
+    """They import, and scipy's modules do not stand being imported by several threads at once."""
+    module, running, overlaps = type(sys)("third_party"), [], []
+    meeting = threading.Barrier(1)
+
+    def slowly(image, severity, rng):
+        running.append(1)
+        overlaps.append(len(running))
+        time.sleep(0.01)
+        meeting.wait()
+        running.pop()
+        return image.copy()
+
+    monkeypatch.setitem(sys.modules, "third_party", module)
+    names = ["slow_a", "slow_b", "slow_c", "slow_d"]
+    for name in names:
+        setattr(module, name, slowly)
+        known(monkeypatch, name, f"third_party:{name}")
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda n: perturb.apply(Perturbation(n, 1), photo(), "a"), names))
+        assert max(overlaps) == 1
+        meeting = threading.Barrier(2, timeout=60)  # later calls do: each waits for another one
+        list(pool.map(lambda n: perturb.apply(Perturbation(n, 1), photo(), "a"), names * 3))
+    assert max(overlaps) > 1
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))]
+)
+def test_only_rgb_bytes_are_images(image):
+    with pytest.raises(ValueError, match="uint8"):
+        perturb.apply(Perturbation("jpeg", 1), image, "a")
+
+
+def test_the_registry_imports_without_pillow():
+    code = (
+        "import sys; sys.modules['PIL'] = None; "
+        "from clipsyn.images.perturb import PERTURBATIONS; print(len(PERTURBATIONS))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(out.stdout) == len(perturb.PERTURBATIONS)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom, chisquare, poisson
+
+from clipsyn.images.perturb.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
+
+# as published with ImageNet-C
+SIGMA = [0.08, 0.12, 0.18, 0.26, 0.38]
+PHOTONS = [60, 25, 12, 5, 3]
+SHARE = [0.03, 0.06, 0.09, 0.17, 0.27]
+SPECKLE = [0.15, 0.2, 0.35, 0.45, 0.6]
+
+LEVEL = range(1, 6)
+
+
+def image_and_draws(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random bytes, and the normal draws of a generator with that seed."""
+    image = np.random.default_rng(99).integers(0, 256, (31, 45, 3), dtype=np.uint8)
+    return image, np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+
+
+@pytest.mark.parametrize("severity", LEVEL)
+def test_gaussian_noise_is_the_published_formula_rounded(severity):
+    image, draws = image_and_draws(severity)
+    expected = np.clip(image / 255 + SIGMA[severity - 1] * draws, 0, 1) * 255
+    found = gaussian_noise(image, severity, np.random.default_rng(severity))
+    assert np.abs(found - expected).max() < 0.5001
+
+
+@pytest.mark.parametrize("severity", LEVEL)
+def test_speckle_noise_is_the_published_formula_rounded(severity):
+    image, draws = image_and_draws(severity)
+    expected = np.clip(image / 255 * (1 + SPECKLE[severity - 1] * draws), 0, 1) * 255
+    found = speckle_noise(image, severity, np.random.default_rng(severity))
+    assert np.abs(found - expected).max() < 0.5001
+
+
+@pytest.mark.parametrize("severity", LEVEL)
+def test_the_noise_has_imagenet_cs_strength_and_no_bias(severity):
+    grey = np.full((400, 400, 3), 127, np.uint8)
+    noise = gaussian_noise(grey, severity, np.random.default_rng(0)).astype(float) - 127
+    sigma = SIGMA[severity - 1]
+    clipped = np.clip(np.random.default_rng(1).normal(0, 255 * sigma, 500_000), -127, 128)
+    assert noise.std() == pytest.approx(clipped.std(), rel=0.01)
+    assert abs(noise.mean() - clipped.mean()) < 0.4
+
+
+@pytest.mark.parametrize("severity", LEVEL)
+@pytest.mark.parametrize("value", [1, 60, 127, 254, 255])
+def test_shot_noise_has_poisson_s_frequencies(severity, value):
+    photons = PHOTONS[severity - 1]
+    flat = np.full((200, 200, 3), value, np.uint8)
+    found = shot_noise(flat, severity, np.random.default_rng(value))
+    counts = np.arange(photons + 1)
+    observed = np.array([(found == round(255 * k / photons)).sum() for k in counts])
+    assert observed.sum() == flat.size  # no other level occurs
+    chances = poisson.pmf(counts, value / 255 * photons)
+    chances[-1] = poisson.sf(photons - 1, value / 255 * photons)  # clipped
+    often = chances * flat.size > 5
+    observed = np.append(observed[often], observed[~often].sum())
+    expected = np.append(chances[often], chances[~often].sum()) * flat.size
+    if expected[-1] < 5:
+        assert observed[-1] < 20
+        observed, expected = observed[:-1], expected[:-1] * observed[:-1].sum() / flat.size
+        expected *= observed.sum() / expected.sum()
+    assert len(observed) == 1 or chisquare(observed, expected).pvalue > 1e-4
+
+
+def test_shot_noise_leaves_black_alone():
+    black = np.zeros((50, 50, 3), np.uint8)
+    assert not shot_noise(black, 5, np.random.default_rng(0)).any()
+    assert not speckle_noise(black, 5, np.random.default_rng(0)).any()
+
+
+@pytest.mark.parametrize("severity", LEVEL)
+def test_impulse_noise_is_as_much_salt_as_pepper(severity):
+    grey = np.full((300, 300, 3), 127, np.uint8)
+    found = impulse_noise(grey, severity, np.random.default_rng(severity))
+    assert set(np.unique(found)) == {0, 127, 255}
+    spread = binom(grey.size, SHARE[severity - 1] / 2).interval(1 - 1e-6)
+    for level in (0, 255):
+        assert spread[0] <= (found == level).sum() <= spread[1]
+
+
+@pytest.mark.parametrize("function", [gaussian_noise, speckle_noise, shot_noise, impulse_noise])
+def test_channels_and_pixels_get_noise_of_their_own(function):
+    grey = np.full((200, 200, 3), 127, np.uint8)
+    noise = function(grey, 1, np.random.default_rng(0)).astype(float) - 127
+    columns = noise.reshape(-1, 3).T
+    assert np.abs(np.corrcoef(columns)[np.triu_indices(3, 1)]).max() < 0.02
+    assert abs(np.corrcoef(columns[0][:-1], columns[0][1:])[0, 1]) < 0.02
+
+
+def test_different_samples_get_different_noise():
+    grey = np.full((8, 8, 3), 127, np.uint8)
+    first, second = (gaussian_noise(grey, 3, np.random.default_rng(seed)) for seed in (0, 1))
+    assert (first != second).mean() > 0.9

@@ -1,0 +1,56 @@
+"""Checks that every source makes."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from clipsyn.errors import DatasetError
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.sources.base import EncodedSource, ImageSource
+
+
+class Broken(EncodedSource):
+    def read(self, index: int) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+
+def table(ids: tuple[str, ...], labels: list[int], classes: tuple[str, ...] = ()) -> ImageSource:
+    return ImageSource("set", "test", ids, np.array(labels, dtype=np.int32), classes)
+
+
+def test_an_unreadable_file_has_the_digest_of_nothing_and_a_reason() -> None:
+    source: ImageSource = Broken("set", "test", ("a",), np.array([-1], dtype=np.int32))
+    assert source.digest(0) == hashlib.sha256(b"").digest()
+    with pytest.raises(UndecodableImage, match="cannot be read: Permission denied"):
+        source.image(0)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "message"),
+    [
+        ((), [], "dataset 'set', split 'test': there is no image"),
+        (("a", "b", "a"), [0, 0, 0], "the id 'a' occurs 2 times"),
+        (("a", "b"), [0, 2], "label 2 of sample 'b' is beyond the 2 class names"),
+        (("a",), [-2], "label -2 is negative"),
+        (("caf\udce9",), [0], "is not UTF-8"),
+    ],
+)
+def test_tables_that_cannot_be(ids: tuple[str, ...], labels: list[int], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        table(ids, labels, ("cat", "dog"))
+
+
+def test_unlabelled_rows_and_unicode_ids_are_fine() -> None:
+    source = table(("café", "猫"), [-1, 1], ("cat", "dog"))
+    assert len(source) == 2
+    assert (source.metric, source.licence, source.notes) == ("acc1", "", ())
+
+
+def test_many_names_used_twice_make_a_short_note() -> None:
+    names = tuple(f"n{i}" for i in range(9)) * 2
+    (note,) = table(("a",), [0], names).notes
+    assert "'n0', 'n1', 'n2', 'n3', 'n4', …" in note
+    assert "lowest index" in note

@@ -1,0 +1,156 @@
+"""Which source a text stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipsyn.catalog.datasets import collections
+from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.images.sources import open_source
+from clipsyn.images.sources.folder import FolderSource
+from clipsyn.images.sources.manifest import ManifestSource
+from clipsyn.images.sources.webdataset import WebdatasetSource
+
+Write = Callable[..., Path]
+
+
+def test_paths_by_what_lies_there(
+    write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    folder = write_images("a/1.png", "b/1.png")
+    (folder.parent / "m.csv").write_text("path\nimages/a/1.png\n")
+    tars = write_tars([[("a.png", png())]])
+    assert isinstance(open_source(str(folder), "test"), FolderSource)
+    assert isinstance(open_source(str(folder.parent / "m.csv"), "test"), ManifestSource)
+    assert isinstance(open_source(str(tars), "test"), WebdatasetSource)
+
+
+def test_names(write_images: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_images("a/1.png", "b/1.png", root="my=pictures")
+    assert open_source(str(folder), "test").name == "my=pictures"
+    assert open_source(f"pics={folder}", "test").name == "pics"
+    assert open_source(f"{folder}/", "test").name == "my=pictures"
+    monkeypatch.chdir(folder)
+    assert open_source(".", "test").name == "my=pictures"
+    assert open_source("x=.", "test").name == "x"
+
+
+def test_a_catalogue_name_wins_over_a_folder(
+    write_images: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_images("a/1.png", "b/1.png", root="mnist")
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(DatasetError, match="data_root="):
+        open_source("mnist", "test")
+    source = open_source("./mnist", "test")
+    assert source.ids == ("a/1.png", "b/1.png")
+
+
+@pytest.mark.parametrize("folder", ["wds_vtab-dtd", "vtab-dtd"])
+@pytest.mark.parametrize("name", ["dtd", "vtab/dtd", "wds/vtab/dtd"])
+def test_a_webdataset_in_the_root_is_preferred(
+    name: str, folder: str, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    members = [("a.png", png()), ("a.cls", b"1")]
+    path = write_tars([members], root=folder, classes=("banded", "dotted"), templates=("{c}",))
+    source = open_source(name, "test", root=path.parent)
+    assert source.name == "vtab/dtd"
+    assert source.templates == ("{c}",)
+    assert source.class_names == ("banded", "dotted")
+    assert source.licence == "research only"
+
+
+@pytest.mark.parametrize("name", ["dtd", "vtab/dtd"])
+def test_a_manifest_in_the_root_comes_first(
+    name: str, write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    root = write_images("a/1.png", "b/1.png").parent
+    lines = ["path,label,split", "images/a/1.png,banded,train", "images/b/1.png,dotted,test"]
+    (root / "vtab-dtd.csv").write_text("\n".join(lines))
+    write_tars([[("a.png", png()), ("a.cls", b"1")]], root="wds_vtab-dtd", classes=("x", "y"))
+    source = open_source(name, "train", root=root)
+    assert isinstance(source, ManifestSource)
+    assert (source.name, source.ids) == ("vtab/dtd", ("images/a/1.png",))
+    assert source.class_names == ("banded", "dotted")
+    assert source.licence == "research only"
+    with pytest.raises(DatasetError, match="no rows of split 'val'; it has test, train"):
+        open_source(name, "val", root=root)
+
+
+def test_a_shipped_dataset(
+    write_tars: Write, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("clipsyn.catalog.datasets.data_dir", lambda: tmp_path)
+    with pytest.raises(DatasetError, match=r"emoji-food.*reinstall"):
+        open_source("emoji-food", "test")
+    write_tars([[("a.png", png()), ("a.cls", b"0")]], root="eval/emoji-food", classes=("apple",))
+    source = open_source("emoji-food", "test")
+    assert (source.name, len(source)) == ("emoji-food", 1)
+    assert "MIT" in source.licence
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", collections()["shipped"])
+def test_what_ships_is_what_the_catalogue_says(name: str, split: str) -> None:
+    source = open_source(name, split)
+    assert source.notes == ()  # would tell of other counts of images or classes
+    assert source.templates
+    assert set(source.labels.tolist()) <= set(range(len(source.class_names)))
+    assert source.image(len(source) - 1).mode == "RGB"
+
+
+def test_unknown_names_are_answered_with_near_matches() -> None:
+    with pytest.raises(UnknownName, match=r"'eurosta'.*did you mean.*eurosat.*no folder or file"):
+        open_source("eurosta", "test")
+    with pytest.raises(UnknownName, match=r"'vtab/dtdd'.*vtab/dtd"):
+        open_source("vtab/dtdd", "test")
+
+
+@pytest.mark.parametrize("text", ["x=nowhere", "./nowhere", "/no/where", "table.csv"])
+def test_a_missing_path(text: str) -> None:
+    with pytest.raises(DatasetError, match="there is no folder or file"):
+        open_source(text, "test")
+
+
+def test_a_file_that_is_no_manifest(write_images: Write) -> None:
+    folder = write_images("1.png")
+    with pytest.raises(DatasetError, match=r"no \.csv or \.parquet manifest"):
+        open_source(str(folder / "1.png"), "test")
+
+
+@pytest.mark.parametrize("text", ["=path", "name="])
+def test_half_a_name(text: str) -> None:
+    with pytest.raises(UsageError, match="write NAME=PATH"):
+        open_source(text, "test")
+
+
+def test_images_without_splits_are_one_split_at_a_time(
+    write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    """Else train and test would be the same images."""
+    folder = write_images("cat/1.png", "dog/1.png")
+    (folder.parent / "m.csv").write_text("path\nimages/cat/1.png\n")
+    tars = write_tars([[("a.png", png())]], nshards=None) / "test"
+    rows = pl.DataFrame({"image": [{"bytes": png(), "path": "a"}]})
+    rows.write_parquet(folder.parent / "a.parquet")
+    for path in (folder, folder.parent / "m.csv", tars, folder.parent / "a.parquet"):
+        assert len(open_source(str(path), "train"))
+        with pytest.raises(DatasetError, match="clipsyn split"):
+            open_source(str(path), "train", alone=False)
+
+
+def test_several_splits_of_what_has_them(
+    write_images: Write, write_tars: Write, png: Callable[..., bytes]
+) -> None:
+    folder = write_images("train/cat/1.png", "test/cat/2.png")
+    (folder.parent / "m.csv").write_text("path,split\nimages/test/cat/2.png,test\n")
+    tars = write_tars([[("a.png", png())]])
+    (tars / "parquet").mkdir()
+    rows = pl.DataFrame({"image": [{"bytes": png(), "path": "a"}]})
+    rows.write_parquet(tars / "parquet" / "test.parquet")
+    for path in (folder, folder.parent / "m.csv", tars, tars / "parquet"):
+        assert len(open_source(str(path), "test", alone=False)) == 1

@@ -1,0 +1,189 @@
+"""Manifests, by hand-computed cases."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import DatasetError
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.sources import open_source
+from clipsyn.images.sources.base import ImageSource
+
+WriteImages = Callable[..., Path]
+Write = Callable[..., ImageSource]
+
+
+@pytest.fixture
+def manifest(write_images: WriteImages, tmp_path: Path) -> Write:
+    """Open a CSV of the given lines, beside images 1.png to 4.png."""
+
+    def write(
+        *lines: str, split: str = "test", names: str = "", names_file: str = "classnames.txt"
+    ) -> ImageSource:
+        folder = write_images("1.png", "2.png", "3.png", "sub/4.png")
+        (folder / "table.csv").write_text("\n".join(lines) + "\n")
+        if names:
+            (folder / names_file).write_text(names)
+        return open_source(str(folder / "table.csv"), split)
+
+    return write
+
+
+def test_named_labels(manifest: Write, tmp_path: Path) -> None:
+    source = manifest("path,label", "3.png,dog", "sub/4.png,cat", "1.png,dog")
+    assert source.name == "table"
+    assert source.ids == ("3.png", "sub/4.png", "1.png")  # the manifest's own order
+    assert source.class_names == ("cat", "dog")
+    assert source.labels.tolist() == [1, 0, 1]
+    expected = (tmp_path / "images" / "sub" / "4.png").read_bytes()
+    assert source.digest(1) == hashlib.sha256(expected).digest()
+    assert source.image(1).size == (12, 9)
+
+
+def test_named_labels_follow_the_order_of_the_class_names(manifest: Write) -> None:
+    source = manifest("path,label", "1.png,cat", "2.png,dog", names="dog\ncat\nbird")
+    assert source.class_names == ("dog", "cat", "bird")
+    assert source.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "names_file", ["classnames.txt", "table.csv.classnames.txt", "table.classnames.txt"]
+)
+def test_numbered_labels(names_file: str, manifest: Write) -> None:
+    lines = ("path,label", "1.png,2", "2.png,0")
+    source = manifest(*lines, names="a\nb\nc", names_file=names_file)
+    assert source.class_names == ("a", "b", "c")
+    assert source.labels.tolist() == [2, 0]
+    assert source.notes == ()
+
+
+def test_numbered_labels_without_names_are_called_by_number_and_told(manifest: Write) -> None:
+    source = manifest("path,label", "1.png,2", "2.png,0")
+    assert source.class_names == ("0", "1", "2")
+    assert "no class names given" in source.notes[0]
+
+
+def test_no_label_column_and_empty_labels(manifest: Write) -> None:
+    assert manifest("path", "1.png").labels.tolist() == [-1]
+    assert manifest("path,label", "1.png,", "2.png,").class_names == ()
+    mixed = manifest("path,label", "1.png,cat", "2.png,")
+    assert mixed.labels.tolist() == [0, -1]
+
+
+def test_splits_share_their_classes(manifest: Write) -> None:
+    lines = ("path,label,split", "1.png,b,test", "2.png,a,train", "3.png,c,train")
+    assert manifest(*lines).labels.tolist() == [1]
+    train = manifest(*lines, split="train")
+    assert train.ids == ("2.png", "3.png")
+    assert train.class_names == ("a", "b", "c")
+
+
+def test_ids_keep_their_zeros(manifest: Write) -> None:
+    source = manifest("id,path", "007,1.png", "08,2.png")
+    assert source.ids == ("007", "08")
+
+
+def test_paths_lie_in_the_manifests_folder_or_the_root(
+    manifest: Write, write_images: WriteImages, tmp_path: Path
+) -> None:
+    elsewhere = write_images("9.png", root="elsewhere") / "9.png"
+    table = tmp_path / "images" / "table.csv"
+    for text in (str(elsewhere), "../elsewhere/9.png", "sub/../../elsewhere/9.png"):
+        with pytest.raises(DatasetError):
+            manifest("path,label", f"{text},x")
+        for root in (elsewhere.parent, tmp_path):
+            source = open_source(f"birds={table}", "test", root=root)
+            assert (source.name, source.ids) == ("birds", (text,))
+            assert source.image(0).mode == "RGB"
+    inside = manifest("path,label", f"{tmp_path}/images/1.png,x", "sub/../2.png,x")
+    assert inside.digest(1) == hashlib.sha256((tmp_path / "images" / "2.png").read_bytes()).digest()
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "5.png").symlink_to(elsewhere)
+    for text in (f"{tmp_path}/link/1.png", f"{tmp_path}/images/1.png", "5.png"):
+        table.write_text(f"path\n{text}\n")
+        assert open_source(str(tmp_path / "link" / "table.csv"), "test").image(0).mode == "RGB"
+
+
+def test_a_catalogue_name_brings_metric_and_licence(manifest: Write, tmp_path: Path) -> None:
+    manifest("path,label", "1.png,x")
+    source = open_source(f"pets={tmp_path / 'images' / 'table.csv'}", "test")
+    assert source.metric == "mean_per_class_recall"
+    assert source.licence == "CC BY-SA 4.0"
+    assert any("1 image where its test split usually has 3,669" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("labels", [[1, 0], ["b", "a"]])
+def test_parquet(labels: list[int] | list[str], write_images: WriteImages) -> None:
+    folder = write_images("1.png", "2.png")
+    frame = pl.DataFrame({"path": ["1.png", "2.png"], "label": labels, "id": [10, 20]})
+    frame.write_parquet(folder / "table.parquet")
+    source = open_source(str(folder / "table.parquet"), "test")
+    assert source.ids == ("10", "20")
+    assert source.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (("file,label", "1.png,0"), ""),
+        (("path", "1.png", "1.png"), ""),
+        (("path,id", "1.png,a", "2.png,a"), ""),
+        (("path", "1.png", "8.png", "9.png"), ""),
+        (("path,label", "1.png,0", "2.png,2"), "a\nb"),
+        (("path,label", "1.png,bird"), "cat\ndog"),
+        (("path,label", "1.png,-3"), "a\nb"),
+        (("path,split", "1.png,train"), ""),
+        (("path,label", ",a", "1.png,b"), ""),
+        (("path,id", "1.png,a", "2.png,"), ""),
+        (("path,label",), ""),
+        (("path,label", "1.png,0", "2.png,65534"), ""),  # the most is 65533
+        (("path,label", "1.png,0", "2.png,2000000000"), ""),
+        (("path,label", "1.png,4294967297"), ""),
+        (("path,label", "1.png,1764363948123456789"), ""),  # a time
+        (("path,label", "1.png,99999999999999999999999"), "a\nb"),
+        (("path,label", "1.png,0"), "\n".join(map(str, range(65_535)))),
+    ],
+)
+def test_bad_manifests(lines: tuple[str, ...], names: str, manifest: Write) -> None:
+    with pytest.raises(DatasetError):
+        manifest(*lines, names=names)
+
+
+def test_as_many_classes_as_predictions_tell_apart(manifest: Write) -> None:
+    assert len(manifest("path,label", "1.png,0", "2.png,65533").class_names) == 65_534
+
+
+@pytest.mark.parametrize("column", ["path", "label", "split", "id"])
+def test_columns_of_lists(column: str, write_images: WriteImages) -> None:
+    folder = write_images("1.png")
+    table = pl.DataFrame({"path": ["1.png"], column: [["1.png"]]})
+    table.write_parquet(folder / "table.parquet")
+    with pytest.raises(DatasetError):
+        open_source(str(folder / "table.parquet"), "test")
+
+
+def test_a_manifest_that_is_no_table(tmp_path: Path) -> None:
+    for name, content in (("a.csv", b""), ("b.parquet", b"not parquet"), ("c.csv", b"path\n\xff")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DatasetError, match=r"cannot be read|do not exist"):
+            open_source(str(tmp_path / name), "test")
+
+
+def test_fractions_are_no_labels(write_images: WriteImages) -> None:
+    folder = write_images("1.png")
+    pl.DataFrame({"path": ["1.png"], "label": [0.5]}).write_parquet(folder / "t.parquet")
+    with pytest.raises(DatasetError, match="labels are Float64"):
+        open_source(str(folder / "t.parquet"), "test")
+
+
+def test_a_file_that_vanishes_keeps_its_row(manifest: Write, tmp_path: Path) -> None:
+    source = manifest("path", "1.png", "2.png")
+    (tmp_path / "images" / "1.png").unlink()
+    with pytest.raises(UndecodableImage, match="cannot be read"):
+        source.image(0)
+    assert source.digest(0) == hashlib.sha256(b"").digest()

@@ -1,0 +1,212 @@
+"""Catalogue datasets through torchvision, on miniature copies of their layouts on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torchvision import datasets
+
+from clipsyn.catalog.datasets import catalogue, find_dataset
+from clipsyn.errors import DatasetError
+from clipsyn.images.decode import UndecodableImage
+from clipsyn.images.sources import open_source
+from clipsyn.images.sources.base import ImageSource
+
+WriteImages = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a source opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr("clipsyn.catalog.prompts._benchmark_json", lambda file: {})
+
+
+def open_in(root: Path, name: str, split: str = "test") -> ImageSource:
+    return open_source(name, split, root=root)
+
+
+def write_mnist(root: Path, pixels: np.ndarray, labels: list[int]) -> None:
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        images = struct.pack(">HBBIII", 0, 8, 3, *pixels.shape) + pixels.tobytes()
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
+        packed = struct.pack(">HBBI", 0, 8, 1, len(labels)) + bytes(labels)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(packed)
+
+
+def test_an_array_dataset(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    write_mnist(tmp_path, pixels, [7, 0, 9])
+    source = open_in(tmp_path, "MNIST")
+    assert (source.name, source.split) == ("mnist", "test")
+    assert source.ids == ("000000", "000001", "000002")
+    assert source.labels.tolist() == [7, 0, 9]
+    assert source.class_names == tuple("0123456789")
+    assert (source.metric, source.licence) == ("acc1", "CC BY-SA 3.0")
+    np.testing.assert_array_equal(
+        np.asarray(source.image(1)), np.repeat(pixels[1][..., None], 3, 2)
+    )
+    assert source.digest(1) == hashlib.sha256(b"L 28x28\n" + pixels[1].tobytes()).digest()
+    assert any("3 images where its test split usually has 10,000" in note for note in source.notes)
+
+
+def test_digest_tells_shapes_apart(write_images: WriteImages) -> None:
+    """Equal bytes of another shape are another image."""
+    from PIL import Image
+
+    folder = write_images(root="eurosat/2750/Forest")
+    flat = np.arange(12, dtype=np.uint8)
+    for name, shape in (("a.png", (2, 6)), ("b.png", (3, 4))):
+        Image.fromarray(flat.reshape(shape)).save(folder / name)
+    source = open_in(folder.parents[2], "eurosat", "all")
+    assert source.digest(0) != source.digest(1)
+
+
+def test_clevr_counts_start_at_three(tmp_path: Path, png: Callable[..., bytes]) -> None:
+    base = tmp_path / "clevr" / "CLEVR_v1.0"
+    (base / "images" / "val").mkdir(parents=True)
+    (base / "scenes").mkdir()
+    scenes = []
+    for i, count in enumerate((3, 10)):
+        name = f"CLEVR_val_{i:06d}.png"
+        (base / "images" / "val" / name).write_bytes(png(i))
+        scenes.append({"image_filename": name, "objects": [{}] * count})
+    (base / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": scenes}))
+    source = open_in(tmp_path, "clevr")
+    assert sorted(source.class_names[i] for i in source.labels) == ["ten", "three"]
+
+
+def test_dtd_labels_and_spoken_class_names(write_images: WriteImages) -> None:
+    root = write_images("dtd/dtd/images/polka-dotted/a.jpg", "dtd/dtd/images/zig_zag/b.jpg")
+    labels = root / "dtd" / "dtd" / "labels"
+    labels.mkdir()
+    (labels / "test1.txt").write_text("zig_zag/b.jpg\npolka-dotted/a.jpg\n")
+    source = open_in(root, "dtd")
+    assert source.name == "vtab/dtd"
+    assert source.class_names == ("polka-dotted", "zig zag")
+    assert source.labels.tolist() == [1, 0]
+
+
+def test_pairs_of_file_and_label_and_no_class_names(write_images: WriteImages) -> None:
+    test = "gtsrb/GTSRB/Final_Test/Images"
+    root = write_images(f"{test}/0.ppm", f"{test}/1.ppm")
+    table = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
+    table += "0.ppm;1;1;0;0;1;1;2\n1.ppm;1;1;0;0;1;1;0\n"
+    (root / "gtsrb" / "GT-final_test.csv").write_text(table)
+    source = open_in(root, "gtsrb")
+    assert source.labels.tolist() == [2, 0]
+    assert source.class_names == ("0", "1", "2")
+    assert any("no class names" in note for note in source.notes)
+
+
+def test_imagenet_names_are_open_clips(write_images: WriteImages) -> None:
+    root = write_images("imagenet/val/n01/a.JPEG", "imagenet/val/n02/b.JPEG")
+    meta = ({"n01": ("tench", "Tinca tinca"), "n02": ("goldfish",)}, ["n01", "n02"])
+    torch.save(meta, root / "imagenet" / "meta.bin")
+    source = open_in(root, "imagenet")
+    assert source.name == "imagenet1k"
+    assert list(source.class_names) == list(open_clip.IMAGENET_CLASSNAMES)
+    assert source.labels.tolist() == [0, 1]
+    assert any("'missile'" in note and "'sunglasses'" in note for note in source.notes)
+
+
+def test_caltech_has_categories_instead_of_classes(write_images: WriteImages) -> None:
+    base = "caltech101/101_ObjectCategories"
+    root = write_images(f"{base}/Faces_easy/image_0001.jpg", f"{base}/ant/image_0001.jpg")
+    (root / "caltech101" / "Annotations").mkdir()
+    (root / base / "BACKGROUND_Google").mkdir()
+    source = open_in(root, "caltech101", "all")
+    assert source.class_names == ("Faces easy", "ant")
+    assert source.labels.tolist() == [0, 1]
+
+
+def test_class_names_of_an_installed_clip_benchmark(
+    write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"land use {i}" for i in range(10)]
+    monkeypatch.setattr("clipsyn.catalog.prompts._benchmark_json", lambda file: {"eurosat": names})
+    root = write_images("eurosat/2750/AnnualCrop/1.jpg")
+    assert list(open_in(root, "eurosat", "all").class_names) == names
+
+
+def test_a_bad_image_keeps_its_row(write_images: WriteImages) -> None:
+    base = "eurosat/2750/Forest"
+    root = write_images(f"{base}/1.jpg", other={f"{base}/0.jpg": b"text"})
+    source = open_in(root, "eurosat", "all")
+    with pytest.raises(UndecodableImage, match="damaged"):
+        source.image(0)
+    assert source.digest(0) == hashlib.sha256(b"").digest()
+    assert source.image(1).size == (12, 9)
+
+
+# --- what is not there ---
+
+
+@pytest.mark.parametrize("name", ["eurosat", "sun397", "caltech101"])
+def test_no_split_is_made_up(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no splits of .* use splits=all, or the webdataset"):
+        open_in(tmp_path, name, "test")
+
+
+def test_an_unknown_split(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match="no split 'dev' in torchvision; it has train, val, test"
+    ):
+        open_in(tmp_path, "dtd", "dev")
+
+
+def test_no_root() -> None:
+    with pytest.raises(DatasetError, match=r"data_root=ROOT .*ROOT/wds_vtab-dtd"):
+        open_source("dtd", "test")
+
+
+@pytest.mark.parametrize("name", ["cub", "resisc45"])
+def test_what_torchvision_does_not_have(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=f"not in torchvision .*wds_.*{find_dataset(name).get[:9]}"
+    ):
+        open_in(tmp_path, name)
+
+
+TORCHVISION = [info for info in catalogue() if info.torchvision]
+REQUESTS = [
+    (i.name, s) for i in TORCHVISION for s, split in i.splits.items() if split.args is not None
+]
+
+
+@pytest.mark.parametrize(("name", "split"), REQUESTS)
+def test_every_request_is_one_that_torchvision_takes(name: str, split: str, tmp_path: Path) -> None:
+    """Against an empty root each ends in 'not found' and the way to get it, nothing else."""
+    info = find_dataset(name)
+    offered = inspect.signature(getattr(datasets, info.torchvision)).parameters
+    assert set(info.splits[split].args or {}) <= set(offered)
+    with pytest.raises(DatasetError, match=r"how to get it|pip install") as caught:
+        open_in(tmp_path, name, split)
+    assert "Unknown value" not in str(caught.value)
+    assert info.get in str(caught.value) or "pip install" in str(caught.value)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_images_that_torchvision_opens_are_rasters(write_images: WriteImages) -> None:
+    """It asks PIL for any format, and one of them is a program."""
+    root = write_images(*(f"eurosat/2750/{name}/1.jpg" for name in ("A", "B")), root="data")
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    (root / "eurosat" / "2750" / "A" / "1.jpg").write_bytes(program)
+    source = open_in(root, "vtab/eurosat", "all")
+    assert source.image(1).mode == "RGB"
+    with pytest.raises(UndecodableImage):
+        source.image(0)

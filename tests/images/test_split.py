@@ -1,0 +1,309 @@
+"""Manifests with train and test: what extraction reads of them, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import DatasetError, UnknownName, UsageError
+from clipsyn.images.sources import open_source
+from clipsyn.images.split import split
+
+Write = Callable[..., Path]
+HOSTILE = ["=cmd|'calc'!A0", "-1+2", "a,b", 'say "hi"', "<script>", "\u202egnp", "two\nlines", "0"]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Files by path (or of other content where given) below a new folder; each its own content."""
+
+    def write(*names: str, root: str = "photos", other: Mapping[str, bytes] | None = None) -> Path:
+        folder = tmp_path / root
+        for name, content in ({name: name.encode() for name in names} | dict(other or {})).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
+    return write
+
+
+def many(*classes: str, count: int = 6) -> list[str]:
+    return [f"{label}/{row}.png" for label in classes for row in range(count)]
+
+
+def sides_of(path: Path) -> dict[str, str]:
+    """The split of each id."""
+    frame = pl.read_csv(path, infer_schema=False)
+    return dict(zip(frame["id"], frame["split"], strict=True))
+
+
+def test_extraction_finds_the_images_labels_and_classes_of_the_folder(
+    write: Write, tmp_path: Path
+) -> None:
+    folder = write(*many("cat", "dog"), "loose.png")
+    (folder / "empty-class").mkdir()
+    split(folder, tmp_path / "sub.csv", test=0.34)
+    whole = open_source(f"sub={folder}", "any")
+    labels = dict(zip(whole.ids, whole.labels.tolist(), strict=True))
+    seen: dict[str, int] = {}
+    for name, size in (("train", 8), ("test", 4)):
+        source = open_source(str(tmp_path / "sub.csv"), name)
+        assert source.class_names == whole.class_names == ("cat", "dog", "empty-class")
+        assert len(source) == size
+        for row, (sample, label) in enumerate(zip(source.ids, source.labels, strict=True)):
+            seen[sample] = int(label)
+            assert source.digest(row) == whole.digest(whole.ids.index(sample))
+    assert seen == labels
+    kept = open_source(str(tmp_path / "sub.csv"), "unlabelled")
+    assert (kept.ids, kept.labels.tolist()) == (("loose.png",), [-1])
+
+
+def test_every_class_has_its_share(write: Write, tmp_path: Path) -> None:
+    division = split(write(*many("a", "b", count=10)), tmp_path / "s.csv", test=0.3)
+    counts = division.manifest(tmp_path).group_by("label", "split").len().sort("label", "split")
+    assert counts["len"].to_list() == [3, 7, 3, 7]
+
+
+def test_the_same_bytes_twice_and_others_with_another_seed(write: Write, tmp_path: Path) -> None:
+    folder = write(*many("a", "b"))
+    written = []
+    for name, seed in (("one.csv", 0), ("two.csv", 0), ("other.csv", 1)):
+        split(folder, tmp_path / name, seed=seed)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_renaming_and_moving_change_no_side(write: Write, tmp_path: Path) -> None:
+    """Which is decided by what an image holds."""
+    names = many("a", "b", count=20)
+    split(write(*names), tmp_path / "before.csv")
+    others = {f"{name[0]}/deep/{99 - row}.jpg": name.encode() for row, name in enumerate(names)}
+    split(write(root="renamed", other=others), tmp_path / "after.csv")
+    before, after = sides_of(tmp_path / "before.csv"), sides_of(tmp_path / "after.csv")
+    assert {name: after[new] for new, name in zip(others, names, strict=True)} == before
+
+
+def test_an_image_more_moves_few(write: Write, tmp_path: Path) -> None:
+    folder = write(*many("a", "b", count=50))
+    split(folder, tmp_path / "before.csv")
+    write("a/new.png")
+    split(folder, tmp_path / "after.csv")
+    before, after = sides_of(tmp_path / "before.csv"), sides_of(tmp_path / "after.csv")
+    assert sum(after[name] != side for name, side in before.items()) <= 2
+
+
+def test_copies_are_on_one_side_and_counted(write: Write, tmp_path: Path) -> None:
+    copies = {f"cat/copy{row}.png": f"cat/{row % 4}.png".encode() for row in range(8)}
+    for seed in range(5):
+        division = split(
+            write(*many("cat", "dog", count=12), other=copies), tmp_path / f"{seed}.csv", seed=seed
+        )
+        side = sides_of(tmp_path / f"{seed}.csv")
+        assert all(side[name] == side[origin.decode()] for name, origin in copies.items())
+        assert division.notes() == (
+            "copies of other images, on the same side as these: 8 (cat/copy0.png, cat/copy1.png, "
+            "cat/copy2.png, …)",
+        )
+
+
+def test_what_is_odd_is_kept_apart_and_said(write: Write, tmp_path: Path) -> None:
+    odd = {
+        "cat/both.png": b"cat and dog",
+        "dog/both.png": b"cat and dog",
+        "again.png": b"cat/0.png",
+        "cat/empty.png": b"",
+        "dog/empty.png": b"",
+        "notes.txt": b"",
+    }
+    division = split(write(*many("cat", "dog"), "fox/1.png", other=odd), tmp_path / "s.csv")
+    side = sides_of(tmp_path / "s.csv")
+    assert [name for name in side if side[name] == "conflicting"] == [
+        "cat/both.png",
+        "dog/both.png",
+    ]
+    assert [name for name in side if side[name] == "unlabelled"] == ["again.png"]
+    assert side["fox/1.png"] == "train"
+    assert {side["cat/empty.png"], side["dog/empty.png"]} <= {"train", "test"}
+    assert division.notes() == (
+        f"photos: 1 file without an image suffix skipped in '{tmp_path / 'photos'}'",
+        "copies with different labels, kept apart as conflicting: 2 (cat/both.png, dog/both.png)",
+        "unlabelled copies of labelled images: 1 (again.png)",
+        "files that are empty or cannot be read: 2 (cat/empty.png, dog/empty.png)",
+        "classes with one image, or copies of one, which is in train, so nothing tests them: 1 "
+        "(fox)",
+    )
+
+
+def test_a_class_may_stand_for_no_label(write: Write, tmp_path: Path) -> None:
+    folder = write(*many("cat", "dog", "unsorted"))
+    split(folder, tmp_path / "s.csv", unlabelled="unsorted")
+    side = sides_of(tmp_path / "s.csv")
+    assert {side[name] for name in many("unsorted")} == {"unlabelled"}
+    source = open_source(str(tmp_path / "s.csv"), "unlabelled")
+    assert source.class_names == ("cat", "dog")
+    with pytest.raises(UnknownName, match="unknown class 'unsortd': did you mean unsorted"):
+        split(folder, tmp_path / "t.csv", unlabelled="unsortd")
+
+
+# --- manifests ---
+
+
+def test_a_manifest_keeps_ids_paths_and_labels(write: Write, tmp_path: Path) -> None:
+    folder = write("1.png", "2.png", "3.png", "4.png", "5.png")
+    lines = [
+        "id,path,label",
+        "a,1.png,dog",
+        "b,2.png,dog",
+        "c,3.png,cat",
+        "d,4.png,cat",
+        "e,5.png,",
+    ]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    (tmp_path / "elsewhere").mkdir()
+    division = split(folder / "labels.csv", tmp_path / "elsewhere" / "s.parquet")
+    frame = pl.read_parquet(tmp_path / "elsewhere" / "s.parquet")
+    assert frame.columns == ["path", "label", "split", "id"]
+    assert frame["path"].to_list() == [f"../photos/{row}.png" for row in range(1, 6)]
+    assert frame["label"].to_list() == ["dog", "dog", "cat", "cat", None]
+    assert frame["id"].to_list() == [*"abcde"]
+    assert frame["split"].to_list().count("test") == 2
+    assert frame["split"][4] == "unlabelled"
+    written = str(tmp_path / "elsewhere" / "s.parquet")
+    assert (
+        len(open_source(written, "train", root=division.root_beyond(tmp_path / "elsewhere"))) == 2
+    )
+    with pytest.raises(DatasetError):  # a manifest leads out of its folder only where it may
+        split(Path(written), tmp_path / "elsewhere" / "t.csv")
+
+
+@pytest.mark.parametrize("names", [["missile", "missile"], ["7", "3"], [" x", "y"]])
+def test_names_that_can_be_mistaken_give_way_to_indices(
+    names: list[str], write: Write, tmp_path: Path
+) -> None:
+    folder = write("1.png", "2.png", "3.png", "4.png")
+    lines = ["path,label", "1.png,1", "2.png,1", "3.png,0", "4.png,0"]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    (folder / "classnames.json").write_text(f'["{names[0]}", "{names[1]}"]')
+    split(folder / "labels.csv", tmp_path / "s.csv")
+    source = open_source(str(tmp_path / "s.csv"), "train")
+    assert source.class_names == tuple(name.strip() for name in names)
+    assert sorted(source.labels.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("names", [HOSTILE, [*HOSTILE, " x"]])
+def test_names_of_strangers_survive(names: list[str], write: Write, tmp_path: Path) -> None:
+    folder = write(*(f"{label}/{row}-{label}.png" for label in names for row in "ab"))
+    split(folder, tmp_path / "s.csv")
+    text = (tmp_path / "s.csv").read_text("utf-8")
+    assert ",=cmd" not in text  # a cell that a spreadsheet would run
+    whole = open_source(f"s={folder}", "any")
+    expected = dict(zip(whole.ids, whole.labels.tolist(), strict=True))
+    found = {}
+    for name in ("train", "test"):
+        source = open_source(str(tmp_path / "s.csv"), name)
+        assert source.class_names == tuple(label.strip() for label in sorted(names))
+        found |= dict(zip(source.ids, source.labels.tolist(), strict=True))
+    assert found == expected
+
+
+def test_a_number_is_a_name_beside_classes_without_images(write: Write, tmp_path: Path) -> None:
+    folder = write(*many("1"))
+    (folder / "a").mkdir()
+    split(folder, tmp_path / "s.csv")
+    source = open_source(str(tmp_path / "s.csv"), "train")
+    assert {source.class_names[label] for label in source.labels} == {"1"}
+
+
+def test_paths_hold_through_links(write: Write, tmp_path: Path) -> None:
+    folder = write(*many("cat", "dog"))
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "down")
+    (folder / "cat").rename(tmp_path / "cats")
+    (folder / "cat").symlink_to(tmp_path / "cats")
+    for place in ("link", "."):
+        division = split(folder, tmp_path / place / "s.csv")
+        root = division.root_beyond(tmp_path / place)
+        assert root == (None if place == "." else folder)
+        assert len(open_source(str(tmp_path / place / "s.csv"), "test", root=root)) == 6
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["1.png", "2.png"], "has no labelled image: put the images of each class into a folder"),
+        (["a/1.png", "b/2.png"], "no class of .* has two different images"),
+        (["train/a/1.png", "test/a/2.png"], r"has splits already \(test, train\): .*-s test,train"),
+        (["train/a/1.png", "other/2.png"], r"has splits already \(train\)"),
+        (["notes.txt"], "there is no image"),
+        (["test/0.tar", "test/nshards.txt"], "is a webdataset, whose folders are its splits"),
+    ],
+)
+def test_folders_that_cannot_be_divided(
+    names: list[str], message: str, write: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        split(write(*names), tmp_path / "s.csv")
+    assert not list(tmp_path.glob("s.csv*"))
+
+
+def test_a_class_called_train_is_no_split(write: Write, tmp_path: Path) -> None:
+    division = split(write(*many("bus", "train")), tmp_path / "s.csv")
+    assert division.class_names == ("bus", "train")
+
+
+def test_manifests_and_names_that_cannot_be_divided(write: Write, tmp_path: Path) -> None:
+    folder = write("1.png")
+    (folder / "s.csv").write_text("path,label,split\n1.png,a,train\n")
+    refused = {
+        str(folder / "s.csv"): "has a column 'split' already",
+        str(folder / "none"): "there is no folder or manifest",
+        "emoji-food": "'emoji-food' has splits already: train, test",
+    }
+    for images, message in refused.items():
+        with pytest.raises(DatasetError, match=message):
+            split(images, tmp_path / "o.csv")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("s.txt", "is no name of a manifest: end it in .csv or .parquet"),
+        ("there.csv", "is there already: add replace=True"),
+        ("named.csv", "named.csv.classnames.txt would be taken for the class names"),
+        ("nowhere/s.csv", "there is no folder"),
+    ],
+)
+def test_places_that_cannot_be_written(
+    output: str, message: str, write: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / "named.csv.classnames.txt").write_text("cat")
+    with pytest.raises(UsageError, match=message):
+        split(write(*many("a", "b")), tmp_path / output)
+    assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+def test_what_is_read_is_never_replaced(write: Write, tmp_path: Path) -> None:
+    folder = write("1.png", "2.png")
+    manifest = folder / "labels.csv"
+    manifest.write_text("path,label\n1.png,a\n2.png,a\n")
+    os.link(manifest, tmp_path / "same.csv")
+    with pytest.raises(UsageError, match="which is read"):
+        split(manifest, tmp_path / "same.csv", replace=True)
+    split(manifest, tmp_path / "new.csv")
+    split(manifest, tmp_path / "new.csv", replace=True, seed=1)
+    assert manifest.read_text().startswith("path,label\n1.png")
+
+
+@pytest.mark.parametrize("bad", [{"test": 0}, {"test": 1.0}, {"test": "half"}, {"seed": -1}])
+def test_settings_that_cannot_be(bad: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(bad))}=… is"):
+        split(write(*many("a", "b")), tmp_path / "s.csv", **bad)

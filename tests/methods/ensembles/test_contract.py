@@ -1,0 +1,534 @@
+"""What every registered ensemble promises (`check_ensemble`): a new one is checked by its line in
+the registry alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+
+from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.base import Ensemble, Router
+from clipsyn.methods.ensembles.super_learner import SuperLearner
+from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.methods.pool import Pool
+
+NAMES = ("m/middling", "a/noise", "z/good")  # not in the order in which they are worked on
+SIGNAL = (1.0, 0.0, 3.0)
+
+
+def pool_of(n=60, classes=4, seed=0, *, backbones=NAMES, scale=1.0):
+    """Labels in turn; one good backbone, one middling, one that knows nothing."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    truth = np.eye(classes)[labels]
+    signal = np.resize(SIGNAL, len(backbones))
+    logits = rng.normal(size=(n, len(backbones), classes)) + signal[:, None] * truth[:, None]
+    embeddings = []
+    for width in range(classes + 2, classes + 2 + len(backbones)):
+        values = rng.normal(size=(n, width))
+        values[:, :classes] += 2 * truth
+        embeddings.append(values / np.linalg.norm(values, axis=1, keepdims=True))
+    return Pool.of(scale * logits, labels, embeddings, backbones=backbones, split="train")
+
+
+def frozen(pool):
+    """The same pool in arrays that nobody can write to."""
+    arrays = [pool.logits, pool.labels, *pool.embeddings.values()]
+    for array in arrays:
+        array.flags.writeable = False
+    return pool
+
+
+def same(one, other):
+    """Whether two ensembles have learned the same, to the bit."""
+    left, right = one.learned(), other.learned()
+    return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True)
+    return type(one) is type(other) and repr(one) == repr(other)  # NaN too
+
+
+def through_files(ensemble):
+    """A clone with what `ensemble` has learned, by way of JSON and .npy files without pickle."""
+    copy = clone(ensemble)
+    for name, value in ensemble.learned().items():
+        setattr(copy, name, round_trip(value))
+    return copy
+
+
+def round_trip(value):
+    if isinstance(value, dict):
+        return {json.loads(json.dumps(key)): round_trip(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(round_trip, value))
+    if isinstance(value, np.ndarray):
+        file = io.BytesIO()
+        np.save(file, value, allow_pickle=False)
+        file.seek(0)
+        return np.load(file, allow_pickle=False)
+    return json.loads(json.dumps(value))
+
+
+PROMISES = []
+
+
+def promise(check):
+    PROMISES.append(check)
+    return check
+
+
+@pytest.mark.parametrize("check", PROMISES, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_check_ensemble(name, check):
+    check(ENSEMBLES.load(name))
+
+
+@promise
+def behaves_like_a_scikit_learn_estimator(make):
+    ensemble = make()
+    before = ensemble.get_params()
+    assert ensemble.fit(pool_of()) is ensemble
+    assert ensemble.get_params() == before  # fit changes no parameter
+    assert set(ensemble.learned()) >= {"backbones_", "n_classes_"}
+    copy = clone(ensemble)
+    assert copy.get_params() == before
+    assert copy.learned() == {}
+    assert ensemble.set_params(**before) is ensemble
+    kinds = {type(value) for value in before.values()}
+    assert kinds <= {bool, int, float, str, type(None)}  # what a line of text can say
+
+
+@promise
+def learns_only_from_what_it_may(make):
+    pool = pool_of()
+    with pytest.raises(LeakError, match="test split of letters"):
+        make().fit(replace(pool, split="test", dataset="letters"))
+    if make.learns:
+        with pytest.raises(UsageError, match="not fitted yet"):
+            make().combine(pool)
+        with pytest.raises(InputError, match="no labelled, readable sample"):
+            make().fit(replace(pool, labels=np.full(60, -1, np.int32)))
+    else:
+        np.testing.assert_array_equal(make().combine(pool), make().fit(pool).combine(pool))
+
+
+@promise
+def works_on_plain_arrays(make):
+    pool = pool_of()
+    order = np.argsort(NAMES)  # plain arrays have names 0, 1, 2
+    try:
+        ensemble = make().fit(pool.logits[:, order], pool.labels)
+    except InputError as needs:
+        assert "Pool.of(…, embeddings=…)" in str(needs)  # noqa: PT017
+        return
+    np.testing.assert_array_equal(
+        ensemble.combine(pool.logits[:, order]), make().fit(pool).combine(pool)
+    )
+    assert ensemble.score(pool.logits[:, order], pool.labels) > 0.25
+
+
+@promise
+def works_with_scikit_learns_tools(make):
+    logits, labels = pool_of().logits, pool_of().labels
+    try:
+        make().fit(logits, labels)
+    except InputError:
+        return  # needs embeddings, which those tools have no place for
+    folds = StratifiedKFold(3)  # what they take for a classifier
+    accuracies = [
+        make().fit(logits[seen], labels[seen]).score(logits[unseen], labels[unseen])
+        for seen, unseen in folds.split(labels, labels)
+    ]
+    for scoring in (None, "accuracy"):
+        found = cross_val_score(make(), logits, labels, cv=3, scoring=scoring, error_score="raise")
+        np.testing.assert_allclose(found, accuracies)
+    grid = {name: [value] for name, value in make().get_params().items()}
+    search = GridSearchCV(make(), grid, cv=3, scoring="neg_log_loss", error_score="raise")
+    search.fit(logits, labels)
+    assert search.best_score_ > -np.log(4)
+    assert search.classes_.tolist() == list(range(4))  # the columns of predict_proba
+    np.testing.assert_array_equal(
+        search.predict(logits), make().fit(logits, labels).predict(logits)
+    )
+
+
+@promise
+def changes_none_of_its_inputs(make):
+    names = sorted(NAMES)  # in this order the base class copies nothing
+    pool, other = (frozen(pool_of(seed=seed, backbones=names)) for seed in (0, 1))
+    make().fit(pool).combine(other)  # would raise: the arrays are read-only
+
+
+@promise
+def does_the_same_twice(make):
+    pool, other = pool_of(), pool_of(seed=1)
+    one, two = make().fit(pool), make().fit(pool)
+    assert same(one, two)
+    np.testing.assert_array_equal(one.combine(other), two.combine(other))
+    again = make().fit(pool_of(40, 3, seed=2)).fit(pool)  # nothing is left of an earlier fit
+    assert same(one, again)
+
+
+@promise
+def is_what_it_has_learned(make):
+    pool, other = pool_of(), pool_of(seed=1)
+    ensemble = make().fit(pool)
+    copy = through_files(ensemble)
+    assert same(ensemble, copy)
+    np.testing.assert_array_equal(copy.combine(other), ensemble.combine(other))
+
+
+@promise
+def finds_backbones_by_name(make):
+    pool, other = pool_of(), pool_of(seed=1)
+    ensemble = make().fit(pool)
+    for names in (NAMES[::-1], (NAMES[1], NAMES[2], NAMES[0])):
+        permuted = make().fit(pool.of_backbones(names))
+        assert same(ensemble, permuted)
+        np.testing.assert_array_equal(
+            permuted.combine(other.of_backbones(names)), ensemble.combine(other)
+        )
+        if issubclass(make, Router):
+            columns = [NAMES.index(name) for name in names]
+            np.testing.assert_array_equal(
+                permuted.weights(other.of_backbones(names)), ensemble.weights(other)[:, columns]
+            )
+
+
+@promise
+def looks_at_each_sample_alone(make):
+    ensemble, other = make().fit(pool_of()), pool_of(seed=1)
+    rows = np.random.default_rng(0).permutation(60)[:37]
+    scores = ensemble.combine(other)
+    np.testing.assert_allclose(ensemble.combine(other.take(rows)), scores[rows], rtol=1e-4)
+    np.testing.assert_allclose(ensemble.combine(other.take(rows[:1])), scores[rows[:1]], rtol=1e-4)
+    assert ensemble.combine(other.take(rows[:0])).shape == (0, 4)
+
+
+@promise
+def never_sees_the_labels_of_what_it_predicts(make):
+    ensemble, other = make().fit(pool_of()), replace(pool_of(seed=1), split="test")
+    learned, scores = through_files(ensemble), ensemble.combine(other)
+    shuffled = np.random.default_rng(0).permutation(other.labels)
+    for labels in (shuffled, np.full(60, -1, np.int32)):
+        np.testing.assert_array_equal(ensemble.combine(replace(other, labels=labels)), scores)
+    assert same(ensemble, learned)
+
+
+@promise
+def treats_all_classes_alike(make):
+    pool, other = pool_of(), pool_of(seed=1)
+    order = [2, 0, 3, 1]
+    scores = make().fit(pool).combine(other)
+    permuted = make().fit(relabelled(pool, order)).combine(relabelled(other, order))
+    np.testing.assert_allclose(permuted, scores[:, order], rtol=0.02, atol=0.02)
+
+
+def relabelled(pool, order):
+    """The same samples with class ``order[i]`` called i."""
+    position = np.argsort(order).astype(np.int32)
+    return replace(pool, logits=pool.logits[:, :, order].copy(), labels=position[pool.labels])
+
+
+@promise
+def leaves_one_backbone_as_it_is(make):
+    alone = pool_of(backbones=NAMES[:1])
+    ensemble = make().fit(alone)
+    scores = ensemble.combine(alone)
+    np.testing.assert_array_equal(scores, alone.logits[:, 0])
+    assert not np.shares_memory(scores, alone.logits)
+    if issubclass(make, Router):
+        np.testing.assert_array_equal(ensemble.weights(alone), np.ones((60, 1)))
+    np.testing.assert_array_equal(through_files(ensemble).combine(alone), scores)
+
+
+@promise
+def gives_unreadable_samples_no_prediction(make):
+    ensemble, other = make().fit(pool_of()), pool_of(seed=1)
+    logits = other.logits.copy()
+    embeddings = {name: values.copy() for name, values in other.embeddings.items()}
+    logits[[0, 41]] = np.nan
+    logits[7, 2] = np.nan  # one backbone only
+    logits[9, 1, 3] = np.inf
+    for values in embeddings.values():
+        values[[0, 41]] = np.nan
+    holed = replace(other, logits=logits, embeddings=embeddings)
+    bad = np.isin(np.arange(60), [0, 7, 9, 41])
+    scores = ensemble.combine(holed)
+    assert np.isnan(scores[bad]).all()
+    assert (ensemble.predict(holed)[bad] == NO_PREDICTION).all()
+    np.testing.assert_allclose(scores[~bad], ensemble.combine(other)[~bad], rtol=1e-4)
+    if issubclass(make, Router):
+        weights = ensemble.weights(holed)
+        assert np.isnan(weights[bad]).all()
+        np.testing.assert_allclose(weights[~bad], ensemble.weights(other)[~bad], rtol=1e-3)
+    nothing = holed.take(np.flatnonzero(bad))
+    assert np.isnan(ensemble.combine(nothing)).all()
+
+
+@promise
+def learns_nothing_from_unreadable_or_unlabelled_samples(make):
+    more = pool_of(80)
+    kept = np.r_[0:10, 15:30, 35:70]
+    logits, labels = more.logits.copy(), more.labels.copy()
+    logits[10:15] = np.nan
+    labels[30:35] = -1
+    logits[70:, 1] = np.nan
+    full = make().fit(replace(more, logits=logits, labels=labels))
+    assert same(full, make().fit(more.take(kept)))
+
+
+@promise
+def refuses_other_backbones_and_class_counts(make):
+    ensemble = make().fit(pool_of())
+    others = {
+        "backbones": [
+            pool_of(backbones=(*NAMES[:2], "other")),
+            pool_of(backbones=NAMES[:2]),
+            pool_of(backbones=(*NAMES, "fourth")),
+        ],
+        "number of classes": [pool_of(classes=3), pool_of(classes=5)],
+    }
+    for field, pools in others.items():
+        for pool in pools:
+            with pytest.raises(RouterMismatch, match=f"^{field} differ: fitted on ") as caught:
+                ensemble.combine(pool)
+            assert caught.value.field == field
+
+
+def hard_supports():
+    """Support sets on which a formula can fail, by name."""
+    pool = pool_of()
+    yield "one sample", pool.take(np.array([2]))
+    yield "fewer samples than backbones", pool.take(np.array([0, 1]))
+    yield "one class", pool.take(np.flatnonzero(pool.labels == 1))
+    yield "absent classes", pool.take(np.flatnonzero(pool.labels % 2 == 0))
+    yield "one sample a class", pool.take(np.arange(4))
+    yield "a class with one sample", pool.take(np.r_[0:4, np.flatnonzero(pool.labels < 3)[4:]])
+    yield "constant logits", replace(pool, logits=np.full_like(pool.logits, 3.0))
+    yield "two equal classes", replace(pool, logits=pool.logits[:, :, [0, 1, 2, 2]])
+    yield "equal backbones", replace(pool, logits=pool.logits[:, [0, 0, 0]])
+    yield "one sample many times", pool.take(np.zeros(20, int))
+    yield "huge logits", pool_of(scale=30.0)
+    yield "tiny logits", pool_of(scale=1e-3)
+    right = np.eye(4, dtype=np.float32)[pool.labels] * 10
+    yield "all right", replace(pool, logits=right[:, None].repeat(3, axis=1))
+    yield "all wrong", replace(pool, labels=pool.logits[:, 2].argmin(axis=1).astype(np.int32))
+
+
+@promise
+def has_finite_scores_whatever_it_is_fitted_on(make):
+    others = [pool_of(seed=1), pool_of(seed=1, scale=30.0)]
+    for case, support in hard_supports():
+        ensemble = make().fit(support)
+        for other in others:
+            scores = ensemble.combine(other)
+            assert scores.shape == (60, 4), case
+            assert np.isfinite(scores).all(), case
+            assert np.isfinite(ensemble.predict_proba(other)).all(), case
+    two = make().fit(pool_of(classes=2))
+    assert np.isfinite(two.combine(pool_of(classes=2, seed=1))).all()
+
+
+@promise
+def is_at_least_sensible(make):
+    support, other = pool_of(240), pool_of(400, seed=1)
+    accuracies = (other.logits.argmax(axis=2) == other.labels[:, None]).mean(axis=0)
+    accuracy = make().fit(support).score(other)
+    assert accuracy > accuracies.mean() + 0.05
+    if make.learns:
+        assert accuracy > accuracies.max() - 0.03
+
+
+@promise
+def is_the_weighted_sum_of_logits_if_it_has_weights(make):
+    if not issubclass(make, Router):
+        return
+    ensemble, other = make().fit(pool_of()), pool_of(seed=1)
+    weights = ensemble.weights(other)
+    assert weights.shape == (60, 3)
+    assert weights.dtype == np.float32
+    if make._combine is Router._combine:
+        expected = np.einsum("nb,nbc->nc", weights, other.logits)
+        np.testing.assert_allclose(ensemble.combine(other), expected, rtol=1e-4, atol=1e-4)
+
+
+@promise
+def does_not_depend_on_blocks(make):
+    support, other = pool_of(), pool_of(seed=1)
+    whole = make().fit(support).combine(other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 7 * 3 * 4)
+        blocks = make().fit(support).combine(other)
+    np.testing.assert_allclose(blocks, whole, rtol=1e-3, atol=1e-3)
+
+
+class Careless(Ensemble):
+    def fit(self, support, labels=None):
+        self.backbones_, self.n_classes_ = tuple(sorted(support.backbones)), support.n_classes
+        return self
+
+
+class Miscounted(SuperLearner):
+    @property
+    def classes_(self):
+        return np.arange(self.n_classes_ - 1)
+
+
+class Forgetful(SuperLearner):
+    def _fit(self, pool):
+        super()._fit(pool)
+        self._secret = self.__dict__.pop("weights_")
+
+    def _weights(self, pool):
+        return self._secret
+
+
+class Writing(SuperLearner):
+    def _fit(self, pool):
+        super()._fit(pool)
+        pool.logits.sort(axis=0)
+
+
+class Unseeded(SuperLearner):
+    def _fit(self, pool):
+        self.weights_ = np.random.default_rng().random(len(pool.backbones))
+
+
+class Positional(SuperLearner):
+    def _aligned(self, pool):
+        return pool
+
+
+class Cheating(SuperLearner):
+    def _combine(self, pool):
+        return super()._combine(pool) + np.eye(pool.n_classes)[pool.labels]
+
+
+class Batched(SuperLearner):
+    def _combine(self, pool):
+        scores = super()._combine(pool)
+        return scores - scores.mean(axis=0)
+
+
+class Partial(SuperLearner):
+    def _combine(self, pool):
+        return super()._combine(pool) + np.arange(pool.n_classes)
+
+
+class Unbounded(SuperLearner):
+    def _combine(self, pool):
+        with np.errstate(over="ignore"):
+            return np.exp(super()._combine(pool) * 10)
+
+
+class Whole(SuperLearner):
+    def combine(self, pool):
+        return np.nan_to_num(super().combine(pool))
+
+
+class Pupil(SuperLearner):
+    def fit(self, support, labels=None):
+        super().fit(support, labels)
+        self.seen_ = len(support)
+        return self
+
+
+class Contrary(SuperLearner):
+    def _combine(self, pool):
+        return -super()._combine(pool)
+
+
+class Sharing(SuperLearner):
+    def combine(self, pool):
+        return pool.logits[:, 0] if len(pool.backbones) == 1 else super().combine(pool)
+
+
+class Mutable(SuperLearner):
+    def _fit(self, pool):
+        super()._fit(pool)
+        self.penalty = 2.0
+
+
+@pytest.mark.parametrize(
+    ("make", "check"),
+    [
+        (Mutable, behaves_like_a_scikit_learn_estimator),
+        (Careless, learns_only_from_what_it_may),
+        (Miscounted, works_with_scikit_learns_tools),
+        (Writing, changes_none_of_its_inputs),
+        (Unseeded, does_the_same_twice),
+        (Forgetful, is_what_it_has_learned),
+        (Positional, finds_backbones_by_name),
+        (Positional, refuses_other_backbones_and_class_counts),
+        (Batched, looks_at_each_sample_alone),
+        (Batched, does_not_depend_on_blocks),
+        (Cheating, never_sees_the_labels_of_what_it_predicts),
+        (Partial, treats_all_classes_alike),
+        (Sharing, leaves_one_backbone_as_it_is),
+        (Whole, gives_unreadable_samples_no_prediction),
+        (Pupil, learns_nothing_from_unreadable_or_unlabelled_samples),
+        (Unbounded, has_finite_scores_whatever_it_is_fitted_on),
+        (Contrary, is_at_least_sensible),
+    ],
+    ids=lambda thing: thing.__name__,
+)
+def test_a_broken_promise_is_noticed(make, check):
+    check(SuperLearner)
+    with pytest.raises((AssertionError, pytest.fail.Exception, ValueError, AttributeError)):
+        check(make)
+
+
+STATIC = [name for name in ENSEMBLES if ENSEMBLES.load(name).__module__.endswith(".static")]
+
+
+def probabilities_of(name, logits, labels):
+    return ENSEMBLES.load(name)().fit(Pool.of(logits, labels)).predict_proba(Pool.of(logits))
+
+
+@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("offset", [1e6, -1e6, 3e7])
+def test_a_number_added_to_all_logits_of_a_backbone_changes_nothing(name, offset):
+    """At a million single precision has steps of a sixteenth, at 30 millions of two."""
+    far = np.random.default_rng(0).normal(size=(200, 5, 7)).astype(np.float32) * 9
+    far[:, ::2] += np.float32(offset)
+    near = far - far.max(axis=2, keepdims=True)  # exact: the numbers are close to each other
+    labels = np.arange(200) % 7
+    found, expected = (probabilities_of(name, logits, labels) for logits in (far, near))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_the_largest_numbers_there_are(name):
+    """Logits of 3e38: float32 ends at 3.4e38. As good as the same in units of 1e36."""
+    rng = np.random.default_rng(1)
+    units = rng.permuted(np.tile(np.linspace(-300, 300, 7), (50, 5, 1)), axis=2).astype(np.float32)
+    huge, labels = units * np.float32(1e36), np.arange(50) % 7
+    ensemble = ENSEMBLES.load(name)().fit(Pool.of(huge, labels))
+    found = ensemble.combine(Pool.of(huge))
+    assert np.isfinite(found).all()
+    assert np.isfinite(ensemble.predict_proba(Pool.of(huge))).all()
+    expected = ENSEMBLES.load(name)().fit(Pool.of(units, labels)).combine(Pool.of(units))
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+
+
+def test_every_ensemble_is_in_one_group_and_static_ones_learn_nothing():
+    grouped = [name for names in ENSEMBLES.groups.values() for name in names]
+    assert sorted(grouped) == sorted(ENSEMBLES)
+    assert {name for name in ENSEMBLES if not ENSEMBLES.load(name).learns} == set(
+        ENSEMBLES.groups["Static"]
+    )

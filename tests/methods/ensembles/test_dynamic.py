@@ -1,0 +1,304 @@
+"""Dynamic selection against loops over samples and neighbours."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from clipsyn.errors import InputError, LeakError, RouterMismatch
+from clipsyn.methods.ensembles.dynamic import KnoraUnion, OverallLocalAccuracy, _largest, _search
+from clipsyn.methods.pool import Pool
+
+BOTH = [OverallLocalAccuracy, KnoraUnion]
+NAMES = ("a", "b", "c")
+
+
+def problem(n=60, *, classes=4, seed=0, scale=1.0, split="", k_regions=3):
+    """Embeddings in regions; in region r backbone r is good and the others are not."""
+    rng = np.random.default_rng(seed)
+    region = np.arange(n) % k_regions
+    labels = rng.integers(0, classes, n)
+    centres = np.random.default_rng(99).normal(size=(3, k_regions, 5))
+    embeddings = centres[:, region] + 0.5 * rng.normal(size=(3, n, 5))
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    logits = rng.normal(size=(n, 3, classes))
+    logits[np.arange(n), region, labels] += 4
+    return Pool.of(
+        scale * logits, labels, embeddings.astype(np.float16), backbones=NAMES, split=split
+    )
+
+
+def neighbours(support, pool, k):
+    """(sample, k) row numbers by sorting all cosines in float64."""
+    one, other = (p.features().astype(np.float64) for p in (support, pool))
+    one, other = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (one, other))
+    return [sorted(range(len(one)), key=lambda i: -(one[i] @ f))[:k] for f in other]
+
+
+def rights(support, rows, backbone):
+    return sum(int(support.logits[i, backbone].argmax() == support.labels[i]) for i in rows)
+
+
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_ola_follows_the_backbone_that_is_right_nearby(k):
+    support, pool = problem(), problem(40, seed=1)
+    chosen = []
+    for near, logits in zip(neighbours(support, pool, k), pool.logits, strict=True):
+        confidence = softmax(logits, axis=1).max(axis=1)
+        ranked = [(rights(support, near, b), confidence[b]) for b in range(3)]
+        chosen.append(ranked.index(max(ranked)))
+    fitted = OverallLocalAccuracy(k).fit(support)
+    assert fitted.weights(pool).tolist() == np.eye(3)[chosen].tolist()
+    assert np.array_equal(fitted.combine(pool), pool.logits[np.arange(40), chosen])
+
+
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_knora_union_gives_each_backbone_a_vote_for_each_neighbour_it_gets_right(k):
+    support, pool = problem(scale=0.3), problem(40, seed=1)
+    expected = []
+    for near, logits in zip(neighbours(support, pool, k), pool.logits, strict=True):
+        votes = [rights(support, near, b) for b in range(3)]
+        if sum(votes) == 0:
+            votes = [1, 1, 1]
+        total = softmax(logits, axis=1).mean(axis=0)
+        for b in range(3):
+            total[logits[b].argmax()] += votes[b]
+        expected.append(total / (sum(votes) + 1))
+    assert KnoraUnion(k).fit(support).predict_proba(pool) == pytest.approx(
+        np.array(expected), abs=1e-6
+    )
+
+
+def test_all_vote_once_where_none_is_right_nearby():
+    support, pool = problem(), problem(20, seed=1)
+    wrong = Pool.of(
+        np.eye(4)[(support.labels + 1) % 4][:, None].repeat(3, axis=1),
+        support.labels,
+        support.embeddings,
+        backbones=NAMES,
+    )
+    votes = np.eye(4)[pool.logits.argmax(axis=2)].sum(axis=1)
+    expected = (votes + softmax(pool.logits, axis=2).mean(axis=1)) / 4
+    assert KnoraUnion().fit(wrong).predict_proba(pool) == pytest.approx(expected, abs=1e-6)
+
+
+def test_selection_gains_where_backbones_are_good_in_regions():
+    support, pool = problem(200), problem(200, seed=1)
+    best = (pool.logits.argmax(axis=2) == pool.labels[:, None]).mean(axis=0).max()
+    assert OverallLocalAccuracy().fit(support).score(pool) > best + 0.1
+    assert KnoraUnion().fit(support).score(pool) > best + 0.1
+
+
+def test_equal_accuracy_nearby_goes_to_the_more_confident_backbone():
+    embeddings = [[[1.0, 0.0]] * 2] * 2
+    logits = np.array([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 3.0], [0.0, 1.0]]])
+    fitted = OverallLocalAccuracy().fit(Pool.of(logits, [0, 1], embeddings))
+    assert fitted.weights(Pool.of(logits, None, embeddings)).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_k_beyond_the_support_set_uses_all_of_it(method):
+    support, pool = problem(12), problem(10, seed=1)
+    expected = method(12).fit(support).combine(pool)
+    assert np.array_equal(method(500).fit(support).combine(pool), expected)
+
+
+def test_of_equal_neighbours_the_first_are_taken():
+    values = np.array([[1, 2, 1, 1, 3], [5, 5, 5, 5, 5], [0, 1, 2, 3, 4]], np.float32)
+    assert np.sort(_largest(values, 3)).tolist() == [[0, 1, 4], [0, 1, 2], [2, 3, 4]]
+    assert np.sort(_largest(values, 4)).tolist() == [[0, 1, 2, 4], [0, 1, 2, 3], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("count", [8, 64, 65, 300, 1000])
+@pytest.mark.parametrize("k", [1, 5, 7])
+@pytest.mark.parametrize("kinds", [1, 4, 50, 100_000])  # few: nearly all are equal
+def test_the_largest_are_those_of_sorting_everything(count, k, kinds):
+    rng = np.random.default_rng(count)
+    values = rng.integers(-kinds, kinds, (40, count)).astype(np.float32)
+    expected = [sorted(range(count), key=lambda c, row=row: (-row[c], c))[:k] for row in values]
+    assert _largest(values, k).tolist() == expected
+
+
+def test_many_neighbours_are_those_of_sorting_everything():
+    values = np.random.default_rng(0).integers(0, 9, (5, 500)).astype(np.float32)
+    expected = [sorted(range(500), key=lambda c, row=row: (-row[c], c))[:499] for row in values]
+    assert _largest(values, 499).tolist() == expected
+
+
+def distinct(n, seed, *, repeats=1):
+    """Three backbones; embeddings whose products are exact, each `repeats` times."""
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-0.5, 0.5], (3, n, 4)).repeat(repeats, axis=1)
+    logits = rng.normal(size=(n * repeats, 3, 4))
+    return Pool.of(logits, rng.integers(0, 4, n * repeats), signs, backbones=NAMES)
+
+
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_equal_cosines_of_whole_pools(k):
+    """200 samples on 2^12 corners, each corner twice: cosines take few values, all exact."""
+    support, pool = distinct(100, 0, repeats=2), distinct(30, 1)
+    cosines = pool.features().astype(float) @ support.features().astype(float).T
+    expected = []
+    for row in cosines.tolist():
+        near = sorted(range(200), key=lambda i, row=row: (-row[i], i))[:k]
+        expected.append([rights(support, near, b) for b in range(3)])
+    fitted = KnoraUnion(k).fit(support)
+    assert fitted._right_nearby(pool).tolist() == expected
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_sample_without_embedding_has_no_neighbours_and_is_nobodys(method):
+    support, pool = problem(), problem(20, seed=1)
+    lost, missing = [3, 30, 59], [0, 7]
+
+    def without(given, rows):
+        embeddings = {name: values.copy() for name, values in given.embeddings.items()}
+        embeddings["b"][rows] = np.nan
+        return Pool.of(given.logits, given.labels, embeddings, backbones=NAMES)
+
+    fitted = method(4).fit(without(support, lost))
+    smaller = method(4).fit(support.take(np.setdiff1d(np.arange(60), lost)))
+    holed = fitted.combine(without(pool, missing))
+    rest = np.setdiff1d(np.arange(20), missing)
+    assert np.array_equal(holed[rest], smaller.combine(pool)[rest])
+    nobody = np.full((60, 3, 4), [0.0, 1, 1, 1])  # no backbone says 0: none is right anywhere
+    wrong = Pool.of(nobody, np.zeros(60, int), support.embeddings, backbones=NAMES)
+    expected = method(4).fit(wrong).combine(pool)
+    assert np.array_equal(holed[missing], expected[missing])
+
+
+def test_a_support_without_any_embedding_leaves_all_equally_trusted():
+    support, pool = problem(), problem(20, seed=1)
+    nothing = {name: np.full_like(values, np.nan) for name, values in support.embeddings.items()}
+    fitted = OverallLocalAccuracy().fit(
+        Pool.of(support.logits, support.labels, nothing, backbones=NAMES)
+    )
+    confident = softmax(pool.logits, axis=2).max(axis=2).argmax(axis=1)
+    assert fitted.weights(pool).tolist() == np.eye(3)[confident].tolist()
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """How many searches were made, as a list that grows."""
+    made = []
+
+    def counted(support, pool, k):
+        made.append(k)
+        return _search(support, pool, k)
+
+    monkeypatch.setattr("clipsyn.methods.ensembles.dynamic._search", counted)
+    monkeypatch.setattr("clipsyn.methods.ensembles.dynamic._kept", OrderedDict())
+    return made
+
+
+def test_one_search_serves_all_that_ask_for_the_same(searches):
+    support, pool = problem(), problem(40, seed=1)
+    ola, union = OverallLocalAccuracy().fit(support), KnoraUnion().fit(support)
+    weights = ola.weights(pool)
+    ola.combine(pool), union.combine(pool)
+    other = support.with_logits(np.roll(support.logits, 1, axis=2))  # as of another head
+    moved = OverallLocalAccuracy().fit(other).weights(pool.with_logits(pool.logits[::-1]))
+    assert len(searches) == 1
+    assert not np.array_equal(moved, weights)  # the neighbours are the same, not who is right
+
+
+def test_other_samples_another_k_or_changed_embeddings_are_searched_anew(searches):
+    support, pool = problem(), problem(40, seed=1)
+    fitted = OverallLocalAccuracy().fit(support)
+    expected = [fitted.weights(pool.take(rows)) for rows in (slice(0, 20), slice(20, 40))]
+    assert np.array_equal(np.concatenate(expected), fitted.weights(pool))
+    OverallLocalAccuracy(5).fit(support).weights(pool)
+    OverallLocalAccuracy().fit(support.take(np.arange(50))).weights(pool)
+    assert len(searches) == 5
+    embeddings = {name: values.copy() for name, values in pool.embeddings.items()}
+    mutable = Pool.of(pool.logits, None, embeddings, backbones=NAMES)
+    before = fitted.weights(mutable)
+    assert len(searches) == 5
+    for values in embeddings.values():
+        values[:] = values[::-1].copy()
+    after = fitted.weights(mutable)
+    assert len(searches) == 6
+    assert not np.array_equal(after, before)
+
+
+def test_what_is_kept_is_bounded(searches, monkeypatch):
+    monkeypatch.setattr("clipsyn.methods.ensembles.dynamic._KEPT_BYTES", 2 * 4 * 7 * 10)
+    fitted, pool = OverallLocalAccuracy().fit(problem()), problem(40, seed=1)
+    parts = [pool.take(slice(start, start + 10)) for start in (0, 10, 20)]
+    for part in (parts[0], parts[1], parts[0], parts[2]):  # the second goes: not asked for since
+        fitted.weights(part)
+    assert len(searches) == 3
+    fitted.weights(parts[0])
+    assert len(searches) == 3
+    fitted.weights(parts[1])
+    assert len(searches) == 4
+
+
+def test_a_search_in_blocks_is_the_same(monkeypatch):
+    support, pool = problem(), problem(50, seed=1)
+    whole = _search(support.features().astype(np.float16), pool, 7)
+    monkeypatch.setattr("clipsyn.methods.ensembles.dynamic._BLOCK_VALUES", 60 * 8)
+    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 60 * 3)
+    assert np.array_equal(_search(support.features().astype(np.float16), pool, 7), whole)
+    assert [set(row) for row in whole.tolist()] == [
+        set(row) for row in neighbours(support, pool, 7)
+    ]
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_permuting_backbones_samples_and_classes_permutes_the_result(method):
+    support, pool = problem(), problem(30, seed=1)
+    rng = np.random.default_rng(2)
+    rows, classes = rng.permutation(60), rng.permutation(4)
+
+    def moved(part):
+        part = part.of_backbones(("c", "a", "b"))
+        labels = np.argsort(classes)[part.labels]
+        return Pool.of(
+            part.logits[:, :, classes], labels, part.embeddings, backbones=part.backbones
+        )
+
+    expected = method().fit(support).combine(pool)
+    other = method().fit(moved(support.take(rows)))
+    assert other.combine(moved(pool)) == pytest.approx(expected[:, classes], abs=1e-5)
+    rows = rng.permutation(30)
+    assert other.combine(moved(pool.take(rows))) == pytest.approx(
+        expected[rows][:, classes], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_blocks_of_rows_give_what_one_block_gives(method, monkeypatch):
+    support, pool = problem(), problem(50, seed=1)
+    whole = method().fit(support).combine(pool)
+    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", 60 * 7)
+    assert method().fit(support).combine(pool) == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", BOTH)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])  # constant, usual, huge
+@pytest.mark.parametrize("samples", [1, 2, 20])
+def test_degenerate_support_gives_finite_scores(method, scale, samples):
+    support = problem(20, classes=2, scale=scale).take(np.arange(samples))
+    fitted = method().fit(support)
+    pool = problem(10, classes=2, scale=scale, seed=3)
+    assert np.isfinite(fitted.combine(pool)).all()
+    assert fitted.predict_proba(pool).sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_refuses_bad_input(method):
+    support = problem(12)
+    with pytest.raises(InputError, match="there are no embeddings of a, b, c"):
+        method().fit(Pool.of(support.logits, support.labels, backbones=NAMES))
+    with pytest.raises(LeakError):
+        method().fit(problem(split="test"))
+    fitted = method().fit(support)
+    with pytest.raises(InputError, match="there are no embeddings of a, b, c"):
+        fitted.combine(Pool.of(support.logits, backbones=NAMES))
+    narrow = dict.fromkeys(NAMES, np.eye(3)[support.labels % 3])
+    with pytest.raises(RouterMismatch, match="sizes of the embeddings differ: fitted on 15"):
+        fitted.combine(Pool.of(support.logits, None, narrow, backbones=NAMES))

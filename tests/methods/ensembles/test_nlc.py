@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch.nn import functional as F
+
+from clipsyn.errors import InputError, RouterMismatch, UnknownName
+from clipsyn.methods.ensembles import ENSEMBLES
+from clipsyn.methods.ensembles.mlp import Network
+from clipsyn.methods.ensembles.nlc import NLC, WEIGHT_MAPS
+from clipsyn.methods.estimator import from_text
+from clipsyn.methods.numerics.loss import weighted_cross_entropy
+from clipsyn.methods.pool import Pool
+
+TORCH_MAPS = {
+    "softplus": F.softplus,
+    "linear": lambda t: t,
+    "divide": lambda t: 1 / (F.softplus(t) + 1e-3),
+    "softmax": lambda t: t.softmax(-1) * t.shape[-1],
+}
+
+
+def unit(rng, samples, width):
+    array = rng.normal(size=(samples, width))
+    return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)
+
+
+def pool_of(samples=60, backbones=3, classes=5, seed=0, scale=4.0, **arguments) -> Pool:
+    """Backbone b is right where coordinate b of the first embedding is positive."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, samples)
+    embeddings = [unit(rng, samples, 6 + b) for b in range(backbones)]
+    logits = rng.normal(size=(samples, backbones, classes))
+    for b in range(backbones):
+        good = embeddings[0][:, b] > 0
+        logits[good, b, labels[good]] += 3
+    return Pool.of(scale * logits, labels, embeddings, **arguments)
+
+
+def mean_loss(router, pool):
+    losses, _ = weighted_cross_entropy(pool.logits, router.weights(pool), pool.labels)
+    return float(losses.mean())
+
+
+@pytest.mark.parametrize("name", WEIGHT_MAPS)
+def test_gradient_is_that_of_autograd(name):
+    rng = np.random.default_rng(0)
+    x, logits = rng.normal(size=(7, 9)), 5 * rng.normal(size=(7, 3, 4))
+    labels = rng.integers(0, 4, 7).astype(np.int32)
+    pool = Pool.of(logits, labels)
+    object.__setattr__(pool, "logits", logits)  # float64, which a pool never holds
+    network = Network(9, 5, np.zeros(3), 0, np.float64)
+    network.values += rng.normal(size=network.values.shape)
+    losses, slope = NLC(name)._loss(pool)(slice(None), network.forward(x))
+    network.backward(x, slope / len(x))
+    weights = {
+        key: torch.tensor(value, requires_grad=True) for key, value in network.weights.items()
+    }
+    loss = torch_loss(name, weights, torch.tensor(x), torch.tensor(logits), torch.tensor(labels))
+    loss.backward()
+    np.testing.assert_allclose(losses.mean(), loss.item(), rtol=1e-10)
+    for key, gradient in network.gradients.items():
+        np.testing.assert_allclose(gradient, weights[key].grad, rtol=1e-5, atol=1e-10)
+
+
+def torch_loss(name, weights, x, logits, labels):
+    active = torch.relu(x @ weights["hidden_weight"] + weights["hidden_bias"])
+    outputs = active @ weights["output_weight"] + weights["output_bias"]
+    scores = torch.einsum("nb,nbc->nc", TORCH_MAPS[name](outputs), logits) / logits.shape[1]
+    return F.cross_entropy(scores, labels.long())
+
+
+@pytest.mark.parametrize("name", WEIGHT_MAPS)
+def test_fit_reaches_what_torch_reaches(name):
+    """The same start and the same two batches in the same order, which come from seed 0."""
+    pool = pool_of(40)
+    router = NLC(name, steps=150, learning_rate=2e-3, hidden=16, batch_size=64).fit(pool)
+    start = Network(21, 16, router._start(3), 0, np.float32).weights
+    weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
+    x, logits, labels = map(torch.tensor, (pool.features(), pool.logits, pool.labels))
+    optimiser = torch.optim.Adam(weights.values(), lr=2e-3, weight_decay=0.01)
+    halves = np.split(np.random.default_rng(0).permutation(40), 2)
+    schedule = np.random.default_rng(0)
+    for step in range(150):
+        if step % 2 == 0:
+            turn = schedule.permutation(2)
+        rows = halves[turn[step % 2]]
+        optimiser.zero_grad()
+        torch_loss(name, weights, x[rows], logits[rows], labels[rows]).backward()
+        optimiser.step()
+    peer = torch_loss(name, weights, x, logits, labels).item()
+    assert abs(mean_loss(router, pool) - peer) < 1e-4
+    equal = np.full((40, 3), 1 / 3, np.float32)
+    assert peer < weighted_cross_entropy(pool.logits, equal, pool.labels)[0].mean() - 0.1
+
+
+@pytest.mark.parametrize("name", WEIGHT_MAPS)
+def test_start_is_log_average(name):
+    pool = pool_of()
+    router = NLC(name, learning_rate=0.0).fit(pool)
+    np.testing.assert_allclose(router.weights(pool), 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(router.combine(pool), pool.logits.mean(axis=1), atol=1e-5)
+
+
+def test_embeddings_choose_the_backbone():
+    fitted = NLC(steps=400, learning_rate=2e-3).fit(pool_of(800))
+    test = pool_of(400, seed=1)
+    weights = fitted.weights(test)
+    for b in range(3):
+        good = test.embeddings["0"][:, b] > 0
+        assert weights[good, b].mean() > 1.5 * weights[~good, b].mean()
+    equal = np.full((400, 3), 1 / 3, np.float32)
+    average = weighted_cross_entropy(test.logits, equal, test.labels)[0].mean()
+    assert mean_loss(fitted, test) < average
+
+
+def test_equal_embeddings_leave_a_super_learner():
+    """Its best positive constant weights, found by scipy, are reached."""
+    from scipy.optimize import minimize
+
+    pool = pool_of(200)
+    same = np.broadcast_to(np.full(4, 0.5, np.float32), (200, 4))
+    pool = Pool.of(pool.logits, pool.labels, [same] * 3)
+    router = NLC(steps=1500, learning_rate=2e-3, weight_decay=0.0).fit(pool)
+    weights = router.weights(pool)
+    np.testing.assert_array_equal(weights, np.broadcast_to(weights[0], weights.shape))
+
+    def objective(values):
+        losses, gradient = weighted_cross_entropy(pool.logits.astype(float), values, pool.labels)
+        return losses.mean(), gradient.mean(axis=0)
+
+    best = minimize(objective, np.full(3, 1 / 3), jac=True, bounds=[(0, None)] * 3)
+    assert best.fun - 1e-6 <= mean_loss(router, pool) < best.fun + 2e-3
+
+
+@pytest.mark.parametrize("name", ["softplus", "divide", "softmax"])
+def test_weights_are_positive(name):
+    pool = pool_of()
+    weights = NLC(name, learning_rate=0.05).fit(pool).weights(pool)
+    assert (weights > 0).all()
+    if name == "softmax":
+        np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_linear_weights_can_be_negative():
+    pool = pool_of(80)
+    logits = pool.logits.copy()
+    logits[:, 1] *= -1
+    pool = pool.with_logits(logits)
+    assert NLC("linear", learning_rate=0.01).fit(pool).weights(pool)[:, 1].mean() < 0
+
+
+def test_held_out_loss_decides_what_is_kept():
+    """Labels that nothing tells can only be learned by heart."""
+    rng = np.random.default_rng(0)
+
+    def noise():
+        logits = 3 * rng.normal(size=(1200, 3, 4))
+        return Pool.of(logits, rng.integers(0, 4, 1200), [unit(rng, 1200, 40)] * 3)
+
+    support, fresh = noise(), noise()
+    kept = NLC("linear", learning_rate=0.02, weight_decay=0.0, steps=300, patience=1000)
+    last = clone(kept).set_params(holdout=0.0).fit(support)
+    kept.fit(support)
+    assert kept.steps_ < last.steps_ == 300
+    assert np.isnan(last.held_out_loss_)
+    assert mean_loss(last, support) < mean_loss(kept, support)
+    assert mean_loss(kept, fresh) < mean_loss(last, fresh) - 1
+
+
+def test_same_seed_gives_the_same_bytes():
+    first, again, other = (NLC(random_state=s).fit(pool_of()) for s in (1, 1, 2))
+    for name, value in first.learned().items():
+        np.testing.assert_array_equal(value, again.learned()[name])
+    assert (first.hidden_weight_ != other.hidden_weight_).any()
+
+
+def test_order_of_the_backbones_does_not_matter():
+    pool = pool_of()
+    turned = pool.of_backbones(["2", "0", "1"])
+    first, second = NLC().fit(pool), NLC().fit(turned)
+    np.testing.assert_array_equal(first.combine(pool), second.combine(turned))
+    np.testing.assert_array_equal(first.weights(pool)[:, [2, 0, 1]], second.weights(turned))
+
+
+@pytest.mark.parametrize("name", WEIGHT_MAPS)
+@pytest.mark.parametrize(
+    "case", ["one sample", "fewer than backbones", "one class present", "two classes", "constant",
+             "huge", "twins"]
+)  # fmt: skip
+def test_scores_are_finite_whatever_the_support(name, case):
+    pool = pool_of(12, classes=2 if case == "two classes" else 5)
+    logits, labels = pool.logits.copy(), pool.labels.copy()
+    if case == "one class present":
+        labels[:] = 3
+    if case == "constant":
+        logits[:] = 1.5
+    if case == "huge":
+        logits *= 40
+    if case == "twins":
+        logits[..., 1] = logits[..., 0]
+    pool = Pool.of(logits, labels, pool.embeddings)
+    support = {"one sample": pool.take([0]), "fewer than backbones": pool.take([0, 1])}
+    router = NLC(name, steps=50).fit(support.get(case, pool))
+    scores = router.combine(pool)
+    assert np.isfinite(scores).all()
+    if case == "twins":
+        np.testing.assert_array_equal(scores[:, 1], scores[:, 0])
+
+
+def test_unreadable_samples_have_no_weights():
+    pool = pool_of()
+    logits = pool.logits.copy()
+    logits[4, 1] = np.nan
+    weights = NLC().fit(pool.with_logits(logits)).weights(pool.with_logits(logits))
+    assert np.isnan(weights[4]).all()
+    assert np.isfinite(np.delete(weights, 4, 0)).all()
+
+
+def test_what_cannot_be_fitted_is_refused():
+    pool = pool_of()
+    with pytest.raises(UnknownName, match="softplus"):
+        NLC("softpluss").fit(pool)
+    with pytest.raises(InputError, match="no embeddings"):
+        NLC().fit(pool.logits, pool.labels)
+    wider = Pool.of(pool.logits, pool.labels, [np.full((60, 50), 50**-0.5)] * 3)
+    with pytest.raises(RouterMismatch, match="width"):
+        NLC().fit(pool).weights(wider)
+
+
+def test_registry_knows_it_with_parameters():
+    router = from_text(ENSEMBLES, "nlc:weight_map=linear:steps=20:holdout=0.2")
+    assert (router.weight_map, router.steps, router.holdout) == ("linear", 20, 0.2)

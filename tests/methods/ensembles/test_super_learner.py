@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from clipsyn.methods.ensembles.super_learner import SuperLearner, fit_weights, penalised_loss
+from clipsyn.methods.pool import Pool
+
+
+def pool_of(logits, labels):
+    """In the dtype of `logits`."""
+    return Pool(logits, labels, tuple("abcd"[: logits.shape[1]]))
+
+
+def sample(n=120, backbones=4, classes=6, seed=0):
+    """Backbones of different worth: signal plus noise that grows with the index."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    noise = rng.normal(size=(n, backbones, classes)) * np.linspace(1, 3, backbones)[:, None]
+    return 1.5 * np.eye(classes)[labels][:, None] + noise, labels
+
+
+def plain_loss(weights, logits, labels, penalty):
+    """The objective in a second way: sums over everything, in one line each."""
+    scores = np.einsum("b,nbc->nc", weights, logits)
+    likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
+    likelihood /= likelihood.sum(axis=1, keepdims=True)
+    loss = -np.log(likelihood[np.arange(len(labels)), labels]).sum()
+    return (loss + penalty / 2 * np.sum((len(weights) * weights - 1) ** 2)) / len(labels)
+
+
+def by_torch(logits, labels, penalty, simplex):
+    count = logits.shape[1]
+    start = np.zeros(count) if simplex else np.full(count, 1 / count)
+    u = torch.tensor(start, requires_grad=True)
+    solver = torch.optim.LBFGS([u], max_iter=1000, line_search_fn="strong_wolfe")
+    Z, y = torch.tensor(logits), torch.tensor(labels).long()
+
+    def weights():
+        return u.softmax(0) if simplex else u
+
+    def closure():
+        solver.zero_grad()
+        excess = count * weights() - 1
+        scores = (weights()[:, None] * Z).sum(dim=1)
+        loss = torch.nn.functional.cross_entropy(scores, y, reduction="sum")
+        loss = (loss + penalty / 2 * (excess**2).sum()) / len(labels)
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return weights().detach().numpy()
+
+
+def test_gradient_is_that_of_autograd():
+    logits, labels = sample()
+    weights = np.random.default_rng(1).normal(size=4)
+    w = torch.tensor(weights, requires_grad=True)
+    scores = torch.einsum("b,nbc->nc", w, torch.tensor(logits))
+    loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels).long())
+    loss = loss + 0.7 / 2 * ((4 * w - 1) ** 2).sum() / len(labels)
+    loss.backward()
+    value, gradient = penalised_loss(pool_of(logits, labels), weights, 0.7)
+    assert value == pytest.approx(loss.item(), rel=1e-9)
+    assert value == pytest.approx(plain_loss(weights, logits, labels, 0.7), rel=1e-9)
+    np.testing.assert_allclose(gradient, w.grad.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("simplex", [False, True])
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 50.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_solution_is_that_of_torch(simplex, penalty, dtype):
+    logits, labels = sample()
+    found = fit_weights(pool_of(logits.astype(dtype), labels), penalty=penalty, simplex=simplex)
+    expected = by_torch(logits, labels, penalty, simplex)
+    reached, best = (plain_loss(w, logits, labels, penalty) for w in (found, expected))
+    assert reached == pytest.approx(best, abs=1e-5)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_the_solution_is_that_of_a_generic_solver():
+    logits, labels = sample()
+    found = fit_weights(pool_of(logits, labels), penalty=1.0)
+    generic = minimize(
+        plain_loss,
+        np.full(4, 0.25),
+        (logits, labels, 1.0),
+        method="Nelder-Mead",
+        options={"xatol": 1e-6, "fatol": 1e-10, "maxiter": 5000},
+    )
+    assert plain_loss(found, logits, labels, 1.0) == pytest.approx(generic.fun, abs=1e-6)
+    np.testing.assert_allclose(found, generic.x, atol=1e-3)
+
+
+def test_the_simplex_is_that_of_a_generic_solver():
+    logits, labels = sample()
+    found = fit_weights(pool_of(logits, labels), penalty=1.0, simplex=True)
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1)
+    generic = minimize(
+        plain_loss,
+        np.full(4, 0.25),
+        (logits, labels, 1.0),
+        method="SLSQP",
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
+        options={"ftol": 1e-12},
+    )
+    assert generic.success
+    assert plain_loss(found, logits, labels, 1.0) == pytest.approx(generic.fun, abs=1e-5)
+
+
+def test_a_simplex_whose_best_point_is_a_corner():
+    logits, labels = sample()
+    logits[:, 1:] *= -1  # all but the first speak against the truth
+    found = fit_weights(pool_of(logits, labels), penalty=0.0, simplex=True)
+    corner = plain_loss(np.array([1.0, 0, 0, 0]), logits, labels, 0.0)
+    assert plain_loss(found, logits, labels, 0.0) == pytest.approx(corner, abs=1e-4)
+
+
+def test_better_backbones_count_more():
+    logits, labels = sample(2000)
+    weights = SuperLearner().fit(logits, labels).weights_
+    assert (np.diff(weights) < 0).all()
+
+
+def test_equal_backbones_share_their_weight():
+    logits, labels = sample()
+    twice = np.repeat(logits[:, :2], 2, axis=1)
+    weights = fit_weights(pool_of(twice, labels), penalty=1.0)
+    np.testing.assert_allclose(weights[::2], weights[1::2], atol=1e-6)
+
+
+@pytest.mark.parametrize("simplex", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_samples_that_are_all_right_give_finite_weights(simplex, scale):
+    labels = np.arange(6, dtype=np.int32)
+    logits = np.repeat(scale * np.eye(6)[:, None], 3, axis=1)
+    router = SuperLearner(simplex=simplex).fit(logits, labels)
+    assert np.isfinite(router.weights_).all()
+    assert abs(router.weights_).max() < 10
+    assert router.score(logits, labels) == 1
+
+
+def test_a_large_penalty_is_the_log_average():
+    logits, labels = sample()
+    weights = fit_weights(pool_of(logits, labels), penalty=1e8)
+    np.testing.assert_allclose(weights, 0.25, atol=1e-5)
+
+
+def test_combine_is_the_weighted_sum():
+    logits, labels = sample()
+    router = SuperLearner().fit(logits, labels)
+    expected = np.einsum("b,nbc->nc", router.weights_, logits)
+    np.testing.assert_allclose(router.combine(logits), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(router.weights(logits), np.tile(router.weights_, (120, 1)), 1e-6)
+
+
+def test_weights_go_with_the_names():
+    logits, labels = sample()
+    pool = Pool.of(logits, labels, backbones=("d", "a", "c", "b"))
+    router = SuperLearner().fit(pool)
+    assert router.backbones_ == ("a", "b", "c", "d")
+    np.testing.assert_allclose(router.weights(pool)[0], router.weights_[[3, 0, 2, 1]], 1e-6)

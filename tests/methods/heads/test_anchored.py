@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clipsyn.methods.heads.anchored import AnchoredProbe
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.pool import Pool
+
+
+def clusters(sizes=(4, 4, 4, 4), *, seed: int = 0, width: int = 9, noise: float = 0.6) -> Pool:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    centre = np.random.default_rng(7).normal(size=(len(sizes), width))
+    values = centre[labels] + noise * rng.normal(size=(len(labels), width)) + 1
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    logits = rng.normal(size=(len(labels), 1, len(sizes)))
+    return Pool.of(logits, labels, [values.astype(np.float32)])
+
+
+def torch_delta(support: Pool, penalty: float) -> torch.Tensor:
+    """The docstring's problem by torch's L-BFGS in float64, over all classes at once."""
+    features = torch.tensor(support.embeddings["0"].astype(float))
+    base = torch.tensor(support.logits[:, 0].astype(float))
+    labels = torch.tensor(support.labels).long()
+    present = torch.unique(labels)
+    sizes = torch.bincount(labels, minlength=support.n_classes)
+    weights = len(labels) / len(present) / sizes[labels]
+    absent = torch.ones(support.n_classes, dtype=torch.bool)
+    absent[present] = False
+    delta = torch.zeros(support.n_classes, features.shape[1], dtype=torch.float64)
+    delta.requires_grad_()
+    optimiser = torch.optim.LBFGS([delta], max_iter=500, tolerance_grad=1e-12, tolerance_change=0)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        scores = (base + features @ delta.T).masked_fill(absent, -torch.inf)
+        losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+        value = (weights * losses).sum() + penalty / 2 * (delta**2).sum()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    return delta.detach()
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (1, 7, 2, 3), (1, 1, 1, 1), (3, 0, 2, 0)])
+@pytest.mark.parametrize("penalty", [1.0, 0.1])
+def test_it_is_the_solution_of_the_problem(sizes, penalty):
+    support = clusters(sizes)
+    found = AnchoredProbe(penalty=penalty).fit(support).delta_["0"]
+    np.testing.assert_allclose(found, torch_delta(support, penalty), atol=0.01)
+
+
+def test_logits_are_zero_shot_and_correction():
+    support, new = clusters(), clusters(seed=1)
+    head = AnchoredProbe().fit(support)
+    expected = new.logits[:, 0] + new.embeddings["0"] @ head.delta_["0"].T
+    np.testing.assert_allclose(head.transform(new).logits[:, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_strong_anchor_is_the_zero_shot_classifier():
+    support, new = clusters(), clusters(seed=1)
+    found = AnchoredProbe(penalty=1e6).fit(support).transform(new)
+    np.testing.assert_allclose(found.logits, new.logits, atol=1e-4)
+
+
+def test_a_weak_anchor_separates_the_support():
+    support = clusters(noise=0.1)
+    found = AnchoredProbe(penalty=1e-3).fit(support).transform(support)
+    np.testing.assert_array_equal(found.logits[:, 0].argmax(axis=1), support.labels)
+
+
+def test_classes_without_images_keep_their_zero_shot_logits():
+    support, new = clusters((5, 0, 5, 5)), clusters(seed=1)
+    found = AnchoredProbe().fit(support).transform(new).logits[:, 0] - new.logits[:, 0]
+    np.testing.assert_array_equal(found[:, 1], 0)
+    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-3)
+    assert np.abs(found[:, [0, 2, 3]]).max() > 0.1
+
+
+def test_a_class_is_not_preferred_for_having_more_images():
+    labels = np.repeat([0, 1], [2, 30])
+    pool = Pool.of(np.zeros((32, 1, 2)), labels, [np.ones((32, 4)) / 2])
+    found = AnchoredProbe(penalty=0.1).fit(pool).transform(pool).logits
+    np.testing.assert_allclose(found, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (1, 1, 1, 1)])
+def test_the_combiner_gets_logits_of_probes_fitted_on_the_other_folds(sizes):
+    support = clusters(sizes)
+    found = AnchoredProbe(folds=3, random_state=4).fit_transform(support).logits
+    for held in stratified_folds(support.labels, 3, random_state=4):
+        inside, outside = np.flatnonzero(held), np.flatnonzero(~held)
+        part = AnchoredProbe().fit(support.take(outside)).transform(support.take(inside))
+        np.testing.assert_array_equal(found[inside], part.logits)
+
+
+def test_class_embeddings_and_scale_make_it_a_probe_anchored_at_them():
+    """With z_0 = t f W_0^T the logits are linear in f, with weights t W_0 + D."""
+    support, new = clusters(), clusters(seed=1)
+    text = np.random.default_rng(5).normal(size=(4, 9)).astype(np.float32)
+    anchored, asked = (
+        pool.with_logits((14 * pool.embeddings["0"] @ text.T)[:, None]) for pool in (support, new)
+    )
+    head = AnchoredProbe().fit(anchored)
+    weights = 14 * text + head.delta_["0"]
+    np.testing.assert_allclose(
+        head.transform(asked).logits[:, 0], new.embeddings["0"] @ weights.T, rtol=1e-4, atol=1e-4
+    )

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from clipsyn.methods.heads.lda import ALPHAS, DEFAULT_ALPHA, ShrinkageLDA, gaussian, left_out_scores
+from clipsyn.methods.pool import Pool
+
+
+def clusters(sizes=(4, 4, 4, 4), *, seed: int = 0, width: int = 9, noise: float = 0.6) -> Pool:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    centre = np.random.default_rng(7).normal(size=(len(sizes), width))
+    scale = np.linspace(0.3, 1.5, width) * noise
+    values = centre[labels] + scale * rng.normal(size=(len(labels), width)) + 1
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    logits = rng.normal(size=(len(labels), 1, len(sizes)))
+    return Pool.of(logits, labels, [values.astype(np.float32)])
+
+
+def scores(support: Pool, new: np.ndarray) -> np.ndarray:
+    """The formula of the docstring, class by class; for classes that all have samples."""
+    values, labels = support.embeddings["0"].astype(float), support.labels
+    width, present = values.shape[1], np.unique(labels)
+    means = np.array([values[labels == c].mean(axis=0) for c in range(support.n_classes)])
+    scatter = sum(np.outer(v - means[c], v - means[c]) for v, c in zip(values, labels, strict=True))
+    ridge = np.trace(scatter) / max(len(labels) - len(present), 1)
+    if ridge < 1e-12:
+        ridge = np.trace(np.cov(values.T))
+    precision = width * np.linalg.inv(scatter + ridge * np.eye(width))
+    return np.stack([new @ precision @ m - m @ precision @ m / 2 for m in means], axis=1)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (2, 5, 3, 9), (1, 3, 1, 1), (1, 1, 1, 1)])
+def test_scores_are_the_formulas(sizes):
+    support, new = clusters(sizes), clusters((3, 3, 3, 3), seed=1)
+    found = ShrinkageLDA(alpha=0.5).fit(support).transform(new)
+    expected = new.logits[:, 0] + 0.5 * scores(support, new.embeddings["0"].astype(float))
+    np.testing.assert_allclose(found.logits[:, 0], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_it_is_scikit_learns_where_shrinkage_is_the_same():
+    """Balanced classes, the covariance made so that our estimator equals theirs to a factor."""
+    support, new = clusters((8, 8, 8, 8)), clusters((5, 5, 5, 5), seed=1)
+    values, width, n = support.embeddings["0"].astype(float), 9, 32
+    centred = np.concatenate(
+        [values[support.labels == c] - values[support.labels == c].mean(axis=0) for c in range(4)]
+    )
+    trace = np.trace(centred.T @ centred)
+    # A + r I  is proportional to  (1 - s) A / n + s trace / (n d) I  for this s
+    ridge = trace / (n - 4)
+    share = ridge / (ridge + trace / width)
+    theirs = LinearDiscriminantAnalysis(
+        solver="lsqr", shrinkage=share, priors=np.full(4, 0.25)
+    ).fit(values, support.labels)
+    quiet = new.with_logits(np.zeros_like(new.logits))
+    found = ShrinkageLDA(alpha=1.0).fit(support).transform(quiet).logits[:, 0].astype(float)
+    expected = theirs.decision_function(new.embeddings["0"].astype(float))
+    factor = width * (1 - share) / n
+    found -= found.mean(axis=1, keepdims=True)
+    expected -= expected.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected * factor, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4), (2, 5, 3, 9), (2, 2, 2, 2), (3, 1, 1, 1)])
+def test_leaving_out_is_fitting_without(sizes):
+    """Refitted without each sample in turn; what its class is given back is added by hand."""
+    support = clusters(sizes)
+    values, labels = support.embeddings["0"].astype(float), support.labels
+    model = gaussian(support.embeddings["0"], labels, 4)
+    found = left_out_scores(model, support.embeddings["0"], labels)
+    for row, label in enumerate(labels):
+        if sizes[label] == 1:
+            np.testing.assert_array_equal(found[row], 0)
+            continue
+        rest = support.take(np.delete(np.arange(len(labels)), row))
+        expected = scores(rest, values[row : row + 1])[0]
+        size = sizes[label]
+        expected[label] += expected_cost(rest) / 2 * (1 / (size - 1) - 1 / size)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-6, atol=1e-6)
+
+
+def expected_cost(support: Pool) -> float:
+    """trace(P S): what the error of a mean of one image costs on average, twice."""
+    values, labels = support.embeddings["0"].astype(float), support.labels
+    centred = np.array(
+        [v - values[labels == c].mean(axis=0) for v, c in zip(values, labels, strict=True)]
+    )
+    freedom = len(labels) - len(np.unique(labels))
+    scatter, width = centred.T @ centred, values.shape[1]
+    precision = width * np.linalg.inv(scatter + np.trace(scatter) / freedom * np.eye(width))
+    return float(np.trace(precision @ scatter / freedom))
+
+
+def test_the_combiner_gets_zero_shot_logits_and_left_out_scores():
+    support = clusters((4, 3, 1, 5))
+    head = ShrinkageLDA(alpha=0.3)
+    found = head.fit_transform(support)
+    model = gaussian(support.embeddings["0"], support.labels, 4)
+    scores_ = left_out_scores(model, support.embeddings["0"], support.labels)
+    np.testing.assert_allclose(found.logits[:, 0], support.logits[:, 0] + 0.3 * scores_, rtol=1e-5)
+    alone = support.labels == 2
+    np.testing.assert_array_equal(found.logits[alone], support.logits[alone])
+
+
+def test_alpha_has_the_lowest_leave_one_out_loss():
+    support = clusters((5, 4, 6, 5))
+    head = ShrinkageLDA().fit(support)
+    losses = []
+    for alpha in ALPHAS:
+        logits = ShrinkageLDA(alpha=alpha).fit_transform(support).logits[:, 0].astype(float)
+        true = logits[np.arange(20), support.labels]
+        losses.append(np.mean(np.log(np.exp(logits - true[:, None]).sum(axis=1))))
+    assert head.alpha_[0] == ALPHAS[int(np.argmin(losses))]
+    assert head.alpha_[0] > 0
+
+
+def test_alpha_is_fixed_where_nothing_can_be_left_out():
+    np.testing.assert_array_equal(ShrinkageLDA().fit(clusters((1, 1, 2, 1))).alpha_, DEFAULT_ALPHA)
+
+
+def test_alpha_is_zero_where_nothing_can_be_gained():
+    support = clusters((6, 6, 6, 6), noise=3.0)
+    known = 50 * np.eye(4)[support.labels][:, None]
+    assert ShrinkageLDA().fit(support.with_logits(known)).alpha_[0] == 0
+
+
+def test_a_class_without_images_has_the_mean_score():
+    support, new = clusters((4, 4, 0, 4)), clusters((3, 3, 3, 3), seed=1)
+    quiet = new.with_logits(np.zeros_like(new.logits))
+    found = ShrinkageLDA(alpha=1.0).fit(support).transform(quiet).logits[:, 0]
+    np.testing.assert_allclose(found[:, 2], found[:, [0, 1, 3]].mean(axis=1), rtol=1e-3, atol=1e-3)
+    left = ShrinkageLDA(alpha=1.0).fit_transform(support.with_logits(0 * support.logits))
+    np.testing.assert_allclose(
+        left.logits[:, 0, 2], left.logits[:, 0, [0, 1, 3]].mean(axis=1), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_equal_images_have_the_identity():
+    support = clusters((2, 2, 2, 2))
+    same = np.repeat(support.embeddings["0"][:1], 8, axis=0)
+    head = ShrinkageLDA(alpha=1.0).fit(dataclasses.replace(support, embeddings={"0": same}))
+    np.testing.assert_allclose(head.coef_["0"], np.repeat(same[:1], 4, axis=0), rtol=1e-4)

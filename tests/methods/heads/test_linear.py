@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from clipsyn.errors import TooFewSamples
+from clipsyn.methods.heads.linear import DEFAULT_PENALTY, PENALTIES, LinearProbe
+from clipsyn.methods.numerics import logistic
+from clipsyn.methods.numerics.folds import held_out
+from clipsyn.methods.pool import Pool
+
+
+def clusters(per_class: int = 10, classes: int = 5, noise: float = 0.5, seed: int = 0) -> Pool:
+    rng = np.random.default_rng(seed)
+    centre = np.random.default_rng(7).normal(size=(classes, 16))
+    labels = np.repeat(np.arange(classes), per_class)
+    values = centre[labels] + noise * rng.normal(size=(len(labels), 16)) + 1
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    ids = tuple(map(str, range(len(labels))))
+    pool = Pool.of(rng.normal(size=(len(labels), 1, classes)), labels, [values])
+    return dataclasses.replace(pool, ids=ids)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("penalty", [1.0, 0.01])
+def test_it_is_scikit_learns_on_nine_tenths(monkeypatch, penalty, large):
+    if large:
+        monkeypatch.setattr(logistic, "LARGE", 0)
+    support, new = clusters(), clusters(seed=1)
+    out = held_out(support.labels, 0.1, 0)
+    assert out.sum() == 5
+    kept, labels = support.embeddings["0"][~out], support.labels[~out]
+    weights = 10 / np.bincount(labels)[labels]
+    theirs = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=20_000)
+    theirs.fit(kept, labels, sample_weight=weights)
+    found = LinearProbe(penalty=penalty).fit(support).transform(new).logits[:, 0]
+    expected = theirs.decision_function(new.embeddings["0"])
+    found -= found.mean(axis=1, keepdims=True)
+    expected -= expected.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_the_combiner_gets_the_part_that_was_held_out():
+    support = clusters()
+    probe = LinearProbe(holdout=0.2, random_state=3)
+    combiner = probe.fit_transform(support)
+    out = np.flatnonzero(held_out(support.labels, 0.2, 3))
+    assert combiner.ids == tuple(map(str, out))
+    assert len(out) == 10
+    # a product with fewer rows may be rounded otherwise
+    np.testing.assert_allclose(combiner.logits, probe.transform(support).logits[out], rtol=1e-5)
+
+
+def test_the_held_out_part_is_not_learned_from():
+    support = clusters()
+    out = held_out(support.labels, 0.1, 0)
+    values = support.embeddings["0"].copy()
+    values[out] = values[out][::-1]
+    changed = dataclasses.replace(support, embeddings={"0": values})
+    new = clusters(seed=1)
+    np.testing.assert_array_equal(
+        LinearProbe().fit(support).transform(new).logits,
+        LinearProbe().fit(changed).transform(new).logits,
+    )
+
+
+def test_another_random_state_holds_out_another_part():
+    parts = [LinearProbe(random_state=seed).fit_transform(clusters()).ids for seed in (0, 1)]
+    assert parts[0] != parts[1]
+
+
+@pytest.mark.parametrize(("noise", "strong"), [(0.05, False), (6.0, True)])
+def test_the_penalty_follows_the_noise(noise, strong):
+    probe = LinearProbe().fit(clusters(noise=noise, per_class=20))
+    assert probe.penalty_[0] in PENALTIES
+    assert (probe.penalty_[0] >= 0.1) == strong
+
+
+@pytest.mark.parametrize(
+    ("sizes", "noise", "seed"),
+    [((3, 3, 3, 3, 30), 2.0, 18), ((3, 3, 3, 3, 30), 3.0, 17), ((3, 3, 3, 30, 30), 4.0, 23)],
+)
+def test_classes_weigh_as_much_as_in_the_part_while_the_penalty_is_chosen(sizes, noise, seed):
+    """As by a loop with scikit-learn, which chooses another penalty without the weights."""
+    support = uneven(sizes, noise, seed)
+    kept = ~held_out(support.labels, 0.1, 0)
+    features, labels = support.embeddings["0"][kept], support.labels[kept]
+    out = held_out(labels, 0.2, 0)
+
+    def loss(penalty: float, weights: np.ndarray | None) -> float:
+        probe = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=20_000)
+        probe.fit(features[~out], labels[~out], sample_weight=weights)
+        return log_loss(labels[out], probe.predict_proba(features[out]), labels=probe.classes_)
+
+    def chosen(weights: np.ndarray | None) -> float:
+        losses = [loss(penalty, weights) for penalty in PENALTIES]
+        rises = [i for i in range(1, len(losses)) if losses[i] >= losses[i - 1]]
+        return PENALTIES[(rises or [len(losses)])[0] - 1]
+
+    whole, part = np.bincount(labels), np.bincount(labels[~out])
+    weights = (whole / part)[labels[~out]]
+    assert (chosen(weights), chosen(None)) == (1.0, 0.1)
+    np.testing.assert_array_equal(LinearProbe().fit(support).penalty_, [1.0])
+
+
+def uneven(sizes: tuple[int, ...], noise: float, seed: int) -> Pool:
+    rng = np.random.default_rng(seed)
+    centre = np.random.default_rng(7).normal(size=(len(sizes), 16))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    values = centre[labels] + noise * rng.normal(size=(len(labels), 16)) + 1
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return Pool.of(rng.normal(size=(len(labels), 1, len(sizes))), labels, [values])
+
+
+def test_the_penalty_is_the_default_where_nothing_can_be_held_out_for_it():
+    support = clusters(2)
+    mostly_single = support.take(np.array([0, 1, 2, 3, 4, 6, 8]))
+    np.testing.assert_array_equal(LinearProbe().fit(mostly_single).penalty_, [DEFAULT_PENALTY])
+    np.testing.assert_array_equal(LinearProbe(penalty=0.5).fit(support).penalty_, [0.5])
+
+
+def test_a_class_without_images_comes_last():
+    support, new = clusters(), clusters(seed=1)
+    part = support.take(np.flatnonzero(support.labels != 2))
+    logits = LinearProbe().fit(part).transform(new).logits[:, 0]
+    others = np.delete(logits, 2, axis=1)
+    np.testing.assert_allclose(logits[:, 2], others.min(axis=1) - 1, rtol=1e-6)
+
+
+def test_one_image_a_class_is_too_few():
+    with pytest.raises(TooFewSamples, match=r"no class has two images: .* anchored-probe"):
+        LinearProbe().fit(clusters(1))
+
+
+def test_classes_weigh_as_much_as_in_the_whole_support():
+    """Without any signal the probe gives the class shares of the support, not of its part."""
+    labels = np.repeat([0, 1], [3, 4])
+    pool = Pool.of(np.zeros((7, 1, 2)), labels, [np.ones((7, 4)) / 2])
+    logits = LinearProbe(holdout=0.3).fit(pool).transform(pool).logits[0, 0]
+    assert logits[1] - logits[0] == pytest.approx(np.log(4 / 3), abs=1e-2)
+
+
+def test_a_large_support_chooses_the_penalty_of_a_small_one(monkeypatch):
+    """Each penalty starts from the probe of the last, which changes where none of them ends."""
+    for noise in (0.3, 1.0, 3.0):
+        support = clusters(noise=noise)
+        expected = LinearProbe().fit(support)
+        with monkeypatch.context() as patch:
+            patch.setattr(logistic, "LARGE", 0)
+            found = LinearProbe().fit(support)
+        assert found.penalty_.tolist() == expected.penalty_.tolist()

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipsyn.methods.numerics.logits import (
+    CHUNK_ROWS,
+    NO_PREDICTION,
+    log_mixture,
+    log_softmax,
+    mixture,
+    predictions,
+    softmax,
+    weighted_sum,
+    zero_shot_logits,
+)
+
+
+def unit(rng: np.random.Generator, rows: int, width: int, dtype=np.float32) -> np.ndarray:
+    array = rng.normal(size=(rows, width))
+    return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("rows", [1, 7, 1024, 10_000])
+def test_logits_are_scaled_cosines(dtype, rows):
+    rng = np.random.default_rng(0)
+    images, classes = unit(rng, 2500, 48, dtype), unit(rng, 11, 48)
+    logits = zero_shot_logits(images, classes, 100.0, rows)
+    assert logits.dtype == np.float32
+    expected = 100.0 * images.astype(np.float64) @ classes.astype(np.float64).T
+    np.testing.assert_allclose(logits, expected, atol=5e-5)
+
+
+def test_a_block_on_its_own_gives_the_same_bytes():
+    rng = np.random.default_rng(1)
+    images, classes = unit(rng, 3 * CHUNK_ROWS + 17, 40, np.float16), unit(rng, 13, 40)
+    whole = zero_shot_logits(images, classes, 14.3)
+    for start in range(0, len(images), CHUNK_ROWS):
+        block = zero_shot_logits(images[start : start + CHUNK_ROWS], classes, 14.3)
+        np.testing.assert_array_equal(block, whole[start : start + CHUNK_ROWS])
+
+
+def test_equal_classes_get_equal_logits_and_the_first_one_wins():
+    rng = np.random.default_rng(2)
+    classes = unit(rng, 67, 33)
+    classes[50], classes[66] = classes[3], classes[3]
+    logits = zero_shot_logits(unit(rng, 1500, 33, np.float16), classes, 100.0)
+    np.testing.assert_array_equal(logits[:, 50], logits[:, 3])
+    np.testing.assert_array_equal(logits[:, 66], logits[:, 3])
+    assert not np.isin(predictions(logits), [50, 66]).any()
+
+
+def test_invalid_rows_stay_nan_and_touch_no_other():
+    rng = np.random.default_rng(3)
+    images, classes = unit(rng, 100, 16, np.float16), unit(rng, 5, 16)
+    whole = zero_shot_logits(images, classes, 10.0)
+    images[[0, 41]] = np.nan
+    logits = zero_shot_logits(images, classes, 10.0)
+    assert np.isnan(logits[[0, 41]]).all()
+    np.testing.assert_array_equal(np.delete(logits, [0, 41], 0), np.delete(whole, [0, 41], 0))
+    predicted = predictions(logits)
+    assert (predicted[[0, 41]] == NO_PREDICTION).all()
+    assert (np.delete(predicted, [0, 41]) < 5).all()
+
+
+def test_no_images_give_no_logits():
+    logits = zero_shot_logits(np.zeros((0, 4), np.float16), np.eye(4, dtype=np.float32), 1.0)
+    assert logits.shape == (0, 4)
+    assert predictions(logits).shape == (0,)
+
+
+def test_inputs_are_left_alone():
+    rng = np.random.default_rng(4)
+    images, classes = unit(rng, 9, 8), unit(rng, 3, 8)
+    copies = images.copy(), classes.copy()
+    zero_shot_logits(images, classes, 50.0)
+    np.testing.assert_array_equal(images, copies[0])
+    np.testing.assert_array_equal(classes, copies[1])
+
+
+@pytest.mark.parametrize(("images", "classes"), [((3, 4), (2, 5)), ((3,), (2, 3)), ((3, 4), (4,))])
+def test_shapes_that_do_not_fit_are_refused(images, classes):
+    with pytest.raises(ValueError, match="one width"):
+        zero_shot_logits(np.zeros(images, np.float32), np.zeros(classes, np.float32), 1.0)
+
+
+def test_empty_blocks_are_refused():
+    with pytest.raises(ValueError, match="at least one row"):
+        zero_shot_logits(np.zeros((3, 4), np.float32), np.zeros((2, 4), np.float32), 1.0, rows=0)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 0), (1, NO_PREDICTION + 1)])
+def test_predictions_refuse_what_a_class_index_cannot_hold(shape):
+    with pytest.raises(ValueError, match="classes"):
+        predictions(np.zeros(shape, np.float32))
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda c: st.lists(
+            st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, np.nan]), min_size=c, max_size=c),
+            max_size=8,
+        ).map(lambda rows: np.array(rows, np.float32).reshape(len(rows), c))
+    )
+)
+def test_predictions_match_a_plain_loop(logits):
+    expected = [
+        NO_PREDICTION if any(math.isnan(x) for x in row) else row.index(max(row))
+        for row in logits.tolist()
+    ]
+    found = predictions(logits)
+    assert found.dtype == np.uint16
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("shape", [(3,), (50, 3)])
+@pytest.mark.parametrize("block", [10, 7 * 3 * 4, 10_000])
+def test_weighted_sums_are_those_of_a_plain_loop(shape, block, monkeypatch):
+    monkeypatch.setattr("clipsyn.methods.numerics.blocks._BLOCK_VALUES", block)
+    rng = np.random.default_rng(6)
+    logits, weights = rng.normal(size=(50, 3, 4)).astype(np.float32), rng.normal(size=shape)
+    found = weighted_sum(logits, weights)
+    assert found.dtype == np.float32
+    for n, row in enumerate(found):
+        of_sample = weights if len(shape) == 1 else weights[n]
+        expected = sum(w * z for w, z in zip(of_sample, logits[n], strict=True))
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    assert weighted_sum(logits[:0], weights[:0] if len(shape) == 2 else weights).shape == (0, 4)
+
+
+def test_softmax_is_that_of_plain_python_and_its_logarithm_keeps_what_underflows():
+    logits = np.array([[[0.0, 1.0, -2.0], [1e4, 1e4, -1e4]]])
+    powers = [math.exp(value) for value in logits[0, 0]]
+    expected = [[power / sum(powers) for power in powers], [0.5, 0.5, 0]]
+    np.testing.assert_allclose(softmax(logits)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(log_softmax(logits)[0, 0], np.log(expected[0]), rtol=1e-12)
+    half = math.log(0.5)
+    np.testing.assert_allclose(log_softmax(logits)[0, 1], [half, half, -2e4 + half], rtol=1e-12)
+
+
+def plain_mixture(logits, weights):
+    """In double precision, a sample and a backbone at a time."""
+    out = np.zeros((len(logits), logits.shape[2]))
+    for n, (sample, shares) in enumerate(zip(logits.astype(float), weights, strict=True)):
+        for row, share in zip(sample, shares, strict=True):
+            powers = np.exp(row - row.max())
+            out[n] += share * powers / powers.sum()
+    return out
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 20.0, 300.0])
+@pytest.mark.parametrize("offset", [0.0, 25.0, -60.0, 80.0, 500.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_mixture_is_that_of_plain_python(scale, offset, dtype):
+    rng = np.random.default_rng(0)
+    logits = (scale * rng.normal(size=(20, 3, 7)) + offset).astype(dtype)
+    weights = rng.dirichlet(np.ones(3), size=20)
+    expected = plain_mixture(logits, weights)
+    found = mixture(logits, weights)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(
+        found, expected, rtol=1e-4 if dtype == np.float32 else 1e-9, atol=1e-37
+    )
+    np.testing.assert_allclose(
+        mixture(logits, np.full(3, 1 / 3)), plain_mixture(logits, np.full((20, 3), 1 / 3)),
+        rtol=1e-4, atol=1e-37,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0, 300.0])
+def test_the_logarithm_of_a_mixture_keeps_what_underflows(scale):
+    rng = np.random.default_rng(1)
+    logits = (scale * rng.normal(size=(50, 3, 6))).astype(np.float32)
+    log_weights = np.log(rng.dirichlet(np.ones(3), size=50)).astype(np.float32)
+    terms = log_softmax(logits.astype(float)) + log_weights[:, :, None]
+    expected = np.logaddexp.reduce(terms, axis=1)
+    assert (scale < 2) == (expected.min() > -60)
+    np.testing.assert_allclose(log_mixture(logits, log_weights), expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,178 @@
+"""`clipsyn.methods.numerics.wide` against scikit-learn, torch and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from clipsyn.methods.numerics import wide
+from clipsyn.methods.numerics.wide import Linear, fit_wide, principal_axes
+
+
+def problem(n=120, width=30, classes=5, seed=0):
+    """Centred inputs whose variances fall as those of log-probabilities do, mean |x|^2 1."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
+    inputs = rng.normal(size=(n, width)) + 0.7 * rng.normal(size=(classes, width))[labels]
+    inputs = inputs / np.arange(1, width + 1)
+    inputs -= inputs.mean(axis=0)
+    return inputs / np.sqrt(np.square(inputs).sum(axis=1).mean()), labels.astype(np.int32)
+
+
+def objective(found, inputs, labels, penalty):
+    """The formula in torch, in float64."""
+    coef = torch.tensor(found.coef.astype(float), requires_grad=True)
+    intercept = torch.tensor(found.intercept.astype(float), requires_grad=True)
+    scores = torch.tensor(inputs.astype(float)) @ coef.T + intercept
+    value = torch.nn.functional.cross_entropy(scores, torch.tensor(labels).long())
+    value = value + penalty / 2 / len(labels) * (coef**2).sum()
+    value.backward()
+    return value.item(), coef.grad.abs().max().item(), intercept.grad.abs().max().item()
+
+
+def scikit_learns(inputs, labels, penalty):
+    model = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=20_000).fit(inputs, labels)
+    return objective(Linear(model.coef_, model.intercept_), inputs, labels, penalty)[0]
+
+
+@pytest.mark.parametrize("numbers", [("f8", 1e-9, 1e-7), ("f4", 1e-5, 1e-4)])
+@pytest.mark.parametrize("penalty", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize(
+    "shape",
+    [(120, 30, 5), (40, 90, 8), (150, 300, 10)],  # wide, and wider than there are axes
+)
+def test_the_objective_is_as_low_as_scikit_learns(shape, penalty, numbers):
+    precision, tolerance, gap = numbers
+    inputs, labels = problem(*shape)
+    single = inputs.astype(precision)
+    start, axes = Linear.nothing(shape[2], shape[1]), principal_axes(single)
+    found = fit_wide(single, labels, start, penalty, axes=axes, tolerance=tolerance)
+    lowest = scikit_learns(inputs, labels, penalty)
+    assert objective(found, inputs, labels, penalty)[0] == pytest.approx(lowest, abs=gap)
+
+
+def test_the_solution_has_no_gradient():
+    inputs, labels = problem()
+    axes = principal_axes(inputs)
+    found = fit_wide(inputs, labels, Linear.nothing(5, 30), 0.1, axes=axes, tolerance=1e-12)
+    assert max(objective(found, inputs, labels, 0.1)[1:]) < 1e-5
+
+
+def test_neither_the_start_nor_the_axes_change_the_solution():
+    inputs, labels = problem()
+    others = principal_axes(problem(seed=1)[0][:, ::-1])
+    axes = principal_axes(inputs)
+    far = fit_wide(inputs, labels, Linear.nothing(5, 30), 0.001, axes=axes, tolerance=1e-6)
+    expected = fit_wide(inputs, labels, Linear.nothing(5, 30), 0.1, axes=axes, tolerance=1e-12)
+    for start, theirs in ((far, axes), (Linear.nothing(5, 30), others)):
+        found = fit_wide(inputs, labels, start, 0.1, axes=theirs, tolerance=1e-12)
+        np.testing.assert_allclose(found.coef, expected.coef, atol=1e-3)
+        np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-3)
+
+
+def test_a_start_at_the_solution_stays_there():
+    inputs, labels = problem()
+    axes = principal_axes(inputs)
+    there = fit_wide(inputs, labels, Linear.nothing(5, 30), 0.1, axes=axes, tolerance=1e-12)
+    again = fit_wide(inputs, labels, there, 0.1, axes=axes, tolerance=1e-6)
+    np.testing.assert_allclose(again.coef, there.coef, atol=1e-3)
+
+
+def test_a_sharp_problem_ends_where_scikit_learn_ends():
+    """Whole Newton steps from equal probabilities would go too far here."""
+    inputs, labels = problem(60, 40, 6)
+    axes = principal_axes(100 * inputs)
+    found = fit_wide(100 * inputs, labels, Linear.nothing(6, 40), 1.0, axes=axes, tolerance=1e-10)
+    lowest = scikit_learns(100 * inputs, labels, 1.0)
+    assert objective(found, 100 * inputs, labels, 1.0)[0] == pytest.approx(lowest, abs=1e-6)
+
+
+def test_inputs_without_variance_leave_the_shares_of_the_classes():
+    labels = np.array([0, 0, 0, 1, 1, 2], np.int32)
+    inputs = np.zeros((6, 3))
+    axes = principal_axes(inputs)
+    found = fit_wide(inputs, labels, Linear.nothing(3, 3), 1.0, axes=axes, tolerance=1e-12)
+    assert not found.coef.any()
+    shares = np.exp(found.intercept) / np.exp(found.intercept).sum()
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 3, 1 / 6], atol=1e-5)
+
+
+def test_one_class_has_nothing_to_learn():
+    inputs, _ = problem()
+    labels = np.zeros(len(inputs), np.int32)
+    axes = principal_axes(inputs)
+    found = fit_wide(inputs, labels, Linear.nothing(1, 30), 1.0, axes=axes, tolerance=1e-9)
+    assert not found.coef.any()
+    assert not found.intercept.any()
+
+
+def test_slopes_and_curvature_along_moves_are_torchs():
+    rng = np.random.default_rng(0)
+    scores, first, second = rng.normal(size=(3, 12, 4))
+    labels, shares = rng.integers(0, 4, 12).astype(np.int32), rng.uniform(0.5, 2, 12)
+
+    def value(sizes):
+        moved = torch.tensor(scores) + sizes[0] * torch.tensor(first)
+        moved = moved + sizes[1] * torch.tensor(second)
+        target = torch.tensor(labels).long()
+        each = torch.nn.functional.cross_entropy(moved, target, reduction="none")
+        return torch.tensor(shares) @ each
+
+    at = torch.zeros(2, dtype=torch.float64)
+    residual = shares[:, None] * (softmax(scores, axis=1) - np.eye(4)[labels])
+    slopes, hessian = wide._along([first, second], residual, labels, shares)
+    np.testing.assert_allclose(slopes, torch.autograd.functional.jacobian(value, at), atol=1e-10)
+    np.testing.assert_allclose(hessian, torch.autograd.functional.hessian(value, at), atol=1e-10)
+
+
+def test_a_weight_of_two_counts_as_two_samples():
+    inputs, labels = problem()
+    twice = np.repeat(np.arange(len(labels)), np.arange(len(labels)) % 2 + 1)
+    axes, weights = principal_axes(inputs), np.bincount(twice).astype(float)
+    start = Linear.nothing(5, 30)
+    found = fit_wide(inputs, labels, start, 0.1, axes=axes, tolerance=1e-12, sample_weights=weights)
+    expected = fit_wide(inputs[twice], labels[twice], start, 0.1, axes=axes, tolerance=1e-12)
+    np.testing.assert_allclose(found.coef, expected.coef, atol=1e-4)
+    np.testing.assert_allclose(found.intercept, expected.intercept, atol=1e-4)
+
+
+def test_all_axes_of_narrow_inputs_are_their_principal_axes():
+    inputs, _ = problem()
+    axes = principal_axes(inputs)
+    covariance = inputs.T @ inputs / len(inputs)
+    np.testing.assert_allclose(
+        (axes.vectors * axes.variances) @ axes.vectors.T, covariance, atol=1e-12
+    )
+    assert axes.rest == pytest.approx(0, abs=1e-12)
+
+
+def test_the_axes_of_wide_inputs_are_the_first():
+    inputs, _ = problem(400, 300)
+    axes = principal_axes(inputs)
+    variances = np.linalg.eigvalsh(inputs.T @ inputs / len(inputs))[::-1]
+    assert axes.vectors.shape == (300, 256)
+    np.testing.assert_allclose(axes.vectors.T @ axes.vectors, np.eye(256), atol=1e-10)
+    np.testing.assert_allclose(axes.variances[::-1][:20], variances[:20], rtol=1e-3)
+    assert axes.rest == pytest.approx((1 - axes.variances.sum()) / 44)
+
+
+def test_single_precision_stays_single(monkeypatch):
+    """At a thousand classes and nine thousand inputs doubling it would take gigabytes."""
+    inputs, labels = problem()
+    seen = []
+    summed = wide._sum
+
+    def spy(moves, sizes):
+        result = summed(moves, sizes)
+        seen.extend(part.dtype for part in result)
+        return result
+
+    monkeypatch.setattr(wide, "_sum", spy)
+    single = inputs.astype(np.float32)
+    axes = principal_axes(single)
+    assert {axes.vectors.dtype, axes.variances.dtype} == {np.dtype(np.float32)}
+    fit_wide(single, labels, Linear.nothing(5, 30), 0.1, axes=axes, tolerance=1e-5)
+    assert set(seen) == {np.dtype(np.float32)}

@@ -1,0 +1,208 @@
+"""Jobs on a real SLURM: shared, queued again, cancelled, with a node that goes down."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from clipsyn.errors import ClusterError
+from clipsyn.run.cluster.settings import ExecutorSettings
+from clipsyn.run.cluster.slurm import queued_of, submit
+from clipsyn.run.cluster.tasks import shares
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.unfinished import leftovers, unfinished
+
+pytest.importorskip("submitit", reason="no submitit: pip install 'clipsyn[slurm]'")
+
+TWO = ["-b", "tiny-RN/zoo,tiny-ViT-16/zoo", "-d", "emoji-food"]
+ASKED = [*TWO, "-p", "clean,jpeg:3,fog:1"]
+RECIPE = """
+store: {store}
+stages:
+  - {{stage: extract, backbones: [tiny-RN/zoo, tiny-ViT-16/zoo], datasets: [emoji-food],
+      splits: [train, test]}}
+  - {{stage: evaluate, ensembles: [log-avg, super-learner], shots: [1, 2], seeds: 2,
+      output: {store}-results}}
+"""
+MANY = [*TWO, "-s", "train,test", "-p", "imagenet-c:1"]  # takes a while
+
+
+class Launched:
+    """`clipsyn extract … --on slurm` or another command, which waits for its jobs."""
+
+    def __init__(self, command: str, store: Path, asked: list[str], jobs: int, logs: Path) -> None:
+        self.store = store
+        words = [command, store, *asked, "--on", "slurm", "--jobs", jobs, "--logs", logs]
+        self._logs = logs
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "clipsyn", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=logs.parent,
+        )
+
+    def end(self) -> tuple[int, str]:
+        """Exit status, and what was said."""
+        said = self._process.communicate()[1]
+        return self._process.returncode, said
+
+    def has_begun(self) -> bool:
+        """Whether blocks have been finished."""
+        return any(self.store.glob(".wip/*/done/*"))
+
+    def log(self, task: int) -> str:
+        (path,) = self._logs.glob(f"*/*_{task - 1}_0_log.out")
+        return path.read_text("utf-8")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def launch(slurm: Any, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    launched = []
+
+    def start(store: Path, asked: list[str], jobs: int = 2, command: str = "extract") -> Launched:
+        started = Launched(command, store, asked, jobs, tmp_path / f"logs-{len(launched)}")
+        launched.append(started)
+        return started
+
+    yield start
+    for one in launched:
+        one.kill()
+    if left := slurm.jobs():
+        slurm("scancel", *{job.partition("_")[0] for job in left})
+
+
+@pytest.fixture(scope="module")
+def plain(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What one process makes of each request."""
+    folder = tmp_path_factory.mktemp("plain")
+    stores = {"asked": (folder / "asked", ASKED), "many": (folder / "many", MANY)}
+    for store, asked in stores.values():
+        words = [sys.executable, "-m", "clipsyn", "-q", "extract", str(store), *asked]
+        subprocess.run(words, check=True)
+    return {name: store for name, (store, _) in stores.items()}
+
+
+def test_an_array_makes_what_one_process_makes(
+    launch: Any, plain: dict[str, Path], tmp_path: Path, fakes: Any
+) -> None:
+    launched = launch(tmp_path / "s", ASKED, 3)
+    status, said = launched.end()
+    assert status == 0, said
+    assert re.search(r"SLURM job \d+, 3 tasks; a log of each in ", said)
+    assert all(f"task {number} of 3 is done" in said for number in (1, 2, 3))
+    assert fakes.unlike(plain["asked"], tmp_path / "s") == []
+    assert not unfinished(tmp_path / "s")
+    assert not leftovers(tmp_path / "s")
+    for number in (1, 2, 3):
+        assert f"--shard={number}/3" in launched.log(number)
+    key = FeatureStore.open(tmp_path / "s").keys()[0]
+    path = FeatureStore.open(tmp_path / "s").features_path(key)
+    assert FeatureStore.open(tmp_path / "s").group(path)["provenance"]["workers"]
+
+
+def test_a_job_that_is_queued_again_goes_on(
+    launch: Any, slurm: Any, plain: dict[str, Path], tmp_path: Path, fakes: Any
+) -> None:
+    """By an administrator, and by the signal that comes before preemption and the time limit."""
+    launched = launch(tmp_path / "s", MANY)
+    slurm.until(launched.has_begun)
+    first, second = sorted(slurm.jobs())
+    slurm("scontrol", "requeue", first)
+    slurm("scancel", "--signal=USR2", second)
+    status, said = launched.end()
+    assert status == 0, said
+    assert fakes.unlike(plain["many"], tmp_path / "s") == []
+    assert not unfinished(tmp_path / "s")
+    for number in (1, 2):
+        assert launched.log(number).count("Starting with JobEnvironment") == 2
+
+
+def test_a_node_that_goes_down_takes_nothing_along(
+    launch: Any, slurm: Any, plain: dict[str, Path], tmp_path: Path, fakes: Any
+) -> None:
+    launched = launch(tmp_path / "s", MANY)
+    slurm.until(launched.has_begun)
+    node = f"NodeName={slurm.node}"
+    slurm("scontrol", "update", node, "State=DOWN", "Reason=test")
+    slurm.until(lambda: slurm("squeue", "--noheader", "--states=R") == "")
+    slurm("scontrol", "update", node, "State=RESUME")
+    status, said = launched.end()
+    assert status == 0, said
+    assert fakes.unlike(plain["many"], tmp_path / "s") == []
+    assert not unfinished(tmp_path / "s")
+
+
+def test_a_cancelled_task_is_named_and_the_others_go_on(
+    launch: Any, slurm: Any, plain: dict[str, Path], tmp_path: Path, fakes: Any
+) -> None:
+    launched = launch(tmp_path / "s", MANY)
+    slurm.until(launched.has_begun)
+    _, second = sorted(slurm.jobs())
+    slurm("scancel", second)
+    status, said = launched.end()
+    assert status == 1
+    assert "task 1 of 2 is done" in said
+    assert "task 2 of 2 failed (cancelled, killed or out of memory: SLURM ended it)" in said
+    assert said.rstrip().splitlines()[-1].startswith("Error: 1 of 2 tasks failed: 2 (see above")
+    status, said = launch(tmp_path / "s", MANY, 1).end()
+    assert status == 0, said
+    assert fakes.unlike(plain["many"], tmp_path / "s") == []
+    assert not unfinished(tmp_path / "s")
+
+
+def test_a_task_that_fails_says_why(launch: Any, tmp_path: Path) -> None:
+    status, said = launch(tmp_path / "s", [*ASKED, "--device", "cuda:9"], 2).end()
+    assert status == 2, said
+    lines = [line for line in said.splitlines() if "failed (exit status 2)" in line]
+    assert len(lines) == 2
+    assert all("_log.out: " in line and "cuda:9" in line for line in lines)
+
+
+def test_a_recipe_and_an_evaluation_give_the_numbers_of_one_process(
+    launch: Any, tmp_path: Path, fakes: Any
+) -> None:
+    one, many = tmp_path / "one", tmp_path / "many"
+    for store in (one, many):
+        store.with_suffix(".yaml").write_text(RECIPE.format(store=store))
+    words = [sys.executable, "-m", "clipsyn", "-q", "run", str(one.with_suffix(".yaml"))]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    status, said = launch(many.with_suffix(".yaml"), [], command="run").end()
+    assert status == 0, said
+    assert len(re.findall(r"SLURM job \d+, 2 tasks", said)) == 2
+    assert fakes.unlike(one, many) == []
+    assert accuracies(many) == accuracies(one)
+    output = tmp_path / "again-results.parquet"
+    asked = ["-o", str(output), "--ensembles", "log-avg,super-learner", "--shots", "1,2"]
+    status, said = launch(many, [*asked, "--seeds", "2"], 3, "evaluate").end()
+    assert status == 0, said
+    assert accuracies(tmp_path / "again") == accuracies(one)
+
+
+def accuracies(store: Path) -> list[Any]:
+    """What is in the file of results beside a store."""
+    frame = pl.read_parquet(f"{store}-results.parquet").filter(metric="acc1")
+    rows = frame.select("ensemble", "backbones", "shots", "seed", "value", "ci_low").rows()
+    assert len(rows) > 8
+    return sorted(rows, key=str)
+
+
+def test_slurm_refuses_what_it_does_not_have(slurm: Any, tmp_path: Path) -> None:
+    settings = ExecutorSettings(on="slurm", jobs=1, partition="nowhere")
+    with pytest.raises(ClusterError, match=r"SLURM did not take the jobs: .*partition"):
+        submit(shares(["extract"], 1), lambda task: print, settings, tmp_path)
+
+
+def test_a_job_that_is_not_there_is_not_queued(slurm: Any) -> None:
+    assert queued_of(["99999_0"]) == set()

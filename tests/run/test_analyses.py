@@ -1,0 +1,202 @@
+"""Stages that measure a store: what each writes, when it is skipped, what it says of bad input."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+from clipsyn.analyses import ANALYSES
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.run.analyses import digest
+from clipsyn.run.recipe import STAGES, Recipe, run_recipe
+from clipsyn.run.stages import Outcome
+from clipsyn.store.features import FeatureStore
+
+SETTINGS = {"cascade": {"costs": {"fake/one": 0.5, "fake/two": 2}}}
+NAMES = sorted(ANALYSES)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+    """Two backbones, both splits, clean and perturbed."""
+    path = tmp_path_factory.mktemp("analysed") / "store"
+    encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+    sources = [fakes.Source("toy", split, count=24) for split in ("train", "test")]
+    fakes.fill(path, encoders, sources, ("clean", "jpeg:3"))
+    return path
+
+
+def run(store: Path, *stages: dict[str, Any]) -> list[Outcome]:
+    recipe = Recipe.model_validate({"store": store, "stages": list(stages)})
+    return run_recipe(recipe, lambda _number, _name: None)
+
+
+def settings(name: str) -> dict[str, Any]:
+    return {"stage": name, **SETTINGS.get(name, {})}
+
+
+def test_each_has_a_stage() -> None:
+    assert set(NAMES) <= STAGES.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryAnalysis:
+    def test_damaged_numbers_are_made_again(self, name: str, store: Path, tmp_path: Path) -> None:
+        stage, table = settings(name) | {"output": tmp_path / "out"}, tmp_path / "out.parquet"
+        run(store, stage)
+        whole = pl.read_parquet(table)
+        table.write_bytes(table.read_bytes()[:100])
+        (outcome,) = run(store, stage)
+        assert not outcome.skipped
+        assert pl.read_parquet(table).equals(whole, null_equal=True)
+        assert run(store, stage)[0].skipped
+
+    def test_an_empty_list_chooses_nothing(self, name: str, store: Path, tmp_path: Path) -> None:
+        for field in ("datasets", "perturbations", "backbones"):
+            with pytest.raises(UsageError, match="is asked for: name some, or leave the list away"):
+                run(store, settings(name) | {"output": tmp_path / "out", field: []})
+
+    def test_it_writes_its_numbers(self, name: str, store: Path, tmp_path: Path) -> None:
+        (outcome,) = run(store, settings(name) | {"output": tmp_path / "new" / "some.numbers"})
+        frame = pl.read_parquet(tmp_path / "new" / "some.numbers.parquet")
+        shared = {column: kind for column, kind in frame.schema.items() if column in RESULT}
+        assert list(shared.items()) == list(RESULT.items())
+        own = [place for place, column in enumerate(frame.columns) if column not in RESULT]
+        assert all(place < frame.columns.index("metric") for place in own)
+        assert len(frame) == len(pl.read_csv(tmp_path / "new" / "some.numbers.csv")) > 0
+        measured = frame.filter(pl.col("ensemble").is_null() | (pl.col("ensemble") != "chance"))
+        assert measured["fingerprint"].null_count() == 0
+        assert (outcome.stage, outcome.skipped) == (name, False)
+        assert str(tmp_path / "new" / "some.numbers.csv") in outcome.did
+
+    def test_the_second_time_it_is_there(self, name: str, store: Path, tmp_path: Path) -> None:
+        stage = settings(name) | {"output": tmp_path / "numbers"}
+        (first,) = run(store, stage)
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        (second,) = run(store, stage)
+        assert (second.skipped, second.report) == (True, first.report)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+
+    def test_other_settings(self, name: str, store: Path, tmp_path: Path) -> None:
+        stage = settings(name) | {"output": tmp_path / "numbers"}
+        run(store, stage)
+        (again,) = run(store, stage | {"datasets": ["t*"]})
+        assert not again.skipped
+
+    def test_its_tables_go_into_a_document(self, name: str, store: Path, tmp_path: Path) -> None:
+        """Under marks with the names of stage and table, drawn without a terminal's colours."""
+        stage = settings(name) | {"output": tmp_path / "numbers", "document": tmp_path / "page.md"}
+        mark = "<!-- clipsyn: none such -->"
+        (tmp_path / "page.md").write_text(f"{mark}\n<!-- clipsyn end -->")
+        with pytest.raises(UsageError, match="has no mark for a table") as caught:
+            run(store, stage)
+        names = re.findall(rf"\b{name}: [^;]+", str(caught.value))
+        assert names
+        marks = [f"<!-- clipsyn: {one} -->\n<!-- clipsyn end -->\n" for one in names]
+        (tmp_path / "page.md").write_text("".join(marks))
+        (outcome,) = run(store, stage)
+        assert outcome.skipped, "numbers that are there are not measured again for a document"
+        page = (tmp_path / "page.md").read_text()
+        assert page.count("```text\n") == len(names)
+        assert "\x1b" not in page
+        assert "None" not in page
+
+    def test_sets_that_share_images(
+        self, name: str, tiny_store: FeatureStore, fakes: SimpleNamespace, tmp_path: Path
+    ) -> None:
+        encoders = [fakes.Encoder(), fakes.Encoder("fake/two", size=12, embed_dim=16)]
+        sources = [fakes.Source("again", split) for split in ("train", "test")]
+        fakes.fill(tiny_store.path, encoders, sources, ("clean", "jpeg:3"))
+        for datasets, is_said in ((["toy", "again"], True), (["toy"], False)):
+            stage = settings(name) | {"output": tmp_path / "out", "datasets": datasets}
+            (outcome,) = run(tiny_store.path, stage)
+            note = "note: images stand in several of these sets, again/test (20 of 20), toy/test"
+            is_over = ANALYSES.load(name).over_datasets
+            assert (note in outcome.report) == (is_said and is_over)
+
+    def test_a_misspelt_dataset(self, name: str, store: Path, tmp_path: Path) -> None:
+        with pytest.raises(Exception, match="did you mean toy") as caught:
+            run(store, settings(name) | {"datasets": ["toyy"], "output": tmp_path / "numbers"})
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["diversity", "robustness"])
+class TestResultsBesideTheStore:
+    def test_they_are_asked_for(self, name: str, store: Path, tmp_path: Path) -> None:
+        stage = settings(name) | {"output": tmp_path / "o", "results": tmp_path / "r.parquet"}
+        with pytest.raises(UsageError, match=r"r\.parquet cannot be read: .*an evaluate stage"):
+            run(store, stage)
+
+    def test_when_they_change_it_is_measured_again(
+        self, name: str, store: Path, tmp_path: Path
+    ) -> None:
+        evaluate = {
+            "stage": "evaluate",
+            "ensembles": ["super-learner"],
+            "perturbations": ["clean", "jpeg-3"],
+            "shots": [1],
+            "seeds": 1,
+            "output": tmp_path / "results",
+        }
+        stage = settings(name) | {
+            "output": tmp_path / "o",
+            "results": tmp_path / "results.parquet",
+            "shots": 1,
+        }
+        assert [one.skipped for one in run(store, evaluate, stage)] == [False, False]
+        assert [one.skipped for one in run(store, evaluate, stage)] == [True, True]
+        more = evaluate | {"ensembles": ["super-learner", "c-log-avg"]}
+        assert [one.skipped for one in run(store, more, stage)] == [False, False]
+
+
+def test_an_evaluation_that_lacks_predictions_alone_is_not_skipped(
+    store: Path, tmp_path: Path
+) -> None:
+    stage = {"stage": "evaluate", "ensembles": ["log-avg"], "output": tmp_path / "results"}
+    assert [one.skipped for one in run(store, stage, stage)] == [False, True]
+    stage["predictions"] = tmp_path / "predictions.parquet"
+    assert [one.skipped for one in run(store, stage, stage)] == [False, True]
+    assert len(pl.read_parquet(tmp_path / "predictions.parquet")) > 0
+
+
+def test_a_file_that_a_setting_names_is_made_again(store: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.csv"
+    stage = {"stage": "oracle", "output": tmp_path / "o", "samples": samples}
+    assert [run(store, stage)[0].skipped for _ in range(2)] == [False, True]
+    samples.unlink()
+    assert not run(store, stage)[0].skipped
+    assert samples.exists()
+
+
+class TestDigest:
+    def test_it_is_of_what_can_be_read(self, tiny_store: FeatureStore) -> None:
+        before = digest(tiny_store)
+        assert digest(FeatureStore.open(tiny_store.path)) == before
+        (tiny_store.path / ".wip" / "new-1").mkdir(parents=True)
+        assert digest(tiny_store) == before
+
+    def test_provenance_is_no_part_of_it(self, tiny_store: FeatureStore, fakes: Any) -> None:
+        before = digest(tiny_store)
+        fakes.rewrite(tiny_store.features_path(fakes.key), provenance={})
+        assert digest(tiny_store) == before
+
+    def test_a_label_is(self, tiny_store: FeatureStore) -> None:
+        before = digest(tiny_store)
+        table = tiny_store.samples("toy", "test")
+        table.labels[3] = (table.labels[3] + 1) % 3
+        tiny_store.annotate(table)
+        assert digest(tiny_store) != before
+
+    def test_a_removed_cell_is(self, tiny_store: FeatureStore, fakes: Any) -> None:
+        import shutil
+
+        before = digest(tiny_store)
+        shutil.rmtree(tiny_store.features_path(fakes.key))
+        assert digest(tiny_store) != before

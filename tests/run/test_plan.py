@@ -1,0 +1,126 @@
+"""What a recipe would do: later stages know what earlier ones make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipsyn.errors import UnknownName
+from clipsyn.extract.outline import Cost
+from clipsyn.run.plan import Made, joined, plan_recipe, total
+from clipsyn.run.recipe import STAGES, Recipe, run_recipe
+
+EXTRACT = {
+    "stage": "extract",
+    "backbones": ["RN50/openai", "ViT-B-32/openai"],
+    "datasets": ["food101"],
+}
+N, CLASSES = 25_250, 101  # test images of Food-101
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def plan(*stages: dict[str, Any], made: Made | None = None) -> list[Any]:
+    recipe = Recipe.model_validate({"store": "store", "stages": list(stages)})
+    return list(plan_recipe(recipe, made))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_says_what_it_would_do(name: str) -> None:
+    assert callable(getattr(STAGES[name], "planned", None))
+
+
+def test_a_cell_is_made_once() -> None:
+    first, second = plan(EXTRACT, {**EXTRACT, "perturbations": ["clean", "jpeg:3"]})
+    assert first.cost.passes == second.cost.passes == 2 * N
+    assert not second.is_there
+    (again,) = plan(EXTRACT, made=(made := Made())) and plan(EXTRACT, made=made)
+    assert again.is_there
+    assert again.cost.passes == 0
+    assert sum(again.cost) == 0
+
+
+def test_other_prompts_add_answers_and_no_pass() -> None:
+    stages = plan(EXTRACT, {**EXTRACT, "prompts": "simple"}, {**EXTRACT, "prompts": "simple"})
+    first, second, third = stages
+    assert (second.cost.passes, second.cost.gflops) == (0, 0)
+    assert second.cost.embeddings == 0
+    assert second.cost.logits == 2 * N * CLASSES * 4
+    assert second.cost.predictions == 2 * N * 2
+    assert "2 get answers of these prompts" in second.what
+    assert (second.is_there, third.is_there) == (False, True)
+    assert sum(third.cost) == 0
+    assert total(stages) == Cost.sum([first.cost, second.cost])
+
+
+def test_other_prompts_over_a_store_that_is_there(tmp_path: Path, write_images: Any) -> None:
+    """Of a cell that the store has, its prompt sets are known."""
+    photos = write_images(count=3)
+    stage = {"stage": "extract", "backbones": ["tiny-RN/zoo"], "datasets": [str(photos)]}
+    recipe = Recipe.model_validate({"store": "store", "stages": [stage]})
+    run_recipe(recipe, lambda *_: None)
+    (tmp_path / "mine.json").write_text('["a drawing of a {c}."]')
+    (same,) = plan(stage)
+    (simple,) = plan({**stage, "prompts": "simple"})
+    (other,) = plan({**stage, "prompts": "mine.json"})
+    assert (same.is_there, simple.is_there, other.is_there) == (True, True, False)
+    assert other.cost.passes == 0
+    assert sum(other.cost) == 6 * (2 * 4 + 2)  # six images, two classes
+
+
+def test_logits_that_are_not_stored_are_not_counted() -> None:
+    _, second = plan(EXTRACT, {**EXTRACT, "prompts": "simple", "logits": "none"})
+    assert second.cost.logits == 0
+    assert second.cost.predictions == 2 * N * 2
+
+
+def test_what_several_extractions_lack_is_told_once() -> None:
+    stages = plan(EXTRACT, {**EXTRACT, "splits": ["train", "test"]})
+    said = joined([stage.outline for stage in stages]).unchecked()
+    assert said.startswith(
+        "not here: the weights of 2 of 2 backbones and the images of food101/test, food101/train"
+    )
+    assert said.count("food101/test") == 1
+
+
+def test_fits_are_counted_by_draw() -> None:
+    stage = {"stage": "evaluate", "output": "r", "heads": ["zero-shot", "linear-probe"]}
+    (one,) = plan({**stage, "ensembles": ["log-avg", "nlc"], "shots": [1, "full"], "seeds": 3})
+    assert "up to 16 fits" in one.what  # 2 heads x 2 ensembles x (3 draws + the whole)
+    assert "writes r.parquet" in one.what
+    assert one.cost is None
+    Path("r.parquet").touch()
+    (one,) = plan({**stage, "ensembles": ["log-avg"], "shots": [1], "seeds": 1})
+    assert "1 ensemble; shots 1; 1 seed: up to 2 fits" in one.what
+    assert "renews r.parquet" in one.what
+
+
+def test_files_that_are_read_and_written() -> None:
+    stage = {"stage": "diversity", "output": "runs/d", "results": "runs/r.parquet"}
+    (one,) = plan(stage)
+    assert one.what == ("reads runs/r.parquet, writes runs/d.csv, writes runs/d.parquet")
+    (one,) = plan({"stage": "oracle", "output": "o", "samples": "s.csv"})
+    assert one.what == "writes o.csv, writes o.parquet, writes s.csv"
+    Path("here.csv").touch()
+    (one,) = plan({"stage": "import", "files": ["here.csv", "gone.csv"]})
+    assert one.what == "import here.csv, gone.csv; not here: gone.csv"
+    assert total([one]).passes == 0
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {**EXTRACT, "datasets": ["food102"]},
+        {"stage": "evaluate", "output": "r", "ensembles": ["ncl"]},
+        {"stage": "evaluate", "output": "r", "heads": ["linear-prob"]},
+    ],
+)
+def test_names_that_are_not_known_are_refused(stage: dict[str, Any]) -> None:
+    with pytest.raises(UnknownName, match="did you mean"):
+        plan(stage)

@@ -1,0 +1,291 @@
+"""Recipes: what is refused, what is skipped, what is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.view import backbones
+from clipsyn.run.recipe import Recipe, find_recipe, read_recipe, run_recipe, shipped_recipes
+from clipsyn.run.stages import Outcome
+from clipsyn.store.features import FeatureStore
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*ROOT.glob("pipelines/*.yaml"), *ROOT.glob("pipelines/*/*.yaml")])
+EXTRACT = {"stage": "extract", "datasets": ["emoji-food"]}
+ZEROSHOT = {"stage": "zeroshot", "output": "table"}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Any], Path]:
+    """Function from a recipe's content, or its text, to the file."""
+
+    def write_recipe(content: Any) -> Path:
+        path = tmp_path / "recipe.yaml"
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_recipe
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_recipe(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message.partition(str(path))[2].removeprefix(": ")
+
+
+class TestReading:
+    def test_a_recipe(self, write: Any) -> None:
+        recipe = read_recipe(write({"store": "runs/s", "stages": [EXTRACT, ZEROSHOT]}))
+        assert recipe.store == Path("runs/s")
+        extract, zeroshot = recipe.stages
+        assert (extract.stage, extract.datasets) == ("extract", ("emoji-food",))
+        assert (extract.backbones, extract.splits) == (("zoo",), ("test",))
+        assert (zeroshot.stage, zeroshot.output) == ("zeroshot", Path("table"))
+
+    @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+    def test_ours(self, path: Path) -> None:
+        recipe = read_recipe(path)
+        assert recipe.description
+        assert not recipe.store.is_absolute()
+
+    def test_there_are_ours(self) -> None:
+        assert ROOT / "pipelines" / "quickstart.yaml" in RECIPES
+        assert [*shipped_recipes().values()] == RECIPES
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_ours_by_name_write_below_runs_alone(self, name: str) -> None:
+        """Whoever installed a wheel has no docs/ whose tables could be renewed."""
+        recipe, of_file = find_recipe(name), read_recipe(ROOT / "pipelines" / f"{name}.yaml")
+        written = [recipe.store, *(s.output for s in recipe.stages if hasattr(s, "output"))]
+        assert {path.parts[:2] for path in written} == {("runs", name.partition("/")[0])}
+        assert {getattr(stage, "document", None) for stage in recipe.stages} == {None}
+        exclude = {"stages": {"__all__": {"document"}}}
+        assert recipe.model_dump(exclude=exclude) == of_file.model_dump(exclude=exclude)
+
+    @pytest.mark.parametrize(
+        ("stages", "said"),
+        [
+            ([{"stage": "extrakt"}], "stage 1: unknown stage, write stage: extract or"),
+            ([EXTRACT, {"datasets": ["x"]}], "stage 2: write stage: extract or"),
+            (["extract"], "stage 1: write stage: extract or"),
+            ([{"stage": "extract"}], "stage 1 (extract): datasets: is missing"),
+            ([EXTRACT, {"stage": "zeroshot"}], "stage 2 (zeroshot): output: is missing"),
+            (
+                [{"stage": "representation", "output": "x", "seed": -1}],
+                "stage 1 (representation): seed is a whole number of at least 0, not -1",
+            ),
+            (
+                [{"stage": "cascade", "output": "x", "order": "cheapest"}],
+                "stage 1 (cascade): unknown order 'cheapest': did you mean cost?",
+            ),
+            (
+                [{"stage": "cascade", "output": "x", "costs": {"a": -1}}],
+                "stage 1 (cascade): costs is numbers by name of at least 0, not -1",
+            ),
+            (
+                [EXTRACT | {"split": ["train"]}],
+                "stage 1 (extract): unknown field 'split': did you mean",
+            ),
+            (
+                [{"stage": "extract", "dataset": ["x"]}],
+                "stage 1 (extract): unknown field 'dataset': did you mean data_root, datasets",
+            ),
+            ([EXTRACT | {"splits": "test"}], "stage 1 (extract): splits: is no list"),
+            (
+                [EXTRACT | {"max_bad": 2}],
+                "stage 1 (extract): max_bad is a number from 0 to 1",
+            ),
+            ([EXTRACT | {"workers": 0}], "stage 1 (extract): workers is a whole number from 1 to"),
+            ([EXTRACT | {"datasets": [["x"]]}], "stage 1 (extract): datasets.0: Input should be"),
+            ([], "stages: is empty"),
+            ("extract", "stages: is a single text"),
+            (EXTRACT, "stages: is not a list"),
+            (None, "stages: is not a list"),
+        ],
+    )
+    def test_a_wrong_stage_is_named(self, write: Any, stages: Any, said: str) -> None:
+        assert complaint(write({"store": "s", "stages": stages})).startswith(said)
+
+    def test_a_wrong_field_of_the_recipe(self, write: Any) -> None:
+        assert complaint(write({"store": "s"})) == "stages: is missing"
+        assert complaint(write({"stages": [ZEROSHOT]})) == "store: is missing"
+        said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
+        assert said == "unknown field 'descripton': did you mean description?"
+
+    @pytest.mark.parametrize("text", ["", "- 1", "extract", "3"])
+    def test_no_recipe_at_all(self, write: Any, text: str) -> None:
+        assert "is no recipe: write store: and stages:" in complaint(write(text))
+
+    def test_not_yaml(self, write: Any) -> None:
+        said = complaint(write("store: s\nstages: [\n"))
+        assert "is not YAML" in said
+        assert "line 3" in said
+
+    def test_not_text(self, tmp_path: Path) -> None:
+        (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00\x01")
+        assert "is not YAML" in complaint(tmp_path / "recipe.yaml")
+
+    def test_yaml_builds_no_objects(self, write: Any, tmp_path: Path) -> None:
+        trap = tmp_path / "trap"
+        text = f"!!python/object/apply:os.system ['touch {trap}']\n"
+        assert "is not YAML" in complaint(write(text))
+        assert not trap.exists()
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        assert "No such file" in complaint(tmp_path / "nowhere.yaml")
+        assert "directory" in complaint(tmp_path)
+
+
+class TestRunning:
+    @pytest.fixture
+    def recipe(
+        self, tmp_path: Path, write_images: Any, fakes: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> Recipe:
+        """Two backbones over two classes of photos; the backbones are fakes, all else is not."""
+
+        def load(backbone: Any, **_: object) -> Any:
+            return fakes.Encoder(backbone.name)
+
+        monkeypatch.setattr("clipsyn.extract.encoder.load_encoder", load)
+        extract = {
+            "stage": "extract",
+            "datasets": [str(write_images())],
+            "backbones": ["fake/one,fake/two"],
+        }
+        zeroshot = {"stage": "zeroshot", "output": str(tmp_path / "tables" / "zero.shot")}
+        content = {"store": tmp_path / "store", "stages": [extract, zeroshot]}
+        return Recipe.model_validate(content)
+
+    @staticmethod
+    def run(recipe: Recipe) -> list[Outcome]:
+        return run_recipe(recipe, lambda _number, _name: None)
+
+    def test_the_second_time_all_is_there(self, recipe: Recipe, tmp_path: Path) -> None:
+        announced: list[tuple[int, str]] = []
+        first = run_recipe(recipe, lambda number, name: announced.append((number, name)))
+        assert announced == [(1, "extract"), (2, "zeroshot")]
+        assert [outcome.skipped for outcome in first] == [False, False]
+        assert first[0].did == "2 of 2 cells made"
+        files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
+        second = self.run(recipe)
+        assert [outcome.skipped for outcome in second] == [True, True]
+        assert second[1].report == first[1].report
+        assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == files
+
+    def test_tables_are_where_the_recipe_says(self, recipe: Recipe, tmp_path: Path) -> None:
+        (_, outcome) = self.run(recipe)
+        frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
+        assert set(frame["dataset"]) == {"photos"}
+        assert len(pl.read_csv(tmp_path / "tables" / "zero.shot.csv")) == len(frame)
+        assert str(tmp_path / "tables" / "zero.shot.csv") in outcome.did
+        assert "oracle" in outcome.report
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".made-from.json"])
+    def test_a_table_that_was_removed_is_made_again(
+        self, recipe: Recipe, tmp_path: Path, suffix: str
+    ) -> None:
+        self.run(recipe)
+        (tmp_path / "tables" / f"zero.shot{suffix}").unlink()
+        assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
+        assert [outcome.skipped for outcome in self.run(recipe)] == [True, True]
+
+    @pytest.mark.parametrize("content", ["", "[]", '{"fingerprint": 1}', "{"])
+    def test_a_damaged_note_of_origin_is_not_trusted(
+        self, recipe: Recipe, tmp_path: Path, content: str
+    ) -> None:
+        self.run(recipe)
+        (tmp_path / "tables" / "zero.shot.made-from.json").write_text(content)
+        assert [outcome.skipped for outcome in self.run(recipe)] == [True, False]
+
+    def test_other_settings_of_a_stage(self, recipe: Recipe) -> None:
+        self.run(recipe)
+        content = recipe.model_dump(mode="json")
+        content["stages"][1]["backbones"] = ["fake/one"]
+        assert [o.skipped for o in self.run(Recipe.model_validate(content))] == [True, False]
+
+    def test_a_cell_more(self, recipe: Recipe) -> None:
+        self.run(recipe)
+        content = recipe.model_dump(mode="json")
+        content["stages"][0]["perturbations"] = ["clean", "jpeg:3"]
+        first, second = self.run(Recipe.model_validate(content))
+        assert (first.skipped, first.did) == (False, "2 of 4 cells made")
+        assert not second.skipped
+        assert "jpeg-3" in second.report
+
+    def test_corrected_labels(self, recipe: Recipe, tmp_path: Path) -> None:
+        """They leave every cell as it is, and change what is right."""
+        manifest = tmp_path / "photos.csv"
+        files = [f"photos/{name}/{row}.png" for name in ("cat", "dog") for row in range(4)]
+
+        def label(labels: str) -> None:
+            rows = [f"{file},{label}" for file, label in zip(files, labels, strict=True)]
+            manifest.write_text("\n".join(["path,label", *rows]))
+
+        label("00001111")
+        content = recipe.model_dump(mode="json")
+        content["stages"][0]["datasets"] = [str(manifest)]
+        recipe = Recipe.model_validate(content)
+        self.run(recipe)
+        label("01011111")
+        first, second = self.run(recipe)
+        assert (first.skipped, first.did) == (False, "labels or class names corrected")
+        assert not second.skipped
+        store = FeatureStore.open(recipe.store)
+        predicted = [store.predictions(key, "simple") for key in store.keys(dataset=["photos"])]
+        expected = {(p == [0, 1, 0, 1, 1, 1, 1, 1]).mean() for p in predicted}
+        frame = pl.read_parquet(tmp_path / "tables" / "zero.shot.parquet")
+        ours = frame.filter(pl.col("ensemble").is_null(), pl.col("metric") == "acc1")
+        assert set(ours["value"]) == expected
+
+
+class TestImport:
+    """A miniature of what pipelines/real.yaml imports."""
+
+    @pytest.fixture
+    def recipe(self, tmp_path: Path) -> Recipe:
+        rows = [
+            f"{n},clip,{'cat' if n % 3 else 'dog'},cat,{severity}"
+            for n, severity in enumerate((0, 1) * 4)
+        ]
+        (tmp_path / "colour.csv").write_text("\n".join(["id,model,label,pred,severity", *rows]))
+        stages = [
+            {
+                "stage": "import",
+                "files": [tmp_path / "colour.csv"],
+                "dataset": "colour",
+                "perturbation": "grayscale",
+                "names": {"clip": "ViT-B-32"},
+            },
+            {
+                "stage": "zeroshot",
+                "pooled": True,
+                "summary": True,
+                "output": tmp_path / "accuracy",
+                "document": tmp_path / "page.md",
+                "section": "people",
+            },
+        ]
+        mark = "<!-- clipsyn: people: accuracy -->\n<!-- clipsyn end -->\n"
+        (tmp_path / "page.md").write_text(mark)
+        return Recipe.model_validate({"store": tmp_path / "store", "stages": stages})
+
+    def test_fills_the_store_and_is_skipped_then(self, recipe: Recipe, tmp_path: Path) -> None:
+        first, second = (run_recipe(recipe, lambda *_: None) for _ in range(2))
+        assert [outcome.skipped for outcome in first] == [False, False]
+        assert first[0].did == "2 of 2 cells imported"
+        assert [outcome.skipped for outcome in second] == [True, True]
+        assert "62.5" in (tmp_path / "page.md").read_text()
+        frame = pl.read_parquet(tmp_path / "accuracy.parquet")
+        assert {*frame["dataset"]} == {"colour"}
+        assert "ViT-B-32" in backbones(frame)

@@ -1,0 +1,157 @@
+"""`clipsyn.show.progress`: bars on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+from rich.progress import ProgressSample
+
+from clipsyn.show import progress as module
+from clipsyn.show.progress import progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_a_line_says_how_far_how_fast_and_how_long(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress("images") as counters:
+        counter = counters.add("toy · one", 10_000, done=4_000)
+        for _ in range(10):
+            clock.now += 2
+            counters.advance(counter, 100)
+        assert caplog.messages == [
+            "toy · one: 4,500/10,000, 50 images/s, 110 s left",
+            "toy · one: 5,000/10,000, 50 images/s, 100 s left",
+        ]
+        counters.finish(counter)
+    assert caplog.messages[-1] == "toy · one: 5,000 of 10,000 images in 20.0 s"
+
+
+def test_nothing_is_foretold_before_anything_is_done(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress("cells") as counters:
+        counter = counters.add("extract", 300, done=4)
+        clock.now += 10
+        counters.advance(counter, 0)
+    assert caplog.messages == ["extract: 4/300"]
+
+
+def test_counters_are_apart(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress() as counters:
+        one, two = counters.add("one", 5), counters.add("two", 7)
+        counters.advance(two, 7)
+        counters.finish(two)
+        counters.finish(one)
+    assert [line.split(" in ")[0] for line in caplog.messages] == [
+        "two: 7 of 7 images",
+        "one: 0 of 5 images",
+    ]
+
+
+def test_what_comes_after_the_end_is_passed_over(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another worker may have finished what is still counted here."""
+    caplog.set_level(logging.INFO, "clipsyn")
+    with progress() as counters:
+        counter = counters.add("one", 5)
+        counters.finish(counter)
+        clock.now += 60
+        counters.advance(counter, 5)
+        counters.finish(counter)
+        counters.finish(counters.add("two", 3))
+    assert caplog.messages == ["one: 0 of 5 images in 0.0 s", "two: 0 of 3 images in 0.0 s"]
+
+
+@pytest.fixture(autouse=True)
+def _talkative(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "clipsyn")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    return terminal
+
+
+def test_bars_pass_it_over_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_a_terminal(monkeypatch)
+    with progress() as counters:
+        counter = counters.add("one", 5)
+        counters.finish(counter)
+        counters.advance(counter, 5)
+        counters.finish(counter)
+        assert counters._bars.tasks == []  # type: ignore[attr-defined]
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    with progress("groups") as counters:
+        counter = counters.add("verifying", 3, done=1)
+        counters.advance(counter, 1)
+        bars = counters._bars  # type: ignore[attr-defined]
+        bars.refresh()
+        counters.finish(counter)
+    assert "verifying" in terminal.getvalue()
+    assert "2/3" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_bar_takes_one_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bars = module._rich_bars("images")
+    counters = module._Bars(bars, "images")
+    names = [
+        f"a-dataset-of-textures/test · jpeg-{n} · coca_ViT-L-14/laion2b_s13b" for n in range(3)
+    ]
+    for name in names:
+        counters.advance(counters.add(name, 1_000_000), 999_000)
+    for task in bars.tasks:  # an hour left, at 10,000 images/s
+        task._progress.clear()
+        task._progress.extend(ProgressSample(time, count) for time, count in ((1, 0), (2, 10_000)))
+    with bars.console.capture() as capture:
+        bars.console.print(bars.get_renderable())
+    lines = capture.get().rstrip("\n").split("\n")
+    assert len(lines) == 3
+    assert all(len(line) <= columns for line in lines)
+    assert all("999000/1000000" in line for line in lines)
+    assert all(("10,000 images/s" in line) == (columns >= 80) for line in lines)
+    ends = [
+        line.index("laion2b_s13b") if columns == 200 else line.index("b_s13b") for line in lines
+    ]
+    assert len(set(ends)) == 1
+
+
+def test_a_name_neither_colours_nor_steers_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    with progress() as counters:
+        counters.add("[red]evil\x1b]0;title\x07\u202e", 5)
+    assert "[red]evil\\u001b]0;title\\u0007\\u202e" in terminal.getvalue()

@@ -1,0 +1,189 @@
+"""`clipsyn.names`: names read, fingerprints that follow what decides the numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from clipsyn.errors import UsageError
+from clipsyn.names import (
+    CLEAN,
+    Backbone,
+    FeatureKey,
+    Perturbation,
+    PromptSet,
+    canonical_json,
+    differences,
+    fingerprint,
+    parse_perturbation,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+IDENTITIES = st.dictionaries(st.text("abcd", min_size=1), JSON, max_size=4)
+
+
+def test_a_fingerprint_is_that_of_sorted_compact_json() -> None:
+    text = '{"a":[1,"é"],"b":{"c":null,"d":true}}'
+    identity = {"b": {"d": True, "c": None}, "a": [1, "é"]}
+    assert canonical_json(identity) == text
+    assert fingerprint(identity) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@given(IDENTITIES)
+def test_the_order_of_fields_does_not_matter(identity: dict[str, Any]) -> None:
+    turned = dict(reversed(identity.items()))
+    assert fingerprint(turned) == fingerprint(identity)
+    assert list(differences(identity, turned)) == []
+
+
+@given(IDENTITIES, IDENTITIES)
+@example({"a": None}, {})
+@example({"a": 1}, {"a": True})
+@example({"a": 1}, {"a": 1.0})
+@example({"a": (1, 2)}, {"a": [1, 2]})
+def test_fingerprints_differ_just_where_differences_are_found(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert bool(list(differences(one, other))) == (fingerprint(one) != fingerprint(other))
+
+
+def test_nan_is_no_identity() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint({"a": float("nan")})
+
+
+def test_differences_name_the_leaf() -> None:
+    old = {"backbone": {"weights": "a", "size": [1, 2]}, "gone": 1, "same": {"x": 1}}
+    new = {"backbone": {"weights": "b", "size": [1, 3]}, "new": 2, "same": {"x": 1}}
+    assert list(differences(old, new)) == [
+        ("backbone.size", [1, 2], [1, 3]),
+        ("backbone.weights", "a", "b"),
+        ("gone", 1, None),
+        ("new", None, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("ViT-B-32/openai", "ViT-B-32/openai", "ViT-B-32/openai"),
+        (" ViT-B-32,openai ", "ViT-B-32/openai", "ViT-B-32/openai"),
+        ("RN50-quickgelu/openai", "RN50/openai", "RN50/openai"),
+        ("RN50-quickgelu/yfcc15m", "RN50-quickgelu/yfcc15m", "RN50-quickgelu/yfcc15m"),
+        ("mine=RN50/openai", "mine", "RN50/openai"),
+        ("hf-hub:org/repo", "hf-hub:org/repo", "hf-hub:org/repo"),
+        ("b=hf-hub:org/repo", "b", "hf-hub:org/repo"),
+        ("local-dir:/a/run7/", "run7", "local-dir:/a/run7"),
+        ("x=local-dir:run7", "x", "local-dir:run7"),
+        ("ViT-B-32@ckpt/epoch_3.pt", "ViT-B-32@epoch_3", "ViT-B-32@ckpt/epoch_3.pt"),
+    ],
+)
+def test_every_form_of_a_backbone_is_read(text: str, name: str, source: str) -> None:
+    assert Backbone.parse(text) == Backbone(name, source)
+
+
+@pytest.mark.parametrize("text", ["", "ViT-B-32", "/openai", "ViT-B-32/", "mine=", "=RN50/openai"])
+def test_what_is_no_backbone_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="backbone"):
+        Backbone.parse(text)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_backbone_has_a_name(name: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot have an empty name: give it another name"):
+        Backbone(name, "RN50/openai")
+
+
+@pytest.mark.parametrize("name", ["a+b", "a,b", "oracle", "n"])
+def test_a_backbone_may_be_called_as_a_column_or_a_list(name: str) -> None:
+    assert Backbone(name, "RN50/openai").name == name
+
+
+PERTURBATIONS = st.builds(
+    Perturbation,
+    st.sampled_from(["jpeg", "gaussian_noise", "fog2"]),
+    st.integers(1, 5),
+    st.integers(0, 10**6),
+    st.integers(1, 1000),
+)
+
+
+@given(PERTURBATIONS)
+def test_a_perturbation_is_read_from_its_label(perturbation: Perturbation) -> None:
+    assert parse_perturbation(perturbation.label) == perturbation
+
+
+@given(PERTURBATIONS, PERTURBATIONS)
+def test_labels_and_identities_tell_perturbations_apart(
+    one: Perturbation, other: Perturbation
+) -> None:
+    assert (one.label == other.label) == (one == other)
+    assert (one.identity() == other.identity()) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("text", "perturbation"),
+    [
+        ("clean", CLEAN),
+        ("jpeg:3", Perturbation("jpeg", 3)),
+        ("jpeg-3", Perturbation("jpeg", 3)),
+        ("jpeg:3:seed=1:canvas=64", Perturbation("jpeg", 3, 1, 64)),
+        ("gaussian_noise:2:canvas=64", Perturbation("gaussian_noise", 2, 0, 64)),
+    ],
+)
+def test_perturbations_are_read(text: str, perturbation: Perturbation) -> None:
+    assert parse_perturbation(text) == perturbation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "jpeg", "jpeg:", "jpeg:x", "jpeg:-1", "JPEG:3", "jpeg:3:speed=2", "jpeg:3:seed"],
+        *["jpeg:3:seed=1:seed=2", "jpeg:3:seed=1:canvas=64:seed=1", "jpeg:3:seed=" + "9" * 5000],
+    ],
+)
+def test_what_is_no_perturbation_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_perturbation(text)
+
+
+def test_clean_is_one_whatever_it_says() -> None:
+    assert CLEAN.label == "clean"
+    assert Perturbation("clean", 0, 5, 64).identity() == CLEAN.identity() == {"name": "clean"}
+
+
+def test_the_version_of_a_perturbation_is_in_its_identity_only() -> None:
+    one, two = Perturbation("jpeg", 3), Perturbation("jpeg", 3, version=2)
+    assert one.label == two.label
+    assert one.identity() != two.identity()
+
+
+def test_templates_are_filled() -> None:
+    prompts = PromptSet("two", ("a {c}.", "{c}, a {c}"))
+    assert prompts.prompts("{cat}") == ("a {cat}.", "{cat}, a {cat}")
+
+
+def test_a_template_without_its_place_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"template 'a photo' has no \{c\}"):
+        PromptSet("bad", ("a photo",))
+
+
+def test_prompts_per_class_stand_for_themselves() -> None:
+    prompts = PromptSet("cupl", per_class={"cat": ("it purrs",)})
+    assert prompts.prompts("cat") == ("it purrs",)
+    with pytest.raises(UsageError, match="no prompts for class 'dog'"):
+        prompts.prompts("dog")
+
+
+def test_keys_sort_by_dataset_first() -> None:
+    keys = [FeatureKey("b", "a", "a", "a"), FeatureKey("a", "z", "z", "z")]
+    assert sorted(keys) == keys[::-1]
+    assert str(keys[0]) == "b/a · a · a"
