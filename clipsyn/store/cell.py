@@ -163,9 +163,9 @@ class _Embedded(_Cell):
             raise self._lost(kind, f"class embeddings of prompts '{prompts}'")
         classes = store.classes(key.dataset, prompts, key.backbone)
         self._check_class_names(prompts, classes)
+        self._check_sizes(classes, features)
         if stored is None:
             self._check_encoders(prompts, features, classes)
-            self._check_sizes(classes, features)
             return None
         for name, source in (("features", features), ("classes", classes)):
             if stored["identity"][name] != source["fingerprint"]:
@@ -188,12 +188,19 @@ class _Embedded(_Cell):
     def _derived_logits(self, prompts: str, rows: range | None) -> NDArray[np.float32]:
         features = self.holding("image_embedding")
         classes = self.store.classes(self.key.dataset, prompts, self.key.backbone)
-        return zero_shot_logits(
+        logits = zero_shot_logits(
             features.read("image_embedding", rows),
             classes.read("class_embedding"),
             classes["logit_scale"],
             rows=features.arrays["image_embedding"].rows,
         )
+        # a coordinate that is not finite makes all logits of its row so
+        if (np.isfinite(logits[:, 0]) != features.read("valid", rows)).any():
+            raise DamagedStore(
+                f"{features.name} in {self.store.path} has embeddings that are not numbers: remove "
+                "it with `clipsyn rm`, and make it again"
+            )
+        return logits
 
     @property
     def _answers(self) -> dict[str, Path]:

@@ -259,9 +259,8 @@ class PoolReader:
         predicted = self.store.predictions(key, self.prompts)[rows.start : rows.stop]
         if none := np.count_nonzero(predicted == NO_CLASS):
             raise UsageError(
-                f"{key}: {none:,} answers are none of the classes, as na of model-vs-human's, and "
-                "no vote: import it with `clipsyn import --na left-out`, or choose others "
-                "with backbones=…"
+                f"{key}: {none:,} answers are none of the classes, and no vote: import them as "
+                "missing (an empty prediction), or choose others with backbones=…"
             )
         sure = self._log_odds(key, rows)[:, None]
         logits = np.where(np.equal.outer(predicted, np.arange(self._n_classes)), sure, 0)

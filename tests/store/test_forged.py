@@ -52,15 +52,27 @@ HOSTILE: list[Any] = [
 ]
 NUMBERS = [np.nan, np.inf, -np.inf, -1, 0, 7, 65_000, 3e38]
 TYPES = ["bool", "uint8", "uint16", "int32", "float16", "float32", "string"]
-COMMANDS = ("ls", "info", "zeroshot", "oracle", "status", "verify")
-STORES = 40
+COMMANDS = (
+    *(
+        ("ls",),
+        ("info",),
+        ("zeroshot",),
+        ("oracle",),
+        ("status",),
+        ("verify",),
+        ("verify", "--deep"),
+    ),
+    ("evaluate", "-b", "fake/*", "--ensembles", "super-learner", "--shots", "1", "--seeds", "1"),
+)
+STORES = 60
 
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory: pytest.TempPathFactory, fakes: Any) -> FeatureStore:
     """Every kind of group."""
     path = tmp_path_factory.mktemp("good") / "store"
-    store: FeatureStore = fakes.fill(path, perturbations=("clean", "jpeg:3"))
+    sources = [fakes.Source(), fakes.Source(split="train", count=10)]
+    store: FeatureStore = fakes.fill(path, sources=sources, perturbations=("clean", "jpeg:3"))
     samples, rows = store.samples("toy", "test"), np.arange(20)
     unit = np.eye(12)[rows % 12]
     with store.writer(samples, "embedded") as cell:
@@ -125,7 +137,8 @@ def forge_array(store: Path, group: Path, chance: random.Random) -> str:
     attributes = arrays.read_attributes(group)
     name = chance.choice(sorted(attributes["arrays"]))
     values = arrays.read(group / name)
-    how = chance.choice(["values", "rows", "width", "type", "dimensions"])
+    ways = ["values", "rows", "width", "type", "dimensions"]
+    how = chance.choice(ways[:-1] if values.dtype == object else ways)  # texts are a column
     if how == "values" and values.dtype != object:
         some = np.random.default_rng(chance.random().hex().encode()[0]).random(values.shape) < 0.5
         with np.errstate(all="ignore"):
@@ -164,8 +177,11 @@ def forge_array(store: Path, group: Path, chance: random.Random) -> str:
 def asked(store: Path) -> Iterator[tuple[str, BaseException | None]]:
     """What ends every reader beside an exit; pools raise it."""
     for command in COMMANDS:
-        result = CliRunner().invoke(main, [command, str(store)])
-        yield command, None if isinstance(result.exception, SystemExit) else result.exception
+        result = CliRunner().invoke(main, [*command[:1], str(store), *command[1:]])
+        yield (
+            " ".join(command),
+            None if isinstance(result.exception, SystemExit) else result.exception,
+        )
     for prompts in ("simple", PROMPTS):
         with suppress(ClipsynError):
             FeatureStore.open(store).pool("toy", "test", prompts=prompts, votes=True)
@@ -173,7 +189,7 @@ def asked(store: Path) -> Iterator[tuple[str, BaseException | None]]:
 
 def test_a_good_store_is_read(good: FeatureStore) -> None:
     for command in COMMANDS:
-        result = CliRunner().invoke(main, [command, str(good.path)])
+        result = CliRunner().invoke(main, [*command[:1], str(good.path), *command[1:]])
         assert result.exit_code == 0, (command, result.output)
 
 

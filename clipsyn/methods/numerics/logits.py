@@ -51,10 +51,11 @@ def zero_shot_logits(
     for start in range(0, len(image_embedding), rows):
         block = image_embedding[start : start + rows].astype(np.float32)
         out = logits[start : start + rows]
-        if len(distinct) == len(position):
-            np.matmul(block, weights, out=out)
-        else:
-            np.take(block @ weights, position, axis=1, out=out)
+        with np.errstate(invalid="ignore"):  # who reads the logits says what is wrong
+            if len(distinct) == len(position):
+                np.matmul(block, weights, out=out)
+            else:
+                np.take(block @ weights, position, axis=1, out=out)
         out *= np.float32(scale)
     return logits
 
