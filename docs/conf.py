@@ -54,6 +54,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     ],
     "Reference": ["docs/cli", "docs/python", "docs/api"],
     "Develop": [
+        "docs/overview",
         "docs/extending",
         "CONTRIBUTING",
         "SECURITY",
