@@ -15,9 +15,8 @@ from clipsyn.analyses.predicted import Predicted
 from clipsyn.errors import DatasetError, TooFewSamples
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.estimator import from_text
+from clipsyn.methods.estimator import cross_fitted, from_text
 from clipsyn.methods.numerics.fewshot import few_shot
-from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import Shots, images_of
 from clipsyn.store.overlap import learnable
@@ -92,11 +91,7 @@ def unseen_scores(ensemble: Ensemble, pool: Pool) -> NDArray[np.float32]:
             f"{ENSEMBLES.name_of(type(ensemble))} needs at least two labelled samples of "
             f"{pool.dataset}/{pool.split}, to be judged on others than it is fitted on"
         )
-    scores = np.empty((len(pool), pool.n_classes), np.float32)
-    for held in stratified_folds(pool.labels, FOLDS):
-        part = type(ensemble)(**ensemble.get_params()).fit(pool.take(np.flatnonzero(~held)))
-        scores[held] = part.combine(pool.take(np.flatnonzero(held)))
-    return scores
+    return cross_fitted(ensemble, pool, Ensemble.combine, FOLDS)
 
 
 def versions(ensemble: str | None) -> str:

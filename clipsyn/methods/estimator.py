@@ -1,4 +1,6 @@
-"""scikit-learn's manners for heads and ensembles, without importing it (0.85 s).
+"""scikit-learn's manners for heads and ensembles, which its tools take, without `BaseEstimator`.
+
+Importing that takes 1.2 s of processor time, more than a small `fit` or `predict` does altogether.
 
 The constructor only stores its arguments, what `fit` learns ends in an underscore, and
 `get_params`, `set_params` and so `sklearn.base.clone` work. Ours are dataclasses: a field is a
@@ -11,13 +13,18 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
-from clipsyn.methods.pool import Pool
+from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.pool import Pool, as_labels
 from clipsyn.methods.stream import Support, in_memory
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import WHOLE, Constraint, Kind
@@ -73,6 +80,17 @@ class Estimator:
                 raise unknown_name(f"parameter of {type(self).__name__}", name, known)
             setattr(self, name, value)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's tools ask an estimator for."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=self.learns),
+            requires_fit=self.learns,
+            input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
+        )
 
     def check_parameters(self) -> None:
         """Raise UsageError for a parameter that is not what it may be."""
@@ -148,6 +166,52 @@ class Estimator:
             if value != declared[name].default
         )
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
+    """A Pool as it is; an array of logits, with labels, as a Pool.
+
+    A Pool brings its labels, if it has any. scikit-learn gives them once more, and to an ensemble
+    after a head those of all samples that the head learned from. Raises UsageError for others.
+    """
+    if not isinstance(pool, Pool):
+        return Pool.of(pool, labels)
+    if labels is None:
+        return pool
+    given = as_labels(labels)
+    if (pool.labels < 0).all():
+        return replace(pool, labels=given)
+    if len(given) == len(pool):
+        known = np.array_equal(given, pool.labels)
+    else:
+        known = not Counter(pool.labels.tolist()) - Counter(given.tolist())
+    if not known:
+        raise UsageError(
+            "a Pool brings its labels, and these are others: give them to Pool.of, or beside an "
+            "array of logits"
+        )
+    return pool
+
+
+def cross_fitted(
+    estimator: Any,
+    pool: Pool,
+    answer: Callable[[Any, Pool], NDArray[np.float32]],
+    folds: int,
+    random_state: int | None = None,
+) -> NDArray[np.float32]:
+    """`answer(fitted, samples)` for all of at least two samples, from fits that have not seen them.
+
+    Each fold is left out of the fit of a head or an ensemble like this one, and answered by it.
+    """
+    answers = np.empty(0, np.float32)
+    for held in stratified_folds(pool.labels, folds, random_state=random_state):
+        seen, unseen = (pool.take(np.flatnonzero(rows)) for rows in (~held, held))
+        found = answer(type(estimator)(**estimator.get_params()).fit(seen), unseen)
+        if not len(answers):
+            answers = np.empty((len(pool), *found.shape[1:]), np.float32)
+        answers[held] = found
+    return answers
 
 
 def from_text(registry: Registry, text: str, seed: int | None = None) -> Any:

@@ -110,6 +110,15 @@ class Pool:
     def __len__(self) -> int:
         return len(self.logits)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(sample, backbone, class)."""
+        return self.logits.shape
+
+    def __getitem__(self, rows: Any) -> Pool:
+        """As `take`; scikit-learn, which splits pools, writes ``pool[rows, ...]``."""
+        return self.take(rows[0] if isinstance(rows, tuple) else rows)
+
     def __repr__(self) -> str:
         where = [self.dataset, self.split, self.perturbation, self.prompts]
         place = " · ".join(name for name in where if name)

@@ -24,8 +24,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.errors import UsageError
-from clipsyn.methods.estimator import Estimator
+from clipsyn.methods.estimator import Estimator, as_pool
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import predictions, softmax, weighted_sum
 from clipsyn.methods.numerics.metrics import accuracy
@@ -40,7 +39,6 @@ class Ensemble(Estimator):
     needs_embeddings: ClassVar[bool] = False  # True: logits alone will not do
     needs_logits: ClassVar[bool] = True  # False: what each backbone predicts will do
     needs_confidences: ClassVar[bool] = False  # True: with the probability of that
-    _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn 1.5 has in place of tags
 
     def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
         """Learn from labelled samples.
@@ -87,16 +85,11 @@ class Ensemble(Estimator):
         return np.arange(self.n_classes_)
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's tools ask an estimator for, cross_val_score and GridSearchCV too."""
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+        from sklearn.utils import ClassifierTags
 
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=self.learns),
-            classifier_tags=ClassifierTags(),
-            requires_fit=self.learns,
-            input_tags=InputTags(two_d_array=False, three_d_array=True, allow_nan=True),
-        )
+        tags = super().__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        return tags
 
     def _admit(self, support: Support) -> Support:
         """The part of `support` that can be learned from; forgets an earlier fit."""
@@ -169,15 +162,6 @@ class Router(Ensemble):
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         return weighted_sum(pool.logits, self._weights(pool))
-
-
-def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:
-    """A Pool as it is; an array of logits, with labels, as a Pool."""
-    if isinstance(pool, Pool):
-        if labels is not None:
-            raise UsageError("a Pool brings its labels: give labels beside an array of logits only")
-        return pool
-    return Pool.of(pool, labels)
 
 
 def _only_backbone(pool: Pool) -> NDArray[Any]:

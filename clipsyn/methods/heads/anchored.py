@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.methods.estimator import learned, parameter, seed
-from clipsyn.methods.heads.base import Head, backbone_logits, cross_fitted, image_embeddings
+from clipsyn.methods.estimator import cross_fitted, learned, parameter, seed
+from clipsyn.methods.heads.base import Head, backbone_logits, image_embeddings
 from clipsyn.methods.numerics.logistic import fit_logistic
 from clipsyn.methods.pool import Pool
 from clipsyn.settings import NUMBER, WHOLE
@@ -71,4 +71,11 @@ class AnchoredProbe(Head):
         return backbone_logits(pool, backbone) + correction
 
     def _combiner_pool(self, support: Pool) -> Pool:
-        return cross_fitted(self, support, self.folds, self.random_state)
+        if len(support) < 2:
+            return support  # nothing is left to fit a head on
+        logits = cross_fitted(self, support, _logits_of, self.folds, self.random_state)
+        return support.with_logits(logits)
+
+
+def _logits_of(head: Head, pool: Pool) -> NDArray[np.float32]:
+    return head.transform(pool).logits

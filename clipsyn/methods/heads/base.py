@@ -17,24 +17,25 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.methods.estimator import Estimator
-from clipsyn.methods.numerics.folds import stratified_folds
+from clipsyn.methods.estimator import Estimator, as_pool
 from clipsyn.methods.numerics.logits import log_softmax
 from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Stream, Support, in_memory
 
 
 class Head(Estimator):
-    def fit(self, support: Support) -> Self:
+    def fit(self, support: Support | ArrayLike, labels: ArrayLike | None = None) -> Self:
         """Learn from labelled samples, or from a sample of a stream of them.
 
+        labels: beside an array of logits (sample, backbone, class), for the zero-shot head.
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from or too little. Where it raises, an earlier fit stays.
         """
-        known = self._learnable(support)
+        given = support if isinstance(support, Stream) else as_pool(support, labels)
+        known = self._learnable(given)
         with self._whole_fit():
             self.backbones_ = known.backbones
             self.n_classes_ = known.n_classes
@@ -43,22 +44,25 @@ class Head(Estimator):
                 self._fit(known)
         return self
 
-    def transform(self, pool: Pool) -> Pool:
+    def transform(self, pool: Pool | ArrayLike) -> Pool:
         """The pool with this head's logits, (sample, backbone, class)."""
-        pool = self._aligned(pool)
+        pool = self._aligned(as_pool(pool))
         return pool.with_logits(self._transform(pool))
 
-    def fit_transform(self, support: Support) -> Support:
+    def fit_transform(
+        self, support: Support | ArrayLike, labels: ArrayLike | None = None
+    ) -> Support:
         """Fit, and return the pool that a combiner may be fitted on (see the module's text).
 
         Of a stream that is a sample too, unless the head learns nothing.
         """
+        given = support if isinstance(support, Stream) else as_pool(support, labels)
         if self.learns:
-            support = in_memory(support, type(self).__name__)
-        self.fit(support)
-        if isinstance(support, Stream):
-            return support
-        return self._combiner_pool(support.labelled())
+            given = in_memory(given, type(self).__name__)
+        self.fit(given)
+        if isinstance(given, Stream):
+            return given
+        return self._combiner_pool(given.labelled())
 
     def _fit(self, pool: Pool) -> None:
         """Learn from samples that are all labelled and readable."""
@@ -104,17 +108,3 @@ def repeated(labels: NDArray[Any]) -> bool:
     """Whether most of the classes that are there have at least two samples."""
     sizes = np.bincount(labels)
     return bool(np.mean(sizes[sizes > 0] >= 2) > 0.5)
-
-
-def cross_fitted(head: Head, support: Pool, folds: int, random_state: int) -> Pool:
-    """`support` with logits from heads like `head`, each fitted without the fold it is used on.
-
-    A single sample keeps its logits: nothing is left to fit a head on.
-    """
-    logits = support.logits.copy()
-    for held in stratified_folds(support.labels, folds, random_state=random_state):
-        inside, outside = np.flatnonzero(held), np.flatnonzero(~held)
-        if len(outside):
-            part = type(head)(**head.get_params()).fit(support.take(outside))
-            logits[inside] = part.transform(support.take(inside)).logits
-    return support.with_logits(logits)

@@ -72,10 +72,14 @@ def test_nothing_to_learn_from_is_refused(labels):
 
 def test_a_pool_brings_its_labels():
     pool = Pool.of(logits_of(), labels_of())
-    with pytest.raises(UsageError, match="a Pool brings its labels"):
-        Recorder().fit(pool, labels_of())
-    with pytest.raises(UsageError, match="a Pool brings its labels"):
-        LogAverage().score(pool, labels_of())
+    others = labels_of()[::-1]
+    for wrong in (others, labels_of()[1:], np.append(np.zeros(20, int), 1)):
+        with pytest.raises(UsageError, match="a Pool brings its labels"):
+            Recorder().fit(pool, wrong)
+        with pytest.raises(UsageError, match="a Pool brings its labels"):
+            LogAverage().score(pool, wrong)
+    assert Recorder().fit(pool, labels_of()).backbones_ == pool.backbones
+    assert len(Recorder().fit(pool.take(slice(3)), labels_of()).backbones_) == 3
     assert as_pool(pool) is pool
 
 

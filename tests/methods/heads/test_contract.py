@@ -12,8 +12,9 @@ import safetensors.numpy
 from sklearn.base import clone
 
 from clipsyn.errors import InputError, LeakError, RouterMismatch, TooFewSamples, UsageError
+from clipsyn.methods import estimator
 from clipsyn.methods.estimator import from_text
-from clipsyn.methods.heads import HEADS, base
+from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head
 from clipsyn.methods.numerics.folds import held_out, stratified_folds
 from clipsyn.methods.pool import Pool
@@ -158,7 +159,7 @@ def test_a_label_does_not_change_its_own_logits(name, monkeypatch):
     support = pool(4)
     settings = FIXED.get(name, name)
     folds = list(stratified_folds(support.labels, 5, random_state=0))
-    monkeypatch.setattr(base, "stratified_folds", lambda *_, **__: folds)
+    monkeypatch.setattr(estimator, "stratified_folds", lambda *_, **__: folds)
     part = held_out(support.labels, 0.1, 0)
     monkeypatch.setattr("clipsyn.methods.heads.linear.held_out", lambda *_: part)
     weights = "clipsyn.methods.heads.linear._weights"
