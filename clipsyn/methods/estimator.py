@@ -1,6 +1,6 @@
 """scikit-learn's manners for heads and ensembles, which its tools take, without `BaseEstimator`.
 
-Importing that takes 1.2 s of processor time, more than a small `fit` or `predict` does altogether.
+Importing that takes 1.4 s of processor time, more than a small `fit` or `predict` does altogether.
 
 The constructor only stores its arguments, what `fit` learns ends in an underscore, and
 `get_params`, `set_params` and so `sklearn.base.clone` work. Ours are dataclasses: a field is a
