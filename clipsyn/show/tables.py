@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from clipsyn.show.layout import wrapped
 from clipsyn.show.numbers import NOTHING
-from clipsyn.show.table import Cell, Column, Table, interval_cell, known, one_line
+from clipsyn.show.table import UNKNOWN, Cell, Column, Table, interval_cell, known, one_line
 from clipsyn.show.text import text_of
 from clipsyn.text import printable, printable_lines
 
@@ -47,6 +47,7 @@ def table_of(
     digits: Mapping[str, int] | None = None,
     headers: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    names: ShortNames | None = None,
     right: Collection[str] = (),
     best: Best | None = None,
     tied: Collection[Place] = (),
@@ -56,22 +57,24 @@ def table_of(
     """A frame, or rows whose values may be a `Cell`, as a table.
 
     percent: columns of shares, shown as percent with one decimal. digits: decimals of columns of
-    numbers that shall have so many; others have as many as their largest number needs. headers:
-    other texts above columns; `interval_of` another column is headed "95 %" without. labels: see
-    `Column`. right: text columns to align right as numbers are. best: cells to point out; those
-    that read the same as one that they were compared with are tied, and so are `tied`.
+    numbers that shall have so many, of percents too; others have as many as their largest number
+    needs. headers: other texts above columns; `interval_of` another column is headed "95 %"
+    without. labels: see `Column`. names: backbones that have columns of their own, which are headed
+    so. right: text columns to align right as numbers are. best: cells to point out; those that read
+    the same as one that they were compared with are tied, and so are `tied`.
     """
     decimals = dict(digits or {})
     values = _values(table)
     intervals = {interval_of(name): name for name in (*values, *percent, *decimals)}
-    heads = dict.fromkeys(intervals, "95 %") | dict(headers or {})
+    heads = dict.fromkeys(intervals, "95 %") | dict(headers or {}) | (names.heads if names else {})
+    wholes = dict(labels or {}) | (names.labels if names else {})
     numbers = {*percent, *decimals, *intervals, *right}
     cells = {
         name: _cells(of_column.values, name in percent, decimals.get(name))
         for name, of_column in values.items()
     }
     shown = {name: printable_lines(heads.get(name, name)) for name in values}
-    named = _labels(shown, intervals, labels or {})
+    named = _labels(shown, intervals, wholes)
     alike = {*tied, *_read_the_same(cells, best or {})}
     columns = (
         Column(
@@ -87,6 +90,70 @@ def table_of(
         for name, of_column in values.items()
     )
     return Table(tuple(columns), printable_lines(title), tuple(filter(None, below)), notes)
+
+
+class Measure(NamedTuple):
+    """A column of a table as data: the values of one metric.
+
+    head, label: see `Column`. interval: whether the 95 % interval stands beside; with "known" it is
+    left out where no row knows its own. percent: whether values are shares. best: "most" or "least"
+    to point these out.
+    """
+
+    name: str
+    metric: str
+    head: str = ""
+    label: str = ""
+    interval: bool | Literal["known"] = False
+    percent: bool = True
+    digits: int | None = None
+    best: Literal["most", "least", ""] = ""
+
+
+Numbers = Mapping[str, Mapping[str, Any]]  # rows of results by metric
+Line = tuple[Mapping[str, Any], Numbers]  # what it is about, and other cells; its numbers
+
+
+def measures_table(
+    lines: Sequence[Line], columns: Sequence[Measure | str], fair: int | None = None, **about: Any
+) -> Table:
+    """A pivot of rows of results: a column for each measure; `about` as `table_of` has it.
+
+    columns: other cells have their place in it by name, or come first. fair: how many lines, the
+    first ones, are compared for the best.
+    """
+    measures = [column for column in columns if isinstance(column, Measure)]
+    rows = [_line(cells, numbers, columns) for cells, numbers in lines]
+    for name in [interval_of(it.name) for it in measures if it.interval == "known"]:
+        if all(row[name] == UNKNOWN for row in rows):
+            rows = [{key: cell for key, cell in row.items() if key != name} for row in rows]
+    best: dict[Place, Collection[Place]] = {}
+    for it in measures:
+        compared = [it.name] if it.best else []
+        best |= best_of_columns(rows[:fair], compared, least=it.best == "least")
+    return table_of(
+        rows,
+        percent=[it.name for it in measures if it.percent],
+        digits={it.name: it.digits for it in measures if it.digits is not None},
+        headers={it.name: it.head for it in measures if it.head} | about.pop("headers", {}),
+        labels={it.name: it.label for it in measures if it.label},
+        best=best,
+        **about,
+    )
+
+
+def _line(
+    cells: Mapping[str, Any], numbers: Numbers, columns: Sequence[Measure | str]
+) -> dict[str, Any]:
+    line = {name: cell for name, cell in cells.items() if name not in columns}
+    for column in columns:
+        if isinstance(column, str):
+            line |= {column: cells[column]} if column in cells else {}
+        else:
+            digits = None if column.percent else column.digits
+            beside = measured(column.name, numbers.get(column.metric, {}), digits)
+            line |= beside if column.interval else {column.name: beside[column.name]}
+    return line
 
 
 class _Values(NamedTuple):
@@ -266,7 +333,7 @@ def _pattern(names: Sequence[str]) -> tuple[str, str]:
 def _cells(values: list[Any], percent: bool, digits: int | None) -> tuple[Cell, ...]:
     """Cells in the unit that they are shown in."""
     if percent:
-        values, digits = [_hundred(value) for value in values], 1
+        values, digits = [_hundred(value) for value in values], 1 if digits is None else digits
     if digits is None:
         digits = _decimals(values)
     return tuple(_cell(value, digits) for value in values)

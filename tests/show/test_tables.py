@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 
 from clipsyn.show.tables import (
+    Measure,
     best_of_columns,
     best_of_rows,
     interval_of,
     measured,
+    measures_table,
     shortened,
     show,
 )
@@ -194,3 +196,35 @@ def test_a_dozen_backbones_have_numbers_and_a_legend():
     assert few.legend == ""
     assert list(many.heads.values()) == [str(number) for number in range(1, 13)]
     assert "1 RN0, 2 RN1" in many.legend
+
+
+class TestMeasures:
+    NUMBERS = (
+        {"acc1": {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}, "ece": {"value": 0.125}},
+        {"acc1": {"value": 0.75}, "ece": {"value": 0.25}},
+        {"acc1": {"value": 0.875}},
+    )
+
+    def table(self, *columns, **about):
+        lines = [({"name": name, "n": 5}, of) for name, of in zip("abc", self.NUMBERS, strict=True)]
+        return measures_table(lines, columns, **about)
+
+    def test_are_columns_in_their_units_and_other_cells_have_their_place(self):
+        table = self.table(Measure("top-1", "acc1"), "n", Measure("ECE", "ece", "E", digits=2))
+        heads = [column.head for column in table.columns]
+        assert heads == ["name", "top-1", "n", "E"]
+        texts = [[cell.text for cell in column.cells] for column in table.columns]
+        assert texts[1:] == [["50.0", "75.0", "87.5"], ["5", "5", "5"], ["12.50", "25.00", DASH]]
+
+    def test_intervals_that_no_row_knows_are_left_out_if_asked(self):
+        acc1, ece = Measure("top-1", "acc1"), Measure("ECE", "ece")
+        beside = self.table(acc1._replace(interval=True), ece._replace(interval="known"))
+        names = [column.name for column in beside.columns]
+        assert names == ["name", "n", "top-1", interval_of("top-1"), "ECE"]
+        always = self.table(ece._replace(interval=True)).columns[-1]
+        assert {cell.text for cell in always.cells} == {DASH}
+
+    def test_point_out_the_best_of_the_fair_lines(self):
+        most, least = Measure("top-1", "acc1", best="most"), Measure("ECE", "ece", best="least")
+        *_, top, ece = self.table(most, least, fair=2).columns
+        assert (top.best, ece.best) == ({1}, {0})

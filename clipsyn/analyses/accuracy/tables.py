@@ -67,8 +67,8 @@ def _summary(frame: pl.DataFrame) -> Table:
     return table_of(
         rows,
         percent=["chance", *columns, "oracle", "independent", "gain"],
-        headers=names.heads | {"independent": "indep."},
-        labels=names.labels,
+        headers={"independent": "indep."},
+        names=names,
         best=best_of_rows(rows, columns),
         notes=f"{'; '.join(about)}.\n{_NOTE}{uneven}{names.legend}",
     )

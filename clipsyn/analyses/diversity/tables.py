@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from textwrap import fill
 from typing import Any
 
@@ -33,25 +33,31 @@ from clipsyn.show.table import (
     p_cell,
     percent_cell,
 )
-from clipsyn.show.tables import WIDTH, ShortNames, interval_of, measured, shortened, table_of
+from clipsyn.show.tables import (
+    WIDTH,
+    Measure,
+    ShortNames,
+    interval_of,
+    measures_table,
+    shortened,
+    table_of,
+)
 from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
-_OF_PAIRS = {  # metric: column, in order
-    "error_inconsistency": "inconsistency",
-    "disagreement": "disagreement",
-    "double_fault": "double fault",
-    "yules_q": "Q",
-    "error_consistency": "kappa",
-}
-_OF_ALL = {"fleiss_kappa": "Fleiss", "vote_entropy": "entropy"}
-_MEANS = {f"mean_{metric}": column for metric, column in _OF_PAIRS.items()} | _OF_ALL
-_SHARES = ("inconsistency", "disagreement", "double fault")  # in percent
-_DIGITS = dict.fromkeys(("Q", "kappa", "Fleiss", "entropy"), 2)
-_HEADS = {
-    "inconsistency": f"incon{SOFT_HYPHEN}\nsistency",
-    "disagreement": f"dis{SOFT_HYPHEN}\nagree",
-    "double fault": "double\nfault",
-}
+_PAIRS = (
+    Measure("inconsistency", "error_inconsistency", f"incon{SOFT_HYPHEN}\nsistency", interval=True),
+    Measure("disagreement", "disagreement", f"dis{SOFT_HYPHEN}\nagree"),
+    Measure("double fault", "double_fault", "double\nfault"),
+    Measure("Q", "yules_q", percent=False, digits=2),
+    Measure("kappa", "error_consistency", percent=False, digits=2, interval=True),
+)
+_ALL = (
+    Measure("Fleiss", "fleiss_kappa", percent=False, digits=2),
+    Measure("entropy", "vote_entropy", percent=False, digits=2),
+)
+_MEANS = tuple(  # with the interval of the first alone, to keep it narrow
+    it._replace(metric=f"mean_{it.metric}", interval=it is _PAIRS[0]) for it in _PAIRS
+)
 _MEANING = """\
 inconsistency, disagree, double fault: share of images, in %, that exactly one of two backbones
 gets right, that they predict differently, that both get wrong. Q (Yule), kappa (error consistency):
@@ -107,58 +113,37 @@ def _known_correlations(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _means(frame: pl.DataFrame, note: str) -> Table:
-    """A line a group; the interval of the first measure alone, to keep it narrow."""
+    """A line a group."""
     shared = common(frame, WHERE[1:])
-    lines = []
-    for part in named_parts(frame).values():
-        of_all = numbers(part.filter(pl.col("metric").is_in(list(_MEANS))))
-        about = {key: part[key][0] for key in (*WHERE, "n") if key not in shared}
-        lines.append(about | _cells(of_all, _MEANS, ["inconsistency"]))
+    lines = [
+        ({key: part[key][0] for key in (*WHERE, "n") if key not in shared}, numbers(part))
+        for part in named_parts(frame).values()
+    ]
     phrases = where(frame.row(0, named=True), list(shared))
-    return _table(lines, title("diversity of the backbones", *phrases), _NOTES[note])
+    about = title("diversity of the backbones", *phrases)
+    return measures_table(lines, (*_MEANS, *_ALL), title=about, notes=_NOTES[note])
 
 
 def _pairs(frame: pl.DataFrame) -> Table:
     """A line a pair, those that err most differently first; below it what each alone gets right."""
     names = _short(frame)
-    pairs = frame.filter(pl.col("metric").is_in([*_OF_PAIRS, "mcnemar_p_holm"]))
+    metrics = [it.metric for it in _PAIRS] + ["mcnemar_p_holm"]
+    pairs = numbers_by(frame.filter(pl.col("metric").is_in(metrics)), "backbones")
     lines = []
-    for (one, other), of_pair in numbers_by(pairs, "backbones").items():
-        p = of_pair["mcnemar_p_holm"]["value"]
-        lines.append(
-            {"backbone": names.cell(one), "and": names.cell(other)}
-            | _cells(of_pair, _OF_PAIRS, ["inconsistency", "kappa"])
-            | {"p": p_cell(p)}
-        )
-    lines.sort(key=lambda line: 1 if is_nan(line["inconsistency"]) else -line["inconsistency"])
+    for (one, other), of_pair in sorted(pairs.items(), key=_inconsistency, reverse=True):
+        p = p_cell(of_pair["mcnemar_p_holm"]["value"])
+        lines.append(({"backbone": names.cell(one), "and": names.cell(other), "p": p}, of_pair))
     alone = [f"{names.short[name]} {percent(share)}" for name, share in _unique(frame).items()]
     guess = f"one that guesses would at most get {_guess(frame)}"
     last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}; {guess}.", WIDTH)
     about = title(*where(frame.row(0, named=True), (*WHERE, "n")), names.phrase)
-    return _table(lines, about, f"{_NOTES['pairs']}\n{last}")
+    note = f"{_NOTES['pairs']}\n{last}"
+    return measures_table(lines, (*_PAIRS, "p"), title=about, right=["p"], notes=note)
 
 
-def _cells(
-    rows: Numbers, columns: Mapping[str, str], with_interval: Collection[str]
-) -> dict[str, Any]:
-    """Metrics as cells of a line, some with their interval beside them."""
-    cells: dict[str, Any] = {}
-    for metric, column in columns.items():
-        beside = measured(column, rows[metric], _DIGITS.get(column))
-        cells |= beside if column in with_interval else {column: beside[column]}
-    return cells
-
-
-def _table(lines: list[dict[str, Any]], about: str, note: str) -> Table:
-    return table_of(
-        lines,
-        title=about,
-        percent=_SHARES,
-        digits=_DIGITS,
-        headers=_HEADS,
-        right=["p"],
-        notes=note,
-    )
+def _inconsistency(pair: tuple[Any, Numbers]) -> float:
+    value = pair[1]["error_inconsistency"]["value"]
+    return -1 if is_nan(value) else value
 
 
 def _unique(frame: pl.DataFrame, metric: str = "unique_correct") -> dict[str, float | None]:
@@ -191,7 +176,7 @@ def _matrix(part: pl.DataFrame) -> Table:
 
 def _correlations(frame: pl.DataFrame, kind: str) -> Table:
     """A line a perturbation and ensemble, a column a measure; the first with its interval."""
-    columns = {f"{kind}_{metric}": column for metric, column in (_OF_PAIRS | _OF_ALL).items()}
+    columns = {f"{kind}_{it.metric}": it.name for it in (*_PAIRS, *_ALL)}
     shared = common(frame, (*WHERE[1:], "n"))
     lines = []
     for part in frame.partition_by(*WHERE[1:], "backbones", maintain_order=True):
@@ -212,8 +197,9 @@ def _correlations(frame: pl.DataFrame, kind: str) -> Table:
         fitted_on(frame) or "nothing fitted",
         f"{shared['n']} datasets" if "n" in shared else "",
     )
-    right = list(columns.values())
-    return table_of(lines, title=about, headers=_HEADS, right=right, notes=_NOTES["correlations"])
+    heads = {it.name: it.head for it in _PAIRS if it.head}
+    right, note = list(columns.values()), _NOTES["correlations"]
+    return table_of(lines, title=about, headers=heads, right=right, notes=note)
 
 
 def _starred(rows: Numbers, columns: Mapping[str, str]) -> dict[str, Cell]:

@@ -17,7 +17,6 @@ from clipsyn.evaluation.results.view import (
     backbones,
     best_single,
     named_parts,
-    numbers,
     numbers_by,
     singles,
 )
@@ -25,10 +24,11 @@ from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import interval, percent, points
 from clipsyn.show.table import Cell, Table, Tables
 from clipsyn.show.tables import (
+    Line,
+    Measure,
     ShortNames,
-    best_of_columns,
     best_of_rows,
-    measured,
+    measures_table,
     shortened,
     table_of,
 )
@@ -63,15 +63,47 @@ weights: share that some weighted sum of the backbones' logits gets right, with 
 negative and free for each image."""
 
 
+_ORACLES = (  # what is about all backbones: see `_Group.numbers`
+    Measure("top-1", "best acc1"),
+    Measure("oracle", "oracle acc1"),
+    Measure("indep.", "oracle acc1_independent"),
+    Measure("gain", "oracle gain", interval=True),
+    Measure("gain %", "oracle gain_relative"),
+    Measure("none", "oracle none_correct"),
+    Measure("all", "oracle all_correct"),
+)
+_CHOICES = (
+    Measure("best", "best acc1"),
+    Measure("class", "class-oracle acc1"),
+    Measure("left out", "class-oracle acc1_left_out"),
+    Measure("oracle", "oracle acc1"),
+    Measure("share", "share"),
+    Measure("share left out", "share left out", head="share\nleft out"),
+)
+_WEIGHED = Measure("weights", "weight-oracle acc1")
+_BACKBONES = (
+    Measure("top-1", "acc1", interval=True, best="most"),
+    Measure("Shapley", "shapley", interval=True),
+    Measure("guess of Shapley", "shapley_floor", head="guess"),
+    Measure("only it right", "unique_correct", head="only it\nright"),
+    Measure("guess of only it right", "unique_correct_floor", head="guess"),
+)
+_SUBSETS = (
+    Measure("oracle", "acc1"),
+    Measure("indep.", "acc1_independent"),
+    Measure("step", "step"),
+    Measure("gain", "gain", interval=True),
+)
+
+
 @dataclass(frozen=True, eq=False)
-class _OracleNumbers:
-    """The numbers about one dataset, split, perturbation and prompt set."""
+class _Group:
+    """The rows of one dataset, split, perturbation and prompt set."""
 
     frame: pl.DataFrame
 
     @cached_property
     def singles(self) -> dict[str, Numbers]:
-        """The numbers of each backbone."""
         return numbers_by(singles(self.frame), "backbone")
 
     @cached_property
@@ -80,31 +112,23 @@ class _OracleNumbers:
         return best_single(self.frame)
 
     @cached_property
-    def oracles(self) -> dict[tuple[str, ...], Numbers]:
-        """The numbers of the oracle of the best subset of each size, and of all backbones."""
-        subsets = self.frame.filter(pl.col("metric") != "region", ensemble="oracle")
-        return numbers_by(subsets, "backbones")
-
-    @property
-    def oracle(self) -> Numbers:
-        """The numbers of the oracle of all backbones."""
-        return self.oracles[tuple(self.singles)]
-
-    @cached_property
-    def by_class(self) -> Numbers:
-        return numbers(self.frame.filter(ensemble="class-oracle"))
+    def numbers(self) -> Numbers:
+        """What is about all backbones: "best acc1", "oracle gain", "class-oracle acc1", ..."""
+        is_whole = pl.col("backbones").list.len() == len(self.singles)
+        whole = self.frame.filter(is_whole & (pl.col("metric") != "region"))
+        by_name = {f"{row['ensemble']} {row['metric']}": row for row in whole.rows(named=True)}
+        gain = by_name["oracle gain"]["value"]
+        for name in ("share", "share left out"):  # none where the whole gain is not positive
+            part = by_name["class-oracle gain" + name.removeprefix("share").replace(" ", "_")]
+            by_name[name] = {"value": part["value"] / gain if gain > 0 else None}
+        return by_name | {"best acc1": self.best}
 
     @cached_property
-    def weights(self) -> float | None:
-        """The accuracy of the weight oracle; None where it was not asked for."""
-        accuracy = self.frame.filter(ensemble="weight-oracle", metric="acc1")["value"]
-        return accuracy[0] if len(accuracy) else None
-
-    @property
     def subsets(self) -> dict[tuple[str, ...], Numbers]:
         """The numbers of the best subset of each size from 1; a single backbone has acc1 alone."""
-        larger = {names: oracle for names, oracle in self.oracles.items() if len(names) > 1}
-        return {(self.best["backbone"],): {"acc1": self.best}, **larger}
+        oracles = self.frame.filter(pl.col("metric") != "region", ensemble="oracle")
+        several = oracles.filter(pl.col("backbones").list.len() > 1)
+        return {(self.best["backbone"],): {"acc1": self.best}, **numbers_by(several, "backbones")}
 
     def about(self, columns: Iterable[str]) -> dict[str, Any]:
         return {column: self.frame[column][0] for column in columns}
@@ -119,7 +143,7 @@ def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
     the tables of each group, its name behind a comma ("regions, birds/test, clean, own").
     """
     top = settings.top
-    groups = {name: _OracleNumbers(part) for name, part in named_parts(frame).items()}
+    groups = {name: _Group(part) for name, part in named_parts(frame).items()}
     if len(groups) == 1:
         (group,) = groups.values()
         shown = _details(group, top)
@@ -131,7 +155,7 @@ def tables(frame: pl.DataFrame, settings: OracleSettings) -> dict[str, Tables]:
     return {name: (table,) for name, table in shown.items()}
 
 
-def _overview(frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int) -> dict[str, Table]:
+def _overview(frame: pl.DataFrame, groups: Sequence[_Group], top: int) -> dict[str, Table]:
     names = shortened(backbones(singles(frame)))
     shared = common(frame, ("split", "prompts"))
     keys = [name for name in WHERE if name not in shared]
@@ -149,7 +173,7 @@ def _overview(frame: pl.DataFrame, groups: Sequence[_OracleNumbers], top: int) -
 
 
 def _by_backbone(
-    groups: Sequence[_OracleNumbers],
+    groups: Sequence[_Group],
     metric: str,
     keys: Sequence[str],
     names: ShortNames,
@@ -168,63 +192,29 @@ def _by_backbone(
     return table_of(
         rows,
         percent=[*columns.values(), "guess"],
-        headers=names.heads,
-        labels=names.labels,
+        names=names,
         best=best_of_rows(rows, [*columns.values()]),
         notes=f"{_NOTES[metric]}{names.legend}",
     )
 
 
-def _oracles(groups: Sequence[_OracleNumbers], keys: Sequence[str], names: ShortNames) -> Table:
-    rows = [
-        {
-            **group.about(keys),
-            "n": group.best["n"],
-            "best": None if is_nan(group.best["value"]) else names.cell(group.best["backbone"]),
-            "top-1": group.best["value"],
-            "oracle": group.oracle["acc1"]["value"],
-            "indep.": group.oracle["acc1_independent"]["value"],
-            **measured("gain", group.oracle["gain"]),
-            "gain %": group.oracle["gain_relative"]["value"],
-            "none": group.oracle["none_correct"]["value"],
-            "all": group.oracle["all_correct"]["value"],
-        }
-        for group in groups
-    ]
-    shares = ["top-1", "oracle", "indep.", "gain", "gain %", "none", "all"]
-    return table_of(rows, percent=shares, notes=_NOTES["oracle"])
+def _oracles(groups: Sequence[_Group], keys: Sequence[str], names: ShortNames) -> Table:
+    lines = []
+    for group in groups:
+        best = None if is_nan(group.best["value"]) else names.cell(group.best["backbone"])
+        lines.append((group.about(keys) | {"n": group.best["n"], "best": best}, group.numbers))
+    return measures_table(lines, _ORACLES, notes=_NOTES["oracle"])
 
 
-def _choices(groups: Sequence[_OracleNumbers], keys: Sequence[str]) -> Table:
+def _choices(groups: Sequence[_Group], keys: Sequence[str]) -> Table:
     """For each group: one backbone for all images, one for each class, one for each image."""
-    weighed = any(group.weights is not None for group in groups)
-    rows = [
-        {
-            **group.about(keys),
-            "best": group.best["value"],
-            "class": group.by_class["acc1"]["value"],
-            "left out": group.by_class["acc1_left_out"]["value"],
-            "oracle": group.oracle["acc1"]["value"],
-            "share": _ratio(group.by_class["gain"], group.oracle["gain"]),
-            "share left out": _ratio(group.by_class["gain_left_out"], group.oracle["gain"]),
-            **({"weights": group.weights} if weighed else {}),
-        }
-        for group in groups
-    ]
-    return table_of(
-        rows,
-        percent=[name for name in rows[0] if name not in keys],
-        headers={"share left out": "share\nleft out"},
-        notes=f"{_NOTES['choices']}{_WEIGHTS if weighed else ''}",
-    )
+    lines = [(group.about(keys), group.numbers) for group in groups]
+    if any(_WEIGHED.metric in group.numbers for group in groups):
+        return measures_table(lines, (*_CHOICES, _WEIGHED), notes=_NOTES["choices"] + _WEIGHTS)
+    return measures_table(lines, _CHOICES, notes=_NOTES["choices"])
 
 
-def _ratio(gain: Row, whole: Row) -> float | None:
-    """The share of a gain in the whole gain; None where the whole is not positive."""
-    return gain["value"] / whole["value"] if whole["value"] > 0 else None
-
-
-def _sizes(groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int) -> Table:
+def _sizes(groups: Sequence[_Group], keys: Sequence[str], top: int) -> Table:
     by_size = [
         {len(names): oracle["acc1"]["value"] for names, oracle in group.subsets.items()}
         for group in groups
@@ -237,7 +227,7 @@ def _sizes(groups: Sequence[_OracleNumbers], keys: Sequence[str], top: int) -> T
     return table_of(rows, percent=[*map(str, sizes)], notes=_NOTES["sizes"])
 
 
-def _details(group: _OracleNumbers, top: int) -> dict[str, Table]:
+def _details(group: _Group, top: int) -> dict[str, Table]:
     names = shortened([*group.singles])
     head = title(*where(group.frame.row(0, named=True), (*WHERE, "n")), names.phrase)
     shown = {
@@ -248,42 +238,29 @@ def _details(group: _OracleNumbers, top: int) -> dict[str, Table]:
     return {name: replace(table, title=head) for name, table in shown.items()}
 
 
-def _backbones(group: _OracleNumbers, names: ShortNames) -> Table:
+def _backbones(group: _Group, names: ShortNames) -> Table:
     """A line for each backbone, the oracles below."""
-    rows: list[dict[str, Any]] = [
-        {
-            "backbone": names.cell(name),
-            **measured("top-1", metrics["acc1"]),
-            **measured("Shapley", metrics["shapley"]),
-            "guess of Shapley": metrics["shapley_floor"]["value"],
-            "only it right": metrics["unique_correct"]["value"],
-            "guess of only it right": metrics["unique_correct_floor"]["value"],
-            "images": _images(metrics["unique_correct"]),
-        }
+    lines: list[Line] = [
+        ({"backbone": names.cell(name), "images": _images(metrics["unique_correct"])}, metrics)
         for name, metrics in group.singles.items()
     ]
-    best = best_of_columns(rows, ["top-1"])
-    oracle = group.oracle["acc1"]
-    rows += [
-        {"backbone": "class oracle", **measured("top-1", group.by_class["acc1"])},
-        {"backbone": "oracle", **measured("top-1", oracle), "Shapley": oracle["value"]},
-    ]
-    guesses = ["guess of Shapley", "guess of only it right"]
-    return table_of(
-        rows,
-        percent=["top-1", "Shapley", "only it right", *guesses],
-        headers={"only it right": "only it\nright"} | dict.fromkeys(guesses, "guess"),
-        best=best,
+    by_class, oracle = group.numbers["class-oracle acc1"], group.numbers["oracle acc1"]
+    whole = {"acc1": oracle, "shapley": {"value": oracle["value"]}}
+    lines += [({"backbone": "class oracle"}, {"acc1": by_class}), ({"backbone": "oracle"}, whole)]
+    return measures_table(
+        lines,
+        (*_BACKBONES, "images"),
+        fair=len(group.singles),
         below=_sentences(group, names.short[group.best["backbone"]]),
     )
 
 
-def _sentences(group: _OracleNumbers, best: str) -> list[str]:
+def _sentences(group: _Group, best: str) -> list[str]:
     """What no line of the table says: gains, images that none and all get right, weights."""
-    gain, relative = group.oracle["gain"], group.oracle["gain_relative"]
-    none, every = group.oracle["none_correct"], group.oracle["all_correct"]
-    mark = group.oracle["acc1_independent"]["value"]
-    left_out = group.by_class["gain_left_out"]
+    gain, relative = group.numbers["oracle gain"], group.numbers["oracle gain_relative"]
+    none, every = group.numbers["oracle none_correct"], group.numbers["oracle all_correct"]
+    mark = group.numbers["oracle acc1_independent"]["value"]
+    by_class, left_out = (group.numbers[f"class-oracle gain{end}"] for end in ("", "_left_out"))
     if is_nan(gain["value"]):
         return ["no image counts: none has a label and a prediction of every backbone"]
     in_percent = ""
@@ -292,7 +269,7 @@ def _sentences(group: _OracleNumbers, best: str) -> list[str]:
     sentences = [
         f"oracle: {points(gain)}{in_percent} over the best single backbone here, {best};\n"
         f"if errors were independent within each class it would be {percent(mark)} %",
-        f"class oracle: {100 * group.by_class['gain']['value']:+.1f} points, the best backbone of "
+        f"class oracle: {100 * by_class['value']:+.1f} points, the best backbone of "
         "each class chosen on these very images; chosen\non the other images of the class: "
         f"{points(left_out)}",
         f"no backbone gets {_images(none):,} images right ({percent(none['value'])} %), "
@@ -300,48 +277,40 @@ def _sentences(group: _OracleNumbers, best: str) -> list[str]:
         "Shapley: what a backbone adds to the oracle, on average over all orders; they sum to it",
         "guess: what a backbone that guesses would have in its place",
     ]
-    if group.weights is not None:
+    if weights := group.numbers.get(_WEIGHED.metric):
         sentences.append(
             "weighted sums of logits, weights not negative and free for each image, could get "
-            f"{percent(group.weights)} %"
+            f"{percent(weights['value'])} %"
         )
     return sentences
 
 
-def _best_subsets(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
+def _best_subsets(group: _Group, names: ShortNames, top: int) -> Table:
     """A line for each number of backbones, a column for each backbone."""
-    rows: list[dict[str, Any]] = []
+    lines: list[Line] = []
+    accuracies = {len(subset): of["acc1"]["value"] for subset, of in group.subsets.items()}
     for subset, oracle in [*group.subsets.items()][:top]:
-        accuracy = oracle["acc1"]["value"]
-        before = rows[-1] if rows and rows[-1]["size"] == len(subset) - 1 else None
-        rows.append(
-            {
-                "size": len(subset),
-                "oracle": accuracy,
-                "indep.": oracle["acc1_independent"]["value"] if len(subset) > 1 else None,
-                "step": accuracy - before["oracle"] if before else None,
-                **measured("gain", oracle.get("gain", {})),
-                **_marks(subset, names),
-            }
-        )
-    lines = [
+        size = len(subset)
+        fewer = accuracies.get(size - 1)
+        step = {"value": None if fewer is None else accuracies[size] - fewer}
+        lines.append(({"size": size} | _marks(subset, names), oracle | {"step": step}))
+    below = [
         "the best backbones of each number, chosen on these very images; indep.: if errors "
         "were, within each\nclass; step: over one backbone fewer; gain: over the best single "
         "backbone, in points",
     ]
     count = len(group.subsets)
     if count > top:
-        lines.append(f"{count - top:,} more numbers of backbones: --top {count}")
-    return table_of(
-        rows,
-        percent=["oracle", "indep.", "step", "gain"],
-        headers=names.heads,
-        labels=names.labels,
-        below=[*lines, names.legend.lstrip()],
+        below.append(f"{count - top:,} more numbers of backbones: --top {count}")
+    return measures_table(
+        lines,
+        (*_SUBSETS, *names.heads),
+        names=names,
+        below=[*below, names.legend.lstrip()],
     )
 
 
-def _regions(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
+def _regions(group: _Group, names: ShortNames, top: int) -> Table:
     """A line for each region, a column for each backbone."""
     regions = group.frame.filter(metric="region")
     rows = [
@@ -355,8 +324,7 @@ def _regions(group: _OracleNumbers, names: ShortNames, top: int) -> Table:
     return table_of(
         rows or pl.DataFrame(schema=["images", "%", *names.columns.values()]),
         percent=["%"],
-        headers=names.heads,
-        labels=names.labels,
+        names=names,
         right=["images"],
         below=[*lines, names.legend.lstrip()],
     )

@@ -21,10 +21,20 @@ from clipsyn.show.table import (
     number_cell,
     percent_cell,
 )
-from clipsyn.show.tables import ShortNames, interval_of, measured, shortened, table_of
+from clipsyn.show.tables import (
+    Measure,
+    ShortNames,
+    interval_of,
+    measures_table,
+    shortened,
+    table_of,
+)
 from clipsyn.show.titles import common, mean_over, title, where
 
-_OF_PAIRS = {"cka": "CKA", "procrustes": "Procrustes", "mutual_knn": "neighbours"}
+_CKA = Measure("CKA", "cka", percent=False, digits=2)
+_PROCRUSTES = Measure("Procrustes", "procrustes", percent=False, digits=2)
+_NEIGHBOURS = Measure("neighbours", "mutual_knn")
+_PAIRS = (_CKA, _PROCRUSTES, _NEIGHBOURS)
 _OF_LOGITS = {  # metric: column, in order
     "acc1": "top-1",
     "logit_scale": "scale",
@@ -38,8 +48,7 @@ _OF_LOGITS = {  # metric: column, in order
     "ece_calibrated_floor": "chance after",
     "temperature": "T",
 }
-_SHARES = ["neighbours", "top-1", "right", "wrong", "ECE", "chance", "ECE after", "chance after"]
-_DIGITS = {"CKA": 2, "Procrustes": 2}
+_SHARES = ["top-1", "right", "wrong", "ECE", "chance", "ECE after", "chance after"]
 _WITH_INTERVAL = ("acc1", "ece", "ece_calibrated")
 _HEADS = {
     "right": "sure:\nright",
@@ -80,7 +89,7 @@ def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, T
     each split, perturbation and prompt set if there are several ("logits, test, clean, own"), mean
     over datasets. What the frame has no rows for is left out.
     """
-    pairs = frame.filter(pl.col("metric").is_in(list(_OF_PAIRS)))
+    pairs = frame.filter(pl.col("metric").is_in([it.metric for it in _PAIRS]))
     logits = frame.filter(pl.col("metric").is_in(list(_OF_LOGITS)))
     shown = _similarities(pairs) if len(pairs) else {}
     several = logits.select(WHERE[1:]).n_unique() > 1
@@ -114,21 +123,15 @@ def _overview(pairs: pl.DataFrame, names: ShortNames) -> Table:
     for part in pairs.partition_by(WHERE, maintain_order=True):
         alike = part.filter(pl.col("value").is_not_nan(), metric="cka")
         alike = alike.sort("value", maintain_order=True)
-        lines.append(
-            {key: part[key][0] for key in (*WHERE[:3], "n") if key not in shared}
-            | {"CKA": _mean(part, "cka")}
-            | {
-                "least alike": _pair(alike.head(1), names),
-                "most alike": _pair(alike.tail(1), names),
-            }
-            | {"Procrustes": _mean(part, "procrustes"), "neighbours": _mean(part, "mutual_knn")}
-        )
+        about = {key: part[key][0] for key in (*WHERE[:3], "n") if key not in shared}
+        about["least alike"] = _pair(alike.head(1), names)
+        about["most alike"] = _pair(alike.tail(1), names)
+        lines.append((about, {it.metric: {"value": _mean(part, it.metric)} for it in _PAIRS}))
     phrases = [f"{name} {value}" for name, value in shared.items()]
-    return table_of(
+    return measures_table(
         lines,
+        (_CKA, "least alike", "most alike", _PROCRUSTES, _NEIGHBOURS),
         title=title("similarity of embeddings", *phrases, names.phrase),
-        percent=["neighbours"],
-        digits=_DIGITS,
         headers={
             "Procrustes": f"Pro{SOFT_HYPHEN}\ncrustes",
             "neighbours": f"neigh{SOFT_HYPHEN}\nbours",
@@ -166,20 +169,17 @@ def _matrix(part: pl.DataFrame, names: ShortNames) -> Table:
 
 def _pairs(part: pl.DataFrame, names: ShortNames) -> Table:
     """A line a pair, the most alike first."""
-    lines = []
-    for (one, other), of_pair in numbers_by(part, "backbones").items():
-        line: dict[str, Any] = {"backbone": names.cell(one), "and": names.cell(other)}
-        for metric, column in _OF_PAIRS.items():
-            line |= measured(column, of_pair[metric], _DIGITS.get(column))
-        lines.append(line)
-    lines.sort(key=lambda line: 1 if is_nan(line["CKA"]) else -line["CKA"])
-    return table_of(
-        lines,
-        title=_title(part, names),
-        percent=["neighbours"],
-        digits=_DIGITS,
-        notes=_NOTES["pairs"],
-    )
+    lines = [
+        ({"backbone": names.cell(one), "and": names.cell(other)}, of_pair)
+        for (one, other), of_pair in numbers_by(part, "backbones").items()
+    ]
+    lines.sort(key=lambda line: _known(line[1]["cka"]["value"]), reverse=True)
+    measures = [it._replace(interval=True) for it in _PAIRS]
+    return measures_table(lines, measures, title=_title(part, names), notes=_NOTES["pairs"])
+
+
+def _known(value: float) -> float:
+    return -2 if is_nan(value) else value
 
 
 def _logits(part: pl.DataFrame) -> Table:

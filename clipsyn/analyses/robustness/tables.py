@@ -15,11 +15,11 @@ from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
 from clipsyn.show.tables import (
+    Line,
+    Measure,
     ShortNames,
-    best_of_columns,
     best_of_rows,
-    interval_of,
-    measured,
+    measures_table,
     table_of,
 )
 from clipsyn.show.titles import common, fitted_on
@@ -61,6 +61,31 @@ clean, perturbed: the best backbone of each and its accuracy; perturbed is the m
 perturbations. drop: points that the clean best loses. gain: of the oracle over the best. tau:
 Kendall's, of the order of the backbones clean and perturbed.""",
 }
+
+
+_SUMMARY = (
+    Measure("clean", f"acc1 {CLEAN}", interval="known", best="most"),
+    Measure("perturbed", f"acc1 {ALL}", interval="known", best="most"),
+    Measure("drop", f"drop {ALL}", interval="known", best="least"),
+    Measure("relative", f"relative_robustness {ALL}", best="most"),
+    Measure("mCE", f"mce {ALL}", interval="known", best="least"),
+)
+_ORDER = (
+    Measure("top-1", "acc1"),
+    Measure("lead", "lead", interval="known"),
+    Measure("switch", "switch", interval="known"),
+    Measure("tau", "kendall_tau", interval="known", percent=False, digits=2),
+)
+_DATASETS = (
+    "clean",
+    Measure("top-1 of clean", "acc1 of clean", "top-1"),
+    Measure("drop", "drop", interval="known"),
+    "perturbed",
+    Measure("top-1 of perturbed", "acc1 of perturbed", "top-1"),
+    Measure("gain clean", "gain clean", "gain\nclean"),
+    Measure("gain perturbed", "gain perturbed", "gain\nperturbed"),
+    Measure("tau", "kendall_tau", percent=False, digits=2),
+)
 
 
 def tables(frame: pl.DataFrame, settings: RobustnessSettings) -> dict[str, Tables]:
@@ -109,35 +134,23 @@ def _tables(trial: TrialRows, details: bool) -> dict[str, Tables]:
 
 def _summary(trial: TrialRows) -> Table:
     """A line for each predictor."""
-    lines: _Lines = [
-        {
-            "predictor": Cell(text, predictor.name),
-            **measured("clean", trial.row("acc1", CLEAN, predictor)),
-            **measured("perturbed", trial.row("acc1", ALL, predictor)),
-            **measured("drop", trial.row("drop", ALL, predictor)),
-            "relative": trial.value("relative_robustness", ALL, predictor),
-            **measured("mCE", trial.row("mce", ALL, predictor)),
-        }
-        for predictor, text in trial.predictors.items()
-    ]
-    lines[trial.backbones.index(trial.reference)][interval_of("mCE")] = UNKNOWN
-    count, columns = len(trial.backbones), ["clean", "perturbed", "drop", "relative", "mCE"]
+    lines: list[Line] = []
+    for predictor, text in trial.predictors.items():
+        numbers = trial.numbers(predictor)
+        if predictor.name == trial.reference and not predictor.is_ensemble:  # always 100 %
+            numbers |= {f"mce {ALL}": {"value": trial.value("mce", ALL, predictor)}}
+        lines.append(({"predictor": Cell(text, predictor.name)}, numbers))
+    count = len(trial.backbones)
     if trial.has_oracle:
         mark = {
-            column: trial.value("acc1_independent", condition, ORACLE)
-            for column, condition in (("clean", CLEAN), ("perturbed", ALL))
+            f"acc1 {condition}": {"value": trial.value("acc1_independent", condition, ORACLE)}
+            for condition in (CLEAN, ALL)
         }
-        lines.insert(count + 1, {"predictor": "independent"} | mark)
+        lines.insert(count + 1, ({"predictor": "independent"}, mark))
     note = _NOTES["summary"].format(reference=_reference(trial))
-    return table_of(
-        _without_unknown(lines, columns),
-        percent=columns,
-        headers={"predictor": ""},
-        best={
-            **best_of_columns(lines[:count], ["clean", "perturbed", "relative"]),
-            **best_of_columns(lines[:count], ["drop", "mCE"], least=True),
-        },
-        notes=f"{note}{_NOTES['independent'] if trial.has_oracle else ''}{_fitted(trial)}",
+    note += _NOTES["independent"] if trial.has_oracle else ""
+    return measures_table(
+        lines, _SUMMARY, count, headers={"predictor": ""}, notes=note + _fitted(trial)
     )
 
 
@@ -161,8 +174,8 @@ def _by_perturbation(trial: TrialRows, metric: str, conditions: Sequence[str]) -
     return table_of(
         lines,
         percent=[*columns, "oracle", "independent"],
-        headers=trial.names.heads | {"independent": "indep."},
-        labels=trial.names.labels,
+        headers={"independent": "indep."},
+        names=trial.names,
         best=best_of_rows(lines, columns, least=metric in ("ce", "drop")),
         notes=f"{note}{trial.names.legend}",
     )
@@ -170,29 +183,18 @@ def _by_perturbation(trial: TrialRows, metric: str, conditions: Sequence[str]) -
 
 def _order(trial: TrialRows) -> Table:
     """A line for each perturbation: which backbone is best there."""
-    lines: _Lines = []
+    lines: list[Line] = []
     for condition in (CLEAN, *trial.severities, ALL):
-        lead, switch = (trial.only(metric, condition) for metric in ("lead", "switch"))
-        (best,) = lead["backbones"]
-        accuracy = trial.value("acc1", condition, Predictor(best))
-        lines.append(
-            {
-                "perturbation": condition,
-                "best": UNKNOWN if is_nan(accuracy) else trial.names.cell(best),
-                "top-1": accuracy,
-                **measured("lead", lead),
-                **measured("switch", switch),
-                **measured("tau", trial.only("kendall_tau", condition), 2),
-            }
-        )
-        if not switch.get("value"):  # the best is the one that is best on clean images
-            lines[-1][interval_of("switch")] = UNKNOWN
-    return table_of(
-        _without_unknown(lines, ["lead", "switch", "tau"]),
-        percent=["top-1", "lead", "switch"],
-        digits={"tau": 2},
-        notes=_NOTES["order"].format(best=lines[0]["best"].text),
-    )
+        numbers = {name: trial.only(name, condition) for name in ("lead", "switch", "kendall_tau")}
+        (best,) = numbers["lead"]["backbones"]
+        numbers["acc1"] = trial.row("acc1", condition, Predictor(best))
+        if not numbers["switch"].get("value"):  # the best is the one that is best on clean images
+            numbers["switch"] = {"value": numbers["switch"].get("value")}
+        unknown = is_nan(numbers["acc1"].get("value"))
+        shown = UNKNOWN if unknown else trial.names.cell(best)
+        lines.append(({"perturbation": condition, "best": shown}, numbers))
+    note = _NOTES["order"].format(best=lines[0][0]["best"].text)
+    return measures_table(lines, _ORDER, notes=note)
 
 
 def _gains(trial: TrialRows) -> Tables:
@@ -201,22 +203,15 @@ def _gains(trial: TrialRows) -> Tables:
     tables = []
     for number, ensembles in enumerate(blocks or [()]):
         names = ShortNames({name: name for name in ensembles}, "")
-        lines: _Lines = []
+        oracle = [Measure("oracle", "oracle", interval="known")] * (trial.has_oracle and not number)
+        lines: list[Line] = []
         for condition in (CLEAN, *trial.severities, ALL):
-            line: dict[str, Any] = {"perturbation": condition}
-            if number == 0 and trial.has_oracle:
-                line |= measured("oracle", trial.row("gain", condition, ORACLE))
+            numbers = {"oracle": trial.row("gain", condition, ORACLE)}
             for name, column in names.columns.items():
-                line[column] = trial.value("gain", condition, Predictor(name, is_ensemble=True))
-            lines.append(line)
-        tables.append(
-            table_of(
-                _without_unknown(lines, ["oracle"]),
-                percent=["oracle", *names.columns.values()],
-                headers=names.heads,
-                labels=names.labels,
-            )
-        )
+                numbers[column] = trial.row("gain", condition, Predictor(name, is_ensemble=True))
+            lines.append(({"perturbation": condition}, numbers))
+        gains = (Measure(column, column) for column in names.columns.values())
+        tables.append(measures_table(lines, (*oracle, *gains), names=names))
     methods = ["the oracle"] * trial.has_oracle + ["ensembles"] * bool(trial.ensembles)
     note = _NOTES["gains"].format(methods=" and ".join(methods))
     return (*tables[:-1], replace(tables[-1], notes=note + _fitted(trial)))
@@ -251,10 +246,7 @@ def _severities(trial: TrialRows) -> Tables:
         beside = [numbers, bars]
     percent = [CLEAN, *map(str, levels)]
     names = trial.names
-    *others, last = (
-        table_of(lines, percent=percent, headers=names.heads, labels=names.labels)
-        for lines in beside
-    )
+    *others, last = (table_of(lines, percent=percent, names=names) for lines in beside)
     note = _NOTES["severities"].format(top=100 * top)
     return (*others, replace(last, notes=f"{note}{names.legend}"))
 
@@ -262,43 +254,24 @@ def _severities(trial: TrialRows) -> Tables:
 def _datasets(trials: Sequence[TrialRows]) -> Table:
     """A line for each dataset."""
     shared = common(pl.DataFrame([trial.about for trial in trials]), ("split", "prompts"))
-    lines: _Lines = []
+    lines: list[Line] = []
     for trial in trials:
         first, second = (
             (trial.only("lead", condition).get("backbones") or trial.backbones)[0]
             for condition in (CLEAN, ALL)
         )
-        lines.append(
-            {
-                **{name: value for name, value in trial.about.items() if name not in shared},
-                "clean": trial.names.cell(first),
-                "top-1 of clean": trial.value("acc1", CLEAN, Predictor(first)),
-                **measured("drop", trial.row("drop", ALL, Predictor(first))),
-                "perturbed": trial.names.cell(second),
-                "top-1 of perturbed": trial.value("acc1", ALL, Predictor(second)),
-                "gain clean": trial.value("gain", CLEAN, ORACLE),
-                "gain perturbed": trial.value("gain", ALL, ORACLE),
-                "tau": trial.only("kendall_tau", ALL).get("value"),
-            }
-        )
-    accuracies = ["top-1 of clean", "top-1 of perturbed"]
-    gains = {"gain clean": "gain\nclean", "gain perturbed": "gain\nperturbed"}
-    return table_of(
-        _without_unknown(lines, ["drop"]),
-        percent=[*accuracies, "drop", *gains],
-        digits={"tau": 2},
-        headers=gains | dict.fromkeys(accuracies, "top-1"),
-        notes=_NOTES["datasets"],
-    )
-
-
-def _without_unknown(lines: _Lines, columns: Iterable[str]) -> _Lines:
-    """The lines without columns of intervals in which no interval is known."""
-    intervals = [interval_of(column) for column in columns]
-    unknown = {
-        name for name in intervals if all(line.get(name, UNKNOWN) == UNKNOWN for line in lines)
-    }
-    return [{name: cell for name, cell in line.items() if name not in unknown} for line in lines]
+        about = {name: value for name, value in trial.about.items() if name not in shared}
+        best = {"clean": trial.names.cell(first), "perturbed": trial.names.cell(second)}
+        numbers = {
+            "acc1 of clean": trial.row("acc1", CLEAN, Predictor(first)),
+            "acc1 of perturbed": trial.row("acc1", ALL, Predictor(second)),
+            "drop": trial.row("drop", ALL, Predictor(first)),
+            "gain clean": trial.row("gain", CLEAN, ORACLE),
+            "gain perturbed": trial.row("gain", ALL, ORACLE),
+            "kendall_tau": trial.only("kendall_tau", ALL),
+        }
+        lines.append((about | best, numbers))
+    return measures_table(lines, _DATASETS, notes=_NOTES["datasets"])
 
 
 def _reference(trial: TrialRows) -> str:

@@ -117,6 +117,14 @@ class TrialRows:
     def value(self, metric: str, condition: str, predictor: Predictor) -> float | None:
         return self.row(metric, condition, predictor).get("value")
 
+    def numbers(self, predictor: Predictor) -> dict[str, Row]:
+        """Every row about a predictor by its metric and condition: "acc1 clean"."""
+        return {
+            f"{metric} {condition}": rows[predictor]
+            for (metric, condition), rows in self._rows.items()
+            if predictor in rows
+        }
+
     def accuracies(self, condition: str) -> list[float | None]:
         """Of each backbone, in order."""
         return [self.value("acc1", condition, Predictor(name)) for name in self.backbones]

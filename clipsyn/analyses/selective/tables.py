@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.results.view import WHERE, backbones, named_parts, singles
-from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import number, shots_text
-from clipsyn.show.table import Cell, Table, Tables, interval_cell
+from clipsyn.evaluation.results.view import (
+    WHERE,
+    Numbers,
+    backbones,
+    named_parts,
+    numbers_by,
+    singles,
+)
+from clipsyn.show.numbers import shots_text
+from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
 from clipsyn.show.tables import (
     WIDTH,
+    Line,
+    Measure,
     ShortNames,
-    best_of_columns,
     best_of_rows,
-    interval_of,
+    measures_table,
     shortened,
     table_of,
 )
 from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
-_AT = {"100 %": 1.0, "90 %": 0.9, "80 %": 0.8, "50 %": 0.5}  # accuracy at these coverages
-_AREAS = ("AURC", "E-AURC", "AUGRC")
-_SHARES = (*_AT, "wished", "support coverage", "support accuracy", "coverage", "accuracy")
-_HEADS = {
-    "support coverage": "support:\ncoverage",
-    "support accuracy": "support:\naccuracy",
-}
+_AREAS = (
+    Measure("AURC", "aurc", digits=2, best="least"),
+    Measure("E-AURC", "e_aurc", digits=2),
+    Measure("AUGRC", "augrc", digits=2),
+)
+_AT = tuple(  # accuracy at these coverages
+    Measure(f"{100 * at:.0f} %", f"acc1 at {at}") for at in (1.0, 0.9, 0.8, 0.5)
+)
+_SUPPORT = (
+    Measure("support coverage", "support_coverage", head="support:\ncoverage"),
+    Measure("support accuracy", "support_acc1", head="support:\naccuracy"),
+)
+_HERE = (Measure("coverage", "coverage"), Measure("accuracy", "acc1"))
+_ABOUT = ("metric", "score", "wished", "foreign")  # what a number is about, within a group
 _NOTES = {
     "methods": (
         "AURC: mean error over all coverages, in %. E-AURC: how much of it the best order of "
@@ -68,26 +81,6 @@ _NOTES = {
 }
 
 
-class _Method(NamedTuple):
-    ensemble: str | None
-    backbone: str | None  # None for an ensemble
-
-    @property
-    def name(self) -> str:
-        return self.ensemble or self.backbone or ""
-
-
-class _Key(NamedTuple):
-    """What a number is about, within a group."""
-
-    method: _Method
-    metric: str
-    score: str | None = None
-    coverage: float | None = None
-    wished: float | None = None
-    foreign: str | None = None
-
-
 @dataclass(frozen=True)
 class _Groups:
     """One group of dataset, split, perturbation and prompt set, or several to take means over."""
@@ -96,23 +89,43 @@ class _Groups:
     short: ShortNames
 
     @cached_property
-    def rows(self) -> list[dict[_Key, Row]]:
-        """Of each group."""
-        return [
-            {_key(row): row for row in part.iter_rows(named=True)}
-            for part in named_parts(self.frame).values()
-        ]
-
-    @cached_property
-    def keys(self) -> list[_Key]:
-        """What every group has a number of."""
-        first, *others = self.rows
-        return [key for key in first if all(key in rows for rows in others)]
+    def count(self) -> int:
+        return len(named_parts(self.frame))
 
     @property
-    def foreign(self) -> list[str]:
-        """Every foreign dataset, sorted; no group has itself."""
-        return sorted({key.foreign for rows in self.rows for key in rows if key.foreign})
+    def is_one(self) -> bool:
+        return self.count == 1
+
+    @cached_property
+    def means(self) -> pl.DataFrame:
+        """Means over groups: a row for each method and what it is about; of one group intervals.
+
+        What a group lacks is left out, but for foreign images: its own are none to a group.
+        """
+        known = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
+        at = pl.format("{} at {}", "metric", "coverage")
+        means = (
+            self.frame.with_columns(
+                method=pl.coalesce("ensemble", pl.col("backbones").list.first()),
+                metric=pl.when(pl.col("coverage").is_null()).then("metric").otherwise(at),
+            )
+            .group_by("ensemble", "method", *_ABOUT, maintain_order=True)
+            .agg(
+                pl.col("value").filter(known),
+                pl.col("ci_low", "ci_high", "threshold").first(),
+                reached=(known & (pl.col("value") >= pl.col("wished"))).sum(),
+                groups=pl.len(),
+            )
+            .filter((pl.col("groups") == self.count) | pl.col("foreign").is_not_null())
+        )
+        values = [math.fsum(of) / len(of) if len(of) else None for of in means["value"]]
+        return means.with_columns(pl.Series("value", values, pl.Float64))
+
+    def numbers(self, column: str | None = None) -> dict[tuple[Any, ...], Numbers]:
+        """Of what is about a score and this column, by method, score and the column."""
+        columns = ["score", column] if column else ["score"]
+        about = [pl.col(name).is_not_null() == (name in columns) for name in _ABOUT[1:]]
+        return numbers_by(self.means.filter(*about), "ensemble", "method", *columns)
 
     @property
     def title(self) -> str:
@@ -129,64 +142,24 @@ class _Groups:
         shots = "" if row["shots"] is None else f", {shots_text(row['shots'])}"
         return f"chosen on {row['support']}{shots}"
 
-    @property
-    def is_one(self) -> bool:
-        return len(self.rows) == 1
+    def column(self, name: str) -> list[Any]:
+        """The values of a column of the means, each once."""
+        return self.means[name].drop_nulls().unique(maintain_order=True).to_list()
 
-    @property
-    def methods(self) -> list[_Method]:
-        return list(dict.fromkeys(key.method for key in self.keys))
+    def methods(self) -> list[tuple[Any, ...]]:
+        return self.means.select("ensemble", "method").unique(maintain_order=True).rows()
 
-    @property
-    def scores(self) -> list[str]:
-        """Every one that there is, in order."""
-        there = (key.score for key in self.keys if key.metric == "aurc")
-        return list(dict.fromkeys(filter(None, there)))
-
-    def name(self, method: _Method) -> str:
-        return method.ensemble or self.short.short[method.backbone or ""]
-
-    def cell(self, method: _Method) -> Cell:
-        return Cell(self.name(method), method.name)
-
-    def by(self, score: str | None) -> Iterator[tuple[_Method, str]]:
-        """Each method that has this score, or the first that each of them has."""
-        scores: dict[_Method, list[str]] = {}
-        for key in self.keys:
-            if key.metric == "aurc" and key.score:
-                scores.setdefault(key.method, []).append(key.score)
-        for method, there in scores.items():
-            if score is None or score in there:
-                yield method, score or there[0]
-
-    def values(self, key: _Key) -> list[float | None]:
-        return [rows[key]["value"] for rows in self.rows if key in rows]
-
-    def mean(self, key: _Key) -> float | None:
-        """Over the groups in which there is a number; None where there is none."""
-        known = [value for value in self.values(key) if value is not None and not is_nan(value)]
-        return math.fsum(known) / len(known) if known else None
-
-    def areas(self, keys: Mapping[str, _Key]) -> dict[str, float | None]:
-        """Cells in percent, with two decimals: differences are small."""
-        means = {name: self.mean(key) for name, key in keys.items()}
-        return {name: None if mean is None else 100 * mean for name, mean in means.items()}
-
-    def with_interval(self, column: str, key: _Key) -> dict[str, Cell]:
-        """The cell beside a column, of a single group: means over several have no interval."""
-        row = self.rows[0].get(key, {})
-        return {interval_of(column): interval_cell(row)} if self.is_one else {}
-
-    def leaves_out_0(self, key: _Key) -> bool:
-        """Whether the interval of a single group's number does."""
-        row = self.rows[0].get(key) if self.is_one else None
-        return row is not None and (row["ci_low"] > 0 or row["ci_high"] < 0)
+    def cell(self, ensemble: str | None, method: str) -> Cell:
+        return Cell(ensemble or self.short.short[method], method)
 
 
-def _key(row: Row) -> _Key:
-    backbone = None if row["ensemble"] else row["backbones"][0]
-    about = (row[name] for name in ("metric", "score", "coverage", "wished", "foreign"))
-    return _Key(_Method(row["ensemble"], backbone), *about)
+def _by(keys: Iterable[tuple[Any, ...]], score: str | None) -> list[tuple[Any, ...]]:
+    """The keys of `_Groups.numbers` with this score, or with the first that each method has."""
+    by_method: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for key in keys:
+        if score in (None, key[2]):
+            by_method.setdefault((*key[:2], *key[3:]), key)
+    return [*by_method.values()]
 
 
 def tables(frame: pl.DataFrame, settings: SelectiveSettings) -> dict[str, Tables]:
@@ -241,152 +214,135 @@ def _left_out(part: pl.DataFrame, settings: SelectiveSettings) -> Iterator[str]:
 
 
 def _tables(groups: _Groups, settings: SelectiveSettings) -> dict[str, Table]:
-    if not groups.keys:  # the groups have nothing in common
+    if groups.means.is_empty():  # the groups have nothing in common
         return {}
-    chosen = any(key.metric == "coverage" for key in groups.keys)
+    chosen, scores = groups.column("wished"), groups.column("score")
     shown = {"methods": _methods(groups, None)}
-    if len(groups.scores) > 1:
+    if len(scores) > 1:
         shown["scores"] = _scores(groups)
     if chosen:
         shown["thresholds"] = _thresholds(groups, None)
-    for score in groups.scores if settings.details else ():
+    for score in scores if settings.details else ():
         shown[f"methods, {score}"] = _methods(groups, score)
         if chosen:
             shown[f"thresholds, {score}"] = _thresholds(groups, score)
-    if groups.foreign:
+    if groups.column("foreign"):
         shown["foreign"] = _foreign(groups)
     return shown
 
 
 def _methods(groups: _Groups, score: str | None) -> Table:
     """A line a method, by this score or by the first that it has."""
-    lines = []
-    for method, by in groups.by(score):
-        aurc = _Key(method, "aurc", by)
-        lines.append(
-            {"method": groups.cell(method), "score": by}
-            | groups.areas({"AURC": aurc})
-            | groups.with_interval("AURC", aurc)
-            | groups.areas({"E-AURC": aurc._replace(metric="e_aurc")})
-            | groups.areas({"AUGRC": aurc._replace(metric="augrc")})
-            | {head: groups.mean(_Key(method, "acc1", by, at)) for head, at in _AT.items()}
-        )
-    return _table(lines, groups.title, _NOTES["methods"], least=["AURC"])
+    numbers = groups.numbers()
+    lines = [
+        ({"method": groups.cell(*key[:2]), "score": key[2]}, numbers[key])
+        for key in _by(numbers, score)
+    ]
+    first = _AREAS[0]._replace(interval=groups.is_one)
+    return _table(lines, (first, *_AREAS[1:], *_AT), groups.title, _NOTES["methods"])
 
 
 def _scores(groups: _Groups) -> Table:
     """AURC: a line a method, a column a score."""
-    lines = []
-    for method in groups.methods:
-        line: dict[str, Any] = {"method": groups.cell(method)}
-        for score in groups.scores:
-            area = groups.areas({"AURC": _Key(method, "aurc", score)})["AURC"]
-            star = "*" if groups.leaves_out_0(_Key(method, "aurc_gain", score)) else ""
-            line[score] = Cell(f"{number(area)}{star:1}", area)
-        lines.append(line)
+    numbers, scores = groups.numbers(), groups.column("score")
+    lines = [
+        {"method": groups.cell(*method)}
+        | {score: _starred(numbers.get((*method, score), {}), groups.is_one) for score in scores}
+        for method in groups.methods()
+    ]
     note = _NOTES["scores"] + (_NOTES["star"] if groups.is_one else "")
-    return table_of(lines, title=groups.title, right=groups.scores, notes=fill(note, WIDTH))
+    return table_of(lines, title=groups.title, right=scores, notes=fill(note, WIDTH))
+
+
+def _starred(numbers: Numbers, is_one: bool) -> Cell:
+    """An AURC, with a star where the interval of its difference leaves 0 out."""
+    area, gain = (numbers.get(metric, {}) for metric in ("aurc", "aurc_gain"))
+    cell = percent_cell(area.get("value"), 2)
+    star = "*" if is_one and gain and (gain["ci_low"] > 0 or gain["ci_high"] < 0) else ""
+    return cell._replace(text=f"{cell.text}{star:1}")
 
 
 def _thresholds(groups: _Groups, score: str | None) -> Table:
     """A line a wished accuracy and method."""
+    numbers, wishes = groups.numbers("wished"), groups.column("wished")
     lines = []
-    wishes = list(dict.fromkeys(key.wished for key in groups.keys if key.wished is not None))
-    for wished in wishes:
-        for method, by in groups.by(score):
-            coverage = _Key(method, "coverage", by, wished=wished)
-            if coverage not in groups.keys:
-                continue
-            accuracy = coverage._replace(metric="acc1")
-            line = {"wished": wished, "method": groups.cell(method), "score": by}
-            if groups.is_one:
-                line["threshold"] = groups.rows[0][coverage]["threshold"]
-            for head, key in (("coverage", coverage), ("accuracy", accuracy)):
-                line[f"support {head}"] = groups.mean(key._replace(metric=f"support_{key.metric}"))
-            for head, key in (("coverage", coverage), ("accuracy", accuracy)):
-                line[head] = groups.mean(key)
-                line |= groups.with_interval(head, key)
-            if not groups.is_one:
-                known = [value for value in groups.values(accuracy) if not is_nan(value)]
-                reached = sum(value >= wished for value in known if value is not None)
-                line["reached"] = f"{reached} of {len(groups.rows)}"
-            lines.append(line)
+    for key in sorted(_by(numbers, score), key=lambda key: wishes.index(key[3])):
+        ensemble, method, by, wished = key
+        about = {"wished": percent_cell(wished), "method": groups.cell(ensemble, method)}
+        beside: dict[str, Any] = {"reached": f"{numbers[key]['acc1']['reached']} of {groups.count}"}
+        if groups.is_one:
+            beside = {"threshold": number_cell(numbers[key]["coverage"]["threshold"], 3)}
+        lines.append((about | {"score": by} | beside, numbers[key]))
+    here = (measure._replace(interval=groups.is_one) for measure in _HERE)
+    columns: tuple[Measure | str, ...] = ("threshold", *_SUPPORT, *here, "reached")
     note = _NOTES["thresholds"] + ("" if groups.is_one else _NOTES["reached"])
-    return _table(lines, title(groups.title, groups.chosen_on), note)
+    return _table(lines, columns, title(groups.title, groups.chosen_on), note)
 
 
 def _foreign(groups: _Groups) -> Table:
     """A line a foreign dataset and method; AUROC and FPR by each score."""
-    every = groups.scores
-    lines = []
-    for foreign in groups.foreign:
-        for method in groups.methods:
-            line: dict[str, Any] = {"foreign": foreign, "method": groups.cell(method)}
-            for metric in ("auroc", "fpr95"):
-                for score in every:
-                    key = _Key(method, metric, score, foreign=foreign)
-                    line[f"{metric} {score}"] = groups.mean(key)
-                    if metric == "auroc" and score == every[0]:
-                        line |= groups.with_interval(f"{metric} {score}", key)
-            lines.append(line)
-    heads = {
-        f"{metric} {score}": f"{text}\n{score}"
+    numbers, scores = groups.numbers("foreign"), groups.column("score")
+    columns = [
+        Measure(f"{metric} {score}", f"{metric} {score}", f"{text}\n{score}")
         for metric, text in (("auroc", "AUROC"), ("fpr95", "FPR"))
-        for score in every
-    }
+        for score in scores
+    ]
+    columns[0] = columns[0]._replace(interval=groups.is_one)
+    lines = [
+        (
+            {"foreign": foreign, "method": groups.cell(*method)},
+            {
+                f"{metric} {score}": row
+                for score in scores
+                for metric, row in numbers.get((*method, score, foreign), {}).items()
+            },
+        )
+        for foreign in sorted(groups.column("foreign"))
+        for method in groups.methods()
+    ]
     note = _NOTES["foreign"] + ("" if groups.is_one else _NOTES["others"])
-    return _table(lines, groups.title, note, heads=heads)
+    return _table(lines, columns, groups.title, note)
 
 
 def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
     """AURC by the first score: a line a group, a column a method."""
     shared = common(frame, WHERE)
     groups = [_Groups(part, short) for part in named_parts(frame).values()]
-    methods = list(dict.fromkeys(method for of in groups for method in of.methods))
-    names = ShortNames({str(n): groups[0].name(of) for n, of in enumerate(methods)}, "")
+    methods = list(dict.fromkeys(method for of in groups for method in of.methods()))
+    names = ShortNames({str(n): groups[0].cell(*of).text for n, of in enumerate(methods)}, "")
     columns = dict(zip(methods, names.columns.values(), strict=True))
-    lines = []
+    lines, scores = [], set()
     for of in groups:
         row = of.frame.filter(metric="acc1").row(0, named=True)
-        line = {name: row[name] for name in (*WHERE, "n") if name not in shared}
-        best = dict(of.by(None))
-        for method, column in columns.items():
-            value = of.mean(_Key(method, "aurc", best.get(method)))
-            line[column] = None if value is None else 100 * value
-        lines.append(line)
-    scores = {score for of in groups for _, score in of.by(None)}
+        numbers = of.numbers()
+        first = _by(numbers, None)
+        scores |= {key[2] for key in first}
+        areas = {columns[key[:2]]: numbers[key]["aurc"]["value"] for key in first}
+        about = {name: row[name] for name in (*WHERE, "n") if name not in shared}
+        lines.append(about | dict.fromkeys(columns.values()) | areas)
     by = [f"by {scores.pop()}"] if len(scores) == 1 else []
     return table_of(
         lines,
         title=title(*where(frame.row(0, named=True), list(shared)), short.phrase, *by),
+        percent=list(columns.values()),
         digits=dict.fromkeys(columns.values(), 2),
         headers=names.heads,
-        labels={column: method.name for method, column in columns.items()},
+        labels={column: method for (_, method), column in columns.items()},
         best=best_of_rows(lines, list(columns.values()), least=True),
         notes=f"{_NOTES['datasets']}{names.legend}",
     )
 
 
-def _table(
-    lines: list[dict[str, Any]],
-    about: str,
-    note: str,
-    *,
-    least: Sequence[str] = (),
-    heads: Mapping[str, str] | None = None,
-) -> Table:
-    scores = {line["score"] for line in lines if "score" in line}
-    if len(scores) == 1:  # for the title
+def _table(lines: Sequence[Line], columns: Sequence[Measure | str], about: str, note: str) -> Table:
+    """A score that all lines share stands in the title."""
+    scores = {cells["score"] for cells, _ in lines if "score" in cells}
+    if len(scores) == 1:
         about = title(about, f"by {scores.pop()}")
-        lines = [{name: cell for name, cell in line.items() if name != "score"} for line in lines]
-    columns = list(lines[0]) if lines else []
-    return table_of(
+        lines = [({k: v for k, v in cells.items() if k != "score"}, of) for cells, of in lines]
+    return measures_table(
         lines,
+        columns,
         title=about,
-        percent=[name for name in columns if name in _SHARES or name in (heads or {})],
-        digits=dict.fromkeys(_AREAS, 2) | {"threshold": 3},
-        headers=_HEADS | dict(heads or {}),
-        right=["reached"],
-        best=best_of_columns(lines, least, least=True),
+        right=["wished", "threshold", "reached"],
         notes=fill(note, WIDTH),
     )

@@ -45,8 +45,7 @@ def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
     return table_of(
         rows,
         title="zero-shot accuracy minus the published one, in points",
-        headers=names.heads,
-        labels=names.labels,
+        names=names,
         right=list(names.columns.values()),
         notes=f"{_summary(frame, settings, names.phrase)}{names.legend}",
     )
