@@ -15,11 +15,11 @@ def call(*arguments: str, expected: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-reading = ["zeroshot", "ls", "info", "status", "verify", "backbones", "datasets"]
+reading = ["zeroshot", "ls", "info", "verify", "catalog"]
 for command in [*reading, "extract", "run", "rm", "evaluate", "fit", "predict", "plot"]:
     call(command, "--help")
 for name in ("backbones", "datasets"):
-    call(name)
+    call("catalog", name)
 assert "clipsyn[extract]" in call("extract", "store", "--dataset", "emoji-food", expected=1)
 assert "clipsyn[report]" in call("plot", "upset", "nowhere", "-o", "upset.svg", expected=1)
 call("ls", "nowhere", expected=4)

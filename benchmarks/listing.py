@@ -1,4 +1,4 @@
-"""`clipsyn ls`, `info` and `status` of a store with 5,000 cells, against `find` over its files.
+"""`clipsyn ls`, `ls --status` and `info` of a store with 5,000 cells, against `find`.
 
     python benchmarks/listing.py
 
@@ -28,7 +28,7 @@ from clipsyn.store.groups import sealed
 
 SAMPLES, WIDTH, CLASSES = 40, 16, 4
 BACKBONES, DATASETS, SPLITS, PERTURBATIONS = 25, 10, 2, 10  # 5,000 cells
-COMMANDS = ("ls", "info", "status")
+COMMANDS = ("ls", "ls --status", "info")
 TARGET = 3.0
 PROMPTS = "simple"
 
@@ -93,7 +93,7 @@ def measure(path: Path, rounds: int) -> list[Measured]:
     find = ("find", str(path), "-type", "f", "-printf", "%s\\n")
     sides = {"find": partial(run, *find)}
     for name in COMMANDS:
-        sides[name] = partial(run, *fresh_python("-m", "clipsyn", name, str(path)))
+        sides[name] = partial(run, *fresh_python("-m", "clipsyn", *name.split(), str(path)))
     times = interleaved(sides, rounds)
     return [
         Measured(

@@ -198,7 +198,7 @@ def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> 
     (option,) = (p for p in main.commands["extract"].params if p.name == "perturbations")
     text = getattr(option, "help", "") or ""
     assert all(group in text for group in PERTURBATIONS.groups)
-    assert "`clipsyn perturbations`" in text
+    assert "`clipsyn catalog perturbations`" in text
 
 
 def test_every_perturbation_is_in_the_documentation() -> None:

@@ -19,41 +19,53 @@ from clipsyn.cli.sentences import flags_of, sentences, with_flags
 from clipsyn.text import recorded, scrubbed
 
 _WORDS = "clipsyn.words"  # the arguments as they were given
-_COMMANDS = {  # where each is, beside those of analyses
-    "split": "split:split",
-    "extract": "extract:extract",
-    "import": "import_:import_",
-    "export": "export:export",
-    "evaluate": "evaluate:evaluate",
-    "test": "paired:test",
-    "fit": "fit:fit",
-    "predict": "predict:predict",
-    "compare": "compare:compare",
-    "plot": "plot:plot",
-    "report": "report:report",
-    "ls": "store:ls",
-    "info": "store:info",
-    "cite": "origins:cite",
-    "status": "store:status",
-    "verify": "store:verify",
-    "rm": "store:rm",
-    "gc": "gc:gc",
-    "merge": "merge:merge",
-    "push": "publish:push",
-    "pull": "publish:pull",
-    "cache": "cache:cache",
-    "backbones": "catalogue:backbones",
-    "datasets": "catalogue:datasets",
-    "perturbations": "catalogue:perturbations",
-    "run": "run:run",
+_ANALYSIS = "an analysis"
+_SECTIONS = {  # of help; where each command is, those first that most people need
+    "Make a store": {
+        "extract": "extract:extract",
+        "split": "split:split",
+        "import": "import_:import_",
+        "merge": "merge:merge",
+        "pull": "publish:pull",
+        "rm": "store:rm",
+        "gc": "gc:gc",
+        "run": "run:run",
+    },
+    "Look": {
+        "ls": "store:ls",
+        "info": "store:info",
+        "verify": "store:verify",
+        "catalog": "catalog:catalog",
+        "cache": "cache:cache",
+    },
+    "Measure": {
+        "zeroshot": _ANALYSIS,
+        "evaluate": "evaluate:evaluate",
+        "compare": "compare:compare",
+        "published": "published:published",
+    },
+    "Combine": {
+        "oracle": _ANALYSIS,
+        "fit": "fit:fit",
+        "predict": "predict:predict",
+        "cascade": _ANALYSIS,
+    },
+    "Show and share": {
+        "report": "report:report",
+        "plot": "plot:plot",
+        "export": "export:export",
+        "push": "publish:push",
+    },
 }
+_PLACES = {name: place for section in _SECTIONS.values() for name, place in section.items()}
+_SECTIONS["Measure"] |= {name: _ANALYSIS for name in ANALYSES if name not in _PLACES}
 
 
 class _Commands(MutableMapping[str, click.Command]):
     """Commands by name. One is imported, and its options made, when it is asked for."""
 
     def __init__(self) -> None:
-        self._made: dict[str, click.Command | None] = dict.fromkeys([*_COMMANDS, *ANALYSES])
+        self._made: dict[str, click.Command | None] = dict.fromkeys([*_PLACES, *ANALYSES])
 
     def __getitem__(self, name: str) -> click.Command:
         command = self._made[name]
@@ -80,7 +92,7 @@ def _command(name: str) -> click.Command:
         from clipsyn.cli.analysis import command_of
 
         return command_of(ANALYSES.load(name))
-    module, attribute = _COMMANDS[name].split(":")
+    module, attribute = _PLACES[name].split(":")
     command: click.Command = getattr(import_module(f"clipsyn.cli.{module}"), attribute)
     return command
 
@@ -93,9 +105,11 @@ class _Group(click.Group):
         self.commands = _Commands()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does it, without the options of analyses: the list needs a line of each."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self._line(name)) for name in self.list_commands(ctx)])
+        """By section, without the options of analyses: the list needs a line of each."""
+        widest = max(map(len, self.commands))
+        for heading, names in _SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:{widest}}", self._line(name)) for name in names])
 
     def _line(self, name: str) -> str:
         if name in ANALYSES:
@@ -103,6 +117,7 @@ class _Group(click.Group):
         return self.commands[name].get_short_help_str()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = args or ["--help"]
         ctx.meta[_WORDS] = tuple(args)
         with sentences(ctx):
             return super().parse_args(ctx, args)

@@ -43,7 +43,9 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
     if settings.output:
         say(f"{len(frame):,} results, all of them in {settings.output}", err=True)
     if settings.predictions:
-        say(f"predictions in {settings.predictions}: compare methods by `clipsyn test`", err=True)
+        say(
+            f"predictions in {settings.predictions}: compare methods by `clipsyn compare`", err=True
+        )
 
 
 _METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups}

@@ -114,7 +114,7 @@ class Work:
         jobs = submit(tasks, lambda task: Command(task.words), self.executor, folder.absolute())
         number = jobs[0].job.job_id.partition("_")[0]
         _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
-        more = advised("status", self.store, "--watch")
+        more = advised("ls", self.store, "--watch")
         _LOG.info(f"`scancel {number}` ends it, `{more}` shows more")
         if self.executor.detach:
             return False

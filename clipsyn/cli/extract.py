@@ -111,9 +111,8 @@ def _say_alike(plan: Plan) -> None:
 def _outcome(plan: Plan) -> str:
     store = plan.store.path
     if plan.is_needed:  # looked up anew: other workers have the rest
-        return (
-            f"this worker's share of {store} is done; `{advised('status', store)}` shows the rest"
-        )
+        rest = advised("ls", store, "--status")
+        return f"this worker's share of {store} is done; `{rest}` shows the rest"
     labelled = any((split.table.labels >= 0).any() for split in plan.splits)
     return f"{store} is up to date: next, `{advised('zeroshot' if labelled else 'ls', store)}`"
 

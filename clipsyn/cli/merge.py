@@ -9,7 +9,7 @@ import click
 
 from clipsyn.cli.options import StorePath, cell_filters, dry_run_option
 from clipsyn.cli.output import say
-from clipsyn.cli.store import by_kind
+from clipsyn.cli.status import by_kind
 from clipsyn.text import counted
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`clipsyn cite`, and what `clipsyn info --provenance` prints: where cells come from."""
+"""What `clipsyn info --provenance` and `--bibtex` print: where cells come from."""
 
 from __future__ import annotations
 
@@ -6,40 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from clipsyn.cli.options import cell_filters, store_argument
-from clipsyn.cli.output import json_option, say, say_document, say_json, say_lines, say_tables
+from clipsyn.cli.output import say, say_document, say_json, say_lines, say_tables
 from clipsyn.text import counted, printable
 
 if TYPE_CHECKING:
     from clipsyn.exchange.origins.made import Made, Run
 
 Names = tuple[str, ...] | None
-
-
-@click.command(short_help="Print BibTeX of weights, datasets and the method.")
-@store_argument
-@cell_filters()
-@json_option
-def cite(store: Path, as_json: bool, **filters: Names) -> None:
-    """Print what to cite for the cells of STORE, as BibTeX: the method and the software, weights by
-    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
-    standard error.
-
-    \b
-    clipsyn cite store
-    clipsyn cite store -d food101 -b 'ViT-*'
-    """
-    from clipsyn.exchange.origins.cite import citations
-
-    found = citations(made_of(store, filters))
-    if as_json:
-        say_json(found.json())
-        return
-    say_document(found.bibtex())
-    for sentence in found.unknown:
-        say(f"note: {sentence}", fg="yellow", err=True)
 
 
 def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None) -> list[Made]:
@@ -53,10 +26,27 @@ def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None)
     return made(opened, cells_of_group(opened, group) if group else select(opened, **filters))
 
 
-def say_provenance(cells: Sequence[Made]) -> None:
+def say_citations(cells: Sequence[Made], as_json: bool) -> None:
+    """What to cite for cells, as BibTeX; what nothing is known for, on standard error."""
+    from clipsyn.exchange.origins.cite import citations
+
+    found = citations(cells)
+    if as_json:
+        say_json(found.json())
+        return
+    say_document(found.bibtex())
+    for sentence in found.unknown:
+        say(f"note: {sentence}", fg="yellow", err=True)
+
+
+def say_provenance(cells: Sequence[Made], as_json: bool) -> None:
     """How cells were made, and of which weights and images, each once."""
     from clipsyn.exchange.origins.made import distinct_runs
     from clipsyn.exchange.origins.tables import images_table, weights_table
+
+    if as_json:
+        say_json([cell.json() for cell in cells])
+        return
 
     for number, (run, made) in enumerate(distinct_runs(cells).items(), 1):
         say_lines(f"{number}. {printable(_cells(made))}")

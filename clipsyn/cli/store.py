@@ -1,16 +1,16 @@
-"""`clipsyn ls`, `info`, `status`, `verify`, `rm`: what a store holds and whether it is whole."""
+"""`clipsyn ls`, `info`, `verify`, `rm`: what a store holds and whether it is whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from clipsyn.cli.options import cell_filters, store_argument, yes_option
-from clipsyn.cli.origins import made_of, say_provenance
+from clipsyn.cli.origins import made_of, say_citations, say_provenance
 from clipsyn.cli.output import (
     format_of,
     format_option,
@@ -20,23 +20,42 @@ from clipsyn.cli.output import (
     say_lines,
     say_tables,
 )
-from clipsyn.cli.watch import watch as watch_store
+from clipsyn.cli.status import say_status
+from clipsyn.cli.status import watch as watch_store
 from clipsyn.errors import DamagedStore, UsageError
 from clipsyn.names import Location
 from clipsyn.show.formats import FORMATS
 from clipsyn.text import advised, counted, printable
 
-if TYPE_CHECKING:
-    from clipsyn.store.unfinished import Unfinished
-
 
 @click.command(short_help="List what a store holds.")
 @store_argument
+@click.option("--status", is_flag=True, help="What is finished, unfinished, lost or stale.")
+@click.option("--watch", is_flag=True, help="How the work of all jobs goes on, until Ctrl-C.")
 @format_option()
 @json_option
-def ls(store: Path, as_json: bool, format: str) -> None:
-    """List the cells of STORE: a line for each dataset, split and perturbation."""
+def ls(store: Path, status: bool, watch: bool, as_json: bool, format: str) -> None:
+    """List the cells of STORE: a line for each dataset, split and perturbation.
+
+    With --status: what is finished, what an interrupted command left to do, and what readers
+    refuse. The exit status is 4 if a part of a group is missing or may not be read, or if a cell
+    was made from others than are there now; `verify` also reads the rest.
+
+    With --watch: again and again how many blocks all jobs have done, and how long the rest of what
+    they have begun takes.
+
+    \b
+    clipsyn ls store
+    clipsyn ls store --status
+    """
     format = format_of(as_json, format)
+    if status or watch:
+        if status and watch:
+            raise UsageError("give one of --status and --watch")
+        if format not in (FORMATS[0], "json"):
+            raise UsageError(f"--status and --watch print no tables: leave out --format {format}")
+        (say_status if status else watch_store)(store, as_json)
+        return
     rows = _cell_rows(store)
     if format == "json":
         say_json(rows)
@@ -100,124 +119,51 @@ def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 @store_argument
 @click.argument("group", required=False)
 @click.option("--provenance", is_flag=True, help="Who made the cells, of what, on whose terms.")
-@cell_filters("With --provenance, as all filters: of which cells.")
-@click.option("--json", "as_json", is_flag=True, help="With --provenance: a cell an object.")
+@click.option("--bibtex", is_flag=True, help="What to cite for the cells.")
+@cell_filters("With --provenance or --bibtex, as all filters: of which cells.")
+@click.option("--json", "as_json", is_flag=True, help="With --provenance or --bibtex: as JSON.")
 def info(
     store: Path,
     group: str | None,
     provenance: bool,
+    bibtex: bool,
     as_json: bool,
     **filters: tuple[str, ...] | None,
 ) -> None:
     """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
 
     With --provenance: by which command, versions and device each cell was made, and when; from
-    which weights and images, under which licence, and what to cite for them.
+    which weights and images, and under which licence.
+
+    With --bibtex: what to cite for the cells, which is the method and the software, weights by
+    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
+    standard error.
 
     \b
     clipsyn info store
     clipsyn info store features/emoji-food/test/clean/tiny-RN--zoo
     clipsyn info store --provenance -d emoji-food -b tiny-RN/zoo
+    clipsyn info store --bibtex -d food101 -b 'ViT-*'
     """
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.inventory import describe, describe_group
 
     chosen = {name: names for name, names in filters.items() if names}
-    if provenance:
+    if provenance and bibtex:
+        raise UsageError("give one of --provenance and --bibtex")
+    if provenance or bibtex:
         if group and chosen:
             raise UsageError("a GROUP is of one place: leave the filters away, or the GROUP")
         cells = made_of(store, filters, group)
-        say_json([cell.json() for cell in cells]) if as_json else say_provenance(cells)
+        (say_citations if bibtex else say_provenance)(cells, as_json)
         return
     if chosen:
-        raise UsageError("filters choose cells for --provenance: add it, or give a GROUP")
+        raise UsageError(
+            "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
+        )
     opened = FeatureStore.open(store)
     described = describe_group(opened, group) if group else describe(opened)
     say_json(described)
-
-
-@click.command(short_help="Show unfinished work and leftovers.")
-@store_argument
-@json_option
-@click.option("--watch", is_flag=True, help="Show how the work of all jobs goes on, until Ctrl-C.")
-def status(store: Path, as_json: bool, watch: bool) -> None:
-    """Show what of STORE is finished, what an interrupted run left to do, and what is lost.
-
-    --watch says again and again how many blocks all jobs have done, and how long the rest of what
-    they have begun takes.
-
-    Exit status 4 if a part of a group is missing or may not be read; `verify` also reads the rest.
-    """
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.folders import KINDS
-    from clipsyn.store.inventory import find_groups
-    from clipsyn.store.unfinished import leftovers, unfinished
-    from clipsyn.store.verify import debris
-
-    if watch:
-        watch_store(store, as_json)
-        return
-    opened = FeatureStore.open(store)
-    damaged: list[str] = []
-    groups = find_groups(opened, {}, lambda error: damaged.append(str(error)))
-    damaged += debris(opened, groups)
-    finished = {kind: sum(group.kind == kind for group in groups) for kind in KINDS}
-    drafts, left = unfinished(store), len(leftovers(store))
-    if as_json:
-        shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
-        say_json(
-            {
-                "finished": finished,
-                "damaged": damaged,
-                "unfinished": shown,
-                "leftovers": left,
-            }
-        )
-    else:
-        _print_status(store, finished, damaged, drafts, left)
-    if damaged:
-        raise DamagedStore(
-            f"parts of {store} are lost or may not be read: "
-            f"`{advised('verify', store)}` reads it all"
-        )
-
-
-def _print_status(
-    store: Path,
-    finished: dict[str, int],
-    damaged: list[str],
-    drafts: list[Unfinished],
-    left: int,
-) -> None:
-    say_lines(f"finished: {by_kind(finished)}")
-    for problem in damaged:
-        say(f"damaged: {problem}")
-    for draft in drafts:
-        say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
-    if drafts:
-        say("the command that started them goes on with them if it is run again;")
-        say(f"`{advised('gc', store)}` drops them if it was killed long ago")
-    if left:
-        say(
-            f"leftovers in .wip of commands that were killed, or are running: {left}; gc drops "
-            "them too"
-        )
-
-
-def by_kind(groups: Mapping[str, int]) -> str:
-    """Numbers of groups by kind, in words."""
-    return ", ".join(f"{_COUNTED[kind]} {count:,}" for kind, count in groups.items())
-
-
-_COUNTED = {
-    "samples": "sample tables",
-    "classes": "class embeddings",
-    "features": "image embeddings",
-    "logits": "logits",
-    "predictions": "predictions without logits",
-    "imports": "imported cells",
-    "prompted": "imported cells of a prompt set",
-}
 
 
 @click.command(short_help="Re-read everything and name what is damaged.")

@@ -87,7 +87,7 @@ class ProtocolSettings(Selection):
     predictions: Path | None = setting(
         None,
         GROWING,
-        "Parquet file to add what every method predicts for each image to; see clipsyn test.",
+        "Parquet file to add what every method predicts for each image to; see clipsyn compare.",
         instead_of_none="none",
     )
     replace: bool = setting(False, FLAG, "Replace results of other inputs in these files.")

@@ -23,7 +23,8 @@ class ExtractSettings(Settings):
         REQUIRED,
         TEXTS,
         "A folder, a .csv or .parquet manifest, a webdataset or an image set of Hugging Face's, "
-        "with an optional NAME=; or a name that `clipsyn datasets` lists. Repeated or with commas.",
+        "with an optional NAME=; or a name that `clipsyn catalog datasets` lists. Repeated or with "
+        "commas.",
         flag="--dataset",
         letter="-d",
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,31 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
                 yield f"{_where(store, group)}: the {what} that it needs are lost"
     if store.tree is ON_DISK:
         yield from _strays(store.path)
+
+
+def refused(store: FeatureStore, groups: Iterable[Group]) -> Iterator[str]:
+    """One sentence for every cell that readers refuse by its metadata, a Stale one if it is whole.
+
+    groups: all groups of the store. No array is read; what is published at a URL was compared when
+    it was pushed.
+    """
+    for group in groups:
+        if store.tree is not ON_DISK or group.kind not in ("features", *IMPORTS):
+            continue
+        try:
+            _check_sources(store, group)
+        except StoreError as error:
+            if store.tree.exists(group.path):  # not removed meanwhile
+                where = f"{_where(store, group)}: {error}"
+                yield Stale(where) if isinstance(error, StaleCell) else where
+
+
+def _check_sources(store: FeatureStore, group: Group) -> None:
+    cell = store.cell(_key(group))
+    cell.holding("valid", group.names.get("prompts"))
+    if cell.has_embeddings:
+        for kind, prompts in product(ANSWERS, cell.prompt_sets()):
+            cell.stored(kind, prompts)
 
 
 def _strays(store: Path) -> Iterator[str]:

@@ -1,66 +1,69 @@
-"""`clipsyn compare`, from a store to the table and its files."""
+"""`clipsyn evaluate --predictions` and `clipsyn compare`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
+from clipsyn.evaluation.paired import compare_methods
+from clipsyn.evaluation.paired.measure import PAIRS
+
+QUICK = ("--ensembles", "log-avg,super-learner", "--shots", "1", "--seeds", "3")
+
 
 @pytest.fixture
-def results(clipsyn: Any, tiny_store: Any, tmp_path: Path) -> Path:
-    """Zero-shot accuracies of two backbones on a dataset that no one has published."""
-    path = tmp_path / "zeroshot.parquet"
-    assert clipsyn("zeroshot", tiny_store.path, "--parquet", path).exit_code == 0
-    return path
-
-
-def reference(results: Path, **accuracies: float) -> Path:
-    path = results.with_name("theirs.csv")
-    lines = [f"toy,fake/{name},{value},A talk" for name, value in accuracies.items()]
-    path.write_text("\n".join(["dataset,backbone,accuracy,source", *lines]), "utf-8")
-    return path
-
-
-def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -> None:
-    frame = pl.read_parquet(results).filter(
-        pl.col("backbones") == ["fake/one"], metric="acc1", perturbation="clean", split="test"
-    )
-    value = frame["value"][0]
-    theirs = reference(results, one=round(value - 0.02, 4))
-    done = clipsyn("compare", results, "--reference", theirs, "--csv", tmp_path / "c.csv", "--json")
+def predictions(clipsyn, tiny_store, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    done = clipsyn("evaluate", tiny_store.path, *QUICK, "--predictions", path)
     assert done.exit_code == 0, done.output
-    (row,) = json.loads(done.stdout)
-    assert (row["backbone"], row["beyond"], row["source"]) == ("fake/one", True, "A talk")
-    assert row["difference"] == pytest.approx(0.02, abs=1e-4)
-    assert "note: no number is published for fake/two: not compared" in done.stderr
-    assert pl.read_csv(tmp_path / "c.csv")["published"].to_list() == [round(value - 0.02, 4)]
-    text = clipsyn("compare", results, "--reference", theirs, "--tolerance", "5").stdout
-    assert "1 of 1 numbers are within 5 points of the published ones." in text
+    assert f"predictions in {path}: compare methods by `clipsyn compare`" in done.stderr
+    return path
 
 
-def test_names_of_strangers_reach_no_terminal(clipsyn: Any, results: Path) -> None:
-    theirs = reference(results, one=0.5)
-    theirs.write_text(theirs.read_text("utf-8").replace("A talk", "A\x1b[31m talk"), "utf-8")
-    done = clipsyn("compare", results, "--reference", theirs)
-    assert done.exit_code == 0
-    assert "\x1b" not in done.stdout
+def test_it_compares_two_methods(clipsyn, predictions):
+    done = clipsyn("compare", predictions, "super-learner", "log-avg")
+    assert done.exit_code == 0, done.output
+    assert "super-learner less log-avg · test · clean" in done.stdout
+    assert "1 shot · 3 draws" in done.stdout
+    assert done.stderr == ""
 
 
-def test_what_cannot_be_compared_is_one_sentence(
-    fails: Any, results: Path, tiny_store: Any, tmp_path: Path
-) -> None:
-    said = fails(2, "compare", results)
-    assert "openai-zeroshot has no number of a backbone of the results (fake/one, fake/two)" in said
-    assert said.endswith("another --reference may")
-    assert "is a folder: give a file of results" in fails(2, "compare", tiny_store.path)
-    assert "does not exist" in fails(2, "compare", tmp_path / "gone.parquet")
-    assert "did you mean openai-zeroshot" in fails(2, "compare", results, "--reference", "openai")
-    other = tmp_path / "other.parquet"
-    pl.DataFrame({"x": [1]}).write_parquet(other)
-    assert "holds no results, for want of" in fails(2, "compare", other)
-    other.write_text("no parquet")
-    assert "cannot be read as results" in fails(2, "compare", other)
+def test_it_compares_all(clipsyn, predictions):
+    done = clipsyn("compare", predictions)
+    for name in ("log-avg", "super-learner", "best-single", "best on test", "All pairs"):
+        assert name in done.stdout
+
+
+def test_the_numbers_are_those_of_python(clipsyn, predictions, tmp_path):
+    csv, parquet = tmp_path / "p.csv", tmp_path / "pairs.parquet"
+    done = clipsyn("compare", predictions, "log-avg", "--json", "--csv", csv, "--parquet", parquet)
+    expected = compare_methods(predictions, "log-avg")
+    found = json.loads(done.stdout)
+    assert list(found[0]) == list(PAIRS)
+    assert [row["difference"] for row in found] == expected["difference"].to_list()
+    assert pl.read_parquet(parquet).equals(expected)
+    assert len(pl.read_csv(csv)) == len(expected)
+
+
+def test_it_needs_no_store(clipsyn, predictions, tiny_store):
+    tiny_store.path.rename(tiny_store.path.with_name("gone"))
+    assert clipsyn("compare", predictions, "log-avg", "fake/one").exit_code == 0
+
+
+def test_mistakes(fails, predictions, tiny_store, tmp_path):
+    told = fails(2, "compare", predictions, "log_avg")
+    assert "unknown method 'log_avg': did you mean log-avg" in told
+    assert "does not exist" in fails(2, "compare", tmp_path / "none.parquet")
+    assert "--shots 16" in fails(2, "compare", predictions, "--shots", 16)
+
+
+def test_one_file_is_not_written_twice(fails, predictions, tiny_store):
+    evaluate = ("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
+    before = predictions.read_bytes()
+    for option in ("--csv", "-o"):
+        told = fails(2, *evaluate, option, predictions)
+        assert option in told or "--output" in told
+        assert "--predictions" in told
+    assert predictions.read_bytes() == before

@@ -255,10 +255,10 @@ class TestCommand:
     """What a node calls."""
 
     def test_it_runs_the_command_in_its_process(self, capsys: pytest.CaptureFixture[str]) -> None:
-        Command(("perturbations",))()
+        Command(("catalog", "perturbations"))()
         said = capsys.readouterr()
         assert "jpeg" in said.out
-        assert said.err.startswith("clipsyn perturbations")
+        assert said.err.startswith("clipsyn catalog perturbations")
 
     def test_it_raises_what_slurm_sees_as_failure(self, tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match="exit status 4"):
@@ -270,9 +270,9 @@ class TestCommand:
         def interrupted(*_: Any) -> None:
             sys.exit(-1)
 
-        monkeypatch.setattr("clipsyn.cli.catalogue.say_tables", interrupted)
+        monkeypatch.setattr("clipsyn.cli.catalog.say_tables", interrupted)
         with pytest.raises(SystemExit) as raised:
-            Command(("perturbations",))()
+            Command(("catalog", "perturbations"))()
         assert raised.value.code == -1
 
     def test_it_leaves_sigterm_to_who_runs_it(self) -> None:

@@ -123,7 +123,7 @@ class TestWork:
         clipsyn("extract", tmp_path / "one", *asked)
         first = clipsyn("extract", tmp_path / "two", *asked, "--shard", "1/2")
         assert "this worker's share" in first.stderr
-        assert f"`clipsyn status {tmp_path / 'two'}`" in first.stderr
+        assert f"`clipsyn ls {tmp_path / 'two'} --status`" in first.stderr
         second = clipsyn("extract", tmp_path / "two", *asked, "--shard", "2/2")
         assert "is up to date" in second.stderr
         assert fakes.unlike(tmp_path / "one", tmp_path / "two") == []

@@ -19,13 +19,13 @@ STORE, RESULTS, REFERENCE, PREDICTIONS = "STORE", "RESULTS", "REFERENCE", "PREDI
 QUICK = ["--ensembles", "log-avg", "--shots", "1", "--seeds", "1"]
 COMMANDS = {
     **{name: [STORE] for name in ANALYSES},
-    "compare": [RESULTS, "--reference", REFERENCE],
+    "published": [RESULTS, "--reference", REFERENCE],
     "evaluate": [STORE, *QUICK],
-    "test": [PREDICTIONS],
+    "compare": [PREDICTIONS],
     "ls": [STORE],
-    "backbones": [],
-    "datasets": [],
-    "perturbations": [],
+    "catalog backbones": [],
+    "catalog datasets": [],
+    "catalog perturbations": [],
 }
 SIGNS = {"text": "─", "markdown": "| ---", "latex": r"\toprule", "csv": ","}
 
@@ -45,7 +45,7 @@ def run(
         if PREDICTIONS in COMMANDS[name] and not predictions.exists():
             clipsyn("evaluate", tiny_store.path, *QUICK, "--predictions", predictions)
         words = [places.get(word, word) for word in COMMANDS[name]]
-        result = clipsyn(name, *words, *options)
+        result = clipsyn(*name.split(), *words, *options)
         assert result.exit_code == 0, result.output
         return result.stdout
 
@@ -73,10 +73,10 @@ def test_predictions_have_it_too():
 
 
 def test_other_formats_know_no_terminal(run, monkeypatch):
-    whole = run("datasets", "--format", "markdown")
+    whole = run("catalog datasets", "--format", "markdown")
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
-    assert run("datasets", "--format", "markdown") == whole
+    assert run("catalog datasets", "--format", "markdown") == whole
 
 
 def test_the_csv_of_a_list_is_a_table_by_itself(run):

@@ -88,12 +88,10 @@ BASES: dict[str, dict[str, Any]] = {
         "perturbations": "clean",
         "output": "page.html",
     },
-    "test": {"predictions": "predictions.parquet"},
-    "compare": {"results": "results.parquet", "reference": "published.csv"},
+    "compare": {"predictions": "predictions.parquet"},
+    "published": {"results": "results.parquet", "reference": "published.csv"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
-    "cite": {"store": "store"},
-    "status": {"store": "store"},
     "verify": {"store": "store"},
     "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should
     "gc": {"store": "store"},
@@ -101,9 +99,7 @@ BASES: dict[str, dict[str, Any]] = {
     "push": {"store": "store", "url": "published", "dry_run": True},
     "pull": {"url": "published", "store": "pulled", "dry_run": True},
     "cache": {},
-    "backbones": {},
-    "datasets": {},
-    "perturbations": {},
+    "catalog": {"kind": "datasets"},
     "run": {"recipe": "recipe.yaml"},
 }
 

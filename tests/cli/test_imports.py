@@ -38,12 +38,10 @@ HELP = {
 # Every command: arguments for a run that succeeds, and what that must not import.
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in ANALYSES},
-    "backbones": ([], READING | {"zarr", "PIL"}),
     "cache": ([], READING | {"zarr", "PIL", "polars", "obstore"}),
     "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
-    "cite": (["STORE"], READING | {"zarr", "PIL", "polars"}),
-    "compare": (["RESULTS", "--reference", "THEIRS"], READING | {"zarr", "PIL"}),
-    "datasets": ([], READING | {"zarr", "PIL"}),
+    "published": (["RESULTS", "--reference", "THEIRS"], READING | {"zarr", "PIL"}),
+    "catalog": (["datasets"], READING | {"zarr", "PIL"}),
     "evaluate": (
         ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
         TORCH | {"sklearn", "zarr", "PIL"},
@@ -61,7 +59,6 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "merge": (["new", "STORE"], READING | {"zarr", "PIL", "polars"}),
     "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
     "plot": (["accuracy-matrix", "STORE", "-o", "new.svg"], TORCH | {"sklearn", "scipy", "zarr"}),
-    "perturbations": ([], READING | {"zarr", "PIL"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),
     "pull": (["PUBLISHED", "pulled"], READING | {"zarr", "PIL", "polars", "obstore"}),
     "push": (["STORE", "pushed"], READING | {"zarr", "PIL", "obstore"}),  # the card has tables
@@ -70,8 +67,7 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "rm": (["STORE", "-d", "toy", "-y"], READING | {"zarr", "PIL", "polars"}),
     "run": (["RECIPE"], READING | {"zarr"}),
     "split": (["PHOTOS", "-o", "new.csv"], READING | {"zarr"}),
-    "status": (["STORE"], READING | {"zarr", "PIL", "polars"}),
-    "test": (["PREDICTIONS"], TORCH | {"sklearn", "zarr", "PIL", "safetensors"}),
+    "compare": (["PREDICTIONS"], TORCH | {"sklearn", "zarr", "PIL", "safetensors"}),
     "verify": (["STORE"], READING | {"zarr", "PIL", "polars"}),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -20,8 +21,19 @@ from clipsyn.store.features import FeatureStore
 def test_help_names_every_command(clipsyn: Any) -> None:
     result = clipsyn("--help")
     assert result.exit_code == 0
-    assert all(f"  {name}" in result.stdout for name in main.commands)
-    assert clipsyn("-h").stdout == result.stdout
+    assert all(result.stdout.count(f"\n  {name} ") == 1 for name in main.commands)
+    assert clipsyn("-h").stdout == clipsyn().stdout == result.stdout
+    assert clipsyn().exit_code == 0
+
+
+def test_the_help_has_five_sections_with_the_main_commands_in_their_order(clipsyn: Any) -> None:
+    said = clipsyn("--help").stdout
+    order = ["Make a store:", "extract", "Look:", "ls", "Measure:", "zeroshot", "evaluate"]
+    order += ["Combine:", "oracle", "fit", "predict", "Show and share:", "report"]
+    lines = [line.split("  ")[0] or line.split()[0] for line in said.splitlines() if line]
+    places = [lines.index(name) for name in order]
+    assert places == sorted(places)
+    assert all(last - first == 1 for first, last in pairwise(places) if lines[first][-1] == ":")
 
 
 def test_version(terminal: Any) -> None:
@@ -113,12 +125,12 @@ def test_a_reader_that_stops_reading_is_no_error(tiny_store: FeatureStore) -> No
 
 
 def test_json_is_all_there_is_on_standard_output(terminal: Any, tiny_store: FeatureStore) -> None:
-    for command in ("ls", "status", "verify", "zeroshot"):
-        done = terminal(command, tiny_store.path, "--json")
+    for command in ("ls", "ls --status", "verify", "zeroshot"):
+        done = terminal(*command.split(), tiny_store.path, "--json")
         assert done.returncode == 0, done.stderr
         json.loads(done.stdout)
-    for command in ("backbones", "datasets"):
-        assert json.loads(terminal(command, "--json").stdout)
+    for kind in ("backbones", "datasets"):
+        assert json.loads(terminal("catalog", kind, "--json").stdout)
 
 
 @pytest.mark.parametrize(
@@ -139,4 +151,4 @@ def test_how_much_is_said(clipsyn, tiny_store, options, shown, hidden):
 
 
 def test_one_level_at_a_time(clipsyn):
-    assert "one of -q, -v and --log-level" in clipsyn("-q", "-v", "datasets").stderr
+    assert "one of -q, -v and --log-level" in clipsyn("-q", "-v", "catalog", "datasets").stderr

@@ -1,4 +1,4 @@
-"""`clipsyn cite` and `clipsyn info --provenance`."""
+"""`clipsyn info --provenance` and `--bibtex`."""
 
 from __future__ import annotations
 
@@ -73,28 +73,29 @@ def test_the_command_line_records_itself(clipsyn, tmp_path):
 
 def test_filters_and_groups_that_cannot_be(fails, path):
     said = fails(2, "info", path, "-b", "fake/one")
-    assert said == "filters choose cells for --provenance: add it, or give a GROUP"
+    assert said == "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
+    assert "one of" in fails(2, "info", path, "--provenance", "--bibtex")
     assert "one place" in fails(2, "info", path, "samples/toy/test", "--provenance", "-d", "toy")
     assert "no group features/yot" in fails(4, "info", path, "features/yot", "--provenance")
     assert "did you mean" in fails(2, "info", path, "--provenance", "-b", "fake/onee")
 
 
 def test_cite_prints_bibtex_and_names_what_it_does_not_know(clipsyn, path):
-    result = clipsyn("cite", path)
+    result = clipsyn("info", path, "--bibtex")
     assert result.stdout.startswith("% for the method\n@inproceedings{")
     assert result.stderr.splitlines() == [
         "note: no citation is known for the weights fake/one (local-dir:one): see their source",
         "note: no citation is known for the weights fake/two (local-dir:two): see their source",
         "note: no citation is known for the dataset toy: see its source",
     ]
-    one = clipsyn("cite", path, "-b", "fake/one", "-p", "clean")
+    one = clipsyn("info", path, "--bibtex", "-b", "fake/one", "-p", "clean")
     assert "hendrycks2019corruptions" in result.stdout
     assert "hendrycks2019corruptions" not in one.stdout
     assert "fake/two" not in one.stderr
 
 
 def test_cite_as_json(clipsyn, path):
-    found = json.loads(clipsyn("cite", path, "--json").stdout)
+    found = json.loads(clipsyn("info", path, "--bibtex", "--json").stdout)
     assert found["works"][0]["key"] == "rodriguezopazo2025synergy"
     assert found["works"][0]["for"] == ["the method"]
     assert len(found["unknown"]) == 3
@@ -102,4 +103,4 @@ def test_cite_as_json(clipsyn, path):
 
 def test_an_empty_store_has_nothing_to_cite(fails, tmp_path):
     FeatureStore.create(tmp_path / "s")
-    assert "holds no features yet" in fails(4, "cite", tmp_path / "s")
+    assert "holds no features yet" in fails(4, "info", tmp_path / "s", "--bibtex")

@@ -79,7 +79,7 @@ def test_asked_for_it_is_one_sentence(
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("command", ["datasets", "perturbations"])
 def test_a_list_goes_on_without_it(clipsyn: Any, command: str) -> None:
-    result = clipsyn(command)
+    result = clipsyn("catalog", command)
     assert result.exit_code == 0
     assert "of the package broken-pack 1.5 does not work" in result.stderr
     assert "broken" not in result.stdout
@@ -92,7 +92,7 @@ def test_a_list_has_what_works(clipsyn: Any, offer: Any, monkeypatch: pytest.Mon
         "X = P('dim:f', 1, 'less light')\n"
     )
     offer("dim", code, {"perturbations": {"dim": "X"}})
-    assert "less light" in clipsyn("perturbations").stdout
+    assert "less light" in clipsyn("catalog", "perturbations").stdout
 
 
 def test_a_router_of_another_package_is_for_the_user_to_allow(

@@ -261,6 +261,6 @@ def test_a_read_only_store_can_be_read_and_says_so_when_written(
         result = clipsyn(*refused)
         assert result.exit_code == 4, result.stderr
         assert "read-only" in sentence(result.stderr)
-    for command in ("ls", "info", "status", "verify", "zeroshot"):
-        result = clipsyn(command, store)
+    for command in ("ls", "info", "ls --status", "verify", "zeroshot"):
+        result = clipsyn(*command.split(), store)
         assert result.exit_code == 0, result.stderr

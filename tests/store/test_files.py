@@ -83,12 +83,12 @@ def test_readers_refuse_it_in_a_store(
 
 
 def test_a_draft_of_a_stranger_is_looked_at(tiny_store: FeatureStore) -> None:
-    """A draft whose name is a pipe: `status` says so, and waits for nobody."""
+    """A draft whose name is a pipe: `ls --status` says so, and waits for nobody."""
     draft = tiny_store.path / ".wip" / "0a"
     (draft / "done").mkdir(parents=True)
     shutil.copytree(tiny_store.path / CELL, draft / "group")
     os.mkfifo(draft / "target")
-    result = CliRunner().invoke(main, ["status", str(tiny_store.path)])
+    result = CliRunner().invoke(main, ["ls", "--status", str(tiny_store.path)])
     assert isinstance(result.exception, SystemExit)
     assert result.exit_code == 4
 

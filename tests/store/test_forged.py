@@ -58,7 +58,7 @@ COMMANDS = (
         ("info",),
         ("zeroshot",),
         ("oracle",),
-        ("status",),
+        ("ls", "--status"),
         ("verify",),
         ("verify", "--deep"),
     ),

@@ -191,7 +191,7 @@ def test_who_may_only_read_reads_all_and_writes_nothing(
     path = place / "store"
     assert forker.run("extract", ANN, path=path) == (0, "")
     before = {file: file.stat().st_ctime_ns for file in path.rglob("*")}
-    commands = ("ls", "info", "status", "verify", "zeroshot", "gc")
+    commands = ("ls", "info", "ls --status", "verify", "zeroshot", "gc")
     for code, said in clipsyn(EVE, path, *(f"{command} STORE" for command in commands)):
         assert code == 0, said
     assert {file: file.stat().st_ctime_ns for file in path.rglob("*")} == before

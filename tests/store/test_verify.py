@@ -27,7 +27,7 @@ LOGITS = "logits/toy/test/clean/fake--one"
 
 
 def run(command: str, store: FeatureStore, *options: str) -> Result:
-    return CliRunner().invoke(main, [command, str(store.path), *options])
+    return CliRunner().invoke(main, [*command.split(), str(store.path), *options])
 
 
 LOST = {
@@ -49,7 +49,7 @@ def test_what_is_lost_is_damage_and_no_absence(tiny_store: FeatureStore, name: s
     lost, named = LOST[name]
     path = tiny_store.path / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for command in ("zeroshot", "verify", "status"):
+    for command in ("zeroshot", "verify", "ls --status"):
         result = run(command, tiny_store)
         assert result.exit_code == 4, (command, result.output)
         assert isinstance(result.exception, SystemExit)
@@ -94,7 +94,7 @@ def _broken_between(store: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_file_for_group, _broken_between])
-@pytest.mark.parametrize("command", ["verify", "status"])
+@pytest.mark.parametrize("command", ["verify", "ls --status"])
 def test_what_lies_between_groups_is_looked_at(
     tiny_store: FeatureStore, harm: Callable[[Path], None], command: str
 ) -> None:
@@ -110,6 +110,10 @@ def test_what_readers_refuse_is_named(tiny_store: FeatureStore, tmp_path: Path, 
     shutil.copytree(other.path / classes, tiny_store.path / classes)
     assert run("zeroshot", tiny_store).exit_code == 4
     assert run("verify", tiny_store).exit_code == 4
+    result = run("ls --status", tiny_store)
+    assert result.exit_code == 4
+    assert "stale: features/toy/test/clean/fake--one: " in result.stdout
+    assert "damaged: " not in result.stdout
 
 
 # Deep
@@ -175,15 +179,15 @@ def test_another_user_is_told_what_may_not_be_read(
     script = """
 import contextlib, io, os, sys
 from clipsyn.cli import main
-command, readable, store = sys.argv[1:]
+*command, readable, store = sys.argv[1:]
 with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-    main([command, readable])  # what it imports may lie where another user may not look
+    main([*command, readable])  # what it imports may lie where another user may not look
 os.setuid(65534)
-main([command, store])
+main([*command, store])
 """
-    for command in ("verify", "zeroshot", "status"):
+    for command in ("verify", "zeroshot", "ls --status"):
         result = subprocess.run(
-            [sys.executable, "-c", script, command, str(tiny_store.path), str(store)],
+            [sys.executable, "-c", script, *command.split(), str(tiny_store.path), str(store)],
             capture_output=True,
             text=True,
             check=False,
@@ -192,7 +196,7 @@ main([command, store])
         looks = {
             "verify": True,
             "zeroshot": "embedding" not in name,
-            "status": not name.startswith((f"{CELL}/", "samples/")),
+            "ls --status": not name.startswith((f"{CELL}/", "samples/")),
         }
         if not looks[command]:
             continue

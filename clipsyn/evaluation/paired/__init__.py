@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PairedSettings(Selection):
-    """What `clipsyn test` is asked for."""
+    """What `clipsyn compare` is asked for."""
 
     splits: tuple[str, ...] | None = splits(None)
     backbones: tuple[str, ...] | None = setting(

@@ -1,4 +1,4 @@
-"""`clipsyn status --watch`."""
+"""`clipsyn ls --watch`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.cli.watch import describe
+from clipsyn.cli.status import describe
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.watch import Seen
 from tests.cli.conftest import environment
@@ -38,7 +38,7 @@ def test_one_line(seen: Seen, line: str) -> None:
 
 def watching(store: Path, *options: str) -> tuple[int, str]:
     """Exit status and output of the command, interrupted after its first line."""
-    words = [sys.executable, "-m", "clipsyn", "status", str(store), "--watch", *options]
+    words = [sys.executable, "-m", "clipsyn", "ls", str(store), "--watch", *options]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         assert process.stdout
         first = process.stdout.readline()
@@ -66,6 +66,6 @@ def test_a_store_that_a_job_has_yet_to_make_is_waited_for(tmp_path: Path) -> Non
 
 def test_what_is_no_store_is_refused(fails: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    assert "holds something else" in fails(4, "status", tmp_path, "--watch")
-    said = fails(4, "status", tmp_path / "no" / "store", "--watch")
+    assert "holds something else" in fails(4, "ls", tmp_path, "--watch")
+    said = fails(4, "ls", tmp_path / "no" / "store", "--watch")
     assert said.endswith(f"there is no folder {tmp_path / 'no'}")

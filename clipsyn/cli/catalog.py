@@ -1,4 +1,4 @@
-"""`clipsyn backbones`, `datasets` and `perturbations`: what is known by name."""
+"""`clipsyn catalog`: the backbones, datasets and perturbations that are known by name."""
 
 from __future__ import annotations
 
@@ -31,18 +31,41 @@ _HEADERS = {
 }
 
 
-@click.command(short_help="List known backbones with what they cost.")
+@click.command(short_help="List known backbones, datasets or perturbations.")
+@click.argument(
+    "kind", type=click.Choice(["backbones", "datasets", "perturbations"]), metavar="KIND"
+)
 @format_option()
 @json_option
-def backbones(as_json: bool, format: str) -> None:
-    """List the backbones that clipsyn knows by name, with what they cost.
+def catalog(kind: str, as_json: bool, format: str) -> None:
+    """List what clipsyn knows by name: KIND is backbones, datasets or perturbations.
 
-    Any other model of open_clip works too: ARCHITECTURE/TAG, hf-hub:ORG/REPO, local-dir:PATH or
-    ARCHITECTURE@CHECKPOINT.
+    Backbones come with what they cost. Any other model of open_clip works too: ARCHITECTURE/TAG,
+    hf-hub:ORG/REPO, local-dir:PATH or ARCHITECTURE@CHECKPOINT.
+
+    Datasets come with size, metric, licence and origin. Any other images work too: [NAME=]PATH of a
+    folder with a sub-folder per class, of a .csv or .parquet manifest (path, label, split, id), of
+    a webdataset, or of Parquet files of Hugging Face. The names emoji, shipped and paper stand for
+    several datasets. Nothing is downloaded unless an extraction says --download.
+
+    Perturbations are what `clipsyn extract --perturb` can do to images, by group:
+
+    \b
+    NAME:SEVERITY     one of them, severities 1 (mild) to 5
+    GROUP:SEVERITY    all of a group
+    GROUP             all of a group at all severities
+
+    \b
+    clipsyn catalog backbones
+    clipsyn catalog datasets --json
     """
+    listed = {"backbones": _backbones, "datasets": _datasets, "perturbations": _perturbations}
+    listed[kind](format_of(as_json, format))
+
+
+def _backbones(format: str) -> None:
     from clipsyn.catalog.backbones import cost, known_backbones
 
-    format = format_of(as_json, format)
     rows = [
         {"backbone": backbone.name, "collection": collection, **asdict(facts)}
         for collection, members in known_backbones().items()
@@ -68,20 +91,9 @@ def _cell(value: str | float | None) -> Cell:
     return Cell(f"{value:.3g}" if isinstance(value, float) else str(value), value)
 
 
-@click.command(short_help="List known datasets with size, metric and licence.")
-@format_option()
-@json_option
-def datasets(as_json: bool, format: str) -> None:
-    """List the datasets that clipsyn knows by name, with size, metric, licence and origin.
-
-    Any other images work too: [NAME=]PATH of a folder with a sub-folder per class, of a .csv or
-    .parquet manifest (path, label, split, id), of a webdataset, or of Parquet files of Hugging
-    Face. The names emoji, shipped and paper stand for several datasets. Nothing is downloaded
-    unless an extraction says --download.
-    """
+def _datasets(format: str) -> None:
     from clipsyn.catalog.datasets import available
 
-    format = format_of(as_json, format)
     every = available()
     if format == "json":
         say_json(
@@ -112,20 +124,9 @@ def datasets(as_json: bool, format: str) -> None:
     )
 
 
-@click.command(short_help="List perturbations and their groups.")
-@format_option()
-@json_option
-def perturbations(as_json: bool, format: str) -> None:
-    """List what `clipsyn extract --perturb` can do to images, by group.
-
-    \b
-    NAME:SEVERITY     one of them, severities 1 (mild) to 5
-    GROUP:SEVERITY    all of a group
-    GROUP             all of a group at all severities
-    """
+def _perturbations(format: str) -> None:
     from clipsyn.images.perturb import available
 
-    format = format_of(as_json, format)
     rows: list[dict[str, Any]] = [
         {
             "group": info.group,

@@ -1,4 +1,4 @@
-"""`clipsyn backbones` and `clipsyn datasets`."""
+"""`clipsyn catalog`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import catalogue
-from clipsyn.cli.catalogue import backbones, datasets
+from clipsyn.cli.catalog import catalog
 
 
 def test_json_lists_every_backbone() -> None:
-    result = CliRunner().invoke(backbones, ["--json"], catch_exceptions=False)
+    result = CliRunner().invoke(catalog, ["backbones", "--json"], catch_exceptions=False)
     assert result.exit_code == 0
     rows = {row["backbone"]: row for row in json.loads(result.stdout)}
     nine = [backbone.name for backbone in resolve_backbones(["openai"])]
@@ -33,7 +33,7 @@ def test_json_lists_every_backbone() -> None:
 
 
 def test_the_table_names_every_backbone_and_the_unit() -> None:
-    result = CliRunner().invoke(backbones, catch_exceptions=False)
+    result = CliRunner().invoke(catalog, ["backbones"], catch_exceptions=False)
     assert all(backbone.name in result.stdout for backbone in resolve_backbones(["openai"]))
     rows = {line.split()[0]: line.split() for line in result.stdout.splitlines()[2:]}
     assert rows["RN50x64/openai"][1:] == ["openai", "448", "1024", "420", "203", "529", "23.6"]
@@ -42,8 +42,8 @@ def test_the_table_names_every_backbone_and_the_unit() -> None:
 
 def test_backbones_need_no_torch() -> None:
     script = (
-        "import sys; from clipsyn.cli.catalogue import backbones;"
-        "backbones(['--json'], standalone_mode=False);"
+        "import sys; from clipsyn.cli.catalog import catalog;"
+        "catalog(['backbones', '--json'], standalone_mode=False);"
         "heavy = {'torch', 'open_clip', 'polars', 'zarr'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr)"
     )
@@ -52,7 +52,7 @@ def test_backbones_need_no_torch() -> None:
 
 
 def test_the_table_has_every_dataset_with_its_facts() -> None:
-    result = CliRunner().invoke(datasets, catch_exceptions=False)
+    result = CliRunner().invoke(catalog, ["datasets"], catch_exceptions=False)
     assert result.exit_code == 0
     rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     assert {info.name for info in catalogue()} <= set(rows)
@@ -64,7 +64,7 @@ def test_the_table_has_every_dataset_with_its_facts() -> None:
 
 
 def test_json_has_aliases_splits_and_warnings() -> None:
-    result = CliRunner().invoke(datasets, ["--json"], catch_exceptions=False)
+    result = CliRunner().invoke(catalog, ["datasets", "--json"], catch_exceptions=False)
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert list(rows) == [info.name for info in catalogue()]
     assert "dtd" in rows["vtab/dtd"]["aliases"]
@@ -75,8 +75,8 @@ def test_json_has_aliases_splits_and_warnings() -> None:
 
 def test_datasets_need_no_torch() -> None:
     script = (
-        "import sys; from clipsyn.cli.catalogue import datasets;"
-        "datasets([], standalone_mode=False);"
+        "import sys; from clipsyn.cli.catalog import catalog;"
+        "catalog(['datasets'], standalone_mode=False);"
         "heavy = {'torch', 'torchvision', 'open_clip', 'zarr', 'PIL'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr)"
     )

@@ -1,0 +1,68 @@
+"""`clipsyn published`, from a store to the table and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+
+@pytest.fixture
+def results(clipsyn: Any, tiny_store: Any, tmp_path: Path) -> Path:
+    """Zero-shot accuracies of two backbones on a dataset that no one has published."""
+    path = tmp_path / "zeroshot.parquet"
+    assert clipsyn("zeroshot", tiny_store.path, "--parquet", path).exit_code == 0
+    return path
+
+
+def reference(results: Path, **accuracies: float) -> Path:
+    path = results.with_name("theirs.csv")
+    lines = [f"toy,fake/{name},{value},A talk" for name, value in accuracies.items()]
+    path.write_text("\n".join(["dataset,backbone,accuracy,source", *lines]), "utf-8")
+    return path
+
+
+def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -> None:
+    frame = pl.read_parquet(results).filter(
+        pl.col("backbones") == ["fake/one"], metric="acc1", perturbation="clean", split="test"
+    )
+    value = frame["value"][0]
+    theirs = reference(results, one=round(value - 0.02, 4))
+    done = clipsyn(
+        "published", results, "--reference", theirs, "--csv", tmp_path / "c.csv", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)
+    assert (row["backbone"], row["beyond"], row["source"]) == ("fake/one", True, "A talk")
+    assert row["difference"] == pytest.approx(0.02, abs=1e-4)
+    assert "note: no number is published for fake/two: not compared" in done.stderr
+    assert pl.read_csv(tmp_path / "c.csv")["published"].to_list() == [round(value - 0.02, 4)]
+    text = clipsyn("published", results, "--reference", theirs, "--tolerance", "5").stdout
+    assert "1 of 1 numbers are within 5 points of the published ones." in text
+
+
+def test_names_of_strangers_reach_no_terminal(clipsyn: Any, results: Path) -> None:
+    theirs = reference(results, one=0.5)
+    theirs.write_text(theirs.read_text("utf-8").replace("A talk", "A\x1b[31m talk"), "utf-8")
+    done = clipsyn("published", results, "--reference", theirs)
+    assert done.exit_code == 0
+    assert "\x1b" not in done.stdout
+
+
+def test_what_cannot_be_compared_is_one_sentence(
+    fails: Any, results: Path, tiny_store: Any, tmp_path: Path
+) -> None:
+    said = fails(2, "published", results)
+    assert "openai-zeroshot has no number of a backbone of the results (fake/one, fake/two)" in said
+    assert said.endswith("another --reference may")
+    assert "is a folder: give a file of results" in fails(2, "published", tiny_store.path)
+    assert "does not exist" in fails(2, "published", tmp_path / "gone.parquet")
+    assert "did you mean openai-zeroshot" in fails(2, "published", results, "--reference", "openai")
+    other = tmp_path / "other.parquet"
+    pl.DataFrame({"x": [1]}).write_parquet(other)
+    assert "holds no results, for want of" in fails(2, "published", other)
+    other.write_text("no parquet")
+    assert "cannot be read as results" in fails(2, "published", other)
