@@ -40,8 +40,8 @@ class ExtractSettings(Settings):
         TEXTS,
         "clean; NAME:SEVERITY (1 to 5), for instance jpeg:3; or GROUP:SEVERITY, GROUP (all five) "
         "of imagenet-c, imagenet-c-extra, geometric, photometric, occlusion. `clipsyn "
-        "perturbations` lists the names. Options follow: :seed=N, :canvas=PIXELS. Repeated or with "
-        "commas.",
+        "catalog perturbations` lists the names. Options follow: :seed=N, :canvas=PIXELS. Repeated "
+        "or with commas.",
         flag="--perturb",
         letter="-p",
     )

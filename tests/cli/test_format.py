@@ -91,7 +91,7 @@ def test_json_has_no_format(fails, tiny_store):
     for name, words in (
         ("ls", [tiny_store.path]),
         ("zeroshot", [tiny_store.path]),
-        ("datasets", []),
+        ("catalog", ["datasets"]),
     ):
         said = fails(2, name, *words, "--json", "--format", "latex")
         assert said == "--json prints no tables, in no format: leave out --format latex"

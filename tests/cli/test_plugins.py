@@ -32,9 +32,9 @@ def broken(offer: Any) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "backbones",
+        "catalog backbones",
         "ls STORE",
-        "status STORE",
+        "ls STORE --status",
         "verify STORE",
         "zeroshot STORE",
         "oracle STORE",
