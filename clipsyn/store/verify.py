@@ -63,7 +63,7 @@ def refused(store: FeatureStore, groups: Iterable[Group]) -> Iterator[str]:
             continue
         try:
             _check_sources(store, group)
-        except StoreError as error:
+        except ClipsynError as error:
             if store.tree.exists(group.path):  # not removed meanwhile
                 where = f"{_where(store, group)}: {error}"
                 yield Stale(where) if isinstance(error, StaleCell) else where
