@@ -107,7 +107,8 @@ def read_results() -> Callable[[Path], pl.DataFrame]:
     """Function (a CSV file of results): the frame it was written from."""
 
     def read(path: Path) -> pl.DataFrame:
-        kinds = {name: pl.String if kind == NAMES else kind for name, kind in RESULT.items()}
+        written = {name: kind for name, kind in RESULT.items() if name != "data"}  # a struct
+        kinds = {name: pl.String if kind == NAMES else kind for name, kind in written.items()}
         return pl.read_csv(path, schema=kinds).with_columns(
             pl.col(name).str.json_decode(NAMES) for name, kind in RESULT.items() if kind == NAMES
         )
