@@ -40,12 +40,12 @@ _SECTIONS = {  # of help; where each command is, those first that most people ne
     },
     "Measure": {
         "zeroshot": _ANALYSIS,
+        "oracle": _ANALYSIS,
         "evaluate": "evaluate:evaluate",
         "compare": "compare:compare",
         "published": "published:published",
     },
     "Combine": {
-        "oracle": _ANALYSIS,
         "fit": "fit:fit",
         "predict": "predict:predict",
         "cascade": _ANALYSIS,
