@@ -144,7 +144,7 @@ for number in range(12):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, path, f"{number}"],
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -180,7 +180,7 @@ except UsageError as error:
     path = tmp_path / "r.parquet"
     command = [sys.executable, "-c", script, path]
     ended = subprocess.run(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, check=False
+        command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, check=False
     )
     assert ended.returncode == 2
     done = len(ended.stdout.splitlines())

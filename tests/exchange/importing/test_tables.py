@@ -267,5 +267,5 @@ def test_one_column_alone(write_csv: Write) -> None:
 
 
 def test_every_name_of_a_column_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "importing.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "importing.md").read_text("utf-8")
     assert [name for names in ROLES.values() for name in names if f"`{name}`" not in text] == []
