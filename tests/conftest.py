@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,3 +379,21 @@ def write_images(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def limited_memory() -> Callable[[int], AbstractContextManager[None]]:
+    """Within it, the process has so many MB more than it has now."""
+
+    @contextmanager
+    def limited(megabytes: int) -> Iterator[None]:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + megabytes * 1_000_000
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    return limited

@@ -64,7 +64,7 @@ def test_a_recipe_that_ships_is_run_by_its_name_in_any_folder(
     clipsyn: Any, fails: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("clipsyn.run.recipes_dir", lambda: recipe.parent)
+    monkeypatch.setattr("clipsyn.run.recipe.recipes_dir", lambda: recipe.parent)
     recipe.with_name("broken.yaml").write_text("store: s\n")
     result = clipsyn("run", "photos")
     assert result.exit_code == 0, result.output

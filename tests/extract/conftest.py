@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,21 +113,3 @@ def write_folder(tmp_path: Path) -> Any:
         return f"local-dir:{save_folder(tmp_path / name, *content, **preprocess)}"
 
     return write
-
-
-@pytest.fixture
-def limited_memory() -> Callable[[int], AbstractContextManager[None]]:
-    """Within it, the process has so many MB more than it has now."""
-
-    @contextmanager
-    def limited(megabytes: int) -> Iterator[None]:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + megabytes * 1_000_000
-        before = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, before)
-
-    return limited

@@ -283,7 +283,7 @@ def test_perturbed_images_meet_what_was_chosen_on_clean_ones(birds):
     chosen = frame.filter(pl.col("metric").is_in(["front", "support_acc1"]))
     clean, jpeg = (
         chosen.filter(pl.col("perturbation") == name).drop(
-            "perturbation", "severity", "fingerprint"
+            "perturbation", "severity", "fingerprint", "data"
         )
         for name in ("clean", "jpeg-3")
     )

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.optimize import differential_evolution
 from scipy.special import log_softmax
-from tests.test_stream import stream_of
 
 from clipsyn.errors import InputError, LeakError
 from clipsyn.methods import stream
@@ -16,6 +15,7 @@ from clipsyn.methods.ensembles.calibrated import CalibratedLogAverage, fit_tempe
 from clipsyn.methods.ensembles.genetic import HIGHEST, LOWEST, GeneticAlgorithm, _Fitness
 from clipsyn.methods.ensembles.static import LogAverage
 from clipsyn.methods.pool import Pool
+from tests.methods.test_stream import stream_of
 
 
 def problem(n=120, *, backbones=4, classes=6, seed=0, scale=1.0):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.test_stream import pool_of, stream_of
 
 from clipsyn.errors import LeakError
 from clipsyn.methods import stream
@@ -18,6 +17,7 @@ from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.fewshot import stratified
 from clipsyn.methods.pool import Pool
+from tests.methods.test_stream import pool_of, stream_of
 
 STREAMING = [name for name in ENSEMBLES if ENSEMBLES.load(name).streams]
 SAMPLING = [name for name in ENSEMBLES if ENSEMBLES.load(name).learns and name not in STREAMING]

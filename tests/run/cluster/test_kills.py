@@ -116,5 +116,6 @@ def test_killed_at_random_moments_they_end_in_the_bytes_of_one_process(
     assert status == 0, said
     assert fakes.unlike(whole, path) == []
     assert not unfinished(path)
-    assert not leftovers(path)
+    # a kill may cut a file short, which `gc` removes
+    assert {file.suffix for file in leftovers(path)} <= {".partial"}
     assert_sound(path)
