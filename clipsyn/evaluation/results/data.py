@@ -14,7 +14,6 @@ import polars as pl
 from clipsyn.errors import MissingCell, UsageError
 from clipsyn.evaluation.results.frame import DATA, NUMBERS, RESULT
 from clipsyn.names import CLEAN, FeatureKey, fingerprint
-from clipsyn.store.cell import Cell
 from clipsyn.store.features import FeatureStore
 
 _SUBJECT = ["dataset", "split", "perturbation", "prompts", "backbones"]
@@ -30,6 +29,7 @@ class Data:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._labels, self._of = cache(self._read_labels), cache(self._read)
+        self._cell, self._classes = cache(self._read_cell), cache(self._read_classes)
 
     def of(self, about: Mapping[str, Any]) -> dict[str, str | None]:
         """The digests for a row of results, which has the columns of `RESULT`."""
@@ -44,29 +44,34 @@ class Data:
     def _read(
         self, dataset: str, split: str, perturbation: str, prompts: str, backbones: tuple[str, ...]
     ) -> tuple[str | None, str | None, str | None]:
-        store = self._store
         keys = [FeatureKey(dataset, split, perturbation, backbone) for backbone in backbones]
-        cells = [cell for key in keys if store.tree.exists((cell := store.cell(key)).path)]
-        texts = [store.classes_path(dataset, prompts, it) for it in backbones] if prompts else []
-        groups = [store.group(path) for path in texts if store.tree.exists(path)]
+        cells = [self._cell(key, prompts) for key in keys]
+        texts = [self._classes(dataset, prompts, it) for it in backbones] if prompts else []
         return (
             self._labels(dataset, split),
-            _digest([_made_of(cell, prompts) for cell in cells]),
-            _digest([group["fingerprint"] for group in groups]),
+            _digest([one for one in cells if one is not None]),
+            _digest([one for one in texts if one is not None]),
         )
+
+    def _read_cell(self, key: FeatureKey, prompts: str | None) -> str | None:
+        """Its fingerprint; empty if it was imported with other prompt sets."""
+        cell = self._store.cell(key)
+        if not self._store.tree.exists(cell.path):
+            return None
+        try:
+            return str(cell.group(prompts)["fingerprint"])
+        except MissingCell:
+            return ""
+
+    def _read_classes(self, dataset: str, prompts: str, backbone: str) -> str | None:
+        path = self._store.classes_path(dataset, prompts, backbone)
+        return self._store.group(path)["fingerprint"] if self._store.tree.exists(path) else None
 
     def _read_labels(self, dataset: str, split: str) -> str | None:
         if not self._store.tree.exists(self._store.samples_path(dataset, split)):
             return None
         samples = self._store.samples(dataset, split)
         return _digest([samples.labels.tolist(), samples.class_names])
-
-
-def _made_of(cell: Cell, prompts: str | None) -> str:
-    try:
-        return str(cell.group(prompts)["fingerprint"])
-    except MissingCell:  # imported with other prompt sets
-        return ""
 
 
 def _digest(parts: Sequence[Any]) -> str | None:
