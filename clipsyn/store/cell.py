@@ -82,8 +82,9 @@ class _Cell(ABC):
 
     def _check_sizes(self, group: StoredGroup, *sources: StoredGroup) -> StoredGroup:
         """Raise DamagedStore for arrays that are not as long as those that they belong to."""
-        sizes = {"class": len(self._samples["class_names"])}
-        for source in (self._samples, *sources):
+        samples = self._samples  # looks at the file each time
+        sizes = {"class": len(samples["class_names"])}
+        for source in (samples, *sources):
             sizes |= source.sizes
         wrong = [dim for dim, length in group.sizes.items() if sizes.get(dim, length) != length]
         if wrong:
