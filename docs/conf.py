@@ -1,12 +1,15 @@
 """The documentation as a site: ``sphinx-build -W -b html -c docs . runs/site`` in the repository.
 
 The pages are the files that GitHub shows, in their folders, so links between them work in both
-places. `api.rst` is the only page that is for the site alone.
+places. Three are for the site alone: `api.rst`, and `cli.md` and `settings.md`, which
+`reference.py` makes.
 """
 
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import clipsyn
@@ -52,7 +55,7 @@ CONTENTS = {  # parts of the menu; every page is in one of them
         "data/README",
         "benchmarks/README",
     ],
-    "Reference": ["docs/cli", "docs/python", "docs/api"],
+    "Reference": ["docs/cli", "docs/settings", "docs/python", "docs/api"],
     "Develop": [
         "docs/overview",
         "docs/extending",
@@ -100,9 +103,16 @@ html_math_renderer = "mathml"
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", _write_reference)
     app.connect("source-read", _add_contents)
     app.connect("autodoc-process-docstring", _keep_formulas)
     app.add_html_math_renderer("mathml", (_inline, None), (_alone, None))
+
+
+def _write_reference(_app: Sphinx) -> None:
+    """The pages that are made from the code: `docs/cli.md` and `docs/settings.md`."""
+    folder = Path(__file__).parent
+    runpy.run_path(str(folder / "reference.py"))["write"](folder)
 
 
 def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:

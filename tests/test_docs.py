@@ -1,13 +1,8 @@
-"""The documentation is true: generated where it can be, checked where it cannot.
-
-docs/cli.md is what the commands' ``--help`` says, and the tables of settings in docs/recipes.md are
-what is declared; to write them anew: ``python tests/test_docs.py``.
-"""
+"""The documentation is true: generated where it can be, checked where it cannot."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import shlex
@@ -29,113 +24,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from clipsyn.analyses import ANALYSES
 from clipsyn.cli import main
-from clipsyn.evaluation.selection import Selection
-from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.report.page_settings import ReportSettings
-from clipsyn.settings import REQUIRED, Setting, Settings, declared, defaults
 
 ROOT = Path(__file__).parents[1]
-CLI, RECIPES = ROOT / "docs" / "cli.md", ROOT / "docs" / "recipes.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WIDTH = 100
-
-INTRODUCTION = """\
-# Commands
-
-The output of `clipsyn COMMAND --help` for every command, written by `python tests/test_docs.py`.
-
-- Results go to standard output, everything else to standard error. `clipsyn -q` drops progress and
-  plans.
-- Progress is a bar for each cell on a terminal, and a line every ten seconds elsewhere.
-- Names come from whoever made a store. On a terminal and in JSON, control characters, line breaks
-  and overrides of the direction of writing in them are written out (`\\u001b`). CSV and Parquet
-  hold names as they are, with one exception: in CSV a text that a spreadsheet would run (it begins
-  with `=`, `+`, `-` or `@` and is no number) gets a `'` in front, which `clipsyn import` takes off,
-  and `clipsyn extract` in manifests.
-- A command checks the files that it is to write before it starts to work.
-- `CLIPSYN_STORE` is the store if a command names none, `CLIPSYN_DATA` the `--data-root`.
-
-| exit status | |
-| --- | --- |
-| 0 | done, or there was nothing to do |
-| 1 | you answered no; no `extract` extra, disk space, memory or permission; another package fails |
-| 2 | an option, name or recipe that cannot work |
-| 3 | images, labels, class names or a checkpoint that are not what they should be |
-| 4 | no store or cell there, or one made from something else, damaged, or of a newer format |
-| 130 | stopped by Ctrl-C (`extract`, `run`: or SIGTERM); the same command goes on from there |
-"""
-
-
-def reference() -> str:
-    """The content of docs/cli.md."""
-    settings: dict[str, Any] = {**main.context_settings, "terminal_width": WIDTH}
-    group = click.Context(main, info_name="clipsyn", **settings)
-    contexts = [group] + [
-        click.Context(command, group, info_name=name)
-        for name, command in sorted(main.commands.items())
-    ]
-    return "\n".join([INTRODUCTION, *map(_section, contexts)])
-
-
-def _section(context: click.Context) -> str:
-    lines = context.get_help().splitlines()
-    text = "\n".join(line.rstrip() for line in lines)
-    return f"## {context.command_path}\n\n```text\n{text}\n```\n"
-
-
-def recipes() -> str:
-    """The content of docs/recipes.md, with its tables of settings as they are declared now."""
-    tables = {
-        "evaluate": _rows(ProtocolSettings, {*declared(ProtocolSettings)} - {"output"}),
-        "report": _rows(ReportSettings, {*declared(ReportSettings)}),
-        "shared": _rows(Selection, {*declared(Selection)}),
-        "analyses": [row for name in ANALYSES for row in _stage_rows(name)],
-    }
-    text = RECIPES.read_text("utf-8")
-    for name, rows in tables.items():
-        heads = ["stage", "field", "default", ""][-len(rows[0]) :]
-        lines = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
-        table = "\n".join(lines).replace("|  |", "| |")
-        mark = re.compile(f"(<!-- settings: {name} -->\n).*?(<!-- settings end -->)", re.S)
-        text, times = mark.subn(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
-        assert times == 1, name
-    return text
-
-
-def _stage_rows(name: str) -> list[list[str]]:
-    """The settings that not all stages have, or that have another default than for most."""
-    settings, usual = ANALYSES.load(name).settings, defaults(Selection)
-    own = {it for it, default in defaults(settings).items() if usual.get(it, ...) != default}
-    return [
-        [f"`{name}`", *row] if n == 0 else ["", *row] for n, row in enumerate(_rows(settings, own))
-    ]
-
-
-def _rows(settings: type[Settings], names: set[str]) -> list[list[str]]:
-    """Name, default, and what help says, without what is said of the command line alone."""
-    every = declared(settings)
-    flags = {flag: name for name, it in every.items() for flag in (it.flag, f"--{name}")}
-    rows = []
-    for name, default in defaults(settings).items():
-        if name in names:
-            said = re.sub("[;,:] (repeated or with commas|see above)", "", every[name].help)
-            said = re.sub(r"--[a-z-]+", lambda flag: f"`{flags.get(flag[0], flag[0])}`", said)
-            choices = ", ".join(f"`{choice}`" for choice in every[name].choices)
-            told = f"{choices}: {said}" if choices else said
-            rows.append([f"`{name}`", _default(every[name], default), told])
-    return rows
-
-
-def _default(it: Setting, default: Any) -> str:
-    if default is None:
-        return it.instead_of_none
-    if default is REQUIRED:
-        return "needed"
-    if isinstance(default, tuple):
-        return f"`[{', '.join(map(str, default))}]`" if default else "none"
-    return f"`{json.dumps(default)}`".replace('"', "") if default != {} else "none"
+MADE = ("cli.md", "settings.md")  # by docs/reference.py, when the site is built
+FILES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *(file for file in FILES if file.name not in MADE)]
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
@@ -158,30 +52,28 @@ SHELL = [
 ]
 
 
-def test_the_reference_is_up_to_date() -> None:
-    """In a process of its own: click keeps for ever how a command was asked for its help first."""
-    written = subprocess.run(
-        [sys.executable, __file__, "-"],
-        capture_output=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-    )
-    assert CLI.read_bytes() == written.stdout, "run: python tests/test_docs.py"
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the pages that are made from the code.
 
-
-def test_settings_in_recipes_are_up_to_date() -> None:
-    assert RECIPES.read_text("utf-8") == recipes(), "run: python tests/test_docs.py"
+    Made in a process of its own: click keeps for ever how a command was asked for its help first.
+    """
+    folder = tmp_path_factory.mktemp("reference")
+    made = [sys.executable, ROOT / "docs" / "reference.py", folder]
+    subprocess.run(made, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return folder
 
 
 @pytest.mark.parametrize("name", main.commands)
-def test_every_command_explains_itself(name: str) -> None:
+def test_every_command_explains_itself(name: str, reference: Path) -> None:
     command = main.commands[name]
     assert command.help
     assert not command.get_short_help_str(limit=60).endswith("...")
-    assert f"## clipsyn {name}\n" in CLI.read_text("utf-8")
+    _, _, section = (reference / "cli.md").read_text("utf-8").partition(f"## clipsyn {name}\n")
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+            assert parameter.opts[0] in section.partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("name", main.commands)
@@ -239,10 +131,11 @@ def test_recipes_in_the_documentation_are_recipes(page: Path) -> None:
         Recipe.model_validate(yaml.safe_load(block))
 
 
-def test_every_field_of_a_recipe_is_documented() -> None:
+def test_every_field_of_a_recipe_is_documented(reference: Path) -> None:
     from clipsyn.run.recipe import STAGES, Recipe
 
-    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    pages = (ROOT / "docs" / "recipes.md", reference / "settings.md")
+    text = "".join(page.read_text("utf-8") for page in pages)
     for model in (Recipe, *STAGES.values()):
         missing = [name for name in model.model_fields if f"`{name}`" not in text]
         assert not missing, model.__name__
@@ -422,11 +315,3 @@ def run_command(words: Sequence[str], what: str = "") -> None:
     result = CliRunner().invoke(main, words, input="y\n")
     signal.signal(signal.SIGTERM, handler)
     assert result.exit_code == 0, f"{what}\n{result.output}\n{result.exception!r}"
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["-"]:
-        sys.stdout.write(reference())
-    else:
-        CLI.write_text(reference(), encoding="utf-8")
-        RECIPES.write_text(recipes(), encoding="utf-8")

@@ -31,8 +31,9 @@ def test_every_page_is_in_the_menu_once() -> None:
         if not path.relative_to(ROOT).parts[0].startswith((".", "runs"))
     }
     assert len(PAGES) == len(set(PAGES))
+    made = {"docs/cli", "docs/settings"}  # when the site is built
     assert files - {*PAGES} == {CONF["root_doc"]}
-    assert [page for page in PAGES if not any(ROOT.glob(f"{page}.*"))] == []
+    assert {page for page in PAGES if not any(ROOT.glob(f"{page}.*"))} <= made <= {*PAGES}
 
 
 def test_every_public_name_is_documented_once() -> None:

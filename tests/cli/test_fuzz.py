@@ -28,7 +28,7 @@ from clipsyn.run.recipe import STAGES
 from clipsyn.store.features import FeatureStore
 from tests.remote import copying
 
-DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/cli.md, and `clipsyn.errors`
+DOCUMENTED = {0, 1, 2, 3, 4, 130}  # docs/reference.py, and `clipsyn.errors`
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 TEXTS = (
     "",
