@@ -38,7 +38,6 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     ],
     "Analyse": [
         "docs/analysis",
-        "docs/figures",
         "docs/tables",
         "docs/report",
         "docs/evaluating",
@@ -57,11 +56,11 @@ CONTENTS = {  # parts of the menu; every page is in one of them
     ],
     "Reference": ["docs/cli", "docs/settings", "docs/python", "docs/api"],
     "Develop": [
-        "docs/overview",
-        "docs/extending",
+        "docs/dev/overview",
+        "docs/dev/extending",
         "CONTRIBUTING",
         "SECURITY",
-        "docs/decisions",
+        "docs/dev/decisions",
         "pipelines/zoo/README",
         "CHANGELOG",
     ],

@@ -19,7 +19,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
     *(ROOT / name for name in ("benchmarks/README.md", "pipelines/zoo/README.md")),
     ROOT / "pipelines" / "paper" / "README.md",
-    *(it for it in sorted(ROOT.glob("docs/*.md")) if it.name not in ("cli.md", "settings.md")),
+    *(it for it in sorted(ROOT.glob("docs/**/*.md")) if it.name not in ("cli.md", "settings.md")),
 ]
 _BLOCK = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
 _FORMULA = re.compile(r"^\$\$.*?\$\$$", re.M | re.S)

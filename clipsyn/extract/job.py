@@ -178,7 +178,7 @@ def _distinct(texts: Sequence[str], option: str) -> list[str]:
 
 
 def settle_process() -> None:
-    """What must be set before torch is imported; docs/decisions.md says what it gains."""
+    """What must be set before torch is imported; docs/dev/decisions.md says what it gains."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -252,7 +252,7 @@ class PerceptronRouter(Router):
     random_state: seed of the network's start. The order of the samples does not depend on it.
 
     `steps`, `epochs` and `holdout` are from cross-validation on the shipped training splits, whose
-    numbers are in docs/decisions.md (32).
+    numbers are in docs/dev/decisions.md (32).
 
     A support that is larger than memory takes `epochs` passes at most, and two beside them: one for
     the held-out samples, which stay in memory (the same share of each class, at most 256 MiB), and

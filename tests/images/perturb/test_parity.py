@@ -2,7 +2,7 @@
 
 corrupt-tta, and imagecorruptions-imaug where corrupt-tta left the published code: its motion_blur
 is a box, its fog has one decay, its spatter and the swap of its glass_blur are its own.
-To print the table of docs/extracting.md: ``python tests/images/perturb/test_parity.py``.
+To print what docs/extracting.md sums up: ``python tests/images/perturb/test_parity.py``.
 """
 
 from __future__ import annotations
