@@ -7,17 +7,19 @@ and the oracle of independent errors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 import polars as pl
 
 from clipsyn.evaluation.methods import CHOSEN
+from clipsyn.evaluation.results.view import Numbers
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL
 from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
-from clipsyn.show.tables import WIDTH, Best, best_of_columns, table_of
+from clipsyn.show.tables import WIDTH, Measure, measures_table
 from clipsyn.show.titles import mean_over, title, where
 
 BEST = "best on test"
@@ -112,36 +114,37 @@ def by_dataset(frame: pl.DataFrame, about: str) -> Table:
     shots, last = _shots(frame), at_most_shots(frame)
     table = last.pivot(on="dataset", index="method", values="value")
     datasets = [name for name in table.columns if name != "method"]
-    table = table.with_columns(mean=pl.mean_horizontal(datasets))
-    columns = [*datasets, "mean"] if len(datasets) > 1 else datasets
-    gained = []
+    numbers = [table.select(mean=pl.mean_horizontal(datasets)).to_series()]
     for name, reference in (("gain", CHOSEN), ("over it", BEST)):
         if reference in table["method"]:
             gains = _gains(table, datasets, reference)
-            table = table.with_columns(gains.mean_horizontal().alias(name))
-            gained.append(name)
-            if reference == CHOSEN and len(datasets) > 1:
-                table = table.with_columns(gains.min_horizontal().alias("least"))
-                gained.append("least")
-    table = _ordered(table.select("method", *columns, *gained))
-    ends = last.select("dataset", "method", "value", "ci_low", "ci_high").iter_rows()
-    cells = {(method, dataset): _between(*numbers) for dataset, method, *numbers in ends}
-    return table_of(
-        [
-            row | {name: cells.get((row["method"], name)) for name in datasets}
-            for row in table.iter_rows(named=True)
-        ],
-        title=title(about, _fitted_on(shots)),
-        percent=[*columns, *gained],
-        headers={"over it": "over best\non test"},
-        best=_best_cells(table, columns),
-    )
+            numbers.append(gains.mean_horizontal().alias(name))
+            numbers += [gains.min_horizontal().alias("least")] * (reference == CHOSEN)
+    shown = [it.name for it in numbers if len(datasets) > 1 or it.name not in ("mean", "least")]
+    table = table.select("method", *numbers)
+    rows: dict[str, Numbers] = {
+        row.pop("method"): {name: {"value": value} for name, value in row.items()}
+        for row in table.rows(named=True)
+    }
+    for row in last.rows(named=True):
+        rows[row["method"]] |= {row["dataset"]: row}
+    columns = [Measure(name, name, best="most", cell=_with_ends) for name in datasets]
+    columns += [_OF_ALL[name] for name in shown]
+    return _table(rows, columns, title(about, _fitted_on(shots)))
 
 
-def _between(value: float | None, low: float | None, high: float | None) -> Cell:
+_OF_ALL = {
+    "mean": Measure("mean", "mean", best="most"),
+    "gain": Measure("gain", "gain"),
+    "least": Measure("least", "least"),
+    "over it": Measure("over it", "over it", "over best\non test"),
+}
+
+
+def _with_ends(row: Mapping[str, Any]) -> Cell:
     """An accuracy; tables of text have no room for its interval, others have."""
-    interval = interval_cell({"ci_low": low, "ci_high": high})
-    return percent_cell(value)._replace(low=interval.low, high=interval.high)
+    interval = interval_cell(row)
+    return percent_cell(row.get("value"))._replace(low=interval.low, high=interval.high)
 
 
 def _gains(table: pl.DataFrame, datasets: Sequence[str], reference: str) -> pl.DataFrame:
@@ -181,14 +184,28 @@ def by_perturbation(frame: pl.DataFrame, labels: Sequence[str], about: str) -> T
 
 def _means(frame: pl.DataFrame, columns: dict[str, pl.DataFrame], title: str) -> Table:
     """A line a method, and for each column the mean of its rows over datasets."""
-    table = frame.select(pl.col("method").unique())
-    for name, rows in columns.items():
-        mean = rows.group_by("method").agg(pl.col("value").mean().alias(name))
-        table = table.join(mean, on="method", how="left")
-    table = _ordered(table)
-    return table_of(
-        table, title=title, percent=list(columns), best=_best_cells(table, list(columns))
-    )
+    rows: dict[str, Numbers] = {method: {} for method in frame["method"].unique()}
+    for name, part in columns.items():
+        means = part.group_by("method").agg(pl.col("value").mean())
+        for row in means.rows(named=True):
+            rows[row["method"]] |= {name: row}
+    return _table(rows, [Measure(name, name, best="most") for name in columns], title)
+
+
+def _table(rows: Mapping[str, Numbers], columns: Sequence[Measure], title: str) -> Table:
+    """The reference first, then the order of the registry; what knows the test labels last.
+
+    The best are those among methods that do not know these.
+    """
+
+    def place(method: str) -> tuple[int, int, str]:
+        if method in _KNOW_TEST:
+            return 2, _KNOW_TEST.index(method), method
+        return int(method != CHOSEN), place_of(method), method
+
+    lines = [({"method": method}, rows[method]) for method in sorted(rows, key=place)]
+    fair = len(rows.keys() - set(_KNOW_TEST))
+    return measures_table(lines, columns, fair, title=title)
 
 
 def _fitted_on(shots: Sequence[str]) -> str:
@@ -214,21 +231,3 @@ def _at(frame: pl.DataFrame, shots: str | None) -> pl.DataFrame:
 def _shots(frame: pl.DataFrame) -> list[str]:
     there = set(frame["shots"].drop_nulls())
     return [*sorted(there - {FULL}, key=int), *(there & {FULL})]
-
-
-def _ordered(table: pl.DataFrame) -> pl.DataFrame:
-    """The reference first, then the order of the registry; what knows the test labels last."""
-
-    def place(method: str) -> tuple[int, int, str]:
-        if method in _KNOW_TEST:
-            return 2, _KNOW_TEST.index(method), method
-        return int(method != CHOSEN), place_of(method), method
-
-    methods = table["method"].to_list()
-    return table[sorted(range(len(methods)), key=lambda row: place(methods[row]))]
-
-
-def _best_cells(table: pl.DataFrame, columns: Sequence[str]) -> Best:
-    """The largest value of each column, among rows that do not know the test labels."""
-    fair = table.filter(~pl.col("method").is_in(_KNOW_TEST))  # these are the first rows
-    return best_of_columns(fair.rows(named=True), columns)

@@ -43,14 +43,12 @@ def pair_matrix(
             value = values.get((side.metric, frozenset((one, other))))
             line[column] = diagonal[one] if i == j else side.cell(value)
         lines.append(line)
-    heads = names.heads
     return table_of(
         lines,
         title=title,
-        headers=heads,
-        labels=names.labels,
-        right=list(heads),
-        notes=f"{note}{_uneven(part, above.metric)}{names.legend}",
+        names=names,
+        right=list(names.heads),
+        notes=f"{note}{_uneven(part, above.metric)}",
     )
 
 

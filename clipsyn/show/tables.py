@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -50,7 +50,6 @@ def table_of(
     names: ShortNames | None = None,
     right: Collection[str] = (),
     best: Best | None = None,
-    tied: Collection[Place] = (),
     below: Iterable[str] = (),
     notes: str = "",
 ) -> Table:
@@ -75,7 +74,7 @@ def table_of(
     }
     shown = {name: printable_lines(heads.get(name, name)) for name in values}
     named = _labels(shown, intervals, wholes)
-    alike = {*tied, *_read_the_same(cells, best or {})}
+    alike = _read_the_same(cells, best or {})
     columns = (
         Column(
             name,
@@ -89,28 +88,42 @@ def table_of(
         )
         for name, of_column in values.items()
     )
+    notes = "\n".join(filter(None, [notes, names.legend if names else ""]))
     return Table(tuple(columns), printable_lines(title), tuple(filter(None, below)), notes)
 
 
 class Measure(NamedTuple):
     """A column of a table as data: the values of one metric.
 
-    head, label: see `Column`. interval: whether the 95 % interval stands beside; with "known" it is
-    left out where no row knows its own. percent: whether values are shares. best: "most" or "least"
-    to point these out.
+    metric: the key of its row in the numbers of a line. head, label: see `Column`. interval:
+    whether the 95 % interval stands beside; with "known" it is left out where no line knows its
+    own. percent: whether values are shares. best: "most" or "least" to point these out, of the
+    column, or of each line among all columns that ask for it. optional: left out where no line
+    knows a value. cell: how a row, which may be empty, is written where a number is not enough.
     """
 
     name: str
-    metric: str
+    metric: Any
     head: str = ""
     label: str = ""
     interval: bool | Literal["known"] = False
     percent: bool = True
     digits: int | None = None
-    best: Literal["most", "least", ""] = ""
+    best: Literal["most", "least", "most of line", "least of line", ""] = ""
+    optional: bool = False
+    cell: Callable[[Mapping[str, Any]], Cell] | None = None
+
+    def of(self, numbers: Numbers) -> dict[str, Any]:
+        """Its cells of one line: the value, and the interval beside it."""
+        row = numbers.get(self.metric, {})
+        value = self.cell(row) if self.cell else row.get("value")
+        if not self.interval:
+            return {self.name: value}
+        between = interval_cell(row, None if self.percent else self.digits)
+        return {self.name: value, interval_of(self.name): between}
 
 
-Numbers = Mapping[str, Mapping[str, Any]]  # rows of results by metric
+Numbers = Mapping[Any, Mapping[str, Any]]  # rows of results by metric, or by what else they are of
 Line = tuple[Mapping[str, Any], Numbers]  # what it is about, and other cells; its numbers
 
 
@@ -124,20 +137,17 @@ def measures_table(
     """
     measures = [column for column in columns if isinstance(column, Measure)]
     rows = [_line(cells, numbers, columns) for cells, numbers in lines]
-    for name in [interval_of(it.name) for it in measures if it.interval == "known"]:
-        if all(row[name] == UNKNOWN for row in rows):
-            rows = [{key: cell for key, cell in row.items() if key != name} for row in rows]
-    best: dict[Place, Collection[Place]] = {}
-    for it in measures:
-        compared = [it.name] if it.best else []
-        best |= best_of_columns(rows[:fair], compared, least=it.best == "least")
+    if_known = {interval_of(it.name) for it in measures if it.interval == "known"}
+    if_known |= {it.name for it in measures if it.optional}
+    unknown = {name for name in if_known if all(_is_unknown(row[name]) for row in rows)}
     return table_of(
-        rows,
+        [{name: cell for name, cell in row.items() if name not in unknown} for row in rows],
         percent=[it.name for it in measures if it.percent],
         digits={it.name: it.digits for it in measures if it.digits is not None},
         headers={it.name: it.head for it in measures if it.head} | about.pop("headers", {}),
-        labels={it.name: it.label for it in measures if it.label},
-        best=best,
+        labels={it.name: it.label for it in measures if it.label} | about.pop("labels", {}),
+        right=[*(it.name for it in measures), *about.pop("right", ())],
+        best=_best(measures, [numbers for _, numbers in lines[:fair]]),
         **about,
     )
 
@@ -147,13 +157,32 @@ def _line(
 ) -> dict[str, Any]:
     line = {name: cell for name, cell in cells.items() if name not in columns}
     for column in columns:
-        if isinstance(column, str):
-            line |= {column: cells[column]} if column in cells else {}
-        else:
-            digits = None if column.percent else column.digits
-            beside = measured(column.name, numbers.get(column.metric, {}), digits)
-            line |= beside if column.interval else {column.name: beside[column.name]}
+        if isinstance(column, Measure):
+            line |= column.of(numbers)
+        elif column in cells:
+            line[column] = cells[column]
     return line
+
+
+def _is_unknown(cell: Any) -> bool:
+    return known(cell) is None or cell == UNKNOWN
+
+
+def _best(measures: Sequence[Measure], lines: Sequence[Numbers]) -> Best:
+    """The cells with the largest number of each column or line, or the least; all of equal ones."""
+    compared: dict[Any, dict[Place, float]] = {}
+    for measure in filter(lambda it: it.best, measures):
+        for at, numbers in enumerate(lines):
+            value = known(numbers.get(measure.metric, {}).get("value"))
+            one_of = at if measure.best.endswith("of line") else measure.name
+            if value is not None:
+                among = compared.setdefault((measure.best, one_of), {})
+                among[at, measure.name] = value
+    best: dict[Place, Collection[Place]] = {}
+    for (kind, _), values in compared.items():
+        end = (min if kind.startswith("least") else max)(values.values())
+        best |= {place: values.keys() for place, value in values.items() if value == end}
+    return best
 
 
 class _Values(NamedTuple):
@@ -217,46 +246,6 @@ def interval_of(column: str) -> str:
     return f"95 % of {column}"
 
 
-def measured(
-    column: str, row: Mapping[str, Any], digits: int | None = None
-) -> dict[str, float | Cell | None]:
-    """Two cells of a line: the value of a row of results, and its interval beside it.
-
-    digits: as `clipsyn.show.numbers.interval` takes them. The row may be empty.
-    """
-    return {column: row.get("value"), interval_of(column): interval_cell(row, digits)}
-
-
-def best_of_columns(
-    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, least: bool = False
-) -> Best:
-    """The cells with the largest number of each column, or the least; all of equal ones."""
-    best: dict[Place, Collection[Place]] = {}
-    for column in columns:
-        best |= _best({(at, column): row.get(column) for at, row in enumerate(rows)}, least)
-    return best
-
-
-def best_of_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, least: bool = False
-) -> Best:
-    """The cells with the largest number of each row among some columns, or the least."""
-    best: dict[Place, Collection[Place]] = {}
-    for at, row in enumerate(rows):
-        best |= _best({(at, column): row.get(column) for column in columns}, least)
-    return best
-
-
-def _best(values: Mapping[Place, float | None], least: bool) -> dict[Place, Collection[Place]]:
-    there = {
-        place: value
-        for place, value in values.items()
-        if value is not None and known(value) is not None
-    }
-    best = (min if least else max)(there.values(), default=None)
-    return {place: there.keys() for place, value in there.items() if value == best}
-
-
 class ShortNames(NamedTuple):
     """What backbones are shown as, by name in order, and what was cut off: "tiny-*/zoo"."""
 
@@ -282,6 +271,10 @@ class ShortNames(NamedTuple):
         heads = (wrapped(text, width) for text in self.short.values())
         return dict(zip(self.columns.values(), heads, strict=True))
 
+    def measures(self, **how: Any) -> list[Measure]:
+        """A column for each, of the row that numbers have by its name; how: see `Measure`."""
+        return [Measure(column, name, **how) for name, column in self.columns.items()]
+
     def cell(self, name: str) -> Cell:
         """A backbone in a row: by its short name, which stands for the whole one."""
         return Cell(self.short[name], name)
@@ -298,7 +291,7 @@ class ShortNames(NamedTuple):
             return ""
         space = "\N{NO-BREAK SPACE}"
         numbered = (f"{number}{space}{text}" for number, text in enumerate(self.short.values(), 1))
-        return "\n" + fill(", ".join(numbered) + ".", WIDTH).replace(space, " ")
+        return fill(", ".join(numbered) + ".", WIDTH).replace(space, " ")
 
     @property
     def _numbered(self) -> bool:

@@ -15,7 +15,7 @@ from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.sections import folded
 from clipsyn.show.numbers import NOTHING
 from clipsyn.show.table import paragraph
-from clipsyn.show.tables import best_of_columns, measured, table_of
+from clipsyn.show.tables import Measure, measures_table, table_of
 
 
 @pytest.fixture
@@ -63,21 +63,16 @@ def test_tables_too_large_for_a_page_stay_away(evidence, monkeypatch):
 
 
 class TestGridOfTable:
-    rows = (
-        {"method": "a<b", **measured("top-1", {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6})},
-        {"method": "c", **measured("top-1", {"value": 0.25, "ci_low": None, "ci_high": None})},
+    lines = (
+        ({"method": "a<b"}, {"acc1": {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}}),
+        ({"method": "c"}, {"acc1": {"value": 0.25, "ci_low": None, "ci_high": None}}),
     )
+    columns = (Measure("top-1", "acc1", interval=True, best="most"),)
 
     @pytest.fixture
     def grid(self):
-        table = table_of(
-            self.rows,
-            title="Methods",
-            percent=["top-1"],
-            best=best_of_columns(self.rows, ["top-1"]),
-            notes="what\nit means",
-        )
-        return grid_of_table(table)
+        about = {"title": "Methods", "notes": "what\nit means"}
+        return grid_of_table(measures_table(self.lines, self.columns, **about))
 
     def test_an_interval_stands_behind_its_number(self, grid):
         assert [head.text for head in grid.heads] == ["method", "top-1"]
@@ -96,7 +91,8 @@ class TestGridOfTable:
 
     def test_sentences_below_a_table_stand_before_its_notes(self):
         below = ["one\nand more", "two"]
-        grid = grid_of_table(table_of(self.rows, below=below, notes="what it means"))
+        about = {"below": below, "notes": "what it means"}
+        grid = grid_of_table(measures_table(self.lines, self.columns, **about))
         assert grid.note == "one and more; two what it means"
 
     def test_a_paragraph_has_no_columns(self):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clipsyn.show.latex import escaped, latex_of
 from clipsyn.show.table import SOFT_HYPHEN, Cell, paragraph
-from clipsyn.show.tables import best_of_columns, measured, table_of
+from clipsyn.show.tables import Measure, measures_table, table_of
 
 COMMANDS = {
     "textbackslash": "\\",
@@ -86,16 +86,16 @@ def rows_of(tex: str) -> list[list[str]]:
     return [re.split(r"(?<!\\) & ", line.removesuffix(r" \\")) for line in lines]
 
 
-ROWS = [
-    {"backbone": "a_b"} | measured("top-1", {"value": 0.7124, "ci_low": 0.7, "ci_high": 0.72}),
-    {"backbone": "[c]"} | measured("top-1", {"value": 0.7121, "ci_low": -0.01, "ci_high": 0.72}),
-    {"backbone": "oracle"} | measured("top-1", {}),
+LINES = [
+    ({"backbone": "a_b"}, {"acc1": {"value": 0.7124, "ci_low": 0.7, "ci_high": 0.72}}),
+    ({"backbone": "[c]"}, {"acc1": {"value": 0.7121, "ci_low": -0.01, "ci_high": 0.72}}),
+    ({"backbone": "oracle"}, {}),
 ]
 
 
 def test_a_table_for_a_paper():
-    best = best_of_columns(ROWS, ["top-1"])
-    table = table_of(ROWS, title="birds · 50 %", percent=["top-1"], best=best, notes="A_note.")
+    top = Measure("top-1", "acc1", interval=True, best="most")
+    table = measures_table(LINES, [top], title="birds · 50 %", notes="A_note.")
     assert latex_of({"": [table]}).split("\n") == [
         r"% \usepackage{adjustbox,booktabs}",
         "",
@@ -127,7 +127,8 @@ def test_a_table_for_a_paper():
 
 def test_intervals_have_the_decimals_of_their_text():
     row = {"value": 0.5, "ci_low": -0.0004, "ci_high": 0.25}
-    table = table_of([measured("tau", row, 2)], digits={"tau": 2})
+    tau = Measure("tau", "tau", interval=True, percent=False, digits=2)
+    table = measures_table([({}, {"tau": row})], [tau])
     assert rows_of(latex_of({"": [table]}))[1] == ["0.50", "[0.00, 0.25]"]
 
 
@@ -170,9 +171,9 @@ def test_heads_keep_their_lines():
 
 def test_what_stands_in_brackets_is_said_where_it_has_a_head_of_its_own():
     row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    rows = [measured("top-1", row) | measured("gain", row)]
+    columns = [Measure(name, "row", interval=True) for name in ("top-1", "gain")]
     heads = {"95 % of gain": "95 % over\nimages"}
-    tex = latex_of({"": [table_of(rows, percent=["top-1", "gain"], headers=heads)]})
+    tex = latex_of({"": [measures_table([({}, {"row": row})], columns, headers=heads)]})
     assert r"In brackets: 95 \% intervals, 95 \% over images." in tex
 
 

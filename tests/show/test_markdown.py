@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from clipsyn.show.markdown import markdown_of
 from clipsyn.show.table import SOFT_HYPHEN, Cell, Table, paragraph
-from clipsyn.show.tables import best_of_columns, table_of
+from clipsyn.show.tables import Measure, measures_table, table_of
 
 DASH = "\N{EN DASH}"
 NAMES = st.text(
@@ -53,13 +53,11 @@ PLAIN = {"table", "thead", "tbody", "tr", "th", "td", "p", "strong", "em"}
 
 
 def test_a_table_has_a_head_rows_and_marks():
-    rows = [{"method": "a", "top-1": 0.7124}, {"method": "b", "top-1": 0.7121}, {"method": "c"}]
-    best = best_of_columns(rows, ["top-1"])
-    table = table_of(
-        rows,
+    values = {"a": 0.7124, "b": 0.7121, "c": None}
+    table = measures_table(
+        [({"method": name}, {"acc1": {"value": value}}) for name, value in values.items()],
+        [Measure("top-1", "acc1", best="most")],
         title="birds",
-        percent=["top-1"],
-        best=best,
         below=["one", "1. two\nlines"],
         notes="two",
     )

@@ -9,7 +9,7 @@ import polars as pl
 
 from clipsyn.show.separated import csv_of
 from clipsyn.show.table import Cell, paragraph
-from clipsyn.show.tables import measured, shortened, table_of
+from clipsyn.show.tables import Measure, measures_table, shortened, table_of
 
 
 def read(text: str) -> list[list[dict[str, str]]]:
@@ -19,7 +19,8 @@ def read(text: str) -> list[list[dict[str, str]]]:
 
 def test_numbers_have_twelve_digits_and_intervals_are_two_columns():
     row = {"value": 0.285, "ci_low": 0.25, "ci_high": 2 / 3}
-    table = table_of([{"backbone": "a, b"} | measured("top-1", row)], percent=["top-1"])
+    top = Measure("top-1", "acc1", interval=True)
+    table = measures_table([({"backbone": "a, b"}, {"acc1": row})], [top])
     ((found,),) = read(csv_of({"": (table,)}))
     assert list(found) == ["backbone", "top-1", "top-1 low", "top-1 high"]
     assert found["backbone"] == "a, b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,7 +18,7 @@ from clipsyn.show.table import (
     one_line,
     percent_cell,
 )
-from clipsyn.show.tables import best_of_columns, best_of_rows, measured, shortened, table_of
+from clipsyn.show.tables import Measure, measures_table, shortened, table_of
 
 DASH = "\N{EN DASH}"
 
@@ -64,8 +65,9 @@ def test_no_text_of_a_cell_can_steer_a_terminal(text):
 
 def test_intervals_know_whose_they_are():
     row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    rows = [measured("top-1", row) | measured("tau", row, 2)]
-    number, interval, tau, of_tau = table_of(rows, percent=["top-1"]).columns
+    top = Measure("top-1", "row", interval=True)
+    tau = Measure("tau", "row", interval=True, percent=False, digits=2)
+    number, interval, tau, of_tau = measures_table([({}, {"row": row})], [top, tau]).columns
     assert (number.interval_of, interval.interval_of) == (None, "top-1")
     assert (tau.interval_of, of_tau.interval_of) == (None, "tau")
     assert interval.cells[0][2:] == (25.0, 75.0)
@@ -115,32 +117,29 @@ def test_a_head_that_says_nothing_has_the_name_for_its_label():
 ROWS = [{"a": 0.7124, "b": 0.10}, {"a": 0.7121, "b": 0.30}, {"a": 0.70, "b": 0.3}, {}]
 
 
+def compared(rows: list[dict[str, float]], fair: int | None = None, **how: Any) -> Table:
+    lines = [({}, {name: {"value": value} for name, value in row.items()}) for row in rows]
+    return measures_table(lines, [Measure(name, name, **how) for name in ("a", "b")], fair)
+
+
 def marked(table: Table, kind: str) -> set[tuple[int, str]]:
     return {(row, column.name) for column in table.columns for row in getattr(column, kind)}
 
 
 def test_what_reads_like_the_best_ties_with_it():
-    best = best_of_columns(ROWS, ["a", "b"])
-    table = table_of(ROWS, percent=["a", "b"], best=best)
+    table = compared(ROWS, best="most")
     assert marked(table, "best") == {(0, "a"), (1, "b"), (2, "b")}
     assert marked(table, "tied") == {(1, "a")}  # 71.2, as the best
     assert table.has_ties
-    assert not table_of(ROWS, digits={"a": 4, "b": 4}, best=best).has_ties
+    assert not compared(ROWS, best="most", percent=False, digits=4).has_ties
 
 
 def test_ties_are_among_what_was_compared():
     rows = [{"a": 0.7124, "b": 0.7121}, {"a": 0.7122, "b": 0.1}]
-    table = table_of(rows, percent=["a", "b"], best=best_of_rows(rows, ["a", "b"]))
+    table = compared(rows, best="most of line")
     assert marked(table, "best") == {(0, "a"), (1, "a")}
     assert marked(table, "tied") == {(0, "b")}
-    fair = table_of(rows, percent=["a"], best=best_of_columns(rows[:1], ["a"]))
-    assert marked(fair, "tied") == set()
-
-
-def test_ties_may_be_given():
-    best = best_of_columns(ROWS, ["a"])
-    table = table_of(ROWS, digits={"a": 4}, best=best, tied={(2, "a")})
-    assert marked(table, "tied") == {(2, "a")}
+    assert marked(compared(rows, 1, best="most"), "tied") == set()
 
 
 def test_a_caption_is_the_title_on_one_line():

@@ -8,14 +8,12 @@ import pytest
 
 from clipsyn.show.tables import (
     Measure,
-    best_of_columns,
-    best_of_rows,
     interval_of,
-    measured,
     measures_table,
     shortened,
     show,
 )
+from clipsyn.show.text import text_of
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")
@@ -134,21 +132,31 @@ def test_a_column_of_numbers_that_nobody_knows_lines_up_on_the_right():
 
 def test_a_value_and_its_interval_stand_side_by_side():
     row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    rows = [measured("top-1", row) | measured("tau", row, digits=2), measured("top-1", {})]
-    lines = show(rows, percent=["top-1"], digits={"tau": 2}, terminal=False).split("\n")
+    top = Measure("top-1", "row", interval=True)
+    columns = [top, Measure("tau", "row", interval=True, percent=False, digits=2)]
+    numbers = [({}, {"row": row}), ({}, {})]
+    lines = text_of([measures_table(numbers, columns)], terminal=False).split("\n")
     assert re.split("  +", lines[0]) == ["top-1", "95 %", "tau", "95 %"]
     assert re.split("  +", lines[2]) == [" 50.0", f"25.0{DASH}75.0", "0.50", "0.25 to 0.75"]
     assert lines[3].split() == [DASH] * 4
-    other = show(rows, headers={interval_of("tau"): "of tau"}, terminal=False)
+    other = text_of([measures_table(numbers, columns, headers={interval_of("tau"): "of tau"})])
     assert re.split("  +", other.split("\n")[0]) == ["top-1", "95 %", "tau", "of tau"]
 
 
-def test_the_best_cells_of_columns_and_of_rows():
+@pytest.mark.parametrize(
+    ("kind", "best"),
+    [
+        ("most", {(1, "a"), (0, "b"), (1, "b")}),
+        ("least", {(0, "a"), (0, "b"), (1, "b")}),
+        ("most of line", {(0, "b"), (1, "b")}),
+        ("least of line", {(0, "a"), (1, "a")}),
+    ],
+)
+def test_the_best_cells_of_columns_and_of_lines(kind, best):
     rows = [{"a": 1.0, "b": 3.0}, {"a": 2.0, "b": 3.0}, {"a": math.nan}]
-    assert set(best_of_columns(rows, ["a", "b"])) == {(1, "a"), (0, "b"), (1, "b")}
-    assert set(best_of_columns(rows, ["a"], least=True)) == {(0, "a")}
-    assert set(best_of_rows(rows, ["a", "b"])) == {(0, "b"), (1, "b")}
-    assert set(best_of_rows(rows, ["a", "b"], least=True)) == {(0, "a"), (1, "a")}
+    lines = [({}, {name: {"value": value} for name, value in row.items()}) for row in rows]
+    table = measures_table(lines, [Measure(name, name, best=kind) for name in "ab"])
+    assert {(row, column.name) for column in table.columns for row in column.best} == best
 
 
 def test_what_all_names_share_is_cut_off_and_said():
@@ -161,12 +169,16 @@ def test_what_all_names_share_is_cut_off_and_said():
 def test_tables_can_be_read_cell_by_cell(read_table):
     """What the tests of all tables use."""
     row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    rows = [
-        {"backbone": "RN", "and": "ViT-16"} | measured("top-1", row) | measured("gain", row),
-        {"backbone": "ViT-16", "and": "ViT-8", "top-1": 0.125},
+    lines = [
+        ({"backbone": "RN", "and": "ViT-16"}, {"acc1": row, "gain": row}),
+        ({"backbone": "ViT-16", "and": "ViT-8"}, {"acc1": {"value": 0.125}}),
     ]
-    heads = {"backbone": "back-\nbone", "gain": "a\ngain"}
-    text = show(rows, title="birds/test · clean", headers=heads, percent=["top-1"], terminal=False)
+    columns = [
+        Measure("top-1", "acc1", interval=True),
+        Measure("gain", "gain", "a\ngain", interval=True),
+    ]
+    about = {"title": "birds/test · clean", "headers": {"backbone": "back-\nbone"}}
+    text = text_of([measures_table(lines, columns, **about)], terminal=False)
     table = read_table(f"{text}\na sentence that stands right below it")
     names = ["back-bone", "and", "top-1", "95 % of top-1", "a gain", "95 % of a gain"]
     assert table.columns == names

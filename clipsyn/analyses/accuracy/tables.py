@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import polars as pl
 
@@ -22,12 +21,12 @@ from clipsyn.show.frames import is_nan
 from clipsyn.show.numbers import points
 from clipsyn.show.table import Table, Tables
 from clipsyn.show.tables import (
+    Line,
+    Measure,
     ShortNames,
-    best_of_rows,
     interval_of,
-    measured,
+    measures_table,
     shortened,
-    table_of,
 )
 from clipsyn.show.titles import common, title, where
 
@@ -37,7 +36,11 @@ were independent within each class, an upper mark; with few images a class it sa
 lead of the oracle in points over the best single backbone, which is chosen row by row on these very
 images."""
 _COMMON_IMAGES = "\nOracle and gain are over the images that all backbones have a prediction for."
-_OPTIONAL = {"acc5": "top-5", "mean_per_class_recall": "mean per class"}  # metric: column
+_ALONE = (
+    Measure("top-1", "acc1", interval=True, best="most"),
+    Measure("top-5", "acc5", optional=True),
+    Measure("mean per class", "mean_per_class_recall", optional=True),
+)
 
 
 def tables(frame: pl.DataFrame, settings: ZeroshotSettings) -> dict[str, Tables]:
@@ -59,73 +62,50 @@ def _summary(frame: pl.DataFrame) -> Table:
     names = shortened(sorted(backbones(singles(frame))))
     shared = common(frame, ("split", "prompts"))
     parts = named_parts(frame).values()
-    rows = [_line(part, names, shared) for part in parts]
-    columns = list(names.columns.values())
     about = ["zero-shot top-1 accuracy in %", *(f"{name} {shared[name]}" for name in shared)]
     about += [names.phrase] if names.pattern else []
     uneven = "" if all(map(_has_same_images, parts)) else _COMMON_IMAGES
-    return table_of(
-        rows,
-        percent=["chance", *columns, "oracle", "independent", "gain"],
-        headers={"independent": "indep."},
+    columns: list[Measure | str] = [
+        Measure("chance", "chance acc1"),
+        *names.measures(best="most of line"),
+        "best",
+        Measure("oracle", "oracle acc1"),
+        Measure("independent", "oracle acc1_independent", "indep."),
+        Measure("gain", "oracle gain"),
+    ]
+    return measures_table(
+        [_line(part, names, shared) for part in parts],
+        columns,
         names=names,
-        best=best_of_rows(rows, columns),
-        notes=f"{'; '.join(about)}.\n{_NOTE}{uneven}{names.legend}",
+        notes=f"{'; '.join(about)}.\n{_NOTE}{uneven}",
     )
 
 
-def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> dict[str, Any]:
-    by_backbone = numbers_by(singles(part), "backbone")
-    oracle, chance = _of(part, "oracle"), _of(part, "chance")
-    return {
-        **{name: part[name][0] for name in WHERE if name not in shared},
-        "n": max(metrics["acc1"]["n"] for metrics in by_backbone.values()),
-        "chance": _value(chance, "acc1"),
-        **{
-            column: _value(by_backbone.get(name, {}), "acc1")
-            for name, column in names.columns.items()
-        },
+def _line(part: pl.DataFrame, names: ShortNames, shared: Collection[str]) -> Line:
+    """What a part is about, and its numbers: of a backbone by its name, of others by theirs too."""
+    alone = {row["backbone"]: row for row in singles(part).filter(metric="acc1").rows(named=True)}
+    others = part.filter(pl.col("ensemble").is_not_null()).rows(named=True)
+    about = {name: part[name][0] for name in WHERE if name not in shared}
+    about |= {
+        "n": max(row["n"] for row in alone.values()),
         "best": names.cell(best_single(part)["backbone"]),
-        "oracle": _value(oracle, "acc1"),
-        "independent": _value(oracle, "acc1_independent"),
-        "gain": _value(oracle, "gain"),
     }
+    return about, alone | {f"{row['ensemble']} {row['metric']}": row for row in others}
 
 
 def _backbones(part: pl.DataFrame) -> Table:
     """A line for each backbone: top-1 and its interval, top-5 and mean per class in percent, n."""
-    oracle, chance = _of(part, "oracle"), _value(_of(part, "chance"), "acc1")
-    methods = [*numbers_by(singles(part), "backbone").items()]
-    methods += [("oracle", oracle)] if oracle else []
-    optional = {
-        metric: column
-        for metric, column in _OPTIONAL.items()
-        if any(metric in metrics for _, metrics in methods)
-    }
-    best = best_single(part)
-    alone = [(line, "top-1") for line in range(len(methods) - bool(oracle))]
-    return table_of(
-        [
-            {
-                "backbone": name,
-                **measured("top-1", metrics["acc1"]),
-                **{column: _value(metrics, metric) for metric, column in optional.items()},
-                "n": metrics["acc1"]["n"],
-            }
-            for name, metrics in methods
-        ],
-        title=title(
-            *where(part.row(0, named=True), WHERE),
-            None if chance is None else f"chance {100 * chance:.1f} %",
-        ),
-        percent=["top-1", *optional.values()],
+    alone = numbers_by(singles(part), "backbone")
+    oracle, chance = (numbers(part.filter(ensemble=name)) for name in ("oracle", "chance"))
+    methods = [*alone.items(), *([("oracle", oracle)] if oracle else [])]
+    guess = f"chance {100 * chance['acc1']['value']:.1f} %" if chance else ""
+    return measures_table(
+        [({"backbone": name, "n": of["acc1"]["n"]}, of) for name, of in methods],
+        (*_ALONE, "n"),
+        len(alone),
+        title=title(*where(part.row(0, named=True), WHERE), guess),
         headers={interval_of("top-1"): "95 % interval"},
-        best={
-            (line, "top-1"): alone
-            for line, (_, metrics) in enumerate(methods)
-            if metrics["acc1"]["value"] == best["value"]
-        },
-        below=(_lead(part, oracle, best["backbone"]),),
+        below=(_lead(part, oracle, best_single(part)["backbone"]),),
     )
 
 
@@ -139,14 +119,6 @@ def _lead(part: pl.DataFrame, oracle: Numbers, best: str) -> str:
         "if errors were independent within each class it would be "
         f"{100 * oracle['acc1_independent']['value']:.1f} %"
     )
-
-
-def _of(part: pl.DataFrame, ensemble: str) -> Numbers:
-    return numbers(part.filter(ensemble=ensemble))
-
-
-def _value(metrics: Numbers, metric: str) -> float | None:
-    return metrics[metric]["value"] if metric in metrics else None
 
 
 def _has_same_images(part: pl.DataFrame) -> bool:

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from clipsyn.analyses.cascade import GIVEN, WITHIN, Candidate, CascadeSettings
+from clipsyn.analyses.cascade import GIVEN, WITHIN, CascadeSettings
 from clipsyn.analyses.cascade.measures import most_accurate, pareto_front
 from clipsyn.evaluation.results.frame import Row
-from clipsyn.evaluation.results.view import WHERE, Numbers, named_parts, numbers_by, singles
-from clipsyn.show.table import Cell, Table, Tables, interval_cell
-from clipsyn.show.tables import ShortNames, interval_of, shortened, table_of
+from clipsyn.evaluation.results.view import (
+    WHERE,
+    Numbers,
+    named_parts,
+    numbers,
+    numbers_by,
+    singles,
+)
+from clipsyn.show.table import Cell, Table, Tables
+from clipsyn.show.tables import Line, Measure, ShortNames, measures_table, shortened
 from clipsyn.show.titles import mean_over, title, where
 
 RUN, LEFT_OUT = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
-_COSTS = {  # metric: what stands above its column
-    "mean_gflops": "GFLOPs",
-    "image_params_m": "parameters\nM",
-    "encode_ms": "ms",
-    "peak_memory_mb": "peak\nmemory MB",
-    "process_memory_mb": "process\nmemory MB",
-}
+_COSTS = (
+    Measure("mean_gflops", "mean_gflops", "GFLOPs", percent=False, optional=True),
+    Measure("image_params_m", "image_params_m", "parameters\nM", percent=False, optional=True),
+    Measure("encode_ms", "encode_ms", "ms", percent=False, optional=True),
+    Measure("peak_memory_mb", "peak_memory_mb", "peak\nmemory MB", percent=False, optional=True),
+    Measure(
+        "process_memory_mb", "process_memory_mb", "process\nmemory MB", percent=False, optional=True
+    ),
+)
+_COST = (
+    Measure("GFLOPs", "mean_gflops", percent=False),
+    Measure("%", "cost_share", label="% of all stages"),
+)
+_TOP = Measure("top-1", "acc1")
+_OVER_ALL, _OVER_BEST = Measure("vs all", "gain_over_full"), Measure("vs best", "gain_over_chosen")
+_ON_SUPPORT = Measure("support", "support_acc1")
 _MEMORY = {
     "peak_memory_mb": "peak memory: of the image tower and a batch, on the GPU that extracted it.",
     "process_memory_mb": "process memory: the most that the process that extracted it, on a CPU, "
@@ -61,16 +77,17 @@ def tables(frame: pl.DataFrame, settings: CascadeSettings) -> dict[str, Tables]:
     if not groups:
         return {}
     names = shortened(list(dict.fromkeys(it for group in groups.values() for it in group.order)))
-    every = _Tables(list(groups.values()), names, settings)
+    within = f"within-{settings.within_points:g}"
     shown = {"costs": _costs(frame, names)}
     if len(groups) > 1:
         keys = ["dataset", *(key for key in WHERE[1:] if frame[key].n_unique() > 1)]
-        shown["chosen"] = every.chosen(keys)
-        shown |= every.shown(title(mean_over(frame, WHERE), names.phrase))
+        shown["chosen"] = _chosen([*groups.values()], keys, names)
+        about = title(mean_over(frame, WHERE), names.phrase)
+        shown |= _tables([*groups.values()], names, within, about)
     for name, group in groups.items() if settings.details or len(groups) == 1 else ():
         best = f"best on support {names.short[group.best]}"
         about = title(*where(group.row, [*WHERE, "n"]), names.phrase, best)
-        for kind, table in replace(every, groups=[group]).shown(about).items():
+        for kind, table in _tables([group], names, within, about).items():
             shown[kind if len(groups) == 1 else f"{kind}, {name}"] = table
     return {name: (table,) for name, table in shown.items()}
 
@@ -85,224 +102,164 @@ def _costs(frame: pl.DataFrame, names: ShortNames) -> Table:
         .with_columns(value=pl.when(largest).then("most").otherwise("mean"))
     )
     known = numbers_by(over_cells, "backbone")
-    columns: dict[str, list[float | None]] = {
-        metric: [known[name].get(metric, {}).get("value") for name in names.short]
-        for metric in _COSTS
-        if metric in over_cells["metric"]
-    }
-    for metric, values in columns.items():
-        is_sum = metric != "process_memory_mb" and None not in values
-        values.append(math.fsum(filter(None, values)) if is_sum else None)
-    cells = [*map(names.cell, names.short), Cell("all", "all")]
-    rows = [
-        {"backbone": cell} | {metric: values[row] for metric, values in columns.items()}
-        for row, cell in enumerate(cells)
-    ]
-    notes = [_NOTES["costs"], *(note for metric, note in _MEMORY.items() if metric in columns)]
-    return table_of(rows, headers=_COSTS, notes="\n".join(notes))
+    lines: list[Line] = [({"backbone": names.cell(name)}, known[name]) for name in names.short]
+    sums = over_cells.filter(pl.col("metric") != "process_memory_mb").group_by("metric")
+    whole = sums.agg(pl.col("value").sum(), n=pl.len()).filter(n=len(names.short))
+    lines.append(({"backbone": Cell("all", "all")}, numbers(whole)))
+    memory = [note for metric, note in _MEMORY.items() if metric in over_cells["metric"]]
+    return measures_table(lines, _COSTS, notes="\n".join([_NOTES["costs"], *memory]))
 
 
 @dataclass(frozen=True)
 class _Group:
-    """One dataset, split, perturbation and prompt set."""
+    """One dataset, split, perturbation and prompt set.
 
-    row: Row  # one of its rows
+    frame: its rows, those of backbones on their own first, and those of shares of the cost. What
+    tells lines apart, whatever the order of backbones in a group: `given`, the threshold that the
+    settings give; `members`, the backbones sorted; `place` of a backbone on its own in the order of
+    the cascade; `size`, how many backbones.
+    """
+
+    frame: pl.DataFrame
     order: tuple[str, ...]  # backbones as a cascade runs them
-    candidates: list[Candidate]  # backbones on their own first, in that order
-    numbers: dict[tuple[Any, ...], Numbers]  # by candidate and stage
 
     @classmethod
     def of(cls, part: pl.DataFrame) -> _Group:
-        numbers = numbers_by(part, *Candidate._fields, "stage")
-        candidates = [Candidate(*about) for *about, stage in numbers if stage is None]
-        order = next(candidate.backbones for candidate in candidates if candidate.rule)
-        alone = [Candidate.single(name) for name in order]
-        candidates = list(dict.fromkeys([*alone, *candidates]))
-        return cls(part.row(0, named=True), order, candidates, numbers)
+        order = part.filter(pl.col("rule").is_not_null())["backbones"][0].to_list()
+        costs, backbones = part.filter(metric="mean_gflops"), pl.col("backbones")
+        whole = math.fsum(singles(costs)["value"])
+        shares = costs.with_columns(metric=pl.lit("cost_share"), value=pl.col("value") / whole)
+        places = backbones.list.first().replace_strict(order, range(len(order)))
+        rows = pl.concat([part, shares]).with_columns(
+            given=pl.when(pl.col("rule") == GIVEN).then("threshold"),
+            members=backbones.list.sort(),
+            place=pl.when(pl.col("ensemble").is_null()).then(places),
+            size=backbones.list.len(),
+        )
+        return cls(rows.sort("place", nulls_last=True, maintain_order=True), tuple(order))
 
-    def value(self, candidate: Candidate, metric: str, stage: int | None = None) -> float:
-        return float(self.numbers[*candidate, stage][metric]["value"])
+    @property
+    def row(self) -> Row:
+        """One of its rows."""
+        return self.frame.row(0, named=True)
 
-    def of_singles(self, metric: str) -> dict[str, float]:
-        """A metric of each backbone on its own."""
-        return {name: self.value(Candidate.single(name), metric) for name in self.order}
+    @property
+    def fixed(self) -> pl.DataFrame:
+        """Rows about backbones on their own, and about ensembles of the first k."""
+        first = ["\n".join(self.order[:k]) for k in range(1, 1 + len(self.order))]
+        is_stage = pl.col("backbones").list.join("\n").is_in(first)
+        return self.frame.filter(pl.col("rule").is_null(), pl.col("place").is_not_null() | is_stage)
 
     @property
     def best(self) -> str:
         """The backbone that was best on the support."""
-        return most_accurate(self.of_singles("support_acc1"), self.of_singles("mean_gflops"))
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One candidate in each of several groups."""
-
-    pairs: Sequence[tuple[_Group, Candidate]]
-
-    @property
-    def group(self) -> _Group:
-        """The first of them, or the only one."""
-        return self.pairs[0][0]
-
-    @property
-    def first(self) -> Candidate:
-        return self.pairs[0][1]
-
-    def mean(self, metric: str) -> float:
-        """Over the groups."""
-        return _mean(group.value(candidate, metric) for group, candidate in self.pairs)
-
-    def cells(self, column: str, metric: str) -> dict[str, float | Cell]:
-        """The mean over the groups; for a single group with its interval beside it."""
-        row = self.group.numbers[*self.first, None][metric]
-        beside = {interval_of(column): interval_cell(row)}
-        return {column: self.mean(metric), **(beside if len(self.pairs) == 1 else {})}
-
-    def cost(self) -> dict[str, float]:
-        """GFLOPs, and their share of those of all stages."""
-        shares = []
-        for group, candidate in self.pairs:
-            whole = math.fsum(group.of_singles("mean_gflops").values())
-            shares.append(group.value(candidate, "mean_gflops") / whole if whole else math.nan)
-        return {"GFLOPs": self.mean("mean_gflops"), "%": _mean(shares)}
-
-    def exits(self, stage: int) -> float:
-        """Mean share of images that leave at a stage; 0 for a group whose cascade is shorter."""
-        return _mean(
-            group.value(candidate, "exit", stage) if stage <= len(group.order) else 0.0
-            for group, candidate in self.pairs
+        alone = numbers_by(singles(self.frame), "backbone")
+        accuracies, costs = (
+            {name: of[metric]["value"] for name, of in alone.items()}
+            for metric in ("support_acc1", "mean_gflops")
         )
+        return most_accurate(accuracies, costs)
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """Tables of means over some groups."""
+def _means(parts: Sequence[pl.DataFrame], *by: str) -> dict[Any, Numbers]:
+    """What all parts have, in order of the first: means over these by metric, as "exit 2" by stage.
 
-    groups: Sequence[_Group]
-    names: ShortNames
-    settings: CascadeSettings
-
-    def shown(self, about: str) -> dict[str, Table]:
-        """All tables but "costs" and "chosen", below what they are about."""
-        shown = {"curve": self.curve(), "fixed": self.fixed(), "front": self.front()}
-        return {kind: replace(table, title=about) for kind, table in shown.items()}
-
-    def chosen(self, keys: Sequence[str]) -> Table:
-        """A line for each group and ensemble: its cascade with the threshold that was chosen."""
-        candidates = ((group, it) for group in self.groups for it in group.candidates)
-        lines = [_Line([pair]) for pair in candidates if pair[1].rule == WITHIN]
-        rows = [
-            {key: line.group.row[key] for key in keys}
-            | {"ensemble": line.first.ensemble, "θ": line.first.threshold}
-            | line.cost()
-            | {"top-1": line.mean("acc1")}
-            | line.cells("vs all", "gain_over_full")
-            | line.cells("vs best", "gain_over_chosen")
-            | {"best": self.names.cell(line.group.best)}
-            for line in lines
-        ]
-        return self._table("chosen", rows)
-
-    def curve(self) -> Table:
-        """A line for each ensemble and threshold."""
-        stages = range(1, 1 + max(len(group.order) for group in self.groups))
-        rows = [
-            {"ensemble": line.first.ensemble, "θ": self._theta(line.first)}
-            | line.cost()
-            | line.cells("top-1", "acc1")
-            | {"vs all": line.mean("gain_over_full")}
-            | line.cells("vs best", "gain_over_chosen")
-            | {"exits": " ".join(f"{100 * line.exits(stage):3.0f}" for stage in stages)}
-            for line in self._lines(lambda _, it: _rule(it) if it.rule else None)
-        ]
-        head = "leave at stage, %\n" + " ".join(f"{stage:3}" for stage in stages)
-        return self._table("curve", rows, {"exits": head})
-
-    def fixed(self) -> Table:
-        """A line for each backbone, and for each ensemble of the first k."""
-        rows = []
-        for line in self._lines(_stage):
-            first = line.first
-            cells = {self._cell(it) for _, it in line.pairs}
-            place = f"stage {line.group.order.index(first.backbones[0]) + 1} alone"
-            choice: Row = {"choice": cells.pop() if len(cells) == 1 else place}
-            size = {"backbones": len(first.backbones)}
-            rows.append(choice | size | line.cost() | line.cells("top-1", "acc1"))
-        return self._table("fixed", rows)
-
-    def front(self) -> Table:
-        """A line for each candidate in front by its means over the supports of all groups."""
-        lines = list(self._lines(lambda _, it: (_rule(it), frozenset(it.backbones))))
-        costs = np.array([line.mean("support_mean_gflops") for line in lines])
-        accuracies = np.array([line.mean("support_acc1") for line in lines])
-        rows = []
-        for place in np.flatnonzero(pareto_front(costs, accuracies)):
-            line, first = lines[place], lines[place].first
-            choice: Row = {"ensemble": first.ensemble, "θ": self._theta(first)}
-            run = {
-                column: RUN if name in first.backbones else LEFT_OUT
-                for name, column in self.names.columns.items()
-            }
-            measured = line.cost() | line.cells("top-1", "acc1")
-            rows.append(choice | measured | {"support": accuracies[place]} | run)
-        rows.sort(key=lambda row: row["GFLOPs"])
-        return self._table("front", rows, self.names.heads, [self.names.legend.lstrip()])
-
-    def _lines(self, key: Callable[[_Group, Candidate], Any]) -> Iterator[_Line]:
-        """The candidates that all groups have, in order of the first.
-
-        key: function (group, candidate) -> what tells the lines apart; None leaves it out.
-        """
-        by_key = [{key(group, it): (group, it) for it in group.candidates} for group in self.groups]
-        for name in by_key[0]:
-            if name is not None and all(name in pairs for pairs in by_key):
-                yield _Line([pairs[name] for pairs in by_key])
-
-    def _cell(self, candidate: Candidate) -> Cell:
-        if candidate.ensemble:
-            return Cell(candidate.ensemble, candidate.ensemble)
-        return self.names.cell(candidate.backbones[0])
-
-    def _theta(self, candidate: Candidate) -> str | None:
-        """How the threshold of a cascade is shown."""
-        if candidate.rule == WITHIN:
-            return f"within-{self.settings.within_points:g}"
-        return None if candidate.threshold is None else f"{candidate.threshold:g}"
-
-    def _table(
-        self,
-        kind: str,
-        rows: Sequence[Row],
-        heads: Mapping[str, str] | None = None,
-        below: Sequence[str] = (),
-    ) -> Table:
-        return table_of(
-            rows,
-            percent=["%", "top-1", "vs all", "vs best", "support"],
-            headers=heads,
-            labels={"%": "% of all stages"} | self.names.labels,
-            right=["θ"],
-            below=below,
-            notes=_NOTES[kind],
+    by: columns that tell lines apart. Rows of one part keep their intervals. A cascade that is
+    shorter in one part has no exit at a later stage there.
+    """
+    stage = pl.when(pl.col("stage").is_null()).then("metric")
+    means = (
+        pl.concat(parts)
+        .with_columns(metric=stage.otherwise(pl.format("{} {}", "metric", "stage")))
+        .group_by(*by, "metric", maintain_order=True)
+        .agg(
+            pl.col("value").sum() / len(parts),
+            pl.col("ci_low", "ci_high", "threshold", "backbones").first(),
+            choices=pl.col("members").n_unique(),
+            parts=pl.len(),
         )
+    )
+    lines = numbers_by(means, *by)
+    return {key: of for key, of in lines.items() if of["acc1"]["parts"] == len(parts)}
 
 
-def _rule(candidate: Candidate) -> tuple[str | None, str | None, float | None]:
-    """What all groups share of a cascade: a threshold that is not given is chosen in each."""
-    given = candidate.threshold if candidate.rule == GIVEN else None
-    return candidate.ensemble, candidate.rule, given
+def _chosen(groups: Sequence[_Group], keys: Sequence[str], names: ShortNames) -> Table:
+    """A line for each group and ensemble: its cascade with the threshold that was chosen."""
+    lines: list[Line] = []
+    for group in groups:
+        about = {key: group.row[key] for key in keys}
+        for ensemble, of in _means([group.frame.filter(rule=WITHIN)], "ensemble").items():
+            choice = {"ensemble": ensemble, "θ": of["acc1"]["threshold"]}
+            lines.append((about | choice | {"best": names.cell(group.best)}, of))
+    over = (it._replace(interval=True) for it in (_OVER_ALL, _OVER_BEST))
+    return measures_table(lines, (*_COST, _TOP, *over, "best"), notes=_NOTES["chosen"])
 
 
-def _stage(group: _Group, candidate: Candidate) -> Any:
-    """The place of a backbone on its own, the size of an ensemble of the first k."""
-    names = candidate.backbones
-    if candidate.ensemble is None:
-        return group.order.index(names[0])
-    is_stage = not candidate.rule and names == group.order[: len(names)]
-    return (candidate.ensemble, len(names)) if is_stage else None
+def _tables(
+    groups: Sequence[_Group], names: ShortNames, within: str, about: str
+) -> dict[str, Table]:
+    """Tables of means over some groups, below what they are about; within: a chosen threshold."""
+    shown = {
+        "curve": _curve(groups, within),
+        "fixed": _fixed(groups, names),
+        "front": _front(groups, names, within),
+    }
+    return {kind: replace(table, title=about) for kind, table in shown.items()}
 
 
-def _mean(values: Iterable[float]) -> float:
-    """NaN where one of them is."""
-    every = list(values)
-    return math.fsum(every) / len(every)
+def _curve(groups: Sequence[_Group], within: str) -> Table:
+    """A line for each ensemble and threshold."""
+    stages = range(1, 1 + max(len(group.order) for group in groups))
+    cascades = [group.frame.filter(pl.col("rule").is_not_null()) for group in groups]
+    lines: list[Line] = []
+    for (ensemble, rule, given), of in _means(cascades, "ensemble", "rule", "given").items():
+        exits = (of.get(f"exit {stage}", {"value": 0})["value"] for stage in stages)
+        about = {"ensemble": ensemble, "θ": _theta(rule, given, within)}
+        lines.append((about | {"exits": " ".join(f"{100 * share:3.0f}" for share in exits)}, of))
+    top, over = (it._replace(interval=len(groups) == 1) for it in (_TOP, _OVER_BEST))
+    return measures_table(
+        lines,
+        (*_COST, top, _OVER_ALL, over, "exits"),
+        headers={"exits": "leave at stage, %\n" + " ".join(f"{stage:3}" for stage in stages)},
+        right=["θ"],
+        notes=_NOTES["curve"],
+    )
+
+
+def _fixed(groups: Sequence[_Group], names: ShortNames) -> Table:
+    """A line for each backbone, and for each ensemble of the first k."""
+    lines: list[Line] = []
+    fixed = [group.fixed for group in groups]
+    for (ensemble, size, place), of in _means(fixed, "ensemble", "size", "place").items():
+        choice = ensemble or f"stage {place + 1} alone"
+        if not ensemble and of["acc1"]["choices"] == 1:
+            choice = names.cell(of["acc1"]["backbones"][0])
+        lines.append(({"choice": choice, "backbones": size}, of))
+    top = _TOP._replace(interval=len(groups) == 1)
+    return measures_table(lines, (*_COST, top), notes=_NOTES["fixed"])
+
+
+def _front(groups: Sequence[_Group], names: ShortNames, within: str) -> Table:
+    """A line for each candidate in front by its means over the supports of all groups."""
+    frames = [group.frame for group in groups]
+    every = [*_means(frames, "ensemble", "rule", "given", "members").items()]
+    costs, accuracies = (
+        np.array([of[metric]["value"] for _, of in every])
+        for metric in ("support_mean_gflops", "support_acc1")
+    )
+    lines: list[Line] = []
+    for place in np.flatnonzero(pareto_front(costs, accuracies)):
+        (ensemble, rule, given, members), of = every[place]
+        run = {
+            column: RUN if name in members else LEFT_OUT for name, column in names.columns.items()
+        }
+        lines.append(({"ensemble": ensemble, "θ": _theta(rule, given, within)} | run, of))
+    lines.sort(key=lambda line: line[1]["mean_gflops"]["value"])
+    top = _TOP._replace(interval=len(groups) == 1)
+    columns: list[Measure | str] = [*_COST, top, _ON_SUPPORT, *names.heads]
+    return measures_table(lines, columns, names=names, right=["θ"], notes=_NOTES["front"])
+
+
+def _theta(rule: str | None, given: float | None, within: str) -> str | None:
+    """How the threshold of a cascade is shown: one that is not given is chosen in each group."""
+    return within if rule == WITHIN else None if given is None else f"{given:g}"

@@ -27,7 +27,6 @@ from clipsyn.show.table import (
     Cell,
     Table,
     Tables,
-    interval_cell,
     known,
     number_cell,
     p_cell,
@@ -37,10 +36,8 @@ from clipsyn.show.tables import (
     WIDTH,
     Measure,
     ShortNames,
-    interval_of,
     measures_table,
     shortened,
-    table_of,
 )
 from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
@@ -55,6 +52,7 @@ _ALL = (
     Measure("Fleiss", "fleiss_kappa", percent=False, digits=2),
     Measure("entropy", "vote_entropy", percent=False, digits=2),
 )
+_P = Measure("p", "mcnemar_p_holm", cell=lambda row: p_cell(row["value"]))
 _MEANS = tuple(  # with the interval of the first alone, to keep it narrow
     it._replace(metric=f"mean_{it.metric}", interval=it is _PAIRS[0]) for it in _PAIRS
 )
@@ -127,18 +125,17 @@ def _means(frame: pl.DataFrame, note: str) -> Table:
 def _pairs(frame: pl.DataFrame) -> Table:
     """A line a pair, those that err most differently first; below it what each alone gets right."""
     names = _short(frame)
-    metrics = [it.metric for it in _PAIRS] + ["mcnemar_p_holm"]
+    metrics = [*(it.metric for it in _PAIRS), "mcnemar_p_holm"]
     pairs = numbers_by(frame.filter(pl.col("metric").is_in(metrics)), "backbones")
     lines = []
     for (one, other), of_pair in sorted(pairs.items(), key=_inconsistency, reverse=True):
-        p = p_cell(of_pair["mcnemar_p_holm"]["value"])
-        lines.append(({"backbone": names.cell(one), "and": names.cell(other), "p": p}, of_pair))
+        lines.append(({"backbone": names.cell(one), "and": names.cell(other)}, of_pair))
     alone = [f"{names.short[name]} {percent(share)}" for name, share in _unique(frame).items()]
     guess = f"one that guesses would at most get {_guess(frame)}"
     last = fill(f"What one backbone alone gets right, in %: {', '.join(alone)}; {guess}.", WIDTH)
     about = title(*where(frame.row(0, named=True), (*WHERE, "n")), names.phrase)
     note = f"{_NOTES['pairs']}\n{last}"
-    return measures_table(lines, (*_PAIRS, "p"), title=about, right=["p"], notes=note)
+    return measures_table(lines, (*_PAIRS, _P), title=about, notes=note)
 
 
 def _inconsistency(pair: tuple[Any, Numbers]) -> float:
@@ -176,43 +173,41 @@ def _matrix(part: pl.DataFrame) -> Table:
 
 def _correlations(frame: pl.DataFrame, kind: str) -> Table:
     """A line a perturbation and ensemble, a column a measure; the first with its interval."""
-    columns = {f"{kind}_{it.metric}": it.name for it in (*_PAIRS, *_ALL)}
+    columns = [
+        it._replace(
+            metric=f"{kind}_{it.metric}",
+            interval=it is _PAIRS[0],
+            percent=False,
+            digits=2,
+            cell=_starred,
+        )
+        for it in (*_PAIRS, *_ALL)
+    ]
     shared = common(frame, (*WHERE[1:], "n"))
     lines = []
     for part in frame.partition_by(*WHERE[1:], "backbones", maintain_order=True):
         by_ensemble = numbers_by(part, "ensemble")
         for ensemble in sorted(by_ensemble, key=lambda name: (name != "oracle", place_of(name))):
-            rows = by_ensemble[ensemble]
-            first = next(iter(rows.values()))
-            lines.append(
-                {name: first[name] for name in WHERE[1:] if name not in shared}
-                | {"ensemble": ensemble}
-                | ({} if "n" in shared else {"datasets": first["n"]})
-                | _starred(rows, columns)
-            )
+            first = next(iter(by_ensemble[ensemble].values()))
+            about = {name: first[name] for name in WHERE[1:] if name not in shared}
+            about |= {"ensemble": ensemble} | ({} if "n" in shared else {"datasets": first["n"]})
+            lines.append((about, by_ensemble[ensemble]))
     phrases = where(frame.row(0, named=True), [*(name for name in shared if name != "n"), "head"])
-    about = title(
+    head = title(
         f"{kind.capitalize()}'s r with the gain",
         *phrases,
         fitted_on(frame) or "nothing fitted",
         f"{shared['n']} datasets" if "n" in shared else "",
     )
-    heads = {it.name: it.head for it in _PAIRS if it.head}
-    right, note = list(columns.values()), _NOTES["correlations"]
-    return table_of(lines, title=about, headers=heads, right=right, notes=note)
+    return measures_table(lines, columns, title=head, notes=_NOTES["correlations"])
 
 
-def _starred(rows: Numbers, columns: Mapping[str, str]) -> dict[str, Cell]:
-    """Correlations as cells, with a star where the interval leaves 0 out; that of the first."""
-    cells = {}
-    for metric, column in columns.items():
-        value, low, high = (rows[metric][name] for name in ("value", "ci_low", "ci_high"))
-        star = "*" if low > 0 or high < 0 else " "
-        text = f"{NOTHING} " if is_nan(value) else f"{round(value, 2) + 0.0:+.2f}{star}"
-        cells[column] = Cell(text, known(value))
-        if column == "inconsistency":
-            cells[interval_of(column)] = interval_cell(rows[metric], 2)
-    return cells
+def _starred(row: Mapping[str, Any]) -> Cell:
+    """A correlation, with a star where the interval leaves 0 out."""
+    value, low, high = (row[name] for name in ("value", "ci_low", "ci_high"))
+    star = "*" if low > 0 or high < 0 else " "
+    text = f"{NOTHING} " if is_nan(value) else f"{round(value, 2) + 0.0:+.2f}{star}"
+    return Cell(text, known(value))
 
 
 def _short(frame: pl.DataFrame) -> ShortNames:

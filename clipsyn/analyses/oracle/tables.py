@@ -27,7 +27,6 @@ from clipsyn.show.tables import (
     Line,
     Measure,
     ShortNames,
-    best_of_rows,
     measures_table,
     shortened,
     table_of,
@@ -173,29 +172,17 @@ def _overview(frame: pl.DataFrame, groups: Sequence[_Group], top: int) -> dict[s
 
 
 def _by_backbone(
-    groups: Sequence[_Group],
-    metric: str,
-    keys: Sequence[str],
-    names: ShortNames,
+    groups: Sequence[_Group], metric: str, keys: Sequence[str], names: ShortNames
 ) -> Table:
     """A line for each group, a column for each backbone, and the floor."""
-    columns = names.columns
-    rows = [
-        {
-            **group.about(keys),
-            **dict.fromkeys(columns.values()),
-            **{columns[name]: row[metric]["value"] for name, row in group.singles.items()},
-            "guess": max(row[f"{metric}_floor"]["value"] for row in group.singles.values()),
-        }
-        for group in groups
-    ]
-    return table_of(
-        rows,
-        percent=[*columns.values(), "guess"],
-        names=names,
-        best=best_of_rows(rows, [*columns.values()]),
-        notes=f"{_NOTES[metric]}{names.legend}",
-    )
+    lines = []
+    for group in groups:
+        floors = [numbers[f"{metric}_floor"] for numbers in group.singles.values()]
+        numbers = {name: of[metric] for name, of in group.singles.items()}
+        numbers["most floor"] = max(floors, key=lambda row: row["value"])
+        lines.append((group.about(keys), numbers))
+    columns = (*names.measures(best="most of line"), Measure("guess", "most floor"))
+    return measures_table(lines, columns, names=names, notes=_NOTES[metric])
 
 
 def _oracles(groups: Sequence[_Group], keys: Sequence[str], names: ShortNames) -> Table:
@@ -215,16 +202,13 @@ def _choices(groups: Sequence[_Group], keys: Sequence[str]) -> Table:
 
 
 def _sizes(groups: Sequence[_Group], keys: Sequence[str], top: int) -> Table:
-    by_size = [
-        {len(names): oracle["acc1"]["value"] for names, oracle in group.subsets.items()}
+    lines = [
+        (group.about(keys), {len(names): of["acc1"] for names, of in group.subsets.items()})
         for group in groups
     ]
-    sizes = sorted(set().union(*by_size))[:top]
-    rows = [
-        group.about(keys) | {str(size): accuracy.get(size) for size in sizes}
-        for group, accuracy in zip(groups, by_size, strict=True)
-    ]
-    return table_of(rows, percent=[*map(str, sizes)], notes=_NOTES["sizes"])
+    sizes = sorted({size for _, numbers in lines for size in numbers})[:top]
+    columns = [Measure(str(size), size) for size in sizes]
+    return measures_table(lines, columns, notes=_NOTES["sizes"])
 
 
 def _details(group: _Group, top: int) -> dict[str, Table]:
@@ -302,12 +286,7 @@ def _best_subsets(group: _Group, names: ShortNames, top: int) -> Table:
     count = len(group.subsets)
     if count > top:
         below.append(f"{count - top:,} more numbers of backbones: --top {count}")
-    return measures_table(
-        lines,
-        (*_SUBSETS, *names.heads),
-        names=names,
-        below=[*below, names.legend.lstrip()],
-    )
+    return measures_table(lines, (*_SUBSETS, *names.heads), names=names, below=below)
 
 
 def _regions(group: _Group, names: ShortNames, top: int) -> Table:
@@ -326,7 +305,7 @@ def _regions(group: _Group, names: ShortNames, top: int) -> Table:
         percent=["%"],
         names=names,
         right=["images"],
-        below=[*lines, names.legend.lstrip()],
+        below=lines,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import polars as pl
 
@@ -17,17 +16,14 @@ from clipsyn.show.table import (
     Cell,
     Table,
     Tables,
-    interval_cell,
     number_cell,
     percent_cell,
 )
 from clipsyn.show.tables import (
     Measure,
     ShortNames,
-    interval_of,
     measures_table,
     shortened,
-    table_of,
 )
 from clipsyn.show.titles import common, mean_over, title, where
 
@@ -35,30 +31,19 @@ _CKA = Measure("CKA", "cka", percent=False, digits=2)
 _PROCRUSTES = Measure("Procrustes", "procrustes", percent=False, digits=2)
 _NEIGHBOURS = Measure("neighbours", "mutual_knn")
 _PAIRS = (_CKA, _PROCRUSTES, _NEIGHBOURS)
-_OF_LOGITS = {  # metric: column, in order
-    "acc1": "top-1",
-    "logit_scale": "scale",
-    "confidence_right": "right",
-    "confidence_wrong": "wrong",
-    "nll": "NLL",
-    "nll_calibrated": "NLL after",
-    "ece": "ECE",
-    "ece_floor": "chance",
-    "ece_calibrated": "ECE after",
-    "ece_calibrated_floor": "chance after",
-    "temperature": "T",
-}
-_SHARES = ["top-1", "right", "wrong", "ECE", "chance", "ECE after", "chance after"]
-_WITH_INTERVAL = ("acc1", "ece", "ece_calibrated")
-_HEADS = {
-    "right": "sure:\nright",
-    "wrong": "sure:\nwrong",
-    "NLL after": "NLL\nafter",
-    "ECE after": "ECE\nafter",
-    "chance": "by\nchance",
-    "chance after": "by\nchance",
-}
-_LABELS = {"chance": "ECE by chance", "chance after": "ECE after by chance"}
+_OF_LOGITS = (
+    Measure("top-1", "acc1", interval="known"),
+    Measure("scale", "logit_scale", percent=False),
+    Measure("right", "confidence_right", "sure:\nright"),
+    Measure("wrong", "confidence_wrong", "sure:\nwrong"),
+    Measure("NLL", "nll", percent=False),
+    Measure("NLL after", "nll_calibrated", "NLL\nafter", percent=False),
+    Measure("ECE", "ece", interval="known"),
+    Measure("chance", "ece_floor", "by\nchance", "ECE by chance"),
+    Measure("ECE after", "ece_calibrated", "ECE\nafter", interval="known"),
+    Measure("chance after", "ece_calibrated_floor", "by\nchance", "ECE after by chance"),
+    Measure("T", "temperature", percent=False),
+)
 _NOTES = {
     "overview": """\
 Means over pairs of backbones. CKA: linear, unbiased; 1 for the same embeddings but for rotation and
@@ -90,7 +75,7 @@ def tables(frame: pl.DataFrame, settings: RepresentationSettings) -> dict[str, T
     over datasets. What the frame has no rows for is left out.
     """
     pairs = frame.filter(pl.col("metric").is_in([it.metric for it in _PAIRS]))
-    logits = frame.filter(pl.col("metric").is_in(list(_OF_LOGITS)))
+    logits = frame.filter(pl.col("metric").is_in([it.metric for it in _OF_LOGITS]))
     shown = _similarities(pairs) if len(pairs) else {}
     several = logits.select(WHERE[1:]).n_unique() > 1
     for keys, part in logits.group_by(WHERE[1:], maintain_order=True):
@@ -185,34 +170,26 @@ def _known(value: float) -> float:
 def _logits(part: pl.DataFrame) -> Table:
     """A line a backbone; intervals where there is one dataset, else means over datasets."""
     names = shortened(backbones(part))
-    lines = [
-        {"backbone": names.cell(name)}
-        | _cells(part.filter(pl.col("backbones").list.first() == name))
-        for name in names.short
-    ]
-    known = [name for name in lines[0] if any(line[name] is not None for line in lines)]
-    return table_of(
-        [{name: line[name] for name in known} for line in lines],
+    backbone, known = pl.col("backbones").list.first(), pl.col("value").fill_nan(None)
+    is_median, is_one = pl.col("metric").first() == "temperature", pl.col("is_one").first()
+    means = (
+        part.with_columns(
+            backbone=backbone, is_one=pl.col("dataset").n_unique().over(backbone) == 1
+        )
+        .group_by("backbone", "metric")
+        .agg(
+            value=pl.when(is_median).then(known.median()).otherwise(known.mean()),
+            ci_low=pl.when(is_one).then(pl.col("ci_low").first()),
+            ci_high=pl.when(is_one).then(pl.col("ci_high").first()),
+        )
+    )
+    by_backbone = numbers_by(means, "backbone")
+    return measures_table(
+        [({"backbone": names.cell(name)}, by_backbone[name]) for name in names.short],
+        [it._replace(optional=True) for it in _OF_LOGITS],
         title=_title(part, names),
-        percent=_SHARES,
-        headers=_HEADS,
-        labels=_LABELS,
         notes="\n".join([_NOTES["logits"], *_incomplete(part)]),
     )
-
-
-def _cells(of_backbone: pl.DataFrame) -> dict[str, Any]:
-    """Means over datasets, of the temperature the median; of one dataset also intervals."""
-    one = of_backbone["dataset"].n_unique() == 1
-    cells: dict[str, Any] = {}
-    for metric, column in _OF_LOGITS.items():
-        rows = of_backbone.filter(metric=metric)
-        values = rows["value"].fill_nan(None)
-        cells[column] = values.median() if metric == "temperature" else values.mean()
-        if one and metric in _WITH_INTERVAL:
-            beside = interval_cell(rows.row(0, named=True)) if len(rows) else None
-            cells[interval_of(column)] = beside
-    return cells
 
 
 def _incomplete(part: pl.DataFrame) -> Iterator[str]:

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from clipsyn.analyses.predicted import ALL
 from clipsyn.analyses.robustness import RobustnessSettings
 from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, labelled, trial_rows
+from clipsyn.evaluation.results.frame import Row
 from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
-from clipsyn.show.tables import (
-    Line,
-    Measure,
-    ShortNames,
-    best_of_rows,
-    measures_table,
-    table_of,
-)
+from clipsyn.show.tables import Line, Measure, ShortNames, measures_table
 from clipsyn.show.titles import common, fitted_on
 
 CLEAN = CLEAN_IMAGES.label
 BARS = "▁▂▃▄▅▆▇█"
 _FEW = 6  # as many backbones have their curves beside the numbers, not below
 _MOST = 8  # severities, or ensembles, in the columns of one table
-_Lines = list[dict[str, Any]]
 
 _NOTES = {
     "independent": """
@@ -156,29 +149,26 @@ def _summary(trial: TrialRows) -> Table:
 
 def _by_perturbation(trial: TrialRows, metric: str, conditions: Sequence[str]) -> Table:
     """A line for each perturbation, a column for each backbone, and the oracle."""
-    columns = [*trial.names.columns.values()]
-    lines: _Lines = []
+    lines: list[Line] = []
     for condition in conditions:
         is_mce = (metric, condition) == ("ce", ALL)
         here, head = ("mce", "mCE") if is_mce else (metric, condition)
-        line: dict[str, Any] = {"perturbation": head}
-        for name, column in trial.names.columns.items():
-            line[column] = trial.value(here, condition, Predictor(name))
-        if trial.has_oracle:
-            line["oracle"] = trial.value(here, condition, ORACLE)
-        if trial.has_oracle and metric == "acc1":
-            line["independent"] = trial.value("acc1_independent", condition, ORACLE)
-        lines.append(line)
+        numbers: dict[Any, Row] = {
+            name: trial.row(here, condition, Predictor(name)) for name in trial.backbones
+        }
+        numbers[ORACLE] = trial.row(here, condition, ORACLE)
+        numbers["if independent"] = trial.row("acc1_independent", condition, ORACLE)
+        lines.append(({"perturbation": head}, numbers))
+    best: Literal["most of line", "least of line"] = (
+        "least of line" if metric in ("ce", "drop") else "most of line"
+    )
+    columns = trial.names.measures(best=best)
+    columns += [Measure("oracle", ORACLE)] * trial.has_oracle
+    if trial.has_oracle and metric == "acc1":
+        columns.append(Measure("independent", "if independent", "indep."))
     notes = {"acc1": "accuracy" if ALL in conditions else "every severity", "ce": "errors"}
     note = _NOTES[notes.get(metric, metric)].format(reference=_reference(trial))
-    return table_of(
-        lines,
-        percent=[*columns, "oracle", "independent"],
-        headers={"independent": "indep."},
-        names=trial.names,
-        best=best_of_rows(lines, columns, least=metric in ("ce", "drop")),
-        notes=f"{note}{trial.names.legend}",
-    )
+    return measures_table(lines, columns, names=trial.names, notes=note)
 
 
 def _order(trial: TrialRows) -> Table:
@@ -199,19 +189,21 @@ def _order(trial: TrialRows) -> Table:
 
 def _gains(trial: TrialRows) -> Tables:
     """A line for each perturbation; many ensembles are split over several tables."""
-    blocks = [trial.ensembles[at : at + _MOST] for at in range(0, len(trial.ensembles), _MOST)]
+    gains = [Measure("oracle", ORACLE, interval="known")] * trial.has_oracle
+    names = ShortNames({name: name for name in trial.ensembles}, "")
+    blocks = [[*names.columns.items()][at : at + _MOST] for at in range(0, len(names.short), _MOST)]
+    lines: list[Line] = [
+        (
+            {"perturbation": condition},
+            {it: trial.row("gain", condition, it) for it in trial.predictors},
+        )
+        for condition in (CLEAN, *trial.severities, ALL)
+    ]
     tables = []
-    for number, ensembles in enumerate(blocks or [()]):
-        names = ShortNames({name: name for name in ensembles}, "")
-        oracle = [Measure("oracle", "oracle", interval="known")] * (trial.has_oracle and not number)
-        lines: list[Line] = []
-        for condition in (CLEAN, *trial.severities, ALL):
-            numbers = {"oracle": trial.row("gain", condition, ORACLE)}
-            for name, column in names.columns.items():
-                numbers[column] = trial.row("gain", condition, Predictor(name, is_ensemble=True))
-            lines.append(({"perturbation": condition}, numbers))
-        gains = (Measure(column, column) for column in names.columns.values())
-        tables.append(measures_table(lines, (*oracle, *gains), names=names))
+    for block in blocks or [[]]:
+        gains += [Measure(column, Predictor(name, True), name) for name, column in block]
+        tables.append(measures_table(lines, gains))
+        gains = []
     methods = ["the oracle"] * trial.has_oracle + ["ensembles"] * bool(trial.ensembles)
     note = _NOTES["gains"].format(methods=" and ".join(methods))
     return (*tables[:-1], replace(tables[-1], notes=note + _fitted(trial)))
@@ -223,32 +215,26 @@ def _severities(trial: TrialRows) -> Tables:
     levels = levels if len(levels) <= _MOST else []
     accuracies = {label: trial.accuracies(label) for label in (CLEAN, *trial.labels)}
     top = max(_known(value for values in accuracies.values() for value in values), default=0.0)
-    numbers: _Lines = []
-    bars: _Lines = []
+    means = {label: {"value": _mean(values)} for label, values in accuracies.items()}
+    lines: list[Line] = []
     for perturbation, labels in trial.severities.items():
-        means: dict[str, float | None] = {CLEAN: _mean(accuracies[CLEAN])}
-        for level in levels:
-            means[str(level)] = _mean(accuracies[labels[level]]) if level in labels else None
         curves = zip(*(accuracies[label] for label in (CLEAN, *labels.values())), strict=True)
-        numbers.append({"perturbation": perturbation} | (means if levels else {}))
-        bars.append(
-            {
-                "perturbation": perturbation,
-                **{
-                    column: "".join(_bar(value, top) for value in curve)
-                    for column, curve in zip(trial.names.columns.values(), curves, strict=True)
-                },
-            }
+        bars = ("".join(_bar(value, top) for value in curve) for curve in curves)
+        about = {"perturbation": perturbation}
+        about |= dict(zip(trial.names.columns.values(), bars, strict=True))
+        lines.append(
+            (about, {level: means[label] for level, label in ({0: CLEAN} | labels).items()})
         )
-    if not levels or len(trial.backbones) <= _FEW:
-        beside = [[one | other for one, other in zip(numbers, bars, strict=True)]]
-    else:
-        beside = [numbers, bars]
-    percent = [CLEAN, *map(str, levels)]
-    names = trial.names
-    *others, last = (table_of(lines, percent=percent, names=names) for lines in beside)
-    note = _NOTES["severities"].format(top=100 * top)
-    return (*others, replace(last, notes=f"{note}{names.legend}"))
+    numbers = [Measure(str(level) if level else CLEAN, level) for level in [0, *levels]]
+    names, note = trial.names, _NOTES["severities"].format(top=100 * top)
+    if not levels:
+        return (measures_table(lines, (), names=names, notes=note),)
+    if len(trial.backbones) <= _FEW:
+        columns: list[Measure | str] = [*numbers, *names.columns.values()]
+        return (measures_table(lines, columns, names=names, notes=note),)
+    alone = [({"perturbation": about["perturbation"]}, of) for about, of in lines]
+    bars_below = measures_table(lines, (), names=names, notes=note)
+    return measures_table(alone, numbers), bars_below
 
 
 def _datasets(trials: Sequence[TrialRows]) -> Table:

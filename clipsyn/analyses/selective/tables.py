@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import fill
@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.analyses.selective import SelectiveSettings
+from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import (
     WHERE,
     Numbers,
@@ -27,10 +28,8 @@ from clipsyn.show.tables import (
     Line,
     Measure,
     ShortNames,
-    best_of_rows,
     measures_table,
     shortened,
-    table_of,
 )
 from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
@@ -246,20 +245,27 @@ def _scores(groups: _Groups) -> Table:
     """AURC: a line a method, a column a score."""
     numbers, scores = groups.numbers(), groups.column("score")
     lines = [
-        {"method": groups.cell(*method)}
-        | {score: _starred(numbers.get((*method, score), {}), groups.is_one) for score in scores}
+        (
+            {"method": groups.cell(*method)},
+            {score: _area(numbers.get((*method, score), {}), groups.is_one) for score in scores},
+        )
         for method in groups.methods()
     ]
+    columns = [Measure(score, score, cell=_starred) for score in scores]
     note = _NOTES["scores"] + (_NOTES["star"] if groups.is_one else "")
-    return table_of(lines, title=groups.title, right=scores, notes=fill(note, WIDTH))
+    return measures_table(lines, columns, title=groups.title, notes=fill(note, WIDTH))
 
 
-def _starred(numbers: Numbers, is_one: bool) -> Cell:
-    """An AURC, with a star where the interval of its difference leaves 0 out."""
-    area, gain = (numbers.get(metric, {}) for metric in ("aurc", "aurc_gain"))
-    cell = percent_cell(area.get("value"), 2)
-    star = "*" if is_one and gain and (gain["ci_low"] > 0 or gain["ci_high"] < 0) else ""
-    return cell._replace(text=f"{cell.text}{star:1}")
+def _area(numbers: Numbers, is_one: bool) -> Row:
+    """The row of an AURC, and whether the interval of its difference leaves 0 out."""
+    gain = numbers.get("aurc_gain") if is_one else None
+    differs = gain is not None and (gain["ci_low"] > 0 or gain["ci_high"] < 0)
+    return numbers.get("aurc", {}) | {"differs": differs}
+
+
+def _starred(row: Mapping[str, Any]) -> Cell:
+    cell = percent_cell(row.get("value"), 2)
+    return cell._replace(text=cell.text + ("*" if row.get("differs") else " "))
 
 
 def _thresholds(groups: _Groups, score: str | None) -> Table:
@@ -307,29 +313,27 @@ def _foreign(groups: _Groups) -> Table:
 def _datasets(frame: pl.DataFrame, short: ShortNames) -> Table:
     """AURC by the first score: a line a group, a column a method."""
     shared = common(frame, WHERE)
-    groups = [_Groups(part, short) for part in named_parts(frame).values()]
-    methods = list(dict.fromkeys(method for of in groups for method in of.methods()))
-    names = ShortNames({str(n): groups[0].cell(*of).text for n, of in enumerate(methods)}, "")
-    columns = dict(zip(methods, names.columns.values(), strict=True))
+    methods: dict[Any, str] = {}
     lines, scores = [], set()
-    for of in groups:
-        row = of.frame.filter(metric="acc1").row(0, named=True)
-        numbers = of.numbers()
+    for groups in (_Groups(part, short) for part in named_parts(frame).values()):
+        row, numbers = groups.frame.filter(metric="acc1").row(0, named=True), groups.numbers()
+        methods |= {method: groups.cell(*method).text for method in groups.methods()}
         first = _by(numbers, None)
         scores |= {key[2] for key in first}
-        areas = {columns[key[:2]]: numbers[key]["aurc"]["value"] for key in first}
         about = {name: row[name] for name in (*WHERE, "n") if name not in shared}
-        lines.append(about | dict.fromkeys(columns.values()) | areas)
+        lines.append((about, {key[:2]: numbers[key]["aurc"] for key in first}))
+    names = ShortNames({str(at): text for at, text in enumerate(methods.values())}, "")
+    columns = [
+        Measure(column, method, label=method[1], digits=2, best="least of line")
+        for method, column in zip(methods, names.columns.values(), strict=True)
+    ]
     by = [f"by {scores.pop()}"] if len(scores) == 1 else []
-    return table_of(
+    return measures_table(
         lines,
+        columns,
         title=title(*where(frame.row(0, named=True), list(shared)), short.phrase, *by),
-        percent=list(columns.values()),
-        digits=dict.fromkeys(columns.values(), 2),
         headers=names.heads,
-        labels={column: method for (_, method), column in columns.items()},
-        best=best_of_rows(lines, list(columns.values()), least=True),
-        notes=f"{_NOTES['datasets']}{names.legend}",
+        notes="\n".join(filter(None, [_NOTES["datasets"], names.legend])),
     )
 
 

@@ -6,7 +6,7 @@ them, and a matrix of all pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -16,16 +16,10 @@ from clipsyn.evaluation.paired.answers import PLACE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.tables import BEST
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, interval_cell, p_cell, paragraph
-from clipsyn.show.tables import interval_of, table_of
+from clipsyn.show.tables import Line, Measure, interval_of, measures_table
 from clipsyn.show.titles import fitted_on, title, where
 
-_HEADS = {
-    interval_of("difference"): "95 % over\nimages",
-    "both": "95 % over draws\nand images",
-    "holm": "p (Holm)",
-    "mcnemar": "McNemar",
-}
-_OF_ONE = ("only_first", "only_second", "mcnemar")  # of a dataset, not of a mean
+_FIRST, _SECOND = Measure("first top-1", "first"), Measure("second top-1", "second")
 NOTE = """\
 Top-1 accuracy in %, means over draws; differences in points. = a tie: taken together with the other
 lines of its table, the difference is none at the level 0.05 (Holm). only: images that one of the
@@ -63,29 +57,30 @@ def _of_two(part: pl.DataFrame) -> Table:
     """A line for each dataset and perturbation."""
     several = part["perturbation"].n_unique() > 1
     lines = [
-        {"dataset": _over(row)}
-        | ({"perturbation": row["perturbation"]} if several else {})
-        | {"n": row["n"], "first top-1": row["first_acc1"], "second top-1": row["second_acc1"]}
-        | _difference(row)
+        (
+            {"dataset": _over(row)}
+            | ({"perturbation": row["perturbation"]} if several else {})
+            | {"n": row["n"]},
+            _numbers(row),
+        )
         for row in part.iter_rows(named=True)
     ]
     first, second = part["first"][0], part["second"][0]
     about = _about(part, without=["dataset", *(["perturbation"] if several else [])])
-    heads = {"first top-1": first, "second top-1": second} | _only(first, second)
-    return _table(lines, title(f"{first} less {second}", about), heads)
+    top = _FIRST._replace(head=first), _SECOND._replace(head=second)
+    columns = *top, *_difference(first, second)
+    return measures_table(lines, columns, title=title(f"{first} less {second}", about))
 
 
 def _of_pairs(pairs: pl.DataFrame) -> Table:
     """A line for each pair."""
     lines = [
-        {"first": row["first"], "second": row["second"]}
-        | {"first top-1": row["first_acc1"], "second top-1": row["second_acc1"]}
-        | _difference(row)
+        ({"first": row["first"], "second": row["second"]}, _numbers(row))
         for row in pairs.iter_rows(named=True)
     ]
-    heads = {"first top-1": "first\ntop-1", "second top-1": "second\ntop-1"}
-    heads |= _only("first", "second")
-    return _table(lines, title("first less second", _about(pairs)), heads)
+    top = _FIRST._replace(head="first\ntop-1"), _SECOND._replace(head="second\ntop-1")
+    columns = *top, *_difference("first", "second")
+    return measures_table(lines, columns, title=title("first less second", _about(pairs)))
 
 
 def _of_all(pairs: pl.DataFrame) -> Iterator[tuple[str, Table]]:
@@ -98,30 +93,33 @@ def _of_all(pairs: pl.DataFrame) -> Iterator[tuple[str, Table]]:
     is_matrix = pairs["first"].n_unique() > 1
     fair = [name for name in ranked if name != BEST]
     reference = fair[0] if is_matrix else rows[0]["first"]
-    lines = []
+    lines: list[Line] = []
     for name in ranked:
-        line = {"method": name, "top-1": accuracy[name]}
-        if row := both_ways.get((name, reference)):
-            line |= _difference(row)
+        row = both_ways.get((name, reference))
         if row or name == reference:
-            lines.append(line)
+            numbers = _numbers(row) if row else {}
+            lines.append(({"method": name}, numbers | {"first": {"value": accuracy[name]}}))
     about = title(f"differences from {reference}", _about(pairs))
-    yield "ranking", _table(lines, about, _only("it", reference))
+    columns = Measure("top-1", "first"), *_difference("it", reference)
+    yield "ranking", measures_table(lines, columns, title=about)
     if is_matrix:
         yield "all pairs", _matrix(both_ways, ranked)
 
 
 def _matrix(both_ways: dict[tuple[str, str], Row], ranked: Sequence[str]) -> Table:
     """A line and a column for each method, the best first; columns have the numbers of lines."""
-    columns = {name: f"method {number}" for number, name in enumerate(ranked, 1)}
     lines = [
-        {"": number, "method": name}
-        | {column: _lead(both_ways.get((name, other))) for other, column in columns.items()}
+        (
+            {"": number, "method": name},
+            {other: both_ways.get((name, other), {}) for other in ranked},
+        )
         for number, name in enumerate(ranked, 1)
     ]
-    heads = {column: str(number) for number, column in enumerate(columns.values(), 1)}
-    labels = {column: name for name, column in columns.items()}
-    return table_of(lines, title=_MATRIX, headers=heads, labels=labels, right=list(heads))
+    columns = [
+        Measure(f"method {number}", name, str(number), name, cell=_lead_or_blank)
+        for number, name in enumerate(ranked, 1)
+    ]
+    return measures_table(lines, columns, title=_MATRIX)
 
 
 def _turned(row: Row) -> Row:
@@ -136,33 +134,46 @@ def _turned(row: Row) -> Row:
     return turned
 
 
-def _difference(row: Row) -> dict[str, Any]:
-    """The cells that every table has."""
-    over_both = {"ci_low": row["both_low"], "ci_high": row["both_high"]}
-    return {
-        "difference": _lead(row),
-        interval_of("difference"): interval_cell(row),
-        "both": interval_cell(over_both),
-        "only_first": row["only_first"],
-        "only_second": row["only_second"],
-        "mcnemar": p_cell(row["mcnemar"]),
-        "p": p_cell(row["p"]),
-        "holm": p_cell(row["p_holm"]),
-    }
+def _numbers(row: Row) -> dict[str, Row]:
+    """What every table shows of a pair, by the name of its column."""
+    names = ("only_first", "only_second", "mcnemar", "p", "p_holm")
+    accuracies = {name: {"value": row[f"{name}_acc1"]} for name in ("first", "second")}
+    both = {"ci_low": row["both_low"], "ci_high": row["both_high"]}
+    return {"difference": row, "both": both} | accuracies | {it: {"value": row[it]} for it in names}
 
 
-def _only(first: str, second: str) -> dict[str, str]:
-    """Heads of the numbers of images that one of two gets right."""
-    return {"only_first": f"only\n{first}", "only_second": f"only\n{second}"}
+def _difference(first: str, second: str) -> tuple[Measure, ...]:
+    """The columns that every table has; some are of a dataset, and not of a mean."""
+    return (
+        Measure("difference", "difference", cell=_lead),
+        Measure(interval_of("difference"), "difference", "95 % over\nimages", cell=interval_cell),
+        Measure("both", "both", "95 % over draws\nand images", cell=interval_cell),
+        Measure("only_first", "only_first", f"only\n{first}", **_COUNT),
+        Measure("only_second", "only_second", f"only\n{second}", **_COUNT),
+        Measure("mcnemar", "mcnemar", "McNemar", cell=_p, optional=True),
+        Measure("p", "p", cell=_p),
+        Measure("holm", "p_holm", "p (Holm)", cell=_p),
+    )
 
 
-def _lead(row: Row | None) -> Cell:
+_COUNT: Any = {"percent": False, "digits": 1, "optional": True}
+
+
+def _p(row: Mapping[str, Any]) -> Cell:
+    return p_cell(row.get("value"))
+
+
+def _lead(row: Mapping[str, Any]) -> Cell:
     """ "+1.2=" for a tie, else "+1.2 ", so that the digits are in line."""
-    if row is None:
-        return Cell("")
+    if not row:
+        return UNKNOWN
     points = 100 * row["difference"]
     text = f"{round(points, 1) + 0.0:+.1f}"  # no -0.0
     return Cell(text + ("=" if row["tie"] else " "), points)
+
+
+def _lead_or_blank(row: Mapping[str, Any]) -> Cell:
+    return _lead(row) if row else Cell("")
 
 
 def _over(row: Row) -> str:
@@ -178,19 +189,3 @@ def _about(part: pl.DataFrame, without: Sequence[str] = ()) -> str:
     draws = max(part["draws"].to_list())
     drawn = f"{draws} draw{'s' * (draws != 1)}" if draws else ""
     return title(over, *where(row, columns), fitted_on(part), drawn)
-
-
-def _table(lines: Sequence[dict[str, Any]], about: str, heads: dict[str, str]) -> Table:
-    empty = {name for name in _OF_ONE if all(_is_empty(line.get(name)) for line in lines)}
-    return table_of(
-        [{name: cell for name, cell in line.items() if name not in empty} for line in lines],
-        title=about,
-        percent=["first top-1", "second top-1", "top-1"],
-        digits={"only_first": 1, "only_second": 1},
-        headers=_HEADS | heads,
-        right=("difference", "both", "mcnemar", "p", "holm"),
-    )
-
-
-def _is_empty(cell: float | Cell | None) -> bool:
-    return cell is None or cell == UNKNOWN

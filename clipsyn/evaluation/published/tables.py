@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -10,7 +10,7 @@ import polars as pl
 
 from clipsyn.evaluation.published import CompareSettings
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
-from clipsyn.show.tables import WIDTH, measured, shortened, table_of
+from clipsyn.show.tables import WIDTH, Line, Measure, measures_table, shortened
 
 _MARK = "*"
 _NOTE = (
@@ -36,30 +36,28 @@ def tables(frame: pl.DataFrame, settings: CompareSettings) -> dict[str, Tables]:
 
 def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
     names = shortened(sorted(frame["backbone"].unique()))
-    rows: list[dict[str, Any]] = []
-    for place, part in frame.group_by(_PLACE, maintain_order=True):
-        row = dict(zip(_PLACE, place, strict=True))
-        compared = {one["backbone"]: one for one in part.iter_rows(named=True)}
-        cells = {column: _points(compared.get(name)) for name, column in names.columns.items()}
-        rows.append(row | {"metric": _METRICS[row["metric"]]} | cells)
-    return table_of(
-        rows,
+    lines = []
+    for (*place, metric), part in frame.group_by(_PLACE, maintain_order=True):
+        about = dict(zip(_PLACE, [*place, _METRICS[str(metric)]], strict=True))
+        lines.append((about, {row["backbone"]: row for row in part.rows(named=True)}))
+    return measures_table(
+        lines,
+        names.measures(cell=_points),
         title="zero-shot accuracy minus the published one, in points",
         names=names,
-        right=list(names.columns.values()),
-        notes=f"{_summary(frame, settings, names.phrase)}{names.legend}",
+        notes=_summary(frame, settings, names.phrase),
     )
 
 
-def _points(row: dict[str, Any] | None) -> Cell:
-    if row is None:
+def _points(row: Mapping[str, Any]) -> Cell:
+    if not row:
         return UNKNOWN
     points = 100 * row["difference"]
     text = f"{_MARK if row['beyond'] else ''}{round(points, 1) + 0.0:+.1f}"
     return Cell(text, points, *_scaled(row, "difference_low", "difference_high"))
 
 
-def _scaled(row: dict[str, Any], *names: str) -> list[float | None]:
+def _scaled(row: Mapping[str, Any], *names: str) -> list[float | None]:
     return [None if row[name] is None else 100 * row[name] for name in names]
 
 
@@ -74,26 +72,31 @@ def _summary(frame: pl.DataFrame, settings: CompareSettings, phrase: str) -> str
     )
 
 
+_NUMBERS = (
+    Measure("ours", "ours", interval=True),
+    Measure("published", "published"),
+    Measure("difference", "difference", interval=True),
+)
+
+
 def _numbers(frame: pl.DataFrame) -> Table:
-    rows = [_line(row) for row in frame.iter_rows(named=True)]
-    return table_of(rows, percent=["ours", "published", "difference"], notes=_note(rows))
+    rows = frame.rows(named=True)
+    return measures_table([*map(_line, rows)], (*_NUMBERS, "n", "usual n"), notes=_note(rows))
 
 
-def _line(row: dict[str, Any]) -> dict[str, Any]:
-    ends = {"ci_low": row["difference_low"], "ci_high": row["difference_high"]}
-    return {
-        **{name: row[name] for name in ("dataset", "prompts", "backbone")},
-        "metric": _METRICS[row["metric"]],
-        **measured("ours", row),
-        "published": row["published"],
-        **measured("difference", {"value": row["difference"], **ends}),
-        "n": row["n"],
-        "usual n": row["usual_n"],
+def _line(row: Mapping[str, Any]) -> Line:
+    about = {name: row[name] for name in ("dataset", "prompts", "backbone")}
+    about |= {"metric": _METRICS[row["metric"]], "n": row["n"], "usual n": row["usual_n"]}
+    low, high = row["difference_low"], row["difference_high"]
+    return about, {
+        "ours": row,
+        "published": {"value": row["published"]},
+        "difference": {"value": row["difference"], "ci_low": low, "ci_high": high},
     }
 
 
-def _note(rows: Sequence[dict[str, Any]]) -> str:
-    other = [row for row in rows if row["usual n"] is not None and row["n"] != row["usual n"]]
+def _note(rows: Sequence[Mapping[str, Any]]) -> str:
+    other = [row for row in rows if row["usual_n"] is not None and row["n"] != row["usual_n"]]
     names = ", ".join(dict.fromkeys(row["dataset"] for row in other))
     return "\n".join(
         [
