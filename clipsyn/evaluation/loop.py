@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import Parameter
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from clipsyn.errors import DatasetError, UsageError
-from clipsyn.evaluation.budget import Budget
+from clipsyn.errors import UsageError
 from clipsyn.evaluation.choice import cells_by_dataset, check, learning, spelled_out, usable
-from clipsyn.evaluation.comparison import Comparison, Job, Runner
-from clipsyn.evaluation.plan import FewShotPlan
+from clipsyn.evaluation.fit import Finished, runner
+from clipsyn.evaluation.methods import CHOSEN, learns
+from clipsyn.evaluation.plan import Comparison, Result, Task
 from clipsyn.evaluation.results.files import ResultsFile
-from clipsyn.evaluation.results.frame import RESULT
+from clipsyn.evaluation.results.frame import RESULT, Row
 from clipsyn.evaluation.results.predictions import PredictionsFile
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.evaluation.study import Batch
 from clipsyn.evaluation.workers import in_workers
-from clipsyn.methods.ensembles.static import tied_votes
-from clipsyn.methods.numerics.fewshot import shortfall
 from clipsyn.names import Shard, parse_shard
 from clipsyn.settings import signature_of
 from clipsyn.show.progress import Progress
@@ -75,98 +71,125 @@ def measure(
     if settings.shard and not settings.output:
         raise UsageError("shard=… is a share of a file of results: name it by output=…")
     comparisons, notes = _comparisons(store, settings)
-    plans = [one.plan() for one in comparisons]
-    for note in dict.fromkeys((*notes, *(note for plan in plans for note in _notes(plan)))):
+    for note in dict.fromkeys((*notes, *(it for one in comparisons for it in one.notes()))):
         _LOG.info("note: %s", note)
     with (
         ResultsFile(settings.output, replace=settings.replace) as results,
         PredictionsFile(settings.predictions, replace=settings.replace) as predictions,
     ):
-        jobs = [
-            Job(comparison, task)
-            for comparison, plan in zip(comparisons, plans, strict=True)
-            for task in plan.tasks()
-        ]
-        jobs = _share(jobs, shard)
-        samples = {one: plan.samples() for one, plan in zip(comparisons, plans, strict=True)}
-        known = _Known(results, predictions, jobs) if predictions.path else results.known
-        budget, left = Budget(settings), list(_left(jobs, known))
-        before = results.frame.filter(metric="fit_seconds").select("fingerprint", "value")
-        budget.count_known(jobs, dict(before.iter_rows()))
-        fits = sum(len(job.task.fits) for job in left)
-        counter = progress.add("fits", fits) if progress else 0
+
+        def is_new(result: Result) -> bool:
+            if result.fingerprint not in results.known:
+                return True
+            is_lacking = result.has_predictions and result.fingerprint not in predictions.known
+            return is_lacking and predictions.path is not None
+
+        tasks = _share([task for one in comparisons for task in one.tasks()], shard)
+        asked = _fingerprints(tasks)
+        budget, left = Budget(settings), [*_only(tasks, is_new)]
+        budget.count(_in_order(results.frame.filter(metric="fit_seconds"), asked).rows(named=True))
+        counter = progress.add("fits", sum(len(task.fits()) for task in left)) if progress else 0
         said: set[str] = set()
-        for job, batch in _run(_affordable(left, known, budget), settings.workers):
-            results.add(batch.rows)
-            predictions.add(batch.predicted, samples[job.comparison])
-            budget.count(job, batch.ensemble, batch.seconds)
-            for note in batch.notes:
+        for task, finished in _run(_affordable(left, is_new, budget), settings.workers):
+            results.add(finished.rows)
+            predictions.add(finished.predicted, task.comparison.samples())
+            budget.count(finished.rows)
+            for note in finished.notes:
                 if note not in said:
                     _LOG.info("note: %s", note)
                     said.add(note)
             if progress:
-                progress.advance(counter, batch.fits)
-        return _in_order(results.frame, (one for job in jobs for one in job.task.fingerprints()))
+                progress.advance(counter, len(task.fits()) if finished.notes else 1)
+        return _in_order(results.frame, asked)
 
 
 def gather(store: FeatureStore, settings: ProtocolSettings) -> pl.DataFrame:
     """What was asked for, as far as others have measured it; nothing is fitted."""
     comparisons, _ = _comparisons(store, settings)
-    tasks = [task for one in comparisons for task in one.plan().tasks()]
+    tasks = [task for one in comparisons for task in one.tasks()]
     with ResultsFile(settings.output) as results:
-        return _in_order(results.frame, (it for task in tasks for it in task.fingerprints()))
+        return _in_order(results.frame, _fingerprints(tasks))
 
 
-class _Known:
-    """What need not be computed again: its results are there, and what it predicts."""
-
-    def __init__(
-        self, results: ResultsFile, predictions: PredictionsFile, jobs: Iterable[Job]
-    ) -> None:
-        self._results, self._predictions = results, predictions
-        self._without = {
-            result.fingerprint
-            for job in jobs
-            for fit in job.task.fits
-            for result in fit.results
-            if not result.has_predictions
-        }
-
-    def __contains__(self, fingerprint: object) -> bool:
-        there = fingerprint in self._predictions.known or fingerprint in self._without
-        return there and fingerprint in self._results.known
-
-
-def _share(jobs: Sequence[Job], shard: Shard) -> list[Job]:
-    """One worker's jobs, in their order: of each head and size of draw as many as the others'."""
+def _share(tasks: Sequence[Task], shard: Shard) -> list[Task]:
+    """One worker's tasks, in their order: of each head and size of draw as many as the others'."""
     first, workers = shard
-    alike = sorted(
-        range(len(jobs)), key=lambda at: (jobs[at].task.head, len(jobs[at].task.rows), at)
-    )
-    return [jobs[at] for at in sorted(alike[first::workers])]
+    alike = sorted(range(len(tasks)), key=lambda at: (tasks[at].head, len(tasks[at].rows), at))
+    return [tasks[at] for at in sorted(alike[first::workers])]
 
 
-def _affordable(jobs: Iterable[Job], known: Container[str], budget: Budget) -> Iterator[Job]:
+def _only(tasks: Iterable[Task], wanted: Callable[[Result], bool]) -> Iterator[Task]:
+    """The tasks without other results, as it is when their turn comes."""
+    for task in tasks:
+        if (left := task.only(wanted)).results:
+            yield left
+
+
+def _affordable(
+    tasks: Iterable[Task], is_new: Callable[[Result], bool], budget: Budget
+) -> Iterator[Task]:
     """What is left when its turn comes; within a dataset small supports tell of larger ones."""
-    for _, alike in groupby(jobs, key=lambda job: job.comparison):
-        for job in _left(sorted(alike, key=lambda job: len(job.task.rows)), known):
-            affordable, notes = budget.within(job)
-            for note in notes:
-                _LOG.info("note: %s", note)
-            if affordable.task.fits:
-                yield affordable
+    for _, alike in groupby(tasks, key=lambda task: task.comparison):
+        ordered = sorted(alike, key=lambda task: len(task.rows))
+        yield from _only(ordered, lambda result: is_new(result) and budget.allows(result))
 
 
-def _left(jobs: Iterable[Job], known: Container[str]) -> Iterator[Job]:
-    """The jobs without what is known when their turn comes."""
-    for job in jobs:
-        if (task := job.task.without(known)).fits:
-            yield replace(job, task=task)
+class Budget:
+    """Methods that took longer than `budget` minutes are not fitted on more images of a dataset.
+
+    Seconds are those of the results, of head and ensemble together, so that a run which goes on
+    where another ended leaves out the same. What was asked for by name is always fitted, and so is
+    the choice of a single backbone.
+    """
+
+    def __init__(self, settings: ProtocolSettings) -> None:
+        self._minutes = settings.budget
+        self._named = {*settings.heads, *settings.ensembles, CHOSEN}
+        self._slow: dict[tuple[str, ...], float] = {}  # -> the fewest shots with which it was
+        self._said: set[tuple[str, ...]] = set()
+
+    def count(self, rows: Iterable[Row]) -> None:
+        """Take note of fits that are done, by the rows of their results."""
+        for row in rows:
+            if row["metric"] == "fit_seconds" and row["value"] > 60 * self._minutes:
+                method = _method(row)
+                self._slow[method] = min(_size(row), self._slow.get(method, math.inf))
+
+    def allows(self, result: Result) -> bool:
+        """Whether it was not too slow on fewer images; says so where it was."""
+        row = result.about
+        method, is_named = _method(row), {row["head"], row["ensemble"]} <= self._named
+        fewest = self._slow.get(method, math.inf)
+        if is_named or not learns(row["head"], row["ensemble"]) or fewest >= _size(row):
+            return True
+        if method not in self._said:
+            self._said.add(method)
+            _LOG.info(
+                "note: %s on %s left out of %s with more than %d images a class, with which its "
+                "fit took longer than budget=%g minutes; what is asked for by name is always "
+                "fitted",
+                *(row["ensemble"], row["head"], row["dataset"], fewest, self._minutes),
+            )
+        return False
 
 
-def _in_order(frame: pl.DataFrame, fingerprints: Iterable[str]) -> pl.DataFrame:
+def _method(row: Row) -> tuple[str, ...]:
+    return row["dataset"], row["prompts"], row["head"], row["ensemble"]
+
+
+def _size(row: Row) -> float:
+    return math.inf if row["shots"] is None else row["shots"]
+
+
+def _fingerprints(tasks: Iterable[Task]) -> list[str]:
+    """Of all results, fit by fit."""
+    fits = (results for task in tasks for results in task.fits().values())
+    return list(dict.fromkeys(result.fingerprint for results in fits for result in results))
+
+
+def _in_order(frame: pl.DataFrame, fingerprints: list[str]) -> pl.DataFrame:
     """The rows of these fingerprints, in their order."""
-    order = pl.Series("fingerprint", list(dict.fromkeys(fingerprints)), pl.String).to_frame()
+    order = pl.Series("fingerprint", fingerprints, pl.String).to_frame()
     joined = order.join(frame, on="fingerprint", how="inner", maintain_order="left_right")
     return joined.select(*RESULT)
 
@@ -191,65 +214,11 @@ def _comparisons(
     return comparisons, notes
 
 
-def _run(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Batch]]:
+def _run(tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Finished]]:
     if workers > 1:
-        yield from in_workers(Runner, jobs, workers)
+        yield from in_workers(runner, tasks, workers)
         return
-    run = Runner()
-    for job in jobs:
-        for batch in run(job):
-            yield job, batch
-
-
-def _notes(plan: FewShotPlan) -> Iterator[str]:
-    """What the support lacks, and which votes are tied."""
-    samples, settings = plan.targets[0].reader.samples, plan.settings
-    classes = len(samples.class_names)
-    if settings.base_to_new and classes < 3:
-        raise DatasetError(
-            f"{samples.dataset} has too few classes for base-to-new ({classes}), which needs two "
-            "to learn and a new one: choose others with datasets=…"
-        )
-    yield from _ties(plan)
-    yield from plan.learnable.notes
-    if plan.support is None:
-        return
-    where = f"{samples.dataset}/{plan.support.samples.split}"
-    labels = plan.labels()
-    if not (labels >= 0).any():
-        split = plan.support.samples.split
-        raise plan.support.store.no_labels((samples.dataset, split))
-    _, empty = shortfall(labels, None, classes)
-    if empty and not settings.base_to_new:
-        yield f"{where}: {empty} of {classes} classes have no image to learn from"
-    drawn = plan.drawn(settings.draws[0])
-    if gone := [k for k in settings.images if k and k not in drawn]:
-        most = list(drawn)[-1]
-        yield (
-            f"{where}: {', '.join(map(str, gone))} shots are the same {len(drawn[most])} "
-            f"images as {most or 'full'}: fitted once"
-        )
-    for shots in settings.images:
-        short, _ = shortfall(labels, shots, classes)
-        if short:
-            yield (
-                f"{where}: {short} of {classes} classes have fewer than {shots} images; from "
-                f"{shots} shots on they give all they have"
-            )
-            break
-
-
-def _ties(plan: FewShotPlan) -> Iterator[str]:
-    """On how many images the votes are tied, of backbones with predictions alone."""
-    for target in plan.targets:
-        reader = target.reader
-        if plan.settings.ensembles and len(reader.unsure) == len(reader.backbones) > 1:
-            store, prompts = reader.store, reader.prompts
-            votes = np.stack([store.predictions(key, prompts) for key in reader.keys])
-            if tied := int(np.count_nonzero(tied_votes(votes))):
-                samples = reader.samples
-                yield (
-                    f"{samples.name} · {reader.perturbation}: on {tied:,} of "
-                    f"{len(samples):,} images no class has the most votes; without logits to "
-                    "decide, the class that comes first in the list of classes wins"
-                )
+    run = runner()
+    for task in tasks:
+        for finished in run(task):
+            yield task, finished

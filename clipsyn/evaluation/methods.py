@@ -7,15 +7,10 @@ reach a fit.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.methods.ensembles import ENSEMBLES
@@ -23,9 +18,7 @@ from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.heads.base import Head
-from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Support
-from clipsyn.store.pools import PoolReader
 
 ORACLE = "oracle"
 CHOSEN = "best-single"  # the backbone that is best on the support, which gains are over
@@ -46,35 +39,6 @@ class Method(NamedTuple):
 
     ensemble: Ensemble
     seconds: float
-
-
-@dataclass(frozen=True)
-class Target:
-    """Samples to be judged on: a split under a perturbation, or some of its classes."""
-
-    reader: PoolReader
-    classes: str = "all"
-    subset: Sequence[int] | None = None
-
-    def blocks(self, embeddings: bool) -> Iterator[Pool]:
-        for block in self.reader.blocks(embeddings=embeddings):
-            yield block if self.subset is None else block.of_classes(self.subset)
-
-    @property
-    def n_classes(self) -> int:
-        names = self.reader.samples.class_names
-        return len(names if self.subset is None else self.subset)
-
-    @property
-    def rows(self) -> NDArray[np.intp]:
-        """(sample,) the place of each sample of `blocks` in the sample table."""
-        if self.subset is None:
-            return np.arange(len(self.reader))
-        return np.flatnonzero(np.isin(self.reader.samples.labels, self.subset))
-
-    def class_indices(self, predictions: NDArray[np.uint16]) -> NDArray[np.integer[Any]]:
-        """Predictions among `subset` as indices of all classes."""
-        return predictions if self.subset is None else np.asarray(self.subset)[predictions]
 
 
 @cache
@@ -133,12 +97,3 @@ def _chosen(combiner: Support) -> str | None:
         return combiner.backbones[0] if len(combiner) else None
     best: str = from_text(ENSEMBLES, CHOSEN).fit(combiner).best_
     return best
-
-
-def for_classes(fitted: Any, target: Target) -> Any:
-    """What is fitted, moved to the classes of a target (base-to-new)."""
-    if target.subset is None:
-        return fitted
-    moved = copy.copy(fitted)
-    moved.n_classes_ = target.n_classes
-    return moved

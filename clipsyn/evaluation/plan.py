@@ -1,25 +1,35 @@
-"""What the protocol measures on one dataset: draws, fits, and the results that each fit gives."""
+"""What is measured on one dataset: draws of its support, and the results that each draw gives."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.evaluation.methods import CHOSEN, ORACLE, Target, is_random, learns, versions
+from clipsyn.errors import DatasetError
+from clipsyn.evaluation.choice import DatasetCells
+from clipsyn.evaluation.coop import read_indices
+from clipsyn.evaluation.methods import CHOSEN, ORACLE, is_random, learns, versions
 from clipsyn.evaluation.results.data import Data
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.settings import ProtocolSettings
-from clipsyn.methods.numerics.fewshot import few_shot, halves
+from clipsyn.evaluation.shown import Target
+from clipsyn.methods.ensembles.static import tied_votes
+from clipsyn.methods.numerics.fewshot import few_shot, halves, shortfall
 from clipsyn.methods.pool import NO_LABEL
 from clipsyn.names import fingerprint, parse_perturbation
+from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import Learnable, learnable
 from clipsyn.store.pools import PoolReader
 from clipsyn.store.samples import SampleTable
+
+Rows = NDArray[np.intp]
 
 
 class Draw(NamedTuple):
@@ -27,22 +37,24 @@ class Draw(NamedTuple):
 
     shots: int | None  # of each class; 0 where nothing is learned, None for the whole support
     seed: int | None
-    rows: NDArray[np.intp]
-
-
-class Subject(NamedTuple):
-    """What numbers are about: an ensemble, the oracle or a backbone on its own, on a target."""
-
-    target: int
-    ensemble: str | None
-    backbone: str | None = None  # on its own
+    rows: Rows
 
 
 class Result(NamedTuple):
-    """The rows that share a fingerprint: a subject, as a draw of the shots has it."""
+    """An ensemble, the oracle or a backbone on its own, after one draw, on one target.
 
-    subject: Subject
-    about: Row  # all that these rows share
+    about: what its rows share, with their fingerprint.
+    """
+
+    target: int
+    ensemble: str | None
+    backbone: str | None  # on its own
+    about: Row
+
+    @property
+    def subject(self) -> tuple[int, str | None, str | None]:
+        """What is measured, whatever the draw."""
+        return self[:3]
 
     @property
     def shots(self) -> int | None:
@@ -54,128 +66,186 @@ class Result(NamedTuple):
         return str(self.about["fingerprint"])
 
     @property
-    def has_predictions(self) -> bool:
-        """Whether it comes with predictions.
+    def fit(self) -> tuple[str | None, int | None, int | None]:
+        """The unit of work, which is kept in one go: an ensemble that is fitted, and its seed.
 
-        The oracle makes none. On a draw, what learns nothing has a gain alone: it predicts what it
-        does without a draw.
+        What learns nothing needs no fit on a draw; without a draw all of it sees a target, the
+        last of the three, in one pass.
         """
-        name = self.subject.ensemble
-        return name != ORACLE and (self.shots == 0 or learns(self.about["head"], name))
+        head, name = self.about["head"], self.ensemble
+        if self.shots == 0:
+            return None, None, self.target
+        if name is None or name == ORACLE or not learns(head, name):
+            return None, None, None
+        return name, self.about["seed"] if is_random(head, name) else None, None
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether it is a gain over the backbone chosen on the draw, and nothing else.
 
-class Fit(NamedTuple):
-    """The unit of work: what is measured, and kept, in one go.
+        So it is for what learns nothing: it predicts what it does without a draw.
+        """
+        return self.shots != 0 and not learns(self.about["head"], self.ensemble)
 
-    ensemble: the one that is fitted, with `seed`; None for results that need no fit of one.
-    """
-
-    ensemble: str | None
-    seed: int | None
-    results: tuple[Result, ...]
-
-    def ensembles(self) -> list[str]:
-        """The ensembles that results are of."""
-        names = dict.fromkeys(result.subject.ensemble for result in self.results)
-        return [name for name in names if name is not None and name != ORACLE]
-
-    def targets(self) -> list[int]:
-        return list(dict.fromkeys(result.subject.target for result in self.results))
+    @property
+    def has_predictions(self) -> bool:
+        return self.ensemble != ORACLE and not self.is_gain
 
 
 @dataclass(frozen=True)
 class Task:
-    """Fits on the same rows of the support, with one fitted head."""
+    """One head, fitted on one draw, and the results that it gives with each ensemble."""
 
+    comparison: Comparison
     head: str
     seed: int | None  # of the head
-    rows: NDArray[np.intp]
-    fits: tuple[Fit, ...]
+    rows: Rows  # of the support
+    results: tuple[Result, ...]
 
-    def shots(self) -> list[int | None]:
-        """The numbers of shots that the rows stand for."""
-        return list(dict.fromkeys(it.shots for fit in self.fits for it in fit.results))
+    def fits(self) -> dict[tuple[str | None, int | None, int | None], list[Result]]:
+        """The results of each fit, in order; see `Result.fit`."""
+        fits: dict[Any, list[Result]] = {}
+        for result in self.results:
+            fits.setdefault(result.fit, []).append(result)
+        return fits
 
-    def fingerprints(self) -> Iterator[str]:
-        return (result.fingerprint for fit in self.fits for result in fit.results)
-
-    def without(self, known: Container[str]) -> Self:
-        """Without the results that are known, and the fits that have no others."""
-        left = (
-            fit._replace(results=tuple(one for one in fit.results if one.fingerprint not in known))
-            for fit in self.fits
-        )
-        return replace(self, fits=tuple(fit for fit in left if fit.results))
+    def only(self, wanted: Callable[[Result], bool]) -> Self:
+        return replace(self, results=tuple(filter(wanted, self.results)))
 
 
-class FewShotPlan:
-    """The fits of one dataset and prompt set: heads x ensembles x shots x seeds.
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on the cells of one dataset and prompt set: heads x ensembles x shots x seeds.
 
-    support: None where nothing is fitted. indices: rows of the support by (shots, seed), where
-    they are not drawn.
+    Its readers are made once, when they are needed. It can be sent to another process, which makes
+    its own.
     """
 
-    def __init__(
-        self,
-        support: PoolReader | None,
-        targets: Sequence[Target],
-        settings: ProtocolSettings,
-        indices: Mapping[tuple[int, int], NDArray[np.intp]] | None = None,
-    ) -> None:
-        self.support = support
-        self.targets = targets
-        self.settings = settings
-        self._reader = support or targets[0].reader
-        self.learnable = Learnable(self._reader.samples.labels, ())
-        if support:
-            self.learnable = learnable(
-                support.samples, self.samples(), allow_overlap=settings.allow_overlap
-            )
-        self._indices = indices or {}
-        self._data = Data(self._reader.store)
+    store: Path
+    cells: DatasetCells
+    settings: ProtocolSettings  # without the methods that cannot work on these cells
 
-    def tasks(self) -> list[Task]:
-        """All fits, each once: draws of the same rows share the fits that no seed changes."""
-        tasks: dict[Any, Task] = {}
-        fits: dict[Any, dict[_Unit, list[Result]]] = {}  # of each task
-        for draw in self._draws():
-            for head in self.settings.heads:
-                seed = draw.seed if is_random(head, None) else None
-                key = _digest(draw.rows), head, seed
-                for name in self._names(draw, head):
-                    tasks.setdefault(key, Task(head, seed, draw.rows, ()))
-                    for result in self._results(draw, head, name):
-                        unit = _unit(draw, head, result.subject)
-                        fits.setdefault(key, {}).setdefault(unit, []).append(result)
-        return [replace(task, fits=_fits(fits[key])) for key, task in tasks.items()]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.store, self.cells, self.settings)
+
+    @cached_property
+    def support(self) -> PoolReader | None:
+        """What is fitted on; None where nothing is."""
+        if self.cells.support is None:
+            return None
+        prompts = self.settings.support_prompts or self.cells.prompts
+        return self._reader(self.cells.support, prompts, views=self.settings.views)
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        readers = [
+            self._reader(split, self.cells.prompts, perturbation=perturbation, votes=True)
+            for split, perturbation in self.cells.places
+        ]
+        if not self.settings.base_to_new:
+            return [Target(reader) for reader in readers]
+        halved = [(reader, *halves(len(reader.samples.class_names))) for reader in readers]
+        return [
+            target
+            for reader, base, new in halved
+            for target in (Target(reader, "base", base), Target(reader, "new", new))
+        ]
+
+    @cached_property
+    def reader(self) -> PoolReader:
+        """Of the support, or, where nothing is fitted, of a target, no sample of which is read."""
+        return self.support or self.targets[0].reader
 
     def samples(self) -> list[SampleTable]:
         """The sample table of each target."""
         return [target.reader.samples for target in self.targets]
 
-    def labels(self) -> NDArray[np.int32]:
+    def tasks(self) -> list[Task]:
+        """All fits, each once: draws of the same rows share the fits that no seed changes."""
+        tasks: dict[Any, Task] = {}
+        results: dict[Any, list[Result]] = {}  # of each task
+        for draw in self._draws():
+            for head in self.settings.heads:
+                seed = draw.seed if is_random(head, None) else None
+                key = _digest(draw.rows), head, seed
+                for name in self._names(draw, head):
+                    tasks.setdefault(key, Task(self, head, seed, draw.rows, ()))
+                    results.setdefault(key, []).extend(self._results(draw, head, name))
+        return [replace(task, results=tuple(results[key])) for key, task in tasks.items()]
+
+    def notes(self) -> Iterator[str]:
+        """What the support lacks, and which votes are tied; raises DatasetError for too little."""
+        samples = self.samples()[0]
+        if self.settings.base_to_new and len(samples.class_names) < 3:
+            raise DatasetError(
+                f"{samples.dataset} has too few classes for base-to-new "
+                f"({len(samples.class_names)}), which needs two to learn and a new one: choose "
+                "others with datasets=…"
+            )
+        yield from self._ties()
+        yield from self._learnable.notes
+        if self.support:
+            yield from self._lacking(self.support)
+
+    def _reader(self, split: str, prompts: str, **options: Any) -> PoolReader:
+        cells = self.cells
+        return PoolReader(
+            self._opened,
+            cells.dataset,
+            split,
+            backbones=cells.backbones,
+            prompts=prompts,
+            **options,
+        )
+
+    @cached_property
+    def _opened(self) -> FeatureStore:
+        return FeatureStore.open(self.store)
+
+    @cached_property
+    def _data(self) -> Data:
+        return Data(self._opened)
+
+    @cached_property
+    def _learnable(self) -> Learnable:
+        if not self.support:
+            return Learnable(self.reader.samples.labels, ())
+        overlap = self.settings.allow_overlap
+        return learnable(self.support.samples, self.samples(), allow_overlap=overlap)
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int32]:
         """Labels of the support split that may be learned from: not those of new classes."""
-        labels = self.learnable.labels
+        labels = self._learnable.labels
         if not self.settings.base_to_new:
             return labels
-        base, _ = halves(len(self._reader.samples.class_names))
+        base, _ = halves(len(self.reader.samples.class_names))
         return np.where(np.isin(labels, base), labels, NO_LABEL).astype(np.int32)
+
+    @cached_property
+    def _given(self) -> dict[tuple[int, int], Rows]:
+        """Rows of the support by (shots, seed), where others have drawn them."""
+        if not self.settings.coop or not self.support:
+            return {}
+        drawn = [shots for shots in self.settings.images if shots]
+        wanted = [(shots, seed) for shots in drawn for seed in self.settings.draws]
+        return read_indices(self.settings.coop, self.support.samples, wanted)
 
     def _draws(self) -> Iterator[Draw]:
         yield Draw(0, None, np.empty(0, np.intp))
         if self.support is None:
             return
         for seed in (None, *self.settings.draws):
-            for shots, rows in self.drawn(seed).items():
+            for shots, rows in self._drawn(seed).items():
                 yield Draw(shots, seed, rows)
 
-    def drawn(self, seed: int | None) -> dict[int | None, NDArray[np.intp]]:
+    def _drawn(self, seed: int | None) -> dict[int | None, Rows]:
         """Rows of the support by number of shots; without a seed, those of the whole support.
 
         Numbers of shots that give the same rows, because no class has more images, stand under the
         largest of them: the same fit is made, and counts in a mean, once.
         """
-        drawn: dict[int | None, NDArray[np.intp]] = {}
+        drawn: dict[int | None, Rows] = {}
         for shots in sorted(self.settings.images, key=lambda k: (k is None, k)):
             if shots is None or seed is not None:
                 rows = self._rows(shots, seed or 0)
@@ -183,11 +253,11 @@ class FewShotPlan:
                 drawn[shots] = rows
         return drawn
 
-    def _rows(self, shots: int | None, seed: int) -> NDArray[np.intp]:
-        given = None if shots is None else self._indices.get((shots, seed))
+    def _rows(self, shots: int | None, seed: int) -> Rows:
+        given = None if shots is None else self._given.get((shots, seed))
         if given is None:
-            return few_shot(self.labels(), shots, seed)
-        return given[self.learnable.labels[given] >= 0]
+            return few_shot(self._labels, shots, seed)
+        return given[self._learnable.labels[given] >= 0]
 
     def _names(self, draw: Draw, head: str) -> list[str | None]:
         """The ensembles to measure on a draw, with None for the backbones on their own.
@@ -205,15 +275,17 @@ class FewShotPlan:
 
     def _results(self, draw: Draw, head: str, name: str | None) -> Iterator[Result]:
         for target in range(len(self.targets)):
-            for backbone in self._reader.backbones if name is None else [None]:
-                yield self._result(draw, head, Subject(target, name, backbone))
+            for backbone in self.reader.backbones if name is None else [None]:
+                about = self._about(draw, head, self.targets[target], name, backbone)
+                yield Result(target, name, backbone, about)
 
-    def _result(self, draw: Draw, head: str, subject: Subject) -> Result:
-        target, fitted = self.targets[subject.target], draw.shots != 0
-        reader, backbone = target.reader, subject.backbone
-        support = None
-        if fitted:
-            of = _origin(self._reader, backbone)
+    def _about(
+        self, draw: Draw, head: str, target: Target, ensemble: str | None, backbone: str | None
+    ) -> Row:
+        """All columns of a result but its numbers."""
+        reader, is_fitted, support = target.reader, draw.shots != 0, None
+        if is_fitted:
+            of = _origin(self.reader, backbone)
             support = {"of": of, "rows": _digest(draw.rows), "seed": draw.seed}
         about = {
             "dataset": reader.samples.dataset,
@@ -221,50 +293,65 @@ class FewShotPlan:
             "perturbation": reader.perturbation,
             "severity": parse_perturbation(reader.perturbation).severity,
             "head": head,
-            "ensemble": subject.ensemble,
+            "ensemble": ensemble,
             "backbones": [backbone] if backbone else list(reader.backbones),
             "prompts": reader.prompts,
             "classes": target.classes,
-            "support": self._reader.samples.split if fitted else None,
-            "support_prompts": self._reader.prompts if fitted else None,
+            "support": self.reader.samples.split if is_fitted else None,
+            "support_prompts": self.reader.prompts if is_fitted else None,
             "shots": draw.shots,
             "seed": draw.seed,
         }
         about["data"] = self._data.of(about)
         about["fingerprint"] = fingerprint(
             {
-                "clipsyn": " ".join(versions(head, subject.ensemble)),
+                "clipsyn": " ".join(versions(head, ensemble)),
                 "target": _origin(reader, backbone),
                 "support": support,
                 **{name: about[name] for name in ("classes", "head", "ensemble", "shots", "data")},
             }
         )
-        return Result(subject, about)
+        return about
+
+    def _lacking(self, support: PoolReader) -> Iterator[str]:
+        samples, labels = support.samples, self._labels
+        where, classes = f"{samples.dataset}/{samples.split}", len(samples.class_names)
+        if not (labels >= 0).any():
+            raise support.store.no_labels((samples.dataset, samples.split))
+        _, empty = shortfall(labels, None, classes)
+        if empty and not self.settings.base_to_new:
+            yield f"{where}: {empty} of {classes} classes have no image to learn from"
+        drawn = self._drawn(self.settings.draws[0])
+        if gone := [k for k in self.settings.images if k and k not in drawn]:
+            most = list(drawn)[-1]
+            yield (
+                f"{where}: {', '.join(map(str, gone))} shots are the same {len(drawn[most])} "
+                f"images as {most or 'full'}: fitted once"
+            )
+        for shots in self.settings.images:
+            short, _ = shortfall(labels, shots, classes)
+            if short:
+                yield (
+                    f"{where}: {short} of {classes} classes have fewer than {shots} images; from "
+                    f"{shots} shots on they give all they have"
+                )
+                break
+
+    def _ties(self) -> Iterator[str]:
+        """On how many images the votes are tied, of backbones with predictions alone."""
+        for target in self.targets:
+            reader = target.reader
+            if self.settings.ensembles and len(reader.unsure) == len(reader.backbones) > 1:
+                votes = [reader.store.predictions(key, reader.prompts) for key in reader.keys]
+                if tied := int(np.count_nonzero(tied_votes(np.stack(votes)))):
+                    yield (
+                        f"{reader.samples.name} · {reader.perturbation}: on {tied:,} of "
+                        f"{len(reader.samples):,} images no class has the most votes; without "
+                        "logits to decide, the class that comes first in the list of classes wins"
+                    )
 
 
-class _Unit(NamedTuple):
-    """What tells the fits of a task apart."""
-
-    ensemble: str | None
-    seed: int | None = None
-    target: int | None = None
-
-
-def _unit(draw: Draw, head: str, subject: Subject) -> _Unit:
-    """What learns nothing needs no fit on a draw, and sees a target in one pass."""
-    name = subject.ensemble
-    if draw.shots == 0:
-        return _Unit(None, target=subject.target)
-    if name is None or name == ORACLE or not learns(head, name):
-        return _Unit(None)
-    return _Unit(name, draw.seed if is_random(head, name) else None)
-
-
-def _fits(units: Mapping[_Unit, Sequence[Result]]) -> tuple[Fit, ...]:
-    return tuple(Fit(unit.ensemble, unit.seed, tuple(them)) for unit, them in units.items())
-
-
-def _digest(rows: NDArray[np.intp]) -> str:
+def _digest(rows: Rows) -> str:
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
 
 

@@ -6,25 +6,55 @@ temporary file where a target is large. Those of the zero-shot head are read fro
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.evaluation.methods import Target, for_classes
-from clipsyn.evaluation.plan import Subject
+from clipsyn.evaluation.results.frame import Measured
 from clipsyn.evaluation.scoring import Answers, Scorer
 from clipsyn.methods.ensembles.base import Ensemble
 from clipsyn.methods.heads.base import Head
 from clipsyn.methods.heads.zero_shot import ZeroShot
 from clipsyn.methods.numerics.metrics import Judged, join, judge
 from clipsyn.methods.pool import Pool
+from clipsyn.store.pools import PoolReader
 
 _KEPT_BYTES = 256 << 20  # of blocks that stay in memory
+
+
+@dataclass(frozen=True)
+class Target:
+    """Samples to be judged on: a split under a perturbation, or some of its classes."""
+
+    reader: PoolReader
+    classes: str = "all"
+    subset: Sequence[int] | None = None
+
+    def blocks(self, embeddings: bool) -> Iterator[Pool]:
+        for block in self.reader.blocks(embeddings=embeddings):
+            yield block if self.subset is None else block.of_classes(self.subset)
+
+    @property
+    def n_classes(self) -> int:
+        names = self.reader.samples.class_names
+        return len(names if self.subset is None else self.subset)
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """(sample,) the place of each sample of `blocks` in the sample table."""
+        if self.subset is None:
+            return np.arange(len(self.reader))
+        return np.flatnonzero(np.isin(self.reader.samples.labels, self.subset))
+
+    def class_indices(self, predictions: NDArray[np.uint16]) -> NDArray[np.integer[Any]]:
+        """Predictions among `subset` as indices of all classes."""
+        return predictions if self.subset is None else np.asarray(self.subset)[predictions]
 
 
 class KeptBlocks:
@@ -74,50 +104,51 @@ class Combined(NamedTuple):
 
 
 class Shown:
-    """The targets on one fitted head: their logits, and how each backbone does on its own.
+    """One target on a fitted head: its logits, and how each backbone does on its own.
 
-    kept: blocks of the targets as they are in the store.
+    number: of the target. stored, transformed: blocks of targets as they are in the store, and with
+    the logits of the head.
     """
 
-    def __init__(self, head: Head, targets: Sequence[Target], kept: KeptBlocks) -> None:
+    def __init__(
+        self, number: int, target: Target, head: Head, stored: KeptBlocks, transformed: KeptBlocks
+    ) -> None:
+        self.target = target
+        self.answers: dict[str, Answers] = {}  # of the ensembles judged that learn nothing
+        self._number = number
         self._head = head
-        self._targets = targets
-        self._kept = kept
-        self._transformed = KeptBlocks()
-        self._files: dict[int, _LogitsFile] = {}
-        self._scorers: dict[int, Scorer] = {}
-        self._answers: dict[Subject, Answers] = {}
-        self._head_seconds = [0.0] * len(targets)
+        self._kept, self._transformed = stored, transformed
+        self._file: _LogitsFile | None = None
+        self._scorer: Scorer | None = None
+        self._singles: dict[str, list[Measured]] = {}
+        self._head_seconds = 0.0
 
-    def scorer(self, target: int) -> Scorer:
-        """Metrics on a target, with the backbones on their own."""
-        if target not in self._scorers:
-            self.judge(target, {})
-        return self._scorers[target]
+    @property
+    def scorer(self) -> Scorer:
+        """Metrics on the target, with the backbones on their own."""
+        if self._scorer is None:
+            self.judge({})
+        assert self._scorer
+        return self._scorer
 
-    def silent(self, target: int) -> frozenset[str]:
-        """The backbones that say nothing but what they predict."""
-        return self._targets[target].reader.silent
+    @property
+    def singles(self) -> dict[str, list[Measured]]:
+        """The numbers of each backbone on its own."""
+        if not self._singles:
+            for backbone, measured in self.scorer.backbones(self.target.reader.silent):
+                self._singles.setdefault(backbone, []).append(measured)
+        return self._singles
 
-    def knows(self, subject: Subject) -> bool:
-        """Whether an ensemble that learns nothing was judged."""
-        return subject in self._answers
-
-    def answers(self, subject: Subject) -> Answers:
-        """Where such an ensemble is right."""
-        return self._answers[subject]
-
-    def judge(self, target: int, ensembles: Mapping[str, Ensemble]) -> dict[str, Combined]:
-        """What ensembles say of a target, in one pass; the first one judges the backbones too."""
-        shown = self._targets[target]
-        moved = {name: for_classes(one, shown) for name, one in ensembles.items()}
+    def judge(self, ensembles: Mapping[str, Ensemble]) -> dict[str, Combined]:
+        """What ensembles say of the target, in one pass; the first one judges the backbones too."""
+        if not ensembles and self._scorer:
+            return {}
+        moved = {name: for_classes(one, self.target) for name, one in ensembles.items()}
         judged: dict[str, list[Judged]] = {name: [] for name in ensembles}
         seconds = dict.fromkeys(ensembles, 0.0)
-        if not ensembles and target in self._scorers:
-            return {}
-        singles = None if target in self._scorers else _Singles()
+        singles = None if self._scorer else _Singles()
         embeddings = any(ensemble.needs_embeddings for ensemble in ensembles.values())
-        for pool in self._blocks(target, embeddings):
+        for pool in self._blocks(embeddings):
             if singles:
                 singles.add(pool)
             for name, ensemble in moved.items():
@@ -126,48 +157,55 @@ class Shown:
                 seconds[name] += time.perf_counter() - start
                 judged[name].append(judge(scores, pool.labels))
         if singles:
-            self._scorers[target] = singles.scorer(shown.n_classes)
+            self._scorer = singles.scorer(self.target.n_classes)
         combined = {
-            name: Combined(join(judged[name]), seconds[name] + self._head_seconds[target])
+            name: Combined(join(judged[name]), seconds[name] + self._head_seconds)
             for name in ensembles
         }
         for name, ensemble in ensembles.items():
             if not ensemble.learns:
-                answers = self._scorers[target].answers(combined[name].judged)
-                self._answers[Subject(target, name)] = answers
+                self.answers[name] = self.scorer.answers(combined[name].judged)
         return combined
 
-    def _blocks(self, target: int, embeddings: bool) -> Iterator[Pool]:
+    def _blocks(self, embeddings: bool) -> Iterator[Pool]:
         """The target's samples with the logits of the head."""
         if type(self._head) is ZeroShot:
-            return self._stored(target, embeddings)
-        if target not in self._files:
-            n = len(self._targets[target].reader)
-            return self._transformed.blocks(target, lambda _: self._transform(target, n), n, True)
-        pools = self._files[target].pools()
+            return self._stored(embeddings)
+        if self._file is None:
+            n = len(self.target.reader)
+            return self._transformed.blocks(self._number, lambda _: self._transform(n), n, True)
+        pools = self._file.pools()
         if not embeddings:
             return pools
-        pairs = zip(pools, self._stored(target, True), strict=True)
+        pairs = zip(pools, self._stored(True), strict=True)
         return (replace(pool, embeddings=stored.embeddings) for pool, stored in pairs)
 
-    def _stored(self, target: int, embeddings: bool) -> Iterator[Pool]:
-        shown = self._targets[target]
-        return self._kept.blocks(target, shown.blocks, len(shown.reader), embeddings)
+    def _stored(self, embeddings: bool) -> Iterator[Pool]:
+        n = len(self.target.reader)
+        return self._kept.blocks(self._number, self.target.blocks, n, embeddings)
 
-    def _transform(self, target: int, n: int) -> Iterator[Pool]:
-        head = for_classes(self._head, self._targets[target])
+    def _transform(self, n: int) -> Iterator[Pool]:
+        head = for_classes(self._head, self.target)
         file: _LogitsFile | None = None
-        for number, block in enumerate(self._stored(target, True)):
+        for number, block in enumerate(self._stored(True)):
             start = time.perf_counter()
             pool = head.transform(block)
-            self._head_seconds[target] += time.perf_counter() - start
+            self._head_seconds += time.perf_counter() - start
             if number == 0 and not self._transformed.has_room(pool, n):
                 file = _LogitsFile()
             if file:
                 file.add(pool)
             yield pool
-        if file:
-            self._files[target] = file
+        self._file = file
+
+
+def for_classes(fitted: Any, target: Target) -> Any:
+    """What is fitted, moved to the classes of a target (base-to-new)."""
+    if target.subset is None:
+        return fitted
+    moved = copy.copy(fitted)
+    moved.n_classes_ = target.n_classes
+    return moved
 
 
 class _Singles:

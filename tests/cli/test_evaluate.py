@@ -125,7 +125,7 @@ def test_results_that_are_added_to_are_not_written_over(run, tmp_path, option):
 
 def test_an_output_that_cannot_be_is_known_before_anything_is_measured(run, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("clipsyn.evaluation.study.fit_head", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("clipsyn.evaluation.fit.fit_head", lambda *_: pytest.fail("measured"))
     result = run(*QUICK, "-o", tmp_path / "file" / "r.parquet")
     assert result.exit_code == 2
     assert re.search(r"cannot write .*file/r\.parquet: .*; choose", result.stderr)

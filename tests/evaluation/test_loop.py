@@ -21,8 +21,8 @@ from clipsyn.errors import (
     UnknownName,
     UsageError,
 )
-from clipsyn.evaluation import loop, study
-from clipsyn.evaluation.comparison import Job
+from clipsyn.evaluation import fit as fitting
+from clipsyn.evaluation import loop
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.files import ResultsFile
 from clipsyn.evaluation.results.frame import RESULT
@@ -263,7 +263,7 @@ class TestPredictionsAlone:
 def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
     """Every head and ensemble: what is fitted stays the same when they are shuffled."""
     seen: list[dict] = []
-    fit_head, fit_ensemble = study.fit_head, study.fit_ensemble
+    fit_head, fit_ensemble = fitting.fit_head, fitting.fit_ensemble
 
     def spy_on_head(*arguments):
         combiner = fit_head(*arguments)
@@ -275,8 +275,8 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
         seen.append({name: method.ensemble.learned()})
         return method
 
-    monkeypatch.setattr(study, "fit_head", spy_on_head)
-    monkeypatch.setattr(study, "fit_ensemble", spy_on_ensemble)
+    monkeypatch.setattr(fitting, "fit_head", spy_on_head)
+    monkeypatch.setattr(fitting, "fit_ensemble", spy_on_ensemble)
     settings = {"heads": ["all"], "ensembles": ["all"], "shots": (4,), "seeds": 1}
     run(store, **settings)
     before = seen.copy()
@@ -294,10 +294,10 @@ def test_labels_of_the_test_split_do_not_reach_a_fit(store, monkeypatch):
 
 def test_a_pool_of_the_test_split_cannot_be_fitted(store):
     with pytest.raises(LeakError, match="was given the test split of toy to fit"):
-        study.fit_head(store.pool("toy", "test"), "zero-shot", 0)
-    combiner = study.fit_head(store.pool("toy", "train"), "zero-shot", 0)
+        fitting.fit_head(store.pool("toy", "test"), "zero-shot", 0)
+    combiner = fitting.fit_head(store.pool("toy", "train"), "zero-shot", 0)
     with pytest.raises(LeakError, match="was given the test split of toy to fit"):
-        study.fit_ensemble(combiner._replace(pool=store.pool("toy", "test")), "super-learner", 0)
+        fitting.fit_ensemble(combiner._replace(pool=store.pool("toy", "test")), "super-learner", 0)
     with pytest.raises(LeakError):
         run(store, support="test")
 
@@ -307,7 +307,7 @@ def test_a_second_run_computes_nothing_and_a_longer_one_the_rest(store, tmp_path
     first = run(store, shots=(1,), output=output)
     stamp = output.stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr(study, "fit_head", lambda *_: pytest.fail("fitted again"))
+        patch.setattr(fitting, "fit_head", lambda *_: pytest.fail("fitted again"))
         again = run(store, shots=(1,), output=output)
     assert again.sort(pl.all()).equals(first.sort(pl.all()))
     assert output.stat().st_mtime_ns == stamp
@@ -574,9 +574,9 @@ def test_base_to_new_refuses_what_learns_classes(store):
 @pytest.mark.parametrize(("shots", "kept"), [((16, 2, "full"), {2, None}), ((8, 2, 16), {2, 16})])
 def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, kept, monkeypatch):
     """No class has more than eight."""
-    fitted, fit = [], study.fit_head
+    fitted, fit = [], fitting.fit_head
     monkeypatch.setattr(
-        study, "fit_head", lambda pool, *rest: fitted.append(len(pool)) or fit(pool, *rest)
+        fitting, "fit_head", lambda pool, *rest: fitted.append(len(pool)) or fit(pool, *rest)
     )
     with caplog.at_level(logging.INFO, "clipsyn"):
         frame = run(store, shots=shots, seeds=1, ensembles=["super-learner"])
@@ -591,7 +591,7 @@ def test_shots_that_are_the_same_images_are_fitted_once(store, caplog, shots, ke
 def fits(monkeypatch) -> list[tuple[str, int | None]]:
     """What is fitted, with its seed: heads, and ensembles that learn."""
     made: list[tuple[str, int | None]] = []
-    head, ensemble = study.fit_head, study.fit_ensemble
+    head, ensemble = fitting.fit_head, fitting.fit_ensemble
 
     def fit_head(support, name, seed):
         if HEADS.load(name.partition(":")[0]).learns:
@@ -603,8 +603,8 @@ def fits(monkeypatch) -> list[tuple[str, int | None]]:
             made.append((name, seed))
         return ensemble(combiner, name, seed)
 
-    monkeypatch.setattr(study, "fit_head", fit_head)
-    monkeypatch.setattr(study, "fit_ensemble", fit_ensemble)
+    monkeypatch.setattr(fitting, "fit_head", fit_head)
+    monkeypatch.setattr(fitting, "fit_ensemble", fit_ensemble)
     return made
 
 
@@ -659,17 +659,15 @@ class TestBudget:
     @pytest.fixture(autouse=True)
     def _slow(self, monkeypatch):
         """Seconds of fits are added, and nobody waits for them."""
-        from clipsyn.evaluation.study import _Measures
+        fit = fitting.fit_ensemble
 
-        measured = _Measures._seconds
+        def slow(combiner, name, seed):
+            method = fit(combiner, name, seed)
+            if name == "super-learner" or type(combiner.head).__name__ == "ShrinkageLDA":
+                return method._replace(seconds=method.seconds + 720)
+            return method
 
-        def slow(self, name, combined):
-            ensemble, seconds = self._methods[name]
-            if name == "super-learner" or type(self._combiner.head).__name__ == "ShrinkageLDA":
-                self._methods[name] = type(self._methods[name])(ensemble, seconds + 720)
-            yield from measured(self, name, combined)
-
-        monkeypatch.setattr(_Measures, "_seconds", slow)
+        monkeypatch.setattr(fitting, "fit_ensemble", slow)
 
     @staticmethod
     def _shots(frame, **of):
@@ -716,14 +714,14 @@ def test_progress_counts_fits(store, fakes):
 def test_each_worker_has_as_much_of_each_head(store):
     settings = ProtocolSettings(heads=("zero-shot", "lda"), shots=(1, 2, 4), seeds=3)
     comparisons, _ = loop._comparisons(store, settings)
-    jobs = [Job(one, task) for one in comparisons for task in one.plan().tasks()]
-    shares = [loop._share(jobs, (number, 3)) for number in range(3)]
-    places = {id(job): place for place, job in enumerate(jobs)}
-    order = [[places[id(job)] for job in share] for share in shares]
-    assert sorted(place for each in order for place in each) == list(range(len(jobs)))
+    tasks = [task for one in comparisons for task in one.tasks()]
+    shares = [loop._share(tasks, (number, 3)) for number in range(3)]
+    places = {id(task): place for place, task in enumerate(tasks)}
+    order = [[places[id(task)] for task in share] for share in shares]
+    assert sorted(place for each in order for place in each) == list(range(len(tasks)))
     assert all(each == sorted(each) for each in order)
     for head in ("zero-shot", "lda"):
-        counts = [sum(job.task.head == head for job in share) for share in shares]
+        counts = [sum(task.head == head for task in share) for share in shares]
         assert max(counts) - min(counts) <= 1
 
 

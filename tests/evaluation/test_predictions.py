@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from clipsyn.errors import UsageError
-from clipsyn.evaluation import study
+from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.exchange.importing.settings import ImportSettings
@@ -128,8 +128,8 @@ class Fits:
     """Counts the ensembles that are fitted; raises at one of them."""
 
     def __init__(self, monkeypatch, stop: int = -1) -> None:
-        self.count, self._stop, self._fit = 0, stop, study.fit_ensemble
-        monkeypatch.setattr(study, "fit_ensemble", self)
+        self.count, self._stop, self._fit = 0, stop, fitting.fit_ensemble
+        monkeypatch.setattr(fitting, "fit_ensemble", self)
 
     def __call__(self, *arguments):
         if self.count == self._stop:

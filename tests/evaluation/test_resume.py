@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from clipsyn.evaluation import study
+from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.results.files import ResultsFile
 from clipsyn.store.features import FeatureStore
@@ -30,18 +30,18 @@ FITS = (2 * 2 + 1) * 2 * 3  # draws, heads, ensembles with best-single
 SCRIPT = f"""
 import os, sys, time
 from pathlib import Path
-from clipsyn.evaluation import study
+from clipsyn.evaluation import fit as fitting
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.store.features import FeatureStore
 
-fit_ensemble = study.fit_ensemble
+fit_ensemble = fitting.fit_ensemble
 
 def slowly(combiner, name, seed):
     os.write(1, b"%d\\n" % os.getpid())  # at once: workers share the pipe
     time.sleep(0.4)
     return fit_ensemble(combiner, name, seed)
 
-study.fit_ensemble = slowly
+fitting.fit_ensemble = slowly
 if __name__ == "__main__":
     store, output, workers = sys.argv[1:]
     evaluate(FeatureStore.open(store), output=output, workers=int(workers), **{SETTINGS!r})
@@ -80,9 +80,11 @@ def kept(output: Path) -> int:
 def check_the_rest(store: FeatureStore, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same command fits what is left, and gives what a run that was never killed does."""
     left, fitted = FITS - kept(output), []
-    fit = study.fit_ensemble
+    fit = fitting.fit_ensemble
     with monkeypatch.context() as patch:
-        patch.setattr(study, "fit_ensemble", lambda *arguments: fitted.append(1) or fit(*arguments))
+        patch.setattr(
+            fitting, "fit_ensemble", lambda *arguments: fitted.append(1) or fit(*arguments)
+        )
         resumed = evaluate(store, output=output, **SETTINGS)
     assert len(fitted) == left
     whole = evaluate(store, **SETTINGS)

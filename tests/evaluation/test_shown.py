@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from clipsyn.evaluation import shown
 from clipsyn.evaluation.loop import evaluate
-from clipsyn.evaluation.methods import Target
+from clipsyn.evaluation.shown import Target
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.pools import PoolReader
 

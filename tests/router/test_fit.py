@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from clipsyn.errors import LeakError, MissingCell, UnknownName, UsageError
-from clipsyn.evaluation import study
-from clipsyn.evaluation.methods import is_random
+from clipsyn.evaluation.methods import fit_ensemble, fit_head, is_random
 from clipsyn.methods import stream
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.numerics.fewshot import few_shot
@@ -59,8 +58,8 @@ def test_it_is_what_is_evaluated(
 ) -> None:
     head, support = "tip-adapter-f:epochs=2:batch_size=4", tiny_store.pool("toy", "train")
     pool = support.take(few_shot(support.labels, shots, 7))
-    combiner = study.fit_head(pool, head, 7)
-    evaluated = study.fit_ensemble(combiner, ensemble, 7)
+    combiner = fit_head(pool, head, 7)
+    evaluated = fit_ensemble(combiner, ensemble, 7)
     router = fit_router(tiny_store, "toy", ensemble, head=head, shots=shots, seed=7)
     for mine, other in (
         (router.head, combiner.head),
