@@ -5,7 +5,7 @@
 FOLDER is zero_shot_evaluations/ of bethgelab's repository frequency_determines_performance, with
 files DATASET_PROMPTS_results.json; docs/real.md says how to fetch it. A Parquet file with the
 columns dataset, prompts, architecture, pretrained, class and accuracy will do as well. Prints the
-table of docs/real.md for one prompt set, the source's "ensemble" if none is given.
+table for one prompt set, the source's "ensemble" if none is given.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ and measured on test: fitted on clean images for every perturbation, and on the 
 is measured on. A method with a setting takes the value with the lowest
 cross-validated loss on the support; beside it stands the method as shipped. The sets that share no
 images are also taken as one, with all their classes told apart at once, clean and with each image
-under a perturbation of its own. Prints the tables of docs/router.md.
+under a perturbation of its own. Prints all tables, of which docs/router.md shows some.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
 
 STORE holds predictions with labels, such as those that `clipsyn run pipelines/real.yaml` imports.
 Each image must have been shown under one perturbation; all perturbations of a dataset are taken
-together. Prints the table of docs/real.md: a row for each class, a column for each prompt set.
-A column covers all datasets of its prompt set.
+together. Prints a row for each class and a column for each prompt set, over all its datasets.
 """
 
 from __future__ import annotations

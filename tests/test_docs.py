@@ -177,7 +177,6 @@ NOT_RUN = {  # blocks of each page that need what a test cannot have; each says 
     "reproducing.md": 1,
     "results.md": 1,
     "router.md": 1,
-    "store.md": 1,
     "tutorial-paper.md": 1,
 }
 

@@ -1,4 +1,4 @@
-"""The class oracle of docs/real.md, from accuracies by class as their source writes them."""
+"""The oracle of classes, from accuracies by class as their source writes them."""
 
 import importlib.util
 import json
