@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from clipsyn.errors import InputError, LeakError, RouterMismatch, UsageError
 from clipsyn.methods.numerics.folds import stratified_folds
 from clipsyn.methods.pool import Pool, as_labels
-from clipsyn.methods.stream import Support, in_memory
+from clipsyn.methods.stream import Stream, Support, in_memory
 from clipsyn.registry import Registry, unknown_name
 from clipsyn.settings import WHOLE, Constraint, Kind
 
@@ -166,6 +166,11 @@ class Estimator:
             if value != declared[name].default
         )
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def as_support(support: Support | ArrayLike, labels: ArrayLike | None) -> Support:
+    """A stream as it is, anything else as `as_pool` has it."""
+    return support if isinstance(support, Stream) else as_pool(support, labels)
 
 
 def as_pool(pool: Pool | ArrayLike, labels: ArrayLike | None = None) -> Pool:

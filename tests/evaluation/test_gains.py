@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from clipsyn.evaluation.gains import gain_frame, gain_tables, significance
+from clipsyn.evaluation.report import gain_frame, gain_tables, significance
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.text import text_of
 

@@ -24,12 +24,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipsyn.methods.estimator import Estimator, as_pool
+from clipsyn.methods.estimator import Estimator, as_pool, as_support
 from clipsyn.methods.numerics.blocks import in_blocks
 from clipsyn.methods.numerics.logits import predictions, softmax, weighted_sum
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Stream, Support
+from clipsyn.methods.stream import Support
 
 _FAR = 1000.0  # beyond it a logit has less than four decimals in single precision
 
@@ -50,13 +50,9 @@ class Ensemble(Estimator):
         learn from. Where it raises, an earlier fit stays.
         """
         with self._whole_fit():
-            given = support if isinstance(support, Stream) else as_pool(support, labels)
-            known = self._admit(given).of_backbones(self.backbones_)
+            known = self._admit(as_support(support, labels)).of_backbones(self.backbones_)
             if self.learns and len(self.backbones_) > 1:
-                if isinstance(known, Stream):
-                    self._fit_in_passes(known)
-                else:
-                    self._fit(known)
+                self._fit(known)
         return self
 
     def combine(self, pool: Pool | ArrayLike) -> NDArray[np.float32]:
@@ -107,12 +103,12 @@ class Ensemble(Estimator):
         pool.check_text(type(self).__name__)
         return pool.of_backbones(sorted(pool.backbones))
 
-    def _fit(self, pool: Pool) -> None:
-        """Learn from at least two backbones and one sample, all labelled and readable."""
-        self._fit_in_passes(pool)
+    def _fit(self, support: Any) -> None:
+        """Learn from at least two backbones and one sample, all labelled and readable.
 
-    def _fit_in_passes(self, support: Support) -> None:
-        """The same for one that `streams`: `support.blocks()` is one pass over the samples."""
+        support: a Pool; for an ensemble that `streams` perhaps a stream. ``support.blocks()`` is
+        one pass over the samples of either.
+        """
 
     def _combine(self, pool: Pool) -> NDArray[Any]:
         """(sample, class) scores of samples that are all readable."""

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Router
-from clipsyn.methods.ensembles.passes import minimum
 from clipsyn.methods.ensembles.static import most_confident, one_hot
 from clipsyn.methods.numerics.blocks import in_blocks, in_cache
 from clipsyn.methods.numerics.optimise import minimise
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support
+from clipsyn.methods.stream import Support, minimum
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures: scaled logits and bare cosines both fit in
 _BOUNDS = (math.log(LOWEST), math.log(HIGHEST))
@@ -38,7 +37,7 @@ class _Calibrated(Router):
 
     temperatures_: NDArray[np.float64]
 
-    def _fit_in_passes(self, support: Support) -> None:
+    def _fit(self, support: Support) -> None:
         start = np.zeros(len(support.backbones))
         solution = minimum(_mean_loss, support, start, bounds=_BOUNDS, iterations=_ITERATIONS)
         self.temperatures_ = np.exp(solution)

@@ -75,7 +75,7 @@ class GeneticAlgorithm(Router):
     weights_: NDArray[np.float64] = learned()
     evaluations_: int = learned()
 
-    def _fit_in_passes(self, support: Support) -> None:
+    def _fit(self, support: Support) -> None:
         pool = support.sample() if isinstance(support, Stream) else support
         calibrated = fit_temperatures(pool.logits, pool.labels)
         fitness = _Fitness(support, calibrated)

@@ -55,7 +55,7 @@ class GreedySelection(Ensemble):
     weights_: NDArray[np.float64] = learned()
     chosen_: tuple[str, ...] = learned()
 
-    def _fit_in_passes(self, support: Support) -> None:
+    def _fit(self, support: Support) -> None:
         order = _select(support, self.rounds)
         self.chosen_ = tuple(support.backbones[index] for index in order)
         self.weights_ = np.bincount(order, minlength=len(support.backbones)) / len(order)

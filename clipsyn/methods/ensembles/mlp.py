@@ -283,16 +283,13 @@ class PerceptronRouter(Router):
     steps_: int = learned()
     held_out_loss_: float = learned()
 
-    def _fit(self, pool: Pool) -> None:
-        pool = pool.take(np.random.default_rng(_ORDER).permutation(len(pool)))
-        bias = self._start(len(pool.backbones))
-        self._keep(train(self, pool.features(), self._loss(pool), bias))
-
-    def _fit_in_passes(self, support: Support) -> None:
+    def _fit(self, support: Support) -> None:
         if isinstance(support, Stream):
-            self._keep(_train_on(self, support))
-
-    def _keep(self, trained: Trained) -> None:
+            trained = _train_on(self, support)
+        else:
+            pool = support.take(np.random.default_rng(_ORDER).permutation(len(support)))
+            bias = self._start(len(pool.backbones))
+            trained = train(self, pool.features(), self._loss(pool), bias)
         for name, values in trained.weights.items():
             setattr(self, f"{name}_", values)
         self.steps_, self.held_out_loss_ = trained.steps, trained.loss

@@ -46,7 +46,7 @@ class BestSingle(Router):
             self.best_ = self.backbones_[0]
         return self
 
-    def _fit_in_passes(self, support: Support) -> None:
+    def _fit(self, support: Support) -> None:
         right, loss = np.zeros(len(support.backbones), int), np.zeros(len(support.backbones))
         for pool in support.blocks(embeddings=False):
             right += _right(pool)

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.methods.ensembles.base import Router
-from clipsyn.methods.ensembles.passes import minimum
 from clipsyn.methods.estimator import learned, parameter
 from clipsyn.methods.numerics.loss import weighted_cross_entropy
 from clipsyn.methods.pool import Pool
-from clipsyn.methods.stream import Support
+from clipsyn.methods.stream import Support, minimum
 from clipsyn.settings import FLAG, NUMBER
 
 _LEAST_START = 0.01  # a weight that a search over a large support starts with
@@ -55,7 +54,7 @@ class SuperLearner(Router):
 
     weights_: NDArray[np.float64] = learned()
 
-    def _fit_in_passes(self, support: Support) -> None:
+    def _fit(self, support: Support) -> None:
         self.weights_ = fit_weights(support, penalty=self.penalty, simplex=self.simplex)
 
     def _weights(self, pool: Pool) -> NDArray[Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipsyn.errors import InputError
-from clipsyn.methods.estimator import Estimator, as_pool
+from clipsyn.methods.estimator import Estimator, as_pool, as_support
 from clipsyn.methods.numerics.logits import log_softmax
 from clipsyn.methods.pool import Pool
 from clipsyn.methods.stream import Stream, Support, in_memory
@@ -34,14 +34,12 @@ class Head(Estimator):
         Raises LeakError for a pool of the test split, InputError where there is nothing to
         learn from or too little. Where it raises, an earlier fit stays.
         """
-        given = support if isinstance(support, Stream) else as_pool(support, labels)
-        known = self._learnable(given)
+        known = self._learnable(as_support(support, labels))
         with self._whole_fit():
             self.backbones_ = known.backbones
             self.n_classes_ = known.n_classes
             self._note_sample(known)
-            if isinstance(known, Pool):  # a stream only where nothing is learned
-                self._fit(known)
+            self._fit(known)
         return self
 
     def transform(self, pool: Pool | ArrayLike) -> Pool:
@@ -56,7 +54,7 @@ class Head(Estimator):
 
         Of a stream that is a sample too, unless the head learns nothing.
         """
-        given = support if isinstance(support, Stream) else as_pool(support, labels)
+        given = as_support(support, labels)
         if self.learns:
             given = in_memory(given, type(self).__name__)
         self.fit(given)
@@ -64,8 +62,8 @@ class Head(Estimator):
             return given
         return self._combiner_pool(given.labelled())
 
-    def _fit(self, pool: Pool) -> None:
-        """Learn from samples that are all labelled and readable."""
+    def _fit(self, pool: Any) -> None:
+        """Learn from samples that are all labelled and readable; a Pool where this learns."""
 
     def _transform(self, pool: Pool) -> NDArray[np.float32]:
         """(sample, backbone, class); NaN where the pool's logits have one."""

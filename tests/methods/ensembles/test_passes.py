@@ -10,13 +10,13 @@ from clipsyn.methods import stream
 from clipsyn.methods.ensembles import ENSEMBLES, mlp
 from clipsyn.methods.ensembles.calibrated import CalibratedLogAverage
 from clipsyn.methods.ensembles.nlc import NLC
-from clipsyn.methods.ensembles.passes import minimum
 from clipsyn.methods.ensembles.static import BestSingle, LogAverage
 from clipsyn.methods.ensembles.super_learner import SuperLearner
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS
 from clipsyn.methods.numerics.fewshot import stratified
 from clipsyn.methods.pool import Pool
+from clipsyn.methods.stream import minimum
 from tests.methods.test_stream import pool_of, stream_of
 
 STREAMING = [name for name in ENSEMBLES if ENSEMBLES.load(name).streams]
