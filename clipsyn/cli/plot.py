@@ -46,7 +46,7 @@ def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> N
 
     from clipsyn.report.plot import frame_of
     from clipsyn.show import frames
-    from clipsyn.show.style import format_of, save
+    from clipsyn.show.figure import format_of, save
 
     format_of(output)
     figure = FIGURES.load(name)

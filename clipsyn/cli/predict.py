@@ -195,7 +195,7 @@ def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]
 
 
 def _accuracy(predictions: Predictions) -> Iterator[str]:
-    from clipsyn.show.numbers import interval_text
+    from clipsyn.show.table import interval_text
     from clipsyn.stats.intervals import wilson_interval
 
     if seen := predictions.frame["seen"].sum():

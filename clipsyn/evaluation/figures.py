@@ -12,9 +12,8 @@ from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.evaluation.tables import BEST
 from clipsyn.settings import FULL
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import COLUMN, INK, MUTED, Figure, Mark, Size, label, marks, needed
 from clipsyn.show.panels import drawn, key, key_height, room
-from clipsyn.show.style import COLUMN, INK, MUTED, Mark, label, marks
 from clipsyn.show.titles import title
 from clipsyn.text import few
 

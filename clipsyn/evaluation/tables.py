@@ -19,8 +19,8 @@ from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
 from clipsyn.settings import FULL
 from clipsyn.show.table import Cell, Table, Tables, interval_cell, percent_cell
-from clipsyn.show.tables import WIDTH, Measure, measures_table
-from clipsyn.show.titles import mean_over, title, where
+from clipsyn.show.tables import Measure, measures_table
+from clipsyn.show.titles import WIDTH, mean_over, title, where
 
 BEST = "best on test"
 INDEPENDENT = "independent"

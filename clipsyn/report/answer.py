@@ -19,7 +19,7 @@ from clipsyn.report.html import Html, named, paragraphs
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.report.standings import Backbone, Method, backbones, methods, oracle
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import interval_text, p_value
+from clipsyn.show.table import interval_text, p_value
 
 
 @dataclass(frozen=True)

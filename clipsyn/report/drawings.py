@@ -17,8 +17,7 @@ from clipsyn.report.grids import Grid, grid_of
 from clipsyn.report.html import Html
 from clipsyn.report.means import main_part
 from clipsyn.report.vector import StyleSheet, inlined, picture
-from clipsyn.show.figure import Figure
-from clipsyn.show.style import svg
+from clipsyn.show.figure import Figure, svg
 from clipsyn.show.titles import title, where
 from clipsyn.text import advised
 

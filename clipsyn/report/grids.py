@@ -11,8 +11,7 @@ import polars as pl
 from clipsyn.report.html import Html, named
 from clipsyn.report.means import Mean
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import NOTHING, interval_text, number
-from clipsyn.show.table import Column, Table
+from clipsyn.show.table import NOTHING, Column, Table, interval_text, number
 
 _DIGITS = 6  # of the number that a cell is sorted by
 _SHORT = 40  # characters, with the marks of a name

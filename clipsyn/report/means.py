@@ -11,7 +11,7 @@ import polars as pl
 from clipsyn.evaluation.results.view import WHERE
 from clipsyn.names import CLEAN
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import NOTHING, interval_text, percent
+from clipsyn.show.table import NOTHING, interval_text, percent
 
 ALL = "all"  # the perturbation of numbers about several, and all classes
 

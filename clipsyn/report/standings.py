@@ -15,7 +15,7 @@ from clipsyn.evaluation.tables import BEST, INDEPENDENT, at_most_shots, method_f
 from clipsyn.methods.ensembles import place_of
 from clipsyn.report.means import Mean, main_part, mean_over
 from clipsyn.settings import FULL, images_of
-from clipsyn.show.numbers import shots_text
+from clipsyn.show.table import shots_text
 
 HINDSIGHT = (BEST, ORACLE, INDEPENDENT)  # they know the labels that they are measured on
 

@@ -15,9 +15,8 @@ from clipsyn.methods.numerics.logits import NO_CLASS, NONE_OF_THEM
 from clipsyn.methods.numerics.metrics import scored
 from clipsyn.report.grids import Cell, Grid, count, grid_of_lines, words
 from clipsyn.report.means import main_part
-from clipsyn.show.numbers import percent
-from clipsyn.show.tables import shortened
-from clipsyn.show.titles import common, title, where
+from clipsyn.show.table import percent
+from clipsyn.show.titles import common, shortened, title, where
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """SVG of matplotlib made fit for a page: small, without inline style, in the colours of the page.
 
 The page allows no inline style, so each distinct one becomes a class of the page's style sheet.
-What is drawn in the ink of `clipsyn.show.style` follows the page into dark mode.
+What is drawn in the ink of `clipsyn.show.figure` follows the page into dark mode.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element, fromstring, tostring
 
 from clipsyn.report.html import Html, safe
-from clipsyn.show.style import FAINT, INK, MUTED
+from clipsyn.show.figure import FAINT, INK, MUTED
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line"}
 _PAPER = "#ffffff"
@@ -45,7 +45,7 @@ class StyleSheet:
 
 
 def inlined(text: str, label: str, sheet: StyleSheet) -> Html:
-    """An SVG of `clipsyn.show.style.svg` for the page; `label` says what it shows."""
+    """An SVG of `clipsyn.show.figure.svg` for the page; `label` says what it shows."""
     root = fromstring(text)
     width, height = root.get("viewBox", "0 0 1 1").split()[2:]
     _Cleaner(root, sheet).clean(root)

@@ -8,9 +8,8 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.router.predict import WEIGHT
-from clipsyn.show.figure import Figure, Size
-from clipsyn.show.style import COLUMN, INK, label
-from clipsyn.show.tables import shortened
+from clipsyn.show.figure import COLUMN, INK, Figure, Size, label
+from clipsyn.show.titles import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -39,8 +39,7 @@ class AnalysisStage(DeclaredStage):
         return planned_analysis(self.stage, self.settings(), *files)
 
     def run(self, store: Path) -> Outcome:
-        from clipsyn.show.document import renew
-        from clipsyn.show.formats import written
+        from clipsyn.show.formats import renew, written
         from clipsyn.show.frames import make_folder_of, printable_frame, write
 
         opened, settings = FeatureStore.open(store), self.settings()

@@ -122,8 +122,7 @@ class ProtocolStage(DeclaredStage):
 
     def _outcome(self, opened: FeatureStore, measured: Callable[[], DataFrame]) -> Outcome:
         from clipsyn.evaluation.report import tables
-        from clipsyn.show.document import renew
-        from clipsyn.show.formats import written
+        from clipsyn.show.formats import renew, written
         from clipsyn.show.frames import printable_frame
         from clipsyn.store.overlap import apart, sample_tables, shared_notes
 

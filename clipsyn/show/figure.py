@@ -1,19 +1,229 @@
-"""What a figure is: the numbers that it shows, and how they are drawn."""
+"""How every figure looks: one column of a paper wide, colour-blind safe, readable in grey.
+
+Series differ in colour, marker and line, so that a copy without colour tells them apart. Text is
+as large as a paper's caption when the figure is placed at its own size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polars import DataFrame
 
 from clipsyn.errors import UsageError
-from clipsyn.show.frames import printable_frame
-from clipsyn.show.style import COLUMN, as_text, canvas, styled
+from clipsyn.show.frames import printable_frame, written_whole
+from clipsyn.text import cells, cut
 
 if TYPE_CHECKING:
+    from matplotlib import figure as drawing
     from matplotlib.axes import Axes
+
+
+COLUMN, PAGE = 3.35, 6.9  # inches: a column of a paper, and both with the gap between them
+FORMATS = ("svg", "pdf", "png")
+INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
+WIDE = "MWmw@%"  # letters that are as wide as two
+BEST = "#D55E00"  # what is marked as the best
+AMOUNT, DIFFERENCE = "Blues", "PuOr"  # colour maps: of amounts, and of what lies around zero
+# Okabe and Ito's, in an order in which neighbours differ in lightness
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#5d5d5d", "#56B4E9", "#D55E00", "#b8a800")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
+_PNG_DOTS = 300  # an inch
+_SHADES = 40  # of a heat map: a scale with 50 is an image, no drawing
+_TAG, _ID = r"<[^<>]+>", r'( id="|xlink:href="#|url\(#)'  # of SVG; what stands before an id
+_HEAD = r">\s*<metadata>.*?</defs>"  # a licence, which is empty, and rules for the whole page
+_SETTINGS = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 8,
+    "figure.constrained_layout.use": True,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "image.cmap": AMOUNT,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,  # letters that an editor can select
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",  # text stays text: for search, screen readers and small files
+    "svg.hashsalt": "clipsyn",  # the same figure has the same bytes
+    "text.color": INK,
+    "text.parse_math": False,  # names of others may have dollar signs
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 7,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 7,
+}
+
+
+class Mark(NamedTuple):
+    """How one series is drawn."""
+
+    colour: str
+    marker: str
+    line: Any
+
+
+def marks(names: Sequence[str], *, without: str = "") -> dict[str, Mark]:
+    """A mark for each series, in order: no two of up to 40 have the same.
+
+    without: markers that the figure has for something else.
+    """
+    markers = [marker for marker in _MARKERS if marker not in without]
+    kinds = zip(cycle(_COLOURS), cycle(markers), cycle(_LINES), strict=False)
+    return {name: Mark(*kind) for name, kind in zip(names, islice(kinds, len(names)), strict=True)}
+
+
+def letters(text: str) -> int:
+    """The width of a text in letters of a usual width: an M, or a Chinese sign, is two."""
+    return cells(text) + sum(letter in WIDE for letter in text)
+
+
+def label(name: str, most: int = 26) -> str:
+    """A name for beside or below axes, its middle left out where it is wide: `most` letters."""
+    short, kept = name, most
+    while letters(short) > most:
+        short, kept = cut(name, kept), kept - 1
+    return short
+
+
+@contextmanager
+def canvas(width: float = COLUMN, height: float = 2.4) -> Iterator[Axes]:
+    """Empty axes in clipsyn's style, of inches. What is drawn meanwhile has the style too."""
+    with styled():
+        from matplotlib import figure as drawing
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        figure = drawing.Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        yield figure.add_subplot()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """What is drawn and saved meanwhile has clipsyn's style, whatever the settings of the user."""
+    from matplotlib import style
+
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
+        # a name in letters that the font lacks: PNG and PDF show boxes, SVG the name
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def as_text(ax: Axes) -> None:
+    """Show every text on axes as it is, dollar signs too, though others made the axes."""
+    from matplotlib.text import Text
+
+    for text in ax.findobj(Text):
+        text.set_parse_math(False)
+
+
+def heat_map(
+    ax: Axes,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Mapping[tuple[int, int], float],
+    *,
+    decimals: int,
+    label: str,
+    cmap: str = AMOUNT,
+    **colours: Any,
+) -> None:
+    """A matrix with its numbers in it, and a scale of its colours beside it, with a label.
+
+    values: by (row, column); what is missing stays empty. colours: as `pcolormesh` takes them. The
+    centre of a cell is at (column, row), with the first row on top.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+
+    table = np.full((len(rows), len(columns)), np.nan)
+    for cell, value in values.items():
+        table[cell] = value
+    few = colormaps[cmap].resampled(_SHADES)
+    edges = np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5
+    mesh = ax.pcolormesh(
+        *edges, np.ma.masked_invalid(table), cmap=few, edgecolors="white", lw=0.4, **colours
+    )
+    for (row, column), value in values.items():
+        ink = _ink_on(mesh.to_rgba(np.array(value)))
+        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # no -0.0
+        ax.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    scale = ax.figure.colorbar(mesh, ax=ax, pad=0.02, label=label)
+    scale.outline.set_visible(False)
+
+
+def _ink_on(colour: Any) -> str:
+    """Black or white, whichever has more contrast: by the relative luminance of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+
+
+def save(figure: drawing.Figure, path: Path) -> None:
+    """Write a figure by the ending of the path, complete or not at all, the same bytes each time.
+
+    Raises UsageError for another ending than those of `FORMATS`.
+    """
+    format = format_of(path)
+    with styled(), written_whole(path) as file:
+        figure.savefig(file, format=format, dpi=_PNG_DOTS, metadata=_undated(format))
+
+
+def format_of(path: Path) -> str:
+    """The format that a path's ending names; raises UsageError for one that is not known."""
+    format = path.suffix.removeprefix(".").lower()
+    if format not in FORMATS:
+        endings = ", ".join(f".{format}" for format in FORMATS)
+        raise UsageError(f"{path} does not say what to draw: end its name in one of {endings}")
+    return format
+
+
+def svg(figure: drawing.Figure, name: str) -> str:
+    """A figure as the text of an SVG element, for a page; `name` begins every id in it.
+
+    So figures of different names stand in one page, and none has rules of style for the others.
+    """
+    file = io.StringIO()
+    with styled():
+        figure.savefig(file, format="svg", metadata=_undated("svg"))
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(_TAG, lambda tag: re.sub(_ID, rf"\1{name}-", tag[0]), text)
+    return re.sub(_HEAD, r' stroke-linejoin="round">', text, count=1, flags=re.DOTALL)
+
+
+def _undated(format: str) -> dict[str, Any]:
+    names = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer")}
+    return dict.fromkeys(names.get(format, ("Software",)))
+
 
 Size = tuple[float, float]  # width and height, inches
 

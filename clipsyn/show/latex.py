@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from clipsyn.show.numbers import NOTHING, number
-from clipsyn.show.table import Cell, Column, Table, Tables, hyphened, one_line
+from clipsyn.show.table import NOTHING, Cell, Column, Table, Tables, hyphened, number, one_line
 
 _BARS = {bar: rf"\rule{{0.3em}}{{{(n + 1) / 5:g}ex}}\," for n, bar in enumerate("▁▂▃▄▅▆▇█")}
 _SPECIAL: Mapping[str, str] = {

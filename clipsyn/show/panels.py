@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from clipsyn.show.layout import wrapped
-from clipsyn.show.style import BEST, COLUMN, INK, MUTED, PAGE, WIDE, Mark, label, letters
-from clipsyn.show.tables import shortened
+from clipsyn.show.figure import BEST, COLUMN, INK, MUTED, PAGE, WIDE, Mark, heat_map, label, letters
+from clipsyn.show.frames import is_nan
+from clipsyn.show.text import wrapped
+from clipsyn.show.titles import ShortNames, shortened, subject, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 Look = dict[str, Any]  # as `Axes.plot` takes it
 _MOST = ((1, 1), (2, 4), (3, 9), (4, 12))  # columns, and panels up to which there are so many
@@ -71,18 +73,18 @@ def panels(
     grid = Grid.of(len(titles))
     width, height = (share * inches for share, inches in zip(_SHARE, _inches(ax), strict=True))
     across = (0.1 if same_y else 0.36) / width
-    lines = max(title.count("\n") for title in titles) + 1
+    lines = max(text.count("\n") for text in titles) + 1
     down = (0.12 + _LINE * (lines if same_x else lines + 1)) / height
     wide = (1 - across * (grid.columns - 1)) / grid.columns
     high = (1 - down * (grid.rows - 1)) / grid.rows
     parts: list[Axes] = []
-    for place, title in enumerate(titles):
+    for place, text in enumerate(titles):
         row, column = divmod(place, grid.columns)
         bounds = column * (wide + across), 1 - high - row * (high + down), wide, high
         first = parts[0] if parts else None
         shared: Any = {"sharex": first if same_x else None, "sharey": first if same_y else None}
         part = ax.inset_axes(bounds, **shared)
-        name, *more = title.split("\n")
+        name, *more = text.split("\n")
         short = "\n".join([label(name, int(wide * width / _LETTER)), *more])
         part.set_title(short, loc="left", size=7, pad=2)
         lowest = place + grid.columns >= len(titles)
@@ -234,3 +236,51 @@ def _inches(ax: Axes) -> tuple[float, float]:
     """Of the axes with their labels, before a layout has changed their share."""
     box, dots = ax.bbox, ax.figure.dpi
     return box.width / dots / _SHARE[0], box.height / dots / _SHARE[1]
+
+
+_CELL, _BESIDE, _HEADING = 0.265, 0.5, 0.5  # inches
+
+
+def pair_map_size(data: pl.DataFrame) -> tuple[float, float]:
+    """Inches of the figure: a column of a paper for up to nine backbones."""
+    texts = _texts(shortened(_names(data)))
+    wide, beside = max(_CELL * (len(texts) - 1), 1.1), room(texts)
+    return max(COLUMN, wide + beside + _BESIDE), wide + 0.7 * beside + _HEADING
+
+
+def pair_map(data: pl.DataFrame, ax: Axes, measure: str, about: tuple[str, ...]) -> None:
+    """Draw a measure between 0 and 1, and below 0 where it is, of each pair once.
+
+    data: a row a pair, with the columns `backbone`, `other` and `value`, and those of
+    `clipsyn.evaluation.results.view.over_datasets`. measure: what stands beside the scale. about:
+    columns for the heading.
+    """
+    names = _names(data)
+    places = {name: place for place, name in enumerate(names)}
+    values = {}
+    for one, other, value in data.select("backbone", "other", "value").iter_rows():
+        column, row = sorted((places[one], places[other]))
+        if value is not None and not is_nan(value):
+            values[row - 1, column] = value
+    short = shortened(names)
+    texts = _texts(short)
+    limits: Any = {"vmin": min(0.0, *values.values()) if values else 0.0, "vmax": 1}
+    heading = title(subject(data, about), short.phrase)
+    headed(ax, heading, room(texts))  # before a scale takes of the width
+    heat_map(ax, texts[1:], texts[:-1], values, decimals=2, label=measure, **limits)
+
+
+def named_pairs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows about two backbones each, with their names in columns `backbone` and `other`, sorted."""
+    both = pl.col("backbones").list.sort()
+    return rows.filter(both.list.len() == 2).with_columns(
+        backbone=both.list.first(), other=both.list.last()
+    )
+
+
+def _texts(names: ShortNames) -> list[str]:
+    return [label(text) for text in names.short.values()]
+
+
+def _names(data: pl.DataFrame) -> list[str]:
+    return sorted({*data["backbone"], *data["other"]})

@@ -1,19 +1,21 @@
-"""What a table is: cells with their numbers and how these are written, in columns.
+"""What a table is: numbers as text, in cells, in columns.
 
-A table of clipsyn is made once, by `clipsyn.show.tables.table_of`, and written in several formats:
-see `clipsyn.show.formats`. Numbers of cells have the units of their texts, unrounded, so that
-tables can be sorted and read by programs.
+A table of clipsyn is made once, by `clipsyn.show.tables`, and written in several formats: see
+`clipsyn.show.formats`. Numbers of cells have the units of their texts, unrounded, so that tables
+can be sorted and read by programs. A number has the same text in all tables, and none is -0.00.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, NamedTuple
 
-from clipsyn.show.numbers import NOTHING, interval, number, p_value, percent
+from clipsyn.text import counted
 
+NOTHING = "\N{EN DASH}"  # for null and NaN
 Value = float | int | str | bool | None
 SOFT_HYPHEN = "\N{SOFT HYPHEN}"  # before a line break in a head: where a word goes on
 
@@ -31,12 +33,12 @@ UNKNOWN = Cell(NOTHING)
 
 
 def number_cell(value: float | None, digits: int = 2) -> Cell:
-    """A number, written as `clipsyn.show.numbers.number` does."""
+    """A number, written as `clipsyn.show.table.number` does."""
     return Cell(number(value, digits), known(value))
 
 
 def p_cell(value: float | None) -> Cell:
-    """A p-value, written as `clipsyn.show.numbers.p_value` does."""
+    """A p-value, written as `clipsyn.show.table.p_value` does."""
     return Cell(p_value(value), known(value))
 
 
@@ -46,7 +48,7 @@ def percent_cell(share: float | None, digits: int = 1) -> Cell:
 
 
 def interval_cell(row: Mapping[str, Any], digits: int | None = None) -> Cell:
-    """The 95 % interval of a row of results, as `clipsyn.show.numbers.interval` writes it."""
+    """The 95 % interval of a row of results, as `clipsyn.show.table.interval` writes it."""
     low, high = known(row.get("ci_low")), known(row.get("ci_high"))
     if low is None or high is None:
         return UNKNOWN
@@ -141,3 +143,48 @@ def one_line(head: str) -> str:
 def hyphened(head: str) -> str:
     """A head with its line breaks, and a hyphen where a word goes on."""
     return head.replace(f"{SOFT_HYPHEN}\n", "-\n")
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with so many decimals; `NOTHING` for null and NaN."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with three decimals; "<0.001" below, however far."""
+    return "<0.001" if value is not None and value < 0.001 else number(value, 3)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as percent, without the sign."""
+    return number(None if share is None else 100 * share, digits)
+
+
+def interval_text(low: float | None, high: float | None, digits: int | None = None) -> str:
+    """Two shares as percent, or two numbers with `digits`; `NOTHING` where one is not known.
+
+    Percents have an en dash between them, or "to" where the first is negative: "-1.2 to 3.4".
+    """
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return NOTHING
+    if digits is not None:
+        return f"{number(low, digits)} to {number(high, digits)}"
+    between = " to " if low < 0 else "\N{EN DASH}"
+    return f"{100 * low:.1f}{between}{100 * high:.1f}"
+
+
+def interval(row: Mapping[str, Any], digits: int | None = None) -> str:
+    """The 95 % interval of a row of results, as `interval_text` writes it; the row may be empty."""
+    return interval_text(row.get("ci_low"), row.get("ci_high"), digits)
+
+
+def points(row: Mapping[str, Any]) -> str:
+    """A gain with its 95 % interval: "+3.1 points (-0.2 to 4.9)"."""
+    return f"{100 * row['value']:+.1f} points ({interval(row)})"
+
+
+def shots_text(shots: int | None) -> str:
+    """Images a class: "16 shots", or "the whole support" for None."""
+    return "the whole support" if shots is None else counted(shots, "shot")

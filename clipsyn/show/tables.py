@@ -6,23 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from clipsyn.show.layout import wrapped
-from clipsyn.show.numbers import NOTHING
-from clipsyn.show.table import UNKNOWN, Cell, Column, Table, interval_cell, known, one_line
+import polars as pl
+
+from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Column, Table, interval_cell, known, one_line
 from clipsyn.show.text import text_of
+from clipsyn.show.titles import ShortNames
 from clipsyn.text import printable, printable_lines
 
 if TYPE_CHECKING:
     import polars as pl
 
+
 Place = tuple[int, str]  # row, column
 Best = Mapping[Place, Collection[Place]]  # the best cells, and what each was compared with
-_MANY = 6  # backbones, beyond which columns are narrow
-_NUMBERED = 12  # backbones, from which on columns have numbers
-WIDTH = 100  # characters of a paragraph
 
 
 def show(
@@ -33,7 +31,7 @@ def show(
 ) -> str:
     """A frame, or rows, as an aligned text table; `about` as `table_of` has it.
 
-    terminal: None asks standard output. See `clipsyn.show.layout` for what becomes of a table that
+    terminal: None asks standard output. See `clipsyn.show.text` for what becomes of a table that
     is wider than the terminal.
     """
     return text_of((table_of(table, **about),), terminal=terminal)
@@ -121,6 +119,11 @@ class Measure(NamedTuple):
             return {self.name: value}
         between = interval_cell(row, None if self.percent else self.digits)
         return {self.name: value, interval_of(self.name): between}
+
+
+def measures_of(names: ShortNames, **how: Any) -> list[Measure]:
+    """A column for each backbone, of the row that numbers have by its name; how: see `Measure`."""
+    return [Measure(column, name, **how) for name, column in names.columns.items()]
 
 
 Numbers = Mapping[Any, Mapping[str, Any]]  # rows of results by metric, or by what else they are of
@@ -246,83 +249,6 @@ def interval_of(column: str) -> str:
     return f"95 % of {column}"
 
 
-class ShortNames(NamedTuple):
-    """What backbones are shown as, by name in order, and what was cut off: "tiny-*/zoo"."""
-
-    short: dict[str, str]
-    pattern: str
-
-    @property
-    def phrase(self) -> str:
-        """ "backbones tiny-*/zoo" for a title; empty where nothing was cut off."""
-        return f"backbones {self.pattern}" if self.pattern else ""
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Backbone -> the name of the column about it, which is the name of no other column."""
-        return {name: f"backbone {number}" for number, name in enumerate(self.short, 1)}
-
-    @property
-    def heads(self) -> dict[str, str]:
-        """Column -> what stands above it: narrower where there are many, a number from 12 on."""
-        if self._numbered:
-            return {column: str(number) for number, column in enumerate(self.columns.values(), 1)}
-        width = 9 if len(self.short) <= _MANY else 7
-        heads = (wrapped(text, width) for text in self.short.values())
-        return dict(zip(self.columns.values(), heads, strict=True))
-
-    def measures(self, **how: Any) -> list[Measure]:
-        """A column for each, of the row that numbers have by its name; how: see `Measure`."""
-        return [Measure(column, name, **how) for name, column in self.columns.items()]
-
-    def cell(self, name: str) -> Cell:
-        """A backbone in a row: by its short name, which stands for the whole one."""
-        return Cell(self.short[name], name)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Column -> the backbone, by its whole name."""
-        return {column: name for name, column in self.columns.items()}
-
-    @property
-    def legend(self) -> str:
-        """A paragraph for below the table that says what the numbers stand for, if heads are."""
-        if not self._numbered:
-            return ""
-        space = "\N{NO-BREAK SPACE}"
-        numbered = (f"{number}{space}{text}" for number, text in enumerate(self.short.values(), 1))
-        return fill(", ".join(numbered) + ".", WIDTH).replace(space, " ")
-
-    @property
-    def _numbered(self) -> bool:
-        return len(self.short) >= _NUMBERED
-
-
-def shortened(names: Sequence[str]) -> ShortNames:
-    """Names without what all begin with, up to a hyphen, and end with, from a slash."""
-    prefix, tag = _pattern(names)
-    short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
-    return ShortNames(short, f"{prefix}*{tag}" if prefix or tag else "")
-
-
-def _pattern(names: Sequence[str]) -> tuple[str, str]:
-    """What all names begin with, up to a hyphen, and end with, from a slash: "tiny-", "/zoo".
-
-    What is left of each name begins with a letter: "ViT-B-16" and "ViT-B-32" share "ViT-" only.
-    """
-    if len(names) < 2:
-        return "", ""
-    prefix = ""
-    for parts in zip(*(name.split("-")[:-1] for name in names), strict=False):
-        longer = f"{prefix}{parts[0]}-"
-        if len(set(parts)) > 1:
-            break
-        if all(name.removeprefix(longer)[:1].isalpha() for name in names):
-            prefix = longer
-    tags = {"/" + name.rpartition("/")[2] if "/" in name else "" for name in names}
-    return prefix, tags.pop() if len(tags) == 1 else ""
-
-
 def _cells(values: list[Any], percent: bool, digits: int | None) -> tuple[Cell, ...]:
     """Cells in the unit that they are shown in."""
     if percent:
@@ -363,3 +289,52 @@ def _decimals(values: list[Any]) -> int:
     most = next((places for bound, places in ((100, 1), (1, 2)) if largest >= bound), 3)
     rounded = [round(v, most) for v in floats]
     return next((p for p in range(most) if all(round(v, p) == v for v in rounded)), most)
+
+
+class Side(NamedTuple):
+    """The measure on one side of the diagonal, and how its values are written."""
+
+    metric: str
+    cell: Callable[[float | None], Cell]
+
+
+def pair_matrix(
+    part: pl.DataFrame,
+    names: ShortNames,
+    *,
+    above: Side,
+    below: Side,
+    diagonal: Mapping[str, Cell],
+    title: str,
+    note: str,
+) -> Table:
+    """A line and a column for each backbone; means over datasets.
+
+    part: results, whose rows about a pair have both names in `backbones`, in any order. diagonal:
+    the cell there for each name. note: stands below.
+    """
+    means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
+    values = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
+    lines = []
+    for i, one in enumerate(names.short):
+        line = {"backbone": names.cell(one)}
+        for j, (other, column) in enumerate(names.columns.items()):
+            side = below if j < i else above
+            value = values.get((side.metric, frozenset((one, other))))
+            line[column] = diagonal[one] if i == j else side.cell(value)
+        lines.append(line)
+    return table_of(
+        lines,
+        title=title,
+        names=names,
+        right=list(names.heads),
+        notes=f"{note}{_uneven(part, above.metric)}",
+    )
+
+
+def _uneven(part: pl.DataFrame, metric: str) -> str:
+    """What to say where some datasets lack a pair."""
+    datasets = part.filter(metric=metric).group_by("backbones").agg(pl.col("dataset").n_unique())
+    if datasets["dataset"].n_unique() == 1:
+        return ""
+    return "\nA pair that some datasets lack: mean over the others."

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import polars as pl
+from clipsyn.show.table import Cell, shots_text
+from clipsyn.show.text import wrapped
 
-from clipsyn.show.numbers import shots_text
+if TYPE_CHECKING:
+    import polars as pl
 
 _PHRASES = {"prompts": "prompts {}", "head": "head {}", "n": "n {:,}"}
+WIDTH = 100  # characters of a paragraph
+_MANY = 6  # backbones, beyond which columns are narrow
+_NUMBERED = 12  # backbones, from which on columns have numbers
 _PLURALS = {"prompts": "prompt sets"}
 
 
@@ -54,7 +60,7 @@ def subject(frame: pl.DataFrame, columns: Sequence[str]) -> str:
 
     frame: has the number of datasets in a column `datasets`, and no `dataset` where that is over 1.
     """
-    over = frame.select(pl.col("datasets").max()).item()
+    over: Any = frame["datasets"].max()
     mean = f"mean over {over} datasets" if frame["dataset"][0] is None else ""
     return title(mean, *where(frame.row(0, named=True), columns))
 
@@ -70,5 +76,78 @@ def typical_interval(frame: pl.DataFrame) -> str:
 
 def fitted_on(frame: pl.DataFrame) -> str:
     """ "16 shots": what the ensembles of a frame were fitted on; empty where nothing is fitted."""
-    shots = frame.filter(pl.col("shots").is_null() | (pl.col("shots") > 0))["shots"]
+    shots = frame["shots"].filter(frame["shots"].is_null() | (frame["shots"] > 0))
     return "" if shots.is_empty() else shots_text(shots[0])
+
+
+class ShortNames(NamedTuple):
+    """What backbones are shown as, by name in order, and what was cut off: "tiny-*/zoo"."""
+
+    short: dict[str, str]
+    pattern: str
+
+    @property
+    def phrase(self) -> str:
+        """ "backbones tiny-*/zoo" for a title; empty where nothing was cut off."""
+        return f"backbones {self.pattern}" if self.pattern else ""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Backbone -> the name of the column about it, which is the name of no other column."""
+        return {name: f"backbone {number}" for number, name in enumerate(self.short, 1)}
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """Column -> what stands above it: narrower where there are many, a number from 12 on."""
+        if self._numbered:
+            return {column: str(number) for number, column in enumerate(self.columns.values(), 1)}
+        width = 9 if len(self.short) <= _MANY else 7
+        heads = (wrapped(text, width) for text in self.short.values())
+        return dict(zip(self.columns.values(), heads, strict=True))
+
+    def cell(self, name: str) -> Cell:
+        """A backbone in a row: by its short name, which stands for the whole one."""
+        return Cell(self.short[name], name)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Column -> the backbone, by its whole name."""
+        return {column: name for name, column in self.columns.items()}
+
+    @property
+    def legend(self) -> str:
+        """A paragraph for below the table that says what the numbers stand for, if heads are."""
+        if not self._numbered:
+            return ""
+        space = "\N{NO-BREAK SPACE}"
+        numbered = (f"{number}{space}{text}" for number, text in enumerate(self.short.values(), 1))
+        return fill(", ".join(numbered) + ".", WIDTH).replace(space, " ")
+
+    @property
+    def _numbered(self) -> bool:
+        return len(self.short) >= _NUMBERED
+
+
+def shortened(names: Sequence[str]) -> ShortNames:
+    """Names without what all begin with, up to a hyphen, and end with, from a slash."""
+    prefix, tag = _pattern(names)
+    short = {name: name.removeprefix(prefix).removesuffix(tag) for name in names}
+    return ShortNames(short, f"{prefix}*{tag}" if prefix or tag else "")
+
+
+def _pattern(names: Sequence[str]) -> tuple[str, str]:
+    """What all names begin with, up to a hyphen, and end with, from a slash: "tiny-", "/zoo".
+
+    What is left of each name begins with a letter: "ViT-B-16" and "ViT-B-32" share "ViT-" only.
+    """
+    if len(names) < 2:
+        return "", ""
+    prefix = ""
+    for parts in zip(*(name.split("-")[:-1] for name in names), strict=False):
+        longer = f"{prefix}{parts[0]}-"
+        if len(set(parts)) > 1:
+            break
+        if all(name.removeprefix(longer)[:1].isalpha() for name in names):
+            prefix = longer
+    tags = {"/" + name.rpartition("/")[2] if "/" in name else "" for name in names}
+    return prefix, tags.pop() if len(tags) == 1 else ""

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import NOTHING
 from clipsyn.store.features import FeatureStore
 
 Run = Callable[..., Any]

@@ -13,8 +13,7 @@ from clipsyn.report.evidence import MEASURED, Evidence, gather
 from clipsyn.report.grids import grid_of_table
 from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.sections import folded
-from clipsyn.show.numbers import NOTHING
-from clipsyn.show.table import paragraph
+from clipsyn.show.table import NOTHING, paragraph
 from clipsyn.show.tables import Measure, measures_table, table_of
 
 

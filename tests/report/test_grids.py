@@ -10,7 +10,7 @@ import pytest
 from clipsyn.report.grids import count, decimal, grid_of, share, share_of, words
 from clipsyn.report.html import Html, html, listed, named, safe
 from clipsyn.report.means import Mean
-from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import NOTHING
 
 
 @pytest.mark.parametrize(

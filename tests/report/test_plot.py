@@ -21,9 +21,8 @@ from clipsyn.evaluation.loop import evaluate
 from clipsyn.report import FIGURES
 from clipsyn.router.fit import fit_router
 from clipsyn.router.predict import predict_store
-from clipsyn.show.figure import Figure
+from clipsyn.show.figure import FORMATS, Figure, save, svg
 from clipsyn.show.frames import flat, write
-from clipsyn.show.style import FORMATS, save, svg
 from clipsyn.store.features import FeatureStore
 
 EVIL = "$x_1$<script>alert(1)</script>\u202e]]>&amp;" + "m" * 40

@@ -18,7 +18,7 @@ from clipsyn.report.provenance import (
     summary,
     title,
 )
-from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import NOTHING
 
 MANY = 120
 

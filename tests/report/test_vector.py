@@ -8,7 +8,7 @@ from xml.etree.ElementTree import fromstring
 import pytest
 
 from clipsyn.report.vector import StyleSheet, inlined, picture
-from clipsyn.show.style import INK, canvas, svg
+from clipsyn.show.figure import INK, canvas, svg
 
 HOSTILE = '<script>alert("1")</script> $x$ &amp; b</text>'
 

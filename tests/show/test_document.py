@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.show.document import renew
+from clipsyn.show.formats import renew
 from clipsyn.show.table import paragraph
 
 TEXT = """# Results

@@ -5,8 +5,8 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.show.layout import NOTE, paragraphs
 from clipsyn.show.tables import show
+from clipsyn.show.text import NOTE, paragraphs
 from clipsyn.text import cells
 
 LONG = "describable-textures-dataset-of-the-visual-geometry-group"

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from clipsyn.show.markdown import markdown_of
+from clipsyn.show.formats import markdown_of
 from clipsyn.show.table import SOFT_HYPHEN, Cell, Table, paragraph
 from clipsyn.show.tables import Measure, measures_table, table_of
 

@@ -4,15 +4,7 @@ import math
 
 import pytest
 
-from clipsyn.show.numbers import (
-    interval,
-    interval_text,
-    number,
-    p_value,
-    percent,
-    points,
-    shots_text,
-)
+from clipsyn.show.table import interval, interval_text, number, p_value, percent, points, shots_text
 
 DASH = "\N{EN DASH}"
 NAN = math.nan

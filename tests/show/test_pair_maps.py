@@ -5,8 +5,8 @@ from itertools import combinations
 import polars as pl
 import pytest
 
-from clipsyn.show.pair_maps import named_pairs, pair_map, pair_map_size
-from clipsyn.show.style import COLUMN, canvas
+from clipsyn.show.figure import COLUMN, canvas
+from clipsyn.show.panels import named_pairs, pair_map, pair_map_size
 
 
 def of_pairs(values: dict[tuple[str, str], float | None]) -> pl.DataFrame:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import polars as pl
 
-from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.table import Cell, number_cell, percent_cell
-from clipsyn.show.tables import shortened
+from clipsyn.show.tables import Side, pair_matrix
 from clipsyn.show.text import text_of
+from clipsyn.show.titles import shortened
 
 
 def matrix(*rows: tuple[str, str, list[str], float]) -> str:

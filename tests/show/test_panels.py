@@ -7,6 +7,7 @@ from itertools import combinations
 import polars as pl
 import pytest
 
+from clipsyn.show.figure import COLUMN, PAGE, canvas, marks
 from clipsyn.show.panels import (
     Grid,
     drawn,
@@ -18,7 +19,6 @@ from clipsyn.show.panels import (
     room,
     underlined,
 )
-from clipsyn.show.style import COLUMN, PAGE, canvas, marks
 
 
 def laid_out(ax):

@@ -7,9 +7,10 @@ import io
 
 import polars as pl
 
-from clipsyn.show.separated import csv_of
+from clipsyn.show.formats import csv_of
 from clipsyn.show.table import Cell, paragraph
-from clipsyn.show.tables import Measure, measures_table, shortened, table_of
+from clipsyn.show.tables import Measure, measures_table, table_of
+from clipsyn.show.titles import shortened
 
 
 def read(text: str) -> list[list[dict[str, str]]]:

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from clipsyn.errors import UsageError
-from clipsyn.show.style import (
+from clipsyn.show.figure import (
     FORMATS,
     as_text,
     canvas,

@@ -18,7 +18,8 @@ from clipsyn.show.table import (
     one_line,
     percent_cell,
 )
-from clipsyn.show.tables import Measure, measures_table, shortened, table_of
+from clipsyn.show.tables import Measure, measures_table, table_of
+from clipsyn.show.titles import shortened
 
 DASH = "\N{EN DASH}"
 

@@ -6,14 +6,9 @@ import re
 import polars as pl
 import pytest
 
-from clipsyn.show.tables import (
-    Measure,
-    interval_of,
-    measures_table,
-    shortened,
-    show,
-)
+from clipsyn.show.tables import Measure, interval_of, measures_table, show
 from clipsyn.show.text import text_of
+from clipsyn.show.titles import shortened
 
 DASH = "\N{EN DASH}"
 BOLD = re.compile(r"\x1b\[1m *(.*?)\x1b\[0m")

@@ -8,12 +8,10 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.view import WHERE, singles
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import COLUMN, PAGE, Figure, Size, heat_map, label, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import room, underlined
-from clipsyn.show.style import COLUMN, PAGE, heat_map, label
-from clipsyn.show.tables import shortened
-from clipsyn.show.titles import common, title, where
+from clipsyn.show.titles import common, shortened, title, where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,17 +18,9 @@ from clipsyn.evaluation.results.view import (
     singles,
 )
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import points
-from clipsyn.show.table import Table, Tables
-from clipsyn.show.tables import (
-    Line,
-    Measure,
-    ShortNames,
-    interval_of,
-    measures_table,
-    shortened,
-)
-from clipsyn.show.titles import common, title, where
+from clipsyn.show.table import Table, Tables, points
+from clipsyn.show.tables import Line, Measure, interval_of, measures_of, measures_table
+from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
 _NOTE = """\
 oracle: share of images that at least one backbone gets right. indep.: what it would be if errors
@@ -67,7 +59,7 @@ def _summary(frame: pl.DataFrame) -> Table:
     uneven = "" if all(map(_has_same_images, parts)) else _COMMON_IMAGES
     columns: list[Measure | str] = [
         Measure("chance", "chance acc1"),
-        *names.measures(best="most of line"),
+        *measures_of(names, best="most of line"),
         "best",
         Measure("oracle", "oracle acc1"),
         Measure("independent", "oracle acc1_independent", "indep."),

@@ -9,11 +9,9 @@ import polars as pl
 from clipsyn.analyses.cascade import GIVEN, WITHIN
 from clipsyn.analyses.cascade.measures import pareto_front
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import COLUMN, INK, Figure, Size, marks, needed
 from clipsyn.show.panels import Look, drawn, key, key_height
-from clipsyn.show.style import COLUMN, INK, marks
-from clipsyn.show.tables import ShortNames, shortened
-from clipsyn.show.titles import subject, title
+from clipsyn.show.titles import ShortNames, shortened, subject, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

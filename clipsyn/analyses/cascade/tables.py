@@ -22,8 +22,8 @@ from clipsyn.evaluation.results.view import (
     singles,
 )
 from clipsyn.show.table import Cell, Table, Tables
-from clipsyn.show.tables import Line, Measure, ShortNames, measures_table, shortened
-from clipsyn.show.titles import mean_over, title, where
+from clipsyn.show.tables import Line, Measure, measures_table
+from clipsyn.show.titles import ShortNames, mean_over, shortened, title, where
 
 RUN, LEFT_OUT = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
 _COSTS = (

@@ -10,12 +10,10 @@ import polars as pl
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
 from clipsyn.methods.ensembles import place_of
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import INK, MUTED, Figure, Size, marks, needed
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import NOTHING
-from clipsyn.show.pair_maps import named_pairs, pair_map, pair_map_size
-from clipsyn.show.panels import Grid, Look, drawn, key, panels
-from clipsyn.show.style import INK, MUTED, marks
+from clipsyn.show.panels import Grid, Look, drawn, key, named_pairs, pair_map, pair_map_size, panels
+from clipsyn.show.table import NOTHING
 from clipsyn.show.titles import title, where
 from clipsyn.stats.correlation import pearson
 from clipsyn.stats.line import least_squares

@@ -20,9 +20,8 @@ from clipsyn.evaluation.results.view import (
 )
 from clipsyn.methods.ensembles import place_of
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import NOTHING, percent
-from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.table import (
+    NOTHING,
     SOFT_HYPHEN,
     Cell,
     Table,
@@ -30,16 +29,20 @@ from clipsyn.show.table import (
     known,
     number_cell,
     p_cell,
+    percent,
     percent_cell,
 )
-from clipsyn.show.tables import (
+from clipsyn.show.tables import Measure, Side, measures_table, pair_matrix
+from clipsyn.show.titles import (
     WIDTH,
-    Measure,
     ShortNames,
-    measures_table,
+    common,
+    fitted_on,
+    mean_over,
     shortened,
+    title,
+    where,
 )
-from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
 _PAIRS = (
     Measure("inconsistency", "error_inconsistency", f"incon{SOFT_HYPHEN}\nsistency", interval=True),

@@ -8,10 +8,9 @@ import polars as pl
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.view import refuse_several, singles
-from clipsyn.show.figure import Figure, Size, needed
-from clipsyn.show.numbers import percent
-from clipsyn.show.style import COLUMN, FAINT, INK, MUTED, label
-from clipsyn.show.tables import shortened
+from clipsyn.show.figure import COLUMN, FAINT, INK, MUTED, Figure, Size, label, needed
+from clipsyn.show.table import percent
+from clipsyn.show.titles import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,17 +21,9 @@ from clipsyn.evaluation.results.view import (
     singles,
 )
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import interval, percent, points
-from clipsyn.show.table import Cell, Table, Tables
-from clipsyn.show.tables import (
-    Line,
-    Measure,
-    ShortNames,
-    measures_table,
-    shortened,
-    table_of,
-)
-from clipsyn.show.titles import common, title, where
+from clipsyn.show.table import Cell, Table, Tables, interval, percent, points
+from clipsyn.show.tables import Line, Measure, measures_of, measures_table, table_of
+from clipsyn.show.titles import ShortNames, common, shortened, title, where
 
 RIGHT, WRONG = Cell("\N{BLACK CIRCLE}", True), Cell("\N{MIDDLE DOT}", False)
 
@@ -181,7 +173,7 @@ def _by_backbone(
         numbers = {name: of[metric] for name, of in group.singles.items()}
         numbers["most floor"] = max(floors, key=lambda row: row["value"])
         lines.append((group.about(keys), numbers))
-    columns = (*names.measures(best="most of line"), Measure("guess", "most floor"))
+    columns = (*measures_of(names, best="most of line"), Measure("guess", "most floor"))
     return measures_table(lines, columns, names=names, notes=_NOTES[metric])
 
 

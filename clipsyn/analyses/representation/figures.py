@@ -8,7 +8,7 @@ import polars as pl
 
 from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
 from clipsyn.show.figure import Figure, needed
-from clipsyn.show.pair_maps import named_pairs, pair_map, pair_map_size
+from clipsyn.show.panels import named_pairs, pair_map, pair_map_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,9 @@ import polars as pl
 
 from clipsyn.evaluation.results.view import having, refuse_several
 from clipsyn.methods.numerics.metrics import CALIBRATION_BINS
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import FAINT, MUTED, Figure, Mark, Size, marks, needed
 from clipsyn.show.panels import Grid, drawn, key, panels
-from clipsyn.show.style import FAINT, MUTED, Mark, marks
-from clipsyn.show.tables import shortened
-from clipsyn.show.titles import title
+from clipsyn.show.titles import shortened, title
 from clipsyn.stats.intervals import wilson_interval
 
 if TYPE_CHECKING:

@@ -9,23 +9,17 @@ import polars as pl
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.evaluation.results.view import WHERE, backbones, numbers_by
 from clipsyn.show.frames import is_nan
-from clipsyn.show.numbers import number
-from clipsyn.show.pairs import Side, pair_matrix
 from clipsyn.show.table import (
     SOFT_HYPHEN,
     Cell,
     Table,
     Tables,
+    number,
     number_cell,
     percent_cell,
 )
-from clipsyn.show.tables import (
-    Measure,
-    ShortNames,
-    measures_table,
-    shortened,
-)
-from clipsyn.show.titles import common, mean_over, title, where
+from clipsyn.show.tables import Measure, Side, measures_table, pair_matrix
+from clipsyn.show.titles import ShortNames, common, mean_over, shortened, title, where
 
 _CKA = Measure("CKA", "cka", percent=False, digits=2)
 _PROCRUSTES = Measure("Procrustes", "procrustes", percent=False, digits=2)

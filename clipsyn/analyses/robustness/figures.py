@@ -12,10 +12,9 @@ from clipsyn.analyses.robustness.view import ORACLE, Predictor, TrialRows, trial
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.view import refuse_several
 from clipsyn.names import CLEAN as CLEAN_IMAGES
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import COLUMN, INK, Figure, Mark, Size, heat_map, label, marks, needed
 from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import Grid, drawn, headed, key, methods, panels, room, underlined
-from clipsyn.show.style import COLUMN, INK, Mark, heat_map, label, marks
 from clipsyn.show.titles import subject, title, typical_interval, where
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from clipsyn.evaluation.results.frame import Row
 from clipsyn.names import CLEAN as CLEAN_IMAGES
 from clipsyn.show.frames import is_nan
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
-from clipsyn.show.tables import Line, Measure, ShortNames, measures_table
-from clipsyn.show.titles import common, fitted_on
+from clipsyn.show.tables import Line, Measure, measures_of, measures_table
+from clipsyn.show.titles import ShortNames, common, fitted_on
 
 CLEAN = CLEAN_IMAGES.label
 BARS = "▁▂▃▄▅▆▇█"
@@ -162,7 +162,7 @@ def _by_perturbation(trial: TrialRows, metric: str, conditions: Sequence[str]) -
     best: Literal["most of line", "least of line"] = (
         "least of line" if metric in ("ce", "drop") else "most of line"
     )
-    columns = trial.names.measures(best=best)
+    columns = measures_of(trial.names, best=best)
     columns += [Measure("oracle", ORACLE)] * trial.has_oracle
     if trial.has_oracle and metric == "acc1":
         columns.append(Measure("independent", "if independent", "indep."))

@@ -16,8 +16,7 @@ from clipsyn.evaluation.results.view import backbones, singles
 from clipsyn.methods.ensembles import place_of
 from clipsyn.names import CLEAN
 from clipsyn.show.frames import is_nan
-from clipsyn.show.tables import ShortNames, shortened
-from clipsyn.show.titles import title, where
+from clipsyn.show.titles import ShortNames, shortened, title, where
 
 _REFERENCE = "reference"
 _TRIAL = ("dataset", "split", "prompts")

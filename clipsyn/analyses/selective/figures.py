@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
-from clipsyn.show.figure import Figure, Size, needed
+from clipsyn.show.figure import MUTED, Figure, Size, marks, needed
 from clipsyn.show.panels import Grid, Look, drawn, key, methods, panels
-from clipsyn.show.style import MUTED, marks
 from clipsyn.show.titles import subject, title, typical_interval
 
 if TYPE_CHECKING:

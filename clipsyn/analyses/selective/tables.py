@@ -21,17 +21,18 @@ from clipsyn.evaluation.results.view import (
     numbers_by,
     singles,
 )
-from clipsyn.show.numbers import shots_text
-from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell
-from clipsyn.show.tables import (
+from clipsyn.show.table import Cell, Table, Tables, number_cell, percent_cell, shots_text
+from clipsyn.show.tables import Line, Measure, measures_table
+from clipsyn.show.titles import (
     WIDTH,
-    Line,
-    Measure,
     ShortNames,
-    measures_table,
+    common,
+    fitted_on,
+    mean_over,
     shortened,
+    title,
+    where,
 )
-from clipsyn.show.titles import common, fitted_on, mean_over, title, where
 
 _AREAS = (
     Measure("AURC", "aurc", digits=2, best="least"),

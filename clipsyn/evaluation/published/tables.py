@@ -10,7 +10,8 @@ import polars as pl
 
 from clipsyn.evaluation.published import CompareSettings
 from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
-from clipsyn.show.tables import WIDTH, Line, Measure, measures_table, shortened
+from clipsyn.show.tables import Line, Measure, measures_of, measures_table
+from clipsyn.show.titles import WIDTH, shortened
 
 _MARK = "*"
 _NOTE = (
@@ -42,7 +43,7 @@ def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
         lines.append((about, {row["backbone"]: row for row in part.rows(named=True)}))
     return measures_table(
         lines,
-        names.measures(cell=_points),
+        measures_of(names, cell=_points),
         title="zero-shot accuracy minus the published one, in points",
         names=names,
         notes=_summary(frame, settings, names.phrase),

@@ -12,8 +12,8 @@ from typing import Any
 from clipsyn.exchange.origins.cite import Citations, citations
 from clipsyn.exchange.origins.made import Made, made
 from clipsyn.exchange.origins.tables import DIGITS, images_table, weights_table
-from clipsyn.show.markdown import escaped, markdown_of
-from clipsyn.show.numbers import NOTHING
+from clipsyn.show.formats import escaped, markdown_of
+from clipsyn.show.table import NOTHING
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import counted, printable
 

@@ -10,7 +10,7 @@ import pytest
 from clipsyn.analyses.accuracy.figures import accuracy_matrix
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.style import save
+from clipsyn.show.figure import save
 
 ONE, TWO = "tiny-RN/zoo", "tiny-ViT/zoo"
 

@@ -10,7 +10,7 @@ from scipy.stats import pearsonr
 from clipsyn.analyses.diversity.figures import diversity_gain, error_consistency
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
-from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import NOTHING
 from clipsyn.stats.line import least_squares
 
 THREE = ("a/m", "b/m", "c/m")

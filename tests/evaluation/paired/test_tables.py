@@ -9,7 +9,7 @@ import pytest
 from clipsyn.evaluation.paired import PairedSettings, compare_methods
 from clipsyn.evaluation.paired.tables import tables
 from clipsyn.show.frames import printable_frame
-from clipsyn.show.numbers import NOTHING
+from clipsyn.show.table import NOTHING
 from clipsyn.show.text import text_of
 
 
