@@ -24,8 +24,8 @@ import numpy as np
 from common import Measured, report, seconds, start
 from numpy.typing import NDArray
 
-from clipsyn.extract.plan import Plan, Wanted, make_plan
 from clipsyn.extract.run import items
+from clipsyn.extract.work import Wanted, Work, load_work
 from clipsyn.images.perturb import expand
 from clipsyn.names import Backbone
 from clipsyn.remote.index import Entry, Index
@@ -65,7 +65,7 @@ def encoder(number: int) -> Any:
     return SimpleNamespace(backbone=backbone, identity=identity, embed_dim=768, preprocess_key="")
 
 
-def plan_of(folder: Path, images: int, backbones: int, perturbations: list[str]) -> Plan:
+def plan_of(folder: Path, images: int, backbones: int, perturbations: list[str]) -> Work:
     wanted: Any = Wanted(
         [encoder(number) for number in range(backbones)],
         [Images("part", images)],  # type: ignore[list-item]
@@ -75,7 +75,7 @@ def plan_of(folder: Path, images: int, backbones: int, perturbations: list[str])
     quiet: Any = SimpleNamespace(
         add=lambda *_, **__: 0, advance=lambda *_: None, finish=lambda _: None
     )
-    return make_plan(FeatureStore(folder, CHUNK_ROWS), wanted, quiet)
+    return load_work(FeatureStore(folder, CHUNK_ROWS), wanted, quiet)
 
 
 @dataclass(frozen=True)

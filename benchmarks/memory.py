@@ -40,10 +40,10 @@ def peak_bytes() -> int:
 
 def extraction(folder: Path, images: int) -> None:
     """Extract `images` images, then print peak bytes and seconds."""
-    from clipsyn.extract.job import settings_for, settle_process
+    from clipsyn.extract.job import settings_for, tune_process_memory
     from clipsyn.extract.settings import ExtractSettings
 
-    settle_process()
+    tune_process_memory()
     import subjects
 
     backbone = subjects.random_backbone(folder, "tiny", MODEL)

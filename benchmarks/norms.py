@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from clipsyn.analyses.representation.measures import compare
 from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.models import build, locate
-from clipsyn.images.sources import open_source
+from clipsyn.extract.sources import open_source
 from clipsyn.methods.numerics.metrics import judge
 from clipsyn.names import Backbone, FeatureKey
 from clipsyn.show.tables import show

@@ -19,9 +19,9 @@ from clipsyn.catalog import data_dir
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.extract.encoder import Encoder, load_encoder
 from clipsyn.extract.models import quiet_open_clip
-from clipsyn.extract.plan import Wanted, make_plan
 from clipsyn.extract.run import RunSettings, run
-from clipsyn.images.sources import ImageSource
+from clipsyn.extract.work import Wanted, load_work
+from clipsyn.images.sources.base import ImageSource
 from clipsyn.names import CLEAN, Backbone, Perturbation
 from clipsyn.store.features import FeatureStore
 
@@ -130,5 +130,5 @@ def extract(
     """All that `clipsyn extract` does once models are loaded: hash, plan, run, write, publish."""
     wanted = Wanted(encoders, [source], [perturbation])
     opened = FeatureStore.create(store)
-    run(make_plan(opened, wanted, Silence()), settings or RunSettings(), Silence())
+    run(load_work(opened, wanted, Silence()), settings or RunSettings(), Silence())
     return opened

@@ -178,8 +178,8 @@ def fill(
     **settings: Any,
 ) -> FeatureStore:
     """Plan and run an extraction into the store at `path`, as `clipsyn.extract.job` does."""
-    from clipsyn.extract.plan import Wanted, make_plan
     from clipsyn.extract.run import RunSettings, run
+    from clipsyn.extract.work import Wanted, load_work
     from clipsyn.images.perturb import resolve
 
     store = FeatureStore.create(path, chunk_rows)
@@ -192,7 +192,7 @@ def fill(
         replace,
     )
     quiet = progress or Quiet()
-    run(make_plan(store, wanted, quiet), RunSettings(**settings), quiet)
+    run(load_work(store, wanted, quiet), RunSettings(**settings), quiet)
     return store
 
 

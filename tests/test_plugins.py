@@ -15,8 +15,8 @@ from clipsyn.catalog import datasets
 from clipsyn.errors import ClipsynError, PluginError, UnknownName, UsageError
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.evaluation.methods import versions
+from clipsyn.extract.sources import open_source
 from clipsyn.images import perturb
-from clipsyn.images.sources import open_source
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.estimator import from_text
 from clipsyn.methods.heads import HEADS

@@ -20,6 +20,11 @@ def read_lines(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def imagenet_names() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet-1k in the words of CLIP and open_clip."""
+    return read_lines(Path(__file__).with_name("imagenet1k.txt"))
+
+
 def read_class_names(path: Path, dataset: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
     """Class names by index, from a text file with one a line, or from JSON.
 

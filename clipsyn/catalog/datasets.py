@@ -50,7 +50,7 @@ class DatasetInfo:
     get: str = ""
     warning: str = ""
     shipped: bool = False
-    source: str = ""  # of another package: see `open_source` in clipsyn.images.sources
+    source: str = ""  # of another package: see `open_source` in clipsyn.extract.sources
 
     @property
     def where(self) -> str:

@@ -155,12 +155,12 @@ class Work:
 
 
 def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) -> Work:
-    """An extraction by jobs; raises as `outline_job` does for what cannot work."""
-    from clipsyn.extract.job import outline_job
+    """An extraction by jobs; raises as `plan_job` does for what cannot work."""
+    from clipsyn.extract.job import plan_job
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.marker import is_store
 
-    wanted = {*outline_job(store, job.of_any_device()).every()}
+    wanted = plan_job(store, job.of_any_device()).keys
 
     def made() -> int:
         return len(wanted.intersection(FeatureStore.open(store).keys())) if is_store(store) else 0

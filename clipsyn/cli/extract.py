@@ -17,15 +17,15 @@ from clipsyn.extract.settings import ExtractSettings
 from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
-    from clipsyn.extract.outline import Outline
     from clipsyn.extract.plan import Plan
+    from clipsyn.extract.work import Work
     from clipsyn.run.cluster.settings import ExecutorSettings
 
 _LOG = logging.getLogger("clipsyn")
 
 
 def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
-    from clipsyn.extract.job import outline_job, plan_job, run_job
+    from clipsyn.extract.job import load_job, plan_job, run_job
     from clipsyn.show.progress import progress
 
     executor = taken_out(values)
@@ -33,61 +33,61 @@ def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
     if not executor.is_here:
         _extract_by_jobs(store, job, executor, dry_run)
         return
-    if dry_run and not (outline := outline_job(store, job)).is_complete:
-        _show_outline(outline)
+    if dry_run and not (plan := plan_job(store, job)).is_complete:
+        _show_plan(plan)
         return
     stop_on_sigterm()
     with progress() as counters:
-        plan, settings = plan_job(store, job, counters)
-    _show(plan, as_result=dry_run)
-    if dry_run or not plan.is_needed:
+        work, settings = load_job(store, job, counters)
+    _show(work, as_result=dry_run)
+    if dry_run or not work.is_needed:
         return
     with progress() as counters:
-        run_job(plan, settings, counters)
-    _say_alike(plan)
-    _LOG.info(_outcome(plan))
+        run_job(work, settings, counters)
+    _say_alike(work)
+    _LOG.info(_outcome(work))
 
 
 def _extract_by_jobs(
     store: Path, job: ExtractSettings, executor: ExecutorSettings, dry_run: bool
 ) -> None:
     """Load no weights: that is what the jobs do."""
-    from clipsyn.extract.job import outline_job
+    from clipsyn.extract.job import plan_job
 
     work = extraction(store, job, executor)
     if dry_run:
-        _show_outline(outline_job(store, job.of_any_device()))
+        _show_plan(plan_job(store, job.of_any_device()))
         for task in work.tasks():
             say(f"{task}: {line_of(task.words)}")
     elif work.run():
         _LOG.info(f"{store} is up to date: next, `{advised('ls', store)}`")
 
 
-def _show(plan: Plan, *, as_result: bool) -> None:
+def _show(work: Work, *, as_result: bool) -> None:
     """What is there and what will be made: on standard output if that is all the command does."""
     from clipsyn.show.tables import show
 
-    _say_notes(plan.notes)
-    text = f"{show(plan.table())}\n{plan.summary()}"
+    _say_notes(work.notes)
+    text = f"{show(work.plan().table().drop('classes', 'found'))}\n{work.summary()}"
     if as_result or _LOG.isEnabledFor(logging.INFO):
         say_lines(text, err=not as_result)
 
 
-def _show_outline(outline: Outline) -> None:
+def _show_plan(plan: Plan) -> None:
     from clipsyn.show.tables import show
 
-    say_outlined(outline)
-    say_lines(f"{show(outline.table().drop('passes left'))}\n")
-    for paragraph in (outline.summary(), outline.unchecked()):
+    say_sizes(plan)
+    say_lines(f"{show(plan.table().drop('passes left'))}\n")
+    for paragraph in (plan.summary(), plan.unchecked()):
         say_lines(paragraph)
 
 
-def say_outlined(outline: Outline) -> None:
+def say_sizes(plan: Plan) -> None:
     """What is missing, and the backbones."""
     from clipsyn.show.tables import show
 
-    _say_notes(dict.fromkeys(split.missing for split in outline.splits if split.missing))
-    say_lines(f"{show(outline.backbone_table())}\n")
+    _say_notes(dict.fromkeys(split.missing for split in plan.splits if split.missing))
+    say_lines(f"{show(plan.backbone_table())}\n")
 
 
 def _say_notes(notes: Iterable[str]) -> None:
@@ -96,24 +96,24 @@ def _say_notes(notes: Iterable[str]) -> None:
         say(f"note: {with_flags(note, flags)}", fg="yellow", err=True)
 
 
-def _say_alike(plan: Plan) -> None:
+def _say_alike(work: Work) -> None:
     """Which classes the backbones cannot tell apart, by the class embeddings that are there."""
     from clipsyn.store.alike import alike_notes
 
     backbones: dict[tuple[str, str], list[str]] = {}
-    for classes in plan.classes:
+    for classes in work.classes:
         group = classes.draft.identity["dataset"], classes.prompts.name
         backbones.setdefault(group, []).append(classes.encoder.backbone.name)
     for (dataset, prompts), names in backbones.items():
-        _say_notes(alike_notes(plan.store, dataset, prompts, names))
+        _say_notes(alike_notes(work.store, dataset, prompts, names))
 
 
-def _outcome(plan: Plan) -> str:
-    store = plan.store.path
-    if plan.is_needed:  # looked up anew: other workers have the rest
+def _outcome(work: Work) -> str:
+    store = work.store.path
+    if work.is_needed:  # looked up anew: other workers have the rest
         rest = advised("ls", store, "--status")
         return f"this worker's share of {store} is done; `{rest}` shows the rest"
-    labelled = any((split.table.labels >= 0).any() for split in plan.splits)
+    labelled = any((split.table.labels >= 0).any() for split in work.splits)
     return f"{store} is up to date: next, `{advised('zeroshot' if labelled else 'ls', store)}`"
 
 

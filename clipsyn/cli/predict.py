@@ -135,7 +135,7 @@ def _extract(
 
     There is a job for each precision, since a backbone runs in the precision it was fitted in.
     """
-    from clipsyn.extract.job import plan_job, run_job
+    from clipsyn.extract.job import load_job, run_job
     from clipsyn.extract.settings import ExtractSettings
     from clipsyn.show.progress import progress
 
@@ -152,18 +152,18 @@ def _extract(
             **settings,
         )
         with progress() as counters:
-            plan, how = plan_job(path, job, counters)
-        for cell in plan.cells:
+            work, how = load_job(path, job, counters)
+        for cell in work.cells:
             identity = cell.draft.identity
             loaded = {**identity["backbone"], "pixels": identity["pixels"]}
             if cell.key.backbone not in backbones:  # its name means others: a collection, a list
                 raise RouterMismatch("backbones", tuple(backbones), cell.key.backbone)
             backbones[cell.key.backbone].check(loaded)
         with progress() as counters:
-            run_job(plan, how, counters)
-    for note in plan.splits[0].source.notes:
+            run_job(work, how, counters)
+    for note in work.splits[0].source.notes:
         say(f"note: {note}", fg="yellow", err=True)
-    return next(plan.cells).key
+    return next(work.cells).key
 
 
 def _tables(router: FittedRouter, predictions: Predictions) -> dict[str, Tables]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsyn.cli.executor import executor_options, jobs_of, stop_on_sigterm, taken_out
-from clipsyn.cli.extract import say_outlined
+from clipsyn.cli.extract import say_sizes
 from clipsyn.cli.options import with_options
 from clipsyn.cli.output import say, say_lines, say_rows
 from clipsyn.errors import UsageError
@@ -82,17 +82,17 @@ def _show_plan(recipe: Recipe) -> None:
     from clipsyn.show.tables import show
 
     stages = list(plan_recipe(recipe))
-    outlines = [stage.outline for stage in stages if stage.outline]
-    if outlines:
-        say_outlined(joined(outlines))
+    plans = [stage.plan for stage in stages if stage.plan]
+    if plans:
+        say_sizes(joined(plans))
     for number, stage in enumerate(stages, 1):
         say(f"[{number}/{len(stages)}] {stage.stage}", bold=True)
-        if stage.outline:
-            say_lines(show(stage.outline.table().drop("passes left")))
+        if stage.plan:
+            say_lines(show(stage.plan.table().drop("passes left")))
         say_lines(f"{'already there: ' if stage.is_there else ''}{stage.what}\n")
-    if outlines:
+    if plans:
         say_lines(f"in all: {total(stages)}")
-        say_lines(joined(outlines).unchecked())
+        say_lines(joined(plans).unchecked())
     say(f"store: {recipe.store}")
 
 

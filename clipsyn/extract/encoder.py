@@ -23,10 +23,10 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clipsyn.catalog.backbones import cost
 from clipsyn.errors import CheckpointError, UsageError
-from clipsyn.extract.flops import measure_gflops
+from clipsyn.extract.checkpoint import weights_digest
+from clipsyn.extract.measure import measure_gflops
 from clipsyn.extract.models import ModelSource, build, locate, quiet_open_clip
 from clipsyn.extract.text import TextTower
-from clipsyn.extract.weights import weights_digest
 from clipsyn.images.decode import UndecodableImage
 from clipsyn.methods.numerics.logits import is_scale
 from clipsyn.names import Backbone, Identity, canonical_json

@@ -18,7 +18,7 @@ from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
 from clipsyn.catalog.prompts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
-from clipsyn.extract.outline import Outline, OutlinedBackbone, OutlinedSplit, outlined_cells
+from clipsyn.extract.plan import Plan, PlannedBackbone, PlannedSplit, planned_cells
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.images.perturb import expand
 from clipsyn.methods.numerics.blocks import usable_cores
@@ -29,52 +29,59 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.marker import is_vacant
 
 if TYPE_CHECKING:
-    from clipsyn.extract.plan import Plan, Wanted
     from clipsyn.extract.run import RunSettings
-    from clipsyn.images.sources import ImageSource
+    from clipsyn.extract.work import Work
+    from clipsyn.images.sources.base import ImageSource
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger("clipsyn")
 _CPU_BATCH, _GPU_BATCH = 64, 256
 
 
-def plan_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Plan, RunSettings]:
-    """Load backbones, read images, and compare with the store at `path`; writes nothing."""
-    settle_process()
-    from clipsyn.extract.plan import make_plan
-
-    store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
-    store.check_writable()
-    settings = settings_for(job)
-    wanted = _wanted(job)
-    return make_plan(store, wanted, progress), settings
-
-
-def outline_job(path: Path, job: ExtractSettings) -> Outline:
+def plan_job(path: Path, job: ExtractSettings) -> Plan:
     """What the job would do, as far as it is known without loading weights.
 
-    Loads, downloads and writes nothing. Raises as `plan_job` does for what cannot work whatever
+    Loads, downloads and writes nothing. Raises as `load_job` does for what cannot work whatever
     is here.
     """
-    settle_process()
+    tune_process_memory()
     from clipsyn.extract.encoder import resolve_device, resolve_precision
 
     settings_for(job)
     resolve_precision(job.precision, resolve_device(job.device))
     datasets, splits, perturbations = _asked(job)
-    backbones = [_outlined_backbone(backbone) for backbone in resolve_backbones(job.backbones)]
-    outlined = _of_each(datasets, splits, partial(_outlined_split, job))
-    cells = outlined_cells(backbones, outlined, perturbations, job.logits)
-    stored = () if is_vacant(path) else FeatureStore.open(path).keys()
-    return Outline(cells, stored, backbones, outlined)
+    backbones = [_planned_backbone(backbone) for backbone in resolve_backbones(job.backbones)]
+    sizes = _of_each(datasets, splits, partial(_planned_split, job))
+    cells = planned_cells(backbones, sizes, perturbations, job.logits)
+    done = () if is_vacant(path) else FeatureStore.open(path).keys()
+    return Plan(cells, done, backbones, sizes)
 
 
-def run_job(plan: Plan, settings: RunSettings, progress: Progress) -> None:
-    """Make the store if there is none, and carry out the plan."""
+def load_job(path: Path, job: ExtractSettings, progress: Progress) -> tuple[Work, RunSettings]:
+    """Load backbones, read images, and compare with the store at `path`; writes nothing."""
+    tune_process_memory()
+    from clipsyn.extract.encoder import load_encoder
+    from clipsyn.extract.work import Wanted, load_work
+
+    store = FeatureStore(path, CHUNK_ROWS) if is_vacant(path) else FeatureStore.open(path)
+    store.check_writable()
+    settings = settings_for(job)
+    datasets, splits, perturbations = _asked(job)
+    sources = _of_each(datasets, splits, partial(_opened, job, download=job.download))
+    encoders = [
+        load_encoder(backbone, device=job.device, precision=job.precision)
+        for backbone in resolve_backbones(job.backbones)
+    ]
+    wanted = Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
+    return load_work(store, wanted, progress), settings
+
+
+def run_job(work: Work, settings: RunSettings, progress: Progress) -> None:
+    """Make the store if there is none, and do the work."""
     from clipsyn.extract.run import run
 
-    FeatureStore.create(plan.store.path, plan.store.chunk_rows)
-    run(plan, settings, progress)
+    FeatureStore.create(work.store.path, work.store.chunk_rows)
+    run(work, settings, progress)
 
 
 def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbation]]:
@@ -88,30 +95,17 @@ def _asked(job: ExtractSettings) -> tuple[list[str], list[str], list[Perturbatio
     return datasets, splits, perturbations
 
 
-def _wanted(job: ExtractSettings) -> Wanted:
-    from clipsyn.extract.encoder import load_encoder
-    from clipsyn.extract.plan import Wanted
-
-    datasets, splits, perturbations = _asked(job)
-    sources = _of_each(datasets, splits, partial(_opened, job, download=job.download))
-    encoders = [
-        load_encoder(backbone, device=job.device, precision=job.precision)
-        for backbone in resolve_backbones(job.backbones)
-    ]
-    return Wanted(encoders, sources, perturbations, job.prompts, job.logits, job.replace)
-
-
-def _outlined_backbone(backbone: Backbone) -> OutlinedBackbone:
+def _planned_backbone(backbone: Backbone) -> PlannedBackbone:
     from clipsyn.extract.models import look_for
 
     is_here, width = look_for(backbone)
     known = cost_of(backbone)
-    return OutlinedBackbone(backbone.name, is_here, width, known.image_gflops if known else None)
+    return PlannedBackbone(backbone.name, is_here, width, known.image_gflops if known else None)
 
 
-def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedSplit:
+def _planned_split(job: ExtractSettings, dataset: str, split: str) -> PlannedSplit:
     """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
-    from clipsyn.extract.plan import source_prompts
+    from clipsyn.extract.work import source_prompts
 
     try:
         source = _opened(job, dataset, split)
@@ -121,14 +115,14 @@ def _outlined_split(job: ExtractSettings, dataset: str, split: str) -> OutlinedS
             raise
         if job.prompts not in NAMED:  # a file is looked at, though the class names are not here
             resolve_prompts(job.prompts, info.name, (), ())
-        return OutlinedSplit(info.name, split, info.splits[split].n, info.classes, str(error))
+        return PlannedSplit(info.name, split, info.splits[split].n, info.classes, str(error))
     if source.class_names:
         source_prompts(source, job.prompts)
-    return OutlinedSplit(source.name, split, len(source), len(source.class_names))
+    return PlannedSplit(source.name, split, len(source), len(source.class_names))
 
 
 def _opened(job: ExtractSettings, dataset: str, split: str, download: bool = False) -> ImageSource:
-    from clipsyn.images.sources import open_source
+    from clipsyn.extract.sources import open_source
 
     alone = len(_distinct(job.splits, "splits=…")) == 1
     return open_source(dataset, split, root=job.data_root, download=download, alone=alone)
@@ -177,7 +171,7 @@ def _distinct(texts: Sequence[str], option: str) -> list[str]:
     return list(dict.fromkeys(listed(texts, option)))
 
 
-def settle_process() -> None:
+def tune_process_memory() -> None:
     """What must be set before torch is imported; docs/dev/decisions.md says what it gains."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":

@@ -23,8 +23,12 @@ from open_clip.pretrained import download_pretrained_from_hf
 
 from clipsyn.catalog.backbones import CONFIG_FILE
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.config import read_config
-from clipsyn.extract.weights import checkpoint_shapes, misshapen, require_finite
+from clipsyn.extract.checkpoint import (
+    checkpoint_shapes,
+    misshapen,
+    read_config,
+    require_finite,
+)
 from clipsyn.names import Backbone
 from clipsyn.registry import unknown_name
 from clipsyn.text import one_line

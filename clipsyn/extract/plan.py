@@ -1,321 +1,246 @@
-"""What an extraction would do: cells that are asked for, cells that exist, cost of the rest.
+"""What an extraction would do and take, in tables and words.
 
-Planning reads images (to hash them) and the store, and writes nothing.
+It is known before weights are loaded and images read: widths and costs come from the catalogue and
+from open_clip's configurations then, sizes of datasets from the catalogue. What nobody knows is
+None, or NaN in a `Cost`. `clipsyn.extract.work` has what is loaded, and a plan of what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import polars as pl
+from clipsyn.names import CLEAN, FeatureKey, Perturbation, parse_perturbation
 
-from clipsyn.catalog.datasets import find_dataset
-from clipsyn.catalog.prompts import benchmark_templates, resolve_prompts
-from clipsyn.errors import DatasetError, StaleCell
-from clipsyn.extract.encoder import Encoder
-from clipsyn.extract.images import PIXELS_VERSION
-from clipsyn.extract.outline import Cost, Outline, OutlinedCell, OutlinedSplit, stores_logits
-from clipsyn.images.sources.base import ImageSource, sample_table
-from clipsyn.names import FeatureKey, Identity, Perturbation, PromptSet
-from clipsyn.show.progress import Progress
-from clipsyn.store.drafts import Draft, stale
-from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS
-from clipsyn.store.samples import SampleTable, changed_samples
-from clipsyn.store.schema import IDENTITY_VERSION
-from clipsyn.text import advised
-
-
-@dataclass(frozen=True, eq=False)
-class ClassesPlan:
-    """Class embeddings of one backbone for one dataset and prompt set."""
-
-    encoder: Encoder
-    prompts: PromptSet
-    class_names: tuple[str, ...]
-    draft: Draft
-
-
-@dataclass(frozen=True, eq=False)
-class CellPlan:
-    """One feature cell, and what is made from it if there are class embeddings.
-
-    `answers` are its logits, or its predictions without logits. A published group of the other kind
-    (`superseded`) is stale then, or holds less.
-    """
-
-    key: FeatureKey
-    encoder: Encoder
-    perturbation: Perturbation
-    draft: Draft
-    classes: ClassesPlan | None
-    answers: Draft | None
-    superseded: Draft | None
-
-    @cached_property
-    def images_left(self) -> int:
-        return sum(len(self.draft.blocks.range(block)) for block in self.draft.pending())
-
-    @property
-    def cost(self) -> Cost:
-        """Of what is not there yet, as if a tower whose GFLOPs are not known took none."""
-        classes = 0
-        if self.classes and self.answers and not self.answers.is_published():
-            classes = len(self.classes.class_names)
-        has_logits = self.answers is not None and self.answers.kind == "logits"
-        images, gflops = self.draft.blocks.samples, self.encoder.gflops or 0.0
-        left, width = self.images_left, self.encoder.embed_dim
-        return Cost.of(images, left, gflops, width, classes, has_logits=has_logits)
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether embeddings, class embeddings, logits or predictions are still to be made."""
-        drafts = [self.draft, self.answers, self.classes.draft if self.classes else None]
-        return not all(draft.is_published() for draft in drafts if draft)
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
-class SplitPlan:
-    """One split of one dataset: the samples and every cell that is asked for on them."""
+class PlannedBackbone:
+    name: str
+    is_here: bool  # its weights
+    embed_dim: int | None
+    gflops: float | None  # image tower, per image
 
-    source: ImageSource
-    table: SampleTable
-    samples: Draft
-    cells: tuple[CellPlan, ...]
+
+@dataclass(frozen=True)
+class PlannedSplit:
+    dataset: str
+    split: str
+    images: int | None
+    classes: int | None
+    missing: str = ""  # why its images could not be opened
+
+
+class Cost(NamedTuple):
+    """What cells take; NaN where one of the numbers is not known."""
+
+    passes: float = 0  # images through a backbone
+    gflops: float = 0
+    embeddings: float = 0  # bytes on disk, of these and what follows
+    logits: float = 0
+    predictions: float = 0
+
+    @classmethod
+    def of(
+        cls,
+        images: float,
+        passes: float,
+        gflops: float,
+        width: float,
+        classes: float,
+        *,
+        has_logits: bool,
+    ) -> Cost:
+        """One cell: without embeddings if `passes` is 0, without predictions if `classes` is 0."""
+        return cls(
+            passes,
+            passes and passes * gflops,
+            images * (2 * width + 1) if passes else 0,  # float16, and whether it is valid
+            images * 4 * classes if has_logits and classes else 0,
+            images * 2 if classes else 0,
+        )
+
+    @classmethod
+    def sum(cls, costs: Iterable[Cost]) -> Cost:
+        return cls(*map(sum, zip(cls(), *costs, strict=True)))
 
     @property
-    def outlined(self) -> OutlinedSplit:
-        table = self.table
-        return OutlinedSplit(table.dataset, table.split, len(table), len(table.class_names))
+    def sizes(self) -> dict[str, float]:
+        """Megabytes on disk, by what is stored."""
+        return {kind: getattr(self, kind) / 1e6 for kind in self._fields[2:]}
 
-    def corrects(self, store: FeatureStore) -> bool:
-        """Whether labels or class names in the store differ from the source's."""
-        if not self.samples.is_published():
-            return True
-        stored = store.samples(self.table.dataset, self.table.split)
-        return (
-            stored.attributes() != self.table.attributes()
-            or not (stored.labels == self.table.labels).all()
-        )
+    def columns(self) -> dict[str, float | None]:
+        """For tables."""
+        sizes = {f"{kind} MB": size for kind, size in self.sizes.items()}
+        columns = {"passes left": self.passes, "GFLOPs": self.gflops, **sizes}
+        known = {name: None if math.isnan(value) else value for name, value in columns.items()}
+        gflops = known["GFLOPs"]
+        return {**known, "GFLOPs": None if gflops is None else round(gflops)}
+
+    @property
+    def storage(self) -> str:
+        if math.isnan(total := sum(self.sizes.values())):
+            return "an unknown number of MB to store"
+        sizes = ", ".join(f"{kind} {size:,.1f}" for kind, size in self.sizes.items())
+        return f"{total:,.1f} MB to store ({sizes})"
+
+    def __str__(self) -> str:
+        passes, gflops = _told(self.passes), _told(self.gflops)
+        return f"{passes} images through a backbone, {gflops} GFLOPs, {self.storage}"
+
+
+class PlannedCell(NamedTuple):
+    split: PlannedSplit
+    perturbation: Perturbation
+    backbone: str
+    cost: Cost
+
+    @property
+    def key(self) -> FeatureKey:
+        split, label = self.split, self.perturbation.label
+        return FeatureKey(split.dataset, split.split, label, self.backbone)
 
 
 @dataclass(frozen=True)
 class Plan:
-    store: FeatureStore
-    splits: tuple[SplitPlan, ...]
-    replace: bool
-    notes: tuple[str, ...]
+    """Cells that are asked for, and the keys of those that are done."""
+
+    cells: Sequence[PlannedCell]
+    done: Collection[FeatureKey]
+    backbones: Sequence[PlannedBackbone] = ()
+    splits: Sequence[PlannedSplit] = ()
 
     @property
-    def cells(self) -> Iterator[CellPlan]:
-        return (cell for split in self.splits for cell in split.cells)
+    def is_complete(self) -> bool:
+        """Whether everything is here, so that it can be carried out."""
+        return all(b.is_here for b in self.backbones) and not any(s.missing for s in self.splits)
 
-    @property
-    def is_needed(self) -> bool:
-        return any(cell.is_needed for cell in self.cells) or any(
-            split.corrects(self.store) for split in self.splits
-        )
-
-    @property
-    def classes(self) -> list[ClassesPlan]:
-        """Each set of class embeddings once, though several splits and perturbations use it."""
-        by_target = {cell.classes.draft.target: cell.classes for cell in self.cells if cell.classes}
-        return list(by_target.values())
-
-    def outline(self) -> Outline:
-        """The plan as it stands: what is there, what the rest costs."""
-        cells = [
-            OutlinedCell(split.outlined, cell.perturbation, cell.key.backbone, cell.cost)
-            for split in self.splits
-            for cell in split.cells
+    def backbone_table(self) -> pl.DataFrame:
+        rows = [
+            {
+                "backbone": backbone.name,
+                "width": backbone.embed_dim,
+                "GFLOPs an image": backbone.gflops,
+                "weights": _place(backbone.is_here),
+            }
+            for backbone in self.backbones
         ]
-        return Outline(cells, {cell.key for cell in self.cells if not cell.is_needed})
+        return _frame(rows)
 
     def table(self) -> pl.DataFrame:
-        return self.outline().table().drop("classes", "found").rename({"stored": "done"})
+        """A row for each dataset, split and perturbation: what is there, what the rest costs.
+
+        The severities of a perturbation share a row: "jpeg-1,2,3".
+        """
+        rows = []
+        groups = groupby(self.cells, lambda it: (it.split, replace(it.perturbation, severity=0)))
+        for (split, _), group in groups:
+            cells = [*group]
+            to_make = self._to_make(cells)
+            rows.append(
+                {
+                    "dataset": split.dataset,
+                    "split": split.split,
+                    "perturbation": _severities(cell.perturbation.label for cell in cells),
+                    "images": split.images,
+                    "classes": split.classes,
+                    "cells": len(cells),
+                    "done": len(cells) - len(to_make),
+                    **Cost.sum(cell.cost for cell in to_make).columns(),
+                    "found": _place(not split.missing),
+                }
+            )
+        return _frame(rows)
 
     def summary(self) -> str:
-        if any(cell.is_needed for cell in self.cells):
-            return self.outline().summary()
-        correct = ", labels or class names are to be corrected" if self.is_needed else ""
-        return f"all {len([*self.cells]):,} cells are there{correct}"
+        to_make = self._to_make(self.cells)
+        return f"{len(to_make):,} of {len(self.cells):,} cells to make: {self.cost()}"
+
+    @property
+    def keys(self) -> set[FeatureKey]:
+        """Of every cell, done or not."""
+        return {cell.key for cell in self.cells}
+
+    def cost(self) -> Cost:
+        """Of the cells that are not done."""
+        return Cost.sum(cell.cost for cell in self._to_make(self.cells))
+
+    def cost_of_answers(self, keys: Collection[FeatureKey]) -> Cost:
+        """Of predictions and logits under other prompts, for cells whose embeddings are there."""
+        whole = Cost.sum(cell.cost for cell in self.cells if cell.key in keys)
+        return whole._replace(passes=0, gflops=0, embeddings=0)
+
+    def unchecked(self) -> str:
+        """What is missing, and what the plan therefore leaves open."""
+        doubt = (
+            "No weights were loaded and no images compared: cells count as stored by their names "
+            "alone"
+        )
+        if self.is_complete:
+            return doubt
+        weights = sum(not backbone.is_here for backbone in self.backbones)
+        images = [f"{split.dataset}/{split.split}" for split in self.splits if split.missing]
+        parts = [
+            f"the weights of {weights} of {len(self.backbones)} backbones" if weights else "",
+            f"the images of {', '.join(images)}" if images else "",
+        ]
+        catalogue = " (their numbers are the catalogue's)" if images else ""
+        return f"not here: {' and '.join(filter(None, parts))}{catalogue}. {doubt}"
+
+    def _to_make(self, cells: Iterable[PlannedCell]) -> list[PlannedCell]:
+        return [cell for cell in cells if cell.key not in self.done]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What an extraction is asked for; everything but the images is loaded and resolved."""
-
-    encoders: Sequence[Encoder]
-    sources: Sequence[ImageSource]
-    perturbations: Sequence[Perturbation]
-    prompts: str | None = None  # see `source_prompts`
-    logits: str = "clean"  # see `stores_logits`
-    replace: bool = False
-
-
-def make_plan(store: FeatureStore, wanted: Wanted, progress: Progress) -> Plan:
-    """Compare what is wanted with what the store holds.
-
-    Raises StaleCell, naming the field, if a name is taken by something made from other images,
-    weights, prompts or settings and `replace` is not set; then nothing has been changed.
-    """
-    _check_class_names(wanted.sources)
-    splits, notes = [], []
-    for source in wanted.sources:
-        table = sample_table(source, progress)
-        prompts, note = _prompts(source, wanted.prompts)
-        splits.append(_plan_split(store, wanted, source, table, prompts))
-        notes += [*source.notes, note]
-    plan = Plan(store, tuple(splits), wanted.replace, tuple(dict.fromkeys(filter(None, notes))))
-    _refuse_imported(plan)
-    if not wanted.replace:
-        _refuse_stale(plan)
-    return plan
-
-
-def _prompts(source: ImageSource, spec: str | None) -> tuple[PromptSet | None, str]:
-    if not source.class_names:
-        return None, f"{source.name} has no class names: image embeddings only"
-    return source_prompts(source, spec)
-
-
-def source_prompts(source: ImageSource, spec: str | None = None) -> tuple[PromptSet, str]:
-    """`catalog.prompts.resolve_prompts` for a source; ImageNet also knows ``openai``.
-
-    ``openai`` is the list of 80 templates in open_clip. It is what ``auto`` takes for ImageNet
-    when neither the source nor an installed clip-benchmark has templates.
-    """
-    if spec == "openai" or (spec in (None, "auto") and _falls_back_to_openai(source)):
-        import open_clip
-
-        templates = tuple(write("{c}") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
-        return PromptSet("openai", templates), ""
-    return resolve_prompts(spec, source.name, source.class_names, source.templates)
-
-
-def _falls_back_to_openai(source: ImageSource) -> bool:
-    info = find_dataset(source.name)
-    is_imagenet = info is not None and info.name == "imagenet1k"
-    return is_imagenet and not source.templates and not benchmark_templates(source.name)
-
-
-def _plan_split(
-    store: FeatureStore,
-    wanted: Wanted,
-    source: ImageSource,
-    table: SampleTable,
-    prompts: PromptSet | None,
-) -> SplitPlan:
+def planned_cells(
+    backbones: Iterable[PlannedBackbone],
+    splits: Iterable[PlannedSplit],
+    perturbations: Iterable[Perturbation],
+    logits: str,
+) -> list[PlannedCell]:
+    """Every cell, with what it takes if nothing of it is there."""
     cells = []
-    for perturbation in wanted.perturbations:
-        for encoder in wanted.encoders:
-            key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
-            draft = _feature_draft(store, key, encoder, perturbation, table)
-            classes = _plan_classes(store, encoder, table, prompts) if prompts else None
-            wants = stores_logits(perturbation, wanted.logits)
-            both = _answer_drafts(store, key, draft, classes, wants) if classes else (None, None)
-            cells.append(CellPlan(key, encoder, perturbation, draft, classes, *both))
-    return SplitPlan(source, table, store.samples_draft(table), tuple(cells))
+    for split, perturbation, backbone in product(splits, perturbations, backbones):
+        images, classes = _number(split.images), _number(split.classes)
+        gflops, width = _number(backbone.gflops), _number(backbone.embed_dim)
+        has_logits = stores_logits(perturbation, logits)
+        cost = Cost.of(images, images, gflops, width, classes, has_logits=has_logits)
+        cells.append(PlannedCell(split, perturbation, backbone.name, cost))
+    return cells
 
 
-def _plan_classes(
-    store: FeatureStore, encoder: Encoder, table: SampleTable, prompts: PromptSet
-) -> ClassesPlan:
-    identity: Identity = {
-        "format": IDENTITY_VERSION,
-        "backbone": encoder.identity,
-        "dataset": table.dataset,
-        "class_names": list(table.class_names),
-        "prompts": {
-            "name": prompts.name,
-            "templates": list(prompts.templates),
-            "per_class": {name: list(texts) for name, texts in prompts.per_class.items()},
-        },
-    }
-    target = store.classes_path(table.dataset, prompts.name, encoder.backbone.name)
-    sizes = {"class": len(table.class_names), "embed": encoder.embed_dim}
-    draft = store.draft(target, "classes", identity, sizes)
-    return ClassesPlan(encoder, prompts, table.class_names, draft)
+def stores_logits(perturbation: Perturbation, logits: str) -> bool:
+    """Whether cells of a perturbation store logits by that setting: clean, all or none."""
+    return logits == "all" or (logits == "clean" and perturbation.name == CLEAN.name)
 
 
-def _feature_draft(
-    store: FeatureStore,
-    key: FeatureKey,
-    encoder: Encoder,
-    perturbation: Perturbation,
-    table: SampleTable,
-) -> Draft:
-    identity: Identity = {
-        **table.identity(),
-        "backbone": encoder.identity,
-        "perturbation": perturbation.identity(),
-        "pixels": PIXELS_VERSION,
-    }
-    sizes = {"sample": len(table), "embed": encoder.embed_dim}
-    return store.draft(store.features_path(key), "features", identity, sizes)
+def _severities(labels: Iterable[str]) -> str:
+    """One label, "jpeg-1,2,3", for the labels of one perturbation at several severities."""
+    first, *others = dict.fromkeys(labels)
+    if not others:
+        return first
+    levels = sorted(parse_perturbation(label).severity for label in (first, *others))
+    one = parse_perturbation(first)
+    return one.label.replace(f"-{one.severity}", f"-{','.join(map(str, levels))}", 1)
 
 
-def _answer_drafts(
-    store: FeatureStore, key: FeatureKey, features: Draft, classes: ClassesPlan, wants_logits: bool
-) -> tuple[Draft, Draft]:
-    """The logits or the predictions to make, and those of the other kind.
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    import polars as pl  # 0.1 s, and a recipe's stages import this module
 
-    Logits that are there already are kept, whatever is wanted.
-    """
-    identity: Identity = {
-        "format": IDENTITY_VERSION,
-        "features": features.fingerprint,
-        "classes": classes.draft.fingerprint,
-        "prompts": classes.prompts.name,
-    }
-    sizes = {"sample": features.sizes["sample"], "class": len(classes.class_names)}
-    logits, predictions = (
-        store.draft(store.at(kind, *key.names, classes.prompts.name), kind, identity, sizes)
-        for kind in ANSWERS
-    )
-    if wants_logits or logits.is_published():
-        return logits, predictions
-    return predictions, logits
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _check_class_names(sources: Sequence[ImageSource]) -> None:
-    """A class is known by its index, so all splits of a dataset must have the same classes."""
-    known: dict[str, ImageSource] = {}
-    for source in sources:
-        other = known.setdefault(source.name, source)
-        if source.class_names != other.class_names:
-            raise DatasetError(
-                f"{source.name}: its splits {other.split} and {source.split} have different "
-                f"classes ({len(other.class_names)} and {len(source.class_names)}); list all class "
-                "names in one classnames.txt"
-            )
+def _place(is_here: bool) -> str:
+    return "here" if is_here else "not here"
 
 
-def _refuse_imported(plan: Plan) -> None:
-    """A name stands for one cell: what was imported is never extracted over."""
-    for cell in plan.cells:
-        if plan.store.cell(cell.key).imported_as:
-            raise StaleCell(
-                f"{cell.key} was imported into {plan.store.path}: give the backbone another name "
-                "(NAME=SOURCE), or remove the import, "
-                f"`{advised('rm', plan.store.path, '--backbones', cell.key.backbone)}`"
-            )
+def _number(known: float | None) -> float:
+    return math.nan if known is None else known
 
 
-def _refuse_stale(plan: Plan) -> None:
-    for split in plan.splits:
-        if split.samples.changes():
-            old = plan.store.samples(split.table.dataset, split.table.split)
-            raise StaleCell(
-                f"{old.dataset}/{old.split} in {plan.store.path} was made from other images: "
-                f"{changed_samples(old, split.table)}; add replace=True to extract it again, or "
-                "give the new images another name (NAME=PATH)",
-                ("samples",),
-            )
-    drafts = [*(classes.draft for classes in plan.classes), *(cell.draft for cell in plan.cells)]
-    drafts += [draft for cell in plan.cells for draft in (cell.answers, cell.superseded) if draft]
-    for draft in drafts:
-        if changes := draft.changes():
-            raise stale(plan.store.path, draft.target, changes)
+def _told(number: float) -> str:
+    return "an unknown number of" if math.isnan(number) else f"{number:,.0f}"

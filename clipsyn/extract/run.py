@@ -1,4 +1,4 @@
-"""Carry out a plan: images go through every backbone, block by block, into the store.
+"""Do the work: images go through every backbone, block by block, into the store.
 
 A block is finished or it is not. Whatever stops a run, the same command goes on from there.
 """
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from clipsyn import __version__
 from clipsyn.errors import BadImages
-from clipsyn.extract.classes import publish_classes, write_classes
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import Batch, Images, batches
-from clipsyn.extract.meter import Used, measured
-from clipsyn.extract.plan import CellPlan, Plan, SplitPlan
+from clipsyn.extract.measure import Used, measured
+from clipsyn.extract.text import publish_classes, write_classes
+from clipsyn.extract.work import CellWork, SplitWork, Work
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
 from clipsyn.names import Perturbation, canonical_json
 from clipsyn.show.progress import Progress
@@ -61,9 +61,9 @@ class RunSettings:
 class Item:
     """One block of one split under one perturbation, for the cells that lack it."""
 
-    split: SplitPlan
+    split: SplitWork
     block: int
-    cells: tuple[CellPlan, ...]
+    cells: tuple[CellWork, ...]
 
     @property
     def rows(self) -> range:
@@ -84,47 +84,47 @@ class Item:
         return same_rows and self.perturbation.canvas == other.perturbation.canvas
 
 
-def run(plan: Plan, settings: RunSettings, progress: Progress) -> None:
-    """Do this worker's share of the plan, and publish every cell that is complete.
+def run(work: Work, settings: RunSettings, progress: Progress) -> None:
+    """Do this worker's share of the work, and publish every cell that is complete.
 
     Raises BadImages when more than `max_bad` of a split cannot be decoded; what is finished stays.
     """
-    for split in plan.splits:
-        _freeze(plan, split)
-    for classes in plan.classes:
+    for split in work.splits:
+        _freeze(work, split)
+    for classes in work.classes:
         write_classes(classes, settings.shard, progress)
         if not classes.draft.changes():  # else with the first cell: the old ones can be read so far
             publish_classes(classes, replace=False)
     with (
         ThreadPoolExecutor(settings.workers) as pool,
-        _lanes(plan, settings) as encoding,
+        _lanes(work, settings) as encoding,
         _Queue(1, _BLOCKS_IN_FLIGHT) as writer,
     ):
         try:
-            _Run(plan, settings, progress, pool, encoding, writer).encode()
+            _Run(work, settings, progress, pool, encoding, writer).encode()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def items(plan: Plan, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
+def items(work: Work, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
     """What is left to do, in a fixed order, of one of so many workers.
 
     `shard` (i, n) takes every n-th part from i. Items that share decoded images are one part, if
     there are enough of these for all workers to be busy until the end.
     """
     enough = _PARTS * shard[1]
-    few = len([*itertools.islice(_all_items(plan), enough)]) < enough
-    parts = ([it] for part in _all_items(plan) for it in part) if few else _all_items(plan)
+    few = len([*itertools.islice(_all_items(work), enough)]) < enough
+    parts = ([it] for part in _all_items(work) for it in part) if few else _all_items(work)
     for part in itertools.islice(parts, shard[0], None, shard[1]):
         for item in part:
             if lacking := tuple(c for c in item.cells if not c.draft.is_done(item.block)):
                 yield Item(item.split, item.block, lacking)
 
 
-def _all_items(plan: Plan) -> Iterator[list[Item]]:
+def _all_items(work: Work) -> Iterator[list[Item]]:
     """All blocks, each with the few perturbations that share its decoded images."""
-    for split in plan.splits:
+    for split in work.splits:
         by_perturbation = itertools.groupby(split.cells, key=lambda cell: cell.perturbation)
         left = [tuple(cells) for _, cells in by_perturbation]
         for start in range(0, len(left), _TOGETHER):
@@ -135,26 +135,26 @@ def _all_items(plan: Plan) -> Iterator[list[Item]]:
 
 @dataclass
 class _Run:
-    plan: Plan
+    work: Work
     settings: RunSettings
     progress: Progress
     pool: ThreadPoolExecutor
     encoding: _Queue
     writer: _Queue
-    counters: dict[CellPlan, int] = field(default_factory=dict)
-    bad: dict[CellPlan, dict[str, str]] = field(default_factory=dict)
+    counters: dict[CellWork, int] = field(default_factory=dict)
+    bad: dict[CellWork, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> None:
         started: deque[Item] = deque()
-        stream = batches(self._work(started), self.pool)
+        stream = batches(self._images(started), self.pool)
         for _, group in itertools.groupby(stream, key=lambda pair: id(pair[0])):
             item = started.popleft()
             self._encode_block(item, (batch for _, batch in group))
-        for cell in self.plan.cells:  # also those whose last block an earlier run has written
+        for cell in self.work.cells:  # also those whose last block an earlier run has written
             self.writer.submit(self._publish, cell)
 
-    def _work(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
-        ordered = items(self.plan, self.settings.shard)
+    def _images(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
+        ordered = items(self.work, self.settings.shard)
         item = next(ordered, None)
         while item is not None:
             following = next(ordered, None)
@@ -163,7 +163,7 @@ class _Run:
             item = following
 
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
-        parts: dict[CellPlan, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}
+        parts: dict[CellWork, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}
         valid = {cell: list[NDArray[np.bool_]]() for cell in item.cells}
         errors = {cell: dict[str, str]() for cell in item.cells}
         counters = [self._counter(cell) for cell in item.cells]
@@ -184,7 +184,7 @@ class _Run:
 
     def _finish_block(
         self,
-        cell: CellPlan,
+        cell: CellWork,
         block: int,
         parts: list[Future[_EncodedBatch]],
         valid: NDArray[np.bool_],
@@ -198,7 +198,7 @@ class _Run:
         if self._publish(cell):
             self.progress.finish(self.counters[cell])
 
-    def _publish(self, cell: CellPlan) -> bool:
+    def _publish(self, cell: CellWork) -> bool:
         def describe(notes: list[Note]) -> Mapping[str, Any]:
             errors = {name: why for note in notes for name, why in note["errors"].items()}
             _refuse_bad(cell, errors, self.settings.max_bad)
@@ -207,19 +207,19 @@ class _Run:
         if cell.draft.pending():
             return False
         if cell.classes:
-            publish_classes(cell.classes, self.plan.replace)
-        published = cell.draft.publish(describe, replace=self.plan.replace)
+            publish_classes(cell.classes, self.work.replace)
+        published = cell.draft.publish(describe, replace=self.work.replace)
         if published:
-            _write_answers(self.plan.store, cell, self.plan.replace)
+            _write_answers(self.work.store, cell, self.work.replace)
         return published
 
-    def _check_bad(self, cell: CellPlan, errors: Mapping[str, str]) -> None:
+    def _check_bad(self, cell: CellWork, errors: Mapping[str, str]) -> None:
         """Fail early; `_publish` checks all blocks, including those of earlier runs."""
         seen = self.bad.setdefault(cell, {})
         seen |= errors
         _refuse_bad(cell, seen, self.settings.max_bad)
 
-    def _counter(self, cell: CellPlan) -> int:
+    def _counter(self, cell: CellWork) -> int:
         if cell not in self.counters:
             total = cell.draft.blocks.samples
             done = total - cell.images_left
@@ -267,12 +267,12 @@ def _encode(encoder: Encoder, pixels: NDArray[np.uint8]) -> _EncodedBatch:
 
 
 @contextmanager
-def _lanes(plan: Plan, settings: RunSettings) -> Iterator[_Queue]:
+def _lanes(work: Work, settings: RunSettings) -> Iterator[_Queue]:
     """Where batches are encoded: one after the other, or side by side if all backbones are small.
 
     The threads that share a small product spend much of the time waiting for each other.
     """
-    small = all((cell.encoder.gflops or _SMALL) < _SMALL for cell in plan.cells)
+    small = all((cell.encoder.gflops or _SMALL) < _SMALL for cell in work.cells)
     if settings.lanes == 1 or not small:
         with _Queue(1, 1) as queue:
             yield queue
@@ -288,7 +288,7 @@ def _lanes(plan: Plan, settings: RunSettings) -> Iterator[_Queue]:
         torch.set_num_threads(threads)  # the number of threads is the whole process's
 
 
-def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], max_bad: float) -> None:
+def _refuse_bad(cell: CellWork, errors: Mapping[str, str], max_bad: float) -> None:
     samples = cell.draft.blocks.samples
     if len(errors) <= max_bad * samples:
         return
@@ -301,16 +301,16 @@ def _refuse_bad(cell: CellPlan, errors: Mapping[str, str], max_bad: float) -> No
     )
 
 
-def _freeze(plan: Plan, split: SplitPlan) -> None:
+def _freeze(work: Work, split: SplitWork) -> None:
     """Publish the sample table, or update labels and class names of the published one."""
     table, draft = split.table, split.samples
     if draft.is_published():
-        plan.store.annotate(table)
+        work.store.annotate(table)
     else:
-        draft.fill(table.arrays(), table.attributes(), replace=plan.replace)
+        draft.fill(table.arrays(), table.attributes(), replace=work.replace)
 
 
-def _write_answers(store: FeatureStore, cell: CellPlan, replace: bool) -> None:
+def _write_answers(store: FeatureStore, cell: CellWork, replace: bool) -> None:
     """Logits and predictions, or these alone, from the stored embeddings, if they are whole."""
     answers, other = cell.answers, cell.superseded
     if not (answers and other and cell.classes and cell.draft.is_published()):
@@ -345,7 +345,7 @@ def _note(errors: Mapping[str, str], used: Sequence[Used]) -> Note:
     }
 
 
-def _provenance(cell: CellPlan, notes: Sequence[Note]) -> dict[str, Any]:
+def _provenance(cell: CellWork, notes: Sequence[Note]) -> dict[str, Any]:
     """How and when the cell was made: recorded, never compared."""
     return {
         "encoder": cell.encoder.provenance,
@@ -358,8 +358,8 @@ def _provenance(cell: CellPlan, notes: Sequence[Note]) -> dict[str, Any]:
     }
 
 
-def _memory(cell: CellPlan, notes: Sequence[Note]) -> dict[str, float]:
-    """The most that any block needed: see `clipsyn.extract.meter`, here with the weights."""
+def _memory(cell: CellWork, notes: Sequence[Note]) -> dict[str, float]:
+    """The most that any block needed: see `clipsyn.extract.measure`, here with the weights."""
     most = _largest(note.get("memory", {}) for note in notes)  # older drafts have no such note
     if "peak_memory_mb" in most:
         most["peak_memory_mb"] += cell.encoder.provenance["image_weights_mb"]

@@ -1,9 +1,10 @@
-"""Text embeddings, and the class embeddings that are made of prompts."""
+"""Text embeddings, the class embeddings that are made of prompts, and how these are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,15 @@ import torch
 from numpy.typing import NDArray
 from open_clip.transformer import TextTransformer
 
-from clipsyn.errors import CheckpointError
-from clipsyn.names import PromptSet
+from clipsyn import __version__
+from clipsyn.errors import CheckpointError, DamagedStore
+from clipsyn.names import PromptSet, fingerprint
+from clipsyn.text import running
 
 if TYPE_CHECKING:
     from clipsyn.extract.encoder import Encoder
+    from clipsyn.extract.work import ClassesWork
+    from clipsyn.show.progress import Progress
 
 BATCH = 256
 PART = 4 * BATCH  # texts whose embeddings are kept at a time: an interruption loses no more
@@ -78,6 +83,55 @@ class ClassTexts:
             )
         mean /= length
         return mean.astype(np.float32)
+
+
+def write_classes(classes: ClassesWork, shard: tuple[int, int], progress: Progress) -> None:
+    """Encode the texts that no worker has encoded, then make the class embeddings of all.
+
+    Workers begin at different parts, so that together they encode most of them once.
+    """
+    draft, encoder = classes.draft, classes.encoder
+    if not draft.pending():
+        return
+    texts = ClassTexts(encoder, classes.class_names, classes.prompts)
+    name = f"{encoder.backbone.name}: prompts {classes.prompts.name}"
+    done = sum(len(part) for part in texts.parts if draft.is_kept(_part_name(part)))
+    counter = progress.add(name, len(texts), done, unit="texts")
+    first = len(texts.parts) * shard[0] // shard[1]
+    for part in texts.parts[first:] + texts.parts[:first]:
+        if not draft.is_kept(_part_name(part)) and draft.pending():
+            draft.keep(_part_name(part), encoder.encode_text(part))
+            progress.advance(counter, len(part))
+    progress.finish(counter)
+    try:
+        embedding = texts.class_embeddings(
+            lambda part: draft.kept(_part_name(part), (len(part), encoder.embed_dim))
+        )
+    except DamagedStore:
+        if draft.pending():  # else another worker was faster, and has cleared up
+            raise
+        return
+    draft.write(0, {"class_embedding": embedding}, {})
+
+
+def _part_name(texts: Sequence[str]) -> str:
+    """What a part is kept under: it is found again only where it is cut in the same way."""
+    return fingerprint({"texts": list(texts)})[:20]
+
+
+def publish_classes(classes: ClassesWork, replace: bool) -> None:
+    """Make class embeddings visible that are whole."""
+    encoder = classes.encoder
+    attributes = {
+        "logit_scale": encoder.logit_scale,
+        "provenance": {
+            "encoder": encoder.provenance,
+            "clipsyn": __version__,
+            "command": running(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+    classes.draft.publish(lambda _: attributes, replace=replace)
 
 
 class TextTower:

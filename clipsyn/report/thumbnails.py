@@ -19,7 +19,7 @@ from clipsyn.errors import ClipsynError, UsageError
 from clipsyn.report.unique import Example
 
 if TYPE_CHECKING:
-    from clipsyn.images.sources import ImageSource
+    from clipsyn.images.sources.base import ImageSource
 
 _SIDE = 112  # pixels
 _QUALITY = 72
@@ -98,7 +98,8 @@ def _jpeg(source: ImageSource, row: int) -> str | None:
 
 def _sources(path: Path, dataset: str, split: str) -> Iterator[ImageSource]:
     """Every reading of a path that has images for a dataset and split, whose names may be any."""
-    from clipsyn.images.sources import open_path, open_source
+    from clipsyn.extract.sources import open_source
+    from clipsyn.images.sources import open_path
     from clipsyn.images.sources.base import inside
     from clipsyn.images.sources.webdataset import open_tar
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipsyn.extract.outline import Cost, Outline
+from clipsyn.extract.plan import Cost, Plan
 from clipsyn.names import FeatureKey
 from clipsyn.text import counted
 
@@ -24,7 +24,7 @@ class Planned:
     stage: str
     what: str
     is_there: bool = False  # all of it, by its names
-    outline: Outline | None = None  # of an extraction
+    plan: Plan | None = None  # of an extraction
     cost: Cost | None = None
 
 
@@ -34,8 +34,8 @@ class Made:
 
     prompts: dict[FeatureKey, set[str]] = field(default_factory=dict)
 
-    def add(self, outline: Outline, prompts: str) -> None:
-        for key in outline.every():
+    def add(self, plan: Plan, prompts: str) -> None:
+        for key in plan.keys:
             self.prompts.setdefault(key, set()).add(prompts)
 
     def under_others(self, prompts: str) -> set[FeatureKey]:
@@ -58,30 +58,30 @@ def total(stages: Sequence[Planned]) -> Cost:
     return Cost.sum(stage.cost for stage in stages if stage.cost)
 
 
-def joined(outlines: Sequence[Outline]) -> Outline:
-    """One outline with the backbones and splits of several, each once."""
-    backbones = dict.fromkeys(backbone for one in outlines for backbone in one.backbones)
-    splits = dict.fromkeys(split for one in outlines for split in one.splits)
-    return replace(outlines[0], backbones=[*backbones], splits=[*splits])
+def joined(plans: Sequence[Plan]) -> Plan:
+    """One plan with the backbones and splits of several, each once."""
+    backbones = dict.fromkeys(backbone for one in plans for backbone in one.backbones)
+    splits = dict.fromkeys(split for one in plans for split in one.splits)
+    return replace(plans[0], backbones=[*backbones], splits=[*splits])
 
 
 def planned_extraction(store: Path, settings: ExtractSettings, made: Made) -> Planned:
-    from clipsyn.extract.job import outline_job
+    from clipsyn.extract.job import plan_job
 
-    outline = outline_job(store, settings)
-    every = {*outline.every()}
-    stored = every.intersection(outline.stored)
+    plan = plan_job(store, settings)
+    every = plan.keys
+    stored = every.intersection(plan.done)
     answered = every & made.under_others(settings.prompts)
     answered |= _without_answers(store, stored - {*made.prompts}, settings.prompts)
-    outline = replace(outline, stored={*outline.stored, *made.prompts})
-    answers = outline.cost_of_answers(answered)
-    made.add(outline, settings.prompts)
-    what = outline.summary()
+    plan = replace(plan, done={*plan.done, *made.prompts})
+    answers = plan.cost_of_answers(answered)
+    made.add(plan, settings.prompts)
+    what = plan.summary()
     if answered:
         what += f"; {len(answered):,} get answers of these prompts: {answers.storage}"
-    cost = Cost.sum([outline.cost(), answers])
-    is_there = every <= {*outline.stored} and not answered
-    return Planned("extract", what, is_there, outline, cost)
+    cost = Cost.sum([plan.cost(), answers])
+    is_there = every <= {*plan.done} and not answered
+    return Planned("extract", what, is_there, plan, cost)
 
 
 def _without_answers(store: Path, keys: set[FeatureKey], prompts: str) -> set[FeatureKey]:

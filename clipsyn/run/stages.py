@@ -12,7 +12,7 @@ from pydantic import Field
 
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
-from clipsyn.extract.job import plan_job, run_job
+from clipsyn.extract.job import load_job, run_job
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.run.declared import DeclaredStage, SettingsStage, stage_model
 from clipsyn.run.plan import (
@@ -52,16 +52,16 @@ class ExtractStage(SettingsStage):
 
     def run(self, store: Path) -> Outcome:
         with progress() as counters:
-            plan, settings = plan_job(store, self.settings(), counters)
-        for note in plan.notes:
+            work, settings = load_job(store, self.settings(), counters)
+        for note in work.notes:
             _LOG.info("note: %s", note)
-        _LOG.info(plan.summary())
-        if not plan.is_needed:
-            return Outcome("extract", True, plan.summary())
-        cells = list(plan.cells)
+        _LOG.info(work.summary())
+        if not work.is_needed:
+            return Outcome("extract", True, work.summary())
+        cells = list(work.cells)
         made = sum(cell.is_needed for cell in cells)
         with progress() as counters:
-            run_job(plan, settings, counters)
+            run_job(work, settings, counters)
         did = (
             f"{made:,} of {len(cells):,} cells made" if made else "labels or class names corrected"
         )

@@ -23,7 +23,7 @@ from clipsyn.catalog.citations import (
     works,
 )
 from clipsyn.catalog.datasets import catalogue
-from clipsyn.images.perturb.builtin import BUILT_IN
+from clipsyn.images.perturb import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
 NEEDED = {  # what BibTeX's styles want of an entry

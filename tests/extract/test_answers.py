@@ -12,7 +12,7 @@ import pytest
 
 from clipsyn import cascade, evaluate, oracle, robustness, selective, zeroshot
 from clipsyn.errors import StaleCell
-from clipsyn.extract.plan import Wanted, make_plan
+from clipsyn.extract.work import Wanted, load_work
 from clipsyn.images.perturb import resolve
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays
@@ -219,7 +219,7 @@ def test_predictions_of_other_features_are_stale(fakes: Any, tmp_path: Path) -> 
     with pytest.raises(StaleCell, match=r"the predictions of .* from other features .*--replace"):
         store.predictions(key, "simple")
     with pytest.raises(StaleCell):
-        make_plan(
+        load_work(
             store,
             Wanted([fakes.Encoder()], [fakes.Source()], [resolve("jpeg:3")], logits="all"),
             fakes.Quiet(),
@@ -250,8 +250,8 @@ def test_the_plan_has_the_bytes_of_what_is_written(fakes: Any, tmp_path: Path, h
     store = FeatureStore.create(tmp_path, 8)
     encoders, sources = [fakes.Encoder()], [fakes.Source(count=40)]
     perturbations = [resolve("clean"), resolve("jpeg:3")]
-    plan = make_plan(store, Wanted(encoders, sources, perturbations, logits=how), fakes.Quiet())
-    table, summary = plan.table(), plan.summary()
+    work = load_work(store, Wanted(encoders, sources, perturbations, logits=how), fakes.Quiet())
+    table, summary = work.plan().table(), work.summary()
     fakes.fill(tmp_path, encoders, sources, ["clean", "jpeg:3"], logits=how)
     for row in table.to_dicts():
         for kind, names in {

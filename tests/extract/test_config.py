@@ -12,7 +12,7 @@ import open_clip
 import pytest
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.config import read_config
+from clipsyn.extract.checkpoint import read_config
 from clipsyn.extract.encoder import load_encoder
 from clipsyn.extract.models import look_for
 from clipsyn.names import Backbone

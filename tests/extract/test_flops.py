@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipsyn.catalog.backbones import cost, known_backbones
-from clipsyn.extract.flops import measure_cost, measure_gflops
+from clipsyn.extract.measure import measure_cost, measure_gflops
 from clipsyn.names import Backbone
 
 OPENAI = [backbone.name for backbone in known_backbones()["openai"]]

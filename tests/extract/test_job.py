@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import ClipsynError, DatasetError, StoreError, UnknownName, UsageError
-from clipsyn.extract.job import outline_job, plan_job, run_job
+from clipsyn.extract.job import load_job, plan_job, run_job
 from clipsyn.extract.settings import ExtractSettings
 from clipsyn.store.features import FeatureStore
 
@@ -41,7 +41,7 @@ def options(saved: Any, write_images: Callable[..., Path]) -> dict[str, Any]:
 def test_a_job_is_planned_and_run(tmp_path: Path, options: dict[str, Any], fakes: Any) -> None:
     path = tmp_path / "store"
     job = ExtractSettings(**{**options, "perturbations": ["clean,jpeg:2", "clean"]})
-    plan, settings = plan_job(path, job, fakes.Quiet())
+    plan, settings = load_job(path, job, fakes.Quiet())
     assert not path.exists()
     assert [cell.key.perturbation for cell in plan.cells] == ["clean", "jpeg-2"]
     assert (settings.batch_size, settings.shard) == (64, (0, 1))
@@ -50,7 +50,7 @@ def test_a_job_is_planned_and_run(tmp_path: Path, options: dict[str, Any], fakes
     keys = store.keys()
     assert [key.backbone for key in keys] == ["tiny", "tiny"]
     assert store.samples("pets", "test").class_names == ("cat", "dog")
-    plan, _ = plan_job(path, job, fakes.Quiet())
+    plan, _ = load_job(path, job, fakes.Quiet())
     assert not plan.is_needed
 
 
@@ -58,7 +58,7 @@ def test_an_empty_folder_is_as_good_as_none(
     tmp_path: Path, options: dict[str, Any], fakes: Any
 ) -> None:
     (tmp_path / "store").mkdir()
-    plan, settings = plan_job(tmp_path / "store", ExtractSettings(**options), fakes.Quiet())
+    plan, settings = load_job(tmp_path / "store", ExtractSettings(**options), fakes.Quiet())
     run_job(plan, settings, fakes.Quiet())
     assert len(FeatureStore.open(tmp_path / "store").keys()) == 1
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(
 ) -> None:
     change, error, words = FAULTS[name]
     with pytest.raises(error, match=words) as caught:
-        plan_job(tmp_path / "store", ExtractSettings(**{**options, **change}), fakes.Quiet())
+        load_job(tmp_path / "store", ExtractSettings(**{**options, **change}), fakes.Quiet())
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code > 1
     assert not (tmp_path / "store").exists()
@@ -96,7 +96,7 @@ def test_two_backbones_of_one_name_are_refused(
 ) -> None:
     backbones = [*options["backbones"], f"tiny={saved('clipsyn-rn').by_folder}"]
     with pytest.raises(UsageError, match="'tiny'"):
-        plan_job(
+        load_job(
             tmp_path / "s", ExtractSettings(**{**options, "backbones": backbones}), fakes.Quiet()
         )
 
@@ -107,7 +107,7 @@ def test_a_folder_of_other_things_is_no_store(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(StoreError):
-        plan_job(tmp_path / "mine", ExtractSettings(**options), fakes.Quiet())
+        load_job(tmp_path / "mine", ExtractSettings(**options), fakes.Quiet())
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -116,6 +116,6 @@ def test_several_splits_of_a_folder_that_has_none_are_refused(
 ) -> None:
     job = ExtractSettings(**options, splits="train,test")
     with pytest.raises(DatasetError):
-        outline_job(tmp_path / "store", job)
+        plan_job(tmp_path / "store", job)
     with pytest.raises(DatasetError):
-        plan_job(tmp_path / "store", job, fakes.Quiet())
+        load_job(tmp_path / "store", job, fakes.Quiet())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsyn.extract.meter import Used, measured
+from clipsyn.extract.measure import Used, measured
 
 
 def test_seconds_and_memory_of_the_process() -> None:

@@ -7,7 +7,7 @@ import open_clip
 import pytest
 
 from clipsyn.errors import UsageError
-from clipsyn.extract.plan import source_prompts
+from clipsyn.extract.work import source_prompts
 from clipsyn.images.sources.base import EncodedSource
 
 

@@ -349,12 +349,12 @@ def test_nan_from_a_backbone_stops_the_run(tmp_path: Path, fakes: Any) -> None:
 
 
 def test_items_come_in_one_order_and_shards_part_them(tmp_path: Path, fakes: Any) -> None:
-    from clipsyn.extract.plan import Wanted, make_plan
+    from clipsyn.extract.work import Wanted, load_work
 
     sources = [fakes.Source(count=40), fakes.Source(split="train", count=17)]
     wanted = Wanted([fakes.Encoder()], sources, [resolve("clean"), resolve("jpeg:1")])
     store = FeatureStore(tmp_path, 8)
-    plan = make_plan(store, wanted, fakes.Quiet())
+    plan = load_work(store, wanted, fakes.Quiet())
 
     def places(shard: tuple[int, int]) -> list[tuple[FeatureKey, int]]:
         return [(item.cells[0].key, item.block) for item in items(plan, shard)]

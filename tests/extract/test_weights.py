@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import save_file
 
 from clipsyn.errors import CheckpointError
-from clipsyn.extract.encoder import load_encoder
-from clipsyn.extract.weights import (
+from clipsyn.extract.checkpoint import (
     checkpoint_shapes,
     misshapen,
     require_finite,
     weights_digest,
 )
+from clipsyn.extract.encoder import load_encoder
 from clipsyn.names import Backbone
 
 

@@ -371,7 +371,7 @@ class TestFiles:
 
 class TestImages:
     def test_pictures_are_in_the_page(self, tmp_path, write_images, fakes, write):
-        from clipsyn.images.sources import open_source
+        from clipsyn.extract.sources import open_source
 
         folder = write_images(count=12)
         source = open_source(f"photos={folder}", "test")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import UnknownName
-from clipsyn.extract.outline import Cost
+from clipsyn.extract.plan import Cost
 from clipsyn.run.plan import Made, joined, plan_recipe, total
 from clipsyn.run.recipe import STAGES, Recipe, run_recipe
 
@@ -82,7 +82,7 @@ def test_logits_that_are_not_stored_are_not_counted() -> None:
 
 def test_what_several_extractions_lack_is_told_once() -> None:
     stages = plan(EXTRACT, {**EXTRACT, "splits": ["train", "test"]})
-    said = joined([stage.outline for stage in stages]).unchecked()
+    said = joined([stage.plan for stage in stages]).unchecked()
     assert said.startswith(
         "not here: the weights of 2 of 2 backbones and the images of food101/test, food101/train"
     )

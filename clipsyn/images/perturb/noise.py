@@ -1,4 +1,4 @@
-"""Perturbations that add noise, with the strengths of ImageNet-C (Hendrycks & Dietterich, 2019).
+"""Noise, coarse pixels and JPEG, with the strengths of ImageNet-C (Hendrycks & Dietterich, 2019).
 
 ImageNet-C truncates fractions of a grey level, which darkens an image by half a level; here all
 are rounded.
@@ -7,15 +7,19 @@ are rounded.
 from __future__ import annotations
 
 from functools import cache
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from clipsyn.images.perturb.pixels import Pixels
+from clipsyn.images.perturb import Pixels
 
 GAUSSIAN_SIGMA = (0.08, 0.12, 0.18, 0.26, 0.38)  # standard deviation on the scale 0..1
 SHOT_PHOTONS = (60, 25, 12, 5, 3)  # expected events of a white pixel
 IMPULSE_SHARE = (0.03, 0.06, 0.09, 0.17, 0.27)  # of all values, half black and half white
+JPEG_QUALITY = (25, 18, 15, 10, 7)  # libjpeg's
+PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)  # of the width and height
 SPECKLE_SIGMA = (0.15, 0.2, 0.35, 0.45, 0.6)  # standard deviation as a share of the value
 
 _COLUMNS = 128  # of the alias tables: a power of two above every count up to twice SHOT_PHOTONS
@@ -100,3 +104,19 @@ def _alias_table(share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
         (small if own[rich] < 1 else large).append(rich)
     own[[*small, *large]] = 1  # left over by rounding
     return own, alias
+
+
+def jpeg(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Compress as JPEG (4:2:0) and decode again. Draws nothing from `rng`."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY[severity - 1])
+    return np.array(Image.open(buffer))
+
+
+def pixelate(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Reduce by box averages and enlarge again. Draws nothing from `rng`."""
+    share = PIXELATE[severity - 1]
+    height, width = image.shape[:2]
+    size = (max(1, int(width * share)), max(1, int(height * share)))
+    small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    return np.array(small.resize((width, height), Image.Resampling.BOX))

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipsyn.images.perturb import Pixels, grey_levels
 from clipsyn.images.perturb.blur import drag
-from clipsyn.images.perturb.pixels import Pixels, grey_levels
 
 # mean and sigma of the flakes' noise, its enlargement, threshold, radius and sigma of the motion,
 # share of the image that is not whitened

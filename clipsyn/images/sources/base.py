@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ class ImageSource:
         """Empty where it is not known."""
         return self._info.licence if self._info else ""
 
-    @property
+    @cached_property
     def _info(self) -> DatasetInfo | None:
         return find_dataset(self.name)
 

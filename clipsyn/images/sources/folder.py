@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsyn.catalog.class_names import find_class_names
+from clipsyn.catalog.class_names import find_class_names, imagenet_names
 from clipsyn.errors import DatasetError
 from clipsyn.images.sources.base import UNLABELLED, EncodedSource, read_at
 from clipsyn.text import advised, counted
@@ -38,7 +38,7 @@ class FolderSource(EncodedSource):
         return read_at(self.root / self.ids[index])
 
 
-def open_folder(path: Path, name: str, split: str) -> FolderSource:
+def open_folder(path: Path, name: str, split: str, _root: Path | None = None) -> FolderSource:
     """Images of ``PATH/<split>/`` if there is such a split, else of PATH.
 
     Sub-folders are classes in sorted order, taken from all splits together so that a class
@@ -172,10 +172,8 @@ def _names_of_folders(name: str, classes: list[str]) -> tuple[tuple[str, ...], t
     if not classes or not all(_WORDNET_ID.fullmatch(folder) for folder in classes):
         return tuple(classes), ()
     if (len(classes), classes[0], classes[-1]) == _IMAGENET:
-        import open_clip
-
         note = f"{name}: the folders are ImageNet-1k's, so the class names are open_clip's"
-        return tuple(open_clip.IMAGENET_CLASSNAMES), (note,)
+        return imagenet_names(), (note,)
     return tuple(classes), (
         f"{name}: the class names are WordNet ids such as {classes[0]}, which make poor prompts: "
         "give names in a classnames.txt or classnames.json",

@@ -58,6 +58,8 @@ class WebdatasetSource(EncodedSource):
 
 def is_webdataset(path: Path, split: str) -> bool:
     """Whether a folder holds tars of this split, or of any."""
+    if not path.is_dir():
+        return False
     return any(path.glob("*/nshards.txt")) or any(map(_holds_tars, (path / split, path)))
 
 
@@ -68,7 +70,9 @@ def _holds_tars(folder: Path) -> bool:
     return (folder / "nshards.txt").is_file() or not any(x.is_dir() for x in folder.iterdir())
 
 
-def open_webdataset(path: Path, name: str, split: str) -> WebdatasetSource:
+def open_webdataset(
+    path: Path, name: str, split: str, _root: Path | None = None
+) -> WebdatasetSource:
     """Index the tars of ``PATH/<split>/`` (or of PATH itself if the tars lie there).
 
     Order is by shard, then by position in the tar. Ids are the keys, or ``<shard>/<key>`` where

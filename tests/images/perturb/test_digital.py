@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsyn.images.perturb.digital import jpeg, pixelate
+from clipsyn.images.perturb.noise import jpeg, pixelate
 
 
 @pytest.mark.parametrize(("severity", "quality"), [(1, 25), (2, 18), (3, 15), (4, 10), (5, 7)])

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from clipsyn.images.perturb.occlusion import patch_shuffle, random_erase
+from clipsyn.images.perturb.geometry import patch_shuffle, random_erase
 
 LEVEL = range(1, 6)
 

@@ -13,8 +13,8 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from clipsyn.errors import DatasetError
+from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import open_source
 from clipsyn.images.sources.base import EncodedSource, ImageSource
 
 WriteImages = Callable[..., Path]

@@ -18,8 +18,9 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError, UnknownName
+from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import huggingface, open_source
+from clipsyn.images.sources import huggingface
 from clipsyn.images.sources.huggingface import HuggingFaceSource
 
 NAMES = ["cat", "dog"]

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import DatasetError
+from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import open_source
 from clipsyn.images.sources.base import ImageSource
 
 WriteImages = Callable[..., Path]

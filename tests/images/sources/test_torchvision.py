@@ -18,8 +18,8 @@ from torchvision import datasets
 
 from clipsyn.catalog.datasets import catalogue, find_dataset
 from clipsyn.errors import DatasetError
+from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import open_source
 from clipsyn.images.sources.base import ImageSource
 
 WriteImages = Callable[..., Path]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import DatasetError
+from clipsyn.extract.sources import open_source
 from clipsyn.images.decode import UndecodableImage
-from clipsyn.images.sources import open_source
 from clipsyn.images.sources.base import ImageSource
 
 WriteTars = Callable[..., Path]

@@ -1,4 +1,7 @@
-"""The catalogue's datasets through torchvision's own classes."""
+"""Names of datasets to sources: what lies on this machine, what ships, what torchvision reads.
+
+torchvision needs torch, so its source is here and not in `clipsyn.images.sources`.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,102 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.catalog.datasets import DatasetInfo
+from clipsyn.catalog.class_names import imagenet_names
+from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
 from clipsyn.catalog.prompts import benchmark_class_names
-from clipsyn.errors import DatasetError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.images.decode import UndecodableImage, keep_to_rasters, to_rgb
+from clipsyn.images.sources import MANIFESTS, open_path, opener
 from clipsyn.images.sources.base import UNLABELLED, ImageSource, class_indices, numbered, row_ids
-from clipsyn.text import one_line
+from clipsyn.images.sources.folder import open_folder
+from clipsyn.images.sources.webdataset import open_webdataset
+from clipsyn.text import advised, one_line
 
 # Where torchvision's classes keep their labels; reading them there decodes no image.
 _LABELS = ("targets", "labels", "_labels", "y", "_samples")
+
+
+def open_source(
+    dataset: str,
+    split: str,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    alone: bool = True,
+) -> ImageSource:
+    """The images of a dataset's split.
+
+    `dataset` is a name or alias of the catalogue, or ``[NAME=]PATH`` of a folder of images, a
+    ``.csv`` or ``.parquet`` manifest, a webdataset folder, or Parquet files of the Hugging Face
+    hub. A catalogue name wins over a folder of that name in the working directory: write ``./NAME``
+    for the latter. A catalogue name is looked for under `root` as manifest ``NAME.csv``
+    (``vtab-dtd.csv`` for ``vtab/dtd``), then as webdataset or the hub's files, then in what ships,
+    then through torchvision. What another package offers is opened by the function that its
+    `source` names, which is called with split, root and download.
+
+    Tables may name images in their own folder and in `root`. Images without splits have all of them
+    under every name of one, so they need to be `alone`.
+
+    Raises UnknownName for a name that is neither, DatasetError for what cannot be read, PluginError
+    for what another package should open and cannot.
+    """
+    if info := look_up(dataset):
+        return _open_known(info, split, root, download)
+    name, path = _split_name(dataset)
+    if not path.exists():
+        if "=" in dataset or dataset.startswith((".", "/", "~")) or path.suffix:
+            raise DatasetError(f"there is no folder or file '{path}' for dataset '{name}'")
+        raise unknown_dataset(dataset, "And there is no folder or file of that name.")
+    source = open_path(path, name, split, root)
+    if not (alone or source.is_divided):
+        output = f"{name}.csv"
+        raise DatasetError(
+            f"'{path}' has no splits, so each would have the same images: "
+            f"`{advised('split', path, '-o', output)}` divides a folder or manifest; then give "
+            f"{output} in its place"
+        )
+    return source
+
+
+def _open_known(info: DatasetInfo, split: str, root: Path | None, download: bool) -> ImageSource:
+    if info.source:
+        with blamed(info.name):
+            source: ImageSource = resolve_name(info.source)(split, root, download)
+            return source
+    cleaned = info.name.replace("/", "-")
+    names = (*(f"{cleaned}{end}" for end in MANIFESTS), f"wds_{cleaned}", cleaned)
+    for path in (root / name for name in names) if root else ():
+        if opener(path, split) not in (None, open_folder):  # a mere folder is torchvision's
+            return open_path(path, info.name, split, root)
+    if not info.shipped:
+        return open_torchvision(info, split, root, download)
+    if not info.shipped_path.is_dir():
+        raise DatasetError(
+            f"dataset '{info.name}' should be in '{info.shipped_path}' but is not: reinstall "
+            "clipsyn, or check the data folder out again"
+        )
+    return open_webdataset(info.shipped_path, info.name, split)
+
+
+def _split_name(text: str) -> tuple[str, Path]:
+    """``NAME=PATH`` apart; a path that exists is never cut at its own ``=``."""
+    whole = Path(text).expanduser()
+    name, separator, rest = text.partition("=")
+    if not separator or whole.exists():
+        name, rest = "", text
+    elif not (name and rest):
+        raise UsageError(f"'{text}' names no dataset: write NAME=PATH")
+    path = Path(rest).expanduser()
+    resolved = path.resolve()
+    default = resolved.name if resolved.is_dir() else resolved.stem
+    return name or default, path
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +223,9 @@ def _labels(dataset: Any, info: DatasetInfo) -> NDArray[np.int32]:
 def _class_names(
     info: DatasetInfo, dataset: Any, labels: NDArray[np.int32]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """From open_clip (ImageNet), the catalogue, clip-benchmark, or else torchvision's own."""
-    if info.name == "imagenet1k":
-        import open_clip
-
-        return tuple(open_clip.IMAGENET_CLASSNAMES), ()
-    if names := info.class_names or benchmark_class_names(info.name):
+    """The catalogue's, clip-benchmark's, or else torchvision's own."""
+    imagenet = imagenet_names() if info.name == "imagenet1k" else ()
+    if names := imagenet or info.class_names or benchmark_class_names(info.name):
         return names, ()
     own = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if own is None:

@@ -1,4 +1,4 @@
-"""`clipsyn.extract.plan`: what is asked for against what is there; a changed field is named."""
+"""`clipsyn.extract.work`: what is asked for against what is there; a changed field is named."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from typing import Any
 import pytest
 
 from clipsyn.errors import DatasetError, StaleCell
-from clipsyn.extract import plan as plan_module
-from clipsyn.extract.plan import Plan, Wanted, make_plan
+from clipsyn.extract import work as work_module
+from clipsyn.extract.work import Wanted, Work, load_work
 from clipsyn.images.perturb import resolve
 from clipsyn.store.features import FeatureStore
 
 
 @pytest.fixture
-def planned(fakes: Any) -> Callable[..., Plan]:
+def planned(fakes: Any) -> Callable[..., Work]:
     def planned(
         store: FeatureStore,
         encoders: Any = None,
         sources: Any = None,
         *perturbations: str,
         **more: Any,
-    ) -> Plan:
+    ) -> Work:
         wanted = Wanted(
             encoders or [fakes.Encoder()],
             sources or [fakes.Source()],
             [resolve(text) for text in perturbations or ("clean",)],
             **more,
         )
-        return make_plan(store, wanted, fakes.Quiet())
+        return load_work(store, wanted, fakes.Quiet())
 
     return planned
 
 
-def test_planning_writes_nothing(tmp_path: Path, fakes: Any, planned: Callable[..., Plan]) -> None:
+def test_planning_writes_nothing(tmp_path: Path, fakes: Any, planned: Callable[..., Work]) -> None:
     path = tmp_path / "store"
-    plan = planned(FeatureStore(path, 8))
-    assert plan.is_needed
-    plan.table()
+    work = planned(FeatureStore(path, 8))
+    assert work.is_needed
+    work.plan().table()
     assert not path.exists()
 
 
 def test_the_table_says_what_is_there_and_what_the_rest_costs(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
     store = fakes.fill(tmp_path, shard=(0, 2))  # blocks 0 and 2 of 3: 7 + 6 images
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two", embed_dim=100)]
-    plan = planned(store, encoders, None, "clean", "jpeg:1")
-    clean, jpeg = plan.table().to_dicts()
+    work = planned(store, encoders, None, "clean", "jpeg:1")
+    clean, jpeg = work.plan().table().to_dicts()
     assert (clean["perturbation"], clean["cells"], clean["done"]) == ("clean", 2, 0)
     assert clean["passes left"] == 7 + 20
     assert jpeg["passes left"] == 40
@@ -62,61 +62,61 @@ def test_the_table_says_what_is_there_and_what_the_rest_costs(
     assert jpeg["logits MB"] == 0
     for row in (clean, jpeg):
         assert row["predictions MB"] * 1e6 == pytest.approx(2 * 20 * 2)
-    assert "4 of 4 cells to make: 67 images" in plan.summary()
+    assert "4 of 4 cells to make: 67 images" in work.summary()
     fakes.fill(tmp_path, encoders, perturbations=["clean", "jpeg:1"])
-    plan = planned(store, encoders, None, "clean", "jpeg:1")
-    assert not plan.is_needed
-    assert plan.table()["done"].to_list() == [2, 2]
+    work = planned(store, encoders, None, "clean", "jpeg:1")
+    assert not work.is_needed
+    assert work.plan().table()["done"].to_list() == [2, 2]
     for kind in ("embeddings", "logits", "predictions"):
-        assert plan.table()[f"{kind} MB"].to_list() == [0, 0]
-    assert plan.summary() == "all 4 cells are there"
+        assert work.plan().table()[f"{kind} MB"].to_list() == [0, 0]
+    assert work.summary() == "all 4 cells are there"
 
 
-def test_severities_share_a_row_of_the_table(tmp_path: Path, planned: Callable[..., Plan]) -> None:
-    plan = planned(FeatureStore(tmp_path, 8), None, None, "jpeg:3", "jpeg:1", "contrast:2", "clean")
-    rows = [(row["perturbation"], row["cells"]) for row in plan.table().to_dicts()]
+def test_severities_share_a_row_of_the_table(tmp_path: Path, planned: Callable[..., Work]) -> None:
+    work = planned(FeatureStore(tmp_path, 8), None, None, "jpeg:3", "jpeg:1", "contrast:2", "clean")
+    rows = [(row["perturbation"], row["cells"]) for row in work.plan().table().to_dicts()]
     assert rows == [("jpeg-1,3", 2), ("contrast-2", 1), ("clean", 1)]
     seeded = planned(
         FeatureStore(tmp_path, 8), None, None, "jpeg:1:seed=7", "jpeg:2:seed=7", "jpeg:1"
     )
-    assert seeded.table()["perturbation"].to_list() == ["jpeg-1,2-seed7", "jpeg-1"]
+    assert seeded.plan().table()["perturbation"].to_list() == ["jpeg-1,2-seed7", "jpeg-1"]
 
 
 def test_missing_logits_alone_are_needed(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
     store = fakes.fill(tmp_path, logits="none")
     assert not planned(store, logits="none").is_needed
-    plan = planned(store)
-    assert plan.is_needed
-    assert plan.table()["passes left"].to_list() == [0]
+    work = planned(store)
+    assert work.is_needed
+    assert work.plan().table()["passes left"].to_list() == [0]
 
 
 def test_corrected_labels_are_needed_and_stale_nothing(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
     store = fakes.fill(tmp_path)
     source = fakes.Source()
     source.labels[0] = 2
-    plan = planned(store, None, [source])
-    assert plan.is_needed
-    assert "correct" in plan.summary()
+    work = planned(store, None, [source])
+    assert work.is_needed
+    assert "correct" in work.summary()
     fakes.fill(tmp_path, sources=[source])
     assert not planned(store, None, [source]).is_needed
 
 
 def test_class_embeddings_are_shared_by_splits_and_perturbations(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
     encoders = [fakes.Encoder(), fakes.Encoder("fake/two")]
     sources = [fakes.Source(), fakes.Source(split="train")]
-    plan = planned(FeatureStore(tmp_path, 8), encoders, sources, "clean", "jpeg:1")
-    assert len(list(plan.cells)) == 8
-    assert len(plan.classes) == 2
+    work = planned(FeatureStore(tmp_path, 8), encoders, sources, "clean", "jpeg:1")
+    assert len(list(work.cells)) == 8
+    assert len(work.classes) == 2
 
 
 def test_splits_with_other_classes_are_refused(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
     sources = [fakes.Source(), fakes.Source(split="train", class_names=("cat", "dog"))]
     with pytest.raises(DatasetError, match=r"toy: its splits test and train .*\(3 and 2\)"):
@@ -124,11 +124,11 @@ def test_splits_with_other_classes_are_refused(
 
 
 def test_unlabelled_images_are_noted(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
-    plan = planned(FeatureStore(tmp_path, 8), None, [fakes.Source(class_names=(), notes=("odd",))])
-    assert plan.notes == ("odd", "toy has no class names: image embeddings only")
-    (cell,) = plan.cells
+    work = planned(FeatureStore(tmp_path, 8), None, [fakes.Source(class_names=(), notes=("odd",))])
+    assert work.notes == ("odd", "toy has no class names: image embeddings only")
+    (cell,) = work.cells
     assert (cell.classes, cell.answers, cell.superseded) == (None, None, None)
 
 
@@ -213,21 +213,21 @@ def test_what_has_changed_is_named_and_replaced_on_demand(
 
 
 def test_a_changed_perturbation_is_named(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = fakes.fill(tmp_path, perturbations=["jpeg:1"])
     new = resolve("jpeg:1")
     object.__setattr__(new, "version", 2)
     wanted = Wanted([fakes.Encoder()], [fakes.Source()], [new])
     with pytest.raises(StaleCell, match=r"perturbation\.version: 1 → 2"):
-        make_plan(store, wanted, fakes.Quiet())
+        load_work(store, wanted, fakes.Quiet())
 
 
 def test_changed_pixels_are_named(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = fakes.fill(tmp_path)
-    monkeypatch.setattr(plan_module, "PIXELS_VERSION", 99)
+    monkeypatch.setattr(work_module, "PIXELS_VERSION", 99)
     with pytest.raises(StaleCell, match="pixels: 1 → 99"):
         planned(store)
 
@@ -241,7 +241,7 @@ def test_another_dataset_of_one_name_is_named(tmp_path: Path, fakes: Any) -> Non
 
 
 def test_provenance_makes_nothing_stale(
-    tmp_path: Path, fakes: Any, planned: Callable[..., Plan]
+    tmp_path: Path, fakes: Any, planned: Callable[..., Work]
 ) -> None:
     store = fakes.fill(tmp_path)
     encoder = fakes.Encoder()
