@@ -87,7 +87,7 @@ class Extraction:
         preprocess = {self.encoder.preprocess_key: self.encoder.preprocess}
         images = Images(source, CLEAN, preprocess, range(len(source)))
         with ThreadPoolExecutor(self.settings.workers) as pool:
-            for _ in batches([(images, self.settings.batch_size)], pool):
+            for _ in batches([images], self.settings.batch_size, pool):
                 pass
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, pairwise
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +35,22 @@ _KEPT_BYTES = 1 << 28  # a block of 1,024 images of 224 x 300 pixels has 206 MB
 _LOCKS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
-    """Some rows of a source, with their perturbation and all preprocessings that are needed.
-
-    `again`: the next work is another perturbation of the same rows on the same canvas.
-    """
+    """Some rows of a source, with their perturbation and all preprocessings that are needed."""
 
     source: ImageSource
     perturbation: Perturbation
     preprocess: Mapping[str, Preprocess]
     rows: range
-    again: bool = False
+
+    def are_shared(self, other: Images) -> bool:
+        """Whether another perturbation may have the same decoded images."""
+        same_images = self.source is other.source and self.rows == other.rows
+        return same_images and self.perturbation.canvas == other.perturbation.canvas
+
+
+_Images = TypeVar("_Images", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,18 @@ class Batch:
 
 
 class ReducedImages:
-    """Images of some rows of a source, decoded and reduced to a canvas.
+    """Images of some rows of a source, decoded and reduced to the canvas of their perturbation.
 
     With `keep` they are needed more than once, and as many are kept as there is room for. Several
     threads may ask at once: one that asks for a row that is being decoded waits for it.
     """
 
-    def __init__(self, source: ImageSource, rows: range, canvas: int, keep: bool) -> None:
-        self._source, self._rows, self._canvas = source, rows, canvas
+    def __init__(self, images: Images, keep: bool) -> None:
+        self.images = images
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._free = _KEPT_BYTES if keep else 0
         self._accounts = Lock()
         self._decoding = [Lock() for _ in range(_LOCKS)]  # of every 16th row each
-
-    def serves(self, source: ImageSource, rows: range, canvas: int) -> bool:
-        """Whether these are images of that source, canvas and rows."""
-        return source is self._source and (rows, canvas) == (self._rows, self._canvas)
 
     def image(self, row: int) -> NDArray[np.uint8]:
         """One image (h, w, 3). Raises what the source raises, UndecodableImage above all."""
@@ -85,7 +87,8 @@ class ReducedImages:
             kept = self._kept.get(row)
             if kept is not None:
                 return kept
-            image = reduce_to_canvas(np.asarray(self._source.image(row)), self._canvas)
+            decoded = np.asarray(self.images.source.image(row))
+            image = reduce_to_canvas(decoded, self.images.perturbation.canvas)
             if self._has_room(image.nbytes):
                 self._kept[row] = image
             return image
@@ -107,19 +110,21 @@ class _Loaded:
 
 
 def batches(
-    work: Iterable[tuple[Images, int]], pool: ThreadPoolExecutor
-) -> Iterator[tuple[Images, Batch]]:
-    """Batches of each of `work` (images and batch size), in order, decoded ahead by `pool`.
+    work: Iterable[_Images], batch_size: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[_Images, Batch]]:
+    """Batches of each of `work`, in order, decoded ahead by `pool`.
 
     Batches never span two items of `work`, so what is encoded together does not depend on what
     else is being done.
     """
-    waiting: deque[tuple[Images, range, list[Future[list[_Loaded]]]]] = deque()
+    waiting: deque[tuple[_Images, range, list[Future[list[_Loaded]]]]] = deque()
     reduced: ReducedImages | None = None
-    for images, batch_size in work:
-        wanted = (images.source, images.rows, images.perturbation.canvas)
-        if not (reduced and reduced.serves(*wanted)):
-            reduced = ReducedImages(*wanted, keep=images.again)
+    for images, following in pairwise(chain(work, [None])):
+        if images is None:
+            break
+        if not (reduced and images.are_shared(reduced.images)):
+            keep = following is not None and images.are_shared(following)
+            reduced = ReducedImages(images, keep)
         for start in range(images.rows.start, images.rows.stop, batch_size):
             rows = range(start, min(start + batch_size, images.rows.stop))
             waiting.append((images, rows, _submit(images, reduced, rows, pool)))
@@ -138,8 +143,8 @@ def _submit(
 
 
 def _collect(
-    images: Images, rows: range, futures: list[Future[list[_Loaded]]]
-) -> tuple[Images, Batch]:
+    images: _Images, rows: range, futures: list[Future[list[_Loaded]]]
+) -> tuple[_Images, Batch]:
     loaded = [row for future in futures for row in future.result()]
     keys = images.preprocess
     pixels = {key: np.stack([row.pixels[key] for row in loaded]) for key in keys}

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from clipsyn.extract.measure import Used, measured
 from clipsyn.extract.text import publish_classes, write_classes
 from clipsyn.extract.work import CellWork, SplitWork, Work
 from clipsyn.methods.numerics.logits import predictions, zero_shot_logits
-from clipsyn.names import Perturbation, canonical_json
+from clipsyn.names import canonical_json
 from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.drafts import Note, discard
@@ -57,31 +58,18 @@ class RunSettings:
     max_bad: float = 0.001  # share of undecodable images above which the run fails
 
 
-@dataclass(frozen=True)
-class Item:
+@dataclass(frozen=True, eq=False)
+class Item(Images):
     """One block of one split under one perturbation, for the cells that lack it."""
 
-    split: SplitWork
     block: int
     cells: tuple[CellWork, ...]
 
-    @property
-    def rows(self) -> range:
-        return self.cells[0].draft.blocks.range(self.block)
-
-    @property
-    def perturbation(self) -> Perturbation:
-        return self.cells[0].perturbation
-
-    def images(self, following: Item | None = None) -> Images:
-        """The images to load, given the item that follows."""
-        keys = {cell.encoder.preprocess_key: cell.encoder.preprocess for cell in self.cells}
-        again = following is not None and self._shares_with(following)
-        return Images(self.split.source, self.perturbation, keys, self.rows, again)
-
-    def _shares_with(self, other: Item) -> bool:
-        same_rows = self.split is other.split and self.block == other.block
-        return same_rows and self.perturbation.canvas == other.perturbation.canvas
+    @classmethod
+    def of(cls, split: SplitWork, block: int, cells: tuple[CellWork, ...]) -> Item:
+        keys = {cell.encoder.preprocess_key: cell.encoder.preprocess for cell in cells}
+        rows = cells[0].draft.blocks.range(block)
+        return cls(split.source, cells[0].perturbation, keys, rows, block, cells)
 
 
 def run(work: Work, settings: RunSettings, progress: Progress) -> None:
@@ -114,15 +102,15 @@ def items(work: Work, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
     there are enough of these for all workers to be busy until the end.
     """
     enough = _PARTS * shard[1]
-    few = len([*itertools.islice(_all_items(work), enough)]) < enough
-    parts = ([it] for part in _all_items(work) for it in part) if few else _all_items(work)
+    few = len([*itertools.islice(_parts(work), enough)]) < enough
+    parts = ([it] for part in _parts(work) for it in part) if few else _parts(work)
     for part in itertools.islice(parts, shard[0], None, shard[1]):
-        for item in part:
-            if lacking := tuple(c for c in item.cells if not c.draft.is_done(item.block)):
-                yield Item(item.split, item.block, lacking)
+        for split, block, cells in part:
+            if lacking := tuple(cell for cell in cells if not cell.draft.is_done(block)):
+                yield Item.of(split, block, lacking)
 
 
-def _all_items(work: Work) -> Iterator[list[Item]]:
+def _parts(work: Work) -> Iterator[list[tuple[SplitWork, int, tuple[CellWork, ...]]]]:
     """All blocks, each with the few perturbations that share its decoded images."""
     for split in work.splits:
         by_perturbation = itertools.groupby(split.cells, key=lambda cell: cell.perturbation)
@@ -130,7 +118,7 @@ def _all_items(work: Work) -> Iterator[list[Item]]:
         for start in range(0, len(left), _TOGETHER):
             together = left[start : start + _TOGETHER]
             for block in range(together[0][0].draft.blocks.count):
-                yield [Item(split, block, cells) for cells in together]
+                yield [(split, block, cells) for cells in together]
 
 
 @dataclass
@@ -145,22 +133,12 @@ class _Run:
     bad: dict[CellWork, dict[str, str]] = field(default_factory=dict)
 
     def encode(self) -> None:
-        started: deque[Item] = deque()
-        stream = batches(self._images(started), self.pool)
-        for _, group in itertools.groupby(stream, key=lambda pair: id(pair[0])):
-            item = started.popleft()
+        left = items(self.work, self.settings.shard)
+        stream = batches(left, self.settings.batch_size, self.pool)
+        for item, group in itertools.groupby(stream, key=itemgetter(0)):
             self._encode_block(item, (batch for _, batch in group))
         for cell in self.work.cells:  # also those whose last block an earlier run has written
             self.writer.submit(self._publish, cell)
-
-    def _images(self, started: deque[Item]) -> Iterator[tuple[Images, int]]:
-        ordered = items(self.work, self.settings.shard)
-        item = next(ordered, None)
-        while item is not None:
-            following = next(ordered, None)
-            started.append(item)
-            yield item.images(following), self.settings.batch_size
-            item = following
 
     def _encode_block(self, item: Item, stream: Iterator[Batch]) -> None:
         parts: dict[CellWork, list[Future[_EncodedBatch]]] = {cell: [] for cell in item.cells}

@@ -29,9 +29,9 @@ def images(source: Any, start: int, stop: int, perturbation: str = "clean") -> I
     return Images(source, resolve(perturbation), kinds, range(start, stop))
 
 
-def collected(work: list[tuple[Images, int]], workers: int = 3) -> list[tuple[Images, Batch]]:
+def collected(work: list[Images], size: int, workers: int = 3) -> list[tuple[Images, Batch]]:
     with ThreadPoolExecutor(workers) as pool:
-        return list(batches(work, pool))
+        return list(batches(work, size, pool))
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -39,7 +39,7 @@ def collected(work: list[tuple[Images, int]], workers: int = 3) -> list[tuple[Im
 def test_batches_are_the_rows_in_order(fakes: Any, size: int, workers: int) -> None:
     source = fakes.Source(count=50)
     first, second = images(source, 0, 20), images(source, 30, 41, "gaussian_noise:2")
-    found = collected([(first, size), (second, size)], workers)
+    found = collected([first, second], size, workers)
     rows = [row for _, batch in found for row in batch.rows]
     assert rows == [*range(20), *range(30, 41)]
     for part, batch in found:
@@ -55,7 +55,7 @@ def test_batches_are_the_rows_in_order(fakes: Any, size: int, workers: int) -> N
 
 def test_what_cannot_be_decoded_is_blank_and_named(fakes: Any) -> None:
     source = fakes.Source(count=6, bad={2: "torn", 5: "empty file"})
-    ((_, batch),) = collected([(images(source, 0, 6, "jpeg:1"), 10)])
+    ((_, batch),) = collected([images(source, 0, 6, "jpeg:1")], 10)
     assert batch.valid["half"].tolist() == [True, True, False, True, True, False]
     assert batch.errors["whole"] == {"im002.png": "torn", "im005.png": "empty file"}
     assert not batch.pixels["whole"][[2, 5]].any()
@@ -71,7 +71,7 @@ def test_what_one_preprocessing_refuses_is_blank_there_only(fakes: Any) -> None:
         return halved(image)
 
     part = Images(source, resolve("clean"), {"picky": picky, "whole": whole}, range(3))
-    ((_, batch),) = collected([(part, 10)])
+    ((_, batch),) = collected([part], 10)
     assert batch.valid["picky"].tolist() == [True, False, True]
     assert batch.valid["whole"].all()
     assert batch.errors == {"picky": {"im001.png": "too narrow"}, "whole": {}}
@@ -88,7 +88,7 @@ def test_decoding_runs_a_few_batches_ahead_and_no_further(fakes: Any) -> None:
 
     source.image = counting
     with ThreadPoolExecutor(2) as pool:
-        stream: Iterator[Any] = batches([(images(source, 0, 100), 5)], pool)
+        stream: Iterator[Any] = batches([images(source, 0, 100)], 5, pool)
         for number in range(1, 8):
             next(stream)
             pool.submit(lambda: None).result()
@@ -104,11 +104,11 @@ def test_any_other_failure_is_not_taken_for_a_bad_image(fakes: Any) -> None:
 
     source.image = broken
     with pytest.raises(ZeroDivisionError):
-        collected([(images(source, 0, 3), 2)])
+        collected([images(source, 0, 3)], 2)
 
 
 def test_sources_are_not_changed_by_perturbing(fakes: Any) -> None:
     source = fakes.Source(count=4)
     before = [source.image(row).tobytes() for row in range(4)]
-    collected([(images(source, 0, 4, "gaussian_noise:5"), 2)])
+    collected([images(source, 0, 4, "gaussian_noise:5")], 2)
     assert [source.image(row).tobytes() for row in range(4)] == before
