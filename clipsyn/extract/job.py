@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from clipsyn.catalog.backbones import cost_of, resolve_backbones
 from clipsyn.catalog.datasets import find_dataset, resolve_datasets
-from clipsyn.catalog.prompts import NAMED, resolve_prompts
+from clipsyn.catalog.texts import NAMED, resolve_prompts
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.extract.plan import Plan, PlannedBackbone, PlannedSplit, planned_cells
 from clipsyn.extract.settings import ExtractSettings
@@ -105,8 +105,6 @@ def _planned_backbone(backbone: Backbone) -> PlannedBackbone:
 
 def _planned_split(job: ExtractSettings, dataset: str, split: str) -> PlannedSplit:
     """The images if they are here, else the catalogue's numbers; nothing is downloaded."""
-    from clipsyn.extract.work import source_prompts
-
     try:
         source = _opened(job, dataset, split)
     except DatasetError as error:
@@ -117,7 +115,7 @@ def _planned_split(job: ExtractSettings, dataset: str, split: str) -> PlannedSpl
             resolve_prompts(job.prompts, info.name, (), ())
         return PlannedSplit(info.name, split, info.splits[split].n, info.classes, str(error))
     if source.class_names:
-        source_prompts(source, job.prompts)
+        resolve_prompts(job.prompts, source.name, source.class_names, source.templates)
     return PlannedSplit(source.name, split, len(source), len(source.class_names))
 
 

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipsyn.catalog.class_names import imagenet_names
 from clipsyn.catalog.datasets import DatasetInfo, blamed, look_up, unknown_dataset
-from clipsyn.catalog.prompts import benchmark_class_names
+from clipsyn.catalog.texts import benchmark_class_names, imagenet_names
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.images.decode import UndecodableImage, keep_to_rasters, to_rgb
 from clipsyn.images.sources import MANIFESTS, open_path, opener

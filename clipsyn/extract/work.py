@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from clipsyn.catalog.datasets import find_dataset
-from clipsyn.catalog.prompts import benchmark_templates, resolve_prompts
+from clipsyn.catalog.texts import resolve_prompts
 from clipsyn.errors import DatasetError, StaleCell
 from clipsyn.extract.encoder import Encoder
 from clipsyn.extract.images import PIXELS_VERSION
@@ -143,7 +142,7 @@ class Wanted:
     encoders: Sequence[Encoder]
     sources: Sequence[ImageSource]
     perturbations: Sequence[Perturbation]
-    prompts: str | None = None  # see `source_prompts`
+    prompts: str | None = None  # see `resolve_prompts`
     logits: str = "clean"  # see `stores_logits`
     replace: bool = False
 
@@ -171,27 +170,7 @@ def load_work(store: FeatureStore, wanted: Wanted, progress: Progress) -> Work:
 def _prompts(source: ImageSource, spec: str | None) -> tuple[PromptSet | None, str]:
     if not source.class_names:
         return None, f"{source.name} has no class names: image embeddings only"
-    return source_prompts(source, spec)
-
-
-def source_prompts(source: ImageSource, spec: str | None = None) -> tuple[PromptSet, str]:
-    """`catalog.prompts.resolve_prompts` for a source; ImageNet also knows ``openai``.
-
-    ``openai`` is the list of 80 templates in open_clip. It is what ``auto`` takes for ImageNet
-    when neither the source nor an installed clip-benchmark has templates.
-    """
-    if spec == "openai" or (spec in (None, "auto") and _falls_back_to_openai(source)):
-        import open_clip
-
-        templates = tuple(write("{c}") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
-        return PromptSet("openai", templates), ""
     return resolve_prompts(spec, source.name, source.class_names, source.templates)
-
-
-def _falls_back_to_openai(source: ImageSource) -> bool:
-    info = find_dataset(source.name)
-    is_imagenet = info is not None and info.name == "imagenet1k"
-    return is_imagenet and not source.templates and not benchmark_templates(source.name)
 
 
 def _split_work(

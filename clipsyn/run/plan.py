@@ -86,7 +86,7 @@ def planned_extraction(store: Path, settings: ExtractSettings, made: Made) -> Pl
 
 def _without_answers(store: Path, keys: set[FeatureKey], prompts: str) -> set[FeatureKey]:
     """The stored cells that have no predictions of a prompt set; `auto` may be any of them."""
-    from clipsyn.catalog.prompts import NAMED
+    from clipsyn.catalog.texts import NAMED
     from clipsyn.store.features import FeatureStore
 
     if prompts == "auto" or not keys:

@@ -1,4 +1,4 @@
-"""`clipsyn.catalog.class_names`: files of class names and templates."""
+"""`clipsyn.catalog.texts`: files of class names and templates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsyn.catalog.class_names import find_class_names, read_class_names, read_lines
+from clipsyn.catalog.texts import find_class_names, read_class_names, read_lines
 from clipsyn.errors import DatasetError
 
 

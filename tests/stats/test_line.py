@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import linregress, t
 
-from clipsyn.stats.line import least_squares
+from clipsyn.stats.correlation import least_squares
 
 
 def test_by_hand():

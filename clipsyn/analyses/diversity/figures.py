@@ -15,8 +15,7 @@ from clipsyn.show.frames import is_nan
 from clipsyn.show.panels import Grid, Look, drawn, key, named_pairs, pair_map, pair_map_size, panels
 from clipsyn.show.table import NOTHING
 from clipsyn.show.titles import title, where
-from clipsyn.stats.correlation import pearson
-from clipsyn.stats.line import least_squares
+from clipsyn.stats.correlation import least_squares, pearson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipsyn.catalog.class_names import read_class_names
 from clipsyn.catalog.datasets import find_dataset
+from clipsyn.catalog.texts import read_class_names
 from clipsyn.errors import DatasetError, UsageError
 from clipsyn.exchange.exporting.manifest import Split
 from clipsyn.exchange.importing.cells import NewCell, align, check_labels, merged, new_table

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsyn.catalog.class_names import find_class_names, imagenet_names
+from clipsyn.catalog.texts import find_class_names, imagenet_names
 from clipsyn.errors import DatasetError
 from clipsyn.images.sources.base import UNLABELLED, EncodedSource, read_at
 from clipsyn.text import advised, counted

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.catalog.class_names import find_class_names
+from clipsyn.catalog.texts import find_class_names
 from clipsyn.errors import DatasetError
 from clipsyn.images.sources.base import (
     UNLABELLED,

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsyn.catalog.class_names import find_class_names, read_lines
+from clipsyn.catalog.texts import find_class_names, read_lines
 from clipsyn.errors import DatasetError
 from clipsyn.images.sources.base import (
     UNLABELLED,

@@ -11,7 +11,7 @@ from clipsyn.analyses.diversity.figures import diversity_gain, error_consistency
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.show.table import NOTHING
-from clipsyn.stats.line import least_squares
+from clipsyn.stats.correlation import least_squares
 
 THREE = ("a/m", "b/m", "c/m")
 DATASETS = ("birds", "cars", "dogs", "flags")

@@ -31,7 +31,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a source opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("clipsyn.catalog.prompts._benchmark_json", lambda file: {})
+    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: {})
 
 
 def open_in(root: Path, name: str, split: str = "test") -> ImageSource:
@@ -138,7 +138,7 @@ def test_class_names_of_an_installed_clip_benchmark(
     write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"land use {i}" for i in range(10)]
-    monkeypatch.setattr("clipsyn.catalog.prompts._benchmark_json", lambda file: {"eurosat": names})
+    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: {"eurosat": names})
     root = write_images("eurosat/2750/AnnualCrop/1.jpg")
     assert list(open_in(root, "eurosat", "all").class_names) == names
 

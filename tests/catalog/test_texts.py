@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 
-from clipsyn.catalog import prompts
-from clipsyn.catalog.prompts import benchmark_class_names, benchmark_templates, resolve_prompts
+from clipsyn.catalog import texts
+from clipsyn.catalog.texts import (
+    benchmark_class_names,
+    benchmark_templates,
+    imagenet_names,
+    resolve_prompts,
+)
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.names import PromptSet
 
@@ -20,10 +26,10 @@ CLASSES = ("cat", "dog")
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if clip-benchmark were not there, whatever this machine has."""
-    prompts._benchmark_json.cache_clear()
-    monkeypatch.setattr(prompts, "find_spec", lambda name: None)
+    texts._benchmark_json.cache_clear()
+    monkeypatch.setattr(texts, "find_spec", lambda name: None)
     yield
-    prompts._benchmark_json.cache_clear()
+    texts._benchmark_json.cache_clear()
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def clip_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         (folder / "datasets" / file).write_text(json.dumps(content))
     monkeypatch.undo()
-    prompts._benchmark_json.cache_clear()
+    texts._benchmark_json.cache_clear()
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 
@@ -80,7 +86,7 @@ def test_simple_when_asked_for_is_no_news() -> None:
     assert resolve("simple", own=["{c}"]) == (PromptSet("simple", ("a photo of a {c}.",)), "")
 
 
-@pytest.mark.parametrize("spec", ["own", "clip-benchmark", "openai"])
+@pytest.mark.parametrize("spec", ["own", "clip-benchmark"])
 def test_a_set_that_is_not_to_be_had(spec: str) -> None:
     with pytest.raises(UsageError, match=f"no '{spec}' prompts for dataset 'dtd'"):
         resolve(spec)
@@ -168,3 +174,33 @@ def test_a_file_that_is_not_there() -> None:
 def test_an_unknown_name_is_answered_with_near_matches() -> None:
     with pytest.raises(UnknownName, match="unknown prompt set 'simpel': did you mean simple"):
         resolve("simpel")
+
+
+# OpenAI's templates for ImageNet
+
+
+@pytest.mark.parametrize("spec", [None, "auto", "openai"])
+@pytest.mark.parametrize("name", ["imagenet1k", "imagenet"])
+def test_imagenet_has_openais_eighty(
+    name: str, spec: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: {})
+    prompt_set, note = resolve_prompts(spec, name, ("tench",), ())
+    assert prompt_set.name == "openai"
+    expected = tuple(write("tench") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
+    assert prompt_set.prompts("tench") == expected
+    assert note == ""
+    assert resolve_prompts("openai", "imagenet-v2", ("tench",), ())[0].name == "openai"
+
+
+def test_own_templates_and_clip_benchmark_go_before_openais(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert resolve_prompts(None, "imagenet1k", (), ("{c}",))[0].templates == ("{c}",)
+    templates = {"imagenet1k": ["one {c}"]}
+    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: templates)
+    assert resolve_prompts(None, "imagenet1k", (), ())[0].name == "clip-benchmark"
+
+
+def test_imagenets_names_are_open_clips() -> None:
+    assert list(imagenet_names()) == list(open_clip.IMAGENET_CLASSNAMES)

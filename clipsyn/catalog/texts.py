@@ -1,25 +1,92 @@
-"""Which texts stand for a class: templates of the dataset, of CLIP_benchmark, or of a file.
+"""Texts of classes: their names, and the prompts that stand for them.
 
-CLIP_benchmark's lists are read from an installed `clip-benchmark` without importing it: its
-package pulls in transformers. The ImageNet templates of open_clip are `extract.plan`' part.
+Names come from files such as `classnames.txt`; prompts are those of the dataset, of CLIP_benchmark,
+of OpenAI's for ImageNet, or of a file. CLIP_benchmark's lists are read from an installed
+`clip-benchmark` without importing it: its package pulls in transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from clipsyn.catalog.datasets import find_dataset
-from clipsyn.errors import UsageError
+from clipsyn.errors import DatasetError, UsageError
 from clipsyn.names import PromptSet
 from clipsyn.registry import unknown_name
 from clipsyn.text import few, foreign, parse_json, read_text
 
 SIMPLE = PromptSet("simple", ("a photo of a {c}.",))
+IMAGENET = "imagenet1k"
 NAMED = ("auto", "own", "clip-benchmark", "openai", "simple")
+
+
+def read_lines(path: Path) -> tuple[str, ...]:
+    """The lines of a text file, one name or template each; blank lines may stand at its end."""
+    with foreign(lambda reason: DatasetError(f"'{path}' cannot be read: {reason}")):
+        text = read_text(path)
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if "" in lines:
+        raise DatasetError(f"'{path}': line {lines.index('') + 1} is empty; one name a line")
+    return tuple(lines)
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet-1k in the words of CLIP and open_clip."""
+    return _shipped("imagenet1k.txt")
+
+
+def _shipped(name: str) -> tuple[str, ...]:
+    return read_lines(Path(__file__).with_name(name))
+
+
+def read_class_names(path: Path, dataset: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
+    """Class names by index, from a text file with one a line, or from JSON.
+
+    JSON holds a list of names, dataset -> list, or, for `folders` of images, folder -> name.
+    Raises DatasetError for a file that holds no names for the dataset.
+    """
+    names = _from_json(path, dataset, folders) if path.suffix == ".json" else read_lines(path)
+    if not names:
+        raise DatasetError(f"'{path}' is empty: write class names, one a line or a JSON list")
+    return names
+
+
+def find_class_names(
+    places: Iterable[Path], dataset: str, folders: Sequence[str] = ()
+) -> tuple[tuple[str, ...], Path | None]:
+    """Class names from the first file that exists, and where that is.
+
+    places: paths that lack an ending, ``.txt`` or ``.json``.
+    """
+    for place in places:
+        for path in (place.with_name(f"{place.name}.{kind}") for kind in ("txt", "json")):
+            if path.is_file():
+                return read_class_names(path, dataset, folders), path
+    return (), None
+
+
+def _from_json(path: Path, dataset: str, folders: Sequence[str]) -> tuple[str, ...]:
+    with foreign(lambda reason: DatasetError(f"'{path}' is not JSON: {reason}")):
+        content: Any = parse_json(read_text(path))
+    if isinstance(content, dict) and dataset in content:
+        content = content[dataset]
+    if isinstance(content, dict) and folders:
+        if missing := [folder for folder in folders if folder not in content]:
+            raise DatasetError(f"'{path}' has no class name for the folder '{missing[0]}'")
+        content = [content[folder] for folder in folders]
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise DatasetError(
+            f"'{path}' holds no class names for '{dataset}': write a list of names, or an object "
+            "with one name per class folder"
+        )
+    names = tuple(name.strip() for name in content)
+    if "" in names:
+        raise DatasetError(f"'{path}': class {names.index('')} has no name")
+    return names
 
 
 def resolve_prompts(
@@ -27,10 +94,11 @@ def resolve_prompts(
 ) -> tuple[PromptSet, str]:
     """The prompt set for a dataset, and a note to show ("" if there is none).
 
-    `spec` is None or ``auto`` (the dataset's own templates, else clip-benchmark's, else
-    ``a photo of a {c}.``), one of these by name (``own``, ``clip-benchmark``, ``simple``), or a
-    JSON file: a list of templates, dataset -> list, class -> prompts (CuPL), or dataset ->
-    class -> prompts. Raises UsageError where the dataset has no such prompts.
+    `spec` is None or ``auto`` (the dataset's own templates, else clip-benchmark's, else for
+    ImageNet ``openai``, else ``a photo of a {c}.``), one of these by name (``own``,
+    ``clip-benchmark``, ``openai``, ``simple``), or a JSON file: a list of templates, dataset ->
+    list, class -> prompts (CuPL), or dataset -> class -> prompts. Raises UsageError where the
+    dataset has no such prompts.
     """
     if spec is not None and spec not in NAMED:
         return _from_file(spec, dataset, class_names), ""
@@ -40,6 +108,9 @@ def resolve_prompts(
         return PromptSet("own", tuple(own_templates)), ""
     if spec in (None, "auto", "clip-benchmark") and (templates := benchmark_templates(dataset)):
         return PromptSet("clip-benchmark", templates), ""
+    info = find_dataset(dataset)
+    if spec == "openai" or (spec in (None, "auto") and info and info.name == IMAGENET):
+        return PromptSet("openai", _shipped("openai_templates.txt")), ""
     if spec in (None, "auto"):
         return SIMPLE, (
             f"{dataset}: no templates of its own and none from clip-benchmark, so the only prompt "
