@@ -82,20 +82,20 @@ def _rows(lines: list[str]) -> Iterator[tuple[int, Mapping[str, str | None]]]:
 
 
 def _published(row: Mapping[str, str | None], where: str) -> Published:
-    told = {name: (row.get(name) or "").strip() for name in (*COLUMNS, "metric", "prompts")}
-    if empty := [name for name in COLUMNS if not told[name]]:
+    given = {name: (row.get(name) or "").strip() for name in (*COLUMNS, "metric", "prompts")}
+    if empty := [name for name in COLUMNS if not given[name]]:
         raise UsageError(f"{where}: {empty[0]} is empty")
-    info = find_dataset(told["dataset"])
-    metric = told["metric"] or (info.metric if info else METRICS[0])
+    info = find_dataset(given["dataset"])
+    metric = given["metric"] or (info.metric if info else METRICS[0])
     if metric not in METRICS:
         raise UsageError(f"{where}: metric '{metric}' is neither {' nor '.join(METRICS)}")
     return Published(
-        dataset_name(told["dataset"]),
-        backbone_name(told["backbone"]),
+        dataset_name(given["dataset"]),
+        backbone_name(given["backbone"]),
         metric,
-        _fraction(told["accuracy"], where),
-        told["source"],
-        tuple(told["prompts"].split()),
+        _fraction(given["accuracy"], where),
+        given["source"],
+        tuple(given["prompts"].split()),
     )
 
 

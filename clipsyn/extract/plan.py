@@ -138,7 +138,7 @@ class Plan:
         The severities of a perturbation share a row: "jpeg-1,2,3".
         """
         rows = []
-        groups = groupby(self.cells, lambda it: (it.split, replace(it.perturbation, severity=0)))
+        groups = groupby(self.cells, lambda c: (c.split, replace(c.perturbation, severity=0)))
         for (split, _), group in groups:
             cells = [*group]
             to_make = self._to_make(cells)

@@ -103,7 +103,7 @@ def items(work: Work, shard: tuple[int, int] = (0, 1)) -> Iterator[Item]:
     """
     enough = _PARTS * shard[1]
     few = len([*itertools.islice(_parts(work), enough)]) < enough
-    parts = ([it] for part in _parts(work) for it in part) if few else _parts(work)
+    parts = ([block] for part in _parts(work) for block in part) if few else _parts(work)
     for part in itertools.islice(parts, shard[0], None, shard[1]):
         for split, block, cells in part:
             if lacking := tuple(cell for cell in cells if not cell.draft.is_done(block)):
@@ -346,7 +346,7 @@ def _memory(cell: CellWork, notes: Sequence[Note]) -> dict[str, float]:
 
 def _largest(memory: Iterable[Mapping[str, float]]) -> dict[str, float]:
     most: dict[str, float] = {}
-    for one in memory:
-        for kind, value in one.items():
+    for batch in memory:
+        for kind, value in batch.items():
             most[kind] = max(value, most.get(kind, value))
     return most

@@ -80,7 +80,7 @@ class Division:
     def _of_images(self) -> Iterator[str]:
         split, content = pl.col("split"), pl.col("content")
         is_empty, is_labelled = content == _NOTHING, split != SPLITS[UNLABELLED]
-        told = {
+        found = {
             "copies of other images, on the same side as these": ~is_empty
             & split.is_in([SPLITS[TRAIN], SPLITS[TEST]])
             & (split.cum_count().over("content", "split") > 1),
@@ -91,7 +91,7 @@ class Division:
             "files that are empty or cannot be read": is_empty,
         }
         table = self.manifest(Path()).with_columns(content=pl.Series(self.content))
-        for what, which in told.items():
+        for what, which in found.items():
             if names := table.filter(which)["id"].to_list():
                 yield f"{what}: {len(names):,} ({few(names)})"
 
@@ -100,11 +100,11 @@ class Division:
             set(self.labels[np.isin(self.side, these)].tolist())
             for these in ([TEST], [TRAIN, TEST])
         )
-        told = {
+        found = {
             "classes with one image, or copies of one, which is in train": known - tested,
             "classes without a labelled image": {*range(len(self.class_names))} - known,
         }
-        for what, which in told.items():
+        for what, which in found.items():
             if names := [self.class_names[label] for label in sorted(which)]:
                 yield f"{what}, so nothing tests them: {len(names):,} ({few(names)})"
 
@@ -202,8 +202,8 @@ def _keys(content: Sequence[bytes], ids: Sequence[str], seed: int) -> NDArray[np
 
 def _seen_from(folder: Path, files: Sequence[Path]) -> list[str]:
     start = folder.resolve()
-    there = cache(lambda parent: os.path.relpath(parent, start))
-    return [os.path.normpath(f"{there(file.parent)}/{file.name}") for file in files]
+    relative = cache(lambda parent: os.path.relpath(parent, start))
+    return [os.path.normpath(f"{relative(file.parent)}/{file.name}") for file in files]
 
 
 def _names_of(output: Path) -> Path:

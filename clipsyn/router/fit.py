@@ -62,8 +62,8 @@ def fit_router(
 def _labels(reader: PoolReader, asked: FitSettings) -> NDArray[np.int32]:
     """Of what may be learned from: no image of the dataset's test split, where the store has it."""
     place = asked.dataset, "test"
-    there = reader.store.tree.exists(reader.store.samples_path(*place))
-    tests = [reader.store.samples(*place)] if there else []
+    has_tests = reader.store.tree.exists(reader.store.samples_path(*place))
+    tests = [reader.store.samples(*place)] if has_tests else []
     labels, notes = learnable(reader.samples, tests, allow_overlap=asked.allow_overlap)
     for note in notes:
         _LOG.info("note: %s", note)

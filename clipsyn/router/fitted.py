@@ -262,7 +262,7 @@ class FittedRouter:
         if self.prompts["name"] != prompts["name"]:
             raise RouterMismatch("prompts", self.prompts["name"], prompts["name"])
         known = self.prompts.keys() & prompts.keys()  # of imported class embeddings, the name alone
-        ours, theirs = ({name: one[name] for name in known} for one in (self.prompts, prompts))
+        ours, theirs = ({name: said[name] for name in known} for said in (self.prompts, prompts))
         for name, fitted, given in differences(ours, theirs):
             raise RouterMismatch(f"prompts ({name})", shown_value(fitted), shown_value(given))
 

@@ -115,10 +115,10 @@ class _Images:
         wanted = self.router.prompts["name"]
         for name in self.router.names:
             cell = self.store.cell(self._key(name))
-            there = cell.prompt_sets()
-            if there and wanted not in there and there != [UNKNOWN]:
-                raise RouterMismatch("prompts", wanted, tuple(there))
-            if there and not cell.imported_as:  # else no more than the name is known
+            stored = cell.prompt_sets()
+            if stored and wanted not in stored and stored != [UNKNOWN]:
+                raise RouterMismatch("prompts", wanted, tuple(stored))
+            if stored and not cell.imported_as:  # else no more than the name is known
                 prompts = self.store.prompts_identity(self.samples.dataset, wanted, name)
                 self.router.check_prompts(prompts)
 
@@ -152,9 +152,9 @@ class _Images:
         """Reads the store's own logits; None where they are not those that the router makes."""
         cells = [self.store.cell(self._key(name)) for name in self.router.names]
         sets = [cell.prompt_sets() for cell in cells if cell.has_predictions]
-        prompts = UNKNOWN if all(one == [UNKNOWN] for one in sets) else None
+        prompts = UNKNOWN if all(names == [UNKNOWN] for names in sets) else None
         prompts = prompts or self.router.prompts.get("name")
-        if prompts is not None and not all(prompts in there for there in sets):
+        if prompts is not None and not all(prompts in names for names in sets):
             return None
         reader = PoolReader(
             self.store,

@@ -70,7 +70,7 @@ def matches(value: Any, hint: Any) -> bool:
     if hasattr(kind, "__value__"):  # since Python 3.12 numpy's NDArray is an alias
         return matches(value, kind.__value__)
     if kind is UnionType:
-        return any(matches(value, one) for one in inner)
+        return any(matches(value, option) for option in inner)
     if kind in _NUMBERS:
         whole = not isinstance(value, int) or value.bit_length() < 64
         return isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool) and whole

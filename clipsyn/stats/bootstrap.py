@@ -25,7 +25,8 @@ RESAMPLES = 1000
 _DRAWS_AT_ONCE = 4_000_000  # resamples x patterns in one block: 32 MB
 _DRAWS_KEPT = 100_000_000  # resamples x samples, to use them again; more are drawn anew
 _PATTERNS_AT_ONCE = 512  # in one product: 2 MB as floats, with 1,000 resamples
-_NS_A_PATTERN, _NS_A_SAMPLE, _NS_A_RESAMPLE = 170, 5, 10_000  # costs of the two ways to draw
+_ROWS_A_PATTERN = 34  # rows that are counted while a pattern is drawn
+_ROWS_A_RESAMPLE = 2_000  # and while a resample is begun
 
 
 class Patterns(NamedTuple):
@@ -118,7 +119,7 @@ class Resamples:
 
     def _few(self) -> bool:
         """Whether multinomial draws are faster than counting the rows of each resample."""
-        return _NS_A_PATTERN * len(self.sizes) <= _NS_A_SAMPLE * self.n + _NS_A_RESAMPLE
+        return _ROWS_A_PATTERN * len(self.sizes) <= self.n + _ROWS_A_RESAMPLE
 
     @property
     def _alone(self) -> bool:

@@ -60,13 +60,13 @@ def crossed(
     whether its rows are draws at random, None for all; the variance is NaN where such a set has one
     draw only. Draws of different sets are independent.
     """
-    if not values or any(one.ndim != 2 or not one.size for one in values):
+    if not values or any(rows.ndim != 2 or not rows.size for rows in values):
         raise ValueError("values are (draw, sample) for each set, none of them empty")
-    means = [one.mean(axis=0, dtype=np.float64) for one in values]
+    means = [rows.mean(axis=0, dtype=np.float64) for rows in values]
     variance, freedom = _over_images(means, images)
-    mean, share = float(np.mean([one.mean() for one in means])), len(values) ** 2
+    mean, share = float(np.mean([of_images.mean() for of_images in means])), len(values) ** 2
     random = [True] * len(values) if drawn is None else drawn
-    parts = [_over_draws(one) for one, is_drawn in zip(values, random, strict=True) if is_drawn]
+    parts = [_over_draws(rows) for rows, is_drawn in zip(values, random, strict=True) if is_drawn]
     spread = variance**2 / freedom
     spread += sum((of_draws / share) ** 2 / free for of_draws, _, free in parts)
     added = sum(of_draws - of_both for of_draws, of_both, _ in parts) / share
@@ -81,7 +81,7 @@ def _over_images(
 
     NaN where a set has one image.
     """
-    if any(len(one) < 2 for one in means):
+    if any(len(of_images) < 2 for of_images in means):
         return math.nan, 1.0
     shares = np.concatenate(
         [(one - one.mean()) / math.sqrt(len(one) * (len(one) - 1)) / len(means) for one in means]

@@ -58,10 +58,12 @@ def open_undivided(path: Path, name: str) -> FolderSource:
     """
     folders = _subfolders(path)
     is_split_layout = set(folders) <= SPLITS
-    if there := [x for x in folders if x in SPLITS and (is_split_layout or _subfolders(path / x))]:
+    if splits := [
+        name for name in folders if name in SPLITS and (is_split_layout or _subfolders(path / name))
+    ]:
         raise DatasetError(
-            f"'{path}' has splits already ({', '.join(there)}): "
-            f"`{advised('extract', 'STORE', '-d', path, '-s', ','.join(there))}` takes them"
+            f"'{path}' has splits already ({', '.join(splits)}): "
+            f"`{advised('extract', 'STORE', '-d', path, '-s', ','.join(splits))}` takes them"
         )
     return _opened(path, path, name, "all", loose=True)
 

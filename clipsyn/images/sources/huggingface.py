@@ -131,9 +131,9 @@ def _files_of(path: Path, split: str) -> list[Path]:
     """The files of a split in their order."""
     tables = _parquet(path)
     if split not in tables:
-        there = ", ".join(sorted(tables)) or "none"
+        known = ", ".join(sorted(tables)) or "none"
         raise DatasetError(
-            f"'{path}' has no split '{split}'; it has {there} (give one with splits=…)"
+            f"'{path}' has no split '{split}'; it has {known} (give one with splits=…)"
         )
     return tables[split]
 
@@ -181,14 +181,18 @@ def _image_column(schema: Mapping[str, Any]) -> str | None:
 
 def _fields(dtype: pl.DataType) -> dict[str, Any]:
     """The fields of a struct."""
-    return {it.name: it.dtype for it in dtype.fields} if isinstance(dtype, pl.Struct) else {}
+    return (
+        {field.name: field.dtype for field in dtype.fields} if isinstance(dtype, pl.Struct) else {}
+    )
 
 
 def _label_column(schema: Mapping[str, Any], features: Mapping[str, Any]) -> str | None:
     """A column of class indices: one that is called so, or the only one of classes."""
     if usual := next((name for name in _LABELS if name in schema), None):
         return usual
-    classes = [name for name, it in features.items() if _is_class_label(it) and name in schema]
+    classes = [
+        name for name, feature in features.items() if _is_class_label(feature) and name in schema
+    ]
     return classes[0] if len(classes) == 1 else None
 
 
@@ -210,13 +214,14 @@ def _small_columns(
     files: Sequence[Path], schema: Mapping[str, Any], image: str
 ) -> tuple[pl.DataFrame, NDArray[np.int64]]:
     """What may be labels and ids, and where the rows of each file end."""
-    kept = [name for name, it in schema.items() if it.is_integer() or name in (*_LABELS, *_IDS)]
+    usual = (*_LABELS, *_IDS)
+    small = [name for name, dtype in schema.items() if dtype.is_integer() or name in usual]
     has_path = _fields(schema[image]).get("path") == pl.String
     path = pl.col(image).struct.field("path") if has_path else pl.lit(None, pl.String)
     frames = []
     for file in files:
         with foreign(partial(_unreadable, file)):
-            rows = scan_parquet(file).select(*kept, path.alias("path of the image"))
+            rows = scan_parquet(file).select(*small, path.alias("path of the image"))
             frames.append(rows.collect())
     with foreign(partial(_unreadable, files[0].parent)):
         frame = pl.concat(frames)
