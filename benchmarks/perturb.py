@@ -42,7 +42,7 @@ def photograph(name: str) -> NDArray[np.uint8]:
 
 
 IMAGES = [photograph(name) for name in PHOTOGRAPHS]  # here, so that worker processes have them
-NAMES = perturb.PERTURBATIONS.groups["imagenet-c"]
+NAMES = perturb.GROUPS["imagenet-c"]
 QUICK = [name for name in NAMES if name not in SLOW]
 SPECS = {(n, s): Perturbation(n, s) for n in NAMES for s in perturb.SEVERITIES}
 

@@ -85,19 +85,19 @@ def test_examples_in_help_can_be_run(name: str) -> None:
 
 
 def test_the_help_names_every_group_of_perturbations_and_the_list_of_names() -> None:
-    from clipsyn.images.perturb import PERTURBATIONS
+    from clipsyn.images.perturb import GROUPS
 
     (option,) = (p for p in main.commands["extract"].params if p.name == "perturbations")
     text = getattr(option, "help", "") or ""
-    assert all(group in text for group in PERTURBATIONS.groups)
+    assert all(group in text for group in GROUPS)
     assert "`clipsyn catalog perturbations`" in text
 
 
 def test_every_perturbation_is_in_the_documentation() -> None:
-    from clipsyn.images.perturb import PERTURBATIONS
+    from clipsyn.images.perturb import GROUPS, INFO
 
     text = (ROOT / "docs" / "extracting.md").read_text("utf-8")
-    missing = [name for name in [*PERTURBATIONS, *PERTURBATIONS.groups] if f"`{name}`" not in text]
+    missing = [name for name in [*INFO, *GROUPS] if f"`{name}`" not in text]
     assert missing == []
 
 

@@ -175,7 +175,7 @@ def test_a_perturbation(offer: Offer) -> None:
     assert (asked.name, asked.severity, asked.version) == ("dark", 4, 3)
     image = np.full((4, 4, 3), 200, np.uint8)
     assert (perturb.apply(asked, image, "x") == 40).all()
-    assert "lights" not in perturb.PERTURBATIONS.groups
+    assert "lights" not in perturb.GROUPS
 
 
 def test_a_perturbation_is_looked_for_when_it_is_asked_for(offer: Offer) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import PluginError, UnknownName, UsageError
 from clipsyn.names import CLEAN, Perturbation, canonical_json, parse_perturbation
-from clipsyn.registry import Plugins, Registry, unknown_name
+from clipsyn.registry import Plugins, unknown_name
 
 SEVERITIES = range(1, 6)
 _LOG = logging.getLogger("clipsyn")
@@ -112,19 +112,15 @@ INFO = {  # of clipsyn's own by name, and of each of another package once it was
     for group, members in BUILT_IN.items()
     for name, (module, doc) in members.items()
 }
-PERTURBATIONS = Registry(
-    "perturbation",
-    {name: (info.target, info.group) for name, info in INFO.items()},
-    plugins=Plugins(
-        "perturbation", "clipsyn.perturbations", "clipsyn.images.perturb:PerturbationInfo"
-    ),
-    groups=filter(None, BUILT_IN),
+GROUPS = {group: [*members] for group, members in BUILT_IN.items() if group}
+_PLUGINS = Plugins(
+    "perturbation", "clipsyn.perturbations", "clipsyn.images.perturb:PerturbationInfo"
 )
 
 
 def available() -> dict[str, PerturbationInfo]:
     """All perturbations by name, those of other packages last; broken ones give a warning."""
-    for name in PERTURBATIONS.offered():
+    for name in _PLUGINS.names():
         try:
             _is_known(name)
         except PluginError as error:
@@ -137,8 +133,8 @@ def _is_known(name: str) -> bool:
 
     Without its group: groups are clipsyn's own. Raises PluginError.
     """
-    if name not in INFO and name in PERTURBATIONS.offered():
-        INFO[name] = dataclasses.replace(PERTURBATIONS.load(name), group="")
+    if name not in INFO and name in _PLUGINS.names():
+        INFO[name] = dataclasses.replace(_PLUGINS.load(name), group="")
     return name in INFO
 
 
@@ -151,18 +147,17 @@ def expand(texts: Iterable[str]) -> list[Perturbation]:
 
     Raises UnknownName with near matches, UsageError for a severity or option that is not allowed.
     """
-    known = PERTURBATIONS.groups
     perturbations: dict[Perturbation, None] = {}
     for text in texts:
         head, *options = text.strip().split(":")
-        if head in known:
-            perturbations |= dict.fromkeys(_members(head, known[head], options))
+        if head in GROUPS:
+            perturbations |= dict.fromkeys(_members(head, options))
         else:
             perturbations[_single(text)] = None
     return list(perturbations)
 
 
-def _members(group: str, names: Iterable[str], options: list[str]) -> Iterator[Perturbation]:
+def _members(group: str, options: list[str]) -> Iterator[Perturbation]:
     severities: list[str] | None = None
     if options and "=" not in options[0]:
         severities, options = options[:1], options[1:]
@@ -171,7 +166,7 @@ def _members(group: str, names: Iterable[str], options: list[str]) -> Iterator[P
                 f"the perturbations of '{group}' have severities 1 to 5, not {severities[0]}: "
                 f"write for instance {group}:3, or {group} for all five"
             )
-    for name in names:
+    for name in GROUPS[group]:
         default = map(str, SEVERITIES if INFO[name].graded else SEVERITIES[:1])
         for severity in severities or default:
             yield resolve(":".join([name, severity, *options]))
@@ -187,7 +182,7 @@ def _single(text: str) -> Perturbation:
         if head in (CLEAN.name, *INFO):
             raise
         # perhaps a misspelt group: near matches say more than the syntax
-        known = [CLEAN.name, *INFO, *PERTURBATIONS.groups]
+        known = [CLEAN.name, *INFO, *GROUPS]
         raise unknown_name("perturbation or group", head, known) from None
 
 
@@ -201,7 +196,7 @@ def resolve(spec: str | Perturbation) -> Perturbation:
     if asked.name == CLEAN.name:
         return CLEAN
     if not _is_known(asked.name):
-        known = [CLEAN.name, *INFO, *PERTURBATIONS.groups, *PERTURBATIONS.offered()]
+        known = [CLEAN.name, *INFO, *GROUPS, *_PLUGINS.names()]
         raise unknown_name("perturbation", asked.name, known)
     if asked.severity not in SEVERITIES:
         raise UsageError(

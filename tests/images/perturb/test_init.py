@@ -251,7 +251,7 @@ def known(monkeypatch, name, target, version=1, group=""):
 
 
 def test_no_group_is_called_as_a_perturbation():
-    assert not {*perturb.PERTURBATIONS.groups} & {*perturb.PERTURBATIONS, CLEAN.name}
+    assert not {*perturb.GROUPS} & {*perturb.INFO, CLEAN.name}
 
 
 def test_targets_are_checked():
@@ -307,7 +307,7 @@ def test_everything_comes_once_and_in_order():
 
 def test_a_version_comes_with_a_group(monkeypatch):
     known(monkeypatch, "mine", "a:b", version=4, group="ours")
-    monkeypatch.setitem(perturb.PERTURBATIONS.groups, "ours", ["mine"])
+    monkeypatch.setitem(perturb.GROUPS, "ours", ["mine"])
     assert perturb.expand(["ours:2"]) == [Perturbation("mine", 2, version=4)]
 
 
@@ -395,7 +395,7 @@ def test_only_rgb_bytes_are_images(image):
 def test_the_registry_imports_without_pillow():
     code = (
         "import sys; sys.modules['PIL'] = None; "
-        "from clipsyn.images.perturb import PERTURBATIONS; print(len(PERTURBATIONS))"
+        "from clipsyn.images.perturb import INFO; print(len(INFO))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(out.stdout) == len(perturb.PERTURBATIONS)
+    assert int(out.stdout) == len(perturb.INFO)

@@ -75,7 +75,7 @@ COMPARED: dict[str, Pixels | Damage] = {
 
 
 def test_all_of_imagenet_c_is_compared():
-    groups = perturb.PERTURBATIONS.groups
+    groups = perturb.GROUPS
     assert list(COMPARED) == groups["imagenet-c"] + groups["imagenet-c-extra"]
 
 
