@@ -29,8 +29,7 @@ import zarr.codecs
 
 from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, StaleCell
-from clipsyn.extract import outline
-from clipsyn.images import sources
+from clipsyn.extract import plan, sources
 from clipsyn.run.cluster import local
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
@@ -41,7 +40,7 @@ from clipsyn.store.verify import Stale, damage
 
 assert zarr.codecs
 assert safetensors.torch
-assert outline
+assert plan
 assert sources
 CONFTEST = Path(__file__).with_name("conftest.py")
 

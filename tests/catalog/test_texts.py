@@ -181,10 +181,7 @@ def test_an_unknown_name_is_answered_with_near_matches() -> None:
 
 @pytest.mark.parametrize("spec", [None, "auto", "openai"])
 @pytest.mark.parametrize("name", ["imagenet1k", "imagenet"])
-def test_imagenet_has_openais_eighty(
-    name: str, spec: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: {})
+def test_imagenet_has_openais_eighty(name: str, spec: str | None) -> None:
     prompt_set, note = resolve_prompts(spec, name, ("tench",), ())
     assert prompt_set.name == "openai"
     expected = tuple(write("tench") for write in open_clip.OPENAI_IMAGENET_TEMPLATES)
@@ -193,13 +190,9 @@ def test_imagenet_has_openais_eighty(
     assert resolve_prompts("openai", "imagenet-v2", ("tench",), ())[0].name == "openai"
 
 
-def test_own_templates_and_clip_benchmark_go_before_openais(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert resolve_prompts(None, "imagenet1k", (), ("{c}",))[0].templates == ("{c}",)
-    templates = {"imagenet1k": ["one {c}"]}
-    monkeypatch.setattr("clipsyn.catalog.texts._benchmark_json", lambda file: templates)
-    assert resolve_prompts(None, "imagenet1k", (), ())[0].name == "clip-benchmark"
+def test_own_templates_and_clip_benchmark_go_before_openais(clip_benchmark: None) -> None:
+    assert resolve("auto", "imagenet1k", ("{c}",))[0].templates == ("{c}",)
+    assert resolve("auto", "imagenet1k")[0].name == "clip-benchmark"
 
 
 def test_imagenets_names_are_open_clips() -> None:
