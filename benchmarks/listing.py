@@ -54,7 +54,7 @@ def _places() -> Iterator[tuple[str, ...]]:
     yield from (("samples", *names) for names in itertools.product(sets, splits))
     yield from (("classes", *names) for names in itertools.product(sets, [PROMPTS], backbones))
     for names in itertools.product(sets, splits, labels, backbones):
-        yield "imports", *names
+        yield "features", *names
         yield "logits", *names, PROMPTS
 
 
@@ -63,7 +63,7 @@ def _first(kind: str) -> tuple[str, ...]:
     return {
         "samples": cell[:2],
         "classes": ("set-0", PROMPTS, "backbone/0"),
-        "imports": cell,
+        "features": cell,
         "logits": (*cell, PROMPTS),
     }[kind]
 

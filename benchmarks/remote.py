@@ -91,7 +91,7 @@ def curl_config(published: Path, url: str, out: Path) -> Path:
     """What curl needs to fetch every file of the cell, and no other."""
     lines = [
         f'url = "{url}/{file.relative_to(published)}"\noutput = "{out / str(number)}"'
-        for number, file in enumerate(sorted((published / "imports").rglob("*")))
+        for number, file in enumerate(sorted((published / "features").rglob("*")))
         if file.is_file()
     ]
     config = out.parent / "curl.txt"
@@ -149,9 +149,9 @@ def reading(folder: Path, rounds: int) -> list[Measured]:
 def publish_many(published: Path) -> None:
     """An index of so many cells, all of them the one that is there."""
     index = Index.parse((published / INDEX).read_bytes(), "the benchmark")
-    (cell,) = (entry for entry in index.entries.values() if entry.kind == "imports")
+    (cell,) = (entry for entry in index.entries.values() if entry.kind == "features")
     many = [
-        replace(cell, place=("imports", f"set-{n // 100}", "test", "clean", f"backbone-{n % 100}"))
+        replace(cell, place=("features", f"set-{n // 100}", "test", "clean", f"backbone-{n % 100}"))
         for n in range(CELLS)
     ]
     (published / INDEX).write_bytes(index.with_entries(many).dumps())

@@ -66,7 +66,7 @@ def push(
     plan = Push.plan(FeatureStore.open(store), url, filters, replace=replace)
     shown = plan.remote.shown
     if dry_run:
-        sizes = {group.place: group.size for group in plan.groups}
+        sizes = {group.place: group.bytes for group in plan.groups}
         _say_table(sizes, [group.place for group in plan.there])
     _say_size(len(plan.groups), plan.size, len(plan.there), f"to push to {shown}")
     if plan.replaced:

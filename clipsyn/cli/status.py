@@ -27,8 +27,6 @@ _COUNTED = {
     "features": "image embeddings",
     "logits": "logits",
     "predictions": "predictions without logits",
-    "imports": "imported cells",
-    "prompted": "imported cells of a prompt set",
 }
 
 

@@ -29,7 +29,7 @@ from clipsyn.remote.folder import MissingObject
 from clipsyn.remote.index import INDEX, MOST_INDEX, Index
 from clipsyn.remote.transport import Remote
 from clipsyn.store import files
-from clipsyn.store.listed import Listing
+from clipsyn.store.inventory import rows_of
 from clipsyn.text import advised, parse_json
 
 _FROM = "from.json"
@@ -168,4 +168,4 @@ class Cache:
 def rows_at(location: Location) -> list[dict[str, Any]]:
     """`clipsyn.store.inventory.cell_rows` of the store at a URL, in one request."""
     index = Cache.of_user().index(Remote(location.url), location)
-    return Listing(index.entries.values()).rows()
+    return rows_of(index.entries.values())

@@ -30,7 +30,7 @@ from clipsyn.store import garbage
 from clipsyn.store.files import METADATA, PARTIAL
 from clipsyn.store.folders import KINDS
 from clipsyn.store.garbage import Leftover
-from clipsyn.store.groups import StoredGroup
+from clipsyn.store.groups import Group
 from clipsyn.text import advised, parse_json
 
 _TRIES = 50
@@ -109,7 +109,7 @@ def published_attributes(remote: Remote, entry: Entry) -> Mapping[str, Any]:
     return attributes if isinstance(attributes, dict) else {}
 
 
-def content_of(group: StoredGroup) -> str:
+def content_of(group: Group) -> str:
     """A digest of what readers see of a group.
 
     It is the same wherever and whenever the same numbers were made: dates, devices, versions and

@@ -34,7 +34,7 @@ from clipsyn.store.choice import Filters, choose
 from clipsyn.store.drafts import make_groups, scratch, writing
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS, ORDER
-from clipsyn.store.groups import StoredGroup
+from clipsyn.store.groups import Group
 from clipsyn.store.marker import is_store, is_vacant
 from clipsyn.text import advised
 
@@ -119,7 +119,7 @@ def _missing(remote: Remote, path: Path, chosen: Sequence[Entry]) -> list[Entry]
     return missing
 
 
-def _conflict(remote: Remote, group: StoredGroup, entry: Entry) -> StaleCell:
+def _conflict(remote: Remote, group: Group, entry: Entry) -> StaleCell:
     fields = differing(published_attributes(remote, entry), group.attributes)
     named = zip(KINDS[entry.kind], entry.place[1:], strict=True)
     filters = [word for dimension, name in named for word in (_FLAGS[dimension], name)]
@@ -187,7 +187,7 @@ class _Bringing:
 
     def _check(self, folder: Path, target: Path, entry: Entry) -> None:
         """Raise DamagedStore for a group that is not the one which the index names."""
-        group = StoredGroup(self.store.path, target, arrays.read_attributes(folder), None)
+        group = Group(self.store.path, target, arrays.read_attributes(folder), None)
         if group["fingerprint"] != entry.fingerprint:
             raise DamagedStore(
                 f"{entry.name} at {self.remote.shown} has another fingerprint than its index says"

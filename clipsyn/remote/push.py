@@ -36,10 +36,9 @@ from clipsyn.show.progress import Progress
 from clipsyn.store import files
 from clipsyn.store.arrays import METADATA
 from clipsyn.store.choice import Filters, choose
-from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
-from clipsyn.store.inventory import Group, find_groups
+from clipsyn.store.inventory import GroupPath, find_groups
 from clipsyn.store.verify import damage, debris
 from clipsyn.text import advised
 
@@ -52,10 +51,10 @@ class Push:
 
     store: FeatureStore
     remote: Remote
-    new: Sequence[Group]
-    replaced: Sequence[Group]  # there with other content, which makes way
-    damaged: Sequence[Group]  # there, but not all of it
-    there: Sequence[Group]  # published already
+    new: Sequence[GroupPath]
+    replaced: Sequence[GroupPath]  # there with other content, which makes way
+    damaged: Sequence[GroupPath]  # there, but not all of it
+    there: Sequence[GroupPath]  # published already
     making_way: Collection[str] = ()  # manifests of what is replaced or damaged
 
     @classmethod
@@ -93,14 +92,14 @@ class Push:
         )
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[GroupPath]:
         """All that is sent."""
         return [*self.new, *self.replaced, *self.damaged]
 
     @property
     def size(self) -> int:
         """Bytes to send, less what an interrupted push has sent."""
-        return sum(group.size for group in self.groups)
+        return sum(group.bytes for group in self.groups)
 
     def carry_out(self, progress: Progress, *, single_writer: bool = False) -> None:
         """Send everything and write the index; what it replaced is left to `clipsyn gc`.
@@ -152,7 +151,7 @@ def _refuse_occupied(remote: Remote) -> None:
         )
 
 
-def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
+def _chosen(store: FeatureStore, filters: Filters) -> list[GroupPath]:
     """The groups that the filters choose; raises for a store of which a part is lost."""
     groups = find_groups(store, {})
     if problem := next(debris(store, groups), None):
@@ -165,7 +164,7 @@ def _chosen(store: FeatureStore, filters: Filters) -> list[Group]:
 
 
 def _conflict(
-    store: FeatureStore, remote: Remote, other: Sequence[tuple[Group, Entry]]
+    store: FeatureStore, remote: Remote, other: Sequence[tuple[GroupPath, Entry]]
 ) -> StaleCell:
     """The error for groups that are published with other content; it says how the first differs."""
     group, entry = other[0]
@@ -189,7 +188,7 @@ class _Sending:
     meter: Meter
     pool: ThreadPoolExecutor
 
-    def send(self, group: Group) -> Entry:
+    def send(self, group: GroupPath) -> Entry:
         """Send what is missing of a group, is of another size, or was written after its manifest.
 
         The manifest is sent last, and in any case: it makes the group young, and what is old and
@@ -209,7 +208,7 @@ class _Sending:
         self.remote.put(f"{entry.folder}/{MANIFEST}", manifest.dumps())
         return entry
 
-    def _describe(self, group: Group) -> tuple[Entry, Manifest]:
+    def _describe(self, group: GroupPath) -> tuple[Entry, Manifest]:
         """The entry of a group that is whole, and stays as it is while its files are read."""
         if problem := next(damage(self.store, group), None):
             raise DamagedStore(
@@ -226,7 +225,7 @@ class _Sending:
             bytes=manifest.bytes,
             fingerprint=stored["fingerprint"],
             content=content_of(stored),
-            facts=facts_of(stored),
+            facts=stored.facts,
         )
         return entry, manifest
 

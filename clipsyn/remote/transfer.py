@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -46,9 +46,10 @@ def bring(remote: Remote, path: str, stamp: Stamp, file: Path, scratch: Path) ->
             with partial.open("xb") as target:
                 remote.copy(path, target, stamp[0])
             if is_there(partial, stamp):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                partial.replace(file)
-                return
+                with suppress(FileNotFoundError):  # the cache was emptied meanwhile
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    partial.replace(file)
+                    return
         finally:
             partial.unlink(missing_ok=True)
     raise DamagedStore(f"{remote.shown}/{path} has other bytes than its manifest lists")

@@ -11,12 +11,10 @@ from itertools import chain
 from typing import Any
 
 from clipsyn.methods.numerics.logits import NO_CLASS, is_scale
-from clipsyn.store.folders import IMPORTS
-from clipsyn.store.schema import GROUPS
+from clipsyn.store.schema import IMPORTED
 
 Form = Callable[[Any], bool] | list[Any] | dict[Any, Any]
 _LARGEST = 1e30  # of numbers: their products fit float64
-_HELD = {"imported-embeddings": "embeddings", "imported-logits": "logits"}  # else predictions
 
 
 def _mapping(value: Any) -> bool:
@@ -46,11 +44,6 @@ def _number(value: Any) -> bool:
 
 def _scale(value: Any) -> bool:
     return _number(value) and is_scale(value)
-
-
-def _backbone(value: Any) -> bool:
-    """A description, or of imports a name."""
-    return _text(value) or not [*_wrong(value, _BACKBONE, "")]
 
 
 _BACKBONE: Form = {
@@ -94,7 +87,7 @@ _KINDS: Mapping[str, Form] = {
         "imported?": _flag,
     },
     "classes": {
-        "identity": {"backbone": _backbone, "class_names": _texts, "prompts": _PROMPTS},
+        "identity": {"backbone": _BACKBONE, "class_names": _texts, "prompts": _PROMPTS},
         "logit_scale": _scale,
     },
     "features": {
@@ -104,16 +97,26 @@ _KINDS: Mapping[str, Form] = {
     "logits": _ANSWERS,
     "predictions": _ANSWERS,
 }
-_IMPORTED: Form = {
+_IMPORTED_CELL: Form = {
     "identity": {
         "samples": _text,
         "content": _text,
         "backbone": _text,
         "class_names?": _texts,
         "prompts?": _text,
+        "confidences?": _flag,
     },
     "invalid": {str: _count},
     "source": [{"file": _text}],
+}
+_IMPORTED: Mapping[str, Form] = {
+    "classes": {
+        "identity": {"backbone": _text, "class_names": _texts, "prompts": _PROMPTS},
+        "logit_scale": _scale,
+    },
+    "features": _IMPORTED_CELL,
+    "logits": _IMPORTED_CELL,
+    "predictions": _IMPORTED_CELL,
 }
 
 
@@ -122,15 +125,13 @@ def misfit(attributes: Mapping[str, Any], kind: str) -> str | None:
 
     What they say of `arrays` is compared when these are parsed.
     """
-    form = _IMPORTED if kind in IMPORTS else _KINDS[kind]
+    identity = attributes["identity"]
+    imported = type(identity) is dict and identity.get("source") == IMPORTED
+    form = _IMPORTED.get(kind, _KINDS[kind]) if imported else _KINDS[kind]
     for wrong in chain(_wrong(attributes, _ANY_GROUP, ""), _wrong(attributes, form, "")):
         return f"{wrong[1:]} is missing, or not what it should be"
-    said, identity = attributes["kind"], attributes["identity"]
-    held = _HELD.get(said, "predictions") if said.startswith("imported-") else None
-    if said not in GROUPS or not (
-        identity.get("kind") == held if kind in IMPORTS else said == kind
-    ):
-        return f"its kind is {said[:40]}, in a folder of {kind}"
+    if attributes["kind"] != kind:
+        return f"its kind is {attributes['kind'][:40]}, in a folder of {kind}"
     names = attributes.get("class_names") or identity.get("class_names") or ()
     return f"it has {len(names):,} classes, more than any" if len(names) > NO_CLASS else None
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from clipsyn.errors import MissingCell
 from clipsyn.registry import unknown_name
-from clipsyn.store.folders import KINDS, Place
+from clipsyn.store.folders import ANSWERS, KINDS, PROMPTS, Place
 from clipsyn.store.select import matching, terms_of
 from clipsyn.text import advised
 
@@ -66,7 +66,8 @@ def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
     A filter passes what it says nothing of, but samples and classes come only with a cell, or where
     all filters are about them.
     """
-    passing = {place for place in places if _passes(place, meant)}
+    embedded = {place[1:] for place in places if place[0] == "features"}
+    passing = {place for place in places if _passes(place, meant, embedded)}
     cells = {place for place in passing if place[0] not in ("samples", "classes")}
     splits = {place[1:3] for place in cells}
     encoders = {(place[1], place[4]) for place in cells}  # dataset, backbone
@@ -85,8 +86,13 @@ def with_sources(places: Collection[Place], meant: Meant) -> set[Place]:
     return cells | classes | samples
 
 
-def _passes(place: Place, meant: Meant) -> bool:
-    return all(name in meant.get(dimension, (name,)) for dimension, name in _named(place))
+def _passes(place: Place, meant: Meant, embedded: Collection[Place]) -> bool:
+    """What was imported without a known prompt set stands beside those of every set."""
+    of_no_set = place[0] in ANSWERS and place[5] == PROMPTS and place[1:5] not in embedded
+    return all(
+        name in meant.get(dimension, (name,)) or (of_no_set and dimension == "prompts")
+        for dimension, name in _named(place)
+    )
 
 
 def _is_about(place: Place, meant: Meant) -> bool:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipsyn.errors import MissingCell, StoreError
+from clipsyn.errors import DamagedStore, MissingCell, StoreError
 from clipsyn.names import FeatureKey, Location
 from clipsyn.registry import near_matches
 from clipsyn.store import files
-from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, folder_name, name_of_folder
-from clipsyn.store.groups import StoredGroup
+from clipsyn.store.folders import ANSWERS, KINDS, folder_name, name_of_folder
+from clipsyn.store.groups import Group
+from clipsyn.store.schema import IMPORTED
 from clipsyn.store.tree import ON_DISK, Tree
 from clipsyn.text import advised
 
-_WITH_CELLS = ("features", *IMPORTS, *ANSWERS)
+_WITH_CELLS = ("features", *ANSWERS)
 _ALIKE = 0.8  # of 1; high, since a missing name may well be new
 _SETTLED_NS = 100_000_000  # file systems have coarse clocks: a younger file could change unseen
 _MOST_KNOWN = 1024
@@ -32,7 +34,7 @@ class Contents:
         self.path = path
         self.chunk_rows = chunk_rows
         self.tree = tree
-        self._known: dict[Path, StoredGroup] = {}
+        self._known: dict[Path, Group] = {}
         self._sound: set[Path] = set()  # folders above groups, none of them a link
 
     @property
@@ -62,11 +64,6 @@ class Contents:
         """Of predictions without logits."""
         return self.at("predictions", *key.names, prompts)
 
-    def imports_path(self, key: FeatureKey, prompts: str | None = None) -> Path:
-        if prompts is None:
-            return self.at("imports", *key.names)
-        return self.at("prompted", *key.names, prompts)
-
     def places(self, key: FeatureKey) -> Iterator[Path]:
         """The folders of all that is read of a cell."""
         yield self.samples_path(key.dataset, key.split)
@@ -88,7 +85,7 @@ class Contents:
         for folders in _below(self.tree, self.path / kind, len(KINDS[kind]), refuse):
             yield tuple(map(name_of_folder, folders)), self.path.joinpath(kind, *folders)
 
-    def group(self, path: Path) -> StoredGroup:
+    def group(self, path: Path) -> Group:
         """The group in a folder of the store; raises DamagedStore if another one belongs there.
 
         Every reader of a store comes through here. Groups are remembered for as long as their file
@@ -101,14 +98,29 @@ class Contents:
         if self.tree is ON_DISK and path.parent not in self._sound:
             files.check_folders(self.path, path.parent)
             self._sound.add(path.parent)
-        group = StoredGroup(self.path, path, self.tree.attributes(path), seen, self.tree)
+        group = Group(self.path, path, self.tree.attributes(path), seen, self.tree)
         if seen and time.time_ns() - seen[1] > _SETTLED_NS:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[path] = group
         return group
 
-    def classes(self, dataset: str, prompts: str, backbone: str) -> StoredGroup:
+    def is_imported(self, path: Path) -> bool:
+        """Whether the group in a folder was made elsewhere; of a damaged one, what it still says.
+
+        Who reads it is told of the damage.
+        """
+        if (facts := self.tree.facts(path)) is not None:
+            return "imported" in facts
+        try:
+            return self.group(path).imported
+        except DamagedStore:
+            with suppress(DamagedStore):
+                identity = self.tree.attributes(path).get("identity")
+                return isinstance(identity, dict) and identity.get("source") == IMPORTED
+            return False
+
+    def classes(self, dataset: str, prompts: str, backbone: str) -> Group:
         """The class embeddings of a backbone; raises MissingCell where there are none."""
         path = self.classes_path(dataset, prompts, backbone)
         if not self.tree.exists(path):
@@ -163,7 +175,7 @@ class Contents:
         if key.perturbation != "clean":
             cells += ["--perturb", key.perturbation]
         cells += options
-        if key.backbone in self._only_imported("backbone"):
+        if self._only_imported(backbone=key.backbone):
             return advised("import", self.made_in, "FILE…", "--backbone", key.backbone, *cells)
         backbone = self._sources.get(key.backbone, key.backbone)
         return advised("extract", self.made_in, "--backbones", backbone, *cells)
@@ -173,16 +185,26 @@ class Contents:
         """[NAME=]SOURCE of every backbone in the store, as it was when it was extracted."""
         sources = {}
         for (*_, backbone), path in self.groups("features"):
-            if backbone not in sources:
+            if backbone not in sources and not self.is_imported(path):
                 source = source_of(self.group(path), backbone)
                 sources[backbone] = backbone if source == backbone else f"{backbone}={source}"
         return sources
 
-    def _only_imported(self, dimension: str) -> set[str]:
-        """Datasets, or backbones, with imported cells alone."""
-        at = KINDS["features"].index(dimension)
-        elsewhere = {names[at] for kind in IMPORTS for names, _ in self.groups(kind)}
-        return elsewhere - {names[at] for names, _ in self.groups("features")}
+    def _only_imported(self, **name: str) -> bool:
+        """Whether a dataset, or backbone, has imported cells alone, and any."""
+        keys = self.keys(**{dimension: [wanted] for dimension, wanted in name.items()})
+        made_here = (key for key in keys if not self._is_made_elsewhere(key))
+        return bool(keys) and not any(made_here)
+
+    def _is_made_elsewhere(self, key: FeatureKey) -> bool:
+        path = self.features_path(key)
+        if self.tree.exists(path):
+            return self.is_imported(path)
+        return any(
+            self.is_imported(folder / name)
+            for folder in (self.at(kind, *key.names) for kind in ANSWERS)
+            for name in self.tree.folders(folder)
+        )
 
 
 def _below(
@@ -214,10 +236,10 @@ def did_you_mean(key: FeatureKey, there: Collection[FeatureKey]) -> str:
     return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
-def source_of(group: StoredGroup, default: str) -> str:
+def source_of(group: Group, default: str) -> str:
     return str(encoder_of(group).get("source") or default)
 
 
-def encoder_of(group: StoredGroup) -> Mapping[str, Any]:
+def encoder_of(group: Group) -> Mapping[str, Any]:
     """What was recorded of the encoder, if anything was."""
     return (group.attributes.get("provenance") or {}).get("encoder") or {}

@@ -27,7 +27,7 @@ from clipsyn.store.drafts import (
     said,
     writing,
 )
-from clipsyn.store.groups import StoredGroup, replaced_meanwhile
+from clipsyn.store.groups import Group, replaced_meanwhile
 from clipsyn.text import advised
 
 _LOOKS = 3
@@ -49,7 +49,7 @@ class GroupCopy:
     a file only the checksum at its end is read.
     """
 
-    source: StoredGroup
+    source: Group
     store: Path
     link: bool = False
 

@@ -35,9 +35,9 @@ from clipsyn.names import Identity, differences, fingerprint
 from clipsyn.store import arrays, files
 from clipsyn.store.chunks import read_chunk, write_chunk
 from clipsyn.store.folders import place
-from clipsyn.store.groups import StoredGroup, sealed
+from clipsyn.store.groups import Group, sealed
 from clipsyn.store.layout import Blocks
-from clipsyn.store.schema import GROUPS
+from clipsyn.store.schema import ArraySpec, arrays_of
 from clipsyn.text import parse_json
 
 WIP = ".wip"
@@ -70,6 +70,11 @@ class Draft:
         return Blocks(rows, self.chunk_rows)
 
     @property
+    def specs(self) -> tuple[ArraySpec, ...]:
+        """What its arrays will be."""
+        return arrays_of(self.kind, self.identity)
+
+    @property
     def _group(self) -> Path:
         return self._folder / "group"
 
@@ -88,7 +93,7 @@ class Draft:
         if not files.exists(self.target):
             return []
         try:
-            there = StoredGroup(self.store, self.target, arrays.read_attributes(self.target), None)
+            there = Group(self.store, self.target, arrays.read_attributes(self.target), None)
             return list(differences(there["identity"], self.identity))
         except DamagedStore as error:
             error.add_note("Add replace=True to make it again.")
@@ -234,7 +239,7 @@ class Draft:
 
     def _sealed(self, group: Path, more: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes of the finished group, with its place, its arrays and a digest."""
-        listed = {spec.name: arrays.listing(group / spec.name).json() for spec in GROUPS[self.kind]}
+        listed = {spec.name: arrays.listing(group / spec.name).json() for spec in self.specs}
         there = {**arrays.read_attributes(group), **more}
         return sealed({**there, "place": place(self.store, self.target), "arrays": listed})
 
@@ -267,8 +272,7 @@ class Draft:
         attributes = {"kind": self.kind, "fingerprint": self.fingerprint, "identity": self.identity}
 
         def make(group: Path) -> None:
-            specs = GROUPS[self.kind]
-            arrays.create_group(group, specs, self.sizes, self.chunk_rows, attributes)
+            arrays.create_group(group, self.specs, self.sizes, self.chunk_rows, attributes)
 
         begin(self.store, self._folder, self.target, make)
 

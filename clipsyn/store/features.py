@@ -18,7 +18,7 @@ from clipsyn.methods.numerics.logits import CHUNK_ROWS
 from clipsyn.methods.pool import Pool
 from clipsyn.names import CLEAN, FeatureKey, Identity, Location, parse_perturbation
 from clipsyn.store import files
-from clipsyn.store.cell import Cell, cell_at
+from clipsyn.store.cell import Cell
 from clipsyn.store.contents import Contents, did_you_mean
 from clipsyn.store.drafts import Draft, scratch, writing
 from clipsyn.store.marker import (
@@ -103,7 +103,7 @@ class FeatureStore(Contents):
         """
         path = self.samples_path(dataset, split)
         if not self.tree.exists(path):
-            elsewhere = dataset in self._only_imported("dataset")
+            elsewhere = self._only_imported(dataset=dataset)
             verb = ("import", self.made_in, "FILE…") if elsewhere else ("extract", self.made_in)
             there = [FeatureKey(name, part, "", "") for (name, part), _ in self.groups("samples")]
             near = did_you_mean(FeatureKey(dataset, split, "", ""), there)
@@ -155,7 +155,7 @@ class FeatureStore(Contents):
 
         It need not be there: reading it raises MissingCell then.
         """
-        return cell_at(self, key)
+        return Cell(self, key)
 
     def prompt_sets(self, key: FeatureKey) -> list[str]:
         """Prompt sets with class embeddings, or logits, for this backbone and dataset.

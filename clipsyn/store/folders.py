@@ -19,14 +19,11 @@ KINDS: dict[str, tuple[str, ...]] = {  # what the folders of each kind are calle
     "features": ("dataset", "split", "perturbation", "backbone"),  # image embeddings
     "logits": ("dataset", "split", "perturbation", "backbone", "prompts"),
     "predictions": ("dataset", "split", "perturbation", "backbone", "prompts"),  # without logits
-    "imports": ("dataset", "split", "perturbation", "backbone"),  # what was made elsewhere
-    "prompted": ("dataset", "split", "perturbation", "backbone", "prompts"),  # with a prompt set
 }
 Place = tuple[str, ...]  # kind and names of a group
-IMPORTS = ("imports", "prompted")  # the kinds of imported cells
-PROMPTS = "imported"  # what stands for a prompt set where nothing beside a cell has one
-ANSWERS = ("logits", "predictions")  # what is made from features and classes: one of them a cell
-ORDER = ("samples", "classes", "features", *IMPORTS, *ANSWERS)  # of publishing: sources go first
+PROMPTS = "imported"  # stands for the prompt set of what was imported and is of no known one
+ANSWERS = ("logits", "predictions")  # made from features and classes, or imported without these
+ORDER = tuple(KINDS)  # of publishing: sources go first
 
 
 @lru_cache(4096)

@@ -20,11 +20,12 @@ from clipsyn.errors import DamagedStore, StaleCell
 from clipsyn.names import fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.attributes import misfit
-from clipsyn.store.folders import below, folder_name
+from clipsyn.store.folders import ANSWERS, below, folder_name
 from clipsyn.store.layout import Listed
-from clipsyn.store.schema import GROUPS
+from clipsyn.store.schema import HELD, IMPORTED, ArraySpec, arrays_of
 from clipsyn.store.tree import ON_DISK, Seen, Tree
 
+ELSEWHERE = "shown under another condition"  # why most rows of a condition have no value
 _SIZES = {"byte": 32}  # of a SHA-256; all other dimensions may have any length
 
 
@@ -47,7 +48,7 @@ def replaced_meanwhile(store: Path, what: str) -> StaleCell:
 
 
 @dataclass(frozen=True)
-class StoredGroup:
+class Group:
     """One published group with complete attributes that belongs where it is.
 
     Making one raises DamagedStore for attributes that were altered, are not what the schema says of
@@ -84,22 +85,49 @@ class StoredGroup:
 
     @property
     def kind(self) -> str:
-        """Of the folder that it lies in; `self["kind"]` says which import it is, too."""
+        """Of the folder that it lies in."""
         return below(self.store, self.path)[0]
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was made elsewhere."""
+        return bool(self["identity"].get("source") == IMPORTED)
+
+    @cached_property
+    def specs(self) -> tuple[ArraySpec, ...]:
+        """What its arrays should be."""
+        return arrays_of(self.kind, self["identity"])
 
     @cached_property
     def arrays(self) -> Mapping[str, Listed]:
         """Its arrays, as it lists them."""
-        return {spec.name: Listed.parse(self["arrays"][spec.name]) for spec in GROUPS[self["kind"]]}
+        return {spec.name: Listed.parse(self["arrays"][spec.name]) for spec in self.specs}
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
         """The length of each dimension."""
         return {
             dim: length
-            for spec in GROUPS[self["kind"]]
+            for spec in self.specs
             for dim, length in zip(spec.dims, self.arrays[spec.name].shape, strict=True)
         }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a table of cells shows of it; an index has them, so that it need not be opened.
+
+        Of the rows that an import leaves empty, those of other conditions count as no images.
+        """
+        if self.kind == "samples":
+            return {"images": self.sizes["sample"], "classes": len(self["class_names"])}
+        if self.kind == "classes" or (self.kind in ANSWERS and not self.imported):
+            return {"imported": "embeddings"} if self.imported else {}
+        invalid = dict(self.attributes.get("invalid") or {})
+        images = self.sizes["sample"] - invalid.pop(ELSEWHERE, 0)
+        bad = sum(invalid.values()) + len(self.attributes.get("errors") or {})
+        width = {"embed": self.sizes["embed"]} if self.kind == "features" else {}
+        held = {"imported": HELD[self.kind]} if self.imported else {}
+        return {"images": images, "bad": bad, **width, **held}
 
     def read(self, array: str, rows: range | None = None) -> NDArray[Any]:
         """An array, or some rows of it.
@@ -129,7 +157,7 @@ class StoredGroup:
 
     def _inconsistent(self) -> str | None:
         """In words, which arrays are not of the type and the dimensions that the schema says."""
-        specs = {spec.name: spec for spec in GROUPS[self["kind"]]}
+        specs = {spec.name: spec for spec in self.specs}
         if self["arrays"].keys() != specs.keys():
             return f"it lists other arrays than {', '.join(specs)}"
         sizes = dict(_SIZES)

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from clipsyn.errors import DamagedStore, MissingCell
-from clipsyn.names import FeatureKey, fingerprint
+from clipsyn.names import FeatureKey, by_severity, fingerprint
 from clipsyn.store.contents import Refuse, encoder_of
 from clipsyn.store.drafts import discard, writing
-from clipsyn.store.facts import groups_there
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import IMPORTS, KINDS, ORDER, Place, place
-from clipsyn.store.listed import Listing
-from clipsyn.store.tree import ON_DISK, Tree
+from clipsyn.store.folders import ANSWERS, KINDS, ORDER, PROMPTS, Place, place
+from clipsyn.store.groups import Group
+from clipsyn.store.schema import HELD
+from clipsyn.store.tree import IndexEntry
 from clipsyn.text import advised
+
+_Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Group:
-    """One group, or what is left of it: its kind, its names by dimension, its path."""
+class GroupPath:
+    """One group, or what is left of it: its kind, its names by dimension, its path.
+
+    It is an `IndexEntry` that reads the group when it is asked for more.
+    """
 
     kind: str
     names: Mapping[str, str]
     path: Path
-    tree: Tree = ON_DISK
+    store: FeatureStore
 
     @property
     def place(self) -> Place:
         return (self.kind, *self.names.values())
 
     @property
-    def size(self) -> int:
-        """Bytes of its files; less while another command is removing it."""
-        return self.tree.size(self.path)
+    def bytes(self) -> int:
+        """Of its files; less while another command is removing it."""
+        return self.store.tree.size(self.path)
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self._group["fingerprint"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self._group.facts
+
+    @cached_property
+    def _group(self) -> Group:
+        return self.store.group(self.path)
 
 
 def find_groups(
     store: FeatureStore, filters: Mapping[str, Collection[str]], refuse: Refuse | None = None
-) -> list[Group]:
+) -> list[GroupPath]:
     """Groups whose names pass all filters; kinds that lack a filtered dimension are left out.
 
     filters: dimension of KINDS -> names. One on backbones finds features, logits and class
@@ -55,7 +74,7 @@ def find_groups(
         for names, path in store.groups(kind, refuse):
             named = dict(zip(dimensions, names, strict=True))
             if all(named[dimension] in wanted for dimension, wanted in filters.items()):
-                groups.append(Group(kind, named, path, store.tree))
+                groups.append(GroupPath(kind, named, path, store))
     return groups
 
 
@@ -66,9 +85,9 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
     one that was extracted; `embed` is None where there are no embeddings. Of a dataset that shows
     each image under one condition alone, `images` counts those of the cell's.
     """
-    groups = store.tree.listed()
+    entries = store.tree.listed()
     try:
-        return Listing(groups_there(store) if groups is None else groups).rows()
+        return rows_of(find_groups(store, {}) if entries is None else entries)
     except DamagedStore:
         lost = map(store.cell, store.keys())
         for cell in lost:
@@ -76,22 +95,83 @@ def cell_rows(store: FeatureStore) -> list[dict[str, Any]]:
         raise
 
 
+def rows_of(entries: Iterable[IndexEntry]) -> list[dict[str, Any]]:
+    """The rows of `cell_rows` from a list of all groups: no cell is opened for them.
+
+    Raises DamagedStore for what is left of a lost cell.
+    """
+    cells: dict[_Names, list[IndexEntry]] = {}
+    texts: dict[tuple[str, str], dict[str, IndexEntry]] = {}  # of dataset and backbone, by prompts
+    sets: defaultdict[str, set[str]] = defaultdict(set)  # of prompts, by dataset
+    for entry in entries:
+        kind, *names = entry.place
+        if kind == "classes":
+            dataset, prompts, backbone = names
+            texts.setdefault((dataset, backbone), {})[prompts] = entry
+            sets[dataset].add(prompts)
+        elif kind != "samples":
+            cells.setdefault(tuple(names[:4]), []).append(entry)
+    # sorted once for the thousands of cells of a dataset
+    of_dataset = defaultdict(lambda: [PROMPTS], {name: sorted(sets[name]) for name in sets})
+    keys = {FeatureKey(*names): names for names in cells}
+    rows = []
+    for key in sorted(keys, key=in_order):
+        beside = texts.get((key.dataset, key.backbone), {})
+        rows.append(_row(key, cells[keys[key]], beside, of_dataset[key.dataset]))
+    return rows
+
+
+def _row(
+    key: FeatureKey,
+    groups: Iterable[IndexEntry],
+    texts: Mapping[str, IndexEntry],
+    of_dataset: list[str],
+) -> dict[str, Any]:
+    """texts: class embeddings of its backbone, by prompt set; of_dataset: all sets there."""
+    features = [entry for entry in groups if entry.place[0] == "features"]
+    answers = {entry.place[5]: entry for entry in groups if entry.place[0] in ANSWERS}
+    group = features[0] if features else answers[min(answers)]
+    facts = group.facts
+    imported = facts.get("imported")
+    if not features and imported is None:
+        raise DamagedStore(f"{key} has predictions, but what they were made from is lost")
+    if features and imported:
+        prompts = sorted(name for name in texts if texts[name].facts.get("imported"))
+    elif features:
+        prompts = sorted(texts.keys() | answers.keys())
+    else:
+        prompts = of_dataset if PROMPTS in answers else sorted(answers)
+    return {
+        **vars(key),
+        "imported": imported,
+        "prompts": prompts,
+        "images": facts.get("images", 0),
+        "bad": facts.get("bad", 0),
+        "embed": facts.get("embed"),
+        "bytes": sum(entry.bytes for entry in groups),
+        "fingerprint": group.fingerprint,
+    }
+
+
+def in_order(key: FeatureKey) -> tuple[Any, ...]:
+    """Sorts perturbations by their severity."""
+    return key.dataset, key.split, by_severity(key.perturbation), key.backbone
+
+
 def describe(store: FeatureStore) -> dict[str, Any]:
     """The store as a whole: format, every backbone with its provenance, imports, every dataset."""
     marker = store.marker()
     backbones: dict[str, Any] = {}
     for (*_, backbone), path in store.groups("features"):
-        if backbone not in backbones:
+        if backbone not in backbones and not store.is_imported(path):
             group = store.group(path)
             identity, encoder = group["identity"]["backbone"], encoder_of(group)
             kept = {name: identity[name] for name in ("weights", "precision", "preprocess")}
             backbones[backbone] = {**encoder, **kept}
     imports: dict[str, Any] = {}
-    elsewhere = [group for kind in IMPORTS for group in store.groups(kind)]
-    for (_, _, _, backbone, *_), path in elsewhere:
-        group = store.group(path)
+    for group, backbone in _imported_groups(store):
         entry = imports.setdefault(backbone, {"kinds": [], "files": []})
-        for field, values in (("kinds", [group["identity"]["kind"]]), ("files", group["source"])):
+        for field, values in (("kinds", [HELD[group.kind]]), ("files", group["source"])):
             entry[field] += [value for value in values if value not in entry[field]]
     datasets = {}
     for (dataset, split), path in store.groups("samples"):
@@ -105,6 +185,14 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             "imported": group.attributes.get("imported", False),
         }
     return {**marker, "backbones": backbones, "imports": imports, "datasets": datasets}
+
+
+def _imported_groups(store: FeatureStore) -> Iterator[tuple[Group, str]]:
+    """Each group of an imported cell, with the backbone."""
+    for cell in map(store.cell, store.keys()):
+        if cell.imported_as:
+            for prompts in cell.sets or (None,):
+                yield cell.group(prompts), cell.key.backbone
 
 
 def describe_group(store: FeatureStore, name: str) -> dict[str, Any]:
@@ -127,7 +215,7 @@ def cells_of_group(store: FeatureStore, name: str) -> list[FeatureKey]:
     return store.keys(**{dimension: [text] for dimension, text in named.items()})
 
 
-def group_digest(store: FeatureStore, group: Group) -> str:
+def group_digest(store: FeatureStore, group: GroupPath) -> str:
     """A digest that changes with anything a reader sees of the group, labels included."""
     if facts := store.tree.facts(group.path):
         return str(facts["content"])
@@ -138,7 +226,7 @@ def group_digest(store: FeatureStore, group: Group) -> str:
     return fingerprint(seen)
 
 
-def remove(store: FeatureStore, groups: Collection[Group]) -> None:
+def remove(store: FeatureStore, groups: Collection[GroupPath]) -> None:
     """Remove groups from the store; each is removed as a whole or stays.
 
     Sources go after what is made from them, so that stopping midway leaves no half of a cell.

@@ -19,7 +19,7 @@ from clipsyn.store.choice import Filters, names_meant, nothing_matches, with_sou
 from clipsyn.store.copies import GroupCopy
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ORDER, Place
-from clipsyn.store.groups import StoredGroup
+from clipsyn.store.groups import Group
 from clipsyn.store.marker import is_store, place_of, written_at
 from clipsyn.store.tree import ON_DISK
 from clipsyn.store.union import Conflict, Offer, Union
@@ -56,7 +56,7 @@ class Plan:
         groups = [group for offer in self.offers for group in offer.take]
         counter = progress.add("merging", len(groups))
 
-        def publish(group: StoredGroup) -> None:
+        def publish(group: Group) -> None:
             GroupCopy(group, store.path, link).publish()
 
         with ThreadPoolExecutor(_THREADS) as pool:

@@ -15,14 +15,7 @@ from clipsyn.errors import InputError, UsageError
 from clipsyn.names import Identity
 from clipsyn.store.arrays import hash_header, hash_rows
 from clipsyn.store.drafts import Draft
-from clipsyn.store.schema import GROUPS
-
-_HELD = {  # by the kind of a cell: what it holds, as its identity and as messages say it
-    "imported-embeddings": ("embeddings", "embeddings"),
-    "imported-logits": ("logits", "logits"),
-    "imported-predictions": ("predictions", "predictions without confidences"),
-    "imported-confidences": ("predictions", "predictions with confidences"),
-}
+from clipsyn.store.schema import HELD
 
 
 class Rows:
@@ -33,17 +26,12 @@ class Rows:
 
     def __init__(self, draft: Draft) -> None:
         token = secrets.token_hex(10)
-        self.draft = replace(draft, identity={"writing": token}, id=token)
+        self.draft = replace(draft, identity={**draft.identity, "writing": token}, id=token)
         self.count = self.invalid = 0
-        self._largest, *small = sorted(spec.name for spec in GROUPS[draft.kind])
+        self._largest, *small = sorted(spec.name for spec in draft.specs)
         self._waiting: list[Mapping[str, NDArray[Any]]] = []  # what the next block begins with
         self._kept: dict[str, list[NDArray[Any]]] = {name: [] for name in small}
         self._hasher = hashlib.sha256()  # of the largest array: the others have a few bytes a row
-
-    @property
-    def held(self) -> str:
-        """Embeddings, logits or predictions."""
-        return _HELD[self.draft.kind][0]
 
     @property
     def width(self) -> int | None:
@@ -70,8 +58,8 @@ class Rows:
                 self._write(block)
 
     def _check_alike(self, draft: Draft, name: str) -> None:
-        if draft.kind != self.draft.kind:
-            given, before = _HELD[draft.kind][1], _HELD[self.draft.kind][1]
+        if draft.specs != self.draft.specs:
+            given, before = _held(draft), _held(self.draft)
             raise UsageError(f"{name}: {given} after {before}: a cell holds one kind of rows")
         if draft.sizes != self.draft.sizes:
             raise InputError(
@@ -108,3 +96,10 @@ class Rows:
     def identify(self, identity: Identity) -> None:
         """Give the draft the identity that it will be published with."""
         self.draft = replace(self.draft, identity=identity)
+
+
+def _held(draft: Draft) -> str:
+    """What a cell holds, as messages say it."""
+    if draft.kind != "predictions":
+        return HELD[draft.kind]
+    return f"predictions {'with' if draft.identity['confidences'] else 'without'} confidences"

@@ -18,7 +18,7 @@ from clipsyn.methods.numerics.logits import NO_CLASS
 from clipsyn.methods.pool import NO_LABEL, as_labels
 from clipsyn.names import Identity
 from clipsyn.store import arrays
-from clipsyn.store.groups import StoredGroup, sealed
+from clipsyn.store.groups import Group, sealed
 from clipsyn.store.schema import IDENTITY_VERSION
 from clipsyn.text import few
 
@@ -73,7 +73,7 @@ class SampleTable:
         return cls(dataset, split, ids, given, unseen, tuple(class_names))
 
     @classmethod
-    def read(cls, dataset: str, split: str, group: StoredGroup) -> SampleTable:
+    def read(cls, dataset: str, split: str, group: Group) -> SampleTable:
         return cls(
             dataset=dataset,
             split=split,
@@ -164,7 +164,7 @@ def check_same(there: SampleTable, given: SampleTable, store: Path) -> None:
         )
 
 
-def correct(group: StoredGroup, table: SampleTable, scratch: Path) -> None:
+def correct(group: Group, table: SampleTable, scratch: Path) -> None:
     """Update labels and attributes of a published table.
 
     Attributes go first: a table left between the two is refused by readers, and the same command

@@ -6,13 +6,16 @@ Shapes and chunks follow from named dimensions: `sample` arrays are cut into chu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clipsyn.errors import UnsupportedFormat
 
 FORMAT_VERSION = "2.0"  # of a store: readers refuse another major version
 IDENTITY_VERSION = "2.0"  # of identities: with another one, all cells are made again
 MOST_CHUNK_ROWS = 1 << 20
+IMPORTED = "imported"  # the `source` in the identity of what was made elsewhere
 
 
 def check_format(what: str, version: str, ours: str = FORMAT_VERSION) -> None:
@@ -35,65 +38,69 @@ class ArraySpec:
 
 NAN = float("nan")
 
-SAMPLES = (
-    ArraySpec(
-        "sample_id", ("sample",), "string", "", "unique within the split; the row's name for ever"
-    ),
-    ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
-    ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
+_VALID = ArraySpec(
+    "valid", ("sample",), "bool", False, "False where there is no embedding or prediction"
 )
-CLASSES = (
-    ArraySpec(
-        "class_embedding", ("class", "embed"), "float32", NAN, "unit norm; mean over the prompts"
-    ),
+_CONFIDENCE = ArraySpec(
+    "confidence", ("sample",), "float32", NAN, "of the predicted class, 0 to 1; NaN where not valid"
 )
-FEATURES = (
-    ArraySpec(
-        "image_embedding", ("sample", "embed"), "float16", NAN, "unit norm; NaN where not valid"
-    ),
-    ArraySpec("valid", ("sample",), "bool", False, "False where the image could not be decoded"),
-)
-PREDICTIONS = (
-    ArraySpec(
-        "prediction",
-        ("sample",),
-        "uint16",
-        65535,
-        "lowest index of the largest logit; 65535 where not valid",
-    ),
-)
-LOGITS = (
-    ArraySpec(
-        "logit", ("sample", "class"), "float32", NAN, "scale times cosine; NaN where not valid"
-    ),
-    *PREDICTIONS,
-)
-
-
-# Imported cells: their kind says what they hold beside `valid`.
-_IMPORTED = ArraySpec("valid", ("sample",), "bool", False, "False where the source has no value")
-_IMPORTED_PREDICTION = ArraySpec(
+_PREDICTION = ArraySpec(
     "prediction",
     ("sample",),
     "uint16",
     65535,
-    "class index; 65535 where not valid, 65534 for an answer that is none of the classes",
+    "lowest index of the largest logit; 65535 where not valid; 65534, of imports, for an answer "
+    "that is none of the classes",
 )
-_IMPORTED_CONFIDENCE = ArraySpec(
-    "confidence", ("sample",), "float32", NAN, "of the predicted class, 0 to 1; NaN where not valid"
-)
-_IMPORTED_LOGIT = ArraySpec(
-    "logit", ("sample", "class"), "float32", NAN, "of any scale; NaN where not valid"
-)
-
 GROUPS: dict[str, tuple[ArraySpec, ...]] = {
-    "samples": SAMPLES,
-    "classes": CLASSES,
-    "features": FEATURES,
-    "logits": LOGITS,
-    "predictions": PREDICTIONS,
-    "imported-predictions": (_IMPORTED_PREDICTION, _IMPORTED),
-    "imported-confidences": (_IMPORTED_PREDICTION, _IMPORTED_CONFIDENCE, _IMPORTED),
-    "imported-logits": (_IMPORTED_LOGIT, _IMPORTED_PREDICTION, _IMPORTED),
-    "imported-embeddings": (FEATURES[0], _IMPORTED),
+    "samples": (
+        ArraySpec(
+            "sample_id",
+            ("sample",),
+            "string",
+            "",
+            "unique within the split; the row's name for ever",
+        ),
+        ArraySpec("label", ("sample",), "int32", -1, "class index, -1 where there is none"),
+        ArraySpec("content_hash", ("sample", "byte"), "uint8", 0, "SHA-256 of the image as stored"),
+    ),
+    "classes": (
+        ArraySpec(
+            "class_embedding",
+            ("class", "embed"),
+            "float32",
+            NAN,
+            "unit norm; mean over the prompts",
+        ),
+    ),
+    "features": (
+        ArraySpec(
+            "image_embedding",
+            ("sample", "embed"),
+            "float16",
+            NAN,
+            "unit norm; NaN where not valid",
+        ),
+        _VALID,
+    ),
+    "logits": (
+        ArraySpec(
+            "logit",
+            ("sample", "class"),
+            "float32",
+            NAN,
+            "scale times cosine, of imports any; NaN where not valid",
+        ),
+        _PREDICTION,
+    ),
+    "predictions": (_PREDICTION,),
 }
+HELD = {"features": "embeddings", "logits": "logits", "predictions": "predictions"}  # as users say
+
+
+def arrays_of(kind: str, identity: Mapping[str, Any]) -> tuple[ArraySpec, ...]:
+    """The arrays of a group. Imported logits and predictions have no features beside them."""
+    if kind not in ("logits", "predictions") or identity.get("source") != IMPORTED:
+        return GROUPS[kind]
+    with_confidences = kind == "predictions" and identity.get("confidences") is True
+    return (*GROUPS[kind], *((_CONFIDENCE,) if with_confidences else ()), _VALID)

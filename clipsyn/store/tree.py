@@ -14,9 +14,28 @@ from numpy.typing import NDArray
 
 from clipsyn.store import arrays, files
 from clipsyn.store.layout import Listed
-from clipsyn.store.listed import ListedGroup
 
 Seen = tuple[int, int]
+
+
+class IndexEntry(Protocol):
+    """What an index says of one group."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Its kind and names."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its files."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its identity."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a table of cells shows of it."""
 
 
 class Tree(Protocol):
@@ -45,7 +64,7 @@ class Tree(Protocol):
     def facts(self, path: Path) -> Mapping[str, Any] | None:
         """What a table of cells shows of a group, where that is known without reading it."""
 
-    def listed(self) -> Collection[ListedGroup] | None:
+    def listed(self) -> Collection[IndexEntry] | None:
         """All groups, where there is an index of them."""
 
     def attributes(self, path: Path) -> Mapping[str, Any]:

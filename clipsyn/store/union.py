@@ -14,13 +14,11 @@ from clipsyn.names import differences
 from clipsyn.store import files
 from clipsyn.store.drafts import said
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, ORDER, Place
-from clipsyn.store.groups import StoredGroup
+from clipsyn.store.folders import ANSWERS, ORDER, PROMPTS, Place
+from clipsyn.store.groups import Group
 from clipsyn.store.samples import changed_samples
-from clipsyn.store.schema import GROUPS
 from clipsyn.text import counted, few
 
-_MADE = {"features": "extracted", "imports": "imported", "prompted": "imported with prompt sets"}
 _FACTS = ("metric", "licence")  # of samples; they may be corrected, as labels may
 
 
@@ -37,7 +35,7 @@ class Offer:
     """What one store adds to those before it."""
 
     store: Path
-    take: list[StoredGroup] = field(default_factory=list)
+    take: list[Group] = field(default_factory=list)
     there: int = 0  # groups that are there already
     other_numbers: list[str] = field(default_factory=list)  # groups that are there, but for numbers
     left_out: list[str] = field(default_factory=list)  # what was made from such numbers
@@ -75,7 +73,7 @@ class Union:
     def __init__(self) -> None:
         self.conflicts: list[Conflict] = []
         self._there: dict[Place, tuple[FeatureStore, Path]] = {}
-        self._cells: dict[Place, tuple[str, FeatureStore]] = {}  # the kind of each cell
+        self._cells: dict[Place, tuple[str, FeatureStore]] = {}  # how each cell was made
         self._names: dict[str, tuple[FeatureStore, list[str]]] = {}  # classes of each dataset
         self._other: set[tuple[Path, str]] = set()  # datasets of a store that are others than here
         self._fitting: set[tuple[Path, Place]] = set()  # whose numbers are the first ones
@@ -94,16 +92,16 @@ class Union:
                     self._look_at(store, place, store.group(path), offer)
         return offer
 
-    def _look_at(self, store: FeatureStore, place: Place, group: StoredGroup, offer: Offer) -> None:
+    def _look_at(self, store: FeatureStore, place: Place, group: Group, offer: Offer) -> None:
         if conflict := self._conflict(store, place, group):
             self.conflicts.append(conflict)
             if place[0] == "samples":  # all else of the dataset would be said to differ, too
                 self._other.add((store.path, place[1]))
         elif place in self._there:
             self._compare(store, place, group, offer)
-        elif place[0] in ANSWERS and not self._follows(store, place):
+        elif place[0] in ANSWERS and not group.imported and not self._follows(store, place):
             offer.left_out.append(group.name)
-        elif place[0] in ANSWERS and self._answers(store, place):
+        elif place[0] in ANSWERS and not group.imported and self._answers(store, place):
             offer.there += 1
         else:
             offer.take.append(group)
@@ -112,7 +110,7 @@ class Union:
 
     # What cannot be in one store
 
-    def _conflict(self, store: FeatureStore, place: Place, group: StoredGroup) -> Conflict | None:
+    def _conflict(self, store: FeatureStore, place: Place, group: Group) -> Conflict | None:
         kind, *names = place
         if place in self._there:
             first, path = self._there[place]
@@ -122,11 +120,11 @@ class Union:
                 return Conflict(f"{group.name} is {how}", fields)
         if kind == "samples":
             return self._other_classes(store, names, group["class_names"])
-        if kind in _MADE:
-            made, first = self._cells.setdefault(place[1:5], (kind, store))
-            if made != kind and first.path != store.path:
-                how = f"{_MADE[made]} in {first.path} and {_MADE[kind]} in {store.path}"
-                return Conflict(f"{' · '.join(place[1:5])} was {how}", ("kind",))
+        for cell, how in _made(place, group):
+            made, first = self._cells.setdefault(cell, (how, store))
+            if made != how and first.path != store.path:
+                both = f"{made} in {first.path} and {how} in {store.path}"
+                return Conflict(f"{' · '.join(cell)} was {both}", ("kind",))
         return None
 
     def _other_classes(
@@ -145,7 +143,7 @@ class Union:
 
     # What is there already
 
-    def _compare(self, store: FeatureStore, place: Place, group: StoredGroup, offer: Offer) -> None:
+    def _compare(self, store: FeatureStore, place: Place, group: Group, offer: Offer) -> None:
         """Note whether the group has the numbers of the first one at its place."""
         first, path = self._there[place]
         there = first.group(path)
@@ -165,9 +163,8 @@ class Union:
     def _follows(self, store: FeatureStore, place: Place) -> bool:
         """Whether logits or predictions come along with what they were made from."""
         _, dataset, split, perturbation, backbone, prompts = place
-        cell = (dataset, split, perturbation, backbone)
-        images = next((kind for kind in _MADE if (kind, *cell) in self._there), "features")
-        needed = [(images, *cell), ("classes", dataset, prompts, backbone)]
+        features = ("features", dataset, split, perturbation, backbone)
+        needed = [features, ("classes", dataset, prompts, backbone)]
         return all((store.path, one) in self._fitting for one in needed)
 
     def _answers(self, store: FeatureStore, place: Place) -> bool:
@@ -177,6 +174,18 @@ class Union:
             if there and there[0].path != store.path:
                 return True
         return False
+
+
+def _made(place: Place, group: Group) -> Iterator[tuple[Place, str]]:
+    """How a cell was made, and what was imported under a prompt set."""
+    if group.kind == "features":
+        yield place[1:5], "imported as embeddings" if group.imported else "extracted"
+    elif group.imported and group.kind in ANSWERS:
+        if place[5] == PROMPTS:
+            yield place[1:5], f"imported as {group.kind}"
+        else:
+            yield place[1:5], "imported with prompt sets"
+            yield place[1:], f"imported as {group.kind}"
 
 
 def _how(
@@ -201,12 +210,12 @@ def _corrections(first: FeatureStore, store: FeatureStore, place: Place) -> Iter
         yield f"terms ({other.licence or 'unknown'}, not {one.licence or 'unknown'})"
 
 
-def same_numbers(one: StoredGroup, other: StoredGroup) -> bool:
+def same_numbers(one: Group, other: Group) -> bool:
     """Whether two groups of one identity have equal arrays, however these are cut into chunks."""
-    return all(_equal(one, other, spec.name) for spec in GROUPS[one["kind"]])
+    return all(_equal(one, other, spec.name) for spec in one.specs)
 
 
-def _equal(one: StoredGroup, other: StoredGroup, name: str) -> bool:
+def _equal(one: Group, other: Group, name: str) -> bool:
     ours, theirs = one.arrays[name], other.arrays[name]
     if ours.rows == theirs.rows:
         return ours == theirs

@@ -16,9 +16,9 @@ from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions, zero_sho
 from clipsyn.names import FeatureKey
 from clipsyn.store import arrays, files
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.folders import ANSWERS, IMPORTS, KINDS, PROMPTS, folder_name
-from clipsyn.store.groups import StoredGroup
-from clipsyn.store.inventory import Group
+from clipsyn.store.folders import ANSWERS, KINDS, folder_name
+from clipsyn.store.groups import Group
+from clipsyn.store.inventory import GroupPath
 from clipsyn.store.tree import ON_DISK
 
 
@@ -26,7 +26,7 @@ class Stale(str):
     """A problem of what is whole, but was made of others than are there now."""
 
 
-def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
+def debris(store: FeatureStore, groups: Collection[GroupPath]) -> Iterator[str]:
     """One sentence for every group that lacks a part without which it cannot be read.
 
     groups: all groups of the store. This reads folders and no chunk.
@@ -40,7 +40,7 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
     there = {(group.kind, *group.names.values()) for group in groups}
     there |= {names[:2] for names in there if names[0] == "samples"}  # a dataset has some
     for group in groups:
-        for what, *names in _sources(group, there):
+        for what, *names in _sources(store, group, there):
             if (what, *names) in there:
                 continue
             source = store.path.joinpath(what, *map(folder_name, names))
@@ -52,14 +52,14 @@ def debris(store: FeatureStore, groups: Collection[Group]) -> Iterator[str]:
         yield from _strays(store.path)
 
 
-def refused(store: FeatureStore, groups: Iterable[Group]) -> Iterator[str]:
+def refused(store: FeatureStore, groups: Iterable[GroupPath]) -> Iterator[str]:
     """One sentence for every cell that readers refuse by its metadata, a Stale one if it is whole.
 
     groups: all groups of the store. No array is read; what is published at a URL was compared when
     it was pushed.
     """
     for group in groups:
-        if store.tree is not ON_DISK or group.kind not in ("features", *IMPORTS):
+        if store.tree is not ON_DISK or group.kind in ("samples", "classes"):
             continue
         try:
             _check_sources(store, group)
@@ -69,10 +69,12 @@ def refused(store: FeatureStore, groups: Iterable[Group]) -> Iterator[str]:
                 yield Stale(where) if isinstance(error, StaleCell) else where
 
 
-def _check_sources(store: FeatureStore, group: Group) -> None:
+def _check_sources(store: FeatureStore, group: GroupPath) -> None:
+    """Of answers that follow from embeddings nothing: their features do it."""
     cell = store.cell(_key(group))
-    cell.holding("valid", group.names.get("prompts"))
-    if cell.has_embeddings:
+    if group.kind == "features" or cell.sets:
+        cell.holding("valid", group.names.get("prompts"))
+    if group.kind == "features":
         for kind, prompts in product(ANSWERS, cell.prompt_sets()):
             cell.stored(kind, prompts)
 
@@ -109,28 +111,32 @@ def _wrong_metadata(folder: Path) -> Iterator[str]:
         yield f"{error}: remove this file, and what writes there makes it again"
 
 
-def _where(store: FeatureStore, group: Group) -> str:
+def _where(store: FeatureStore, group: GroupPath) -> str:
     return str(group.path.relative_to(store.path))
 
 
-def _sources(group: Group, there: Collection[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+def _sources(
+    store: FeatureStore, group: GroupPath, there: Collection[tuple[str, ...]]
+) -> Iterator[tuple[str, ...]]:
     """Kind and names of the groups that a group needs; of a dataset's splits any one will do."""
     names = group.names
     if group.kind == "classes":
         yield "samples", names["dataset"]
     elif group.kind != "samples":
         yield "samples", names["dataset"], names["split"]
-    if group.kind in ANSWERS:
-        cell = _key(group).names
-        yield ("imports", *cell) if ("imports", *cell) in there else ("features", *cell)
+    if group.kind not in ANSWERS:
+        return
+    features = ("features", *_key(group).names)
+    if features in there or not store.is_imported(group.path):
+        yield features
         yield "classes", names["dataset"], names["prompts"], names["backbone"]
 
 
-def _key(group: Group) -> FeatureKey:
+def _key(group: GroupPath) -> FeatureKey:
     return FeatureKey(*(group.names[dimension] for dimension in KINDS["features"]))
 
 
-def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator[str]:
+def damage(store: FeatureStore, group: GroupPath, *, deep: bool = False) -> Iterator[str]:
     """One sentence for everything in a group that was altered, a Stale one where nothing was.
 
     With `deep`, logits and predictions are computed again and compared, too.
@@ -151,7 +157,7 @@ def damage(store: FeatureStore, group: Group, *, deep: bool = False) -> Iterator
             yield problem if named else type(problem)(f"{where}: {problem}")
 
 
-def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
+def _problems(store: FeatureStore, group: GroupPath, deep: bool) -> Iterator[str]:
     try:
         stored = store.group(group.path)
         damaged = list(_wrong_bytes(store, group, stored))
@@ -162,7 +168,7 @@ def _problems(store: FeatureStore, group: Group, deep: bool) -> Iterator[str]:
             yield Stale(error) if isinstance(error, StaleCell) else str(error)
 
 
-def _wrong_bytes(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
+def _wrong_bytes(store: FeatureStore, group: GroupPath, stored: Group) -> Iterator[str]:
     """Altered chunks, and folders that were never part of the group."""
     for name in store.tree.folders(group.path):
         if name not in stored.arrays:
@@ -172,7 +178,7 @@ def _wrong_bytes(store: FeatureStore, group: Group, stored: StoredGroup) -> Iter
 
 
 def _wrong_numbers(
-    store: FeatureStore, group: Group, stored: StoredGroup, deep: bool
+    store: FeatureStore, group: GroupPath, stored: Group, deep: bool
 ) -> Iterator[str]:
     """Intact arrays that contradict the identity, or do not follow from their sources."""
     _read(store, group)
@@ -180,17 +186,17 @@ def _wrong_numbers(
         samples = store.samples(group.names["dataset"], group.names["split"])
         if samples.digest != stored["identity"]["samples"]:
             yield "ids and content hashes do not match the digest"
-    if group.kind in IMPORTS and deep:
+    if stored.imported and group.kind != "classes" and deep:
         values = {name: stored.read(name) for name in stored.arrays}
         if arrays.content_digest(values) != stored["identity"]["content"]:
             yield "its arrays do not match the digest of its content"
     if deep and "logit" in stored.arrays:
         yield from _wrong_logits(store, group, stored)
-    elif deep and group.kind == "predictions":
+    elif deep and group.kind == "predictions" and not stored.imported:
         yield from _wrong_predictions(store, group, stored)
 
 
-def _read(store: FeatureStore, group: Group) -> None:
+def _read(store: FeatureStore, group: GroupPath) -> None:
     """Raise what a reader raises who gets to this group: also that it is of others than are there.
 
     No more is read than small arrays: all bytes have been.
@@ -203,14 +209,14 @@ def _read(store: FeatureStore, group: Group) -> None:
         return
     cell = store.cell(_key(group))
     cell.holding("valid", prompts)
-    if group.kind in ANSWERS or not cell.has_embeddings:
-        cell.predictions(prompts or PROMPTS)
+    if group.kind in ANSWERS:
+        cell.predictions(names["prompts"])
         return
     for each in cell.prompt_sets():
         cell.stored("logits", each)
 
 
-def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
+def _wrong_logits(store: FeatureStore, group: GroupPath, stored: Group) -> Iterator[str]:
     """Blocks whose logits do not follow from the embeddings, or predictions from the logits.
 
     Another processor may add the terms of a product in another order: see `_rounding`.
@@ -222,11 +228,11 @@ def _wrong_logits(store: FeatureStore, group: Group, stored: StoredGroup) -> Ite
         logits = stored.read("logit", rows)
         if not np.array_equal(predictions(logits), stored.read("prediction", rows)):
             yield f"{where}: predictions are not the largest logits"
-        if group.kind == "logits" and not _follow(store, group, logits, rows):
+        if not stored.imported and not _follow(store, group, logits, rows):
             yield f"{where}: logits do not follow from the stored embeddings"
 
 
-def _wrong_predictions(store: FeatureStore, group: Group, stored: StoredGroup) -> Iterator[str]:
+def _wrong_predictions(store: FeatureStore, group: GroupPath, stored: Group) -> Iterator[str]:
     """Blocks whose predictions are not the largest logits of the embeddings, to rounding."""
     blocks = stored.arrays["prediction"].blocks
     for number in range(blocks.count):
@@ -240,14 +246,16 @@ def _wrong_predictions(store: FeatureStore, group: Group, stored: StoredGroup) -
             yield f"{where}: predictions do not follow from the stored embeddings"
 
 
-def _follow(store: FeatureStore, group: Group, logits: NDArray[np.float32], rows: range) -> bool:
+def _follow(
+    store: FeatureStore, group: GroupPath, logits: NDArray[np.float32], rows: range
+) -> bool:
     again, within = _again(store, group, rows)
     if logits.tobytes() == again.tobytes():
         return True
     return bool(np.allclose(logits, again, rtol=0, atol=within, equal_nan=True))
 
 
-def _again(store: FeatureStore, group: Group, rows: range) -> tuple[NDArray[np.float32], float]:
+def _again(store: FeatureStore, group: GroupPath, rows: range) -> tuple[NDArray[np.float32], float]:
     """Logits computed again, and the most by which another processor's may differ."""
     key, prompts = _key(group), group.names["prompts"]
     store.cell(key).stored(group.kind, prompts)  # raises StaleCell where they are of others

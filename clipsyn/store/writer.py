@@ -8,7 +8,7 @@ the cell is published; samples and class embeddings, which it needs, go first.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +23,13 @@ from clipsyn.methods.numerics.logits import is_scale, predictions, zero_shot_log
 from clipsyn.methods.pool import check_unit_norm
 from clipsyn.names import FeatureKey, Identity, check_backbone_name
 from clipsyn.store import arrays, given
-from clipsyn.store.cell import Imported
 from clipsyn.store.drafts import Draft, discard
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
+from clipsyn.store.folders import ANSWERS, PROMPTS
 from clipsyn.store.rows import Rows
 from clipsyn.store.samples import SampleTable, check_same
-from clipsyn.store.schema import IDENTITY_VERSION
+from clipsyn.store.schema import HELD, IDENTITY_VERSION, IMPORTED
 from clipsyn.text import running
 
 _CALL = "call what is imported something else with backbone=NAME"
@@ -68,7 +68,8 @@ class CellWriter:
         made_by: str,
         replace: bool,
     ) -> None:
-        self.store, self.samples, self.key, self.prompts = store, samples, key, prompts
+        self.store, self.samples, self.key = store, samples, key
+        self.prompts = None if prompts == PROMPTS else prompts  # that name says that none is known
         self.replace = replace
         self._provenance, self._recorded = _provenance(made_by), dict[str, Any]()
         self._classes: dict[str, _Classes] = {}  # by prompt set
@@ -104,7 +105,7 @@ class CellWriter:
         stored = given.blanked(values, known, np.float16)
         check_unit_norm(str(self.key), stored)
         sizes = {"embed": values.shape[1]}
-        self._append("imported-embeddings", {"image_embedding": stored, "valid": known}, sizes)
+        self._append("features", {"image_embedding": stored, "valid": known}, sizes)
 
     def logits(self, rows: ArrayLike, valid: ArrayLike | None = None) -> None:
         """Append logits of any scale, (row, class), and the predictions that follow from them."""
@@ -113,7 +114,7 @@ class CellWriter:
         stored = given.blanked(values, known, np.float32)
         rows_of: dict[str, NDArray[Any]] = {"logit": stored, "valid": known}
         rows_of["prediction"] = predictions(stored)
-        self._append("imported-logits", rows_of, {"class": values.shape[1]})
+        self._append("logits", rows_of, {"class": values.shape[1]})
 
     def predictions(
         self,
@@ -130,13 +131,10 @@ class CellWriter:
         values = given.class_indices(where, rows)
         known = given.known_rows(where, "predictions", values, valid)
         stored = given.stored_predictions(where, values, known, count)
-        if confidences is None:
-            self._append("imported-predictions", {"prediction": stored, "valid": known})
-            return
-        sure = given.stored_confidences(where, confidences, known)
-        self._append(
-            "imported-confidences", {"prediction": stored, "confidence": sure, "valid": known}
-        )
+        rows_of: dict[str, NDArray[Any]] = {"prediction": stored, "valid": known}
+        if confidences is not None:
+            rows_of["confidence"] = given.stored_confidences(where, confidences, known)
+        self._append("predictions", rows_of)
 
     def classes(
         self, prompts: str, embeddings: ArrayLike, scale: float, *, logits: bool = True
@@ -179,7 +177,7 @@ class CellWriter:
             raise UsageError(
                 f"{self.key}: nothing was written: give embeddings, logits or predictions"
             )
-        embedded = self._rows.held == "embeddings"
+        embedded = self._rows.draft.kind == "features"
         if self._classes and not embedded:
             raise UsageError(f"{self.key}: class embeddings go with image embeddings alone")
         if self.prompts is not None and embedded:
@@ -197,10 +195,16 @@ class CellWriter:
         rows.identify(self._identity(rows))
         where = f"{self.store.path} with other content"
         was = self._state(rows.draft, f"{self.key} was imported into {where}")
+        if others := self._of_other_kinds(rows):
+            if not self.replace:
+                kind = HELD[others[0].relative_to(self.store.path).parts[0]]
+                there = f"{self.key} was imported into {self.store.path} as {kind}"
+                raise self._taken(there, "kind")
+            was = "replaced"
         for prompts in self._classes:
             draft = self._classes_draft(prompts)
             named = f"class embeddings '{prompts}' of {self.key.backbone} for {self.key.dataset}"
-            if exists(draft.target) and not self._are_imported(draft.target):
+            if exists(draft.target) and not self.store.is_imported(draft.target):
                 raise StaleCell(f"{named} were extracted into {self.store.path}: {_CALL}")
             self._state(draft, f"{named} are in {where}")
         return was
@@ -220,7 +224,11 @@ class CellWriter:
             about = {"logit_scale": self._classes[prompts].scale, "provenance": self._provenance}
             self._release(draft, about)
         if self.replace:
-            self._remove_stale_logits(logits)
+            others = self._of_other_kinds(rows)
+            if self.store.features_path(self.key) in (rows.draft.target, *others):
+                others += self._stale_logits(logits)
+            for path in others:
+                discard(self.store.path, path)
         self._release(rows.draft, self._about(rows))
         for draft in logits.values():
             self._release(draft, {})
@@ -259,33 +267,55 @@ class CellWriter:
             draft.write(block, {"logit": logits, "prediction": predictions(logits)}, {})
         return draft
 
-    def _remove_stale_logits(self, logits: Mapping[str, Draft]) -> None:
-        """Remove the stored logits of what is being replaced."""
+    def _of_other_kinds(self, rows: Rows) -> list[Path]:
+        """What was imported under that name, and holds something else than what is written."""
+        paths = [self.store.features_path(self.key)]
+        paths += [self._path(kind) for kind in ANSWERS]
+        return [path for path in paths if path != rows.draft.target and self._is_imported(path)]
+
+    def _stale_logits(self, logits: Mapping[str, Draft]) -> Iterator[Path]:
+        """The stored logits that follow from embeddings which are being replaced."""
         for prompts in self.store.names_in(self.store.at("logits", *self.key.names)):
+            path = self.store.logits_path(self.key, prompts)
             stays = self._was == "there" and prompts not in self._classes
-            if not stays and not (prompts in logits and logits[prompts].is_published()):
-                discard(self.store.path, self.store.logits_path(self.key, prompts))
+            stays |= prompts in logits and logits[prompts].is_published()
+            if not stays and not self._is_imported(path):
+                yield path
+
+    def _is_imported(self, path: Path) -> bool:
+        return exists(path) and self.store.is_imported(path)
 
     # Identities
 
     def _identity(self, rows: Rows) -> Identity:
         identity: Identity = {
             "format": IDENTITY_VERSION,
-            "kind": rows.held,
+            "source": IMPORTED,
             "content": rows.content_digest(),
             "dataset": self.key.dataset,
             "split": self.key.split,
             "samples": self.samples.digest,
             "perturbation": self.key.perturbation,
             "backbone": self.key.backbone,
-            "class_names": None if rows.held == "embeddings" else list(self.samples.class_names),
+            "class_names": list(self.samples.class_names),
         }
+        if rows.draft.kind == "features":
+            identity["class_names"] = None
+        if rows.draft.kind == "predictions":
+            identity["confidences"] = rows.draft.identity["confidences"]
         return identity if self.prompts is None else {**identity, "prompts": self.prompts}
+
+    def _path(self, kind: str) -> Path:
+        """Where the group of that kind is, or will be."""
+        if kind == "features":
+            return self.store.features_path(self.key)
+        return self.store.at(kind, *self.key.names, self.prompts or PROMPTS)
 
     def _classes_draft(self, prompts: str) -> Draft:
         classes = self._classes[prompts]
         identity: Identity = {
             "format": IDENTITY_VERSION,
+            "source": IMPORTED,
             "backbone": self.key.backbone,
             "dataset": self.key.dataset,
             "class_names": list(self.samples.class_names),
@@ -296,20 +326,19 @@ class CellWriter:
         path = self.store.classes_path(self.key.dataset, prompts, self.key.backbone)
         return self.store.draft(path, "classes", identity, {"class": count, "embed": width})
 
-    def _are_imported(self, classes: Path) -> bool:
-        return bool(self.store.group(classes)["identity"]["backbone"] == self.key.backbone)
-
     def _state(self, draft: Draft, is_there: str) -> str:
         """new, there or replaced; raises StaleCell if what is there may not be replaced."""
         changes = draft.changes()
         if changes and not self.replace:
-            fields = tuple(name for name, _, _ in changes)
-            raise StaleCell(
-                f"{is_there} ({', '.join(fields)}): add replace=True, or give it another name with "
-                "backbone=NAME",
-                fields,
-            )
+            raise self._taken(is_there, *(name for name, _, _ in changes))
         return "replaced" if changes else "there" if draft.is_published() else "new"
+
+    def _taken(self, is_there: str, *fields: str) -> StaleCell:
+        return StaleCell(
+            f"{is_there} ({', '.join(fields)}): add replace=True, or give it another name with "
+            "backbone=NAME",
+            fields,
+        )
 
     # What cannot be
 
@@ -328,10 +357,10 @@ class CellWriter:
                     )
 
     def _check_name(self) -> None:
-        if exists(self.store.features_path(self.key)):
-            raise StaleCell(f"{self.key} was extracted into {self.store.path}: {_CALL}")
         there = self.store.cell(self.key)
-        if isinstance(there, Imported) and bool(there.sets) != (self.prompts is not None):
+        if exists(self.store.features_path(self.key)) and not there.imported_as:
+            raise StaleCell(f"{self.key} was extracted into {self.store.path}: {_CALL}")
+        if there.imported_as and bool(there.known_sets) != (self.prompts is not None):
             has = "no" if self.prompts else "a"
             raise StaleCell(
                 f"{self.key} was imported into {self.store.path} under {has} prompt set: give what "
@@ -375,8 +404,9 @@ class CellWriter:
     def _append(
         self, kind: str, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int] | None = None
     ) -> None:
-        target = self.store.imports_path(self.key, self.prompts)
-        draft = self.store.draft(target, kind, {}, {"sample": len(self.samples), **(sizes or {})})
+        sizes = {"sample": len(self.samples), **(sizes or {})}
+        about = {"source": IMPORTED, "confidences": "confidence" in values}
+        draft = self.store.draft(self._path(kind), kind, about, sizes)
         if self._rows is None:
             self._rows = Rows(draft)
             self._drafts.append(self._rows.draft)

@@ -156,12 +156,12 @@ class TestAnswers:
     def test_sources_are_shown(self, clipsyn: Any, answered: Path) -> None:
         found = json.loads(clipsyn("info", answered).stdout)["imports"]["net"]["files"]
         assert [file["file"] for file in found] == ["net.csv"]
-        group = "imports/contrast/test/clean/net"
+        group = "predictions/contrast/test/clean/net/imported"
         assert json.loads(clipsyn("info", answered, group).stdout)["source"] == found
 
     def test_are_verified(self, clipsyn: Any, fails: Any, answered: Path) -> None:
         assert "10 groups" in clipsyn("verify", answered).stdout
-        chunk = answered / "imports/contrast/test/clean/net/prediction/c.0"
+        chunk = answered / "predictions/contrast/test/clean/net/imported/prediction/c.0"
         chunk.write_bytes(chunk.read_bytes()[:-2])
         assert "damage found" in fails(4, "verify", answered)
 

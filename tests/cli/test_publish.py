@@ -37,7 +37,7 @@ def test_push_says_the_size_first_and_pull_brings_it_back(
 ) -> None:
     said = lines(clipsyn("push", path, place))
     groups = find_groups(FeatureStore.open(path), {})
-    size = f"{sum(group.size for group in groups) / 1e6:,.1f} MB"
+    size = f"{sum(group.bytes for group in groups) / 1e6:,.1f} MB"
     shown = place.as_uri()
     assert said[0] == f"{len(groups)} groups to push to {shown}, {size}; none is there yet"
     assert said[1] == f"pushed: `clipsyn ls {shown}` shows what is there"

@@ -137,7 +137,7 @@ class TestStatus:
     def test_everything_finished(self, clipsyn: Any, path: Path) -> None:
         assert clipsyn("ls", "--status", path).stdout == (
             "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 4, "
-            "predictions without logits 4, imported cells 0, imported cells of a prompt set 0\n"
+            "predictions without logits 4\n"
         )
         found = json.loads(clipsyn("ls", "--status", path, "--json").stdout)
         assert found == {
@@ -147,8 +147,6 @@ class TestStatus:
                 "features": 8,
                 "logits": 4,
                 "predictions": 4,
-                "imports": 0,
-                "prompted": 0,
             },
             "damaged": [],
             "stale": [],
@@ -250,8 +248,6 @@ class TestRm:
             "features": 4,
             "logits": 2,
             "predictions": 2,
-            "imports": 0,
-            "prompted": 0,
         }
         assert clipsyn("verify", path).exit_code == 0
 
@@ -259,7 +255,7 @@ class TestRm:
         clipsyn("rm", path, "-d", "toy", "-y")
         assert clipsyn("ls", "--status", path).stdout == (
             "finished: sample tables 0, class embeddings 0, image embeddings 0, logits 0, "
-            "predictions without logits 0, imported cells 0, imported cells of a prompt set 0\n"
+            "predictions without logits 0\n"
         )
 
     def test_commas_and_repetition(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:

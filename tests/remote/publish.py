@@ -96,20 +96,19 @@ def _manifest(there: Path) -> tuple[str, int]:
 
 def _facts(kind: str, group: Any) -> dict[str, Any]:
     attributes = dict(group.attrs)
-    if kind == "features":
+    imported = attributes["identity"].get("source") == "imported"
+    if kind == "features" and not imported:
         valid = np.asarray(group["valid"])
         width = group["image_embedding"].shape[1]
         return {"images": len(valid), "bad": int((~valid).sum()), "embed": width}
-    if kind in ("imports", "prompted"):
+    if imported and kind != "classes":
         bad = dict(attributes["invalid"])
         elsewhere = bad.pop("shown under another condition", 0)
         facts = {"images": group["valid"].shape[0] - elsewhere, "bad": sum(bad.values())}
         if "image_embedding" in group:
             facts["embed"] = group["image_embedding"].shape[1]
-        return {**facts, "imported": attributes["identity"]["kind"]}
-    if kind == "classes" and isinstance(attributes["identity"]["backbone"], str):
-        return {"imported": "embeddings"}
-    return {}
+        return {**facts, "imported": "embeddings" if kind == "features" else kind}
+    return {"imported": "embeddings"} if imported else {}
 
 
 def _folder_name(name: str) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from clipsyn.remote.publishing import content_of, differing
-from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import cell_rows, find_groups
 from clipsyn.store.samples import SampleTable
@@ -88,9 +87,9 @@ def test_facts_are_what_ls_shows_of_imported_cells(tmp_path: Path) -> None:
         cell.embeddings(np.eye(3, 2)[[0, 1, 0]])
     check_rows(store)
     classes = store.group(store.classes_path("toy", "simple", "vectors"))
-    assert facts_of(classes) == {"imported": "embeddings"}
+    assert classes.facts == {"imported": "embeddings"}
     samples = store.group(store.samples_path("toy", "test"))
-    assert facts_of(samples) == {"images": 3, "classes": 2}
+    assert samples.facts == {"images": 3, "classes": 2}
 
 
 def check_rows(store: FeatureStore) -> None:
@@ -98,14 +97,15 @@ def check_rows(store: FeatureStore) -> None:
     rows = cell_rows(store)
     assert rows
     for row in rows:
-        kinds = ("features", "imports", "prompted")
         names = {name: row[name] for name in ("dataset", "split", "perturbation", "backbone")}
         groups = [
             group
             for group in find_groups(store, {name: [value] for name, value in names.items()})
-            if group.kind in kinds
+            if group.kind == "features" or "imported" in group.facts
+            if group.kind != "classes"
         ]
+        assert groups
         for group in groups:
-            facts = facts_of(store.group(group.path))
+            facts = store.group(group.path).facts
             for name in ("images", "bad", "embed", "imported"):
                 assert facts.get(name) == row[name]

@@ -20,8 +20,7 @@ from clipsyn.remote import index as indexes
 from clipsyn.remote.index import MOST_INDEX, Entry, Index, Manifest
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import KINDS
-from clipsyn.store.inventory import find_groups
-from clipsyn.store.listed import Listing
+from clipsyn.store.inventory import find_groups, rows_of
 
 SHOWN = "s3://lab/clip"
 MARKER = {"format": "2.0", "store_id": "ab" * 16, "chunk_rows": 8}
@@ -184,9 +183,11 @@ def test_newer_minor_format_is_read_and_kept_when_it_is_written() -> None:
 
 def test_rows_of_groups_of_nothing_are_linear() -> None:
     """Thousands of imported cells, and of prompt sets, of one dataset: its sets are sorted once."""
-    cells = [entry(("imports", "pets", "test", "clean", str(one)), facts={}) for one in range(9)]
+    facts = {"imported": "predictions"}
+    names = [("pets", "test", "clean", str(one), "imported") for one in range(9)]
+    cells = [entry(("predictions", *name), facts=facts) for name in names]
     sets = [entry(("classes", "pets", str(one), "other"), facts={}) for one in range(9)]
-    rows = Listing([*cells, *sets]).rows()
+    rows = rows_of([*cells, *sets])
     assert [row["images"] for row in rows] == [0] * 9
     assert len({id(row["prompts"]) for row in rows}) == 1
 
@@ -246,7 +247,7 @@ def test_manifest_names_every_file_of_a_group(tiny_store: FeatureStore) -> None:
     for one in groups:
         manifest = Manifest.of_folder(one.path)
         assert json.loads(manifest.dumps())["files"] == slow_manifest(one.path)
-        assert manifest.bytes == one.size
+        assert manifest.bytes == one.bytes
 
 
 def test_manifest_leaves_out_hidden_files(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_everything_is_brought(
 ) -> None:
     pulled = pull(place, target)
     assert fakes.unlike(tiny_store.path, target) == []
-    assert pulled.size == sum(group.size for group in find_groups(tiny_store, {}))
+    assert pulled.size == sum(group.bytes for group in find_groups(tiny_store, {}))
     assert list((target / ".wip").iterdir()) == []
     check_whole(target)
 

@@ -19,7 +19,6 @@ from clipsyn.errors import DamagedStore, MissingCell, StaleCell, StoreError, Usa
 from clipsyn.names import Location
 from clipsyn.remote import push as pushing
 from clipsyn.remote.push import Push
-from clipsyn.store.facts import facts_of
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups, remove
 from clipsyn.store.verify import damage, debris
@@ -71,7 +70,7 @@ def test_layout_is_as_documented(tiny_store: FeatureStore, place: Path) -> None:
         assert entry["bytes"] == sum(sizes.values())
         stored = tiny_store.group(group.path)
         assert entry["fingerprint"] == stored["fingerprint"]
-        assert entry["facts"] == facts_of(stored)
+        assert entry["facts"] == stored.facts
         copies = {f"{path}/{entry['manifest'][:16]}/{name}": name for name in sizes}
         assert all(found[copy] == (group.path / name).read_bytes() for copy, name in copies.items())
         expected |= {manifest, *copies}

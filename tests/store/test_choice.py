@@ -23,8 +23,8 @@ PLACES: list[Place] = [
     ("logits", "pets", "test", "clean", "A", "simple"),
     ("logits", "pets", "test", "clean", "A", "own"),
     ("predictions", "pets", "test", "jpeg-3", "A", "simple"),
-    ("imports", "food", "test", "clean", "net"),
-    ("prompted", "pets", "test", "clean", "net", "simple"),
+    ("predictions", "food", "test", "clean", "net", "imported"),
+    ("logits", "pets", "test", "clean", "net", "simple"),
 ]
 
 
@@ -49,7 +49,7 @@ def test_a_dataset_brings_all_of_it() -> None:
         "samples/food/test",
         "classes/food/simple/A",
         "features/food/test/clean/A",
-        "imports/food/test/clean/net",
+        "predictions/food/test/clean/net/imported",
     }
 
 
@@ -77,8 +77,8 @@ def test_patterns_and_several_names() -> None:
     assert chosen(backbone=["n*"]) == {
         "samples/food/test",
         "samples/pets/test",
-        "imports/food/test/clean/net",
-        "prompted/pets/test/clean/net/simple",
+        "predictions/food/test/clean/net/imported",
+        "logits/pets/test/clean/net/simple",
     }
     assert chosen(backbone=["A", "B", "net"]) == chosen()
 
@@ -145,6 +145,16 @@ def test_what_is_chosen_is_complete(dimension: str) -> None:
                 assert any(p[0] == "samples" and p[1] == rest[0] for p in found)
             elif kind != "samples":
                 assert ("samples", *rest[:2]) in found
-            if kind in ("logits", "predictions"):
+            if kind in ("logits", "predictions") and rest[3] != "net":  # which was imported
                 assert ("features", *rest[:4]) in found
                 assert ("classes", rest[0], rest[4], rest[3]) in found
+
+
+def test_what_is_of_no_known_prompt_set_stands_beside_every_set() -> None:
+    of_none: Place = ("predictions", "pets", "test", "clean", "guess", "imported")
+    embedded: Place = ("features", "pets", "test", "clean", "other")
+    derived: Place = ("logits", "pets", "test", "clean", "other", "imported")
+    found = choose([*PLACES, of_none, embedded, derived], {"prompts": ["own"]}, "")
+    assert of_none in found
+    assert embedded in found
+    assert derived not in found

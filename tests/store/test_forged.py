@@ -25,7 +25,7 @@ from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, PROMPTS
 from clipsyn.store.groups import sealed
 from clipsyn.store.inventory import find_groups
-from clipsyn.store.schema import GROUPS, ArraySpec
+from clipsyn.store.schema import ArraySpec, arrays_of
 
 MISSING = object()
 HOSTILE: list[Any] = [
@@ -160,7 +160,9 @@ def forge_array(store: Path, group: Path, chance: random.Random) -> str:
                 else values.astype(dtype)
             )
     shutil.rmtree(group / name)
-    spec = next(spec for spec in GROUPS[attributes["kind"]] if spec.name == name)
+    spec = next(
+        spec for spec in arrays_of(attributes["kind"], attributes["identity"]) if spec.name == name
+    )
     dims = tuple("abc"[: values.ndim])
     dtype = "string" if values.dtype == object else values.dtype.name
     aside = group.parent / ".aside"

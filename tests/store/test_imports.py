@@ -156,7 +156,7 @@ class TestInventory:
 
     def test_altered_numbers_are_found(self, store: FeatureStore, fakes: Any) -> None:
         """With checksums that fit, in the file and in the group: by the digest of the content."""
-        path = store.imports_path(key("guess"))
+        path = store.cell(key("guess")).path
         values = np.array([1, 1, 2, 65535], np.uint16)
         arrays.write_block(path / "prediction", 0, values, store.path / ".wip")
         (group,) = (g for g in find_groups(store, {}) if g.path == path)
@@ -165,11 +165,12 @@ class TestInventory:
         attributes = arrays.read_attributes(path)
         there = arrays.listing(path / "prediction").json()
         fakes.rewrite(path, arrays=attributes["arrays"] | {"prediction": there})
-        content = "imports/toy/test/clean/guess: its arrays do not match the digest of its content"
+        where = "predictions/toy/test/clean/guess/imported"
+        content = f"{where}: its arrays do not match the digest of its content"
         assert list(damage(store, group, deep=True)) == [content]
 
     def test_a_cut_chunk_is_found(self, store: FeatureStore) -> None:
-        path = store.imports_path(key("guess"))
+        path = store.cell(key("guess")).path
         (path / "valid/c.0").write_bytes(b"1")
         (group,) = (g for g in find_groups(store, {}) if g.path == path)
         assert any("valid" in problem for problem in damage(store, group))

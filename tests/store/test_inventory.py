@@ -204,7 +204,7 @@ def test_what_changes_while_it_is_verified_is_not_damaged(
 def test_removing_what_another_command_has_removed(tiny_store: FeatureStore) -> None:
     groups = find_groups(tiny_store, {"backbone": ["fake/one"]})
     shutil.rmtree(groups[0].path)
-    assert groups[0].size == 0
+    assert groups[0].bytes == 0
     remove(tiny_store, groups)
     assert find_groups(tiny_store, {"backbone": ["fake/one"]}) == []
 

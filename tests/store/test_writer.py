@@ -223,7 +223,7 @@ class TestWholeOrNotAtAll:
         assert done.returncode == -signal.SIGKILL
         assert (store.keys(), find_groups(store, {})) == ([], [])
         (draft,) = unfinished(store.path)
-        assert (draft.target, draft.done) == ("imports/toy/test/clean/mine", 2)
+        assert (draft.target, draft.done) == ("features/toy/test/clean/mine", 2)
         written(store, "embeddings with classes")
         assert store.keys() == [KEY]
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsyn.names import FeatureKey
-from clipsyn.store.cell import Imported
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.samples import SampleTable
 
@@ -46,8 +45,7 @@ class Held:
 def held(store: FeatureStore, key: FeatureKey) -> Iterator[Held]:
     """What the cell holds: once, or for each prompt set that it was imported with."""
     cell, samples = store.cell(key), store.samples(key.dataset, key.split)
-    sets = cell.sets if isinstance(cell, Imported) else ()
-    for prompts in sets or (None,):
+    for prompts in cell.known_sets or (None,):
         group = cell.group(prompts)
         kind = cell.imported_as or "embeddings"
         yield Held(

@@ -31,10 +31,10 @@ from clipsyn.exchange.importing.texts import text_beside
 from clipsyn.methods.numerics.metrics import accuracy
 from clipsyn.names import check_backbone_name
 from clipsyn.registry import unknown_name
-from clipsyn.store.facts import ELSEWHERE
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.files import exists
 from clipsyn.store.folders import PROMPTS
+from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.marker import is_vacant
 from clipsyn.store.samples import SampleTable
 from clipsyn.store.writer import CellWriter

@@ -15,7 +15,7 @@ from clipsyn.catalog.datasets import find_dataset
 from clipsyn.names import FeatureKey, by_severity
 from clipsyn.store.contents import source_of
 from clipsyn.store.features import FeatureStore
-from clipsyn.store.groups import StoredGroup
+from clipsyn.store.groups import Group
 
 _PACKAGES = ("clipsyn", "python", "torch", "open_clip", "timm", "torchvision", "pillow", "numpy")
 
@@ -194,7 +194,7 @@ def _versions(
             yield name, " and ".join(said)
 
 
-def _weights(backbone: str, group: StoredGroup, imported: str | None) -> Weights:
+def _weights(backbone: str, group: Group, imported: str | None) -> Weights:
     if imported:
         files = tuple(str(file["file"]) for file in group["source"])
         return Weights(backbone, None, None, None, files)

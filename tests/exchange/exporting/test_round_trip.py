@@ -12,7 +12,6 @@ from clipsyn.exchange.exporting.export import export
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.exchange.importing.write import import_files
 from clipsyn.names import FeatureKey
-from clipsyn.store.cell import Imported
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
 from clipsyn.store.verify import damage
@@ -30,7 +29,7 @@ def equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 def sets(store: FeatureStore, key: FeatureKey) -> list[str | None]:
     cell = store.cell(key)
-    return list(cell.sets) if isinstance(cell, Imported) and cell.sets else [None]
+    return list(cell.known_sets) or [None]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

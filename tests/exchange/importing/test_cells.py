@@ -12,7 +12,7 @@ from clipsyn.errors import DatasetError
 from clipsyn.exchange.exporting.manifest import Split
 from clipsyn.exchange.importing.cells import NewCell, align, check_labels, merged, new_table
 from clipsyn.exchange.importing.parts import Part
-from clipsyn.store.facts import ELSEWHERE
+from clipsyn.store.groups import ELSEWHERE
 from clipsyn.store.samples import SampleTable
 
 NAMES = ("cat", "dog", "bee")

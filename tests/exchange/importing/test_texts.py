@@ -166,7 +166,7 @@ class TestWhatCannotBe:
     ) -> None:
         with pytest.raises(InputError, match=said):
             bring(npz(**changes))
-        assert not (tmp_path / "store" / "imports").exists()
+        assert not (tmp_path / "store" / "features").exists()
 
     def test_class_embeddings_without_their_scale(self, bring: Any, npz: Any) -> None:
         with pytest.raises(UsageError, match=r"without their scale: give logit_scale=…"):

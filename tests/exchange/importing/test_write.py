@@ -151,7 +151,7 @@ class TestPrompts:
     def test_are_whole_and_can_be_removed(self, tmp_path: Path) -> None:
         store = FeatureStore.open(tmp_path / "store")
         groups = find_groups(store, {"backbone": {"mine"}})
-        assert [group.kind for group in groups] == ["prompted"] * 3
+        assert [group.kind for group in groups] == ["predictions"] * 3
         assert [*chain(*(damage(store, group) for group in groups))] == []
         chunk = groups[0].path / "confidence" / "c.0"
         chunk.write_bytes(chunk.read_bytes()[:-1])
@@ -344,10 +344,11 @@ def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
     import hashlib
 
     bring(mine)
-    attributes = arrays.read_attributes(tmp_path / "store/imports/toy/test/clean/mine")
+    attributes = arrays.read_attributes(tmp_path / "store/predictions/toy/test/clean/mine/imported")
     digest = hashlib.sha256(mine.read_bytes()).hexdigest()
     assert attributes["source"] == [{"file": "mine.csv", "sha256": digest}]
-    assert attributes["kind"] == "imported-predictions"
+    assert attributes["identity"]["source"] == "imported"
+    assert attributes["identity"]["confidences"] is False
 
 
 def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
