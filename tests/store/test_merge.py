@@ -232,7 +232,8 @@ def test_a_cell_is_extracted_or_imported(alice: Path, tmp_path: Path, fakes: Any
     assert f"toy · test · clean · fake/one was extracted in {alice} and imported as" in str(error)
     third = imported(tmp_path / "third", samples, "photo")
     error = refused(other, third, fakes=fakes)
-    assert f"imported as predictions in {other} and imported with prompt sets in {third}" in str(error)
+    how = f"imported as predictions in {other} and imported with prompt sets in {third}"
+    assert how in str(error)
 
 
 # What is kept of two that are the same
