@@ -242,7 +242,10 @@ class Cell:
 
     def embeddings(self, rows: range | None = None) -> NDArray[np.float16]:
         """(sample, embed) unit norm; NaN rows where the image could not be decoded."""
-        return self.holding("image_embedding").read("image_embedding", rows)
+        features = self.holding("image_embedding")
+        values = features.read("image_embedding", rows)
+        self._check_numbers(features, np.isfinite(values).all(axis=1), rows)
+        return values
 
     def logits(self, prompts: str, rows: range | None = None) -> NDArray[np.float32]:
         """(sample, class): stored, or derived from the embeddings by the same function."""
@@ -294,14 +297,20 @@ class Cell:
             rows=features.arrays["image_embedding"].rows,
         )
         # a coordinate that is not finite makes all logits of its row so
-        if (np.isfinite(logits[:, 0]) != features.read("valid", rows)).any():
+        self._check_numbers(features, np.isfinite(logits[:, 0]), rows)
+        return logits
+
+    # What cannot be
+
+    def _check_numbers(
+        self, features: Group, finite: NDArray[np.bool_], rows: range | None
+    ) -> None:
+        """Raise DamagedStore unless just the images that were decoded have embeddings (row,)."""
+        if (finite != features.read("valid", rows)).any():
             raise DamagedStore(
                 f"{features.name} in {self.store.path} has embeddings that are not numbers: remove "
                 "it with `clipsyn rm`, and make it again"
             )
-        return logits
-
-    # What cannot be
 
     @property
     def _samples(self) -> Group:

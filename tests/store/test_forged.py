@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from clipsyn.cli import main
-from clipsyn.errors import ClipsynError
-from clipsyn.names import fingerprint
+from clipsyn.errors import ClipsynError, DamagedStore
+from clipsyn.names import FeatureKey, fingerprint
 from clipsyn.store import arrays
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.folders import ANSWERS, PROMPTS
@@ -58,6 +59,7 @@ COMMANDS = (
         ("info",),
         ("zeroshot",),
         ("oracle",),
+        ("representation",),
         ("ls", "--status"),
         ("verify",),
         ("verify", "--deep"),
@@ -159,6 +161,13 @@ def forge_array(store: Path, group: Path, chance: random.Random) -> str:
                 if dtype == "string" or values.dtype == object
                 else values.astype(dtype)
             )
+    publish(store, group, name, values)
+    return f"{group.relative_to(store)}: {how} of {name}, now {values.dtype} {values.shape}"
+
+
+def publish(store: Path, group: Path, name: str, values: NDArray[Any]) -> None:
+    """Put other values in place of an array, as its group lists it."""
+    attributes = arrays.read_attributes(group)
     shutil.rmtree(group / name)
     spec = next(
         spec for spec in arrays_of(attributes["kind"], attributes["identity"]) if spec.name == name
@@ -173,7 +182,6 @@ def forge_array(store: Path, group: Path, chance: random.Random) -> str:
     shutil.rmtree(aside)
     attributes["arrays"][name] = arrays.listing(group / name).json()
     seal(store, group, attributes)
-    return f"{group.relative_to(store)}: {how} of {name}, now {dtype} {values.shape}"
 
 
 def asked(store: Path) -> Iterator[tuple[str, BaseException | None]]:
@@ -206,3 +214,19 @@ def test_a_forged_store_ends_no_reader_in_a_traceback(
     how = forge(store, chance.choice(groups), chance)
     for reader, error in asked(store):
         assert error is None, (reader, how)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_embeddings_that_are_no_numbers_are_refused(
+    good: FeatureStore, tmp_path: Path, number: float
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(good.path, store)
+    key = FeatureKey("toy", "test", "clean", "fake/one")
+    group = store / good.features_path(key).relative_to(good.path)
+    values = arrays.read(group / "image_embedding")
+    values[1, 3] = number
+    publish(store, group, "image_embedding", values)
+    with pytest.raises(DamagedStore):
+        FeatureStore.open(store).embeddings(key)
+    FeatureStore.open(store).embeddings(key, range(1))  # the rows before are whole
