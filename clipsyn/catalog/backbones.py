@@ -37,14 +37,7 @@ def _openai() -> dict[str, BackboneCost]:
     text = files(catalog).joinpath("backbones.csv").read_text("utf-8")
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
-        row["name"]: BackboneCost(
-            int(row["image_size"]),
-            int(row["embed_dim"]),
-            float(row["image_params_m"]),
-            float(row["text_params_m"]),
-            float(row["image_gflops"]),
-            float(row["text_gflops"]),
-        )
+        row.pop("name"): BackboneCost(**{field: json.loads(text) for field, text in row.items()})
         for row in rows
     }
 

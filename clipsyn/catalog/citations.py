@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -54,7 +54,7 @@ class Terms:
 
     weights: tuple[str, ...]
     licence: str
-    url: str = field(default="")
+    url: str = ""
 
 
 def works() -> tuple[Work, ...]:

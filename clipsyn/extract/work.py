@@ -180,12 +180,12 @@ def _split_work(
     table: SampleTable,
     prompts: PromptSet | None,
 ) -> SplitWork:
+    texts = [_classes_work(store, e, table, prompts) if prompts else None for e in wanted.encoders]
     cells = []
     for perturbation in wanted.perturbations:
-        for encoder in wanted.encoders:
+        for encoder, classes in zip(wanted.encoders, texts, strict=True):
             key = FeatureKey(table.dataset, table.split, perturbation.label, encoder.backbone.name)
             draft = _feature_draft(store, key, encoder, perturbation, table)
-            classes = _classes_work(store, encoder, table, prompts) if prompts else None
             wants = stores_logits(perturbation, wanted.logits)
             both = _answer_drafts(store, key, draft, classes, wants) if classes else (None, None)
             cells.append(CellWork(key, encoder, perturbation, draft, classes, *both))

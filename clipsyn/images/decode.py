@@ -43,11 +43,7 @@ _THREAD = threading.local()
 
 
 class UndecodableImage(Exception):
-    """The bytes cannot be decoded as an image; `reason` says why, on one line."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The bytes cannot be decoded as an image; it says why, on one line."""
 
 
 def decode(data: bytes) -> Image.Image:

@@ -86,8 +86,7 @@ def test_exif_does_not_rotate() -> None:
 def test_damaged_files_say_what_is_wrong_on_one_line(data: bytes, reason: str) -> None:
     with pytest.raises(UndecodableImage, match=f"(?i){reason}") as caught:
         decode(data)
-    assert caught.value.reason == str(caught.value)
-    assert "\n" not in caught.value.reason
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("limit", [300, 500])  # beyond PIL's error and PIL's warning

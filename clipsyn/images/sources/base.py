@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -90,19 +90,15 @@ class ImageSource:
         return find_dataset(self.name)
 
     def _remarks(self) -> list[str]:
-        twice = [name for name, n in Counter(self.class_names).items() if n > 1]
-        remarks = [duplicate_note(self.name, twice)] if twice else []
+        remarks = []
+        if twice := [f"'{name}'" for name, n in Counter(self.class_names).items() if n > 1]:
+            remarks.append(
+                f"{self.name}: classes share the name {few(twice, 5)}; they stay separate classes, "
+                "their logits tie and the lowest index wins"
+            )
         if self._info:
             remarks += self._info.remarks(self.split, len(self), len(self.class_names))
         return remarks
-
-
-def duplicate_note(dataset: str, names: Sequence[str]) -> str:
-    quoted = [f"'{name}'" for name in names]
-    return (
-        f"{dataset}: classes share the name {few(quoted, 5)}; they stay separate classes, "
-        "their logits tie and the lowest index wins"
-    )
 
 
 def class_indices(where: str, values: ArrayLike) -> NDArray[np.int32]:
