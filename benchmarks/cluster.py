@@ -29,9 +29,10 @@ LONG = 600  # seconds of the job of which the engine may take a twentieth
 TIMEOUT = 1800
 
 
-def clipsyn(*words: object, pinned: bool = False) -> None:
-    """Run a command to its end; raises if it fails. pinned: to one core."""
-    pin = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))] if pinned else []
+def clipsyn(*words: object, cores: int = 1) -> None:
+    """Run a command to its end, pinned to so many cores; raises if it fails."""
+    every = sorted(os.sched_getaffinity(0))[:cores]
+    pin = ["taskset", "--cpu-list", ",".join(map(str, every))]
     command = [*pin, *fresh_python("-m", "clipsyn", "-q", *map(str, words))]
     ran = processes.run(command, TIMEOUT)
     if not ran.worked:
@@ -40,11 +41,11 @@ def clipsyn(*words: object, pinned: bool = False) -> None:
 
 def sides(words: Callable[[], Sequence[object]], logs: Path) -> dict[str, Callable[[], None]]:
     """The command by one process and by two, with one core each, and without the engine."""
-    local = ["--on", "local", "--cpus-per-job", 1, "--logs", logs]
+    local = ["--on", "local", "--logs", logs]
     return {
-        "two": lambda: clipsyn(*words(), *local, "--jobs", 2),
+        "two": lambda: clipsyn(*words(), *local, "--jobs", 2, cores=2),
         "one": lambda: clipsyn(*words(), *local, "--jobs", 1),
-        "plain": lambda: clipsyn(*words(), pinned=True),
+        "plain": lambda: clipsyn(*words()),
     }
 
 

@@ -158,7 +158,7 @@ def lines(bench: Bench) -> Iterator[Line]:
     fit_bound = bench.of_largest(lambda s: support_cells(s) + fitting("nlc", s, nlc))
     yield Line("fit", clipsyn("fit", store, *fit), fit_bound, "nlc")
     csv = str(bench.place / "predictions.csv")
-    predict = clipsyn("predict", router, store, "-d", largest, "--csv", csv)
+    predict = clipsyn("predict", router, store, "-d", largest, "-o", csv)
     yield Line("predict", predict, bench.of_largest(cells), "predict")
     yield from evaluations(bench)
 

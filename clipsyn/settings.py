@@ -84,6 +84,10 @@ def _path(value: Any) -> Path:
     return Path(value)
 
 
+def _paths(value: Any) -> tuple[Path, ...]:
+    return tuple(map(_path, _several(value)))
+
+
 def _pairs(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError
@@ -108,9 +112,10 @@ NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
 COSTS = Kind("numbers by name", dict[str, float], _costs)
 PAIRS = Kind("texts by name", dict[str, str], _pairs)
 PATH = Kind("a path", Path, _path)
+PATHS = Kind("paths", tuple[Path, ...], _paths)
 SOURCE = Kind("a name or a path", str, _text)
 FILES = Kind("paths by name", dict[str, str], _pairs)
-READ = (PATH, SOURCE, FILES)  # what may name a file that is read
+READ = (PATH, PATHS, SOURCE, FILES)  # what may name a file that is read
 OUTPUT = Kind("a path of a file to write", Path, _path)
 GROWING = Kind("a path of a file to add to", Path, _path)  # whose folder is made
 WRITTEN = (OUTPUT, GROWING)
@@ -173,6 +178,7 @@ class Setting(Constraint):
     """The name, help and constraint of a setting.
 
     flag, letter: the option that help shows if it is not ``--name``; ``--name`` works too.
+    endings: which the name of a file to write may have; any without them.
     display: True for a setting that changes only what is shown, not what is measured.
     writes: the function of the analysis's module `measure` that makes the file.
     variable: the environment variable that gives the value where the option is not given.
@@ -184,6 +190,7 @@ class Setting(Constraint):
     flag: str = ""
     letter: str = ""
     metavar: str = ""
+    endings: tuple[str, ...] = ()
     display: bool = False
     writes: str = ""
     variable: str = ""
@@ -210,23 +217,24 @@ def check_outside(path: Path) -> None:
             raise UsageError(f"{path} lies in {folder}, a store or router: choose another place")
 
 
-def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Any]) -> None:
+def refuse_overwriting(written: Iterable[tuple[str, Path | None]], read: Iterable[Any]) -> None:
     """Raise UsageError for a file to write that is among those that are read, or is named twice.
 
-    written: by the option or argument. read: paths, and texts, each of which may name a file.
+    written: the option or argument, and its file. read: paths, and texts, each of which may name a
+    file.
     """
     named = [path for value in read for path in _files_in(value)]
-    seen: dict[str, Path] = {}
-    for option, path in written.items():
+    seen: list[tuple[str, Path]] = []
+    for option, path in written:
         if path is None or (path.exists() and not path.is_file()):  # a device takes all
             continue
         for other in named:
             if _is_same(path, other):
                 raise UsageError(f"{option} would write over {other}, which is read: name another")
-        for earlier, other in seen.items():
+        for earlier, other in seen:
             if _is_same(path, other):
                 raise UsageError(f"{earlier} and {option} name one file, {path}: name two")
-        seen[option] = path
+        seen.append((option, path))
 
 
 def _files_in(value: Any) -> Iterable[Path]:
@@ -285,7 +293,7 @@ class Settings:
                 raise UsageError(f"{name}=… is about {it.about}=…: give this one, too")
         self._check()
         kinds = {name: it.kind for name, it in self._declared.items()}
-        written = {f"{name}=…": vars(self)[name] for name in kinds if kinds[name] in WRITTEN}
+        written = [(f"{name}=…", vars(self)[name]) for name in kinds if kinds[name] in WRITTEN]
         refuse_overwriting(written, [vars(self)[name] for name in kinds if kinds[name] in READ])
 
     def _check(self) -> None:

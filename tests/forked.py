@@ -30,7 +30,7 @@ import zarr.codecs
 from clipsyn.cli import main
 from clipsyn.errors import ClipsynError, StaleCell
 from clipsyn.extract import plan, sources
-from clipsyn.run.cluster import local
+from clipsyn.run import jobs
 from clipsyn.store import files
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.inventory import find_groups
@@ -135,7 +135,7 @@ def _read_once(store: FeatureStore, replacing: bool) -> None:
 
 def launch(words: Sequence[str], pids: str) -> int:
     """`clipsyn WORDS`, with ``--on local``; its jobs are forks, each with a file in `pids`."""
-    local.subprocess = SimpleNamespace(Popen=partial(Fork, Path(pids)), DEVNULL=None)
+    jobs.subprocess = SimpleNamespace(Popen=partial(Fork, Path(pids)), DEVNULL=None)
     return command(words)
 
 
@@ -149,7 +149,7 @@ def command(words: Sequence[str]) -> int:
 
 
 class Fork:
-    """What `clipsyn.run.cluster.local` uses of a `Popen`: what torch costs is paid already.
+    """What `clipsyn.run.jobs` uses of a `Popen`: what torch costs is paid already.
 
     It holds the lock on the file of its number as long as it runs.
     """
@@ -164,7 +164,7 @@ class Fork:
                 os.dup2(stdout.fileno(), 1)
                 os.dup2(stdout.fileno(), 2)
                 os.environ.update(env)
-                status = command(words[len(local.COMMAND) :])
+                status = command(words[len(jobs.COMMAND) :])
                 sys.stdout.flush()
             except BaseException:  # noqa: BLE001
                 traceback.print_exc()

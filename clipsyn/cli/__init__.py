@@ -22,39 +22,36 @@ _WORDS = "clipsyn.words"  # the arguments as they were given
 _ANALYSIS = "an analysis"
 _SECTIONS = {  # of help; where each command is, those first that most people need
     "Make a store": {
-        "extract": "extract:extract",
-        "split": "split:split",
-        "import": "import_:import_",
-        "merge": "merge:merge",
-        "pull": "publish:pull",
-        "rm": "store:rm",
-        "gc": "gc:gc",
+        "extract": "make:extract",
+        "split": "make:split",
+        "import": "make:import_",
+        "pull": "share:pull",
+        "rm": "remove:rm",
+        "gc": "remove:gc",
         "run": "run:run",
     },
     "Look": {
         "ls": "store:ls",
-        "info": "store:info",
+        "info": "info:info",
         "verify": "store:verify",
-        "catalog": "catalog:catalog",
-        "cache": "cache:cache",
+        "catalog": "info:catalog",
     },
     "Measure": {
         "zeroshot": _ANALYSIS,
         "oracle": _ANALYSIS,
         "evaluate": "evaluate:evaluate",
-        "compare": "compare:compare",
-        "published": "published:published",
+        "compare": "evaluate:compare",
     },
     "Combine": {
-        "fit": "fit:fit",
-        "predict": "predict:predict",
+        "fit": "combine:fit",
+        "predict": "combine:predict",
         "cascade": _ANALYSIS,
     },
     "Show and share": {
-        "report": "report:report",
-        "plot": "plot:plot",
-        "export": "export:export",
-        "push": "publish:push",
+        "report": "show:report",
+        "plot": "show:plot",
+        "export": "share:export",
+        "push": "share:push",
     },
 }
 _PLACES = {name: place for section in _SECTIONS.values() for name, place in section.items()}
@@ -89,7 +86,7 @@ class _Commands(MutableMapping[str, click.Command]):
 
 def _command(name: str) -> click.Command:
     if name in ANALYSES:
-        from clipsyn.cli.analysis import command_of
+        from clipsyn.cli.declared import command_of
 
         return command_of(ANALYSES.load(name))
     module, attribute = _PLACES[name].split(":")
@@ -158,23 +155,18 @@ def _narrating(level: int, flags: Mapping[str, str]) -> Iterator[None]:
 @click.version_option(__version__, prog_name="clipsyn")
 @click.option("-q", "--quiet", is_flag=True, help="Results, notes and errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what each step reads, and how long.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="The same by name: info, the default; -v is debug, -q warning.",
-)
 @click.pass_context
-def main(context: click.Context, quiet: bool, verbose: bool, log_level: str | None) -> None:
+def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Extract CLIP backbones once into a feature store; analyse and combine them for ever after.
 
     \b
     clipsyn extract STORE --backbones zoo --dataset emoji-animals --split test
     clipsyn zeroshot STORE
     """
-    if quiet + verbose + bool(log_level) > 1:
-        raise click.UsageError("give one of -q, -v and --log-level")
-    name = log_level or ("warning" if quiet else "debug" if verbose else "info")
-    context.with_resource(_narrating(getattr(logging, name.upper()), flags_of(context)))
+    if quiet and verbose:
+        raise click.UsageError("give one of -q and -v")
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    context.with_resource(_narrating(level, flags_of(context)))
     context.with_resource(recorded(context.meta[_WORDS]))
     # Before numpy. After a product OpenBLAS's threads keep spinning for milliseconds, on cores
     # that other threads could use: an eighth of the time of fitting NLC on two cores.

@@ -9,15 +9,18 @@ from typing import Any
 
 import click
 
+from clipsyn.analyses.spec import Analysis
 from clipsyn.cli.options import (
     Command,
     Destination,
     Source,
     flag_of,
     names_of,
+    output_option,
     store_argument,
     with_options,
 )
+from clipsyn.cli.output import BENCHMARK, Output, say, say_written
 from clipsyn.errors import UsageError
 from clipsyn.settings import (
     COSTS,
@@ -45,10 +48,12 @@ from clipsyn.settings import (
 )
 
 
-def settings_options(settings: type[Settings]) -> list[Callable[[Command], Command]]:
+def settings_options(
+    settings: type[Settings], without: Sequence[str] = ()
+) -> list[Callable[[Command], Command]]:
     """An option for each setting, in order: the command gets each value under its name."""
-    values = defaults(settings)
-    return [_option(name, it, values[name]) for name, it in declared(settings).items()]
+    every = declared(settings).items()
+    return [_option(name, it, it.default) for name, it in every if name not in without]
 
 
 def settings_command(
@@ -60,17 +65,43 @@ def settings_command(
     about: str,
     examples: Sequence[str],
     arguments: Sequence[Callable[[Command], Command]] = (),
+    without: Sequence[str] = (),
     more: Sequence[Callable[[Command], Command]] = (),
 ) -> click.Command:
     """`clipsyn NAME STORE`, with an option for each setting.
 
-    run: gets `store`, and the value of each setting by name. arguments: after STORE. more: options
-    that are no settings.
+    run: gets `store`, and the value of each setting by name. arguments: after STORE. without:
+    settings that have no option of their own. more: options that are no settings.
     """
     options: list[Callable[[Command], Command]]
-    options = [store_argument, *arguments, *settings_options(settings), *more]
+    options = [store_argument, *arguments, *settings_options(settings, without), *more]
     help = "\n".join([f"{about}\n\n\b", *examples])
     return click.command(name, short_help=short, help=help)(with_options(run, options))
+
+
+def command_of(analysis: Analysis) -> click.Command:
+    """`clipsyn NAME STORE`, with an option for each setting of the analysis."""
+
+    def run(store: Path, *, output: Output, **values: Any) -> None:
+        from clipsyn.store.features import FeatureStore
+
+        opened, settings = FeatureStore.open(store), analysis.settings(**values)
+        frame = analysis.measure(opened, settings)
+        output.show(frame, lambda shown: analysis.tables(shown, settings))
+        for note in analysis.notes(opened, frame, settings):
+            say(note, err=True)
+        for path, rows in analysis.write_files(opened, settings):
+            say_written(rows, path)
+
+    return settings_command(
+        analysis.name,
+        analysis.settings,
+        run,
+        short=analysis.short,
+        about=analysis.about,
+        examples=analysis.examples,
+        more=[output_option(*([BENCHMARK] if analysis.benchmark else []))],
+    )
 
 
 class ShotsType(click.ParamType):  # type: ignore[type-arg]
@@ -136,7 +167,7 @@ def _type(it: Setting) -> Any:
     if it.choices:
         return click.Choice(it.choices)
     if it.kind in WRITTEN:
-        return Destination(is_made=it.kind is GROWING)
+        return Destination(*it.endings, makes_folder="" if it.kind is GROWING else None)
     if it.kind in _TYPES:
         return _TYPES[it.kind]
     bounds = [bound if math.isfinite(bound) else None for bound in (it.least, it.most)]

@@ -1,4 +1,4 @@
-"""`clipsyn evaluate`."""
+"""`clipsyn evaluate` and `compare`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from clipsyn.cli.declared import settings_command
-from clipsyn.cli.executor import evaluation, executor_options, taken_out
-from clipsyn.cli.options import Report, report_options
-from clipsyn.cli.output import say
+import click
+
+from clipsyn.cli.declared import settings_command, settings_options
+from clipsyn.cli.jobs import evaluation, executor_options, pop_executor_settings
+from clipsyn.cli.options import Source, output_option, with_options
+from clipsyn.cli.output import BENCHMARK, Output, say
+from clipsyn.errors import UsageError
+from clipsyn.evaluation.paired import PairedSettings
+from clipsyn.evaluation.published import CompareSettings
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.methods.ensembles import ENSEMBLES
 from clipsyn.methods.heads import HEADS
-from clipsyn.show.formats import BENCHMARK, FORMATS
+from clipsyn.settings import declared, defaults
 
 
-def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
+def _evaluate(store: Path, *, output: Output, **values: Any) -> None:
     from clipsyn.evaluation.loop import gather, measure
     from clipsyn.evaluation.report import tables
     from clipsyn.show.progress import progress
     from clipsyn.store.features import FeatureStore
     from clipsyn.store.overlap import apart, sample_tables, shared_notes
 
-    executor = taken_out(values)
-    settings = ProtocolSettings(**values)
+    executor = pop_executor_settings(values)
+    results, output = _results_of(output)
+    settings = ProtocolSettings(output=results, **values)
     opened = FeatureStore.open(store)
     if executor.is_here:
         with progress("fits") as counters:
@@ -37,7 +43,7 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
         say(f"this worker's share, {len(frame):,} results, is in {settings.output}", err=True)
         return
     samples = sample_tables(opened, frame)
-    report.show(frame, lambda shown: tables(shown, settings, apart(samples)))
+    output.show(frame, lambda shown: tables(shown, settings, apart(samples)))
     for note in shared_notes(samples):
         say(note, err=True)
     if settings.output:
@@ -46,6 +52,15 @@ def _evaluate(store: Path, *, report: Report, **values: Any) -> None:
         say(
             f"predictions in {settings.predictions}: compare methods by `clipsyn compare`", err=True
         )
+
+
+def _results_of(output: Output) -> tuple[Path | None, Output]:
+    """The Parquet file, to which results are added, and the other files."""
+    results = [file for file in output.files if file.suffix.lower() == ".parquet"]
+    if len(results) > 1:
+        raise UsageError("results are added to one file: give --output one name in .parquet")
+    others = tuple(file for file in output.files if file not in results)
+    return next(iter(results), None), Output(others)
 
 
 _METHODS = {"Heads": [*HEADS], **ENSEMBLES.groups}
@@ -58,8 +73,16 @@ _LISTED = "\n".join(
 evaluate = settings_command(
     "evaluate",
     ProtocolSettings,
-    report_options(_evaluate, formats=(*FORMATS, BENCHMARK)),
-    more=executor_options,
+    _evaluate,
+    without=("output",),
+    more=[
+        output_option(
+            BENCHMARK,
+            grows=".parquet",
+            about=". Results are added to a .parquet, which is not computed again",
+        ),
+        *executor_options,
+    ],
     short="Fit and measure every ensemble, by number of shots.",
     about=f"""\
 Fit every ensemble, on every head, on a few labelled images a class of STORE, and measure it.
@@ -81,4 +104,102 @@ Both take parameters: nlc:weight_map=linear:hidden=64.""",
         "clipsyn evaluate store -o results.parquet --predictions predictions.parquet",
         "clipsyn evaluate store -o results.parquet --on slurm --jobs 21",
     ),
+)
+
+
+def _compare(
+    results: Path,
+    first: str | None,
+    second: str | None,
+    *,
+    output: Output,
+    reference: str | None,
+    tolerance: float,
+    **values: Any,
+) -> None:
+    if reference is None:
+        _compare_methods(results, first, second, PairedSettings(**values), output)
+        return
+    usual = defaults(PairedSettings)
+    others = [name for name, value in values.items() if value != usual[name] and name != "details"]
+    if first or others:
+        what = f"{others[0]}=…" if others else "FIRST and SECOND"
+        raise UsageError(f"{what} is about methods, not about published numbers: leave it out")
+    details = values["details"]
+    _compare_with_published(
+        results, CompareSettings(reference=reference, tolerance=tolerance, details=details), output
+    )
+
+
+def _compare_methods(
+    predictions: Path,
+    first: str | None,
+    second: str | None,
+    settings: PairedSettings,
+    output: Output,
+) -> None:
+    from clipsyn.evaluation.paired.measure import measure
+    from clipsyn.evaluation.paired.tables import tables
+
+    frame = measure(predictions, settings, first, second)
+    output.show(frame, lambda shown: tables(shown, settings))
+
+
+def _compare_with_published(results: Path, settings: CompareSettings, output: Output) -> None:
+    from clipsyn.evaluation.published.measure import measure, unpublished
+    from clipsyn.evaluation.published.tables import tables
+    from clipsyn.evaluation.results.files import read_results
+
+    ours = read_results(results)
+    frame = measure(ours, settings)
+    output.show(frame, lambda shown: tables(shown, settings))
+    for note in unpublished(ours, frame):
+        say(f"note: {note}", fg="yellow", err=True)
+
+
+compare = click.command(
+    "compare",
+    short_help="Compare methods in pairs, or accuracies with published ones.",
+    help="""\
+Compare methods on the images of RESULTS, the file of `clipsyn evaluate --predictions`.
+
+Each difference in accuracy is over the same images and the same draws of the shots. It has a 95 %
+interval over images, one over draws and images together, the p-value of McNemar's test, and one
+that is adjusted for all differences in its table (Holm). What is then no difference is marked as a
+tie. Means over datasets draw an image that stands in several of them in all of these together.
+
+FIRST and SECOND are ensembles, backbones, or "best on test", the backbone that is best on these
+very images; HEAD+NAME is one of another head. With FIRST alone it is compared with every ensemble,
+with neither all ensembles are compared with each other.
+
+With --reference, RESULTS is the Parquet file of `clipsyn zeroshot -o` or `clipsyn evaluate -o`, and
+its zero-shot accuracies are compared with published ones: difference, interval, and a mark where
+the difference is beyond the tolerance. A number is compared where one is published for the same
+backbone, dataset and metric, and under the same prompts if the reference names them.
+
+\b
+clipsyn compare predictions.parquet
+clipsyn compare predictions.parquet nlc super-learner
+clipsyn compare predictions.parquet best-single log-avg -p 'jpeg-*'
+clipsyn compare predictions.parquet nlc --shots 16 --details -o pairs.csv
+clipsyn compare zeroshot.parquet --reference openai-zeroshot
+clipsyn compare zeroshot.parquet --reference theirs.csv --tolerance 0.2""",
+)(
+    with_options(
+        _compare,
+        [
+            click.argument("results", type=click.Path(path_type=Path)),
+            click.argument("first", required=False),
+            click.argument("second", required=False),
+            *settings_options(PairedSettings),
+            click.option(
+                "--reference",
+                type=Source(),
+                metavar="NAME|FILE",
+                help=declared(CompareSettings)["reference"].help,
+            ),
+            *settings_options(CompareSettings, without=("reference", "details")),
+            output_option(),
+        ],
+    )
 )

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from clipsyn.cli.output import format_of, format_option, say, say_document, say_tables
+from clipsyn.cli.output import JSON, NUMBERS, STDOUT, TABLES, Output
+from clipsyn.errors import UsageError
 from clipsyn.names import Location, is_url, listed
 from clipsyn.settings import refuse_overwriting
-from clipsyn.show.formats import BENCHMARK, FORMATS
-from clipsyn.text import counted
-
-if TYPE_CHECKING:
-    from polars import DataFrame
-
-    from clipsyn.show.table import Tables
 
 Command = Callable[..., Any]
 AGES = {"m": 60, "h": 3_600, "d": 86_400}  # seconds, by the letter of a unit
@@ -46,18 +39,24 @@ store_argument = click.argument("store", type=StorePath(), envvar="CLIPSYN_STORE
 class Destination(click.Path):
     """A place to write to; one that cannot be is refused before the work starts.
 
-    is_made: whether the command makes the folder, or is to write one.
+    endings: that names of files may have; any where there are none, a folder's. makes_folder:
+    whether the command makes what lies above it, where its name has this ending.
     """
 
     name = "file"
 
-    def __init__(self, *, is_made: bool = False) -> None:
+    def __init__(self, *endings: str, makes_folder: str | None = None) -> None:
         super().__init__()
-        self.is_made = is_made
+        self.endings, self.makes_folder = endings, makes_folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if self.is_made:
+        if path == STDOUT and str(STDOUT) in self.endings:
+            return path
+        if self.endings and not path.name.lower().endswith(tuple(files_of(self.endings))):
+            flag = flag_of(param) if param else self.name
+            raise UsageError(f"{flag} {path}: give a name that ends in {said_of(self.endings)}")
+        if self.makes_folder is not None and path.name.endswith(self.makes_folder):
             from clipsyn.settings import check_outside
 
             check_outside(path)
@@ -76,15 +75,27 @@ def overwriting_nothing(command: Command) -> Command:
         context = click.get_current_context()
         given = {it: context.params[it.name or ""] for it in context.command.params}
         files = {it: path for it, path in given.items() if isinstance(it.type, click.Path | Source)}
-        written = {flag_of(it): files.pop(it) for it in given if isinstance(it.type, Destination)}
+        written = [
+            (flag_of(it), path)
+            for it in given
+            if isinstance(it.type, Destination)
+            for path in _paths(files.pop(it))
+        ]
         # several sources stand for the files in their folders, too
         sources = (path for it, several in given.items() if it.nargs == -1 for path in several)
-        folders = {path.resolve() for path in sources}
-        inside = [it for it in written.values() if it and folders & {*it.resolve().parents}]
+        folders = {Path(path).resolve() for path in sources}
+        inside = [it for _, it in written if folders & {*it.resolve().parents}]
         refuse_overwriting(written, [*files.values(), *inside])
         return command(*values, **named)
 
     return checked
+
+
+def _paths(value: Any) -> Sequence[Path]:
+    """Those that an option has: none, one or several."""
+    if isinstance(value, Output):
+        return [path for path in value.files if path != STDOUT]
+    return [value] if value else []
 
 
 def flag_of(parameter: click.Parameter) -> str:
@@ -156,60 +167,40 @@ def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> in
     return int(match[1]) * AGES[match[2]] if match else 0
 
 
-@dataclass(frozen=True)
-class Report:
-    """How a command reports its numbers."""
+def output_option(
+    *more: str,
+    endings: Sequence[str] = (*NUMBERS, *TABLES),
+    grows: str = "",
+    about: str = "",
+) -> Callable[[Command], Command]:
+    """-o FILE, repeated: the command gets an `Output` called `output`.
 
-    format: str  # of `clipsyn.show.formats`, or json
-    csv: Path | None
-    parquet: Path | None
-
-    def show(self, frame: DataFrame, tables: Callable[[DataFrame], Mapping[str, Tables]]) -> None:
-        """Write `frame` to the files that are wanted, and print it or its `tables`.
-
-        tables: makes tables by name of the frame, with names that may be printed.
-        """
-        from clipsyn.show import frames
-
-        frames.write(frame, csv=self.csv, parquet=self.parquet)
-        if self.format == "json":
-            say_document(frames.to_json(frame))
-        elif self.format == BENCHMARK:
-            from clipsyn.evaluation.results.benchmark import benchmark_csv
-
-            say_document(benchmark_csv(frame))
-        else:
-            say_tables(tables(frames.printable_frame(frame)), self.format)
-        say_written(len(frame), self.csv, self.parquet)
-
-
-def report_options(command: Command, *, formats: Sequence[str] = FORMATS) -> Command:
-    """--format, --json, --csv and --parquet: the command gets a `Report` called `report`.
-
-    formats: none where the command has another option of that name.
+    endings, more: that names of files may have. grows: which of them is added to. about: more help.
     """
-
-    @wraps(command)
-    def with_report(
-        *, as_json: bool, csv: Path | None, parquet: Path | None, **parameters: Any
-    ) -> Any:
-        asked = parameters.pop("format") if formats else FORMATS[0]
-        return command(report=Report(format_of(as_json, asked), csv, parquet), **parameters)
-
-    file = Destination()
-    options = (
-        *([format_option(formats)] if formats else []),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-        click.option("--csv", type=file, help="Also write the numbers to this file."),
-        click.option("--parquet", type=file, help="The same as Parquet."),
+    endings = (*endings, *more)
+    return click.option(
+        "-o",
+        "--output",
+        type=Destination(*endings, makes_folder=grows or None),
+        metavar="FILE",
+        multiple=True,
+        callback=lambda _context, _parameter, files: Output(files),
+        help=f"Also write to a file: {said_of(endings)}{about}. Repeated.",
     )
-    return with_options(with_report, options)
 
 
-def say_written(rows: int, *paths: Path | None) -> None:
-    for path in paths:
-        if path:
-            say(f"{counted(rows, 'row')} written to {path}", err=True)
+def files_of(endings: Sequence[str]) -> list[str]:
+    return [ending for ending in endings if ending != str(STDOUT)]
+
+
+def said_of(endings: Sequence[str]) -> str:
+    """ ".csv or .json, or - for JSON on standard output"."""
+    *first, last = files_of(endings)
+    said = f"{', '.join(first)} or {last}" if first else last
+    return f"{said}, or - for JSON on standard output" if str(STDOUT) in endings else said
+
+
+json_option = output_option(endings=JSON)
 
 
 def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

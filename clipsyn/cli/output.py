@@ -1,41 +1,117 @@
-"""Output of commands, in which no control character reaches the terminal."""
+"""Output of commands: files by their ending, and text in which no control character is left."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.errors import UsageError
-from clipsyn.show.formats import FORMATS
-from clipsyn.text import printable, printable_lines
+from clipsyn.text import counted, printable, printable_lines
 
 if TYPE_CHECKING:
+    from polars import DataFrame
+
     from clipsyn.show.table import Tables
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+STDOUT = Path("-")
+JSON = (".json", str(STDOUT))
+NUMBERS = (".csv", ".parquet", *JSON)
+TABLES = {".md": "markdown", ".tex": "latex"}
+BENCHMARK = ".clip-benchmark.csv"  # the columns of CLIP_benchmark's results
 
 
-def format_option(formats: Sequence[str] = FORMATS) -> Callable[[Callable[..., Any]], Any]:
-    """--format: the command gets it as `format`, and gives it to `format_of`."""
-    return click.option(
-        "--format",
-        type=click.Choice(formats),
-        default=formats[0],
-        show_default=True,
-        metavar="NAME",
-        help=f"How tables are printed: {', '.join(formats)}.",
-    )
+@dataclass(frozen=True)
+class Output:
+    """The files that a command was given by -o; `STDOUT` stands for JSON instead of tables."""
+
+    files: tuple[Path, ...]
+
+    def show(
+        self,
+        numbers: Any,
+        tables: Callable[[Any], Mapping[str, Tables]],
+    ) -> None:
+        """Write rows, or the tables that show them, to each file; print the tables, or JSON.
+
+        numbers: a frame, or a dictionary a row. tables: makes tables by name of them, or of the
+        same frame with names that may be printed.
+        """
+        files = [file for file in self.files if file != STDOUT]
+        for file in files:  # first: who reads what is printed may close the pipe
+            _write(file, numbers, tables)
+        if STDOUT in self.files:
+            say_document(_json(numbers))
+        else:
+            say_tables(tables(_printable(numbers)))
+        for file in files:
+            say_written(len(numbers), file)
+
+    def json(self, value: Any) -> bool:
+        """Write a value as JSON to each file; whether that is all that is to be printed."""
+        for file in self.files:
+            if file == STDOUT:
+                say_document(_json(value))
+            else:
+                _write_text(file, _json(value))
+        return STDOUT in self.files
 
 
-def format_of(as_json: bool, format: str) -> str:
-    """The format of tables, or "json"; raises UsageError where both are asked for."""
-    if as_json and format != FORMATS[0]:
-        raise UsageError(f"--json prints no tables, in no format: leave out --format {format}")
-    return "json" if as_json else format
+def _write(file: Path, numbers: Any, tables: Callable[[Any], Mapping[str, Tables]]) -> None:
+    from clipsyn.show import frames
+
+    name, ending = file.name.lower(), file.suffix.lower()
+    if ending in TABLES:
+        from clipsyn.show.formats import written
+
+        _write_text(file, written(tables(_printable(numbers)), TABLES[ending]))
+    elif ending == ".json":
+        _write_text(file, _json(numbers))
+    elif name.endswith(BENCHMARK):
+        from clipsyn.evaluation.results.benchmark import benchmark_csv
+
+        _write_text(file, benchmark_csv(numbers))
+    else:
+        frames.write(_frame(numbers), **{ending.removeprefix("."): file})
+
+
+def _write_text(file: Path, text: str) -> None:
+    from clipsyn.show.frames import written_whole
+
+    with written_whole(file) as opened:
+        opened.write(f"{printable_lines(text).rstrip()}\n".encode())
+
+
+def _frame(numbers: Any) -> DataFrame:
+    import polars as pl
+
+    if isinstance(numbers, pl.DataFrame):
+        return numbers
+    return pl.DataFrame(numbers, infer_schema_length=None).drop(pl.selectors.struct())
+
+
+def _printable(numbers: Any) -> Any:
+    if isinstance(numbers, list):
+        return numbers
+    from clipsyn.show.frames import printable_frame
+
+    return printable_frame(numbers)
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    from clipsyn.show.frames import to_json
+
+    return to_json(value)
+
+
+def say_written(rows: int, file: Path) -> None:
+    say(f"{counted(rows, 'row')} written to {file}", err=True)
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:
@@ -63,19 +139,15 @@ def say_rows(rows: Sequence[Mapping[str, Any]], **how: Any) -> None:
     say_lines(show(rows, **how))
 
 
-def say_tables(shown: Mapping[str, Tables], format: str) -> None:
-    """Write tables by name in one of `FORMATS`."""
+def say_tables(shown: Mapping[str, Tables]) -> None:
+    """Write tables by name."""
     from clipsyn.show.formats import written
 
-    text = written(shown, format)
-    if format == FORMATS[0]:
-        say_lines(text)
-    else:
-        say_document(text)
+    say_lines(written(shown, "text"))
 
 
 def say_json(value: Any) -> None:
-    say_document(json.dumps(value, indent=2, ensure_ascii=False))
+    say_document(_json(value))
 
 
 def say_document(text: str) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.executor import executor_options, jobs_of, stop_on_sigterm, taken_out
-from clipsyn.cli.extract import say_sizes
+from clipsyn.cli.jobs import executor_options, jobs_of, pop_executor_settings, stop_on_sigterm
+from clipsyn.cli.make import say_sizes
 from clipsyn.cli.options import with_options
 from clipsyn.cli.output import say, say_lines, say_rows
 from clipsyn.errors import UsageError
@@ -42,16 +42,16 @@ def run(recipe: str | None, dry_run: bool, **values: Any) -> None:
     clipsyn run quickstart
     clipsyn run paper/zero-shot --dry-run
     clipsyn run path/to/recipe.yaml
-    clipsyn run path/to/recipe.yaml --on slurm --jobs 16 --gpus-per-job 1
+    clipsyn run path/to/recipe.yaml --on slurm --jobs 16 --slurm gpus=1
     """
     from clipsyn.run.recipe import find_recipe, run_recipe
 
     if recipe is None:
         _list_shipped()
         return
-    executor, checked = taken_out(values), find_recipe(recipe)
-    if executor.detach:
-        raise UsageError("a stage needs what the one before has made: leave detach=True out")
+    executor, checked = pop_executor_settings(values), find_recipe(recipe)
+    if executor.of_a_job("detach"):
+        raise UsageError("a stage needs what the one before has made: leave detach out of slurm=…")
     if dry_run:
         _show_plan(checked)
         return
@@ -78,7 +78,7 @@ def _list_shipped() -> None:
 
 
 def _show_plan(recipe: Recipe) -> None:
-    from clipsyn.run.plan import joined, plan_recipe, total
+    from clipsyn.run.recipe import joined, plan_recipe, total
     from clipsyn.show.tables import show
 
     stages = list(plan_recipe(recipe))

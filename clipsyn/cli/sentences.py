@@ -26,8 +26,7 @@ _EXTRAS = {  # what installs a package that the base install lacks
 _KEPT = {  # what a command that was interrupted goes on with
     **dict.fromkeys(("extract", "run"), "finished blocks"),
     "push": "files that were sent",
-    "pull": "files that have arrived",
-    "merge": "files that were copied",
+    "pull": "files that were copied",
 }
 _ADVICE = {
     errno.EACCES: "give yourself the right to it, or choose another place",

@@ -1,40 +1,141 @@
-"""`clipsyn ls`, `info`, `verify`, `rm`: what a store holds and whether it is whole."""
+"""`clipsyn ls` and `verify`: what a store holds, how far work on it is, and if it is whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import cell_filters, store_argument, yes_option
-from clipsyn.cli.origins import made_of, say_citations, say_provenance
+from clipsyn.cli.options import json_option, output_option, store_argument
 from clipsyn.cli.output import (
-    format_of,
-    format_option,
-    json_option,
+    JSON,
+    STDOUT,
+    Output,
     say,
-    say_json,
+    say_document,
     say_lines,
-    say_tables,
+    say_over,
 )
-from clipsyn.cli.status import say_status
-from clipsyn.cli.status import watch as watch_store
-from clipsyn.errors import DamagedStore, UsageError
+from clipsyn.errors import DamagedStore, StoreError, UsageError
 from clipsyn.names import Location
-from clipsyn.show.formats import FORMATS
 from clipsyn.text import advised, counted, printable
+
+if TYPE_CHECKING:
+    from clipsyn.show.table import Tables
+    from clipsyn.store.unfinished import Unfinished
+    from clipsyn.store.watch import Seen
+
+_EVERY = 2.0  # seconds
+_COUNTED = {
+    "samples": "sample tables",
+    "classes": "class embeddings",
+    "features": "image embeddings",
+    "logits": "logits",
+    "predictions": "predictions without logits",
+}
+
+
+def _say_status(store: Path, output: Output) -> None:
+    """Say what is finished, unfinished and refused; raises DamagedStore if anything is refused."""
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.folders import KINDS
+    from clipsyn.store.inventory import find_groups
+    from clipsyn.store.unfinished import leftovers, unfinished
+    from clipsyn.store.verify import Stale, debris, refused
+
+    opened = FeatureStore.open(store)
+    damaged: list[str] = []
+    groups = find_groups(opened, {}, lambda error: damaged.append(str(error)))
+    damaged += debris(opened, groups)
+    readers = list(refused(opened, groups))
+    stale = [problem for problem in readers if isinstance(problem, Stale)]
+    damaged = damaged or [problem for problem in readers if problem not in stale]
+    finished = {kind: sum(group.kind == kind for group in groups) for kind in KINDS}
+    drafts, left = unfinished(store), len(leftovers(store))
+    problems: dict[str, Sequence[str]] = {"damaged": damaged, "stale": stale}
+    shown = [{"target": d.target, "done": d.done, "blocks": d.total} for d in drafts]
+    if not output.json({"finished": finished, **problems, "unfinished": shown, "leftovers": left}):
+        say_lines(f"finished: {by_kind(finished)}")
+        for what, found in problems.items():
+            for problem in found:
+                say(f"{what}: {problem}")
+        _say_unfinished(store, drafts, left)
+    if damaged or stale:
+        raise DamagedStore(
+            f"parts of {store} are lost, stale or may not be read: "
+            f"`{advised('verify', store)}` reads it all"
+        )
+
+
+def _say_unfinished(store: Path, drafts: list[Unfinished], left: int) -> None:
+    for draft in drafts:
+        say(f"unfinished: {draft.target}, {draft.done} of {draft.total} blocks done")
+    if drafts:
+        say("the command that started them goes on with them if it is run again;")
+        say(f"`{advised('gc', store)}` drops them if it was killed long ago")
+    if left:
+        say(
+            f"leftovers in .wip of commands that were killed, or are running: {left}; gc drops "
+            "them too"
+        )
+
+
+def by_kind(groups: Mapping[str, int]) -> str:
+    """Numbers of groups by kind, in words."""
+    return ", ".join(f"{_COUNTED[kind]} {count:,}" for kind, count in groups.items())
+
+
+def _watch(store: Path, output: Output) -> None:
+    """Say what there is whenever it has changed, until Ctrl-C; on a terminal, in one line."""
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.marker import is_vacant
+    from clipsyn.store.watch import Watch
+
+    if not is_vacant(store):
+        FeatureStore.open(store)  # raises where it is something else
+    elif not store.absolute().parent.is_dir():
+        raise StoreError(f"{store} cannot be made by any job: there is no folder {store.parent}")
+    watched, before = Watch(store), None
+    with suppress(KeyboardInterrupt):
+        while True:
+            seen = watched.look(time.monotonic())
+            if STDOUT in output.files:
+                say_document(json.dumps(asdict(seen)))
+            elif (line := describe(seen)) != before:
+                (say_over if sys.stdout.isatty() else say)(line)
+                before = line
+            time.sleep(_EVERY)
+    if sys.stdout.isatty():
+        say("")
+
+
+def describe(seen: Seen) -> str:
+    """One line."""
+    cells = f"{counted(seen.cells, 'cell')} finished"
+    if not seen.groups:
+        return f"{cells}; nothing is being written"
+    groups = f"{counted(seen.groups, 'group')} unfinished"
+    line = f"{cells}; {groups}, {seen.done:,} of {seen.blocks:,} blocks done"
+    if seen.left is None:
+        return line
+    left = timedelta(seconds=round(seen.left))
+    return f"{line}, {60 * seen.rate:,.0f} a minute, {left} left for these"
 
 
 @click.command(short_help="List what a store holds.")
 @store_argument
 @click.option("--status", is_flag=True, help="What is finished, unfinished, lost or stale.")
 @click.option("--watch", is_flag=True, help="How the work of all jobs goes on, until Ctrl-C.")
-@format_option()
-@json_option
-def ls(store: Path, status: bool, watch: bool, as_json: bool, format: str) -> None:
+@output_option()
+def ls(store: Path, status: bool, watch: bool, output: Output) -> None:
     """List the cells of STORE: a line for each dataset, split and perturbation.
 
     With --status: what is finished, what an interrupted command left to do, and what readers
@@ -48,19 +149,18 @@ def ls(store: Path, status: bool, watch: bool, as_json: bool, format: str) -> No
     clipsyn ls store
     clipsyn ls store --status
     """
-    format = format_of(as_json, format)
     if status or watch:
         if status and watch:
             raise UsageError("give one of --status and --watch")
-        if format not in (FORMATS[0], "json"):
-            raise UsageError(f"--status and --watch print no tables: leave out --format {format}")
-        (say_status if status else watch_store)(store, as_json)
+        if other := [file for file in output.files if not file.name.lower().endswith(JSON)]:
+            raise UsageError(
+                f"--status and --watch write JSON alone: leave out --output {other[0]}"
+            )
+        (_say_status if status else _watch)(store, output)
         return
     rows = _cell_rows(store)
-    if format == "json":
-        say_json(rows)
-    elif rows:
-        _print_grouped(rows, format)
+    if rows or output.files:
+        output.show(rows, _tables)
     else:
         say(f"{store} is empty: fill it with `{advised('extract', store, '…')}`")
 
@@ -76,20 +176,15 @@ def _cell_rows(store: Path) -> list[dict[str, Any]]:
     return cell_rows(FeatureStore.open(store))
 
 
-def _print_grouped(rows: list[dict[str, Any]], format: str) -> None:
+def _tables(rows: list[dict[str, Any]]) -> dict[str, Tables]:
+    """A line for each dataset, split and perturbation; the backbones below."""
     from clipsyn.show.tables import table_of
 
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["split"], row["perturbation"]), []).append(row)
-    table = table_of([_group_line(names, cells) for names, cells in groups.items()])
-    lines = list(_backbone_lines(rows))
-    if format == FORMATS[0]:  # each line fits the terminal by itself
-        say_tables({"": (table,)}, format)
-        for line in lines:
-            say_lines(line)
-    else:
-        say_tables({"": (replace(table, below=tuple(lines)),)}, format)
+    lines = [_group_line(names, cells) for names, cells in groups.items()]
+    return {"": (table_of(lines, below=_backbone_lines(rows)),)}
 
 
 def _group_line(names: tuple[str, ...], cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,62 +210,11 @@ def _backbone_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"imported {kind}: {', '.join(map(printable, imported))}"
 
 
-@click.command(short_help="Say how a store, or one group of it, was made.")
-@store_argument
-@click.argument("group", required=False)
-@click.option("--provenance", is_flag=True, help="Who made the cells, of what, on whose terms.")
-@click.option("--bibtex", is_flag=True, help="What to cite for the cells.")
-@cell_filters("With --provenance or --bibtex, as all filters: of which cells.")
-@click.option("--json", "as_json", is_flag=True, help="With --provenance or --bibtex: as JSON.")
-def info(
-    store: Path,
-    group: str | None,
-    provenance: bool,
-    bibtex: bool,
-    as_json: bool,
-    **filters: tuple[str, ...] | None,
-) -> None:
-    """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
-
-    With --provenance: by which command, versions and device each cell was made, and when; from
-    which weights and images, and under which licence.
-
-    With --bibtex: what to cite for the cells, which is the method and the software, weights by
-    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
-    standard error.
-
-    \b
-    clipsyn info store
-    clipsyn info store features/emoji-food/test/clean/tiny-RN--zoo
-    clipsyn info store --provenance -d emoji-food -b tiny-RN/zoo
-    clipsyn info store --bibtex -d food101 -b 'ViT-*'
-    """
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import describe, describe_group
-
-    chosen = {name: names for name, names in filters.items() if names}
-    if provenance and bibtex:
-        raise UsageError("give one of --provenance and --bibtex")
-    if provenance or bibtex:
-        if group and chosen:
-            raise UsageError("a GROUP is of one place: leave the filters away, or the GROUP")
-        cells = made_of(store, filters, group)
-        (say_citations if bibtex else say_provenance)(cells, as_json)
-        return
-    if chosen:
-        raise UsageError(
-            "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
-        )
-    opened = FeatureStore.open(store)
-    described = describe_group(opened, group) if group else describe(opened)
-    say_json(described)
-
-
 @click.command(short_help="Re-read everything and name what is damaged.")
 @store_argument
 @json_option
 @click.option("--deep", is_flag=True, help="Also compute logits and predictions again.")
-def verify(store: Path, as_json: bool, deep: bool) -> None:
+def verify(store: Path, output: Output, deep: bool) -> None:
     """Re-read every chunk of STORE, and whether each group is whole and where it belongs.
 
     Exit status 4 if anything is not as it was written.
@@ -190,8 +234,8 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
             problems += damage(opened, group, deep=deep)
             counters.advance(counter, 1)
     problems = list(dict.fromkeys(problems))
-    if as_json:
-        say_json({"groups": len(groups), "problems": problems})
+    if output.json({"groups": len(groups), "problems": problems}):
+        pass
     elif problems:
         for problem in problems:
             say(problem)
@@ -206,35 +250,3 @@ def verify(store: Path, as_json: bool, deep: bool) -> None:
             f"`{advised('rm', store, '--dataset', '…', '--backbones', '…')}` and make them again"
         )
         raise DamagedStore(f"damage found in {store} (see above, {len(problems)} in all): {mend}")
-
-
-@click.command(short_help="Remove cells from a store.")
-@store_argument
-@cell_filters(prompts=True)
-@yes_option
-def rm(store: Path, yes: bool, **filters: tuple[str, ...] | None) -> None:
-    """Remove from STORE what every given filter matches, having listed it and asked.
-
-    \b
-    clipsyn rm store --backbones tiny-RN/zoo         its features, logits and class embeddings
-    clipsyn rm store --dataset emoji-food            everything of that dataset
-    """
-    from clipsyn.store.choice import names_meant, nothing_matches
-    from clipsyn.store.features import FeatureStore
-    from clipsyn.store.inventory import find_groups, remove
-
-    opened = FeatureStore.open(store)
-    opened.check_writable()
-    if not any(filters.values()):
-        raise UsageError("rm needs a filter, for instance --dataset or --backbones; see --help")
-    places = [group.place for group in find_groups(opened, {})]
-    groups = find_groups(opened, names_meant(places, filters, str(store)))
-    if not groups:
-        raise nothing_matches(str(store))
-    for group in groups:
-        say(str(group.path.relative_to(store)))
-    what = counted(len(groups), "group")
-    if not yes:
-        click.confirm(f"Remove {what} from {store}?", abort=True)
-    remove(opened, groups)
-    say(f"removed {what} from {store}")

@@ -41,7 +41,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         frame.filter(pl.col("ensemble").ne(CHOSEN), metric="gain", classes="all"),
         "gain of any ensemble or oracle",
-        "give a store, or what `clipsyn oracle STORE --parquet FILE` or `clipsyn evaluate STORE "
+        "give a store, or what `clipsyn oracle STORE -o FILE.parquet` or `clipsyn evaluate STORE "
         "-o FILE` wrote",
     ).rename({"ensemble": "method"})
     refuse_several(rows)

@@ -82,12 +82,14 @@ class ProtocolSettings(Selection):
         GROWING,
         "Parquet file to add the results to.",
         letter="-o",
+        endings=(".parquet",),
         instead_of_none="none",
     )
     predictions: Path | None = setting(
         None,
         GROWING,
         "Parquet file to add what every method predicts for each image to; see clipsyn compare.",
+        endings=(".parquet",),
         instead_of_none="none",
     )
     replace: bool = setting(False, FLAG, "Replace results of other inputs in these files.")

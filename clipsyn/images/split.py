@@ -133,7 +133,7 @@ def check_output(images: Path, output: Path, *, replace: bool) -> None:
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise UsageError(f"{output} is no name of a manifest: end it in .csv or .parquet")
     check_place(output)
-    refuse_overwriting({"output=…": output, "class names": _names_of(output)}, [images])
+    refuse_overwriting([("output=…", output), ("class names", _names_of(output))], [images])
     if output.exists() and not replace:
         raise UsageError(f"{output} is there already: add replace=True, or choose another output")
     if (other := _names_of(output).with_suffix(".txt")).exists():

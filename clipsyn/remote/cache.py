@@ -6,7 +6,7 @@
 
 A group's folder is called after its content, so it is the same for every store that has the group,
 and never old. Files appear under their names when they are whole and have been checked. Nothing
-goes by itself: `clipsyn cache prune` removes it, and who still reads it brings it again.
+goes by itself: `clipsyn gc --cache` removes it, and who still reads it brings it again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Cache:
             os.utime(self.folder(digest))
 
     def label(self, digest: str, source: str, name: str) -> None:
-        """Say where a group came from, for `clipsyn cache ls`."""
+        """Say where a group came from, for `clipsyn gc --cache`."""
         label = json.dumps({"store": source, "group": name}).encode()
         self.write(self.folder(digest) / _FROM, label)
 
@@ -161,7 +161,7 @@ class Cache:
         except OSError as error:
             raise StoreError(
                 f"the cache {self.root} cannot be written ({error.strerror}): set CLIPSYN_CACHE to "
-                "a folder that can, or make room with `clipsyn cache prune`"
+                "a folder that can, or make room with `clipsyn gc --cache`"
             ) from error
 
 

@@ -92,8 +92,8 @@ def not_published(remote: Remote) -> StoreError:
     """The error for a place without an index."""
     if remote.exists(METADATA):
         return StoreError(
-            f"{remote.shown} holds a store that was not published: `clipsyn merge` takes one in a "
-            "folder, `clipsyn push` publishes it"
+            f"{remote.shown} holds a store that was not published: give its path where it "
+            "is a folder here, or publish it by `clipsyn push`"
         )
     return StoreError(f"there is no published store at {remote.shown}: `clipsyn push` makes one")
 

@@ -147,7 +147,7 @@ def _refuse_occupied(remote: Remote) -> None:
     if remote.exists(METADATA):
         raise UsageError(
             f"{remote.shown} holds a store that was not published: give another place, or use "
-            "`clipsyn merge` for one in a folder"
+            "`clipsyn pull` to add to one in a folder"
         )
 
 

@@ -15,7 +15,9 @@ from clipsyn.settings import FILES, OUTPUT, PATH, REQUIRED, TEXT, setting
 class ReportSettings(Selection):
     """What `clipsyn report` is asked for."""
 
-    output: Path = setting(REQUIRED, OUTPUT, "The page to write, such as report.html.", letter="-o")
+    output: Path = setting(
+        REQUIRED, OUTPUT, "The page to write.", letter="-o", metavar="FILE.html", endings=(".html",)
+    )
     title: str | None = setting(
         None, TEXT, "What stands above the page.", instead_of_none="what was run"
     )

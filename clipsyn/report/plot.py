@@ -1,6 +1,6 @@
 """A figure by name, of a store or of files of results.
 
-A file is what an analysis has written by ``--parquet``, or `clipsyn evaluate` by ``-o``. A store is
+A file is what an analysis or `clipsyn evaluate` has written by ``-o``. A store is
 measured by the analysis of the figure, with that analysis's defaults: what needs other settings is
 measured by its command first, and drawn from the file.
 """
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LINES = {  # that write what a store alone has not
-    "evaluate": "clipsyn evaluate STORE -o FILE",
-    "predict": "clipsyn predict ROUTER STORE --parquet FILE",
+    "evaluate": "clipsyn evaluate STORE -o FILE.parquet",
+    "predict": "clipsyn predict ROUTER STORE -o FILE.parquet",
 }
 _HINT = (
     "; figures are drawn of a store, or of the Parquet file that a command wrote, as `clipsyn "
-    "zeroshot STORE --parquet FILE`"
+    "zeroshot STORE -o FILE.parquet`"
 )
 Source = FeatureStore | pl.DataFrame | Path | str
 _COLUMNS = {  # of the frame, by setting
@@ -56,7 +56,7 @@ def plot(
 ) -> Axes:
     """Draw a figure of a store, a tidy frame, or files of results.
 
-    name: one of `clipsyn plot --list`. source: one, or several whose numbers stand in one figure.
+    name: one that `clipsyn plot` lists. source: one, or several whose numbers stand in one figure.
     ax: matplotlib's Axes to draw on; without, on axes of their own. selection: `datasets`,
     `splits`, `perturbations`, `backbones`, `prompts`, `heads` and `ensembles`, names or patterns
     with ``*``. Returns the axes. Raises UsageError that says what is lacking, UnknownName with near

@@ -26,7 +26,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     if weights.is_empty():
         raise UsageError(
             "there is no weight of any backbone to draw: give what `clipsyn predict ROUTER STORE "
-            "--parquet FILE` wrote, with a router that weighs backbones, such as nlc or moe"
+            "-o FILE.parquet` wrote, with a router that weighs backbones, such as nlc or moe"
         )
     rows = [
         {"backbone": name.removeprefix(WEIGHT), "mean": column.mean()}

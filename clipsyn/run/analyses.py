@@ -1,9 +1,10 @@
-"""Stages that measure a store: each writes its numbers to files and shows their tables."""
+"""Stages that read a store: analyses, which write numbers and show tables, and the page."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,18 +13,28 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.spec import Analysis
 from clipsyn.errors import UsageError
 from clipsyn.names import fingerprint
-from clipsyn.run.declared import DeclaredStage, stage_model
-from clipsyn.run.plan import Made, Planned, planned_analysis
-from clipsyn.run.stages import Outcome
-from clipsyn.settings import PATH
+from clipsyn.report.page_settings import ReportSettings
+from clipsyn.run.stages import (
+    Jobs,
+    Made,
+    Outcome,
+    Planned,
+    Stage,
+    WritingStage,
+    stage_class,
+    written,
+)
+from clipsyn.settings import OUTPUT, PATH, REQUIRED, TEXT, setting
 from clipsyn.store.features import FeatureStore
 from clipsyn.text import parse_json
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
+_HEAD = 4096  # bytes of a page, in which its note stands
 
-class AnalysisStage(DeclaredStage):
+
+class AnalysisStage(WritingStage):
     """What the stages of analyses have in common.
 
     Skipped where OUTPUT.csv and OUTPUT.parquet are there, made with the same settings from the
@@ -32,21 +43,25 @@ class AnalysisStage(DeclaredStage):
 
     analysis: ClassVar[Analysis]
 
-    section: str | None = None  # with which the marks in the document begin, if not with the stage
+    section: str | None = setting(
+        None, TEXT, "With which the marks in the document begin.", instead_of_none="the stage"
+    )
 
     def planned(self, _store: Path, _made: Made) -> Planned:
-        files = [self.beside(".csv"), self.beside(".parquet"), *sorted(filter(None, self._written))]
-        return planned_analysis(self.stage, self.settings(), *files)
+        results = getattr(self, "results", None)
+        reads = f"reads {results}, " if results else ""
+        files = [self.beside(".csv"), self.beside(".parquet"), *sorted(self._files)]
+        return Planned(self.stage, reads + ", ".join(map(written, files)))
 
-    def run(self, store: Path) -> Outcome:
-        from clipsyn.show.formats import renew, written
+    def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
+        from clipsyn.show.formats import renew
+        from clipsyn.show.formats import written as as_text
         from clipsyn.show.frames import make_folder_of, printable_frame, write
 
         opened, settings = FeatureStore.open(store), self.settings()
         csv, table, origin = map(self.beside, (".csv", ".parquet", ".made-from.json"))
         made_from = self._made_from(opened)
-        files = [csv, *filter(None, self._written)]
-        is_current = all(map(Path.exists, files)) and _was_made_from(origin, made_from)
+        is_current = all(map(Path.exists, [csv, *self._files])) and _noted(origin) == made_from
         make_folder_of(table)
         frame = _read(table) if is_current else None
         skipped = frame is not None
@@ -60,35 +75,65 @@ class AnalysisStage(DeclaredStage):
             section = self.section or self.stage
             renew(self.document, {f"{section}: {name}": it for name, it in shown.items()})
         said = self.analysis.notes(opened, frame, settings)
-        report = "\n\n".join([*filter(None, [written(shown, "text")]), *said])
+        report = "\n\n".join([*filter(None, [as_text(shown, "text")]), *said])
         return Outcome(self.stage, skipped, f"{csv} and .parquet", report)
 
     def _made_from(self, store: FeatureStore) -> str:
         """Changes whenever anything that decides the numbers does."""
         from clipsyn.evaluation.results.frame import RESULT
 
-        declared = self.analysis.declared
-        decisive = {name for name, it in declared.items() if not it.display}
-        settings = self.model_dump(mode="json", include={"stage", "output", *decisive})
-        paths = (getattr(self, name) for name, it in declared.items() if it.kind is PATH)
-        read = [content(path) for path in paths if path]
-        made_from = {"settings": settings, "files": read, "store": digest(store)}
-        return fingerprint(made_from | {"columns": [*RESULT]})
+        asked = self.analysis.declared.items()
+        read = [getattr(self, name) for name, it in asked if it.kind is PATH]
+        decisive = [name for name, it in asked if not it.display]
+        return _origin(store, self, ["output", *decisive], read, columns=[*RESULT])
 
     @property
-    def _written(self) -> set[Path | None]:
-        declared = self.analysis.declared
-        return {getattr(self, name) for name, it in declared.items() if it.writes}
+    def _files(self) -> set[Path]:
+        """Those that its settings name."""
+        asked = {getattr(self, name) for name, it in self.analysis.declared.items() if it.writes}
+        return {file for file in asked if file}
 
 
-def stage_of(analysis: Analysis) -> type[AnalysisStage]:
-    """The stage of a recipe with a field for each setting of the analysis."""
-    made = stage_model(analysis.name, analysis.settings, AnalysisStage)
-    made.analysis = analysis
-    return made
+class ReportStage(Stage):
+    """Skipped where the page was made with the same settings from the same store and files."""
+
+    output: Path = setting(REQUIRED, OUTPUT, "The page to write.")
+
+    def planned(self, _store: Path, _made: Made) -> Planned:
+        results = self.settings().results
+        reads = f"reads {results}, " if results else ""
+        return Planned(self.stage, reads + written(self.output))
+
+    def run(self, store: Path, jobs: Jobs | None = None) -> Outcome:
+        from clipsyn.report.page import write_page
+        from clipsyn.show.frames import make_folder_of
+
+        opened, settings = FeatureStore.open(store), self.settings()
+        read = [settings.results, settings.predictions, *map(Path, settings.measured.values())]
+        made_from = _origin(opened, self, [*self._declared], read)
+        skipped = _noted_on(self.output) == made_from
+        if not skipped:
+            make_folder_of(self.output)
+            write_page(opened, settings, made_from)
+        return Outcome("report", skipped, f"{self.output}, open it in a browser")
 
 
-ANALYSIS_STAGES = {name: stage_of(ANALYSES.load(name)) for name in ANALYSES}
+STAGES: dict[str, type[Stage]] = {"report": stage_class("report", ReportSettings, ReportStage)}
+for _name in ANALYSES:
+    _analysis = ANALYSES.load(_name)
+    _class = stage_class(_name, _analysis.settings, AnalysisStage)
+    _class.analysis = _analysis
+    STAGES[_name] = _class
+
+
+def _origin(
+    store: FeatureStore, stage: Stage, names: list[str], read: list[Path | None], **more: Any
+) -> str:
+    """Changes whenever settings, the files that are read, the store or clipsyn do."""
+    values = {name: getattr(stage, name) for name in names}
+    asked = json.loads(json.dumps({"stage": stage.stage, **values}, default=str))
+    files = [content(path) for path in read if path]
+    return fingerprint({"settings": asked, "files": files, "store": digest(store), **more})
 
 
 def digest(store: FeatureStore) -> str:
@@ -121,9 +166,23 @@ def _read(table: Path) -> DataFrame | None:
         return None
 
 
-def _was_made_from(origin: Path, expected: str) -> bool:
+def _noted(origin: Path) -> str | None:
+    """What the note beside a table says that it was made from."""
     try:
         recorded: Any = parse_json(origin.read_bytes())
     except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(recorded, dict) and recorded.get("fingerprint") == expected
+        return None
+    return recorded.get("fingerprint") if isinstance(recorded, dict) else None
+
+
+def _noted_on(page: Path) -> str | None:
+    """What a page says that it was made from."""
+    from clipsyn.report.page import MADE_FROM
+
+    try:
+        with page.open("rb") as file:
+            head = file.read(_HEAD).decode("utf-8", "replace")
+    except OSError:
+        return None
+    found = re.search(f'name="{MADE_FROM}" content="([0-9a-f]+)"', head)
+    return found[1] if found else None

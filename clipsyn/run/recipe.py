@@ -1,51 +1,74 @@
-"""Recipes: a validated YAML file whose stages run in order, skipping what is already there."""
+"""Recipes: a checked YAML file whose stages run in order, skipping what is already there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import Any
 
 from clipsyn.catalog import recipes_dir
 from clipsyn.errors import UsageError
+from clipsyn.extract.plan import Cost, Plan
 from clipsyn.names import Location, is_url
 from clipsyn.registry import unknown_name
-from clipsyn.run.analyses import ANALYSIS_STAGES, AnalysisStage
-from clipsyn.run.report import REPORT_STAGES, ReportStage
-from clipsyn.run.stages import (
-    OTHER_STAGES,
-    ExtractStage,
-    ImportStage,
-    Jobs,
-    Outcome,
-    ProtocolStage,
-)
+from clipsyn.run import analyses
+from clipsyn.run.stages import OTHER_STAGES, Jobs, Made, Outcome, Planned, Stage
+from clipsyn.settings import declared
 from clipsyn.text import parse_yaml, read_text
 
-STAGES: dict[str, type[BaseModel]] = {**OTHER_STAGES, **ANALYSIS_STAGES, **REPORT_STAGES}
-if TYPE_CHECKING:
-    Stage = ExtractStage | ImportStage | ProtocolStage | AnalysisStage | ReportStage
-else:
-    Stage = Annotated[Union[tuple(STAGES.values())], Field(discriminator="stage")]  # noqa: UP007
+STAGES = {**OTHER_STAGES, **analyses.STAGES}
+FIELDS = ("description", "store", "stages")
 
 
-def _of_url(value: Any) -> Any:
-    return Location.of(value) if isinstance(value, str) and is_url(value) else value
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe: one store, and the stages that fill and read it."""
 
-
-class Recipe(BaseModel):
-    """A recipe file: one store, and the stages that fill and read it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    store: Path  # relative paths start at the folder that the command is run in
+    stages: Sequence[Stage]
     description: str = ""
-    # relative paths start at the folder that the command is run in
-    store: Annotated[Path, BeforeValidator(_of_url)]
-    stages: Sequence[Stage] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Recipe:
+        """What a file says; raises UsageError that names the field, or the stage and its field."""
+        for name in content:
+            if name not in FIELDS:
+                raise unknown_name("field", str(name), FIELDS)
+        store, stages = (_field(content, name) for name in ("store", "stages"))
+        description = content.get("description", "")
+        if not (isinstance(store, str | Path) and isinstance(description, str)):
+            raise UsageError("store and description are texts")
+        if not isinstance(stages, list) or not stages:
+            raise UsageError("stages is no list of at least one stage: write - stage: ...")
+        place = Location.of(store) if isinstance(store, str) and is_url(store) else Path(store)
+        every = [_stage(number, it) for number, it in enumerate(stages, 1)]
+        return cls(place, every, description)
+
+
+def _field(content: Mapping[str, Any], name: str) -> Any:
+    if name not in content:
+        raise UsageError(f"{name} is missing")
+    return content[name]
+
+
+def _stage(number: int, content: Any) -> Stage:
+    """A stage; raises UsageError that says which it is: ``stage 1 (extract): max_bad …``."""
+    name = content.get("stage") if isinstance(content, Mapping) else None
+    if not isinstance(name, str) or name not in STAGES:
+        known = " or stage: ".join(STAGES)
+        unknown = f"unknown stage '{name}', " if isinstance(name, str) else ""
+        raise UsageError(f"stage {number}: {unknown}write stage: {known}")
+    fields = {str(field): value for field, value in content.items() if field != "stage"}
+    try:
+        for field in fields:
+            if field not in declared(STAGES[name]):
+                raise unknown_name("field", field, declared(STAGES[name]))
+        return STAGES[name](**fields)
+    except UsageError as error:
+        said = str(error).replace("=…", "")  # how Python writes an argument
+        raise UsageError(f"stage {number} ({name}): {said}") from None
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -66,7 +89,7 @@ def find_recipe(text: str) -> Recipe:
     shipped, path = shipped_recipes(), Path(text)
     if text in shipped:
         recipe = read_recipe(shipped[text])
-        return recipe.model_copy(update={"stages": [_without_document(s) for s in recipe.stages]})
+        return replace(recipe, stages=[*map(_without_document, recipe.stages)])
     ours = {str(Path(name).parent) for name in shipped}
     if str(path.parent) in ours and not (path.suffix or text.startswith(".")):
         raise unknown_name("recipe", text, shipped, "Or give a file, such as ./recipe.yaml.")
@@ -74,8 +97,7 @@ def find_recipe(text: str) -> Recipe:
 
 
 def _without_document(stage: Stage) -> Stage:
-    documented = getattr(stage, "document", None) is not None
-    return stage.model_copy(update={"document": None}) if documented else stage
+    return stage.replaced(document=None) if "document" in declared(type(stage)) else stage
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -89,38 +111,31 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no recipe: write store: and stages:, see docs/recipes.md")
     try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {_problem(error)}") from None
+        return Recipe.of(content)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
-def _problem(error: ValidationError) -> str:
-    """The first thing that is wrong, with its place: ``stage 1 (extract): max_bad …``."""
-    errors = error.errors()  # a misspelt field is also a missing one: say the former
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    place = [*first["loc"]]  # field, or: stages, position, kind of stage, field
-    where, model = "", Recipe if len(place) < 3 else STAGES[str(place[2])]
-    if len(place) > 1:
-        kind = f" ({place[2]})" if len(place) > 2 else ""
-        where, place = f"stage {int(place[1]) + 1}{kind}: ", place[3:]
-    field = ".".join(map(str, place))
-    if first["type"] == "extra_forbidden":
-        return where + str(unknown_name("field", field, model.model_fields))
-    text = _WORDS.get(first["type"], first["msg"])
-    return f"{where}{field}: {text}" if field else where + text
+def plan_recipe(recipe: Recipe, made: Made | None = None) -> Iterator[Planned]:
+    """What each stage would do after those before it; raises as they would for unknown names.
+
+    made: cells that other recipes make before, to which those of this one are added.
+    """
+    made = Made() if made is None else made
+    for stage in recipe.stages:
+        yield stage.planned(recipe.store, made)
 
 
-_STAGE_WORDS = f"write stage: {' or stage: '.join(STAGES)}"
-_WORDS = {  # for pydantic's types of error, in a recipe's terms
-    "missing": "is missing",
-    "model_attributes_type": _STAGE_WORDS,
-    "tuple_type": "is no list: write one, such as [train, test]",
-    "sequence_str": "is a single text: write a list, such as [train, test]",
-    "is_instance_of": "is not a list",
-    "too_short": "is empty: it takes at least one stage",
-    "union_tag_invalid": f"unknown stage, {_STAGE_WORDS}",
-    "union_tag_not_found": _STAGE_WORDS,
-}
+def total(stages: Sequence[Planned]) -> Cost:
+    """What all extractions together take."""
+    return Cost.sum(stage.cost for stage in stages if stage.cost)
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """One plan with the backbones and splits of several, each once."""
+    backbones = dict.fromkeys(backbone for one in plans for backbone in one.backbones)
+    splits = dict.fromkeys(split for one in plans for split in one.splits)
+    return replace(plans[0], backbones=[*backbones], splits=[*splits])
 
 
 def run_recipe(
@@ -134,9 +149,6 @@ def run_recipe(
     for number, stage in enumerate(recipe.stages, 1):
         started(number, stage.stage)
         start = time.monotonic()
-        if jobs and isinstance(stage, ExtractStage | ProtocolStage):
-            outcome = stage.run_by(jobs, recipe.store)
-        else:
-            outcome = stage.run(recipe.store)
+        outcome = stage.run(recipe.store, jobs)
         outcomes.append(replace(outcome, seconds=time.monotonic() - start))
     return outcomes

@@ -46,7 +46,7 @@ def test_several_groups_are_means_and_details(run):
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     result = run(
-        *("--json", "--ensembles", "super-learner,conf", "--order", "greedy"),
+        *("-o", "-", "--ensembles", "super-learner,conf", "--order", "greedy"),
         *("--thresholds", "0.4,0.6", "--within", "5", "--cost", "fake/two=0.25"),
         *("--shots", "3", "--seed", "1"),
     )
@@ -69,13 +69,13 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
 
 
 def test_a_given_order_is_that_of_the_backbones(run):
-    rows = json.loads(run("--json", "-b", "fake/two,fake/one", "--order", "given").stdout)
+    rows = json.loads(run("-o", "-", "-b", "fake/two,fake/one", "--order", "given").stdout)
     assert ["fake/two", "fake/one"] in [row["backbones"] for row in rows]
 
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("--csv", csv, "--parquet", parquet)
+    result = run("-o", csv, "-o", parquet)
     expected = cascade(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
     numbers = {"value": pl.Float64, "threshold": pl.Float64, "stage": pl.Int32}

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from clipsyn.catalog.backbones import resolve_backbones
 from clipsyn.catalog.datasets import catalogue
-from clipsyn.cli.catalog import catalog
+from clipsyn.cli.info import catalog
 
 
 def test_json_lists_every_backbone() -> None:
-    result = CliRunner().invoke(catalog, ["backbones", "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(catalog, ["backbones", "-o", "-"], catch_exceptions=False)
     assert result.exit_code == 0
     rows = {row["backbone"]: row for row in json.loads(result.stdout)}
     nine = [backbone.name for backbone in resolve_backbones(["openai"])]
@@ -42,8 +42,8 @@ def test_the_table_names_every_backbone_and_the_unit() -> None:
 
 def test_backbones_need_no_torch() -> None:
     script = (
-        "import sys; from clipsyn.cli.catalog import catalog;"
-        "catalog(['backbones', '--json'], standalone_mode=False);"
+        "import sys; from clipsyn.cli.info import catalog;"
+        "catalog(['backbones', '-o', '-'], standalone_mode=False);"
         "heavy = {'torch', 'open_clip', 'polars', 'zarr'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr)"
     )
@@ -64,7 +64,7 @@ def test_the_table_has_every_dataset_with_its_facts() -> None:
 
 
 def test_json_has_aliases_splits_and_warnings() -> None:
-    result = CliRunner().invoke(catalog, ["datasets", "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(catalog, ["datasets", "-o", "-"], catch_exceptions=False)
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert list(rows) == [info.name for info in catalogue()]
     assert "dtd" in rows["vtab/dtd"]["aliases"]
@@ -75,7 +75,7 @@ def test_json_has_aliases_splits_and_warnings() -> None:
 
 def test_datasets_need_no_torch() -> None:
     script = (
-        "import sys; from clipsyn.cli.catalog import catalog;"
+        "import sys; from clipsyn.cli.info import catalog;"
         "catalog(['datasets'], standalone_mode=False);"
         "heavy = {'torch', 'torchvision', 'open_clip', 'zarr', 'PIL'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr)"

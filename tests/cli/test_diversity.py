@@ -81,7 +81,7 @@ def test_one_group_has_its_pairs(run):
 
 
 def test_the_numbers_are_those_of_python(run, tiny_store):
-    found = json.loads(run("--json", "-s", "train", "-b", "fake/*").stdout)
+    found = json.loads(run("-o", "-", "-s", "train", "-b", "fake/*").stdout)
     expected = diversity(tiny_store, splits="train").fill_nan(None)
     assert list(found[0]) == list(RESULT)
     assert [row["value"] for row in found] == expected["value"].to_list()
@@ -90,7 +90,7 @@ def test_the_numbers_are_those_of_python(run, tiny_store):
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("--csv", csv, "--parquet", parquet)
+    result = run("-o", csv, "-o", parquet)
     expected = diversity(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
     assert pl.read_csv(csv)["metric"].to_list() == expected["metric"].to_list()

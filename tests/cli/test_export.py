@@ -19,10 +19,10 @@ def test_a_store_goes_out_and_comes_back(clipsyn, tiny_store, tmp_path, layout):
     assert result.exit_code == 0, result.output
     again = FeatureStore.open(tmp_path / "again")
     assert again.keys() == tiny_store.keys(split=["test"])
-    table = clipsyn("zeroshot", tmp_path / "again", "--json").stdout
+    table = clipsyn("zeroshot", tmp_path / "again", "-o", "-").stdout
     assert (
         json.loads(table)[0]["value"]
-        == json.loads(clipsyn("zeroshot", tiny_store.path, "-s", "test", "--json").stdout)[0][
+        == json.loads(clipsyn("zeroshot", tiny_store.path, "-s", "test", "-o", "-").stdout)[0][
             "value"
         ]
     )
@@ -31,7 +31,7 @@ def test_a_store_goes_out_and_comes_back(clipsyn, tiny_store, tmp_path, layout):
 def test_provenance_of_what_came_back_names_the_file(clipsyn, tiny_store, tmp_path):
     clipsyn("export", tiny_store.path, tmp_path / "out", "--layout", "npz", "-b", "fake/two")
     clipsyn("import", tmp_path / "again", tmp_path / "out")
-    cells = json.loads(clipsyn("info", tmp_path / "again", "--provenance", "--json").stdout)
+    cells = json.loads(clipsyn("info", tmp_path / "again", "--provenance", "-o", "-").stdout)
     assert len(cells) == 4
     assert {cell["weights"]["files"][0] for cell in cells} == {"fake--two.npz"}
 

@@ -25,6 +25,7 @@ from clipsyn.cli import main
 from clipsyn.cli.options import Destination
 from clipsyn.evaluation.loop import evaluate
 from clipsyn.run.recipe import STAGES
+from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from tests.remote import copying
 
@@ -88,17 +89,14 @@ BASES: dict[str, dict[str, Any]] = {
         "perturbations": "clean",
         "output": "page.html",
     },
-    "compare": {"predictions": "predictions.parquet"},
-    "published": {"results": "results.parquet", "reference": "published.csv"},
+    "compare": {"results": "predictions.parquet"},
     "ls": {"store": "store"},
     "info": {"store": "store"},
     "verify": {"store": "store"},
     "rm": {"store": "store", "dataset": "toy"},  # nobody answers whether it should
     "gc": {"store": "store"},
-    "merge": {"into": "merged", "stores": "store"},
     "push": {"store": "store", "url": "published", "dry_run": True},
-    "pull": {"url": "published", "store": "pulled", "dry_run": True},
-    "cache": {},
+    "pull": {"sources": "published", "store": "pulled", "dry_run": True},
     "catalog": {"kind": "datasets"},
     "run": {"recipe": "recipe.yaml"},
 }
@@ -196,10 +194,10 @@ STAGE_BASES: dict[str, dict[str, Any]] = {  # where a stage cannot do without a 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_field_of_a_recipe_makes_a_traceback(stage: str, run: Callable[..., Result]) -> None:
     faults = []
-    for field in STAGES[stage].model_fields:
+    for field in declared(STAGES[stage]):
         for value in IN_RECIPES:
             content = {"stage": stage, **STAGE_BASES.get(stage, {}), field: value}
-            if "output" in STAGES[stage].model_fields:
+            if "output" in declared(STAGES[stage]):
                 content = {"output": "out", **content}
             Path("r.yaml").write_text(yaml.safe_dump({"store": "store", "stages": [content]}))
             if fault := _fault(run("run", "r.yaml")):

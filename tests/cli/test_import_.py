@@ -106,8 +106,8 @@ class TestTheCommand:
     def test_json_csv_and_parquet(self, clipsyn: Any, mine: Path, tmp_path: Path) -> None:
         files = [tmp_path / "out.csv", tmp_path / "out.parquet"]
         result = clipsyn(
-            *("import", tmp_path / "store", mine, "-d", "toy", "--json"),
-            *("--csv", files[0], "--parquet", files[1]),
+            *("import", tmp_path / "store", mine, "-d", "toy", "-o", "-"),
+            *("-o", files[0], "-o", files[1]),
         )
         (row,) = json.loads(result.stdout)
         assert (row["backbone"], row["valid"], row["acc1"], row["was"]) == ("mine", 2, 0.5, "new")
@@ -118,7 +118,7 @@ class TestTheCommand:
             tmp_path / "mine.csv", key=["a", "b"], guess=[0, 1], truth=[0, 1], net=["x"] * 2
         )
         columns = "id=key,prediction=guess,label=truth,backbone=net"
-        options = ("-d", "toy", "--columns", columns, "--json")
+        options = ("-d", "toy", "--columns", columns, "-o", "-")
         (row,) = json.loads(clipsyn("import", tmp_path / "store", path, *options).stdout)
         assert (row["backbone"], row["acc1"]) == ("x", 1.0)
 
@@ -182,7 +182,7 @@ class TestAnswers:
 
 class TestPredictionsAreEnoughFor:
     def test_zeroshot(self, clipsyn: Any, answered: Path) -> None:
-        rows = json.loads(clipsyn("zeroshot", answered, "--json").stdout)
+        rows = json.loads(clipsyn("zeroshot", answered, "-o", "-").stdout)
         found = {
             (row["perturbation"], *row["backbones"]): (row["value"], row["n"])
             for row in rows
@@ -247,7 +247,16 @@ class TestPredictionsAreNotEnoughFor:
 
 class TestLogits:
     def test_are_enough_for_ensembles(self, clipsyn: Any, scored: Path) -> None:
-        options = ("--shots", "4", "--seeds", "1", "--ensembles", "log-avg,super-learner", "--json")
+        options = (
+            "--shots",
+            "4",
+            "--seeds",
+            "1",
+            "--ensembles",
+            "log-avg,super-learner",
+            "-o",
+            "-",
+        )
         rows = json.loads(clipsyn("evaluate", scored, *options).stdout)
         accuracy = {row["ensemble"]: row["value"] for row in rows if row["metric"] == "acc1"}
         assert min(accuracy["log-avg"], accuracy["super-learner"]) > 0.7
@@ -272,7 +281,7 @@ class TestLogits:
         router = tmp_path / "router"
         options = ("-d", "toy", "--ensemble", "super-learner", "-o", router)
         assert clipsyn("fit", scored, *options).exit_code == 0
-        clipsyn("predict", router, scored, "--csv", tmp_path / "predicted.csv")
+        clipsyn("predict", router, scored, "-o", tmp_path / "predicted.csv")
         fitted, pool = load_router(router), FeatureStore.open(scored).pool("toy", "test")
         predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
         np.testing.assert_array_equal(predicted, fitted.predict(pool))
@@ -322,7 +331,7 @@ class TestEmbeddingsWithClasses:
     def test_heads_and_ensembles_are_fitted(self, clipsyn: Any, embedded: Path) -> None:
         heads = "zero-shot,linear-probe,lda,tip-adapter,anchored-probe"
         options = ("--shots", "8", "--seeds", "1", "--heads", heads, "--ensembles", "nlc,log-avg")
-        rows = json.loads(clipsyn("evaluate", embedded, *options, "--json").stdout)
+        rows = json.loads(clipsyn("evaluate", embedded, *options, "-o", "-").stdout)
         found = {
             (row["head"], row["ensemble"]): row["value"]
             for row in rows
@@ -337,7 +346,7 @@ class TestEmbeddingsWithClasses:
         router = tmp_path / "router"
         options = ("-d", "toy", "--ensemble", "nlc", "--head", "lda", "-o", router)
         assert clipsyn("fit", embedded, *options).exit_code == 0
-        clipsyn("predict", router, embedded, "--csv", tmp_path / "predicted.csv")
+        clipsyn("predict", router, embedded, "-o", tmp_path / "predicted.csv")
         fitted = load_router(router)
         pool = FeatureStore.open(embedded).pool("toy", "test")
         predicted = pl.read_csv(tmp_path / "predicted.csv")["class_index"]
@@ -368,13 +377,13 @@ class TestWhatPredictWrites:
     def written(self, clipsyn: Any, tiny_store: FeatureStore, tmp_path: Path) -> Path:
         router, path = tmp_path / "router", tmp_path / "predictions.csv"
         clipsyn("fit", tiny_store.path, "-d", "toy", "--ensemble", "log-avg", "-o", router)
-        clipsyn("predict", router, tiny_store.path, "--csv", path)
+        clipsyn("predict", router, tiny_store.path, "-o", path)
         return path
 
     def test_is_predictions(
         self, clipsyn: Any, tiny_store: FeatureStore, written: Path, tmp_path: Path
     ) -> None:
-        result = clipsyn("import", tmp_path / "other", written, "-d", "food", "--json")
+        result = clipsyn("import", tmp_path / "other", written, "-d", "food", "-o", "-")
         (cell,) = json.loads(result.stdout)
         assert (cell["kind"], cell["images"], cell["valid"]) == ("predictions", 20, 20)
         store, said = FeatureStore.open(tmp_path / "other"), pl.read_csv(written)["class"]
@@ -389,7 +398,7 @@ class TestWhatPredictWrites:
         self, clipsyn: Any, tiny_store: FeatureStore, written: Path
     ) -> None:
         right = load_router(written.parent / "router").score(tiny_store.pool("toy", "test"))
-        line = ("import", tiny_store.path, written, "-d", "toy", "-b", "mine", "--json")
+        line = ("import", tiny_store.path, written, "-d", "toy", "-b", "mine", "-o", "-")
         result = clipsyn(*line)
         (cell,) = json.loads(result.stdout)
         assert cell["acc1"] == pytest.approx(right)

@@ -38,9 +38,7 @@ HELP = {
 # Every command: arguments for a run that succeeds, and what that must not import.
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     **{name: (["STORE"], READING | {"zarr", "PIL"}) for name in ANALYSES},
-    "cache": ([], READING | {"zarr", "PIL", "polars", "obstore"}),
     "cascade": (["STORE"], TORCH | {"sklearn", "zarr", "PIL"}),
-    "published": (["RESULTS", "--reference", "THEIRS"], READING | {"zarr", "PIL"}),
     "catalog": (["datasets"], READING | {"zarr", "PIL"}),
     "evaluate": (
         ["STORE", "--ensembles", "log-avg", "--shots", "1", "--seeds", "1"],
@@ -56,7 +54,6 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "import": (["STORE", "ANSWERS", "-d", "new"], READING | {"PIL"}),
     "info": (["STORE"], READING | {"zarr", "PIL", "polars"}),
     "ls": (["STORE"], READING | {"zarr", "PIL"}),
-    "merge": (["new", "STORE"], READING | {"zarr", "PIL", "polars"}),
     "oracle": (["STORE", "--weights"], READING | {"zarr", "PIL"}),
     "plot": (["accuracy-matrix", "STORE", "-o", "new.svg"], TORCH | {"sklearn", "scipy", "zarr"}),
     "predict": (["ROUTER", "STORE"], TORCH | SCIENCE | {"zarr", "PIL"}),

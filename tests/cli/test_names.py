@@ -32,7 +32,7 @@ def run(*arguments: object) -> str:
     "analysis", ["zeroshot", "oracle", "diversity", "representation", "cascade", "robustness"]
 )
 def test_an_analysis_has_rows_of_each(analysis: str, store: Path, tmp_path: Path) -> None:
-    run(analysis, store, "--parquet", tmp_path / "out.parquet")
+    run(analysis, store, "-o", tmp_path / "out.parquet")
     frame = pl.read_parquet(tmp_path / "out.parquet")
     named = frame["backbones"].explode(empty_as_null=False).unique().sort()
     assert named.to_list() == NAMES

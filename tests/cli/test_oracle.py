@@ -57,7 +57,7 @@ def test_top_limits_the_tables(run):
 
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
-    rows = json.loads(run("--json", "--weights", "-b", "fake/*", "-s", "train").stdout)
+    rows = json.loads(run("-o", "-", "--weights", "-b", "fake/*", "-s", "train").stdout)
     expected = oracle(tiny_store, splits="train", weights=True)
     assert [row["value"] for row in rows] == expected["value"].to_list()
     assert list(rows[0]) == list(RESULT)
@@ -86,7 +86,7 @@ def test_more_tables_are_files(run, tmp_path, tiny_store, option, table):
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store, read_results):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("--csv", csv, "--parquet", parquet)
+    result = run("-o", csv, "-o", parquet)
     expected = oracle(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
     assert read_results(csv)["value"].to_list() == expected["value"].to_list()

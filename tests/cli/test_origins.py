@@ -45,13 +45,13 @@ def test_a_group_or_filters_choose_cells(clipsyn, path):
     assert one.startswith("1. toy/test · jpeg-3 · fake/two\n   clipsyn extract store -p jpeg:3\n")
     assert clipsyn("info", path, "--provenance", "-p", "jpeg:3", "-b", "*two").stdout == one
     for group in ("classes/toy/simple/fake--two", "samples/toy/test"):
-        cells = json.loads(clipsyn("info", path, group, "--provenance", "--json").stdout)
+        cells = json.loads(clipsyn("info", path, group, "--provenance", "-o", "-").stdout)
         assert {cell["dataset"] for cell in cells} == {"toy"}
         assert len(cells) == (2 if group.startswith("classes") else 4)
 
 
 def test_json_has_an_object_a_cell(clipsyn, path):
-    cells = json.loads(clipsyn("info", path, "--provenance", "--json").stdout)
+    cells = json.loads(clipsyn("info", path, "--provenance", "-o", "-").stdout)
     assert [cell["perturbation"] for cell in cells] == ["clean", "clean", "jpeg-3", "jpeg-3"]
     store = FeatureStore.open(path)
     assert cells[0]["fingerprint"] == store.fingerprint(store.keys()[0])
@@ -67,7 +67,7 @@ def test_the_command_line_records_itself(clipsyn, tmp_path):
     (tmp_path / "x.csv").write_text("id,prediction,label\na,cat,cat\nb,dog,cat\n")
     words = ["import", str(tmp_path / "s"), str(tmp_path / "x.csv"), "-d", "d", "-b", "mine"]
     clipsyn(*words)
-    (cell,) = json.loads(clipsyn("info", tmp_path / "s", "--provenance", "--json").stdout)
+    (cell,) = json.loads(clipsyn("info", tmp_path / "s", "--provenance", "-o", "-").stdout)
     assert cell["commands"] == [f"clipsyn {' '.join(words)}"]
 
 
@@ -95,7 +95,7 @@ def test_cite_prints_bibtex_and_names_what_it_does_not_know(clipsyn, path):
 
 
 def test_cite_as_json(clipsyn, path):
-    found = json.loads(clipsyn("info", path, "--bibtex", "--json").stdout)
+    found = json.loads(clipsyn("info", path, "--bibtex", "-o", "-").stdout)
     assert found["works"][0]["key"] == "rodriguezopazo2025synergy"
     assert found["works"][0]["for"] == ["the method"]
     assert len(found["unknown"]) == 3

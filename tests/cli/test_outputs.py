@@ -32,6 +32,12 @@ OUTPUTS = [
     for it in main.commands[name].params
     if isinstance(it.type, Destination)
 ]
+ENDINGS = {
+    (name, str(it.name)): it.type.endings or ("",)
+    for name in main.commands
+    for it in main.commands[name].params
+    if isinstance(it.type, Destination)
+}
 each = pytest.mark.parametrize(("command", "output"), OUTPUTS, ids=[" ".join(it) for it in OUTPUTS])
 
 
@@ -75,12 +81,13 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 @each
 def test_no_input_is_written_over(refused: Any, tmp_path: Path, command: str, output: str) -> None:
-    given, hard, soft = (tmp_path / name for name in ("given.csv", "hard.csv", "soft.csv"))
+    end = ENDINGS[command, output][0]
+    given, hard, soft = (tmp_path / f"{name}{end}" for name in ("given", "hard", "soft"))
     given.write_text("id,prediction\n")
     hard.hardlink_to(given)
     soft.symlink_to(given)
     for name in inputs(command):
-        for path in (given, hard, soft, "../" + tmp_path.name + "/given.csv"):
+        for path in (given, hard, soft, f"../{tmp_path.name}/given{end}"):
             refused(command, **{name: given, output: path})
 
 
@@ -101,7 +108,8 @@ def test_nothing_is_written_into_a_store_or_router(
     (tmp_path / "it" / "deep").mkdir(parents=True)
     (tmp_path / "it" / marker).write_text("{}")
     (tmp_path / "link").symlink_to("it/deep")
-    for path in (f"it/{marker}", "it/new.csv", "it/deep/new.csv", "link/new.csv"):
+    end = ENDINGS[command, output][0]
+    for path in (f"it/{marker}", f"it/new{end}", f"it/deep/new{end}", f"link/new{end}"):
         refused(command, **{output: path})
 
 
@@ -109,7 +117,15 @@ def test_nothing_is_written_into_a_store_or_router(
 def test_two_outputs_are_two_files(refused: Any, tmp_path: Path, command: str, output: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     for name in (other for of, other in OUTPUTS if of == command and other != output):
-        refused(command, **{output: "new.csv", name: "link/new.csv"})
+        for end in {*ENDINGS[command, output]} & {*ENDINGS[command, name]}:
+            refused(command, **{output: f"new{end}", name: f"link/new{end}"})
+
+
+@each
+def test_another_ending_is_refused(refused: Any, command: str, output: str) -> None:
+    if ENDINGS[command, output] != ("",):
+        refused(command, **{output: "new.xls"})
+        refused(command, **{output: "new"})
 
 
 @each
@@ -117,18 +133,20 @@ def test_a_place_that_cannot_be_written_to(
     refused: Any, tmp_path: Path, command: str, output: str
 ) -> None:
     (tmp_path / "file").touch()
-    refused(command, codes=(2, 3, 4), **{output: "file/new.csv"})  # or there is no such store
+    file = f"file/new{ENDINGS[command, output][0]}"
+    refused(command, codes=(2, 3, 4), **{output: file})  # or there is no such store
 
 
 def test_files_in_a_folder_that_is_imported_are_inputs(refused: Any, tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "a.csv").write_text("id,prediction\n")
-    refused("import", files="given", csv="given/a.csv")
+    refused("import", files="given", output="given/a.csv")
 
 
 def test_a_device_takes_everything(clipsyn: Any, tiny_store: FeatureStore) -> None:
-    null = os.devnull
-    assert clipsyn("zeroshot", tiny_store.path, "--csv", null, "--parquet", null).exit_code == 0
+    null = tiny_store.path.parent / "null.csv"
+    null.symlink_to(os.devnull)
+    assert clipsyn("zeroshot", tiny_store.path, "-o", null, "-o", null).exit_code == 0
 
 
 def test_numbers_beside_a_figure_replace_no_table_of_that_name(
@@ -154,8 +172,8 @@ def _full(path: Path) -> Iterator[IO[bytes]]:
 @pytest.mark.parametrize(
     "line",
     [
-        "zeroshot STORE --csv FILE.csv",
-        "zeroshot STORE --parquet FILE.parquet",
+        "zeroshot STORE -o FILE.csv",
+        "zeroshot STORE -o FILE.parquet",
         "oracle STORE --subsets FILE.parquet",
         "plot accuracy-matrix STORE -p clean -o FILE.svg",
         "report STORE -o FILE.html",

@@ -45,7 +45,7 @@ def test_the_numbers_stand_beside_it(run, tmp_path, tiny_store):
 
 
 def test_of_a_file_as_of_the_store(run, clipsyn, tmp_path, tiny_store):
-    clipsyn("zeroshot", tiny_store.path, "--parquet", tmp_path / "numbers.parquet")
+    clipsyn("zeroshot", tiny_store.path, "-o", tmp_path / "numbers.parquet")
     run(output="a.svg")
     run(source=tmp_path / "numbers.parquet", output="b.svg")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
@@ -56,7 +56,7 @@ def test_perturbations_of_a_file_stand_beside_clean_images(
     run, clipsyn, tmp_path, tiny_store, name
 ):
     numbers = tmp_path / "numbers.parquet"
-    clipsyn("robustness", tiny_store.path, "--parquet", numbers)
+    clipsyn("robustness", tiny_store.path, "-o", numbers)
     assert run("-p", "jpeg-*", name=name, output="store.svg").exit_code == 0
     assert run("-p", "jpeg-*", name=name, source=numbers, output="file.svg").exit_code == 0
     assert (tmp_path / "file.svg.csv").read_text() == (tmp_path / "store.svg.csv").read_text()
@@ -65,14 +65,14 @@ def test_perturbations_of_a_file_stand_beside_clean_images(
 def test_of_several_files(clipsyn, tmp_path, tiny_store):
     for name in ("clean", "jpeg-3"):
         file = tmp_path / f"{name}.parquet"
-        clipsyn("zeroshot", tiny_store.path, "-p", name, "--parquet", file)
+        clipsyn("zeroshot", tiny_store.path, "-p", name, "-o", file)
     files = [tmp_path / "clean.parquet", tmp_path / "jpeg-3.parquet"]
     assert clipsyn("plot", "accuracy-matrix", *files, "-o", tmp_path / "a.svg").exit_code == 0
     assert set(pl.read_csv(tmp_path / "a.svg.csv")["perturbation"]) == {"clean", "jpeg-3"}
 
 
 def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):
-    result = clipsyn("plot", "--list")
+    result = clipsyn("plot")
     table = read_table(result.stdout)
     assert result.exit_code == 0
     assert table.column("figure") == [*FIGURES]
@@ -84,7 +84,7 @@ def test_the_list_names_every_figure_and_its_command(clipsyn, read_table):
 
 def test_another_ending_is_refused_before_anything_is_measured(fails, tmp_path):
     words = fails(2, "plot", "accuracy-matrix", tmp_path / "nowhere", "-o", tmp_path / "a.jpg")
-    assert words.endswith("does not say what to draw: end its name in one of .svg, .pdf, .png")
+    assert words.endswith("give a name that ends in .svg, .pdf or .png")
 
 
 def test_a_place_that_cannot_be_written_to(fails, tmp_path, tiny_store):
@@ -104,7 +104,7 @@ def test_several_perturbations_where_one_is_shown(fails, tmp_path, tiny_store):
     assert not (tmp_path / "a.svg").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["upset"], ["upset", "store"], ["-o", "a.svg"]], ids=str)
+@pytest.mark.parametrize("words", [["upset"], ["upset", "store"], ["-o", "a.svg"]], ids=str)
 def test_what_is_missing_is_said(fails, words):
     assert fails(2, "plot", *words).startswith("say which figure, of what and where to: `clipsyn")
 
@@ -119,9 +119,9 @@ def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, missing):
     """Before anything is read; jinja2, which no figure needs, as any code of a command would."""
     script = (
         f"import sys; sys.modules['{missing}'] = None\n"
-        "from clipsyn.cli import main, plot\n"
+        "from clipsyn.cli import main, show\n"
         f"def draw(*_): import {missing}\n"
-        "plot._draw = draw if 'jinja2' in sys.modules else plot._draw\n"
+        "show._draw = draw if 'jinja2' in sys.modules else show._draw\n"
         "main(sys.argv[1:])"
     )
     line = ["plot", "accuracy-matrix", "nowhere", "-o", str(tmp_path / "a.svg")]

@@ -53,8 +53,8 @@ def test_files_hold_every_row(
     clipsyn: Run, router: Path, tiny_store: FeatureStore, tmp_path: Path
 ) -> None:
     csv, parquet = tmp_path / "p.csv", tmp_path / "p.parquet"
-    options = ("-d", "toy", "-s", "train", "-p", "jpeg:3", "--csv", csv, "--parquet", parquet)
-    result = clipsyn("predict", router, tiny_store.path, *options, "--json")
+    options = ("-d", "toy", "-s", "train", "-p", "jpeg:3", "-o", csv, "-o", parquet)
+    result = clipsyn("predict", router, tiny_store.path, *options, "-o", "-")
     assert f"11 rows written to {csv}" in result.stderr
     frame = pl.read_parquet(parquet)
     assert frame.columns == [
@@ -88,7 +88,7 @@ def test_unlabelled_and_unreadable_images(
     said = clipsyn("predict", router, store.path, "-d", "mine").stdout
     assert "accuracy" not in said
     assert said.splitlines()[-1] == "1 image could not be read, without a prediction"
-    row = json.loads(clipsyn("predict", router, store.path, "-d", "mine", "--json").stdout)[2]
+    row = json.loads(clipsyn("predict", router, store.path, "-d", "mine", "-o", "-").stdout)[2]
     assert (row.pop("id"), row.pop("seen")) == ("im002.png", False)
     assert set(row.values()) == {None}
 
@@ -127,7 +127,7 @@ def test_a_folder_of_images(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     router, photos = real
     support = load_router(router).support
-    result = clipsyn("predict", router, photos, "--json")
+    result = clipsyn("predict", router, photos, "-o", "-")
     rows = json.loads(result.stdout)
     assert [row["id"] for row in rows] == [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4)]
     assert {row["weight one"] for row in rows} == {0.5}
@@ -152,9 +152,9 @@ def test_embeddings_can_be_kept(
 ) -> None:
     flat = write_images("flat") / "cat"
     kept = tmp_path / "kept"
-    options = ("--keep", kept, "-p", "jpeg:2", "--json")
+    options = ("--keep", kept, "-p", "jpeg:2", "-o", "-")
     first = clipsyn("predict", real[0], flat, *options)
-    again = clipsyn("predict", real[0], kept, "-d", "cat", "-p", "jpeg:2", "--json")
+    again = clipsyn("predict", real[0], kept, "-d", "cat", "-p", "jpeg:2", "-o", "-")
     assert json.loads(first.stdout) == json.loads(again.stdout)
     assert len(json.loads(first.stdout)) == 4
 
@@ -213,8 +213,8 @@ def test_the_zoo_on_files_that_were_never_in_a_store(clipsyn: Run, tmp_path: Pat
     with tarfile.open(data_dir() / "eval" / "emoji-food" / "test" / "0.tar") as archive:
         names = [name for name in archive.getnames() if name.endswith(".webp")]
         archive.extractall(photos, [archive.getmember(n) for n in names], filter="data")
-    of_store = json.loads(clipsyn("predict", router, store, "--json").stdout)
-    of_files = json.loads(clipsyn("predict", router, photos, "--json").stdout)
+    of_store = json.loads(clipsyn("predict", router, store, "-o", "-").stdout)
+    of_files = json.loads(clipsyn("predict", router, photos, "-o", "-").stdout)
     by_name = {row.pop("id"): row for row in of_store}
     assert len(of_files) == len(by_name) == len(names)
     for row in of_files:

@@ -177,7 +177,7 @@ def test_nothing_is_published_there(fails: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"), [("push", "files that were sent"), ("pull", "files that have arrived")]
+    ("command", "kept"), [("push", "files that were sent"), ("pull", "files that were copied")]
 )
 def test_an_interruption_says_what_is_kept(
     fails: Any, path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kept: str
@@ -190,5 +190,5 @@ def test_an_interruption_says_what_is_kept(
 
     monkeypatch.setattr(Push, "plan", interrupt)
     monkeypatch.setattr(Pull, "plan", interrupt)
-    said = fails(130, command, path, path)
+    said = fails(130, command, path if command == "push" else path.as_uri(), path)
     assert said == f"interrupted; {kept} are kept, run the same command again"

@@ -1,4 +1,4 @@
-"""`clipsyn published`, from a store to the table and its files."""
+"""`clipsyn compare --reference`, from a store to the table and its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 def results(clipsyn: Any, tiny_store: Any, tmp_path: Path) -> Path:
     """Zero-shot accuracies of two backbones on a dataset that no one has published."""
     path = tmp_path / "zeroshot.parquet"
-    assert clipsyn("zeroshot", tiny_store.path, "--parquet", path).exit_code == 0
+    assert clipsyn("zeroshot", tiny_store.path, "-o", path).exit_code == 0
     return path
 
 
@@ -31,23 +31,21 @@ def test_a_table_a_note_and_files(clipsyn: Any, results: Path, tmp_path: Path) -
     )
     value = frame["value"][0]
     theirs = reference(results, one=round(value - 0.02, 4))
-    done = clipsyn(
-        "published", results, "--reference", theirs, "--csv", tmp_path / "c.csv", "--json"
-    )
+    done = clipsyn("compare", results, "--reference", theirs, "-o", tmp_path / "c.csv", "-o", "-")
     assert done.exit_code == 0, done.output
     (row,) = json.loads(done.stdout)
     assert (row["backbone"], row["beyond"], row["source"]) == ("fake/one", True, "A talk")
     assert row["difference"] == pytest.approx(0.02, abs=1e-4)
     assert "note: no number is published for fake/two: not compared" in done.stderr
     assert pl.read_csv(tmp_path / "c.csv")["published"].to_list() == [round(value - 0.02, 4)]
-    text = clipsyn("published", results, "--reference", theirs, "--tolerance", "5").stdout
+    text = clipsyn("compare", results, "--reference", theirs, "--tolerance", "5").stdout
     assert "1 of 1 numbers are within 5 points of the published ones." in text
 
 
 def test_names_of_strangers_reach_no_terminal(clipsyn: Any, results: Path) -> None:
     theirs = reference(results, one=0.5)
     theirs.write_text(theirs.read_text("utf-8").replace("A talk", "A\x1b[31m talk"), "utf-8")
-    done = clipsyn("published", results, "--reference", theirs)
+    done = clipsyn("compare", results, "--reference", theirs)
     assert done.exit_code == 0
     assert "\x1b" not in done.stdout
 
@@ -55,14 +53,22 @@ def test_names_of_strangers_reach_no_terminal(clipsyn: Any, results: Path) -> No
 def test_what_cannot_be_compared_is_one_sentence(
     fails: Any, results: Path, tiny_store: Any, tmp_path: Path
 ) -> None:
-    said = fails(2, "published", results)
+    line = ("compare", results, "--reference")
+    said = fails(2, *line, "openai-zeroshot")
     assert "openai-zeroshot has no number of a backbone of the results (fake/one, fake/two)" in said
     assert said.endswith("another --reference may")
-    assert "is a folder: give a file of results" in fails(2, "published", tiny_store.path)
-    assert "does not exist" in fails(2, "published", tmp_path / "gone.parquet")
-    assert "did you mean openai-zeroshot" in fails(2, "published", results, "--reference", "openai")
+    for file, why in ((tiny_store.path, "is a folder"), (tmp_path / "gone", "does not exist")):
+        assert why in fails(2, "compare", file, "--reference", "openai-zeroshot")
+    assert "did you mean openai-zeroshot" in fails(2, "compare", results, "--reference", "openai")
+    theirs = reference(results, one=0.5)
     other = tmp_path / "other.parquet"
     pl.DataFrame({"x": [1]}).write_parquet(other)
-    assert "holds no results, for want of" in fails(2, "published", other)
+    assert "holds no results, for want of" in fails(2, "compare", other, "--reference", theirs)
     other.write_text("no parquet")
-    assert "cannot be read as results" in fails(2, "published", other)
+    assert "cannot be read as results" in fails(2, "compare", other, "--reference", theirs)
+
+
+def test_options_of_methods_are_not_for_published_numbers(fails: Any, results: Path) -> None:
+    line = ("compare", results, "--reference", "openai-zeroshot")
+    assert "--ensembles is about methods" in fails(2, *line, "--ensembles", "nlc")
+    assert "FIRST and SECOND is about methods" in fails(2, "compare", results, "nlc", *line[2:])

@@ -23,7 +23,7 @@ def test_files_of_analyses_have_their_names(tiny_store, tmp_path):
     table = tmp_path / "oracle.parquet"
     assert (
         CliRunner()
-        .invoke(main, ["oracle", str(tiny_store.path), "-p", "clean", "--parquet", str(table)])
+        .invoke(main, ["oracle", str(tiny_store.path), "-p", "clean", "-o", str(table)])
         .exit_code
         == 0
     )

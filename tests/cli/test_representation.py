@@ -41,7 +41,7 @@ def test_several_groups_have_an_overview(run):
 
 def test_the_numbers_are_those_of_python(run, tiny_store):
     options = ["--samples", 12, "--neighbours", 3, "--seed", 1, "--support", "train"]
-    found = json.loads(run("--json", *options).stdout)
+    found = json.loads(run("-o", "-", *options).stdout)
     expected = representation(tiny_store, samples=12, neighbours=3, seed=1)
     assert [row["value"] for row in found] == expected["value"].to_list()
     assert set(found[0]) == {*RESULT, "bin"}
@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_python(run, tiny_store):
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("--csv", csv, "--parquet", parquet)
+    result = run("-o", csv, "-o", parquet)
     expected = representation(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
     assert pl.read_csv(csv)["value"].to_list() == expected["value"].to_list()

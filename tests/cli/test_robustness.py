@@ -55,7 +55,7 @@ def test_several_datasets_are_shown_by_their_mean(fakes, tiny_store, run):
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
     options = ["-s", "train", "-b", "fake/*", "-p", "jpeg:3", "--reference", "fake/one"]
-    rows = json.loads(run("--json", *options).stdout)
+    rows = json.loads(run("-o", "-", *options).stdout)
     expected = robustness(tiny_store, splits="train", reference="fake/one")
     values = expected["value"].fill_nan(None)
     assert [row["value"] for row in rows] == values.to_list()
@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_evaluate(run, tiny_store):
 
 def test_files_of_the_numbers(run, tmp_path, tiny_store, read_results):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("--csv", csv, "--parquet", parquet)
+    result = run("-o", csv, "-o", parquet)
     expected = robustness(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
     assert read_results(csv)["metric"].to_list() == expected["metric"].to_list()

@@ -69,7 +69,7 @@ def test_a_recipe_that_ships_is_run_by_its_name_in_any_folder(
     result = clipsyn("run", "photos")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "runs" / "zeroshot.csv").is_file()
-    assert "broken.yaml: stages: is missing" in fails(2, "run", "broken")
+    assert "broken.yaml: stages is missing" in fails(2, "run", "broken")
 
 
 def test_a_name_is_no_file(

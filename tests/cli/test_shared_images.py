@@ -40,7 +40,7 @@ def said(store, command: list[str], *options: str) -> str:
 @pytest.mark.parametrize("command", OVER_DATASETS, ids=lambda command: command[0])
 def test_it_is_said(store, command):
     assert NOTE in said(store, command)
-    assert NOTE in said(store, command, "--json")
+    assert NOTE in said(store, command, "-o", "-")
     for datasets in ("birds,cars", "more,cars", "birds"):
         assert "several of these sets" not in said(store, command, "-d", datasets)
 

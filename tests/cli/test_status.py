@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clipsyn.cli.status import describe
+from clipsyn.cli.store import describe
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.watch import Seen
 from tests.cli.conftest import environment
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_it_in_order(tiny_store: FeatureStore) -> None:
 
 
 def test_each_look_is_a_line_of_json(tiny_store: FeatureStore) -> None:
-    status, line = watching(tiny_store.path, "--json")
+    status, line = watching(tiny_store.path, "-o", "-")
     assert status == 0
     cells = len(tiny_store.keys())
     assert json.loads(line) == {"cells": cells, "groups": 0, "done": 0, "blocks": 0, "rate": 0.0}

@@ -84,7 +84,7 @@ class TestLs:
         assert last == "cells: 8; backbones: fake/one, fake/two"
 
     def test_json_has_every_cell(self, clipsyn: Any, path: Path, tiny_store: Any) -> None:
-        rows = json.loads(clipsyn("ls", path, "--json").stdout)
+        rows = json.loads(clipsyn("ls", path, "-o", "-").stdout)
         keys = tiny_store.keys()
         assert [(r["dataset"], r["split"], r["perturbation"], r["backbone"]) for r in rows] == [
             (key.dataset, key.split, key.perturbation, key.backbone) for key in keys
@@ -99,12 +99,12 @@ class TestLs:
         FeatureStore.create(tmp_path / "new")
         said = clipsyn("ls", tmp_path / "new").stdout
         assert f"fill it with `clipsyn extract {tmp_path / 'new'}" in said
-        assert json.loads(clipsyn("ls", tmp_path / "new", "--json").stdout) == []
+        assert json.loads(clipsyn("ls", tmp_path / "new", "-o", "-").stdout) == []
 
     def test_bad_images_are_counted(self, clipsyn: Any, tmp_path: Path, fakes: Any) -> None:
         source = fakes.Source(bad={3: "cut short", 4: "empty"})
         fakes.fill(tmp_path / "bad", sources=[source], max_bad=0.5)
-        (row,) = json.loads(clipsyn("ls", tmp_path / "bad", "--json").stdout)
+        (row,) = json.loads(clipsyn("ls", tmp_path / "bad", "-o", "-").stdout)
         assert (row["images"], row["bad"]) == (20, 2)
 
 
@@ -139,7 +139,7 @@ class TestStatus:
             "finished: sample tables 2, class embeddings 2, image embeddings 8, logits 4, "
             "predictions without logits 4\n"
         )
-        found = json.loads(clipsyn("ls", "--status", path, "--json").stdout)
+        found = json.loads(clipsyn("ls", "--status", path, "-o", "-").stdout)
         assert found == {
             "finished": {
                 "samples": 2,
@@ -160,7 +160,7 @@ class TestStatus:
         assert "unfinished: features/toy/test/clean/fake--one, 1 of 3 blocks done" in said
         assert f"`clipsyn gc {interrupted}` drops them" in said
         assert "commands that were killed, or are running: 1" in said
-        found = json.loads(clipsyn("ls", "--status", interrupted, "--json").stdout)
+        found = json.loads(clipsyn("ls", "--status", interrupted, "-o", "-").stdout)
         assert found["unfinished"] == [
             {"target": "features/toy/test/clean/fake--one", "done": 1, "blocks": 3}
         ]
@@ -172,7 +172,7 @@ class TestVerify:
         result = clipsyn("verify", path)
         assert result.exit_code == 0
         assert result.stdout == f"20 groups of {path} are as they were written\n"
-        assert json.loads(clipsyn("verify", path, "--json").stdout) == {
+        assert json.loads(clipsyn("verify", path, "-o", "-").stdout) == {
             "groups": 20,
             "problems": [],
         }
@@ -196,7 +196,7 @@ class TestVerify:
         said = fails(4, "verify", path)
         assert "2 in all" in said
         assert f"`clipsyn rm {path}" in said
-        found = clipsyn("verify", path, "--json")
+        found = clipsyn("verify", path, "-o", "-")
         assert found.exit_code == 4
         assert json.loads(found.stdout)["problems"] == [flipped, missing]
 
@@ -241,7 +241,7 @@ class TestRm:
         assert clipsyn("rm", path, "-b", "fake/one", "-y").exit_code == 0
         groups = [file.parent for file in path.rglob("*/zarr.json") if "fake--one" in str(file)]
         assert not [group for group in groups if list(group.glob("*/c.*"))]
-        found = json.loads(clipsyn("ls", "--status", path, "--json").stdout)["finished"]
+        found = json.loads(clipsyn("ls", "--status", path, "-o", "-").stdout)["finished"]
         assert found == {
             "samples": 2,
             "classes": 1,

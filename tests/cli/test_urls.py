@@ -136,12 +136,13 @@ def test_the_cache_is_listed_and_cleared(
     own_cache: Path,
     read_table: Any,
 ) -> None:
-    assert "0.0 MB in" in clipsyn("cache").stdout
+    assert f"nothing to remove from {own_cache}" in clipsyn("gc", "--cache").stdout
     clipsyn("zeroshot", server.url)
-    shown = read_table(clipsyn("cache", "ls").stdout)
+    assert "nothing to remove" in clipsyn("gc", "--cache", "--older-than", "1d", "-y").stdout
+    listed = clipsyn("gc", "--cache", "--older-than", "0", "--dry-run").stdout
+    shown = read_table(listed)
     assert shown.column("store") == [server.url]
     assert int(shown.column("groups")[0]) > 5
-    assert "removed 0 groups" in clipsyn("cache", "prune", "--older-than", "1d").stdout
-    assert f"from {own_cache}" in clipsyn("cache", "prune").stdout
-    assert clipsyn("cache", "ls", "--json").stdout == "[]\n"
-    assert "--older-than is for" in fails(2, "cache", "ls", "--older-than", "5d")
+    assert f"from {own_cache}" in clipsyn("gc", "--cache", "--older-than", "0", "-y").stdout
+    assert "nothing to remove" in clipsyn("gc", "--cache", "--older-than", "0").stdout
+    assert "--cache" in fails(2, "gc")

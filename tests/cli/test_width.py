@@ -93,7 +93,7 @@ def test_predictions_and_imports_fit(clipsyn, shown, store, tmp_path):
     router = tmp_path / "router"
     clipsyn("fit", store, "-d", LONG, "--ensemble", "super-learner", "-o", router)
     predictions = tmp_path / "predictions.csv"
-    shown("predict", router, store, "--csv", predictions)
+    shown("predict", router, store, "-o", predictions)
     with predictions.open() as file:
         rows = list(csv.DictReader(file))
     files = []
@@ -122,6 +122,6 @@ def test_into_a_pipe_tables_are_whole(clipsyn, store, monkeypatch):
 
 def test_json_is_not_broken_into_lines(clipsyn, store, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    whole = clipsyn("oracle", store, "--json").stdout
+    whole = clipsyn("oracle", store, "-o", "-").stdout
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
-    assert clipsyn("oracle", store, "--json").stdout == whole
+    assert clipsyn("oracle", store, "-o", "-").stdout == whole

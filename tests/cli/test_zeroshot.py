@@ -44,7 +44,7 @@ def test_it_prints_a_table_for_each_dataset_and_perturbation(run):
 
 
 def test_the_numbers_are_those_of_evaluate(run, tiny_store):
-    rows = json.loads(run("--json").stdout)
+    rows = json.loads(run("-o", "-").stdout)
     assert [row["value"] for row in rows] == zeroshot(tiny_store)["value"].to_list()
     assert list(rows[0]) == list(RESULT)
 
@@ -58,7 +58,7 @@ def test_summary_is_one_table(run):
 
 def test_filters(run):
     def cells(*arguments: str) -> list[tuple[str, ...]]:
-        rows = json.loads(run("--json", *arguments).stdout)
+        rows = json.loads(run("-o", "-", *arguments).stdout)
         return sorted(
             {(r["split"], r["perturbation"], *r["backbones"]) for r in rows if not r["ensemble"]}
         )
@@ -74,7 +74,7 @@ def test_filters(run):
 
 def test_files_are_written_and_said_on_stderr(run, tmp_path, tiny_store, read_results):
     csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
-    result = run("--csv", csv, "--parquet", parquet, "--json")
+    result = run("-o", csv, "-o", parquet, "-o", "-")
     assert result.exit_code == 0
     expected = zeroshot(tiny_store)
     assert pl.read_parquet(parquet).equals(expected)
@@ -106,7 +106,7 @@ def test_unlabelled_datasets_are_mentioned(fakes, tiny_store, run):
         (["-p", "jpeg:x"], 2, "is no perturbation"),
         (["-s", "val"], 2, "unknown split 'val'"),
         (["--prompts", "nothing"], 2, "unknown prompt set 'nothing'"),
-        (["--csv", "nowhere/at/all.csv"], 2, "cannot write nowhere/at/all.csv"),
+        (["-o", "nowhere/at/all.csv"], 2, "cannot write nowhere/at/all.csv"),
     ],
 )
 def test_mistakes_are_one_sentence(run, arguments, code, message):
@@ -148,7 +148,7 @@ def test_a_read_only_store_will_do(run, tiny_store):
 
 def test_twice_the_same_bytes(run, tmp_path):
     one, two = tmp_path / "1.csv", tmp_path / "2.csv"
-    assert run("--csv", one).stdout == run("--csv", two).stdout
+    assert run("-o", one).stdout == run("-o", two).stdout
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -167,7 +167,7 @@ def test_the_command_imports_nothing_heavy(tiny_store: object, tmp_path: Path):
         "main(sys.argv[1:], standalone_mode=False)\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
-    words = ["zeroshot", str(tiny_store.path), "--csv", str(tmp_path / "o.csv")]
+    words = ["zeroshot", str(tiny_store.path), "-o", str(tmp_path / "o.csv")]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
     )

@@ -128,7 +128,7 @@ def test_bad_images_are_named_and_unusual_ones_are_read(
         }
         assert set(np.flatnonzero(~store.valid(key))) == bad
         assert np.isfinite(store.embeddings(key)[store.valid(key)]).all()
-    table = clipsyn("zeroshot", tmp_path / "store", "--json")
+    table = clipsyn("zeroshot", tmp_path / "store", "-o", "-")
     assert table.exit_code == 0, table.stderr
     scored = {row["n"] for row in json.loads(table.stdout) if row["ensemble"] != "chance"}
     assert scored == {10}  # of 15, five are bad

@@ -22,8 +22,15 @@ from click.testing import CliRunner
 from clipsyn.catalog.backbones import cost, known_backbones
 from clipsyn.catalog.datasets import collections, find_dataset
 from clipsyn.cli import main
-from clipsyn.run.plan import Made, plan_recipe, total
-from clipsyn.run.recipe import Recipe, find_recipe, read_recipe, run_recipe
+from clipsyn.run.recipe import (
+    Made,
+    Recipe,
+    find_recipe,
+    plan_recipe,
+    read_recipe,
+    run_recipe,
+    total,
+)
 from clipsyn.run.stages import ExtractStage
 
 ROOT = Path(__file__).parents[2]

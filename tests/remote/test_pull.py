@@ -122,7 +122,7 @@ def test_a_place_where_nothing_is_published(tmp_path: Path, target: Path) -> Non
 
 
 def test_a_store_that_was_not_published(tiny_store: FeatureStore, target: Path) -> None:
-    with pytest.raises(StoreError, match="holds a store that was not published: `clipsyn merge`"):
+    with pytest.raises(StoreError, match="holds a store that was not published: give its path"):
         Pull.plan(str(tiny_store.path), target, {})
 
 

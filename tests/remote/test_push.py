@@ -293,7 +293,7 @@ def test_a_local_store_is_no_destination(
     tiny_store: FeatureStore, other: FeatureStore, fakes: Any
 ) -> None:
     before = fakes.contents(other.path)
-    with pytest.raises(UsageError, match="`clipsyn merge`"):
+    with pytest.raises(UsageError, match="`clipsyn pull`"):
         Push.plan(tiny_store, str(other.path), {}, replace=False)
     assert fakes.contents(other.path) == before
 

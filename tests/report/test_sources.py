@@ -99,7 +99,7 @@ def test_filters_hold_for_every_source(figure, tiny_store):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("few-shot", "evaluate STORE -o FILE"), ("router-weights", "predict ROUTER STORE --parquet")],
+    [("few-shot", "evaluate STORE -o FILE"), ("router-weights", "predict ROUTER STORE -o")],
 )
 def test_what_a_store_alone_has_not(tiny_store, name, line):
     with pytest.raises(UsageError, match=f"not drawn of a store: run `clipsyn {line}"):
@@ -139,7 +139,7 @@ def test_a_figure_that_needs_no_tidy_frame_says_itself_what_is_missing(tmp_path)
     path = tmp_path / "other.parquet"
     FRAME.drop("metric").write_parquet(path)
     figure = FIGURES.load("router-weights")
-    with pytest.raises(UsageError, match="clipsyn predict ROUTER STORE --parquet"):
+    with pytest.raises(UsageError, match="clipsyn predict ROUTER STORE -o"):
         figure.data(frame_of(figure, path))
 
 

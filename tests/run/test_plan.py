@@ -9,8 +9,8 @@ import pytest
 
 from clipsyn.errors import UnknownName
 from clipsyn.extract.plan import Cost
-from clipsyn.run.plan import Made, joined, plan_recipe, total
-from clipsyn.run.recipe import STAGES, Recipe, run_recipe
+from clipsyn.run.recipe import STAGES, Recipe, joined, plan_recipe, run_recipe, total
+from clipsyn.run.stages import Made
 
 EXTRACT = {
     "stage": "extract",
@@ -27,7 +27,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def plan(*stages: dict[str, Any], made: Made | None = None) -> list[Any]:
-    recipe = Recipe.model_validate({"store": "store", "stages": list(stages)})
+    recipe = Recipe.of({"store": "store", "stages": list(stages)})
     return list(plan_recipe(recipe, made))
 
 
@@ -63,7 +63,7 @@ def test_other_prompts_over_a_store_that_is_there(tmp_path: Path, write_images: 
     """Of a cell that the store has, its prompt sets are known."""
     photos = write_images(count=3)
     stage = {"stage": "extract", "backbones": ["tiny-RN/zoo"], "datasets": [str(photos)]}
-    recipe = Recipe.model_validate({"store": "store", "stages": [stage]})
+    recipe = Recipe.of({"store": "store", "stages": [stage]})
     run_recipe(recipe, lambda *_: None)
     (tmp_path / "mine.json").write_text('["a drawing of a {c}."]')
     (same,) = plan(stage)

@@ -70,17 +70,17 @@ class TestReading:
         written = [recipe.store, *(s.output for s in recipe.stages if hasattr(s, "output"))]
         assert {path.parts[:2] for path in written} == {("runs", name.partition("/")[0])}
         assert {getattr(stage, "document", None) for stage in recipe.stages} == {None}
-        exclude = {"stages": {"__all__": {"document"}}}
-        assert recipe.model_dump(exclude=exclude) == of_file.model_dump(exclude=exclude)
+        fields = [vars(stage) | {"document": None} for stage in recipe.stages]
+        assert fields == [vars(stage) | {"document": None} for stage in of_file.stages]
 
     @pytest.mark.parametrize(
         ("stages", "said"),
         [
-            ([{"stage": "extrakt"}], "stage 1: unknown stage, write stage: extract or"),
+            ([{"stage": "extrakt"}], "stage 1: unknown stage 'extrakt', write stage: extract or"),
             ([EXTRACT, {"datasets": ["x"]}], "stage 2: write stage: extract or"),
             (["extract"], "stage 1: write stage: extract or"),
-            ([{"stage": "extract"}], "stage 1 (extract): datasets: is missing"),
-            ([EXTRACT, {"stage": "zeroshot"}], "stage 2 (zeroshot): output: is missing"),
+            ([{"stage": "extract"}], "stage 1 (extract): datasets is missing"),
+            ([EXTRACT, {"stage": "zeroshot"}], "stage 2 (zeroshot): output is missing"),
             (
                 [{"stage": "representation", "output": "x", "seed": -1}],
                 "stage 1 (representation): seed is a whole number of at least 0, not -1",
@@ -101,25 +101,24 @@ class TestReading:
                 [{"stage": "extract", "dataset": ["x"]}],
                 "stage 1 (extract): unknown field 'dataset': did you mean data_root, datasets",
             ),
-            ([EXTRACT | {"splits": "test"}], "stage 1 (extract): splits: is no list"),
             (
                 [EXTRACT | {"max_bad": 2}],
                 "stage 1 (extract): max_bad is a number from 0 to 1",
             ),
             ([EXTRACT | {"workers": 0}], "stage 1 (extract): workers is a whole number from 1 to"),
-            ([EXTRACT | {"datasets": [["x"]]}], "stage 1 (extract): datasets.0: Input should be"),
-            ([], "stages: is empty"),
-            ("extract", "stages: is a single text"),
-            (EXTRACT, "stages: is not a list"),
-            (None, "stages: is not a list"),
+            (
+                [EXTRACT | {"datasets": [["x"]]}],
+                "stage 1 (extract): datasets is texts, not",
+            ),
+            *((wrong, "stages is no list") for wrong in ([], "extract", EXTRACT, None)),
         ],
     )
     def test_a_wrong_stage_is_named(self, write: Any, stages: Any, said: str) -> None:
         assert complaint(write({"store": "s", "stages": stages})).startswith(said)
 
     def test_a_wrong_field_of_the_recipe(self, write: Any) -> None:
-        assert complaint(write({"store": "s"})) == "stages: is missing"
-        assert complaint(write({"stages": [ZEROSHOT]})) == "store: is missing"
+        assert complaint(write({"store": "s"})) == "stages is missing"
+        assert complaint(write({"stages": [ZEROSHOT]})) == "store is missing"
         said = complaint(write({"store": "s", "stages": [ZEROSHOT], "descripton": "x"}))
         assert said == "unknown field 'descripton': did you mean description?"
 
@@ -164,8 +163,13 @@ class TestRunning:
             "backbones": ["fake/one,fake/two"],
         }
         zeroshot = {"stage": "zeroshot", "output": str(tmp_path / "tables" / "zero.shot")}
-        content = {"store": tmp_path / "store", "stages": [extract, zeroshot]}
-        return Recipe.model_validate(content)
+        return Recipe.of({"store": tmp_path / "store", "stages": [extract, zeroshot]})
+
+    @staticmethod
+    def changed(recipe: Recipe, number: int, **fields: Any) -> Recipe:
+        stages = [*recipe.stages]
+        stages[number] = stages[number].replaced(**fields)
+        return Recipe(recipe.store, stages)
 
     @staticmethod
     def run(recipe: Recipe) -> list[Outcome]:
@@ -210,15 +214,12 @@ class TestRunning:
 
     def test_other_settings_of_a_stage(self, recipe: Recipe) -> None:
         self.run(recipe)
-        content = recipe.model_dump(mode="json")
-        content["stages"][1]["backbones"] = ["fake/one"]
-        assert [o.skipped for o in self.run(Recipe.model_validate(content))] == [True, False]
+        other = self.changed(recipe, 1, backbones=["fake/one"])
+        assert [outcome.skipped for outcome in self.run(other)] == [True, False]
 
     def test_a_cell_more(self, recipe: Recipe) -> None:
         self.run(recipe)
-        content = recipe.model_dump(mode="json")
-        content["stages"][0]["perturbations"] = ["clean", "jpeg:3"]
-        first, second = self.run(Recipe.model_validate(content))
+        first, second = self.run(self.changed(recipe, 0, perturbations=["clean", "jpeg:3"]))
         assert (first.skipped, first.did) == (False, "2 of 4 cells made")
         assert not second.skipped
         assert "jpeg-3" in second.report
@@ -233,9 +234,7 @@ class TestRunning:
             manifest.write_text("\n".join(["path,label", *rows]))
 
         label("00001111")
-        content = recipe.model_dump(mode="json")
-        content["stages"][0]["datasets"] = [str(manifest)]
-        recipe = Recipe.model_validate(content)
+        recipe = self.changed(recipe, 0, datasets=[str(manifest)])
         self.run(recipe)
         label("01011111")
         first, second = self.run(recipe)
@@ -278,7 +277,7 @@ class TestImport:
         ]
         mark = "<!-- clipsyn: people: accuracy -->\n<!-- clipsyn end -->\n"
         (tmp_path / "page.md").write_text(mark)
-        return Recipe.model_validate({"store": tmp_path / "store", "stages": stages})
+        return Recipe.of({"store": tmp_path / "store", "stages": stages})
 
     def test_fills_the_store_and_is_skipped_then(self, recipe: Recipe, tmp_path: Path) -> None:
         first, second = (run_recipe(recipe, lambda *_: None) for _ in range(2))

@@ -17,7 +17,7 @@ def run(tiny_store, tmp_path):
     """Function (stages) -> their outcomes; the page goes to a folder that is not there yet."""
 
     def make(*stages: dict[str, Any]) -> list[Outcome]:
-        recipe = Recipe.model_validate({"store": tiny_store.path, "stages": list(stages)})
+        recipe = Recipe.of({"store": tiny_store.path, "stages": list(stages)})
         return run_recipe(recipe, lambda _number, _name: None)
 
     return make

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.cli.extract import extract
+from clipsyn.cli.make import extract
 from clipsyn.errors import (
     DamagedStore,
     MissingCell,

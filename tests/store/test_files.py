@@ -111,7 +111,7 @@ def test_a_missing_file_is_told_from_one_that_may_not_be_read(tmp_path: Path) ->
 def test_a_folder_that_is_a_link_is_damage(tiny_store: FeatureStore, where: str) -> None:
     link(tiny_store.path / where)
     for command in ("verify", "zeroshot"):
-        result = CliRunner().invoke(main, [command, str(tiny_store.path), "--json"])
+        result = CliRunner().invoke(main, [command, str(tiny_store.path), "-o", "-"])
         assert result.exit_code == 4 or (command == "zeroshot" and where.endswith("valid"))
         assert isinstance(result.exception, SystemExit | None)
 
@@ -129,10 +129,10 @@ def test_gc_follows_no_link_out_of_the_store(tiny_store: FeatureStore, tmp_path:
 @pytest.mark.parametrize(
     "grown", [f"{CELL}/image_embedding/c.0.0", "samples/toy/test/sample_id/c.0"]
 )
-def test_merge_copies_no_more_than_was_declared(
+def test_pull_copies_no_more_than_was_declared(
     tiny_store: FeatureStore, tmp_path: Path, grown: str
 ) -> None:
     sparse(tiny_store.path / grown)
-    result = CliRunner().invoke(main, ["merge", str(tmp_path / "lab"), str(tiny_store.path)])
+    result = CliRunner().invoke(main, ["pull", str(tiny_store.path), str(tmp_path / "lab")])
     assert result.exit_code == 4
     assert files.size(tmp_path / "lab") < 1 << 20

@@ -148,7 +148,7 @@ def singles(rows: list[dict[str, Any]]) -> set[str]:
 
 
 class TestCommands:
-    OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "--json")
+    OPTIONS = ("--shots", 4, "--seeds", 1, "--ensembles", "log-avg,nlc", "-o", "-")
 
     def test_evaluate(self, run: Any) -> None:
         rows = json.loads(run("evaluate", "--heads", ",".join(TEXTLESS), *self.OPTIONS).stdout)
@@ -176,7 +176,7 @@ class TestCommands:
             main,
             [
                 "predict",
-                *map(str, (tmp_path / "router", store.path, "--csv", tmp_path / "predicted.csv")),
+                *map(str, (tmp_path / "router", store.path, "-o", tmp_path / "predicted.csv")),
             ],
         )
         assert predicted.exit_code == 0, predicted.output

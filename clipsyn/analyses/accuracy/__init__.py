@@ -27,7 +27,7 @@ Needs no image, no model and no GPU.""",
     examples=(
         "clipsyn zeroshot store",
         "clipsyn zeroshot store -d 'emoji-*' -p clean,jpeg-3 --summary",
-        "clipsyn zeroshot store --json --csv results.csv",
+        "clipsyn zeroshot store -o - -o results.csv",
     ),
     settings=ZeroshotSettings,
     home="clipsyn.analyses.accuracy",

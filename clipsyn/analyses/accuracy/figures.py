@@ -26,7 +26,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         singles(frame).filter(metric="acc1", shots=0, head="zero-shot", classes="all"),
         "zero-shot accuracy of any backbone",
-        "give a store, or what `clipsyn zeroshot STORE --parquet FILE` wrote",
+        "give a store, or what `clipsyn zeroshot STORE -o FILE.parquet` wrote",
     ).unique([*WHERE, "backbone"], keep="first", maintain_order=True)
     if (count := rows.select(WHERE).n_unique()) > _MOST:
         raise UsageError(

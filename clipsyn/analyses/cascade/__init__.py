@@ -87,7 +87,7 @@ chosen on the support split.""",
     examples=(
         "clipsyn cascade store",
         "clipsyn cascade store --ensembles nlc,super-learner --order greedy --within 0.5",
-        "clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 --csv "
+        "clipsyn cascade store -d emoji-food --thresholds 0.5,0.9 --cost my/backbone=17.5 -o "
         "out.csv",
     ),
     settings=CascadeSettings,

@@ -48,7 +48,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         having(frame, "threshold", "rule").filter(pl.col("metric").is_in(_METRICS)),
         "accuracy and cost of cascades",
-        "give a store, or what `clipsyn cascade STORE --parquet FILE` wrote",
+        "give a store, or what `clipsyn cascade STORE -o FILE.parquet` wrote",
     )
     refuse_several(rows)
     threshold = pl.when(pl.col("rule") == GIVEN).then("threshold")  # others differ by dataset

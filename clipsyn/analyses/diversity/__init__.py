@@ -30,14 +30,14 @@ How differently the backbones in STORE err, with zero-shot predictions.
 Error inconsistency, disagreement, double fault, Yule's Q and error consistency (Cohen's kappa) of
 every pair of backbones, and their means; Fleiss' kappa, the entropy of votes, and what only one
 backbone gets right. One dataset and perturbation is shown pair by pair, several by their means;
---csv, --parquet and --json have all pairs with intervals.
+What -o writes has all pairs with intervals.
 
 With --results also whether ensembles gain more where the backbones differ more: correlations of
 each measure with the gain over the best single backbone, over datasets, with 95 % intervals.""",
     examples=(
         "clipsyn diversity store",
         "clipsyn diversity store -d emoji-food -p clean",
-        "clipsyn diversity store --results results.parquet --shots 16 --csv diversity.csv",
+        "clipsyn diversity store --results results.parquet --shots 16 -o diversity.csv",
     ),
     settings=DiversitySettings,
     home="clipsyn.analyses.diversity",

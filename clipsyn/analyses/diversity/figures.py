@@ -29,7 +29,7 @@ def _pairs(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         named_pairs(frame.filter(metric="error_consistency")),
         "error consistency of any two backbones",
-        "give a store, or what `clipsyn diversity STORE --parquet FILE` wrote",
+        "give a store, or what `clipsyn diversity STORE -o FILE.parquet` wrote",
     )
     refuse_several(rows)
     return over_datasets(rows, [*WHERE[1:], "backbone", "other"])
@@ -55,7 +55,7 @@ def _gains(frame: pl.DataFrame) -> pl.DataFrame:
     points = needed(
         rows.join(diverse, on=by, maintain_order="left").filter(known),
         "gain of ensembles beside the diversity of their backbones",
-        "run `clipsyn diversity STORE --results RESULTS --parquet diversity.parquet` and draw that",
+        "run `clipsyn diversity STORE --results RESULTS -o diversity.parquet` and draw that",
     )
     if points["backbones"].n_unique() > 1:
         raise UsageError(

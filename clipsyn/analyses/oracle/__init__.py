@@ -53,7 +53,7 @@ which images only one gets right, or none; which backbones are right together.""
     examples=(
         "clipsyn oracle store",
         "clipsyn oracle store -d emoji-food -p clean --samples food.csv",
-        "clipsyn oracle store -b '*/openai' --details --weights --csv oracle.csv",
+        "clipsyn oracle store -b '*/openai' --details --weights -o oracle.csv",
     ),
     settings=OracleSettings,
     home="clipsyn.analyses.oracle",

@@ -30,7 +30,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     regions = needed(
         frame.filter(metric="region", ensemble="oracle"),
         "region of images that the same backbones get right",
-        "give a store, or what `clipsyn oracle STORE --parquet FILE` wrote",
+        "give a store, or what `clipsyn oracle STORE -o FILE.parquet` wrote",
     )
     refuse_several(regions)
     alone = singles(frame).filter(metric="acc1")

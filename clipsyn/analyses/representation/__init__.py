@@ -39,12 +39,12 @@ How alike the embeddings of the backbones in STORE are, and how sure their logit
 
 Linear CKA, Procrustes distance and mutual nearest neighbours of every pair of backbones: they need
 no labels. With labels, for each backbone: confidence where it is right and where it is wrong,
-cross-entropy and calibration error before and after temperature scaling. --csv, --parquet and
---json have every dataset and pair with intervals.""",
+cross-entropy and calibration error before and after temperature scaling. What -o writes has
+every dataset and pair with intervals.""",
     examples=(
         "clipsyn representation store",
         "clipsyn representation store -d emoji-food --neighbours 5",
-        "clipsyn representation store -b '*/openai' --samples 10000 --csv representation.csv",
+        "clipsyn representation store -b '*/openai' --samples 10000 -o representation.csv",
     ),
     settings=RepresentationSettings,
     home="clipsyn.analyses.representation",

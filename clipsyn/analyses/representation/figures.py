@@ -21,8 +21,8 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         named_pairs(frame.filter(metric="cka")),
         "CKA of any two backbones",
-        "give a store with the embeddings of two, or what `clipsyn representation STORE --parquet "
-        "FILE` wrote",
+        "give a store with the embeddings of two, or what `clipsyn representation STORE -o "
+        "FILE.parquet` wrote",
     )
     refuse_several(rows)
     return over_datasets(rows, [*_ABOUT, "backbone", "other"])

@@ -33,8 +33,8 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     rows = needed(
         having(frame, "bin").drop_nulls("bin"),
         "accuracy by confidence of any backbone",
-        "give a store with labels and logits, or what `clipsyn representation STORE --parquet "
-        "FILE` wrote",
+        "give a store with labels and logits, or what `clipsyn representation STORE -o "
+        "FILE.parquet` wrote",
     )
     refuse_several(rows)
     backbone = pl.col("backbones").list.first().alias("backbone")

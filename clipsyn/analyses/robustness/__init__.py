@@ -35,12 +35,12 @@ What perturbations do to the backbones in STORE, with zero-shot predictions.
 
 Accuracy, its drop, relative robustness and corruption error (mCE); which backbone is best under
 which perturbation, and whether their order changes; the gain of the oracle, and with --results of
-ensembles, under perturbation; curves by severity. Several datasets are shown by their mean; --csv,
---parquet and --json have everything with intervals.""",
+ensembles, under perturbation; curves by severity. Several datasets are shown by their mean; what
+-o writes has everything with intervals.""",
     examples=(
         "clipsyn robustness store",
         "clipsyn robustness store -d emoji-food -p 'fog-*,jpeg-*' --details",
-        "clipsyn robustness store --reference tiny-RN/zoo --results results.parquet --csv "
+        "clipsyn robustness store --reference tiny-RN/zoo --results results.parquet -o "
         "robustness.csv",
     ),
     settings=RobustnessSettings,

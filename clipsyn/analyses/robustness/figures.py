@@ -44,7 +44,7 @@ def _trials(frame: pl.DataFrame) -> list[TrialRows]:
     needed(
         frame.filter(metric="relative_robustness"),
         "accuracy under perturbation",
-        "give a store with such images, or what `clipsyn robustness STORE --parquet FILE` wrote",
+        "give a store with such images, or what `clipsyn robustness STORE -o FILE.parquet` wrote",
     )
     refuse_several(frame, ("split", "prompts"))
     shown = trial_rows(frame)[1]

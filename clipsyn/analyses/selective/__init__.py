@@ -62,7 +62,7 @@ rightly. With --foreign: how well are images of other datasets told by low confi
     examples=(
         "clipsyn selective store",
         "clipsyn selective store --ensembles log-avg,super-learner --accuracy 0.8,0.9",
-        "clipsyn selective store -d emoji-food --foreign 'emoji-*,fashion-mnist' --csv out.csv",
+        "clipsyn selective store -d emoji-food --foreign 'emoji-*,fashion-mnist' -o out.csv",
     ),
     settings=SelectiveSettings,
     home="clipsyn.analyses.selective",

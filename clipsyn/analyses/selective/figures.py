@@ -29,7 +29,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     curves = needed(
         rows.filter(pl.col("coverage").is_not_null(), metric="acc1"),
         "accuracy at any coverage",
-        "give a store, or what `clipsyn selective STORE --parquet FILE` wrote",
+        "give a store, or what `clipsyn selective STORE -o FILE.parquet` wrote",
     )
     refuse_several(curves)
     chosen = rows.filter(pl.col("wished").is_not_null()).drop("coverage")

@@ -6,7 +6,7 @@ from clipsyn.settings import FLAG, NUMBER, SOURCE, Settings, setting
 
 
 class CompareSettings(Settings):
-    """What `clipsyn published` is asked for."""
+    """What `clipsyn compare --reference` is asked for."""
 
     reference: str = setting(
         "openai-zeroshot",

@@ -45,14 +45,14 @@ COMPARED: dict[str, Any] = {
     "beyond": pl.Boolean,  # the tolerance
     "source": pl.String,
 }
-_MADE_BY = "`clipsyn zeroshot STORE --parquet FILE` makes them"
+_MADE_BY = "`clipsyn zeroshot STORE -o FILE.parquet` makes them"
 
 
 def compare(results: pl.DataFrame | Path | str, **settings: Any) -> pl.DataFrame:
     """Zero-shot accuracies of single backbones minus published ones.
 
-    results: a tidy frame, or the Parquet file of `clipsyn zeroshot --parquet` or `clipsyn evaluate
-    -o`. settings: `reference` and `tolerance`, as `clipsyn published` has them. Returns a row for
+    results: a tidy frame, or the Parquet file of `clipsyn zeroshot -o` or `clipsyn evaluate
+    -o`. settings: `reference` and `tolerance`, as `clipsyn compare` has them. Returns a row for
     each number that is published; `COMPARED` has its columns. Raises UsageError where there is
     none, UnknownName for a reference with near matches.
 

@@ -160,21 +160,21 @@ def ensembles_in(
 
 
 def read_results(path: Path) -> pl.DataFrame:
-    """The rows of a file that `clipsyn evaluate -o`, or a command with `--parquet`, has written.
+    """The rows of a file that `clipsyn evaluate -o`, or another command with `-o`, has written.
 
     Without columns that an analysis adds. Raises UsageError for a file that holds something else.
     """
     if path.is_dir() or not path.exists():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(
-            f"{path} {what}: give a file of results, as `clipsyn zeroshot STORE --parquet FILE` or "
-            "`clipsyn evaluate STORE -o FILE` writes it"
+            f"{path} {what}: give a file of results, as `clipsyn zeroshot STORE -o FILE.parquet` "
+            "or `clipsyn evaluate STORE -o FILE.parquet` writes it"
         )
     rows = all_rows(path)
     if lacking := ", ".join(sorted(RESULT.keys() - {*rows.columns})):
         raise UsageError(
             f"{path} holds no results, for want of {lacking}: give a file as "
-            "`clipsyn zeroshot STORE --parquet FILE` writes it"
+            "`clipsyn zeroshot STORE -o FILE.parquet` writes it"
         )
     return rows.select(*RESULT)
 

@@ -144,9 +144,7 @@ def test_gains_of_other_backbones_are_not_compared():
 
 def test_a_frame_without_gains_says_how_to_get_them():
     rows = [one for one in gains() if one["metric"] != "gain"]
-    with pytest.raises(
-        UsageError, match="run `clipsyn diversity STORE --results RESULTS --parquet"
-    ):
+    with pytest.raises(UsageError, match="run `clipsyn diversity STORE --results RESULTS -o"):
         diversity_gain.data(frame(*rows, row("pearson_disagreement", 0.5, dataset=None)))
 
 

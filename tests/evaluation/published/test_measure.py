@@ -140,7 +140,7 @@ def test_why_nothing_is_shared(compare, row: dict[str, Any], said: str) -> None:
 
 
 def test_an_empty_frame_is_a_sentence(compare) -> None:
-    with pytest.raises(UsageError, match="clipsyn zeroshot STORE --parquet FILE"):
+    with pytest.raises(UsageError, match="clipsyn zeroshot STORE -o FILE"):
         compare([], "food101,RN50/openai,0.6,A,,\n")
 
 

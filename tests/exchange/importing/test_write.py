@@ -352,7 +352,7 @@ def test_the_source_is_recorded(bring: Any, mine: Path, tmp_path: Path) -> None:
 
 
 def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
-    """What `--csv` writes is what `import` reads, marks and all; so is a plain file."""
+    """What `-o FILE.csv` writes is what `import` reads, marks and all; so is a plain file."""
     from clipsyn.show.frames import write as write_frame
 
     classes = ["=1+1", "@x", "'=y", "-b", "+a"]

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from clipsyn.cli.declared import settings_options, words_of
 from clipsyn.cli.output import say
 from clipsyn.errors import ClusterError, Interrupted, UsageError
-from clipsyn.run.cluster.settings import LOCAL, ExecutorSettings
+from clipsyn.run.jobs import (
+    LOCAL,
+    Ended,
+    ExecutorSettings,
+    Task,
+    check_all,
+    describe,
+    run_local,
+    shares,
+)
 from clipsyn.settings import Settings, declared
 from clipsyn.show.progress import progress
 from clipsyn.text import advised, line_of
@@ -23,7 +32,6 @@ from clipsyn.text import advised, line_of
 if TYPE_CHECKING:
     from clipsyn.evaluation.settings import ProtocolSettings
     from clipsyn.extract.settings import ExtractSettings
-    from clipsyn.run.cluster.tasks import Ended, Task
     from clipsyn.run.stages import Jobs
     from clipsyn.store.features import FeatureStore
 
@@ -34,7 +42,7 @@ _EVERY = 5.0  # seconds between two looks at what has been made
 executor_options = settings_options(ExecutorSettings)
 
 
-def taken_out(values: dict[str, Any]) -> ExecutorSettings:
+def pop_executor_settings(values: dict[str, Any]) -> ExecutorSettings:
     """Where the work runs; its options are taken out of `values`."""
     return ExecutorSettings(**{name: values.pop(name) for name in declared(ExecutorSettings)})
 
@@ -65,7 +73,7 @@ class Command:
 
 
 @dataclass
-class Work:
+class SharedRun:
     """The work of one command on a store, shared by jobs.
 
     made: how many of `total` (cells, or else tasks) are there.
@@ -81,8 +89,6 @@ class Work:
 
     def run(self) -> bool:
         """Do it; False where it was submitted alone. Raises ClusterError if a task failed."""
-        from clipsyn.run.cluster.tasks import check_all
-
         stop_on_sigterm()
         tasks = self.tasks()
         folder = self.executor.logs / f"{self.command}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -94,42 +100,36 @@ class Work:
         return True
 
     def tasks(self) -> list[Task]:
-        from clipsyn.run.cluster.tasks import shares
-
         if getattr(self.settings, "shard", None):
             raise UsageError("jobs get their shares themselves: leave shard=… out")
         words = [self.command, str(self.store), *words_of(self.settings)]
         return shares(words, self.executor.jobs or 1)
 
     def _run_local(self, tasks: Sequence[Task], folder: Path) -> None:
-        from clipsyn.run.cluster.local import run
-
         _LOG.info(f"{len(tasks)} processes; a log of each in {folder}")
         with self._looking() as look:
-            run(tasks, self.executor, folder, self._told, look)
+            run_local(tasks, folder, self._on_end, look)
 
     def _run_on_slurm(self, tasks: Sequence[Task], folder: Path) -> bool:
-        from clipsyn.run.cluster.slurm import submit, wait
+        from clipsyn.run.slurm import submit, wait
 
         jobs = submit(tasks, lambda task: Command(task.words), self.executor, folder.absolute())
         number = jobs[0].job.job_id.partition("_")[0]
         _LOG.info(f"SLURM job {number}, {len(tasks)} tasks; a log of each in {folder}")
         more = advised("ls", self.store, "--watch")
         _LOG.info(f"`scancel {number}` ends it, `{more}` shows more")
-        if self.executor.detach:
+        if self.executor.of_a_job("detach"):
             return False
         try:
             with self._looking() as look:
-                wait(jobs, self._told, look)
+                wait(jobs, self._on_end, look)
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted(
                 f"no longer waiting: SLURM job {number} goes on, and `scancel {number}` ends it"
             ) from None
         return True
 
-    def _told(self, ended: Ended) -> None:
-        from clipsyn.run.cluster.tasks import describe
-
+    def _on_end(self, ended: Ended) -> None:
         self._ended.append(ended)
         level = logging.WARNING if ended.failure else logging.INFO
         _LOG.log(level, describe(ended))
@@ -154,7 +154,7 @@ class Work:
             yield look
 
 
-def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) -> Work:
+def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) -> SharedRun:
     """An extraction by jobs; raises as `plan_job` does for what cannot work."""
     from clipsyn.extract.job import plan_job
     from clipsyn.store.features import FeatureStore
@@ -165,17 +165,19 @@ def extraction(store: Path, job: ExtractSettings, executor: ExecutorSettings) ->
     def made() -> int:
         return len(wanted.intersection(FeatureStore.open(store).keys())) if is_store(store) else 0
 
-    return Work("extract", store, job, executor, len(wanted), made)
+    return SharedRun("extract", store, job, executor, len(wanted), made)
 
 
-def evaluation(store: FeatureStore, settings: ProtocolSettings, executor: ExecutorSettings) -> Work:
+def evaluation(
+    store: FeatureStore, settings: ProtocolSettings, executor: ExecutorSettings
+) -> SharedRun:
     """An evaluation by jobs, all of which add to one file; raises for what cannot work."""
     from clipsyn.evaluation.loop import gather
 
     if not settings.output:
         raise UsageError("jobs add to one file of results: name it by output=…")
     gather(store, settings)
-    return Work("evaluate", store.path, settings, executor)
+    return SharedRun("evaluate", store.path, settings, executor)
 
 
 def jobs_of(executor: ExecutorSettings) -> Jobs:

@@ -1,7 +1,8 @@
 """Tasks as an array of SLURM jobs, through submitit.
 
 SLURM starts, queues again and cancels them; nothing here does. Whether a job is in the queue is
-asked of ``squeue``, which works without SLURM's accounting.
+asked of ``squeue``: submitit asks ``sacct``, and where a cluster keeps no accounts a job that was
+killed would never end.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.errors import ClusterError
-from clipsyn.run.cluster.settings import ExecutorSettings
-from clipsyn.run.cluster.tasks import Ended, Task, Told
+from clipsyn.run.jobs import Ended, ExecutorSettings, OnTaskEnd, Task
 
 if TYPE_CHECKING:
     from submitit import Job
 
+_MINUTES = 240  # that a job may run
 _REQUEUES = 1000  # times that a job may reach its time limit
 _SHORTEST, _LONGEST = 1.0, 15.0  # seconds between two looks at the queue
 _LATE = 10.0  # seconds after which the result of a job, written on its node, can be seen here
@@ -84,22 +85,21 @@ def submit(
 
 def _parameters(tasks: Sequence[Task], settings: ExecutorSettings) -> dict[str, Any]:
     """What submitit is told; options of the user's own come last, so that they count."""
-    more: dict[str, Any] = {"requeue": True}
-    more |= {name: value or True for name, value in settings.slurm.items()}
+    more = {"requeue": True, **settings.of_sbatch}
+    memory = settings.of_a_job("memory")
     asked = {
         "job_name": f"clipsyn-{tasks[0].words[0]}",
-        "time": settings.time,
-        "partition": settings.partition,
-        "cpus_per_task": settings.cpus_per_job,
-        "gpus_per_node": settings.gpus_per_job or None,
-        "mem": f"{round(1024 * settings.memory_per_job)}M" if settings.memory_per_job else None,
+        "time": settings.of_a_job("time") or _MINUTES,
+        "cpus_per_task": settings.of_a_job("cpus"),
+        "gpus_per_node": settings.of_a_job("gpus") or None,
+        "mem": f"{round(1024 * memory)}M" if memory else None,
         "array_parallelism": len(tasks),
     }
     fixed = {"wckey": None, "stderr_to_stdout": True, "additional_parameters": more}
     return {name: value for name, value in asked.items() if value is not None} | fixed
 
 
-def wait(submitted: Sequence[Submitted], told: Told, look: Callable[[], None]) -> None:
+def wait(submitted: Sequence[Submitted], on_end: OnTaskEnd, look: Callable[[], None]) -> None:
     """Return when all jobs have ended, however often SLURM queues one again meanwhile."""
     running = {one.job.job_id: one for one in submitted}
     gone: dict[str, float] = {}  # since when a job without a result is not in the queue
@@ -116,7 +116,7 @@ def wait(submitted: Sequence[Submitted], told: Told, look: Callable[[], None]) -
                 ended = Ended(one.task, one.log, _LOST, 1)
             if ended:
                 del running[name]
-                told(ended)
+                on_end(ended)
         look()
         if running:
             time.sleep(pause)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from clipsyn.cli import main
 from clipsyn.cli.declared import words_of
-from clipsyn.cli.executor import Command
+from clipsyn.cli.jobs import Command
 from clipsyn.errors import ClusterError, UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.extract.settings import ExtractSettings
-from clipsyn.run.cluster.settings import ExecutorSettings
+from clipsyn.run.jobs import ExecutorSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import leftovers, unfinished
@@ -72,7 +72,7 @@ def test_words_of_an_extraction_give_the_same_settings(values: dict[str, Any]) -
             "support": st.none() | NAME,
             "base_to_new": st.booleans(),
             "budget": st.floats(0, 1e6),
-            "output": NAME.map(lambda name: Path(name.replace("/", "_"))),
+            "output": NAME.map(lambda name: Path(f"{name.replace('/', '_')}.parquet")),
             "workers": st.integers(1, 9),
         },
     )
@@ -81,6 +81,7 @@ def test_words_of_an_evaluation_give_the_same_settings(values: dict[str, Any]) -
     settings = ProtocolSettings(**values)
     given = read_back("evaluate", words_of(settings))
     again = {name: given[name] for name in declared(ProtocolSettings)}
+    again["output"] = next(iter(given["output"].files), None)
     assert ProtocolSettings(**again) == settings
 
 
@@ -142,7 +143,7 @@ def test_a_dry_run_shows_the_tasks_and_starts_none(
         (["--on", "local"], "--on local needs --jobs"),
         (["--jobs", "2"], "--jobs is for jobs: add --on local or --on slurm"),
         (["--on", "local", "--jobs", "2", "--shard", "1/2"], "leave --shard out"),
-        (["--on", "local", "--jobs", "2", "--partition", "x"], "--partition is for SLURM"),
+        (["--on", "local", "--jobs", "2", "--slurm", "qos=x"], "--slurm is for SLURM"),
         (["--on", "moon", "--jobs", "2"], "'moon' is not one of"),
     ],
 )
@@ -247,8 +248,8 @@ stages:
 
 
 def test_a_recipe_waits_for_its_jobs(fails: Any) -> None:
-    said = fails(2, "run", "quickstart", "--on", "slurm", "--jobs", "2", "--detach")
-    assert said == "a stage needs what the one before has made: leave --detach out"
+    said = fails(2, "run", "quickstart", "--on", "slurm", "--jobs", "2", "--slurm", "detach=true")
+    assert said == "a stage needs what the one before has made: leave detach out of --slurm"
 
 
 class TestCommand:
@@ -270,13 +271,13 @@ class TestCommand:
         def interrupted(*_: Any) -> None:
             sys.exit(-1)
 
-        monkeypatch.setattr("clipsyn.cli.catalog.say_tables", interrupted)
+        monkeypatch.setattr("clipsyn.cli.output.say_tables", interrupted)
         with pytest.raises(SystemExit) as raised:
             Command(("catalog", "perturbations"))()
         assert raised.value.code == -1
 
     def test_it_leaves_sigterm_to_who_runs_it(self) -> None:
-        from clipsyn.cli.executor import stop_on_sigterm
+        from clipsyn.cli.jobs import stop_on_sigterm
 
         def ours(*_: object) -> None:
             """Of submitit: it waits for another signal."""

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from clipsyn.run.cluster import local
-from clipsyn.run.cluster.local import cores_of, run
-from clipsyn.run.cluster.settings import ExecutorSettings
-from clipsyn.run.cluster.tasks import Ended, Task, shares
+from clipsyn.run import jobs as jobs_module
+from clipsyn.run.jobs import Ended, Task, cores_of, run_local, shares
 
 CODE = """
 import os, signal, sys, time
@@ -37,11 +35,10 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
     (tmp_path / "standin.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
 
-    def start(word: str, jobs: int = 3, look: Callable[[], None] = lambda: None, **more: Any):
+    def start(word: str, jobs: int = 3, look: Callable[[], None] = lambda: None):
         told: list[Ended] = []
-        settings = ExecutorSettings(on="local", jobs=jobs, **more)
-        monkeypatch.setattr(local, "COMMAND", (sys.executable, str(tmp_path / "standin.py")))
-        run(shares([word], jobs), settings, tmp_path / "logs", told.append, look)
+        monkeypatch.setattr(jobs_module, "COMMAND", (sys.executable, str(tmp_path / "standin.py")))
+        run_local(shares([word], jobs), tmp_path / "logs", told.append, look)
         return sorted(told, key=lambda ended: ended.task.number)
 
     return start
@@ -70,13 +67,9 @@ def test_a_signal_without_a_name_has_a_number(shared: Any) -> None:
 
 
 def test_tasks_share_the_gpus_that_are_seen(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    seen = [one.log.read_text().split()[1] for one in shared("gpus", 2, gpus_per_job=2)]
-    assert seen == ["0,1", "2,3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
-    (ended, other) = shared("gpus", 2, gpus_per_job=1)
-    assert "2/2 GPU-7" in other.log.read_text()
-    assert "1/2 5" in ended.log.read_text()
+    seen = [one.log.read_text().split()[:2] for one in shared("gpus", 3)]
+    assert seen == [["1/3", "5"], ["2/3", "GPU-7"], ["3/3", "5"]]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are pinned on Linux alone")
@@ -85,14 +78,13 @@ def test_tasks_have_cores_of_their_own_while_there_are_enough(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7, 8})
 
-    def cores(jobs: int, count: int | None = None) -> list[list[int]]:
-        return [cores_of(Task(number, jobs, ()), count) for number in range(1, jobs + 1)]
+    def cores(jobs: int) -> list[list[int]]:
+        return [cores_of(Task(number, jobs, ())) for number in range(1, jobs + 1)]
 
     assert cores(2) == [[2, 3], [5, 7]]
     assert cores(5) == [[2], [3], [5], [7], [8]]
     assert cores(7) == [[2], [3], [5], [7], [8], [2], [3]]
-    assert cores(2, 4) == [[2, 3, 5, 7], [8, 2, 3, 5]]
-    assert cores(1, 99) == [[2, 3, 5, 7, 8]]
+    assert cores(1) == [[2, 3, 5, 7, 8]]
 
 
 def test_what_stops_the_launcher_stops_its_tasks(shared: Any, tmp_path: Path) -> None:

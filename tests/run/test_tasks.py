@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipsyn.errors import ClusterError
-from clipsyn.run.cluster.tasks import Ended, Task, check_all, describe, shares
+from clipsyn.run.jobs import Ended, Task, check_all, describe, shares
 
 
 def ended(number: int, log: Path, failure: str = "", status: int = 0) -> Ended:

@@ -1,4 +1,4 @@
-"""`clipsyn plot`."""
+"""`clipsyn report` and `plot`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,48 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.declared import settings_options
-from clipsyn.cli.options import Destination, StorePath, say_written, with_options
-from clipsyn.cli.output import say, say_rows
+from clipsyn.cli.declared import settings_command, settings_options
+from clipsyn.cli.options import Destination, StorePath, with_options
+from clipsyn.cli.output import say, say_rows, say_written
 from clipsyn.errors import UsageError
 from clipsyn.report import FIGURES
+from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.settings import Drawn
 
 if TYPE_CHECKING:
     from clipsyn.show.figure import Figure
+
+
+def _report(store: Path, **values: Any) -> None:
+    from clipsyn.report.page import write_page
+    from clipsyn.store.features import FeatureStore
+
+    settings = ReportSettings(**values)
+    page = write_page(FeatureStore.open(store), settings)
+    say(f"{page}: {page.stat().st_size / 1e3:,.0f} kB, open it in a browser")
+
+
+report = settings_command(
+    "report",
+    ReportSettings,
+    _report,
+    short="Write a page to read about a store.",
+    about="""\
+Write one HTML page about STORE, for a reader who has five minutes.
+
+The answer comes first: which backbones, which combination, what it gains over the backbone that is
+best on the support, at what cost, and how sure that is. Then figures, tables that can be sorted,
+images that only one backbone gets right, caveats, and where the weights come from. The page opens
+from a file, without a network.
+
+Clean images are what the answer is about, where the store has any; --perturb names others. A store
+that is not complete, or holds imported predictions alone, gets what can be said of it.""",
+    examples=(
+        "clipsyn report store -o report.html",
+        "clipsyn report store --results results.parquet --images photos -o report.html",
+        "clipsyn report store -d 'emoji-*' --measured cascade=cascade.parquet -o report.html",
+    ),
+)
 
 
 def _line(figure: Figure) -> dict[str, str]:
@@ -26,16 +59,14 @@ def _plot(
     name: str | None,
     sources: tuple[Path, ...],
     output: Path | None,
-    *,
-    listed: bool,
     **selection: Any,
 ) -> None:
-    if listed:
+    if name is None and output is None:
         say_rows([_line(FIGURES.load(figure)) for figure in FIGURES])
     elif not (name and sources and output):
         raise UsageError(
             "say which figure, of what and where to: `clipsyn plot NAME STORE -o figure.pdf`; "
-            "`clipsyn plot --list` says which figures there are"
+            "`clipsyn plot` says which figures there are"
         )
     else:
         _draw(name, sources, output, Drawn(**selection))
@@ -46,9 +77,8 @@ def _draw(name: str, sources: tuple[Path, ...], output: Path, drawn: Drawn) -> N
 
     from clipsyn.report.plot import frame_of
     from clipsyn.show import frames
-    from clipsyn.show.figure import format_of, save
+    from clipsyn.show.figure import save
 
-    format_of(output)
     figure = FIGURES.load(name)
     data = figure.data(frame_of(figure, sources, drawn))
     save(figure(data).figure, output)
@@ -62,17 +92,17 @@ plot = click.command(
     "plot",
     short_help="Draw a figure of a store or of results.",
     help="""\
-Draw the figure NAME of SOURCE, a store or the Parquet file of a command's --parquet or -o.
+Draw the figure NAME of SOURCE, a store or the Parquet file that a command wrote by -o.
 
 The ending of the output says the format: .svg, .pdf or .png. A CSV file beside it, figure.svg.csv
 for figure.svg, has the numbers that are drawn. Of several SOURCEs the numbers stand in one figure.
 
 Without filters all that is in a file is drawn, and of a store what its analysis takes. For other
-settings of the analysis, draw the file that its command wrote. --list says which figures there are,
-and which command each shows the numbers of.
+settings of the analysis, draw the file that its command wrote. Without a NAME the figures
+are listed, with the command whose numbers each shows.
 
 \b
-clipsyn plot --list
+clipsyn plot
 clipsyn plot accuracy-matrix store -p clean -o accuracy.pdf
 clipsyn plot gains results.parquet store -p clean -o gains.svg""",
 )(
@@ -87,9 +117,13 @@ clipsyn plot gains results.parquet store -p clean -o gains.svg""",
                 type=StorePath(),
                 envvar="CLIPSYN_STORE",
             ),
-            click.option("-o", "--output", type=Destination(), help="The file to write."),
+            click.option(
+                "-o",
+                "--output",
+                type=Destination(".svg", ".pdf", ".png"),
+                help="The file to write.",
+            ),
             *settings_options(Drawn),
-            click.option("--list", "listed", is_flag=True, help="Say which figures there are."),
         ],
     )
 )

@@ -1,4 +1,4 @@
-"""`clipsyn extract`."""
+"""Commands that make cells: extract, split and import."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.declared import settings_command
-from clipsyn.cli.executor import executor_options, extraction, stop_on_sigterm, taken_out
-from clipsyn.cli.output import say, say_lines
+from clipsyn.cli.declared import settings_command, settings_options
+from clipsyn.cli.jobs import executor_options, extraction, pop_executor_settings, stop_on_sigterm
+from clipsyn.cli.options import Destination, output_option, with_options
+from clipsyn.cli.output import Output, say, say_lines, say_rows
 from clipsyn.cli.sentences import flags_of, with_flags
+from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.extract.settings import ExtractSettings
+from clipsyn.images.settings import SplitSettings
 from clipsyn.text import advised, line_of
 
 if TYPE_CHECKING:
     from clipsyn.extract.plan import Plan
     from clipsyn.extract.work import Work
-    from clipsyn.run.cluster.settings import ExecutorSettings
+    from clipsyn.images.split import Division
+    from clipsyn.run.jobs import ExecutorSettings
 
 _LOG = logging.getLogger("clipsyn")
 
@@ -28,7 +32,7 @@ def _extract(store: Path, *, dry_run: bool, **values: Any) -> None:
     from clipsyn.extract.job import load_job, plan_job, run_job
     from clipsyn.show.progress import progress
 
-    executor = taken_out(values)
+    executor = pop_executor_settings(values)
     job = ExtractSettings(**values)
     if not executor.is_here:
         _extract_by_jobs(store, job, executor, dry_run)
@@ -131,7 +135,7 @@ What is there is skipped; what was interrupted goes on where it stopped.""",
         "clipsyn extract store -b openai -d imagenet1k -s val -p clean,imagenet-c:3 --data-root "
         "/data",
         "clipsyn extract store -b ViT-B-32/openai,mine=local-dir:run7/ -d photos/ --dry-run",
-        "clipsyn extract store -b openai -d paper -s test --on slurm --jobs 16 --gpus-per-job 1",
+        "clipsyn extract store -b openai -d paper -s test --on slurm --jobs 16 --slurm gpus=1",
     ),
     more=[
         *executor_options,
@@ -141,4 +145,98 @@ What is there is skipped; what was interrupted goes on where it stopped.""",
             help="Show the plan and stop; without weights or images, from the catalogue.",
         ),
     ],
+)
+
+
+def _split(images: Path, *, output: Path, replace: bool, **values: Any) -> None:
+    from clipsyn.images.split import split as divided
+
+    division = divided(images, output, replace=replace, **values)
+    for note in division.notes():
+        say(f"note: {note}", fg="yellow", err=True)
+    rows = _rows(division)
+    say_rows(rows)
+    names = ",".join(row["split"] for row in rows if row["split"] != "conflicting")
+    root = division.root_beyond(output.parent)
+    line = ["extract", "STORE", "-d", str(output), "-s", names]
+    line += ["--data-root", str(root)] if root else []
+    say(f"written to {output}: next, `{advised(*line)}`")
+
+
+def _rows(division: Division) -> list[dict[str, Any]]:
+    """Images and classes of each split that has any."""
+    from clipsyn.images.split import SPLITS
+
+    rows = []
+    for side, name in SPLITS.items():
+        labels = division.labels[division.side == side]
+        classes = len({*labels[labels >= 0].tolist()})
+        if len(labels):
+            rows.append({"split": name, "images": len(labels), "classes": classes or None})
+    return rows
+
+
+split = click.command(
+    "split",
+    short_help="Divide labelled images into train and test.",
+    help="""\
+Divide the labelled images of IMAGES, a folder or a manifest, into train and test.
+
+Writes a manifest for `clipsyn extract`, with the column split, and its class names beside it. Each
+class has the same share in test. Images of the same content are on the same side. Unlabelled images
+(no label in a manifest, beside the class folders in a folder) are kept apart as the split
+unlabelled; images with several labels as conflicting. See docs/datasets.md.
+
+\b
+clipsyn split photos -o photos.csv
+clipsyn split labels.csv -o split.csv --test 0.3 --seed 1 --unlabelled unsorted""",
+)(
+    with_options(
+        _split,
+        [
+            click.argument("images", type=click.Path(path_type=Path)),
+            click.option(
+                "-o",
+                "--output",
+                type=Destination(".csv", ".parquet"),
+                required=True,
+                help="The manifest to write, .csv or .parquet.",
+            ),
+            *settings_options(SplitSettings),
+            click.option("--replace", is_flag=True, help="Replace a manifest that is there."),
+        ],
+    )
+)
+
+_FILES = click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+
+
+def _import(store: Path, files: tuple[Path, ...], *, output: Output, **values: Any) -> None:
+    from clipsyn.exchange.importing.summary import imported_table
+    from clipsyn.exchange.importing.write import import_files
+
+    imported = import_files(store, files, ImportSettings(**values))
+    output.show(imported, lambda shown: {"": (imported_table(shown),)})
+
+
+import_ = settings_command(
+    "import",
+    ImportSettings,
+    _import,
+    short="Bring predictions made elsewhere into a store.",
+    about="""\
+Bring predictions, logits or embeddings that were made elsewhere into STORE as cells.
+
+FILES are CSV, Parquet, npy, npz or pt, folders of them, folders of clip-retrieval, or what
+`clipsyn export` has written. Rows are found by id, never by place (but for --row-order), among the
+samples of the dataset; a new dataset gets its samples from the file. All commands that need only
+predictions then show them beside extracted backbones.""",
+    examples=(
+        "clipsyn import store mine.csv -d emoji-food -b mine",
+        "clipsyn import store logits.npy -d emoji-food --kind logits --ids ids.txt",
+        "clipsyn import store features/Food101-ViT-B-32 -d food101 --row-order",
+        "clipsyn import store contrast.csv -d contrast -p contrast",
+    ),
+    arguments=[_FILES],
+    more=[output_option()],
 )

@@ -13,9 +13,8 @@ import polars as pl
 import pytest
 
 from clipsyn.errors import ClusterError
-from clipsyn.run.cluster.settings import ExecutorSettings
-from clipsyn.run.cluster.slurm import queued_of, submit
-from clipsyn.run.cluster.tasks import shares
+from clipsyn.run.jobs import ExecutorSettings, shares
+from clipsyn.run.slurm import queued_of, submit
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.unfinished import leftovers, unfinished
 
@@ -199,7 +198,7 @@ def accuracies(store: Path) -> list[Any]:
 
 
 def test_slurm_refuses_what_it_does_not_have(slurm: Any, tmp_path: Path) -> None:
-    settings = ExecutorSettings(on="slurm", jobs=1, partition="nowhere")
+    settings = ExecutorSettings(on="slurm", jobs=1, slurm={"partition": "nowhere"})
     with pytest.raises(ClusterError, match=r"SLURM did not take the jobs: .*partition"):
         submit(shares(["extract"], 1), lambda task: print, settings, tmp_path)
 

@@ -1,4 +1,4 @@
-"""`clipsyn push`, `pull`: cells of a store are published at a URL, and copied from one."""
+"""Commands that copy cells: pull, push and export."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import cell_filters, dry_run_option
+from clipsyn.cli.options import cell_filters, dry_run_option, store_argument
 from clipsyn.cli.output import say, say_rows
+from clipsyn.cli.store import by_kind
 from clipsyn.errors import UsageError
+from clipsyn.exchange.exporting import LAYOUTS
 from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
     from clipsyn.remote.push import Push
     from clipsyn.store.folders import Place
+    from clipsyn.store.union import Offer
 
 
 class LocalStore(click.Path):
@@ -89,22 +92,45 @@ def _write_card(plan: Push, url: str) -> None:
     plan.describe(card(published, where=plan.remote.shown))
 
 
-@click.command(short_help="Copy published cells into a store.")
-@click.argument("url")
+@click.command(short_help="Copy cells of other stores, or published ones, into a store.")
+@click.argument("sources", nargs=-1, required=True)
 @click.argument("store", type=LocalStore())
+@click.option("--link", is_flag=True, help="Of folders: give files a second name, not copies.")
 @cell_filters(prompts=True)
 @dry_run_option("copied")
-def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
-    """Copy the cells that are published at URL into STORE, which is made if it is not there.
+def pull(sources: Sequence[str], store: Path, link: bool, dry_run: bool, **filters: Any) -> None:
+    """Copy cells of SOURCES into STORE, which is made if it is not there.
 
-    Cells bring their samples and class embeddings along. Every file is compared with what was
-    published. A cell is seen when all of it is there. After an interruption the same command goes
-    on.
+    SOURCES are stores in folders, or the URLs or folders that stores were pushed to. Cells bring
+    their samples and class embeddings along. A cell that is there already stays as it is. Where one
+    name stands for two things, of other weights, images or settings, the fields that differ are
+    named, and nothing is copied from that source; of several stores in folders, from none.
+
+    Every file of a published store is compared with what was published. A cell is seen when all of
+    it is there. After an interruption the same command goes on.
 
     \b
+    clipsyn pull alice bob lab
     clipsyn pull https://example.org/clip store
-    clipsyn pull s3://lab/clip store --backbones 'tiny-*' --perturb clean
+    clipsyn pull s3://lab/clip store --backbones 'tiny-*' --perturb clean --dry-run
     """
+    folders = [Path(source) for source in sources if _is_folder(source)]
+    if folders:
+        _merge(store, folders, filters, dry_run, link)
+    for source in sources:
+        if not _is_folder(source):
+            _pull(source, store, filters, dry_run)
+
+
+def _is_folder(source: str) -> bool:
+    """Whether it is a store in a folder, and no published one."""
+    from clipsyn.names import is_url
+    from clipsyn.store.marker import is_published, is_store
+
+    return not is_url(source) and is_store(Path(source)) and not is_published(source)
+
+
+def _pull(url: str, store: Path, filters: Mapping[str, Any], dry_run: bool) -> None:
     from clipsyn.remote.pull import Pull
     from clipsyn.show.progress import progress
 
@@ -117,6 +143,44 @@ def pull(url: str, store: Path, dry_run: bool, **filters: Any) -> None:
         with progress("MB") as counters:
             plan.carry_out(counters)
         say(f"pulled: `{advised('ls', store)}` shows what is there")
+
+
+def _merge(
+    into: Path, stores: Sequence[Path], filters: Mapping[str, Any], dry_run: bool, link: bool
+) -> None:
+    from clipsyn.show.progress import progress
+    from clipsyn.store.merge import plan_merge
+
+    plan = plan_merge(into, stores, filters)
+    if len(plan.conflicts) > 1:
+        for conflict in plan.conflicts:
+            say(conflict.said)
+    plan.check()
+    for offer in plan.offers:
+        _say_offer(offer)
+    groups = sum(len(offer.take) for offer in plan.offers)
+    if dry_run:
+        for offer in plan.offers:
+            for group in offer.take:
+                say(group.name)
+    elif groups:
+        with progress("groups") as counters:
+            plan.carry_out(counters, link=link)
+        say(f"added {counted(groups, 'group')} to {into}")
+
+
+def _say_offer(offer: Offer) -> None:
+    if offer.take:
+        kinds = by_kind(offer.counts())
+        say(f"{offer.store}: {kinds} ({offer.size / 1e6:,.1f} MB); {_there(offer)}")
+    else:
+        say(f"{offer.store}: nothing new; {_there(offer)}")
+    for note in offer.notes():
+        say(note)
+
+
+def _there(offer: Offer) -> str:
+    return f"{counted(offer.there, 'group is', 'groups are')} there already"
 
 
 def _say_table(sizes: Mapping[Place, int], there: Sequence[Place]) -> None:
@@ -145,3 +209,39 @@ def _say_size(groups: int, size: int, there: int, what: str) -> None:
         say(f"{counted(groups, 'group')} {what}, {size / 1e6:,.1f} MB; {already}")
     else:
         say(f"nothing {what}: {already}")
+
+
+@click.command(short_help="Write cells as files for other tools.")
+@store_argument
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="Whose files: see above.",
+)
+@cell_filters()
+def export(store: Path, output: Path, layout: str, **filters: tuple[str, ...] | None) -> None:
+    """Write cells of STORE into the new folder OUTPUT, for other tools or as a data set.
+
+    \b
+    npz           one file a cell
+    huggingface   parquet with a card, as the library datasets and the hub read
+
+    The numbers have the bits of the store's, and `clipsyn import STORE OUTPUT` reads them back.
+
+    \b
+    clipsyn export store embeddings -d emoji-food -b tiny-RN/zoo
+    clipsyn export store for-the-hub --layout huggingface -p clean
+    """
+    from clipsyn.exchange.exporting.export import export as write
+    from clipsyn.show.progress import progress
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.select import select
+
+    opened = FeatureStore.open(store)
+    with progress() as counters:
+        manifest = write(opened, output, select(opened, **filters), layout, counters)
+    cells = len(manifest.cells)
+    say(f"{counted(cells, 'cell')} written to {output}, with README.md and export.json")

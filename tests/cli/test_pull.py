@@ -1,4 +1,4 @@
-"""`clipsyn merge`: what it says, and how it ends."""
+"""`clipsyn pull` from stores in folders: what it says, and how it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_it_says_what_each_store_adds(
     clipsyn: Any, alice: Path, bob: Path, tmp_path: Path, fakes: Any
 ) -> None:
     lab = tmp_path / "lab"
-    result = clipsyn("merge", lab, alice, bob)
+    result = clipsyn("pull", alice, bob, lab)
     assert result.exit_code == 0
     first, second, last = result.stdout.splitlines()
     assert first.startswith(
@@ -35,7 +35,7 @@ def test_it_says_what_each_store_adds(
     assert last == f"added 9 groups to {lab}"
     assert "cells: 3; backbones: fake/one, fake/two" in clipsyn("ls", lab).stdout
     assert clipsyn("verify", lab, "--deep").exit_code == 0
-    again = clipsyn("merge", lab, bob)
+    again = clipsyn("pull", bob, lab)
     assert again.stdout == f"{bob}: nothing new; 7 groups are there already\n"
 
 
@@ -43,7 +43,7 @@ def test_a_dry_run_lists_the_groups_and_writes_nothing(
     clipsyn: Any, alice: Path, bob: Path, fakes: Any
 ) -> None:
     before = fakes.contents(alice)
-    _, *groups = clipsyn("merge", alice, bob, "--dry-run").stdout.splitlines()
+    _, *groups = clipsyn("pull", bob, alice, "--dry-run").stdout.splitlines()
     assert groups == [
         "classes/toy/simple/fake--two",
         "features/toy/test/clean/fake--two",
@@ -54,17 +54,17 @@ def test_a_dry_run_lists_the_groups_and_writes_nothing(
 
 def test_filters_choose_what_comes_along(clipsyn: Any, fails: Any, alice: Path, bob: Path) -> None:
     lab = alice.parent / "lab"
-    clipsyn("merge", lab, alice, bob, "-b", "*/two", "-p", "clean")
+    clipsyn("pull", alice, bob, lab, "-b", "*/two", "-p", "clean")
     assert clipsyn("ls", lab).stdout.splitlines()[-1] == "cells: 1; backbones: fake/two"
     assert clipsyn("verify", lab, "--deep").exit_code == 0
-    said = fails(2, "merge", lab, alice, "-b", "fake/two")
+    said = fails(2, "pull", alice, lab, "-b", "fake/two")
     assert f"unknown backbone 'fake/two': did you mean fake/one? `clipsyn ls {alice}`" in said
-    said = fails(4, "merge", lab, alice, bob, "-b", "fake/two", "-p", "jpeg:3")
+    said = fails(4, "pull", alice, bob, lab, "-b", "fake/two", "-p", "jpeg:3")
     assert "nothing in STORE matches" in said
 
 
 def test_linked_files_are_the_same_files(clipsyn: Any, alice: Path, tmp_path: Path) -> None:
-    assert clipsyn("merge", tmp_path / "lab", alice, "--link").exit_code == 0
+    assert clipsyn("pull", alice, tmp_path / "lab", "--link").exit_code == 0
     for chunk in alice.rglob("c.*"):
         assert chunk.samefile(tmp_path / "lab" / chunk.relative_to(alice))
 
@@ -73,12 +73,12 @@ def test_every_conflict_is_named_and_nothing_is_merged(
     clipsyn: Any, fails: Any, alice: Path, tmp_path: Path, fakes: Any
 ) -> None:
     other = fakes.fill(tmp_path / "other", [fakes.Encoder(weights="x")]).path
-    said = fails(4, "merge", tmp_path / "lab", alice, other)
+    said = fails(4, "pull", alice, other, tmp_path / "lab")
     assert said.startswith(f"nothing was merged into {tmp_path / 'lab'}: classes/toy/simple/fake--")
     assert "(backbone.weights: " in said
     assert "(and 2 more); give one of the two another name" in said
     assert not (tmp_path / "lab").exists()
-    listed = clipsyn("merge", tmp_path / "lab", alice, other).stdout.splitlines()
+    listed = clipsyn("pull", alice, other, tmp_path / "lab").stdout.splitlines()
     assert [line.split(" is made")[0] for line in listed] == [
         "classes/toy/simple/fake--one",
         "features/toy/test/clean/fake--one",
@@ -87,6 +87,6 @@ def test_every_conflict_is_named_and_nothing_is_merged(
 
 
 def test_what_cannot_be(fails: Any, clipsyn: Any, alice: Path, tmp_path: Path) -> None:
-    assert "Missing argument 'STORES...'" in fails(2, "merge", alice)
-    assert "cannot be merged into itself" in fails(2, "merge", alice, alice)
-    assert "is no feature store" in fails(4, "merge", alice, tmp_path / "absent")
+    assert "Missing argument 'SOURCES...'" in fails(2, "pull", alice)
+    assert "cannot be merged into itself" in fails(2, "pull", alice, alice)
+    assert "there is no published store at" in fails(4, "pull", tmp_path / "absent", alice)

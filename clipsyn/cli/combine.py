@@ -1,4 +1,4 @@
-"""`clipsyn predict`."""
+"""`clipsyn fit` and `predict`: routers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,81 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsyn.cli.options import Destination, Report, Source, report_options
-from clipsyn.cli.output import say
+from clipsyn.cli.declared import settings_command
+from clipsyn.cli.options import Destination, Source, output_option
+from clipsyn.cli.output import Output, say
 from clipsyn.errors import RouterMismatch, UsageError
-from clipsyn.text import counted
+from clipsyn.router.settings import FitSettings
+from clipsyn.text import advised, counted
 
 if TYPE_CHECKING:
     from clipsyn.names import FeatureKey
     from clipsyn.router.fitted import FittedRouter
     from clipsyn.router.predict import Predictions
     from clipsyn.show.table import Tables
+
+
+def _fit(store: Path, *, output: Path, replace: bool, **values: Any) -> None:
+    from clipsyn.router.artefact import check_vacant, write
+    from clipsyn.router.fit import fit_router
+    from clipsyn.store.features import FeatureStore
+
+    check_vacant(output, replace=replace)
+    router = fit_router(FeatureStore.open(store), **values)
+    write(output, router, replace=replace)
+    say(_outcome(router))
+    say(f"written to {output}: next, `{advised('predict', output, 'IMAGES')}`")
+
+
+def _outcome(router: FittedRouter) -> str:
+    """What it was fitted on, and what the support lacks."""
+    support = router.support
+    shots = f"{support.shots} shots, seed {support.seed}" if support.shots else "all there are"
+    lines = [
+        f"{router.method}, {len(router.backbones)} backbones, fitted on {support.samples:,} images "
+        f"of {router.n_classes:,} classes of {support.dataset}/{support.split} ({shots})"
+    ]
+    if router.sampled:
+        lines.append(f"of these a sample of {router.sampled:,}, which is what memory holds")
+    if support.classes_short:
+        lines.append(f"classes with fewer images than that: {support.classes_short:,}")
+    if support.classes_empty:
+        lines.append(f"classes with none: {support.classes_empty:,}")
+    if support.accuracy is not None:
+        lines.append(
+            f"it gets {100 * support.accuracy:.1f} % of these very images right, which says little "
+            "about others"
+        )
+    return "; ".join(lines)
+
+
+fit = settings_command(
+    "fit",
+    FitSettings,
+    _fit,
+    short="Fit a router on labelled images of a store.",
+    about="""\
+Fit an ensemble on labelled images of STORE and write it, with all it needs, to a folder.
+
+What is written predicts without STORE, and refuses what it was not fitted on. See
+docs/fitting.md for the names of ensembles and heads.""",
+    examples=(
+        "clipsyn fit store -d emoji-food --shots 16 -o router",
+        "clipsyn fit store -d emoji-food --ensemble nlc:weight_map=linear -b 'tiny-*' -o router",
+        "clipsyn fit store -d photos --ensemble super-learner --head tip-adapter --shots 4 -o "
+        "router",
+    ),
+    more=[
+        click.option(
+            "-o",
+            "--output",
+            type=Destination(makes_folder=""),
+            required=True,
+            help="The folder to write.",
+        ),
+        click.option("--replace", is_flag=True, help="Replace a router that is there."),
+    ],
+)
 
 _SHOWN = 10  # rows, and classes
 
@@ -44,7 +109,7 @@ _SHOWN = 10  # rows, and classes
 )
 @click.option(
     "--keep",
-    type=Destination(is_made=True),
+    type=Destination(makes_folder=""),
     help="A store for the embeddings of the images; without it they are dropped.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
@@ -58,7 +123,7 @@ _SHOWN = 10  # rows, and classes
 @click.option(
     "--plugins", is_flag=True, help="Let the router use an ensemble or head of another package."
 )
-@report_options
+@output_option()
 def predict(
     router: Path,
     images: str,
@@ -68,7 +133,7 @@ def predict(
     perturb: str,
     keep: Path | None,
     plugins: bool,
-    report: Report,
+    output: Output,
     **settings: Any,
 ) -> None:
     """Predict IMAGES with ROUTER, a folder that `clipsyn fit` made.
@@ -78,7 +143,7 @@ def predict(
     weight each backbone has. Accuracy too, if there are labels of the same classes.
 
     \b
-    clipsyn predict router photos/ --csv predictions.csv
+    clipsyn predict router photos/ -o predictions.csv
     clipsyn predict router store -d emoji-food -s test -p jpeg-3
     """
     from clipsyn.names import parse_perturbation
@@ -104,7 +169,7 @@ def predict(
     else:
         settings = {"splits": [split], "perturbations": [label], **settings}
         predictions = _of_images(fitted, images, keep, settings)
-    report.show(predictions.frame, lambda shown: _tables(fitted, replace(predictions, frame=shown)))
+    output.show(predictions.frame, lambda shown: _tables(fitted, replace(predictions, frame=shown)))
 
 
 def _of_images(

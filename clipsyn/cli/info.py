@@ -1,0 +1,272 @@
+"""`clipsyn info` and `catalog`: where cells come from, and what is known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsyn.cli.options import cell_filters, json_option, output_option, store_argument
+from clipsyn.cli.output import STDOUT, Output, say, say_document, say_json, say_lines, say_tables
+from clipsyn.cli.sentences import with_flags
+from clipsyn.errors import UsageError
+from clipsyn.text import counted, printable
+
+if TYPE_CHECKING:
+    from clipsyn.exchange.origins.made import Made, Run
+    from clipsyn.show.table import Cell, Tables
+
+Names = tuple[str, ...] | None
+
+
+def made_of(store: Path, filters: Mapping[str, Names], group: str | None = None) -> list[Made]:
+    """Where the cells come from that pass the filters, or that a group is of."""
+    from clipsyn.exchange.origins.made import made
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import cells_of_group
+    from clipsyn.store.select import select
+
+    opened = FeatureStore.open(store)
+    return made(opened, cells_of_group(opened, group) if group else select(opened, **filters))
+
+
+def say_citations(cells: Sequence[Made], output: Output) -> None:
+    """What to cite for cells, as BibTeX; what nothing is known for, on standard error."""
+    from clipsyn.exchange.origins.cite import citations
+
+    found = citations(cells)
+    if output.json(found.json()):
+        return
+    say_document(found.bibtex())
+    for sentence in found.unknown:
+        say(f"note: {sentence}", fg="yellow", err=True)
+
+
+def say_provenance(cells: Sequence[Made], output: Output) -> None:
+    """How cells were made, and of which weights and images, each once."""
+    from clipsyn.exchange.origins.made import distinct_runs
+    from clipsyn.exchange.origins.tables import images_table, weights_table
+
+    if output.json([cell.json() for cell in cells]):
+        return
+    for number, (run, made) in enumerate(distinct_runs(cells).items(), 1):
+        say_lines(f"{number}. {printable(_cells(made))}")
+        for line in _run(run, made):
+            say(f"   {line}")
+        say("")
+    say_tables({"": (weights_table(cells), images_table(cells))})
+
+
+def _cells(made: Sequence[Made]) -> str:
+    if len(made) == 1:
+        return str(made[0].key)
+    counts = {
+        field: len({getattr(cell.key, field) for cell in made})
+        for field in ("backbone", "dataset", "perturbation")
+    }
+    said = ", ".join(counted(count, field) for field, count in counts.items())
+    return f"{len(made):,} cells: {said}"
+
+
+def _run(run: Run, made: Sequence[Made]) -> Iterator[str]:
+    yield from run.commands or ("command: not recorded",)
+    whens = sorted(_spoken(cell.when) for cell in made if cell.when)
+    when = " to ".join(dict.fromkeys((whens[0], whens[-1]))) if whens else "date: not recorded"
+    hosts = list(dict.fromkeys(host for cell in made for host in cell.run.hosts))
+    yield f"{when}{f' on {_several(hosts)}' if hosts else ''}"
+    if run.made_by:
+        yield f"made by: {run.made_by}"
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions)
+    yield versions or "versions: not recorded"
+    if run.device:
+        yield f"device: {run.device}"
+
+
+def _spoken(when: str) -> str:
+    """A date as people write it; one of another form as it is."""
+    day, mark, time = when.removesuffix("+00:00").partition("T")
+    return f"{day} {time} UTC" if mark and when.endswith("+00:00") else when
+
+
+def _several(hosts: Sequence[str]) -> str:
+    return ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
+
+
+_FLAGS = {"download": "--download"}  # of `clipsyn extract`
+_HEADERS = {
+    "image_size": "pixels",
+    "embed_dim": "width",
+    "image_params_m": "image M",
+    "text_params_m": "text M",
+    "image_gflops": "image GFLOPs",
+    "text_gflops": "text GFLOPs",
+}
+
+
+@click.command(short_help="List known backbones, datasets or perturbations.")
+@click.argument(
+    "kind", type=click.Choice(["backbones", "datasets", "perturbations"]), metavar="KIND"
+)
+@output_option()
+def catalog(kind: str, output: Output) -> None:
+    """List what clipsyn knows by name: KIND is backbones, datasets or perturbations.
+
+    Backbones come with what they cost. Any other model of open_clip works too: ARCHITECTURE/TAG,
+    hf-hub:ORG/REPO, local-dir:PATH or ARCHITECTURE@CHECKPOINT.
+
+    Datasets come with size, metric, licence and origin. Any other images work too: [NAME=]PATH of a
+    folder with a sub-folder per class, of a .csv or .parquet manifest (path, label, split, id), of
+    a webdataset, or of Parquet files of Hugging Face. The names emoji, shipped and paper stand for
+    several datasets. Nothing is downloaded unless an extraction says --download.
+
+    Perturbations are what `clipsyn extract --perturb` can do to images, by group:
+
+    \b
+    NAME:SEVERITY     one of them, severities 1 (mild) to 5
+    GROUP:SEVERITY    all of a group
+    GROUP             all of a group at all severities
+
+    \b
+    clipsyn catalog backbones
+    clipsyn catalog datasets -o -
+    """
+    listed = {"backbones": _backbones, "datasets": _datasets, "perturbations": _perturbations}
+    listed[kind](output)
+
+
+def _backbones(output: Output) -> None:
+    from clipsyn.catalog.backbones import cost, known_backbones
+
+    rows = [
+        {"backbone": backbone.name, "collection": collection, **asdict(facts)}
+        for collection, members in known_backbones().items()
+        for backbone in members
+        if (facts := cost(backbone.name)) is not None
+    ]
+    output.show(rows, _costs)
+    if STDOUT not in output.files:
+        say("GFLOPs are for one image or one text, 2 per multiply-add; M is millions.", err=True)
+
+
+def _costs(rows: list[dict[str, Any]]) -> dict[str, Tables]:
+    from clipsyn.show.tables import table_of
+
+    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+    return {"": (table_of(shown, headers=_HEADERS, right=list(_HEADERS)),)}
+
+
+def _cell(value: str | float | None) -> Cell:
+    """Three significant digits: costs range over four orders of magnitude."""
+    from clipsyn.show.table import UNKNOWN, Cell
+
+    if value is None:
+        return UNKNOWN
+    return Cell(f"{value:.3g}" if isinstance(value, float) else str(value), value)
+
+
+def _datasets(output: Output) -> None:
+    from clipsyn.catalog.datasets import available
+
+    rows = [
+        {**asdict(info), "where": info.where, "get": with_flags(info.get, _FLAGS)}
+        for info in available()
+    ]
+    output.show(rows, _facts)
+    if STDOUT not in output.files:
+        say(
+            "torchvision, webdataset: found under --data-root; `-o -` adds aliases, all splits, "
+            "how to get the images, and what to watch out for.",
+            err=True,
+        )
+
+
+def _facts(rows: list[dict[str, Any]]) -> dict[str, Tables]:
+    from clipsyn.show.tables import table_of
+
+    shown = [
+        {
+            "dataset": row["name"],
+            "classes": row["classes"],
+            "test n": row["splits"].get("test", {}).get("n"),
+            **{name: row[name] for name in ("metric", "licence", "where")},
+        }
+        for row in rows
+    ]
+    return {"": (table_of(shown),)}
+
+
+def _perturbations(output: Output) -> None:
+    from clipsyn.images.perturb import available
+
+    rows: list[dict[str, Any]] = [
+        {
+            "group": info.group,
+            "perturbation": name,
+            "severities": "1-5" if info.graded else "all equal",
+            "version": info.version,
+            "what it does": info.doc,
+        }
+        for name, info in available().items()
+    ]
+    output.show(rows, _effects)
+
+
+def _effects(rows: list[dict[str, Any]]) -> dict[str, Tables]:
+    from clipsyn.show.tables import table_of
+
+    return {"": (table_of([{k: v for k, v in row.items() if k != "version"} for row in rows]),)}
+
+
+@click.command(short_help="Say how a store, or one group of it, was made.")
+@store_argument
+@click.argument("group", required=False)
+@click.option("--provenance", is_flag=True, help="Who made the cells, of what, on whose terms.")
+@click.option("--bibtex", is_flag=True, help="What to cite for the cells.")
+@cell_filters("With --provenance or --bibtex, as all filters: of which cells.")
+@json_option
+def info(
+    store: Path,
+    group: str | None,
+    provenance: bool,
+    bibtex: bool,
+    output: Output,
+    **filters: tuple[str, ...] | None,
+) -> None:
+    """Say as JSON how STORE was made: format, backbones, datasets; or all about one GROUP.
+
+    With --provenance: by which command, versions and device each cell was made, and when; from
+    which weights and images, and under which licence.
+
+    With --bibtex: what to cite for the cells, which is the method and the software, weights by
+    their tags, datasets and perturbations of the catalogue. What nothing is known for is named on
+    standard error.
+
+    \b
+    clipsyn info store
+    clipsyn info store features/emoji-food/test/clean/tiny-RN--zoo
+    clipsyn info store --provenance -d emoji-food -b tiny-RN/zoo
+    clipsyn info store --bibtex -d food101 -b 'ViT-*'
+    """
+    from clipsyn.store.features import FeatureStore
+    from clipsyn.store.inventory import describe, describe_group
+
+    chosen = {name: names for name, names in filters.items() if names}
+    if provenance and bibtex:
+        raise UsageError("give one of --provenance and --bibtex")
+    if provenance or bibtex:
+        if group and chosen:
+            raise UsageError("a GROUP is of one place: leave the filters away, or the GROUP")
+        cells = made_of(store, filters, group)
+        (say_citations if bibtex else say_provenance)(cells, output)
+        return
+    if chosen:
+        raise UsageError(
+            "filters choose cells for --provenance or --bibtex: add one, or give a GROUP"
+        )
+    opened = FeatureStore.open(store)
+    described = describe_group(opened, group) if group else describe(opened)
+    if not output.json(described):
+        say_json(described)

@@ -1,1 +1,0 @@
-"""Commands that share one job, run elsewhere: as processes of this machine, or by SLURM."""
