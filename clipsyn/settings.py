@@ -28,7 +28,6 @@ class Kind(NamedTuple):
     """What a setting takes; `read` gives the value as it is kept, or raises ValueError."""
 
     words: str
-    annotation: Any  # in a recipe
     read: Callable[[Any], Any]
 
 
@@ -102,25 +101,25 @@ def _curve(value: Any) -> tuple[Shots, ...]:
     return tuple(dict.fromkeys(map(_shots, _several(value))))
 
 
-FLAG = Kind("true or false", bool, _flag)
-WHOLE = Kind("a whole number", int, _whole)
-NUMBER = Kind("a number", float, _number)
-TEXT = Kind("a text", str, _text)
-NAMES = Kind("names, or patterns with *", tuple[str, ...], _names)
-TEXTS = Kind("texts", tuple[str, ...], _names)  # which the command line leaves as they are
-NUMBERS = Kind("numbers", tuple[float, ...], _numbers)
-COSTS = Kind("numbers by name", dict[str, float], _costs)
-PAIRS = Kind("texts by name", dict[str, str], _pairs)
-PATH = Kind("a path", Path, _path)
-PATHS = Kind("paths", tuple[Path, ...], _paths)
-SOURCE = Kind("a name or a path", str, _text)
-FILES = Kind("paths by name", dict[str, str], _pairs)
+FLAG = Kind("true or false", _flag)
+WHOLE = Kind("a whole number", _whole)
+NUMBER = Kind("a number", _number)
+TEXT = Kind("a text", _text)
+NAMES = Kind("names, or patterns with *", _names)
+TEXTS = Kind("texts", _names)  # which the command line leaves as they are
+NUMBERS = Kind("numbers", _numbers)
+COSTS = Kind("numbers by name", _costs)
+PAIRS = Kind("texts by name", _pairs)
+PATH = Kind("a path", _path)
+PATHS = Kind("paths", _paths)
+SOURCE = Kind("a name or a path", _text)
+FILES = Kind("paths by name", _pairs)
 READ = (PATH, PATHS, SOURCE, FILES)  # what may name a file that is read
-OUTPUT = Kind("a path of a file to write", Path, _path)
-GROWING = Kind("a path of a file to add to", Path, _path)  # whose folder is made
+OUTPUT = Kind("a path of a file to write", _path)
+GROWING = Kind("a path of a file to add to", _path)  # whose folder is made
 WRITTEN = (OUTPUT, GROWING)
-SHOTS = Kind("full or a number of images a class", Shots, _shots)
-CURVE = Kind("full or numbers of images a class", tuple[Shots, ...], _curve)
+SHOTS = Kind("full or a number of images a class", _shots)
+CURVE = Kind("full or numbers of images a class", _curve)
 
 
 @dataclass(eq=False, repr=False)

@@ -20,7 +20,7 @@ from clipsyn.evaluation.selection import Selection
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.exchange.importing.settings import ImportSettings
 from clipsyn.extract.settings import ExtractSettings
-from clipsyn.report.page_settings import ReportSettings
+from clipsyn.report.settings import ReportSettings
 from clipsyn.settings import REQUIRED, Setting, Settings, declared, defaults
 
 WIDTH = 100

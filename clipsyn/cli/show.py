@@ -12,8 +12,7 @@ from clipsyn.cli.options import Destination, StorePath, with_options
 from clipsyn.cli.output import say, say_rows, say_written
 from clipsyn.errors import UsageError
 from clipsyn.report import FIGURES
-from clipsyn.report.page_settings import ReportSettings
-from clipsyn.report.settings import Drawn
+from clipsyn.report.settings import Drawn, ReportSettings
 
 if TYPE_CHECKING:
     from clipsyn.show.figure import Figure

@@ -21,8 +21,8 @@ from clipsyn.evaluation.results.data import agreeing, check_data
 from clipsyn.evaluation.results.predictions import subjects
 from clipsyn.evaluation.selection import Selection
 from clipsyn.names import CLEAN, FeatureKey
-from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.plot import read_frame, selected
+from clipsyn.report.settings import ReportSettings
 from clipsyn.settings import declared
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.overlap import sharing

@@ -12,9 +12,9 @@ import polars as pl
 from clipsyn.exchange.origins.made import portable
 from clipsyn.names import CLEAN, FeatureKey
 from clipsyn.report.evidence import EVALUATE, Evidence
-from clipsyn.report.grids import Cell, Grid, count, decimal, grid_of_lines, words
 from clipsyn.report.html import Html, paragraphs
-from clipsyn.report.means import main_part
+from clipsyn.report.standings import main_part
+from clipsyn.report.tables import Cell, Grid, count, decimal, words
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.inventory import describe
 from clipsyn.store.overlap import sample_tables, shared_notes
@@ -103,24 +103,24 @@ def dataset_grid(shown: Iterable[Place], prompts: Mapping[tuple[str, str], list[
             "backbones": count(len(place.backbones)),
             "masked": count(place.masked),
             "licence of the images": words(place.samples.licence),
-        }.items()
+        }
         for place in shown
     ]
     note = (
         "masked: images that some backbone could not read, or has no answer for. They keep their "
         "row and do not count."
     )
-    return grid_of_lines("Datasets", lines, note)
+    return Grid("Datasets", lines, note)
 
 
 def backbone_grid(evidence: Evidence) -> Grid:
     """A line for each backbone: where its weights come from, and what they are."""
     about = describe(evidence.store)
     lines = [
-        _weights(name, about, evidence.gflops.get(name)).items()
+        _weights(name, about, evidence.gflops.get(name))
         for name in dict.fromkeys(key.backbone for key in evidence.keys)
     ]
-    return grid_of_lines("Backbones and their weights", lines)
+    return Grid("Backbones and their weights", lines)
 
 
 def _weights(name: str, about: Mapping[str, Any], gflops: float | None) -> dict[str, Cell]:

@@ -13,7 +13,7 @@ from clipsyn.analyses import ANALYSES
 from clipsyn.analyses.spec import Analysis
 from clipsyn.errors import UsageError
 from clipsyn.names import fingerprint
-from clipsyn.report.page_settings import ReportSettings
+from clipsyn.report.settings import ReportSettings
 from clipsyn.run.stages import (
     Jobs,
     Made,

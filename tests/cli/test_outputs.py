@@ -22,7 +22,7 @@ from clipsyn.cli.options import Destination, Source
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.settings import ProtocolSettings
 from clipsyn.images.split import split
-from clipsyn.report.page_settings import ReportSettings
+from clipsyn.report.settings import ReportSettings
 from clipsyn.show import frames
 from clipsyn.store.features import FeatureStore
 

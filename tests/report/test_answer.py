@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from clipsyn.report.answer import answer
-from clipsyn.report.choice import choose
+from clipsyn.report.answer import answer, choose
 from clipsyn.report.standings import backbones, methods, oracle
 from clipsyn.report.tables import dataset_grid
 
@@ -240,9 +239,7 @@ class TestDatasets:
     def table(self, zeroshot, frame):
         choice = choose(methods(frame), {})
         grid = dataset_grid(evidence(zeroshot, frame), choice)
-        heads = [head.text for head in grid.heads]
-        rows = [[text(cell.text) for cell in row] for row in grid.rows]
-        return [dict(zip(heads, row, strict=True)) for row in rows]
+        return [{head: text(cell.text) for head, cell in line.items()} for line in grid.lines]
 
     def test_where_choices_differ_each_is_named_with_its_gain(self, zeroshot, results):
         pets, food = self.table(zeroshot, results((0.06, -0.03), 0.001))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from clipsyn.report.choice import choose
+from clipsyn.report.answer import choose
 from clipsyn.report.standings import methods
 
 HALF = 0.01  # width of the intervals of gains

@@ -10,9 +10,9 @@ import pytest
 
 from clipsyn.analyses import ANALYSES
 from clipsyn.report.evidence import MEASURED, Evidence, gather
-from clipsyn.report.grids import grid_of_table
-from clipsyn.report.page_settings import ReportSettings
-from clipsyn.report.sections import folded
+from clipsyn.report.page import folded
+from clipsyn.report.settings import ReportSettings
+from clipsyn.report.tables import grid_of_table
 from clipsyn.show.table import NOTHING, paragraph
 from clipsyn.show.tables import Measure, measures_table, table_of
 
@@ -44,8 +44,8 @@ def test_every_number_of_a_command_is_there(name, evidence):
     texts = [
         re.sub("<[^>]*>", "", text)
         for grid in shown.grids
-        for row in grid.rows
-        for cell in row
+        for line in grid.lines
+        for cell in line.values()
         for text in (cell.text, cell.note)
     ]
     assert sorted(expected) == sorted(text for text in texts if text not in ("", NOTHING))
@@ -57,7 +57,7 @@ def test_what_was_not_measured_has_none(evidence):
 
 
 def test_tables_too_large_for_a_page_stay_away(evidence, monkeypatch):
-    monkeypatch.setattr("clipsyn.report.sections._MOST_CELLS", 5)
+    monkeypatch.setattr("clipsyn.report.page._MOST_CELLS", 5)
     assert folded("zeroshot", evidence) is None
 
 
@@ -74,16 +74,19 @@ class TestGridOfTable:
         return grid_of_table(measures_table(self.lines, self.columns, **about))
 
     def test_an_interval_stands_behind_its_number(self, grid):
-        assert [head.text for head in grid.heads] == ["method", "top-1"]
-        ((_, first), (_, second)) = grid.rows
+        assert [*grid.heads] == ["method", "top-1"]
+        first, second = (line["top-1"] for line in grid.lines)
         assert (first.text, first.note) == ("50.0", "40.0\N{EN DASH}60.0")
         assert (second.text, second.note) == ("25.0", "")
 
     def test_numbers_are_sorted_and_the_best_is_marked(self, grid):
-        assert [(row[1].by, row[1].best) for row in grid.rows] == [(50, True), (25, False)]
+        assert [(line["top-1"].by, line["top-1"].best) for line in grid.lines] == [
+            (50, True),
+            (25, False),
+        ]
 
     def test_names_are_escaped(self, grid):
-        assert grid.rows[0][0].text == "<bdi>a&lt;b</bdi>"
+        assert grid.lines[0]["method"].text == "<bdi>a&lt;b</bdi>"
 
     def test_notes_are_one_line(self, grid):
         assert (grid.caption, grid.note) == ("Methods", "what it means")
@@ -96,7 +99,7 @@ class TestGridOfTable:
 
     def test_a_paragraph_has_no_columns(self):
         grid = grid_of_table(paragraph("all\nthat is said"))
-        assert (grid.heads, grid.rows, grid.note) == ((), (), "all that is said")
+        assert (grid.heads, grid.lines, grid.note) == ({}, [], "all that is said")
 
 
 def test_an_interval_without_its_number_stays_a_column():

@@ -7,9 +7,9 @@ import math
 import polars as pl
 import pytest
 
-from clipsyn.report.grids import count, decimal, grid_of, share, share_of, words
 from clipsyn.report.html import Html, html, listed, named, safe
-from clipsyn.report.means import Mean
+from clipsyn.report.standings import Mean
+from clipsyn.report.tables import count, decimal, grid_of, share, share_of, words
 from clipsyn.show.table import NOTHING
 
 
@@ -61,26 +61,27 @@ class TestGridOf:
 
     def test_a_frame_is_shown_as_it_is(self):
         grid = grid_of(self.frame, "numbers", "")
-        assert [(head.text, head.right) for head in grid.heads] == [
+        assert [*grid.heads.items()] == [
             ("name", False),
             ("value", True),
             ("n", True),
             ("best", False),
             ("backbones", False),
         ]
-        assert [cell.text for cell in grid.rows[0]] == [
+        assert [cell.text for cell in grid.lines[0].values()] == [
             named("a<b"),
             "0.1235",
             "1,000",
             named("yes"),
             named("x, y"),
         ]
-        assert [cell.text for cell in grid.rows[1]] == [NOTHING, NOTHING, "2", named("no"), NOTHING]
+        texts = [cell.text for cell in grid.lines[1].values()]
+        assert texts == [NOTHING, NOTHING, "2", named("no"), NOTHING]
         assert grid.note == ""
 
     def test_what_is_too_much_for_a_page_is_counted(self):
         grid = grid_of(pl.concat([self.frame] * 100), "numbers", "the rest is elsewhere")
-        assert len(grid.rows) == 150
+        assert len(grid.lines) == 150
         assert grid.note == "50 more rows: the rest is elsewhere"
 
 

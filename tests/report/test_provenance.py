@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from clipsyn.report.evidence import gather
-from clipsyn.report.page_settings import ReportSettings
 from clipsyn.report.provenance import (
     backbone_grid,
     caveats,
@@ -18,6 +17,7 @@ from clipsyn.report.provenance import (
     summary,
     title,
 )
+from clipsyn.report.settings import ReportSettings
 from clipsyn.show.table import NOTHING
 
 MANY = 120
@@ -31,13 +31,11 @@ def told(store, **settings) -> str:
 
 def cells(grid) -> dict[str, dict[str, str]]:
     """The cells of a grid by the names of rows and columns, without markup."""
-    heads = [head.text for head in grid.heads]
-    return {
-        re.sub("<[^>]*>", "", row[0].text): {
-            head: re.sub("<[^>]*>", "", cell.text) for head, cell in zip(heads, row, strict=True)
-        }
-        for row in grid.rows
-    }
+    lines = [
+        {head: re.sub("<[^>]*>", "", cell.text) for head, cell in line.items()}
+        for line in grid.lines
+    ]
+    return {next(iter(line.values())): line for line in lines}
 
 
 class TestCaveats:

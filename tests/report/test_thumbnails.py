@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from clipsyn.errors import UsageError
-from clipsyn.report.thumbnails import Thumbnails
-from clipsyn.report.unique import Example
+from clipsyn.report.unique import Example, Thumbnails
 
 PLACE = ("photos", "test")
 

@@ -51,8 +51,8 @@ def test_one_backbone_alone_has_none(answered):
 def test_the_table_counts_images(answered):
     answers = {"a": [0, 0, 1, 0], "b": [0, 1, 1, 1]}
     grid = unique_grid(oracle(answered(answers, [0, 0, 0, 0])))
-    assert [head.text for head in grid.heads] == ["dataset", "images", "a", "b"]
-    ((_, images, one, other),) = grid.rows
+    assert [*grid.heads] == ["dataset", "images", "a", "b"]
+    ((_, images, one, other),) = map(dict.values, grid.lines)
     assert (images.by, one.by, other.by) == (4, 2, 0)
     assert (one.note, one.best, other.best) == ("50.0 %", True, False)
 
