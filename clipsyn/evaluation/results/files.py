@@ -18,7 +18,6 @@ from clipsyn.settings import FULL, Shots, images_of
 from clipsyn.show.frames import check_place, make_folder_of, read_parquet
 from clipsyn.text import advised
 
-ABOUT = [name for name in NAMES if name != "metric"]
 _LONGEST = 0.25  # seconds that rows wait for others, to be written with them
 _MOST = 500  # parts that a run leaves before it merges them
 _KNOWN = {"head", "metric", "value", "n"}  # never null
@@ -75,7 +74,7 @@ class RowsFile:
         Raises ConflictingResults for other fingerprints under names that are there.
         """
         for row in rows:
-            there = self._names.get(subject_of(row, self._kind), row["fingerprint"])
+            there = self._names.get(subject_of(row), row["fingerprint"])
             if there != row["fingerprint"]:
                 if not self.replace:
                     assert self.path
@@ -89,7 +88,7 @@ class RowsFile:
     def _remember(self, rows: Iterable[Row]) -> None:
         for row in rows:
             self.known.add(row["fingerprint"])
-            self._names[subject_of(row, self._kind)] = row["fingerprint"]
+            self._names[subject_of(row)] = row["fingerprint"]
 
     def _flush(self) -> None:
         if self._parts is None or not self._pending:
@@ -123,7 +122,6 @@ class ResultsFile(RowsFile):
 RESULTS = Kind(
     "results",
     RESULT,
-    ABOUT,
     "clipsyn evaluate STORE -o FILE",
     lambda rows, path: _checked(rows.collect(), path, _KNOWN_OF_EVALUATE).lazy(),
 )

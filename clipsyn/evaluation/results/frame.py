@@ -36,6 +36,7 @@ RESULT: dict[str, Any] = {
 }
 NUMBERS = ("value", "ci_low", "ci_high", "n", "fingerprint", "data")
 NAMES = [name for name in RESULT if name not in NUMBERS]  # what tells results apart
+ABOUT = [name for name in NAMES if name != "metric"]  # what tells fingerprints apart
 # of zero-shot logits over all classes: nothing is fitted
 _ZERO_SHOT = {
     "severity": None,

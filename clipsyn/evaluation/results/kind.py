@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from clipsyn.errors import ConflictingResults, UsageError
-from clipsyn.evaluation.results.frame import Row
+from clipsyn.evaluation.results.frame import ABOUT, Row
 from clipsyn.show.frames import scan_parquet
 
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # of a Parquet file
@@ -20,7 +20,6 @@ class Kind(NamedTuple):
 
     what: str  # results, predictions
     columns: dict[str, Any]
-    about: Sequence[str]  # columns that say what a fingerprint is of
     line: str  # the command that makes one
     checked: Callable[[pl.LazyFrame, Path], pl.LazyFrame]  # rows that have these columns
 
@@ -61,9 +60,9 @@ def as_declared(rows: pl.LazyFrame, columns: Mapping[str, Any], path: Path) -> p
     return rows.with_columns(pl.col(name).cast(columns[name]) for name in other)
 
 
-def subject_of(row: Row, kind: Kind) -> tuple[Any, ...]:
+def subject_of(row: Row) -> tuple[Any, ...]:
     """What the rows of one fingerprint are about."""
-    return tuple(tuple(it) if isinstance(it := row[name], list) else it for name in kind.about)
+    return tuple(tuple(it) if isinstance(it := row[name], list) else it for name in ABOUT)
 
 
 def conflict(path: Path, kind: Kind, row: Row) -> ConflictingResults:

@@ -37,6 +37,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 
 from clipsyn.errors import UsageError
+from clipsyn.evaluation.results.frame import ABOUT
 from clipsyn.evaluation.results.kind import DAMAGE, Kind, conflict, opened, subject_of
 from clipsyn.store.files import sync
 
@@ -241,8 +242,8 @@ def _sources(path: Path, kind: Kind, others: list[Path], *, replace: bool = Fals
     older = [file for file in others if file.name.startswith(_WHOLE)]
     parts = others[: len(others) - len(older)]
     try:
-        there = [(file, _subjects(opened(file, path, kind), kind)) for file in (*older, path)]
-        there += _subjects_of_parts(parts, kind)
+        there = [(file, _subjects(opened(file, path, kind))) for file in (*older, path)]
+        there += _subjects_of_parts(parts)
     except DAMAGE as error:
         said = str(error).partition("\n")[0]  # below it polars lists its own steps
         raise UsageError(
@@ -252,7 +253,7 @@ def _sources(path: Path, kind: Kind, others: list[Path], *, replace: bool = Fals
     last: dict[Any, str] = {}
     for file, found in there:
         may_replace = replace or file == path or _REPLACES in file.name
-        of_file = {subject_of(row, kind): row for row in found.iter_rows(named=True)}
+        of_file = {subject_of(row): row for row in found.iter_rows(named=True)}
         if len(of_file) < len(found):
             raise UsageError(
                 f"{file} has two {kind.what} of one name: make it anew with `{kind.line}`"
@@ -283,21 +284,21 @@ def _rows(sources: Sequence[_Source], path: Path, kind: Kind) -> list[pl.LazyFra
     return rows
 
 
-def _subjects_of_parts(files: Sequence[Path], kind: Kind) -> Iterator[tuple[Path, pl.DataFrame]]:
+def _subjects_of_parts(files: Sequence[Path]) -> Iterator[tuple[Path, pl.DataFrame]]:
     if files:
         rows = pl.scan_parquet([*files], glob=False, include_file_paths="file")
-        found = _subjects(rows, kind, "file").partition_by("file", as_dict=True, include_key=False)
+        found = _subjects(rows, "file").partition_by("file", as_dict=True, include_key=False)
         for file in files:
             yield file, found[str(file),]
 
 
-def _subjects(rows: pl.LazyFrame, kind: Kind, *by: str) -> pl.DataFrame:
+def _subjects(rows: pl.LazyFrame, *by: str) -> pl.DataFrame:
     """A row for each fingerprint, in order; raises UsageError where two have the same names."""
-    first = [pl.col(name).first() for name in (*kind.about, "data")]
+    first = [pl.col(name).first() for name in (*ABOUT, "data")]
     each = rows.with_row_index("row").group_by(*by, "fingerprint")
     # as a stream: ten million rows are two gigabytes at once
     found = each.agg(*first, n=pl.len(), row=pl.col("row").min()).collect(engine="streaming")
-    return found.sort("row").select(*by, *kind.about, "data", "fingerprint", "n")
+    return found.sort("row").select(*by, *ABOUT, "data", "fingerprint", "n")
 
 
 def _check_name(path: Path) -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results import parts
-from clipsyn.evaluation.results.files import ABOUT, RowsFile
-from clipsyn.evaluation.results.frame import RESULT, Row
+from clipsyn.evaluation.results.files import RowsFile
+from clipsyn.evaluation.results.frame import ABOUT, RESULT, Row
 from clipsyn.evaluation.results.kind import Kind
 from clipsyn.store.samples import SampleTable
 from clipsyn.text import foreign, parse_json
@@ -124,7 +124,6 @@ def scan(path: Path) -> pl.LazyFrame:
 KIND = Kind(
     "predictions",
     PREDICTIONS,
-    ABOUT,
     "clipsyn evaluate STORE --predictions FILE",
     lambda rows, _: rows,
 )

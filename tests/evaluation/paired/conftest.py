@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipsyn.evaluation.results.predictions import ABOUT, Predicted, PredictionsFile
+from clipsyn.evaluation.results.frame import ABOUT
+from clipsyn.evaluation.results.predictions import Predicted, PredictionsFile
 from clipsyn.store.samples import SampleTable
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from clipsyn.errors import ConflictingResults, UsageError
 from clipsyn.evaluation.results import files
+from clipsyn.evaluation.results.frame import ABOUT
 from clipsyn.evaluation.results.predictions import (
-    ABOUT,
     PREDICTIONS,
     Predicted,
     PredictionsFile,
