@@ -20,8 +20,7 @@ import numpy as np
 from common import Measured, interleaved, ratio, report, spread, start
 from numpy.typing import NDArray
 
-from clipsyn.analyses.oracle.measures import best_subsets, subset_hits
-from clipsyn.analyses.oracle.reachable import reachable
+from clipsyn.analyses.oracle.measures import best_subsets, reachable, subset_hits
 
 FEW, MANY = 9, 20  # backbones: the paper's, and as many as have a million subsets
 CLASSES = 1_000

@@ -18,7 +18,7 @@ CALLED = (
 HELP = {  # what commands say
     *(ROOT / "analyses").glob("*/__init__.py"),
     *(ROOT / "analyses").glob("*/tables.py"),
-    ROOT / "analyses/spec.py",
+    ROOT / "analyses/__init__.py",
     ROOT / "evaluation/settings.py",
     ROOT / "evaluation/selection.py",
     ROOT / "extract/settings.py",

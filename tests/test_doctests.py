@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import clipsyn
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import Analysis
 from clipsyn.store.features import FeatureStore
 
 NAMES = [name for name in clipsyn.__all__ if name != "__version__"]

@@ -1,8 +1,127 @@
-"""Analyses of a feature store: each has a folder, and a line here."""
+"""Analyses of a feature store: each has a folder that declares one `Analysis`, and a line here.
+
+From its settings, the function that measures and the function that shows, the command, the stage of
+a recipe, the Python function and the table of its settings in the documentation are made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import Signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from clipsyn.registry import Registry
+from clipsyn.settings import (
+    Settings,
+    declared,
+    signature_of,
+)
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from clipsyn.show.table import Tables
+    from clipsyn.store.features import FeatureStore
+
+
+@dataclass(eq=False, repr=False)
+class Analysis:
+    """One analysis of a store.
+
+    home: its package. ``measure.measure(store, settings)`` there returns a tidy frame,
+    ``tables.tables(frame, settings)`` tables by name. ``tables.notes(frame, settings)``,
+    if there is one, yields sentences to show beside the tables.
+    """
+
+    name: str  # of the command, of the stage of a recipe, and of the Python function
+    short: str  # what the list of commands says
+    about: str  # what its help says
+    examples: tuple[str, ...]  # command lines
+    settings: type[Settings]
+    home: str
+    python: str = ""  # an example of calling it, as a docstring has one
+    over_datasets: bool = True  # whether tables have means or correlations over datasets
+    benchmark: bool = False  # whether its numbers can be written as CLIP_benchmark's
+    lacking: str = "labels"  # what a dataset that is not shown lacks; empty: none is left out
+
+    def __post_init__(self) -> None:
+        text = f"{self.about}\n\n{self.python}"
+        vars(self).update(__name__=self.name, __doc__=text)  # as a function has them
+
+    def __call__(self, store: FeatureStore, **settings: Any) -> DataFrame:
+        """Measure `store` and return the tidy frame; write the files that settings name, too.
+
+        Raises UsageError for a setting that is not known or not allowed.
+        """
+        chosen = self.settings(**settings)
+        frame = self.measure(store, chosen)
+        self.write_files(store, chosen)
+        return frame
+
+    def measure(self, store: FeatureStore, settings: Any) -> DataFrame:
+        """A tidy frame, with at least the columns of `clipsyn.evaluation.results.frame.RESULT`."""
+        from clipsyn.evaluation.results.data import with_data
+
+        self._check_files(settings)
+        return with_data(store, import_module(f"{self.home}.measure").measure(store, settings))
+
+    def tables(self, frame: DataFrame, settings: Any) -> dict[str, Tables]:
+        """The tables that show the frame, by name; see `clipsyn.show.formats.written`."""
+        module = import_module(f"{self.home}.tables")
+        shown: dict[str, Tables] = module.tables(frame, settings)
+        return shown
+
+    def notes(self, store: FeatureStore, frame: DataFrame, settings: Any) -> Iterator[str]:
+        """Sentences to show beside the tables."""
+        from clipsyn.store.overlap import sample_tables, shared_notes
+
+        if self.over_datasets:
+            yield from shared_notes(sample_tables(store, frame))
+        own = getattr(import_module(f"{self.home}.tables"), "notes", None)
+        yield from own(frame, settings) if own else ()
+        if self.lacking and settings.datasets is None:
+            there = {key.dataset for key in store.keys(split=set(frame["split"]))}
+            if missing := ", ".join(sorted(there - set(frame["dataset"]))):
+                yield f"not shown, for want of {self.lacking} or such cells: {missing}"
+
+    def write_files(self, store: FeatureStore, settings: Any) -> list[tuple[Path, int]]:
+        """Write the files that settings name; returns each path with its number of rows."""
+        from clipsyn.show.frames import write
+
+        written = []
+        for path, function in self._files(settings):
+            frame = getattr(import_module(f"{self.home}.measure"), function)(store, settings)
+            write(frame, **{path.suffix.removeprefix("."): path})
+            written.append((path, len(frame)))
+        return written
+
+    def _check_files(self, settings: Any) -> None:
+        """Raise UsageError for a place that cannot be written to, before anything is measured."""
+        from clipsyn.errors import UsageError
+        from clipsyn.show.frames import check_place
+
+        for path, _ in self._files(settings):
+            if path.suffix not in (".csv", ".parquet"):
+                raise UsageError(
+                    f"{path} is neither CSV nor Parquet: end its name in .csv or .parquet"
+                )
+            check_place(path)
+
+    def _files(self, settings: Any) -> Sequence[tuple[Path, str]]:
+        asked = ((getattr(settings, name), it.writes) for name, it in self.declared.items())
+        return [(path, function) for path, function in asked if function and path]
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return declared(self.settings)
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature_of(self.settings)
+
 
 ANALYSES = Registry(
     "analysis",

@@ -6,10 +6,12 @@ Most analyses need nothing but predictions, two bytes a sample and backbone, and
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,10 @@ from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, row
 from clipsyn.evaluation.selection import Selection
 from clipsyn.methods.numerics.logits import NO_PREDICTION
+from clipsyn.methods.numerics.metrics import Score
 from clipsyn.names import FeatureKey, fingerprint, parse_perturbation
+from clipsyn.stats.bootstrap import bootstrap_difference
+from clipsyn.stats.intervals import percentiles, wilson_interval
 from clipsyn.store.alike import alike_notes
 from clipsyn.store.features import FeatureStore
 from clipsyn.store.groups import replaced_meanwhile
@@ -213,3 +218,39 @@ def _note_alike(group: Predicted, noted: set[tuple[str, str]]) -> None:
         noted.add(about)
         for note in alike_notes(group.store, *about, group.backbones):
             _LOG.info("note: %s", note)
+
+
+def share(metric: str, hits: int, n: int) -> Measured:
+    """``hits / n`` with Wilson's interval; NaN for n = 0."""
+    return Measured(metric, Score(hits / n if n else math.nan, n), wilson_interval(hits, n))
+
+
+def gain(metric: str, correct: NDArray[np.bool_], right: NDArray[np.bool_]) -> Measured:
+    """How much more often a choice is correct than another, or than the best of several.
+
+    correct: (sample,); right: (other, sample), of the same samples, which decide which other is the
+    best; of equals the first. The interval is a paired bootstrap's; NaN without samples.
+    """
+    n = len(correct)
+    best = right[right.sum(axis=1).argmax()]
+    value = float(correct.mean() - best.mean()) if n else math.nan
+    return Measured(metric, Score(value, n), bootstrap_difference(correct, best))
+
+
+def mean(values: NDArray[Any]) -> Score:
+    """Of values (sample,); NaN without samples."""
+    n = len(values)
+    return Score(float(values.mean(dtype=np.float64)) if n else math.nan, n)
+
+
+def estimate(
+    metric: str,
+    value: float | NDArray[np.float64],
+    n: int,
+    draws: NDArray[np.float64] | None = None,
+) -> Measured:
+    """A number with the interval of its resamples, without those in which it is not finite."""
+    score = Score(float(value), n)
+    if draws is None:
+        return Measured(metric, score, None)
+    return Measured(metric, score, percentiles(draws[np.isfinite(draws) & np.isfinite(value)]))

@@ -26,6 +26,19 @@ FOLDS = 5
 _LOG = logging.getLogger("clipsyn")
 
 
+class Candidate(NamedTuple):
+    """What is compared: a backbone on its own, an ensemble of some backbones, or a cascade."""
+
+    ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone on its own
+    backbones: tuple[str, ...]  # of an ensemble or a cascade in the order they run
+    threshold: float | None = None  # confidence at which an image leaves a cascade
+    rule: str | None = None  # of a cascade: GIVEN by the settings, or chosen WITHIN points
+
+    @classmethod
+    def single(cls, backbone: str) -> Candidate:
+        return cls(None, (backbone,))
+
+
 class Reader(Protocol):
     """Pools of one split, as `clipsyn.store.pools.PoolReader` reads them."""
 

@@ -11,7 +11,7 @@ FIGURES = Registry(
         "upset": "clipsyn.analyses.oracle.figures:upset",
         "gains": "clipsyn.evaluation.figures:gains",
         "few-shot": "clipsyn.evaluation.figures:few_shot",
-        "reliability": "clipsyn.analyses.representation.reliability:reliability",
+        "reliability": "clipsyn.analyses.representation.figures:reliability",
         "router-weights": "clipsyn.router.figures:router_weights",
         "error-consistency": "clipsyn.analyses.diversity.figures:error_consistency",
         "diversity-gain": "clipsyn.analyses.diversity.figures:diversity_gain",

@@ -9,10 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.cascade.costs import cell_cost
+from clipsyn.analyses import ANALYSES, Analysis
+from clipsyn.analyses.cascade.fitted import cell_cost
 from clipsyn.analyses.predicted import ALL
-from clipsyn.analyses.spec import Analysis
 from clipsyn.errors import InputError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.methods import CHOSEN
 from clipsyn.evaluation.paired import PairedSettings

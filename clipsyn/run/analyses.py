@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipsyn import __version__
-from clipsyn.analyses import ANALYSES
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.errors import UsageError
 from clipsyn.names import fingerprint
 from clipsyn.report.settings import ReportSettings

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clipsyn.analyses.shares import estimate, gain, share
+from clipsyn.analyses.predicted import estimate, gain, share
 from clipsyn.stats.bootstrap import bootstrap_difference
 from clipsyn.stats.intervals import percentiles, wilson_interval
 

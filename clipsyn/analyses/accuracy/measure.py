@@ -18,8 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipsyn.analyses.accuracy import ZeroshotSettings
-from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.shares import estimate, gain, share
+from clipsyn.analyses.predicted import Predicted, estimate, gain, predicted, share
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.numerics.blocks import usable_cores
 from clipsyn.methods.numerics.metrics import (

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import Analysis
 from clipsyn.evaluation import selection
 from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import COSTS, NAMES, NUMBER, NUMBERS, TEXT, Shots, setting
 
 PLAIN = "log-avg"  # the ensemble of the original cascade
 GIVEN, WITHIN = "given", "within"  # rules for thresholds
-
-
-class Candidate(NamedTuple):
-    """What is compared: a backbone on its own, an ensemble of some backbones, or a cascade."""
-
-    ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone on its own
-    backbones: tuple[str, ...]  # of an ensemble or a cascade in the order they run
-    threshold: float | None = None  # confidence at which an image leaves a cascade
-    rule: str | None = None  # of a cascade: GIVEN by the settings, or chosen WITHIN points
-
-    @classmethod
-    def single(cls, backbone: str) -> Candidate:
-        return cls(None, (backbone,))
 
 
 class CascadeSettings(Selection):

@@ -16,14 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.cascade import PLAIN, Candidate, CascadeSettings
-from clipsyn.analyses.cascade.candidates import evaluate
-from clipsyn.analyses.cascade.costs import cell_cost
+from clipsyn.analyses.cascade import PLAIN, CascadeSettings
+from clipsyn.analyses.cascade.fitted import FittedCascades, cell_cost, evaluate, fit
 from clipsyn.analyses.cascade.measures import exit_stages
-from clipsyn.analyses.cascade.support import FittedCascades, fit
-from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.shares import estimate, gain, mean, share
-from clipsyn.analyses.support import make_ensemble, versions
+from clipsyn.analyses.predicted import Predicted, estimate, gain, mean, predicted, share
+from clipsyn.analyses.support import Candidate, make_ensemble, versions
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.names import FeatureKey, fingerprint

@@ -21,12 +21,11 @@ from clipsyn.analyses.oracle.measures import (
     best_subsets,
     class_choice,
     members,
+    reachable,
     subset_hits,
     subset_sizes,
 )
-from clipsyn.analyses.oracle.reachable import reachable
-from clipsyn.analyses.predicted import Predicted, predicted
-from clipsyn.analyses.shares import estimate, gain, share
+from clipsyn.analyses.predicted import Predicted, estimate, gain, predicted, share
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, frame
 from clipsyn.evaluation.results.view import WHERE

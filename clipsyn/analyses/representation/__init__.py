@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import Analysis
 from clipsyn.evaluation.selection import Selection, perturbations
 from clipsyn.names import MOST
 from clipsyn.settings import TEXT, WHOLE, setting

@@ -1,4 +1,4 @@
-"""How alike the embeddings of every two backbones are, as half a matrix."""
+"""How alike the embeddings of two backbones are, and how often one is right when it is sure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from clipsyn.evaluation.results.view import WHERE, over_datasets, refuse_several
-from clipsyn.show.figure import Figure, needed
-from clipsyn.show.panels import named_pairs, pair_map, pair_map_size
+from clipsyn.evaluation.results.view import WHERE, having, over_datasets, refuse_several
+from clipsyn.methods.numerics.metrics import CALIBRATION_BINS
+from clipsyn.show.figure import FAINT, MUTED, Figure, Mark, Size, marks, needed
+from clipsyn.show.panels import Grid, drawn, key, named_pairs, pair_map, pair_map_size, panels
+from clipsyn.show.titles import shortened, title
+from clipsyn.stats.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
 _ABOUT = WHERE[1:3]  # no prompt set: embeddings of images have none
 
 
-def _data(frame: pl.DataFrame) -> pl.DataFrame:
+def _pairs(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each pair, mean over datasets."""
     rows = needed(
         named_pairs(frame.filter(metric="cka")),
@@ -28,7 +32,7 @@ def _data(frame: pl.DataFrame) -> pl.DataFrame:
     return over_datasets(rows, [*_ABOUT, "backbone", "other"])
 
 
-def _draw(data: pl.DataFrame, ax: Axes) -> None:
+def _draw_pairs(data: pl.DataFrame, ax: Axes) -> None:
     pair_map(data, ax, "linear CKA", (*WHERE[:3], "n"))
 
 
@@ -38,7 +42,108 @@ cka = Figure(
     caption="Linear CKA, unbiased, of the image embeddings of every two backbones: 1 for the same "
     "embeddings but for rotation and scale, 0 for independent ones.",
     source="representation",
-    data=_data,
-    draw=_draw,
+    data=_pairs,
+    draw=_draw_pairs,
     size=pair_map_size,
+)
+
+
+_METRICS = {  # what each pair of metrics is of
+    "as it is": ("bin_accuracy", "bin_confidence"),
+    "after temperature scaling": ("bin_accuracy_calibrated", "bin_confidence_calibrated"),
+}
+_PERFECT = {"perfectly calibrated": Mark(MUTED, "", "--")}
+_SHARE = {"images in the bin": Mark("#c4c4c4", "s", "")}
+
+
+def _bins(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each backbone and bin of confidence, over the images of all datasets.
+
+    scaling: "as it is", or "after temperature scaling". low, high: Wilson's interval of the
+    accuracy. share: of the images of this backbone.
+    """
+    rows = needed(
+        having(frame, "bin").drop_nulls("bin"),
+        "accuracy by confidence of any backbone",
+        "give a store with labels and logits, or what `clipsyn representation STORE -o "
+        "FILE.parquet` wrote",
+    )
+    refuse_several(rows)
+    backbone = pl.col("backbones").list.first().alias("backbone")
+    parts = [
+        _pooled(rows.with_columns(backbone), *metrics).with_columns(scaling=pl.lit(scaling))
+        for scaling, metrics in _METRICS.items()
+    ]
+    columns = "backbone", "scaling", "bin", "confidence", "accuracy", "low", "high", "n", "share"
+    datasets = pl.lit(rows["dataset"].n_unique()).alias("datasets")
+    names = rows.select(backbone.unique(maintain_order=True))
+    ordered = names.join(pl.concat(parts), on="backbone", maintain_order="left_right")
+    return ordered.select(*columns, datasets)
+
+
+def _pooled(rows: pl.DataFrame, accuracy: str, confidence: str) -> pl.DataFrame:
+    """Both metrics of each backbone and bin: means over images, those of a dataset as many as n."""
+    table = rows.filter(pl.col("metric").is_in([accuracy, confidence])).sort("bin")
+    total = pl.col("value") * pl.col("n")
+    table = table.group_by("backbone", "bin", maintain_order=True).agg(
+        right=total.filter(metric=accuracy).sum().round(),
+        sure=total.filter(metric=confidence).sum(),
+        n=pl.col("n").filter(metric=accuracy).sum(),
+    )
+    pairs = [wilson_interval(right, n) for right, n in table.select("right", "n").iter_rows()]
+    n = pl.col("n")
+    return table.with_columns(
+        accuracy=pl.col("right") / n,
+        confidence=pl.col("sure") / n,
+        share=n / n.sum().over("backbone"),
+        low=pl.Series([pair.low for pair in pairs], dtype=pl.Float64),
+        high=pl.Series([pair.high for pair in pairs], dtype=pl.Float64),
+    ).drop("right", "sure")
+
+
+def _bins_size(data: pl.DataFrame) -> Size:
+    return Grid.of(data["backbone"].n_unique()).size(_entries(data))
+
+
+def _entries(data: pl.DataFrame) -> dict[str, Mark]:
+    return marks(data["scaling"].unique(maintain_order=True).to_list()) | _PERFECT | _SHARE
+
+
+def _draw_bins(data: pl.DataFrame, ax: Axes) -> None:
+    entries = _entries(data)
+    names = data["backbone"].unique(maintain_order=True).to_list()
+    short = shortened(names).short.values()
+    parts = panels(ax, [*short], "confidence, %", "accuracy, %")
+    for name, part in zip(names, parts, strict=True):
+        _draw_panel(data.filter(backbone=name), part, entries)
+    parts[0].set(xlim=(0, 100), ylim=(0, 100), xticks=[25, 50, 75], yticks=[0, 50, 100])
+    count = data["datasets"][0]
+    key(ax, entries, title(f"over the images of {count} datasets" if count > 1 else ""), titled=1)
+
+
+def _draw_panel(data: pl.DataFrame, ax: Axes, entries: dict[str, Mark]) -> None:
+    ax.plot([0, 100], [0, 100], color=MUTED, ls="--", lw=0.8)
+    for (scaling,), part in data.group_by("scaling", maintain_order=True):
+        mark = entries[str(scaling)]
+        x, y = 100 * part["confidence"].to_numpy(), 100 * part["accuracy"].to_numpy()
+        ax.plot(x, y, **drawn(mark), ms=3, lw=1, mec="white", mew=0.3, zorder=3)
+        low, high = 100 * part["low"].to_numpy(), 100 * part["high"].to_numpy()
+        ax.vlines(x, low, high, color=mark.colour, lw=0.6, zorder=2)
+    first = data.filter(scaling=data["scaling"][0])
+    centres = 100 * (first["bin"].to_numpy() + 0.5) / CALIBRATION_BINS
+    ax.bar(centres, 100 * first["share"].to_numpy(), 100 / CALIBRATION_BINS, color=FAINT, zorder=1)
+
+
+reliability = Figure(
+    name="reliability",
+    short="How often a backbone is right, by how sure it is.",
+    caption=(
+        "Accuracy of the images in each bin of confidence, with 95 % intervals, beside their mean "
+        "confidence: below the diagonal a backbone is too sure. Bars: share of images in each bin. "
+        "Temperatures were fitted on the support."
+    ),
+    source="representation",
+    data=_bins,
+    draw=_draw_bins,
+    size=_bins_size,
 )

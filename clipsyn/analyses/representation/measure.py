@@ -25,10 +25,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted
+from clipsyn.analyses.predicted import Predicted, mean, share
 from clipsyn.analyses.representation import RepresentationSettings
 from clipsyn.analyses.representation.measures import compare, mutual_neighbours
-from clipsyn.analyses.shares import mean, share
 from clipsyn.errors import LeakError, UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame, row
 from clipsyn.methods.ensembles.calibrated import fit_temperatures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import Analysis
 from clipsyn.evaluation import selection
 from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import TEXT, Shots, setting

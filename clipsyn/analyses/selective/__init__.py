@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import Analysis
 from clipsyn.evaluation import selection
 from clipsyn.evaluation.selection import Selection
 from clipsyn.settings import NAMES, NUMBERS, Shots, setting

@@ -17,9 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipsyn.analyses.predicted import Predicted, predicted
+from clipsyn.analyses.predicted import Predicted, estimate, mean, predicted, share
 from clipsyn.analyses.selective import SelectiveSettings
-from clipsyn.analyses.selective.foreign import Foreign, foreign_sets
 from clipsyn.analyses.selective.measures import (
     detection,
     kept_of,
@@ -28,17 +27,17 @@ from clipsyn.analyses.selective.measures import (
 )
 from clipsyn.analyses.selective.replies import (
     MAX_SOFTMAX,
-    Answerer,
     Cells,
-    FittedAnswerers,
+    FittedCandidates,
+    Foreign,
     Replies,
     fit,
+    foreign_sets,
     joined,
     readable,
     replies_of,
 )
-from clipsyn.analyses.shares import estimate, mean, share
-from clipsyn.analyses.support import make_ensemble, versions
+from clipsyn.analyses.support import Candidate, make_ensemble, versions
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import Measured, Row, frame
 from clipsyn.methods.pool import Pool
@@ -69,7 +68,7 @@ def measure(store: FeatureStore, settings: SelectiveSettings) -> pl.DataFrame:
     any_foreign = False
     for _, groups in groupby(predicted(store, settings), key=lambda group: group.samples.dataset):
         of_dataset = list(groups)
-        fitted: dict[object, FittedAnswerers] = {}  # splits and perturbations share what is fitted
+        fitted: dict[object, FittedCandidates] = {}  # splits and perturbations share what is fitted
         for group in of_dataset:
             which = (group.prompts, group.backbones)
             if which not in fitted:
@@ -87,7 +86,7 @@ class _Sheet:
     """The rows of one dataset, split, perturbation and prompt set."""
 
     def __init__(
-        self, group: Predicted, fitted: FittedAnswerers, settings: SelectiveSettings
+        self, group: Predicted, fitted: FittedCandidates, settings: SelectiveSettings
     ) -> None:
         self.group, self.fitted, self.settings = group, fitted, settings
         cells = Cells(group, fitted.ensembles)
@@ -95,19 +94,19 @@ class _Sheet:
         self.foreign = foreign_sets(group, self.reader, names) if names else []
         replies = cells.replies(self._scores)
         counts = (group.labels >= 0) & readable(replies)
-        self.replies = {answerer: of.take(counts) for answerer, of in replies.items()}
+        self.replies = {candidate: of.take(counts) for candidate, of in replies.items()}
         self.labels = group.labels[counts]
         self.n = len(self.labels)
         self.resamples = Resamples(self.n)
         self._fingerprint = cache(self._new_fingerprint)
 
     def rows(self) -> Iterator[Row]:
-        for answerer, replies in self.replies.items():
+        for candidate, replies in self.replies.items():
             right = replies.predicted == self.labels
-            yield self._row(answerer, Measured("acc1", mean(right), bootstrap_mean(right)))
-            yield from self._curves(answerer, right)
-            if answerer in self.fitted.replies:
-                yield from self._from_thresholds(answerer, right)
+            yield self._row(candidate, Measured("acc1", mean(right), bootstrap_mean(right)))
+            yield from self._curves(candidate, right)
+            if candidate in self.fitted.replies:
+                yield from self._from_thresholds(candidate, right)
         for foreign in self.foreign:
             yield from self._told_from(foreign)
 
@@ -119,29 +118,29 @@ class _Sheet:
         asked = dict.fromkeys(self.settings.scores)
         return {score: replies.confidence[score] for score in asked if score in replies.confidence}
 
-    def _curves(self, answerer: Answerer, right: NDArray[np.bool_]) -> Iterator[Row]:
+    def _curves(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
         once, by_score = [np.ones((1, self.n), np.uint8)], {}
-        for score, confidence in self._confidences(self.replies[answerer]).items():
+        for score, confidence in self._confidences(self.replies[candidate]).items():
             whole = risk_coverage(confidence, right, once, COVERAGES)
             drawn = risk_coverage(confidence, right, self.resamples.times(), COVERAGES)
             by_score[score] = whole.aurc, drawn.aurc
             for metric in ("aurc", "e_aurc", "augrc"):
                 value, draws = getattr(whole, metric).item(), getattr(drawn, metric)
-                yield self._row(answerer, estimate(metric, value, self.n, draws), score=score)
+                yield self._row(candidate, estimate(metric, value, self.n, draws), score=score)
             kept = kept_of(self.n, COVERAGES)
             for place, coverage in enumerate(COVERAGES.tolist()):
                 value, draws = whole.accuracy[:, place].item(), drawn.accuracy[:, place]
                 measured = estimate("acc1", value, int(kept[place]), draws)
-                yield self._row(answerer, measured, score=score, coverage=coverage)
+                yield self._row(candidate, measured, score=score, coverage=coverage)
         if usual := by_score.pop(MAX_SOFTMAX, None):
             for score, (whole_aurc, drawn_aurc) in by_score.items():
                 gain, draws = (usual[0] - whole_aurc).item(), usual[1] - drawn_aurc
-                yield self._row(answerer, estimate("aurc_gain", gain, self.n, draws), score=score)
+                yield self._row(candidate, estimate("aurc_gain", gain, self.n, draws), score=score)
 
-    def _from_thresholds(self, answerer: Answerer, right: NDArray[np.bool_]) -> Iterator[Row]:
-        on_support = self.fitted.replies[answerer]
+    def _from_thresholds(self, candidate: Candidate, right: NDArray[np.bool_]) -> Iterator[Row]:
+        on_support = self.fitted.replies[candidate]
         support_right = on_support.predicted == self.fitted.labels
-        for score, confidence in self._confidences(self.replies[answerer]).items():
+        for score, confidence in self._confidences(self.replies[candidate]).items():
             if score not in on_support.confidence:
                 continue
             for wished in self.settings.accuracies:
@@ -160,7 +159,7 @@ class _Sheet:
                     Measured("support_coverage", mean(there), None),
                     Measured("support_acc1", mean(support_right[there]), None),
                 ):
-                    yield self._row(answerer, measured, chosen=True, **about)
+                    yield self._row(candidate, measured, chosen=True, **about)
 
     def _told_from(self, foreign: Foreign) -> Iterator[Row]:
         names = self.reader.backbones
@@ -170,19 +169,19 @@ class _Sheet:
         m = int(np.count_nonzero(counts))
         once = [(np.ones((1, self.n), np.uint8), np.ones((1, m), np.uint8))]
         draws = list(_both(self.resamples, Resamples(m, seed=1)))
-        for answerer, of in replies.items():
-            own = self._confidences(self.replies[answerer])
+        for candidate, of in replies.items():
+            own = self._confidences(self.replies[candidate])
             for score, confidence in self._confidences(of.take(counts)).items():
                 whole = detection(own[score], confidence, once)
                 drawn = detection(own[score], confidence, draws)
                 about: Row = {"score": score, "foreign": foreign.dataset}
                 for metric, value, of_draws in zip(("auroc", "fpr95"), whole, drawn, strict=True):
                     measured = estimate(metric, value.item(), self.n + m, of_draws)
-                    yield self._row(answerer, measured, of_foreign=foreign, **about)
+                    yield self._row(candidate, measured, of_foreign=foreign, **about)
 
     def _row(
         self,
-        answerer: Answerer,
+        candidate: Candidate,
         measured: Measured,
         *,
         chosen: bool = False,
@@ -191,21 +190,21 @@ class _Sheet:
     ) -> Row:
         """chosen: a threshold of the support plays a part."""
         learned = chosen or (
-            answerer.ensemble is not None and self.fitted.ensembles[answerer.ensemble].learns
+            candidate.ensemble is not None and self.fitted.ensembles[candidate.ensemble].learns
         )
         if learned:
             about["support"], about["support_prompts"] = self.settings.support, self.group.prompts
             about["shots"] = images_of(self.settings.shots)
             about["seed"] = self.settings.seed
-        about["fingerprint"] = self._fingerprint(answerer, learned, of_foreign)
-        return self.group.row(measured, answerer.backbones, answerer.ensemble) | about
+        about["fingerprint"] = self._fingerprint(candidate, learned, of_foreign)
+        return self.group.row(measured, candidate.backbones, candidate.ensemble) | about
 
-    def _new_fingerprint(self, answerer: Answerer, learned: bool, foreign: Foreign | None) -> str:
+    def _new_fingerprint(self, candidate: Candidate, learned: bool, foreign: Foreign | None) -> str:
         return fingerprint(
             {
-                "clipsyn": versions(answerer.ensemble),
+                "clipsyn": versions(candidate.ensemble),
                 "target": self.reader.origin,
-                "method": answerer,
+                "method": candidate[:2],
                 "support": self.fitted.origin if learned else None,
                 "foreign": foreign.fingerprints if foreign else None,
             }

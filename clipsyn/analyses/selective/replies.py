@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +15,24 @@ from numpy.typing import NDArray
 from clipsyn.analyses.predicted import Predicted
 from clipsyn.analyses.selective import SelectiveSettings
 from clipsyn.analyses.selective.measures import agreement, confidences
-from clipsyn.analyses.support import make_ensemble, read_support, unseen_scores
+from clipsyn.analyses.support import Candidate, make_ensemble, read_support, unseen_scores
+from clipsyn.errors import MissingCell, StaleCell, UsageError
 from clipsyn.methods.ensembles.base import Ensemble
-from clipsyn.methods.numerics.logits import NO_PREDICTION, predictions
-from clipsyn.methods.pool import Pool
-from clipsyn.names import CLEAN, FeatureKey
+from clipsyn.methods.numerics.logits import CHUNK_ROWS, NO_PREDICTION, predictions, zero_shot_logits
+from clipsyn.methods.pool import NO_LABEL, Pool
+from clipsyn.names import CLEAN, FeatureKey, differences
+from clipsyn.store.features import FeatureStore
+from clipsyn.store.overlap import held
 from clipsyn.store.pools import PoolReader
+from clipsyn.store.select import Names, select
 
 AGREEMENT, MAX_SOFTMAX = "agreement", "max-softmax"
 Scores = Mapping[str, NDArray[np.float32]]  # of each ensemble: (sample, class)
 
 
-class Answerer(NamedTuple):
-    """Who replies: a backbone on its own, or an ensemble of several."""
-
-    ensemble: str | None  # NAME or NAME:parameter=value; None for a backbone
-    backbones: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Replies:
-    """What a answerer says of samples, and how sure it is."""
+    """What a candidate says of samples, and how sure it is."""
 
     predicted: NDArray[np.uint16]  # (sample,) NO_PREDICTION for an image that could not be read
     confidence: dict[str, NDArray[np.float64]]  # by score: (sample,)
@@ -120,7 +119,7 @@ class Cells:
         classes = len(self.samples.class_names)
         return Pool(np.zeros((len(rows), 0, classes), np.float32), self.samples.labels[rows], ())
 
-    def replies(self, scores: Callable[[Pool], Scores]) -> dict[Answerer, Replies]:
+    def replies(self, scores: Callable[[Pool], Scores]) -> dict[Candidate, Replies]:
         """Of all samples. scores: of the ensembles for a pool."""
         every = np.arange(len(self.samples))
         parts, done = [], 0
@@ -134,7 +133,7 @@ class Cells:
 
     def replies_at(
         self, rows: NDArray[np.intp], pool: Pool, scores: Scores
-    ) -> dict[Answerer, Replies]:
+    ) -> dict[Candidate, Replies]:
         """Of the samples at `rows`, which `pool` holds, and the scores of ensembles for them."""
         imported = {name: of.take(rows) for name, of in self._imported.items()}
         return replies_of(self.reader.backbones, pool, scores, imported)
@@ -152,7 +151,7 @@ def _possible(ensembles: Mapping[str, Ensemble], reader: PoolReader) -> dict[str
 
 def replies_of(
     backbones: Sequence[str], pool: Pool, scores: Scores, imported: Mapping[str, Replies]
-) -> dict[Answerer, Replies]:
+) -> dict[Candidate, Replies]:
     """Of each backbone, by its logits in the pool or as imported, and of ensembles by their scores.
 
     The agreement of a single backbone with itself is none.
@@ -160,23 +159,25 @@ def replies_of(
     replies = {}
     for name in backbones:
         known = imported.get(name)
-        replies[Answerer(None, (name,))] = known or Replies.of_scores(
+        replies[Candidate(None, (name,))] = known or Replies.of_scores(
             pool.logits[:, pool.backbones.index(name)]
         )
     alone = np.stack([reply.predicted for reply in replies.values()])
     for text, of_ensemble in scores.items():
-        replies[Answerer(text, tuple(backbones))] = Replies.of_scores(of_ensemble)
+        replies[Candidate(text, tuple(backbones))] = Replies.of_scores(of_ensemble)
     for reply in replies.values() if len(alone) > 1 else ():
         reply.confidence[AGREEMENT] = agreement(alone, reply.predicted)
     return replies
 
 
-def joined(parts: Sequence[Mapping[Answerer, Replies]]) -> dict[Answerer, Replies]:
+def joined(parts: Sequence[Mapping[Candidate, Replies]]) -> dict[Candidate, Replies]:
     """Of consecutive blocks of samples."""
-    return {answerer: Replies.joined([part[answerer] for part in parts]) for answerer in parts[0]}
+    return {
+        candidate: Replies.joined([part[candidate] for part in parts]) for candidate in parts[0]
+    }
 
 
-def readable(replies: Mapping[Answerer, Replies]) -> NDArray[np.bool_]:
+def readable(replies: Mapping[Candidate, Replies]) -> NDArray[np.bool_]:
     """(sample,) whether everyone has an answer."""
     there: NDArray[np.bool_] = np.logical_and.reduce(
         [of.predicted != NO_PREDICTION for of in replies.values()]
@@ -185,21 +186,21 @@ def readable(replies: Mapping[Answerer, Replies]) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class FittedAnswerers:
+class FittedCandidates:
     """The ensembles of one dataset, and what they and the backbones say of its support.
 
     Those of ensembles are by `unseen_scores`. Without a support `replies` is empty.
     """
 
     ensembles: dict[str, Ensemble]
-    replies: dict[Answerer, Replies] = field(default_factory=dict)
+    replies: dict[Candidate, Replies] = field(default_factory=dict)
     labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     origin: Mapping[str, Any] = field(default_factory=dict)  # decides what is fitted and chosen
 
 
 def fit(
     group: Predicted, measured: Iterable[Predicted], settings: SelectiveSettings
-) -> FittedAnswerers:
+) -> FittedCandidates:
     """Fit the ensembles that the cells of a group are enough for, on clean images of the support.
 
     measured: all of the dataset that is measured on. A support that is not in the store is needed
@@ -211,7 +212,7 @@ def fit(
     ensembles = Cells(group, ensembles).ensembles
     is_there = group.store.keys(dataset=[group.samples.dataset], split=[settings.support])
     if not (is_there or any(ensemble.learns for ensemble in ensembles.values())):
-        return FittedAnswerers(ensembles)
+        return FittedCandidates(ensembles)
     cells = Cells(group, ensembles, settings.support, CLEAN.label)
     support = read_support(cells, measured, settings)
     scores = {}
@@ -220,5 +221,103 @@ def fit(
         scores[text] = unseen_scores(ensemble, support.pool)
     replies = cells.replies_at(support.rows, support.pool, scores)
     counts = readable(replies)
-    replies = {answerer: of.take(counts) for answerer, of in replies.items()}
-    return FittedAnswerers(cells.ensembles, replies, support.pool.labels[counts], support.origin)
+    replies = {candidate: of.take(counts) for candidate, of in replies.items()}
+    return FittedCandidates(cells.ensembles, replies, support.pool.labels[counts], support.origin)
+
+
+_LOG = logging.getLogger("clipsyn")
+_ROWS = 4 * CHUNK_ROWS  # of a block
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """The images of one foreign dataset, of the same split and perturbation as the own ones."""
+
+    reader: PoolReader  # of the own ones
+    keys: Mapping[str, FeatureKey]  # by backbone
+    is_other: NDArray[np.bool_]  # (sample,) False for an image that the own dataset holds too
+
+    @property
+    def dataset(self) -> str:
+        return next(iter(self.keys.values())).dataset
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        store = self.reader.store
+        return {name: store.fingerprint(key) for name, key in self.keys.items()}
+
+    def blocks(self) -> Iterator[Pool]:
+        """All samples in order, with logits of the own classes and no labels."""
+        store, n = self.reader.store, len(self.is_other)
+        for start in range(0, n, _ROWS):
+            span = range(start, min(start + _ROWS, n))
+            embeddings = {name: store.embeddings(key, span) for name, key in self.keys.items()}
+            logits = [
+                zero_shot_logits(images, *self.reader.classes[name])
+                for name, images in embeddings.items()
+            ]
+            yield Pool(
+                np.stack(logits, axis=1),
+                np.full(len(span), NO_LABEL, np.int32),
+                tuple(embeddings),
+                embeddings=embeddings,
+                class_embeddings={name: of for name, (of, _) in self.reader.classes.items()},
+                logit_scales={name: scale for name, (_, scale) in self.reader.classes.items()},
+            )
+
+
+def foreign_sets(group: Predicted, reader: PoolReader, names: Names) -> list[Foreign]:
+    """Each foreign dataset that `names` stand for, the own one aside.
+
+    Raises MissingCell with the extract line for a backbone that has not seen the foreign images,
+    UsageError for cells without embeddings, and what `clipsyn.store.select.select` does.
+    """
+    own = group.keys[0]
+    keys = select(
+        group.store,
+        dataset=names,
+        split=own.split,
+        perturbation=own.perturbation,
+        backbone=reader.backbones,
+    )
+    foreign = []
+    for dataset, cells in groupby(keys, key=lambda key: key.dataset):
+        if dataset != own.dataset:
+            by_backbone = {key.backbone: key for key in cells}
+            wanted = {
+                name: FeatureKey(dataset, own.split, own.perturbation, name)
+                for name in reader.backbones
+            }
+            for of_own, key in zip(reader.keys, wanted.values(), strict=True):
+                if key.backbone not in by_backbone:
+                    line = group.store.extract_line(key)
+                    raise MissingCell(f"{group.store.path} has no {key}: run `{line}`")
+                _check(group.store, of_own, key)
+            foreign.append(Foreign(reader, wanted, _is_other(group, dataset)))
+    return foreign
+
+
+def _check(store: FeatureStore, own: FeatureKey, foreign: FeatureKey) -> None:
+    """Refuse images that cannot be compared with the own classes."""
+    for key in (own, foreign):
+        if not store.cell(key).has_embeddings:
+            raise UsageError(
+                f"{key} was imported without embeddings, and foreign images need them, to be "
+                "compared with the classes: choose others with foreign=… or backbones=…"
+            )
+    (ours, _), (theirs, _) = store.cell(own).encoder(), store.cell(foreign).encoder()
+    if changed := [name for name, _, _ in differences(ours, theirs) if name != "pixels"]:
+        raise StaleCell(
+            f"{foreign} is not of the same weights as {own} ({', '.join(changed)}): run "
+            f"`{store.extract_line(foreign, '--replace')}`",
+            tuple(changed),
+        )
+
+
+def _is_other(group: Predicted, dataset: str) -> NDArray[np.bool_]:
+    """(sample,) of the foreign images, whether the own dataset does not hold them, too."""
+    other = group.store.samples(dataset, group.samples.split)
+    is_other = ~held(other.marks, group.samples.marks)
+    if shared := np.count_nonzero(~is_other):
+        _LOG.info(f"{shared:,} images of {other.name} stand in {group.samples.name}: not foreign")
+    return is_other

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipsyn.analyses.cascade import Candidate
-from clipsyn.analyses.cascade.candidates import (
-    Answers,
-    Evaluation,
-    averages,
-    candidates,
-    stages_of,
-)
+from clipsyn.analyses.cascade.fitted import Answers, Evaluation, averages, candidates, stages_of
+from clipsyn.analyses.support import Candidate
 
 ABC = ("a", "b", "c")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipsyn.analyses.cascade.costs import CellCost, cell_cost
+from clipsyn.analyses.cascade.fitted import CellCost, cell_cost
 from clipsyn.errors import UsageError
 
 

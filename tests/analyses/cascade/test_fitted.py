@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipsyn.analyses.cascade import Candidate
-from clipsyn.analyses.cascade import candidates as module
-from clipsyn.analyses.cascade.candidates import Answers, FittedCandidate, answer, fit_candidates
-from clipsyn.analyses.support import FOLDS, make_ensemble
+from clipsyn.analyses.cascade import fitted as module
+from clipsyn.analyses.cascade.fitted import Answers, FittedCandidate, answer, fit_candidates
+from clipsyn.analyses.support import FOLDS, Candidate, make_ensemble
 from clipsyn.errors import LeakError, TooFewSamples, UnknownName
 from clipsyn.methods.ensembles.calibrated import fit_temperatures
 from clipsyn.methods.ensembles.nlc import NLC

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipsyn.analyses.cascade import CascadeSettings
-from clipsyn.analyses.cascade.support import backbone_order
+from clipsyn.analyses.cascade.fitted import backbone_order
 
 COST, GREEDY = CascadeSettings(), CascadeSettings(order="greedy")
 

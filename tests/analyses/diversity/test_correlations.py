@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from clipsyn.analyses.diversity.correlations import correlations, gains, pairs_of
+from clipsyn.analyses.diversity.measure import correlations, gains, pairs_of
 from clipsyn.analyses.diversity.measures import MEANS
 from clipsyn.errors import UnknownName, UsageError
 from clipsyn.evaluation.results.frame import NAMES, RESULT

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from clipsyn.analyses.oracle import reachable as module
-from clipsyn.analyses.oracle.reachable import reachable
+from clipsyn.analyses.oracle import measures as module
+from clipsyn.analyses.oracle.measures import reachable
 
 
 def by_linprog(logits: np.ndarray, label: int) -> bool:

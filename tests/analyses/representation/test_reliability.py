@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from clipsyn.analyses.representation.figures import reliability
 from clipsyn.analyses.representation.measure import COLUMNS
-from clipsyn.analyses.representation.reliability import reliability
 from clipsyn.errors import UsageError
 from clipsyn.evaluation.results.frame import RESULT
 from clipsyn.stats.intervals import wilson_interval

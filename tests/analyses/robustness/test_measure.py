@@ -608,7 +608,7 @@ def test_shots_can_be_chosen(birds, results):
 
 
 def test_ensembles_of_several_datasets_have_their_mean(birds, results, tmp_path, monkeypatch):
-    monkeypatch.setattr("clipsyn.analyses.robustness.ensembles.check_data", lambda *_: None)
+    monkeypatch.setattr("clipsyn.analyses.robustness.measure.check_data", lambda *_: None)
     path = tmp_path / "more.parquet"
     pl.read_parquet(results).write_parquet(path)
     flags = (
