@@ -28,7 +28,7 @@ HELP = {  # what commands say
 }
 FILES = sorted({file for name in CALLED for file in (ROOT / name).rglob("*.py")} - HELP)
 ELSEWHERE = {  # for commands that Python has no function for
-    "analyses/cascade/costs.py": "--cost",  # read_costs, of the command line
+    "analyses/cascade/fitted.py": "--cost",  # read_costs, of the command line
 }
 
 

@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsyn.registry import Registry
-from clipsyn.settings import (
-    Settings,
-    declared,
-    signature_of,
-)
+from clipsyn.settings import Settings, declared, signature_of
 
 if TYPE_CHECKING:
     from polars import DataFrame

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from clipsyn.analyses.spec import Analysis
+from clipsyn.analyses import Analysis
 from clipsyn.cli.options import (
     Command,
     Destination,

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipsyn import __version__
-from clipsyn.analyses import ANALYSES
+from clipsyn.analyses import ANALYSES, Analysis
 from clipsyn.analyses.predicted import predicted
-from clipsyn.analyses.spec import Analysis
 from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.tables import tables as paired_tables
 from clipsyn.evaluation.tables import named_tables

@@ -47,6 +47,12 @@ def percent_cell(share: float | None, digits: int = 1) -> Cell:
     return Cell(percent(share, digits), None if share is None else known(100 * share))
 
 
+def points_cell(difference: float | None, mark: str = "") -> Cell:
+    """A difference of shares in points, with its sign, and a mark behind it: "+1.2="."""
+    points = None if difference is None else known(100 * difference)
+    return UNKNOWN if points is None else Cell(f"{round(points, 1) + 0.0:+.1f}{mark}", points)
+
+
 def interval_cell(row: Mapping[str, Any], digits: int | None = None) -> Cell:
     """The 95 % interval of a row of results, as `clipsyn.show.table.interval` writes it."""
     low, high = known(row.get("ci_low")), known(row.get("ci_high"))

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import polars as pl
-
 from clipsyn.show.table import NOTHING, UNKNOWN, Cell, Column, Table, interval_cell, known, one_line
 from clipsyn.show.text import text_of
 from clipsyn.show.titles import ShortNames
@@ -17,7 +15,6 @@ from clipsyn.text import printable, printable_lines
 
 if TYPE_CHECKING:
     import polars as pl
-
 
 Place = tuple[int, str]  # row, column
 Best = Mapping[Place, Collection[Place]]  # the best cells, and what each was compared with
@@ -58,7 +55,7 @@ def table_of(
     needs. headers: other texts above columns; `interval_of` another column is headed "95 %"
     without. labels: see `Column`. names: backbones that have columns of their own, which are headed
     so. right: text columns to align right as numbers are. best: cells to point out; those that read
-    the same as one that they were compared with are tied, and so are `tied`.
+    the same as one that they were compared with are tied.
     """
     decimals = dict(digits or {})
     values = _values(table)
@@ -313,15 +310,18 @@ def pair_matrix(
     part: results, whose rows about a pair have both names in `backbones`, in any order. diagonal:
     the cell there for each name. note: stands below.
     """
-    means = part.group_by("metric", "backbones").agg(pl.col("value").fill_nan(None).mean())
-    values = {(metric, frozenset(pair)): value for metric, pair, value in means.iter_rows()}
+    found: dict[tuple[str, frozenset[str]], list[float]] = {}
+    for metric, pair, value in part.select("metric", "backbones", "value").iter_rows():
+        if known(value) is not None:
+            found.setdefault((metric, frozenset(pair)), []).append(value)
     lines = []
     for i, one in enumerate(names.short):
         line = {"backbone": names.cell(one)}
         for j, (other, column) in enumerate(names.columns.items()):
             side = below if j < i else above
-            value = values.get((side.metric, frozenset((one, other))))
-            line[column] = diagonal[one] if i == j else side.cell(value)
+            values = found.get((side.metric, frozenset((one, other))))
+            mean = math.fsum(values) / len(values) if values else None
+            line[column] = diagonal[one] if i == j else side.cell(mean)
         lines.append(line)
     return table_of(
         lines,
@@ -334,7 +334,9 @@ def pair_matrix(
 
 def _uneven(part: pl.DataFrame, metric: str) -> str:
     """What to say where some datasets lack a pair."""
-    datasets = part.filter(metric=metric).group_by("backbones").agg(pl.col("dataset").n_unique())
-    if datasets["dataset"].n_unique() == 1:
+    datasets: dict[frozenset[str], set[str]] = {}
+    for pair, dataset in part.filter(metric=metric).select("backbones", "dataset").iter_rows():
+        datasets.setdefault(frozenset(pair), set()).add(dataset)
+    if len({len(of_pair) for of_pair in datasets.values()}) == 1:
         return ""
     return "\nA pair that some datasets lack: mean over the others."

@@ -2,7 +2,7 @@
 
 Everything is fitted and chosen on the support split, and measured on others. Stage k combines the
 first k backbones by an ensemble fitted for them; its confidence is the largest softmax of its
-scores, divided by a temperature. `clipsyn.analyses.cascade.stages` says what is fitted on what,
+scores, divided by a temperature. `clipsyn.analyses.cascade.fitted` says what is fitted on what,
 `clipsyn.analyses.cascade.measures` has the formulas.
 """
 

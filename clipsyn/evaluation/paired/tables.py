@@ -15,7 +15,16 @@ from clipsyn.evaluation.paired import PairedSettings
 from clipsyn.evaluation.paired.answers import PLACE
 from clipsyn.evaluation.results.frame import Row
 from clipsyn.evaluation.tables import BEST
-from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, interval_cell, p_cell, paragraph
+from clipsyn.show.table import (
+    UNKNOWN,
+    Cell,
+    Table,
+    Tables,
+    interval_cell,
+    p_cell,
+    paragraph,
+    points_cell,
+)
 from clipsyn.show.tables import Line, Measure, interval_of, measures_table
 from clipsyn.show.titles import fitted_on, title, where
 
@@ -165,11 +174,7 @@ def _p(row: Mapping[str, Any]) -> Cell:
 
 def _lead(row: Mapping[str, Any]) -> Cell:
     """ "+1.2=" for a tie, else "+1.2 ", so that the digits are in line."""
-    if not row:
-        return UNKNOWN
-    points = 100 * row["difference"]
-    text = f"{round(points, 1) + 0.0:+.1f}"  # no -0.0
-    return Cell(text + ("=" if row["tie"] else " "), points)
+    return points_cell(row["difference"], "=" if row["tie"] else " ") if row else UNKNOWN
 
 
 def _lead_or_blank(row: Mapping[str, Any]) -> Cell:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from clipsyn.evaluation.published import CompareSettings
-from clipsyn.show.table import UNKNOWN, Cell, Table, Tables
+from clipsyn.show.table import UNKNOWN, Cell, Table, Tables, points_cell
 from clipsyn.show.tables import Line, Measure, measures_of, measures_table
 from clipsyn.show.titles import WIDTH, shortened
 
@@ -53,9 +53,9 @@ def _differences(frame: pl.DataFrame, settings: CompareSettings) -> Table:
 def _points(row: Mapping[str, Any]) -> Cell:
     if not row:
         return UNKNOWN
-    points = 100 * row["difference"]
-    text = f"{_MARK if row['beyond'] else ''}{round(points, 1) + 0.0:+.1f}"
-    return Cell(text, points, *_scaled(row, "difference_low", "difference_high"))
+    points = points_cell(row["difference"])
+    low, high = _scaled(row, "difference_low", "difference_high")
+    return Cell(f"{_MARK if row['beyond'] else ''}{points.text}", points.value, low, high)
 
 
 def _scaled(row: Mapping[str, Any], *names: str) -> list[float | None]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipsyn.analyses.cascade import GIVEN, WITHIN, candidates, cascade
+from clipsyn.analyses.cascade import GIVEN, WITHIN, cascade, fitted
 from clipsyn.analyses.cascade.measure import CASCADE
 from clipsyn.errors import DatasetError, LeakError, MissingCell, UnknownName, UsageError
 from clipsyn.evaluation.results.frame import NAMES, RESULT
@@ -449,7 +449,7 @@ def four(tmp_path, monkeypatch) -> FeatureStore:
             np.savez(path, ids=list("abcd"), labels=["cat"] * 4, probabilities=rows)
             wanted = ImportSettings("toy", split, backbone=name, classes=classes)
             import_files(tmp_path / "store", [path], wanted)
-    monkeypatch.setattr(candidates, "fit_temperatures", lambda *_: np.ones(1))
+    monkeypatch.setattr(fitted, "fit_temperatures", lambda *_: np.ones(1))
     return FeatureStore.open(tmp_path / "store")
 
 
