@@ -15,9 +15,6 @@ from clipsyn.show.panels import (
     key,
     key_height,
     methods,
-    named_pairs,
-    pair_map,
-    pair_map_size,
     panels,
     room,
     underlined,
@@ -199,79 +196,3 @@ def test_methods_are_backbones_without_what_they_share_and_ensembles():
     texts, shared = methods(data)
     assert list(texts.items()) == [("tiny-b/zoo", "b"), ("tiny-a/zoo", "a"), ("nlc", "nlc")]
     assert shared == "backbones tiny-*/zoo"
-
-
-def of_pairs(values: dict[tuple[str, str], float | None]) -> pl.DataFrame:
-    about = {"dataset": "birds", "split": "test", "perturbation": "clean", "n": 40, "datasets": 1}
-    rows = [
-        about | {"backbone": one, "other": other, "value": value}
-        for (one, other), value in values.items()
-    ]
-    return pl.DataFrame(rows, schema_overrides={"value": pl.Float64})
-
-
-def map_of(values: dict[tuple[str, str], float | None]):
-    with canvas(4, 4) as ax:
-        pair_map(of_pairs(values), ax, "linear CKA", ("dataset", "split", "perturbation", "n"))
-    return ax
-
-
-def numbers(ax) -> dict[tuple[float, float], str]:
-    return {text.get_position(): text.get_text() for text in ax.texts}
-
-
-def names(labels) -> list[str]:
-    return [label.get_text() for label in labels]
-
-
-def test_each_pair_has_one_cell_below_the_diagonal():
-    ax = map_of({("m/a", "m/b"): 0.25, ("m/c", "m/a"): 0.5, ("m/b", "m/c"): 1.0})
-    assert names(ax.get_xticklabels()) == ["m/a", "m/b"]
-    assert names(ax.get_yticklabels()) == ["m/b", "m/c"]
-    assert numbers(ax) == {(0, 0): "0.25", (0, 1): "0.50", (1, 1): "1.00"}  # (column, row)
-
-
-def test_a_pair_that_is_not_known_stays_empty():
-    ax = map_of({("m/a", "m/b"): 0.25, ("m/a", "m/c"): None, ("m/b", "m/c"): float("nan")})
-    assert numbers(ax) == {(0, 0): "0.25"}
-
-
-def test_no_number_is_minus_nothing():
-    assert numbers(map_of({("m/a", "m/b"): -0.004})) == {(0, 0): "0.00"}
-
-
-def test_the_scale_is_that_of_the_measure_and_takes_in_what_is_below():
-    assert map_of({("a/m", "b/m"): 0.25}).collections[0].get_clim() == (0, 1)
-    assert map_of({("a/m", "b/m"): -0.25}).collections[0].get_clim() == (-0.25, 1)
-    assert map_of({("a/m", "b/m"): None}).collections[0].get_clim() == (0, 1)
-
-
-def test_what_it_is_of_stands_above():
-    ax = map_of({("a/tag", "b/tag"): 0.25})
-    assert ax.get_title(loc="left") == "birds/test · clean · n 40 · backbones */tag"
-    assert names(ax.get_xticklabels()) == ["a"]
-
-
-@pytest.mark.parametrize(("backbones", "wide"), [(2, COLUMN), (9, COLUMN), (20, 5.66)])
-def test_nine_backbones_fit_a_column(backbones, wide):
-    data = of_pairs({("0", str(number)): 0.5 for number in range(1, backbones)})
-    assert pair_map_size(data)[0] == pytest.approx(wide, abs=0.03)
-
-
-@pytest.mark.parametrize("parts", [0, 2, 10])
-@pytest.mark.parametrize("backbones", [2, 5, 9])
-def test_the_heading_is_inside_the_figure(parts, backbones):
-    names = [f"{'ViT-L-' * parts}{number}" for number in range(backbones)]
-    data = of_pairs(dict.fromkeys(combinations(names, 2), 0.5))
-    with canvas(*pair_map_size(data)) as ax:
-        pair_map(data, ax, "linear CKA", ("dataset", "split", "perturbation", "n"))
-        ax.figure.canvas.draw()
-    box = ax._left_title.get_window_extent()
-    assert 0 <= box.x0 < box.x1 <= ax.figure.bbox.x1
-    assert 0 <= box.y0 < box.y1 <= ax.figure.bbox.y1
-
-
-def test_rows_about_pairs_are_named_in_one_order():
-    rows = pl.DataFrame({"backbones": [["b", "a"], ["a", "b"], ["a"], ["a", "b", "c"]]})
-    found = named_pairs(rows).select("backbone", "other")
-    assert found.rows() == [("a", "b"), ("a", "b")]

@@ -1,3 +1,5 @@
+"""What a table is, whatever it is written as."""
+
 from __future__ import annotations
 
 import math
@@ -11,75 +13,13 @@ from clipsyn.show.table import (
     UNKNOWN,
     Cell,
     Table,
-    interval,
     interval_cell,
-    interval_text,
-    number,
     number_cell,
     one_line,
-    p_value,
-    percent,
     percent_cell,
-    points,
-    shots_text,
 )
 from clipsyn.show.tables import Measure, measures_table, table_of
 from clipsyn.show.titles import shortened
-
-DASH = "\N{EN DASH}"
-NAN = math.nan
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.125, "0.12"), (-0.001, "0.00"), (12.0, "12.00"), (None, DASH), (NAN, DASH)],
-)
-def test_numbers_have_two_decimals(value, text):
-    assert number(value) == text
-
-
-def test_numbers_have_as_many_decimals_as_wanted():
-    assert number(0.0626, 3) == "0.063"
-    assert percent(0.0626) == "6.3"
-    assert percent(0.0626, 2) == "6.26"
-    assert percent(None) == percent(NAN) == DASH
-    assert percent(-0.0001) == "0.0"
-
-
-def test_a_tiny_p_value_is_not_written_as_zero():
-    assert [p_value(p) for p in (0.0, 1e-200, 0.0009)] == ["<0.001"] * 3
-    assert [p_value(p) for p in (0.001, 0.25, 1.0)] == ["0.001", "0.250", "1.000"]
-    assert p_value(None) == p_value(NAN) == DASH
-
-
-def test_intervals():
-    assert interval_text(0.7124, 0.75) == f"71.2{DASH}75.0"
-    assert interval_text(-0.02, 0.031) == "-2.0 to 3.1"
-    assert interval_text(-0.02, -0.01) == "-2.0 to -1.0"
-    assert interval_text(0.7124, 0.75, digits=2) == "0.71 to 0.75"
-    assert interval_text(None, None) == interval_text(NAN, NAN) == DASH
-    assert interval_text(None, None, digits=2) == interval_text(NAN, NAN, digits=2) == DASH
-
-
-def test_the_interval_of_a_row():
-    row = {"value": 0.5, "ci_low": 0.25, "ci_high": 0.75}
-    assert interval(row) == f"25.0{DASH}75.0"
-    assert interval(row, 2) == "0.25 to 0.75"
-    assert interval({}) == interval({"ci_low": None, "ci_high": None}) == DASH
-
-
-def test_gains_are_said_in_points():
-    assert points({"value": 0.031, "ci_low": -0.002, "ci_high": 0.049}) == (
-        "+3.1 points (-0.2 to 4.9)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("shots", "text"), [(1, "1 shot"), (16, "16 shots"), (None, "the whole support")]
-)
-def test_shots(shots, text):
-    assert shots_text(shots) == text
-
 
 DASH = "\N{EN DASH}"
 

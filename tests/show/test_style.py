@@ -1,0 +1,226 @@
+"""How figures look, and the files that they become."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from clipsyn.errors import UsageError
+from clipsyn.show.figure import (
+    FORMATS,
+    as_text,
+    canvas,
+    format_of,
+    heat_map,
+    label,
+    marks,
+    save,
+    styled,
+    svg,
+)
+
+
+@pytest.fixture
+def figure() -> Figure:
+    with canvas() as ax:
+        ax.plot([1, 2, 3], [2, 1, 3], "o-", label="one")
+        ax.bar([1], [2], hatch="//")  # a tag with two ids: of what cuts it and what fills it
+        ax.set_xlabel("x < y & $z$")
+        ax.legend()
+    return ax.figure
+
+
+def grey(colour: str) -> float:
+    red, green, blue = mpl.colors.to_rgb(colour)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def test_series_differ_without_colour():
+    kinds = [(mark.marker, str(mark.line)) for mark in marks([str(n) for n in range(40)]).values()]
+    assert len(set(kinds)) == 40
+
+
+def test_neighbours_differ_in_lightness():
+    """As far as eight hues can: by a twentieth of the way from black to white."""
+    lightness = [grey(mark.colour) for mark in marks([*"abcdefgh"]).values()]
+    assert min(abs(one - other) for one, other in pairwise(lightness)) > 0.05
+
+
+def test_markers_that_are_taken_are_left_out():
+    assert "s" in {mark.marker for mark in marks([*"abcd"]).values()}
+    assert "s" not in {mark.marker for mark in marks([*"abcdefghijkl"], without="s").values()}
+
+
+def test_series_keep_their_order():
+    assert list(marks(["b", "a"])) == ["b", "a"]
+    assert marks([]) == {}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_of_a_figure_are_the_same_each_time(figure, tmp_path, format):
+    one, two = tmp_path / f"one.{format}", tmp_path / f"two.{format}"
+    save(figure, one)
+    save(figure, two)
+    assert one.read_bytes() == two.read_bytes()
+    begins = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
+    assert one.read_bytes().startswith(begins[format])
+
+
+def test_a_format_is_known_by_the_ending_alone(figure, tmp_path):
+    save(figure, tmp_path / "FIGURE.PNG")
+    assert (tmp_path / "FIGURE.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.jpg", "svg", "figure.svg.gz", ".svg"])
+def test_another_ending_is_refused(name):
+    with pytest.raises(UsageError, match=r"end its name in one of \.svg, \.pdf, \.png"):
+        format_of(Path(name))
+
+
+def test_nothing_is_left_where_a_file_cannot_be_written(figure, tmp_path):
+    with pytest.raises(UsageError, match="cannot write"):
+        save(figure, tmp_path / "no" / "figure.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_settings_of_the_user_neither_matter_nor_change(tmp_path):
+    def drawn() -> bytes:
+        with canvas() as ax:
+            ax.plot([1, 2])
+        save(ax.figure, tmp_path / "a.svg")
+        return (tmp_path / "a.svg").read_bytes()
+
+    expected = drawn()
+    with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "axes.facecolor": "red"}):
+        before = dict(mpl.rcParams)
+        assert drawn() == expected
+        assert dict(mpl.rcParams) == before
+
+
+def test_sizes_are_inches():
+    with canvas(3.35, 2) as ax:
+        assert tuple(ax.figure.get_size_inches()) == (3.35, 2)
+
+
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path):
+    """pytest makes errors of warnings."""
+    with canvas() as ax:
+        ax.set_xlabel("\N{CJK UNIFIED IDEOGRAPH-65E5}\N{GREEK SMALL LETTER ALPHA}")
+    for format in FORMATS:
+        save(ax.figure, tmp_path / f"a.{format}")
+    assert "\N{CJK UNIFIED IDEOGRAPH-65E5}" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+# SVG for a page
+
+
+def test_svg_for_a_page_is_one_element_without_rules_for_others(figure):
+    text = svg(figure, "mine")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert not [it for it in root.iter() if it.tag.endswith(("style", "script", "metadata"))]
+    assert text == svg(figure, "mine")
+
+
+def test_ids_begin_with_the_name_and_are_found_again(figure):
+    text = svg(figure, "mine")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(set(ids)) == len(ids) > 10
+    assert all(one.startswith("mine-") for one in ids)
+    used = re.findall(r'xlink:href="#([^"]+)"|url\(#([^)]+)\)', text)
+    assert used
+    assert {one or other for one, other in used} <= {*ids}
+    assert not {*ids} & {*re.findall(r'\bid="([^"]+)"', svg(figure, "other"))}
+
+
+def test_text_in_svg_is_text_and_escaped(figure):
+    assert ">x &lt; y &amp; $z$</text>" in svg(figure, "mine")
+
+
+def test_text_that_looks_like_an_id_stays_as_it_is():
+    with canvas() as ax:
+        ax.set_xlabel('see id="a", url(#b) and xlink:href="#c"')
+    assert 'see id="a", url(#b) and xlink:href="#c"</text>' in svg(ax.figure, "mine")
+
+
+# axes of others
+
+
+def test_dollars_on_axes_of_others_are_no_formula():
+    ax = Figure().add_subplot()
+    ax.set_xticks([0, 1], ["$a$", "b"])
+    ax.set_title("$x_1$")
+    assert ax.title.get_parse_math()
+    as_text(ax)
+    assert not any(text.get_parse_math() for text in ax.findobj(mpl.text.Text))
+
+
+def test_long_names_lose_their_middle():
+    assert label("short") == "short"
+    long = label("a" * 40 + "b" * 40)
+    assert len(long) == 26
+    assert long[0] == "a"
+    assert long[-1] == "b"
+    assert "\N{HORIZONTAL ELLIPSIS}" in long
+
+
+# heat maps
+
+
+def shown(ax):
+    return {text.get_text(): text for text in ax.texts}
+
+
+def test_a_heat_map_has_its_numbers_and_an_empty_cell():
+    with canvas() as ax:
+        heat_map(ax, ["a", "b"], ["x", "y"], {(0, 0): 1.25, (1, 1): 99.0}, decimals=1, label="%")
+    mesh = ax.collections[0].get_array()
+    assert mesh.mask.tolist() == [[False, True], [True, False]]
+    assert {text: it.get_position() for text, it in shown(ax).items()} == {
+        "1.2": (0, 0),
+        "99.0": (1, 1),
+    }
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["x", "y"]
+    bottom, top = ax.get_ylim()
+    assert bottom > top  # the first row is on top
+    assert ax.figure.axes[-1].get_ylabel() == "%"
+
+
+@pytest.mark.parametrize("cmap", ["Blues", "PuOr", "cividis"])
+def test_numbers_can_be_read_on_every_colour(cmap):
+    """WCAG's contrast of at least 4.5, which black or white always has."""
+    values = {(0, at): float(at) for at in range(21)}
+    with canvas() as ax:
+        heat_map(ax, ["a"], [*map(str, range(21))], values, decimals=0, label="", cmap=cmap)
+        mesh = ax.collections[0]
+    for value in values.values():
+        ink, back = shown(ax)[f"{value:.0f}"].get_color(), mesh.cmap(mesh.norm(value))
+        low, high = sorted([luminance(back), luminance(mpl.colors.to_rgb(ink))])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def luminance(colour) -> float:
+    srgb = np.array(colour[:3])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_a_heat_map_is_drawn_with_lines_not_as_an_image():
+    with canvas() as ax:
+        heat_map(ax, ["a"], ["x"], {(0, 0): 1.0}, decimals=0, label="", vmin=0, vmax=2)
+    assert "<image" not in svg(ax.figure, "mine")
+
+
+def test_styled_holds_for_its_block_alone():
+    before = mpl.rcParams["font.size"]
+    with styled():
+        assert mpl.rcParams["font.size"] == 8
+    assert mpl.rcParams["font.size"] == before
